@@ -1,0 +1,144 @@
+//! Values of the public-key infrastructure (RFC 5280): what a certificate, a key and a key pair *are*.
+//!
+//! Pure: bytes in, values out. No clock, no file, no log, and nothing of ours above it. Whether a pair may serve is
+//! decided by `keyring::fit`; whether a chain is trusted, by `trust`.
+
+pub mod blocks;
+pub mod certificate;
+pub mod issue;
+pub mod join;
+pub mod key_pair;
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+pub use blocks::{Blocks, PrivateKey, Unreadable};
+pub use certificate::{Certificate, KeyKind, Usage};
+pub use join::{FileName, Joined, Problem, Severity, Waiting};
+pub use key_pair::KeyPair;
+
+/// SHA-256 of a certificate's DER: how key pairs are named everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 32]);
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo: what a pin compares (RFC 7469 2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpkiHash([u8; 32]);
+
+macro_rules! sha256_value {
+    ($name:ident) => {
+        impl $name {
+            /// The SHA-256 of these bytes.
+            pub fn of(bytes: &[u8]) -> Self {
+                let mut out = [0; 32];
+                out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+                Self(out)
+            }
+
+            /// From a hash that was computed elsewhere.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes of the hash.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// All 64 lower-case hex digits, without prefix.
+            pub fn hex(&self) -> String {
+                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+
+            /// The first 12 hex digits: the short form of the contract.
+            pub fn short(&self) -> String {
+                self.0[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "sha256:{}", self.hex())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAHash;
+
+            /// Reads `sha256:` and 64 hex digits; the prefix may be left out, colons between bytes and capitals are fine.
+            fn from_str(text: &str) -> Result<Self, NotAHash> {
+                let digits = text.strip_prefix("sha256:").unwrap_or(text);
+                let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b':').collect();
+                if digits.len() != 64 {
+                    return Err(NotAHash);
+                }
+                let mut out = [0; 32];
+                for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+                    let pair = std::str::from_utf8(pair).map_err(|_| NotAHash)?;
+                    *byte = u8::from_str_radix(pair, 16).map_err(|_| NotAHash)?;
+                }
+                Ok(Self(out))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+                out.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(input)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+sha256_value!(Fingerprint);
+sha256_value!(SpkiHash);
+
+/// A text that is no SHA-256 in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a SHA-256: expected \"sha256:\" and 64 hex digits")]
+pub struct NotAHash;
+
+/// From when to when a certificate is valid, both ends included (RFC 5280 4.1.2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Validity {
+    /// First valid second.
+    pub not_before: Timestamp,
+    /// Last valid second.
+    pub not_after: Timestamp,
+}
+
+impl Validity {
+    /// Whether `now` lies within.
+    pub fn contains(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+}
+
+/// Makes peer text safe for a log line, a terminal and a header: everything but printable text without control,
+/// bidirectional and line-separator characters becomes `\u{…}`.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{061c}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+        if hidden {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

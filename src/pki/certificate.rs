@@ -1,0 +1,187 @@
+//! One X.509 certificate and the facts read from its own bytes (RFC 5280).
+//!
+//! Everything above asks this type instead of a parser, so that "subject" or "names" mean the same in a log line, a
+//! header and a rule. It judges nothing: expiry, strength and usage are weighed in `keyring::fit` and `trust`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+
+use super::{Fingerprint, SpkiHash, Validity};
+
+/// A certificate whose DER parsed whole, without trailing bytes.
+pub struct Certificate {
+    der: CertificateDer<'static>,
+    facts: Facts,
+}
+
+/// What `Certificate::parse` read. Texts are `pki::printable`.
+struct Facts {
+    fingerprint: Fingerprint,
+    spki: Vec<u8>,
+    spki_hash: SpkiHash,
+    subject: String,
+    subject_der: Vec<u8>,
+    issuer: String,
+    issuer_der: Vec<u8>,
+    serial: String,
+    validity: Validity,
+    common_name: Option<String>,
+    organizations: Vec<String>,
+    units: Vec<String>,
+    dns: Vec<String>,
+    uris: Vec<String>,
+    emails: Vec<String>,
+    ips: Vec<IpAddr>,
+    is_ca: bool,
+    usage: Usage,
+    key: KeyKind,
+    weakness: Option<String>,
+}
+
+/// The extended key usages that matter for TLS (RFC 5280 4.2.1.12). Without the extension every usage is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// The extension is there.
+    pub limited: bool,
+    /// serverAuth or anyExtendedKeyUsage, or no extension.
+    pub server: bool,
+    /// clientAuth or anyExtendedKeyUsage, or no extension.
+    pub client: bool,
+}
+
+/// The kind of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum KeyKind {
+    /// RSA with this modulus length in bits.
+    Rsa(u32),
+    /// ECDSA on NIST P-256.
+    P256,
+    /// ECDSA on NIST P-384.
+    P384,
+    /// ECDSA on NIST P-521.
+    P521,
+    /// Ed25519.
+    Ed25519,
+    /// Something that TLS here cannot use.
+    Other,
+}
+
+/// DER that is no certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an X.509 certificate: {why}")]
+pub struct NotACertificate {
+    /// The parser's reason, printable.
+    pub why: String,
+}
+
+impl Certificate {
+    /// Parses DER; bytes after the certificate are an error.
+    pub fn parse(der: CertificateDer<'static>) -> Result<Arc<Self>, NotACertificate> {
+        let _ = der;
+        todo!()
+    }
+    /// The bytes as they came.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+    /// SHA-256 of the DER.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.facts.fingerprint
+    }
+    /// The SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> &[u8] {
+        &self.facts.spki
+    }
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn spki_hash(&self) -> SpkiHash {
+        self.facts.spki_hash
+    }
+    /// The subject as printable text, RFC 4514 order as x509 tools show it (`CN=…, O=…`); may be empty.
+    pub fn subject(&self) -> &str {
+        &self.facts.subject
+    }
+    /// The subject's DER, for comparing names.
+    pub fn subject_der(&self) -> &[u8] {
+        &self.facts.subject_der
+    }
+    /// The issuer as printable text.
+    pub fn issuer(&self) -> &str {
+        &self.facts.issuer
+    }
+    /// The issuer's DER, for comparing names.
+    pub fn issuer_der(&self) -> &[u8] {
+        &self.facts.issuer_der
+    }
+    /// The serial number, lower-case hex without separators.
+    pub fn serial(&self) -> &str {
+        &self.facts.serial
+    }
+    /// The validity; ends beyond what [`jiff::Timestamp`] can hold are clamped.
+    pub fn validity(&self) -> Validity {
+        self.facts.validity
+    }
+    /// The first common name of the subject, printable. Never used to check a server's name (RFC 9525).
+    pub fn common_name(&self) -> Option<&str> {
+        self.facts.common_name.as_deref()
+    }
+    /// The organizations of the subject, printable.
+    pub fn organizations(&self) -> &[String] {
+        &self.facts.organizations
+    }
+    /// The organizational units of the subject, printable.
+    pub fn units(&self) -> &[String] {
+        &self.facts.units
+    }
+    /// DNS names of the SAN, lower case, printable.
+    pub fn dns_names(&self) -> &[String] {
+        &self.facts.dns
+    }
+    /// URIs of the SAN, printable.
+    pub fn uris(&self) -> &[String] {
+        &self.facts.uris
+    }
+    /// E-mail addresses of the SAN, printable.
+    pub fn emails(&self) -> &[String] {
+        &self.facts.emails
+    }
+    /// IP addresses of the SAN.
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.facts.ips
+    }
+    /// Whether basicConstraints says CA:TRUE.
+    pub fn is_ca(&self) -> bool {
+        self.facts.is_ca
+    }
+    /// Whether subject and issuer are the same name.
+    pub fn is_self_issued(&self) -> bool {
+        self.facts.subject_der == self.facts.issuer_der
+    }
+    /// What its extended key usage allows.
+    pub fn usage(&self) -> Usage {
+        self.facts.usage
+    }
+    /// The kind of its public key.
+    pub fn key(&self) -> KeyKind {
+        self.facts.key
+    }
+    /// Why it is too weak to serve or to vouch (RSA under 2048 bits, an MD5 or SHA-1 signature, X.509 v1), if so.
+    /// The signature of a self-issued certificate is not counted: nobody relies on it.
+    pub fn weakness(&self) -> Option<&str> {
+        self.facts.weakness.as_deref()
+    }
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Certificate({}, {:?})", self.facts.subject, self.facts.fingerprint)
+    }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.facts.fingerprint == other.facts.fingerprint
+    }
+}
+impl Eq for Certificate {}

@@ -1,0 +1,1 @@
+//! The data plane: worker threads that read snapshots, serve connections and report Events. They never ask.

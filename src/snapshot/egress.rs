@@ -1,0 +1,51 @@
+//! An egress listener: its settings and, for one epoch, what it shows to the upstream and whom it trusts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ingress::Limits;
+use crate::keyring::{Candidates, KeyringName};
+use crate::net::{HostPort, ListenAddress};
+use crate::tls::Connector;
+use crate::trust::{Role, Trust, TrustName};
+
+/// What the configuration says of one `[[egress]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where the application connects: loopback or a Unix socket.
+    pub listen: ListenAddress,
+    /// The upstream.
+    pub upstream: HostPort,
+    /// Its keyring.
+    pub keyring: KeyringName,
+    /// Its trust; `None`: the keyring's own `ca.crt`.
+    pub trust: Option<TrustName>,
+    /// Who the upstream must be.
+    pub expects: Role,
+    /// `host = "keep"`: forward the application's Host; else it is rewritten to the upstream's authority.
+    pub keep_host: bool,
+    /// TCP keep-alive towards the upstream.
+    pub tcp_keepalive: Duration,
+    /// How long a resolved address is used before it is looked up again.
+    pub dns_refresh: Duration,
+    /// Versions, groups, ALPN.
+    pub tls: crate::tls::Settings,
+    /// Limits; `response` is `response_timeout`.
+    pub limits: Limits,
+    /// Whether requests are logged.
+    pub log_access: bool,
+}
+
+/// One epoch of an egress listener. `connectors[i]` shows `candidates.0[i]`.
+pub struct Egress {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// What it may show; not empty.
+    pub candidates: Candidates,
+    /// A built config for each candidate.
+    pub connectors: Vec<Connector>,
+    /// Whom it trusts.
+    pub trust: Arc<Trust>,
+}

@@ -1,0 +1,118 @@
+//! An ingress listener: its settings and, for one epoch, what it shows and whom it accepts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::keyring::{Candidates, KeyringName};
+use crate::net::{Backend, ListenAddress};
+use crate::tls::{Acceptor, AuthorityNames, ClientAuth};
+use crate::trust::{Partners, Rules, Trust, TrustName};
+
+/// What the configuration says of one `[[ingress]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub listen: ListenAddress,
+    /// Its keyrings; the first is the default.
+    pub keyrings: Vec<KeyringName>,
+    /// Its trust; `None`: the first keyring's own `ca.crt`.
+    pub trust: Option<TrustName>,
+    /// Whether a client certificate is needed.
+    pub client_auth: ClientAuth,
+    /// The application.
+    pub backend: Backend,
+    /// Identity headers set for the backend.
+    pub identity: Identity,
+    /// Further field names to strip, lower case, `*` at the end allowed.
+    pub also_strip: Vec<String>,
+    /// Who may do what.
+    pub rules: Rules,
+    /// `ca_names`.
+    pub authorities: AuthorityNames,
+    /// `ca_names` as a file under the watched folder (resolved into `authorities` when the snapshot is built).
+    pub authorities_file: Option<PathBuf>,
+    /// Versions, groups, ALPN.
+    pub tls: crate::tls::Settings,
+    /// Limits.
+    pub limits: Limits,
+    /// Whether handshakes and requests are logged (`[log]`).
+    pub log_access: bool,
+}
+
+/// Which identity headers are set (`identity`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `X-Forwarded-Client-Cert`.
+    pub xfcc: bool,
+    /// `X-Sidekey-Peer`.
+    pub peer: bool,
+    /// `Client-Cert` (RFC 9440).
+    pub client_cert: bool,
+    /// `Client-Cert-Chain` (RFC 9440).
+    pub client_cert_chain: bool,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { xfcc: true, peer: true, client_cert: false, client_cert_chain: false }
+    }
+}
+
+/// Limits of a listener (contract section 12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A handshake, from accept.
+    pub handshake: Duration,
+    /// A request head.
+    pub head: Duration,
+    /// Bytes of a request head.
+    pub head_size: usize,
+    /// Fields of a request head.
+    pub fields: usize,
+    /// A body that stands still.
+    pub body_idle: Duration,
+    /// Keep-alive.
+    pub idle: Duration,
+    /// Connecting to the backend or upstream.
+    pub connect: Duration,
+    /// The response head.
+    pub response: Duration,
+    /// Open connections of this listener.
+    pub connections: usize,
+    /// HTTP/2 streams of a connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(10),
+            head_size: 64 * 1024,
+            fields: 100,
+            body_idle: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(60),
+            connections: 10_000,
+            streams: 128,
+        }
+    }
+}
+
+/// One epoch of an ingress listener. `acceptors[i]` shows `candidates.0[i]`.
+pub struct Ingress {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// What it may show; not empty.
+    pub candidates: Candidates,
+    /// A built config for each candidate.
+    pub acceptors: Vec<Acceptor>,
+    /// Whom it accepts.
+    pub trust: Arc<Trust>,
+    /// Who its peers are.
+    pub partners: Arc<Partners>,
+}

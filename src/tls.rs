@@ -1,0 +1,101 @@
+//! The only room that speaks rustls: configs built per epoch, handshakes run under a deadline, failures explained.
+//!
+//! It opens no socket and decides no policy: which pair is shown comes from `keyring::choose`, who is trusted from
+//! `trust`. Provider aws-lc-rs; TLS 1.3 and 1.2 (ECDHE with AEAD only); X25519MLKEM768 preferred; no early data.
+
+pub mod acceptor;
+pub mod connector;
+pub mod explain;
+pub mod handshake;
+pub mod seen;
+pub mod verifier;
+
+pub use acceptor::Acceptor;
+pub use connector::Connector;
+pub use explain::{Context, Explained, Outcome, explain};
+pub use handshake::{Established, Facts, Failed, Hello};
+
+/// What a listener or an upstream says about TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `tls_min`.
+    pub min: Version,
+    /// `tls_max`.
+    pub max: Version,
+    /// `groups`, the preferred one first; empty = the provider's, X25519MLKEM768 first.
+    pub groups: Vec<Group>,
+    /// `alpn`, the preferred one first.
+    pub alpn: Vec<Alpn>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { min: Version::Tls12, max: Version::Tls13, groups: Vec::new(), alpn: vec![Alpn::H2, Alpn::Http11] }
+    }
+}
+
+/// A protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// A key exchange group that the provider has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// X25519MLKEM768.
+    X25519MlKem768,
+    /// X25519.
+    X25519,
+    /// secp256r1.
+    Secp256r1,
+    /// secp384r1.
+    Secp384r1,
+}
+
+/// An application protocol (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// `h2`.
+    H2,
+    /// `http/1.1`; also what is spoken where the peer offers no ALPN.
+    Http11,
+}
+
+/// Whether a client certificate is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No certificate, no handshake.
+    #[default]
+    Required,
+    /// Asked for; rules decide about anonymous peers.
+    Optional,
+}
+
+/// The list of certificate authorities that an ingress sends (`ca_names`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuthorityNames {
+    /// The trust's anchors.
+    #[default]
+    Auto,
+    /// None.
+    None,
+    /// The subjects (DER) of these.
+    Subjects(Vec<Vec<u8>>),
+}
+
+/// A config that cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// rustls refuses the pair or the settings.
+    #[error("cannot build a TLS config with key pair {key_pair}: {why}")]
+    Config {
+        /// Short fingerprint.
+        key_pair: String,
+        /// rustls' reason.
+        why: String,
+    },
+}

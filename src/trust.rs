@@ -1,0 +1,132 @@
+//! Trust: the anchors, pins and CRLs that a peer is verified against, who the peer then is, and what it may do.
+//!
+//! Pure: no I/O, no clock, no log. Two halves: [`anchors::Anchors`] is the writer's state (overlap, `until`, files that
+//! vanish), [`Trust`] is what an epoch verifies with: immutable, all accepted together, its cache born empty.
+
+pub mod allow;
+pub mod anchors;
+pub mod cache;
+pub mod partner;
+pub mod peer;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::keyring::KeyringName;
+use crate::pki::{Fingerprint, SpkiHash};
+
+pub use allow::{Allow, Denied, Matcher, Rule, Rules};
+pub use anchors::Anchors;
+pub use partner::{Partner, Partners};
+pub use peer::Peer;
+pub use verify::{Role, Trust, Untrusted, Verified};
+
+/// The name of a trust. A keyring's own `ca.crt` is named like its keyring.
+pub type TrustName = Arc<str>;
+
+/// What the configuration says of one trust (`[trust.NAME]`), or what a keyring's own `ca.crt` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: TrustName,
+    /// Where its anchors come from.
+    pub anchors: Vec<AnchorSource>,
+    /// Pins, matched on the verified path.
+    pub pins: Vec<Pin>,
+    /// Self-signed partners: a pin on the end entity is enough, no chain (validity still checked).
+    pub pin_only: bool,
+    /// CRL files, under the watched folder.
+    pub crls: Vec<PathBuf>,
+    /// `crl_depth`: the end entity only, or every certificate of the path.
+    pub crl_whole_chain: bool,
+    /// `crl_required`: an issuer without a CRL refuses.
+    pub crl_required: bool,
+    /// `crl_stale = "refuse"`: a CRL past its next update refuses.
+    pub crl_stale_refuses: bool,
+    /// `client_eku = "require"`: an extended key usage, where there is one, must allow clientAuth.
+    pub client_eku_required: bool,
+    /// How long anchors that vanish stay accepted.
+    pub overlap: Duration,
+}
+
+/// Where anchors come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AnchorSource {
+    /// A file under the watched folder (relative path), accepted until a date if one is given.
+    File {
+        /// Relative to the watched folder.
+        path: PathBuf,
+        /// `until`.
+        until: Option<Timestamp>,
+    },
+    /// `"system"`: the platform's.
+    System,
+    /// The `ca.crt` in a keyring's own folder.
+    Own(KeyringName),
+}
+
+/// A pin: SHA-256 of a SubjectPublicKeyInfo, accepted until a date if one is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pin {
+    /// What is compared.
+    pub spki: SpkiHash,
+    /// `until`.
+    pub until: Option<Timestamp>,
+}
+
+/// What happened to a trust.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A trust anchor is accepted from now on.
+    AnchorAdded {
+        /// Which trust.
+        trust: TrustName,
+        /// Which anchor.
+        anchor: Fingerprint,
+        /// Its subject, printable.
+        subject: String,
+    },
+    /// A trust anchor vanished from its file and stays accepted for a while.
+    AnchorLeaving {
+        /// Which trust.
+        trust: TrustName,
+        /// Which anchor.
+        anchor: Fingerprint,
+        /// Its subject, printable.
+        subject: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// A trust anchor is no longer accepted.
+    AnchorRemoved {
+        /// Which trust.
+        trust: TrustName,
+        /// Which anchor.
+        anchor: Fingerprint,
+        /// Its subject, printable.
+        subject: String,
+        /// `vanished`, `until`, `overlap_ended`, `configured`.
+        reason: &'static str,
+    },
+    /// A file that is missing, empty or unparsable: the last good set stays.
+    FileKept {
+        /// Which trust.
+        trust: TrustName,
+        /// Which file.
+        file: String,
+        /// Why, one sentence with what to do.
+        why: String,
+    },
+    /// CRLs were taken over.
+    CrlsChanged {
+        /// Which trust.
+        trust: TrustName,
+        /// How many.
+        count: usize,
+    },
+}

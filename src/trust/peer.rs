@@ -1,0 +1,47 @@
+//! Who the peer is: only ever made from a [`Verified`] path.
+//!
+//! Identity is typed (`uri:`, `dns:`, `subject:`) so that one kind of name can never pass for another.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Partners, Verified};
+use crate::pki::Certificate;
+
+/// A verified peer. Shared by every request of its connection.
+#[derive(Debug)]
+pub struct Peer {
+    verified: Arc<Verified>,
+    identity: String,
+    partner: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// From the proof and the configured partners.
+    pub fn new(verified: Arc<Verified>, partners: &Partners) -> Arc<Self> {
+        let _ = (verified, partners);
+        todo!()
+    }
+    /// `uri:…`, `dns:…` or `subject:…`: the first URI SAN, else DNS SAN, else subject. Several URI SANs give no SPIFFE
+    /// identity: then the DNS SAN or the subject. Printable.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+    /// The partner it is, if any.
+    pub fn partner(&self) -> Option<&Arc<str>> {
+        self.partner.as_ref()
+    }
+    /// Its certificate.
+    pub fn certificate(&self) -> &Arc<Certificate> {
+        &self.verified.path[0]
+    }
+    /// The proof.
+    pub fn verified(&self) -> &Arc<Verified> {
+        &self.verified
+    }
+    /// No connection outlives this.
+    pub fn valid_until(&self) -> Timestamp {
+        self.verified.valid_until
+    }
+}
