@@ -185,7 +185,7 @@ impl Joined {
             let (key, key_files) = &inventory.keys[&found.certificate.spki_hash()];
             if let Some(stranger) = chains.stranger(inventory, found) {
                 let why = format!(
-                    "the chain does not link: {:?} is issued by {:?}, but its file holds {:?} instead",
+                    "the chain does not link: \"{}\" is issued by \"{}\", but its file holds \"{}\" instead",
                     found.certificate.subject(),
                     found.certificate.issuer(),
                     stranger.certificate.subject()
@@ -213,15 +213,9 @@ impl Joined {
             if certificates.peek().is_none() {
                 self.waiting.push(Waiting { file: Arc::clone(file), spki_hash: *spki_hash });
             } else if certificates.all(|found| !inventory.is_end_entity(found)) {
-                let why =
-                    "the private key of a certificate authority lies here: whoever reads it can make any certificate";
-                self.problem(
-                    file,
-                    "ca_key_present",
-                    why.to_owned(),
-                    "take this key out of the folder",
-                    Severity::Warning,
-                );
+                let why = "the private key of a certificate authority lies here: who reads it can make any certificate";
+                let remedy = "take this key out of the folder";
+                self.problem(file, "ca_key_present", why.to_owned(), remedy, Severity::Warning);
             }
         }
         self.waiting.sort_by(|a, b| (&a.file, a.spki_hash).cmp(&(&b.file, b.spki_hash)));
@@ -235,11 +229,11 @@ impl Joined {
         for (fingerprint, found) in &inventory.certificates {
             let (subject, short) = (found.certificate.subject(), fingerprint.short());
             if chains.without_key.contains_key(fingerprint) {
-                let why = format!("no private key here fits the certificate {subject:?} ({short}){strangers}");
+                let why = format!("no private key here fits the certificate \"{subject}\" ({short}){strangers}");
                 let remedy = "drop the private key that it was requested with beside it; if it is meant as trust, name the file ca.crt";
                 self.problem(found.first_file(), "certificate_without_key", why, remedy, Severity::Incomplete);
             } else if found.is_chain() && !chains.used.contains(fingerprint) {
-                let why = format!("the certificate {subject:?} ({short}) belongs to no key pair here");
+                let why = format!("the certificate \"{subject}\" ({short}) belongs to no key pair here");
                 let remedy = "nothing to do; if it is meant as trust, name the file ca.crt";
                 self.problem(found.first_file(), "certificate_unused", why, remedy, Severity::Info);
             }

@@ -26,6 +26,9 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).unwrap();
 }
 
+/// id-data (RFC 5652 4).
+const PKCS7_DATA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
+
 fn validity() -> Validity {
     Validity { not_before: "2026-01-01T00:00:00Z".parse().unwrap(), not_after: "2027-01-01T00:00:00Z".parse().unwrap() }
 }
@@ -169,6 +172,13 @@ fn pkcs12_is_opened_with_its_password() {
 }
 
 #[test]
+fn pkcs12_keys_that_no_certificate_refers_to_are_read() {
+    let issued = issued(NewKey::P256);
+    let store = made_by("openssl pkcs12 -export -nocerts -inkey key -out out -passout pass:", Some(&issued));
+    whole(&store, 0, 1);
+}
+
+#[test]
 fn pkcs12_that_does_not_open_says_why() {
     let issued = issued(NewKey::P256);
     let make = "openssl pkcs12 -export -in crt -inkey key -out out -passout pass:secret";
@@ -179,6 +189,12 @@ fn pkcs12_that_does_not_open_says_why() {
     let cut = refused(&store[..store.len() - 5], "truncated");
     assert!(cut.incomplete && cut.keystore);
     refused(&[0x30, 0x80, 2, 1, 3, 0x30, 0x80], "pkcs12_unsupported");
+    let mut damaged = store.to_vec();
+    let at = memchr::memmem::find(&damaged, &PKCS7_DATA).unwrap();
+    damaged[at + 9] = 0x55;
+    assert!(refused(&damaged, "pkcs12_malformed").keystore);
+    let large = [&[0x30, 0x83, 0x03, 0, 0, 2, 1, 3, 0x30, 0x0b, 6, 9], &PKCS7_DATA[..], &[0; 0x3_0000]].concat();
+    assert!(refused(&large[..0x3_0005], "pkcs12_unsupported").why.contains("bytes"));
 }
 
 #[test]
