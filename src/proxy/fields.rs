@@ -1,19 +1,40 @@
 //! Header and trailer fields at the border: hop-by-hop out, identity family and forwarding fields out, then ours in (contract section 11).
 //!
 //! Pure: one pass over a map. Nothing that a peer or an application sends may look like an identity that Sidekey vouches for.
+//! What is set for the backend is in [`for_backend`]; message framing itself is judged on the bytes, before this.
 
-use std::net::IpAddr;
+pub mod for_backend;
+#[cfg(test)]
+mod tests;
 
 use http::HeaderMap;
-use http::header::HeaderValue;
+use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, TE, UPGRADE};
 
-use crate::snapshot::ingress::Identity;
-use crate::trust::Peer;
+pub use for_backend::ForBackend;
 
 /// Which names are stripped beside the fixed ones (`also_strip`; `*` at the end stands for anything).
 #[derive(Clone, Debug, Default)]
 pub struct Strip {
-    // yours
+    /// Normalised names, or beginnings of names.
+    patterns: Vec<Pattern>,
+    /// The first bytes of all patterns: one look rejects almost every field.
+    first: FirstBytes,
+}
+
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: Box<[u8]>,
+    prefix: bool,
+}
+
+/// A set of ASCII bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct FirstBytes(u128);
+
+impl FirstBytes {
+    fn holds(self, byte: u8) -> bool {
+        byte < 128 && self.0 & (1 << byte) != 0
+    }
 }
 
 /// Why a request's fields cannot be forwarded: 400. Names the rule, for the log.
@@ -28,10 +49,25 @@ pub enum Violation {
 }
 
 impl Strip {
-    /// From `also_strip`.
+    /// From `also_strip`. An empty pattern, or `*` alone, strips nothing: the configuration refuses both.
     pub fn new(also: &[String]) -> Self {
-        let _ = also;
-        todo!()
+        let mut strip = Self::default();
+        for pattern in also {
+            let (text, prefix) = pattern.strip_suffix('*').map_or((pattern.as_str(), false), |text| (text, true));
+            let text: Box<[u8]> = text.bytes().map(normal).collect();
+            let Some(first) = text.first() else { continue };
+            strip.first.0 |= 1u128 << (first & 127);
+            strip.patterns.push(Pattern { text, prefix });
+        }
+        strip
+    }
+
+    fn holds(&self, name: &[u8]) -> bool {
+        name.first().is_some_and(|first| self.first.holds(normal(*first)))
+            && self
+                .patterns
+                .iter()
+                .any(|pattern| if pattern.prefix { begins(name, &pattern.text) } else { is(name, &pattern.text) })
     }
 }
 
@@ -48,40 +84,161 @@ pub struct Cleaned {
 
 /// Cleans a request on its way to the backend or upstream: fields named by `Connection` and the other hop-by-hop fields,
 /// then the identity family and (on ingress: `forwarding`) the forwarding fields `X-Forwarded-*` and `Forwarded`.
-/// `Trailer` and `TE: trailers` stay. What an upgrade needs is set again by the caller.
+/// `Trailer` and `TE: trailers` stay. What an upgrade needs is set again by the caller; so is `Connection: TE`, which
+/// RFC 9110 10.1.4 wants beside `TE` on HTTP/1.1.
 pub fn clean_request(headers: &mut HeaderMap, strip: &Strip, forwarding: bool) -> Result<Cleaned, Violation> {
-    let _ = (headers, strip, forwarding);
-    todo!()
+    let te_trailers = asks_for_trailers(headers);
+    let upgrades = remove_named_by_connection(headers)?;
+    let cleaned = Cleaned {
+        websocket: upgrades && only_value_is(headers, &UPGRADE, b"websocket"),
+        te_trailers,
+        expect_continue: only_value_is(headers, &EXPECT, b"100-continue"),
+    };
+    remove_all(headers, |name| {
+        is_hop_by_hop(name) || is_identity(name) || (forwarding && is_forwarding(name)) || strip.holds(name)
+    });
+    if te_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(cleaned)
 }
 
 /// Cleans a response on its way back: hop-by-hop fields, and the identity family (an application must not fake one to an
 /// outer proxy).
 pub fn clean_response(headers: &mut HeaderMap) {
-    let _ = headers;
-    todo!()
+    // A backend that names a field wrongly hurts only its own response: what may be removed is, the rest stays.
+    for name in connection_names(headers).into_iter().flatten().filter(|name| !must_not_be_named(name.as_str())) {
+        headers.remove(name);
+    }
+    remove_all(headers, |name| is_hop_by_hop(name) || is_identity(name));
 }
 
-/// Cleans trailers, either way: hop-by-hop, framing, `Host`, identity and forwarding fields.
+/// Cleans trailers, either way: hop-by-hop, framing, `Host`, identity and forwarding fields, and what RFC 9110 6.5.1
+/// keeps out of trailers because a receiver that merges them into the header would act on it.
 pub fn clean_trailers(trailers: &mut HeaderMap, strip: &Strip) {
-    let _ = (trailers, strip);
-    todo!()
+    remove_all(trailers, |name| {
+        is_hop_by_hop(name)
+            || is_identity(name)
+            || is_forwarding(name)
+            || strip.holds(name)
+            || NEVER_IN_TRAILERS.iter().any(|never| is(name, never))
+    });
 }
 
-/// What an ingress sets for the backend: prepared once a connection, because it depends only on the peer and its address.
-#[derive(Clone, Debug)]
-pub struct ForBackend {
-    // yours: HeaderValues
+const NEVER_IN_TRAILERS: [&[u8]; 10] = [
+    b"host",
+    b"content-length",
+    b"trailer",
+    b"authorization",
+    b"cookie",
+    b"set-cookie",
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+    b"expect",
+];
+
+/// Fields that end at this hop (RFC 9110 7.6.1) and must not be sent on, and look-alikes of them and of
+/// `Content-Length`, which a backend that reads `_` as `-` would take for the real ones.
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'c') => is(name, b"connection") || (is(name, b"content-length") && name != b"content-length"),
+        Some(b'h') => is(name, b"http2-settings"),
+        Some(b'k') => is(name, b"keep-alive"),
+        Some(b'p') => {
+            is(name, b"proxy-connection") || is(name, b"proxy-authenticate") || is(name, b"proxy-authorization")
+        }
+        Some(b't') => name == b"te" || is(name, b"transfer-encoding"),
+        Some(b'u') => name == b"upgrade",
+        _ => false,
+    }
 }
 
-impl ForBackend {
-    /// From the verified peer (`None` = anonymous) and the peer's address (`None` on a Unix socket).
-    pub fn new(peer: Option<&Peer>, from: Option<IpAddr>, identity: Identity) -> Self {
-        let _ = (peer, from, identity);
-        todo!()
+/// The identity family of contract section 11.
+fn is_identity(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'c') => is(name, b"client-cert") || is(name, b"client-cert-chain"),
+        Some(b'x') => is(name, b"x-forwarded-client-cert") || begins(name, b"x-sidekey-") || is(name, b"x-sidekey"),
+        _ => false,
     }
-    /// Sets `X-Forwarded-Client-Cert`, `X-Sidekey-Peer`, `Client-Cert…`, `X-Forwarded-For/-Proto/-Host` and `Forwarded`.
-    pub fn set(&self, headers: &mut HeaderMap, host: &HeaderValue) {
-        let _ = (headers, host);
-        todo!()
+}
+
+/// What tells a backend where a request came from.
+fn is_forwarding(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'f') => name == b"forwarded",
+        Some(b'x') => begins(name, b"x-forwarded-") || is(name, b"x-forwarded") || is(name, b"x-real-ip"),
+        _ => false,
     }
+}
+
+/// Every character other than a letter or digit reads as `-`, as backends that make variables of names read it.
+fn normal(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+/// Whether `name` normalises to `wanted`, which is normal itself.
+fn is(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && begins(name, wanted)
+}
+
+/// Whether the normal form of `name` begins with `wanted`, which is normal itself.
+fn begins(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() >= wanted.len() && name.iter().zip(wanted).all(|(byte, wanted)| normal(*byte) == *wanted)
+}
+
+/// Removes every field whose name (lower case, as `http` keeps it) is condemned. Allocates only if there is one.
+fn remove_all(headers: &mut HeaderMap, condemned: impl Fn(&[u8]) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| condemned(name.as_str().as_bytes())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Removes what `Connection` names; true if it names `upgrade`. `Upgrade` itself is left for the caller to look at.
+fn remove_named_by_connection(headers: &mut HeaderMap) -> Result<bool, Violation> {
+    let mut upgrades = false;
+    for name in connection_names(headers) {
+        let name = name?;
+        if must_not_be_named(name.as_str()) {
+            return Err(Violation::ConnectionNames(name.as_str().to_owned()));
+        }
+        if name == UPGRADE {
+            upgrades = true;
+        } else if name != CONNECTION {
+            headers.remove(name);
+        }
+    }
+    Ok(upgrades)
+}
+
+/// The members of all `Connection` fields; empty members are allowed (RFC 9110 5.6.1).
+fn connection_names(headers: &HeaderMap) -> Vec<Result<HeaderName, Violation>> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+        .map(|member| HeaderName::from_bytes(member).map_err(|_| Violation::Malformed("Connection")))
+        .collect()
+}
+
+/// Naming one of these in `Connection` would make a proxy drop what the other side relies on.
+fn must_not_be_named(name: &str) -> bool {
+    matches!(name, "host" | "authorization" | "cookie" | "content-length" | "transfer-encoding")
+}
+
+fn only_value_is(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    let mut values = headers.get_all(name).iter();
+    let fits = values.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(wanted));
+    fits && values.next().is_none()
+}
+
+fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }

@@ -1,0 +1,270 @@
+//! What an ingress tells its backend about the peer: `X-Forwarded-Client-Cert`, `X-Sidekey-Peer`, RFC 9440 and the forwarding fields.
+//!
+//! Prepared once a connection, so that a request only copies ready values. A value is whole or absent, never cut: a
+//! shortened identity could be another peer's.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::{FORWARDED, HeaderName, HeaderValue};
+
+use crate::pki::Certificate;
+use crate::snapshot::ingress::Identity;
+use crate::trust::Peer;
+
+const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const PEER: HeaderName = HeaderName::from_static("x-sidekey-peer");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Subject alternative names in `X-Forwarded-Client-Cert`, at most.
+const SANS: usize = 16;
+/// Bytes of `X-Forwarded-Client-Cert` and of `X-Sidekey-Peer`, at most.
+const VALUE: usize = 8 * 1024;
+/// Bytes of `Client-Cert` and of `Client-Cert-Chain`, at most: backends bound a whole request head.
+const CERTIFICATES: usize = 16 * 1024;
+
+/// What an ingress sets for the backend: prepared once a connection, because it depends only on the peer and its address.
+#[derive(Clone, Debug)]
+pub struct ForBackend {
+    /// Fields that are the same for every request of the connection.
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// `Forwarded` up to and without the host.
+    forwarded: String,
+}
+
+impl ForBackend {
+    /// From the verified peer (`None` = anonymous) and the peer's address (`None` on a Unix socket).
+    pub fn new(peer: Option<&Peer>, from: Option<IpAddr>, identity: Identity) -> Self {
+        let mut fields = vec![(FORWARDED_PROTO, HeaderValue::from_static("https"))];
+        let from = from.map(|address| address.to_canonical());
+        let mut set = |name: HeaderName, value: Option<String>| {
+            fields.extend(value.and_then(|value| HeaderValue::try_from(value).ok()).map(|value| (name, value)));
+        };
+        set(FORWARDED_FOR, from.map(|address| address.to_string()));
+        if let Some(peer) = peer {
+            let certificate = peer.certificate();
+            if identity.xfcc {
+                set(XFCC, Some(xfcc(&Names::of(certificate))));
+            }
+            if identity.peer {
+                set(PEER, peer_value(peer.identity()));
+            }
+            if identity.client_cert {
+                set(CLIENT_CERT, byte_sequences([certificate.der().as_ref()]));
+            }
+            if identity.client_cert_chain {
+                let issuers = peer.verified().path.iter().skip(1);
+                set(CLIENT_CERT_CHAIN, byte_sequences(issuers.map(|issuer| issuer.der().as_ref())));
+            }
+        }
+        Self { fields, forwarded: forwarded(from) }
+    }
+
+    /// Sets `X-Forwarded-Client-Cert`, `X-Sidekey-Peer`, `Client-Cert…`, `X-Forwarded-For/-Proto/-Host` and `Forwarded`.
+    pub fn set(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+        for (name, value) in &self.fields {
+            headers.insert(name.clone(), value.clone());
+        }
+        headers.insert(FORWARDED_HOST, host.clone());
+        let mut value = Vec::with_capacity(self.forwarded.len() + host.len() + 8);
+        value.extend_from_slice(self.forwarded.as_bytes());
+        // A host that needed escapes inside quotes is no host; it then stays out of this field.
+        if host.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+            value.extend_from_slice(b";host=\"");
+            value.extend_from_slice(host.as_bytes());
+            value.push(b'"');
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+            headers.insert(FORWARDED, value);
+        }
+    }
+}
+
+/// `for` and `proto` of RFC 7239; an IPv6 address is quoted and in brackets (section 6).
+fn forwarded(from: Option<IpAddr>) -> String {
+    match from {
+        Some(IpAddr::V4(address)) => format!("for={address};proto=https"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\";proto=https"),
+        None => "for=unknown;proto=https".to_owned(),
+    }
+}
+
+/// What `X-Forwarded-Client-Cert` says of a certificate.
+struct Names<'c> {
+    hash: String,
+    subject: &'c str,
+    uris: &'c [String],
+    dns: &'c [String],
+}
+
+impl<'c> Names<'c> {
+    fn of(certificate: &'c Certificate) -> Self {
+        Self {
+            hash: certificate.fingerprint().hex(),
+            subject: certificate.subject(),
+            uris: certificate.uris(),
+            dns: certificate.dns_names(),
+        }
+    }
+}
+
+/// Envoy's form: `Hash=…;Subject="…";URI="…";DNS="…"`. What would not fit is left out from the end; `Hash` always fits.
+fn xfcc(names: &Names<'_>) -> String {
+    let mut value = format!("Hash={}", names.hash);
+    let subject = std::iter::once(format!(";Subject=\"{}\"", quoted(names.subject, Percent::Escape)));
+    let uris = names.uris.iter().map(|uri| format!(";URI=\"{}\"", quoted(uri, Percent::Keep)));
+    let dns = names.dns.iter().map(|name| format!(";DNS=\"{}\"", quoted(name, Percent::Escape)));
+    for element in subject.chain(uris.chain(dns).take(SANS)) {
+        if value.len() + element.len() > VALUE {
+            break;
+        }
+        value.push_str(&element);
+    }
+    value
+}
+
+/// The typed identity in ASCII; `None` where it is too long. A blank at the end would be lost on the wire and is escaped.
+fn peer_value(identity: &str) -> Option<String> {
+    let percent = if identity.starts_with("uri:") { Percent::Keep } else { Percent::Escape };
+    let mut value = ascii(identity, percent);
+    let kept = value.trim_end_matches(' ').len();
+    let blanks = value.len() - kept;
+    value.truncate(kept);
+    value.push_str(&"%20".repeat(blanks));
+    (value.len() <= VALUE).then_some(value)
+}
+
+/// What becomes of a `%` that is already there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Percent {
+    /// In a URI it begins an escape, and an escape of ours means the same (RFC 3987 3.1).
+    Keep,
+    /// Elsewhere it is escaped itself, so that no two texts look alike.
+    Escape,
+}
+
+/// Printable ASCII with everything else percent-encoded as UTF-8.
+fn ascii(text: &str, percent: Percent) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (byte.is_ascii_graphic() || byte == b' ') && (byte != b'%' || percent == Percent::Keep) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// The inside of a quoted string.
+fn quoted(text: &str, percent: Percent) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in ascii(text, percent).chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// RFC 9440: DER as `:base64:`, a list where there are several. `None` for none at all or where they would be too long.
+fn byte_sequences<'d>(ders: impl IntoIterator<Item = &'d [u8]>) -> Option<String> {
+    let mut value = String::new();
+    for der in ders {
+        if !value.is_empty() {
+            value.push_str(", ");
+        }
+        value.push(':');
+        base64(der, &mut value);
+        value.push(':');
+    }
+    (1..=CERTIFICATES).contains(&value.len()).then_some(value)
+}
+
+/// RFC 4648 4, with padding.
+fn base64(bytes: &[u8], out: &mut String) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let index = (group >> (18 - 6 * place) & 63) as usize;
+            out.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_from_a_certificate_is_quoted_and_escaped() {
+        let names = Names {
+            hash: "ab".repeat(32),
+            subject: "CN=a\";URI=\"spiffe://evil, O=Bücher \\ 50%",
+            uris: &["spiffe://a.example/b%20c".to_owned()],
+            dns: &["a.example".to_owned()],
+        };
+        assert_eq!(
+            xfcc(&names),
+            format!(
+                r#"Hash={};Subject="CN=a\";URI=\"spiffe://evil, O=B%C3%BCcher \\ 50%25";URI="spiffe://a.example/b%20c";DNS="a.example""#,
+                "ab".repeat(32)
+            )
+        );
+    }
+
+    #[test]
+    fn at_most_sixteen_names_and_8_kib_are_told() {
+        let many: Vec<String> = (0..40).map(|i| format!("host{i}.example")).collect();
+        let names = |dns| Names { hash: "0".repeat(64), subject: "CN=a", uris: &[], dns };
+        assert_eq!(xfcc(&names(&many)).matches(";DNS=").count(), 16);
+        let long: Vec<String> = (0..16).map(|_| "ä".repeat(300)).collect();
+        let value = xfcc(&names(&long));
+        assert!(value.len() <= VALUE && value.ends_with('"') && value.contains(";DNS="), "{}", value.len());
+    }
+
+    #[test]
+    fn an_identity_is_whole_or_absent() {
+        assert_eq!(peer_value("uri:spiffe://a/b%20c").as_deref(), Some("uri:spiffe://a/b%20c"));
+        assert_eq!(peer_value("subject:CN=ä%, O=b ").as_deref(), Some("subject:CN=%C3%A4%25, O=b%20"));
+        assert_eq!(peer_value(&format!("dns:{}", "a".repeat(VALUE))), None);
+    }
+
+    #[test]
+    fn certificates_are_byte_sequences() {
+        assert_eq!(byte_sequences([]), None);
+        assert_eq!(
+            byte_sequences([&b"f"[..], b"fo", b"foo", b"foob"]).as_deref(),
+            Some(":Zg==:, :Zm8=:, :Zm9v:, :Zm9vYg==:")
+        );
+        assert_eq!(byte_sequences([&[0xff, 0xfe, 0xfd][..]]).as_deref(), Some("://79:"));
+        assert_eq!(byte_sequences([&[0; CERTIFICATES][..]]), None);
+    }
+
+    #[test]
+    fn forwarding_fields_name_the_peer_and_replace_what_was_there() {
+        let mut headers = HeaderMap::new();
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1"));
+        let from = "2001:db8::1".parse().ok();
+        let host = HeaderValue::from_static("api.example:8443");
+        ForBackend::new(None, from, Identity::default()).set(&mut headers, &host);
+        assert_eq!(headers[FORWARDED_FOR], "2001:db8::1");
+        assert_eq!(headers[FORWARDED_PROTO], "https");
+        assert_eq!(headers[FORWARDED_HOST], "api.example:8443");
+        assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";proto=https;host=\"api.example:8443\"");
+        assert!(!headers.contains_key(PEER) && !headers.contains_key(XFCC));
+
+        ForBackend::new(None, "::ffff:192.0.2.1".parse().ok(), Identity::default()).set(&mut headers, &host);
+        assert_eq!(headers[FORWARDED_FOR], "192.0.2.1");
+        assert_eq!(headers[FORWARDED], "for=192.0.2.1;proto=https;host=\"api.example:8443\"");
+        ForBackend::new(None, None, Identity::default()).set(&mut headers, &HeaderValue::from_static("a\"b"));
+        assert_eq!(headers[FORWARDED], "for=unknown;proto=https");
+    }
+}
