@@ -39,7 +39,29 @@ pub struct Partners(pub Vec<Partner>);
 impl Partners {
     /// Which partner a verified path is.
     pub fn recognise(&self, verified: &Verified) -> Option<Arc<str>> {
-        let _ = verified;
-        todo!()
+        let partner = self.0.iter().find(|partner| partner.is(verified))?;
+        Some(Arc::clone(&partner.settings.name))
+    }
+}
+
+impl Partner {
+    fn is(&self, verified: &Verified) -> bool {
+        let peers = &self.settings.peers;
+        let bound = !self.settings.anchors.is_empty() || !self.settings.pins.is_empty();
+        // Without anchors and pins of its own only its peers' names tell it apart: the configuration allows that where
+        // one anchor issues them all. Bound to files that hold nothing, it is nobody.
+        if bound && !self.vouches_for(verified) || !bound && peers.is_empty() {
+            return false;
+        }
+        peers.is_empty() || peers.iter().any(|peer| peer.matches_certificate(&verified.path[0]))
+    }
+
+    fn vouches_for(&self, verified: &Verified) -> bool {
+        let is_anchor = |fingerprint: &Fingerprint| self.anchors.contains(fingerprint);
+        verified.anchor.as_ref().is_some_and(|(fingerprint, _)| is_anchor(fingerprint))
+            || verified.path.iter().any(|certificate| {
+                is_anchor(&certificate.fingerprint())
+                    || self.settings.pins.iter().any(|pin| pin.spki == certificate.spki_hash())
+            })
     }
 }

@@ -20,8 +20,9 @@ pub struct Peer {
 impl Peer {
     /// From the proof and the configured partners.
     pub fn new(verified: Arc<Verified>, partners: &Partners) -> Arc<Self> {
-        let _ = (verified, partners);
-        todo!()
+        let identity = identity(&verified.path[0]);
+        let partner = partners.recognise(&verified);
+        Arc::new(Self { verified, identity, partner })
     }
     /// `uri:…`, `dns:…` or `subject:…`: the first URI SAN, else DNS SAN, else subject. Several URI SANs give no SPIFFE
     /// identity: then the DNS SAN or the subject. Printable.
@@ -43,5 +44,13 @@ impl Peer {
     /// No connection outlives this.
     pub fn valid_until(&self) -> Timestamp {
         self.verified.valid_until
+    }
+}
+
+fn identity(certificate: &Certificate) -> String {
+    match (certificate.uris(), certificate.dns_names()) {
+        ([uri], _) => format!("uri:{uri}"),
+        (_, [dns, ..]) => format!("dns:{dns}"),
+        _ => format!("subject:{}", certificate.subject()),
     }
 }
