@@ -54,3 +54,30 @@ fn identity(certificate: &Certificate) -> String {
         _ => format!("subject:{}", certificate.subject()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SanType;
+
+    use super::*;
+    use crate::trust::Role;
+    use crate::trust::sample::{Ca, now, trust};
+
+    #[test]
+    fn identity_is_the_one_uri_else_dns_else_the_subject() {
+        let ca = Ca::new("CA");
+        let trust = trust(&[&ca]);
+        let identity = |uris: &[&str], dns: &[&str]| {
+            let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+            let names: Vec<_> =
+                uris.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()))).collect();
+            let peer = ca.peer("a.test", &|params| params.subject_alt_names = names.clone());
+            let verified = trust.verify(&peer.chain, &Role::Client, now()).unwrap();
+            Peer::new(verified, &Partners::default()).identity().to_owned()
+        };
+        assert_eq!(identity(&["spiffe://a/b"], &["b.test"]), "uri:spiffe://a/b");
+        assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &["b.test"]), "dns:b.test");
+        assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &[]), "subject:CN=a.test");
+        assert_eq!(identity(&[], &["b.test", "c.test"]), "dns:b.test");
+    }
+}

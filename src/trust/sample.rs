@@ -120,6 +120,15 @@ impl Ca {
     }
     /// A CRL with these serial numbers, made a day ago and due in so many days.
     pub(crate) fn crl(&self, revoked: &[u64], due: i64) -> CertificateRevocationListDer<'static> {
+        self.crl_for(None, revoked, due)
+    }
+    /// The same for one distribution point (RFC 5280 5.2.5), end entities only.
+    pub(crate) fn crl_for(
+        &self,
+        point: Option<&str>,
+        revoked: &[u64],
+        due: i64,
+    ) -> CertificateRevocationListDer<'static> {
         let at = |day: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(day.as_second() as u64);
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -131,7 +140,10 @@ impl Ca {
             this_update: at(days(-2)),
             next_update: at(days(due)),
             crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            issuing_distribution_point: point.map(|uri| rcgen::CrlIssuingDistributionPoint {
+                distribution_point: rcgen::CrlDistributionPoint { uris: vec![uri.to_owned()] },
+                scope: Some(rcgen::CrlScope::UserCertsOnly),
+            }),
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };

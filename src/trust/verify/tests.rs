@@ -287,6 +287,25 @@ fn two_keys_of_one_issuer_name_have_a_crl_each() {
 }
 
 #[test]
+fn a_partitioned_crl_counts_for_its_own_part_only() {
+    let ca = Ca::new("CA");
+    let crls = [ca.crl_for(Some("http://crl.test/1"), &[7, 8], 30), ca.crl_for(Some("http://crl.test/2"), &[], 30)];
+    let trust = trust_with(&|settings| settings.crl_required = true, &[&ca], &crls);
+    let peer = |serial: u64, point: Option<&str>| {
+        let point = point.map(|uri| rcgen::CrlDistributionPoint { uris: vec![uri.to_owned()] });
+        let made = ca.peer("a.test", &|params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+            params.crl_distribution_points = point.iter().cloned().collect();
+        });
+        as_client(&trust, &made).map(|_| ())
+    };
+    assert!(matches!(peer(7, Some("http://crl.test/1")), Err(Untrusted::Revoked { .. })));
+    assert!(matches!(peer(8, None), Err(Untrusted::Revoked { .. })));
+    assert_eq!(peer(7, Some("http://crl.test/2")), Ok(()));
+    assert!(matches!(peer(7, Some("http://crl.test/3")), Err(Untrusted::RevocationUnknown { .. })));
+}
+
+#[test]
 fn a_verdict_is_remembered_and_ends_with_the_path() {
     let ca = Ca::new("CA");
     let trust = trust(&[&ca]);
