@@ -1,3 +1,3 @@
 //! The integration tests: a catalogue of behaviours, each module opening with what must hold.
 
-mod support;
+mod house;

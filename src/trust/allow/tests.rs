@@ -95,6 +95,7 @@ fn a_path_pattern_that_can_never_match_is_named() {
     assert!(pattern::path_problem("admin/**").is_err());
     assert!(pattern::path_problem("/a//b").is_err());
     assert!(pattern::path_problem("/a/../b").is_err());
+    assert!(pattern::path_problem("/a/.").is_err());
     assert!(pattern::path_problem("/a;b").is_err());
     assert!(pattern::path_problem("/a%2fb").is_err());
 }

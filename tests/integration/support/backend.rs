@@ -73,7 +73,12 @@ impl Backend {
                 tokio::spawn(async move {
                     let service = service_fn(move |request: hyper::Request<Incoming>| {
                         let (parts, body) = request.into_parts();
-                        let one = Seen { method: parts.method, uri: parts.uri, headers: parts.headers, version: parts.version };
+                        let one = Seen {
+                            method: parts.method,
+                            uri: parts.uri,
+                            headers: parts.headers,
+                            version: parts.version,
+                        };
                         records.lock().expect("lock").push(one.clone());
                         let mut response = answer(&one, body);
                         response.headers_mut().insert("backend", HeaderValue::from_static("yes"));
@@ -83,9 +88,14 @@ impl Backend {
                     let h2 = matches!(stream.peek(&mut first).await, Ok(3) if &first == b"PRI");
                     let io = TokioIo::new(stream);
                     if h2 {
-                        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+                        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(io, service)
+                            .await;
                     } else {
-                        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(io, service)
+                            .with_upgrades()
+                            .await;
                     }
                 });
             }

@@ -71,7 +71,8 @@ impl Peer {
 
     /// Offers these protocols.
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
-        Arc::make_mut(&mut self.config).alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::make_mut(&mut self.config).alpn_protocols =
+            protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
     }
 

@@ -140,9 +140,10 @@ impl Sidecar {
 
     /// Every log line so far, parsed.
     pub fn log(&self) -> Vec<Value> {
-        let parse = |line: Vec<u8>| serde_json::from_slice(&line).unwrap_or_else(|error| {
-            panic!("a log line is not JSON ({error}): {}", String::from_utf8_lossy(&line))
-        });
+        let parse = |line: Vec<u8>| {
+            serde_json::from_slice(&line)
+                .unwrap_or_else(|error| panic!("a log line is not JSON ({error}): {}", String::from_utf8_lossy(&line)))
+        };
         self.lines.try_iter().map(parse).collect()
     }
 }
