@@ -2,10 +2,17 @@
 
 pub mod dial;
 pub mod listen;
+pub mod stream;
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+pub use dial::Dialler;
+pub use listen::Bound;
+pub use stream::Stream;
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,4 +50,83 @@ pub enum Backend {
     H2c(HostPort),
     /// `unix:PATH`, HTTP/1.1.
     Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(out, "{address}"),
+            Self::AnyTcp(port) => write!(out, "[::]:{port}"),
+            Self::Unix { path, .. } => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(out, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(out, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(to) => write!(out, "http://{to}"),
+            Self::H2c(to) => write!(out, "h2c://{to}"),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else listens there.
+    #[error("{address} is in use by another process: stop it, or listen elsewhere")]
+    InUse {
+        /// Where.
+        address: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A group that the system does not know.
+    #[error("cannot listen on {address}: there is no group {group:?}")]
+    Group {
+        /// Where.
+        address: String,
+        /// Its name.
+        group: String,
+    },
+    /// A host name without address.
+    #[error("cannot resolve {host:?}: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody could be reached.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The last address that was tried.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The deadline passed.
+    #[error("no connection to {address} within its deadline")]
+    Late {
+        /// Whom.
+        address: String,
+    },
 }

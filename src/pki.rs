@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod certificate;
+mod der;
 pub mod issue;
 pub mod join;
 pub mod key_pair;

@@ -3,27 +3,47 @@
 //! Tolerates what people really have (contract section 3) and names what it refuses together with the command that
 //! converts it. It sees one file at a time; what belongs together is found by `join`.
 
+mod form;
+mod key;
+mod pem;
+mod pkcs12;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
-use zeroize::Zeroizing;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::{Zeroize, Zeroizing};
 
-use super::{Certificate, SpkiHash};
+use super::{Certificate, SpkiHash, der, key_pair};
+use form::Form;
+use pem::{End, Section};
+
+pub(super) use pem::{write as write_pem, written_len as pem_len};
 
 /// A private key in PKCS#8, PKCS#1 or SEC1 that rustls' provider could load; its bytes are zeroised when dropped.
 pub struct PrivateKey {
-    _todo: (),
+    der: PrivateKeyDer<'static>,
+    spki: Vec<u8>,
 }
 
 impl PrivateKey {
     /// Loads it; the error says what kind of key it is and why it cannot be used (printable).
     pub fn from_der(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, String> {
-        let _ = der;
-        todo!()
+        Self::load(der).map_err(|unreadable| unreadable.why)
     }
+
+    fn load(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, Unreadable> {
+        // Owned before anything can fail, so that the bytes are zeroised in any case.
+        let mut key = Self { der, spki: Vec::new() };
+        key.spki = key_pair::public_key(&key.der).map_err(|why| key::unusable(&key.der, &why))?;
+        Ok(Arc::new(key))
+    }
+
     /// The matching SubjectPublicKeyInfo, DER: what keys and certificates are joined by.
     pub fn spki(&self) -> &[u8] {
-        todo!()
+        &self.spki
     }
     /// SHA-256 of [`Self::spki`].
     pub fn spki_hash(&self) -> SpkiHash {
@@ -31,12 +51,30 @@ impl PrivateKey {
     }
     /// The key's bytes. For signing and for `state/retained/` only.
     pub fn der(&self) -> PrivateKeyDer<'_> {
-        todo!()
+        match &self.der {
+            PrivateKeyDer::Pkcs1(key) => PrivateKeyDer::Pkcs1(key.secret_pkcs1_der().into()),
+            PrivateKeyDer::Sec1(key) => PrivateKeyDer::Sec1(key.secret_sec1_der().into()),
+            PrivateKeyDer::Pkcs8(key) => PrivateKeyDer::Pkcs8(key.secret_pkcs8_der().into()),
+            // The type may grow; a form that no reader here makes has no bytes to show.
+            _ => PrivateKeyDer::Pkcs8((&[][..]).into()),
+        }
+    }
+}
+
+impl Drop for PrivateKey {
+    fn drop(&mut self) {
+        self.der.zeroize();
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("PrivateKey")
     }
 }
 
 /// Everything that one file holds.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct Blocks {
     /// In the order of the file.
     pub certificates: Vec<Arc<Certificate>>,
@@ -67,8 +105,145 @@ pub struct Unreadable {
 /// Reads a whole file. A file without any key material (a README, a `.pass`) gives empty [`Blocks`].
 /// `password` is for PKCS#12 only.
 pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> Blocks {
-    let _ = (bytes, password);
-    todo!()
+    let mut blocks = Blocks::default();
+    match form::of(bytes) {
+        Form::Jks => blocks.unreadable.push(refusal::jks()),
+        Form::Pkcs12 => match pkcs12::read(bytes, password) {
+            Ok(store) => store.into_iter().for_each(|item| blocks.add(item)),
+            Err(unreadable) => blocks.unreadable.push(unreadable),
+        },
+        Form::Text => blocks.read_text(bytes),
+        form => blocks.read_der(form, bytes),
+    }
+    blocks
+}
+
+/// One thing found in a file, not yet parsed.
+enum Item {
+    Certificate(CertificateDer<'static>),
+    Key(PrivateKeyDer<'static>),
+    Crl(CertificateRevocationListDer<'static>),
+}
+
+impl Blocks {
+    fn add(&mut self, item: Item) {
+        let unreadable = match item {
+            Item::Certificate(der) if is_cut_off(&der) => refusal::truncated("a certificate"),
+            Item::Certificate(der) => match Certificate::parse(der) {
+                Ok(certificate) => return self.certificates.push(certificate),
+                Err(error) => refusal::malformed("certificate_malformed", error.to_string()),
+            },
+            Item::Key(mut der) if is_cut_off(der.secret_der()) => {
+                der.zeroize();
+                refusal::truncated("a private key")
+            }
+            Item::Key(der) => match PrivateKey::load(der) {
+                Ok(key) => return self.keys.push(key),
+                Err(unreadable) => unreadable,
+            },
+            Item::Crl(der) if is_cut_off(&der) => refusal::truncated("a CRL"),
+            Item::Crl(der) => match webpki::BorrowedCertRevocationList::from_der(&der) {
+                Ok(_) => return self.crls.push(der),
+                Err(error) => refusal::malformed("crl_malformed", format!("not a usable CRL: {error}")),
+            },
+        };
+        self.unreadable.push(unreadable);
+    }
+
+    /// A file that is one DER value.
+    fn read_der(&mut self, form: Form, bytes: &[u8]) {
+        let Some((element, rest)) = der::element(bytes) else {
+            return self.unreadable.push(refusal::truncated("its DER"));
+        };
+        if element.missing > 0 {
+            return self.unreadable.push(refusal::truncated("its DER"));
+        }
+        // Copies by way of a terminal or an editor gain a line end; anything else does not belong there.
+        if !rest.trim_ascii().is_empty() {
+            let why = format!("{} bytes follow what looks like {}", rest.len(), form.article());
+            return self.unreadable.push(refusal::malformed("trailing_bytes", why));
+        }
+        let whole = element.whole.to_vec();
+        match form {
+            Form::Certificate => self.add(Item::Certificate(whole.into())),
+            Form::Crl => self.add(Item::Crl(whole.into())),
+            Form::Pkcs8 => self.add(Item::Key(PrivateKeyDer::Pkcs8(whole.into()))),
+            Form::Pkcs1 => self.add(Item::Key(PrivateKeyDer::Pkcs1(whole.into()))),
+            Form::Sec1 => self.add(Item::Key(PrivateKeyDer::Sec1(whole.into()))),
+            Form::EncryptedKey => self.unreadable.push(refusal::encrypted_key("-inform DER ")),
+            Form::Pkcs7 => self.unreadable.push(refusal::pkcs7("-inform DER ")),
+            Form::CutOff => self.unreadable.push(refusal::truncated("its DER")),
+            // No secrets, and nothing that is ours to use: it lies beside a key that waits for its certificate.
+            Form::Csr | Form::PublicKey | Form::Pkcs12 | Form::Jks | Form::Text => {}
+        }
+    }
+
+    fn read_text(&mut self, bytes: &[u8]) {
+        let converted = pem::from_utf16(bytes);
+        let text = converted.as_ref().map_or(bytes, |text| text);
+        let sections = pem::sections(text);
+        if sections.is_empty() {
+            self.unreadable.extend(refusal::foreign_text(text));
+        }
+        if pem::breaks_off(text) {
+            self.unreadable.push(refusal::truncated("a BEGIN line"));
+        }
+        for section in sections {
+            if let Err(unreadable) = self.read_section(&section) {
+                self.unreadable.push(unreadable);
+            }
+        }
+    }
+
+    fn read_section(&mut self, section: &Section<'_>) -> Result<(), Unreadable> {
+        let label = section.label.as_ref();
+        if section.end == End::CutOff {
+            return Err(refusal::truncated(&format!("the block {label}")));
+        }
+        match label {
+            // Parameters are repeated in the key; the others hold nothing that a key pair is made of.
+            "EC PARAMETERS"
+            | "DH PARAMETERS"
+            | "DSA PARAMETERS"
+            | "PUBLIC KEY"
+            | "RSA PUBLIC KEY"
+            | "CERTIFICATE REQUEST"
+            | "NEW CERTIFICATE REQUEST" => return Ok(()),
+            "CERTIFICATE"
+            | "X509 CERTIFICATE"
+            | "TRUSTED CERTIFICATE"
+            | "X509 CRL"
+            | "PRIVATE KEY"
+            | "RSA PRIVATE KEY"
+            | "EC PRIVATE KEY" => {}
+            other => return Err(refusal::block(other)),
+        }
+        if section.end == End::Other {
+            let why = format!("the block {label} ends with the END line of another kind");
+            return Err(refusal::malformed("pem_malformed", why));
+        }
+        if pem::is_encrypted(section.body) {
+            return Err(refusal::encrypted_key(""));
+        }
+        let mut bytes = pem::decode(section.body, label, label.ends_with("PRIVATE KEY"))?;
+        match label {
+            "PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Pkcs8(std::mem::take(&mut *bytes).into()))),
+            "RSA PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Pkcs1(std::mem::take(&mut *bytes).into()))),
+            "EC PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Sec1(std::mem::take(&mut *bytes).into()))),
+            "X509 CRL" => self.add(Item::Crl(std::mem::take(&mut *bytes).into())),
+            "TRUSTED CERTIFICATE" => {
+                // OpenSSL puts its own trust settings behind the certificate.
+                let certificate = der::element(&bytes).map_or(&bytes[..], |(certificate, _)| certificate.whole);
+                self.add(Item::Certificate(certificate.to_vec().into()));
+            }
+            _ => self.add(Item::Certificate(std::mem::take(&mut *bytes).into())),
+        }
+        Ok(())
+    }
+}
+
+fn is_cut_off(bytes: &[u8]) -> bool {
+    der::element(bytes).is_some_and(|(element, _)| element.tag == der::SEQUENCE && element.missing > 0)
 }
 
 /// Every kind of thing that a person may be sent, told apart for `sidekey inspect`.
@@ -97,6 +272,17 @@ pub enum Kind {
 
 /// What kind of file these bytes are.
 pub fn kind(bytes: &[u8]) -> Kind {
-    let _ = bytes;
-    todo!()
+    match form::of(bytes) {
+        Form::Certificate => Kind::DerCertificate,
+        Form::Pkcs8 | Form::Pkcs1 | Form::Sec1 | Form::EncryptedKey => Kind::DerKey,
+        Form::Crl => Kind::DerCrl,
+        Form::Pkcs12 => Kind::Pkcs12,
+        Form::Jks => Kind::Jks,
+        Form::Pkcs7 => Kind::Pkcs7,
+        Form::Csr => Kind::Csr,
+        Form::Text if !pem::sections(pem::from_utf16(bytes).as_ref().map_or(bytes, |text| text)).is_empty() => {
+            Kind::Pem
+        }
+        Form::Text | Form::PublicKey | Form::CutOff => Kind::Unknown,
+    }
 }

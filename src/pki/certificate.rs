@@ -3,12 +3,17 @@
 //! Everything above asks this type instead of a parser, so that "subject" or "names" mean the same in a log line, a
 //! header and a rule. It judges nothing: expiry, strength and usage are weighed in `keyring::fit` and `trust`.
 
+mod facts;
+mod signature;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Fingerprint, SpkiHash, Validity};
+use super::{Fingerprint, SpkiHash, Validity, blocks};
 
 /// A certificate whose DER parsed whole, without trailing bytes.
 pub struct Certificate {
@@ -79,8 +84,8 @@ pub struct NotACertificate {
 impl Certificate {
     /// Parses DER; bytes after the certificate are an error.
     pub fn parse(der: CertificateDer<'static>) -> Result<Arc<Self>, NotACertificate> {
-        let _ = der;
-        todo!()
+        let facts = Facts::read(&der).map_err(|why| NotACertificate { why })?;
+        Ok(Arc::new(Self { der, facts }))
     }
     /// The bytes as they came.
     pub fn der(&self) -> &CertificateDer<'static> {
@@ -97,6 +102,17 @@ impl Certificate {
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub fn spki_hash(&self) -> SpkiHash {
         self.facts.spki_hash
+    }
+    /// The certificate as one PEM block.
+    pub fn pem(&self) -> String {
+        let mut out = String::new();
+        blocks::write_pem("CERTIFICATE", &self.der, &mut out);
+        out
+    }
+    /// Whether `issuer` issued this one: the names match, and the signature is the issuer's. Where the signature's
+    /// algorithm cannot be checked (SHA-1 and older), the names decide.
+    pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
+        self.facts.issuer_der == issuer.facts.subject_der && signature::may_be_by(&self.der, &issuer.facts.spki)
     }
     /// The subject as printable text, RFC 4514 order as x509 tools show it (`CN=…, O=…`); may be empty.
     pub fn subject(&self) -> &str {

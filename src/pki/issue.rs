@@ -3,7 +3,13 @@
 //! Not a CA: what it signs is a demonstration's or self-signed. Every field that rcgen would default is set here.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyUsagePurpose, RsaKeySize, SanType, SerialNumber,
+};
 use zeroize::Zeroizing;
 
 use super::Validity;
@@ -53,9 +59,12 @@ pub struct Issued {
     pub key_pem: Zeroizing<String>,
 }
 
-/// A certificate authority for demonstrations and tests.
+/// A certificate authority for demonstrations and tests. Its key is ECDSA P-256 and never leaves memory.
 pub struct Authority {
-    _todo: (),
+    issuer: Issuer<'static, rcgen::KeyPair>,
+    certificate_pem: String,
+    /// Its own certificate and those above, without the root: what follows an end entity.
+    chain_pem: String,
 }
 
 /// Why nothing was made.
@@ -71,27 +80,154 @@ pub struct CannotIssue {
 impl Authority {
     /// A self-signed root.
     pub fn new(common_name: &str, validity: Validity) -> Result<Self, CannotIssue> {
-        let _ = (common_name, validity);
-        todo!()
+        const WHAT: &str = "a root";
+        let params = authority_params(common_name, validity, WHAT)?;
+        let key = make_key(NewKey::P256)?;
+        let certificate = params.self_signed(&key).map_err(cannot(WHAT))?;
+        Ok(Self { issuer: Issuer::new(params, key), certificate_pem: certificate.pem(), chain_pem: String::new() })
     }
+
     /// An intermediate below this one.
     pub fn intermediate(&self, common_name: &str, validity: Validity) -> Result<Self, CannotIssue> {
-        let _ = (common_name, validity);
-        todo!()
+        const WHAT: &str = "an intermediate";
+        let params = authority_params(common_name, validity, WHAT)?;
+        let key = make_key(NewKey::P256)?;
+        let certificate_pem = params.signed_by(&key, &self.issuer).map_err(cannot(WHAT))?.pem();
+        let chain_pem = format!("{certificate_pem}{}", self.chain_pem);
+        Ok(Self { issuer: Issuer::new(params, key), certificate_pem, chain_pem })
     }
+
     /// Its own certificate, PEM.
     pub fn certificate_pem(&self) -> &str {
-        todo!()
+        &self.certificate_pem
     }
-    /// Makes a key and signs a certificate for it; the chain has the intermediates and not the root.
+
+    /// Makes a key and signs a certificate for it; the chain has the intermediates and not the root. RSA keys take
+    /// up to half a second.
     pub fn issue(&self, request: &Request) -> Result<Issued, CannotIssue> {
-        let _ = request;
-        todo!()
+        self.certify(request, &make_key(request.key)?)
+    }
+
+    /// Another certificate for a key that was issued before: a renewal that keeps the key. `request.key` is not used.
+    pub fn renew(&self, request: &Request, key_pem: &str) -> Result<Issued, CannotIssue> {
+        let key = rcgen::KeyPair::from_pem(key_pem).map_err(cannot("a renewal"))?;
+        self.certify(request, &key)
+    }
+
+    fn certify(&self, request: &Request, key: &rcgen::KeyPair) -> Result<Issued, CannotIssue> {
+        const WHAT: &str = "a certificate";
+        let params = end_entity_params(request, WHAT)?;
+        let certificate = params.signed_by(key, &self.issuer).map_err(cannot(WHAT))?;
+        Ok(Issued {
+            chain_pem: format!("{}{}", certificate.pem(), self.chain_pem),
+            key_pem: key.serialize_pem().into(),
+        })
     }
 }
 
 /// A key and a certificate that it signs itself.
 pub fn self_signed(request: &Request) -> Result<Issued, CannotIssue> {
-    let _ = request;
-    todo!()
+    const WHAT: &str = "a self-signed certificate";
+    let key = make_key(request.key)?;
+    let certificate = end_entity_params(request, WHAT)?.self_signed(&key).map_err(cannot(WHAT))?;
+    Ok(Issued { chain_pem: certificate.pem(), key_pem: key.serialize_pem().into() })
 }
+
+fn cannot(what: &'static str) -> impl Fn(rcgen::Error) -> CannotIssue {
+    move |error| CannotIssue { what, why: error.to_string() }
+}
+
+fn make_key(kind: NewKey) -> Result<rcgen::KeyPair, CannotIssue> {
+    const WHAT: &str = "a key";
+    let key = match kind {
+        NewKey::P256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        NewKey::P384 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        NewKey::Ed25519 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519),
+        NewKey::Rsa(bits) => {
+            let size = match bits {
+                2048 => RsaKeySize::_2048,
+                3072 => RsaKeySize::_3072,
+                4096 => RsaKeySize::_4096,
+                other => {
+                    let why = format!("RSA keys here have 2048, 3072 or 4096 bits, not {other}");
+                    return Err(CannotIssue { what: WHAT, why });
+                }
+            };
+            rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size)
+        }
+    };
+    key.map_err(cannot(WHAT))
+}
+
+/// What every certificate here has, each field set: the library's defaults are neither random nor bounded.
+fn params(
+    common_name: &str,
+    organization: Option<&str>,
+    validity: Validity,
+    what: &'static str,
+) -> Result<CertificateParams, CannotIssue> {
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name;
+    params.serial_number = Some(random_serial(what)?);
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch(validity.not_before, what)?;
+    params.not_after = epoch + since_epoch(validity.not_after, what)?;
+    params.use_authority_key_identifier_extension = true;
+    params.key_identifier_method = KeyIdMethod::Sha256;
+    Ok(params)
+}
+
+fn authority_params(
+    common_name: &str,
+    validity: Validity,
+    what: &'static str,
+) -> Result<CertificateParams, CannotIssue> {
+    let mut params = params(common_name, None, validity, what)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn end_entity_params(request: &Request, what: &'static str) -> Result<CertificateParams, CannotIssue> {
+    let mut params = params(&request.common_name, request.organization.as_deref(), request.validity, what)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if request.server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    if request.client {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    for dns in &request.dns {
+        params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into().map_err(cannot(what))?));
+    }
+    for uri in &request.uris {
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(cannot(what))?));
+    }
+    params.subject_alt_names.extend(request.ips.iter().copied().map(SanType::IpAddress));
+    Ok(params)
+}
+
+/// 126 random bits, always positive and always as long (RFC 5280 4.1.2.2).
+fn random_serial(what: &'static str) -> Result<SerialNumber, CannotIssue> {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial)
+        .map_err(|_| CannotIssue { what, why: "the system gives no random bytes".to_owned() })?;
+    serial[0] = serial[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&serial))
+}
+
+fn since_epoch(time: Timestamp, what: &'static str) -> Result<Duration, CannotIssue> {
+    u64::try_from(time.as_second())
+        .map(Duration::from_secs)
+        .map_err(|_| CannotIssue { what, why: format!("a validity before 1970 ({time})") })
+}
+
+#[cfg(test)]
+mod tests;

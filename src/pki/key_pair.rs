@@ -5,9 +5,28 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls::SignatureScheme;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls_pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
-use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity};
+use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity, blocks};
+
+/// Every scheme that a key may sign with, best first: short and quick signatures before RSA, PSS before PKCS#1
+/// (which TLS 1.3 does not take in handshakes).
+const SCHEMES: [SignatureScheme; 10] = [
+    SignatureScheme::ED25519,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+];
 
 /// Chain and key. The constructor guarantees: the chain is not empty, the end entity first, each issuer follows its
 /// subject, a self-issued root is left out, the key matches and can sign.
@@ -15,6 +34,8 @@ pub struct KeyPair {
     chain: Vec<Arc<Certificate>>,
     key: Arc<PrivateKey>,
     sources: Vec<FileName>,
+    schemes: Vec<u16>,
+    certified: Arc<CertifiedKey>,
 }
 
 /// Why chain and key make no key pair.
@@ -46,8 +67,19 @@ impl KeyPair {
         key: Arc<PrivateKey>,
         sources: Vec<FileName>,
     ) -> Result<Arc<Self>, NotAPair> {
-        let _ = (chain, key, sources);
-        todo!()
+        let end_entity = chain.first().ok_or(NotAPair::Empty)?;
+        if end_entity.spki() != key.spki() {
+            return Err(NotAPair::Mismatch);
+        }
+        let signing = load(&key.der()).map_err(NotAPair::CannotSign)?;
+        let schemes = schemes(&*signing);
+        if schemes.is_empty() {
+            return Err(NotAPair::CannotSign("no signature scheme of TLS fits it".to_owned()));
+        }
+        let chain = linked(chain)?;
+        let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();
+        let certified = Arc::new(CertifiedKey::new(ders, signing));
+        Ok(Arc::new(Self { chain, key, sources, schemes, certified }))
     }
     /// The end entity's fingerprint: the pair's name.
     pub fn fingerprint(&self) -> Fingerprint {
@@ -79,22 +111,67 @@ impl KeyPair {
     }
     /// TLS SignatureScheme code points (RFC 8446 4.2.3) that the key can sign with, best first.
     pub fn schemes(&self) -> Vec<u16> {
-        todo!()
+        self.schemes.clone()
     }
     /// DER of every issuer name in the chain, the end entity's issuer first: what a certificate_authorities hint is
     /// compared with (RFC 8446 4.2.4).
     pub fn issuer_names(&self) -> Vec<Vec<u8>> {
-        todo!()
+        self.chain.iter().map(|certificate| certificate.issuer_der().to_vec()).collect()
     }
     /// Chain and key as rustls wants them.
-    pub fn certified(&self) -> Arc<rustls::sign::CertifiedKey> {
-        todo!()
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
     }
     /// Chain then key as PEM: the form kept in `state/retained/`.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        todo!()
+        let key = self.key.der();
+        let label = match key {
+            PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        let certificates: usize =
+            self.chain.iter().map(|certificate| blocks::pem_len("CERTIFICATE", certificate.der())).sum();
+        // Room for all of it at once: growing would leave copies of the key behind.
+        let mut out = Zeroizing::new(String::with_capacity(certificates + blocks::pem_len(label, key.secret_der())));
+        for certificate in &self.chain {
+            blocks::write_pem("CERTIFICATE", certificate.der(), &mut out);
+        }
+        blocks::write_pem(label, key.secret_der(), &mut out);
+        out
     }
 }
+
+/// Checks that each certificate is issued by the next, and leaves out a root at the end.
+fn linked(mut chain: Vec<Arc<Certificate>>) -> Result<Vec<Arc<Certificate>>, NotAPair> {
+    for pair in chain.windows(2) {
+        if !pair[0].is_issued_by(&pair[1]) {
+            let (subject, next) = (pair[0].subject().to_owned(), pair[1].subject().to_owned());
+            return Err(NotAPair::DoesNotLink { subject, next });
+        }
+    }
+    if chain.len() > 1 && chain.last().is_some_and(|last| last.is_self_issued()) {
+        chain.pop();
+    }
+    Ok(chain)
+}
+
+fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, String> {
+    any_supported_type(der).map_err(|error| error.to_string())
+}
+
+/// The SubjectPublicKeyInfo of a private key, if the provider can sign with it.
+pub(super) fn public_key(der: &PrivateKeyDer<'_>) -> Result<Vec<u8>, String> {
+    let key = load(der)?;
+    key.public_key().map(|spki| spki.to_vec()).ok_or_else(|| "it does not tell its public key".to_owned())
+}
+
+fn schemes(key: &dyn SigningKey) -> Vec<u16> {
+    SCHEMES.iter().filter(|scheme| key.choose_scheme(&[**scheme]).is_some()).map(|scheme| u16::from(*scheme)).collect()
+}
+
+#[cfg(test)]
+mod tests;
 
 impl std::fmt::Debug for KeyPair {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

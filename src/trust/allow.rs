@@ -1,13 +1,19 @@
 //! `allow` and `rule`: may this peer send this request? And the path normalisation that rules are matched on (contract section 11).
 //!
-//! Pure: peer, method and path in, yes or why not out.
+//! Pure: peer, method and path in, yes or why not out. What a pattern matches is in [`pattern`].
 
+pub mod pattern;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Peer;
-use crate::pki::{Fingerprint, SpkiHash};
+use crate::pki::{Certificate, Fingerprint, SpkiHash};
 
 /// One table of `allow` (its fields are ANDed). Patterns: `*` matches within one DNS label or URI segment, `**` the rest.
+///
+/// Only `uri` and `dns` are patterns; the other fields are compared whole. A table without any field matches nobody: it
+/// is a slip of the pen, not a permission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matcher {
     /// A URI SAN.
@@ -35,16 +41,69 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Whether the peer fits every field that is set. `None` = no certificate was shown.
+    /// Whether the peer fits every field that is set. `None` = no certificate was shown: then only `anonymous` on its
+    /// own fits, since every other field asks for a certificate.
     pub fn matches(&self, peer: Option<&Peer>) -> bool {
-        let _ = peer;
-        todo!()
+        let names_certificate = self.names_certificate();
+        let Some(peer) = peer else {
+            return self.anonymous && !names_certificate && self.partner.is_none();
+        };
+        (names_certificate || self.partner.is_some() || self.anonymous)
+            && self.partner.as_ref().is_none_or(|partner| peer.partner() == Some(partner))
+            && (!names_certificate || self.fits(peer.certificate()))
     }
+
+    /// Whether a certificate fits every field that is set, `partner` and `anonymous` left aside: what makes a peer a
+    /// partner cannot ask which partner it is. False where no field but these is set.
+    pub fn matches_certificate(&self, certificate: &Certificate) -> bool {
+        self.names_certificate() && self.fits(certificate)
+    }
+
+    /// Whether a field is set that only a certificate can fit.
+    fn names_certificate(&self) -> bool {
+        let texts = [&self.uri, &self.dns, &self.cn, &self.ou, &self.o, &self.email, &self.issuer];
+        texts.iter().any(|text| text.is_some()) || self.fingerprint.is_some() || self.spki.is_some()
+    }
+
+    fn fits(&self, certificate: &Certificate) -> bool {
+        fn fits<T: ?Sized>(wanted: Option<&T>, has: impl FnOnce(&T) -> bool) -> bool {
+            wanted.is_none_or(has)
+        }
+        fits(self.uri.as_deref(), |wanted| any_uri(wanted, certificate.uris()))
+            && fits(self.dns.as_deref(), |wanted| certificate.dns_names().iter().any(|name| pattern::dns(wanted, name)))
+            && fits(self.cn.as_deref(), |wanted| certificate.common_name() == Some(wanted))
+            && fits(self.ou.as_deref(), |wanted| certificate.units().iter().any(|name| name == wanted))
+            && fits(self.o.as_deref(), |wanted| certificate.organizations().iter().any(|name| name == wanted))
+            && fits(self.email.as_deref(), |wanted| {
+                certificate.emails().iter().any(|name| pattern::email(wanted, name))
+            })
+            && fits(self.fingerprint.as_ref(), |wanted| certificate.fingerprint() == *wanted)
+            && fits(self.spki.as_ref(), |wanted| certificate.spki_hash() == *wanted)
+            && fits(self.issuer.as_deref(), |wanted| certificate.issuer() == wanted)
+    }
+}
+
+/// A certificate with several URI names has no SPIFFE identity (X.509-SVID 2), so none of them fits a SPIFFE pattern.
+fn any_uri(wanted: &str, names: &[String]) -> bool {
+    if wanted.starts_with("spiffe:") && names.len() != 1 {
+        return false;
+    }
+    names.iter().any(|name| pattern::uri(wanted, name))
 }
 
 /// `allow`: any of these. Left out = any peer that the trust verifies (not an anonymous one).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allow(pub Option<Vec<Matcher>>);
+
+impl Allow {
+    /// Whether this peer may. `None` = no certificate was shown.
+    pub fn permits(&self, peer: Option<&Peer>) -> bool {
+        match &self.0 {
+            None => peer.is_some(),
+            Some(matchers) => matchers.iter().any(|matcher| matcher.matches(peer)),
+        }
+    }
+}
 
 /// One `[[ingress.rule]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +114,15 @@ pub struct Rule {
     pub methods: Vec<String>,
     /// Who may.
     pub allow: Allow,
+}
+
+impl Rule {
+    /// `path` is normalised. Methods are compared without regard to case: a backend that reads `post` as POST must not
+    /// be reached around a rule for POST.
+    fn matches(&self, method: &str, path: &str) -> bool {
+        (self.methods.is_empty() || self.methods.iter().any(|named| named.eq_ignore_ascii_case(method)))
+            && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern::path(pattern, path)))
+    }
 }
 
 /// An ingress' rules (first match decides) and then its `allow`.
@@ -95,21 +163,100 @@ impl Rules {
     pub fn name_paths(&self) -> bool {
         self.rules.iter().any(|rule| !rule.paths.is_empty())
     }
-    /// Decides. On success the path to forward: normalised if rules name paths, else as it came.
-    pub fn decide<'p>(
-        &self,
-        peer: Option<&Peer>,
-        method: &str,
-        path: &'p str,
-    ) -> Result<std::borrow::Cow<'p, str>, Denied> {
-        let _ = (peer, method, path);
-        todo!()
+
+    /// Decides. On success the path to forward: normalised if rules name paths, else as it came. `path` is without query.
+    pub fn decide<'p>(&self, peer: Option<&Peer>, method: &str, path: &'p str) -> Result<Cow<'p, str>, Denied> {
+        let path = if self.name_paths() {
+            let normal = normalise(path).map_err(Denied::Path)?;
+            if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) }
+        } else {
+            Cow::Borrowed(path)
+        };
+        let first = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(method, &path));
+        let allow = first.map_or(&self.allow, |(_, rule)| &rule.allow);
+        if allow.permits(peer) {
+            return Ok(path);
+        }
+        let identity = peer.map_or("a client without certificate", Peer::identity).to_owned();
+        Err(match first {
+            Some((index, rule)) => {
+                let paths = if rule.paths.is_empty() { "every path".to_owned() } else { rule.paths.join(", ") };
+                Denied::Rule { index: index + 1, paths, identity }
+            }
+            None => Denied::Allow { identity },
+        })
     }
 }
 
 /// The normal form of a path (without query): unreserved escapes decoded, dot segments removed, slashes merged (RFC 3986 6.2.2).
 /// Encoded `/`, `\`, NUL, a raw `\` or `;`, and bad escapes are errors that name what it was.
+///
+/// The other escapes get upper-case digits, and bytes that may not stand raw in a path are escaped. Case is kept: paths
+/// are case-sensitive.
 pub fn normalise(path: &str) -> Result<String, &'static str> {
-    let _ = path;
-    todo!()
+    if !path.starts_with('/') {
+        return Err("it does not begin with /");
+    }
+    let decoded = decode_unreserved(path)?;
+    // Slashes are merged by skipping empty segments, so `..` always removes a segment that a backend would see.
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(decoded.len());
+    for segment in &segments {
+        out.push('/');
+        out.push_str(segment);
+    }
+    // A final slash, or a final dot segment, names a directory (RFC 3986 5.2.4).
+    if out.is_empty() || matches!(decoded.rsplit('/').next(), Some("" | "." | "..")) {
+        out.push('/');
+    }
+    Ok(out)
 }
+
+fn decode_unreserved(path: &str) -> Result<String, &'static str> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'\\' => return Err("a backslash"),
+            b';' => return Err("a semicolon"),
+            b'?' | b'#' => return Err("a query or fragment within the path"),
+            b'%' => {
+                let value = pattern::escape(after).ok_or("a bad percent escape")?;
+                rest = &after[2..];
+                match value {
+                    b'/' => return Err("an encoded slash"),
+                    b'\\' => return Err("an encoded backslash"),
+                    0 => return Err("an encoded NUL"),
+                    _ if is_unreserved(value) => out.push(char::from(value)),
+                    _ => push_escaped(&mut out, value),
+                }
+            }
+            _ if byte.is_ascii_graphic() => out.push(char::from(byte)),
+            _ => push_escaped(&mut out, byte),
+        }
+    }
+    Ok(out)
+}
+
+fn push_escaped(out: &mut String, byte: u8) {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    out.push('%');
+    out.push(DIGITS[usize::from(byte >> 4)]);
+    out.push(DIGITS[usize::from(byte & 15)]);
+}
+
+/// RFC 3986 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests;

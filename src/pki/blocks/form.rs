@@ -1,0 +1,124 @@
+//! Tells formats apart by their first bytes, whole or cut off.
+
+use super::super::der::{self, BIT_STRING, CONTEXT_0, Element, INTEGER, OCTET_STRING, OID, SEQUENCE, SET};
+
+/// What a file looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Certificate,
+    Pkcs8,
+    Pkcs1,
+    Sec1,
+    EncryptedKey,
+    Crl,
+    Csr,
+    PublicKey,
+    Pkcs7,
+    Pkcs12,
+    Jks,
+    /// DER that ends before it says what it is.
+    CutOff,
+    /// Anything else: perhaps PEM.
+    Text,
+}
+
+impl Form {
+    /// With its article, for sentences.
+    pub(super) fn article(self) -> &'static str {
+        match self {
+            Self::Certificate => "a certificate",
+            Self::Pkcs8 | Self::Pkcs1 | Self::Sec1 => "a private key",
+            Self::EncryptedKey => "an encrypted private key",
+            Self::Crl => "a CRL",
+            Self::Csr => "a certification request",
+            Self::PublicKey => "a public key",
+            Self::Pkcs7 => "PKCS#7",
+            Self::Pkcs12 => "PKCS#12",
+            Self::Jks => "a Java KeyStore",
+            Self::CutOff | Self::Text => "DER",
+        }
+    }
+}
+
+/// id-data and id-signedData share all but the last byte (RFC 5652 4).
+const PKCS7: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07];
+
+/// What these bytes look like.
+pub(super) fn of(bytes: &[u8]) -> Form {
+    if bytes.starts_with(&[0xfe, 0xed, 0xfe, 0xed]) || bytes.starts_with(&[0xce, 0xce, 0xce, 0xce]) {
+        return Form::Jks;
+    }
+    match bytes {
+        // Indefinite lengths (BER), as old Windows and Java tools write keystores.
+        [SEQUENCE, 0x80, INTEGER, 1, 3, ..] => return Form::Pkcs12,
+        [SEQUENCE, 0x80, OID, ..] => return Form::Pkcs7,
+        _ => {}
+    }
+    let Some((outer, _)) = der::element(bytes) else {
+        // A long length is no UTF-8 text, so this was going to be DER.
+        let began = matches!(bytes, [SEQUENCE, 0x81..=0x84, ..]);
+        return if began { Form::CutOff } else { Form::Text };
+    };
+    if outer.tag != SEQUENCE {
+        return Form::Text;
+    }
+    // Text may begin with "0" and a character that reads as a short length: cut-off DER must have a long one.
+    let is_long = bytes[1] >= 0x80;
+    match of_sequence(outer.content) {
+        Some(_) if outer.missing > 0 && !is_long => Form::Text,
+        Some(form) => form,
+        None if is_long && outer.missing > 0 => Form::CutOff,
+        None => Form::Text,
+    }
+}
+
+fn of_sequence(content: &[u8]) -> Option<Form> {
+    let mut parts = der::elements(content);
+    let first = parts.next()?;
+    match first.tag {
+        INTEGER => of_versioned(first, parts.next()?),
+        OID if first.content.starts_with(&PKCS7) => Some(Form::Pkcs7),
+        SEQUENCE => match der::element(first.content)?.0.tag {
+            OID => match parts.next()?.tag {
+                OCTET_STRING => Some(Form::EncryptedKey),
+                BIT_STRING => Some(Form::PublicKey),
+                _ => None,
+            },
+            CONTEXT_0 => Some(Form::Certificate),
+            INTEGER => of_signed(first.content),
+            SEQUENCE => Some(Form::Crl),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A sequence that begins with a number.
+fn of_versioned(version: Element<'_>, second: Element<'_>) -> Option<Form> {
+    match (version.content, second.tag) {
+        ([3], SEQUENCE) => {
+            let (kind, _) = der::element(second.content)?;
+            (kind.tag == OID && kind.content.starts_with(&PKCS7)).then_some(Form::Pkcs12)
+        }
+        ([0 | 1], SEQUENCE) => Some(Form::Pkcs8),
+        ([1], OCTET_STRING) => Some(Form::Sec1),
+        ([0], INTEGER) => Some(Form::Pkcs1),
+        _ => None,
+    }
+}
+
+/// Signed data whose first part is a number: a v1 certificate, a CRL or a certification request.
+fn of_signed(signed: &[u8]) -> Option<Form> {
+    let mut parts = der::elements(signed).skip(1);
+    let second = parts.next()?;
+    let is_name = der::element(second.content).is_none_or(|(part, _)| part.tag == SET);
+    if is_name {
+        return Some(Form::Csr);
+    }
+    let (_name, fourth) = (parts.next()?, parts.next()?);
+    match fourth.tag {
+        der::UTC_TIME | der::GENERALIZED_TIME => Some(Form::Crl),
+        SEQUENCE => Some(Form::Certificate),
+        _ => None,
+    }
+}

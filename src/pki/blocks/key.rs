@@ -1,0 +1,96 @@
+//! Why the provider could not load a private key: it says the same of everything, so the key's own bytes are asked.
+
+use rustls_pki_types::PrivateKeyDer;
+
+use super::super::der::{self, CONTEXT_0, INTEGER, OCTET_STRING, OID};
+use super::{Unreadable, refusal};
+
+/// What to say about a key that the provider refused with `why`.
+pub(super) fn unusable(key: &PrivateKeyDer<'_>, why: &str) -> Unreadable {
+    let bytes = key.secret_der();
+    let kind = der::element(bytes).and_then(|(outer, _)| match key {
+        PrivateKeyDer::Pkcs1(_) => rsa_size(bytes),
+        PrivateKeyDer::Sec1(_) => {
+            let curve = der::elements(outer.content).find(|part| part.tag == CONTEXT_0)?;
+            ec_curve(curve.content)
+        }
+        _ => pkcs8_kind(outer.content),
+    });
+    match kind {
+        Some(kind) => refusal::key_unsupported(&kind),
+        None => {
+            refusal::malformed("key_malformed", format!("the private key is damaged: {}", crate::pki::printable(why)))
+        }
+    }
+}
+
+/// The kind of a PKCS#8 key, if it is one that TLS cannot use (RFC 5958 2).
+fn pkcs8_kind(content: &[u8]) -> Option<String> {
+    let mut parts = der::elements(content).skip(1);
+    let algorithm = parts.next()?;
+    let (oid, parameters) = der::element(algorithm.content).filter(|(oid, _)| oid.tag == OID)?;
+    let name = match oid.content {
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01] => {
+            let key = parts.next().filter(|key| key.tag == OCTET_STRING)?;
+            return rsa_size(key.content);
+        }
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01] => return ec_curve(parameters),
+        [0x2b, 0x65, 0x70] => return None,
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a] => "an RSA key restricted to PSS (RSASSA-PSS)",
+        [0x2b, 0x65, 0x6e] => "an X25519 key, which cannot sign",
+        [0x2b, 0x65, 0x6f] => "an X448 key, which cannot sign",
+        [0x2b, 0x65, 0x71] => "an Ed448 key",
+        [0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x01] => "a DSA key",
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x03, 0x01] => "a Diffie-Hellman key, which cannot sign",
+        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x11..=0x13] => "an ML-DSA key",
+        other => return Some(format!("a key of the algorithm {}", oid_text(other))),
+    };
+    Some(name.to_owned())
+}
+
+/// An RSA key (PKCS#1, RFC 8017 A.1.2) whose size is out of bounds.
+fn rsa_size(key: &[u8]) -> Option<String> {
+    let (outer, _) = der::element(key)?;
+    let modulus = der::elements(outer.content).nth(1).filter(|modulus| modulus.tag == INTEGER)?;
+    let bits = der::bits(modulus.content);
+    (!(2048..=8192).contains(&bits)).then(|| format!("an RSA key of {bits} bits"))
+}
+
+/// The curve of EC parameters (RFC 5480 2.1.1), if it is not one of the three that TLS uses.
+fn ec_curve(parameters: &[u8]) -> Option<String> {
+    let (curve, _) = der::element(parameters)?;
+    let name = match (curve.tag, curve.content) {
+        (OID, [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07] | [0x2b, 0x81, 0x04, 0x00, 0x22 | 0x23]) => return None,
+        (OID, [0x2b, 0x81, 0x04, 0x00, 0x21]) => "P-224".to_owned(),
+        (OID, [0x2b, 0x81, 0x04, 0x00, 0x0a]) => "secp256k1".to_owned(),
+        (OID, [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x01]) => "P-192".to_owned(),
+        (OID, [0x2b, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, number]) => match number {
+            7 => "brainpoolP256r1".to_owned(),
+            11 => "brainpoolP384r1".to_owned(),
+            13 => "brainpoolP512r1".to_owned(),
+            _ => "Brainpool".to_owned(),
+        },
+        (OID, other) => oid_text(other),
+        _ => return None,
+    };
+    Some(format!("an elliptic-curve key on {name}"))
+}
+
+/// Dotted decimals (X.690 8.19); numbers beyond 64 bits are cut short.
+fn oid_text(content: &[u8]) -> String {
+    let mut numbers: Vec<u64> = Vec::new();
+    let mut number = 0u64;
+    for byte in content.iter().take(64) {
+        number = number << 7 | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            if numbers.is_empty() {
+                let first = (number / 40).min(2);
+                numbers.push(first);
+                number -= first * 40;
+            }
+            numbers.push(number);
+            number = 0;
+        }
+    }
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+}

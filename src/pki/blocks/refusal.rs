@@ -1,0 +1,119 @@
+//! What each file that cannot be used is told: reason, sentence, and the command that converts it.
+//!
+//! `FILE` in a remedy is the file's name; `join` puts it in.
+
+use memchr::memmem;
+
+use super::Unreadable;
+
+fn refuse(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> Unreadable {
+    Unreadable { reason, why: why.into(), remedy: remedy.into(), incomplete: false, keystore: false }
+}
+
+/// Something ends too early.
+pub(super) fn truncated(what: &str) -> Unreadable {
+    let why = format!("{what} is cut off or empty");
+    Unreadable {
+        incomplete: true,
+        ..refuse("truncated", why, "copy the file again, best under another name and then rename it")
+    }
+}
+
+/// Damaged, and no command can help.
+pub(super) fn malformed(reason: &'static str, why: String) -> Unreadable {
+    refuse(reason, why, "copy the file again from where it was made, or have it made again")
+}
+
+/// A Java KeyStore.
+pub(super) fn jks() -> Unreadable {
+    let remedy = "keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 -deststoretype PKCS12, \
+                  and the password into FILE.p12.pass";
+    Unreadable { keystore: true, ..refuse("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
+}
+
+/// A private key under a password; `inform` is an option of openssl with its blank.
+pub(super) fn encrypted_key(inform: &str) -> Unreadable {
+    let remedy = format!("openssl pkey {inform}-in FILE -out FILE.key (asks for the password; -out is not encrypted)");
+    refuse("key_encrypted", "the private key is encrypted with a password", remedy)
+}
+
+/// Certificates in PKCS#7.
+pub(super) fn pkcs7(inform: &str) -> Unreadable {
+    let remedy = format!("openssl pkcs7 {inform}-print_certs -in FILE -out FILE.crt");
+    refuse("pkcs7", "it is PKCS#7, which holds certificates in another wrapping", remedy)
+}
+
+/// A PEM block that is none of ours.
+pub(super) fn block(label: &str) -> Unreadable {
+    match label {
+        "ENCRYPTED PRIVATE KEY" => encrypted_key(""),
+        "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => pkcs7(""),
+        "OPENSSH PRIVATE KEY" => refuse(
+            "openssh",
+            "the private key is in OpenSSH's own format",
+            "cp FILE FILE.key && ssh-keygen -p -N '' -m PKCS8 -f FILE.key (RSA and ECDSA keys)",
+        ),
+        "DSA PRIVATE KEY" => key_unsupported("a DSA key"),
+        "PGP MESSAGE" => refuse("pgp", "it is a PGP message", "gpg --output FILE.pem --decrypt FILE"),
+        pgp if pgp.starts_with("PGP ") => {
+            refuse("pgp", "it is PGP, which TLS does not use", "ask for an X.509 certificate and key in PEM")
+        }
+        other => refuse(
+            "unknown_block",
+            format!("the block {other:?} is neither certificate nor private key nor CRL"),
+            "openssl x509 -in FILE -text -noout, or openssl pkey -in FILE -text -noout, shows what openssl makes of it",
+        ),
+    }
+}
+
+/// Text without a block that nevertheless was meant to be a key.
+pub(super) fn foreign_text(text: &[u8]) -> Option<Unreadable> {
+    if text.starts_with(b"PuTTY-User-Key-File-") {
+        let remedy = "puttygen FILE -O private-openssh -o FILE.ssh && ssh-keygen -p -N '' -m PKCS8 -f FILE.ssh";
+        return Some(refuse("putty", "the private key is in PuTTY's own format", remedy));
+    }
+    // Word processors and mail make other dashes, or other numbers of them.
+    let mangled = text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).any(|line| {
+        let dashed = line.starts_with(b"-")
+            || line.starts_with("\u{2013}".as_bytes())
+            || line.starts_with("\u{2014}".as_bytes());
+        dashed
+            && ["BEGIN CERTIFICATE", "BEGIN RSA", "BEGIN EC ", "BEGIN PRIVATE", "BEGIN SSH2"]
+                .iter()
+                .any(|begin| memmem::find(line, begin.as_bytes()).is_some())
+    });
+    mangled.then(|| {
+        let why = "a BEGIN line is not written as \"-----BEGIN …-----\" with five dashes on each side";
+        malformed("pem_malformed", why.to_owned())
+    })
+}
+
+/// PKCS#12 that its password does not open.
+pub(super) fn pkcs12_password(given: bool) -> Unreadable {
+    let why = if given { "the password does not open this PKCS#12 file" } else { "this PKCS#12 file needs a password" };
+    let remedy = "put its password into FILE.pass, or name pkcs12_password_file in the keyring's section; \
+                  to try one: openssl pkcs12 -info -noout -in FILE";
+    Unreadable { keystore: true, ..refuse("pkcs12_password", why, remedy) }
+}
+
+/// PKCS#12 that is well-formed for others.
+pub(super) fn pkcs12_unsupported(why: &str) -> Unreadable {
+    let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem (add -legacy for old files)";
+    Unreadable {
+        keystore: true,
+        ..refuse("pkcs12_unsupported", format!("this PKCS#12 file cannot be read: {why}"), remedy)
+    }
+}
+
+/// PKCS#12 that is damaged.
+pub(super) fn pkcs12_malformed(why: &str) -> Unreadable {
+    Unreadable { keystore: true, ..malformed("pkcs12_malformed", format!("not a whole PKCS#12 file: {why}")) }
+}
+
+/// A private key that TLS here cannot use.
+pub(super) fn key_unsupported(kind: &str) -> Unreadable {
+    let why = format!("it is {kind}, which TLS cannot use here");
+    let remedy = "make a new key and have it certified: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out FILE \
+                  (P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits work too)";
+    refuse("key_unsupported", why, remedy)
+}

@@ -1,0 +1,30 @@
+//! Is this certificate signed with that key? Used to order chains, never to trust one: `trust` verifies paths.
+
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+
+use super::super::der;
+
+/// Whether the certificate's signature is by this key, or cannot be checked because nobody supports its algorithm.
+pub(super) fn may_be_by(certificate: &[u8], spki: &[u8]) -> bool {
+    let Some((tbs, algorithm, signature)) = parts(certificate) else {
+        return false;
+    };
+    let spki = SubjectPublicKeyInfoDer::from(spki);
+    let Ok(key) = webpki::RawPublicKeyEntity::try_from(&spki) else {
+        return false;
+    };
+    let mut known = webpki::ALL_VERIFICATION_ALGS
+        .iter()
+        .filter(|candidate| candidate.signature_alg_id().as_ref() == algorithm)
+        .peekable();
+    known.peek().is_none() || known.any(|candidate| key.verify_signature(*candidate, tbs, signature).is_ok())
+}
+
+/// What is signed, the algorithm's content and the signature (RFC 5280 4.1.1).
+fn parts(certificate: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (outer, _) = der::element(certificate)?;
+    let mut parts = der::elements(outer.content);
+    let (tbs, algorithm, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let signature = signature.content.strip_prefix(&[0])?;
+    Some((tbs.whole, algorithm.content, signature))
+}

@@ -1,0 +1,86 @@
+//! Just enough DER (X.690) to tell file formats apart, to find a signature's parts, and to add up key derivations.
+//!
+//! Definite lengths only. Nothing here is a judgement: what the bytes mean is read by the parsers of the crates.
+
+pub(super) const INTEGER: u8 = 0x02;
+pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OCTET_STRING: u8 = 0x04;
+pub(super) const OID: u8 = 0x06;
+pub(super) const UTC_TIME: u8 = 0x17;
+pub(super) const GENERALIZED_TIME: u8 = 0x18;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
+/// `[0]`, constructed.
+pub(super) const CONTEXT_0: u8 = 0xa0;
+
+/// One tag, length and value.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a> {
+    pub(super) tag: u8,
+    /// Header and content, as far as they are there.
+    pub(super) whole: &'a [u8],
+    /// The content, as far as it is there.
+    pub(super) content: &'a [u8],
+    /// How many bytes of the content are missing.
+    pub(super) missing: usize,
+}
+
+/// The first element of these bytes and what follows it; `None` if they do not begin with a whole header.
+pub(super) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
+    let (&tag, rest) = bytes.split_first()?;
+    // Tags over 30 take several bytes; no format read here has one where it would be looked at.
+    if tag & 0x1f == 0x1f {
+        return None;
+    }
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)), rest)
+        }
+        _ => return None,
+    };
+    let there = length.min(rest.len());
+    let (content, after) = rest.split_at(there);
+    let whole = &bytes[..bytes.len() - after.len()];
+    Some((Element { tag, whole, content, missing: length - there }, after))
+}
+
+/// The elements one after the other, up to the first bytes that are none.
+pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    std::iter::from_fn(move || {
+        let (element, rest) = element(bytes)?;
+        bytes = rest;
+        Some(element)
+    })
+}
+
+/// How many bits an INTEGER's content has, leading zeros left out.
+pub(super) fn bits(integer: &[u8]) -> u32 {
+    let significant = &integer[integer.iter().take_while(|byte| **byte == 0).count()..];
+    significant.first().map_or(0, |first| {
+        let bits = significant.len().saturating_mul(8) - first.leading_zeros() as usize;
+        u32::try_from(bits).unwrap_or(u32::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_off_element_tells_what_is_missing() {
+        let (found, rest) = element(&[SEQUENCE, 0x82, 0x01, 0x00, 1, 2]).unwrap();
+        assert_eq!((found.content, found.missing, rest.len()), (&[1, 2][..], 254, 0));
+        assert!(element(&[SEQUENCE, 0x82, 0x01]).is_none());
+        assert!(element(&[SEQUENCE, 0x80, 0x01]).is_none());
+    }
+
+    #[test]
+    fn bits_leave_out_leading_zeros() {
+        assert_eq!(bits(&[0, 0x80, 0]), 16);
+        assert_eq!(bits(&[1]), 1);
+        assert_eq!(bits(&[]), 0);
+    }
+}

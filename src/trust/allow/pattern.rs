@@ -1,0 +1,170 @@
+//! What a pattern of `allow`, `peers` and `rule` matches, on plain text.
+//!
+//! One small automaton for three kinds of text; its cost is pattern length times text length whatever a peer sends.
+
+/// Whether a DNS name of a certificate fits: case does not count, `*` stays within a label, `**` does not, both match at
+/// least one character.
+///
+/// A certificate's own wildcard name (`*.acme.example`) is no name of a host: it fits only the pattern with the very
+/// same text, so that `**.example` or `api.acme.example` in an `allow` does not open to whoever holds such a certificate.
+pub fn dns(pattern: &str, name: &str) -> bool {
+    if name.contains('*') {
+        return pattern.eq_ignore_ascii_case(name);
+    }
+    Kind::Dns.matches(pattern, name)
+}
+
+/// Whether a URI name of a certificate fits: compared byte by byte, `*` stays within a segment, `**` does not, both
+/// match at least one character. A URI with dot segments fits only the same text: nobody can say what it names.
+pub fn uri(pattern: &str, name: &str) -> bool {
+    if name.split(['/', '?', '#']).any(|segment| matches!(segment, "." | "..")) {
+        return pattern == name;
+    }
+    Kind::Uri.matches(pattern, name)
+}
+
+/// Whether an e-mail name of a certificate is this one: the part before `@` byte by byte, the host without regard to case
+/// (RFC 5280 7.5).
+pub fn email(wanted: &str, name: &str) -> bool {
+    match (wanted.rsplit_once('@'), name.rsplit_once('@')) {
+        (Some((wanted, wanted_host)), Some((name, host))) => wanted == name && wanted_host.eq_ignore_ascii_case(host),
+        _ => false,
+    }
+}
+
+/// Whether a normalised path fits: `*` is any run within a segment, `**` any run; `/**` is optional as a whole, so that
+/// `/admin/**` is `/admin` too and `/a/**/b` is `/a/b` too.
+///
+/// Escapes on either side are compared decoded, reserved ones too: most backends route `/items%3Adelete` like
+/// `/items:delete`, and a rule for one must not be walked around by the other.
+pub fn path(pattern: &str, normal: &str) -> bool {
+    Kind::Path.matches(pattern, normal)
+}
+
+/// Why a path pattern could never match a normalised path, if so: a rule that silently protects nothing.
+pub fn path_problem(pattern: &str) -> Result<(), &'static str> {
+    let normal = super::normalise(pattern)?;
+    if !Kind::Path.literals(pattern).eq(Kind::Path.literals(&normal)) {
+        return Err("it holds dot segments or empty segments");
+    }
+    Ok(())
+}
+
+/// The byte that the two hex digits at the start stand for.
+pub(super) fn escape(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    Some(digit(0)? << 4 | digit(1)?)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Dns,
+    Uri,
+    Path,
+}
+
+/// One step of the automaton.
+#[derive(Clone, Copy)]
+enum Step {
+    /// This byte.
+    Byte(u8),
+    /// One byte; not a separator unless `across`.
+    One { across: bool },
+    /// Any number of them.
+    Many { across: bool },
+    /// A slash; or this step and the next are left out.
+    Gate,
+}
+
+impl Kind {
+    fn is_separator(self, byte: u8) -> bool {
+        match self {
+            Self::Dns => byte == b'.',
+            Self::Uri => matches!(byte, b'/' | b'?' | b'#'),
+            Self::Path => byte == b'/',
+        }
+    }
+
+    /// The first byte as it is compared, and what follows it.
+    fn literal(self, text: &[u8]) -> Option<(u8, &[u8])> {
+        let (&byte, rest) = text.split_first()?;
+        match self {
+            Self::Dns => Some((byte.to_ascii_lowercase(), rest)),
+            Self::Path if byte == b'%' => match escape(rest) {
+                Some(value) => Some((value, &rest[2..])),
+                None => Some((byte, rest)),
+            },
+            Self::Uri | Self::Path => Some((byte, rest)),
+        }
+    }
+
+    fn literals(self, text: &str) -> impl Iterator<Item = u8> + '_ {
+        let mut rest = text.as_bytes();
+        std::iter::from_fn(move || {
+            let (byte, after) = self.literal(rest)?;
+            rest = after;
+            Some(byte)
+        })
+    }
+
+    fn compile(self, pattern: &str) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(pattern.len() + 2);
+        let mut rest = pattern.as_bytes();
+        while let Some((byte, after)) = self.literal(rest) {
+            if self == Self::Path && rest.starts_with(b"/**") && matches!(rest.get(3), None | Some(b'/')) {
+                steps.extend([Step::Gate, Step::Many { across: true }]);
+                rest = &rest[3..];
+            } else if rest[0] == b'*' {
+                let stars = rest.iter().take_while(|byte| **byte == b'*').count();
+                let across = stars > 1;
+                // An identity must have something where the star is; `/a/*` may be `/a/`, which backends route alike.
+                if self != Self::Path {
+                    steps.push(Step::One { across });
+                }
+                steps.push(Step::Many { across });
+                rest = &rest[stars..];
+            } else {
+                steps.push(Step::Byte(byte));
+                rest = after;
+            }
+        }
+        steps
+    }
+
+    fn matches(self, pattern: &str, text: &str) -> bool {
+        let steps = self.compile(pattern);
+        // live[i]: what was read so far fits the first i steps.
+        let mut live = vec![false; steps.len() + 1];
+        let mut next = live.clone();
+        live[0] = true;
+        skip(&steps, &mut live);
+        for byte in self.literals(text) {
+            next.fill(false);
+            for (at, step) in steps.iter().enumerate().filter(|(at, _)| live[*at]) {
+                match *step {
+                    Step::Byte(wanted) => next[at + 1] |= wanted == byte,
+                    Step::Gate => next[at + 1] |= byte == b'/',
+                    Step::One { across } => next[at + 1] |= across || !self.is_separator(byte),
+                    Step::Many { across } => next[at] |= across || !self.is_separator(byte),
+                }
+            }
+            skip(&steps, &mut next);
+            std::mem::swap(&mut live, &mut next);
+            if !live.contains(&true) {
+                return false;
+            }
+        }
+        live[steps.len()]
+    }
+}
+
+/// Follows the steps that may match nothing.
+fn skip(steps: &[Step], live: &mut [bool]) {
+    for (at, step) in steps.iter().enumerate() {
+        match step {
+            Step::Many { .. } => live[at + 1] |= live[at],
+            Step::Gate => live[at + 2] |= live[at],
+            Step::Byte(_) | Step::One { .. } => {}
+        }
+    }
+}

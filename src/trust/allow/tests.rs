@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn anyone() -> Allow {
+    Allow(Some(vec![Matcher { anonymous: true, ..Matcher::default() }]))
+}
+
+fn nobody() -> Allow {
+    Allow(Some(Vec::new()))
+}
+
+fn rule(paths: &[&str], methods: &[&str], allow: Allow) -> Rule {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Rule { paths: owned(paths), methods: owned(methods), allow }
+}
+
+#[test]
+fn dns_patterns_stay_within_labels() {
+    assert!(pattern::dns("*.acme.example", "etl.acme.example"));
+    assert!(pattern::dns("*.ACME.example", "etl.acme.example"));
+    assert!(pattern::dns("etl-*.acme.example", "etl-7.acme.example"));
+    assert!(!pattern::dns("*.acme.example", "a.b.acme.example"));
+    assert!(!pattern::dns("*.acme.example", "acme.example"));
+    assert!(!pattern::dns("*.acme.example", ".acme.example"));
+    assert!(!pattern::dns("*.acme.example", "etl.acme.example.evil.example"));
+    assert!(pattern::dns("**.acme.example", "a.b.acme.example"));
+    assert!(!pattern::dns("**.acme.example", "evilacme.example"));
+    assert!(!pattern::dns("etl.acme.example", "etlxacme.example"));
+}
+
+#[test]
+fn a_certificate_with_a_wildcard_name_fits_only_the_same_text() {
+    assert!(pattern::dns("*.acme.example", "*.acme.example"));
+    assert!(!pattern::dns("**.example", "*.acme.example"));
+    assert!(!pattern::dns("etl.acme.example", "*.acme.example"));
+    assert!(!pattern::dns("*.example", "*.example.evil"));
+}
+
+#[test]
+fn uri_patterns_stay_within_segments() {
+    assert!(pattern::uri("spiffe://acme.example/**", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(pattern::uri("spiffe://acme.example/ns/*/sa/b", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(!pattern::uri("spiffe://acme.example/ns/*", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example"));
+    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example/"));
+    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example.evil/a"));
+    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://ACME.example/a"));
+    assert!(!pattern::uri("https://*.acme.example/x", "https://evil.example#.acme.example/x"));
+    assert!(!pattern::uri("spiffe://acme.example/billing/**", "spiffe://acme.example/billing/../admin"));
+}
+
+#[test]
+fn spiffe_patterns_want_exactly_one_uri() {
+    let names = ["spiffe://a.example/x".to_owned(), "https://a.example/".to_owned()];
+    assert!(!any_uri("spiffe://a.example/**", &names));
+    assert!(any_uri("spiffe://a.example/**", &names[..1]));
+    assert!(any_uri("https://a.example/", &names));
+}
+
+#[test]
+fn email_hosts_ignore_case_and_the_rest_does_not() {
+    assert!(pattern::email("ops@acme.example", "ops@ACME.example"));
+    assert!(!pattern::email("ops@acme.example", "Ops@acme.example"));
+    assert!(!pattern::email("ops", "ops"));
+}
+
+#[test]
+fn path_patterns() {
+    for (text, fits, misses) in [
+        ("/admin/**", &["/admin", "/admin/", "/admin/a/b"][..], &["/administrator", "/x/admin", "/Admin"][..]),
+        ("/admin", &["/admin"], &["/admin/", "/admin/a"]),
+        ("/a/*", &["/a/", "/a/b"], &["/a", "/a/b/c"]),
+        ("/a/**/z", &["/a/z", "/a/b/z", "/a/b/c/z"], &["/a/bz", "/az"]),
+        ("/**", &["/", "/a", "/a/b"], &[]),
+        ("/v1/*.json", &["/v1/a.json"], &["/v1/a/b.json", "/v1/a.jsonx"]),
+        ("/v1/items:delete", &["/v1/items:delete", "/v1/items%3Adelete"], &["/v1/items"]),
+        ("/caf%c3%a9", &["/caf%C3%A9"], &["/cafe"]),
+        ("/caf\u{e9}", &["/caf%C3%A9"], &[]),
+        ("/a%2Ab", &["/a*b", "/a%2Ab"], &["/axb"]),
+    ] {
+        for path in fits {
+            assert!(pattern::path(text, path), "{text} should match {path}");
+        }
+        for path in misses {
+            assert!(!pattern::path(text, path), "{text} should not match {path}");
+        }
+    }
+}
+
+#[test]
+fn a_path_pattern_that_can_never_match_is_named() {
+    assert_eq!(pattern::path_problem("/admin/**"), Ok(()));
+    assert_eq!(pattern::path_problem("/caf%c3%a9/*"), Ok(()));
+    assert!(pattern::path_problem("admin/**").is_err());
+    assert!(pattern::path_problem("/a//b").is_err());
+    assert!(pattern::path_problem("/a/../b").is_err());
+    assert!(pattern::path_problem("/a/.").is_err());
+    assert!(pattern::path_problem("/a;b").is_err());
+    assert!(pattern::path_problem("/a%2fb").is_err());
+}
+
+#[test]
+fn normal_forms() {
+    for (path, normal) in [
+        ("/", "/"),
+        ("/a/b", "/a/b"),
+        ("/a/b/", "/a/b/"),
+        ("//a///b", "/a/b"),
+        ("/a/./b/../c", "/a/c"),
+        ("/a//../b", "/b"),
+        ("/../../a", "/a"),
+        ("/a/..", "/"),
+        ("/a/b/..", "/a/"),
+        ("/a/.", "/a/"),
+        ("/%61dmin", "/admin"),
+        ("/a/%2e%2E/b", "/b"),
+        ("/a%3ab", "/a%3Ab"),
+        ("/a%252fb", "/a%252fb"),
+        ("/caf\u{e9} x", "/caf%C3%A9%20x"),
+        ("/a...b/...", "/a...b/..."),
+    ] {
+        assert_eq!(normalise(path).as_deref(), Ok(normal), "{path}");
+    }
+}
+
+#[test]
+fn ambiguous_paths_are_errors_that_say_why() {
+    for (path, why) in [
+        ("/a%2fb", "an encoded slash"),
+        ("/a%5Cb", "an encoded backslash"),
+        ("/a%00", "an encoded NUL"),
+        ("/a\\b", "a backslash"),
+        ("/a;x=1", "a semicolon"),
+        ("/a%", "a bad percent escape"),
+        ("/a%4", "a bad percent escape"),
+        ("/a%+1", "a bad percent escape"),
+        ("/a%zz", "a bad percent escape"),
+        ("/a?b", "a query or fragment within the path"),
+        ("", "it does not begin with /"),
+        ("a", "it does not begin with /"),
+    ] {
+        assert_eq!(normalise(path), Err(why), "{path}");
+    }
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let rules = Rules {
+        rules: vec![
+            rule(&["/admin/public/**"], &[], anyone()),
+            rule(&["/admin/**"], &["POST"], nobody()),
+            rule(&["/other"], &[], nobody()),
+        ],
+        allow: anyone(),
+    };
+    assert_eq!(rules.decide(None, "POST", "/admin/public/x").as_deref(), Ok("/admin/public/x"));
+    let denied = rules.decide(None, "POST", "/admin/x").unwrap_err();
+    assert_eq!(denied.to_string(), "rule 2 (/admin/**) does not allow a client without certificate");
+    assert!(rules.decide(None, "post", "/admin").is_err());
+    assert!(rules.decide(None, "GET", "/admin/x").is_ok());
+    assert!(rules.decide(None, "GET", "/elsewhere").is_ok());
+    assert_eq!(rules.decide(None, "GET", "/a%2f"), Err(Denied::Path("an encoded slash")));
+}
+
+#[test]
+fn exactly_what_matched_is_forwarded_where_rules_name_paths() {
+    let by_path = Rules { rules: vec![rule(&["/admin/**"], &[], nobody())], allow: anyone() };
+    assert_eq!(by_path.decide(None, "GET", "/x/../%61").as_deref(), Ok("/a"));
+    assert!(by_path.decide(None, "GET", "/x/..//%61dmin/").is_err());
+    let by_method = Rules { rules: vec![rule(&[], &["DELETE"], nobody())], allow: anyone() };
+    assert_eq!(by_method.decide(None, "GET", "/x/../%2f").as_deref(), Ok("/x/../%2f"));
+    assert!(by_method.decide(None, "DELETE", "/").is_err());
+}
+
+#[test]
+fn without_certificate_only_anonymous_serves() {
+    assert!(!Allow(None).permits(None));
+    assert!(!nobody().permits(None));
+    assert!(anyone().permits(None));
+    let with = |matcher: Matcher| Allow(Some(vec![matcher]));
+    assert!(!with(Matcher::default()).permits(None));
+    assert!(!with(Matcher { anonymous: true, dns: Some("a".into()), ..Matcher::default() }).permits(None));
+    assert!(!with(Matcher { anonymous: true, partner: Some("a".into()), ..Matcher::default() }).permits(None));
+}
+
+/// Another spelling of a plain path: escapes, dot segments, doubled slashes, put in where `spell` says.
+fn respell(path: &str, spell: &[u8]) -> String {
+    let mut out = String::new();
+    for (at, byte) in path.bytes().enumerate() {
+        let how = spell[at % spell.len()] % 6;
+        match (byte, how) {
+            (b'/', 0) => out.push_str("//"),
+            (b'/', 1) => out.push_str("/./"),
+            (b'/', 2) => out.push_str("/x/../"),
+            (b'/', 3) => out.push_str("/%2e/"),
+            (b'/', 4) => out.push_str("/y/%2E./"),
+            (b'/', _) => out.push('/'),
+            (_, 0) => out.push_str(&format!("%{byte:02x}")),
+            (_, 1) => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
+}
+
+/// The obvious way to match, exponential: what the automaton must agree with.
+fn obvious(pattern: &[u8], text: &[u8], least: usize) -> bool {
+    let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
+    match (stars, pattern.first()) {
+        (0, None) => text.is_empty(),
+        (0, Some(byte)) => text.first() == Some(byte) && obvious(&pattern[1..], &text[1..], least),
+        _ => (least..=text.len())
+            .take_while(|taken| stars > 1 || !text[..*taken].contains(&b'.'))
+            .any(|taken| obvious(&pattern[stars..], &text[taken..], least)),
+    }
+}
+
+proptest! {
+    #[test]
+    fn normalising_twice_is_normalising_once(path in "/([a-c./%;]|%2[ef0]|%61|%3[aA]|\u{e9}){0,24}") {
+        if let Ok(normal) = normalise(&path) {
+            prop_assert_eq!(normalise(&normal), Ok(normal.clone()));
+            prop_assert!(normal.starts_with('/') && normal.is_ascii());
+            prop_assert!(!normal.contains("//"));
+            prop_assert!(normal.split('/').all(|segment| !matches!(segment, "." | "..")));
+        }
+    }
+
+    #[test]
+    fn normalise_takes_any_text(path in any::<String>()) {
+        let _ = normalise(&path);
+    }
+
+    #[test]
+    fn no_other_spelling_walks_around_a_rule(
+        path in "/admin(/[a-z:@]{1,5}){0,3}/?",
+        spell in proptest::collection::vec(any::<u8>(), 1..40),
+    ) {
+        let rules = Rules { rules: vec![rule(&["/admin/**"], &[], nobody())], allow: anyone() };
+        let spelled = respell(&path, &spell);
+        prop_assert!(rules.decide(None, "GET", &spelled).is_err(), "{}", spelled);
+        let exact = Rules { rules: vec![rule(&[&path], &[], nobody())], allow: anyone() };
+        prop_assert!(exact.decide(None, "GET", &spelled).is_err(), "{}", spelled);
+    }
+
+    #[test]
+    fn the_automaton_agrees_with_the_obvious_way(pattern in "[ab.*]{0,8}", text in "[ab.]{0,10}") {
+        prop_assert_eq!(pattern::dns(&pattern, &text), obvious(pattern.as_bytes(), text.as_bytes(), 1));
+    }
+}
