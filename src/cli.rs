@@ -1,1 +1,112 @@
-//! What was typed, and what it does.
+//! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
+//! goes through `app`.
+
+mod check;
+mod completions;
+mod demo;
+mod inspect;
+mod print;
+mod run;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
+#[derive(Parser)]
+#[command(name = "sidekey", version, max_term_width = 110, arg_required_else_help = true)]
+struct Typed {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the sidecar
+    Run(run::Arguments),
+    /// Say, offline, what the configuration and the folder would be accepted as
+    Check(check::Arguments),
+    /// See it work: makes a PKI, runs both sides, rotates live under load
+    Demo(demo::Arguments),
+    /// Explain certificate, key and keystore files
+    Inspect(inspect::Arguments),
+    /// Wait until a running sidecar is ready
+    Wait(wait::Arguments),
+    /// Print a shell's completion script
+    Completions(completions::Arguments),
+}
+
+/// Where the configuration comes from: a file, or flags and environment alone.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct Source {
+    /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
+    #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The application, without a configuration file: http://HOST:PORT, h2c://HOST:PORT or unix:PATH
+    #[arg(long, env = "SIDEKEY_BACKEND", value_name = "URL", conflicts_with = "config")]
+    backend: Option<String>,
+    /// Where peers connect [default: [::]:8443]
+    #[arg(long, env = "SIDEKEY_LISTEN", value_name = "ADDRESS", conflicts_with = "config")]
+    listen: Option<String>,
+    /// The watched folder [default: certs]
+    #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER", conflicts_with = "config")]
+    certs: Option<PathBuf>,
+    /// Whom to accept, in place of the folder's ca.crt
+    #[arg(long, env = "SIDEKEY_CLIENT_CA", value_name = "FILE", conflicts_with = "config")]
+    client_ca: Option<PathBuf>,
+    /// Where decisions survive a restart [default: memory only]
+    #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER", conflicts_with = "config")]
+    state: Option<PathBuf>,
+    /// Where /livez, /readyz and /metrics answer
+    #[arg(long, env = "SIDEKEY_PROBES", value_name = "ADDRESS", conflicts_with = "config")]
+    probes: Option<String>,
+    /// Where the admin listener answers (loopback or unix:PATH)
+    #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS", conflicts_with = "config")]
+    admin: Option<String>,
+    /// text or json [default: text on a terminal, json otherwise]
+    #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT", conflicts_with = "config")]
+    log_format: Option<String>,
+}
+
+/// How a command ended without having done what it was asked.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 2: usage, configuration or folder.
+    Wrong(anyhow::Error),
+    /// Exit code 1: anything else.
+    Failed(anyhow::Error),
+    /// Exit code as given; everything has been said.
+    Said(u8),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Parses what was typed and does it.
+pub fn main() -> ExitCode {
+    let done = match Typed::parse().command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Wait(arguments) => wait::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => ExitCode::from(code),
+        Err(Failure::Wrong(error)) => {
+            print::error(&error);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            print::error(&error);
+            ExitCode::from(1)
+        }
+    }
+}

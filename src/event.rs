@@ -1,21 +1,59 @@
 //! Events: what happened, told once, to everybody who listens: log line, counters, and a bounded queue to followers.
 //!
-//! `emit` returns at once, always. Requests are not Events: one counter and one access line each.
+//! `emit` returns at once, always. Requests are not Events: one counter and one access line each. How an Event reads is
+//! `describe`'s business, which failures are summed up `repeats`'.
+//!
+//! Levels. error: someone must act (an expired pair in use, settings that are refused). warn: degraded but serving (a
+//! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
+//! step, and connections that closed without a byte.
 
+mod describe;
 pub mod handshake;
+mod repeats;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use handshake::Handshake;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
 
-use crate::pki::Problem;
+pub use handshake::{CLOSED_WITHOUT_BYTE, Handshake};
+
+use crate::clock::Clock;
+use crate::log::{self, Filter, Level, Lines};
+use crate::metrics::Metrics;
+use crate::pki::{Fingerprint, Problem, Severity};
 use crate::snapshot::Epoch;
+use crate::tls::Outcome;
+use repeats::{Repeats, Sum};
+
+/// Handshakes that stay in memory (contract section 6).
+const RECENT: usize = 2000;
+/// Events that a follower may lag behind before it misses some.
+const QUEUE: usize = 1024;
 
 /// Anything worth telling.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A handshake ended, one way or the other.
     Handshake(Arc<Handshake>),
+    /// Egress in TLS 1.3: it is known now whether the upstream accepts our key pair.
+    Proof {
+        /// Listener.
+        listener: Arc<str>,
+        /// The connection of the handshake that was `unproved`.
+        connection: u64,
+        /// The pair.
+        key_pair: Fingerprint,
+        /// `Accepted` or `Refused`.
+        outcome: Outcome,
+        /// Stable code.
+        reason: &'static str,
+        /// One printable sentence.
+        explanation: String,
+        /// The snapshot that chose the pair.
+        epoch: Epoch,
+    },
     /// A keyring changed.
     Keyring {
         /// What happened.
@@ -78,15 +116,191 @@ pub enum Event {
     },
 }
 
-/// Where Events go.
+impl Event {
+    /// The log target.
+    pub fn target(&self) -> &'static str {
+        match self {
+            Self::Handshake(_) => "handshake",
+            Self::Proof { .. } => "proof",
+            Self::Keyring { .. } => "keyring",
+            Self::Trust { .. } => "trust",
+            Self::Folder { .. } => "folder",
+            Self::Epoch { .. } | Self::NotRemembered { .. } => "writer",
+            Self::ClockStep { .. } => "clock",
+            Self::Drained { .. } => "drain",
+            Self::Reloaded { .. } => "config",
+        }
+    }
+}
+
+/// Where Events go. One for the process, shared.
 pub struct Events {
-    _todo: (),
+    lines: Arc<Lines>,
+    filter: Filter,
+    handshakes: bool,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    recent: Mutex<VecDeque<Arc<Handshake>>>,
+    repeats: Mutex<Repeats>,
+    followers: broadcast::Sender<Event>,
 }
 
 impl Events {
+    /// Events to these lines and metrics, and to whoever follows.
+    ///
+    /// # Errors
+    /// A log level that is not known.
+    pub fn new(
+        lines: Arc<Lines>,
+        metrics: Arc<Metrics>,
+        settings: &log::Settings,
+        clock: Clock,
+    ) -> Result<Self, log::Error> {
+        Ok(Self {
+            lines,
+            filter: Filter::parse(&settings.level)?,
+            handshakes: settings.handshakes,
+            metrics,
+            clock,
+            recent: Mutex::new(VecDeque::with_capacity(RECENT)),
+            repeats: Mutex::default(),
+            followers: broadcast::Sender::new(QUEUE),
+        })
+    }
+
     /// Tells everybody. Returns at once, always.
     pub fn emit(&self, event: Event) {
-        let _ = event;
-        todo!()
+        self.count(&event);
+        match &event {
+            Event::Handshake(handshake) => self.handshake(handshake),
+            Event::Proof { .. } if !self.handshakes => {}
+            event => {
+                let level = describe::level(event);
+                if self.filter.enabled(event.target(), level) {
+                    self.lines.push(describe::line(event, self.lines.style(), self.clock.now(), level));
+                }
+            }
+        }
+        // No follower is not an error.
+        let _ = self.followers.send(event);
+    }
+
+    /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
+    pub fn recent(&self) -> Vec<Arc<Handshake>> {
+        lock(&self.recent).iter().cloned().collect()
+    }
+
+    /// Follows what is emitted from now on.
+    pub fn subscribe(&self) -> Follower {
+        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Writes the sums of repeated failures that are due. To be called once a second.
+    pub fn tick(&self, now: Timestamp) {
+        let sums = lock(&self.repeats).tick(now);
+        self.tell(&sums, now);
+    }
+
+    /// Writes what is left to sum up, and waits a second at most until the log is written: the end of the process.
+    pub fn finish(&self) {
+        let now = self.clock.now();
+        let sums = lock(&self.repeats).finish(now);
+        self.tell(&sums, now);
+        self.lines.flush();
+    }
+
+    /// Log lines that were dropped.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.lines.dropped()
+    }
+
+    fn handshake(&self, handshake: &Arc<Handshake>) {
+        if handshake.reason != CLOSED_WITHOUT_BYTE {
+            let mut recent = lock(&self.recent);
+            if recent.len() == RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(Arc::clone(handshake));
+        }
+        if !self.handshakes || !self.filter.enabled("handshake", handshake.level()) {
+            return;
+        }
+        if !handshake.is_failure() || lock(&self.repeats).tell(handshake) {
+            self.lines.push(handshake.line(self.lines.style()));
+        }
+    }
+
+    fn tell(&self, sums: &[Sum], now: Timestamp) {
+        for sum in sums {
+            self.lines.push(describe::sum(sum, self.lines.style(), now));
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        match event {
+            Event::Handshake(handshake) => {
+                let (side, listener) = (handshake.side.as_str(), &handshake.listener);
+                self.metrics.handshake(
+                    (side, listener),
+                    (handshake.outcome.as_str(), handshake.reason),
+                    std::time::Duration::from_micros(handshake.duration_us),
+                );
+                if let Some(alert) = handshake.alert_received.filter(|alert| refuses_key_pair(alert)) {
+                    self.metrics.key_pair_refused(side, listener, alert);
+                }
+            }
+            Event::Proof { listener, outcome: Outcome::Refused, reason, .. } => {
+                self.metrics.key_pair_refused("egress", listener, reason);
+            }
+            Event::Keyring { event, .. } => {
+                if let Some((keyring, outcome)) = describe::rotation(event) {
+                    self.metrics.rotation(keyring, outcome);
+                }
+            }
+            Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
+            Event::Drained { reason, .. } => self.metrics.drained(reason),
+            _ => {}
+        }
     }
 }
+
+/// A follower's end of the queue. Who is too slow misses Events; they are counted.
+pub struct Follower {
+    receiver: broadcast::Receiver<Event>,
+    metrics: Arc<Metrics>,
+}
+
+impl Follower {
+    /// The next Event; `None` when nobody can emit any more.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// Whether this alert is about the certificate that we showed (RFC 8446 6.2; contract section 4).
+fn refuses_key_pair(alert: &str) -> bool {
+    matches!(
+        alert,
+        "bad_certificate"
+            | "unsupported_certificate"
+            | "certificate_revoked"
+            | "certificate_expired"
+            | "certificate_unknown"
+            | "unknown_ca"
+            | "access_denied"
+    )
+}
+
+/// A panic elsewhere leaves lists like ours whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

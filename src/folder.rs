@@ -3,8 +3,13 @@
 //! What goes on is always *everything the folder holds*, never a difference, so a lost or doubled notification changes
 //! nothing. It writes nothing, and judges no pair.
 
+mod digest;
+#[cfg(test)]
+mod fixture;
+pub mod places;
 pub mod read;
 pub mod settle;
+pub mod take;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +20,9 @@ use std::time::Duration;
 use rustls_pki_types::CertificateRevocationListDer;
 
 use crate::pki::{Certificate, Joined, Problem};
+
+/// The keyring of the files at the top of the folder.
+pub const DEFAULT_KEYRING: &str = "default";
 
 /// What the folder needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +44,10 @@ pub struct Settings {
 /// Everything the folder holds.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// By keyring name: `default` for the files at the top, else the first sub-folder's name.
+    /// By keyring name: `default` for the files at the top, else the first sub-folder's name. A folder without any key
+    /// material is not among them: that is the same as an empty [`Joined`].
     pub keyrings: BTreeMap<Arc<str>, Joined>,
-    /// By named file (relative path).
+    /// By named file (relative path, as in [`Settings::named`]).
     pub named: BTreeMap<PathBuf, NamedFile>,
     /// What concerns no keyring (unreadable folder, link loops, …).
     pub problems: Vec<Problem>,

@@ -1,8 +1,25 @@
 //! Log lines: formatted by the thread that has them, handed to one writer thread through a bounded queue.
 //!
-//! Full or closed: dropped and counted. No path ever waits for a log reader.
+//! Full or closed: dropped and counted. No path ever waits for a log reader. What a line looks like, and why nothing in
+//! it can break it or forge a field, is [`line`]'s business; which lines there are is everybody else's.
 
+mod layer;
+pub mod line;
+mod writer;
+
+use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+pub use line::{LIMIT, Line, Style};
+pub use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+
+/// Lines that may wait for the writer thread; beyond it they are dropped and counted.
+const QUEUE: usize = 4096;
 
 /// Text for people or JSON for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +36,7 @@ pub enum Format {
 pub struct Settings {
     /// `format`; `None`: text on a terminal, JSON otherwise.
     pub format: Option<Format>,
-    /// `level`, a tracing filter.
+    /// `level`, a tracing filter: `info`, or `info,handshake=debug`.
     pub level: String,
     /// `access`.
     pub access: bool,
@@ -33,43 +50,181 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The format that is meant: text on a terminal and JSON otherwise, unless the settings say.
+    pub fn resolved_format(&self) -> Format {
+        let terminal = || std::io::stdout().is_terminal();
+        self.format.unwrap_or_else(|| if terminal() { Format::Text } else { Format::Json })
+    }
+}
+
+/// A log that cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `level` is no filter.
+    #[error(
+        "log level {level:?} is not known: say off, error, warn, info, debug or trace, \
+         or add targets as in \"info,handshake=debug\""
+    )]
+    Level {
+        /// What was said.
+        level: String,
+    },
+    /// Someone has installed a subscriber before: the lines of `tracing` go there.
+    #[error("another tracing subscriber is installed already")]
+    Installed,
+}
+
+/// Which lines are written: a level, and levels for single targets.
+#[derive(Clone, Debug)]
+pub struct Filter(Targets);
+
+impl Filter {
+    /// Reads `level` of the settings.
+    ///
+    /// `Targets` takes a misspelt level for the name of a target and then logs nothing, so each part is checked here.
+    pub fn parse(level: &str) -> Result<Self, Error> {
+        let unknown = || Error::Level { level: level.to_owned() };
+        for part in level.split(',') {
+            let (target, part_level) = part.rsplit_once('=').unwrap_or(("-", part));
+            if target.is_empty() || part_level.trim().parse::<LevelFilter>().is_err() {
+                return Err(unknown());
+            }
+        }
+        let tidy: String = level.chars().filter(|c| !c.is_whitespace()).collect();
+        tidy.parse().map(Self).map_err(|_| unknown())
+    }
+
+    /// Whether a line of this target and level is written.
+    pub fn enabled(&self, target: &str, level: Level) -> bool {
+        self.0.would_enable(target, &level)
+    }
+}
+
 /// The queue to the writer thread.
 pub struct Lines {
-    _todo: (),
+    style: Style,
+    queue: SyncSender<Vec<u8>>,
+    queued: AtomicU64,
+    progress: Arc<writer::Progress>,
 }
 
 impl Lines {
     /// Starts the writer thread on standard output. Never blocks a caller afterwards.
+    ///
+    /// Where the thread cannot be started every line counts as dropped.
     pub fn stdout(format: Format) -> Arc<Self> {
-        let _ = format;
-        todo!()
+        let (lines, receiver) = Self::queue(Style::of_stdout(format));
+        writer::start(receiver, Arc::clone(&lines.progress));
+        lines
     }
-    /// Into a channel, for tests and for `demo`: every line as it would be written.
-    pub fn channel(format: Format) -> (Arc<Self>, std::sync::mpsc::Receiver<Vec<u8>>) {
-        let _ = format;
-        todo!()
+
+    /// Into a channel, for tests and for `demo`: every line as it would be written, without its end.
+    pub fn channel(format: Format) -> (Arc<Self>, Receiver<Vec<u8>>) {
+        Self::queue(Style { format, colour: false })
     }
+
+    fn queue(style: Style) -> (Arc<Self>, Receiver<Vec<u8>>) {
+        let (queue, receiver) = sync_channel(QUEUE);
+        let progress = Arc::default();
+        (Arc::new(Self { style, queue, queued: AtomicU64::new(0), progress }), receiver)
+    }
+
     /// The format.
     pub fn format(&self) -> Format {
-        todo!()
+        self.style.format
     }
+
+    /// The format, and whether there are colours: what a [`Line`] is begun with.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
     /// Queues one line (without its end); at most 8 KiB are kept. Returns at once.
-    pub fn push(&self, line: Vec<u8>) {
-        let _ = line;
-        todo!()
+    ///
+    /// A [`Line`] is short enough. Of other lines a text is cut; a JSON object cannot be, and counts as dropped.
+    pub fn push(&self, mut line: Vec<u8>) {
+        if line.len() > LIMIT {
+            if self.style.format == Format::Json {
+                self.progress.drop_lines(1);
+                return;
+            }
+            line.truncate(LIMIT);
+        }
+        if memchr::memchr2(b'\n', b'\r', &line).is_some() {
+            for byte in line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+                *byte = b' ';
+            }
+        }
+        if self.queue.try_send(line).is_ok() {
+            self.queued.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.progress.drop_lines(1);
+        }
     }
+
     /// Lines that were dropped.
     pub fn dropped(&self) -> u64 {
-        todo!()
+        self.progress.dropped()
     }
+
     /// Waits until everything queued is written, or a second has passed: the end of the process.
     pub fn flush(&self) {
-        todo!()
+        self.progress.wait_for(self.queued.load(Ordering::Relaxed));
     }
 }
 
 /// Makes `lines` where `tracing` events go, in the same format, with the same escaping.
-pub fn install(lines: Arc<Lines>, settings: &Settings) {
-    let _ = (lines, settings);
-    todo!()
+///
+/// # Errors
+/// A level that is not known; a subscriber that was installed before.
+pub fn install(lines: Arc<Lines>, settings: &Settings) -> Result<(), Error> {
+    let filter = Filter::parse(&settings.level)?;
+    let subscriber = tracing_subscriber::registry().with(layer::ToLines::new(lines).with_filter(filter.0));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Installed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_an_error() {
+        for bad in ["inof", "", "info,", "info,handshake=loud", "=debug", "info;debug", "handshake"] {
+            assert!(Filter::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_level_may_differ_for_single_targets() {
+        let filter = Filter::parse("WARN, handshake=debug").unwrap();
+        assert!(filter.enabled("handshake", Level::DEBUG));
+        assert!(!filter.enabled("keyring", Level::INFO));
+        assert!(filter.enabled("keyring", Level::WARN));
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts_and_never_waits() {
+        let (lines, receiver) = Lines::channel(Format::Text);
+        for _ in 0..QUEUE + 3 {
+            lines.push(b"x".to_vec());
+        }
+        assert_eq!(lines.dropped(), 3);
+        drop(receiver);
+        lines.push(b"x".to_vec());
+        assert_eq!(lines.dropped(), 4);
+    }
+
+    #[test]
+    fn a_pushed_line_stays_one_line_and_short() {
+        let (lines, receiver) = Lines::channel(Format::Text);
+        lines.push(b"a\nb\rc".to_vec());
+        lines.push(vec![b'x'; LIMIT + 100]);
+        assert_eq!(receiver.recv().unwrap(), b"a b c");
+        assert_eq!(receiver.recv().unwrap().len(), LIMIT);
+        let (lines, receiver) = Lines::channel(Format::Json);
+        lines.push(vec![b'x'; LIMIT + 1]);
+        assert!(receiver.try_recv().is_err());
+        assert_eq!(lines.dropped(), 1);
+    }
 }

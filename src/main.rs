@@ -1,1 +1,2 @@
+//! The executable; wired once `app` is.
 fn main() {}

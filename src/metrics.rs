@@ -1,14 +1,74 @@
 //! Prometheus text: counters in the workers' own cells, added up when somebody scrapes.
 //!
-//! Labels are names from the configuration or from fixed lists, never peer text.
+//! Labels are names from the configuration or from fixed lists, never peer text. What the snapshot already says (expiry,
+//! overlaps, the epoch) is not stored here again: the admin room adds it at scrape time. Names are public: each one is in
+//! `docs/metrics.md`, and a test there compares.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+mod cells;
+mod process;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub use cells::{Cells, Open};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// Seconds; from a resumed handshake on the same machine to the handshake deadline.
+const HANDSHAKE_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ListenerLabels {
+    side: &'static str,
+    listener: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HandshakeLabels {
+    side: &'static str,
+    listener: String,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusalLabels {
+    side: &'static str,
+    listener: String,
+    alert: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RotationLabels {
+    keyring: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
 
 /// All metrics of the process.
 pub struct Metrics {
-    _todo: (),
+    cells: Arc<Mutex<Vec<Arc<Cells>>>>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    handshake_duration: Family<ListenerLabels, Histogram, fn() -> Histogram>,
+    key_pair_refusals: Family<RefusalLabels, Counter>,
+    rotations: Family<RotationLabels, Counter>,
+    drained: Family<ReasonLabels, Counter>,
+    folder_refusals: Counter,
+    events_dropped: Counter,
+    panics: Counter,
+    process: process::Process,
 }
 
 impl Default for Metrics {
@@ -20,44 +80,139 @@ impl Default for Metrics {
 impl Metrics {
     /// An empty set.
     pub fn new() -> Self {
-        Self { _todo: () }
+        Self {
+            cells: Arc::default(),
+            handshakes: Family::default(),
+            handshake_duration: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
+            key_pair_refusals: Family::default(),
+            rotations: Family::default(),
+            drained: Family::default(),
+            folder_refusals: Counter::default(),
+            events_dropped: Counter::default(),
+            panics: Counter::default(),
+            process: process::Process::started(crate::clock::Clock::system().now()),
+        }
     }
+
     /// One worker's own cells for one listener: asked for once, when the worker starts; only that worker writes them.
     pub fn cells(&self, side: &'static str, listener: &str) -> Arc<Cells> {
-        let _ = (side, listener);
-        todo!()
+        let cells = Arc::new(Cells::new(side, listener));
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
+        cells
+    }
+
+    /// A handshake at a listener ended, with an outcome for a reason.
+    pub fn handshake(
+        &self,
+        (side, listener): (&'static str, &str),
+        (outcome, reason): (&'static str, &'static str),
+        took: Duration,
+    ) {
+        let listener = listener.to_owned();
+        let labels = ListenerLabels { side, listener: listener.clone() };
+        self.handshake_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        self.handshakes.get_or_create(&HandshakeLabels { side, listener, outcome, reason }).inc();
+    }
+
+    /// The other side refused the key pair that we showed: with this alert, or for this reason where it came later.
+    pub fn key_pair_refused(&self, side: &'static str, listener: &str, alert: &'static str) {
+        self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
+    }
+
+    /// A key pair arrived in a keyring, and this is what became of it.
+    pub fn rotation(&self, keyring: &str, outcome: &'static str) {
+        self.rotations.get_or_create(&RotationLabels { keyring: keyring.to_owned(), outcome }).inc();
+    }
+
+    /// A connection is drained before its time.
+    pub fn drained(&self, reason: &'static str) {
+        self.drained.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Something in the watched folder was refused.
+    pub fn folder_refused(&self) {
+        self.folder_refusals.inc();
+    }
+
+    /// A follower was too slow for this many Events.
+    pub fn events_dropped(&self, count: u64) {
+        self.events_dropped.inc_by(count);
+    }
+
+    /// Counts every panic from now on, and logs it, in place of what Rust prints by itself.
+    pub fn watch_panics(self: &Arc<Self>) {
+        let metrics = Arc::clone(self);
+        std::panic::set_hook(Box::new(move |panic| {
+            metrics.panics.inc();
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(target: "panic", place, what = panic.payload_as_str().unwrap_or("?"), "panicked");
+        }));
+    }
+
+    /// Everything as Prometheus text ([`CONTENT_TYPE`]); `also` adds what is known elsewhere, under the same prefix.
+    pub fn render(&self, also: Option<Box<dyn Collector>>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.process));
+        self.register(registry.sub_registry_with_prefix("sidekey"), also);
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).expect("writing to a string cannot fail");
+        text
+    }
+
+    fn register(&self, ours: &mut Registry, also: Option<Box<dyn Collector>>) {
+        ours.register_collector(Box::new(cells::Sums(Arc::clone(&self.cells))));
+        ours.register("handshakes", "Handshakes, by how they ended and why", self.handshakes.clone());
+        ours.register(
+            "handshake_duration_seconds",
+            "Time from accept or dial to the end of the handshake",
+            self.handshake_duration.clone(),
+        );
+        ours.register(
+            "key_pair_refusals",
+            "Key pairs that the other side refused, by alert",
+            self.key_pair_refusals.clone(),
+        );
+        ours.register("rotations", "Arrivals of key pairs, by what became of them", self.rotations.clone());
+        ours.register("drained", "Connections drained before their time", self.drained.clone());
+        ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());
+        ours.register("events_dropped", "Events that a slow follower missed", self.events_dropped.clone());
+        ours.register("panics", "Panics that ended a connection or a task", self.panics.clone());
+        if let Some(also) = also {
+            ours.register_collector(also);
+        }
     }
 }
 
-/// What one worker counts for one listener. Relaxed atomics without contention.
-pub struct Cells {
-    connections_open: AtomicI64,
-    // yours
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Cells {
-    /// One request was answered.
-    pub fn request(&self, status: u16, took: Duration) {
-        let _ = (status, took);
-        todo!()
+    #[test]
+    fn counters_of_events_have_their_labels() {
+        let metrics = Metrics::new();
+        metrics.handshake(("ingress", "api"), ("refused", "unknown_ca"), Duration::from_millis(2));
+        metrics.key_pair_refused("ingress", "api", "unknown_ca");
+        metrics.rotation("api", "done");
+        metrics.drained("overlap_ended");
+        metrics.events_dropped(4);
+        let text = metrics.render(None);
+        for line in [
+            r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,
+            r#"sidekey_handshake_duration_seconds_bucket{le="0.0025",side="ingress",listener="api"} 1"#,
+            r#"sidekey_key_pair_refusals_total{side="ingress",listener="api",alert="unknown_ca"} 1"#,
+            r#"sidekey_rotations_total{keyring="api",outcome="done"} 1"#,
+            r#"sidekey_drained_total{reason="overlap_ended"} 1"#,
+            "sidekey_events_dropped_total 4",
+            "sidekey_panics_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
-    /// A request failed; `fault` is one of `peer`, `backend`, `upstream`, `sidecar`.
-    pub fn error(&self, fault: &'static str) {
-        let _ = fault;
-        todo!()
-    }
-    /// A connection opened; it closes when the guard is dropped.
-    pub fn connection(self: &Arc<Self>) -> Open {
-        self.connections_open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self))
-    }
-}
 
-/// An open connection, counted until this is dropped.
-pub struct Open(Arc<Cells>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    #[test]
+    fn a_listener_name_cannot_forge_a_label() {
+        let metrics = Metrics::new();
+        metrics.rotation("a\"\n\\b", "done");
+        assert!(metrics.render(None).contains(r#"{keyring="a\"\n\\b",outcome="done"} 1"#));
     }
 }

@@ -11,6 +11,16 @@ pub mod recorder;
 pub mod seen;
 pub mod verifier;
 
+use std::sync::Arc;
+
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+use rustls::version::{TLS12, TLS13};
+use rustls_pki_types::UnixTime;
+
+use crate::clock::Clock;
+use crate::pki::KeyPair;
+
 pub use acceptor::Acceptor;
 pub use connector::Connector;
 pub use explain::{Context, Explained, Outcome, explain};
@@ -66,6 +76,16 @@ pub enum Alpn {
     Http11,
 }
 
+impl Alpn {
+    /// The protocol's name on the wire.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Self::H2 => b"h2",
+            Self::Http11 => b"http/1.1",
+        }
+    }
+}
+
 /// Whether a client certificate is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -99,4 +119,55 @@ pub enum Error {
         /// rustls' reason.
         why: String,
     },
+}
+
+/// The provider with the groups that the settings name, in their order.
+fn provider(settings: &Settings) -> Arc<CryptoProvider> {
+    use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+    let mut provider = default_provider();
+    if !settings.groups.is_empty() {
+        provider.kx_groups = settings
+            .groups
+            .iter()
+            .map(|group| match group {
+                Group::X25519MlKem768 => kx_group::X25519MLKEM768,
+                Group::X25519 => kx_group::X25519,
+                Group::Secp256r1 => kx_group::SECP256R1,
+                Group::Secp384r1 => kx_group::SECP384R1,
+            })
+            .collect();
+    }
+    Arc::new(provider)
+}
+
+fn versions(settings: &Settings) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match (settings.min, settings.max) {
+        (Version::Tls12, Version::Tls13) => &BOTH,
+        (Version::Tls12, Version::Tls12) => &BOTH[1..],
+        (Version::Tls13, _) => &BOTH[..1],
+    }
+}
+
+fn alpn(settings: &Settings) -> Vec<Vec<u8>> {
+    settings.alpn.iter().map(|protocol| protocol.name().to_vec()).collect()
+}
+
+fn config_error(pair: &KeyPair, error: &rustls::Error) -> Error {
+    Error::Config { key_pair: pair.fingerprint().short(), why: error.to_string() }
+}
+
+/// Our clock as rustls': what walks past an expiry in a test does so for rustls too.
+#[derive(Debug)]
+struct Provided(Clock);
+
+impl rustls::time_provider::TimeProvider for Provided {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+    }
+}
+
+fn time(clock: &Clock) -> Arc<Provided> {
+    Arc::new(Provided(clock.clone()))
 }

@@ -1,4 +1,7 @@
 //! The record of one handshake (contract section 6): the same fields on success and on failure.
+//!
+//! It is made by whoever ran the handshake; here it only becomes a line. `recent` handshakes, counters and followers
+//! are [`super::Events`]' business, and so is what is summed up instead of logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,9 +9,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::keyring::{ChosenBy, Standing};
+use crate::log::line::Colour;
+use crate::log::{Format, Level, Line, Style};
 use crate::pki::Fingerprint;
 use crate::snapshot::{Epoch, Side};
-use crate::tls::{Facts, Outcome};
+use crate::tls::{Alpn, Facts, Outcome};
+
+/// The reason of a TCP connection that ended before it sent a byte, as load balancers' health checks do: counted, and
+/// logged only at debug.
+pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
 
 /// One handshake. What a failed one leaves unknown is absent.
 #[derive(Clone, Debug)]
@@ -71,3 +80,150 @@ pub struct PeerFacts {
     /// End of validity.
     pub not_after: Timestamp,
 }
+
+impl Handshake {
+    /// Whether it did not come to a connection that serves.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused | Outcome::Failed)
+    }
+
+    /// The level of its line: info where it served, warn where it did not, debug where nobody spoke.
+    pub fn level(&self) -> Level {
+        match (self.is_failure(), self.reason) {
+            (_, CLOSED_WITHOUT_BYTE) => Level::DEBUG,
+            (true, _) => Level::WARN,
+            (false, _) => Level::INFO,
+        }
+    }
+
+    /// Its line.
+    pub fn line(&self, style: Style) -> Vec<u8> {
+        let mut line = Line::new(style, self.time, self.level(), "handshake");
+        match style.format {
+            Format::Json => self.for_programs(&mut line),
+            Format::Text => self.for_people(&mut line),
+        }
+        line.finish()
+    }
+
+    /// Every field under the contract's name. What a peer can make long stands behind what is short.
+    fn for_programs(&self, line: &mut Line) {
+        line.text("side", self.side.as_str())
+            .text("listener", &self.listener)
+            .text("outcome", self.outcome.as_str())
+            .text("reason", self.reason)
+            .maybe("peer.addr", self.peer_addr.map(|addr| addr.to_string()).as_deref())
+            .maybe("tls.protocol.version", self.facts.version)
+            .maybe("tls.cipher", self.facts.cipher)
+            .maybe("tls.group", self.facts.group)
+            .maybe("tls.alpn", self.facts.alpn.map(alpn));
+        if self.facts.version.is_some() {
+            line.flag("tls.resumed", self.facts.resumed);
+        }
+        line.maybe("keyring", self.keyring.as_deref())
+            .maybe("key_pair", self.key_pair.map(|key_pair| key_pair.short()).as_deref())
+            .maybe("standing", self.standing.map(Standing::as_str))
+            .maybe("chosen_by", self.chosen_by.map(ChosenBy::as_str))
+            .number("epoch", self.epoch.0)
+            .maybe("alert.sent", self.alert_sent)
+            .maybe("alert.received", self.alert_received)
+            .number("connection", self.connection)
+            .number("duration_us", self.duration_us)
+            .maybe("partner", self.partner.as_deref())
+            .maybe("server.name", self.facts.server_name.as_deref())
+            .text("explanation", &self.explanation)
+            .maybe("peer.identity", self.identity.as_deref());
+        if let Some(peer) = &self.peer {
+            line.text("peer.fingerprint", &peer.fingerprint.hex())
+                .text("peer.not_after", &peer.not_after.to_string())
+                .text("peer.serial", &peer.serial)
+                .text("peer.subject", &peer.subject)
+                .text("peer.issuer", &peer.issuer);
+        }
+        if self.is_failure() {
+            line.list("chain", &self.chain_summary);
+        }
+    }
+
+    /// What happened, to whom and why comes first; then what was negotiated and shown; then numbers.
+    fn for_people(&self, line: &mut Line) {
+        line.word(self.side.as_str())
+            .word(&self.listener)
+            .coloured(&format!("{:<8}", self.outcome.as_str()), colour(self.outcome));
+        if self.is_failure() {
+            line.text("reason", self.reason).quoted(&self.explanation);
+        }
+        self.who(line);
+        if let Some(version) = self.facts.version {
+            line.word(&format!("TLS{version}"));
+        }
+        if let Some(group) = self.facts.group {
+            line.word(group);
+        }
+        if let Some(agreed) = self.facts.alpn {
+            line.word(alpn(agreed));
+        }
+        if self.facts.resumed {
+            line.word("resumed");
+        }
+        self.what_we_showed(line);
+        line.maybe("alert_sent", self.alert_sent).maybe("alert_received", self.alert_received);
+        line.number("epoch", self.epoch.0).number("connection", self.connection);
+        line.text("took", &milliseconds(self.duration_us));
+        if self.is_failure() {
+            line.list("chain", &self.chain_summary);
+        }
+    }
+
+    /// Who is on the other side: the identity where there is one, else what the certificate says.
+    fn who(&self, line: &mut Line) {
+        line.maybe("peer", self.identity.as_deref()).maybe("partner", self.partner.as_deref());
+        let preposition = if self.side == Side::Ingress { "from" } else { "to" };
+        line.maybe(preposition, self.peer_addr.map(|addr| addr.to_string()).as_deref());
+        line.maybe("sni", self.facts.server_name.as_deref());
+        match &self.peer {
+            Some(peer) if self.is_failure() || self.identity.is_none() => {
+                line.text("subject", &peer.subject)
+                    .text("issuer", &peer.issuer)
+                    .text("certificate", &peer.fingerprint.short());
+            }
+            _ => {}
+        }
+    }
+
+    /// `key_pair=3fa9… (api, current, prefer)`.
+    fn what_we_showed(&self, line: &mut Line) {
+        let Some(key_pair) = self.key_pair else { return };
+        line.text("key_pair", &key_pair.short());
+        let why = [self.keyring.as_deref(), self.standing.map(Standing::as_str), self.chosen_by.map(ChosenBy::as_str)];
+        let why: Vec<&str> = why.into_iter().flatten().collect();
+        if !why.is_empty() {
+            line.aside(&why.join(", "));
+        }
+    }
+}
+
+/// As the peer named it in its ALPN extension.
+pub(super) const fn alpn(alpn: Alpn) -> &'static str {
+    match alpn {
+        Alpn::H2 => "h2",
+        Alpn::Http11 => "http/1.1",
+    }
+}
+
+/// The colour of an outcome.
+pub(super) const fn colour(outcome: Outcome) -> Colour {
+    match outcome {
+        Outcome::Accepted => Colour::Green,
+        Outcome::Unproved => Colour::Yellow,
+        Outcome::Refused | Outcome::Failed => Colour::Red,
+    }
+}
+
+/// `1.2ms`.
+fn milliseconds(micros: u64) -> String {
+    format!("{}.{}ms", micros / 1000, micros % 1000 / 100)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 
-use super::Settings;
-use crate::pki::KeyPair;
+use super::{Eku, Settings};
+use crate::pki::{Certificate, KeyKind, KeyPair};
 
 /// The verdict on one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +27,151 @@ pub enum Fit {
 /// Why a pair is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable snake_case code: `expired`, `weak_key`, `weak_signature`, `is_ca`, `usage_excludes_server`, `usage_excludes_client`, `revoked`, …
+    /// Stable snake_case code: `revoked`, `is_ca`, `weak_key`, `weak_signature`, `weak_certificate`, `unsupported_key`, `expired`, `usage_excludes_server`, `usage_excludes_client`.
     pub reason: &'static str,
     /// One printable sentence with the values and what to do.
     pub explanation: String,
 }
 
-/// Weighs a pair.
+/// Weighs a pair. What never changes is weighed first, so that a weak pair is not called expired one day.
 pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
-    let _ = (pair, settings, now);
-    todo!()
+    if settings.revoked.contains(&pair.fingerprint()) {
+        return Fit::Refused(revoked(pair));
+    }
+    if let Some(refusal) = strength(pair) {
+        return Fit::Refused(refusal);
+    }
+    let mut warnings = Vec::new();
+    for refusal in usage(pair, settings) {
+        match settings.eku {
+            Eku::Enforce => return Fit::Refused(refusal),
+            Eku::Warn => warnings.push(refusal.explanation),
+        }
+    }
+    let validity = pair.validity();
+    if now > validity.not_after {
+        let explanation = format!("{} expired on {}; drop a renewed one", describe(pair), moment(validity.not_after));
+        return Fit::Refused(Refusal { reason: "expired", explanation });
+    }
+    if now < validity.not_before {
+        return Fit::NotYet { from: later(validity.not_before, settings.skew) };
+    }
+    for issuer in &pair.chain()[1..] {
+        if now > issuer.validity().not_after {
+            warnings.push(format!(
+                "the intermediate {:?} of {} expired on {}; peers may refuse the chain: drop one with a valid intermediate",
+                issuer.subject(),
+                describe(pair),
+                moment(issuer.validity().not_after)
+            ));
+        }
+    }
+    Fit::Usable { warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }
 }
+
+/// The refusal of a pair that was revoked by the configuration or by command.
+pub(super) fn revoked(pair: &KeyPair) -> Refusal {
+    let explanation = format!("{} was revoked and never serves again; drop another key pair", describe(pair));
+    Refusal { reason: "revoked", explanation }
+}
+
+/// Whether two certificates answer to a common name: a DNS name (one may be a wildcard that covers the other's), URI or
+/// IP address of the SAN; where one of them has none of these, the same subject.
+pub fn shares_a_name(one: &Certificate, other: &Certificate) -> bool {
+    if !has_names(one) || !has_names(other) {
+        return one.subject_der() == other.subject_der();
+    }
+    let dns = one.dns_names().iter().any(|a| other.dns_names().iter().any(|b| covers(a, b) || covers(b, a)));
+    dns || one.uris().iter().any(|uri| other.uris().contains(uri))
+        || one.ips().iter().any(|ip| other.ips().contains(ip))
+}
+
+/// Whether the DNS name `pattern` of a certificate, a wildcard for one whole label or not, covers `name` (RFC 9525 6.3).
+/// Both are lower case.
+pub fn covers(pattern: &str, name: &str) -> bool {
+    if pattern == name {
+        return true;
+    }
+    match (pattern.strip_prefix("*."), name.split_once('.')) {
+        (Some(parent), Some((label, rest))) => !label.is_empty() && label != "*" && parent == rest,
+        _ => false,
+    }
+}
+
+/// How a pair is named in a sentence: `key pair 3fa9c1d2e4b5 (CN=api)`.
+pub(super) fn describe(pair: &KeyPair) -> String {
+    let end_entity = pair.end_entity();
+    let name = match (end_entity.subject(), end_entity.dns_names().first(), end_entity.uris().first()) {
+        ("", Some(name), _) | ("", None, Some(name)) => name,
+        (subject, _, _) => subject,
+    };
+    format!("key pair {} ({name})", pair.fingerprint().short())
+}
+
+/// A moment in a sentence, UTC, to the second.
+pub(super) fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// `at` plus `by`, at the latest the last moment there is.
+pub(super) fn later(at: Timestamp, by: std::time::Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn has_names(certificate: &Certificate) -> bool {
+    !(certificate.dns_names().is_empty() && certificate.uris().is_empty() && certificate.ips().is_empty())
+}
+
+fn strength(pair: &KeyPair) -> Option<Refusal> {
+    let end_entity = pair.end_entity();
+    if end_entity.is_ca() {
+        let explanation = format!(
+            "the end entity of {} says CA:TRUE, so peers refuse it; issue one with basicConstraints CA:FALSE",
+            describe(pair)
+        );
+        return Some(Refusal { reason: "is_ca", explanation });
+    }
+    if end_entity.key() == KeyKind::Other {
+        let explanation = format!(
+            "{} has a kind of key that TLS cannot use here; issue one with ECDSA P-256, P-384, P-521, Ed25519 or RSA",
+            describe(pair)
+        );
+        return Some(Refusal { reason: "unsupported_key", explanation });
+    }
+    pair.chain().iter().enumerate().find_map(|(at, certificate)| {
+        let weakness = certificate.weakness()?;
+        let reason = match certificate.key() {
+            KeyKind::Rsa(..2048) => "weak_key",
+            _ if weakness.contains("signed with") => "weak_signature",
+            _ => "weak_certificate",
+        };
+        let which = if at == 0 { String::new() } else { format!("the intermediate {:?} of ", certificate.subject()) };
+        let explanation = format!("{which}{} is too weak: {weakness}; issue a new one", describe(pair));
+        Some(Refusal { reason, explanation })
+    })
+}
+
+fn usage(pair: &KeyPair, settings: &Settings) -> Vec<Refusal> {
+    let usage = pair.end_entity().usage();
+    let mut out = Vec::new();
+    if settings.roles.server && !usage.server {
+        let explanation = format!(
+            "the extended key usage of {} excludes serverAuth, but an ingress shows keyring {:?}; issue one with serverAuth, or set eku = \"warn\"",
+            describe(pair),
+            settings.name
+        );
+        out.push(Refusal { reason: "usage_excludes_server", explanation });
+    }
+    if settings.roles.client && !usage.client {
+        let explanation = format!(
+            "the extended key usage of {} excludes clientAuth, but an egress shows keyring {:?}; issue one with clientAuth, or set eku = \"warn\"",
+            describe(pair),
+            settings.name
+        );
+        out.push(Refusal { reason: "usage_excludes_client", explanation });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

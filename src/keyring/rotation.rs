@@ -1,15 +1,28 @@
 //! The state machine of one keyring: what arrives, what time does, what an operator commands (contract sections 3 and 4).
 //!
 //! Pure. It holds every pair it still needs, also those whose files vanished; what survives a restart is handed out as
-//! [`Remembered`] and kept by `writer::memory`.
+//! [`Remembered`] and kept by `writer::memory`. Every input notes its facts here and then ends in `settle`, the one
+//! place that moves standings: so the same facts again move nothing, in whatever order they came.
+
+mod command;
+mod explain;
+mod settle;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Command, Event, Settings, Standing};
+use super::fit::{Fit, fit, later, shares_a_name};
+use super::{Activate, Event, Settings, Standing};
 use crate::pki::{Fingerprint, KeyPair};
+
+/// How long a retired pair whose file is gone is kept for `rollback`.
+const ROLLBACK_WINDOW: Duration = Duration::from_hours(7 * 24);
+/// At most this many pairs are `previous`.
+const MOST_PREVIOUS: usize = 8;
 
 /// One pair and where it stands.
 #[derive(Clone, Debug)]
@@ -24,12 +37,13 @@ pub struct Held {
     pub overlap_ends: Option<Timestamp>,
     /// Whether the folder holds it now.
     pub in_folder: bool,
-    /// For `refused` and `staged`: why, one sentence.
+    /// For `refused` and `staged`: why, one sentence. For a pair in use: what stricter settings would say.
     pub why: Option<String>,
 }
 
 /// What must survive a restart: no key, only decisions. The keys of vanished pairs are in `state/retained/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Remembered {
     /// The current pair.
     pub current: Option<Fingerprint>,
@@ -37,11 +51,11 @@ pub struct Remembered {
     pub activated: BTreeMap<Fingerprint, Timestamp>,
     /// Previous pairs: when each one was replaced, and when its overlap ends.
     pub previous: BTreeMap<Fingerprint, Overlap>,
-    /// Staged pairs.
-    pub staged: BTreeSet<Fingerprint>,
+    /// Staged pairs, and what each one waits for.
+    pub staged: BTreeMap<Fingerprint, Staged>,
     /// Pairs rolled back from: not current again until `promote` or new file content.
     pub held: BTreeSet<Fingerprint>,
-    /// Retired pairs and when: retained a week longer for `rollback`.
+    /// Retired pairs and when: retained a week longer for `rollback`, and not taken up again while the folder holds them.
     pub retired: BTreeMap<Fingerprint, Timestamp>,
     /// Revoked by command.
     pub revoked: BTreeSet<Fingerprint>,
@@ -54,6 +68,27 @@ pub struct Overlap {
     pub replaced: Timestamp,
     /// When it ends.
     pub ends: Timestamp,
+}
+
+/// What a staged pair waits for; both may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Staged {
+    /// Since when it is staged.
+    pub since: Timestamp,
+    /// Its `not_before` plus the skew, where it came before `not_before`.
+    pub due: Option<Timestamp>,
+    /// `promote`, and why.
+    pub waits: Option<Waits>,
+}
+
+/// Why a pair waits for `promote`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waits {
+    /// `activate = "manual"`. Setting it to `auto` ends the wait.
+    Manual,
+    /// It shares no name with the pair that was current when it came.
+    SharesNoName,
 }
 
 /// Why a command was not carried out.
@@ -77,73 +112,253 @@ pub enum NotDone {
 #[derive(Clone, Debug)]
 pub struct Keyring {
     settings: Settings,
-    // private state: yours
+    entries: BTreeMap<Fingerprint, Entry>,
+    /// What the last run decided about pairs that have not been seen yet; the folder may come late.
+    past: Remembered,
+    /// Not chosen by the rule until `promote`, or until the pair leaves the folder and comes again.
+    held: BTreeSet<Fingerprint>,
+    revoked: Revoked,
+    /// The clock is steady: pairs may be retired.
+    steady: bool,
+    /// The last resort that was told of, and whether it is shown.
+    last_resort: Option<(Fingerprint, bool)>,
+}
+
+/// Fingerprints that never serve again.
+#[derive(Clone, Debug, Default)]
+struct Revoked {
+    /// By command: remembered across restarts.
+    by_command: BTreeSet<Fingerprint>,
+    /// Seen in the configuration: a line taken out of it takes effect at the next start, so that within a run nothing
+    /// leaves `revoked`.
+    configured: BTreeSet<Fingerprint>,
+}
+
+impl Revoked {
+    fn contains(&self, key_pair: Fingerprint) -> bool {
+        self.by_command.contains(&key_pair) || self.configured.contains(&key_pair)
+    }
+}
+
+/// A pair with everything that was decided about it.
+#[derive(Clone, Debug)]
+struct Entry {
+    held: Held,
+    /// The code that the last change of standing had.
+    reason: &'static str,
+    /// When it last became current.
+    activated: Option<Timestamp>,
+    /// For `previous`: when it was replaced, or came as an older one.
+    replaced: Option<Timestamp>,
+    /// For `staged`: its `not_before` plus the skew, where it came before `not_before`.
+    due: Option<Timestamp>,
+    /// Why it waits for `promote`, if it does.
+    waits: Option<Waits>,
+}
+
+impl Entry {
+    /// A pair that has no standing yet: `settle` gives it one, as to every pair that is refused.
+    fn new(pair: Arc<KeyPair>, in_folder: bool, now: Timestamp) -> Self {
+        let held = Held { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
+        Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None }
+    }
+
+    /// Was in use, and is judged no more by what it was judged by on arrival.
+    fn served(&self) -> bool {
+        matches!(self.held.standing, Standing::Current | Standing::Previous | Standing::Retired)
+    }
+
+    /// The order of the one rule that chooses: the greatest is current.
+    fn rank(&self) -> (Timestamp, Timestamp, Fingerprint) {
+        let validity = self.held.pair.validity();
+        (validity.not_before, validity.not_after, self.held.pair.fingerprint())
+    }
+
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.held.pair.is_valid(now)
+    }
 }
 
 impl Keyring {
-    /// A keyring as the last run left it. `retained` are pairs that were kept although their files vanished.
+    /// A keyring as the last run left it. `retained` are pairs that were kept although their files vanished; one that
+    /// no decision mentions is passed over.
     pub fn open(settings: Settings, remembered: &Remembered, retained: Vec<Arc<KeyPair>>) -> Self {
-        let _ = (remembered, retained);
-        Self { settings }
+        let revoked = Revoked { by_command: remembered.revoked.clone(), configured: settings.revoked.clone() };
+        let mut keyring = Self {
+            settings,
+            entries: BTreeMap::new(),
+            past: remembered.clone(),
+            held: remembered.held.clone(),
+            revoked,
+            steady: true,
+            last_resort: None,
+        };
+        for pair in retained {
+            if let Some(entry) = keyring.recall(&pair, false) {
+                keyring.entries.insert(pair.fingerprint(), entry);
+            }
+        }
+        keyring
     }
+
     /// Its settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
-    /// Other settings, from a reload.
+
+    /// Other settings, from a reload. Refused pairs are weighed again, and overlaps get their new length.
     pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
-        let _ = (settings, now);
-        todo!()
+        let before = self.standings();
+        self.revoked.configured.extend(settings.revoked.iter().copied());
+        self.settings = settings;
+        let overlap = self.settings.overlap;
+        for entry in self.entries.values_mut().filter(|entry| entry.held.standing == Standing::Previous) {
+            let replaced = entry.replaced.unwrap_or(entry.held.since);
+            entry.held.overlap_ends = Some(later(replaced, overlap).min(entry.held.pair.validity().not_after));
+        }
+        self.settle(&before, settle::Cause::Facts, now)
     }
+
     /// All pairs that the folder holds now, in any order. Arriving twice is arriving once.
     pub fn arrive(&mut self, pairs: &[Arc<KeyPair>], now: Timestamp) -> Vec<Event> {
-        let _ = (pairs, now);
-        todo!()
+        let mut before = self.standings();
+        let found: BTreeMap<Fingerprint, &Arc<KeyPair>> = pairs.iter().map(|pair| (pair.fingerprint(), pair)).collect();
+        for (key_pair, entry) in &mut self.entries {
+            let was_there = std::mem::replace(&mut entry.held.in_folder, found.contains_key(key_pair));
+            if entry.held.in_folder && !was_there {
+                // Taken out and put in again: that is new content, and ends a hold.
+                self.held.remove(key_pair);
+            }
+        }
+        let mut fresh = Vec::new();
+        for (key_pair, pair) in &found {
+            if let Some(entry) = self.entries.get_mut(key_pair) {
+                entry.held.pair = Arc::clone(pair);
+            } else if let Some(entry) = self.recall(pair, true) {
+                before.insert(*key_pair, entry.held.standing);
+                self.entries.insert(*key_pair, entry);
+            } else {
+                fresh.push(*pair);
+            }
+        }
+        let keep = self.current().filter(|held| held.pair.is_valid(now)).map(|held| Arc::clone(&held.pair));
+        for pair in fresh {
+            let mut entry = Entry::new(Arc::clone(pair), true, now);
+            entry.waits = keep.as_deref().and_then(|keep| self.waits(pair, keep));
+            self.held.remove(&pair.fingerprint());
+            self.entries.insert(pair.fingerprint(), entry);
+        }
+        if !found.is_empty() {
+            self.drop_stale_past(now);
+        }
+        self.settle(&before, settle::Cause::Facts, now)
     }
+
     /// Time passes: staged pairs become due, overlaps end, pairs expire. `retire` is false while the clock is not
-    /// steady (contract section 3, clock step): then nothing is retired.
+    /// steady (contract section 3, clock step): then nothing is retired, by this or by any other input, until a tick
+    /// says that it is steady again.
     pub fn tick(&mut self, now: Timestamp, retire: bool) -> Vec<Event> {
-        let _ = (now, retire);
-        todo!()
+        let before = self.standings();
+        self.steady = retire;
+        self.settle(&before, settle::Cause::Facts, now)
     }
-    /// An operator asks.
-    pub fn command(&mut self, command: &Command, now: Timestamp) -> Result<Vec<Event>, NotDone> {
-        let _ = (command, now);
-        todo!()
-    }
+
     /// The current pair.
     pub fn current(&self) -> Option<&Held> {
-        todo!()
+        self.current_entry().map(|entry| &entry.held)
     }
-    /// The previous pairs, the latest replaced first.
+
+    /// The previous pairs, the latest replaced first; those that are held after a rollback last.
     pub fn previous(&self) -> Vec<&Held> {
-        todo!()
+        let mut previous: Vec<&Entry> = self.with(Standing::Previous).collect();
+        previous
+            .sort_by_key(|entry| (!self.held.contains(&entry.held.pair.fingerprint()), entry.replaced, entry.rank()));
+        previous.into_iter().rev().map(|entry| &entry.held).collect()
     }
+
     /// Every pair it knows, refused and retired ones too, in a stable order.
     pub fn held(&self) -> Vec<&Held> {
-        todo!()
+        self.entries.values().map(|entry| &entry.held).collect()
     }
-    /// The pairs that may be shown: current then previous, as [`super::Candidates`] wants them; with nothing valid
-    /// left the pair in use as a last resort (unless `on_expiry = "refuse"`).
-    pub fn shown(&self, now: Timestamp) -> Vec<(super::Candidate, Arc<KeyPair>)> {
-        let _ = now;
-        todo!()
+
+    fn with(&self, standing: Standing) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(move |entry| entry.held.standing == standing)
     }
-    /// What must survive a restart.
-    pub fn remembered(&self) -> Remembered {
-        todo!()
+
+    fn current_entry(&self) -> Option<&Entry> {
+        self.with(Standing::Current).next()
     }
-    /// Pairs whose files vanished and that must be kept on disk: previous ones, and retired ones for a week.
-    pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
-        let _ = now;
-        todo!()
+
+    fn standings(&self) -> BTreeMap<Fingerprint, Standing> {
+        self.entries.iter().map(|(key_pair, entry)| (*key_pair, entry.held.standing)).collect()
     }
-    /// When something is due next, if anything is: a staged pair, the end of an overlap, an expiry.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        todo!()
+
+    /// Why an arrival waits for `promote` beside the pair to keep, if it does.
+    fn waits(&self, pair: &KeyPair, keep: &KeyPair) -> Option<Waits> {
+        if !shares_a_name(pair.end_entity(), keep.end_entity()) {
+            return Some(Waits::SharesNoName);
+        }
+        (self.settings.activate == Activate::Manual).then_some(Waits::Manual)
     }
-    /// How the folder and what is shown differ: the newest pair in the folder is not current, and since when.
-    pub fn divergence(&self) -> Option<(Fingerprint, Timestamp)> {
-        todo!()
+
+    fn is_waiting(&self, entry: &Entry) -> bool {
+        let configured = self.settings.current == Some(entry.held.pair.fingerprint());
+        match entry.waits {
+            Some(Waits::SharesNoName) => !configured,
+            Some(Waits::Manual) => !configured && self.settings.activate == Activate::Manual,
+            None => false,
+        }
+    }
+
+    fn is_fit(&self, entry: &Entry, now: Timestamp) -> bool {
+        !self.revoked.contains(entry.held.pair.fingerprint())
+            && entry.due.is_none_or(|due| due <= now)
+            && matches!(fit(&entry.held.pair, &self.settings, now), Fit::Usable { .. })
+    }
+
+    /// The entry of a pair that the last run decided about, which is then no longer past.
+    fn recall(&mut self, pair: &Arc<KeyPair>, in_folder: bool) -> Option<Entry> {
+        let key_pair = pair.fingerprint();
+        let mut entry = Entry::new(Arc::clone(pair), in_folder, pair.validity().not_before);
+        entry.activated = self.past.activated.get(&key_pair).copied();
+        if self.past.current == Some(key_pair) {
+            self.past.current = None;
+            entry.held.standing = Standing::Current;
+            entry.held.since = entry.activated.unwrap_or(entry.held.since);
+        } else if let Some(overlap) = self.past.previous.remove(&key_pair) {
+            entry.held.standing = Standing::Previous;
+            entry.held.since = overlap.replaced;
+            entry.held.overlap_ends = Some(overlap.ends.min(pair.validity().not_after));
+            entry.replaced = Some(overlap.replaced);
+        } else if let Some(retired) = self.past.retired.remove(&key_pair) {
+            entry.held.standing = Standing::Retired;
+            entry.held.since = retired;
+            entry.replaced = Some(retired);
+        } else {
+            let staged = self.past.staged.remove(&key_pair)?;
+            entry.held.standing = Standing::Staged;
+            entry.held.since = staged.since;
+            (entry.due, entry.waits) = (staged.due, staged.waits);
+        }
+        self.past.activated.remove(&key_pair);
+        Some(entry)
+    }
+
+    /// The folder has come: what it and `state/retained/` do not hold now, and what is long over, is decided no more.
+    fn drop_stale_past(&mut self, now: Timestamp) {
+        let recent = |at: Timestamp| now < later(at, ROLLBACK_WINDOW);
+        let past = &mut self.past;
+        past.staged.clear();
+        past.previous.retain(|_, overlap| recent(overlap.ends));
+        past.retired.retain(|_, retired| recent(*retired));
+        let (current, previous, retired) = (past.current, &past.previous, &past.retired);
+        past.activated.retain(|key_pair, _| {
+            current == Some(*key_pair) || previous.contains_key(key_pair) || retired.contains_key(key_pair)
+        });
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

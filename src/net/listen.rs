@@ -83,10 +83,10 @@ impl Bound {
             }
             ListenAddress::Unix { path, mode, group } => {
                 let group = match group {
-                    Some(name) => Some(group_id(name).ok_or_else(|| Error::Group {
-                        address: address.to_string(),
-                        group: name.clone(),
-                    })?),
+                    Some(name) => Some(
+                        group_id(name)
+                            .ok_or_else(|| Error::Group { address: address.to_string(), group: name.clone() })?,
+                    ),
                     None => None,
                 };
                 let (socket, file) = unix(path, mode.unwrap_or(DEFAULT_MODE), group).map_err(named)?;

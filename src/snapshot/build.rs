@@ -1,9 +1,20 @@
 //! Keyrings, trusts and settings → a snapshot. All that can fail before it is published.
 //!
-//! Pure but for the key pairs' own cryptography. It resolves names; it decides nothing.
+//! Pure but for the key pairs' own cryptography. It resolves names; it decides nothing. A listener without a pair to
+//! show or without a trust to verify with is not in the snapshot: it waits, and the snapshot says for what.
 
-use super::{Epoch, Snapshot};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot};
 use crate::clock::Clock;
+use crate::keyring::{Candidates, Held, Keyring, KeyringName};
+use crate::pki::{Certificate, KeyPair};
+use crate::tls::{Acceptor, AuthorityNames, Connector, acceptor, connector};
+use crate::trust::{Anchors, Partner, Partners, Trust, TrustName};
 
 /// What a snapshot is built from: views into the writer's state.
 pub struct Parts<'a> {
@@ -14,11 +25,11 @@ pub struct Parts<'a> {
     /// Partners in order.
     pub partners: &'a [crate::trust::partner::Settings],
     /// Keyrings by name.
-    pub keyrings: &'a std::collections::BTreeMap<std::sync::Arc<str>, crate::keyring::Keyring>,
+    pub keyrings: &'a BTreeMap<KeyringName, Keyring>,
     /// Trusts by name; a keyring's own `ca.crt` under `own:KEYRING`.
-    pub trusts: &'a std::collections::BTreeMap<std::sync::Arc<str>, crate::trust::Anchors>,
+    pub trusts: &'a BTreeMap<TrustName, Anchors>,
     /// Certificates of a file that the configuration names.
-    pub named: &'a dyn Fn(&std::path::Path) -> Vec<std::sync::Arc<crate::pki::Certificate>>,
+    pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
 }
 
 /// Why no snapshot could be built.
@@ -34,8 +45,181 @@ pub enum Error {
     },
 }
 
+/// Why a listener is not in the snapshot.
+enum NotIn {
+    /// Something has to come first.
+    Waits(String),
+    /// Something is wrong.
+    Wrong(Error),
+}
+
 /// Builds one.
 pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot, Error> {
-    let _ = (epoch, parts, clock);
-    todo!()
+    let now = clock.now();
+    let builder = Builder {
+        parts,
+        clock,
+        now,
+        // A trust is built once an epoch, however many listeners share it: they share its cache too.
+        trusts: parts.trusts.iter().map(|(name, anchors)| (Arc::clone(name), anchors.build(now))).collect(),
+        partners: Arc::new(partners(parts)),
+    };
+    let mut snapshot = Snapshot {
+        epoch,
+        ingresses: BTreeMap::new(),
+        egresses: BTreeMap::new(),
+        waiting: Vec::new(),
+        keyrings: parts.keyrings.values().map(view).collect(),
+    };
+    for settings in parts.ingresses {
+        match builder.ingress(settings) {
+            Ok(ingress) => drop(snapshot.ingresses.insert(Arc::clone(&settings.name), Arc::new(ingress))),
+            Err(NotIn::Waits(what)) => snapshot.waiting.push((id(Side::Ingress, &settings.name), what)),
+            Err(NotIn::Wrong(error)) => return Err(error),
+        }
+    }
+    for settings in parts.egresses {
+        match builder.egress(settings) {
+            Ok(egress) => drop(snapshot.egresses.insert(Arc::clone(&settings.name), Arc::new(egress))),
+            Err(NotIn::Waits(what)) => snapshot.waiting.push((id(Side::Egress, &settings.name), what)),
+            Err(NotIn::Wrong(error)) => return Err(error),
+        }
+    }
+    Ok(snapshot)
+}
+
+struct Builder<'a> {
+    parts: &'a Parts<'a>,
+    clock: &'a Clock,
+    now: Timestamp,
+    trusts: BTreeMap<TrustName, Arc<Trust>>,
+    partners: Arc<Partners>,
+}
+
+impl Builder<'_> {
+    fn ingress(&self, settings: &super::ingress::Settings) -> Result<Ingress, NotIn> {
+        let (candidates, pairs) = self.candidates(&settings.keyrings)?;
+        let first = settings.keyrings.first().map_or("default", |name| name.as_ref());
+        let trust = self.trust(settings.trust.as_ref(), first)?;
+        let authorities = match &settings.authorities_file {
+            Some(file) => AuthorityNames::Subjects(
+                (self.parts.named)(file).iter().map(|certificate| certificate.subject_der().to_vec()).collect(),
+            ),
+            None => settings.authorities.clone(),
+        };
+        let acceptors = pairs.iter().map(|pair| {
+            Acceptor::new(&acceptor::Parts {
+                pair,
+                trust: &trust,
+                client_auth: settings.client_auth,
+                authorities: &authorities,
+                settings: &settings.tls,
+                clock: self.clock,
+            })
+            .map_err(|source| wrong(Side::Ingress, &settings.name, source))
+        });
+        Ok(Ingress {
+            acceptors: acceptors.collect::<Result<_, _>>()?,
+            settings: Arc::new(settings.clone()),
+            candidates,
+            trust,
+            partners: Arc::clone(&self.partners),
+        })
+    }
+
+    fn egress(&self, settings: &super::egress::Settings) -> Result<Egress, NotIn> {
+        let (candidates, pairs) = self.candidates(std::slice::from_ref(&settings.keyring))?;
+        let trust = self.trust(settings.trust.as_ref(), &settings.keyring)?;
+        let connectors = pairs.iter().map(|pair| {
+            Connector::new(&connector::Parts {
+                pair,
+                trust: &trust,
+                expects: &settings.expects,
+                host: &settings.upstream.host,
+                settings: &settings.tls,
+                clock: self.clock,
+            })
+            .map_err(|source| wrong(Side::Egress, &settings.name, source))
+        });
+        Ok(Egress {
+            connectors: connectors.collect::<Result<_, _>>()?,
+            settings: Arc::new(settings.clone()),
+            candidates,
+            trust,
+        })
+    }
+
+    /// What the keyrings may show, in the order of the configuration.
+    fn candidates(&self, names: &[KeyringName]) -> Result<(Candidates, Vec<Arc<KeyPair>>), NotIn> {
+        let shown = names.iter().filter_map(|name| self.parts.keyrings.get(name)).flat_map(|ring| ring.shown(self.now));
+        let (candidates, pairs): (Vec<_>, Vec<_>) = shown.unzip();
+        if candidates.is_empty() {
+            let names: Vec<&str> = names.iter().map(|name| name.as_ref()).collect();
+            return Err(NotIn::Waits(format!("a usable key pair in keyring {:?}", names.join("\", \""))));
+        }
+        Ok((Candidates(candidates), pairs))
+    }
+
+    fn trust(&self, named: Option<&TrustName>, keyring: &str) -> Result<Arc<Trust>, NotIn> {
+        let name = named.cloned().unwrap_or_else(|| own_trust(keyring));
+        let usable = self.parts.trusts.get(&name).is_some_and(Anchors::is_usable);
+        match self.trusts.get(&name).filter(|_| usable) {
+            Some(trust) => Ok(Arc::clone(trust)),
+            None if named.is_some() => Err(NotIn::Waits(format!("a trust anchor of trust {name:?}"))),
+            None => Err(NotIn::Waits(format!("ca.crt in the folder of keyring {keyring:?}"))),
+        }
+    }
+}
+
+/// The name under which a keyring's own `ca.crt` is a trust.
+pub fn own_trust(keyring: &str) -> TrustName {
+    format!("own:{keyring}").into()
+}
+
+fn id(side: Side, name: &Arc<str>) -> ListenerId {
+    ListenerId { side, name: Arc::clone(name) }
+}
+
+fn wrong(side: Side, name: &str, source: crate::tls::Error) -> NotIn {
+    NotIn::Wrong(Error::Tls { listener: format!("{} {name:?}", side.as_str()), source })
+}
+
+fn partners(parts: &Parts<'_>) -> Partners {
+    let resolve = |settings: &crate::trust::partner::Settings| Partner {
+        anchors: settings
+            .anchors
+            .iter()
+            .flat_map(|file| (parts.named)(file))
+            .map(|certificate| certificate.fingerprint())
+            .collect(),
+        settings: settings.clone(),
+    };
+    Partners(parts.partners.iter().map(resolve).collect())
+}
+
+fn view(keyring: &Keyring) -> KeyringView {
+    let settings = keyring.settings();
+    KeyringView {
+        name: Arc::clone(&settings.name),
+        owner: settings.owner.clone(),
+        contact: settings.contact.clone(),
+        key_pairs: keyring.held().into_iter().map(pair_view).collect(),
+        diverges: keyring.divergence(),
+    }
+}
+
+fn pair_view(held: &Held) -> KeyPairView {
+    let certificate = held.pair.end_entity();
+    KeyPairView {
+        key_pair: held.pair.fingerprint(),
+        standing: held.standing,
+        since: held.since,
+        validity: held.pair.validity(),
+        overlap_ends: held.overlap_ends,
+        subject: certificate.subject().to_owned(),
+        issuer: certificate.issuer().to_owned(),
+        names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
+        sources: held.pair.sources().to_vec(),
+        why: held.why.clone(),
+    }
 }

@@ -1,11 +1,16 @@
 //! One ingress listener with one key pair: a server config of its own, with its own tickets, built once per epoch.
 //!
 //! Tickets are bound to listener, trust and epoch because nothing is shared between two configs: neither ticketer nor
-//! session storage.
+//! session storage. Which acceptor finishes a handshake is decided by `keyring::choose`, never in here.
 
 use std::sync::Arc;
 
-use super::{AuthorityNames, ClientAuth, Error, Settings};
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SingleCertAndKey;
+
+use super::verifier::Clients;
+use super::{AuthorityNames, ClientAuth, Error, Settings, config_error, time, versions};
 use crate::clock::Clock;
 use crate::pki::KeyPair;
 use crate::trust::Trust;
@@ -13,7 +18,7 @@ use crate::trust::Trust;
 /// A built server config.
 #[derive(Clone)]
 pub struct Acceptor {
-    pub(super) config: Arc<rustls::ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
 }
 
 /// What an acceptor is built from.
@@ -35,7 +40,21 @@ pub struct Parts<'a> {
 impl Acceptor {
     /// Builds it.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
-        let _ = parts;
-        todo!()
+        let provider = super::provider(parts.settings);
+        let verifier = Clients::new(parts.trust, parts.client_auth, parts.authorities, &provider);
+        let wrong = |error| config_error(parts.pair, &error);
+        let mut config = ServerConfig::builder_with_details(provider, time(parts.clock))
+            .with_protocol_versions(versions(parts.settings))
+            .map_err(wrong)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from((*parts.pair.certified()).clone())));
+        config.alpn_protocols = super::alpn(parts.settings);
+        // Stateless tickets only: what a restart or an epoch forgets must be forgotten whole. One ticket is enough for a
+        // peer that keeps its connection, and each costs (docs/decisions).
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(wrong)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        Ok(Self { config: Arc::new(config) })
     }
 }

@@ -1,17 +1,29 @@
 //! One upstream with one key pair: a client config of its own, with its own session store, built once per epoch.
+//!
+//! Sessions are kept per pair: a resumed session would carry the identity of the pair that it began with.
 
 use std::sync::Arc;
 
-use super::{Error, Settings};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
+use rustls_pki_types::ServerName;
+
+use super::verifier::Servers;
+use super::{Error, Settings, config_error, seen, time, versions};
 use crate::clock::Clock;
+use crate::keyring::Asked;
 use crate::pki::KeyPair;
 use crate::trust::{Role, Trust};
+
+/// Sessions remembered for one upstream and pair.
+const SESSIONS: usize = 32;
 
 /// A built client config.
 #[derive(Clone)]
 pub struct Connector {
-    pub(super) config: Arc<rustls::ClientConfig>,
-    pub(super) server_name: rustls_pki_types::ServerName<'static>,
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) server_name: ServerName<'static>,
 }
 
 /// What a connector is built from.
@@ -33,7 +45,49 @@ pub struct Parts<'a> {
 impl Connector {
     /// Builds it.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
-        let _ = parts;
-        todo!()
+        let provider = super::provider(parts.settings);
+        let verifier = Servers::new(parts.trust, parts.expects, &provider);
+        let wrong = |error| config_error(parts.pair, &error);
+        // SNI is the name that the upstream's certificate must have, where it is a name; else the host that is dialled.
+        let host = match parts.expects {
+            Role::ServerName(name) => name,
+            Role::ServerUri(_) | Role::Client => parts.host,
+        };
+        let server_name = ServerName::try_from(host.to_owned()).map_err(|error| Error::Config {
+            key_pair: parts.pair.fingerprint().short(),
+            why: format!("{host:?} is no server name: {error}"),
+        })?;
+        let mut config = ClientConfig::builder_with_details(provider, time(parts.clock))
+            .with_protocol_versions(versions(parts.settings))
+            .map_err(wrong)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(OnePair(parts.pair.certified())));
+        config.alpn_protocols = super::alpn(parts.settings);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.enable_early_data = false;
+        Ok(Self { config: Arc::new(config), server_name })
+    }
+}
+
+/// Shows its one pair whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
+/// is made outside, where the alternatives are known.
+#[derive(Debug)]
+struct OnePair(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for OnePair {
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        seen::note(|seen| {
+            seen.asked = Some(Asked {
+                server_name: None,
+                schemes: schemes.iter().map(|scheme| u16::from(*scheme)).collect(),
+                authorities: authorities.iter().map(|name| name.to_vec()).collect(),
+            });
+        });
+        self.0.key.choose_scheme(schemes).map(|_| Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }

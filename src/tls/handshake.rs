@@ -1,12 +1,18 @@
 //! Runs handshakes: the ClientHello first, then the rest with the chosen pair; or a connect. Always under a deadline.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use rustls::{HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
-use super::seen::Seen;
+use super::seen::{self, Seen};
 use super::{Acceptor, Alpn, Connector};
 use crate::keyring::Asked;
 
@@ -70,7 +76,7 @@ pub enum Cause {
     /// No candidate fits what the hello accepts (said by the caller).
     NoKeyPair,
     /// Any other I/O error.
-    Io(std::io::Error),
+    Io(io::Error),
 }
 
 /// A server-side TLS stream.
@@ -79,28 +85,105 @@ pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytes<S>>;
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<S>>;
 
 /// Passes everything through (vectored writes too) and remembers the first 8 bytes that were read.
+#[derive(Debug)]
 pub struct FirstBytes<S> {
-    _inner: S,
-    // yours
+    inner: S,
+    bytes: [u8; 8],
+    count: usize,
+}
+
+impl<S> FirstBytes<S> {
+    fn new(inner: S) -> Self {
+        Self { inner, bytes: [0; 8], count: 0 }
+    }
+    /// The stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+    fn first(&self) -> Vec<u8> {
+        self.bytes[..self.count].to_vec()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if self.count < self.bytes.len() {
+            let this = &mut *self;
+            for (slot, byte) in this.bytes[this.count..].iter_mut().zip(&buf.filled()[before..]) {
+                *slot = *byte;
+                this.count += 1;
+            }
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
 }
 
 /// A ClientHello that was read; nothing has been answered yet.
 pub struct Hello<S> {
-    _inner: FirstBytes<S>,
-    // yours: tokio_rustls::StartHandshake
+    start: StartHandshake<FirstBytes<S>>,
+    asked: Asked,
 }
 
 /// Reads a ClientHello.
 pub async fn hello<S: AsyncRead + AsyncWrite + Unpin>(stream: S, deadline: Instant) -> Result<Hello<S>, Box<Failed>> {
-    let _ = (stream, deadline);
-    todo!()
+    let mut reading = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), FirstBytes::new(stream));
+    let ended = tokio::time::timeout_at(deadline, &mut reading).await;
+    let cause = match ended {
+        Ok(Ok(start)) => {
+            let asked = asked(&start.client_hello());
+            return Ok(Hello { start, asked });
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(Cause::TimedOut { hello: true }),
+    };
+    let io = reading.take_io();
+    let first_bytes = io.as_ref().map(FirstBytes::first).unwrap_or_default();
+    let cause = cause.unwrap_or_else(|error| self::cause(error, first_bytes.is_empty()));
+    if let (Some(io), Cause::Tls(_)) = (io, &cause) {
+        linger(io).await;
+    }
+    Err(Box::new(Failed { cause, facts: Facts::default(), seen: Seen::default(), first_bytes }))
+}
+
+fn asked(hello: &rustls::server::ClientHello<'_>) -> Asked {
+    let authorities = hello.certificate_authorities().unwrap_or_default();
+    Asked {
+        server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
+        schemes: hello.signature_schemes().iter().map(|scheme| u16::from(*scheme)).collect(),
+        authorities: authorities.iter().map(|name| name.as_ref().to_vec()).collect(),
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
     /// What the ClientHello says about the certificate it wants.
-    pub fn asked(&self) -> Asked {
-        todo!()
+    pub fn asked(&self) -> &Asked {
+        &self.asked
     }
+
     /// Finishes with this acceptor. On failure the alert is sent, the writing half shut, and up to 100 ms of what still
     /// comes is drained, so that a reset does not overtake the alert.
     pub async fn finish(
@@ -108,12 +191,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
         acceptor: &Acceptor,
         deadline: Instant,
     ) -> Result<Established<ServerStream<S>>, Box<Failed>> {
-        let _ = (acceptor, deadline);
-        todo!()
+        let first_bytes = self.start.io.first();
+        let server_name = self.asked.server_name;
+        let accept = self.start.into_stream(Arc::clone(&acceptor.config)).into_fallible();
+        let (ended, seen) = seen::watched(tokio::time::timeout_at(deadline, accept)).await;
+        match ended {
+            Ok(Ok(stream)) => {
+                let session = stream.get_ref().1;
+                let mut facts = facts(session);
+                facts.server_name = server_name;
+                facts.group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+                facts.resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+                let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+                Ok(Established { facts, chain, asked: None, stream })
+            }
+            Ok(Err((error, io))) => {
+                let cause = cause(error, false);
+                if matches!(cause, Cause::Tls(_)) {
+                    linger(io).await;
+                }
+                Err(failed(cause, server_name, seen, first_bytes))
+            }
+            Err(_) => Err(failed(Cause::TimedOut { hello: false }, server_name, seen, first_bytes)),
+        }
     }
-    /// Ends it with a handshake_failure alert because no candidate fits (or access_denied).
+
+    /// Ends it with a handshake_failure alert because no candidate fits.
     pub async fn refuse(self) -> Box<Failed> {
-        todo!()
+        let first_bytes = self.start.io.first();
+        let mut io = self.start.io;
+        // An alert record in the clear (RFC 8446 5.1 and 6): fatal, handshake_failure. Nothing has been answered yet.
+        if io.write_all(&[21, 3, 3, 0, 2, 2, 40]).await.is_ok() {
+            linger(io).await;
+        }
+        failed(Cause::NoKeyPair, self.asked.server_name, Seen::default(), first_bytes)
     }
 }
 
@@ -123,6 +234,77 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connector: &Connector,
     deadline: Instant,
 ) -> Result<Established<ClientStream<S>>, Box<Failed>> {
-    let _ = (stream, connector, deadline);
-    todo!()
+    let connecting = TlsConnector::from(Arc::clone(&connector.config))
+        .connect(connector.server_name.clone(), FirstBytes::new(stream))
+        .into_fallible();
+    let (ended, mut seen) = seen::watched(tokio::time::timeout_at(deadline, connecting)).await;
+    let server_name = match &connector.server_name {
+        rustls_pki_types::ServerName::DnsName(name) => Some(Arc::from(name.as_ref())),
+        _ => None,
+    };
+    match ended {
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let mut facts = facts(session);
+            facts.server_name = server_name;
+            facts.group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+            facts.resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+            let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+            Ok(Established { facts, chain, asked: seen.asked.take(), stream })
+        }
+        Ok(Err((error, io))) => {
+            let first_bytes = io.first();
+            let cause = cause(error, first_bytes.is_empty());
+            if matches!(cause, Cause::Tls(_)) {
+                linger(io).await;
+            }
+            Err(failed(cause, server_name, seen, first_bytes))
+        }
+        Err(_) => Err(failed(Cause::TimedOut { hello: false }, server_name, seen, Vec::new())),
+    }
+}
+
+fn facts<D>(session: &rustls::ConnectionCommon<D>) -> Facts {
+    Facts {
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Some("1.3"),
+            Some(ProtocolVersion::TLSv1_2) => Some("1.2"),
+            _ => None,
+        },
+        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
+        group: None,
+        alpn: Some(if session.alpn_protocol() == Some(Alpn::H2.name()) { Alpn::H2 } else { Alpn::Http11 }),
+        resumed: false,
+        server_name: None,
+    }
+}
+
+fn failed(cause: Cause, server_name: Option<Arc<str>>, seen: Seen, first_bytes: Vec<u8>) -> Box<Failed> {
+    let version = seen.tls13.map(|tls13| if tls13 { "1.3" } else { "1.2" });
+    let facts = Facts { version, server_name, ..Facts::default() };
+    Box::new(Failed { cause, facts, seen, first_bytes })
+}
+
+fn cause(error: io::Error, no_byte: bool) -> Cause {
+    if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Cause::Tls(tls.clone());
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe if no_byte => {
+            Cause::NoByte
+        }
+        io::ErrorKind::UnexpectedEof => Cause::Closed,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Cause::Reset,
+        _ => Cause::Io(error),
+    }
+}
+
+/// Lets an alert arrive: shuts the writing half and reads away what still comes, for at most 100 ms. A socket that is
+/// closed with unread data is reset by the kernel, and the reset may overtake the alert.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
+    let away = async {
+        io.shutdown().await?;
+        tokio::io::copy(&mut io, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(100), away).await;
 }

@@ -3,6 +3,8 @@
 //! Configs are shared, so rustls cannot hand facts to *a* connection, least of all on failure. rustls runs inside
 //! `poll`, so a task-local is always the right handshake's.
 
+use std::cell::RefCell;
+
 use rustls_pki_types::CertificateDer;
 
 use crate::keyring::Asked;
@@ -21,4 +23,22 @@ pub struct Seen {
     pub tls13: Option<bool>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<Asked>,
+}
+
+tokio::task_local! {
+    static SLOT: RefCell<Seen>;
+}
+
+/// Runs a handshake with a slot of its own; gives back what was seen with its outcome, also when the handshake is dropped
+/// by its deadline inside `run`.
+pub(super) async fn watched<F: Future>(run: F) -> (F::Output, Seen) {
+    let mut scoped = std::pin::pin!(SLOT.scope(RefCell::new(Seen::default()), run));
+    let output = scoped.as_mut().await;
+    let seen = scoped.take_value().map(RefCell::into_inner).unwrap_or_default();
+    (output, seen)
+}
+
+/// Leaves something in the slot of the handshake that is running; outside one, nothing happens.
+pub(super) fn note(write: impl FnOnce(&mut Seen)) {
+    let _ = SLOT.try_with(|slot| write(&mut slot.borrow_mut()));
 }

@@ -74,7 +74,9 @@ impl Matcher {
             && fits(self.cn.as_deref(), |wanted| certificate.common_name() == Some(wanted))
             && fits(self.ou.as_deref(), |wanted| certificate.units().iter().any(|name| name == wanted))
             && fits(self.o.as_deref(), |wanted| certificate.organizations().iter().any(|name| name == wanted))
-            && fits(self.email.as_deref(), |wanted| certificate.emails().iter().any(|name| pattern::email(wanted, name)))
+            && fits(self.email.as_deref(), |wanted| {
+                certificate.emails().iter().any(|name| pattern::email(wanted, name))
+            })
             && fits(self.fingerprint.as_ref(), |wanted| certificate.fingerprint() == *wanted)
             && fits(self.spki.as_ref(), |wanted| certificate.spki_hash() == *wanted)
             && fits(self.issuer.as_deref(), |wanted| certificate.issuer() == wanted)

@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration tests: a catalogue of behaviours, each module opening with what must hold.
+
+mod house;

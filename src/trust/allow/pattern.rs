@@ -44,7 +44,7 @@ pub fn path(pattern: &str, normal: &str) -> bool {
 /// Why a path pattern could never match a normalised path, if so: a rule that silently protects nothing.
 pub fn path_problem(pattern: &str) -> Result<(), &'static str> {
     let normal = super::normalise(pattern)?;
-    if normal.split('/').count() != pattern.split('/').count() {
+    if !Kind::Path.literals(pattern).eq(Kind::Path.literals(&normal)) {
         return Err("it holds dot segments or empty segments");
     }
     Ok(())
@@ -98,6 +98,15 @@ impl Kind {
         }
     }
 
+    fn literals(self, text: &str) -> impl Iterator<Item = u8> + '_ {
+        let mut rest = text.as_bytes();
+        std::iter::from_fn(move || {
+            let (byte, after) = self.literal(rest)?;
+            rest = after;
+            Some(byte)
+        })
+    }
+
     fn compile(self, pattern: &str) -> Vec<Step> {
         let mut steps = Vec::with_capacity(pattern.len() + 2);
         let mut rest = pattern.as_bytes();
@@ -129,9 +138,7 @@ impl Kind {
         let mut next = live.clone();
         live[0] = true;
         skip(&steps, &mut live);
-        let mut rest = text.as_bytes();
-        while let Some((byte, after)) = self.literal(rest) {
-            rest = after;
+        for byte in self.literals(text) {
             next.fill(false);
             for (at, step) in steps.iter().enumerate().filter(|(at, _)| live[*at]) {
                 match *step {

@@ -1,0 +1,36 @@
+# The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
+
+.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke image ci
+
+all: fmt lint test doc
+
+fmt:
+	cargo fmt
+
+lint:
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+test:
+	tests/all
+
+deny:
+	bash -c '. tests/tools && crate cargo-deny 0.20.2 && cargo deny --locked check bans licenses sources'
+
+# A few seconds for each fuzz target; needs a nightly compiler.
+fuzz-smoke:
+	bash -c '. tests/tools && crate cargo-fuzz 0.13.2 && for target in $$(cargo fuzz list); do \
+	  cargo +nightly fuzz run "$$target" -- -max_total_time=$${SECONDS_EACH:-10} || exit 1; done'
+
+# Starts in the comparison harness and refuses whom it must, nothing is measured; BENCH is the harness (bench/README.md).
+bench-smoke:
+	bench/compare.sh --peers "" --check
+
+# Builds the container image and runs it.
+image:
+	tests/image
+
+ci:
+	bash .ci/run

@@ -1,0 +1,156 @@
+//! `sidekey demo`: two real sidecars, a steady load through both, and a live rotation to pairs of a new CA on both sides.
+//!
+//! It goes the way an operator goes: first the trust of each side learns the new CA (both are accepted together), then the
+//! new pairs are dropped into the watched folders. It uses nothing that a user's sidecar does not use; the demonstration
+//! is the product. What is said, and how, is the caller's [`Stage`].
+
+mod backend;
+mod load;
+mod scene;
+mod stranger;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, Follower};
+use crate::pki::Fingerprint;
+use crate::snapshot::Side;
+use crate::tls::Outcome;
+
+pub use load::Served;
+pub use scene::Error;
+use scene::{Ca, Scene};
+
+/// How long the load runs in each of its three parts.
+const PART: Duration = Duration::from_secs(4);
+/// Requests a second.
+const RATE: u32 = 500;
+
+/// What the caller shows.
+pub trait Stage: Send + Sync {
+    /// A new part of the demonstration.
+    fn part(&self, title: &str);
+    /// One line.
+    fn say(&self, line: &str);
+    /// How far the load has come: requests answered, of about how many, and lost.
+    fn progress(&self, answered: u64, of: u64, lost: u64);
+    /// The load is over.
+    fn progress_ends(&self);
+}
+
+/// What the demonstration is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Leave the folder.
+    pub keep: bool,
+    /// Keep running until the process is told to end.
+    pub serve: bool,
+}
+
+/// What came out.
+pub struct Outcomes {
+    /// Requests and latencies.
+    pub served: Served,
+    /// The client pair before and after.
+    pub client: (Fingerprint, Fingerprint),
+    /// The server pair before and after.
+    pub server: (Fingerprint, Fingerprint),
+    /// From the drop to the first handshake that showed the partner's new server pair.
+    pub server_took: Option<Duration>,
+    /// From the drop to the first handshake that showed our new client pair.
+    pub client_took: Option<Duration>,
+    /// Where everything is, if it was kept.
+    pub folder: Option<PathBuf>,
+}
+
+impl Outcomes {
+    /// Nothing lost, and both new pairs were shown.
+    pub fn is_good(&self) -> bool {
+        self.served.lost == 0
+            && self.served.answered > 0
+            && self.server_took.is_some()
+            && self.client_took.is_some()
+            && self.served.by_pair.get(&self.client.1).is_some_and(|count| *count > 0)
+    }
+}
+
+/// Runs it, start to end.
+pub async fn run(stage: Arc<dyn Stage>, wishes: Wishes) -> Result<Outcomes, Error> {
+    let mut scene = Scene::set(&wishes).await?;
+    introduce(&*stage, &scene);
+
+    let total = u64::from(RATE) * PART.as_secs() * 3;
+    let load = tokio::spawn(load::start(scene.egress_url(), RATE, PART * 3, {
+        let stage = Arc::clone(&stage);
+        move |answered, lost| stage.progress(answered, total, lost)
+    }));
+
+    stage.part("before: both sides show the pairs of the old CA");
+    let before = Instant::now();
+    scene.show_handshakes(&*stage, before + Duration::from_secs(1)).await;
+    tokio::time::sleep_until((before + PART).into()).await;
+
+    stage.part("both trusts learn the new CA: old and new are accepted together");
+    scene.trust_both()?;
+    scene.show_changes(&*stage, Duration::from_millis(800)).await;
+
+    stage.part("during: new pairs from the new CA are dropped into both folders");
+    let mut partner_events = scene.partner.events().subscribe();
+    let dropped = Instant::now();
+    scene.drop_pairs(Ca::New)?;
+    let (client, server) = (scene.fingerprints(Side::Egress), scene.fingerprints(Side::Ingress));
+    let (server_took, client_took) = first_shown(&mut partner_events, server.1, client.1, dropped).await;
+    scene.show_changes(&*stage, Duration::from_millis(800)).await;
+
+    stage.part("after: the rest of the load runs on the new pairs");
+    let served = load.await.map_err(|error| Error::new("the load ended early", error))?;
+    stage.progress_ends();
+    scene.show_changes(&*stage, Duration::from_millis(200)).await;
+
+    stage.part("what a refused handshake looks like");
+    stranger::knock(&scene, &*stage).await?;
+
+    let mut outcomes = Outcomes { served, client, server, server_took, client_took, folder: None };
+    if wishes.serve {
+        stage.part("try it");
+        scene.keep_old_pairs()?;
+        scene.try_next(&*stage);
+        scene.until_told(&*stage).await;
+    }
+    outcomes.folder = scene.end(&wishes).await;
+    Ok(outcomes)
+}
+
+fn introduce(stage: &dyn Stage, scene: &Scene) {
+    stage.part("two sidecars on this machine");
+    stage.say(&format!("folder      {}", scene.folder().display()));
+    stage.say(&format!("application → {}  our sidecar, egress \"partner\"", scene.egress_url()));
+    stage.say(&format!("            ⇒ {}  the partner's sidecar, ingress \"orders\", mutual TLS", scene.ingress_url()));
+    stage.say(&format!("            → {}  the partner's application, an echo", scene.backend_url()));
+}
+
+/// Waits until the partner's ingress has shown `server`, and has been shown `client`; at most five seconds.
+async fn first_shown(
+    events: &mut Follower,
+    server: Fingerprint,
+    client: Fingerprint,
+    since: Instant,
+) -> (Option<Duration>, Option<Duration>) {
+    let (mut server_took, mut client_took) = (None, None);
+    let deadline = since + Duration::from_secs(5);
+    while server_took.is_none() || client_took.is_none() {
+        let Ok(Some(event)) = tokio::time::timeout_at(deadline.into(), events.next()).await else { break };
+        let Event::Handshake(handshake) = event else { continue };
+        if handshake.outcome != Outcome::Accepted {
+            continue;
+        }
+        if handshake.key_pair == Some(server) {
+            server_took.get_or_insert(since.elapsed());
+        }
+        if handshake.peer.as_ref().is_some_and(|peer| peer.fingerprint == client) {
+            client_took.get_or_insert(since.elapsed());
+        }
+    }
+    (server_took, client_took)
+}

@@ -1,0 +1,311 @@
+//! The scene: a fresh folder with a PKI of two CAs, the partner's sidecar and ours, as an operator would set them up.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Stage, Wishes, backend};
+use crate::app::{App, Surroundings};
+use crate::clock::Clock;
+use crate::log::{Format, Lines};
+use crate::pki::issue::{Authority, Issued, NewKey, Request};
+use crate::pki::{Fingerprint, Validity, blocks};
+use crate::snapshot::Side;
+
+/// Why the demonstration could not be given.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct Error {
+    what: String,
+    why: String,
+}
+
+impl Error {
+    pub(super) fn new(what: impl Display, why: impl Display) -> Self {
+        Self { what: what.to_string(), why: why.to_string() }
+    }
+}
+
+/// Which certificate authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ca {
+    /// The one that the demonstration begins with.
+    Old,
+    /// The one that it rotates to.
+    New,
+}
+
+pub(super) struct Scene {
+    folder: PathBuf,
+    pub(super) partner: App,
+    ours: App,
+    partner_lines: Receiver<Vec<u8>>,
+    our_lines: Receiver<Vec<u8>>,
+    pub(super) old: Authority,
+    new: Authority,
+    backend: SocketAddr,
+    server: (Issued, Issued),
+    client: (Issued, Issued),
+    pub(super) started: Timestamp,
+}
+
+impl Scene {
+    /// Makes the folder and the PKI, starts the backend and both sidecars.
+    pub(super) async fn set(wishes: &Wishes) -> Result<Self, Error> {
+        let started = Clock::system().now();
+        let folder = fresh_folder(wishes, started)?;
+        let authority = |name, year| {
+            Authority::new(name, years(started, year)).map_err(|error| Error::new("cannot make a demo CA", error))
+        };
+        let (old, new) = (authority("Demo CA (old)", -1)?, authority("Demo CA (new)", 0)?);
+        let server = (issue(&old, &server_request(started, Ca::Old))?, issue(&new, &server_request(started, Ca::New))?);
+        let client = (issue(&old, &client_request(started, Ca::Old))?, issue(&new, &client_request(started, Ca::New))?);
+        let backend = backend::start().await.map_err(|error| Error::new("cannot start the echo backend", error))?;
+
+        let partner_certs = folder.join("partner/certs/orders");
+        let our_certs = folder.join("ours/certs/partner");
+        write_pair(&partner_certs, "tls", &server.0)?;
+        write_pair(&our_certs, "tls", &client.0)?;
+        for certs in [&partner_certs, &our_certs] {
+            write(&certs.join("ca.crt"), old.certificate_pem())?;
+        }
+        let (partner, partner_lines) = start(&folder.join("partner"), &partner_config("127.0.0.1:0", backend)).await?;
+        let ingress = address(&partner, Side::Ingress, "orders")?;
+        write(&folder.join("partner/sidekey.toml"), &partner_config(&ingress.to_string(), backend))?;
+        let (ours, our_lines) = start(&folder.join("ours"), &our_config("127.0.0.1:0", ingress)).await?;
+        let egress = address(&ours, Side::Egress, "partner")?;
+        write(&folder.join("ours/sidekey.toml"), &our_config(&egress.to_string(), ingress))?;
+        Ok(Self { folder, partner, ours, partner_lines, our_lines, old, new, backend, server, client, started })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+    pub(super) fn ingress_address(&self) -> SocketAddr {
+        address(&self.partner, Side::Ingress, "orders").unwrap_or(self.backend)
+    }
+    pub(super) fn ingress_url(&self) -> String {
+        format!("https://localhost:{}", self.ingress_address().port())
+    }
+    pub(super) fn egress_url(&self) -> String {
+        address(&self.ours, Side::Egress, "partner").map_or_else(|_| String::new(), |address| format!("http://{address}"))
+    }
+    pub(super) fn backend_url(&self) -> String {
+        format!("http://{}", self.backend)
+    }
+
+    /// The old and the new pair of a side: the partner's server pair is shown on ingress, our client pair on egress.
+    pub(super) fn fingerprints(&self, side: Side) -> (Fingerprint, Fingerprint) {
+        let (old, new) = match side {
+            Side::Ingress => &self.server,
+            Side::Egress => &self.client,
+        };
+        (fingerprint(old), fingerprint(new))
+    }
+
+    /// Both sides learn the new CA: `ca.crt` now holds old and new.
+    pub(super) fn trust_both(&self) -> Result<(), Error> {
+        write(&self.folder.join("partner/certs/orders/ca.crt"), &self.roots())?;
+        write(&self.folder.join("ours/certs/partner/ca.crt"), &self.roots())
+    }
+
+    /// Drops the pairs of one CA into both folders, over the ones that are there.
+    pub(super) fn drop_pairs(&self, ca: Ca) -> Result<(), Error> {
+        let pick = |pairs: &(Issued, Issued)| if ca == Ca::Old { pairs.0.clone() } else { pairs.1.clone() };
+        write_pair(&self.folder.join("partner/certs/orders"), "tls", &pick(&self.server))?;
+        write_pair(&self.folder.join("ours/certs/partner"), "tls", &pick(&self.client))
+    }
+
+    /// Shows what both sidecars have logged, until `until`.
+    pub(super) async fn show_handshakes(&mut self, stage: &dyn Stage, until: Instant) {
+        while Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.show_lines(stage);
+        }
+    }
+
+    /// Waits a little, then shows what both sidecars have logged.
+    pub(super) async fn show_changes(&mut self, stage: &dyn Stage, wait: Duration) {
+        self.show_handshakes(stage, Instant::now() + wait).await;
+        self.show_lines(stage);
+    }
+
+    fn show_lines(&mut self, stage: &dyn Stage) {
+        for (who, lines) in [("partner", &self.partner_lines), ("ours   ", &self.our_lines)] {
+            for line in lines.try_iter() {
+                stage.say(&format!("{who} │ {}", String::from_utf8_lossy(&line).trim_end()));
+            }
+        }
+    }
+
+    /// What to try with curl while it runs.
+    pub(super) fn try_next(&self, stage: &dyn Stage) {
+        let certs = self.folder.join("ours/certs/partner");
+        let (certs, folder) = (certs.display(), self.folder.display());
+        stage.say("through our sidecar, plain HTTP in, mutual TLS out:");
+        stage.say(&format!("  curl -i {}/orders/1 -d hello", self.egress_url()));
+        stage.say("straight to the partner's sidecar, with our key pair:");
+        stage.say(&format!(
+            "  curl -i --cacert {certs}/ca.crt --cert {certs}/tls.crt --key {certs}/tls.key {}/orders/1",
+            self.ingress_url()
+        ));
+        stage.say("without one (see the refused handshake in the log above the prompt):");
+        stage.say(&format!("  curl -i --cacert {certs}/ca.crt {}/orders/1", self.ingress_url()));
+        stage.say("put the old pairs back, and see both sidecars rotate again:");
+        stage.say(&format!("  cp {folder}/old/partner/* {folder}/partner/certs/orders/"));
+        stage.say("Ctrl-C ends it.");
+    }
+
+    /// The roots of both CAs, PEM.
+    pub(super) fn roots(&self) -> String {
+        format!("{}{}", self.old.certificate_pem(), self.new.certificate_pem())
+    }
+
+    /// Keeps copies of the old pairs beside the watched folders, so that they can be put back.
+    pub(super) fn keep_old_pairs(&self) -> Result<(), Error> {
+        write_pair(&self.folder.join("old/partner"), "tls", &self.server.0)?;
+        write_pair(&self.folder.join("old/ours"), "tls", &self.client.0)
+    }
+
+    /// Shows both logs until the process is told to end.
+    pub(super) async fn until_told(&mut self, stage: &dyn Stage) {
+        let told = tokio::signal::ctrl_c();
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                _ = &mut told => return,
+                () = tokio::time::sleep(Duration::from_millis(100)) => self.show_lines(stage),
+            }
+        }
+    }
+
+    /// Ends both sidecars; the folder goes, unless it is wanted.
+    pub(super) async fn end(self, wishes: &Wishes) -> Option<PathBuf> {
+        self.ours.stop_now().await;
+        self.partner.stop_now().await;
+        if wishes.keep {
+            return Some(self.folder);
+        }
+        // Only ever a folder that `fresh_folder` has just made.
+        let _ = std::fs::remove_dir_all(&self.folder);
+        None
+    }
+}
+
+async fn start(folder: &Path, config: &str) -> Result<(App, Receiver<Vec<u8>>), Error> {
+    let config = crate::config::parse(config, folder).map_err(|error| Error::new("the demo's configuration", error))?;
+    let (lines, shown) = Lines::channel(Format::Text);
+    let surroundings = Surroundings { clock: Clock::system(), lines };
+    let app = App::start(config, surroundings).map_err(|error| Error::new("cannot start a sidecar", error))?;
+    app.ready(Duration::from_secs(10)).await.map_err(|error| Error::new("a sidecar did not get ready", error))?;
+    Ok((app, shown))
+}
+
+fn address(app: &App, side: Side, name: &str) -> Result<SocketAddr, Error> {
+    app.address(side, name).ok_or_else(|| Error::new("no address", name))
+}
+
+fn partner_config(listen: &str, backend: SocketAddr) -> String {
+    format!(
+        "# The partner's sidecar: terminates mutual TLS in front of the application.\ncerts = \"certs\"\nworkers = 1\n\n\
+         [keyring.orders]\nowner = \"partner\"\noverlap = \"1d\"\n\n\
+         [[ingress]]\nname = \"orders\"\nlisten = \"{listen}\"\nkeyrings = [\"orders\"]\nbackend = \"http://{backend}\"\n\n\
+         [log]\naccess = false\n"
+    )
+}
+
+fn our_config(listen: &str, upstream: SocketAddr) -> String {
+    format!(
+        "# Our sidecar: plain HTTP from the application, mutual TLS to the partner.\ncerts = \"certs\"\nworkers = 1\n\n\
+         [keyring.partner]\nowner = \"ours\"\noverlap = \"1d\"\n\n\
+         [[egress]]\nname = \"partner\"\nlisten = \"{listen}\"\nupstream = \"https://127.0.0.1:{}\"\nkeyring = \"partner\"\n\
+         server_name = \"localhost\"\n\n[log]\naccess = false\n",
+        upstream.port()
+    )
+}
+
+fn years(now: Timestamp, from: i64) -> Validity {
+    let year = jiff::SignedDuration::from_hours(365 * 24);
+    let not_before = now + year * i32::try_from(from).unwrap_or(0) - jiff::SignedDuration::from_hours(1);
+    Validity { not_before, not_after: not_before + year * 3 }
+}
+
+/// The new pairs begin later than the old ones: the rule chooses the latest `not_before`.
+fn pair_validity(now: Timestamp, ca: Ca) -> Validity {
+    let hours = jiff::SignedDuration::from_hours;
+    match ca {
+        Ca::Old => Validity { not_before: now - hours(335 * 24), not_after: now + hours(30 * 24) },
+        Ca::New => Validity { not_before: now - hours(1), not_after: now + hours(365 * 24) },
+    }
+}
+
+fn server_request(now: Timestamp, ca: Ca) -> Request {
+    Request {
+        common_name: "orders.partner.example".to_owned(),
+        organization: Some("Partner".to_owned()),
+        dns: vec!["localhost".to_owned(), "orders.partner.example".to_owned()],
+        uris: vec![],
+        ips: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+        server: true,
+        client: false,
+        validity: pair_validity(now, ca),
+        key: NewKey::P256,
+    }
+}
+
+pub(super) fn client_request(now: Timestamp, ca: Ca) -> Request {
+    Request {
+        common_name: "etl.ours.example".to_owned(),
+        organization: Some("Ours".to_owned()),
+        dns: vec!["etl.ours.example".to_owned()],
+        uris: vec!["spiffe://ours.example/etl".to_owned()],
+        ips: vec![],
+        server: false,
+        client: true,
+        validity: pair_validity(now, ca),
+        key: NewKey::P256,
+    }
+}
+
+pub(super) fn issue(authority: &Authority, request: &Request) -> Result<Issued, Error> {
+    authority.issue(request).map_err(|error| Error::new("cannot make a demo key pair", error))
+}
+
+fn fingerprint(issued: &Issued) -> Fingerprint {
+    let bytes = zeroize::Zeroizing::new(issued.chain_pem.clone().into_bytes());
+    let first = blocks::read(&bytes, None).certificates.first().map(|certificate| certificate.fingerprint());
+    first.unwrap_or(Fingerprint::from_bytes([0; 32]))
+}
+
+fn fresh_folder(wishes: &Wishes, now: Timestamp) -> Result<PathBuf, Error> {
+    let base = if wishes.keep { PathBuf::from(".") } else { std::env::temp_dir() };
+    let folder = base.join(format!("sidekey-demo-{}-{}", now.as_second(), std::process::id()));
+    let made = std::fs::create_dir(&folder).and_then(|()| folder.canonicalize());
+    made.map_err(|error| Error::new(format!("cannot make {}", folder.display()), error))
+}
+
+fn write_pair(folder: &Path, name: &str, issued: &Issued) -> Result<(), Error> {
+    // The order does not matter: until both are there and match, the folder is "not yet" and the pair in use stays.
+    write(&folder.join(format!("{name}.key")), &issued.key_pem)?;
+    write(&folder.join(format!("{name}.crt")), &issued.chain_pem)
+}
+
+/// Writes aside and renames, with a mode that keeps keys private.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let aside = path.with_extension("writing~");
+    let done = (|| {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        file.write_all(text.as_bytes())?;
+        std::fs::rename(&aside, path)
+    })();
+    done.map_err(|error: std::io::Error| Error::new(format!("cannot write {}", path.display()), error))
+}

@@ -1,0 +1,106 @@
+//! Three peers that are refused, so that the demonstration shows what a failed handshake reads like.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Stage;
+use super::scene::{Ca, Error, Scene, client_request, issue};
+use crate::clock::Clock;
+use crate::pki::issue::{Authority, Issued};
+use crate::pki::{Blocks, Validity, blocks, join};
+use crate::tls::{Connector, connector};
+use crate::trust::anchors::Found;
+use crate::trust::{AnchorSource, Anchors, Role};
+
+/// Knocks at the partner's ingress as a stranger, with an expired certificate, and in plain HTTP.
+pub(super) async fn knock(scene: &Scene, stage: &dyn Stage) -> Result<(), Error> {
+    let now = scene.started;
+    let hours = jiff::SignedDuration::from_hours;
+    let foreign = Authority::new("Somebody Else's CA", Validity { not_before: now - hours(1), not_after: now + hours(24) })
+        .map_err(|error| Error::new("cannot make a stranger's CA", error))?;
+    let stranger = issue(&foreign, &client_request(now, Ca::New))?;
+    let mut request = client_request(now, Ca::New);
+    request.validity = Validity { not_before: now - hours(30 * 24), not_after: now - hours(3 * 24) };
+    let expired = issue(&scene.old, &request)?;
+
+    let mut events = scene.partner.events().subscribe();
+    for (who, pair) in [("a stranger's certificate", &stranger), ("an expired certificate", &expired)] {
+        with_pair(scene, pair).await?;
+        say_next(&mut events, who, stage).await;
+    }
+    let plain = async {
+        let mut stream = TcpStream::connect(scene.ingress_address()).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await
+    };
+    // Whether it is answered with an alert or a reset does not matter here; the sidecar's own line does.
+    let _ = plain.await;
+    say_next(&mut events, "plain HTTP", stage).await;
+    Ok(())
+}
+
+async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
+    let pem = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
+    let joined = join::join(vec![("stranger.pem".into(), read(&pem))]);
+    let pair = joined.pairs.first().ok_or_else(|| Error::new("a stranger's key pair", "is none"))?;
+    let clock = Clock::system();
+    let mut anchors = Anchors::open(own_settings(), &crate::trust::anchors::Remembered::default(), Vec::new());
+    let found = BTreeMap::from([(AnchorSource::System, Found::Certificates(read(&scene.roots()).certificates))]);
+    anchors.arrive(&found, &BTreeMap::new(), clock.now());
+    let connector = Connector::new(&connector::Parts {
+        pair,
+        trust: &anchors.build(clock.now()),
+        expects: &Role::ServerName("localhost".into()),
+        host: "localhost",
+        settings: &crate::tls::Settings::default(),
+        clock: &clock,
+    })
+    .map_err(|error| Error::new("a stranger's TLS", error))?;
+    let stream =
+        TcpStream::connect(scene.ingress_address()).await.map_err(|error| Error::new("cannot knock", error))?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    if let Ok(mut established) = crate::tls::handshake::connect(stream, &connector, deadline).await {
+        // In TLS 1.3 the refusal comes after the handshake: read until it is there.
+        let mut answer = Vec::new();
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut established.stream, &mut answer).await;
+    }
+    Ok(())
+}
+
+fn own_settings() -> crate::trust::Settings {
+    crate::trust::Settings {
+        name: "demo".into(),
+        anchors: vec![AnchorSource::System],
+        pins: Vec::new(),
+        pin_only: false,
+        crls: Vec::new(),
+        crl_whole_chain: false,
+        crl_required: false,
+        crl_stale_refuses: false,
+        client_eku_required: true,
+        overlap: Duration::ZERO,
+    }
+}
+
+fn read(pem: &str) -> Blocks {
+    blocks::read(&zeroize::Zeroizing::new(pem.as_bytes().to_vec()), None)
+}
+
+/// Says how the partner's sidecar explains the next handshake that does not succeed.
+async fn say_next(events: &mut crate::event::Follower, who: &str, stage: &dyn Stage) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.next()).await {
+        if let crate::event::Event::Handshake(handshake) = event
+            && handshake.outcome != crate::tls::Outcome::Accepted
+        {
+            stage.say(&format!("{who}: {} · {}", handshake.reason, handshake.explanation));
+            return;
+        }
+    }
+    stage.say(&format!("{who}: no handshake line came"));
+}

@@ -1,0 +1,100 @@
+//! `sidekey wait`: asks a running sidecar's `/readyz` until it is ready. For start ordering and container health checks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::{Failure, Source, print};
+use crate::net::ListenAddress;
+
+/// How often it asks.
+const EVERY: Duration = Duration::from_millis(100);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    /// How long to wait, in seconds; 0 asks once
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let address = address(&arguments.source).map_err(Failure::Wrong)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
+    runtime.block_on(async {
+        loop {
+            // One answer may take as long as the whole wait, but never less than a second: `--timeout 0` asks once.
+            let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+            let answer = tokio::time::timeout(patience, ask(&address)).await;
+            let said = match answer {
+                Ok(Ok((true, _))) => return Ok(()),
+                Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
+                Ok(Err(error)) => format!("no answer: {error:#}"),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            if Instant::now() + EVERY >= deadline {
+                print::talk(&format!("sidekey: {said}"));
+                return Err(Failure::Said(1));
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    })
+}
+
+/// Where `/readyz` answers: the probes listener, else the admin listener.
+fn address(source: &Source) -> anyhow::Result<ListenAddress> {
+    let text = source.probes.as_ref().or(source.admin.as_ref());
+    if let Some(text) = text {
+        return crate::config::listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
+    }
+    let config = source.load_file()?.context("name the listener to ask: --probes ADDRESS, or a configuration file")?;
+    config.admin.probes.or(config.admin.listen).context("the configuration has neither [admin] probes nor listen")
+}
+
+async fn ask(address: &ListenAddress) -> anyhow::Result<(bool, String)> {
+    match address {
+        ListenAddress::Unix { path, .. } => get(tokio::net::UnixStream::connect(path).await?).await,
+        ListenAddress::Tcp(address) => get(tokio::net::TcpStream::connect(dialable(*address)).await?).await,
+        ListenAddress::AnyTcp(port) => {
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), *port);
+            get(tokio::net::TcpStream::connect(address).await?).await
+        }
+    }
+}
+
+/// A wildcard address is listened on, not dialled.
+fn dialable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> anyhow::Result<(bool, String)> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = http::Request::get("/readyz").header(http::header::HOST, "localhost").body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let ready = response.status().is_success();
+        let text = response.into_body().collect().await?.to_bytes();
+        anyhow::Ok((ready, crate::pki::printable(&String::from_utf8_lossy(&text))))
+    };
+    tokio::pin!(connection);
+    tokio::select! {
+        answer = answer => answer,
+        ended = &mut connection => {
+            ended?;
+            anyhow::bail!("the connection was closed")
+        }
+    }
+}

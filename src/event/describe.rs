@@ -1,0 +1,219 @@
+//! How each Event reads: a constant message, then its values as fields (handshakes have a form of their own).
+
+use jiff::Timestamp;
+
+use super::handshake::colour;
+use super::repeats::{Sum, WINDOW};
+use super::{Event, Level};
+use crate::keyring::Standing;
+use crate::log::{Format, Line, Style};
+use crate::pki::Severity;
+use crate::snapshot::Epoch;
+use crate::tls::Outcome;
+use crate::{keyring, trust};
+
+/// The level of an Event's line; [`super`] says what the levels mean.
+pub(super) fn level(event: &Event) -> Level {
+    match event {
+        Event::Handshake(handshake) => handshake.level(),
+        Event::Proof { outcome: Outcome::Refused | Outcome::Failed, .. } => Level::WARN,
+        Event::Keyring { event, .. } => match event {
+            keyring::Event::LastResort { .. } => Level::ERROR,
+            keyring::Event::Moved { to: Standing::Refused | Standing::Revoked, .. }
+            | keyring::Event::Moved { to: Standing::Staged, reason: "shares_no_name", .. } => Level::WARN,
+            keyring::Event::Moved { .. } => Level::INFO,
+        },
+        Event::Trust { event: trust::Event::FileKept { .. }, .. } => Level::WARN,
+        Event::Folder { problem, .. } => match problem.severity {
+            Severity::Info | Severity::Incomplete => Level::INFO,
+            Severity::Warning | Severity::Refused => Level::WARN,
+        },
+        Event::Epoch { waiting, .. } if !waiting.is_empty() => Level::WARN,
+        Event::ClockStep { .. } | Event::NotRemembered { .. } => Level::WARN,
+        Event::Reloaded { error: Some(_), .. } => Level::ERROR,
+        Event::Reloaded { needs_restart, .. } if !needs_restart.is_empty() => Level::WARN,
+        Event::Proof { .. }
+        | Event::Trust { .. }
+        | Event::Epoch { .. }
+        | Event::Drained { .. }
+        | Event::Reloaded { .. } => Level::INFO,
+    }
+}
+
+/// An Event's line.
+pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) -> Vec<u8> {
+    let mut line = Line::new(style, now, level, event.target());
+    match event {
+        Event::Handshake(handshake) => return handshake.line(style),
+        Event::Proof { .. } => proof(&mut line, event),
+        Event::Keyring { event, epoch } => of_keyring(&mut line, event, *epoch),
+        Event::Trust { event, epoch } => of_trust(&mut line, event, *epoch),
+        Event::Folder { keyring, problem } => {
+            line.message(match problem.severity {
+                Severity::Info => "note",
+                Severity::Warning => "warning",
+                Severity::Incomplete => "not yet complete",
+                Severity::Refused => "refused",
+            })
+            .text("file", &problem.file)
+            .maybe("keyring", keyring.as_deref())
+            .text("reason", problem.reason)
+            .text("explanation", &problem.why)
+            .text("remedy", &problem.remedy);
+        }
+        Event::Epoch { epoch, waiting } => {
+            line.message("snapshot published").number("epoch", epoch.0).list("waiting", waiting);
+        }
+        Event::ClockStep { seconds } => {
+            line.message("clock_step").number("seconds", *seconds);
+        }
+        Event::Drained { side, listener, connection, reason, explanation } => {
+            line.message("draining a connection")
+                .text("side", side.as_str())
+                .text("listener", listener)
+                .number("connection", *connection)
+                .text("reason", reason)
+                .text("explanation", explanation);
+        }
+        Event::NotRemembered { file, why } => {
+            line.message("not remembered across a restart").text("file", file).text("error", why);
+        }
+        Event::Reloaded { error, needs_restart } => {
+            line.message(if error.is_some() { "settings refused, the old ones stay" } else { "settings taken over" })
+                .maybe("error", error.as_deref())
+                .list("needs_restart", needs_restart);
+        }
+    }
+    line.finish()
+}
+
+/// The line of a sum.
+pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
+    let mut line = Line::new(style, now, Level::WARN, "handshake");
+    let seconds = if sum.seconds == 0 { WINDOW } else { sum.seconds };
+    let message = format!("and {} more in {seconds} s", sum.more);
+    match style.format {
+        Format::Json => {
+            line.message(&message)
+                .text("side", sum.side.as_str())
+                .text("listener", &sum.listener)
+                .text("outcome", sum.outcome.as_str());
+        }
+        Format::Text => {
+            line.word(sum.side.as_str()).word(&sum.listener);
+            line.coloured(&format!("{:<8}", sum.outcome.as_str()), colour(sum.outcome)).message(&message);
+        }
+    }
+    line.text("reason", sum.reason)
+        .text("source", &sum.source.to_string())
+        .number("repeats", sum.more)
+        .number("seconds", seconds);
+    line.finish()
+}
+
+/// Whether a keyring's Event counts in `rotations_total`, and as what.
+pub(super) fn rotation(event: &keyring::Event) -> Option<(&str, &'static str)> {
+    let keyring::Event::Moved { keyring, to, replaces, reason, .. } = event else { return None };
+    let outcome = match (to, replaces) {
+        (Standing::Current, Some(_)) if *reason == "rolled_back" => "rolled_back",
+        (Standing::Current, Some(_)) => "done",
+        (Standing::Staged, _) => "staged",
+        (Standing::Refused, _) => "refused",
+        _ => return None,
+    };
+    Some((keyring, outcome))
+}
+
+fn proof(line: &mut Line, event: &Event) {
+    let Event::Proof { listener, connection, key_pair, outcome, reason, explanation, epoch } = event else { return };
+    match line.format() {
+        Format::Json => {
+            line.text("side", "egress").text("listener", listener).text("outcome", outcome.as_str());
+        }
+        Format::Text => {
+            line.word("egress").word(listener);
+            line.coloured(&format!("{:<8}", outcome.as_str()), colour(*outcome));
+        }
+    }
+    line.text("reason", reason)
+        .text("key_pair", &key_pair.short())
+        .text("explanation", explanation)
+        .number("connection", *connection)
+        .number("epoch", epoch.0);
+}
+
+fn of_keyring(line: &mut Line, event: &keyring::Event, epoch: Epoch) {
+    match event {
+        keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, overlap_ends, sources } => {
+            line.message(moved(*to, replaces.is_some()))
+                .text("keyring", keyring)
+                .text("key_pair", &key_pair.short())
+                .maybe("replaces", replaces.map(|old| old.short()).as_deref())
+                .maybe("overlap_ends", overlap_ends.map(|end| end.to_string()).as_deref())
+                .maybe("from", from.map(Standing::as_str))
+                .text("to", to.as_str())
+                .text("reason", reason)
+                .text("explanation", explanation)
+                .list("sources", sources);
+        }
+        keyring::Event::LastResort { keyring, key_pair, expired, served } => {
+            line.message(if *served {
+                "no valid key pair is left, an expired one is shown"
+            } else {
+                "no valid key pair is left, none is shown"
+            })
+            .text("keyring", keyring)
+            .text("key_pair", &key_pair.short())
+            .text("expired", &expired.to_string());
+        }
+    }
+    line.number("epoch", epoch.0);
+}
+
+/// The message of a change of standing.
+const fn moved(to: Standing, rotation: bool) -> &'static str {
+    match to {
+        Standing::Current if rotation => "rotation",
+        Standing::Current => "key pair is current",
+        Standing::Previous => "key pair is previous",
+        Standing::Staged => "key pair is staged",
+        Standing::Refused => "key pair refused",
+        Standing::Retired => "overlap ended",
+        Standing::Revoked => "key pair revoked",
+    }
+}
+
+fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
+    match event {
+        trust::Event::AnchorAdded { trust, anchor, subject } => {
+            line.message("trust anchor added")
+                .text("trust", trust)
+                .text("anchor", &anchor.short())
+                .text("subject", subject);
+        }
+        trust::Event::AnchorLeaving { trust, anchor, subject, until } => {
+            line.message("trust anchor leaves")
+                .text("trust", trust)
+                .text("anchor", &anchor.short())
+                .text("subject", subject)
+                .text("until", &until.to_string());
+        }
+        trust::Event::AnchorRemoved { trust, anchor, subject, reason } => {
+            line.message("trust anchor removed")
+                .text("trust", trust)
+                .text("anchor", &anchor.short())
+                .text("subject", subject)
+                .text("reason", reason);
+        }
+        trust::Event::FileKept { trust, file, why } => {
+            line.message("trust file unusable, the last good set stays")
+                .text("trust", trust)
+                .text("file", file)
+                .text("explanation", why);
+        }
+        trust::Event::CrlsChanged { trust, count } => {
+            line.message("revocation lists taken over").text("trust", trust).number("count", *count);
+        }
+    }
+    line.number("epoch", epoch.0);
+}

@@ -1,0 +1,154 @@
+//! The directories whose changes matter, links followed to where they lead.
+//!
+//! A watch on a file, or on a link, goes deaf at the first swap; so only directories are watched, by their real paths,
+//! and every link counts as one more name to watch in the directory that holds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// More links than this on one path are a loop, as for the kernel.
+const HOPS: usize = 40;
+
+/// Directories by real path, each with what matters in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(BTreeMap<PathBuf, Interest>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Interest {
+    Everything,
+    Names(BTreeSet<OsString>),
+}
+
+impl Places {
+    /// Everything in this directory matters.
+    pub fn directory(&mut self, path: &Path) {
+        if let Ok(real) = fs::canonicalize(path) {
+            self.0.insert(real, Interest::Everything);
+        }
+    }
+
+    /// Whatever could make this path lead elsewhere: every link on the way, and its end. Where the path does not exist,
+    /// the name that is missing.
+    pub fn trail(&mut self, path: &Path) {
+        let mut at = PathBuf::from("/");
+        let mut ahead: Vec<OsString> = backwards(path);
+        let mut hops = 0;
+        while let Some(part) = ahead.pop() {
+            if part == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(&part);
+            let link = fs::read_link(&next).ok();
+            if link.is_some() || ahead.is_empty() || fs::symlink_metadata(&next).is_err() {
+                self.name(&at, &part);
+            }
+            match link {
+                Some(target) => {
+                    hops += 1;
+                    if hops > HOPS {
+                        return;
+                    }
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    ahead.extend(backwards(&target));
+                }
+                None => at = next,
+            }
+        }
+    }
+
+    fn name(&mut self, directory: &Path, name: &OsStr) {
+        // A part that is missing makes all that follow it missing as well: their directory is no place yet.
+        if !directory.is_dir() {
+            return;
+        }
+        match self.0.entry(directory.to_owned()).or_insert_with(|| Interest::Names(BTreeSet::new())) {
+            Interest::Everything => {}
+            Interest::Names(names) => drop(names.insert(name.to_owned())),
+        }
+    }
+
+    /// Whether a change of this path matters.
+    pub fn concern(&self, path: &Path) -> bool {
+        if self.0.contains_key(path) {
+            return true;
+        }
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        match self.0.get(directory) {
+            Some(Interest::Everything) => true,
+            Some(Interest::Names(names)) => names.contains(name),
+            None => false,
+        }
+    }
+
+    /// The directories.
+    pub fn directories(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.keys()
+    }
+}
+
+/// The parts of a path, the last first; `/` and `.` left out.
+fn backwards(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    parts.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_trail_names_every_link_and_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir_all(base.join("live")).unwrap();
+        fs::create_dir_all(base.join("archive/v1")).unwrap();
+        fs::write(base.join("archive/v1/cert.pem"), "").unwrap();
+        symlink("v1", base.join("archive/now")).unwrap();
+        symlink("../archive/now/cert.pem", base.join("live/cert.pem")).unwrap();
+        let mut places = Places::default();
+        places.trail(&base.join("live/cert.pem"));
+        assert!(places.concern(&base.join("live/cert.pem")));
+        assert!(places.concern(&base.join("archive/now")));
+        assert!(places.concern(&base.join("archive/v1/cert.pem")));
+        assert!(!places.concern(&base.join("archive/v1/other.pem")));
+        assert!(!places.concern(&base.join("archive/v2")));
+    }
+
+    #[test]
+    fn a_missing_path_is_waited_for_where_it_would_appear() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(folder.path()).unwrap();
+        let mut places = Places::default();
+        places.trail(&base.join("a/b/c"));
+        assert!(places.concern(&base.join("a")));
+        assert_eq!(places.directories().collect::<Vec<_>>(), [&base]);
+    }
+
+    #[test]
+    fn a_link_loop_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("loop", folder.path().join("loop")).unwrap();
+        let mut places = Places::default();
+        places.trail(&folder.path().join("loop"));
+        assert!(places.directories().count() > 0);
+    }
+
+    #[test]
+    fn everything_outweighs_single_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(folder.path()).unwrap();
+        let mut places = Places::default();
+        places.trail(&base.join("a"));
+        assert!(!places.concern(&base.join("b")));
+        places.directory(&base);
+        places.trail(&base.join("a"));
+        assert!(places.concern(&base.join("b")));
+    }
+}

@@ -1,0 +1,202 @@
+//! One file, taken into a buffer that is zeroised: regular files only, bounded, whole, and without ever blocking.
+//!
+//! It knows nothing of folders and keyrings; what a file means is seen by `read`.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use crate::pki::{FileName, Problem, Severity};
+
+/// The most that one file may hold.
+pub const FILE_LIMIT: u64 = 1024 * 1024;
+/// The most that a file of CRLs may hold.
+pub const CRL_LIMIT: u64 = 64 * 1024 * 1024;
+/// How often a file that changes under our hands is read again.
+const ATTEMPTS: usize = 3;
+
+/// What was in a file.
+pub struct Taken {
+    /// All its bytes.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// Everybody on this machine may read it.
+    pub readable_by_others: bool,
+}
+
+/// Takes a file. `Ok(None)`: it is gone. Whether it is regular is asked before opening (opening a device can have
+/// effects), and again after (it may have been replaced meanwhile).
+pub fn take(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
+    for _ in 0..ATTEMPTS {
+        match attempt(path, name) {
+            Ok(Some(taken)) => return Ok(Some(taken)),
+            Ok(None) => {}
+            Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => return gone(path, name),
+            Err(Trouble::Io(error)) => return Err(io_problem(name, &error)),
+            Err(Trouble::Problem(problem)) => return Err(problem),
+        }
+    }
+    Err(Problem {
+        file: name.clone(),
+        reason: "changing",
+        why: "it changes while it is read".into(),
+        remedy: "write it beside and rename it".into(),
+        severity: Severity::Incomplete,
+    })
+}
+
+/// A link whose target is missing is worth a word; a file that was deleted a moment ago is not.
+fn gone(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
+    match std::fs::read_link(path) {
+        Ok(target) => Err(Problem {
+            file: name.clone(),
+            reason: "dangling_link",
+            why: format!("it is a link to {}, which does not exist", crate::pki::printable(&target.to_string_lossy())),
+            remedy: "put the target there or remove the link".into(),
+            severity: Severity::Incomplete,
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What the kernel refused. Lack of permission and loops stay until somebody acts; everything else may pass.
+pub fn io_problem(name: &FileName, error: &io::Error) -> Problem {
+    let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    let (reason, remedy, severity) = match error.kind() {
+        _ if is_loop => ("link_loop", "remove the link that leads back to itself", Severity::Refused),
+        io::ErrorKind::PermissionDenied => {
+            ("unreadable", "let the user that Sidekey runs as read it", Severity::Refused)
+        }
+        _ => ("unreadable", "look at the file system", Severity::Incomplete),
+    };
+    let why =
+        if is_loop { "it is a link that leads back to itself".into() } else { format!("cannot be read: {error}") };
+    Problem { file: name.clone(), reason, why, remedy: remedy.into(), severity }
+}
+
+enum Trouble {
+    Io(io::Error),
+    Problem(Problem),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// `None`: it changed meanwhile.
+fn attempt(path: &Path, name: &FileName) -> Result<Option<Taken>, Trouble> {
+    regular(&std::fs::metadata(path)?, name)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).expect("these flags fit the kernel's int");
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let before = file.metadata()?;
+    regular(&before, name)?;
+    let limit = if before.len() > FILE_LIMIT && holds_crls(&mut file, path)? { CRL_LIMIT } else { FILE_LIMIT };
+    if before.len() > limit {
+        return Err(Trouble::Problem(Problem {
+            file: name.clone(),
+            reason: "too_large",
+            why: format!("it has {} bytes; at most {limit} are read", before.len()),
+            remedy: "move it out of the folder".into(),
+            severity: Severity::Refused,
+        }));
+    }
+    // One byte more than it should have, so that growth shows; never grown, so that no copy is left behind.
+    let size = usize::try_from(before.len()).expect("the limit fits a usize");
+    let mut bytes = Zeroizing::new(vec![0; size + 1]);
+    let filled = fill(&mut file, &mut bytes)?;
+    let after = file.metadata()?;
+    let is_same = |one: &Metadata, other: &Metadata| {
+        one.len() == other.len() && (one.mtime(), one.mtime_nsec()) == (other.mtime(), other.mtime_nsec())
+    };
+    if filled != size || !is_same(&before, &after) {
+        return Ok(None);
+    }
+    bytes.truncate(size);
+    Ok(Some(Taken { bytes, readable_by_others: before.mode() & 0o004 != 0 }))
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Whether a large file is one of CRLs: by its name, or by its first PEM block.
+fn holds_crls(file: &mut File, path: &Path) -> io::Result<bool> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("crl")) {
+        return Ok(true);
+    }
+    let mut head = Zeroizing::new([0; 4096]);
+    let filled = fill(file, head.as_mut())?;
+    io::Seek::rewind(file)?;
+    let begin = memchr::memmem::find(&head[..filled], b"-----BEGIN ");
+    Ok(begin.is_some_and(|at| head[at..filled].starts_with(b"-----BEGIN X509 CRL-----")))
+}
+
+fn regular(metadata: &Metadata, name: &FileName) -> Result<(), Trouble> {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_dir() => "a directory",
+        () => "a device",
+    };
+    Err(Trouble::Problem(Problem {
+        file: name.clone(),
+        reason: "not_a_file",
+        why: format!("it is {what}, not a file"),
+        remedy: "remove it from the folder".into(),
+        severity: Severity::Warning,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> FileName {
+        "it".into()
+    }
+
+    #[test]
+    fn large_files_are_taken_only_as_crls() {
+        let folder = tempfile::tempdir().unwrap();
+        let big = vec![b'x'; usize::try_from(FILE_LIMIT).unwrap() + 1];
+        let at = |file: &str| folder.path().join(file);
+        std::fs::write(at("a.pem"), &big).unwrap();
+        std::fs::write(at("a.crl"), &big).unwrap();
+        std::fs::write(at("b.pem"), [b"text\n-----BEGIN X509 CRL-----\n", &big[..]].concat()).unwrap();
+        assert_eq!(take(&at("a.pem"), &name()).err().unwrap().reason, "too_large");
+        assert_eq!(take(&at("a.crl"), &name()).unwrap().unwrap().bytes.len(), big.len());
+        assert!(take(&at("b.pem"), &name()).unwrap().unwrap().bytes.starts_with(b"text"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |file: &str| folder.path().join(file);
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        let reason = |file: &str| take(&at(file), &name()).err().map(|problem| problem.reason);
+        assert_eq!(reason("fifo"), Some("not_a_file"));
+        assert_eq!(take(Path::new("/dev/null"), &name()).err().unwrap().why, "it is a device, not a file");
+        assert_eq!(reason("dangling"), Some("dangling_link"));
+        assert_eq!(reason("loop"), Some("link_loop"));
+        assert!(take(&at("missing"), &name()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,125 @@
+//! What an operator asks of a keyring (contract section 9): promote, rollback, retire, revoke.
+//!
+//! A command notes the operator's choice and leaves the moving to `settle`. One that is already true is done, without
+//! Events. How long a pair's name is looked up, who asked and whether it is remembered is for others.
+
+use jiff::Timestamp;
+
+use super::super::fit::{describe, moment};
+use super::super::{Command, Event, Standing};
+use super::{Entry, Keyring, NotDone, settle};
+use crate::pki::Fingerprint;
+
+impl Keyring {
+    /// An operator asks.
+    ///
+    /// - `promote`: a staged, previous or retired pair that is valid becomes current. Pairs in the folder that the rule
+    ///   would choose before it are held until they are promoted, or taken out and put in again.
+    /// - `rollback`: the same with the pair that was replaced last, or retired last within a week. A held pair is
+    ///   no target: a second rollback does not roll forward.
+    /// - `retire`: a previous pair's overlap ends now.
+    /// - `revoke`: any pair that is known here; if it was current, the rule chooses among the others.
+    pub fn command(&mut self, command: &Command, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+        match *command {
+            Command::Promote(key_pair) => self.promote(key_pair, now),
+            Command::Rollback => self.rollback(now),
+            Command::Retire(key_pair) => self.retire_by_command(key_pair, now),
+            Command::Revoke(key_pair) => self.revoke(key_pair, now),
+        }
+    }
+
+    fn promote(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+        let entry = self.known(key_pair)?;
+        let validity = entry.held.pair.validity();
+        let name = describe(&entry.held.pair);
+        match entry.held.standing {
+            Standing::Current => return Ok(Vec::new()),
+            Standing::Refused | Standing::Revoked => {
+                let why = entry.held.why.as_deref().unwrap_or("it was revoked");
+                return Err(NotDone::NotNow(format!("{name} is {}: {why}", entry.held.standing.as_str())));
+            }
+            Standing::Staged | Standing::Previous | Standing::Retired => {}
+        }
+        self.not_configured()?;
+        if now > validity.not_after {
+            return Err(NotDone::NotNow(format!("{name} expired on {}", moment(validity.not_after))));
+        }
+        if now < validity.not_before {
+            let from = moment(validity.not_before);
+            return Err(NotDone::NotNow(format!("{name} is not valid before {from}; promote it then")));
+        }
+        let before = self.standings();
+        Ok(self.settle(&before, settle::Cause::Chosen(key_pair, "promoted"), now))
+    }
+
+    fn rollback(&mut self, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+        self.not_configured()?;
+        let usable = |entry: &&Entry| entry.is_valid(now) && !self.held.contains(&entry.held.pair.fingerprint());
+        // A pair that was current once, before one that only came older; then the latest.
+        let latest = |entry: &&Entry| (entry.activated.is_some(), entry.replaced, entry.rank());
+        let previous = self.with(Standing::Previous).filter(usable).max_by_key(latest);
+        let retired = || {
+            let retired = self.with(Standing::Retired).filter(usable);
+            retired.max_by_key(|entry| (entry.activated.is_some(), entry.held.since, entry.rank()))
+        };
+        let Some(target) = previous.or_else(retired) else {
+            let name = &self.settings.name;
+            return Err(NotDone::NotNow(format!(
+                "keyring {name:?} has no valid key pair to roll back to; a pair that was rolled back from comes back by promote"
+            )));
+        };
+        let target = target.held.pair.fingerprint();
+        let before = self.standings();
+        if let Some(current) = self.current() {
+            let current = current.pair.fingerprint();
+            self.held.insert(current);
+        }
+        Ok(self.settle(&before, settle::Cause::Chosen(target, "rolled_back"), now))
+    }
+
+    fn retire_by_command(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+        let entry = self.known(key_pair)?;
+        match entry.held.standing {
+            Standing::Previous => {}
+            Standing::Retired => return Ok(Vec::new()),
+            standing => {
+                return Err(NotDone::NotNow(format!(
+                    "{} is {}; only a previous key pair can be retired",
+                    describe(&entry.held.pair),
+                    standing.as_str()
+                )));
+            }
+        }
+        let before = self.standings();
+        if let Some(entry) = self.entries.get_mut(&key_pair) {
+            entry.retire("retired_by_command", now);
+        }
+        Ok(self.settle(&before, settle::Cause::Facts, now))
+    }
+
+    fn revoke(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+        if self.revoked.by_command.contains(&key_pair) {
+            return Ok(Vec::new());
+        }
+        self.known(key_pair)?;
+        let before = self.standings();
+        self.revoked.by_command.insert(key_pair);
+        Ok(self.settle(&before, settle::Cause::Facts, now))
+    }
+
+    fn known(&self, key_pair: Fingerprint) -> Result<&Entry, NotDone> {
+        let unknown = || NotDone::Unknown { keyring: self.settings.name.to_string(), key_pair };
+        self.entries.get(&key_pair).ok_or_else(unknown)
+    }
+
+    /// Where the configuration says which pair is current, a command would hold until the next input only.
+    fn not_configured(&self) -> Result<(), NotDone> {
+        match self.settings.current {
+            None => Ok(()),
+            Some(named) => Err(NotDone::NotNow(format!(
+                "the configuration says which key pair is current (keyring.{}.current = \"{named}\"); change it there",
+                self.settings.name
+            ))),
+        }
+    }
+}

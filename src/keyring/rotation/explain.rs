@@ -1,0 +1,105 @@
+//! The sentence that goes with each change of standing: what happened, the values, and what to do.
+//!
+//! For people only: nothing reads these sentences back. Codes are set where the decision is made.
+
+use super::super::Standing;
+use super::super::fit::{describe, moment};
+use super::{Entry, Keyring, Waits};
+use crate::pki::Fingerprint;
+
+/// Why a pair is staged.
+pub(super) fn staged(entry: &Entry) -> String {
+    let name = describe(&entry.held.pair);
+    let not_before = moment(entry.held.pair.validity().not_before);
+    match (entry.reason, entry.due, entry.waits) {
+        ("not_yet_valid", Some(due), None) => {
+            format!("{name} is not valid before {not_before}; it may serve from {} on", moment(due))
+        }
+        ("not_yet_valid", Some(due), Some(_)) => {
+            format!("{name} is not valid before {not_before}; promote it after {}", moment(due))
+        }
+        (_, _, Some(Waits::SharesNoName)) => format!(
+            "{name} shares no name with the current key pair: if it belongs here, promote it, else take it out of the folder"
+        ),
+        _ => format!("{name} waits because activate = \"manual\"; promote it to make it current"),
+    }
+}
+
+/// What a change of standing means. `replaces` is the pair that was current until now.
+pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> String {
+    let name = describe(&entry.held.pair);
+    match entry.held.standing {
+        Standing::Current => {
+            let mut text = current(keyring, entry, replaces);
+            if let Some(warning) = &entry.held.why {
+                text.push_str("; warning: ");
+                text.push_str(warning);
+            }
+            text
+        }
+        Standing::Previous => {
+            let ends = entry.held.overlap_ends.map_or_else(String::new, moment);
+            match entry.reason {
+                "older_than_current" => {
+                    let current = keyring.current_entry().map_or_else(String::new, |current| {
+                        let since = moment(current.held.pair.validity().not_before);
+                        format!("{} (valid from {since})", describe(&current.held.pair))
+                    });
+                    let from = moment(entry.held.pair.validity().not_before);
+                    format!(
+                        "{name} (valid from {from}) is older than the current {current}; it is valid beside it until {ends}, promote it to make it current"
+                    )
+                }
+                _ => format!("{name} was replaced and stays valid beside its successor until {ends}"),
+            }
+        }
+        Standing::Retired => retired(entry, &name),
+        Standing::Revoked => format!("{name} was revoked: it never serves again, and what was kept of it is deleted"),
+        Standing::Refused | Standing::Staged => {
+            entry.held.why.clone().unwrap_or_else(|| format!("{name} is {}", entry.held.standing.as_str()))
+        }
+    }
+}
+
+fn current(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> String {
+    let name = describe(&entry.held.pair);
+    let until = moment(entry.held.pair.validity().not_after);
+    let Some(old) = replaces.and_then(|old| keyring.entries.get(&old)) else {
+        return format!("{name} is current and valid until {until}");
+    };
+    let old_name = describe(&old.held.pair);
+    let why = match entry.reason {
+        "configured" => "the configuration names it".to_owned(),
+        "promoted" => "it was promoted".to_owned(),
+        "rolled_back" => {
+            format!("rolled back; {old_name} is held until it is promoted, or taken out of the folder and put in again")
+        }
+        "due" => "it has become valid".to_owned(),
+        "revoked" => format!("{old_name} was revoked"),
+        "expired" => format!("{old_name} expired on {}", moment(old.held.pair.validity().not_after)),
+        "returned" => "the folder holds it again, and nothing newer".to_owned(),
+        "newer_arrived" => {
+            format!("valid from {}, it is the newest in the folder", moment(entry.held.pair.validity().not_before))
+        }
+        _ => "it is the newest that the folder still holds".to_owned(),
+    };
+    let overlap = match old.held.overlap_ends {
+        Some(ends) => format!("both are valid together until {}", moment(ends)),
+        None => format!("{old_name} is {}", old.held.standing.as_str()),
+    };
+    format!("{name} is current and valid until {until}, in place of {old_name}: {why}; {overlap}")
+}
+
+fn retired(entry: &Entry, name: &str) -> String {
+    match entry.reason {
+        "expired" => format!("{name} expired on {} and is retired", moment(entry.held.pair.validity().not_after)),
+        "more_than_eight_previous" => {
+            format!(
+                "{name} is retired: more than 8 previous key pairs, and it was replaced first; take old files out of the folder"
+            )
+        }
+        "retired_by_command" => format!("{name} was retired by command; connections made with it are drained"),
+        "withdrawn" => format!("{name} was staged and has left the folder"),
+        _ => format!("the overlap of {name} is over; connections made with it are drained"),
+    }
+}

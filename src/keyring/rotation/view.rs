@@ -1,0 +1,138 @@
+//! What a keyring says of itself: what may be shown, what must be kept, when something is due. It changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::fit::later;
+use super::super::{Candidate, KeyringName, OnExpiry, Prefer, Standing};
+use super::{Entry, Held, Keyring, Overlap, ROLLBACK_WINDOW, Remembered, Staged};
+use crate::pki::{Fingerprint, KeyPair};
+
+impl Keyring {
+    /// The pairs that may be shown: current then previous, as [`super::super::Candidates`] wants them; with nothing valid
+    /// left the pair in use as a last resort (unless `on_expiry = "refuse"`).
+    ///
+    /// `prefer = "old"` does not bring back a pair that was rolled back from.
+    pub fn shown(&self, now: Timestamp) -> Vec<(Candidate, Arc<KeyPair>)> {
+        let previous = self.previous();
+        let rolled_back = previous.first().is_some_and(|held| self.held.contains(&held.pair.fingerprint()));
+        let prefer = if rolled_back { Prefer::New } else { self.settings.prefer };
+        let in_use = self.current().into_iter().chain(previous);
+        let valid: Vec<_> =
+            in_use.filter(|held| held.pair.is_valid(now)).map(|held| self.candidate(held, prefer, false)).collect();
+        if valid.is_empty() && self.settings.on_expiry == OnExpiry::Serve {
+            return self.current().map(|held| self.candidate(held, prefer, true)).into_iter().collect();
+        }
+        valid
+    }
+
+    /// What must survive a restart.
+    pub fn remembered(&self) -> Remembered {
+        let mut out = self.past.clone();
+        out.held.clone_from(&self.held);
+        out.revoked.clone_from(&self.revoked.by_command);
+        for (key_pair, entry) in &self.entries {
+            let since = entry.held.since;
+            match entry.held.standing {
+                Standing::Current => out.current = Some(*key_pair),
+                Standing::Previous => {
+                    let replaced = entry.replaced.unwrap_or(since);
+                    let ends = entry.held.overlap_ends.unwrap_or(since);
+                    out.previous.insert(*key_pair, Overlap { replaced, ends });
+                }
+                Standing::Retired => {
+                    out.retired.insert(*key_pair, since);
+                }
+                Standing::Staged => {
+                    out.staged.insert(*key_pair, Staged { since, due: entry.due, waits: entry.waits });
+                }
+                Standing::Refused | Standing::Revoked => continue,
+            }
+            if let Some(activated) = entry.activated {
+                out.activated.insert(*key_pair, activated);
+            }
+        }
+        out
+    }
+
+    /// Pairs whose files vanished and that must be kept on disk: the current one, previous ones, and retired ones for a
+    /// week. Never a revoked one.
+    pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
+        let keeps = |entry: &&Entry| match entry.held.standing {
+            Standing::Current | Standing::Previous => true,
+            Standing::Retired => !self.steady || now < later(entry.held.since, ROLLBACK_WINDOW),
+            Standing::Refused | Standing::Staged | Standing::Revoked => false,
+        };
+        let vanished = self.entries.values().filter(|entry| !entry.held.in_folder);
+        vanished.filter(keeps).map(|entry| Arc::clone(&entry.held.pair)).collect()
+    }
+
+    /// When something is due next, if anything is: a staged pair, the end of an overlap, an expiry.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let second = Duration::from_secs(1);
+        let due = |entry: &Entry| {
+            let expired = later(entry.held.pair.validity().not_after, second);
+            match entry.held.standing {
+                Standing::Staged => entry.due.or(Some(expired)),
+                Standing::Current if self.last_resort.is_none() => Some(expired),
+                Standing::Previous => entry.held.overlap_ends,
+                Standing::Retired if !entry.held.in_folder => Some(later(entry.held.since, ROLLBACK_WINDOW)),
+                _ => None,
+            }
+        };
+        self.entries.values().filter_map(due).min()
+    }
+
+    /// How the folder and what is shown differ: the newest pair in the folder is not current, and since when. Refused,
+    /// staged and held pairs count; one that the configuration passed over does not, nor a revoked one.
+    pub fn divergence(&self) -> Option<(Fingerprint, Timestamp)> {
+        let current = self.current_entry();
+        let key_pair = |entry: &Entry| entry.held.pair.fingerprint();
+        if current.is_some_and(|current| self.settings.current == Some(key_pair(current))) {
+            return None;
+        }
+        let newest = self
+            .entries
+            .values()
+            .filter(|entry| entry.held.in_folder && !self.revoked.contains(key_pair(entry)))
+            .max_by_key(|entry| entry.rank())?;
+        let newer = current.is_none_or(|current| current.rank() < newest.rank());
+        newer.then(|| (key_pair(newest), newest.held.since))
+    }
+
+    /// Whether something shows, or must be kept, otherwise than `before`, although no pair changed its standing: other
+    /// intermediates, other file names, another `overlap` or `prefer`, a file that came or went.
+    pub fn differs_from(&self, before: &Self) -> bool {
+        let same = |(one, other): (&Held, &Held)| {
+            one.standing == other.standing
+                && one.overlap_ends == other.overlap_ends
+                && one.in_folder == other.in_folder
+                && one.why == other.why
+                && one.pair.chain() == other.pair.chain()
+                && one.pair.sources() == other.pair.sources()
+        };
+        self.settings != before.settings
+            || self.held != before.held
+            || self.past != before.past
+            || self.entries.len() != before.entries.len()
+            || !self.held().into_iter().zip(before.held()).all(same)
+    }
+
+    fn candidate(&self, held: &Held, prefer: Prefer, last_resort: bool) -> (Candidate, Arc<KeyPair>) {
+        let pair = Arc::clone(&held.pair);
+        let candidate = Candidate {
+            keyring: KeyringName::clone(&self.settings.name),
+            key_pair: pair.fingerprint(),
+            standing: held.standing,
+            validity: pair.validity(),
+            dns: pair.end_entity().dns_names().to_vec(),
+            schemes: pair.schemes(),
+            issuers: pair.issuer_names(),
+            prefer,
+            last_resort,
+        };
+        (candidate, pair)
+    }
+}

@@ -1,0 +1,109 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const JSON: Style = Style { format: Format::Json, colour: false };
+const TEXT: Style = Style { format: Format::Text, colour: false };
+
+fn time() -> Timestamp {
+    "2026-11-25T09:00:00.123456Z".parse().unwrap()
+}
+
+fn finish(line: Line) -> String {
+    String::from_utf8(line.finish()).unwrap()
+}
+
+#[test]
+fn json_has_time_level_target_and_typed_fields() {
+    let mut line = Line::new(JSON, time(), Level::INFO, "folder");
+    line.message("read").text("file", "a b").number("count", 3).flag("whole", true).list("names", &["x", "y"]);
+    assert_eq!(
+        finish(line),
+        r#"{"time":"2026-11-25T09:00:00.123456Z","level":"info","target":"folder","message":"read","file":"a b","count":3,"whole":true,"names":["x","y"]}"#
+    );
+}
+
+#[test]
+fn text_is_aligned_and_quotes_what_is_more_than_a_word() {
+    let mut line = Line::new(TEXT, time(), Level::WARN, "folder");
+    line.message("cannot read").text("file", "api/tls.crt").text("why", "no \"such\" file").text("none", "");
+    assert_eq!(
+        finish(line),
+        r#"2026-11-25T09:00:00.123Z  WARN folder cannot read file=api/tls.crt why="no \"such\" file" none="""#
+    );
+}
+
+#[test]
+fn colours_are_for_terminals_only() {
+    let line = Line::new(Style { format: Format::Text, colour: true }, time(), Level::ERROR, "clock");
+    assert_eq!(finish(line), "2026-11-25T09:00:00.123Z \u{1b}[31mERROR\u{1b}[0m clock");
+}
+
+#[test]
+fn a_message_that_looks_like_a_field_is_quoted() {
+    let mut line = Line::new(TEXT, time(), Level::INFO, "h2");
+    line.message("got key=value");
+    assert!(finish(line).ends_with(r#" h2 "got key=value""#));
+}
+
+#[test]
+fn blanks_of_other_scripts_and_direction_marks_cannot_forge_a_field() {
+    let mut line = Line::new(TEXT, time(), Level::INFO, "t");
+    line.text("a", "x\u{3000}b=y").text("c", "\u{202e}gnol\n");
+    assert!(finish(line).ends_with("a=\"x\u{3000}b=y\" c=\"\\\\u{202e}gnol\\\\u{a}\""));
+}
+
+#[test]
+fn a_long_value_is_cut_and_the_line_says_so() {
+    let mut line = Line::new(JSON, time(), Level::INFO, "t");
+    line.text("long", &"é".repeat(5000)).text("after", "there");
+    let parsed: serde_json::Value = serde_json::from_str(&finish(line)).unwrap();
+    assert!(parsed["long"].as_str().unwrap().ends_with('…'));
+    assert_eq!(parsed["after"], "there");
+    assert_eq!(parsed["truncated"], true);
+}
+
+proptest! {
+    #[test]
+    fn json_stays_json_and_short_whatever_the_values_hold(
+        values in prop::collection::vec((".{0,3000}", "[\"\\\\\n\u{202e}é]{0,900}"), 0..20),
+        list in prop::collection::vec(".{0,700}", 0..30),
+    ) {
+        let mut line = Line::new(JSON, time(), Level::INFO, "t");
+        for (index, (a, b)) in values.iter().enumerate() {
+            line.text(&format!("a{index}"), a).text(&format!("b{index}"), b).number(&format!("n{index}"), index);
+        }
+        line.list("list", &list);
+        let out = finish(line);
+        prop_assert!(out.len() <= LIMIT);
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
+        prop_assert!(!out.contains(['\n', '\r', '\u{1b}', '\u{202e}']));
+    }
+
+    #[test]
+    fn text_stays_one_short_line_and_its_fields_can_be_read_back(
+        values in prop::collection::vec(".{0,1500}", 0..12),
+    ) {
+        let mut line = Line::new(TEXT, time(), Level::INFO, "t");
+        for value in &values {
+            line.text("v", value);
+        }
+        let out = finish(line);
+        prop_assert!(out.len() <= LIMIT);
+        prop_assert!(!out.contains(['\n', '\r', '\u{1b}']));
+        // Outside of quotes there is nothing but our own names.
+        let mut outside = String::new();
+        let (mut inside, mut escape) = (false, false);
+        for c in out.chars() {
+            match c {
+                _ if escape => escape = false,
+                '\\' if inside => escape = true,
+                '"' => inside = !inside,
+                c if !inside => outside.push(c),
+                _ => {}
+            }
+        }
+        prop_assert!(!inside);
+        prop_assert!(outside.split(' ').skip(3).all(|word| word.is_empty() || word == "t" || word.starts_with("v=") || word == "truncated"), "{outside}");
+    }
+}

@@ -1,0 +1,238 @@
+//! What one worker counts for one listener, and the sums over all workers.
+//!
+//! A worker writes only its own cells, so that counting a request shares no cache line with another worker.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+/// Upper ends in microseconds, included; requests that took longer fall into the last bucket.
+const BUCKETS: [u64; 16] = [
+    500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000,
+];
+/// Whose fault an error is.
+const FAULTS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
+/// The first status code there is, and how many there are.
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 500;
+
+/// What one worker counts for one listener. Relaxed atomics without contention.
+pub struct Cells {
+    side: &'static str,
+    listener: Arc<str>,
+    connections_open: AtomicI64,
+    statuses: Box<[AtomicU64]>,
+    took: [AtomicU64; BUCKETS.len() + 1],
+    took_sum_us: AtomicU64,
+    errors: [AtomicU64; FAULTS.len()],
+}
+
+impl Cells {
+    pub(super) fn new(side: &'static str, listener: &str) -> Self {
+        Self {
+            side,
+            listener: Arc::from(listener),
+            connections_open: AtomicI64::new(0),
+            statuses: (0..STATUSES).map(|_| AtomicU64::new(0)).collect(),
+            took: Default::default(),
+            took_sum_us: AtomicU64::new(0),
+            errors: Default::default(),
+        }
+    }
+
+    /// One request was answered. A status beyond 100 to 599 counts as the nearest of them.
+    pub fn request(&self, status: u16, took: Duration) {
+        let status = usize::from(status.saturating_sub(FIRST_STATUS)).min(STATUSES - 1);
+        self.statuses[status].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.took[BUCKETS.partition_point(|end| *end < micros)].fetch_add(1, Ordering::Relaxed);
+        self.took_sum_us.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// A request failed; `fault` is one of `peer`, `backend`, `upstream`, `sidecar`.
+    pub fn error(&self, fault: &'static str) {
+        // A fault outside the list is a mistake of ours, and so ours.
+        let index = FAULTS.iter().position(|known| *known == fault).unwrap_or(FAULTS.len() - 1);
+        self.errors[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection opened; it closes when the guard is dropped.
+    pub fn connection(self: &Arc<Self>) -> Open {
+        self.connections_open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(self))
+    }
+}
+
+/// An open connection, counted until this is dropped.
+pub struct Open(Arc<Cells>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The sums over all workers' cells.
+pub(super) struct Sums(pub(super) Arc<Mutex<Vec<Arc<Cells>>>>);
+
+impl fmt::Debug for Sums {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Sums")
+    }
+}
+
+struct Sum {
+    connections_open: i64,
+    statuses: Vec<u64>,
+    took: [u64; BUCKETS.len() + 1],
+    took_sum_us: u64,
+    errors: [u64; FAULTS.len()],
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self {
+            connections_open: 0,
+            statuses: vec![0; STATUSES],
+            took: Default::default(),
+            took_sum_us: 0,
+            errors: Default::default(),
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, cells: &Cells) {
+        let add_each = |sums: &mut [u64], counts: &[AtomicU64]| {
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+        };
+        self.connections_open += cells.connections_open.load(Ordering::Relaxed);
+        add_each(&mut self.statuses, &cells.statuses);
+        add_each(&mut self.took, &cells.took);
+        add_each(&mut self.errors, &cells.errors);
+        self.took_sum_us = self.took_sum_us.wrapping_add(cells.took_sum_us.load(Ordering::Relaxed));
+    }
+}
+
+type ByListener = BTreeMap<(&'static str, Arc<str>), Sum>;
+
+impl Sums {
+    fn by_listener(&self) -> ByListener {
+        let mut sums = ByListener::new();
+        for cells in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sums.entry((cells.side, Arc::clone(&cells.listener))).or_default().add(cells);
+        }
+        sums
+    }
+}
+
+impl Collector for Sums {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let sums = self.by_listener();
+        if sums.is_empty() {
+            return Ok(());
+        }
+        open_connections(&mut encoder, &sums)?;
+        requests(&mut encoder, &sums)?;
+        durations(&mut encoder, &sums)?;
+        errors(&mut encoder, &sums)
+    }
+}
+
+fn open_connections(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor("connections_open", "Open connections", None, MetricType::Gauge)?;
+    for ((side, listener), sum) in sums {
+        let labels = [("side", *side), ("listener", listener)];
+        metric.encode_family(&labels)?.encode_gauge(&sum.connections_open)?;
+    }
+    Ok(())
+}
+
+fn requests(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let mut metric =
+        encoder.encode_descriptor("requests", "Requests answered, by status", None, MetricType::Counter)?;
+    for ((side, listener), sum) in sums {
+        for (status, count) in (FIRST_STATUS..).zip(&sum.statuses).filter(|(_, count)| **count > 0) {
+            let status = status.to_string();
+            let labels = [("side", *side), ("listener", listener), ("status", &status)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn durations(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let help = "Time from a request's head to the end of its response";
+    let mut metric = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
+    for ((side, listener), sum) in sums {
+        let ends = BUCKETS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = ends.zip(sum.took).collect();
+        let labels = [("side", *side), ("listener", listener)];
+        metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+            seconds(sum.took_sum_us),
+            sum.took.iter().sum(),
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let help = "Requests that failed, by whose fault it was";
+    let mut metric = encoder.encode_descriptor("errors", help, None, MetricType::Counter)?;
+    for ((side, listener), sum) in sums {
+        for (fault, count) in FAULTS.iter().zip(&sum.errors) {
+            let labels = [("side", *side), ("listener", listener), ("fault", fault)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+
+    #[test]
+    fn workers_cells_are_added_up() {
+        let metrics = Metrics::new();
+        let (first, second) = (metrics.cells("ingress", "api"), metrics.cells("ingress", "api"));
+        let other = metrics.cells("egress", "salesforce");
+        first.request(200, Duration::from_micros(500));
+        second.request(200, Duration::from_micros(501));
+        second.request(599, Duration::from_secs(100));
+        second.request(7000, Duration::ZERO);
+        other.error("upstream");
+        let (_kept, gone) = (first.connection(), second.connection());
+        drop(gone);
+        let text = metrics.render(None);
+        for line in [
+            r#"sidekey_connections_open{side="ingress",listener="api"} 1"#,
+            r#"sidekey_requests_total{side="ingress",listener="api",status="200"} 2"#,
+            r#"sidekey_requests_total{side="ingress",listener="api",status="599"} 2"#,
+            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="0.0005"} 2"#,
+            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="0.001"} 3"#,
+            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="60.0"} 3"#,
+            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="+Inf"} 4"#,
+            r#"sidekey_request_duration_seconds_count{side="ingress",listener="api"} 4"#,
+            r#"sidekey_errors_total{side="egress",listener="salesforce",fault="upstream"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}
