@@ -5,6 +5,7 @@
 
 mod accept;
 mod access;
+mod attempt;
 mod body;
 mod drain;
 mod egress;
@@ -12,6 +13,7 @@ pub mod fields;
 mod forward;
 mod ingress;
 mod link;
+mod listener;
 mod open;
 mod pool;
 mod serve;
@@ -20,15 +22,16 @@ mod upgrade;
 mod upstream;
 mod waits;
 mod worker;
+mod workers;
 
 use http::StatusCode;
 
 pub use drain::{ConnectionFacts, Leave, stay};
-pub use worker::{Parts, Workers, start};
+pub use workers::{Parts, Workers, start};
 
 use crate::net;
 use crate::snapshot::Side;
-use crate::trust::Denied;
+use crate::trust::{Denied, Untrusted};
 
 /// Why a request is not answered by the backend or upstream. For the log; the body of the answer never says it.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,9 @@ enum Error {
     /// This listener has no key pair to show now.
     #[error("no key pair to show")]
     NoKeyPair,
+    /// The trust that accepted the peer does not any more: the connection drains.
+    #[error("the peer is no longer trusted: {0}")]
+    Untrusted(#[from] Untrusted),
 }
 
 impl Error {
@@ -93,7 +99,7 @@ impl Error {
             | Self::Exchange(_)
             | Self::Unasked
             | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
-            Self::NoKeyPair => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -104,7 +110,7 @@ impl Error {
             Side::Egress => ("backend", "upstream"),
         };
         match self {
-            Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Method | Self::Denied(_) => asks,
+            _ if self.is_refusal() => asks,
             Self::NoKeyPair => "sidecar",
             _ => answers,
         }
@@ -127,12 +133,26 @@ impl Error {
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
+            Self::Untrusted(_) => "peer_untrusted",
         }
+    }
+
+    /// Whether the request itself is at fault. What a peer can cause as often as it likes is no warning.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::Method
+                | Self::Denied(_)
+                | Self::Untrusted(_)
+        )
     }
 
     /// Whether the connection that the request came on cannot be trusted any further.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. })
+        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_))
     }
 }
 

@@ -135,10 +135,7 @@ impl Answer {
             return polled;
         }
         // A connection without a task of its own runs only when it is polled; asking for a frame has told it to read.
-        match &mut self.link {
-            Some(link) if link.drive(cx) => self.relay.poll(cx),
-            _ => polled,
-        }
+        if self.link.as_mut().is_some_and(|link| link.drive(cx)) { self.relay.poll(cx) } else { polled }
     }
 }
 

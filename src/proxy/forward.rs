@@ -126,8 +126,7 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     let (fault, reason) = (error.fault(asked.side), error.reason());
     let Asked { side, listener, connection, http2 } = asked;
     let side = side.as_str();
-    // What a peer can cause as often as it likes is no warning.
-    if matches!(error, Error::Malformed(_) | Error::Fields(_) | Error::TooManyFields { .. } | Error::Method | Error::Denied(_)) {
+    if error.is_refusal() {
         tracing::info!(target: "proxy", side, listener, connection, fault, reason, status = status.as_u16(), %error, "request refused");
     } else {
         tracing::warn!(target: "proxy", side, listener, connection, fault, reason, status = status.as_u16(), %error, "request failed");

@@ -72,6 +72,8 @@ impl Drop for Streams {
 pub(super) struct Shared {
     sender: http2::SendRequest<Outgoing>,
     streams: Rc<Cell<usize>>,
+    /// How many the other side allows (SETTINGS_MAX_CONCURRENT_STREAMS).
+    allowed: Rc<Cell<usize>>,
     tracked: Option<Rc<Tracked>>,
     proof: Option<Rc<Proof>>,
     idle_since: Cell<Ticks>,
@@ -124,15 +126,22 @@ impl Link {
     {
         let (sender, connection) = http2::Builder::new(Local).handshake(TokioIo::new(stream)).await?;
         let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
+        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let told_allowed = Rc::clone(&allowed);
         let mut connection = Box::pin(connection);
         spawn_local(poll_fn(move |cx| match told(open.as_ref(), cx) {
-            Poll::Pending => connection.as_mut().poll(cx).map(drop),
+            Poll::Pending => {
+                let polled = connection.as_mut().poll(cx).map(drop);
+                told_allowed.set(connection.current_max_send_streams());
+                polled
+            }
             closed => closed,
         }));
         let streams = Rc::new(Cell::new(0));
         let shared = Shared {
             sender: sender.clone(),
             streams: Rc::clone(&streams),
+            allowed,
             tracked: ends.tracked.clone(),
             proof: ends.proof.clone(),
             idle_since: Cell::new(Ticks::default()),
@@ -294,7 +303,7 @@ impl Link {
 impl Shared {
     /// Lends the connection if the other side allows one more stream.
     pub(super) fn lend(&self, home: &Rc<Pool>) -> Option<Link> {
-        if !self.sender.is_ready() || self.streams.get() >= self.sender.current_max_send_streams() {
+        if !self.sender.is_ready() || self.streams.get() >= self.allowed.get() {
             return None;
         }
         Some(Link {

@@ -92,6 +92,11 @@ impl Open {
         })
     }
 
+    /// Whether it leads to an upstream: its pool lets it go, and no side of its own stops it.
+    pub(super) fn is_upstream(&self) -> bool {
+        self.patience.idle.is_none()
+    }
+
     /// What its task is told now.
     pub(super) fn signal(&self) -> Signal {
         self.signal.get()

@@ -50,7 +50,7 @@ pub(super) trait Answers: 'static {
 }
 
 /// Serves HTTP/1.1 until the connection ends.
-pub(super) async fn serve_http1<S, C>(stream: S, connection: Rc<C>, limits: &Limits)
+pub(super) async fn serve_http1<S, C>(stream: S, connection: Rc<C>, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C: Answers,
@@ -84,7 +84,7 @@ where
 }
 
 /// Serves HTTP/2 until the connection ends.
-pub(super) async fn serve_http2<S, C>(stream: S, connection: Rc<C>, limits: &Limits)
+pub(super) async fn serve_http2<S, C>(stream: S, connection: Rc<C>, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     C: Answers,

@@ -4,7 +4,6 @@
 //! a drain waits for it until its deadline.
 
 use std::future::{Future, poll_fn};
-use std::rc::Rc;
 use std::task::Poll;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
