@@ -153,6 +153,7 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
         egresses,
         skew: top.skew,
         remembers: top.state.is_some(),
+        system_anchors: Arc::default(),
     };
     complete(&mut settings);
     top.folder.named = named(&settings);
