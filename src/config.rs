@@ -152,8 +152,9 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
         ingresses,
         egresses,
         skew: top.skew,
-        remembers: top.state.is_some(),
+        ..writer::Settings::default()
     };
+    settings.remembers = top.state.is_some();
     complete(&mut settings);
     top.folder.named = named(&settings);
     top.folder.pkcs12_passwords = passwords;
