@@ -5,9 +5,12 @@
 
 pub mod allow;
 pub mod anchors;
-pub mod cache;
+mod cache;
+mod crl;
 pub mod partner;
 pub mod peer;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod verify;
 
 use std::path::PathBuf;

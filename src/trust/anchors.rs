@@ -3,13 +3,18 @@
 //! A missing, empty or unparsable file is never a removal: the last good set stays. Anchors that really vanish stay for
 //! the trust's `overlap`; `until` ends them at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateRevocationListDer;
 
+use super::crl::Crl;
+use super::verify::Accepted;
 use super::{AnchorSource, Event, Settings, Trust};
 use crate::pki::{Certificate, Fingerprint};
 
@@ -37,23 +42,60 @@ pub struct Remembered {
 #[derive(Clone, Debug)]
 pub struct Anchors {
     settings: Settings,
-    // private state: yours
+    /// The last good set of every source.
+    sources: BTreeMap<AnchorSource, Vec<Arc<Certificate>>>,
+    /// Anchors that no source holds any more.
+    leaving: BTreeMap<Fingerprint, Accepted>,
+    /// What is accepted, from both, as it was told last.
+    accepted: BTreeMap<Fingerprint, Accepted>,
+    /// The last good set of every CRL file.
+    crls: BTreeMap<PathBuf, Vec<Arc<Crl>>>,
+    /// Files that hold nothing usable and why, so that it is told once.
+    told: BTreeMap<String, String>,
 }
 
 impl Anchors {
     /// As the last run left it; `retained` are the certificates of anchors that are leaving.
     pub fn open(settings: Settings, remembered: &Remembered, retained: Vec<Arc<Certificate>>) -> Self {
-        let _ = (remembered, retained);
-        Self { settings }
+        let leaving: BTreeMap<_, _> = retained
+            .into_iter()
+            .filter_map(|certificate| {
+                let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
+                Some((certificate.fingerprint(), Accepted { certificate, until: Some(until) }))
+            })
+            .collect();
+        let accepted = leaving.clone();
+        Self { settings, sources: BTreeMap::new(), leaving, accepted, crls: BTreeMap::new(), told: BTreeMap::new() }
     }
     /// Its settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
-    /// Other settings, from a reload: sources that are no longer named are removed at once (`configured`).
+    /// Other settings, from a reload: sources that are no longer named are removed at once (`configured`). A shorter
+    /// `overlap` shortens those that run.
     pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
-        let _ = (settings, now);
-        todo!()
+        let shorter = self.settings.overlap.saturating_sub(settings.overlap);
+        for leaving in self.leaving.values_mut() {
+            leaving.until = leaving.until.map(|until| until.checked_sub(shorter).unwrap_or(now));
+        }
+        // The same file with another `until` is the same source.
+        let mut before = std::mem::take(&mut self.sources);
+        for source in &settings.anchors {
+            let same = before.keys().find(|other| is_same(other, source)).cloned();
+            if let Some(certificates) = same.and_then(|same| before.remove(&same)) {
+                self.sources.insert(source.clone(), certificates);
+            }
+        }
+        self.told.retain(|file, _| {
+            settings.anchors.iter().any(|source| file_name(source) == *file)
+                || settings.crls.iter().any(|path| path.display().to_string() == *file)
+        });
+        let count = self.crl_count();
+        self.crls.retain(|path, _| settings.crls.contains(path));
+        self.settings = settings;
+        let mut events = self.settle(now, "configured");
+        events.extend(self.crls_changed(self.crl_count() != count));
+        events
     }
     /// What every source holds now. Called with all sources each time; the same again changes nothing.
     pub fn arrive(
@@ -62,33 +104,215 @@ impl Anchors {
         crls: &BTreeMap<PathBuf, FoundCrl>,
         now: Timestamp,
     ) -> Vec<Event> {
-        let _ = (found, crls, now);
-        todo!()
+        let mut events = Vec::new();
+        for source in self.settings.anchors.clone() {
+            let file = file_name(&source);
+            match found.get(&source) {
+                Some(Found::Certificates(certificates)) if !certificates.is_empty() => {
+                    self.told.remove(&file);
+                    self.replace(&source, certificates, now);
+                }
+                Some(Found::Nothing(why)) => events.extend(self.keep(file, why.clone())),
+                Some(Found::Certificates(_)) => events.extend(self.keep(file, "it holds no certificate".to_owned())),
+                None => {}
+            }
+        }
+        events.extend(self.settle(now, "vanished"));
+        let mut changed = false;
+        for path in self.settings.crls.clone() {
+            let Some(found) = crls.get(&path) else { continue };
+            match self.read_crls(&path, found) {
+                Ok(lists) => {
+                    self.told.remove(&path.display().to_string());
+                    changed |= self.take_crls(path, lists);
+                }
+                Err(why) => events.extend(self.keep(path.display().to_string(), why)),
+            }
+        }
+        events.extend(self.crls_changed(changed));
+        events
     }
     /// Time passes: `until` and overlaps end.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
-        let _ = now;
-        todo!()
+        if self.next_due().is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        self.settle(now, "until")
     }
     /// When something ends next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        todo!()
+        self.accepted.values().filter_map(|anchor| anchor.until).min()
     }
     /// Whether it can verify anybody: at least one anchor, or pins in `pin_only`.
     pub fn is_usable(&self) -> bool {
-        todo!()
+        if self.settings.pin_only { !self.settings.pins.is_empty() } else { !self.accepted.is_empty() }
     }
     /// What must survive a restart.
     pub fn remembered(&self) -> Remembered {
-        todo!()
+        let ends = self.leaving.iter().filter_map(|(fingerprint, anchor)| Some((*fingerprint, anchor.until?)));
+        Remembered { leaving: ends.collect() }
     }
     /// Anchors on their way out, to be kept.
     pub fn to_retain(&self) -> Vec<Arc<Certificate>> {
-        todo!()
+        self.leaving.values().map(|anchor| Arc::clone(&anchor.certificate)).collect()
     }
     /// What an epoch verifies with.
     pub fn build(&self, now: Timestamp) -> Arc<Trust> {
-        let _ = now;
-        todo!()
+        let accepted = self.accepted.values().filter(|anchor| anchor.until.is_none_or(|until| now < until));
+        let crls = self.crls.values().flatten().cloned().collect();
+        Arc::new(Trust::new(self.settings.clone(), accepted.cloned().collect(), crls))
+    }
+
+    /// A source holds other certificates: those that no longer are in it begin to leave.
+    fn replace(&mut self, source: &AnchorSource, certificates: &[Arc<Certificate>], now: Timestamp) {
+        let before = self.sources.insert(source.clone(), certificates.to_vec()).unwrap_or_default();
+        if self.settings.overlap.is_zero() {
+            return;
+        }
+        let end = now.checked_add(self.settings.overlap).unwrap_or(Timestamp::MAX);
+        let end = until_of(source).map_or(end, |until| until.min(end));
+        for certificate in before {
+            if !certificates.contains(&certificate) {
+                let leaving = Accepted { certificate, until: Some(end) };
+                self.leaving.insert(leaving.certificate.fingerprint(), leaving);
+            }
+        }
+    }
+
+    /// Works out what is accepted now and tells the difference to what was told last. `reason` is why an anchor that is
+    /// gone is gone, where no date says it.
+    fn settle(&mut self, now: Timestamp, reason: &'static str) -> Vec<Event> {
+        let mut next: BTreeMap<Fingerprint, Accepted> = BTreeMap::new();
+        for (source, certificates) in &self.sources {
+            let until = until_of(source);
+            if until.is_some_and(|until| until <= now) {
+                continue;
+            }
+            for certificate in certificates {
+                let new = Accepted { certificate: Arc::clone(certificate), until };
+                let known = next.entry(certificate.fingerprint()).or_insert_with(|| new.clone());
+                // Of several sources the one that lasts longest counts; no date is for ever.
+                known.until = known.until.zip(until).map(|(one, other)| one.max(other));
+            }
+        }
+        let held = |fingerprint: &Fingerprint| next.contains_key(fingerprint);
+        self.leaving.retain(|fingerprint, anchor| !held(fingerprint) && anchor.until.is_some_and(|until| now < until));
+        next.extend(self.leaving.iter().map(|(fingerprint, anchor)| (*fingerprint, anchor.clone())));
+
+        let before = std::mem::replace(&mut self.accepted, next);
+        let mut events = Vec::new();
+        for (fingerprint, anchor) in &self.accepted {
+            events.extend(self.told_of(*fingerprint, anchor, before.get(fingerprint)));
+        }
+        for (fingerprint, anchor) in &before {
+            if !self.accepted.contains_key(fingerprint) {
+                let dated = anchor.until.is_some_and(|until| until <= now);
+                let in_source = self.sources.values().flatten().any(|other| *other == anchor.certificate);
+                let reason = match (dated, in_source) {
+                    (true, true) => "until",
+                    (true, false) if reason != "configured" => "overlap_ended",
+                    _ => reason,
+                };
+                events.push(Event::AnchorRemoved {
+                    trust: Arc::clone(&self.settings.name),
+                    anchor: *fingerprint,
+                    subject: anchor.certificate.subject().to_owned(),
+                    reason,
+                });
+            }
+        }
+        events
+    }
+
+    /// The event for one anchor that is accepted; none if nothing about it changed.
+    fn told_of(&self, fingerprint: Fingerprint, now: &Accepted, before: Option<&Accepted>) -> Option<Event> {
+        let trust = Arc::clone(&self.settings.name);
+        let subject = now.certificate.subject().to_owned();
+        let end = |anchor: &Accepted| anchor.until.unwrap_or(Timestamp::MAX);
+        match (before, now.until) {
+            (Some(before), _) if end(before) == end(now) => None,
+            (Some(before), Some(until)) if until < end(before) => {
+                Some(Event::AnchorLeaving { trust, anchor: fingerprint, subject, until })
+            }
+            _ => Some(Event::AnchorAdded { trust, anchor: fingerprint, subject }),
+        }
+    }
+
+    /// The last good set stays; told once for each reason.
+    fn keep(&mut self, file: String, why: String) -> Option<Event> {
+        if self.told.get(&file) == Some(&why) {
+            return None;
+        }
+        self.told.insert(file.clone(), why.clone());
+        Some(Event::FileKept { trust: Arc::clone(&self.settings.name), file, why })
+    }
+
+    /// Parses a file's CRLs and checks those whose issuer is one of the anchors: a wrong file must not refuse everybody.
+    fn read_crls(&self, path: &Path, found: &FoundCrl) -> Result<Vec<Arc<Crl>>, String> {
+        let ders = found.as_ref().map_err(Clone::clone)?;
+        if ders.is_empty() {
+            return Err("it holds no CRL".to_owned());
+        }
+        let known = self.crls.get(path).map(Vec::as_slice).unwrap_or_default();
+        ders.iter()
+            .map(|der| {
+                let crl = match known.iter().find(|crl| crl.is(der)) {
+                    Some(crl) => Arc::clone(crl),
+                    None => Arc::new(Crl::parse(der.clone())?),
+                };
+                let anchors = self.accepted.values().map(|anchor| &anchor.certificate);
+                let mut issuers = anchors.filter(|anchor| anchor.subject_der() == crl.issuer_der()).peekable();
+                if issuers.peek().is_some() && !issuers.any(|issuer| crl.is_signed_by(issuer.spki())) {
+                    return Err(format!(
+                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: fetch it again",
+                        crl.issuer()
+                    ));
+                }
+                Ok(crl)
+            })
+            .collect()
+    }
+
+    /// Whether the file's lists are others than before.
+    fn take_crls(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
+        let same = self.crls.get(&path).is_some_and(|before| {
+            before.len() == lists.len() && before.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
+        });
+        if !same {
+            self.crls.insert(path, lists);
+        }
+        !same
+    }
+
+    fn crls_changed(&self, changed: bool) -> Option<Event> {
+        let trust = || Arc::clone(&self.settings.name);
+        changed.then(|| Event::CrlsChanged { trust: trust(), count: self.crl_count() })
+    }
+
+    fn crl_count(&self) -> usize {
+        self.crls.values().map(Vec::len).sum()
+    }
+}
+
+fn until_of(source: &AnchorSource) -> Option<Timestamp> {
+    match source {
+        AnchorSource::File { until, .. } => *until,
+        AnchorSource::System | AnchorSource::Own(_) => None,
+    }
+}
+
+fn is_same(one: &AnchorSource, other: &AnchorSource) -> bool {
+    match (one, other) {
+        (AnchorSource::File { path, .. }, AnchorSource::File { path: other, .. }) => path == other,
+        _ => one == other,
+    }
+}
+
+/// What a source is called towards people.
+fn file_name(source: &AnchorSource) -> String {
+    match source {
+        AnchorSource::File { path, .. } => path.display().to_string(),
+        AnchorSource::System => "system".to_owned(),
+        AnchorSource::Own(keyring) => format!("ca.crt of keyring {keyring}"),
     }
 }

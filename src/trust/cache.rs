@@ -1,3 +1,168 @@
 //! Verified chains, remembered until they end: a look-up instead of signature checks (performance; contract says verify again).
 //!
 //! Bounded; lives and dies with one epoch's `Trust`; holds the only mutex of this area, for the length of one look-up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use super::{Role, Verified};
+use crate::pki::SpkiHash;
+
+/// Entries in each of the two halves; a peer that sends ever new chains costs others a signature check, never memory.
+const HALF: usize = 2048;
+
+/// What a verdict is kept under: SHA-256 over the role and every certificate, each with its length.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 32]);
+
+impl Key {
+    pub(super) fn of(chain: &[CertificateDer<'static>], role: &Role) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let (tag, name): (u8, &str) = match role {
+            Role::Client => (0, ""),
+            Role::ServerName(name) => (1, name),
+            Role::ServerUri(uri) => (2, uri),
+        };
+        let mut part = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        part(&[tag]);
+        part(name.as_bytes());
+        chain.iter().for_each(|certificate| part(certificate));
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        Self(out)
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    verified: Arc<Verified>,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+/// Two halves: what is used moves to the new one, and when that is full the old one goes.
+#[derive(Default)]
+struct Halves {
+    new: HashMap<Key, Entry>,
+    old: HashMap<Key, Entry>,
+    /// Whether the CRL of this number carries the signature of this key.
+    signers: HashMap<(usize, SpkiHash), bool>,
+}
+
+/// The cache of one `Trust`.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<Halves>);
+
+impl Cache {
+    /// The verdict, if it holds at `now`.
+    pub(super) fn find(&self, key: &Key, now: Timestamp) -> Option<Arc<Verified>> {
+        let mut halves = self.lock();
+        let entry = match halves.new.get(key) {
+            Some(entry) => entry.clone(),
+            None => {
+                let entry = halves.old.remove(key)?;
+                halves.keep(*key, entry.clone());
+                entry
+            }
+        };
+        drop(halves);
+        (entry.from <= now && now < entry.until).then_some(entry.verified)
+    }
+
+    /// Remembers a verdict from `from` until before `until`.
+    pub(super) fn keep(&self, key: Key, verified: &Arc<Verified>, from: Timestamp, until: Timestamp) {
+        self.lock().keep(key, Entry { verified: Arc::clone(verified), from, until });
+    }
+
+    /// Whether CRL number `crl` is signed by `key`; `check` decides the first time.
+    pub(super) fn is_signer(&self, crl: usize, key: SpkiHash, check: impl FnOnce() -> bool) -> bool {
+        if let Some(known) = self.lock().signers.get(&(crl, key)) {
+            return *known;
+        }
+        let is = check();
+        let mut halves = self.lock();
+        if halves.signers.len() >= HALF {
+            halves.signers.clear();
+        }
+        halves.signers.insert((crl, key), is);
+        is
+    }
+
+    /// Nothing here is left half-done by a panic, so a poisoned lock is as good as another.
+    fn lock(&self) -> MutexGuard<'_, Halves> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Halves {
+    fn keep(&mut self, key: Key, entry: Entry) {
+        if self.new.len() >= HALF {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(key, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn verified() -> Arc<Verified> {
+        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: second(100) })
+    }
+
+    fn key(number: u32) -> Key {
+        Key::of(&[CertificateDer::from(number.to_be_bytes().to_vec())], &Role::Client)
+    }
+
+    #[test]
+    fn a_verdict_holds_within_its_time_only() {
+        let cache = Cache::default();
+        cache.keep(key(1), &verified(), second(10), second(20));
+        assert!(cache.find(&key(1), second(9)).is_none());
+        assert!(cache.find(&key(1), second(10)).is_some());
+        assert!(cache.find(&key(1), second(20)).is_none());
+        assert!(cache.find(&key(2), second(10)).is_none());
+    }
+
+    #[test]
+    fn it_stays_bounded_and_keeps_what_is_used() {
+        let cache = Cache::default();
+        cache.keep(key(0), &verified(), second(0), second(9));
+        for number in 1..3 * HALF as u32 {
+            cache.keep(key(number), &verified(), second(0), second(9));
+            assert!(cache.find(&key(0), second(1)).is_some());
+        }
+        let halves = cache.lock();
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF);
+    }
+
+    #[test]
+    fn role_and_boundaries_are_part_of_the_key() {
+        let one = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
+        let joined = Key::of(&[one(b"ab")], &Role::Client);
+        assert!(joined != Key::of(&[one(b"a"), one(b"b")], &Role::Client));
+        assert!(joined != Key::of(&[one(b"ab")], &Role::ServerName("".into())));
+        assert!(Key::of(&[], &Role::ServerName("a".into())) != Key::of(&[], &Role::ServerUri("a".into())));
+    }
+
+    #[test]
+    fn a_crl_signer_is_checked_once() {
+        let cache = Cache::default();
+        let signer = SpkiHash::of(b"key");
+        assert!(cache.is_signer(0, signer, || true));
+        assert!(cache.is_signer(0, signer, || unreachable!("known")));
+        assert!(!cache.is_signer(1, signer, || false));
+    }
+}

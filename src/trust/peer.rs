@@ -20,8 +20,9 @@ pub struct Peer {
 impl Peer {
     /// From the proof and the configured partners.
     pub fn new(verified: Arc<Verified>, partners: &Partners) -> Arc<Self> {
-        let _ = (verified, partners);
-        todo!()
+        let identity = identity(&verified.path[0]);
+        let partner = partners.recognise(&verified);
+        Arc::new(Self { verified, identity, partner })
     }
     /// `uri:…`, `dns:…` or `subject:…`: the first URI SAN, else DNS SAN, else subject. Several URI SANs give no SPIFFE
     /// identity: then the DNS SAN or the subject. Printable.
@@ -43,5 +44,40 @@ impl Peer {
     /// No connection outlives this.
     pub fn valid_until(&self) -> Timestamp {
         self.verified.valid_until
+    }
+}
+
+fn identity(certificate: &Certificate) -> String {
+    match (certificate.uris(), certificate.dns_names()) {
+        ([uri], _) => format!("uri:{uri}"),
+        (_, [dns, ..]) => format!("dns:{dns}"),
+        _ => format!("subject:{}", certificate.subject()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SanType;
+
+    use super::*;
+    use crate::trust::Role;
+    use crate::trust::sample::{Ca, now, trust};
+
+    #[test]
+    fn identity_is_the_one_uri_else_dns_else_the_subject() {
+        let ca = Ca::new("CA");
+        let trust = trust(&[&ca]);
+        let identity = |uris: &[&str], dns: &[&str]| {
+            let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+            let names: Vec<_> =
+                uris.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()))).collect();
+            let peer = ca.peer("a.test", &|params| params.subject_alt_names = names.clone());
+            let verified = trust.verify(&peer.chain, &Role::Client, now()).unwrap();
+            Peer::new(verified, &Partners::default()).identity().to_owned()
+        };
+        assert_eq!(identity(&["spiffe://a/b"], &["b.test"]), "uri:spiffe://a/b");
+        assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &["b.test"]), "dns:b.test");
+        assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &[]), "subject:CN=a.test");
+        assert_eq!(identity(&[], &["b.test", "c.test"]), "dns:b.test");
     }
 }

@@ -3,13 +3,29 @@
 //! The one way to a [`Verified`]. rustls' verifiers (`tls::verifier`) call it during a full handshake; the connection
 //! itself calls it after every handshake, resumed ones included, and again at each epoch.
 
+mod path;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
 
-use super::{Settings, TrustName};
+use super::cache::{Cache, Key};
+use super::crl::Crl;
+use super::{Pin, Settings, TrustName};
 use crate::pki::{Certificate, Fingerprint, SpkiHash};
+pub(super) use refusal::words;
+
+/// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
+/// order of a long list is work that a stranger should not be able to ask for.
+const LONGEST_CHAIN: usize = 16;
+
+/// How long a verdict is remembered where CRLs are looked at.
+const CRL_RECHECK: Duration = Duration::from_mins(1);
 
 /// In which role the peer showed the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +41,27 @@ pub enum Role {
 /// What an epoch verifies with. Anchors, pins and CRLs are accepted together.
 pub struct Trust {
     settings: Settings,
-    // private state: yours (anchors parsed for webpki, CRLs, the cache of verified chains)
+    /// Three lists of one length: an anchor, the same for webpki, and its `until`.
+    anchors: Vec<Arc<Certificate>>,
+    for_webpki: Vec<TrustAnchor<'static>>,
+    until: Vec<Option<Timestamp>>,
+    /// The newest first.
+    crls: Vec<Arc<Crl>>,
+    cache: Cache,
+}
+
+/// A trust anchor that is accepted, until a date if one is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) certificate: Arc<Certificate>,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Accepted {
+    fn end(&self) -> Timestamp {
+        let not_after = self.certificate.validity().not_after;
+        self.until.map_or(not_after, |until| until.min(not_after))
+    }
 }
 
 /// The proof that a chain was verified; carries what vouched for it and until when it holds.
@@ -156,6 +192,26 @@ pub enum Untrusted {
 }
 
 impl Trust {
+    pub(super) fn new(settings: Settings, mut accepted: Vec<Accepted>, mut crls: Vec<Arc<Crl>>) -> Self {
+        // webpki takes the first anchor that fits: of an old and a renewed one with the same key, the one that lasts.
+        accepted.sort_by_key(|anchor| std::cmp::Reverse(anchor.end()));
+        crls.sort_by_key(|crl| std::cmp::Reverse(crl.this_update()));
+        let mut trust = Self {
+            settings,
+            anchors: Vec::with_capacity(accepted.len()),
+            for_webpki: Vec::with_capacity(accepted.len()),
+            until: Vec::with_capacity(accepted.len()),
+            crls,
+            cache: Cache::default(),
+        };
+        for Accepted { certificate, until } in accepted {
+            let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate.der()) else { continue };
+            trust.for_webpki.push(anchor.to_owned());
+            trust.anchors.push(certificate);
+            trust.until.push(until);
+        }
+        trust
+    }
     /// Its name.
     pub fn name(&self) -> &TrustName {
         &self.settings.name
@@ -164,17 +220,24 @@ impl Trust {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
-    /// Subjects (DER) of its anchors: the list of certificate authorities to send (RFC 8446 4.2.4).
+    /// Subjects (DER) of its anchors, each once: the list of certificate authorities to send (RFC 8446 4.2.4). None for
+    /// `pin_only`.
     pub fn authorities(&self) -> Vec<Vec<u8>> {
-        todo!()
+        if self.settings.pin_only {
+            return Vec::new();
+        }
+        let mut subjects: Vec<_> = self.anchors.iter().map(|anchor| anchor.subject_der().to_vec()).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        subjects
     }
     /// Subjects of its anchors, printable, for explanations.
     pub fn holds(&self) -> Vec<String> {
-        todo!()
+        self.anchors.iter().map(|anchor| anchor.subject().to_owned()).collect()
     }
     /// The anchors.
     pub fn anchors(&self) -> &[Arc<Certificate>] {
-        todo!()
+        &self.anchors
     }
     /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.
     pub fn verify(
@@ -183,7 +246,99 @@ impl Trust {
         role: &Role,
         now: Timestamp,
     ) -> Result<Arc<Verified>, Untrusted> {
-        let _ = (chain, role, now);
-        todo!()
+        if chain.is_empty() {
+            return Err(Untrusted::Empty);
+        }
+        if chain.len() > LONGEST_CHAIN {
+            let why =
+                format!("the chain has {} certificates, more than {LONGEST_CHAIN} are not looked at", chain.len());
+            return Err(Untrusted::Other { why });
+        }
+        let key = Key::of(chain, role);
+        if let Some(verified) = self.cache.find(&key, now) {
+            return Ok(verified);
+        }
+        let end_entity = parse(&chain[0], 0)?;
+        let verified = if self.settings.pin_only {
+            self.verify_pinned(end_entity, role, now)?
+        } else {
+            self.verify_chain(&end_entity, chain, role, now)?
+        };
+        let verified = Arc::new(verified);
+        let from = verified.path.iter().map(|certificate| certificate.validity().not_before).max();
+        let mut until = verified.valid_until;
+        if !self.crls.is_empty() {
+            until = until.min(now.checked_add(CRL_RECHECK).unwrap_or(Timestamp::MAX));
+        }
+        self.cache.keep(key, &verified, from.unwrap_or(now), until);
+        Ok(verified)
     }
+
+    /// `pin_only`: the pinned key is the identity; no chain, and CA:TRUE or a signature of its own are fine.
+    fn verify_pinned(&self, end_entity: Arc<Certificate>, role: &Role, now: Timestamp) -> Result<Verified, Untrusted> {
+        let pin = self.pin_on(std::slice::from_ref(&end_entity), now)?;
+        refusal::strong(&end_entity)?;
+        refusal::valid(&end_entity, now)?;
+        let usage = end_entity.usage();
+        let (allowed, needed) = match role {
+            Role::Client => (usage.client || !self.settings.client_eku_required, "clientAuth"),
+            Role::ServerName(_) | Role::ServerUri(_) => (usage.server, "serverAuth"),
+        };
+        if !allowed {
+            return Err(Untrusted::WrongUsage { subject: end_entity.subject().to_owned(), needed });
+        }
+        // A self-signed certificate often has no name at all; where it has some, they must fit as anywhere.
+        if !refusal::names(&end_entity).is_empty() {
+            named(&end_entity, role)?;
+        }
+        let not_after = end_entity.validity().not_after;
+        let valid_until = pin.and_then(|pin| pin.until).map_or(not_after, |until| until.min(not_after));
+        Ok(Verified { path: vec![end_entity], anchor: None, pin: pin.map(|pin| pin.spki), valid_until })
+    }
+
+    /// The longest-lived pin that is on the path; `None` where the trust has no pins.
+    fn pin_on(&self, path: &[Arc<Certificate>], now: Timestamp) -> Result<Option<Pin>, Untrusted> {
+        let pins = &self.settings.pins;
+        if pins.is_empty() && !self.settings.pin_only {
+            return Ok(None);
+        }
+        let end = |pin: &Pin| pin.until.unwrap_or(Timestamp::MAX);
+        let matching = pins.iter().filter(|pin| now < end(pin));
+        let matching = matching.filter(|pin| path.iter().any(|certificate| certificate.spki_hash() == pin.spki));
+        match matching.max_by_key(|pin| end(pin)) {
+            Some(pin) => Ok(Some(*pin)),
+            None => Err(Untrusted::NoPin { trust: Arc::clone(self.name()), spki: path[0].spki_hash() }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Trust({})", self.settings.name)
+    }
+}
+
+fn parse(der: &CertificateDer<'_>, index: usize) -> Result<Arc<Certificate>, Untrusted> {
+    let der = der.clone().into_owned();
+    Certificate::parse(der).map_err(|error| Untrusted::Malformed { index, why: error.why })
+}
+
+/// Whether the certificate has the name that the role asks for (RFC 9525: SAN only).
+fn named(certificate: &Certificate, role: &Role) -> Result<(), Untrusted> {
+    let (fits, expected) = match role {
+        Role::Client => return Ok(()),
+        Role::ServerName(name) => {
+            let fits = ServerName::try_from(&**name).is_ok_and(|name| {
+                webpki::EndEntityCert::try_from(certificate.der())
+                    .is_ok_and(|parsed| parsed.verify_is_valid_for_subject_name(&name).is_ok())
+            });
+            (fits, name)
+        }
+        // Exactly one (X.509-SVID 2): with several, which one is meant would be the reader's guess.
+        Role::ServerUri(uri) => (matches!(certificate.uris(), [only] if **only == **uri), uri),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Untrusted::WrongName { expected: expected.to_string(), has: refusal::names(certificate) })
 }

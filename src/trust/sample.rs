@@ -1,0 +1,209 @@
+//! Certificates, broken on purpose where a test wants it, and trusts to verify them with. Tests only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::crl::Crl;
+use super::verify::Accepted;
+use super::{Pin, Settings, Trust};
+use crate::pki::{Certificate, KeyPair, PrivateKey};
+
+/// The time of all tests: 2026-11-25T00:00:00Z.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(1_795_564_800).unwrap()
+}
+
+/// So many days after (before) [`now`].
+pub(crate) fn days(days: i64) -> Timestamp {
+    now() + jiff::SignedDuration::from_hours(24 * days)
+}
+
+/// Something that was issued: its chain and key.
+pub(crate) struct Made {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Made {
+    pub(crate) fn certificate(&self) -> Arc<Certificate> {
+        Certificate::parse(self.chain[0].clone()).unwrap()
+    }
+    pub(crate) fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))
+    }
+    pub(crate) fn pair(&self) -> Arc<KeyPair> {
+        let chain = self.chain.iter().map(|der| Certificate::parse(der.clone()).unwrap()).collect();
+        KeyPair::new(chain, PrivateKey::from_der(self.key_der()).unwrap(), Vec::new()).unwrap()
+    }
+    pub(crate) fn pin(&self) -> Pin {
+        Pin { spki: self.certificate().spki_hash(), until: None }
+    }
+}
+
+/// A certificate authority.
+pub(crate) struct Ca {
+    issuer: Issuer<'static, rcgen::KeyPair>,
+    der: CertificateDer<'static>,
+    above: Vec<CertificateDer<'static>>,
+}
+
+/// What a test changes about a certificate.
+pub(crate) type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    params.key_identifier_method = KeyIdMethod::Sha256;
+    params
+}
+
+fn ca_params(name: &str, change: Change<'_>) -> CertificateParams {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    change(&mut params);
+    params
+}
+
+/// A peer's certificate: `name` as a DNS SAN, clientAuth and serverAuth.
+pub(crate) fn peer_params(name: &str, change: Change<'_>) -> CertificateParams {
+    let mut params = params(name);
+    params.subject_alt_names = vec![rcgen::SanType::DnsName(name.try_into().unwrap())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.is_ca = IsCa::ExplicitNoCa;
+    change(&mut params);
+    params
+}
+
+pub(crate) fn new_key() -> rcgen::KeyPair {
+    rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+impl Ca {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, &|_| ())
+    }
+    pub(crate) fn with(name: &str, change: Change<'_>) -> Self {
+        let (params, key) = (ca_params(name, change), new_key());
+        let der = params.self_signed(&key).unwrap().der().clone();
+        Self { issuer: Issuer::new(params, key), der, above: Vec::new() }
+    }
+    pub(crate) fn below(&self, name: &str, change: Change<'_>) -> Self {
+        let (params, key) = (ca_params(name, change), new_key());
+        let der = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let mut above = vec![der.clone()];
+        above.extend(self.above.iter().cloned());
+        Self { issuer: Issuer::new(params, key), der, above }
+    }
+    pub(crate) fn certificate(&self) -> Arc<Certificate> {
+        Certificate::parse(self.der.clone()).unwrap()
+    }
+    /// A peer with this name.
+    pub(crate) fn peer(&self, name: &str, change: Change<'_>) -> Made {
+        self.peer_with(name, &new_key(), change)
+    }
+    pub(crate) fn peer_with(&self, name: &str, key: &rcgen::KeyPair, change: Change<'_>) -> Made {
+        let der = peer_params(name, change).signed_by(key, &self.issuer).unwrap().der().clone();
+        let mut chain = vec![der];
+        chain.extend(self.above.iter().cloned());
+        Made { chain, key: key.serialize_der() }
+    }
+    /// A CRL with these serial numbers, made a day ago and due in so many days.
+    pub(crate) fn crl(&self, revoked: &[u64], due: i64) -> CertificateRevocationListDer<'static> {
+        self.crl_for(None, revoked, due)
+    }
+    /// The same for one distribution point (RFC 5280 5.2.5), end entities only.
+    pub(crate) fn crl_for(
+        &self,
+        point: Option<&str>,
+        revoked: &[u64],
+        due: i64,
+    ) -> CertificateRevocationListDer<'static> {
+        let at = |day: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(day.as_second() as u64);
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: at(days(-3)),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: at(days(-2)),
+            next_update: at(days(due)),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: point.map(|uri| rcgen::CrlIssuingDistributionPoint {
+                distribution_point: rcgen::CrlDistributionPoint { uris: vec![uri.to_owned()] },
+                scope: Some(rcgen::CrlScope::UserCertsOnly),
+            }),
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().clone()
+    }
+}
+
+/// A peer that signs itself.
+pub(crate) fn self_signed(name: &str, change: Change<'_>) -> Made {
+    let key = new_key();
+    let der = peer_params(name, change).self_signed(&key).unwrap().der().clone();
+    Made { chain: vec![der], key: key.serialize_der() }
+}
+
+/// A trust named `partners`.
+pub(crate) fn settings(change: &dyn Fn(&mut Settings)) -> Settings {
+    let mut settings = Settings {
+        name: "partners".into(),
+        anchors: Vec::new(),
+        pins: Vec::new(),
+        pin_only: false,
+        crls: Vec::new(),
+        crl_whole_chain: false,
+        crl_required: false,
+        crl_stale_refuses: false,
+        client_eku_required: true,
+        overlap: Duration::ZERO,
+    };
+    change(&mut settings);
+    settings
+}
+
+/// A trust with these anchors, no CRLs and no further settings.
+pub(crate) fn trust(anchors: &[&Ca]) -> Arc<Trust> {
+    Arc::new(trust_with(&|_| (), anchors, &[]))
+}
+
+pub(crate) fn trust_with(
+    change: &dyn Fn(&mut Settings),
+    anchors: &[&Ca],
+    crls: &[CertificateRevocationListDer<'static>],
+) -> Trust {
+    let anchors = anchors.iter().map(|ca| Accepted { certificate: ca.certificate(), until: None }).collect();
+    let crls = crls.iter().map(|der| Arc::new(Crl::parse(der.clone()).unwrap())).collect();
+    Trust::new(settings(change), anchors, crls)
+}
+
+/// A certificate with an RSA key of 1024 bits, which rcgen cannot make; signed by itself, valid until 2036.
+pub(crate) fn weak() -> CertificateDer<'static> {
+    use rustls_pki_types::pem::PemObject as _;
+    CertificateDer::from_pem_slice(WEAK.as_bytes()).unwrap()
+}
+
+const WEAK: &str = "-----BEGIN CERTIFICATE-----
+MIICBDCCAW2gAwIBAgIUKChXclXb6G0Y/QiDaXW1oE2w4SQwDQYJKoZIhvcNAQELBQAwFDESMBAGA1UEAwwJd2Vhay50ZXN0MB4X
+DTI2MTEyNTEwNDMzMVoXDTM2MTEyMjEwNDMzMVowFDESMBAGA1UEAwwJd2Vhay50ZXN0MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCB
+iQKBgQCtUPgzB74xON2Dh6oQ6Sh+iWR1/mlPYrXT5NC/UEqKrJG3Y03t4tz42XvDQDXxOwyDMUSRRe5gIsLE5fOcZ/gnD99gWaKe
+lvdvv4fguq+Rcz51Rd0zIAKOOTGX5KcB3QeMeyyL8aX49Y4eFQfGdJhst/GGHlDE0PkQ2x5Era/lPwIDAQABo1MwUTAdBgNVHQ4E
+FgQURjotzdjRmZyoZMNPYJVUAhbsnAcwHwYDVR0jBBgwFoAURjotzdjRmZyoZMNPYJVUAhbsnAcwDwYDVR0TAQH/BAUwAwEB/zAN
+BgkqhkiG9w0BAQsFAAOBgQBGBGTtaXlKC6VWi1R1/OsLBVkt77jNhnk0/f325E3s94rYyR4LJjB9SDazORQsJW+23uMJh9u5XOh9
+S4EIG4J1xgrwpbOgFQLU9oO9CrSkH5jqw+xHHIelyMnd9YbFdgQUCiLSu6XfQbS/WZ3OK13+q0Ki66yH9nid08jvSdknZA==
+-----END CERTIFICATE-----
+";

@@ -1,0 +1,159 @@
+//! The path from an end entity to an anchor: webpki builds and checks it, and every candidate is then weighed here for
+//! what webpki does not look at: the anchor's own validity and `until`, weak links, pins, and CRLs by the issuer's key.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, VerifiedPath};
+
+use super::{Role, Trust, Untrusted, Verified, named, parse, refusal};
+use crate::pki::{Certificate, SpkiHash};
+
+/// 1.3.6.1.5.5.7.3.1, .2 and 2.5.29.37.0 (RFC 5280 4.2.1.12).
+const SERVER_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01]);
+const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]);
+const ANY_USAGE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0x00]);
+
+/// What an extended key usage, where there is one, must allow; `None` = it is not looked at.
+struct Purpose(Option<KeyPurposeId<'static>>);
+
+impl ExtendedKeyUsageValidator for Purpose {
+    fn validate(&self, mut presented: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        let Some(wanted) = self.0 else { return Ok(()) };
+        let Some(first) = presented.next() else { return Ok(()) };
+        for id in std::iter::once(first).chain(presented) {
+            let id = id?;
+            if id == wanted || id == ANY_USAGE {
+                return Ok(());
+            }
+        }
+        let required = if wanted == CLIENT_AUTH { KeyUsage::client_auth() } else { KeyUsage::server_auth() };
+        Err(Error::RequiredEkuNotFoundContext(webpki::RequiredEkuNotFoundContext { required, present: Vec::new() }))
+    }
+}
+
+impl Trust {
+    pub(super) fn verify_chain(
+        &self,
+        end_entity: &Arc<Certificate>,
+        chain: &[CertificateDer<'static>],
+        role: &Role,
+        now: Timestamp,
+    ) -> Result<Verified, Untrusted> {
+        refusal::strong(end_entity)?;
+        let purpose = Purpose(match role {
+            Role::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
+            Role::ServerName(_) | Role::ServerUri(_) => Some(SERVER_AUTH),
+        });
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().try_into().unwrap_or(0)));
+        // The first objection is the one to tell: webpki goes on to other candidates, and ends with an error of its own.
+        let verdict: RefCell<Option<Result<Verified, Untrusted>>> = RefCell::new(None);
+        let weigh = |candidate: &VerifiedPath<'_>| {
+            let weighed = self.weigh(end_entity, candidate, chain, now);
+            let passes = weighed.is_ok();
+            let mut verdict = verdict.borrow_mut();
+            if passes || verdict.is_none() {
+                *verdict = Some(weighed);
+            }
+            if passes { Ok(()) } else { Err(Error::CertDistrusted) }
+        };
+        let outcome = EndEntityCert::try_from(&chain[0]).and_then(|parsed| {
+            let algorithms = webpki::ALL_VERIFICATION_ALGS;
+            parsed
+                .verify_for_usage(algorithms, &self.for_webpki, &chain[1..], time, purpose, None, Some(&weigh))
+                .map(|_| ())
+        });
+        match (verdict.into_inner(), outcome) {
+            (Some(Ok(verified)), Ok(())) => {
+                named(end_entity, role)?;
+                Ok(verified)
+            }
+            (Some(Err(untrusted)), Err(_)) => Err(untrusted),
+            (_, outcome) => {
+                let error = outcome.err().unwrap_or(Error::UnknownIssuer);
+                Err(self.refusal(&error, end_entity, chain, role, now))
+            }
+        }
+    }
+
+    /// Whether a path that webpki holds for good passes our own rules too.
+    fn weigh(
+        &self,
+        end_entity: &Arc<Certificate>,
+        candidate: &VerifiedPath<'_>,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Result<Verified, Untrusted> {
+        let mut path = vec![Arc::clone(end_entity)];
+        for issuer in candidate.intermediate_certificates() {
+            let der = issuer.der();
+            let index = chain.iter().position(|sent| *sent == der).unwrap_or_default();
+            let certificate = parse(&der, index)?;
+            refusal::strong(&certificate)?;
+            path.push(certificate);
+        }
+        let place = self.for_webpki.iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
+        let Some((anchor, until)) = place.map(|place| (&self.anchors[place], self.until[place])) else {
+            return Err(self.unknown_issuer(end_entity, &path));
+        };
+        if until.is_some_and(|until| until <= now) {
+            return Err(self.unknown_issuer(end_entity, &path));
+        }
+        refusal::strong(anchor)?;
+        refusal::valid(anchor, now)?;
+        let pin = self.pin_on(&path, now)?;
+        self.not_revoked(candidate, &path, anchor, now)?;
+        let ends = path.iter().chain([anchor]).map(|certificate| certificate.validity().not_after);
+        let ends = ends.chain(until).chain(pin.and_then(|pin| pin.until));
+        let valid_until = ends.min().unwrap_or(now);
+        let anchor = Some((anchor.fingerprint(), anchor.subject().to_owned()));
+        Ok(Verified { path, anchor, pin: pin.map(|pin| pin.spki), valid_until })
+    }
+
+    /// RFC 5280 6.3: each certificate against the newest list that its issuer's key signed.
+    fn not_revoked(
+        &self,
+        candidate: &VerifiedPath<'_>,
+        path: &[Arc<Certificate>],
+        anchor: &Arc<Certificate>,
+        now: Timestamp,
+    ) -> Result<(), Untrusted> {
+        if self.crls.is_empty() && !self.settings.crl_required {
+            return Ok(());
+        }
+        let certificates =
+            std::iter::once(&**candidate.end_entity()).chain(candidate.intermediate_certificates()).enumerate();
+        let depth = if self.settings.crl_whole_chain { path.len() } else { 1 };
+        for (index, certificate) in certificates.take(depth) {
+            let issuer = path.get(index + 1).unwrap_or(anchor);
+            let list = self
+                .crls
+                .iter()
+                .enumerate()
+                .find(|(number, crl)| crl.covers(certificate, index == 0) && self.is_signer(*number, issuer));
+            let subject = || path[index].subject().to_owned();
+            match list {
+                Some((_, crl)) if crl.revokes(certificate) => {
+                    return Err(Untrusted::Revoked { subject: subject(), serial: path[index].serial().to_owned() });
+                }
+                Some((_, crl)) if self.settings.crl_stale_refuses && crl.next_update() <= now => {
+                    let why = format!("the CRL of \"{}\" was to be renewed by {}", crl.issuer(), crl.next_update());
+                    return Err(Untrusted::RevocationUnknown { subject: subject(), why });
+                }
+                None if self.settings.crl_required => {
+                    let why = format!("no CRL of \"{}\" is there, and crl_required asks for one", issuer.subject());
+                    return Err(Untrusted::RevocationUnknown { subject: subject(), why });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_signer(&self, crl: usize, issuer: &Certificate) -> bool {
+        let key: SpkiHash = issuer.spki_hash();
+        self.cache.is_signer(crl, key, || self.crls[crl].is_signed_by(issuer.spki()))
+    }
+}
