@@ -5,6 +5,7 @@
 //! the environment, nothing else; whether the files that it names exist is for the watched folder to find out.
 
 mod egress;
+mod environment;
 mod file;
 mod flags;
 mod ingress;
@@ -114,7 +115,7 @@ pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
 }
 
-fn read(text: place::Text<'_>, folder: &Path, environment: file::Environment<'_>) -> Result<Config, Error> {
+fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {
     let (document, errors) = DeTable::parse_recoverable(text.content);
     if !errors.is_empty() {
         let fault = |error: &toml::de::Error| text.fault(&error.span().unwrap_or(0..0), "", error.message().to_owned());
@@ -135,7 +136,7 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
     let known = peers::read(document, &top.folder.root);
     let log = top::log(document);
     let taken = listeners::Taken::default();
-    let context = ingress::Context { known: &known, taken: &taken, root: &top.folder.root, log_access: log.access };
+    let context = ingress::Context { known: &known, taken: &taken, certs: &top.folder.root, log_access: log.access };
     let ingresses = ingress::read(document, &context);
     let egresses = egress::read(document, &context);
     let admin = top::admin(document, &taken);
@@ -152,8 +153,9 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
         ingresses,
         egresses,
         skew: top.skew,
-        remembers: top.state.is_some(),
+        ..writer::Settings::default()
     };
+    settings.remembers = top.state.is_some();
     complete(&mut settings);
     top.folder.named = named(&settings);
     top.folder.pkcs12_passwords = passwords;

@@ -46,7 +46,7 @@ pub fn from_flags(flags: Flags) -> Result<Config, Error> {
 }
 
 fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
-    let root = absolute(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
+    let certs = absolute(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
     let state = flags.state.as_deref().map(|state| absolute(state, "--state", faults));
     let backend = take(value::backend(&flags.backend), "--backend", faults).map(|backend| match backend {
         Backend::Unix(path) => Backend::Unix(absolute(&path, "--backend", faults)),
@@ -65,7 +65,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         let why = "would show peers' names to the network: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
         faults.push(fault("--admin", why.to_owned()));
     }
-    if let Some(state) = state.as_ref().filter(|state| state.starts_with(&root)) {
+    if let Some(state) = state.as_ref().filter(|state| state.starts_with(&certs)) {
         let why = format!("{:?} lies in the watched folder, which is never written to", state.display().to_string());
         faults.push(fault("--state", why));
     }
@@ -80,7 +80,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
     };
     let anchors = flags.client_ca.as_deref().map(|file| {
         let file = absolute(file, "--client-ca", faults);
-        AnchorSource::File { path: file.strip_prefix(&root).map(Path::to_owned).unwrap_or(file), until: None }
+        AnchorSource::File { path: file.strip_prefix(&certs).map(Path::to_owned).unwrap_or(file), until: None }
     });
     let mut settings = writer::Settings {
         ingresses: vec![ingress(listen?, backend?, anchors.is_some())],
@@ -93,7 +93,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         (Arc::clone(&name), peers::trust_of(name, vec![source]))
     }));
     complete(&mut settings);
-    let mut folder = top::watched(root);
+    let mut folder = top::watched(certs);
     folder.named = named(&settings);
     Some(Config {
         settings,

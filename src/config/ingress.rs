@@ -18,7 +18,7 @@ use crate::trust::{Allow, AnchorSource, Matcher, Rule, Rules, TrustName};
 pub(super) struct Context<'c> {
     pub(super) known: &'c Known,
     pub(super) taken: &'c Taken,
-    pub(super) root: &'c Path,
+    pub(super) certs: &'c Path,
     pub(super) log_access: bool,
 }
 
@@ -49,7 +49,7 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     );
     let backend = section.required("backend", backend);
     let rules = rules(section, context.known, trust.as_ref(), client_auth);
-    let authorities_file = section.maybe("ca_names", |item| authorities(item, context.root));
+    let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
     let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
     later(section);
     let identity = section.or("identity", identity, Identity::default());
@@ -133,11 +133,11 @@ fn identity(item: &Item<'_>) -> Option<Identity> {
     Some(Identity { xfcc: holds(0), peer: holds(1), client_cert: holds(2), client_cert_chain: holds(3) })
 }
 
-fn authorities(item: &Item<'_>, root: &Path) -> Option<(AuthorityNames, Option<std::path::PathBuf>)> {
+fn authorities(item: &Item<'_>, certs: &Path) -> Option<(AuthorityNames, Option<std::path::PathBuf>)> {
     match item.text()?.as_str() {
         "auto" => Some((AuthorityNames::Auto, None)),
         "none" => Some((AuthorityNames::None, None)),
-        _ => peers::under(item, root).map(|file| (AuthorityNames::Auto, Some(file))),
+        _ => peers::under(item, certs).map(|file| (AuthorityNames::Auto, Some(file))),
     }
 }
 

@@ -20,16 +20,16 @@ pub(super) struct Known {
     pub(super) partners: Vec<partner::Settings>,
 }
 
-/// Reads trusts and partners. Files lie under `root`, the watched folder.
-pub(super) fn read(top: &Section<'_>, root: &Path) -> Known {
+/// Reads trusts and partners. Files lie under `certs`, the watched folder.
+pub(super) fn read(top: &Section<'_>, certs: &Path) -> Known {
     let trusts = top.named("trust", trust_name).into_iter().map(|(name, section)| {
-        let settings = trust(&section, Arc::clone(&name), root);
+        let settings = trust(&section, Arc::clone(&name), certs);
         section.finish();
         (name, settings)
     });
     let trusts = trusts.collect();
     let partners = top.named("partner", value::name).into_iter().map(|(name, section)| {
-        let settings = partner(&section, name, root);
+        let settings = partner(&section, name, certs);
         section.finish();
         settings
     });
@@ -59,19 +59,19 @@ pub(super) fn trust_of(name: TrustName, anchors: Vec<AnchorSource>) -> trust::Se
     }
 }
 
-fn trust(section: &Section<'_>, name: TrustName, root: &Path) -> trust::Settings {
+fn trust(section: &Section<'_>, name: TrustName, certs: &Path) -> trust::Settings {
     let anchors = section.get("anchors");
     let pin_only = section.or("pin_only", Item::flag, false);
     let settings = trust::Settings {
         pins: section.or("pins", |item| item.some(pin), Vec::new()),
         pin_only,
-        crls: section.or("crls", |item| item.list(|item| under(item, root)), Vec::new()),
+        crls: section.or("crls", |item| item.list(|item| under(item, certs)), Vec::new()),
         crl_whole_chain: section.or("crl_depth", |item| item.one_of(&[("leaf", false), ("chain", true)]), false),
         crl_required: section.or("crl_required", Item::flag, false),
         crl_stale_refuses: section.or("crl_stale", |item| item.one_of(&[("warn", false), ("refuse", true)]), false),
         client_eku_required: section.or("client_eku", |item| item.one_of(&[("require", true), ("any", false)]), true),
         overlap: section.or("overlap", Item::duration, Duration::ZERO),
-        ..trust_of(name, anchors.as_ref().and_then(|item| item.some(|item| anchor(item, root))).unwrap_or_default())
+        ..trust_of(name, anchors.as_ref().and_then(|item| item.some(|item| anchor(item, certs))).unwrap_or_default())
     };
     let has_pins = section.maybe("pins", |_| Some(())).is_some();
     match (pin_only, anchors) {
@@ -86,15 +86,15 @@ fn trust(section: &Section<'_>, name: TrustName, root: &Path) -> trust::Settings
 }
 
 /// `"FILE"`, `"system"` or `{ file = "FILE", until = DATE }`.
-fn anchor(item: &Item<'_>, root: &Path) -> Option<AnchorSource> {
+fn anchor(item: &Item<'_>, certs: &Path) -> Option<AnchorSource> {
     if item.is_text() {
         if item.text()? == SYSTEM {
             return Some(AnchorSource::System);
         }
-        return Some(AnchorSource::File { path: under(item, root)?, until: None });
+        return Some(AnchorSource::File { path: under(item, certs)?, until: None });
     }
     let section = item.section()?;
-    let path = section.required("file", |item| under(item, root));
+    let path = section.required("file", |item| under(item, certs));
     let until = section.required("until", Item::date);
     section.finish();
     Some(AnchorSource::File { path: path?, until: Some(until?) })
@@ -114,10 +114,10 @@ fn pin(item: &Item<'_>) -> Option<Pin> {
 }
 
 /// A file under the watched folder, relative to it.
-pub(super) fn under(item: &Item<'_>, root: &Path) -> Option<PathBuf> {
+pub(super) fn under(item: &Item<'_>, certs: &Path) -> Option<PathBuf> {
     let text = item.words()?;
     let path = Path::new(&text);
-    let inside = path.strip_prefix(root).unwrap_or(path);
+    let inside = path.strip_prefix(certs).unwrap_or(path);
     let plain: PathBuf = inside.components().filter(|part| !matches!(part, Component::CurDir)).collect();
     let stays = plain.components().all(|part| matches!(part, Component::Normal(_)));
     if stays && plain.components().next().is_some() {
@@ -125,15 +125,15 @@ pub(super) fn under(item: &Item<'_>, root: &Path) -> Option<PathBuf> {
     }
     item.fault(format!(
         "{text:?} does not lie under the watched folder {:?}: put it there and name it from there",
-        root.display().to_string()
+        certs.display().to_string()
     ));
     None
 }
 
-fn partner(section: &Section<'_>, name: Arc<str>, root: &Path) -> partner::Settings {
+fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Settings {
     let settings = partner::Settings {
         name,
-        anchors: section.or("anchors", |item| item.some(|item| under(item, root)), Vec::new()),
+        anchors: section.or("anchors", |item| item.some(|item| under(item, certs)), Vec::new()),
         pins: section.or("pins", |item| item.some(pin), Vec::new()),
         peers: section.or("peers", |item| item.some(partners_own), Vec::new()),
         contact: section.maybe("contact", Item::words),

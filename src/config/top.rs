@@ -28,9 +28,9 @@ pub(super) fn all_cores() -> usize {
 }
 
 /// The watched folder's settings with everything but its place at the default.
-pub(super) fn watched(root: PathBuf) -> folder::Settings {
+pub(super) fn watched(certs: PathBuf) -> folder::Settings {
     folder::Settings {
-        root,
+        root: certs,
         rescan: Duration::from_secs(30),
         settle: Duration::from_secs(2),
         strict_permissions: false,
@@ -40,8 +40,8 @@ pub(super) fn watched(root: PathBuf) -> folder::Settings {
 }
 
 /// Reads them. `folder.named` and `folder.pkcs12_passwords` are filled in later.
-pub(super) fn read(top: &Section<'_>, default_root: PathBuf) -> Top {
-    let mut folder = watched(top.or("certs", Item::path, default_root));
+pub(super) fn read(top: &Section<'_>, default_certs: PathBuf) -> Top {
+    let mut folder = watched(top.or("certs", Item::path, default_certs));
     folder.rescan = top.or("rescan", Item::positive, folder.rescan);
     folder.settle = top.or("settle", Item::duration, folder.settle);
     folder.strict_permissions = top.or("strict_permissions", Item::flag, false);
