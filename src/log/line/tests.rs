@@ -77,7 +77,7 @@ proptest! {
         let out = finish(line);
         prop_assert!(out.len() <= LIMIT);
         prop_assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
-        prop_assert!(!out.contains(['\n', '\r', '\u{1b}', '\u{202e}']));
+        prop_assert!(!out.contains(['\n', '\r', '\u{1b}', '\u{202e}']), "{out}");
     }
 
     #[test]
@@ -90,7 +90,7 @@ proptest! {
         }
         let out = finish(line);
         prop_assert!(out.len() <= LIMIT);
-        prop_assert!(!out.contains(['\n', '\r', '\u{1b}']));
+        prop_assert!(!out.contains(['\n', '\r', '\u{1b}']), "{out}");
         // Outside of quotes there is nothing but our own names.
         let mut outside = String::new();
         let (mut inside, mut escape) = (false, false);
