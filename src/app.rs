@@ -22,7 +22,7 @@ use crate::event::Events;
 use crate::log::{self, Lines};
 use crate::metrics::Metrics;
 use crate::net::listen::Bound;
-use crate::process::{self, Ended, Phase, Progress, Shutdown, Told};
+use crate::process::{self, Ended, Phase, Progress, Told};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 use crate::writer::{self, Input, Memory};
 use crate::{folder, net, proxy, snapshot};
