@@ -1,40 +1,22 @@
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use super::*;
-use crate::folder::NamedFile;
 use crate::keyring::pool::{CLIENT_ONLY, PAIRS, authority, day};
 use crate::keyring::{Command, Standing};
-use crate::net::{Backend, HostPort, ListenAddress};
 use crate::pki::{Joined, KeyPair};
 use crate::snapshot::ingress;
-use crate::trust::{AnchorSource, Event as TrustEvent, Rules};
-
-fn listener(keyring: &str) -> ingress::Settings {
-    ingress::Settings {
-        name: "default".into(),
-        listen: ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
-        keyrings: vec![keyring.into()],
-        trust: None,
-        client_auth: crate::tls::ClientAuth::Required,
-        backend: Backend::Http(HostPort { host: "127.0.0.1".into(), port: 1 }),
-        identity: ingress::Identity::default(),
-        also_strip: Vec::new(),
-        rules: Rules::default(),
-        authorities: crate::tls::AuthorityNames::Auto,
-        authorities_file: None,
-        tls: crate::tls::Settings::default(),
-        limits: ingress::Limits::default(),
-        log_access: true,
-    }
-}
+use crate::trust::{AnchorSource, Event as TrustEvent};
 
 /// One ingress with keyring "api" and no trust of its own.
 pub(in crate::writer) fn settings() -> Settings {
-    Settings { ingresses: vec![listener("api")], skew: Duration::from_mins(1), ..Settings::default() }
+    Settings {
+        ingresses: vec![ingress::Settings::showing("default", "api")],
+        skew: Duration::from_mins(1),
+        ..Settings::default()
+    }
 }
 
 /// Keyring "api" holds these pairs and a `ca.crt`.
@@ -76,8 +58,8 @@ fn listeners_give_a_keyring_its_roles_and_its_own_trust() {
     contents.keyrings.insert("unused".into(), usage.clone());
     contents.keyrings.insert("shown".into(), usage);
     let mut settings = settings();
-    settings.ingresses.push(ingress::Settings { name: "two".into(), ..listener("shown") });
-    settings.ingresses.push(ingress::Settings { name: "three".into(), ..listener("absent") });
+    settings.ingresses.push(ingress::Settings::showing("two", "shown"));
+    settings.ingresses.push(ingress::Settings::showing("three", "absent"));
     let (state, _) = State::open(settings, Remembered::default(), contents, day(20));
     assert_eq!(current(&state, "unused"), Some(CLIENT_ONLY.fingerprint()), "a folder without section is a keyring");
     assert_eq!(state.keyrings()["shown"].held()[0].standing, Standing::Refused, "an ingress needs serverAuth");
@@ -186,13 +168,14 @@ fn problems_are_told_once_until_they_change() {
 #[test]
 fn a_named_file_that_went_bad_keeps_what_it_held() {
     let path = PathBuf::from("trust/acme.pem");
-    let of = |file: NamedFile| {
+    let of = |certificates: Vec<Arc<crate::pki::Certificate>>| {
         let mut contents = folder(&[1]);
-        contents.named.insert(path.clone(), file);
+        let file = contents.named.entry(path.clone()).or_default();
+        file.problem = certificates.is_empty().then(|| "it is empty".into());
+        file.certificates = certificates;
         contents
     };
-    let good = of(NamedFile { certificates: vec![authority()], ..NamedFile::default() });
-    let bad = of(NamedFile { problem: Some("it is empty".into()), ..NamedFile::default() });
+    let (good, bad) = (of(vec![authority()]), of(Vec::new()));
     let mut state = State::open(settings(), Remembered::default(), good, day(20)).0;
     let happened = state.apply(&Input::Folder(bad), day(20)).unwrap();
     assert_eq!(happened.problems.len(), 1, "no trust names it, so nobody else would tell");
