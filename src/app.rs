@@ -1,1 +1,273 @@
-//! Wiring: the only room that sees every area.
+//! Wiring: the only room that sees every area. It starts them in order, hands each what it needs, and ends them in order.
+//!
+//! Two kinds of thread: one control thread with everything that may wait (folder, writer, admin, signals), and the data
+//! plane's workers. They meet in the snapshot, the events and the phases of stopping, nowhere else.
+
+pub mod check;
+mod control;
+pub mod demo;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::admin::{self, Views};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::Events;
+use crate::log::{self, Lines};
+use crate::metrics::Metrics;
+use crate::net::listen::Bound;
+use crate::process::{self, Ended, Phase, Progress, Shutdown, Told};
+use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
+use crate::writer::{self, Input, Memory};
+use crate::{folder, net, proxy, snapshot};
+
+/// How many inputs may wait for the writer.
+const INPUTS: usize = 64;
+
+/// Why a sidecar does not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration or the folder: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// `[log] level`.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// A listener.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    /// `state`.
+    #[error(transparent)]
+    Memory(#[from] writer::memory::Error),
+    /// The first snapshot.
+    #[error(transparent)]
+    Build(#[from] snapshot::build::Error),
+    /// A thread or a runtime.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    /// It was told to stop a second time, and closed what was open.
+    #[error("stopped at once by a second signal")]
+    Hurried,
+    /// It did not get ready in time.
+    #[error("still waiting for {0}")]
+    NotReady(String),
+}
+
+/// What comes from outside: the time, and where lines go.
+pub struct Surroundings {
+    /// The time.
+    pub clock: Clock,
+    /// Where log lines go.
+    pub lines: Arc<Lines>,
+}
+
+/// A running sidecar. Dropping it closes everything at once.
+pub struct App {
+    addresses: BTreeMap<ListenerId, SocketAddr>,
+    views: Views,
+    told: mpsc::Sender<Told>,
+    inputs: mpsc::Sender<Input>,
+    control: Option<JoinHandle<Ended>>,
+    workers: Option<proxy::Workers>,
+}
+
+/// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended.
+pub fn run(config: Config) -> Result<(), Error> {
+    let hardened = process::harden::harden();
+    let lines = Lines::stdout(config.log.resolved_format());
+    log::install(Arc::clone(&lines), &config.log)?;
+    hardened.tell();
+    let app = App::launch(config, Surroundings { clock: Clock::system(), lines }, true)?;
+    app.wait()
+}
+
+impl App {
+    /// Starts a sidecar inside this process; it hears no signals.
+    pub fn start(config: Config, surroundings: Surroundings) -> Result<Self, Error> {
+        Self::launch(config, surroundings, false)
+    }
+
+    fn launch(config: Config, Surroundings { clock, lines }: Surroundings, signals: bool) -> Result<Self, Error> {
+        // Ports first: one that is taken is an error before anything else has happened.
+        let listeners = bind(&config)?;
+        let probes = config.admin.probes.as_ref().map(Bound::bind).transpose()?;
+        let admin = config.admin.listen.as_ref().map(Bound::bind).transpose()?;
+        let metrics = Arc::new(Metrics::new());
+        metrics.watch_panics();
+        let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
+        let found = folder::read::read(&config.folder).contents;
+        let settings = with_platform(config.settings.clone());
+        let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
+        let state = if clock.is_manual() { state.trusting_clock() } else { state };
+
+        let (stopping, shutdown) = process::shutdown();
+        let progress = Progress::new();
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let addresses = addresses(&listeners);
+        let workers = proxy::start(proxy::Parts {
+            listeners,
+            workers: config.workers,
+            reader,
+            events: Arc::clone(&events),
+            metrics,
+            lines,
+            clock: clock.clone(),
+            shutdown: shutdown.clone(),
+            progress: Arc::clone(&progress),
+            drain: config.shutdown.drain,
+        })?;
+        let (told, telling) = mpsc::channel(4);
+        let (inputs, queue) = mpsc::channel(INPUTS);
+        let plane = control::Plane {
+            signals: signals.then(|| told.clone()),
+            told: telling,
+            stopping,
+            shutdown_settings: config.shutdown,
+            progress,
+            reload: Arc::new(Notify::new()),
+            inputs: inputs.clone(),
+            queue,
+            writer: (state, memory, publisher),
+            surroundings: (events, clock),
+            views: views.clone(),
+            admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
+            config,
+        };
+        let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
+        Ok(Self { addresses, views, told, inputs, control: Some(control), workers: Some(workers) })
+    }
+
+    /// Where a listener listens, if it is TCP.
+    pub fn address(&self, side: Side, name: &str) -> Option<SocketAddr> {
+        self.addresses.get(&ListenerId { side, name: name.into() }).copied()
+    }
+
+    /// What happens.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.views.events
+    }
+
+    /// What is served.
+    pub fn reader(&self) -> &Reader {
+        &self.views.reader
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub fn metrics_text(&self) -> String {
+        self.views.metrics_text()
+    }
+
+    /// How far stopping has come.
+    pub fn phase(&self) -> Phase {
+        self.views.shutdown.phase()
+    }
+
+    /// Waits until every listener has something to show and listens.
+    ///
+    /// # Errors
+    /// What it still waits for.
+    pub async fn ready(&self, patience: Duration) -> Result<(), Error> {
+        let mut reader = self.views.reader.clone();
+        let all = async {
+            while !reader.take().waiting.is_empty() {
+                if reader.changed().await.is_none() {
+                    return;
+                }
+            }
+            if let Some(workers) = &self.workers {
+                workers.listening(&reader.take()).await;
+            }
+        };
+        tokio::time::timeout(patience, all).await.map_err(|_| Error::NotReady(waiting(&self.views.reader.take())))
+    }
+
+    /// Lets the writer look at the clock now, and not only at the next second.
+    pub fn tick(&self) {
+        // A full queue is looked at anyhow.
+        let _ = self.inputs.try_send(Input::Tick);
+    }
+
+    /// Begins to stop, as SIGTERM does.
+    pub fn begin_stop(&self) {
+        let _ = self.told.try_send(Told::Stop);
+    }
+
+    /// Closes everything at once and waits for the end.
+    pub async fn stop_now(mut self) {
+        self.hurry();
+        let (control, workers) = (self.control.take(), self.workers.take());
+        let _ = tokio::task::spawn_blocking(move || join(control, workers)).await;
+    }
+
+    /// Waits for the end.
+    fn wait(mut self) -> Result<(), Error> {
+        let ended = join(self.control.take(), self.workers.take());
+        self.views.events.finish();
+        match ended {
+            Some(Ended::Drained { .. }) => Ok(()),
+            Some(Ended::Hurried) | None => Err(Error::Hurried),
+        }
+    }
+
+    fn hurry(&self) {
+        for _ in 0..2 {
+            let _ = self.told.try_send(Told::Stop);
+        }
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            self.hurry();
+        }
+    }
+}
+
+fn join(control: Option<JoinHandle<Ended>>, workers: Option<proxy::Workers>) -> Option<Ended> {
+    // Workers first: they hear the last phase from the control thread, which then ends by itself.
+    if let Some(workers) = workers {
+        workers.join();
+    }
+    control.and_then(|control| control.join().ok())
+}
+
+fn bind(config: &Config) -> Result<Vec<(ListenerId, Bound)>, Error> {
+    let settings = &config.settings;
+    let ingresses = settings.ingresses.iter().map(|one| (Side::Ingress, &one.name, &one.listen));
+    let egresses = settings.egresses.iter().map(|one| (Side::Egress, &one.name, &one.listen));
+    let all = ingresses.chain(egresses);
+    all.map(|(side, name, listen)| Ok((ListenerId { side, name: Arc::clone(name) }, Bound::bind(listen)?))).collect()
+}
+
+fn addresses(listeners: &[(ListenerId, Bound)]) -> BTreeMap<ListenerId, SocketAddr> {
+    listeners.iter().filter_map(|(id, bound)| Some((id.clone(), bound.local_addr()?))).collect()
+}
+
+fn waiting(snapshot: &Snapshot) -> String {
+    let all: Vec<String> = snapshot.waiting.iter().map(|(id, what)| format!("{} ({what})", id.name)).collect();
+    if all.is_empty() { "its listeners".to_owned() } else { all.join(", ") }
+}
+
+/// Fills in what `trust = "system"` stands for, where it is used: reading the platform's store is not for the rules.
+fn with_platform(mut settings: writer::Settings) -> writer::Settings {
+    use crate::pki::Certificate;
+    use crate::trust::AnchorSource;
+    if settings.trusts.values().any(|trust| trust.anchors.contains(&AnchorSource::System)) {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(target: "trust", %error, "a part of the platform's trust anchors cannot be read");
+        }
+        // A store holds odd ones too; one that does not parse vouches for nobody.
+        let parsed = found.certs.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+        settings.system_anchors = Arc::new(parsed);
+    }
+    settings
+}

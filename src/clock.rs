@@ -30,6 +30,11 @@ impl Clock {
         (Self(Source::Manual(Arc::clone(&cell))), ManualClock(cell))
     }
 
+    /// Whether it is moved by hand: then a step is no fault of the machine's.
+    pub fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     /// The time now. A manual clock has whole seconds only.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may read the system's clock")]
     pub fn now(&self) -> Timestamp {

@@ -1,1 +1,215 @@
 //! `sidekey.toml`, flags and environment → every area's `Settings`, or the places of the errors.
+//!
+//! It knows every key of the contract (section 5), also those whose feature comes later: these are refused with their
+//! place, so that nothing is silently ignored. All faults are reported at once. It reads the one file it is given and
+//! the environment, nothing else; whether the files that it names exist is for the watched folder to find out.
+
+mod egress;
+mod environment;
+mod file;
+mod flags;
+mod ingress;
+mod listeners;
+mod peers;
+mod place;
+mod reload;
+#[cfg(test)]
+mod tests;
+mod top;
+mod value;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use crate::net::ListenAddress;
+use crate::trust::AnchorSource;
+use crate::{folder, keyring, log, process, writer};
+
+pub use flags::{Flags, from_flags};
+pub use place::Fault;
+pub use reload::{Reload, compare};
+
+/// A larger file is no configuration.
+const LARGEST: u64 = 1 << 20;
+
+/// Everything the configuration says, by area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What snapshots are made of.
+    pub settings: writer::Settings,
+    /// The watched folder.
+    pub folder: folder::Settings,
+    /// Where decisions survive a restart, absolute; `None`: memory only.
+    pub state: Option<PathBuf>,
+    /// Data-plane threads, at least one.
+    pub workers: usize,
+    /// This sidecar's name, where one is given.
+    pub instance: Option<String>,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[shutdown]`.
+    pub shutdown: process::Settings,
+    /// `[log]`.
+    pub log: log::Settings,
+    /// The file it came from, absolute; `None`: flags.
+    pub source: Option<PathBuf>,
+}
+
+/// `[admin]`: listeners that only read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Page, API and metrics: this host only.
+    pub listen: Option<ListenAddress>,
+    /// `/livez`, `/readyz` and `/metrics` only: anywhere.
+    pub probes: Option<ListenAddress>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Unreadable {
+        /// Which file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its text, or a flag, is wrong: every fault, in the order of the file.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Fault>),
+}
+
+fn lines(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads a configuration file. Relative paths in it begin at its folder.
+pub fn load(file: &Path) -> Result<Config, Error> {
+    let shown = crate::pki::printable(&file.display().to_string());
+    let unreadable = |source| Error::Unreadable { file: shown.clone(), source };
+    let path = std::path::absolute(file).map_err(unreadable)?;
+    let mut content = String::new();
+    let opened = std::fs::File::open(&path).map_err(unreadable)?;
+    opened.take(LARGEST + 1).read_to_string(&mut content).map_err(unreadable)?;
+    if content.len() as u64 > LARGEST {
+        return Err(unreadable(std::io::Error::other("larger than 1 MiB: this is no configuration")));
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let text = place::Text { file: &shown, content: &content };
+    let config = read(text, folder, &|name| std::env::var(name).ok())?;
+    Ok(Config { source: Some(path), ..config })
+}
+
+/// Reads a configuration's text as if it were the file `sidekey.toml` in `folder`, which must be absolute.
+pub fn parse(content: &str, folder: &Path) -> Result<Config, Error> {
+    let text = place::Text { file: "sidekey.toml", content };
+    read(text, folder, &|name| std::env::var(name).ok())
+}
+
+/// An address as `listen` and the flags take it; a socket's path stays as it is written. The error says what to write.
+pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    value::listen(text)
+}
+
+fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {
+    let (document, errors) = DeTable::parse_recoverable(text.content);
+    if !errors.is_empty() {
+        let fault = |error: &toml::de::Error| text.fault(&error.span().unwrap_or(0..0), "", error.message().to_owned());
+        return Err(Error::Invalid(errors.iter().map(fault).collect()));
+    }
+    let reading = file::Reading::new(text, folder, environment);
+    let config = sections(&reading.top(document.get_ref()), folder);
+    match reading.into_faults() {
+        faults if faults.is_empty() => Ok(config),
+        faults => Err(Error::Invalid(faults)),
+    }
+}
+
+/// Reads every section. What is wrong has a fault in the reading, and is left out of the result.
+fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
+    let mut top = top::read(document, folder.join("certs"));
+    let (keyrings, passwords) = top::keyrings(document, top.skew);
+    let known = peers::read(document, &top.folder.root);
+    let log = top::log(document);
+    let taken = listeners::Taken::default();
+    let context = ingress::Context { known: &known, taken: &taken, certs: &top.folder.root, log_access: log.access };
+    let ingresses = ingress::read(document, &context);
+    let egresses = egress::read(document, &context);
+    let admin = top::admin(document, &taken);
+    let shutdown = top::shutdown(document);
+    top::alerts(document);
+    document.finish();
+    if document.get("ingress").is_none() && document.get("egress").is_none() {
+        document.fault("there is nothing to do: add at least one [[ingress]] or [[egress]]".to_owned());
+    }
+    let mut settings = writer::Settings {
+        keyrings,
+        trusts: known.trusts,
+        partners: known.partners,
+        ingresses,
+        egresses,
+        skew: top.skew,
+        ..writer::Settings::default()
+    };
+    settings.remembers = top.state.is_some();
+    complete(&mut settings);
+    top.folder.named = named(&settings);
+    top.folder.pkcs12_passwords = passwords;
+    Config {
+        settings,
+        folder: top.folder,
+        state: top.state,
+        workers: top.workers,
+        instance: top.instance,
+        admin,
+        shutdown,
+        log,
+        source: None,
+    }
+}
+
+/// Adds what listeners imply: the built-in trust, keyrings without a section, and each keyring's roles.
+fn complete(settings: &mut writer::Settings) {
+    let trusts = settings.ingresses.iter().map(|ingress| &ingress.trust);
+    let mut trusts = trusts.chain(settings.egresses.iter().map(|egress| &egress.trust)).flatten();
+    if trusts.any(|trust| trust.as_ref() == peers::SYSTEM) {
+        let name: Arc<str> = Arc::from(peers::SYSTEM);
+        let system = peers::trust_of(Arc::clone(&name), vec![AnchorSource::System]);
+        settings.trusts.insert(name, system);
+    }
+    for keyring in settings.keyrings.values_mut() {
+        keyring.roles = keyring::Roles::default();
+    }
+    let servers = settings.ingresses.iter().flat_map(|ingress| &ingress.keyrings).map(|name| (name, true));
+    let clients = settings.egresses.iter().map(|egress| (&egress.keyring, false));
+    for (name, server) in servers.chain(clients) {
+        let keyring = settings
+            .keyrings
+            .entry(Arc::clone(name))
+            .or_insert_with(|| keyring::Settings { skew: settings.skew, ..keyring::Settings::of(Arc::clone(name)) });
+        if server {
+            keyring.roles.server = true;
+        } else {
+            keyring.roles.client = true;
+        }
+    }
+}
+
+/// Files that the settings name: a folder that holds only such files is no keyring.
+fn named(settings: &writer::Settings) -> std::collections::BTreeSet<PathBuf> {
+    let mut files = std::collections::BTreeSet::new();
+    for trust in settings.trusts.values() {
+        files.extend(trust.crls.iter().cloned());
+        files.extend(trust.anchors.iter().filter_map(|source| match source {
+            AnchorSource::File { path, .. } => Some(path.clone()),
+            AnchorSource::System | AnchorSource::Own(_) => None,
+        }));
+    }
+    files.extend(settings.partners.iter().flat_map(|partner| partner.anchors.iter().cloned()));
+    files.extend(settings.ingresses.iter().filter_map(|ingress| ingress.authorities_file.clone()));
+    files
+}

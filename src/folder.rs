@@ -3,6 +3,9 @@
 //! What goes on is always *everything the folder holds*, never a difference, so a lost or doubled notification changes
 //! nothing. It writes nothing, and judges no pair.
 
+mod digest;
+#[cfg(test)]
+mod fixture;
 pub mod places;
 pub mod read;
 pub mod settle;

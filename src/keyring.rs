@@ -5,6 +5,8 @@
 
 pub mod choice;
 pub mod fit;
+#[cfg(test)]
+pub(crate) mod pool;
 pub mod rotation;
 
 use std::collections::BTreeSet;

@@ -78,7 +78,8 @@ macro_rules! sha256_value {
             fn from_str(text: &str) -> Result<Self, NotAHash> {
                 let digits = text.strip_prefix("sha256:").unwrap_or(text);
                 let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b':').collect();
-                if digits.len() != 64 {
+                // `from_str_radix` alone would take a sign for a digit.
+                if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
                     return Err(NotAHash);
                 }
                 let mut out = [0; 32];

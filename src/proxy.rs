@@ -1,3 +1,179 @@
 //! The data plane: worker threads that read snapshots, serve connections and report Events. They never ask.
+//!
+//! A request ends in a response, never in an error: [`Error`] says whose fault it was, and one table here makes a status
+//! of it. What the other side sees is less than what the log says.
 
+mod accept;
+mod access;
+mod attempt;
+mod body;
+mod drain;
+mod egress;
 pub mod fields;
+mod forward;
+mod ingress;
+mod link;
+mod listener;
+mod open;
+mod pool;
+mod serve;
+mod target;
+mod upgrade;
+mod upstream;
+mod waits;
+mod worker;
+mod workers;
+
+use http::StatusCode;
+
+pub use drain::{ConnectionFacts, Leave, stay};
+pub use workers::{Parts, Workers, start};
+
+use crate::net;
+use crate::snapshot::Side;
+use crate::trust::{Denied, Untrusted};
+
+/// Why a request is not answered by the backend or upstream. For the log; the body of the answer never says it.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    /// Fields that cannot be forwarded.
+    #[error(transparent)]
+    Fields(#[from] fields::Violation),
+    /// More fields than the limit.
+    #[error("more than {limit} fields")]
+    TooManyFields {
+        /// The limit.
+        limit: usize,
+    },
+    /// `CONNECT`, `TRACE` or `*`.
+    #[error("a method or target that is not forwarded")]
+    Method,
+    /// A rule says no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The other side of the hop cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] net::Error),
+    /// The TLS handshake with the upstream failed: reason and explanation of its handshake line.
+    #[error("{explanation}")]
+    Handshake {
+        /// Its code.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+    },
+    /// The exchange broke off, or was not HTTP.
+    #[error("{0}")]
+    Exchange(#[from] hyper::Error),
+    /// A 101 that was not asked for, or to another protocol.
+    #[error("101 to something else than was asked for")]
+    Unasked,
+    /// A WebSocket towards an upstream that speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
+    UpgradeNeedsHttp1,
+    /// No response head in time.
+    #[error("no response within its deadline")]
+    Late,
+    /// This listener has no key pair to show now.
+    #[error("no key pair to show")]
+    NoKeyPair,
+    /// The trust that accepted the peer does not any more: the connection drains.
+    #[error("the peer is no longer trusted: {0}")]
+    Untrusted(#[from] Untrusted),
+}
+
+impl Error {
+    /// The one table from what happened to what the other side sees (contract section 11).
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
+            Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(_)
+            | Self::Handshake { .. }
+            | Self::Exchange(_)
+            | Self::Unasked
+            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
+            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whose fault it was: `peer`, `backend` (the application, on either side), `upstream` or `sidecar`.
+    fn fault(&self, side: Side) -> &'static str {
+        let (asks, answers) = match side {
+            Side::Ingress => ("peer", "backend"),
+            Side::Egress => ("backend", "upstream"),
+        };
+        match self {
+            _ if self.is_refusal() => asks,
+            Self::NoKeyPair => "sidecar",
+            _ => answers,
+        }
+    }
+
+    /// A stable code for the log.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_request",
+            Self::Fields(_) => "malformed_fields",
+            Self::TooManyFields { .. } => "too_many_fields",
+            Self::Method => "method_not_allowed",
+            Self::Denied(Denied::Path(_)) => "ambiguous_path",
+            Self::Denied(_) => "not_allowed",
+            Self::Connect(net::Error::Late { .. }) => "connect_late",
+            Self::Connect(_) => "connect_failed",
+            Self::Handshake { reason, .. } => reason,
+            Self::Exchange(_) => "exchange_failed",
+            Self::Unasked => "unasked_upgrade",
+            Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::Late => "response_late",
+            Self::NoKeyPair => "no_key_pair",
+            Self::Untrusted(_) => "peer_untrusted",
+        }
+    }
+
+    /// Whether the request itself is at fault. What a peer can cause as often as it likes is no warning.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::Method
+                | Self::Denied(_)
+                | Self::Untrusted(_)
+        )
+    }
+
+    /// Whether the connection that the request came on cannot be trusted any further.
+    fn closes(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_backend_is_504_and_a_missing_one_502() {
+        let late = Error::Connect(net::Error::Late { address: "127.0.0.1:1".to_owned() });
+        assert_eq!((late.status().as_u16(), late.fault(Side::Ingress)), (504, "backend"));
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let down = Error::Connect(net::Error::Connect { address: "127.0.0.1:1".to_owned(), source });
+        assert_eq!((down.status().as_u16(), down.fault(Side::Egress)), (502, "upstream"));
+    }
+
+    #[test]
+    fn an_ambiguous_path_is_400_and_a_forbidden_one_403() {
+        assert_eq!(Error::Denied(Denied::Path("%2f")).status(), 400);
+        let denied = Error::Denied(Denied::Allow { identity: "dns:a".to_owned() });
+        assert_eq!((denied.status().as_u16(), denied.fault(Side::Ingress)), (403, "peer"));
+        assert!(!denied.closes() && Error::Malformed("no Host").closes());
+    }
+}

@@ -74,14 +74,11 @@ impl Checked {
 /// Reads the folder once and applies every rule.
 pub fn check(config: &Config) -> Result<Checked, super::Error> {
     let clock = Clock::system();
-    let reading = folder::read::read(&config.folder);
-    if let Some(missing) = reading.missing {
-        return Err(super::Error::Usage(missing));
-    }
-    let problems = problems(&reading.contents);
+    let contents = folder::read::read_once(&config.folder);
+    let problems = problems(&contents);
     let settings = super::with_platform(config.settings.clone());
-    let (state, _) = State::open(settings, writer::memory::Remembered::default(), reading.contents, clock.now());
-    let snapshot = super::build(crate::snapshot::Epoch(1), &state, &clock)?;
+    let (state, _) = State::open(settings, writer::memory::Remembered::default(), contents, clock.now());
+    let snapshot = state.build(crate::snapshot::Epoch(1), &clock)?;
     let trusts = state.trusts().iter().map(|(name, anchors)| TrustView {
         name: Arc::clone(name),
         holds: anchors.build(clock.now()).holds(),

@@ -13,9 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast;
-
-use crate::event::Event;
+use crate::event::{Event, Follower};
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
 use crate::tls::Outcome;
@@ -134,7 +132,7 @@ fn introduce(stage: &dyn Stage, scene: &Scene) {
 
 /// Waits until the partner's ingress has shown `server`, and has been shown `client`; at most five seconds.
 async fn first_shown(
-    events: &mut broadcast::Receiver<Event>,
+    events: &mut Follower,
     server: Fingerprint,
     client: Fingerprint,
     since: Instant,
@@ -142,12 +140,7 @@ async fn first_shown(
     let (mut server_took, mut client_took) = (None, None);
     let deadline = since + Duration::from_secs(5);
     while server_took.is_none() || client_took.is_none() {
-        let event = match tokio::time::timeout_at(deadline.into(), events.recv()).await {
-            Ok(Ok(event)) => event,
-            // Too slow to follow every event: the next ones tell as well.
-            Ok(Err(broadcast::error::RecvError::Lagged(_))) => continue,
-            Ok(Err(broadcast::error::RecvError::Closed)) | Err(_) => break,
-        };
+        let Ok(Some(event)) = tokio::time::timeout_at(deadline.into(), events.next()).await else { break };
         let Event::Handshake(handshake) = event else { continue };
         if handshake.outcome != Outcome::Accepted {
             continue;

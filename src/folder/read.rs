@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::digest::{self, sha256};
 use super::places::Places;
 use super::settle::{Part, Seen};
 use super::take::{io_problem, take};
 use super::{Contents, DEFAULT_KEYRING, NamedFile, Settings};
 use crate::pki::blocks::{self, Kind};
-use crate::pki::{Blocks, FileName, Joined, Problem, Severity, join, printable};
+use crate::pki::{Blocks, FileName, Problem, Severity, join, printable};
 
 /// How deep folders may lie in each other.
 const DEPTH: usize = 16;
@@ -325,7 +326,7 @@ impl<'s> Walk<'s> {
             let mut joined = join::join(files);
             joined.problems.extend(problems);
             joined.problems.sort_by(|one, other| (&one.file, one.reason).cmp(&(&other.file, other.reason)));
-            parts.insert(Part::Keyring(keyring.clone()), seen_keyring(&joined, hashed));
+            parts.insert(Part::Keyring(keyring.clone()), digest::keyring(&joined, hashed));
             keyrings.insert(keyring, joined);
         }
         for (path, file) in &self.named {
@@ -334,43 +335,11 @@ impl<'s> Walk<'s> {
             parts.insert(Part::Named(path.clone()), Seen { digest, complete: file.problem.is_none() });
         }
         self.problems.sort_by(|one, other| (&one.file, one.reason).cmp(&(&other.file, other.reason)));
-        let digest = sha256(&problem_texts(&self.problems));
-        parts.insert(Part::Folder, Seen { digest, complete: is_whole(&self.problems) });
-        let digest = super::settle::digest_of(parts.iter().map(|(part, seen)| (part, seen.digest, false)));
+        parts.insert(Part::Folder, digest::folder(&self.problems));
+        let digest = digest::parts(parts.iter().map(|(part, seen)| (part, seen.digest, false)));
         let contents = Contents { keyrings, named: self.named, problems: self.problems, digest };
         Reading { contents, missing, parts, places: self.places }
     }
-}
-
-/// Names, contents and problems: moving bytes from one file to another is a change, a new time stamp is none.
-fn seen_keyring(joined: &Joined, mut hashed: Vec<(PathBuf, [u8; 32])>) -> Seen {
-    hashed.sort();
-    let mut items: Vec<&[u8]> = Vec::new();
-    for (path, hash) in &hashed {
-        items.push(path.as_os_str().as_bytes());
-        items.push(hash);
-    }
-    items.extend(problem_texts(&joined.problems));
-    Seen { digest: sha256(&items), complete: is_whole(&joined.problems) }
-}
-
-fn problem_texts(problems: &[Problem]) -> Vec<&[u8]> {
-    let texts = problems.iter().flat_map(|problem| [&*problem.file, problem.reason, &problem.why, &problem.remedy]);
-    texts.map(str::as_bytes).collect()
-}
-
-fn is_whole(problems: &[Problem]) -> bool {
-    problems.iter().all(|problem| problem.severity != Severity::Incomplete)
-}
-
-/// SHA-256 over items, each with its length before it, so that no two lists of items are one text.
-pub(super) fn sha256(items: &[&[u8]]) -> [u8; 32] {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for item in items {
-        context.update(&(item.len() as u64).to_be_bytes());
-        context.update(item);
-    }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {

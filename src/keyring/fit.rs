@@ -142,7 +142,7 @@ fn strength(pair: &KeyPair) -> Option<Refusal> {
         let weakness = certificate.weakness()?;
         let reason = match certificate.key() {
             KeyKind::Rsa(..2048) => "weak_key",
-            _ if weakness.contains("signature") => "weak_signature",
+            _ if weakness.contains("signed with") => "weak_signature",
             _ => "weak_certificate",
         };
         let which = if at == 0 { String::new() } else { format!("the intermediate {:?} of ", certificate.subject()) };
@@ -172,3 +172,6 @@ fn usage(pair: &KeyPair, settings: &Settings) -> Vec<Refusal> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

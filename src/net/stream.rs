@@ -3,6 +3,7 @@
 //! Vectored writes pass through: without them a TLS flight goes out in pieces, and an alert can be lost behind it.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,16 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+}
+
+impl Stream {
+    /// The other end's address; `None` on a Unix socket, or where the connection is gone already.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 macro_rules! either {

@@ -3,11 +3,19 @@
 //! Pure and independent of the order of files. It proves only that things belong together; what may serve is decided
 //! by `keyring::fit`, and when an incomplete folder is refused by `folder::settle`.
 
+mod chain;
+mod inventory;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{Blocks, Certificate, KeyPair, SpkiHash};
+use super::{Blocks, Certificate, Fingerprint, KeyPair, SpkiHash, Unreadable};
+use chain::Links;
+use inventory::{Found, Inventory};
 
 /// A file's path relative to the watched folder, with `/`, printable.
 pub type FileName = Arc<str>;
@@ -27,7 +35,7 @@ pub enum Severity {
 }
 
 /// One file, or pair, that cannot be used, with what to do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Problem {
     /// Which file.
     pub file: FileName,
@@ -56,7 +64,7 @@ pub struct Joined {
     /// Every proved pair, sorted by fingerprint; the same end entity twice is one pair.
     pub pairs: Vec<Arc<KeyPair>>,
     /// The certificates of `ca.crt`, `ca.pem`, `ca-bundle.crt`; `None` where there is no such file, or none that holds
-    /// a certificate (a broken file is never a removal).
+    /// a certificate, or one is cut off (a broken file is never a removal).
     pub anchors: Option<Vec<Arc<Certificate>>>,
     /// CRLs, sorted.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
@@ -74,6 +82,178 @@ pub fn is_trust_file(name: &str) -> bool {
 
 /// Joins what a keyring's files hold.
 pub fn join(files: Vec<(FileName, Blocks)>) -> Joined {
-    let _ = files;
-    todo!()
+    let inventory = Inventory::of(files);
+    let mut joined = Joined { crls: inventory.crls.clone(), ..Joined::default() };
+    let chains = Chains::of(&inventory);
+    joined.anchors = anchors(&inventory);
+    joined.pair(&inventory, &chains);
+    joined.wait(&inventory);
+    joined.report_certificates(&inventory, &chains);
+    let has_pair = !joined.pairs.is_empty();
+    joined.problems.extend(inventory.unreadable.iter().map(|(file, part)| unreadable(file, part, has_pair)));
+    joined.problems.sort();
+    joined.problems.dedup();
+    joined
+}
+
+/// The chain of every end entity that the folder holds.
+struct Chains {
+    /// Of those whose key is here, by fingerprint of the end entity.
+    with_key: BTreeMap<Fingerprint, Vec<Arc<Certificate>>>,
+    /// The others: what their chains hold is not superfluous, the key is missing.
+    without_key: BTreeMap<Fingerprint, Vec<Arc<Certificate>>>,
+    /// Every certificate in a chain, and the roots above.
+    used: BTreeSet<Fingerprint>,
+    /// End entities with a key whose issuer is nowhere, not even among the trust.
+    orphans: BTreeSet<Fingerprint>,
+}
+
+impl Chains {
+    fn of(inventory: &Inventory) -> Self {
+        let mut links = Links::new(inventory.chain_pool());
+        let (mut with_key, mut without_key) = (BTreeMap::new(), BTreeMap::new());
+        let (mut used, mut orphans) = (BTreeSet::new(), BTreeSet::new());
+        let end_entities = inventory.certificates.iter().filter(|(_, found)| inventory.is_end_entity(found));
+        for (fingerprint, found) in end_entities {
+            let chain = links.longest(&found.certificate);
+            used.extend(chain.iter().map(|part| part.fingerprint()));
+            let mut all = inventory.certificates.values();
+            let is_alone = chain.len() == 1 && !found.certificate.is_self_issued();
+            if is_alone && !all.any(|other| links.is_issued(&found.certificate, &other.certificate)) {
+                orphans.insert(*fingerprint);
+            }
+            with_key.insert(*fingerprint, chain);
+        }
+        let roots: Vec<_> =
+            inventory.certificates.values().filter(|found| found.certificate.is_self_issued()).collect();
+        let mut keyless: Vec<&Found> = Vec::new();
+        for (fingerprint, found) in &inventory.certificates {
+            // An old root may lack the CA flag; what has issued others is no end entity.
+            let is_end_entity = found.is_chain() && !found.certificate.is_ca() && !used.contains(fingerprint);
+            if is_end_entity
+                && !inventory.certificates.values().any(|other| links.is_issued(&other.certificate, &found.certificate))
+            {
+                keyless.push(found);
+            }
+        }
+        for found in keyless {
+            let chain = links.longest(&found.certificate);
+            used.extend(chain.iter().map(|part| part.fingerprint()));
+            without_key.insert(found.certificate.fingerprint(), chain);
+        }
+        for root in roots {
+            let mut parts = with_key.values().chain(without_key.values()).flatten();
+            if parts.any(|part| links.is_issued(part, &root.certificate)) {
+                used.insert(root.certificate.fingerprint());
+            }
+        }
+        Self { with_key, without_key, used, orphans }
+    }
+
+    /// Where an end entity's own file holds authorities, none of which is in any chain, and its issuer is nowhere: the
+    /// chain was put together wrongly.
+    fn stranger<'a>(&self, inventory: &'a Inventory, found: &Found) -> Option<&'a Found> {
+        if !self.orphans.contains(&found.certificate.fingerprint()) {
+            return None;
+        }
+        inventory.certificates.iter().find_map(|(fingerprint, other)| {
+            let is_beside = other.chain_files.iter().any(|file| found.chain_files.contains(file));
+            let is_stranger = is_beside
+                && other.certificate.is_ca()
+                && !other.certificate.is_self_issued()
+                && !self.used.contains(fingerprint);
+            is_stranger.then_some(other)
+        })
+    }
+}
+
+fn anchors(inventory: &Inventory) -> Option<Vec<Arc<Certificate>>> {
+    let anchors: Vec<_> = inventory
+        .certificates
+        .values()
+        .filter(|found| found.is_trust() && !inventory.is_misplaced(found))
+        .map(|found| Arc::clone(&found.certificate))
+        .collect();
+    let is_cut_off = inventory.unreadable.iter().any(|(file, part)| part.incomplete && is_trust_file(file));
+    (!anchors.is_empty() && !is_cut_off).then_some(anchors)
+}
+
+impl Joined {
+    fn pair(&mut self, inventory: &Inventory, chains: &Chains) {
+        for (fingerprint, chain) in &chains.with_key {
+            let found = &inventory.certificates[fingerprint];
+            let (key, key_files) = &inventory.keys[&found.certificate.spki_hash()];
+            if let Some(stranger) = chains.stranger(inventory, found) {
+                let why = format!(
+                    "the chain does not link: \"{}\" is issued by \"{}\", but its file holds \"{}\" instead",
+                    found.certificate.subject(),
+                    found.certificate.issuer(),
+                    stranger.certificate.subject()
+                );
+                let remedy = "put the certificate of the issuer into the file, or leave the others out";
+                self.problem(found.first_file(), "chain_does_not_link", why, remedy, Severity::Refused);
+                continue;
+            }
+            let sources = inventory.sources(chain, key_files);
+            match KeyPair::new(chain.clone(), Arc::clone(key), sources) {
+                Ok(pair) => self.pairs.push(pair),
+                Err(error) => {
+                    let remedy = "have certificate and key made again";
+                    self.problem(found.first_file(), "not_a_pair", error.to_string(), remedy, Severity::Refused);
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, inventory: &Inventory) {
+        for (spki_hash, (_, files)) in &inventory.keys {
+            let mut certificates =
+                inventory.certificates.values().filter(|found| found.certificate.spki_hash() == *spki_hash).peekable();
+            let Some(file) = files.first() else { continue };
+            if certificates.peek().is_none() {
+                self.waiting.push(Waiting { file: Arc::clone(file), spki_hash: *spki_hash });
+            } else if certificates.all(|found| !inventory.is_end_entity(found)) {
+                let why = "the private key of a certificate authority lies here: who reads it can make any certificate";
+                let remedy = "take this key out of the folder";
+                self.problem(file, "ca_key_present", why.to_owned(), remedy, Severity::Warning);
+            }
+        }
+        self.waiting.sort_by(|a, b| (&a.file, a.spki_hash).cmp(&(&b.file, b.spki_hash)));
+    }
+
+    fn report_certificates(&mut self, inventory: &Inventory, chains: &Chains) {
+        let strangers = match &self.waiting[..] {
+            [] => String::new(),
+            [waiting, ..] => format!("; the key in {} belongs to another certificate", waiting.file),
+        };
+        for (fingerprint, found) in &inventory.certificates {
+            let (subject, short) = (found.certificate.subject(), fingerprint.short());
+            if chains.without_key.contains_key(fingerprint) {
+                let why = format!("no private key here fits the certificate \"{subject}\" ({short}){strangers}");
+                let remedy = "drop the private key that it was requested with beside it; if it is meant as trust, name the file ca.crt";
+                self.problem(found.first_file(), "certificate_without_key", why, remedy, Severity::Incomplete);
+            } else if found.is_chain() && !chains.used.contains(fingerprint) {
+                let why = format!("the certificate \"{subject}\" ({short}) belongs to no key pair here");
+                let remedy = "nothing to do; if it is meant as trust, name the file ca.crt";
+                self.problem(found.first_file(), "certificate_unused", why, remedy, Severity::Info);
+            }
+        }
+    }
+
+    fn problem(&mut self, file: &FileName, reason: &'static str, why: String, remedy: &str, severity: Severity) {
+        self.problems.push(Problem { file: Arc::clone(file), reason, why, remedy: remedy.to_owned(), severity });
+    }
+}
+
+fn unreadable(file: &FileName, part: &Unreadable, has_pair: bool) -> Problem {
+    let severity = match part {
+        Unreadable { keystore: true, .. } if has_pair => Severity::Info,
+        Unreadable { incomplete: true, .. } => Severity::Incomplete,
+        _ => Severity::Refused,
+    };
+    // A command is shown ready to be copied, unless the name would need quoting.
+    let is_plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+    let name = if is_plain { file } else { "FILE" };
+    let remedy = part.remedy.replace("FILE", name);
+    Problem { file: Arc::clone(file), reason: part.reason, why: part.why.clone(), remedy, severity }
 }

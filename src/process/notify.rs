@@ -1,1 +1,47 @@
-//! What systemd hears (sd_notify): ready, reloading, stopping; and the sockets it hands over.
+//! What systemd hears (sd_notify): ready, reloading, stopping, and that we are alive.
+//!
+//! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. A message that cannot be sent is no reason to stop serving.
+
+use std::io;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Serving: every ingress listens. Also the end of a reload.
+pub fn ready() {
+    send(&[NotifyState::Ready]);
+}
+
+/// Settings are read again; [`ready`] ends it (`Type=notify-reload` wants the time too).
+pub fn reloading() {
+    let since: io::Result<NotifyState<'_>> = NotifyState::monotonic_usec_now();
+    match since {
+        Ok(since) => send(&[NotifyState::Reloading, since]),
+        Err(error) => tracing::debug!(error = %error, "no monotonic time for systemd"),
+    }
+}
+
+/// Stopping has begun; it may take this long.
+pub fn stopping(longest: Duration) {
+    let longest = u32::try_from(longest.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
+}
+
+/// Tells systemd's watchdog, where there is one, twice in each of its periods that this runtime still turns. Never
+/// ends; to be dropped with the runtime.
+pub async fn watchdog() {
+    let Some(period) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    let mut half = tokio::time::interval((period / 2).max(Duration::from_millis(1)));
+    loop {
+        half.tick().await;
+        send(&[NotifyState::Watchdog]);
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = %error, "systemd cannot be told");
+    }
+}

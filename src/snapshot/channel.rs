@@ -31,6 +31,11 @@ pub fn channel(first: Snapshot) -> (Publisher, Reader) {
 }
 
 impl Publisher {
+    /// The epoch that was published last.
+    pub fn epoch(&self) -> Epoch {
+        *self.epoch.borrow()
+    }
+
     /// Makes `next` the snapshot. Cannot fail.
     pub fn publish(&mut self, next: Snapshot) {
         let epoch = next.epoch;

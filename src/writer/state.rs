@@ -1,22 +1,38 @@
 //! The writer's state: every keyring, every trust, the settings; and `apply`, which is pure.
+//!
+//! Each input first lets time pass, then notes what it brings. What the keyrings and trusts make of it is theirs.
 
-use std::collections::BTreeMap;
+mod found;
+mod steady;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::memory::Remembered;
 use super::{Input, NotDone, Settings};
+use crate::clock::Clock;
 use crate::folder::Contents;
-use crate::keyring::{Keyring, KeyringName};
+use crate::keyring::{Keyring, KeyringName, Roles};
+use crate::pki::Problem;
+use crate::snapshot::{Epoch, Parts, Snapshot};
 use crate::trust::{Anchors, TrustName};
-use crate::{keyring, trust};
+use crate::{keyring, snapshot, trust};
+use steady::Steady;
 
 /// Everything that the next snapshot is made of.
 #[derive(Clone)]
 pub struct State {
     settings: Arc<Settings>,
-    // private state: yours (keyrings, anchors by trust, the last contents, the clock's steadiness)
+    keyrings: BTreeMap<KeyringName, Keyring>,
+    trusts: BTreeMap<TrustName, Anchors>,
+    contents: Arc<Contents>,
+    /// Problems of the folder that were told.
+    told: HashSet<(Option<Arc<str>>, Problem)>,
+    /// Why decisions could not be read.
+    unreadable: Option<String>,
+    steady: Steady,
 }
 
 /// What `apply` says happened.
@@ -27,43 +43,253 @@ pub struct Happened {
     /// Of trusts.
     pub trusts: Vec<trust::Event>,
     /// Problems of the folder that are new (said once until they change).
-    pub problems: Vec<(Option<Arc<str>>, crate::pki::Problem)>,
+    pub problems: Vec<(Option<Arc<str>>, Problem)>,
     /// A step of the clock, in seconds.
     pub clock_step: Option<i64>,
-    /// Whether a new snapshot is needed although nothing above says so (settings, standings, validity).
+    /// Whether a new snapshot is needed although nothing above says so (settings, intermediates, partners' anchors).
     pub rebuild: bool,
+}
+
+impl Happened {
+    /// Whether an epoch must follow. A problem or a step of the clock is only told.
+    pub fn needs_epoch(&self) -> bool {
+        self.rebuild || !self.keyrings.is_empty() || !self.trusts.is_empty()
+    }
 }
 
 impl State {
     /// What the last run remembered, and what the folder holds now.
     pub fn open(settings: Settings, remembered: Remembered, found: Contents, now: Timestamp) -> (Self, Happened) {
-        let _ = (settings, remembered, found, now);
-        todo!()
+        let mut state = Self {
+            settings: Arc::new(settings),
+            keyrings: BTreeMap::new(),
+            trusts: BTreeMap::new(),
+            contents: Arc::new(Contents::default()),
+            told: HashSet::new(),
+            unreadable: remembered.unreadable.clone(),
+            steady: Steady::new(now),
+        };
+        for (name, decisions) in &remembered.keyrings {
+            let retained = remembered.retained.get(name).cloned().unwrap_or_default();
+            let keyring = Keyring::open(state.keyring_settings(name), decisions, retained);
+            state.keyrings.insert(Arc::clone(name), keyring);
+        }
+        for settings in state.trust_settings() {
+            let name = Arc::clone(&settings.name);
+            let decisions = remembered.trusts.get(&name).cloned().unwrap_or_default();
+            let retained = remembered.anchors.get(&name).cloned().unwrap_or_default();
+            state.trusts.insert(name, Anchors::open(settings, &decisions, retained));
+        }
+        let mut happened = Happened { rebuild: true, ..Happened::default() };
+        happened.problems.extend(remembered.skipped.into_iter().map(|problem| (None, problem)));
+        state.take_contents(found, now, &mut happened);
+        state.pass(now, &mut happened);
+        (state, happened)
     }
+
     /// One input. Nothing but `self` changes; the same input again says that nothing happened.
     pub fn apply(&mut self, input: &Input, now: Timestamp) -> Result<Happened, NotDone> {
-        let _ = (input, now);
-        todo!()
+        let before = self.clone();
+        let mut happened = Happened { clock_step: self.saw(now), ..Happened::default() };
+        self.pass(now, &mut happened);
+        match input {
+            Input::Tick => {}
+            Input::Folder(contents) => self.take_contents(contents.clone(), now, &mut happened),
+            Input::Settings(settings) => self.take_settings(settings, now, &mut happened),
+            Input::Command { keyring, command, .. } => {
+                if let Some(why) = &self.unreadable {
+                    return Err(NotDone::Unreadable(keyring.to_string(), why.clone()));
+                }
+                let Some(ring) = self.keyrings.get_mut(keyring) else {
+                    return Err(NotDone::NoKeyring(keyring.to_string()));
+                };
+                happened.keyrings.extend(ring.command(command, now)?);
+            }
+        }
+        happened.rebuild = self.differs_from(&before);
+        Ok(happened)
     }
+
+    /// Notes the time of an input that is not applied; a step of the clock, in seconds.
+    pub(super) fn saw(&mut self, now: Timestamp) -> Option<i64> {
+        self.steady.saw(now)
+    }
+
+    /// Whether a tick at this time would do anything.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.steady.is_due(now) || self.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// When something is due next in any keyring or trust.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let keyrings = self.keyrings.values().filter_map(Keyring::next_due);
+        keyrings.chain(self.trusts.values().filter_map(Anchors::next_due)).min()
+    }
+
+    /// The clock is moved by hand and is right, however far it jumps: no jump is a step. For the clock of a test or of
+    /// a demonstration, which walks past an overlap in one stride; a system's clock is never trusted like that.
+    #[must_use]
+    pub fn trusting_clock(mut self) -> Self {
+        self.steady.trust();
+        self
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
-    /// Keyrings by name (configured ones and those that the folder holds).
+
+    /// Keyrings by name (configured ones, those that a listener uses, those that the folder holds or held).
     pub fn keyrings(&self) -> &BTreeMap<KeyringName, Keyring> {
-        todo!()
+        &self.keyrings
     }
+
     /// Trusts by name; a keyring's own `ca.crt`, where a listener uses it, under `own:KEYRING`.
     pub fn trusts(&self) -> &BTreeMap<TrustName, Anchors> {
-        todo!()
+        &self.trusts
     }
-    /// The last contents, for partner anchors and `ca_names` files.
+
+    /// The last contents, for partner anchors and `ca_names` files. A named file that went bad still has the
+    /// certificates that it held last.
     pub fn contents(&self) -> &Contents {
-        todo!()
+        &self.contents
+    }
+
+    /// The snapshot of this state.
+    ///
+    /// # Errors
+    /// A TLS config that cannot be built.
+    pub fn build(&self, epoch: Epoch, clock: &Clock) -> Result<Snapshot, snapshot::build::Error> {
+        let named = |path: &std::path::Path| {
+            self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
+        };
+        let parts = Parts {
+            ingresses: &self.settings.ingresses,
+            egresses: &self.settings.egresses,
+            partners: &self.settings.partners,
+            keyrings: &self.keyrings,
+            trusts: &self.trusts,
+            named: &named,
+        };
+        snapshot::build(epoch, &parts, clock)
+    }
+
+    /// Time passes. While the clock is not steady nothing is retired, and no trust ends either.
+    fn pass(&mut self, now: Timestamp, happened: &mut Happened) {
+        let steady = self.steady.is_steady(now);
+        for keyring in self.keyrings.values_mut() {
+            happened.keyrings.extend(keyring.tick(now, steady));
+        }
+        if steady {
+            for anchors in self.trusts.values_mut() {
+                happened.trusts.extend(anchors.tick(now));
+            }
+        }
+    }
+
+    fn take_contents(&mut self, contents: Contents, now: Timestamp, happened: &mut Happened) {
+        let problems = found::problems(&self.settings, &contents);
+        happened.problems.extend(problems.iter().filter(|problem| !self.told.contains(problem)).cloned());
+        self.told = problems.into_iter().collect();
+        self.contents = Arc::new(found::keep_good(&self.contents, contents));
+        self.open_keyrings(now, happened);
+        let none = Vec::new();
+        for (name, keyring) in &mut self.keyrings {
+            let pairs = self.contents.keyrings.get(name).map_or(&none, |joined| &joined.pairs);
+            happened.keyrings.extend(keyring.arrive(pairs, now));
+        }
+        self.feed_trusts(now, happened);
+    }
+
+    fn take_settings(&mut self, settings: &Settings, now: Timestamp, happened: &mut Happened) {
+        if *self.settings == *settings {
+            return;
+        }
+        self.settings = Arc::new(settings.clone());
+        self.open_keyrings(now, happened);
+        let names: Vec<_> = self.keyrings.keys().cloned().collect();
+        for name in names {
+            let settings = self.keyring_settings(&name);
+            if let Some(keyring) = self.keyrings.get_mut(&name).filter(|keyring| *keyring.settings() != settings) {
+                happened.keyrings.extend(keyring.configure(settings, now));
+            }
+        }
+        let wanted = self.trust_settings();
+        let names: BTreeSet<_> = wanted.iter().map(|settings| Arc::clone(&settings.name)).collect();
+        self.trusts.retain(|name, _| names.contains(name));
+        for settings in wanted {
+            match self.trusts.get_mut(&settings.name) {
+                Some(anchors) if *anchors.settings() == settings => {}
+                Some(anchors) => happened.trusts.extend(anchors.configure(settings, now)),
+                None => {
+                    let name = Arc::clone(&settings.name);
+                    self.trusts
+                        .insert(name, Anchors::open(settings, &trust::anchors::Remembered::default(), Vec::new()));
+                }
+            }
+        }
+        self.feed_trusts(now, happened);
+    }
+
+    fn feed_trusts(&mut self, now: Timestamp, happened: &mut Happened) {
+        for anchors in self.trusts.values_mut() {
+            let (found, crls) = found::of_trust(anchors.settings(), &self.settings, &self.contents);
+            happened.trusts.extend(anchors.arrive(&found, &crls, now));
+        }
+    }
+
+    /// Makes the keyrings that are configured, used or in the folder; lets go of those that are nothing of this any more
+    /// and hold nothing.
+    fn open_keyrings(&mut self, now: Timestamp, happened: &mut Happened) {
+        let mut names: BTreeSet<KeyringName> = self.settings.keyrings.keys().cloned().collect();
+        names.extend(self.settings.ingresses.iter().flat_map(|ingress| ingress.keyrings.iter().cloned()));
+        names.extend(self.settings.egresses.iter().map(|egress| Arc::clone(&egress.keyring)));
+        names.extend(self.contents.keyrings.keys().cloned());
+        self.keyrings.retain(|name, keyring| {
+            names.contains(name) || !keyring.held().is_empty() || keyring.remembered() != Default::default()
+        });
+        for name in names {
+            if !self.keyrings.contains_key(&name) {
+                let settings = self.keyring_settings(&name);
+                let mut keyring = Keyring::open(settings, &keyring::Remembered::default(), Vec::new());
+                happened.keyrings.extend(keyring.tick(now, self.steady.is_steady(now)));
+                self.keyrings.insert(name, keyring);
+            }
+        }
+    }
+
+    /// What the configuration says of a keyring, with the roles that listeners and upstreams give it.
+    fn keyring_settings(&self, name: &KeyringName) -> keyring::Settings {
+        let configured = self.settings.keyrings.get(name).cloned();
+        let roles = Roles {
+            server: self.settings.ingresses.iter().any(|ingress| ingress.keyrings.contains(name)),
+            client: self.settings.egresses.iter().any(|egress| egress.keyring == *name),
+        };
+        let without_section =
+            || keyring::Settings { skew: self.settings.skew, ..keyring::Settings::of(Arc::clone(name)) };
+        keyring::Settings { roles, ..configured.unwrap_or_else(without_section) }
+    }
+
+    /// Every configured trust, and the `ca.crt` of every keyring whose listener or upstream names no trust.
+    fn trust_settings(&self) -> Vec<trust::Settings> {
+        let ingresses = self.settings.ingresses.iter().filter(|ingress| ingress.trust.is_none());
+        let egresses = self.settings.egresses.iter().filter(|egress| egress.trust.is_none());
+        let own: BTreeSet<&KeyringName> = ingresses
+            .filter_map(|ingress| ingress.keyrings.first())
+            .chain(egresses.map(|egress| &egress.keyring))
+            .collect();
+        let own = own.into_iter().map(|name| found::own_trust_settings(name, self.keyring_settings(name).overlap));
+        self.settings.trusts.values().cloned().chain(own).collect()
+    }
+
+    fn differs_from(&self, before: &Self) -> bool {
+        let keyrings = |state: &Self| state.keyrings.keys().cloned().collect::<Vec<_>>();
+        self.settings != before.settings
+            || keyrings(self) != keyrings(before)
+            || self.keyrings.iter().any(|(name, keyring)| keyring.differs_from(&before.keyrings[name]))
+            || found::named(&self.contents) != found::named(&before.contents)
     }
 }
 
-/// The name under which a keyring's own `ca.crt` is a trust.
-pub fn own_trust(keyring: &str) -> TrustName {
-    format!("own:{keyring}").into()
-}
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,13 @@
 //! The integration tests: a catalogue of behaviours, each module opening with what must hold.
 
+mod command;
+mod drain;
+mod egress;
+mod foreign;
+mod handshake;
 mod house;
+mod http;
+mod overlap;
+mod rotation;
+mod soak;
+mod support;

@@ -92,9 +92,9 @@ fn read(pem: &str) -> Blocks {
 }
 
 /// Says how the partner's sidecar explains the next handshake that does not succeed.
-async fn say_next(events: &mut tokio::sync::broadcast::Receiver<crate::event::Event>, who: &str, stage: &dyn Stage) {
+async fn say_next(events: &mut crate::event::Follower, who: &str, stage: &dyn Stage) {
     let deadline = Instant::now() + Duration::from_secs(5);
-    while let Ok(Ok(event)) = tokio::time::timeout_at(deadline, events.recv()).await {
+    while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.next()).await {
         if let crate::event::Event::Handshake(handshake) = event
             && handshake.outcome != crate::tls::Outcome::Accepted
         {

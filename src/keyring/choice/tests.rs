@@ -1,1 +1,164 @@
+use proptest::prelude::*;
 
+use super::super::pool::day;
+use super::*;
+
+const NOW: i64 = 50;
+
+fn candidate(keyring: &str, at: u8, standing: Standing) -> Candidate {
+    Candidate {
+        keyring: keyring.into(),
+        key_pair: Fingerprint::from_bytes([at; 32]),
+        standing,
+        validity: Validity { not_before: day(0), not_after: day(100) },
+        dns: vec![format!("{keyring}.example")],
+        schemes: vec![0x0403],
+        issuers: vec![b"new ca".to_vec()],
+        prefer: Prefer::New,
+        last_resort: false,
+    }
+}
+
+/// A keyring in overlap: the new pair from "new ca", the old one from "old ca".
+fn overlap(keyring: &str) -> Vec<Candidate> {
+    let previous = Candidate { issuers: vec![b"old ca".to_vec()], ..candidate(keyring, 2, Standing::Previous) };
+    vec![candidate(keyring, 1, Standing::Current), previous]
+}
+
+fn chosen(candidates: Vec<Candidate>, asked: &Asked) -> Option<(usize, ChosenBy)> {
+    choose(&Candidates(candidates), asked, day(NOW)).map(|choice| (choice.index, choice.chosen_by))
+}
+
+fn authorities(name: &[u8]) -> Asked {
+    Asked { authorities: vec![name.to_vec()], ..Asked::default() }
+}
+
+#[test]
+fn nothing_to_show_is_none() {
+    assert_eq!(chosen(Vec::new(), &Asked::default()), None);
+}
+
+#[test]
+fn a_lone_pair_is_shown_whatever_is_asked_but_a_scheme_it_cannot_sign() {
+    let asked = Asked { server_name: Some("elsewhere.test".into()), ..authorities(b"unknown ca") };
+    assert_eq!(chosen(vec![candidate("api", 1, Standing::Current)], &asked), Some((0, ChosenBy::Only)));
+    let rsa = Asked { schemes: vec![0x0804], ..Asked::default() };
+    assert_eq!(chosen(vec![candidate("api", 1, Standing::Current)], &rsa), None);
+}
+
+#[test]
+fn the_peer_s_authorities_come_before_prefer() {
+    assert_eq!(chosen(overlap("api"), &Asked::default()), Some((0, ChosenBy::Prefer)));
+    assert_eq!(chosen(overlap("api"), &authorities(b"old ca")), Some((1, ChosenBy::Authorities)));
+    assert_eq!(chosen(overlap("api"), &authorities(b"new ca")), Some((0, ChosenBy::Authorities)));
+    assert_eq!(chosen(overlap("api"), &authorities(b"unknown ca")), Some((0, ChosenBy::Prefer)));
+}
+
+#[test]
+fn prefer_old_shows_the_previous_pair() {
+    let mut candidates = overlap("api");
+    candidates.iter_mut().for_each(|candidate| candidate.prefer = Prefer::Old);
+    assert_eq!(chosen(candidates.clone(), &Asked::default()), Some((1, ChosenBy::Prefer)));
+    assert_eq!(chosen(candidates, &authorities(b"new ca")), Some((0, ChosenBy::Authorities)));
+}
+
+#[test]
+fn a_scheme_that_only_the_previous_pair_signs_decides() {
+    let mut candidates = overlap("api");
+    candidates[1].schemes = vec![0x0804];
+    let asked = Asked { schemes: vec![0x0804], ..Asked::default() };
+    assert_eq!(chosen(candidates, &asked), Some((1, ChosenBy::Only)));
+}
+
+#[test]
+fn the_server_name_picks_the_keyring_and_an_unknown_one_the_first() {
+    let candidates: Vec<_> = [overlap("api"), overlap("shop")].concat();
+    let asked = |name: &str| Asked { server_name: Some(name.into()), ..Asked::default() };
+    assert_eq!(chosen(candidates.clone(), &asked("shop.example")), Some((2, ChosenBy::Prefer)));
+    assert_eq!(chosen(candidates.clone(), &asked("elsewhere.test")), Some((0, ChosenBy::Prefer)));
+    assert_eq!(chosen(candidates, &Asked::default()), Some((0, ChosenBy::Prefer)));
+}
+
+#[test]
+fn within_a_keyring_a_pair_that_covers_the_name_is_shown() {
+    let mut candidates = overlap("api");
+    candidates[0].dns = vec!["renamed.example".into()];
+    let asked = Asked { server_name: Some("api.example".into()), ..Asked::default() };
+    assert_eq!(chosen(candidates, &asked), Some((1, ChosenBy::Only)));
+}
+
+#[test]
+fn an_expired_pair_is_shown_only_when_nothing_else_is_left() {
+    let mut candidates = overlap("api");
+    candidates[0].validity.not_after = day(NOW - 1);
+    assert_eq!(chosen(candidates.clone(), &Asked::default()), Some((1, ChosenBy::Only)));
+    candidates[1].validity.not_after = day(NOW - 2);
+    assert_eq!(chosen(candidates, &Asked::default()), Some((0, ChosenBy::LastResort)));
+}
+
+/// Slow and obvious: every candidate gets the list of what speaks for it, in the contract's order, and the best wins;
+/// of equals the first.
+fn obvious(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<usize> {
+    let all = &candidates.0;
+    let signs = |one: &Candidate| asked.schemes.is_empty() || one.schemes.iter().any(|s| asked.schemes.contains(s));
+    let valid = |one: &Candidate| one.validity.not_before <= now && now <= one.validity.not_after;
+    let covers =
+        |one: &Candidate| asked.server_name.as_ref().is_some_and(|name| one.dns.iter().any(|dns| **dns == **name));
+    let vouched = |one: &Candidate| one.issuers.iter().any(|issuer| asked.authorities.contains(issuer));
+    let preferred = |one: &Candidate| one.prefer == Prefer::New || one.standing == Standing::Previous;
+    let mut keyring: Option<(&KeyringName, u8)> = None;
+    for one in all.iter().filter(|one| signs(one)) {
+        let speaks = 2 * u8::from(covers(one)) + u8::from(valid(one));
+        if keyring.is_none_or(|(_, most)| most < speaks) {
+            keyring = Some((&one.keyring, speaks));
+        }
+    }
+    let keyring = keyring?.0;
+    let mut best: Option<(usize, [bool; 4])> = None;
+    for (at, one) in all.iter().enumerate() {
+        let speaks = [valid(one), covers(one), vouched(one), preferred(one)];
+        if one.keyring == *keyring && signs(one) && best.is_none_or(|(_, most)| most < speaks) {
+            best = Some((at, speaks));
+        }
+    }
+    Some(best?.0)
+}
+
+fn any_candidate() -> impl Strategy<Value = (bool, bool, u8, u8, u8)> {
+    (any::<bool>(), any::<bool>(), 0..3_u8, 0..3_u8, 0..3_u8)
+}
+
+proptest! {
+    #[test]
+    fn it_chooses_as_the_obvious_version_does(
+        first in prop::collection::vec(any_candidate(), 0..4),
+        second in prop::collection::vec(any_candidate(), 0..4),
+        (old_first, old_second) in any::<(bool, bool)>(),
+        (name, scheme, authority) in (0..4_u8, 0..4_u8, 0..4_u8),
+    ) {
+        let make = |keyring: &str, old: bool, parts: &[(bool, bool, u8, u8, u8)]| -> Vec<Candidate> {
+            let of = |(at, (current, valid, name, scheme, issuer)): (usize, &(bool, bool, u8, u8, u8))| Candidate {
+                standing: if *current && at == 0 { Standing::Current } else { Standing::Previous },
+                validity: Validity { not_before: day(0), not_after: day(if *valid { 100 } else { 10 }) },
+                dns: vec![format!("{name}.example")],
+                schemes: vec![u16::from(*scheme)],
+                issuers: vec![vec![*issuer]],
+                prefer: if old { Prefer::Old } else { Prefer::New },
+                ..candidate(keyring, 0, Standing::Current)
+            };
+            parts.iter().enumerate().map(of).collect()
+        };
+        let candidates = Candidates([make("a", old_first, &first), make("b", old_second, &second)].concat());
+        let asked = Asked {
+            server_name: (name < 3).then(|| format!("{name}.example").into()),
+            schemes: if scheme < 3 { vec![u16::from(scheme)] } else { Vec::new() },
+            authorities: if authority < 3 { vec![vec![authority]] } else { Vec::new() },
+        };
+        let choice = choose(&candidates, &asked, day(NOW));
+        prop_assert_eq!(choice.map(|choice| choice.index), obvious(&candidates, &asked, day(NOW)));
+        if let Some(choice) = choice {
+            let valid = candidates.0[choice.index].validity.contains(day(NOW));
+            prop_assert_eq!(choice.chosen_by == ChosenBy::LastResort, !valid);
+        }
+    }
+}

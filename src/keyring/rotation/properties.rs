@@ -1,1 +1,205 @@
+//! What holds after any order of arrivals, ticks, settings and commands.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::super::pool::{CLIENT_ONLY, PAIRS, STRANGER, day};
+use super::super::{Command, OnExpiry};
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// The folder holds these.
+    Arrive(Vec<usize>),
+    /// So many hours pass; whether the clock is steady.
+    Pass(i64, bool),
+    Promote(usize),
+    Rollback,
+    Retire(usize),
+    Revoke(usize),
+    Configure {
+        manual: bool,
+        refuse: bool,
+        overlap: u64,
+        current: Option<usize>,
+        revoked: Option<usize>,
+    },
+    Restart,
+}
+
+fn pool() -> Vec<Arc<KeyPair>> {
+    PAIRS.iter().chain([&*STRANGER, &*CLIENT_ONLY]).cloned().collect()
+}
+
+fn a_pair() -> impl Strategy<Value = usize> {
+    0..12_usize
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop::collection::vec(a_pair(), 0..12).prop_map(Step::Arrive),
+        4 => (0..400_i64, prop::bool::weighted(0.8)).prop_map(|(hours, steady)| Step::Pass(hours, steady)),
+        1 => a_pair().prop_map(Step::Promote),
+        1 => Just(Step::Rollback),
+        1 => a_pair().prop_map(Step::Retire),
+        1 => a_pair().prop_map(Step::Revoke),
+        1 => (any::<bool>(), any::<bool>(), 0..40_u64, prop::option::of(a_pair()), prop::option::weighted(0.1, a_pair()))
+            .prop_map(|(manual, refuse, overlap, current, revoked)| Step::Configure { manual, refuse, overlap, current, revoked }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A keyring on its way, with what a watcher from outside knows.
+struct Walk {
+    keyring: Keyring,
+    now: Timestamp,
+    folder: Vec<Arc<KeyPair>>,
+    revoked: BTreeSet<Fingerprint>,
+    /// Standings as the Events told them.
+    told: BTreeMap<Fingerprint, Standing>,
+}
+
+impl Walk {
+    fn new() -> Self {
+        let keyring = Keyring::open(Settings::of("api".into()), &Remembered::default(), Vec::new());
+        let (revoked, told) = (BTreeSet::new(), BTreeMap::new());
+        Self { keyring, now: day(0), folder: Vec::new(), revoked, told }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let events = match step {
+            Step::Arrive(which) => {
+                self.folder = which.iter().map(|at| Arc::clone(&pool()[*at])).collect();
+                self.keyring.arrive(&self.folder, self.now)
+            }
+            Step::Pass(hours, steady) => {
+                self.now += jiff::SignedDuration::from_hours(*hours);
+                self.keyring.tick(self.now, *steady)
+            }
+            Step::Promote(at) => self.command(&Command::Promote(pool()[*at].fingerprint())),
+            Step::Rollback => self.command(&Command::Rollback),
+            Step::Retire(at) => self.command(&Command::Retire(pool()[*at].fingerprint())),
+            Step::Revoke(at) => self.command(&Command::Revoke(pool()[*at].fingerprint())),
+            Step::Configure { manual, refuse, overlap, current, revoked } => {
+                let mut settings = self.keyring.settings().clone();
+                settings.activate = if *manual { Activate::Manual } else { Activate::Auto };
+                settings.on_expiry = if *refuse { OnExpiry::Refuse } else { OnExpiry::Serve };
+                settings.overlap = Duration::from_hours(24 * overlap);
+                settings.current = current.map(|at| pool()[at].fingerprint());
+                settings.revoked.extend(revoked.map(|at| pool()[at].fingerprint()));
+                self.revoked.extend(settings.revoked.iter().copied());
+                self.keyring.configure(settings, self.now)
+            }
+            Step::Restart => {
+                self.restart();
+                Vec::new()
+            }
+        };
+        self.hear(&events);
+    }
+
+    fn command(&mut self, command: &Command) -> Vec<Event> {
+        let done = self.keyring.command(command, self.now);
+        if let (Ok(_), Command::Revoke(key_pair)) = (&done, command) {
+            self.revoked.insert(*key_pair);
+        }
+        done.unwrap_or_default()
+    }
+
+    fn hear(&mut self, events: &[Event]) {
+        for event in events {
+            let Event::Moved { key_pair, from, to, .. } = event else { continue };
+            assert_ne!(*from, Some(*to), "an Event is a change");
+            self.told.insert(*key_pair, *to);
+        }
+    }
+
+    /// Like a new process with `state`: the same standings.
+    fn restart(&mut self) {
+        let before = standings(&self.keyring);
+        let remembered = self.keyring.remembered();
+        let text = serde_json::to_string(&remembered).unwrap();
+        let remembered: Remembered = serde_json::from_str(&text).unwrap();
+        let retained = self.keyring.to_retain(self.now);
+        let (settings, steady) = (self.keyring.settings().clone(), self.keyring.steady);
+        self.keyring = Keyring::open(settings, &remembered, retained);
+        self.keyring.steady = steady;
+        let events = self.keyring.arrive(&self.folder, self.now);
+        self.hear(&events);
+        assert_eq!(standings(&self.keyring), before, "a restart moves nothing");
+        assert_eq!(self.keyring.remembered(), remembered, "what is remembered is remembered again");
+    }
+
+    fn check(&mut self) {
+        let (keyring, now) = (&self.keyring, self.now);
+        let held = keyring.held();
+        assert!(held.iter().filter(|held| held.standing == Standing::Current).count() <= 1, "two are current");
+        let previous = keyring.previous();
+        assert!(!keyring.steady || previous.len() <= MOST_PREVIOUS);
+        for held in &previous {
+            let ends = held.overlap_ends.expect("a previous pair has an overlap");
+            assert!(ends <= held.pair.validity().not_after, "an overlap past not_after");
+            assert!(!keyring.steady || now < ends, "an overlap that is over");
+        }
+        let shown = keyring.shown(now);
+        for (candidate, pair) in &shown {
+            assert!(!self.revoked.contains(&candidate.key_pair), "a revoked pair is shown");
+            assert!(matches!(candidate.standing, Standing::Current | Standing::Previous));
+            assert_eq!(candidate.last_resort, !pair.is_valid(now), "expired only as a last resort");
+        }
+        let usable = |pair: &&Arc<KeyPair>| matches!(fit(pair, keyring.settings(), now), Fit::Usable { .. });
+        let skew = keyring.settings().skew;
+        let settled = |pair: &&Arc<KeyPair>| later(pair.validity().not_before, skew) <= now;
+        let mut folder = self.folder.iter().filter(|pair| !self.revoked.contains(&pair.fingerprint()));
+        if folder.any(|pair| usable(&pair) && settled(&pair)) {
+            assert!(
+                shown.iter().any(|(candidate, _)| !candidate.last_resort),
+                "a usable pair, and nothing valid is shown"
+            );
+        }
+        for held in held {
+            assert_eq!(self.told.get(&held.pair.fingerprint()), Some(&held.standing), "a change that no Event told");
+        }
+        // The same again changes nothing and tells nothing.
+        let before = self.keyring.clone();
+        let mut again = self.folder.clone();
+        again.reverse();
+        assert_eq!(self.keyring.arrive(&again, now), Vec::new());
+        assert_eq!(self.keyring.tick(now, before.steady), Vec::new());
+        assert!(!self.keyring.differs_from(&before));
+    }
+}
+
+/// Standings of what does not merely lie there refused: a revoked pair is `refused` after a restart.
+fn standings(keyring: &Keyring) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
+    let held = keyring.held().into_iter();
+    let in_play = held.filter(|held| !matches!(held.standing, Standing::Refused | Standing::Revoked));
+    in_play.map(|held| (held.pair.fingerprint(), held.standing, held.overlap_ends)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_order_of_inputs_breaks_the_invariants(steps in prop::collection::vec(a_step(), 1..25)) {
+        let mut walk = Walk::new();
+        for step in &steps {
+            walk.take(step);
+            walk.check();
+        }
+    }
+
+    #[test]
+    fn replicas_that_start_with_the_same_folder_choose_alike(mut which in prop::collection::vec(a_pair(), 1..12), days in 0..60_i64) {
+        let start = |which: &[usize]| {
+            let mut walk = Walk::new();
+            walk.now = day(days);
+            walk.take(&Step::Arrive(which.to_vec()));
+            standings(&walk.keyring)
+        };
+        let one = start(&which);
+        which.reverse();
+        prop_assert_eq!(one, start(&which));
+    }
+}

@@ -39,12 +39,10 @@ impl Keyring {
                 self.hold_rivals(chosen, now);
             }
         }
-        for entry in self.entries.values_mut().filter(|entry| entry.served()) {
-            (entry.due, entry.waits) = (None, None);
-        }
         if self.steady {
             self.retire(now);
         }
+        self.tidy_served(now);
         let mut events = self.tell(before, old);
         self.forget(now);
         events.extend(self.tell_last_resort(now));
@@ -61,7 +59,7 @@ impl Keyring {
         let overlap = self.settings.overlap;
         for (entry, verdict) in self.entries.values_mut().zip(verdicts) {
             match verdict {
-                Verdict::Stays { warning } => entry.held.why = warning,
+                Verdict::Stays => {}
                 Verdict::Is { standing, reason, why } => {
                     entry.stand(standing, reason, now);
                     entry.held.why = why;
@@ -76,10 +74,7 @@ impl Keyring {
                     entry.stand(Standing::Staged, reason, now);
                     entry.held.why = Some(explain::staged(entry));
                 }
-                Verdict::Free { warning } => {
-                    entry.overlap_from(now, overlap, "older_than_current");
-                    entry.held.why = warning;
-                }
+                Verdict::Free => entry.overlap_from(now, overlap, "older_than_current"),
             }
         }
     }
@@ -95,28 +90,22 @@ impl Keyring {
             };
             return Verdict::Is { standing, reason: refusal.reason, why: Some(refusal.explanation) };
         }
-        let fit = fit(&entry.held.pair, &self.settings, now);
         if entry.served() {
-            let warning = match fit {
-                Fit::Usable { warning } => warning,
-                Fit::Refused(refusal) => Some(refusal.explanation),
-                Fit::NotYet { .. } => None,
-            };
-            return Verdict::Stays { warning };
+            return Verdict::Stays;
         }
         if !entry.held.in_folder {
             // A refused pair that is gone is forgotten; a staged one never served, and is withdrawn.
             return match standing {
                 Standing::Staged => Verdict::Is { standing: Standing::Retired, reason: "withdrawn", why: None },
-                _ => Verdict::Stays { warning: entry.held.why.clone() },
+                _ => Verdict::Stays,
             };
         }
-        match fit {
+        match fit(&entry.held.pair, &self.settings, now) {
             Fit::Refused(refusal) => {
                 Verdict::Is { standing: Standing::Refused, reason: refusal.reason, why: Some(refusal.explanation) }
             }
             Fit::NotYet { from } => Verdict::NotYet { due: from },
-            Fit::Usable { warning } => match entry.due {
+            Fit::Usable { .. } => match entry.due {
                 Some(due) if now < due => Verdict::NotYet { due },
                 _ if self.is_waiting(entry) => Verdict::Waits {
                     reason: match entry.waits {
@@ -124,7 +113,7 @@ impl Keyring {
                         _ => "activate_manual",
                     },
                 },
-                _ => Verdict::Free { warning },
+                _ => Verdict::Free,
             },
         }
     }
@@ -230,6 +219,20 @@ impl Keyring {
         }
     }
 
+    /// What serves waits for nothing more; what stricter settings would say of it stays a warning.
+    fn tidy_served(&mut self, now: Timestamp) {
+        let settings = &self.settings;
+        for entry in self.entries.values_mut().filter(|entry| entry.served()) {
+            (entry.due, entry.waits) = (None, None);
+            entry.held.why = match fit(&entry.held.pair, settings, now) {
+                _ if entry.held.standing == Standing::Retired => None,
+                Fit::Usable { warning } => warning,
+                Fit::Refused(refusal) => Some(refusal.explanation),
+                Fit::NotYet { .. } => None,
+            };
+        }
+    }
+
     /// Overlaps end: at their end, and the oldest ones where there are too many.
     fn retire(&mut self, now: Timestamp) {
         for entry in self.entries.values_mut().filter(|entry| entry.held.standing == Standing::Previous) {
@@ -323,7 +326,7 @@ impl Keyring {
 /// What `judge` finds of one pair.
 enum Verdict {
     /// Its standing is not judged here.
-    Stays { warning: Option<String> },
+    Stays,
     /// Refused, revoked or withdrawn.
     Is { standing: Standing, reason: &'static str, why: Option<String> },
     /// Staged until then.
@@ -331,7 +334,7 @@ enum Verdict {
     /// Staged until `promote`.
     Waits { reason: &'static str },
     /// It may serve.
-    Free { warning: Option<String> },
+    Free,
 }
 
 impl Entry {

@@ -1,1 +1,323 @@
+use jiff::SignedDuration;
 
+use super::super::pool::{self, CLIENT_ONLY, PAIRS, STRANGER, day, issue};
+use super::super::{Command, Eku, OnExpiry, Prefer, Roles};
+use super::*;
+
+fn api() -> Keyring {
+    Keyring::open(Settings::of("api".into()), &Remembered::default(), Vec::new())
+}
+
+fn with(change: impl FnOnce(&mut Settings)) -> Keyring {
+    let mut settings = Settings::of("api".into());
+    change(&mut settings);
+    Keyring::open(settings, &Remembered::default(), Vec::new())
+}
+
+fn folder(which: &[usize]) -> Vec<Arc<KeyPair>> {
+    which.iter().map(|at| Arc::clone(&PAIRS[*at])).collect()
+}
+
+fn name(at: usize) -> Fingerprint {
+    PAIRS[at].fingerprint()
+}
+
+/// What moved, as (pair, to, reason).
+fn moved(events: &[Event]) -> Vec<(Fingerprint, Standing, &'static str)> {
+    let one = |event: &Event| match event {
+        Event::Moved { key_pair, to, reason, explanation, .. } => {
+            assert!(explanation.len() > 20 && explanation.contains(&key_pair.short()), "{explanation}");
+            Some((*key_pair, *to, *reason))
+        }
+        Event::LastResort { .. } => None,
+    };
+    events.iter().filter_map(one).collect()
+}
+
+fn current(keyring: &Keyring) -> Option<Fingerprint> {
+    keyring.current().map(|held| held.pair.fingerprint())
+}
+
+fn standing(keyring: &Keyring, key_pair: Fingerprint) -> Option<Standing> {
+    keyring.held().iter().find(|held| held.pair.fingerprint() == key_pair).map(|held| held.standing)
+}
+
+use Standing::{Current, Previous, Refused, Retired, Revoked as RevokedStanding, Staged as StagedStanding};
+
+#[test]
+fn the_first_pair_is_current_and_the_same_again_changes_nothing() {
+    let mut keyring = api();
+    assert_eq!(moved(&keyring.arrive(&folder(&[1]), day(20))), [(name(1), Current, "first")]);
+    assert_eq!(keyring.arrive(&folder(&[1]), day(21)), []);
+    assert_eq!(keyring.divergence(), None);
+}
+
+#[test]
+fn a_newer_pair_rotates_and_the_old_one_stays_valid_until_the_overlap_ends() {
+    let mut keyring = with(|settings| settings.overlap = Duration::from_hours(10 * 24));
+    keyring.arrive(&folder(&[1]), day(20));
+    let events = keyring.arrive(&folder(&[2]), day(25));
+    assert_eq!(moved(&events), [(name(2), Current, "newer_arrived"), (name(1), Previous, "newer_arrived")]);
+    let Event::Moved { replaces, explanation, .. } = &events[0] else { panic!() };
+    assert_eq!(*replaces, Some(name(1)));
+    assert!(explanation.contains("both are valid together until 2026-02-05T00:00:00Z"), "{explanation}");
+    assert_eq!(keyring.shown(day(30)).len(), 2);
+    assert_eq!(keyring.to_retain(day(30)).len(), 1, "the vanished file is kept");
+    assert_eq!(keyring.next_due(), Some(day(35)));
+    assert_eq!(keyring.tick(day(34), true), []);
+    assert_eq!(moved(&keyring.tick(day(35), true)), [(name(1), Retired, "overlap_ended")]);
+    assert_eq!(keyring.shown(day(35)).len(), 1);
+    assert_eq!(keyring.to_retain(day(41)).len(), 1, "a week longer for rollback");
+    assert_eq!(keyring.tick(day(42), true), []);
+    assert_eq!(standing(&keyring, name(1)), None, "then its key leaves memory");
+}
+
+#[test]
+fn an_overlap_ends_at_not_after_at_the_latest() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[1, 3]), day(40));
+    assert_eq!(keyring.previous()[0].overlap_ends, Some(day(50)));
+    assert_eq!(moved(&keyring.tick(day(50), true)), [(name(1), Retired, "expired")]);
+    assert_eq!(keyring.arrive(&folder(&[1, 3]), day(50)), [], "its file lies there all the same");
+}
+
+#[test]
+fn an_older_arrival_is_previous_until_it_is_promoted() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[2]), day(25));
+    assert_eq!(moved(&keyring.arrive(&folder(&[1, 2]), day(26))), [(name(1), Previous, "older_than_current")]);
+    let events = keyring.command(&Command::Promote(name(1)), day(27)).unwrap();
+    assert_eq!(moved(&events), [(name(1), Current, "promoted"), (name(2), Previous, "promoted")]);
+    assert_eq!(keyring.arrive(&folder(&[2, 1]), day(28)), [], "a rescan does not undo it");
+    assert_eq!(keyring.divergence(), Some((name(2), day(27))));
+    assert_eq!(keyring.command(&Command::Promote(name(1)), day(28)), Ok(Vec::new()));
+}
+
+#[test]
+fn a_folder_put_back_makes_the_former_pair_current_again() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[2]), day(25));
+    let events = keyring.arrive(&folder(&[1]), day(26));
+    assert_eq!(moved(&events), [(name(1), Current, "returned"), (name(2), Previous, "returned")]);
+}
+
+#[test]
+fn an_empty_folder_takes_nothing_away() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[2]), day(25));
+    assert_eq!(keyring.arrive(&[], day(26)), []);
+    assert_eq!((current(&keyring), keyring.shown(day(26)).len()), (Some(name(2)), 2));
+    assert_eq!(keyring.to_retain(day(26)).len(), 2);
+}
+
+#[test]
+fn a_pair_that_comes_before_its_time_is_staged_until_not_before_and_skew() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    assert_eq!(moved(&keyring.arrive(&folder(&[1, 3]), day(25))), [(name(3), StagedStanding, "not_yet_valid")]);
+    assert_eq!(keyring.divergence(), Some((name(3), day(25))));
+    let due = day(30) + SignedDuration::from_mins(1);
+    assert_eq!(keyring.next_due(), Some(due));
+    assert!(keyring.command(&Command::Promote(name(3)), day(26)).is_err());
+    assert_eq!(keyring.tick(day(30), true), []);
+    assert_eq!(moved(&keyring.tick(due, true)), [(name(3), Current, "due"), (name(1), Previous, "due")]);
+}
+
+#[test]
+fn a_pair_of_another_name_waits_for_promote() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(36));
+    let both = [Arc::clone(&PAIRS[1]), Arc::clone(&STRANGER)];
+    let stranger = STRANGER.fingerprint();
+    assert_eq!(moved(&keyring.arrive(&both, day(37))), [(stranger, StagedStanding, "shares_no_name")]);
+    assert!(keyring.held().iter().any(|held| held.why.as_deref().is_some_and(|why| why.contains("shares no name"))));
+    keyring.command(&Command::Promote(stranger), day(38)).unwrap();
+    assert_eq!(current(&keyring), Some(stranger));
+}
+
+#[test]
+fn without_a_pair_to_keep_nothing_is_staged() {
+    let mut keyring = with(|settings| settings.activate = Activate::Manual);
+    let both = [Arc::clone(&PAIRS[1]), Arc::clone(&STRANGER)];
+    keyring.arrive(&both, day(37));
+    assert_eq!((current(&keyring), keyring.previous().len()), (Some(STRANGER.fingerprint()), 1));
+}
+
+#[test]
+fn manual_activation_waits_for_promote_and_auto_ends_the_wait() {
+    let mut keyring = with(|settings| settings.activate = Activate::Manual);
+    keyring.arrive(&folder(&[1]), day(20));
+    assert_eq!(moved(&keyring.arrive(&folder(&[2]), day(25))), [(name(2), StagedStanding, "activate_manual")]);
+    assert_eq!(current(&keyring), Some(name(1)));
+    let events = keyring.configure(Settings::of("api".into()), day(26));
+    assert_eq!(moved(&events), [(name(2), Current, "newer_arrived"), (name(1), Previous, "newer_arrived")]);
+}
+
+#[test]
+fn a_staged_pair_that_leaves_the_folder_is_withdrawn() {
+    let mut keyring = with(|settings| settings.activate = Activate::Manual);
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    assert_eq!(moved(&keyring.arrive(&folder(&[1]), day(26))), [(name(2), Retired, "withdrawn")]);
+    assert_eq!(standing(&keyring, name(2)), None);
+}
+
+#[test]
+fn rollback_holds_the_pair_until_it_is_promoted_or_comes_again() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    let events = keyring.command(&Command::Rollback, day(26)).unwrap();
+    assert_eq!(moved(&events), [(name(1), Current, "rolled_back"), (name(2), Previous, "rolled_back")]);
+    assert_eq!(keyring.arrive(&folder(&[1, 2]), day(27)), []);
+    assert!(keyring.command(&Command::Rollback, day(27)).is_err(), "a second rollback does not roll forward");
+    let mut other = keyring.clone();
+    other.command(&Command::Promote(name(2)), day(28)).unwrap();
+    assert_eq!(current(&other), Some(name(2)));
+    keyring.arrive(&folder(&[1]), day(28));
+    assert_eq!(current(&keyring), Some(name(1)));
+    keyring.arrive(&folder(&[1, 2]), day(29));
+    assert_eq!(current(&keyring), Some(name(2)), "taken out and put in again is new content");
+}
+
+#[test]
+fn rollback_reaches_a_pair_whose_file_is_gone_and_whose_overlap_is_over() {
+    let mut keyring = with(|settings| settings.overlap = Duration::from_hours(24));
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[2]), day(25));
+    keyring.tick(day(26), true);
+    assert_eq!(standing(&keyring, name(1)), Some(Retired));
+    keyring.command(&Command::Rollback, day(27)).unwrap();
+    assert_eq!(current(&keyring), Some(name(1)));
+    assert_eq!(keyring.arrive(&folder(&[2]), day(27)), []);
+    let prefers = |keyring: &Keyring| keyring.shown(day(27))[0].0.prefer;
+    let mut old = keyring.settings().clone();
+    old.prefer = Prefer::Old;
+    keyring.configure(old, day(27));
+    assert_eq!(prefers(&keyring), Prefer::New, "prefer = old does not bring back what was rolled back from");
+}
+
+#[test]
+fn a_revoked_pair_never_serves_again() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    let events = keyring.command(&Command::Revoke(name(2)), day(26)).unwrap();
+    assert_eq!(moved(&events), [(name(1), Current, "revoked"), (name(2), RevokedStanding, "revoked")]);
+    assert!(keyring.command(&Command::Promote(name(2)), day(26)).is_err());
+    keyring.arrive(&folder(&[1]), day(27));
+    assert_eq!(standing(&keyring, name(2)), None, "its key left memory");
+    assert_eq!(moved(&keyring.arrive(&folder(&[1, 2]), day(28))), [(name(2), Refused, "revoked")]);
+    assert_eq!(keyring.divergence(), None);
+    keyring.command(&Command::Revoke(name(1)), day(29)).unwrap();
+    assert_eq!((current(&keyring), keyring.shown(day(29)).len()), (None, 0));
+}
+
+#[test]
+fn a_revocation_in_the_configuration_is_one_too() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    let mut settings = keyring.settings().clone();
+    settings.revoked.insert(name(2));
+    keyring.configure(settings.clone(), day(26));
+    assert_eq!(current(&keyring), Some(name(1)));
+    settings.revoked.clear();
+    assert_eq!(keyring.configure(settings, day(27)), [], "nothing leaves revoked while the process runs");
+}
+
+#[test]
+fn the_last_pair_is_not_taken_away_when_it_expires() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    let events = keyring.tick(day(51), true);
+    let name_of = keyring.settings().name.clone();
+    assert_eq!(events, [Event::LastResort { keyring: name_of, key_pair: name(1), expired: day(50), served: true }]);
+    assert_eq!(keyring.tick(day(52), true), [], "told once");
+    assert!(keyring.shown(day(52))[0].0.last_resort);
+    let mut settings = keyring.settings().clone();
+    settings.on_expiry = OnExpiry::Refuse;
+    assert!(matches!(keyring.configure(settings, day(52))[..], [Event::LastResort { served: false, .. }]));
+    assert_eq!(keyring.shown(day(52)).len(), 0);
+    let events = keyring.arrive(&folder(&[1, 4]), day(53));
+    assert_eq!(moved(&events), [(name(4), Current, "newer_arrived"), (name(1), Retired, "expired")]);
+}
+
+#[test]
+fn an_expired_pair_gives_way_to_a_valid_previous_one() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[9]), day(5));
+    keyring.arrive(&folder(&[1]), day(35));
+    let events = keyring.tick(day(51), true);
+    assert_eq!(moved(&events), [(name(9), Current, "expired"), (name(1), Retired, "expired")]);
+}
+
+#[test]
+fn refused_pairs_are_told_once_and_weighed_again_with_other_settings() {
+    let mut keyring = with(|settings| settings.roles = Roles { server: true, client: false });
+    keyring.arrive(&folder(&[0]), day(20));
+    let both = [Arc::clone(&PAIRS[0]), Arc::clone(&CLIENT_ONLY)];
+    let client_only = CLIENT_ONLY.fingerprint();
+    assert_eq!(moved(&keyring.arrive(&both, day(21))), [(client_only, Refused, "usage_excludes_server")]);
+    assert_eq!(keyring.arrive(&both, day(22)), []);
+    assert_eq!(keyring.divergence(), Some((client_only, day(21))));
+    let mut settings = keyring.settings().clone();
+    settings.eku = Eku::Warn;
+    let events = keyring.configure(settings, day(23));
+    assert_eq!(moved(&events)[0], (client_only, Current, "newer_arrived"));
+    let Event::Moved { explanation, .. } = &events[0] else { panic!() };
+    assert!(explanation.contains("warning: "), "{explanation}");
+}
+
+#[test]
+fn nothing_is_retired_while_the_clock_is_not_steady() {
+    let mut keyring = with(|settings| settings.overlap = Duration::from_hours(24));
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    assert_eq!(keyring.tick(day(40), false), []);
+    assert_eq!(keyring.arrive(&folder(&[2]), day(40)), [], "by no other input either");
+    assert_eq!(moved(&keyring.tick(day(40), true)), [(name(1), Retired, "overlap_ended")]);
+}
+
+#[test]
+fn the_configuration_names_the_current_pair() {
+    let mut keyring = with(|settings| settings.current = Some(name(1)));
+    keyring.arrive(&folder(&[1, 2]), day(25));
+    assert_eq!(current(&keyring), Some(name(1)));
+    assert_eq!(keyring.divergence(), None);
+    assert!(keyring.command(&Command::Rollback, day(25)).is_err());
+    assert!(keyring.command(&Command::Promote(name(2)), day(25)).is_err());
+    let mut settings = keyring.settings().clone();
+    settings.current = Some(name(3));
+    assert_eq!(keyring.configure(settings, day(26)), [], "a pair that is not here changes nothing");
+    assert_eq!(moved(&keyring.arrive(&folder(&[1, 2, 3]), day(35)))[0], (name(3), Current, "configured"));
+}
+
+#[test]
+fn at_most_eight_are_previous_and_the_oldest_retire_first() {
+    let mut keyring = api();
+    let pairs: Vec<_> = (0..10).map(|at| issue(&pool::api(at, 100))).collect();
+    let events = keyring.arrive(&pairs, day(20));
+    assert_eq!(moved(&events)[0], (pairs[9].fingerprint(), Current, "first"));
+    assert!(moved(&events).contains(&(pairs[0].fingerprint(), Retired, "more_than_eight_previous")));
+    assert_eq!(keyring.previous().len(), MOST_PREVIOUS);
+    assert_eq!(keyring.arrive(&pairs, day(20)), []);
+}
+
+#[test]
+fn a_drop_while_down_is_a_rotation_at_the_next_start() {
+    let mut keyring = api();
+    keyring.arrive(&folder(&[1]), day(20));
+    let mut next = Keyring::open(Settings::of("api".into()), &keyring.remembered(), Vec::new());
+    assert_eq!(next.arrive(&[], day(25)), [], "the folder comes late");
+    let events = next.arrive(&folder(&[1, 2]), day(25));
+    assert_eq!(moved(&events), [(name(2), Current, "newer_arrived"), (name(1), Previous, "newer_arrived")]);
+}
+
+#[test]
+fn a_command_for_an_unknown_pair_names_it() {
+    let error = api().command(&Command::Retire(name(1)), day(20)).unwrap_err();
+    assert_eq!(error, NotDone::Unknown { keyring: "api".into(), key_pair: name(1) });
+}

@@ -62,7 +62,7 @@ impl Keyring {
     pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
         let keeps = |entry: &&Entry| match entry.held.standing {
             Standing::Current | Standing::Previous => true,
-            Standing::Retired => now < later(entry.held.since, ROLLBACK_WINDOW),
+            Standing::Retired => !self.steady || now < later(entry.held.since, ROLLBACK_WINDOW),
             Standing::Refused | Standing::Staged | Standing::Revoked => false,
         };
         let vanished = self.entries.values().filter(|entry| !entry.held.in_folder);

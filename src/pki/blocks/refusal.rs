@@ -105,9 +105,10 @@ pub(super) fn pkcs12_unsupported(why: &str) -> Unreadable {
     }
 }
 
-/// PKCS#12 that is damaged.
+/// PKCS#12 that is damaged, or written in BER, which openssl takes.
 pub(super) fn pkcs12_malformed(why: &str) -> Unreadable {
-    Unreadable { keystore: true, ..malformed("pkcs12_malformed", format!("not a whole PKCS#12 file: {why}")) }
+    let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem; if openssl cannot read it either, copy it again";
+    Unreadable { keystore: true, ..refuse("pkcs12_malformed", format!("not a whole PKCS#12 file: {why}"), remedy) }
 }
 
 /// A private key that TLS here cannot use.

@@ -1,1 +1,89 @@
+use super::*;
+use crate::pki::issue::{Authority, Issued, NewKey, Request, self_signed};
 
+fn validity() -> Validity {
+    Validity { not_before: "2026-01-01T00:00:00Z".parse().unwrap(), not_after: "2027-01-01T00:00:00Z".parse().unwrap() }
+}
+
+fn request(key: NewKey) -> Request {
+    Request {
+        common_name: "api".to_owned(),
+        organization: None,
+        dns: vec!["api.example.com".to_owned()],
+        uris: vec![],
+        ips: vec![],
+        server: true,
+        client: true,
+        validity: validity(),
+        key,
+    }
+}
+
+fn parts(issued: &Issued) -> (Vec<Arc<Certificate>>, Arc<PrivateKey>) {
+    let text = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
+    let mut blocks = blocks::read(&Zeroizing::new(text.into_bytes()), None);
+    (blocks.certificates, blocks.keys.remove(0))
+}
+
+fn pair(issued: &Issued) -> Result<Arc<KeyPair>, NotAPair> {
+    let (chain, key) = parts(issued);
+    KeyPair::new(chain, key, vec!["tls.crt".into()])
+}
+
+#[test]
+fn schemes_are_those_of_the_key_best_first() {
+    for (key, schemes) in [
+        (NewKey::P256, &[0x0403][..]),
+        (NewKey::P384, &[0x0503]),
+        (NewKey::Ed25519, &[0x0807]),
+        (NewKey::Rsa(2048), &[0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601]),
+    ] {
+        let pair = pair(&self_signed(&request(key)).unwrap()).unwrap();
+        assert_eq!(pair.schemes(), schemes, "{key:?}");
+        assert!(pair.certified().key.choose_scheme(&[SignatureScheme::from(schemes[0])]).is_some());
+    }
+}
+
+#[test]
+fn a_pair_survives_its_own_pem() {
+    let root = Authority::new("Root", validity()).unwrap();
+    let issued = root.intermediate("Intermediate", validity()).unwrap().issue(&request(NewKey::P256)).unwrap();
+    let pair = pair(&issued).unwrap();
+    let mut blocks = blocks::read(&Zeroizing::new(pair.to_pem().as_bytes().to_vec()), None);
+    let again = KeyPair::new(blocks.certificates, blocks.keys.remove(0), vec![]).unwrap();
+    assert_eq!(again.chain(), pair.chain());
+    assert_eq!(again.key().der().secret_der(), pair.key().der().secret_der());
+    assert_eq!(again.to_pem(), pair.to_pem());
+    assert_eq!(pair.chain().len(), 2);
+    let issuers: Vec<_> = pair.issuer_names();
+    assert_eq!(issuers, [pair.chain()[1].subject_der().to_vec(), pair.chain()[1].issuer_der().to_vec()]);
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_no_pair() {
+    let root = Authority::new("Root", validity()).unwrap();
+    let (chain, key) = parts(&root.issue(&request(NewKey::P256)).unwrap());
+    let (other_chain, other_key) = parts(&self_signed(&request(NewKey::P256)).unwrap());
+    let new = |chain: &[&Arc<Certificate>], key: &Arc<PrivateKey>| {
+        KeyPair::new(chain.iter().map(|part| Arc::clone(part)).collect(), Arc::clone(key), vec![])
+    };
+    assert_eq!(new(&[], &key).unwrap_err(), NotAPair::Empty);
+    assert_eq!(new(&[&chain[0]], &other_key).unwrap_err(), NotAPair::Mismatch);
+    let unlinked = new(&[&chain[0], &other_chain[0]], &key).unwrap_err();
+    assert!(matches!(unlinked, NotAPair::DoesNotLink { .. }), "{unlinked}");
+}
+
+#[test]
+fn a_root_at_the_end_is_left_out_but_a_self_signed_pair_keeps_itself() {
+    let root = Authority::new("Root", validity()).unwrap();
+    let mut issued = root.issue(&request(NewKey::P256)).unwrap();
+    issued.chain_pem.push_str(root.certificate_pem());
+    assert_eq!(pair(&issued).unwrap().chain().len(), 1);
+    assert_eq!(pair(&self_signed(&request(NewKey::P256)).unwrap()).unwrap().chain().len(), 1);
+}
+
+#[test]
+fn nothing_of_the_key_is_shown() {
+    let pair = pair(&self_signed(&request(NewKey::P256)).unwrap()).unwrap();
+    assert_eq!(format!("{pair:?}"), format!("KeyPair({})", pair.fingerprint().short()));
+}

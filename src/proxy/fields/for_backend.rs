@@ -202,6 +202,56 @@ fn base64(bytes: &[u8], out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::Validity;
+    use crate::trust::{Partners, Verified};
+
+    /// A peer whose certificate an intermediate issued.
+    fn peer() -> std::sync::Arc<Peer> {
+        use crate::pki::issue::{Authority, NewKey, Request};
+        use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+        let day = |text: &str| text.parse().unwrap();
+        let validity = Validity { not_before: day("2026-01-01T00:00:00Z"), not_after: day("2027-01-01T00:00:00Z") };
+        let authority = Authority::new("Root", validity).unwrap();
+        let request = Request {
+            common_name: "etl".to_owned(),
+            organization: None,
+            dns: vec!["etl.example".to_owned()],
+            uris: vec!["spiffe://a.example/etl".to_owned()],
+            ips: Vec::new(),
+            server: false,
+            client: true,
+            validity,
+            key: NewKey::P256,
+        };
+        let issued = authority.intermediate("Middle", validity).unwrap().issue(&request).unwrap();
+        let certificate = |der: Result<CertificateDer<'static>, _>| Certificate::parse(der.unwrap()).unwrap();
+        let path = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).map(certificate).collect();
+        let verified = Verified { path, anchor: None, pin: None, valid_until: validity.not_after };
+        Peer::new(std::sync::Arc::new(verified), &Partners::default())
+    }
+
+    #[test]
+    fn a_peer_is_told_in_the_ways_that_are_configured_and_no_other() {
+        let peer = peer();
+        let told = |identity: Identity| {
+            let mut headers = HeaderMap::new();
+            ForBackend::new(Some(&peer), None, identity).set(&mut headers, &HeaderValue::from_static("a"));
+            headers
+        };
+        let usual = told(Identity::default());
+        assert_eq!(usual[PEER], "uri:spiffe://a.example/etl");
+        let hash = peer.certificate().fingerprint().hex();
+        let expected = format!("Hash={hash};Subject=\"CN=etl\";URI=\"spiffe://a.example/etl\";DNS=\"etl.example\"");
+        assert_eq!(usual[XFCC], expected.as_str());
+        assert!(!usual.contains_key(CLIENT_CERT) && !usual.contains_key(CLIENT_CERT_CHAIN));
+
+        let rfc_9440 = told(Identity { xfcc: false, peer: false, client_cert: true, client_cert_chain: true });
+        assert!(!rfc_9440.contains_key(XFCC) && !rfc_9440.contains_key(PEER));
+        let sequence = |index: usize| byte_sequences([peer.verified().path[index].der().as_ref()]).unwrap();
+        assert_eq!(rfc_9440[CLIENT_CERT], sequence(0).as_str());
+        assert_eq!(rfc_9440[CLIENT_CERT_CHAIN], sequence(1).as_str());
+    }
 
     #[test]
     fn every_value_from_a_certificate_is_quoted_and_escaped() {

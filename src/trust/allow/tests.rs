@@ -249,3 +249,64 @@ proptest! {
         prop_assert_eq!(pattern::dns(&pattern, &text), obvious(pattern.as_bytes(), text.as_bytes(), 1));
     }
 }
+
+fn certificate() -> Arc<Certificate> {
+    use rustls_pki_types::pem::PemObject;
+
+    use crate::pki::issue::{NewKey, Request, self_signed};
+    let validity = crate::pki::Validity {
+        not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+        not_after: "2036-01-01T00:00:00Z".parse().unwrap(),
+    };
+    let request = Request {
+        common_name: "ops.example".into(),
+        organization: Some("Acme".into()),
+        dns: vec!["etl.acme.example".into()],
+        uris: vec!["spiffe://acme.example/ns/a".into()],
+        ips: Vec::new(),
+        server: false,
+        client: true,
+        validity,
+        key: NewKey::P256,
+    };
+    let issued = self_signed(&request).unwrap();
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap();
+    Certificate::parse(der).unwrap()
+}
+
+#[test]
+fn the_fields_of_a_table_are_anded_and_names_are_typed() {
+    let certificate = certificate();
+    let fits = |change: fn(&mut Matcher)| {
+        let mut matcher = Matcher { dns: Some("*.acme.example".into()), ..Matcher::default() };
+        change(&mut matcher);
+        matcher.matches_certificate(&certificate)
+    };
+    assert!(fits(|_| {}));
+    assert!(fits(|matcher| matcher.o = Some("Acme".into())));
+    assert!(fits(|matcher| matcher.uri = Some("spiffe://acme.example/**".into())));
+    assert!(fits(|matcher| matcher.cn = Some("ops.example".into())));
+    assert!(!fits(|matcher| matcher.o = Some("Acm*".into())));
+    assert!(!fits(|matcher| matcher.ou = Some("Acme".into())));
+    assert!(!fits(|matcher| matcher.fingerprint = Some(Fingerprint::of(b"another"))));
+    // A common name is never a DNS name, nor the other way round.
+    assert!(!fits(|matcher| matcher.dns = Some("ops.example".into())));
+    assert!(!fits(|matcher| matcher.cn = Some("etl.acme.example".into())));
+    let exact = Matcher {
+        fingerprint: Some(certificate.fingerprint()),
+        spki: Some(certificate.spki_hash()),
+        issuer: Some(certificate.issuer().to_owned()),
+        ..Matcher::default()
+    };
+    assert!(exact.matches_certificate(&certificate));
+}
+
+#[test]
+fn a_table_without_a_field_of_a_certificate_fits_no_certificate() {
+    let certificate = certificate();
+    assert!(!Matcher::default().matches_certificate(&certificate));
+    assert!(
+        !Matcher { partner: Some("acme".into()), anonymous: true, ..Matcher::default() }
+            .matches_certificate(&certificate)
+    );
+}

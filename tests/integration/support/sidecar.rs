@@ -9,11 +9,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sidekey::app::{App, Surroundings};
 use sidekey::clock::{Clock, ManualClock};
-use sidekey::event::{Event, Handshake};
+use sidekey::event::{Event, Follower, Handshake};
 use sidekey::log::{Format, Lines};
 use sidekey::pki::issue::Issued;
 use sidekey::snapshot::Side;
-use tokio::sync::broadcast;
 
 use super::PATIENCE;
 
@@ -22,7 +21,7 @@ pub struct Sidecar {
     pub app: App,
     pub folder: tempfile::TempDir,
     pub clock: Option<ManualClock>,
-    pub events: broadcast::Receiver<Event>,
+    pub events: Follower,
     lines: Receiver<Vec<u8>>,
 }
 
@@ -102,14 +101,13 @@ impl Sidecar {
     pub async fn event<T>(&mut self, name: &str, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let wait = async {
             loop {
-                match self.events.recv().await {
-                    Ok(event) => {
+                match self.events.next().await {
+                    Some(event) => {
                         if let Some(found) = wanted(&event) {
                             return found;
                         }
                     }
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => panic!("the sidecar ended while waiting for {name}"),
+                    None => panic!("the sidecar ended while waiting for {name}"),
                 }
             }
         };

@@ -1,0 +1,171 @@
+//! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::admin::{self, Views};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::event::{Event, Events};
+use crate::net::listen::Bound;
+use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
+use crate::snapshot::Publisher;
+use crate::writer::{Input, Memory, State};
+use crate::{folder, writer};
+
+/// Everything that the control thread is made of.
+pub(super) struct Plane {
+    pub(super) signals: Option<mpsc::Sender<Told>>,
+    pub(super) told: mpsc::Receiver<Told>,
+    pub(super) stopping: Stopping,
+    pub(super) shutdown_settings: process::Settings,
+    pub(super) progress: Arc<Progress>,
+    pub(super) reload: Arc<Notify>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) queue: mpsc::Receiver<Input>,
+    pub(super) writer: (State, Memory, Publisher),
+    pub(super) surroundings: (Arc<Events>, Clock),
+    pub(super) views: Views,
+    pub(super) admin: [(Option<Bound>, admin::Kind); 2],
+    pub(super) config: Config,
+}
+
+/// Runs until it is told to stop and everything has drained.
+pub(super) fn run(plane: Plane) -> Ended {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(target: "process", %error, "the control thread cannot start");
+            plane.stopping.advance(Phase::Over);
+            return Ended::Hurried;
+        }
+    };
+    let ended = runtime.block_on(conduct(plane));
+    // A folder on a dead network mount may hold a reading for ever: the process does not wait for it.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+async fn conduct(plane: Plane) -> Ended {
+    let (events, clock) = plane.surroundings;
+    let (state, memory, publisher) = plane.writer;
+    let is_process = plane.signals.is_some();
+    if let Some(told) = plane.signals {
+        match Signals::listen() {
+            Ok(signals) => drop(tokio::spawn(signals.forward(told))),
+            Err(error) => tracing::error!(target: "process", %error, "signals cannot be heard"),
+        }
+    }
+    let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
+    let (contents, found) = mpsc::channel(4);
+    let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
+    tokio::spawn(writing);
+    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(forward(found, plane.inputs.clone()));
+    tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock));
+    for (bound, kind) in plane.admin {
+        if let Some(bound) = bound {
+            let serving = admin::serve(bound, kind, plane.views.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(target: "admin", %error, "the listener ended");
+                }
+            });
+        }
+    }
+    let reloading = Reloading { config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
+    tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
+    if is_process {
+        tokio::spawn(systemd(plane.views));
+    }
+    process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await
+}
+
+async fn forward(mut found: mpsc::Receiver<folder::Contents>, inputs: mpsc::Sender<Input>) {
+    while let Some(contents) = found.recv().await {
+        if inputs.send(Input::Folder(contents)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        second.tick().await;
+        events.tick(clock.now());
+        if inputs.send(Input::Tick).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says ready when it is, and keeps the watchdog fed.
+async fn systemd(views: Views) {
+    tokio::spawn(notify::watchdog());
+    let mut reader = views.reader.clone();
+    while !views.is_ready() {
+        if reader.changed().await.is_none() {
+            return;
+        }
+    }
+    notify::ready();
+}
+
+/// Takes over a changed configuration file, atomically or not at all.
+struct Reloading {
+    config: Config,
+    inputs: mpsc::Sender<Input>,
+    folder: watch::Sender<folder::Settings>,
+    events: Arc<Events>,
+}
+
+impl Reloading {
+    /// On `reload` (SIGHUP), and when the file's content changes: looked at once a second, through links, so that a
+    /// mounted ConfigMap is noticed too.
+    async fn run(mut self, reload: Arc<Notify>) {
+        let Some(source) = self.config.source.clone() else {
+            // Flags and environment cannot change; a SIGHUP still asks for a reading of the folder.
+            loop {
+                reload.notified().await;
+                self.folder.send_modify(|_| {});
+                self.events.emit(Event::Reloaded { error: None, needs_restart: Vec::new() });
+            }
+        };
+        let mut before = tokio::fs::read(&source).await.ok();
+        loop {
+            let asked = tokio::time::timeout(Duration::from_secs(1), reload.notified()).await.is_ok();
+            let now = tokio::fs::read(&source).await.ok();
+            // A file that is being replaced may be missing for a moment: that is no change yet.
+            if !asked && (now.is_none() || now == before) {
+                continue;
+            }
+            before = now;
+            notify::reloading();
+            self.take(config::load(&source)).await;
+            notify::ready();
+        }
+    }
+
+    async fn take(&mut self, loaded: Result<Config, config::Error>) {
+        let new = match loaded {
+            Ok(new) => new,
+            Err(error) => {
+                self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
+                return;
+            }
+        };
+        let change = config::compare(&self.config, &new);
+        let settings = super::with_platform(change.settings.clone());
+        if self.inputs.send(Input::Settings(Box::new(settings))).await.is_err() {
+            return;
+        }
+        self.folder.send_replace(change.folder.clone());
+        self.config.settings = change.settings;
+        self.config.folder = change.folder;
+        self.events.emit(Event::Reloaded { error: None, needs_restart: change.needs_restart });
+    }
+}

@@ -1,0 +1,141 @@
+//! `[[egress]]`: where the application goes out, to which upstream, and as whom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{Item, Section};
+use super::ingress::{Context, trust};
+use super::listeners;
+use super::top::is_local;
+use super::value;
+use crate::net::ListenAddress;
+use crate::snapshot::egress::Settings;
+use crate::trust::Role;
+
+/// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
+pub(super) fn read(top: &Section<'_>, context: &Context<'_>) -> Vec<Settings> {
+    let mut names = Vec::new();
+    let listeners = top.tables("egress").into_iter().map(|section| {
+        let settings = egress(&section, context, &mut names);
+        section.finish();
+        settings
+    });
+    // Every section is read to its end, so that all faults are found.
+    listeners.collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>>) -> Option<Settings> {
+    let name = listeners::name(section, names);
+    let listen = listen(section, context);
+    let upstream = section.required("upstream", |item| item.parse(value::upstream));
+    let keyring = section.required("keyring", |item| item.parse(value::keyring_name));
+    let trust = section.maybe("trust", |item| trust(item, context.known));
+    let expects = expects(section, upstream.as_ref().map(|upstream| &upstream.host));
+    let mut limits = listeners::limits(section);
+    let in_limits = section.section("limits").get("response").is_some();
+    limits.response = section.or(
+        "response_timeout",
+        |item| {
+            if in_limits {
+                item.fault("is the same as limits.response: say it once".to_owned());
+            }
+            item.positive()
+        },
+        limits.response,
+    );
+    let keep_host = section.or("host", |item| item.one_of(&[("upstream", false), ("keep", true)]), false);
+    let tcp_keepalive = section.or("tcp_keepalive", Item::positive, Duration::from_secs(45));
+    let dns_refresh = section.or("dns_refresh", Item::positive, Duration::from_secs(30));
+    later(section);
+    let tls = listeners::tls(section);
+    Some(Settings {
+        name: name?,
+        listen: listen?,
+        upstream: upstream?,
+        keyring: keyring?,
+        trust,
+        expects: expects?,
+        keep_host,
+        tcp_keepalive,
+        dns_refresh,
+        tls,
+        limits,
+        log_access: context.log_access,
+    })
+}
+
+/// `listen`, `mode`, `group`, `allow_remote_plaintext`.
+fn listen(section: &Section<'_>, context: &Context<'_>) -> Option<ListenAddress> {
+    let remote = section.or("allow_remote_plaintext", Item::flag, false);
+    let address = section.required("listen", |item| {
+        let address = context.taken.listen(item)?;
+        if !remote && !is_local(&address) {
+            item.fault(
+                "anybody who reaches this address could speak as us: listen on 127.0.0.1, [::1] or unix:PATH, or set allow_remote_plaintext = true"
+                    .to_owned(),
+            );
+        }
+        Some(address)
+    });
+    let (permissions, owner) = (section.get("mode"), section.get("group"));
+    match address {
+        Some(ListenAddress::Unix { path, .. }) => Some(ListenAddress::Unix {
+            path,
+            mode: permissions.and_then(|item| item.parse(value::mode)),
+            group: owner.and_then(|item| item.words()),
+        }),
+        tcp => {
+            for item in permissions.iter().chain(&owner) {
+                item.fault("is for Unix sockets only: leave it out".to_owned());
+            }
+            tcp
+        }
+    }
+}
+
+/// `server_name` or `server_uri`; the upstream's host where neither is said.
+fn expects(section: &Section<'_>, host: Option<&Arc<str>>) -> Option<Role> {
+    let (name, uri) = (section.get("server_name"), section.get("server_uri"));
+    match (name, uri) {
+        (Some(_), Some(uri)) => {
+            uri.fault("an upstream has one name to be checked: leave out server_name or this".to_owned());
+            None
+        }
+        (Some(name), None) => name.parse(value::server_name).map(Role::ServerName),
+        (None, Some(uri)) => uri.parse(value::server_uri).map(Role::ServerUri),
+        (None, None) => host.map(|host| Role::ServerName(Arc::clone(host))),
+    }
+}
+
+/// Keys of later issues.
+fn later(section: &Section<'_>) {
+    section.later("via", Item::words, None);
+    section.later("via_credentials_file", Item::path, None);
+    section.later("prove_within", Item::positive, None);
+    section.later("refusal_statuses", |item| item.list(|item| item.count(599)), None);
+    section.later("replay_limit", |item| item.size(0, 64 << 20), None);
+    section.later_table("probe", |probe| {
+        probe.maybe("path", Item::words);
+    });
+    section.later_table("jwt_bearer", |jwt| {
+        jwt.maybe("keyring", |item| item.parse(value::keyring_name));
+        for key in ["issuer", "subject", "audience", "scope"] {
+            jwt.maybe(key, Item::words);
+        }
+        jwt.maybe("lifetime", Item::positive);
+        jwt.maybe("token_url", |item| item.words().filter(|url| is_https(item, url)));
+        jwt.maybe("token_trust", |item| item.parse(value::name));
+        jwt.maybe("grant", |item| item.one_of(&[("jwt_bearer", ()), ("client_credentials", ())]));
+        jwt.maybe("alg", |item| {
+            item.one_of(&[("RS256", ()), ("PS256", ()), ("ES256", ()), ("ES384", ()), ("EdDSA", ())])
+        });
+    });
+}
+
+fn is_https(item: &Item<'_>, url: &str) -> bool {
+    let https = url.starts_with("https://");
+    if !https {
+        item.fault("a token is asked for over https:// only".to_owned());
+    }
+    https
+}

@@ -1,0 +1,212 @@
+//! Zero configuration: one ingress named `default`, from flags alone (contract section 2).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::place::Fault;
+use super::{Admin, Config, Error, complete, named, peers, top, value};
+use crate::net::{Backend, ListenAddress};
+use crate::snapshot::ingress::{Identity, Limits, Settings};
+use crate::tls::{AuthorityNames, ClientAuth};
+use crate::trust::{AnchorSource, Rules};
+use crate::{log, process, tls, writer};
+
+/// The port that peers find us on.
+const PORT: u16 = 8443;
+
+/// What may be said without a file, as it was typed.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--backend`: the application.
+    pub backend: String,
+    /// `--listen`; default `[::]:8443`.
+    pub listen: Option<String>,
+    /// `--certs`: the watched folder; default `certs`.
+    pub certs: Option<PathBuf>,
+    /// `--client-ca`: whom to accept, in place of the folder's `ca.crt`; may lie outside the folder.
+    pub client_ca: Option<PathBuf>,
+    /// `--state`; default memory only.
+    pub state: Option<PathBuf>,
+    /// `--probes`.
+    pub probes: Option<String>,
+    /// `--admin`.
+    pub admin: Option<String>,
+    /// `--log-format`.
+    pub log_format: Option<String>,
+}
+
+/// The configuration that the flags stand for. Relative paths begin at the working directory.
+pub fn from_flags(flags: Flags) -> Result<Config, Error> {
+    let mut faults = Vec::new();
+    let config = build(flags, &mut faults);
+    match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(Error::Invalid(faults)),
+    }
+}
+
+fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
+    let certs = absolute(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
+    let state = flags.state.as_deref().map(|state| absolute(state, "--state", faults));
+    let backend = take(value::backend(&flags.backend), "--backend", faults).map(|backend| match backend {
+        Backend::Unix(path) => Backend::Unix(absolute(&path, "--backend", faults)),
+        other => other,
+    });
+    let listen = match &flags.listen {
+        Some(text) => listen(text, "--listen", faults),
+        None => Some(ListenAddress::AnyTcp(PORT)),
+    };
+    if matches!(listen, Some(ListenAddress::Unix { .. })) {
+        faults.push(fault("--listen", "peers come in over TCP: write for example \"[::]:8443\"".to_owned()));
+    }
+    let probes = flags.probes.as_deref().and_then(|text| listen_on(text, "--probes", faults));
+    let admin = flags.admin.as_deref().and_then(|text| listen_on(text, "--admin", faults));
+    if admin.as_ref().is_some_and(|address| !top::is_local(address)) {
+        let why = "would show peers' names to the network: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
+        faults.push(fault("--admin", why.to_owned()));
+    }
+    if let Some(state) = state.as_ref().filter(|state| state.starts_with(&certs)) {
+        let why = format!("{:?} lies in the watched folder, which is never written to", state.display().to_string());
+        faults.push(fault("--state", why));
+    }
+    let format = match flags.log_format.as_deref() {
+        None => None,
+        Some("json") => Some(log::Format::Json),
+        Some("text") => Some(log::Format::Text),
+        Some(other) => {
+            faults.push(fault("--log-format", format!("{other:?} is not possible here: write text or json")));
+            None
+        }
+    };
+    let anchors = flags.client_ca.as_deref().map(|file| {
+        let file = absolute(file, "--client-ca", faults);
+        AnchorSource::File { path: file.strip_prefix(&certs).map(Path::to_owned).unwrap_or(file), until: None }
+    });
+    let mut settings = writer::Settings {
+        ingresses: vec![ingress(listen?, backend?, anchors.is_some())],
+        skew: std::time::Duration::from_mins(1),
+        remembers: state.is_some(),
+        ..writer::Settings::default()
+    };
+    settings.trusts.extend(anchors.map(|source| {
+        let name: Arc<str> = Arc::from(CLIENT_CA);
+        (Arc::clone(&name), peers::trust_of(name, vec![source]))
+    }));
+    complete(&mut settings);
+    let mut folder = top::watched(certs);
+    folder.named = named(&settings);
+    Some(Config {
+        settings,
+        folder,
+        state,
+        workers: top::all_cores(),
+        instance: None,
+        admin: Admin { listen: admin, probes },
+        shutdown: process::Settings::default(),
+        log: log::Settings { format, ..log::Settings::default() },
+        source: None,
+    })
+}
+
+/// The trust that `--client-ca` makes.
+const CLIENT_CA: &str = "client-ca";
+
+fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings {
+    Settings {
+        name: Arc::from("default"),
+        listen,
+        keyrings: vec![Arc::from("default")],
+        trust: has_trust.then(|| Arc::from(CLIENT_CA)),
+        client_auth: ClientAuth::Required,
+        backend,
+        identity: Identity::default(),
+        also_strip: Vec::new(),
+        rules: Rules::default(),
+        authorities: AuthorityNames::Auto,
+        authorities_file: None,
+        tls: tls::Settings::default(),
+        limits: Limits::default(),
+        log_access: true,
+    }
+}
+
+fn listen(text: &str, flag: &str, faults: &mut Vec<Fault>) -> Option<ListenAddress> {
+    take(value::listen(text), flag, faults)
+}
+
+/// An address whose socket path, if it is one, is made absolute.
+fn listen_on(text: &str, flag: &str, faults: &mut Vec<Fault>) -> Option<ListenAddress> {
+    let mut address = listen(text, flag, faults)?;
+    if let ListenAddress::Unix { path, .. } = &mut address {
+        *path = absolute(path, flag, faults);
+    }
+    Some(address)
+}
+
+fn take<T>(read: Result<T, value::Wrong>, flag: &str, faults: &mut Vec<Fault>) -> Option<T> {
+    read.map_err(|wrong| faults.push(fault(flag, wrong))).ok()
+}
+
+fn absolute(path: &Path, flag: &str, faults: &mut Vec<Fault>) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|error| {
+        faults.push(fault(flag, error.to_string()));
+        path.to_owned()
+    })
+}
+
+fn fault(flag: &str, message: String) -> Fault {
+    Fault { file: None, line: 0, column: 0, key: flag.to_owned(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_enough() {
+        let flags = Flags { backend: "http://127.0.0.1:8080".to_owned(), ..Flags::default() };
+        let config = from_flags(flags).unwrap();
+        let ingress = &config.settings.ingresses[0];
+        assert_eq!((ingress.name.as_ref(), &ingress.listen), ("default", &ListenAddress::AnyTcp(8443)));
+        assert_eq!((ingress.keyrings[0].as_ref(), &ingress.trust), ("default", &None));
+        assert!(config.settings.keyrings["default"].roles.server);
+        assert!(config.folder.root.is_absolute() && config.folder.root.ends_with("certs"));
+        assert_eq!((config.state, config.admin), (None, Admin::default()));
+    }
+
+    #[test]
+    fn a_client_ca_is_named_from_the_folder_where_it_lies_in_it() {
+        let trusted = |file: &str| {
+            let flags = Flags {
+                backend: "http://a".to_owned(),
+                certs: Some("/certs".into()),
+                client_ca: Some(file.into()),
+                ..Flags::default()
+            };
+            let config = from_flags(flags).unwrap();
+            assert_eq!(config.settings.ingresses[0].trust.as_deref(), Some("client-ca"));
+            config.folder.named.into_iter().next().unwrap()
+        };
+        assert_eq!(trusted("/certs/trust/peers.pem"), Path::new("trust/peers.pem"));
+        assert_eq!(trusted("/etc/peers.pem"), Path::new("/etc/peers.pem"));
+    }
+
+    #[test]
+    fn every_wrong_flag_is_named() {
+        let flags = Flags {
+            backend: "ftp://a".to_owned(),
+            listen: Some("unix:/a".to_owned()),
+            certs: Some("/certs".into()),
+            state: Some("/certs/state".into()),
+            probes: Some("9901".to_owned()),
+            admin: Some("0.0.0.0:9900".to_owned()),
+            log_format: Some("xml".to_owned()),
+            client_ca: None,
+        };
+        let Err(Error::Invalid(faults)) = from_flags(flags) else { panic!("accepted") };
+        let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["--admin", "--backend", "--listen", "--log-format", "--probes", "--state"]);
+        assert!(faults.iter().any(|fault| fault.to_string().starts_with("--backend: \"ftp://a\" is no backend")));
+    }
+}

@@ -1,0 +1,196 @@
+//! `[[ingress]]`: where peers come in, who may, and what stands behind.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::{Item, Section};
+use super::listeners::{self, Taken};
+use super::peers::{self, Known, SYSTEM};
+use super::place::hint;
+use super::value;
+use crate::keyring::KeyringName;
+use crate::net::{Backend, ListenAddress};
+use crate::snapshot::ingress::{Identity, Settings};
+use crate::tls::{AuthorityNames, ClientAuth};
+use crate::trust::{Allow, AnchorSource, Matcher, Rule, Rules, TrustName};
+
+/// What the sections of one side share while they are read.
+pub(super) struct Context<'c> {
+    pub(super) known: &'c Known,
+    pub(super) taken: &'c Taken,
+    pub(super) certs: &'c Path,
+    pub(super) log_access: bool,
+}
+
+/// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
+pub(super) fn read(top: &Section<'_>, context: &Context<'_>) -> Vec<Settings> {
+    let mut names = Vec::new();
+    let listeners = top.tables("ingress").into_iter().map(|section| {
+        let settings = ingress(&section, context, &mut names);
+        section.finish();
+        settings
+    });
+    // Every section is read to its end, so that all faults are found.
+    listeners.collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>>) -> Option<Settings> {
+    let name = listeners::name(section, names);
+    let listen = section.required("listen", |item| tcp_only(context.taken, item));
+    let keyrings = section.or("keyrings", keyrings, vec![Arc::from("default")]);
+    let trust = section.maybe("trust", |item| trust(item, context.known));
+    if keyrings.len() > 1 && section.get("trust").is_none() {
+        section.fault("has several keyrings, so no keyring's own ca.crt is its trust: name a trust".to_owned());
+    }
+    let client_auth = section.or(
+        "client_auth",
+        |item| item.one_of(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)]),
+        ClientAuth::Required,
+    );
+    let backend = section.required("backend", backend);
+    let rules = rules(section, context.known, trust.as_ref(), client_auth);
+    let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
+    let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
+    later(section);
+    let identity = section.or("identity", identity, Identity::default());
+    let also_strip = section.or("also_strip", |item| item.list(|item| item.parse(value::field_pattern)), Vec::new());
+    let (tls, limits) = (listeners::tls(section), listeners::limits(section));
+    Some(Settings {
+        name: name?,
+        listen: listen?,
+        keyrings,
+        trust,
+        client_auth,
+        backend: backend?,
+        identity,
+        also_strip,
+        rules,
+        authorities,
+        authorities_file,
+        tls,
+        limits,
+        log_access: context.log_access,
+    })
+}
+
+/// Keys of later issues.
+fn later(section: &Section<'_>) {
+    let networks = |item: &Item<'_>| item.list(|item| item.parse(value::network));
+    section.later("proxy_protocol_from", networks, Some(&Vec::new()));
+    section.later("quiet_from", networks, Some(&Vec::new()));
+    section.later("forwarded_from", |item| item.list(peers::matcher), Some(&Vec::new()));
+    section.later("learn", Item::flag, Some(&false));
+    section.later("jwks", Item::flag, Some(&false));
+    section.later_table("jwt", |jwt| {
+        jwt.maybe("partner", |item| item.parse(value::name));
+        jwt.maybe("certificates", |item| item.some(Item::words));
+        jwt.maybe("audience", Item::words);
+        jwt.maybe("issuer", Item::words);
+        jwt.maybe("max_lifetime", Item::positive);
+    });
+}
+
+fn tcp_only(taken: &Taken, item: &Item<'_>) -> Option<ListenAddress> {
+    let address = taken.listen(item)?;
+    if matches!(address, ListenAddress::Unix { .. }) {
+        item.fault("peers come in over TCP: write for example \"[::]:8443\"".to_owned());
+        return None;
+    }
+    Some(address)
+}
+
+fn keyrings(item: &Item<'_>) -> Option<Vec<KeyringName>> {
+    let names = item.some(|item| item.parse(value::keyring_name))?;
+    if names.iter().enumerate().any(|(i, name)| names[..i].contains(name)) {
+        item.fault("names a keyring twice".to_owned());
+    }
+    Some(names)
+}
+
+/// A trust by name; it must be in the file, or be the platform's.
+pub(super) fn trust(item: &Item<'_>, known: &Known) -> Option<TrustName> {
+    let name = item.text()?;
+    if name == SYSTEM {
+        return Some(Arc::from(SYSTEM));
+    }
+    let found = known.trusts.get_key_value(name.as_str()).map(|(name, _)| Arc::clone(name));
+    if found.is_none() {
+        let names = known.trusts.keys().map(AsRef::as_ref).chain([SYSTEM]);
+        item.fault(format!("there is no [trust.{name}]{}", hint(&name, names)));
+    }
+    found
+}
+
+fn backend(item: &Item<'_>) -> Option<Backend> {
+    let backend = item.parse(value::backend)?;
+    Some(if let Backend::Unix(path) = backend { Backend::Unix(item.resolve(&path)) } else { backend })
+}
+
+fn identity(item: &Item<'_>) -> Option<Identity> {
+    const HEADERS: [(&str, u8); 4] = [("xfcc", 0), ("peer", 1), ("client-cert", 2), ("client-cert-chain", 3)];
+    let set = item.list(|item| item.one_of(&HEADERS))?;
+    let holds = |header: u8| set.contains(&header);
+    Some(Identity { xfcc: holds(0), peer: holds(1), client_cert: holds(2), client_cert_chain: holds(3) })
+}
+
+fn authorities(item: &Item<'_>, certs: &Path) -> Option<(AuthorityNames, Option<std::path::PathBuf>)> {
+    match item.text()?.as_str() {
+        "auto" => Some((AuthorityNames::Auto, None)),
+        "none" => Some((AuthorityNames::None, None)),
+        _ => peers::under(item, certs).map(|file| (AuthorityNames::Auto, Some(file))),
+    }
+}
+
+/// `[[ingress.rule]]` and `allow`, and whether they are safe over the listener's trust.
+fn rules(section: &Section<'_>, known: &Known, trust: Option<&TrustName>, client_auth: ClientAuth) -> Rules {
+    let check = |item: &Item<'_>| allowed(item, known, trust, client_auth);
+    let rules = section.tables("rule").into_iter().map(|rule| {
+        let read = Rule {
+            paths: rule.or("paths", |item| item.some(|item| item.parse(value::path_pattern)), Vec::new()),
+            methods: rule.or("methods", |item| item.some(|item| item.parse(value::method)), Vec::new()),
+            allow: Allow(rule.maybe("allow", |item| item.list(check))),
+        };
+        if rule.get("allow").is_none() {
+            refuse_system(&rule, known, trust);
+        }
+        rule.finish();
+        read
+    });
+    let rules = rules.collect();
+    let allow = Allow(section.maybe("allow", |item| item.list(check)));
+    if section.get("allow").is_none() {
+        refuse_system(section, known, trust);
+    }
+    Rules { rules, allow }
+}
+
+/// Without `allow`, everybody whom a public authority gave any certificate would be let in.
+fn refuse_system(section: &Section<'_>, known: &Known, trust: Option<&TrustName>) {
+    let Some(name) = trust else { return };
+    let holds = known.trusts.get(name).is_none_or(|trust| trust.anchors.contains(&AnchorSource::System));
+    if holds {
+        section.fault(format!(
+            "trust {name:?} holds the platform's anchors, so without allow anybody with a certificate of a public authority may come in: say who with allow"
+        ));
+    }
+}
+
+fn allowed(item: &Item<'_>, known: &Known, trust: Option<&TrustName>, client_auth: ClientAuth) -> Option<Matcher> {
+    let matcher = peers::matcher(item)?;
+    if let Some(name) = &matcher.partner
+        && !known.partners.iter().any(|partner| partner.name == *name)
+    {
+        let names = known.partners.iter().map(|partner| partner.name.as_ref());
+        item.fault(format!("there is no [partner.{name}]{}", hint(name, names)));
+        return None;
+    }
+    if matcher.anonymous && client_auth == ClientAuth::Required {
+        item.fault("anonymous never happens here: set client_auth = \"optional\", or leave it out".to_owned());
+    }
+    let system = peers::trust_of(Arc::from(SYSTEM), vec![AnchorSource::System]);
+    let trust = trust.map(|name| known.trusts.get(name).unwrap_or(&system));
+    if let Some(why) = trust.and_then(|trust| peers::too_loose(&matcher, trust, &known.partners)) {
+        item.fault(why);
+    }
+    Some(matcher)
+}

@@ -1,0 +1,233 @@
+//! Whom to trust and who they are: `[trust.*]`, `[partner.*]`, and the tables of `allow`.
+//!
+//! Here also: which rules are too loose to be safe, because any of several authorities could mint the name they go by.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{Item, Section};
+use super::value;
+use crate::trust::{self, AnchorSource, Matcher, Pin, TrustName, partner};
+
+/// The built-in trust that holds the platform's anchors.
+pub(super) const SYSTEM: &str = "system";
+
+/// What the listeners may refer to.
+pub(super) struct Known {
+    pub(super) trusts: BTreeMap<TrustName, trust::Settings>,
+    pub(super) partners: Vec<partner::Settings>,
+}
+
+/// Reads trusts and partners. Files lie under `certs`, the watched folder.
+pub(super) fn read(top: &Section<'_>, certs: &Path) -> Known {
+    let trusts = top.named("trust", trust_name).into_iter().map(|(name, section)| {
+        let settings = trust(&section, Arc::clone(&name), certs);
+        section.finish();
+        (name, settings)
+    });
+    let trusts = trusts.collect();
+    let partners = top.named("partner", value::name).into_iter().map(|(name, section)| {
+        let settings = partner(&section, name, certs);
+        section.finish();
+        settings
+    });
+    Known { trusts, partners: partners.collect() }
+}
+
+fn trust_name(text: &str) -> Result<TrustName, value::Wrong> {
+    if text == SYSTEM {
+        return Err("\"system\" is built in, for the platform's anchors: choose another name".to_owned());
+    }
+    value::name(text)
+}
+
+/// A trust with nothing but these sources.
+pub(super) fn trust_of(name: TrustName, anchors: Vec<AnchorSource>) -> trust::Settings {
+    trust::Settings {
+        name,
+        anchors,
+        pins: Vec::new(),
+        pin_only: false,
+        crls: Vec::new(),
+        crl_whole_chain: false,
+        crl_required: false,
+        crl_stale_refuses: false,
+        client_eku_required: true,
+        overlap: Duration::ZERO,
+    }
+}
+
+fn trust(section: &Section<'_>, name: TrustName, certs: &Path) -> trust::Settings {
+    let anchors = section.get("anchors");
+    let pin_only = section.or("pin_only", Item::flag, false);
+    let settings = trust::Settings {
+        pins: section.or("pins", |item| item.some(pin), Vec::new()),
+        pin_only,
+        crls: section.or("crls", |item| item.list(|item| under(item, certs)), Vec::new()),
+        crl_whole_chain: section.or("crl_depth", |item| item.one_of(&[("leaf", false), ("chain", true)]), false),
+        crl_required: section.or("crl_required", Item::flag, false),
+        crl_stale_refuses: section.or("crl_stale", |item| item.one_of(&[("warn", false), ("refuse", true)]), false),
+        client_eku_required: section.or("client_eku", |item| item.one_of(&[("require", true), ("any", false)]), true),
+        overlap: section.or("overlap", Item::duration, Duration::ZERO),
+        ..trust_of(name, anchors.as_ref().and_then(|item| item.some(|item| anchor(item, certs))).unwrap_or_default())
+    };
+    let has_pins = section.maybe("pins", |_| Some(())).is_some();
+    match (pin_only, anchors) {
+        (true, Some(anchors)) => anchors.fault("pin_only goes by pins alone: leave anchors out".to_owned()),
+        (true, None) if !has_pins => section.fault("pin_only needs pins".to_owned()),
+        (false, None) => section.fault(
+            "has no anchors: name at least one file, or set pin_only = true for self-signed partners".to_owned(),
+        ),
+        _ => {}
+    }
+    settings
+}
+
+/// `"FILE"`, `"system"` or `{ file = "FILE", until = DATE }`.
+fn anchor(item: &Item<'_>, certs: &Path) -> Option<AnchorSource> {
+    if item.is_text() {
+        if item.text()? == SYSTEM {
+            return Some(AnchorSource::System);
+        }
+        return Some(AnchorSource::File { path: under(item, certs)?, until: None });
+    }
+    let section = item.section()?;
+    let path = section.required("file", |item| under(item, certs));
+    let until = section.required("until", Item::date);
+    section.finish();
+    Some(AnchorSource::File { path: path?, until: Some(until?) })
+}
+
+/// `"sha256:…"` or `{ pin = "sha256:…", until = DATE }`.
+fn pin(item: &Item<'_>) -> Option<Pin> {
+    let hash = |item: &Item<'_>| item.parse(|text| text.parse().map_err(|_| value::no_hash(text)));
+    if item.is_text() {
+        return hash(item).map(|spki| Pin { spki, until: None });
+    }
+    let section = item.section()?;
+    let spki = section.required("pin", hash);
+    let until = section.required("until", Item::date);
+    section.finish();
+    Some(Pin { spki: spki?, until: Some(until?) })
+}
+
+/// A file under the watched folder, relative to it.
+pub(super) fn under(item: &Item<'_>, certs: &Path) -> Option<PathBuf> {
+    let text = item.words()?;
+    let path = Path::new(&text);
+    let inside = path.strip_prefix(certs).unwrap_or(path);
+    let plain: PathBuf = inside.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    let stays = plain.components().all(|part| matches!(part, Component::Normal(_)));
+    if stays && plain.components().next().is_some() {
+        return Some(plain);
+    }
+    item.fault(format!(
+        "{text:?} does not lie under the watched folder {:?}: put it there and name it from there",
+        certs.display().to_string()
+    ));
+    None
+}
+
+fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Settings {
+    let settings = partner::Settings {
+        name,
+        anchors: section.or("anchors", |item| item.some(|item| under(item, certs)), Vec::new()),
+        pins: section.or("pins", |item| item.some(pin), Vec::new()),
+        peers: section.or("peers", |item| item.some(partners_own), Vec::new()),
+        contact: section.maybe("contact", Item::words),
+    };
+    section.later("sources", |item| item.list(|item| item.parse(value::network)), Some(&Vec::new()));
+    section.later("show", show, None);
+    section.later("accept_expired_until", Item::date, None);
+    section.later("max_connections", |item| item.count(1_000_000), None);
+    if ["anchors", "pins", "peers"].iter().all(|key| section.get(key).is_none()) {
+        section.fault("says nothing about who it is: give it anchors or pins of its own, and peers".to_owned());
+    }
+    settings
+}
+
+fn partners_own(item: &Item<'_>) -> Option<Matcher> {
+    let matcher = matcher(item)?;
+    if matcher.partner.is_some() || matcher.anonymous {
+        item.fault(
+            "a partner's peers are told by their certificates: partner and anonymous say nothing here".to_owned(),
+        );
+        return None;
+    }
+    Some(matcher)
+}
+
+/// `"new_only"` or `{ old_until = DATE }`: a later issue.
+fn show(item: &Item<'_>) -> Option<Option<jiff::Timestamp>> {
+    if item.is_text() {
+        return item.one_of(&[("new_only", ())]).map(|()| None);
+    }
+    let section = item.section()?;
+    let until = section.required("old_until", Item::date);
+    section.finish();
+    until.map(Some)
+}
+
+/// One table of `allow`.
+pub(super) fn matcher(item: &Item<'_>) -> Option<Matcher> {
+    let section = item.known_as("allow").section()?;
+    let matcher = Matcher {
+        uri: section.maybe("uri", Item::words),
+        dns: section.maybe("dns", Item::words).map(|dns| dns.to_ascii_lowercase()),
+        cn: section.maybe("cn", Item::words),
+        ou: section.maybe("ou", Item::words),
+        o: section.maybe("o", Item::words),
+        email: section.maybe("email", Item::words),
+        fingerprint: section
+            .maybe("fingerprint", |item| item.parse(|text| text.parse().map_err(|_| value::no_hash(text)))),
+        spki: section.maybe("spki", |item| item.parse(|text| text.parse().map_err(|_| value::no_hash(text)))),
+        issuer: section.maybe("issuer", Item::words),
+        partner: section.maybe("partner", |item| item.parse(value::name)),
+        anonymous: section.or("anonymous", Item::flag, false),
+    };
+    section.finish();
+    let nobody = Matcher::default();
+    if matcher == nobody {
+        item.fault("says nothing: an empty table would allow nobody in particular; leave allow out for any peer that the trust verifies".to_owned());
+        return None;
+    }
+    if matcher.anonymous && matcher != (Matcher { anonymous: true, ..nobody }) {
+        item.fault("anonymous stands alone: who shows no certificate has no names".to_owned());
+        return None;
+    }
+    Some(matcher)
+}
+
+/// Why a rule that goes by this matcher would be unsafe over this trust, if it would.
+pub(super) fn too_loose(matcher: &Matcher, trust: &trust::Settings, partners: &[partner::Settings]) -> Option<String> {
+    let partner = matcher.partner.as_ref().and_then(|name| partners.iter().find(|partner| partner.name == *name));
+    if matcher.anonymous || is_exact(matcher) || partner.is_some_and(is_bound) || !trust.pins.is_empty() {
+        return None;
+    }
+    let remedy = "add partner = \"NAME\" with anchors or pins of its own, or fingerprint or spki";
+    // An anchor with `until` is the outgoing one of the same authority.
+    let lasting = trust.anchors.iter().filter(|source| !matches!(source, AnchorSource::File { until: Some(_), .. }));
+    let lasting = lasting.count();
+    if lasting > 1 {
+        return Some(format!(
+            "goes by a name that each of the {lasting} anchor sources of trust {:?} could issue: {remedy}",
+            trust.name
+        ));
+    }
+    if trust.anchors.contains(&AnchorSource::System) && matcher.dns.is_none() {
+        return Some(format!("goes by a name that public authorities do not check: add dns, or {remedy}"));
+    }
+    None
+}
+
+fn is_exact(matcher: &Matcher) -> bool {
+    matcher.fingerprint.is_some() || matcher.spki.is_some()
+}
+
+fn is_bound(partner: &partner::Settings) -> bool {
+    !partner.anchors.is_empty()
+        || !partner.pins.is_empty()
+        || (!partner.peers.is_empty() && partner.peers.iter().all(is_exact))
+}

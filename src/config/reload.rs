@@ -1,0 +1,198 @@
+//! Two configurations → what can change without a new socket, and what needs a restart, named by key.
+//!
+//! Pure. What needs a restart keeps its old value, whole: a listener never runs with half of a new file.
+
+use std::sync::Arc;
+
+use super::{Config, complete, named};
+use crate::{folder, snapshot, writer};
+
+/// What a reload does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// What snapshots are made of from now on.
+    pub settings: writer::Settings,
+    /// The watched folder from now on.
+    pub folder: folder::Settings,
+    /// Keys whose new values wait for a restart, as in `ingress "api": listen`. For the log.
+    pub needs_restart: Vec<String>,
+}
+
+/// Compares the running configuration with the one that was read.
+pub fn compare(old: &Config, new: &Config) -> Reload {
+    let mut needs_restart = process_wide(old, new);
+    let mut settings = new.settings.clone();
+    settings.remembers = old.settings.remembers;
+    settings.ingresses = listeners("ingress", &old.settings.ingresses, &new.settings.ingresses, &mut needs_restart);
+    settings.egresses = listeners("egress", &old.settings.egresses, &new.settings.egresses, &mut needs_restart);
+    keep_trusts(&old.settings, &mut settings);
+    complete(&mut settings);
+    let folder = folder::Settings { root: old.folder.root.clone(), named: named(&settings), ..new.folder.clone() };
+    Reload { settings, folder, needs_restart }
+}
+
+/// Keys beside the listeners that are only read at start.
+fn process_wide(old: &Config, new: &Config) -> Vec<String> {
+    let (log, shutdown) = ((&old.log, &new.log), (old.shutdown, new.shutdown));
+    let keys = [
+        ("certs", old.folder.root != new.folder.root),
+        ("state", old.state != new.state),
+        ("workers", old.workers != new.workers),
+        ("instance", old.instance != new.instance),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("admin.probes", old.admin.probes != new.admin.probes),
+        ("shutdown.delay", shutdown.0.delay != shutdown.1.delay),
+        ("shutdown.drain", shutdown.0.drain != shutdown.1.drain),
+        ("shutdown.egress_linger", shutdown.0.egress_linger != shutdown.1.egress_linger),
+        ("log.format", log.0.format != log.1.format),
+        ("log.level", log.0.level != log.1.level),
+        ("log.handshakes", log.0.handshakes != log.1.handshakes),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}
+
+/// What both sides' listeners have.
+trait Listener: Clone {
+    fn name(&self) -> &Arc<str>;
+    /// Takes over the socket of `old`; true if it had wanted another one.
+    fn keep_socket(&mut self, old: &Self) -> bool;
+}
+
+impl Listener for snapshot::ingress::Settings {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+    fn keep_socket(&mut self, old: &Self) -> bool {
+        std::mem::replace(&mut self.listen, old.listen.clone()) != old.listen
+    }
+}
+
+impl Listener for snapshot::egress::Settings {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+    fn keep_socket(&mut self, old: &Self) -> bool {
+        std::mem::replace(&mut self.listen, old.listen.clone()) != old.listen
+    }
+}
+
+/// The old listeners, in their order, each with its new settings and its old socket. One that is gone from the file
+/// stays as it was; one that is new waits.
+fn listeners<L: Listener>(side: &str, old: &[L], new: &[L], needs_restart: &mut Vec<String>) -> Vec<L> {
+    let find = |list: &[L], name: &Arc<str>| list.iter().find(|listener| listener.name() == name).cloned();
+    let mut kept = Vec::with_capacity(old.len());
+    for running in old {
+        let name = running.name();
+        let Some(mut next) = find(new, name) else {
+            needs_restart.push(format!("{side} {name:?}: removed"));
+            kept.push(running.clone());
+            continue;
+        };
+        if next.keep_socket(running) {
+            needs_restart.push(format!("{side} {name:?}: listen"));
+        }
+        kept.push(next);
+    }
+    let added = new.iter().filter(|listener| find(old, listener.name()).is_none());
+    needs_restart.extend(added.map(|listener| format!("{side} {:?}: added", listener.name())));
+    kept
+}
+
+/// A listener that stays although the file no longer has it still needs its trust.
+fn keep_trusts(old: &writer::Settings, settings: &mut writer::Settings) {
+    let ingresses = settings.ingresses.iter().filter_map(|ingress| ingress.trust.clone());
+    let egresses = settings.egresses.iter().filter_map(|egress| egress.trust.clone());
+    let wanted: Vec<_> = ingresses.chain(egresses).collect();
+    for name in wanted {
+        if let Some(trust) = old.trusts.get(&name) {
+            settings.trusts.entry(name).or_insert_with(|| trust.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::net::ListenAddress;
+
+    const OLD: &str = r#"
+        workers = 1
+        state = "state"
+        [trust.a]
+        anchors = ["trust/a.pem"]
+        [[ingress]]
+        name = "api"
+        listen = "[::]:8443"
+        trust = "a"
+        backend = "http://127.0.0.1:8080"
+        [[ingress]]
+        name = "old"
+        listen = "[::]:8444"
+        keyrings = ["old"]
+        trust = "a"
+        backend = "http://127.0.0.1:8080"
+    "#;
+
+    fn config(text: &str) -> Config {
+        crate::config::parse(text, Path::new("/etc/sidekey")).unwrap()
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let old = config(OLD);
+        let reload = compare(&old, &old.clone());
+        assert_eq!(reload, Reload { settings: old.settings, folder: old.folder, needs_restart: Vec::new() });
+    }
+
+    #[test]
+    fn what_needs_a_socket_waits_and_is_named() {
+        let new = config(
+            r#"
+            certs = "elsewhere"
+            workers = 2
+            settle = "5s"
+            [shutdown]
+            drain = "1s"
+            [trust.b]
+            anchors = ["trust/b.pem"]
+            [[ingress]]
+            name = "api"
+            listen = "[::]:9443"
+            keyrings = ["new"]
+            trust = "b"
+            backend = "http://127.0.0.1:8081"
+            [[egress]]
+            name = "out"
+            listen = "127.0.0.1:9001"
+            upstream = "https://a.example"
+            keyring = "out"
+            "#,
+        );
+        let old = config(OLD);
+        let reload = compare(&old, &new);
+        assert_eq!(
+            reload.needs_restart,
+            [
+                "certs",
+                "state",
+                "workers",
+                "shutdown.drain",
+                "ingress \"api\": listen",
+                "ingress \"old\": removed",
+                "egress \"out\": added"
+            ]
+        );
+        let [api, kept] = &reload.settings.ingresses[..] else { panic!("{:?}", reload.settings.ingresses) };
+        assert_eq!(api.listen, ListenAddress::AnyTcp(8443));
+        assert_eq!((api.trust.as_deref(), &api.backend), (Some("b"), &new.settings.ingresses[0].backend));
+        assert_eq!(*kept, old.settings.ingresses[1]);
+        assert!(reload.settings.trusts.contains_key("a") && reload.settings.egresses.is_empty());
+        assert!(reload.settings.keyrings["old"].roles.server && reload.settings.keyrings["new"].roles.server);
+        assert!(reload.settings.remembers);
+        assert_eq!(reload.folder.root, old.folder.root);
+        assert_eq!(reload.folder.settle, new.folder.settle);
+        assert_eq!(reload.folder.named.len(), 2);
+    }
+}

@@ -1,0 +1,341 @@
+//! What must hold: every key of the contract is known, what a later issue brings is refused, and values and defaults are
+//! the contract's.
+
+mod faults;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use toml::de::DeValue;
+
+use super::*;
+use crate::keyring::{Activate, Prefer};
+use crate::net::Backend;
+use crate::tls::{Alpn, AuthorityNames, ClientAuth, Group, Version};
+use crate::trust::{Allow, Pin, Role};
+
+const EXAMPLE: &str = include_str!("../../deploy/sidekey.toml");
+
+fn environment(name: &str) -> Option<String> {
+    (name == "PORT").then(|| "8080".to_owned())
+}
+
+fn try_read(content: &str) -> Result<Config, Error> {
+    read(place::Text { file: "f.toml", content }, Path::new("/etc/sidekey"), &environment)
+}
+
+fn config(content: &str) -> Config {
+    try_read(content).unwrap_or_else(|error| panic!("{error}\n{content}"))
+}
+
+fn faults(content: &str) -> Vec<String> {
+    match try_read(content) {
+        Ok(_) => Vec::new(),
+        Err(Error::Invalid(faults)) => faults.iter().map(ToString::to_string).collect(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The one fault of a file that is fine but for `extra`.
+fn fault(extra: &str) -> String {
+    let all = faults(&format!("{extra}\n{EGRESS}"));
+    assert_eq!(all.len(), 1, "{extra}\n{all:#?}");
+    all.into_iter().next().unwrap_or_default()
+}
+
+const EGRESS: &str =
+    "[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:9001\"\nupstream = \"https://a.example\"\nkeyring = \"out\"\n";
+
+fn ingress(extra: &str) -> String {
+    format!("[[ingress]]\nname = \"in\"\nlisten = \"[::]:8443\"\nbackend = \"http://127.0.0.1:8080\"\n{extra}\n")
+}
+
+// ---- the example, the parser and the contract's list
+
+/// The example with every commented-out key uncommented: `#key`, or `#` and an indented continuation.
+fn uncommented() -> String {
+    let comment = |line: &str| line.starts_with("# ") && !line.starts_with("#  ");
+    EXAMPLE
+        .lines()
+        .map(|line| if comment(line) { "" } else { line.strip_prefix('#').unwrap_or(line) }.to_owned() + "\n")
+        .collect()
+}
+
+fn key_paths(table: &DeTable<'_>, path: &str, into: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let named = matches!(path, "keyring" | "trust" | "partner");
+        // The tables of `allow` and `peers` have the same keys wherever they are.
+        let parent = if path.ends_with(".allow") || path.ends_with(".peers") { "allow" } else { path };
+        let key = if named { "*" } else { key.get_ref().as_ref() };
+        let path = if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") };
+        match value.get_ref() {
+            DeValue::Table(table) => key_paths(table, &path, into),
+            DeValue::Array(array) => {
+                for table in array.iter().filter_map(|element| element.get_ref().as_table()) {
+                    key_paths(table, &path, into);
+                }
+            }
+            _ => {}
+        }
+        if !path.ends_with('*') {
+            into.insert(path);
+        }
+    }
+}
+
+#[test]
+fn the_example_is_accepted_as_it_is() {
+    let config = config(EXAMPLE);
+    assert_eq!(config.settings.ingresses.len(), 1);
+    assert_eq!(config.instance.as_deref(), Some("sidekey"));
+}
+
+#[test]
+fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
+    let content = uncommented();
+    let document = DeTable::parse(&content).unwrap();
+    let mut shown = BTreeSet::new();
+    key_paths(document.get_ref(), "", &mut shown);
+    let text = place::Text { file: "f.toml", content: &content };
+    let reading = file::Reading::new(text, Path::new("/"), &environment);
+    sections(&reading.top(document.get_ref()), Path::new("/"));
+    let known = reading.known();
+    assert_eq!(known.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "known, but not shown");
+    assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but not known");
+    assert!(!reading.into_faults().iter().any(|fault| fault.message.contains("unknown key")));
+}
+
+/// The keys that contract section 5 has and a later issue brings: present, they are refused and never ignored.
+#[test]
+fn keys_of_later_issues_are_refused_by_name() {
+    let refused: BTreeSet<String> = faults(&uncommented())
+        .into_iter()
+        .filter(|fault| fault.ends_with("not yet supported: leave it out"))
+        .map(|fault| fault.split(": ").nth(1).unwrap_or_default().to_owned())
+        .collect();
+    let expected = [
+        "admin.allow",
+        "admin.control",
+        "admin.control_group",
+        "admin.keyring",
+        "admin.trust",
+        "alerts",
+        "egress.jwt_bearer",
+        "egress.limits.connection_age",
+        "egress.limits.handshakes",
+        "egress.limits.handshakes_per_source",
+        "egress.limits.hello_waiting",
+        "egress.probe",
+        "egress.prove_within",
+        "egress.refusal_statuses",
+        "egress.replay_limit",
+        "egress.via",
+        "egress.via_credentials_file",
+        "ingress.jwt",
+        "ingress.limits.connection_age",
+        "ingress.limits.handshakes",
+        "ingress.limits.handshakes_per_source",
+        "ingress.limits.hello_waiting",
+        "keyring.api.alert_before",
+        "keyring.api.rotate_every",
+        "partner.acme.accept_expired_until",
+        "partner.acme.max_connections",
+        "partner.acme.show",
+        "partner.acme.sources",
+        "registry",
+        "registry_file",
+    ];
+    assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn what_is_true_today_may_be_said_and_anything_else_not() {
+    for (today, other) in [
+        ("learn = false", "learn = true"),
+        ("jwks = false", "jwks = true"),
+        ("quiet_from = []", "quiet_from = [\"10.0.0.0/8\"]"),
+        ("proxy_protocol_from = []", "proxy_protocol_from = [\"10.0.0.1\"]"),
+        ("forwarded_from = []", "forwarded_from = [{ dns = \"a\" }]"),
+    ] {
+        assert_eq!(faults(&ingress(today)), Vec::<String>::new());
+        assert!(faults(&ingress(other))[0].ends_with("not yet supported: leave it out"), "{other}");
+    }
+    assert_eq!(faults(&format!("landlock = \"off\"\n{EGRESS}")), Vec::<String>::new());
+    assert_eq!(fault("landlock = \"auto\""), "f.toml:1:12: landlock: not yet supported: leave it out");
+    // The type is looked at first: a wrong value is told as such.
+    assert!(fault("landlock = 1").contains("expected a string"));
+    assert!(faults(&ingress("quiet_from = [\"x\"]"))[0].contains("is no network"));
+}
+
+// ---- values
+
+#[test]
+fn defaults_are_the_contracts() {
+    let config = config(&format!("{}{EGRESS}", ingress("")));
+    let (ingress, egress) = (&config.settings.ingresses[0], &config.settings.egresses[0]);
+    assert_eq!(ingress.keyrings[0].as_ref(), "default");
+    assert_eq!(
+        (ingress.client_auth, &ingress.trust, &ingress.rules),
+        (ClientAuth::Required, &None, &crate::trust::Rules::default())
+    );
+    assert_eq!(egress.expects, Role::ServerName("a.example".into()));
+    assert_eq!((egress.upstream.port, egress.keep_host), (443, false));
+    assert_eq!((egress.tcp_keepalive, egress.dns_refresh), (Duration::from_secs(45), Duration::from_secs(30)));
+    assert_eq!(config.folder, top::watched("/etc/sidekey/certs".into()));
+    assert_eq!((config.state, config.settings.remembers), (None, false));
+    assert_eq!(config.settings.skew, Duration::from_mins(1));
+    assert!(config.workers >= 1);
+    let roles = |name: &str| config.settings.keyrings[name].roles;
+    assert_eq!(roles("default"), keyring::Roles { server: true, client: false });
+    assert_eq!(roles("out"), keyring::Roles { server: false, client: true });
+}
+
+#[test]
+fn every_kind_of_value_is_read() {
+    let config = config(
+        r#"
+        certs = "../certs"
+        state = "state"
+        workers = 3
+        instance = "a-${PORT}"
+        skew = "10s"
+        [keyring.api]
+        overlap = "1d12h"
+        prefer = "old"
+        activate = "manual"
+        pkcs12_password_file = "p12"
+        revoked = ["sha256:00:00:000000000000000000000000000000000000000000000000000000000000"]
+        [trust.b]
+        pin_only = true
+        pins = [{ pin = "1111111111111111111111111111111111111111111111111111111111111111", until = 2027-01-31 }]
+        [trust.a]
+        anchors = ["./trust/a.pem", "/etc/sidekey/../certs/trust/b.pem", "system"]
+        crls = ["trust/a.crl"]
+        [partner.z]
+        anchors = ["trust/z.pem"]
+        [partner.y]
+        peers = [{ dns = "*.Y.example" }]
+        [[ingress]]
+        name = "in"
+        listen = "127.0.0.1:0"
+        keyrings = ["api", "default"]
+        trust = "a"
+        client_auth = "optional"
+        backend = "unix:app.sock"
+        identity = ["client-cert"]
+        also_strip = ["X-SSL-*"]
+        allow = [{ anonymous = true }, { partner = "z" }]
+        ca_names = "trust/hints.pem"
+        tls_min = "1.3"
+        groups = ["X25519"]
+        alpn = ["http/1.1"]
+        [[ingress.rule]]
+        paths = ["/admin/**"]
+        methods = ["POST"]
+        allow = []
+        [ingress.limits]
+        head_size = "16KiB"
+        streams = 1_0
+        [[egress]]
+        name = "out"
+        listen = "unix:out.sock"
+        mode = "0660"
+        group = "app"
+        upstream = "https://[::1]:8443"
+        keyring = "api"
+        trust = "system"
+        server_uri = "spiffe://a/b"
+        response_timeout = "2m"
+        host = "keep"
+        [admin]
+        probes = "[::]:${PORT}"
+        [log]
+        access = false
+        format = "text"
+        [shutdown]
+        delay = "0s"
+        "#,
+    );
+    let api = &config.settings.keyrings["api"];
+    assert_eq!((api.overlap, api.prefer, api.activate), (Duration::from_hours(36), Prefer::Old, Activate::Manual));
+    assert_eq!((api.skew, api.revoked.len()), (Duration::from_secs(10), 1));
+    assert_eq!(api.roles, keyring::Roles { server: true, client: true });
+    assert_eq!(config.folder.pkcs12_passwords["api"], Path::new("/etc/sidekey/p12"));
+    assert_eq!(config.state.as_deref(), Some(Path::new("/etc/sidekey/state")));
+    assert_eq!((config.workers, config.instance.as_deref()), (3, Some("a-8080")));
+
+    let Pin { until: Some(until), .. } = config.settings.trusts["b"].pins[0] else { panic!("no date") };
+    assert_eq!(until.to_string(), "2027-01-31T00:00:00Z");
+    let file = |path: &str| AnchorSource::File { path: path.into(), until: None };
+    assert_eq!(config.settings.trusts["a"].anchors, [file("trust/a.pem"), file("trust/b.pem"), AnchorSource::System]);
+    assert_eq!(config.settings.trusts["system"].anchors, [AnchorSource::System]);
+    // Partners keep the order of the file: the first that matches is it.
+    assert_eq!(config.settings.partners.iter().map(|partner| partner.name.as_ref()).collect::<Vec<_>>(), ["z", "y"]);
+    assert_eq!(config.settings.partners[1].peers[0].dns.as_deref(), Some("*.y.example"));
+    let named: Vec<_> = config.folder.named.iter().map(|path| path.display().to_string()).collect();
+    assert_eq!(named, ["trust/a.crl", "trust/a.pem", "trust/b.pem", "trust/hints.pem", "trust/z.pem"]);
+
+    let ingress = &config.settings.ingresses[0];
+    assert_eq!(ingress.backend, Backend::Unix("/etc/sidekey/app.sock".into()));
+    assert_eq!((ingress.identity.xfcc, ingress.identity.client_cert), (false, true));
+    assert_eq!(
+        (ingress.authorities.clone(), ingress.authorities_file.as_deref()),
+        (AuthorityNames::Auto, Some(Path::new("trust/hints.pem")))
+    );
+    assert_eq!(
+        (ingress.tls.min, &ingress.tls.groups[..], &ingress.tls.alpn[..]),
+        (Version::Tls13, &[Group::X25519][..], &[Alpn::Http11][..])
+    );
+    assert_eq!((ingress.limits.head_size, ingress.limits.streams, ingress.log_access), (16_384, 10, false));
+    assert_eq!(ingress.rules.rules[0].allow, Allow(Some(Vec::new())));
+
+    let egress = &config.settings.egresses[0];
+    assert_eq!(
+        egress.listen,
+        ListenAddress::Unix { path: "/etc/sidekey/out.sock".into(), mode: Some(0o660), group: Some("app".to_owned()) }
+    );
+    assert_eq!(
+        (egress.expects.clone(), egress.upstream.host.as_ref()),
+        (Role::ServerUri("spiffe://a/b".into()), "::1")
+    );
+    assert_eq!((egress.limits.response, egress.keep_host), (Duration::from_mins(2), true));
+    assert_eq!(config.admin.probes, Some(ListenAddress::AnyTcp(8080)));
+    assert_eq!((config.log.format, config.shutdown.delay), (Some(log::Format::Text), Duration::ZERO));
+}
+
+// ---- files
+
+#[test]
+fn a_file_is_read_from_its_own_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sidekey.toml");
+    std::fs::write(&file, EGRESS).unwrap();
+    let config = load(&file).unwrap();
+    assert_eq!(config.folder.root, folder.path().join("certs"));
+    assert_eq!(config.source.as_deref(), Some(file.as_path()));
+    let missing = load(&folder.path().join("none.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read ") && missing.contains("none.toml"), "{missing}");
+    std::fs::write(&file, vec![b'#'; (LARGEST + 1) as usize]).unwrap();
+    assert!(load(&file).unwrap_err().to_string().contains("larger than 1 MiB"));
+}
+
+proptest! {
+    #[test]
+    fn any_damage_to_the_example_is_a_fault_within_it_or_harmless(
+        at in 0..EXAMPLE.len(),
+        length in 0usize..40,
+        put in "[ -~\n]{0,8}",
+    ) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        let end = (at + length).min(bytes.len());
+        bytes.splice(at..end, put.bytes());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Err(error) = try_read(&text) {
+            let Error::Invalid(faults) = error else { panic!("{error}") };
+            let lines = text.matches('\n').count() + 1;
+            prop_assert!(!faults.is_empty());
+            prop_assert!(faults.iter().all(|fault| (1..=lines).contains(&fault.line) && !fault.message.is_empty()));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What must hold: every fault has its place and its remedy, all are told at once, and nothing dangerous is accepted.
+
+use super::{EGRESS, fault, faults, ingress};
+
+#[test]
+fn all_faults_are_told_at_once_each_with_its_place() {
+    let text =
+        "certz = \"a\"\n\n[keyring.api]\noverlp = \"30d\"\n  overlap = \"30\"\nprefer = 1\n[[ingress]]\nnmae = \"a\"\n";
+    assert_eq!(
+        faults(text),
+        [
+            "f.toml:1:1: certz: unknown key; did you mean \"certs\"?",
+            "f.toml:4:1: keyring.api.overlp: unknown key; did you mean \"overlap\"?",
+            "f.toml:5:13: keyring.api.overlap: \"30\" is no duration: write for example \"30d\", \"12h\" or \"90s\"",
+            "f.toml:6:10: keyring.api.prefer: expected a string, found integer",
+            "f.toml:7:1: ingress: \"name\" is missing",
+            "f.toml:7:1: ingress: \"listen\" is missing",
+            "f.toml:7:1: ingress: \"backend\" is missing",
+            "f.toml:8:1: ingress.nmae: unknown key; did you mean \"name\"?",
+        ]
+    );
+}
+
+#[test]
+fn broken_toml_and_an_empty_file_have_a_place_too() {
+    assert!(faults("certs = \"a\nworkers = 1").iter().all(|fault| fault.starts_with("f.toml:1:")));
+    assert!(faults("workers = 1\nworkers = 2")[0].starts_with("f.toml:2:1: duplicate key"));
+    assert_eq!(faults(""), ["f.toml:1:1: there is nothing to do: add at least one [[ingress]] or [[egress]]"]);
+}
+
+#[test]
+fn an_unset_variable_names_the_key() {
+    assert_eq!(
+        fault("certs = \"${NO_SUCH}/certs\""),
+        "f.toml:1:9: certs: the environment variable NO_SUCH is not set: set it, or write ${NO_SUCH:-default}"
+    );
+}
+
+#[test]
+fn process_wide_faults() {
+    for (extra, wanted) in [
+        ("rescan = \"0s\"", "rescan: must be longer than zero"),
+        ("settle = 2", "a duration with its unit"),
+        ("skew = \"-1s\"", "negative"),
+        ("workers = 0", "out of range: from 1 to 256"),
+        ("workers = \"many\"", "write \"auto\""),
+        ("state = \"certs/state\"", "outside the watched folder"),
+        ("strict_permissions = \"yes\"", "expected true or false"),
+        ("[keyring.\"a/b\"]", "is no keyring"),
+        ("[keyring.a]\ncurrent = \"sha256:12\"", "is no SHA-256"),
+        ("[keyring.a]\nowner = \"\"", "is empty: leave it out"),
+        ("keyring = 1", "write [keyring.NAME]"),
+        ("[admin]\nlisten = \"[::]:9900\"", "would show peers' names"),
+        ("[admin]\nprobes = \"127.0.0.1:9001\"", "is taken by another listener"),
+        ("[log]\nlevel = \"inof\"", "is no level"),
+        ("[log]\nformat = \"xml\"", "write \"json\" or \"text\""),
+        ("[shutdown]\ndrain = \"1 month\"", "months or years"),
+        ("[alerts]\nmail = 1", "unknown key"),
+    ] {
+        let all = faults(&format!("{extra}\n{EGRESS}")).join("\n");
+        assert!(all.contains(wanted), "{extra}\n{all}");
+    }
+    let hash = format!("sha256:{}", "0".repeat(64));
+    assert!(fault(&format!("[keyring.a]\ncurrent = \"{hash}\"\nrevoked = [\"{hash}\"]")).contains("is in revoked too"));
+}
+
+#[test]
+fn trust_and_partner_faults() {
+    for (extra, wanted) in [
+        ("[trust.a]", "has no anchors"),
+        ("[trust.a]\npins = []\nanchors = [\"a\"]", "is empty: leave it out"),
+        ("[trust.a]\npin_only = true", "pin_only needs pins"),
+        ("[trust.a]\nanchors = [\"../a.pem\"]", "does not lie under the watched folder"),
+        ("[trust.a]\nanchors = [\"/etc/ssl/ca.pem\"]", "does not lie under the watched folder"),
+        ("[trust.a]\nanchors = [{ file = \"a\", until = \"soon\" }]", "is no date"),
+        ("[trust.a]\nanchors = [{ file = \"a\" }]", "\"until\" is missing"),
+        ("[trust.a]\nanchors = \"a\"", "expected a list"),
+        ("[trust.system]\nanchors = [\"a\"]", "\"system\" is built in"),
+        ("[trust.a]\nanchors = [\"a\"]\ncrl_depth = \"all\"", "write \"leaf\" or \"chain\""),
+        ("[partner.a]", "says nothing about who it is"),
+        ("[partner.a]\npeers = [{ partner = \"b\" }]", "say nothing here"),
+        ("[partner.a]\npeers = [{}]", "says nothing"),
+        ("[partner.a]\npeers = [{ dsn = \"b\" }]", "did you mean \"dns\""),
+        ("[partner.\"a b\"]\npins = []", "is no name"),
+    ] {
+        let all = faults(&format!("{extra}\n{EGRESS}")).join("\n");
+        assert!(all.contains(wanted), "{extra}\n{all}");
+    }
+}
+
+#[test]
+fn ingress_faults() {
+    for (extra, wanted) in [
+        ("trust = \"partnes\"", "there is no [trust.partnes]; did you mean \"partners\"?"),
+        ("keyrings = [\"a\", \"b\"]", "name a trust"),
+        ("keyrings = [\"a\", \"a\"]\ntrust = \"partners\"", "names a keyring twice"),
+        ("keyrings = []", "is empty"),
+        ("allow = [{ partner = \"acmee\" }]", "there is no [partner.acmee]; did you mean \"acme\"?"),
+        ("allow = [{ anonymous = true }]", "anonymous never happens here"),
+        ("client_auth = \"optional\"\nallow = [{ anonymous = true, dns = \"a\" }]", "anonymous stands alone"),
+        ("allow = [{}]", "says nothing"),
+        ("identity = [\"x\"]", "write \"xfcc\""),
+        ("also_strip = [\"*\"]", "is no field name"),
+        ("tls_min = \"1.3\"\ntls_max = \"1.2\"", "is below tls_min"),
+        ("tls_min = \"1.1\"", "write \"1.2\" or \"1.3\""),
+        ("alpn = [\"h2\", \"h2\"]", "says the same twice"),
+        ("ca_names = \"../x\"", "does not lie under"),
+        ("rule = [{ paths = [\"admin\"] }]", "can never match"),
+        ("rule = [{ methods = [\"post\"] }]", "write it in capitals"),
+        ("rule = { paths = [\"/\"] }", "write [[ingress.rule]]"),
+        ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
+        ("[ingress.limits]\nconnections = 0", "out of range"),
+        ("[ingress.jwt]\nfoo = 1", "unknown key"),
+    ] {
+        let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
+        let all = faults(&format!("{known}{}", ingress(extra))).join("\n");
+        assert!(all.contains(wanted), "{extra}\n{all}");
+    }
+    let twice = faults(&format!("{}{}", ingress(""), ingress(""))).join("\n");
+    assert!(
+        twice.contains("ingress.name: \"in\" is the name of another") && twice.contains("ingress.listen: is taken")
+    );
+    let socket = "[[ingress]]\nname = \"a\"\nlisten = \"unix:/a\"\nbackend = \"http://a\"\n";
+    assert!(faults(socket)[0].contains("peers come in over TCP"));
+    assert!(faults("[ingress]\nname = \"a\"").join("\n").contains("write [[ingress]]"));
+}
+
+#[test]
+fn egress_faults() {
+    let with = |extra: &str| faults(&format!("{EGRESS}{extra}\n")).join("\n");
+    for (extra, wanted) in [
+        ("trust = \"nobody\"", "there is no [trust.nobody]; there is: system"),
+        ("server_name = \"a\"\nserver_uri = \"spiffe://a\"", "one name to be checked"),
+        ("server_name = \"*.a\"", "is no server name"),
+        ("mode = \"0660\"", "is for Unix sockets only"),
+        ("host = \"drop\"", "write \"upstream\" or \"keep\""),
+        ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "say it once"),
+        ("refusal_statuses = [1000]", "out of range"),
+        ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
+    ] {
+        assert!(with(extra).contains(wanted), "{extra}\n{}", with(extra));
+    }
+    let listening = |address: &str| EGRESS.replace("127.0.0.1:9001", address);
+    assert!(faults(&listening("0.0.0.0:9001"))[0].contains("could speak as us"));
+    assert!(faults(&format!("{}allow_remote_plaintext = true\n", listening("0.0.0.0:9001"))).is_empty());
+    assert!(faults(&listening("[::1]:9001")).is_empty());
+    assert!(faults(&EGRESS.replace("https:", "http:"))[0].contains("it is always TLS"));
+    assert!(faults(&EGRESS.replace("keyring = \"out\"", ""))[0].contains("\"keyring\" is missing"));
+}
+
+// ---- what is dangerous
+
+#[test]
+fn name_rules_over_several_unbound_anchors_are_refused() {
+    let judged = |anchors: &str, rule: &str| {
+        let known = format!(
+            "[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n[partner.loose]\npeers = [{{ dns = \"a\" }}]\n"
+        );
+        let all = faults(&format!("{known}{}", ingress(&format!("trust = \"t\"\nallow = [{rule}]"))));
+        all.into_iter().next().unwrap_or_default()
+    };
+    let two = "[\"a.pem\", \"b.pem\"]";
+    for rule in ["{ dns = \"a\" }", "{ cn = \"a\", issuer = \"CN=A\" }", "{ partner = \"loose\" }"] {
+        assert!(judged(two, rule).contains("each of the 2 anchor sources of trust \"t\" could issue"), "{rule}");
+    }
+    let exact = format!("{{ dns = \"a\", spki = \"{}\" }}", "0".repeat(64));
+    for rule in ["{ partner = \"bound\" }", "{ partner = \"bound\", dns = \"a\" }", &exact] {
+        assert_eq!(judged(two, rule), "", "{rule}");
+    }
+    assert_eq!(judged("[\"a.pem\", { file = \"old.pem\", until = \"2027-01-31\" }]", "{ dns = \"a\" }"), "");
+    assert_eq!(judged("[\"a.pem\"]", "{ cn = \"a\" }"), "");
+    assert!(judged("[\"system\"]", "{ cn = \"a\" }").contains("public authorities do not check"));
+}
+
+#[test]
+fn the_platforms_anchors_on_ingress_need_allow() {
+    let open = "without allow anybody with a certificate of a public authority may come in";
+    assert!(faults(&ingress("trust = \"system\""))[0].contains(open));
+    let rule = "trust = \"system\"\nallow = [{ dns = \"a.example\" }]\n[[ingress.rule]]\npaths = [\"/\"]";
+    assert!(faults(&ingress(rule))[0].contains(open));
+    let hidden = format!("[trust.t]\nanchors = [\"system\"]\n{}", ingress("trust = \"t\""));
+    assert!(faults(&hidden)[0].contains(open));
+    assert_eq!(faults(&ingress("trust = \"system\"\nallow = [{ dns = \"a.example\" }]")), Vec::<String>::new());
+    assert_eq!(faults(&ingress("trust = \"system\"\nallow = []")), Vec::<String>::new());
+}

@@ -1,0 +1,59 @@
+//! Real key pairs for tests, made once: a property test that issued its own would spend its time on making keys.
+//!
+//! Times are days after [`day`]`(0)`, 2026-01-01.
+
+use std::sync::{Arc, LazyLock};
+
+use jiff::{SignedDuration, Timestamp};
+use zeroize::Zeroizing;
+
+use crate::pki::issue::{Authority, NewKey, Request};
+use crate::pki::{KeyPair, Validity, blocks};
+
+static AUTHORITY: LazyLock<Authority> =
+    LazyLock::new(|| Authority::new("Test CA", Validity { not_before: day(-1000), not_after: day(5000) }).unwrap());
+
+/// Ten pairs of `api.example`: `PAIRS[i]` is valid from day `10 * i` to day `10 * i + 40`, but for the last, which
+/// begins with the first and outlives all.
+pub(crate) static PAIRS: LazyLock<Vec<Arc<KeyPair>>> = LazyLock::new(|| {
+    let mut pairs: Vec<_> = (0..9).map(|at| issue(&api(10 * at, 10 * at + 40))).collect();
+    pairs.push(issue(&api(0, 400)));
+    pairs
+});
+
+/// A pair of another name, valid from day 35 to day 100.
+pub(crate) static STRANGER: LazyLock<Arc<KeyPair>> = LazyLock::new(|| {
+    issue(&Request { common_name: "other".into(), dns: vec!["other.example".into()], ..api(35, 100) })
+});
+
+/// A pair of `api.example` whose usage is clientAuth only, valid from day 5 to day 100.
+pub(crate) static CLIENT_ONLY: LazyLock<Arc<KeyPair>> =
+    LazyLock::new(|| issue(&Request { server: false, ..api(5, 100) }));
+
+/// That many days after 2026-01-01.
+pub(crate) fn day(days: i64) -> Timestamp {
+    Timestamp::from_second(1_767_225_600).unwrap() + SignedDuration::from_hours(24 * days)
+}
+
+/// A request for `api.example`, valid on these days.
+pub(crate) fn api(from: i64, until: i64) -> Request {
+    Request {
+        common_name: "api".into(),
+        organization: None,
+        dns: vec!["api.example".into()],
+        uris: Vec::new(),
+        ips: Vec::new(),
+        server: true,
+        client: true,
+        validity: Validity { not_before: day(from), not_after: day(until) },
+        key: NewKey::P256,
+    }
+}
+
+/// The pair that a request asks for.
+pub(crate) fn issue(request: &Request) -> Arc<KeyPair> {
+    let issued = AUTHORITY.issue(request).unwrap();
+    let text = format!("{}{}", issued.chain_pem, &*issued.key_pem);
+    let blocks = blocks::read(&Zeroizing::new(text.into_bytes()), None);
+    KeyPair::new(blocks.certificates, Arc::clone(&blocks.keys[0]), vec!["api/tls.crt".into()]).unwrap()
+}

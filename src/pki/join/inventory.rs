@@ -1,0 +1,107 @@
+//! Everything that the files of a keyring hold, sorted, each thing once, with the files it was found in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateRevocationListDer;
+
+use super::{FileName, is_trust_file};
+use crate::pki::{Blocks, Certificate, Fingerprint, PrivateKey, SpkiHash, Unreadable};
+
+/// A certificate and where it was found; one of the two sets is not empty.
+pub(super) struct Found {
+    pub(super) certificate: Arc<Certificate>,
+    /// Files that hold chains.
+    pub(super) chain_files: BTreeSet<FileName>,
+    /// Files that hold trust.
+    trust_files: BTreeSet<FileName>,
+}
+
+impl Found {
+    pub(super) fn is_chain(&self) -> bool {
+        !self.chain_files.is_empty()
+    }
+
+    pub(super) fn is_trust(&self) -> bool {
+        !self.trust_files.is_empty()
+    }
+
+    pub(super) fn first_file(&self) -> &FileName {
+        self.chain_files.iter().chain(&self.trust_files).next().expect("a certificate was found somewhere")
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Inventory {
+    pub(super) certificates: BTreeMap<Fingerprint, Found>,
+    pub(super) keys: BTreeMap<SpkiHash, (Arc<PrivateKey>, BTreeSet<FileName>)>,
+    /// Sorted.
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) unreadable: Vec<(FileName, Unreadable)>,
+}
+
+impl Inventory {
+    pub(super) fn of(mut files: Vec<(FileName, Blocks)>) -> Self {
+        // One key may be there in two encodings: the first file's is kept, whatever order the files came in.
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut inventory = Self::default();
+        for (file, blocks) in files {
+            let is_trust = is_trust_file(&file);
+            for certificate in blocks.certificates {
+                let found = inventory.certificates.entry(certificate.fingerprint()).or_insert_with(|| Found {
+                    certificate,
+                    chain_files: BTreeSet::new(),
+                    trust_files: BTreeSet::new(),
+                });
+                let files = if is_trust { &mut found.trust_files } else { &mut found.chain_files };
+                files.insert(Arc::clone(&file));
+            }
+            for key in blocks.keys {
+                let entry = inventory.keys.entry(key.spki_hash()).or_insert_with(|| (key, BTreeSet::new()));
+                entry.1.insert(Arc::clone(&file));
+            }
+            inventory.crls.extend(blocks.crls);
+            inventory.unreadable.extend(blocks.unreadable.into_iter().map(|part| (Arc::clone(&file), part)));
+        }
+        inventory.crls.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        inventory.crls.dedup();
+        inventory
+    }
+
+    /// Whether it makes a key pair. An authority that only a trust file holds does not, even if its key is here.
+    pub(super) fn is_end_entity(&self, found: &Found) -> bool {
+        let has_key = self.keys.contains_key(&found.certificate.spki_hash());
+        has_key && (found.is_chain() || !found.certificate.is_ca())
+    }
+
+    /// Whether somebody put an end entity and its key into a trust file: it is a pair's, and trusting it would mean
+    /// to trust oneself. A self-signed one can only be meant as both.
+    pub(super) fn is_misplaced(&self, found: &Found) -> bool {
+        !found.is_chain() && self.is_end_entity(found) && !found.certificate.is_self_issued()
+    }
+
+    /// The certificates that chains are built from, sorted. Trust is not chain, except in a trust file that holds the
+    /// pair itself.
+    pub(super) fn chain_pool(&self) -> Vec<Arc<Certificate>> {
+        let mixed: BTreeSet<&FileName> = self
+            .certificates
+            .values()
+            .filter(|found| self.is_misplaced(found))
+            .flat_map(|found| &found.trust_files)
+            .collect();
+        self.certificates
+            .values()
+            .filter(|found| found.is_chain() || found.trust_files.iter().any(|file| mixed.contains(file)))
+            .map(|found| Arc::clone(&found.certificate))
+            .collect()
+    }
+
+    /// The files that a pair of this chain and key comes from, sorted.
+    pub(super) fn sources(&self, chain: &[Arc<Certificate>], key_files: &BTreeSet<FileName>) -> Vec<FileName> {
+        let parts = chain.iter().filter_map(|part| self.certificates.get(&part.fingerprint()));
+        // Where a chain file holds it, the trust file that holds it too is not the source.
+        let files = parts.flat_map(|found| if found.is_chain() { &found.chain_files } else { &found.trust_files });
+        let all: BTreeSet<FileName> = files.chain(key_files).cloned().collect();
+        all.into_iter().collect()
+    }
+}

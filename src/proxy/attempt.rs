@@ -1,0 +1,155 @@
+//! One handshake being recorded: whatever becomes of it, one Event with the same fields (contract section 6).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use crate::event::handshake::PeerFacts;
+use crate::event::{Event, Handshake};
+use crate::keyring::{Candidate, ChosenBy};
+use crate::pki::Certificate;
+use crate::snapshot::{Epoch, Side};
+use crate::tls::explain::explain_untrusted;
+use crate::tls::{Context, Explained, Facts, Failed, Outcome, explain};
+use crate::trust::{Peer, Trust, Untrusted};
+
+/// Certificates of a failed chain that are summed up.
+const CHAIN: usize = 8;
+
+/// What is known before a handshake ends.
+pub(super) struct Attempt {
+    pub(super) side: Side,
+    pub(super) listener: Arc<str>,
+    pub(super) connection: u64,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) epoch: Epoch,
+    pub(super) started: Instant,
+    /// What we show, and why, once that is chosen.
+    pub(super) shown: Option<(Candidate, ChosenBy)>,
+}
+
+impl Attempt {
+    /// It ended well.
+    pub(super) fn succeeded(&self, outcome: Outcome, facts: Facts, peer: Option<&Peer>, now: Timestamp) -> Event {
+        let explanation = match (outcome, peer) {
+            (Outcome::Unproved, _) => {
+                "handshake done; whether the upstream accepts our key pair shows with its first answer".to_owned()
+            }
+            (_, Some(peer)) => format!("handshake with {}", peer.identity()),
+            (_, None) => "handshake with a peer that showed no certificate".to_owned(),
+        };
+        let explained = Explained { outcome, reason: "ok", explanation, alert_sent: None, alert_received: None };
+        let mut record = self.record(explained, facts, now);
+        if let Some(peer) = peer {
+            record.peer = Some(facts_of(peer.certificate()));
+            record.identity = Some(peer.identity().to_owned());
+            record.partner = peer.partner().cloned();
+        }
+        Event::Handshake(Arc::new(record))
+    }
+
+    /// It failed. Also: code and sentence, for whoever has to answer a request now.
+    pub(super) fn failed(&self, failed: &Failed, trust: &Trust, now: Timestamp) -> (Event, &'static str, String) {
+        let explained = explain(failed, &self.context(trust, now));
+        self.told(explained, failed.facts.clone(), &failed.seen.chain, now)
+    }
+
+    /// TLS was done, and the chain is not trusted all the same (a resumed session, a trust that changed meanwhile).
+    pub(super) fn untrusted(
+        &self,
+        untrusted: &Untrusted,
+        trust: &Trust,
+        facts: Facts,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> (Event, &'static str, String) {
+        let explained = explain_untrusted(untrusted, &self.context(trust, now));
+        self.told(explained, facts, chain, now)
+    }
+
+    /// It was not begun.
+    pub(super) fn turned_away(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
+        let explained =
+            Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
+        Event::Handshake(Arc::new(self.record(explained, Facts::default(), now)))
+    }
+
+    fn context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> Context<'a> {
+        let shown = self.shown.as_ref().map(|(candidate, _)| (candidate.key_pair, candidate.standing));
+        Context { ingress: self.side == Side::Ingress, listener: &self.listener, trust, shown, now }
+    }
+
+    fn told(
+        &self,
+        explained: Explained,
+        facts: Facts,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> (Event, &'static str, String) {
+        let (reason, explanation) = (explained.reason, explained.explanation.clone());
+        let mut record = self.record(explained, facts, now);
+        let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
+        record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
+        record.chain_summary = parsed
+            .iter()
+            .map(|parsed| match parsed {
+                Ok(certificate) => summary(certificate),
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        (Event::Handshake(Arc::new(record)), reason, explanation)
+    }
+
+    fn record(&self, explained: Explained, facts: Facts, now: Timestamp) -> Handshake {
+        let shown = self.shown.as_ref();
+        Handshake {
+            time: now,
+            side: self.side,
+            listener: Arc::clone(&self.listener),
+            outcome: explained.outcome,
+            peer_addr: self.address,
+            facts,
+            keyring: shown.map(|(candidate, _)| Arc::clone(&candidate.keyring)),
+            key_pair: shown.map(|(candidate, _)| candidate.key_pair),
+            standing: shown.map(|(candidate, _)| candidate.standing),
+            chosen_by: shown.map(|(_, chosen_by)| *chosen_by),
+            epoch: self.epoch,
+            peer: None,
+            identity: None,
+            partner: None,
+            alert_sent: explained.alert_sent,
+            alert_received: explained.alert_received,
+            reason: explained.reason,
+            explanation: explained.explanation,
+            connection: self.connection,
+            duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            chain_summary: Vec::new(),
+        }
+    }
+}
+
+fn facts_of(certificate: &Certificate) -> PeerFacts {
+    PeerFacts {
+        subject: certificate.subject().to_owned(),
+        issuer: certificate.issuer().to_owned(),
+        serial: certificate.serial().to_owned(),
+        fingerprint: certificate.fingerprint(),
+        not_after: certificate.validity().not_after,
+    }
+}
+
+fn summary(certificate: &Certificate) -> String {
+    let validity = certificate.validity();
+    format!(
+        "{} issued by {}, {} to {}, serial {}, {}",
+        certificate.subject(),
+        certificate.issuer(),
+        validity.not_before,
+        validity.not_after,
+        certificate.serial(),
+        certificate.fingerprint().short(),
+    )
+}

@@ -1,0 +1,208 @@
+//! Bodies: streamed both ways, frame by frame, with a limit on standing still and trailers cleaned.
+//!
+//! Back-pressure is the absence of a buffer here: a frame is taken from one side when the other asks for it. A body that
+//! breaks off ends in an error, never cleanly, so that nobody takes half a message for a whole one.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::access::Record;
+use super::fields::{Strip, clean_trailers};
+use super::link::Link;
+use super::waits::{Wait, Waits};
+
+/// Why a body breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The side it comes from broke it off.
+    #[error(transparent)]
+    Source(#[from] hyper::Error),
+    /// It stood still for too long.
+    #[error("the body stood still for too long")]
+    Late,
+}
+
+/// A body on its way through.
+pub(super) struct Relay {
+    incoming: Incoming,
+    wait: Wait,
+    strip: Rc<Strip>,
+}
+
+impl Relay {
+    pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
+        Self { incoming, wait: Wait::new(waits, idle), strip: Rc::clone(strip) }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.wait.progress();
+                Poll::Ready(frame.map(|frame| {
+                    let mut frame = frame?;
+                    if let Some(trailers) = frame.trailers_mut() {
+                        clean_trailers(trailers, &self.strip);
+                    }
+                    Ok(frame)
+                }))
+            }
+            Poll::Pending if self.wait.late(cx) => Poll::Ready(Some(Err(Broken::Late))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A request's body on its way to the backend or upstream.
+pub(super) enum Outgoing {
+    /// None.
+    Empty,
+    /// Streamed.
+    Relay(Box<Relay>),
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Relay(relay) => relay.poll(cx),
+        }
+    }
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Relay(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Relay(relay) => relay.incoming.size_hint(),
+        }
+    }
+}
+
+/// A response's body on its way back, with what is accounted for when it ends.
+pub(super) struct Body {
+    source: Source,
+    record: Option<Record>,
+}
+
+enum Source {
+    Empty,
+    Text(Option<Bytes>),
+    Relay(Box<Answer>),
+}
+
+struct Answer {
+    relay: Relay,
+    link: Option<Link>,
+}
+
+impl Body {
+    /// No content.
+    pub(super) fn empty(record: Option<Record>) -> Self {
+        Self { source: Source::Empty, record }
+    }
+
+    /// A line of ours.
+    pub(super) fn text(text: Bytes, record: Option<Record>) -> Self {
+        Self { source: Source::Text(Some(text)), record }
+    }
+
+    /// Streamed from `link`, which goes back to its pool at the end.
+    pub(super) fn relay(relay: Relay, link: Link, record: Record) -> Self {
+        if relay.incoming.is_end_stream() {
+            link.finish();
+            return Self::empty(Some(record));
+        }
+        Self { source: Source::Relay(Box::new(Answer { relay, link: Some(link) })), record: Some(record) }
+    }
+}
+
+impl Answer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = self.relay.poll(cx);
+        if polled.is_ready() {
+            return polled;
+        }
+        // A connection without a task of its own runs only when it is polled; asking for a frame has told it to read.
+        if self.link.as_mut().is_some_and(|link| link.drive(cx)) { self.relay.poll(cx) } else { polled }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            Source::Empty => return Poll::Ready(None),
+            Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
+            Source::Relay(answer) => std::task::ready!(answer.poll(cx)),
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(record)) = (frame.data_ref(), &mut this.record) {
+                    record.sent(data.len());
+                }
+            }
+            Some(Err(broken)) => {
+                if let Some(record) = &mut this.record {
+                    record.broke(if matches!(broken, Broken::Late) { "body_late" } else { "body_broken" });
+                }
+                this.source = Source::Empty;
+            }
+            None => {
+                if let Source::Relay(answer) = std::mem::replace(&mut this.source, Source::Empty)
+                    && let Some(link) = answer.link
+                {
+                    link.finish();
+                }
+                this.record = None;
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Text(text) => text.is_none(),
+            Source::Relay(answer) => answer.relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Relay(answer) => answer.relay.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // hyper asks no further once the announced length is out, or where a response has no content to send.
+        let Source::Relay(answer) = &mut self.source else { return };
+        match answer.link.take() {
+            Some(link) if answer.relay.incoming.is_end_stream() => link.finish(),
+            Some(_) => {
+                if let Some(record) = &mut self.record {
+                    record.broke("left");
+                }
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! May an open connection stay? The two questions of every epoch: is its key pair still in use, does its peer still verify?
+//!
+//! Pure. Who asks, and what leaving means for a connection, is `worker`'s and `open`'s.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use crate::keyring::{Candidates, Standing};
+use crate::pki::Fingerprint;
+use crate::snapshot::{Side, Snapshot};
+use crate::tls::ClientAuth;
+use crate::trust::{Role, Trust, Untrusted};
+
+/// What must stay true of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// Its side.
+    pub side: Side,
+    /// Its listener.
+    pub listener: Arc<str>,
+    /// What we showed; `None` where no TLS is spoken (the application's connections).
+    pub key_pair: Option<Fingerprint>,
+    /// The peer's chain, end entity first; empty = it showed none.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// As what the peer was verified.
+    pub role: Role,
+}
+
+/// Why a connection has to leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
+    /// `trust_removed` or `stopping`.
+    pub reason: &'static str,
+    /// One printable sentence.
+    pub explanation: String,
+}
+
+impl Leave {
+    /// The process is stopping.
+    pub(super) fn stopping() -> Self {
+        Self { reason: "stopping", explanation: "this sidecar is stopping".to_owned() }
+    }
+
+    /// The verified path of the peer ends.
+    pub(super) fn peer_expires(valid_until: Timestamp) -> Self {
+        Self {
+            reason: "peer_certificate_expired",
+            explanation: format!("the peer's certificate path is valid until {valid_until}"),
+        }
+    }
+}
+
+/// Asks both questions. If the connection may stay: until when its peer's path is valid.
+///
+/// # Errors
+/// Why it has to leave.
+pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Result<Option<Timestamp>, Leave> {
+    let Some(key_pair) = facts.key_pair else { return Ok(None) };
+    let (candidates, trust, anonymous) = match facts.side {
+        Side::Ingress => match snapshot.ingresses.get(&facts.listener) {
+            Some(ingress) => {
+                let anonymous = ingress.settings.client_auth == ClientAuth::Optional;
+                (&ingress.candidates, &ingress.trust, anonymous)
+            }
+            None => return Err(nothing_to_show()),
+        },
+        Side::Egress => match snapshot.egresses.get(&facts.listener) {
+            Some(egress) => (&egress.candidates, &egress.trust, false),
+            None => return Err(nothing_to_show()),
+        },
+    };
+    still_shown(key_pair, candidates, || standing(key_pair, snapshot))?;
+    still_trusted(facts, trust, anonymous, now)
+}
+
+fn nothing_to_show() -> Leave {
+    Leave { reason: "no_key_pair", explanation: "this listener has no key pair to show any more".to_owned() }
+}
+
+fn standing(key_pair: Fingerprint, snapshot: &Snapshot) -> Option<Standing> {
+    let mut known = snapshot.keyrings.iter().flat_map(|keyring| &keyring.key_pairs);
+    known.find(|view| view.key_pair == key_pair).map(|view| view.standing)
+}
+
+/// The first question.
+fn still_shown(
+    key_pair: Fingerprint,
+    candidates: &Candidates,
+    standing: impl FnOnce() -> Option<Standing>,
+) -> Result<(), Leave> {
+    if candidates.0.iter().any(|candidate| candidate.key_pair == key_pair) {
+        return Ok(());
+    }
+    let short = key_pair.short();
+    let (reason, explanation) = match standing() {
+        Some(Standing::Revoked) => ("revoked", format!("key pair {short}, which this connection shows, was revoked")),
+        Some(Standing::Retired) => {
+            ("overlap_ended", format!("the overlap of key pair {short}, which this connection shows, has ended"))
+        }
+        _ => ("key_pair_gone", format!("key pair {short}, which this connection shows, is no longer used here")),
+    };
+    Err(Leave { reason, explanation })
+}
+
+/// The second question.
+fn still_trusted(
+    facts: &ConnectionFacts,
+    trust: &Trust,
+    anonymous: bool,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Leave> {
+    if facts.chain.is_empty() && anonymous {
+        return Ok(None);
+    }
+    match trust.verify(&facts.chain, &facts.role, now) {
+        Ok(verified) => Ok(Some(verified.valid_until)),
+        Err(untrusted) => {
+            let reason = match &untrusted {
+                Untrusted::Expired { .. } => "peer_certificate_expired",
+                Untrusted::Revoked { .. } => "peer_revoked",
+                _ => "trust_removed",
+            };
+            let explanation = format!("trust {:?} no longer accepts the peer: {untrusted}", &**trust.name());
+            Err(Leave { reason, explanation })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyring::{Candidate, Prefer};
+    use crate::pki::Validity;
+    use proptest::prelude::*;
+
+    fn candidate(key_pair: Fingerprint) -> Candidate {
+        Candidate {
+            keyring: "api".into(),
+            key_pair,
+            standing: Standing::Current,
+            validity: Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::MAX },
+            dns: Vec::new(),
+            schemes: Vec::new(),
+            issuers: Vec::new(),
+            prefer: Prefer::New,
+            last_resort: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_connection_stays_exactly_as_long_as_its_pair_is_a_candidate(
+            shown in 0u8..6, candidates in proptest::collection::vec(0u8..6, 0..5), standing in 0usize..3,
+        ) {
+            let name = |n: u8| Fingerprint::of(&[n]);
+            let held = Candidates(candidates.iter().map(|n| candidate(name(*n))).collect());
+            let standing = [Some(Standing::Revoked), Some(Standing::Retired), None][standing];
+            let verdict = still_shown(name(shown), &held, || standing);
+            prop_assert_eq!(verdict.is_ok(), candidates.contains(&shown));
+            if let Err(leave) = verdict {
+                let expected = match standing {
+                    Some(Standing::Revoked) => "revoked",
+                    Some(Standing::Retired) => "overlap_ended",
+                    _ => "key_pair_gone",
+                };
+                prop_assert_eq!(leave.reason, expected);
+                prop_assert!(leave.explanation.contains(&name(shown).short()));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! An accepted peer: its requests, checked, allowed, cleaned, and forwarded to the backend with its identity.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
+
+use super::Error;
+use super::access::{Asker, Prepared, Record};
+use super::body::Body;
+use super::fields::{ForBackend, Strip, clean_request};
+use super::forward::{self, Asked, Outbound, refuse, within};
+use super::link::{Destination, Ends, Link};
+use super::listener::Listener;
+use super::open::{Open, Tracked, View as OpenView};
+use super::pool::{Origin, Pool};
+use super::serve::Answers;
+use super::target;
+use super::worker::Worker;
+use super::workers::Slot;
+use crate::metrics;
+use crate::net::Backend;
+use crate::net::dial::{self, Terms};
+use crate::snapshot::{Ingress, Side};
+use crate::tls::ClientAuth;
+use crate::trust::{Peer, Role};
+
+/// How long a backend's address is used before it is looked up again.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// What the requests of one connection share, made once per epoch.
+pub(super) struct View {
+    ingress: Arc<Ingress>,
+    peer: Option<Arc<Peer>>,
+    for_backend: ForBackend,
+    strip: Rc<Strip>,
+    pool: Rc<Pool>,
+    access: Rc<Prepared>,
+}
+
+/// One connection of a peer.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Rc<Listener>,
+    pub(super) tracked: Rc<Tracked>,
+    pub(super) from: Option<SocketAddr>,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// Counted in until it ends.
+    pub(super) _slot: Slot,
+    pub(super) _counted: metrics::Open,
+}
+
+impl Connection {
+    /// What requests need from the snapshot: made by the first one of an epoch. The peer is verified again for it.
+    fn view(&self) -> Result<Rc<View>, Error> {
+        if let OpenView::Ingress(view) = &*self.tracked.open.view.borrow() {
+            return Ok(Rc::clone(view));
+        }
+        let ingress = self.worker.ingress(&self.listener.id.name).ok_or(Error::NoKeyPair)?;
+        let peer = if self.chain.is_empty() && ingress.settings.client_auth == ClientAuth::Optional {
+            None
+        } else {
+            let verified = ingress.trust.verify(&self.chain, &Role::Client, self.worker.clock().now())?;
+            Some(Peer::new(verified, &ingress.partners))
+        };
+        let settings = &ingress.settings;
+        let asker = Asker {
+            side: Side::Ingress,
+            listener: &settings.name,
+            connection: self.tracked.open.number,
+            from: self.from,
+            peer: peer.as_deref(),
+        };
+        let view = Rc::new(View {
+            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity),
+            strip: Rc::new(Strip::new(&settings.also_strip)),
+            pool: self.worker.backend(&settings.backend),
+            access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
+            peer,
+            ingress,
+        });
+        *self.tracked.open.view.borrow_mut() = OpenView::Ingress(Rc::clone(&view));
+        Ok(view)
+    }
+
+    async fn forward(
+        &self,
+        view: &View,
+        mut request: Request<Incoming>,
+        record: &mut Option<Record>,
+    ) -> Result<Response<Body>, Error> {
+        let settings = &view.ingress.settings;
+        let host = target::host(&request)?;
+        within(request.headers(), &settings.limits)?;
+        let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
+        let uri = match (decided, request.uri().authority()) {
+            (std::borrow::Cow::Borrowed(_), None) => None,
+            (std::borrow::Cow::Borrowed(_), Some(_)) => Some(target::origin_form(request.uri(), None)?),
+            (std::borrow::Cow::Owned(path), _) => Some(target::origin_form(request.uri(), Some(&path))?),
+        };
+        if let Some(uri) = uri {
+            *request.uri_mut() = uri;
+        }
+        let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
+        view.for_backend.set(request.headers_mut(), &host);
+        let terms = forward::Terms { limits: &settings.limits, strip: &view.strip, waits: self.worker.waits() };
+        let outbound = Outbound::new(request, &host, cleaned, &terms);
+        let to = Destination { host, scheme: Scheme::HTTP };
+        forward::send(&Towards { worker: &self.worker, view }, outbound, &to, &terms, record).await
+    }
+}
+
+impl Answers for Connection {
+    fn open(&self) -> &Rc<Open> {
+        &self.tracked.open
+    }
+
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let http2 = request.version() == Version::HTTP_2;
+        let open = &self.tracked.open;
+        let flight = open.flight();
+        let (refused, record) = match self.view() {
+            Ok(view) => {
+                let mut record = Some(Record::begin(&view.access, &request, flight));
+                match self.forward(&view, request, &mut record).await {
+                    Ok(response) => return response,
+                    Err(error) => (error, record),
+                }
+            }
+            Err(error) => (error, None),
+        };
+        let listener = &self.listener.id.name;
+        let asked = Asked { side: Side::Ingress, listener, connection: open.number, http2 };
+        refuse(&refused, &asked, record)
+    }
+}
+
+/// The way to the backend.
+struct Towards<'a> {
+    worker: &'a Rc<Worker>,
+    view: &'a View,
+}
+
+impl Origin for Towards<'_> {
+    fn pool(&self) -> Result<Rc<Pool>, Error> {
+        Ok(Rc::clone(&self.view.pool))
+    }
+
+    async fn connect(&self) -> Result<Link, Error> {
+        let settings = &self.view.ingress.settings;
+        let deadline = Instant::now() + settings.limits.connect;
+        let terms = Terms { deadline, keepalive: None, refresh: REFRESH };
+        let ends = Ends { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
+        match &settings.backend {
+            Backend::Http(to) => Link::http1(self.worker.dialler().tcp(to, terms).await?, ends).await,
+            Backend::Unix(path) => Link::http1(dial::unix(path, deadline).await?, ends).await,
+            Backend::H2c(to) => Link::http2(self.worker.dialler().tcp(to, terms).await?, ends).await,
+        }
+    }
+
+    fn answered(&self, _: &Link, _: http::StatusCode) {}
+
+    fn failed(&self, _: &Link) -> Option<Error> {
+        None
+    }
+}

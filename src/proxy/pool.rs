@@ -1,0 +1,217 @@
+//! A worker's connections to one backend, or to one upstream with one key pair: idle HTTP/1.1, shared HTTP/2.
+//!
+//! A request that could not be sent goes to another connection, and so does an idempotent one without content whose
+//! connection was not new: its other end may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing
+//! else is ever sent twice.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, Uri};
+use hyper::body::{Body as _, Incoming};
+
+use super::Error;
+use super::body::Outgoing;
+use super::link::{Destination, Link, Shared, Unanswered};
+use super::waits::{Ticks, Waits};
+
+/// Idle HTTP/1.1 connections of one pool; those beyond it close.
+const IDLE: usize = 256;
+/// How often a request may be sent, the first time included.
+const ATTEMPTS: usize = 3;
+
+/// The connections.
+pub(super) struct Pool {
+    idle: RefCell<Vec<Link>>,
+    shared: RefCell<Vec<Shared>>,
+    /// What the other side has chosen to speak; `None` until the first connection.
+    http2: Cell<Option<bool>>,
+    /// Held while a connection is made that others may share.
+    connecting: tokio::sync::Mutex<()>,
+    /// Connections that could not be made.
+    failures: Cell<u32>,
+    keep: Cell<Duration>,
+    waits: Rc<Waits>,
+}
+
+/// Where requests go: which pool now, and how a connection for it is made.
+pub(super) trait Origin {
+    /// The pool to take from; asked again after waiting, as the answer may change.
+    fn pool(&self) -> Result<Rc<Pool>, Error>;
+    /// Makes a connection.
+    async fn connect(&self) -> Result<Link, Error>;
+    /// Told of every response head.
+    fn answered(&self, link: &Link, status: http::StatusCode);
+    /// Told of a connection on which a request got no response: what it means, if more than the error says.
+    fn failed(&self, link: &Link) -> Option<Error>;
+}
+
+impl Pool {
+    /// Empty; idle connections are kept for `keep`. `http2` is what will be spoken, where it is known.
+    pub(super) fn new(http2: Option<bool>, keep: Duration, waits: &Rc<Waits>) -> Rc<Self> {
+        Rc::new(Self {
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            http2: Cell::new(http2),
+            connecting: tokio::sync::Mutex::new(()),
+            failures: Cell::new(0),
+            keep: Cell::new(keep),
+            waits: Rc::clone(waits),
+        })
+    }
+
+    /// The worker's time.
+    pub(super) fn now(&self) -> Ticks {
+        self.waits.now()
+    }
+
+    /// How long idle connections are kept from now on.
+    pub(super) fn set_keep(&self, keep: Duration) {
+        self.keep.set(keep);
+    }
+
+    /// Takes an idle connection back.
+    pub(super) fn put(&self, link: Link) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE {
+            idle.push(link);
+        }
+    }
+
+    /// Takes a connection in that everybody shares.
+    pub(super) fn share(&self, shared: Shared) {
+        shared.begins(self.now());
+        self.shared.borrow_mut().push(shared);
+    }
+
+    /// A connection that is there, the one used last first.
+    fn take(self: &Rc<Self>) -> Option<Link> {
+        let lent = self.shared.borrow().iter().find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
+        if lent.is_some() {
+            return lent;
+        }
+        loop {
+            let mut link = self.idle.borrow_mut().pop()?;
+            if link.is_alive() {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Lets go of what is closed, told to leave, or idle for too long.
+    pub(super) fn sweep(&self) {
+        let (now, limit) = (self.now(), Ticks::of(self.keep.get()));
+        // Dropping a connection runs code that may look at this pool: nothing is borrowed meanwhile.
+        let idle = self.idle.take();
+        let (keep, gone): (Vec<_>, Vec<_>) = idle.into_iter().map(|mut link| (link.is_alive() && link.idle_for(now) < limit, link)).partition(|(keep, _)| *keep);
+        drop(gone);
+        let mut keep: Vec<_> = keep.into_iter().map(|(_, link)| link).collect();
+        let mut idle = self.idle.borrow_mut();
+        keep.append(&mut idle);
+        *idle = keep;
+        drop(idle);
+        let shared = self.shared.take();
+        let keep: Vec<_> = shared.into_iter().filter(|shared| shared.keeps(now, limit)).collect();
+        self.shared.borrow_mut().extend(keep);
+    }
+
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
+    }
+}
+
+/// A connection to send on: one that is there, or a new one.
+async fn checkout(origin: &impl Origin, fresh: bool) -> Result<Link, Error> {
+    let pool = origin.pool()?;
+    if !fresh && let Some(link) = pool.take() {
+        return Ok(link);
+    }
+    if pool.http2.get() == Some(false) {
+        return connect(origin, &pool).await;
+    }
+    // One connects, and the others wait for what they may share.
+    let failures = pool.failures.get();
+    let guard = pool.connecting.lock().await;
+    let now = origin.pool()?;
+    if let Some(link) = now.take() {
+        return Ok(link);
+    }
+    // Where nothing can be shared, or the one before had no luck, nobody waits for anybody.
+    if now.http2.get() == Some(false) || pool.failures.get() != failures {
+        drop(guard);
+    }
+    connect(origin, &now).await
+}
+
+async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
+    // Boxed: a handshake's future is large, and most requests never need it.
+    let made = Box::pin(origin.connect()).await;
+    match &made {
+        Ok(link) => pool.http2.set(Some(link.is_http2())),
+        Err(_) => pool.failures.set(pool.failures.get().wrapping_add(1)),
+    }
+    made
+}
+
+/// Sends a request where `origin` says and waits for the head of its response.
+pub(super) async fn exchange(
+    origin: &impl Origin,
+    request: Request<Outgoing>,
+    to: &Destination,
+    waits: &Rc<Waits>,
+    limit: Duration,
+) -> Result<(Response<Incoming>, Link), Error> {
+    let mut request = request;
+    let mut fresh = false;
+    for attempt in 1.. {
+        let mut link = checkout(origin, fresh).await?;
+        let spare = link.is_reused().then(|| Spare::of(&request)).flatten();
+        let failed = match link.exchange(request, to, waits, limit).await {
+            Ok(response) => {
+                origin.answered(&link, response.status());
+                return Ok((response, link));
+            }
+            Err(failed) => failed,
+        };
+        let Unanswered { error, unsent, reused } = failed;
+        if let Some(error) = origin.failed(&link) {
+            return Err(error);
+        }
+        let again = unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
+        match again {
+            Some(again) if attempt < ATTEMPTS => request = again,
+            _ => return Err(error),
+        }
+        // What was idle beside a connection that is gone has probably gone too.
+        fresh = true;
+    }
+    Err(Error::Late)
+}
+
+/// What is needed to send a request again.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    fn of(request: &Request<Outgoing>) -> Option<Self> {
+        let again = request.method().is_idempotent() && request.body().is_end_stream();
+        again.then(|| Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        })
+    }
+
+    fn into_request(self) -> Request<Outgoing> {
+        let mut request = Request::new(Outgoing::Empty);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}

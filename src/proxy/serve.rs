@@ -1,0 +1,162 @@
+//! Serves HTTP on an established stream: HTTP/1.1 or HTTP/2 as ALPN said, never by sniffing, with the limits of the listener.
+//!
+//! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
+//! the worker's tick's (`open`), not timers of hyper's.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::io::{self, IoSlice};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::spawn_local;
+
+use super::body::Body;
+use super::open::{Open, Signal};
+use crate::snapshot::ingress::Limits;
+
+/// What hyper's own limit on fields is, and costs nothing extra.
+const HYPER_FIELDS: usize = 100;
+
+/// Runs hyper's tasks on this worker's thread.
+#[derive(Clone, Copy)]
+pub(super) struct Local;
+
+impl<F> hyper::rt::Executor<F> for Local
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+/// A connection that answers requests. It never fails: what goes wrong is a response.
+pub(super) trait Answers: 'static {
+    /// The connection in its worker's list.
+    fn open(&self) -> &Rc<Open>;
+    /// One request, one response.
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
+}
+
+/// Serves HTTP/1.1 until the connection ends.
+pub(super) async fn serve_http1<S, C>(stream: S, connection: Rc<C>, limits: Limits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Answers,
+{
+    let open = Rc::clone(connection.open());
+    let io = TokioIo::new(Watched { stream, heard: Arc::clone(&open.heard) });
+    let service = service_fn(move |request| {
+        let connection = Rc::clone(&connection);
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_header_size(limits.head_size);
+    if limits.fields > HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    let mut leaving = false;
+    poll_fn(|cx| {
+        match open.signal() {
+            Signal::Close => return Poll::Ready(()),
+            Signal::Leave if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        open.listen(cx);
+        served.as_mut().poll(cx).map(report)
+    })
+    .await;
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(super) async fn serve_http2<S, C>(stream: S, connection: Rc<C>, limits: Limits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    C: Answers,
+{
+    let open = Rc::clone(connection.open());
+    let service = service_fn(move |request| {
+        let connection = Rc::clone(&connection);
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    });
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
+    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut leaving = false;
+    poll_fn(|cx| {
+        match open.signal() {
+            Signal::Close => return Poll::Ready(()),
+            Signal::Leave | Signal::Drain if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        open.listen(cx);
+        served.as_mut().poll(cx).map(report)
+    })
+    .await;
+}
+
+/// How a connection ended: peers that vanish are no news.
+fn report(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(target: "proxy", %error, "connection ended with an error");
+    }
+}
+
+/// A stream that notes when bytes arrive, so that the tick can tell a slow head from an idle connection.
+struct Watched<S> {
+    stream: S,
+    heard: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,180 @@
+//! Method, target and Host of a request: what hyper lets through and a strict proxy must not (RFC 9112 3.2, RFC 9113 8.3.1).
+//!
+//! Pure. Message boundaries are not judged here: what hyper hides (both lengths, bare line feeds) a service cannot see.
+
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request, Uri, Version};
+
+use super::Error;
+
+/// Checks a request as it came and says whom it is for: the one Host that everything it carries agrees on.
+pub(super) fn host<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
+        return Err(Error::Method);
+    }
+    if request.version() == Version::HTTP_2 { host_of_h2(request) } else { host_of_h1(request) }
+}
+
+fn host_of_h1<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+    one_coding_at_most(request.headers())?;
+    let host = only_host(request.headers())?.ok_or(Error::Malformed("no Host"))?;
+    let authority = authority(host)?;
+    if let Some(target) = request.uri().authority() {
+        // Absolute form; the authority form belongs to CONNECT.
+        let scheme = request.uri().scheme().ok_or(Error::Malformed("authority as a target"))?;
+        agree(&authority, target, scheme)?;
+    }
+    Ok(host.clone())
+}
+
+fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+    let host = only_host(request.headers())?;
+    let Some(target) = request.uri().authority() else {
+        let host = host.ok_or(Error::Malformed("neither :authority nor Host"))?;
+        authority(host)?;
+        return Ok(host.clone());
+    };
+    let scheme = request.uri().scheme().ok_or(Error::Malformed("no :scheme"))?;
+    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))?;
+    authority(&named)?;
+    match host {
+        Some(host) => agree(&authority(host)?, target, scheme)?,
+        None => agree(target, target, scheme)?,
+    }
+    Ok(named)
+}
+
+/// Transfer codings that are not exactly `chunked` are what request smuggling is made of (RFC 9112 6.1).
+fn one_coding_at_most(headers: &HeaderMap) -> Result<(), Error> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if chunked && codings.next().is_none() { Ok(()) } else { Err(Error::Malformed("Transfer-Encoding other than chunked")) }
+}
+
+fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let first = hosts.next();
+    if hosts.next().is_some() { Err(Error::Malformed("several Hosts")) } else { Ok(first) }
+}
+
+fn authority(host: &HeaderValue) -> Result<Authority, Error> {
+    let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
+    let bad_port = parsed.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && parsed.port_u16().is_none());
+    if parsed.as_str().contains('@') || parsed.host().is_empty() || bad_port {
+        return Err(Error::Malformed("bad Host"));
+    }
+    Ok(parsed)
+}
+
+/// Host and target name the same place; a default port may be written or left out.
+fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
+    let default = match scheme.as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return Err(Error::Malformed("a scheme other than http and https")),
+    };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
+    if target.as_str().contains('@') {
+        Err(Error::Malformed("user information in the target"))
+    } else if !host.host().eq_ignore_ascii_case(target.host()) || port(host) != port(target) {
+        Err(Error::Malformed("Host and target disagree"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The target in origin form (RFC 9112 3.2.1), with `path` in place of its own path where a rule has normalised it.
+pub(super) fn origin_form(uri: &Uri, path: Option<&str>) -> Result<Uri, Error> {
+    let bad = Error::Malformed("bad target");
+    let target = match (path, uri.query(), uri.path_and_query()) {
+        (Some(path), Some(query), _) => format!("{path}?{query}").try_into(),
+        (Some(path), None, _) => path.try_into(),
+        // `http://a?b` has a query and no path.
+        (None, Some(query), Some(all)) if !all.as_str().starts_with('/') => format!("/?{query}").try_into(),
+        (None, _, Some(all)) => return Ok(Uri::from(all.clone())),
+        (None, _, None) => return Ok(Uri::from_static("/")),
+    };
+    target.map_err(|_| bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn h1(method: &str, target: &str, fields: &[(&str, &str)]) -> Result<HeaderValue, Error> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        host(&request.body(()).unwrap())
+    }
+
+    fn h2(target: &str, fields: &[(&str, &str)]) -> Result<HeaderValue, Error> {
+        let mut request = Request::builder().uri(target).version(Version::HTTP_2);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        host(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn one_valid_host_is_needed_on_http_1() {
+        assert_eq!(h1("GET", "/x", &[("host", "a.example:8443")]).unwrap(), "a.example:8443");
+        assert_eq!(h1("GET", "/x", &[("host", "[::1]:80")]).unwrap(), "[::1]:80");
+        assert_eq!(h1("GET", "/x", &[("host", "[::1]")]).unwrap(), "[::1]");
+        for hosts in [&[][..], &[("host", "")], &[("host", "a"), ("host", "a")], &[("host", "u@a")], &[("host", "a:b")]] {
+            assert!(matches!(h1("GET", "/x", hosts), Err(Error::Malformed(_))), "{hosts:?}");
+        }
+        assert!(h1("GET", "/x", &[("host", "a b")]).is_err());
+        assert!(h1("GET", "/x", &[("host", "a/b")]).is_err());
+    }
+
+    #[test]
+    fn an_absolute_target_agrees_with_its_host_or_is_refused() {
+        assert!(h1("GET", "http://a.example/x", &[("host", "A.example:80")]).is_ok());
+        assert!(h1("GET", "https://a.example/x", &[("host", "a.example:443")]).is_ok());
+        for target in ["http://b.example/x", "http://u@a.example/x", "ftp://a.example/x", "http://a.example:81/x"] {
+            assert!(matches!(h1("GET", target, &[("host", "a.example")]), Err(Error::Malformed(_))), "{target}");
+        }
+        assert!(matches!(h1("GET", "a.example:80", &[("host", "a.example")]), Err(Error::Malformed(_))));
+    }
+
+    #[test]
+    fn connect_trace_and_asterisk_are_not_forwarded() {
+        assert!(matches!(h1("CONNECT", "a:80", &[("host", "a")]), Err(Error::Method)));
+        assert!(matches!(h1("TRACE", "/", &[("host", "a")]), Err(Error::Method)));
+        assert!(matches!(h1("OPTIONS", "*", &[("host", "a")]), Err(Error::Method)));
+    }
+
+    #[test]
+    fn only_chunked_is_a_transfer_coding() {
+        assert!(h1("POST", "/", &[("host", "a"), ("transfer-encoding", "Chunked")]).is_ok());
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
+            let verdict = h1("POST", "/", &[("host", "a"), ("transfer-encoding", coding)]);
+            assert!(matches!(verdict, Err(Error::Malformed(_))), "{coding}");
+        }
+        let twice = [("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert!(h1("POST", "/", &twice).is_err());
+    }
+
+    #[test]
+    fn http_2_needs_an_authority_that_its_host_does_not_contradict() {
+        assert_eq!(h2("https://a.example/x", &[]).unwrap(), "a.example");
+        assert_eq!(h2("https://a.example/x", &[("host", "a.example:443")]).unwrap(), "a.example");
+        assert_eq!(h2("/x", &[("host", "a.example")]).unwrap(), "a.example");
+        assert!(h2("/x", &[]).is_err());
+        assert!(h2("https://a.example/x", &[("host", "b.example")]).is_err());
+        assert!(h2("foo://a.example/x", &[]).is_err());
+        assert!(h2("https://u@a.example/x", &[]).is_err());
+    }
+
+    #[test]
+    fn the_origin_form_keeps_the_query_and_takes_the_normalised_path() {
+        let form = |uri: &str, path| origin_form(&uri.parse().unwrap(), path).unwrap().to_string();
+        assert_eq!(form("http://a/x/../y?q=1", None), "/x/../y?q=1");
+        assert_eq!(form("/x/../y?q=1", Some("/y")), "/y?q=1");
+        assert_eq!(form("http://a", None), "/");
+        assert_eq!(form("http://a?q", None), "/?q");
+    }
+}

@@ -1,0 +1,73 @@
+//! WebSockets: asked for by a GET without content, granted only by a 101 that names it, then bytes both ways (RFC 6455).
+//!
+//! hyper's connection ends at the 101, so a tunnel keeps its own place in the worker's list: a rotation leaves it alone, and
+//! a drain waits for it until its deadline.
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::task::spawn_local;
+
+use super::fields::Cleaned;
+use super::link::{Link, told};
+use super::open::Flight;
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// The application's half of a WebSocket that was asked for, if one was and may be.
+pub(super) fn asked(request: &mut Request<Incoming>, cleaned: Cleaned) -> Option<OnUpgrade> {
+    let may = cleaned.websocket
+        && request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    may.then(|| hyper::upgrade::on(request))
+}
+
+/// Sets what asks for, or grants, a WebSocket on this hop.
+pub(super) fn name_it(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, WEBSOCKET);
+}
+
+/// Whether a 101 grants what was asked for.
+pub(super) fn granted(response: &Response<Incoming>) -> bool {
+    let mut named = response.headers().get_all(UPGRADE).iter();
+    named.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        && named.next().is_none()
+}
+
+/// Both halves, and what keeps their connections in the worker's list.
+pub(super) struct Tunnel {
+    pub(super) asker: OnUpgrade,
+    pub(super) answerer: OnUpgrade,
+    pub(super) flight: Flight,
+    pub(super) link: Link,
+}
+
+/// Copies both ways in a task of its own, until one side ends or either connection is closed.
+pub(super) fn open(tunnel: Tunnel) {
+    spawn_local(async move {
+        let Tunnel { asker, answerer, flight, link } = tunnel;
+        let mut copied = std::pin::pin!(async {
+            let (asker, answerer) = (asker.await?, answerer.await?);
+            let (mut asker, mut answerer) = (TokioIo::new(asker), TokioIo::new(answerer));
+            // Ends and resets of either side are the normal end of a tunnel.
+            let _ = tokio::io::copy_bidirectional(&mut asker, &mut answerer).await;
+            Ok::<_, hyper::Error>(())
+        });
+        let ended = poll_fn(|cx| {
+            if told(Some(flight.open()), cx).is_ready() || told(link.open(), cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            copied.as_mut().poll(cx)
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(target: "proxy", %error, "tunnel could not be opened");
+        }
+    });
+}

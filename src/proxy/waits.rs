@@ -1,0 +1,186 @@
+//! Coarse deadlines of one worker: what is late is noticed at the next tick.
+//!
+//! A request waits for its response head and its bodies on every exchange; a timer for each would cost more than the
+//! access line. Here waiting costs a slot in a table that the worker's tick walks, and not waiting costs nothing.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+/// How fine the worker's time is.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// A time of one worker, counted in ticks since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticks(pub(super) u32);
+
+impl Ticks {
+    /// Ticks that a duration takes, rounded up.
+    pub(super) fn of(duration: Duration) -> u32 {
+        u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+    }
+
+    /// How long it is since `earlier`.
+    pub(super) fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The table.
+#[derive(Default)]
+pub(super) struct Waits {
+    now: Cell<Ticks>,
+    slots: RefCell<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+struct Slot {
+    due: Ticks,
+    waker: Option<Waker>,
+}
+
+impl Waits {
+    /// The worker's time.
+    pub(super) fn now(&self) -> Ticks {
+        self.now.get()
+    }
+
+    /// Moves the time on and wakes whoever is late.
+    pub(super) fn tick(&self, now: Ticks) {
+        self.now.set(now);
+        for slot in &mut self.slots.borrow_mut().all {
+            if slot.due <= now
+                && let Some(waker) = slot.waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        let slots = self.slots.borrow();
+        slots.all.len() == slots.free.len()
+    }
+}
+
+/// One thing that may take `limit` at a time.
+pub(super) struct Wait {
+    waits: Rc<Waits>,
+    limit: u32,
+    slot: Option<usize>,
+}
+
+impl Wait {
+    /// Not waiting yet.
+    pub(super) fn new(waits: &Rc<Waits>, limit: Duration) -> Self {
+        Self { waits: Rc::clone(waits), limit: Ticks::of(limit), slot: None }
+    }
+
+    /// Called where a poll is about to return `Pending`: true if it has been late. Else the task is woken when it is.
+    pub(super) fn late(&mut self, cx: &Context<'_>) -> bool {
+        let now = self.waits.now();
+        let mut slots = self.waits.slots.borrow_mut();
+        if let Some(index) = self.slot {
+            let slot = &mut slots.all[index];
+            if slot.due <= now {
+                return true;
+            }
+            if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                slot.waker = Some(cx.waker().clone());
+            }
+            return false;
+        }
+        // The tick in which it begins has partly passed.
+        let due = Ticks(now.0.saturating_add(self.limit).saturating_add(1));
+        let slot = Slot { due, waker: Some(cx.waker().clone()) };
+        self.slot = Some(match slots.free.pop() {
+            Some(index) => {
+                slots.all[index] = slot;
+                index
+            }
+            None => {
+                slots.all.push(slot);
+                slots.all.len() - 1
+            }
+        });
+        false
+    }
+
+    /// It went on: the next wait begins anew.
+    pub(super) fn progress(&mut self) {
+        if let Some(index) = self.slot.take() {
+            let mut slots = self.waits.slots.borrow_mut();
+            slots.all[index] = Slot { due: Ticks(u32::MAX), waker: None };
+            slots.free.push(index);
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.progress();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_late_only_after_its_whole_limit_and_wakes_once() {
+        let (waits, count) = (Rc::new(Waits::default()), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        let mut wait = Wait::new(&waits, TICK * 4);
+        assert!(!wait.late(&cx));
+        waits.tick(Ticks(4));
+        assert!(!wait.late(&cx) && count.0.load(Ordering::Relaxed) == 0);
+        waits.tick(Ticks(5));
+        waits.tick(Ticks(6));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(wait.late(&cx));
+    }
+
+    #[test]
+    fn progress_begins_the_limit_anew() {
+        let waits = Rc::new(Waits::default());
+        let cx = Context::from_waker(Waker::noop());
+        let mut wait = Wait::new(&waits, TICK * 4);
+        assert!(!wait.late(&cx));
+        waits.tick(Ticks(4));
+        wait.progress();
+        assert!(!wait.late(&cx));
+        waits.tick(Ticks(8));
+        assert!(!wait.late(&cx));
+    }
+
+    #[test]
+    fn slots_are_used_again_and_given_back() {
+        let waits = Rc::new(Waits::default());
+        let cx = Context::from_waker(Waker::noop());
+        for _ in 0..100 {
+            let mut wait = Wait::new(&waits, TICK);
+            assert!(!wait.late(&cx));
+        }
+        assert!(waits.is_empty());
+        assert_eq!(waits.slots.borrow().all.len(), 1);
+    }
+}

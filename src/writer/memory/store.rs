@@ -1,0 +1,136 @@
+//! Files that are whole or not there: written aside, synced, renamed; only the owner may read them.
+//!
+//! What is in them is `memory`'s business.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::pki::printable;
+
+/// How deep `retained/` is: `trust/NAME/FILE`.
+const DEPTH: usize = 3;
+/// What a file that is being written ends with.
+const ASIDE: &str = ".new";
+
+/// Makes a folder and those above it, 0700 where they are missing.
+pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot("be made", path, &error))
+}
+
+/// Keeps every other process out of the folder, until the file that is returned is closed.
+pub(super) fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("lock");
+    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = options.map_err(|error| cannot("be written", folder, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error {
+            file: name(folder),
+            why: "another sidekey uses this state folder: stop it, or give each its own".to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(cannot("be locked", folder, &error)),
+    }
+}
+
+/// Writes a file so that after a kill at any moment either the old or the new content is there, whole. 0600.
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(ASIDE);
+    let aside = PathBuf::from(aside);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        // One that a kill left there keeps the mode that it had.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        sync_folder_of(path)
+    };
+    write().map_err(|error| cannot("be written", path, &error))
+}
+
+/// Deletes a file; one that is gone already is fine.
+pub(super) fn delete(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Ok(()) => sync_folder_of(path).map_err(|error| cannot("be synced", path, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(cannot("be deleted", path, &error)),
+    }
+}
+
+/// Every `.pem` below the folder, sorted. What a kill left half-written is deleted: it may hold a key.
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    collect(folder, DEPTH, &mut out);
+    out.sort();
+    out
+}
+
+fn collect(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth > 1 {
+            collect(&path, depth - 1, out);
+        } else if kind.is_file() && path.to_string_lossy().ends_with(ASIDE) {
+            // Failing, it is overwritten or lies there as it did.
+            let _ = std::fs::remove_file(&path);
+        } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "pem") {
+            out.push(path);
+        }
+    }
+}
+
+/// A name as one component of a path: what is not a letter, digit, `-`, `_` or an inner `.` becomes `%XX`.
+pub(super) fn encode(name: &str) -> String {
+    let plain =
+        |at: usize, byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && at > 0);
+    let one = |(at, byte): (usize, u8)| {
+        if plain(at, byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    name.bytes().enumerate().map(one).collect()
+}
+
+/// The name that was encoded.
+pub(super) fn decode(component: &str) -> Option<String> {
+    let mut parts = component.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A path for people.
+pub(super) fn name(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+    let why = format!("cannot {what} ({error}): give this user write access and room, or leave out `state`");
+    Error { file: name(path), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_component_and_comes_back() {
+        for name in ["api", "own:api", "..", ".", "a/b", "a b.c", "über", "100%", "%41"] {
+            let encoded = encode(name);
+            assert!(!encoded.contains('/') && !encoded.starts_with('.'), "{encoded}");
+            assert_eq!(decode(&encoded).as_deref(), Some(name));
+        }
+        assert_eq!(decode("%4"), None);
+        assert_eq!(decode("%ff"), None);
+    }
+}

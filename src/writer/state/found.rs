@@ -1,0 +1,119 @@
+//! What the folder holds, as trusts and people want to hear it. A file that went bad is never a removal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Settings;
+use crate::folder::Contents;
+use crate::keyring::KeyringName;
+use crate::pki::{Certificate, Problem, Severity, printable};
+use crate::snapshot::build::own_trust;
+use crate::trust::anchors::{Found, FoundCrl};
+use crate::trust::{self, AnchorSource};
+
+/// A keyring's own `ca.crt` as a trust: the defaults of the contract, and the keyring's overlap.
+pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> trust::Settings {
+    trust::Settings {
+        name: own_trust(keyring),
+        anchors: vec![AnchorSource::Own(Arc::clone(keyring))],
+        pins: Vec::new(),
+        pin_only: false,
+        crls: Vec::new(),
+        crl_whole_chain: false,
+        crl_required: false,
+        crl_stale_refuses: false,
+        client_eku_required: true,
+        overlap,
+    }
+}
+
+/// What each source of a trust holds. A file that has not been looked for yet, because the settings that name it are
+/// newer than the reading, is left out: that says nothing about it.
+pub(super) fn of_trust(
+    trust: &trust::Settings,
+    settings: &Settings,
+    contents: &Contents,
+) -> (BTreeMap<AnchorSource, Found>, BTreeMap<PathBuf, FoundCrl>) {
+    let anchors = trust.anchors.iter().filter_map(|source| {
+        let found = match source {
+            AnchorSource::File { path, .. } => {
+                let file = contents.named.get(path)?;
+                match &file.problem {
+                    Some(why) => Found::Nothing(why.clone()),
+                    None => Found::Certificates(file.certificates.clone()),
+                }
+            }
+            AnchorSource::System => Found::Certificates(settings.system_anchors.to_vec()),
+            AnchorSource::Own(keyring) => {
+                match contents.keyrings.get(keyring).and_then(|joined| joined.anchors.clone()) {
+                    Some(certificates) => Found::Certificates(certificates),
+                    None => Found::Nothing(format!(
+                        "keyring {keyring:?} has no usable ca.crt in its folder: put one there, or name a trust"
+                    )),
+                }
+            }
+        };
+        Some((source.clone(), found))
+    });
+    let crls = trust.crls.iter().filter_map(|path| {
+        let file = contents.named.get(path)?;
+        Some((path.clone(), file.problem.clone().map_or_else(|| Ok(file.crls.clone()), Err)))
+    });
+    (anchors.collect(), crls.collect())
+}
+
+/// The certificates of every named file: what changes a snapshot without any trust saying so (partners, `ca_names`).
+pub(super) fn named(contents: &Contents) -> Vec<(&Path, &[Arc<Certificate>])> {
+    contents.named.iter().map(|(path, file)| (path.as_path(), file.certificates.as_slice())).collect()
+}
+
+/// `next`, where a named file that holds nothing usable keeps the certificates that it held before.
+pub(super) fn keep_good(before: &Contents, mut next: Contents) -> Contents {
+    for (path, file) in &mut next.named {
+        if file.problem.is_some()
+            && file.certificates.is_empty()
+            && let Some(good) = before.named.get(path)
+        {
+            file.certificates.clone_from(&good.certificates);
+        }
+    }
+    next
+}
+
+/// Everything about the folder that is worth a line: problems, keys that wait for their certificate, and named files
+/// that hold nothing usable, where no trust speaks for them.
+pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<Arc<str>>, Problem)> {
+    let mut out: Vec<_> = contents.problems.iter().map(|problem| (None, problem.clone())).collect();
+    for (name, joined) in &contents.keyrings {
+        let waiting = joined.waiting.iter().map(|waiting| Problem {
+            file: Arc::clone(&waiting.file),
+            reason: "waiting_for_certificate",
+            why: format!("private key {} has no certificate yet", waiting.file),
+            remedy: "put its certificate beside it when it is issued".to_owned(),
+            severity: Severity::Info,
+        });
+        out.extend(joined.problems.iter().cloned().chain(waiting).map(|problem| (Some(Arc::clone(name)), problem)));
+    }
+    for (path, file) in &contents.named {
+        if let Some(why) = file.problem.as_ref().filter(|_| !is_told_by_a_trust(settings, path)) {
+            let problem = Problem {
+                file: printable(&path.to_string_lossy()).into(),
+                reason: "named_file_unusable",
+                why: why.clone(),
+                remedy: "until then what it held last counts".to_owned(),
+                severity: Severity::Warning,
+            };
+            out.push((None, problem));
+        }
+    }
+    out
+}
+
+fn is_told_by_a_trust(settings: &Settings, path: &Path) -> bool {
+    let anchors = settings.trusts.values().flat_map(|trust| &trust.anchors);
+    let crls = settings.trusts.values().flat_map(|trust| &trust.crls);
+    anchors.into_iter().any(|source| matches!(source, AnchorSource::File { path: of, .. } if of == path))
+        || crls.into_iter().any(|of| of == path)
+}

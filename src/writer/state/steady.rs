@@ -1,0 +1,89 @@
+//! Is the clock steady? A step by over five minutes is told, and nothing is retired until it has been steady as long
+//! (contract section 3).
+//!
+//! Inputs come at least once a second, so a longer way between two of them is a step: of the clock, or of a machine that
+//! was suspended, whose wall clock is as little to be trusted right away.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// What is a step, and how long it takes to be steady again.
+const STEP: Duration = Duration::from_mins(5);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steady {
+    last: Timestamp,
+    /// While set: a step was seen, and until then nothing is retired.
+    unsteady_until: Option<Timestamp>,
+    trusted: bool,
+}
+
+impl Steady {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { last: now, unsteady_until: None, trusted: false }
+    }
+
+    /// No jump is a step from now on.
+    pub(super) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// Notes the time; the step since it was noted last, in seconds.
+    pub(super) fn saw(&mut self, now: Timestamp) -> Option<i64> {
+        let by = now.duration_since(std::mem::replace(&mut self.last, now));
+        if self.is_step(by) {
+            self.unsteady_until = Some(now.saturating_add(STEP).unwrap_or(Timestamp::MAX));
+            return Some(by.as_secs());
+        }
+        if self.is_steady(now) {
+            self.unsteady_until = None;
+        }
+        None
+    }
+
+    pub(super) fn is_steady(&self, now: Timestamp) -> bool {
+        self.unsteady_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether seeing this time would tell something: a step, or that the clock is steady again.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.is_step(now.duration_since(self.last)) || self.unsteady_until.is_some_and(|until| until <= now)
+    }
+
+    fn is_step(&self, by: SignedDuration) -> bool {
+        !self.trusted && by.unsigned_abs() > STEP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_767_225_600 + second).unwrap()
+    }
+
+    #[test]
+    fn a_step_either_way_is_told_once_and_steady_after_five_minutes() {
+        for step in [3600, -3600] {
+            let mut steady = Steady::new(at(0));
+            assert_eq!(steady.saw(at(300)), None, "five minutes are no step");
+            assert!(steady.is_due(at(300 + step)));
+            assert_eq!(steady.saw(at(300 + step)), Some(step));
+            assert_eq!(steady.saw(at(301 + step)), None);
+            assert!(!steady.is_steady(at(599 + step)) && steady.is_steady(at(600 + step)));
+            assert!(steady.is_due(at(600 + step)), "a tick then retires what is over");
+            assert_eq!(steady.saw(at(600 + step)), None);
+            assert!(!steady.is_due(at(601 + step)));
+        }
+    }
+
+    #[test]
+    fn a_trusted_clock_jumps_as_it_likes() {
+        let mut steady = Steady::new(at(0));
+        steady.trust();
+        assert_eq!(steady.saw(at(1_000_000)), None);
+        assert!(steady.is_steady(at(1_000_000)));
+    }
+}

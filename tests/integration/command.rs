@@ -1,0 +1,261 @@
+//! The real executable, as a user types it: exit codes, what goes to standard output, what a wrong configuration says.
+//!
+//! Must hold: exit 0 done, 1 failed, 2 wrong usage, configuration or folder; an error names file, line, column and the
+//! nearest key; `run` without a key pair waits and says for what; a second signal leaves at once.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::PATIENCE;
+use crate::support::ca::Ca;
+use crate::support::sidecar::{drop_pair, folder, put};
+
+fn sidekey() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIDEKEY_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running sidecar and its log lines.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let out = child.stdout.take().expect("piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line that holds all of these.
+    fn line(&self, parts: &[&str]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {parts:?}"));
+            if parts.iter().all(|part| line.contains(part)) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signalled");
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("waited") {
+                return status.code();
+            }
+            std::thread::yield_now();
+        }
+        panic!("it did not end");
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
+    let mut command = sidekey();
+    command.current_dir(folder).args(["run", "--backend", "http://127.0.0.1:9", "--log-format", "json"]);
+    command.args(["--listen", &format!("127.0.0.1:{port}"), "--probes", &format!("127.0.0.1:{probes}")]);
+    command
+}
+
+#[test]
+fn wrong_usage_and_configuration_are_2_and_name_line_column_and_nearest_key() {
+    assert_eq!(output(sidekey().arg("frobnicate")).status.code(), Some(2));
+    let folder = folder();
+    let none = output(sidekey().current_dir(folder.path()).arg("run"));
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    assert!(text(&none.stderr).contains("--backend"), "{}", text(&none.stderr));
+    std::fs::write(
+        folder.path().join("sidekey.toml"),
+        "certs = \"certs\"\n\n[[ingress]]\nname = \"api\"\nlistn = \"127.0.0.1:0\"\nbackend = \"http://127.0.0.1:1\"\n",
+    )
+    .expect("written");
+    for command in ["run", "check"] {
+        let wrong = output(sidekey().current_dir(folder.path()).arg(command));
+        assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+        let said = text(&wrong.stderr);
+        assert!(said.contains("sidekey.toml:5:1") && said.contains("listen"), "{said}");
+        assert!(wrong.stdout.is_empty(), "an error on standard output");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_and_exit_1() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let failed = output(&mut run_in(folder.path(), port, free_port()));
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed.stderr));
+    let said = text(&failed.stderr);
+    assert!(said.contains(&port.to_string()) && said.trim().lines().count() == 1, "{said}");
+}
+
+#[test]
+fn run_waits_for_its_first_pair_and_says_so_and_is_then_ready() {
+    let folder = folder();
+    let (port, probes) = (free_port(), free_port());
+    let running = Running::start(&mut run_in(folder.path(), port, probes));
+    running.line(&["waits", "key pair"]);
+    let wait = |timeout: &str| {
+        output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{probes}"), "--timeout", timeout]))
+    };
+    let early = wait("0");
+    assert_eq!(early.status.code(), Some(1), "{}", text(&early.stderr));
+    assert!(text(&early.stderr).contains("not ready"), "{}", text(&early.stderr));
+    let ca = Ca::new("Test CA");
+    put(folder.path(), "ca.crt", ca.pem());
+    drop_pair(folder.path(), "tls", &ca.server(1));
+    let late = wait("20");
+    assert_eq!(late.status.code(), Some(0), "{}", text(&late.stderr));
+}
+
+#[test]
+fn sigterm_drains_and_ends_with_0_and_a_second_signal_leaves_at_once() {
+    let ca = Ca::new("Test CA");
+    for twice in [false, true] {
+        let folder = folder();
+        put(folder.path(), "ca.crt", ca.pem());
+        drop_pair(folder.path(), "tls", &ca.server(1));
+        let delay = if twice { "10m" } else { "0s" };
+        let (port, probes) = (free_port(), free_port());
+        let toml = format!(
+            "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:{port}\"\nkeyrings = [\"default\"]\nbackend = \"http://127.0.0.1:9\"\n\
+             [admin]\nprobes = \"127.0.0.1:{probes}\"\n[shutdown]\ndelay = \"{delay}\"\negress_linger = \"0s\"\n[log]\nformat = \"json\"\n"
+        );
+        std::fs::write(folder.path().join("sidekey.toml"), toml).expect("written");
+        let mut running = Running::start(sidekey().current_dir(folder.path()).arg("run"));
+        let ready = output(sidekey().current_dir(folder.path()).arg("wait"));
+        assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
+        running.signal(rustix::process::Signal::TERM);
+        running.line(&["stopping"]);
+        if twice {
+            running.signal(rustix::process::Signal::TERM);
+            running.code();
+        } else {
+            assert_eq!(running.code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn check_says_what_would_be_accepted_and_as_what() {
+    let folder = folder();
+    let ca = Ca::new("Test CA");
+    put(folder.path(), "ca.crt", ca.pem());
+    drop_pair(folder.path(), "tls", &ca.server(9));
+    drop_pair(folder.path(), "next", &ca.server(1));
+    let check = |extra: &[&str]| {
+        output(sidekey().current_dir(folder.path()).args(["check", "--backend", "http://127.0.0.1:9"]).args(extra))
+    };
+    let good = check(&[]);
+    assert_eq!(good.status.code(), Some(0), "{}{}", text(&good.stdout), text(&good.stderr));
+    for word in ["current", "previous", "tls.crt", "next.crt", "ready"] {
+        assert!(text(&good.stdout).contains(word), "{word}: {}", text(&good.stdout));
+    }
+    let json: serde_json::Value = serde_json::from_slice(&check(&["--json"]).stdout).expect("JSON");
+    assert_eq!(json["keyrings"][0]["key_pairs"].as_array().map(Vec::len), Some(2));
+    // A certificate without its key would be refused.
+    put(folder.path(), "lonely.crt", &ca.server(0).chain_pem);
+    let bad = check(&[]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stdout).contains("lonely.crt"), "{}", text(&bad.stdout));
+}
+
+#[test]
+fn inspect_explains_what_a_file_is_and_how_to_convert_it() {
+    let folder = folder();
+    let ca = Ca::new("Test CA");
+    let pair = ca.server(1);
+    put(folder.path(), "pair.pem", &format!("{}{}", pair.chain_pem, pair.key_pem.as_str()));
+    put(folder.path(), "store.jks", "\u{0}");
+    std::fs::write(folder.path().join("certs/store.jks"), [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0]).expect("written");
+    let good = output(sidekey().current_dir(folder.path()).args(["inspect", "certs/pair.pem"]));
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
+    for word in ["CN=localhost", "dns:localhost", "valid until", "its private key is in this file", "sha256:"] {
+        assert!(text(&good.stdout).contains(word), "{word}: {}", text(&good.stdout));
+    }
+    assert!(!text(&good.stdout).contains("PRIVATE KEY"));
+    let bad = output(sidekey().current_dir(folder.path()).args(["inspect", "certs/store.jks"]));
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(text(&bad.stdout).contains("keytool"), "{}", text(&bad.stdout));
+    assert_eq!(output(sidekey().args(["inspect", "/nowhere"])).status.code(), Some(2));
+}
+
+#[test]
+fn completions_are_printed_for_a_shell() {
+    let bash = output(sidekey().args(["completions", "bash"]));
+    assert_eq!(bash.status.code(), Some(0));
+    assert!(text(&bash.stdout).contains("sidekey"));
+}
+
+#[test]
+fn the_demonstration_loses_nothing() {
+    let demo = output(sidekey().args(["demo", "--json"]));
+    assert_eq!(demo.status.code(), Some(0), "{}{}", text(&demo.stdout), text(&demo.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&demo.stdout).expect("JSON");
+    assert_eq!(figures["lost"], 0, "{figures}");
+    assert!(figures["new_key_pair"]["served"].as_u64().expect("a count") > 0, "{figures}");
+    assert!(figures["old_key_pair"]["served"].as_u64().expect("a count") > 0, "{figures}");
+}
+
+#[test]
+fn kill_at_any_moment_of_a_rotation_leaves_a_pair_that_serves() {
+    let folder = folder();
+    let ca = Ca::new("Test CA");
+    put(folder.path(), "ca.crt", ca.pem());
+    drop_pair(folder.path(), "tls", &ca.server(60));
+    for round in 0..8_u64 {
+        let (port, probes) = (free_port(), free_port());
+        let mut command = run_in(folder.path(), port, probes);
+        command.args(["--state", "state"]);
+        let running = Running::start(&mut command);
+        let ready = output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{probes}"), "--timeout", "20"]));
+        assert_eq!(ready.status.code(), Some(0), "round {round}: {}", text(&ready.stderr));
+        drop_pair(folder.path(), "tls", &ca.server(50 - i64::try_from(round).expect("small")));
+        // Each round is killed a little later in the rotation.
+        std::thread::park_timeout(Duration::from_millis(60 * round));
+        running.signal(rustix::process::Signal::KILL);
+    }
+    let leftover = std::fs::read_dir(folder.path().join("state")).expect("state").count();
+    assert!(leftover > 0);
+}
