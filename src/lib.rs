@@ -31,4 +31,4 @@ pub mod admin;
 pub mod config;
 
 pub mod app;
-// pub mod cli;
+pub mod cli;

@@ -1,2 +1,9 @@
-//! The executable; wired once `app` is.
-fn main() {}
+//! Arguments in, exit code out: 0 done, 1 failed, 2 wrong usage, configuration or folder.
+
+/// jemalloc gives memory of closed connections back to the system (docs/decisions/0004-allocator.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> std::process::ExitCode {
+    sidekey::cli::main()
+}

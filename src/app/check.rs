@@ -79,10 +79,10 @@ pub fn check(config: &Config) -> Result<Checked, super::Error> {
     let settings = super::with_platform(config.settings.clone());
     let (state, _) = State::open(settings, writer::memory::Remembered::default(), contents, clock.now());
     let snapshot = state.build(crate::snapshot::Epoch(1), &clock)?;
-    let trusts = state.trusts().iter().map(|(name, anchors)| TrustView {
-        name: Arc::clone(name),
-        holds: anchors.build(clock.now()).holds(),
-    });
+    let trusts = state
+        .trusts()
+        .iter()
+        .map(|(name, anchors)| TrustView { name: Arc::clone(name), holds: anchors.build(clock.now()).holds() });
     Ok(Checked {
         trusts: trusts.collect(),
         problems,

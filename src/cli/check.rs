@@ -31,7 +31,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn say(checked: &Checked) {
-    let mut rows = vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "FILES"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "FILES"].map(str::to_owned).to_vec()];
     for keyring in &checked.keyrings {
         for pair in &keyring.key_pairs {
             rows.push(vec![
@@ -52,10 +53,17 @@ fn say(checked: &Checked) {
         }
     }
     for trust in &checked.trusts {
-        print::line(&format!("trust {}: {}", trust.name, if trust.holds.is_empty() { "nothing".to_owned() } else { trust.holds.join(", ") }));
+        print::line(&format!(
+            "trust {}: {}",
+            trust.name,
+            if trust.holds.is_empty() { "nothing".to_owned() } else { trust.holds.join(", ") }
+        ));
     }
     for problem in &checked.problems {
-        print::line(&format!("{}: {} ({}): {}. {}", problem.severity, problem.file, problem.reason, problem.why, problem.remedy));
+        print::line(&format!(
+            "{}: {} ({}): {}. {}",
+            problem.severity, problem.file, problem.reason, problem.why, problem.remedy
+        ));
     }
     for listener in &checked.listeners {
         match &listener.waits_for {

@@ -16,6 +16,22 @@ pub struct Hardened {
     pub refused: Vec<Refused>,
 }
 
+impl Hardened {
+    /// Logs what was refused, once there is a log.
+    pub fn tell(&self) {
+        for refused in &self.refused {
+            tracing::warn!(target: "process", error = %refused, "not hardened as it should be");
+        }
+    }
+
+    /// Connections of one listener that the descriptors allow: each may need one to the peer and one to the backend, and
+    /// some are for everything else.
+    pub fn connections(&self) -> usize {
+        let free = self.descriptors.map_or(u64::MAX, |all| all.saturating_sub(128) / 2);
+        usize::try_from(free).unwrap_or(usize::MAX)
+    }
+}
+
 /// A step that the kernel refused: the process serves all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {

@@ -87,7 +87,11 @@ impl Pool {
 
     /// A connection that is there, the one used last first.
     fn take(self: &Rc<Self>) -> Option<Link> {
-        let lent = self.shared.borrow().iter().find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
+        let lent = self
+            .shared
+            .borrow()
+            .iter()
+            .find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
         if lent.is_some() {
             return lent;
         }
@@ -104,7 +108,10 @@ impl Pool {
         let (now, limit) = (self.now(), Ticks::of(self.keep.get()));
         // Dropping a connection runs code that may look at this pool: nothing is borrowed meanwhile.
         let idle = self.idle.take();
-        let (keep, gone): (Vec<_>, Vec<_>) = idle.into_iter().map(|mut link| (link.is_alive() && link.idle_for(now) < limit, link)).partition(|(keep, _)| *keep);
+        let (keep, gone): (Vec<_>, Vec<_>) = idle
+            .into_iter()
+            .map(|mut link| (link.is_alive() && link.idle_for(now) < limit, link))
+            .partition(|(keep, _)| *keep);
         drop(gone);
         let mut keep: Vec<_> = keep.into_iter().map(|(_, link)| link).collect();
         let mut idle = self.idle.borrow_mut();
@@ -179,7 +186,8 @@ pub(super) async fn exchange(
         if let Some(error) = origin.failed(&link) {
             return Err(error);
         }
-        let again = unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
+        let again =
+            unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
         match again {
             Some(again) if attempt < ATTEMPTS => request = again,
             _ => return Err(error),

@@ -3,6 +3,7 @@
 //! An accepted connection goes to the worker with the fewest: with several accepting from one queue, whoever wakes first
 //! would else take them all.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::worker::Worker;
 use crate::clock::Clock;
@@ -19,8 +20,8 @@ use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
 use crate::net::listen::Accepted;
-use crate::process::{self, Shutdown};
-use crate::snapshot::{ListenerId, Reader, Side};
+use crate::process::{Busy, Progress, Shutdown};
+use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 
 /// Connections handed to a worker that it has not taken yet.
 const HANDED: usize = 1024;
@@ -43,8 +44,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The end.
     pub shutdown: Shutdown,
-    /// How long it takes.
-    pub stopping: process::Settings,
+    /// What stopping waits for.
+    pub progress: Arc<Progress>,
+    /// How long a draining connection may take.
+    pub drain: Duration,
     /// Open connections of one listener that the process' descriptors allow; the configured limit is lowered to it.
     pub connections: usize,
 }
@@ -56,20 +59,18 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Open connections of one side, of all workers: peers on ingress, the application's on egress.
-    pub fn open(&self, side: Side) -> usize {
-        let of_side = self.shared.counts.iter().filter(|count| count.side == side);
-        of_side.map(|count| count.open.load(Ordering::Relaxed)).sum()
+    /// Waits until every listener that `snapshot` has something to show on can be connected to.
+    pub async fn listening(&self, snapshot: &Snapshot) {
+        let mut listening = self.shared.listening.subscribe();
+        let wanted: Vec<usize> =
+            (0..self.shared.counts.len()).filter(|index| self.shared.is_in(*index, snapshot)).collect();
+        // The sender lives as long as the workers' shared part, which is ours.
+        let _ = listening.wait_for(|now| wanted.iter().all(|index| now.contains(index))).await;
     }
 
     /// Waits until every worker has ended; false if one of them panicked.
     pub fn join(self) -> bool {
         self.threads.into_iter().map(JoinHandle::join).fold(true, |fine, ended| fine && ended.is_ok())
-    }
-
-    /// Whether a worker has ended, which before the end of the process it never should.
-    pub fn any_ended(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
     }
 }
 
@@ -86,11 +87,29 @@ pub(super) struct Shared {
     /// Open connections by listener.
     counts: Vec<Count>,
     most: usize,
+    progress: Arc<Progress>,
+    /// Listeners, by index, that at least one worker listens on.
+    listening: watch::Sender<BTreeSet<usize>>,
 }
 
 struct Count {
-    side: Side,
+    id: ListenerId,
     open: AtomicUsize,
+}
+
+impl Shared {
+    /// A worker listens on this listener.
+    pub(super) fn listens(&self, listener: usize) {
+        self.listening.send_if_modified(|all| all.insert(listener));
+    }
+
+    fn is_in(&self, listener: usize, snapshot: &Snapshot) -> bool {
+        let id = &self.counts[listener].id;
+        match id.side {
+            Side::Ingress => snapshot.ingresses.contains_key(&id.name),
+            Side::Egress => snapshot.egresses.contains_key(&id.name),
+        }
+    }
 }
 
 /// An accepted connection on its way to a worker.
@@ -105,6 +124,7 @@ pub(super) struct Slot {
     shared: Arc<Shared>,
     listener: usize,
     pub(super) worker: usize,
+    _busy: Busy,
 }
 
 impl Slot {
@@ -115,7 +135,11 @@ impl Slot {
         let worker = (0..loads.len()).min_by_key(loaded).unwrap_or(0);
         loads[worker].fetch_add(1, Ordering::Relaxed);
         counts[listener].open.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared), listener, worker }
+        let busy = match counts[listener].id.side {
+            Side::Ingress => shared.progress.ingress(),
+            Side::Egress => shared.progress.egress(),
+        };
+        Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }
 
     /// Whether its listener has more open than `limit`, or than descriptors allow.
@@ -139,7 +163,7 @@ impl Drop for Slot {
 pub fn start(parts: Parts) -> io::Result<Workers> {
     let workers = parts.workers.max(1);
     let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
-    let count = |(id, _): &(ListenerId, Bound)| Count { side: id.side, open: AtomicUsize::new(0) };
+    let count = |(id, _): &(ListenerId, Bound)| Count { id: id.clone(), open: AtomicUsize::new(0) };
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
@@ -148,6 +172,8 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         hands,
         counts: parts.listeners.iter().map(count).collect(),
         most: parts.connections.max(1),
+        progress: Arc::clone(&parts.progress),
+        listening: watch::Sender::default(),
     });
     let mut threads = Vec::with_capacity(workers);
     for (index, taker) in takers.into_iter().enumerate() {
@@ -161,7 +187,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
             metrics: Arc::clone(&parts.metrics),
             lines: Arc::clone(&parts.lines),
             shutdown: parts.shutdown.clone(),
-            drain: parts.stopping.drain,
+            drain: parts.drain,
         };
         // A runtime of this kind stays on the thread that makes it, so the thread says whether it could.
         let (made, told) = std::sync::mpsc::sync_channel(1);

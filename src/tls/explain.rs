@@ -2,12 +2,24 @@
 //!
 //! Pure. The codes are public and listed in `docs/handshakes.md`; a test holds both lists together ([`REASONS`]).
 
+mod alert;
+mod certificate;
+mod dial;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 
 use super::Failed;
+use super::handshake::Cause;
 use crate::keyring::Standing;
-use crate::pki::Fingerprint;
+use crate::pki::{Certificate, Fingerprint};
 use crate::trust::{Trust, Untrusted};
+
+pub use dial::{Dial, explain_dial};
 
 /// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -64,18 +76,181 @@ pub struct Explained {
     pub alert_received: Option<&'static str>,
 }
 
-/// Every reason code there is.
-pub const REASONS: &[&str] = &[];
+/// Every reason code there is, in the order of `docs/handshakes.md`. `ok` is no reason: it is what success says.
+pub const REASONS: &[&str] = &[
+    // The other side's certificate, refused by us.
+    "no_certificate",
+    "malformed_certificate",
+    "expired",
+    "not_yet_valid",
+    "unknown_issuer",
+    "self_signed",
+    "bad_signature",
+    "bad_proof",
+    "weak",
+    "wrong_usage",
+    "not_an_end_entity",
+    "wrong_name",
+    "no_pin",
+    "revoked",
+    "revocation_unknown",
+    "untrusted",
+    // Our certificate, refused by the other side with an alert.
+    "refused_unknown_ca",
+    "refused_bad_certificate",
+    "refused_unsupported_certificate",
+    "refused_certificate_revoked",
+    "refused_certificate_expired",
+    "refused_certificate_unknown",
+    "refused_access_denied",
+    "refused_certificate_required",
+    "refused_decrypt_error",
+    // Other alerts.
+    "alert_handshake_failure",
+    "alert_protocol_version",
+    "alert_unrecognized_name",
+    "alert_no_application_protocol",
+    "alert_other",
+    "renegotiation_wanted",
+    // Nothing in common.
+    "no_key_pair_fits",
+    "no_common_version",
+    "no_common_cipher_suite",
+    "no_common_group",
+    "no_common_signature_scheme",
+    "no_common_protocol",
+    // No TLS.
+    "plain_http",
+    "plain_http2",
+    "proxy_header",
+    "sslv2",
+    "not_tls",
+    "plain_text_upstream",
+    "malformed_tls",
+    "peer_misbehaved",
+    // The connection.
+    "closed_without_byte",
+    "closed",
+    "reset",
+    "timed_out_before_hello",
+    "timed_out_after_hello",
+    "io_error",
+    "internal_error",
+    // Dialling an upstream.
+    "connection_refused",
+    "unreachable",
+    "name_not_resolved",
+    "connect_timed_out",
+    "connect_failed",
+];
+
+/// A reason and its sentence, before the alerts are added.
+struct Said {
+    outcome: Outcome,
+    reason: &'static str,
+    explanation: String,
+}
+
+impl Said {
+    fn refused(reason: &'static str, explanation: String) -> Self {
+        Self { outcome: Outcome::Refused, reason, explanation }
+    }
+    fn failed(reason: &'static str, explanation: String) -> Self {
+        Self { outcome: Outcome::Failed, reason, explanation }
+    }
+    fn with(self, alert_sent: Option<&'static str>, alert_received: Option<&'static str>) -> Explained {
+        let Self { outcome, reason, explanation } = self;
+        Explained { outcome, reason, explanation, alert_sent, alert_received }
+    }
+}
 
 /// Explains a failed handshake.
 pub fn explain(failed: &Failed, context: &Context<'_>) -> Explained {
-    let _ = (failed, context);
-    todo!()
+    let received = match &failed.cause {
+        Cause::Tls(rustls::Error::AlertReceived(alert)) => Some(alert::name(*alert)),
+        _ => None,
+    };
+    let end_entity = failed.seen.chain.first().and_then(|der| Certificate::parse(der.clone()).ok());
+    let said = if let Some(untrusted) = &failed.seen.untrusted {
+        certificate::untrusted(untrusted, end_entity.as_deref(), context)
+    } else if failed.seen.bad_signature {
+        certificate::bad_proof(end_entity.as_deref(), context)
+    } else if let Some(said) = traffic::not_tls(&failed.first_bytes, context) {
+        said
+    } else {
+        match &failed.cause {
+            Cause::Tls(rustls::Error::AlertReceived(alert)) => alert::received(*alert, failed, context),
+            Cause::Tls(error) => traffic::tls(error, failed, context),
+            other => traffic::connection(other, context),
+        }
+    };
+    said.with(alert::sent(&failed.cause), received)
 }
 
 /// Explains a chain that a finished (resumed) handshake carried and that no longer verifies; also used for chains of open
 /// connections at a new epoch.
 pub fn explain_untrusted(untrusted: &Untrusted, context: &Context<'_>) -> Explained {
-    let _ = (untrusted, context);
-    todo!()
+    certificate::untrusted(untrusted, None, context).with(None, None)
+}
+
+impl Context<'_> {
+    /// The other side, as a person calls it.
+    fn who(&self) -> &'static str {
+        if self.ingress { "peer" } else { "upstream" }
+    }
+
+    /// `our key pair 3fa91c… (current)`.
+    fn ours(&self) -> String {
+        match self.shown {
+            Some((key_pair, standing)) => format!("our key pair {} ({})", key_pair.short(), standing.as_str()),
+            None => "our key pair".to_owned(),
+        }
+    }
+
+    /// What an operator can do about it within an overlap.
+    fn other_pair(&self) -> &'static str {
+        match self.shown.map(|(_, standing)| standing) {
+            Some(Standing::Previous) => {
+                "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"
+            }
+            Some(Standing::Current) => {
+                "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to everybody"
+            }
+            _ => "",
+        }
+    }
+}
+
+/// Names of certificates and files may be long, and a log line is not: at most 200 characters of each.
+fn clip(text: &str) -> &str {
+    text.char_indices().nth(200).map_or(text, |(end, _)| &text[..end])
+}
+
+/// `"a", "b"`; at most nine of them, as the trust lists them.
+fn list(items: &[String]) -> String {
+    let mut out = String::new();
+    for item in items.iter().take(9) {
+        let comma = if out.is_empty() { "" } else { ", " };
+        let quote = if item.starts_with("and ") { "" } else { "\"" };
+        let _ = write!(out, "{comma}{quote}{}{quote}", clip(item));
+    }
+    out
+}
+
+/// How far away, in the largest unit that says it: `3 days`, `1 hour`, `20 seconds`.
+fn distance(from: Timestamp, to: Timestamp) -> String {
+    let seconds = from.as_second().abs_diff(to.as_second());
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The day (UTC); with the time of day where it is less than a day away.
+fn date(at: Timestamp, now: Timestamp) -> String {
+    let near = at.as_second().abs_diff(now.as_second()) < 86_400;
+    at.strftime(if near { "%Y-%m-%d %H:%M UTC" } else { "%Y-%m-%d" }).to_string()
 }

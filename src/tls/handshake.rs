@@ -1,12 +1,15 @@
 //! Runs handshakes: the ClientHello first, then the rest with the chosen pair; or a connect. Always under a deadline.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::{HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
@@ -68,15 +71,22 @@ pub enum Cause {
     Closed,
     /// Reset.
     Reset,
-    /// The deadline passed; `hello`: before the ClientHello was whole.
+    /// The deadline passed.
     TimedOut {
-        /// Before the ClientHello was whole.
+        /// Ingress: before the ClientHello was whole. Egress: before the upstream sent a byte.
         hello: bool,
     },
     /// No candidate fits what the hello accepts (said by the caller).
     NoKeyPair,
     /// Any other I/O error.
     Io(io::Error),
+}
+
+impl Cause {
+    /// An error of ours, after which an alert was sent.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Tls(error) if !matches!(error, rustls::Error::AlertReceived(_)))
+    }
 }
 
 /// A server-side TLS stream.
@@ -115,6 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
                 *slot = *byte;
                 this.count += 1;
             }
+            seen::note(|seen| seen.first_bytes = this.first());
         }
         polled
     }
@@ -163,7 +174,7 @@ pub async fn hello<S: AsyncRead + AsyncWrite + Unpin>(stream: S, deadline: Insta
     let io = reading.take_io();
     let first_bytes = io.as_ref().map(FirstBytes::first).unwrap_or_default();
     let cause = cause.unwrap_or_else(|error| self::cause(error, first_bytes.is_empty()));
-    if let (Some(io), Cause::Tls(_)) = (io, &cause) {
+    if let (Some(io), true) = (io, cause.is_ours()) {
         linger(io).await;
     }
     Err(Box::new(Failed { cause, facts: Facts::default(), seen: Seen::default(), first_bytes }))
@@ -198,16 +209,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
         match ended {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
-                let mut facts = facts(session);
-                facts.server_name = server_name;
-                facts.group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
-                facts.resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-                let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+                let facts = Facts { server_name, ..facts(session) };
+                let chain = chain(seen, session);
                 Ok(Established { facts, chain, asked: None, stream })
             }
             Ok(Err((error, io))) => {
                 let cause = cause(error, false);
-                if matches!(cause, Cause::Tls(_)) {
+                if cause.is_ours() {
                     linger(io).await;
                 }
                 Err(failed(cause, server_name, seen, first_bytes))
@@ -245,23 +253,32 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     match ended {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
-            let mut facts = facts(session);
-            facts.server_name = server_name;
-            facts.group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
-            facts.resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-            let chain = session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-            Ok(Established { facts, chain, asked: seen.asked.take(), stream })
+            let facts = Facts { server_name, ..facts(session) };
+            let asked = seen.asked.take();
+            let chain = chain(seen, session);
+            Ok(Established { facts, chain, asked, stream })
         }
         Ok(Err((error, io))) => {
             let first_bytes = io.first();
             let cause = cause(error, first_bytes.is_empty());
-            if matches!(cause, Cause::Tls(_)) {
+            if cause.is_ours() {
                 linger(io).await;
             }
             Err(failed(cause, server_name, seen, first_bytes))
         }
-        Err(_) => Err(failed(Cause::TimedOut { hello: false }, server_name, seen, Vec::new())),
+        Err(_) => {
+            let first_bytes = std::mem::take(&mut seen.first_bytes);
+            Err(failed(Cause::TimedOut { hello: first_bytes.is_empty() }, server_name, seen, first_bytes))
+        }
     }
+}
+
+/// What the verifier saw in a full handshake; a resumed one carries the chain of the first.
+fn chain<D>(seen: Seen, session: &rustls::ConnectionCommon<D>) -> Vec<CertificateDer<'static>> {
+    if !seen.chain.is_empty() {
+        return seen.chain;
+    }
+    session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
 }
 
 fn facts<D>(session: &rustls::ConnectionCommon<D>) -> Facts {
@@ -271,11 +288,21 @@ fn facts<D>(session: &rustls::ConnectionCommon<D>) -> Facts {
             Some(ProtocolVersion::TLSv1_2) => Some("1.2"),
             _ => None,
         },
-        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
-        group: None,
+        cipher: session.negotiated_cipher_suite().and_then(|suite| iana(suite.suite())),
+        group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         alpn: Some(if session.alpn_protocol() == Some(Alpn::H2.name()) { Alpn::H2 } else { Alpn::Http11 }),
-        resumed: false,
+        resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         server_name: None,
+    }
+}
+
+/// rustls names the suites of TLS 1.3 `TLS13_…`; IANA does not.
+fn iana(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
     }
 }
 

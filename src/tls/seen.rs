@@ -23,6 +23,8 @@ pub struct Seen {
     pub tls13: Option<bool>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<Asked>,
+    /// The first bytes that came within this handshake, for one that is dropped together with its stream.
+    pub(super) first_bytes: Vec<u8>,
 }
 
 tokio::task_local! {

@@ -208,7 +208,8 @@ fn inspect_explains_what_a_file_is_and_how_to_convert_it() {
     let pair = ca.server(1);
     put(folder.path(), "pair.pem", &format!("{}{}", pair.chain_pem, pair.key_pem.as_str()));
     put(folder.path(), "store.jks", "\u{0}");
-    std::fs::write(folder.path().join("certs/store.jks"), [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0]).expect("written");
+    std::fs::write(folder.path().join("certs/store.jks"), [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0])
+        .expect("written");
     let good = output(sidekey().current_dir(folder.path()).args(["inspect", "certs/pair.pem"]));
     assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
     for word in ["CN=localhost", "dns:localhost", "valid until", "its private key is in this file", "sha256:"] {

@@ -75,7 +75,10 @@ async fn peer_with_a_certificate_is_served_over_both_protocols_and_named_to_the_
         assert_eq!(handshake.key_pair, Some(fingerprint(&stand.server)));
         assert_eq!(handshake.identity.as_deref(), Some("uri:spiffe://etl.example/app"));
         assert_eq!(handshake.facts.version, Some("1.3"));
-        assert_eq!(handshake.facts.alpn.map(|alpn| format!("{alpn:?}").to_lowercase()), Some(version.replace("/1.", "1")));
+        assert_eq!(
+            handshake.facts.alpn.map(|alpn| format!("{alpn:?}").to_lowercase()),
+            Some(version.replace("/1.", "1"))
+        );
         let seen = stand.backend.last();
         assert_eq!(seen.uri.to_string(), "/orders?secret=1");
         assert_eq!(seen.header("x-sidekey-peer"), "uri:spiffe://etl.example/app");

@@ -38,9 +38,14 @@ async fn identity_and_hop_by_hop_fields_from_outside_are_removed_in_any_spelling
         let peer = Peer::new(&[stand.ca.pem()], Some(&client)).alpn(&[alpn]);
         let mut connection = peer.connect(stand.sidecar.ingress("api")).await.expect("connected");
         let mut request = Request::get("/");
-        for name in
-            ["client-cert", "Client_Cert", "x-forwarded-client-cert", "X-SIDEKEY-peer", "x_sidekey_anything", "client.cert.chain"]
-        {
+        for name in [
+            "client-cert",
+            "Client_Cert",
+            "x-forwarded-client-cert",
+            "X-SIDEKEY-peer",
+            "x_sidekey_anything",
+            "client.cert.chain",
+        ] {
             request = request.header(name, "forged");
         }
         request = request.header("x-forwarded-for", "6.6.6.6").header("forwarded", "for=6.6.6.6").header("kept", "yes");
@@ -215,7 +220,10 @@ async fn ambiguous_requests_and_methods_that_are_not_forwarded_stop_here() {
         let mut stream = peer.tls(stand.sidecar.ingress("api")).await.expect("connected");
         stream.write_all(text.as_bytes()).await.expect("written");
         let mut answer = vec![0; 64];
-        let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await.expect("in time").unwrap_or(0);
+        let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer))
+            .await
+            .expect("in time")
+            .unwrap_or(0);
         let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{text:?} got {answer:?}");
     }

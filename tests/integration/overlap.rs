@@ -70,7 +70,8 @@ fn naming(trusted: &[&str], pair: &sidekey::pki::issue::Issued) -> Peer {
     let store = crate::support::peer::roots(trusted);
     let names = store.subjects();
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let inner = rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider).build().expect("roots");
+    let inner =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider).build().expect("roots");
     std::sync::Arc::make_mut(&mut peer.config)
         .dangerous()
         .set_certificate_verifier(std::sync::Arc::new(naming::Naming { inner, names }));
@@ -98,7 +99,9 @@ async fn a_peer_naming_only_the_old_ca_is_shown_the_old_pair_until_the_overlap_e
 
     stand.sidecar.move_to(later(now, 31));
     let retired = |event: &Event| match event {
-        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, key_pair, .. }, .. } => Some(*key_pair),
+        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, key_pair, .. }, .. } => {
+            Some(*key_pair)
+        }
         _ => None,
     };
     assert_eq!(stand.sidecar.event("retired", retired).await, fingerprint(&stand.server));
@@ -124,7 +127,10 @@ async fn prefer_old_shows_the_old_pair_while_the_overlap_lasts() {
     assert_eq!(shown, fingerprint(&stand.server));
     assert_eq!(stand.sidecar.handshake().await.chosen_by, Some(ChosenBy::Prefer));
     stand.sidecar.move_to(later(now, 8));
-    let wait = |event: &Event| matches!(event, Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, .. }, .. }).then_some(());
+    let wait = |event: &Event| {
+        matches!(event, Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, .. }, .. })
+            .then_some(())
+    };
     stand.sidecar.event("retired", wait).await;
     assert!(peer.connect(address).await.is_err(), "a peer that trusts only the old CA was served after the overlap");
 }
@@ -136,7 +142,9 @@ async fn both_cas_are_accepted_while_ca_crt_is_in_overlap() {
     let new_ca = Ca::new("New client CA");
     let (old_client, new_client) = (stand.ca.client("etl", 5), new_ca.client("etl", 5));
     put(stand.sidecar.folder.path(), "ca.crt", new_ca.pem());
-    let leaving = |event: &Event| matches!(event, Event::Trust { event: sidekey::trust::Event::AnchorLeaving { .. }, .. }).then_some(());
+    let leaving = |event: &Event| {
+        matches!(event, Event::Trust { event: sidekey::trust::Event::AnchorLeaving { .. }, .. }).then_some(())
+    };
     stand.sidecar.event("the old anchor is leaving", leaving).await;
     let address = stand.sidecar.ingress("api");
     for client in [&old_client, &new_client] {
@@ -217,7 +225,9 @@ async fn the_last_pair_is_shown_although_it_expired_and_the_line_says_so() {
     let mut stand = stand_at("", Some(now)).await;
     let client = stand.ca.client("etl", 1);
     stand.sidecar.move_to(later(now, 81)); // the server's pair had 80 days left; the client's has 89
-    let resort = |event: &Event| matches!(event, Event::Keyring { event: sidekey::keyring::Event::LastResort { .. }, .. }).then_some(());
+    let resort = |event: &Event| {
+        matches!(event, Event::Keyring { event: sidekey::keyring::Event::LastResort { .. }, .. }).then_some(())
+    };
     stand.sidecar.event("a last resort", resort).await;
     let peer = Peer::new(&[stand.ca.pem()], Some(&client)).fresh();
     // The peer's own clock still finds the pair valid: it is served.
@@ -235,7 +245,9 @@ async fn a_pair_that_shares_no_name_waits_for_an_operator() {
     });
     drop_pair(stand.sidecar.folder.path(), "other", &stranger);
     let staged = |event: &Event| match event {
-        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Staged, reason, .. }, .. } => Some(*reason),
+        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Staged, reason, .. }, .. } => {
+            Some(*reason)
+        }
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, "shares_no_name");

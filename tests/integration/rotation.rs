@@ -140,7 +140,9 @@ async fn a_bad_drop_is_refused_in_one_line_and_the_pair_in_use_serves_on() {
     let refused = stand
         .sidecar
         .event("a refusal", |event| match event {
-            Event::Folder { problem, .. } if problem.severity == sidekey::pki::Severity::Refused => Some(problem.clone()),
+            Event::Folder { problem, .. } if problem.severity == sidekey::pki::Severity::Refused => {
+                Some(problem.clone())
+            }
             _ => None,
         })
         .await;
@@ -197,7 +199,9 @@ async fn a_pair_that_is_not_valid_yet_waits_until_it_is() {
     let early = stand.ca.issue(&request);
     drop_pair(stand.sidecar.folder.path(), "early", &early);
     let staged = |event: &Event| match event {
-        Event::Keyring { event: keyring::Event::Moved { to: keyring::Standing::Staged, key_pair, .. }, .. } => Some(*key_pair),
+        Event::Keyring { event: keyring::Event::Moved { to: keyring::Standing::Staged, key_pair, .. }, .. } => {
+            Some(*key_pair)
+        }
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, fingerprint(&early));
@@ -219,11 +223,7 @@ async fn a_busy_sidecar_loses_nothing_in_twenty_rotations() {
             let mut kept = peer.connect(address).await.expect("connected");
             let mut answered = 0_u32;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                let answer = if number < 2 {
-                    peer.get(address, "/fresh").await
-                } else {
-                    kept.get("/kept").await
-                };
+                let answer = if number < 2 { peer.get(address, "/fresh").await } else { kept.get("/kept").await };
                 assert_eq!(answer.expect("a request was lost").status, 200);
                 answered += 1;
             }
@@ -242,6 +242,8 @@ async fn a_busy_sidecar_loses_nothing_in_twenty_rotations() {
     while let Some(answered) = load.join_next().await {
         assert!(answered.expect("a client failed") > 0);
     }
-    eventually("all twenty rotations are counted", || stand.sidecar.app.metrics_text().contains("sidekey_rotations_total"))
-        .await;
+    eventually("all twenty rotations are counted", || {
+        stand.sidecar.app.metrics_text().contains("sidekey_rotations_total")
+    })
+    .await;
 }

@@ -32,7 +32,8 @@ fn drop_somehow(certs: &Path, turn: i32, pair: &Issued) {
         2 => {
             let real = certs.join(format!("..{turn}"));
             std::fs::create_dir(&real).expect("a folder");
-            std::fs::write(real.join("flip.pem"), format!("{}{}", pair.key_pem.as_str(), pair.chain_pem)).expect("a file");
+            std::fs::write(real.join("flip.pem"), format!("{}{}", pair.key_pem.as_str(), pair.chain_pem))
+                .expect("a file");
             std::os::unix::fs::symlink(format!("..{turn}"), certs.join("..data_tmp")).expect("a link");
             std::fs::rename(certs.join("..data_tmp"), certs.join("..data")).expect("a flip");
             let link = certs.join("flip.pem");

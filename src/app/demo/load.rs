@@ -92,7 +92,8 @@ async fn client(authority: String, number: u32, plan: (Instant, Duration, Instan
     while due < ending {
         tokio::time::sleep_until(due).await;
         // Bodies of 0 to 48 KiB; every third request is a GET.
-        let body = if turn.is_multiple_of(3) { Bytes::new() } else { Bytes::from(vec![b'a'; (turn as usize % 7) * 8192]) };
+        let body =
+            if turn.is_multiple_of(3) { Bytes::new() } else { Bytes::from(vec![b'a'; (turn as usize % 7) * 8192]) };
         let outcome = one(&authority, &mut sender, turn, body).await;
         let mut served = counts.served.lock().unwrap_or_else(PoisonError::into_inner);
         served.sent += 1;

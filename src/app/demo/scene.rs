@@ -92,7 +92,8 @@ impl Scene {
         format!("https://localhost:{}", self.ingress_address().port())
     }
     pub(super) fn egress_url(&self) -> String {
-        address(&self.ours, Side::Egress, "partner").map_or_else(|_| String::new(), |address| format!("http://{address}"))
+        address(&self.ours, Side::Egress, "partner")
+            .map_or_else(|_| String::new(), |address| format!("http://{address}"))
     }
     pub(super) fn backend_url(&self) -> String {
         format!("http://{}", self.backend)

@@ -20,8 +20,9 @@ use crate::trust::{AnchorSource, Anchors, Role};
 pub(super) async fn knock(scene: &Scene, stage: &dyn Stage) -> Result<(), Error> {
     let now = scene.started;
     let hours = jiff::SignedDuration::from_hours;
-    let foreign = Authority::new("Somebody Else's CA", Validity { not_before: now - hours(1), not_after: now + hours(24) })
-        .map_err(|error| Error::new("cannot make a stranger's CA", error))?;
+    let foreign =
+        Authority::new("Somebody Else's CA", Validity { not_before: now - hours(1), not_after: now + hours(24) })
+            .map_err(|error| Error::new("cannot make a stranger's CA", error))?;
     let stranger = issue(&foreign, &client_request(now, Ca::New))?;
     let mut request = client_request(now, Ca::New);
     request.validity = Validity { not_before: now - hours(30 * 24), not_after: now - hours(3 * 24) };

@@ -1,0 +1,191 @@
+//! Alerts (RFC 8446 6): what one from the other side means, and which one we have sent.
+
+use rustls::{AlertDescription, Error, PeerIncompatible};
+
+use super::{Context, Said, clip};
+use crate::tls::Failed;
+use crate::tls::handshake::Cause;
+
+/// The name in RFC 8446 6 (or RFC 5246 7.2), snake_case.
+pub(super) fn name(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::CloseNotify => "close_notify",
+        AlertDescription::UnexpectedMessage => "unexpected_message",
+        AlertDescription::BadRecordMac => "bad_record_mac",
+        AlertDescription::DecryptionFailed => "decryption_failed",
+        AlertDescription::RecordOverflow => "record_overflow",
+        AlertDescription::DecompressionFailure => "decompression_failure",
+        AlertDescription::HandshakeFailure => "handshake_failure",
+        AlertDescription::NoCertificate => "no_certificate",
+        AlertDescription::BadCertificate => "bad_certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported_certificate",
+        AlertDescription::CertificateRevoked => "certificate_revoked",
+        AlertDescription::CertificateExpired => "certificate_expired",
+        AlertDescription::CertificateUnknown => "certificate_unknown",
+        AlertDescription::IllegalParameter => "illegal_parameter",
+        AlertDescription::UnknownCA => "unknown_ca",
+        AlertDescription::AccessDenied => "access_denied",
+        AlertDescription::DecodeError => "decode_error",
+        AlertDescription::DecryptError => "decrypt_error",
+        AlertDescription::ExportRestriction => "export_restriction",
+        AlertDescription::ProtocolVersion => "protocol_version",
+        AlertDescription::InsufficientSecurity => "insufficient_security",
+        AlertDescription::InternalError => "internal_error",
+        AlertDescription::InappropriateFallback => "inappropriate_fallback",
+        AlertDescription::UserCanceled => "user_canceled",
+        AlertDescription::NoRenegotiation => "no_renegotiation",
+        AlertDescription::MissingExtension => "missing_extension",
+        AlertDescription::UnsupportedExtension => "unsupported_extension",
+        AlertDescription::CertificateUnobtainable => "certificate_unobtainable",
+        AlertDescription::UnrecognisedName => "unrecognized_name",
+        AlertDescription::BadCertificateStatusResponse => "bad_certificate_status_response",
+        AlertDescription::BadCertificateHashValue => "bad_certificate_hash_value",
+        AlertDescription::UnknownPSKIdentity => "unknown_psk_identity",
+        AlertDescription::CertificateRequired => "certificate_required",
+        AlertDescription::NoApplicationProtocol => "no_application_protocol",
+        AlertDescription::EncryptedClientHelloRequired => "ech_required",
+        _ => "unknown",
+    }
+}
+
+/// What the other side says with an alert.
+pub(super) fn received(alert: AlertDescription, failed: &Failed, context: &Context<'_>) -> Said {
+    let (who, ours, pair) = (context.who(), context.ours(), context.other_pair());
+    let refused =
+        |reason, what: &str, todo: &str| Said::refused(reason, format!("{who} refuses {ours}: {what}; {todo}{pair}"));
+    match alert {
+        AlertDescription::UnknownCA => {
+            refused("refused_unknown_ca", "unknown CA", "give its operator our issuer's certificate to trust")
+        }
+        AlertDescription::BadCertificate => refused(
+            "refused_bad_certificate",
+            "bad certificate",
+            "usually a name that it does not expect, or a certificate that it cannot read: ask its operator what it checks",
+        ),
+        AlertDescription::UnsupportedCertificate => refused(
+            "refused_unsupported_certificate",
+            "unsupported certificate",
+            "usually an extended key usage without its role (clientAuth, serverAuth) or a key type that it lacks",
+        ),
+        AlertDescription::CertificateRevoked => {
+            refused("refused_certificate_revoked", "revoked", "drop a new pair, and find out who revoked this one")
+        }
+        AlertDescription::CertificateExpired => refused(
+            "refused_certificate_expired",
+            "expired or not yet valid",
+            "drop a new pair, or check the clocks of both sides",
+        ),
+        AlertDescription::CertificateUnknown => refused(
+            "refused_certificate_unknown",
+            "an unspecified reason (certificate_unknown)",
+            "ask its operator for its log line of this moment",
+        ),
+        AlertDescription::AccessDenied => refused(
+            "refused_access_denied",
+            "access denied",
+            "the certificate is valid for it but not allowed: ask its operator to allow our name or key",
+        ),
+        AlertDescription::CertificateRequired => refused(
+            "refused_certificate_required",
+            "it got no certificate and asks for one",
+            "our key fits none of the signature schemes that it accepts: drop a pair with a key of another kind",
+        ),
+        AlertDescription::DecryptError => refused(
+            "refused_decrypt_error",
+            "a signature does not verify (decrypt_error)",
+            "it may hold another key for our issuer's name: give its operator our issuer's certificate again",
+        ),
+        other => not_about_certificates(other, failed, context),
+    }
+}
+
+fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Context<'_>) -> Said {
+    let (who, ours) = (context.who(), context.ours());
+    match alert {
+        AlertDescription::NoRenegotiation => renegotiation(context),
+        AlertDescription::HandshakeFailure => {
+            let todo = if context.ingress {
+                "it may have no cipher suite, group or signature scheme in common with us".to_owned()
+            } else {
+                format!(
+                    "it may refuse {ours} without saying why (usual in TLS 1.2), or want a cipher suite or group that we lack"
+                )
+            };
+            Said::refused(
+                "alert_handshake_failure",
+                format!("{who} ended the handshake with handshake_failure: {todo}; its log says which"),
+            )
+        }
+        AlertDescription::ProtocolVersion => Said::refused(
+            "alert_protocol_version",
+            format!(
+                "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may only have older ones"
+            ),
+        ),
+        AlertDescription::UnrecognisedName => {
+            let name = failed.facts.server_name.as_deref().unwrap_or("no name");
+            let why = format!(
+                "{who} does not serve the server name \"{}\"; set server_name to one that it serves",
+                clip(name)
+            );
+            Said::refused("alert_unrecognized_name", why)
+        }
+        AlertDescription::NoApplicationProtocol => Said::refused(
+            "alert_no_application_protocol",
+            format!(
+                "{who} speaks none of the protocols that we offer by ALPN; set alpn to what it speaks, for example [\"http/1.1\"]"
+            ),
+        ),
+        other => Said::failed(
+            "alert_other",
+            format!(
+                "{who} ended the connection with the alert {} ({}); its log says why",
+                name(other),
+                u8::from(other)
+            ),
+        ),
+    }
+}
+
+/// The upstream wants the certificate after the handshake: old IIS and Apache set-ups for single paths.
+pub(super) fn renegotiation(context: &Context<'_>) -> Said {
+    let who = context.who();
+    let why = format!(
+        "{who} asks for the certificate by renegotiation, which TLS 1.3 and Sidekey do not have: on IIS enable \"Negotiate \
+         Client Certificate\", on Apache set SSLVerifyClient for the whole host"
+    );
+    Said::refused("renegotiation_wanted", why)
+}
+
+/// The alert that was sent for this failure; `None` where none was, or which one is not known.
+pub(super) fn sent(cause: &Cause) -> Option<&'static str> {
+    let error = match cause {
+        Cause::Tls(error) => error,
+        Cause::NoKeyPair => return Some("handshake_failure"),
+        _ => return None,
+    };
+    let alert = match error {
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        Error::InvalidCertificate(error) => AlertDescription::from(error.clone()),
+        Error::InvalidCertRevocationList(_) => AlertDescription::HandshakeFailure,
+        Error::InvalidMessage(error) => AlertDescription::from(*error),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            AlertDescription::UnexpectedMessage
+        }
+        Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        Error::PeerIncompatible(error) => match error {
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => AlertDescription::ProtocolVersion,
+            PeerIncompatible::NullCompressionRequired | PeerIncompatible::UncompressedEcPointsRequired => {
+                AlertDescription::IllegalParameter
+            }
+            _ => AlertDescription::HandshakeFailure,
+        },
+        _ => return None,
+    };
+    Some(name(alert))
+}

@@ -1,0 +1,65 @@
+//! Why an upstream could not even be connected to: the line that stands where its handshake would.
+
+use std::io;
+
+use super::{Explained, Said, clip};
+use crate::pki::printable;
+
+/// How dialling failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// The name did not resolve.
+    NotResolved,
+    /// Nobody listens there.
+    Refused,
+    /// No way there.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// Anything else.
+    Other,
+}
+
+impl Dial {
+    /// What kind of failure a failed connect is.
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
+                Self::Unreachable
+            }
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Explains a failed dial. `address` is what was dialled, `why` the system's reason.
+pub fn explain_dial(dial: Dial, address: &str, why: &str) -> Explained {
+    let (address, why) = (printable(address), printable(why));
+    let (address, why) = (clip(&address), clip(&why));
+    let (reason, sentence) = match dial {
+        Dial::NotResolved => (
+            "name_not_resolved",
+            format!("{address} cannot be resolved ({why}): check the name in upstream, and the resolver of this host"),
+        ),
+        Dial::Refused => (
+            "connection_refused",
+            format!("{address} refuses connections ({why}): nothing listens on that port, or a firewall says so"),
+        ),
+        Dial::Unreachable => (
+            "unreachable",
+            format!(
+                "{address} cannot be reached from here ({why}): check routes, firewalls and, for IPv6, whether this host has it"
+            ),
+        ),
+        Dial::TimedOut => (
+            "connect_timed_out",
+            format!(
+                "{address} did not answer in time ({why}): a firewall may drop our packets, or limits.connect is too short"
+            ),
+        ),
+        Dial::Other => ("connect_failed", format!("cannot connect to {address}: {why}")),
+    };
+    Said::failed(reason, sentence).with(None, None)
+}

@@ -1,0 +1,188 @@
+//! The sentences, and that code and page list the same reasons. That each occurs is shown by `handshake`'s tests.
+
+use std::collections::BTreeSet;
+
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+
+use super::*;
+use crate::tls::handshake::Facts;
+use crate::tls::seen::Seen;
+use crate::trust::sample::{Ca, days, now, trust};
+
+const PAGE: &str = include_str!("../../../docs/handshakes.md");
+
+fn said_of(cause: Cause, ingress: bool, standing: Standing) -> Explained {
+    let trust = trust(&[&Ca::new("CA")]);
+    let shown = Some((Fingerprint::of(b"shown"), standing));
+    let facts = Facts { server_name: Some("a.test".into()), ..Facts::default() };
+    let failed = Failed { cause, facts, seen: Seen::default(), first_bytes: Vec::new() };
+    explain(&failed, &Context { ingress, listener: "api", trust: &trust, shown, now: now() })
+}
+
+fn said(cause: Cause) -> Explained {
+    said_of(cause, true, Standing::Current)
+}
+
+#[test]
+fn the_page_lists_every_reason_once_and_in_order() {
+    let headings: Vec<&str> = PAGE.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    assert_eq!(headings, REASONS);
+    assert_eq!(REASONS.iter().collect::<BTreeSet<_>>().len(), REASONS.len());
+    let names = |reason: &&str| reason.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    assert!(REASONS.iter().all(|reason| names(&reason)));
+}
+
+#[test]
+fn the_page_gives_an_example_and_what_to_do_for_each() {
+    for entry in PAGE.split("### `").skip(1) {
+        assert!(entry.contains("\n> ") && entry.contains("**Do:**"), "{}", entry.lines().next().unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_refused_pair_is_named_with_its_standing_and_the_way_out() {
+    let alert = || Cause::Tls(Error::AlertReceived(AlertDescription::UnknownCA));
+    let current = said_of(alert(), true, Standing::Current);
+    let short = Fingerprint::of(b"shown").short();
+    assert!(current.explanation.starts_with(&format!("peer refuses our key pair {short} (current): unknown CA")));
+    assert!(current.explanation.contains("prefer = \"old\""), "{}", current.explanation);
+    assert_eq!((current.outcome, current.alert_received), (Outcome::Refused, Some("unknown_ca")));
+    let previous = said_of(alert(), false, Standing::Previous);
+    assert!(previous.explanation.starts_with("upstream refuses"), "{}", previous.explanation);
+    assert!(previous.explanation.contains("the previous pair of an overlap"));
+}
+
+#[test]
+fn every_alert_about_a_certificate_has_its_own_reason() {
+    for (alert, reason) in [
+        (AlertDescription::UnknownCA, "refused_unknown_ca"),
+        (AlertDescription::BadCertificate, "refused_bad_certificate"),
+        (AlertDescription::UnsupportedCertificate, "refused_unsupported_certificate"),
+        (AlertDescription::CertificateRevoked, "refused_certificate_revoked"),
+        (AlertDescription::CertificateExpired, "refused_certificate_expired"),
+        (AlertDescription::CertificateUnknown, "refused_certificate_unknown"),
+        (AlertDescription::AccessDenied, "refused_access_denied"),
+        (AlertDescription::CertificateRequired, "refused_certificate_required"),
+        (AlertDescription::DecryptError, "refused_decrypt_error"),
+        (AlertDescription::HandshakeFailure, "alert_handshake_failure"),
+        (AlertDescription::ProtocolVersion, "alert_protocol_version"),
+        (AlertDescription::UnrecognisedName, "alert_unrecognized_name"),
+        (AlertDescription::NoApplicationProtocol, "alert_no_application_protocol"),
+        (AlertDescription::InternalError, "alert_other"),
+        (AlertDescription::NoRenegotiation, "renegotiation_wanted"),
+        (AlertDescription::Unknown(99), "alert_other"),
+    ] {
+        let said = said_of(Cause::Tls(Error::AlertReceived(alert)), false, Standing::Current);
+        assert_eq!((said.reason, said.alert_received), (reason, Some(alert::name(alert))));
+        assert_eq!(said.alert_sent, None);
+    }
+}
+
+#[test]
+fn an_upstream_that_renegotiates_is_told_what_to_set() {
+    let asks = Error::InappropriateHandshakeMessage {
+        expect_types: Vec::new(),
+        got_type: rustls::HandshakeType::CertificateRequest,
+    };
+    for error in [asks, Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests)] {
+        let said = said_of(Cause::Tls(error), false, Standing::Current);
+        assert_eq!(said.reason, "renegotiation_wanted");
+        assert!(said.explanation.contains("on IIS enable \"Negotiate Client Certificate\""));
+    }
+}
+
+#[test]
+fn the_alert_that_was_sent_follows_the_error() {
+    for (error, alert, reason) in [
+        (Error::NoCertificatesPresented, Some("certificate_required"), "no_certificate"),
+        (Error::InvalidCertificate(CertificateError::Revoked), Some("certificate_revoked"), "untrusted"),
+        (Error::InvalidMessage(InvalidMessage::InvalidContentType), Some("decode_error"), "malformed_tls"),
+        (Error::PeerSentOversizedRecord, Some("record_overflow"), "malformed_tls"),
+        (Error::DecryptError, None, "malformed_tls"),
+        (Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered), Some("protocol_version"), "no_common_version"),
+        (Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon), Some("handshake_failure"), "no_common_group"),
+        (Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare), None, "peer_misbehaved"),
+        (Error::FailedToGetRandomBytes, None, "internal_error"),
+    ] {
+        let said = said(Cause::Tls(error));
+        assert_eq!((said.alert_sent, said.reason), (alert, reason), "{}", said.explanation);
+    }
+}
+
+#[test]
+fn the_ends_of_a_connection_are_told_apart() {
+    for (cause, reason, outcome) in [
+        (Cause::NoByte, "closed_without_byte", Outcome::Failed),
+        (Cause::Closed, "closed", Outcome::Failed),
+        (Cause::Reset, "reset", Outcome::Failed),
+        (Cause::TimedOut { hello: true }, "timed_out_before_hello", Outcome::Failed),
+        (Cause::TimedOut { hello: false }, "timed_out_after_hello", Outcome::Failed),
+        (Cause::NoKeyPair, "no_key_pair_fits", Outcome::Refused),
+        (Cause::Io(std::io::ErrorKind::PermissionDenied.into()), "io_error", Outcome::Failed),
+    ] {
+        let said = said(cause);
+        assert_eq!((said.reason, said.outcome), (reason, outcome));
+    }
+}
+
+#[test]
+fn an_expired_link_is_told_from_the_peers_own_certificate() {
+    let ca = Ca::with("CA", &|params| params.not_after = rcgen::date_time_ymd(2026, 11, 20));
+    let peer = ca.peer("a.test", &|_| ());
+    let trust = trust(&[&ca]);
+    let untrusted = trust.verify(&peer.chain, &crate::trust::Role::Client, now()).unwrap_err();
+    let seen = Seen { chain: peer.chain.clone(), untrusted: Some(untrusted), ..Seen::default() };
+    let cause = Cause::Tls(Error::InvalidCertificate(CertificateError::Expired));
+    let failed = Failed { cause, facts: Facts::default(), seen, first_bytes: vec![22] };
+    let said = explain(&failed, &Context { ingress: true, listener: "api", trust: &trust, shown: None, now: now() });
+    assert_eq!(
+        said.explanation,
+        "a trust anchor of trust \"partners\" expired 5 days ago (2026-11-20): \"CN=CA\"; it must be renewed"
+    );
+    assert_eq!(said.alert_sent, Some("certificate_expired"));
+}
+
+#[test]
+fn sentences_stay_short_and_on_one_line() {
+    let long = "x".repeat(5_000);
+    let untrusted = Untrusted::UnknownIssuer {
+        issuer: long.clone(),
+        trust: "partners".into(),
+        holds: vec![long.clone(); 9],
+        self_signed: false,
+    };
+    let trust = trust(&[&Ca::new("CA")]);
+    let context = Context { ingress: true, listener: "api", trust: &trust, shown: None, now: now() };
+    assert!(explain_untrusted(&untrusted, &context).explanation.len() < 3_000);
+    let dialled = explain_dial(Dial::Other, "a.test:1", "bad\nthing");
+    assert!(!dialled.explanation.contains('\n'));
+}
+
+#[test]
+fn a_failed_dial_has_its_reason() {
+    let kinds = [
+        (std::io::ErrorKind::ConnectionRefused, "connection_refused"),
+        (std::io::ErrorKind::HostUnreachable, "unreachable"),
+        (std::io::ErrorKind::TimedOut, "connect_timed_out"),
+        (std::io::ErrorKind::PermissionDenied, "connect_failed"),
+    ];
+    for (kind, reason) in kinds {
+        let said = explain_dial(Dial::of(&kind.into()), "192.0.2.1:443", "why");
+        assert_eq!((said.reason, said.outcome), (reason, Outcome::Failed));
+        assert!(REASONS.contains(&reason) && said.explanation.contains("192.0.2.1:443"));
+    }
+    assert_eq!(explain_dial(Dial::NotResolved, "a.test", "no such name").reason, "name_not_resolved");
+}
+
+#[test]
+fn distances_and_dates_are_in_the_unit_that_says_it() {
+    let at = |seconds: i64| now() + jiff::SignedDuration::from_secs(seconds);
+    for (seconds, text) in
+        [(1, "1 second"), (59, "59 seconds"), (60, "1 minute"), (7_200, "2 hours"), (86_400, "1 day")]
+    {
+        assert_eq!(distance(now(), at(seconds)), text);
+        assert_eq!(distance(at(seconds), now()), text);
+    }
+    assert_eq!(date(days(-5), now()), "2026-11-20");
+    assert_eq!(date(at(-60), now()), "2026-11-24 23:59 UTC");
+}

@@ -1,0 +1,223 @@
+//! What is wrong with the bytes or the connection: other protocols, nothing in common, ends and time-outs.
+
+use std::fmt::Write as _;
+
+use rustls::{Error, HandshakeType, PeerIncompatible, PeerMisbehaved};
+
+use super::{Context, Said, alert, clip};
+use crate::pki::printable;
+use crate::tls::Failed;
+use crate::tls::handshake::Cause;
+
+/// Names a protocol that is not TLS by its first bytes. A TLS record begins with 20 to 23 (RFC 8446 5.1).
+pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
+    if first.first().is_none_or(|byte| (20..=23).contains(byte)) {
+        return None;
+    }
+    if !context.ingress {
+        let why = format!(
+            "upstream answers in plain text ({}): its port does not speak TLS; use its TLS port, Sidekey sends no plain text",
+            shown(first)
+        );
+        return Some(Said::failed("plain_text_upstream", why));
+    }
+    let method = [&b"GET "[..], b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC"];
+    let is_http =
+        method.iter().any(|method| first.starts_with(method) || first.len() >= 3 && method.starts_with(first));
+    let (reason, why) = if is_http {
+        ("plain_http", "peer speaks plain HTTP on a TLS port: use https:// there".to_owned())
+    } else if first.starts_with(b"PRI ") {
+        ("plain_http2", "peer speaks HTTP/2 without TLS (prior knowledge) on a TLS port: use https:// there".to_owned())
+    } else if first.starts_with(b"PROXY ") || first.starts_with(b"\r\n\r\n\0\r\nQ") {
+        let why = "peer sends a PROXY header, which this listener does not expect: add the load balancer's network to \
+                   proxy_protocol_from, or turn the header off there";
+        ("proxy_header", why.to_owned())
+    } else if matches!(first, [high, _, 1, ..] if high & 0x80 != 0) {
+        (
+            "sslv2",
+            "peer begins with an SSLv2 hello, which is broken and not spoken here: it needs TLS 1.2 or newer"
+                .to_owned(),
+        )
+    } else if first.starts_with(b"SSH-") {
+        ("not_tls", "peer speaks SSH on a TLS port: it has the wrong port".to_owned())
+    } else {
+        (
+            "not_tls",
+            format!("peer does not speak TLS: it begins with {}; it has the wrong port or protocol", shown(first)),
+        )
+    };
+    Some(Said::failed(reason, why))
+}
+
+/// `"GET / HT"` where it is text, else hex.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(|c| !c.is_control() || matches!(c, '\r' | '\n')) => {
+            format!("\"{}\"", text.escape_default())
+        }
+        _ => bytes.iter().enumerate().fold(String::new(), |mut out, (index, byte)| {
+            let _ = write!(out, "{}{byte:02x}", if index == 0 { "" } else { " " });
+            out
+        }),
+    }
+}
+
+/// An error of the protocol itself.
+pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said {
+    let who = context.who();
+    match error {
+        Error::NoCertificatesPresented => super::certificate::untrusted(&crate::trust::Untrusted::Empty, None, context),
+        Error::NoApplicationProtocol => Said::refused(
+            "no_common_protocol",
+            format!(
+                "{who} offers no protocol by ALPN that this listener speaks (alpn); HTTP/1.1 clients may offer none"
+            ),
+        ),
+        Error::PeerIncompatible(error) => incompatible(error, context),
+        Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => alert::renegotiation(context),
+        // A CertificateRequest after the handshake (RFC 8446 4.6.2), which we never offer.
+        Error::InappropriateHandshakeMessage { got_type: HandshakeType::CertificateRequest, .. }
+            if !context.ingress =>
+        {
+            alert::renegotiation(context)
+        }
+        Error::PeerMisbehaved(what) => Said::failed(
+            "peer_misbehaved",
+            format!("{who} breaks the TLS protocol: {}; its TLS library has a fault", said(what)),
+        ),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Said::failed(
+            "peer_misbehaved",
+            format!(
+                "{who} sent a TLS message out of turn; its TLS library has a fault, or something between changes the bytes"
+            ),
+        ),
+        Error::InvalidMessage(what) => malformed(&said(what), context),
+        Error::PeerSentOversizedRecord => malformed("a record over the limit", context),
+        Error::DecryptError => malformed("a record that does not decrypt", context),
+        // Our own resolver: no chain for the schemes that were offered.
+        Error::General(_) if context.ingress && failed.seen.chain.is_empty() && is_unresolved(error) => {
+            no_key_pair(context)
+        }
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => Said::refused(
+            "untrusted",
+            format!("{who}'s certificate is not accepted: {}", clip(&printable(&error.to_string()))),
+        ),
+        other => Said::failed(
+            "internal_error",
+            format!("TLS failed on our side: {}; report it with this line", clip(&printable(&other.to_string()))),
+        ),
+    }
+}
+
+fn is_unresolved(error: &Error) -> bool {
+    matches!(error, Error::General(text) if text.contains("certificate chain resolved"))
+}
+
+fn malformed(what: &str, context: &Context<'_>) -> Said {
+    let who = context.who();
+    let why = format!(
+        "{who} sent what is no valid TLS: {what}; it is no TLS client or server, or something between changes the bytes"
+    );
+    Said::failed("malformed_tls", why)
+}
+
+fn incompatible(error: &PeerIncompatible, context: &Context<'_>) -> Said {
+    let who = context.who();
+    let (reason, why) = match error {
+        PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => (
+            "no_common_version",
+            format!(
+                "{who} has no TLS version in common with us (tls_min to tls_max; 1.2 and 1.3 at most): it needs an update, or tls_min and tls_max do"
+            ),
+        ),
+        PeerIncompatible::NoCipherSuitesInCommon => (
+            "no_common_cipher_suite",
+            format!(
+                "{who} has no cipher suite in common with us: in TLS 1.2 only ECDHE with AES-GCM or ChaCha20-Poly1305 is spoken, with a suite for our kind of key (ECDSA or RSA)"
+            ),
+        ),
+        PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::KeyShareExtensionRequired => (
+            "no_common_group",
+            format!(
+                "{who} has no key exchange group in common with us: X25519MLKEM768, X25519, secp256r1 and secp384r1 are there, as groups allows"
+            ),
+        ),
+        PeerIncompatible::NoSignatureSchemesInCommon
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => (
+            "no_common_signature_scheme",
+            format!(
+                "{who} accepts no signature that {} can make; drop a pair with a key of another kind",
+                context.ours()
+            ),
+        ),
+        other => ("peer_misbehaved", format!("{who} cannot speak TLS with us: {}", said(other))),
+    };
+    Said::refused(reason, why)
+}
+
+/// A library's variant as lower-case words.
+fn said(what: &impl std::fmt::Debug) -> String {
+    let mut out = String::new();
+    for c in format!("{what:?}").chars().take(120) {
+        if c.is_ascii_uppercase() && out.ends_with(|last: char| last.is_ascii_lowercase()) {
+            out.push(' ');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    printable(&out)
+}
+
+fn no_key_pair(context: &Context<'_>) -> Said {
+    let why = format!(
+        "peer accepts no signature that a key pair of listener \"{}\" can make, so none could be shown; add a pair with a key \
+         of another kind (ECDSA P-256 and RSA 2048 are known everywhere)",
+        clip(context.listener)
+    );
+    Said::refused("no_key_pair_fits", why)
+}
+
+/// The connection ended, or time ran out.
+pub(super) fn connection(cause: &Cause, context: &Context<'_>) -> Said {
+    let who = context.who();
+    let (reason, why) = match cause {
+        Cause::NoKeyPair => return no_key_pair(context),
+        Cause::NoByte if context.ingress => {
+            ("closed_without_byte", "peer closed the connection without a byte: usually a load balancer's health check".to_owned())
+        }
+        Cause::NoByte => (
+            "closed_without_byte",
+            "upstream closed the connection without a byte: it does not speak TLS on this port, or allows only some addresses".to_owned(),
+        ),
+        Cause::Closed => (
+            "closed",
+            format!("{who} closed the connection in the middle of the handshake without an alert: it may refuse {} silently, or have crashed", context.ours()),
+        ),
+        Cause::Reset => (
+            "reset",
+            format!("{who} or something between reset the connection in the middle of the handshake: look for a firewall, or a crash there"),
+        ),
+        Cause::TimedOut { hello: true } if context.ingress => {
+            ("timed_out_before_hello", "peer connected and sent no whole ClientHello in time".to_owned())
+        }
+        Cause::TimedOut { hello: true } => {
+            ("timed_out_before_hello", "upstream took our ClientHello and did not answer in time".to_owned())
+        }
+        Cause::TimedOut { hello: false } => (
+            "timed_out_after_hello",
+            format!("{who} began the handshake and did not finish it in time (limits.handshake): it is slow, or packets are lost"),
+        ),
+        Cause::Io(error) => (
+            "io_error",
+            format!("the connection to the {who} failed: {}", clip(&printable(&error.to_string()))),
+        ),
+        Cause::Tls(error) => ("internal_error", format!("TLS failed: {}", clip(&printable(&error.to_string())))),
+    };
+    Said::failed(reason, why)
+}
