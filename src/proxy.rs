@@ -94,11 +94,9 @@ impl Error {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_)
-            | Self::Handshake { .. }
-            | Self::Exchange(_)
-            | Self::Unasked
-            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

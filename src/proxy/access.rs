@@ -121,8 +121,11 @@ impl Record {
             let method = request.method().as_str();
             let method = &method[..method.len().min(METHOD)];
             let protocol: &[u8] = if request.version() == Version::HTTP_2 { b"2" } else { b"1.1" };
-            let parts: [&[u8]; 3] =
-                if json { [b",\"method\":\"", b"\",\"protocol\":\"", b"\",\"path\":"] } else { [b" method=", b" protocol=", b" path="] };
+            let parts: [&[u8]; 3] = if json {
+                [b",\"method\":\"", b"\",\"protocol\":\"", b"\",\"path\":"]
+            } else {
+                [b" method=", b" protocol=", b" path="]
+            };
             line.extend_from_slice(parts[0]);
             line.extend_from_slice(method.as_bytes());
             line.extend_from_slice(parts[1]);
@@ -130,7 +133,15 @@ impl Record {
             line.extend_from_slice(parts[2]);
             path(&mut line, request.uri().path(), json);
         }
-        Self { prepared: Rc::clone(prepared), flight, started: Instant::now(), line, status: LEFT, bytes: 0, reason: None }
+        Self {
+            prepared: Rc::clone(prepared),
+            flight,
+            started: Instant::now(),
+            line,
+            status: LEFT,
+            bytes: 0,
+            reason: None,
+        }
     }
 
     /// What is answered, and for an error of ours why.

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -94,13 +96,14 @@ pub(super) async fn send(
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.
 fn switch(
     mut response: Response<Incoming>,
-    link: Link,
+    mut link: Link,
     websocket: Option<OnUpgrade>,
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
     let Some(asker) = websocket.filter(|_| upgrade::granted(&response)) else { return Err(Error::Unasked) };
     let Some(mut record) = record.take() else { return Err(Error::Late) };
     let answerer = hyper::upgrade::on(&mut response);
+    link.detach();
     let (mut parts, _) = response.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
@@ -192,7 +195,10 @@ mod tests {
     fn an_answer_of_ours_says_what_and_never_why() {
         let asked = Asked { side: Side::Ingress, listener: "api", connection: 1, http2: false };
         let response = refuse(&Error::NoKeyPair, &asked, None);
-        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &HeaderValue::from_static("1")));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
+            (503, &HeaderValue::from_static("1"))
+        );
         let response = refuse(&Error::Malformed("several Hosts"), &asked, None);
         assert_eq!(response.headers()[CONNECTION], "close");
         assert!(refuse(&Error::Method, &asked, None).headers().contains_key(ALLOW));

@@ -65,6 +65,7 @@ pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<Listener>) {
             let listening = Rc::new(listening);
             let accepting = accept_all(Rc::clone(worker), Rc::clone(listener), Rc::clone(&listening));
             *state = State::Listening(spawn_local(accepting), listening);
+            worker.shared.listens(listener.index);
         }
         // Tried again at the next epoch.
         Err(error) => {
@@ -196,7 +197,9 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
 
 fn usable(listener: &Listener, stream: io::Result<Stream>) -> Option<Stream> {
     let name = &*listener.id.name;
-    stream.inspect_err(|error| tracing::warn!(target: "proxy", listener = name, %error, "cannot serve a connection")).ok()
+    stream
+        .inspect_err(|error| tracing::warn!(target: "proxy", listener = name, %error, "cannot serve a connection"))
+        .ok()
 }
 
 fn open(

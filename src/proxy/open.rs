@@ -128,7 +128,8 @@ impl Open {
         let now = self.waits.now();
         self.drains_since.set(Some(now));
         // A busy connection, and HTTP/2 with its two GOAWAYs, can leave without losing anything.
-        let at_once = self.in_flight.get() > 0 || self.patience.head.is_none() || self.idle_for(now) >= Ticks::of(LAST_CALL);
+        let at_once =
+            self.in_flight.get() > 0 || self.patience.head.is_none() || self.idle_for(now) >= Ticks::of(LAST_CALL);
         self.tell(if at_once { Signal::Leave } else { Signal::Drain });
         true
     }

@@ -31,7 +31,7 @@ pub(super) struct Pool {
     connecting: tokio::sync::Mutex<()>,
     /// Connections that could not be made.
     failures: Cell<u32>,
-    keep: Cell<Duration>,
+    keep: u32,
     waits: Rc<Waits>,
 }
 
@@ -56,7 +56,7 @@ impl Pool {
             http2: Cell::new(http2),
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
-            keep: Cell::new(keep),
+            keep: Ticks::of(keep),
             waits: Rc::clone(waits),
         })
     }
@@ -64,11 +64,6 @@ impl Pool {
     /// The worker's time.
     pub(super) fn now(&self) -> Ticks {
         self.waits.now()
-    }
-
-    /// How long idle connections are kept from now on.
-    pub(super) fn set_keep(&self, keep: Duration) {
-        self.keep.set(keep);
     }
 
     /// Takes an idle connection back.
@@ -87,7 +82,11 @@ impl Pool {
 
     /// A connection that is there, the one used last first.
     fn take(self: &Rc<Self>) -> Option<Link> {
-        let lent = self.shared.borrow().iter().find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
+        let lent = self
+            .shared
+            .borrow()
+            .iter()
+            .find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
         if lent.is_some() {
             return lent;
         }
@@ -101,10 +100,13 @@ impl Pool {
 
     /// Lets go of what is closed, told to leave, or idle for too long.
     pub(super) fn sweep(&self) {
-        let (now, limit) = (self.now(), Ticks::of(self.keep.get()));
+        let (now, limit) = (self.now(), self.keep);
         // Dropping a connection runs code that may look at this pool: nothing is borrowed meanwhile.
         let idle = self.idle.take();
-        let (keep, gone): (Vec<_>, Vec<_>) = idle.into_iter().map(|mut link| (link.is_alive() && link.idle_for(now) < limit, link)).partition(|(keep, _)| *keep);
+        let (keep, gone): (Vec<_>, Vec<_>) = idle
+            .into_iter()
+            .map(|mut link| (link.is_alive() && link.idle_for(now) < limit, link))
+            .partition(|(keep, _)| *keep);
         drop(gone);
         let mut keep: Vec<_> = keep.into_iter().map(|(_, link)| link).collect();
         let mut idle = self.idle.borrow_mut();
@@ -179,7 +181,8 @@ pub(super) async fn exchange(
         if let Some(error) = origin.failed(&link) {
             return Err(error);
         }
-        let again = unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
+        let again =
+            unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
         match again {
             Some(again) if attempt < ATTEMPTS => request = again,
             _ => return Err(error),

@@ -5,12 +5,12 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::io::{self, IoSlice};
 
 use http::{Request, Response};
 use hyper::body::Incoming;

@@ -49,7 +49,11 @@ fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
 fn one_coding_at_most(headers: &HeaderMap) -> Result<(), Error> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    if chunked && codings.next().is_none() { Ok(()) } else { Err(Error::Malformed("Transfer-Encoding other than chunked")) }
+    if chunked && codings.next().is_none() {
+        Ok(())
+    } else {
+        Err(Error::Malformed("Transfer-Encoding other than chunked"))
+    }
 }
 
 fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
@@ -60,7 +64,8 @@ fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
 
 fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
-    let bad_port = parsed.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && parsed.port_u16().is_none());
+    let bad_port =
+        parsed.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && parsed.port_u16().is_none());
     if parsed.as_str().contains('@') || parsed.host().is_empty() || bad_port {
         return Err(Error::Malformed("bad Host"));
     }
@@ -123,7 +128,8 @@ mod tests {
         assert_eq!(h1("GET", "/x", &[("host", "a.example:8443")]).unwrap(), "a.example:8443");
         assert_eq!(h1("GET", "/x", &[("host", "[::1]:80")]).unwrap(), "[::1]:80");
         assert_eq!(h1("GET", "/x", &[("host", "[::1]")]).unwrap(), "[::1]");
-        for hosts in [&[][..], &[("host", "")], &[("host", "a"), ("host", "a")], &[("host", "u@a")], &[("host", "a:b")]] {
+        for hosts in [&[][..], &[("host", "")], &[("host", "a"), ("host", "a")], &[("host", "u@a")], &[("host", "a:b")]]
+        {
             assert!(matches!(h1("GET", "/x", hosts), Err(Error::Malformed(_))), "{hosts:?}");
         }
         assert!(h1("GET", "/x", &[("host", "a b")]).is_err());

@@ -246,7 +246,8 @@ impl Towards<'_> {
         let tracked = self.worker.track(Rc::clone(&open), self.epoch);
         let (stream, heard) = Recorder::new(tls.stream);
         let http2 = tls.facts.alpn == Some(Alpn::H2);
-        let proof = Proof { listener, connection, key_pair, epoch: self.epoch, facts: tls.facts, heard, open: Cell::new(true) };
+        let proof =
+            Proof { listener, connection, key_pair, epoch: self.epoch, facts: tls.facts, heard, open: Cell::new(true) };
         // In TLS 1.2 the handshake itself is the proof.
         let proof = (proof.facts.version == Some("1.3")).then(|| Rc::new(proof));
         let ends = Ends { home, tracked: Some(tracked), proof };

@@ -5,12 +5,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::worker::Worker;
 use crate::clock::Clock;
@@ -19,8 +19,8 @@ use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
 use crate::net::listen::Accepted;
-use crate::process::{self, Shutdown};
-use crate::snapshot::{ListenerId, Reader, Side};
+use crate::process::{Busy, Progress, Shutdown};
+use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 
 /// Connections handed to a worker that it has not taken yet.
 const HANDED: usize = 1024;
@@ -43,10 +43,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The end.
     pub shutdown: Shutdown,
-    /// How long it takes.
-    pub stopping: process::Settings,
-    /// Open connections of one listener that the process' descriptors allow; the configured limit is lowered to it.
-    pub connections: usize,
+    /// Where open connections are counted, for the end.
+    pub progress: Arc<Progress>,
+    /// From the begin of a drain to its end.
+    pub drain: Duration,
 }
 
 /// The running workers.
@@ -56,20 +56,22 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Open connections of one side, of all workers: peers on ingress, the application's on egress.
-    pub fn open(&self, side: Side) -> usize {
-        let of_side = self.shared.counts.iter().filter(|count| count.side == side);
-        of_side.map(|count| count.open.load(Ordering::Relaxed)).sum()
+    /// Waits until each listener of `snapshot` accepts: until then the kernel refuses whoever connects.
+    pub async fn listening(&self, snapshot: &Snapshot) {
+        loop {
+            let mut opened = std::pin::pin!(self.shared.opened.notified());
+            opened.as_mut().enable();
+            if self.shared.counts.iter().all(|count| !count.is_due(snapshot) || count.listening.load(Ordering::Acquire))
+            {
+                return;
+            }
+            opened.await;
+        }
     }
 
     /// Waits until every worker has ended; false if one of them panicked.
     pub fn join(self) -> bool {
         self.threads.into_iter().map(JoinHandle::join).fold(true, |fine, ended| fine && ended.is_ok())
-    }
-
-    /// Whether a worker has ended, which before the end of the process it never should.
-    pub fn any_ended(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
     }
 }
 
@@ -85,12 +87,34 @@ pub(super) struct Shared {
     pub(super) hands: Vec<mpsc::Sender<Handed>>,
     /// Open connections by listener.
     counts: Vec<Count>,
+    /// Open connections that the descriptors allow.
     most: usize,
+    progress: Arc<Progress>,
+    /// Told whenever a listener begins to listen.
+    opened: Notify,
 }
 
 struct Count {
-    side: Side,
+    id: ListenerId,
     open: AtomicUsize,
+    listening: AtomicBool,
+}
+
+impl Count {
+    fn is_due(&self, snapshot: &Snapshot) -> bool {
+        match self.id.side {
+            Side::Ingress => snapshot.ingresses.contains_key(&self.id.name),
+            Side::Egress => snapshot.egresses.contains_key(&self.id.name),
+        }
+    }
+}
+
+impl Shared {
+    /// A listener accepts from now on.
+    pub(super) fn listens(&self, listener: usize) {
+        self.counts[listener].listening.store(true, Ordering::Release);
+        self.opened.notify_waiters();
+    }
 }
 
 /// An accepted connection on its way to a worker.
@@ -105,6 +129,7 @@ pub(super) struct Slot {
     shared: Arc<Shared>,
     listener: usize,
     pub(super) worker: usize,
+    _busy: Busy,
 }
 
 impl Slot {
@@ -115,10 +140,14 @@ impl Slot {
         let worker = (0..loads.len()).min_by_key(loaded).unwrap_or(0);
         loads[worker].fetch_add(1, Ordering::Relaxed);
         counts[listener].open.fetch_add(1, Ordering::Relaxed);
-        Self { shared: Arc::clone(shared), listener, worker }
+        let busy = match counts[listener].id.side {
+            Side::Ingress => shared.progress.ingress(),
+            Side::Egress => shared.progress.egress(),
+        };
+        Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }
 
-    /// Whether its listener has more open than `limit`, or than descriptors allow.
+    /// Whether its listener has more open than `limit`, or than descriptors allow; then the limit that counts.
     pub(super) fn is_beyond(&self, limit: usize) -> Option<usize> {
         let limit = limit.min(self.shared.most);
         (self.shared.counts[self.listener].open.load(Ordering::Relaxed) > limit).then_some(limit)
@@ -139,7 +168,11 @@ impl Drop for Slot {
 pub fn start(parts: Parts) -> io::Result<Workers> {
     let workers = parts.workers.max(1);
     let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
-    let count = |(id, _): &(ListenerId, Bound)| Count { side: id.side, open: AtomicUsize::new(0) };
+    let count = |(id, _): &(ListenerId, Bound)| Count {
+        id: id.clone(),
+        open: AtomicUsize::new(0),
+        listening: AtomicBool::new(false),
+    };
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
@@ -147,7 +180,9 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,
         counts: parts.listeners.iter().map(count).collect(),
-        most: parts.connections.max(1),
+        most: descriptors_allow(),
+        progress: parts.progress,
+        opened: Notify::new(),
     });
     let mut threads = Vec::with_capacity(workers);
     for (index, taker) in takers.into_iter().enumerate() {
@@ -161,7 +196,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
             metrics: Arc::clone(&parts.metrics),
             lines: Arc::clone(&parts.lines),
             shutdown: parts.shutdown.clone(),
-            drain: parts.stopping.drain,
+            drain: parts.drain,
         };
         // A runtime of this kind stays on the thread that makes it, so the thread says whether it could.
         let (made, told) = std::sync::mpsc::sync_channel(1);
@@ -179,6 +214,13 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of a worker ended")))?;
     }
     Ok(Workers { shared, threads })
+}
+
+/// Connections that the process' descriptors allow: two for each (the peer's and the backend's), and some for the rest.
+fn descriptors_allow() -> usize {
+    const REST: u64 = 128;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(REST) / 2).unwrap_or(usize::MAX).max(16))
 }
 
 /// What a worker's thread is given.
