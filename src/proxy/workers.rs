@@ -71,7 +71,9 @@ impl Workers {
 
     /// Waits until every worker has ended; false if one of them panicked.
     pub fn join(self) -> bool {
-        self.threads.into_iter().map(JoinHandle::join).fold(true, |fine, ended| fine && ended.is_ok())
+        // Every one is waited for, whatever became of the others.
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }
 
