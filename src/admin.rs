@@ -2,20 +2,24 @@
 //!
 //! It sees snapshots, metrics and the phase of stopping, and has no way to change anything: a change goes through the
 //! configuration or the watched folder. Admin answers on this host only and says names; probes may be reached from
-//! elsewhere and say none.
+//! elsewhere and say none. What an answer says is [`routes`]' and [`readiness`]' business, what the snapshot adds to the
+//! metrics [`gauges`]'.
 
 mod gauges;
+mod readiness;
 mod routes;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use crate::event::Events;
 use crate::metrics::Metrics;
@@ -24,10 +28,12 @@ use crate::net::listen::Accepted;
 use crate::process::{Phase, Shutdown};
 use crate::snapshot::Reader;
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once. The next one ends the oldest: who holds many of them open cannot keep kubelet out.
 const CONNECTIONS: usize = 64;
-/// From accept to the end of a request head, and how long an idle connection is kept.
+/// From accept, or from the last answer, to the end of a request head.
 const HEAD: Duration = Duration::from_secs(10);
+/// A connection's whole life: also who reads an answer too slowly is gone in the end.
+const LIFE: Duration = Duration::from_mins(5);
 /// How long it rests when it cannot accept.
 const REST: Duration = Duration::from_millis(100);
 
@@ -61,23 +67,16 @@ impl Views {
 
     /// Ready = every ingress has a pair to show, and the process is not stopping. Upstreams never matter.
     pub fn is_ready(&self) -> bool {
-        self.missing().is_empty()
+        readiness::missing(&self.reader.take(), self.shutdown.phase()).is_empty()
     }
 
-    /// What readiness lacks, one sentence each.
-    pub fn missing(&self) -> Vec<String> {
-        if self.shutdown.phase() > Phase::Running {
-            return vec!["it is stopping".to_owned()];
-        }
-        let snapshot = self.reader.take();
-        let waiting = snapshot.waiting.iter().filter(|(id, _)| id.side == crate::snapshot::Side::Ingress);
-        waiting.map(|(id, what)| format!("ingress {:?} waits for {what}", id.name)).collect()
-    }
-
-    /// Everything as Prometheus text.
+    /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).
     pub fn metrics_text(&self) -> String {
-        let gauges = gauges::Gauges { snapshot: self.reader.take(), lines_dropped: self.events.log_lines_dropped() };
-        self.metrics.render(Some(Box::new(gauges)))
+        self.metrics.render(Some(Box::new(gauges::Gauges {
+            snapshot: self.reader.take(),
+            now: self.events.now(),
+            lines_dropped: self.events.log_lines_dropped(),
+        })))
     }
 }
 
@@ -87,45 +86,61 @@ impl Views {
 /// The socket cannot listen.
 pub async fn serve(bound: Bound, kind: Kind, views: Views) -> std::io::Result<()> {
     let listening = bound.listen()?;
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let hosts = match kind {
+        Kind::Admin => routes::Hosts::of(bound.local_addr()),
+        Kind::Probes => routes::Hosts::Any,
+    };
     let mut shutdown = views.shutdown.clone();
-    let accepting = async {
-        loop {
-            // Never closed: this function holds it.
-            let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
-            match listening.accept().await {
-                Ok(accepted) => {
-                    let views = views.clone();
-                    tokio::spawn(async move {
-                        connection(accepted, kind, views).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(target: "admin", %error, "cannot accept");
-                    tokio::time::sleep(REST).await;
-                }
+    let mut open = Open::default();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.reached(Phase::Over) => return Ok(()),
+            accepted = listening.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => open.add(connection(accepted, (kind, hosts), views.clone())),
+            Err(error) => {
+                tracing::debug!(target: "admin", %error, "cannot accept");
+                sleep(REST).await;
             }
         }
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = shutdown.reached(Phase::Over) => {}
     }
-    Ok(())
 }
 
-async fn connection(accepted: Accepted, kind: Kind, views: Views) {
+/// The open connections, the oldest first. They end with their listener.
+#[derive(Default)]
+struct Open {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Open {
+    fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|task| !task.is_finished());
+        if self.by_age.len() >= CONNECTIONS
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            oldest.abort();
+        }
+        self.by_age.push_back(self.tasks.spawn(connection));
+    }
+}
+
+async fn connection(accepted: Accepted, (kind, hosts): (Kind, routes::Hosts), views: Views) {
     let Ok(stream) = accepted.into_stream() else { return };
     let answer = move |request: Request<Incoming>| {
-        let response: Response<_> = routes::answer(&request, kind, &views);
+        let response = routes::answer(&request, (kind, hosts), &views);
         async move { Ok::<_, Infallible>(response) }
     };
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
-    if let Err(error) = served.await {
+    if let Ok(Err(error)) = timeout(LIFE, served).await {
         tracing::debug!(target: "admin", %error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

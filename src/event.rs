@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-pub use handshake::{CLOSED_WITHOUT_BYTE, Handshake};
+pub use handshake::Handshake;
 
 use crate::clock::Clock;
 use crate::log::{self, Filter, Level, Lines};
@@ -209,13 +209,18 @@ impl Events {
         self.lines.flush();
     }
 
+    /// The time by the clock that Events are told by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Log lines that were dropped.
     pub fn log_lines_dropped(&self) -> u64 {
         self.lines.dropped()
     }
 
     fn handshake(&self, handshake: &Arc<Handshake>) {
-        if handshake.reason != CLOSED_WITHOUT_BYTE {
+        if !handshake.is_silent() {
             let mut recent = lock(&self.recent);
             if recent.len() == RECENT {
                 recent.pop_front();

@@ -87,7 +87,9 @@ impl Filter {
         let unknown = || Error::Level { level: level.to_owned() };
         for part in level.split(',') {
             let (target, part_level) = part.rsplit_once('=').unwrap_or(("-", part));
-            if target.is_empty() || part_level.trim().parse::<LevelFilter>().is_err() {
+            let part_level = part_level.trim();
+            // An empty level parses too, as error.
+            if target.is_empty() || part_level.is_empty() || part_level.parse::<LevelFilter>().is_err() {
                 return Err(unknown());
             }
         }

@@ -198,7 +198,7 @@ mod tests {
         let text = metrics.render(None);
         for line in [
             r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,
-            r#"sidekey_handshake_duration_seconds_bucket{le="0.0025",side="ingress",listener="api"} 1"#,
+            r#"sidekey_handshake_duration_seconds_bucket{side="ingress",listener="api",le="0.0025"} 1"#,
             r#"sidekey_key_pair_refusals_total{side="ingress",listener="api",alert="unknown_ca"} 1"#,
             r#"sidekey_rotations_total{keyring="api",outcome="done"} 1"#,
             r#"sidekey_drained_total{reason="overlap_ended"} 1"#,

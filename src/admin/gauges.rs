@@ -16,6 +16,7 @@ use crate::snapshot::{KeyPairView, KeyringView, Snapshot};
 /// The gauges of one scrape.
 pub(super) struct Gauges {
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) now: Timestamp,
     pub(super) lines_dropped: u64,
 }
 
@@ -34,6 +35,9 @@ impl Collector for Gauges {
         let metric = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
         ConstCounter::new(self.lines_dropped).encode(metric)?;
         self.waiting(&mut encoder)?;
+        if self.snapshot.keyrings.is_empty() {
+            return Ok(());
+        }
         self.pairs(&mut encoder)?;
         self.overlaps(&mut encoder)?;
         self.keyrings(&mut encoder)
@@ -79,13 +83,12 @@ impl Gauges {
             let refused = i64::try_from(refused).unwrap_or(i64::MAX);
             metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&refused)?;
         }
-        let help = "Since when the folder has held something newer that is not current; absent where it does not";
-        let mut metric =
-            encoder.encode_descriptor("keyring_diverges_since_timestamp_seconds", help, None, MetricType::Gauge)?;
+        let help = "How long the folder has held something newer that is not current; 0 where it does not";
+        let mut metric = encoder.encode_descriptor("keyring_divergence_seconds", help, None, MetricType::Gauge)?;
         for keyring in &self.snapshot.keyrings {
-            if let Some(since) = keyring.diverges.map(|(_, since): (_, Timestamp)| since) {
-                metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&since.as_second())?;
-            }
+            let since = keyring.diverges.map_or(self.now, |(_, since)| since);
+            let seconds = (self.now.as_second() - since.as_second()).max(0);
+            metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&seconds)?;
         }
         Ok(())
     }

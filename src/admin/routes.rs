@@ -1,85 +1,108 @@
 //! Method, path and Host → an answer.
+//!
+//! Nothing of the request is ever repeated in an answer.
+
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::{Kind, Views};
+use super::{Kind, Views, readiness};
 use crate::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Said with every answer: nothing here is for another page, or for a cache.
+const ALWAYS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// Which hosts a request may name: a page of another origin can make a browser connect here, but it cannot make it say
+/// one of these (DNS rebinding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hosts {
+    /// Whatever they like: no browser connects to a Unix socket, and probes say no names.
+    Any,
+    /// `localhost`, loopback addresses, and the address that is listened on.
+    Local(IpAddr),
+}
+
+impl Hosts {
+    /// Of a listener at this TCP address; `None` = a Unix socket.
+    pub(super) fn of(listens_on: Option<SocketAddr>) -> Self {
+        listens_on.map_or(Self::Any, |addr| Self::Local(addr.ip()))
+    }
+
+    fn allow(self, host: &str) -> bool {
+        let Self::Local(own) = self else { return true };
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let address = |ip: IpAddr| ip.is_loopback() || ip == own;
+        name.trim_end_matches('.').eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(address)
+    }
+}
+
 /// Answers one request.
-pub(super) fn answer<B>(request: &Request<B>, kind: Kind, views: &Views) -> Response<Full<Bytes>> {
-    let (status, content, text) = if kind == Kind::Admin && !is_this_host(request) {
-        (StatusCode::MISDIRECTED_REQUEST, TEXT, "this listener answers to localhost only\n".to_owned())
-    } else if ![Method::GET, Method::HEAD].contains(request.method()) {
-        (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n".to_owned())
-    } else {
-        match request.uri().path() {
-            "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => ready(kind, views),
-            "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
-            _ => (StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
-        }
-    };
+pub(super) fn answer<B>(request: &Request<B>, (kind, hosts): (Kind, Hosts), views: &Views) -> Response<Full<Bytes>> {
+    let refusal = refuse_host(request, hosts).or_else(|| refuse_method(request.method()));
+    let (status, content, text) = refusal.unwrap_or_else(|| match request.uri().path() {
+        "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => ready(kind, views),
+        "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
+    });
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    headers.insert("content-security-policy", HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    fields.extend(ALWAYS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response
 }
 
-fn ready(kind: Kind, views: &Views) -> (StatusCode, &'static str, String) {
-    let missing = views.missing();
+type Answer = (StatusCode, &'static str, String);
+
+fn refuse_method(method: &Method) -> Option<Answer> {
+    let reads = [Method::GET, Method::HEAD].contains(method);
+    (!reads).then(|| (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n".to_owned()))
+}
+
+/// One Host, and a target that names no other one (RFC 9112 3.2).
+fn refuse_host<B>(request: &Request<B>, hosts: Hosts) -> Option<Answer> {
+    if hosts == Hosts::Any {
+        return None;
+    }
+    let mut named = request.headers().get_all(HOST).iter();
+    let host = match (named.next(), named.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
+        _ => None,
+    };
+    let Some(host) = host else {
+        return Some((StatusCode::BAD_REQUEST, TEXT, "one Host is needed\n".to_owned()));
+    };
+    let target = request.uri().authority();
+    let ours = hosts.allow(host.host()) && target.is_none_or(|target| hosts.allow(target.host()));
+    (!ours).then(|| (StatusCode::MISDIRECTED_REQUEST, TEXT, "this listener answers to localhost only\n".to_owned()))
+}
+
+fn ready(kind: Kind, views: &Views) -> Answer {
+    let missing = readiness::missing(&views.reader.take(), views.shutdown.phase());
     if missing.is_empty() {
         return (StatusCode::OK, TEXT, "ready\n".to_owned());
     }
-    let text = match kind {
-        Kind::Admin => missing.iter().map(|what| format!("{what}\n")).collect(),
-        // Probes carry no names: how many is enough for who reads them from elsewhere.
-        Kind::Probes => format!("{} not ready; the log and the admin listener say why\n", missing.len()),
+    let say = |what: &readiness::Missing| match kind {
+        Kind::Admin => format!("{what}\n"),
+        Kind::Probes => format!("{}\n", what.without_names()),
     };
-    (StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
-}
-
-/// Whether `Host` is a name of this very machine: a page of another origin cannot make a browser say so (DNS rebinding).
-fn is_this_host<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(authority) = host.to_str().unwrap_or_default().parse::<http::uri::Authority>() else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asks(host: &[&str]) -> Request<()> {
-        let mut request = Request::new(());
-        for value in host {
-            request.headers_mut().append(HOST, HeaderValue::from_str(value).expect("a value"));
-        }
-        request
-    }
-
-    #[test]
-    fn only_names_of_this_machine_are_this_host() {
-        for host in ["localhost", "LOCALHOST:9900", "127.0.0.1:9900", "[::1]:9900", "127.8.8.8"] {
-            assert!(is_this_host(&asks(&[host])), "{host}");
-        }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:9900", "", "a b", "[::2]:1"] {
-            assert!(!is_this_host(&asks(&[host])), "{host}");
-        }
-        assert!(!is_this_host(&asks(&[])));
-        assert!(!is_this_host(&asks(&["localhost", "localhost"])));
-    }
+    (StatusCode::SERVICE_UNAVAILABLE, TEXT, missing.iter().map(say).collect())
 }

@@ -87,12 +87,17 @@ impl Handshake {
         matches!(self.outcome, Outcome::Refused | Outcome::Failed)
     }
 
-    /// The level of its line: info where it served, warn where it did not, debug where nobody spoke.
+    /// Whether a peer connected and closed without a byte. An upstream that does so is a failure like any other.
+    pub fn is_silent(&self) -> bool {
+        self.side == Side::Ingress && self.reason == CLOSED_WITHOUT_BYTE
+    }
+
+    /// The level of its line: info where it served, warn where it did not, debug where the peer said nothing.
     pub fn level(&self) -> Level {
-        match (self.is_failure(), self.reason) {
-            (_, CLOSED_WITHOUT_BYTE) => Level::DEBUG,
-            (true, _) => Level::WARN,
-            (false, _) => Level::INFO,
+        match (self.is_silent(), self.is_failure()) {
+            (true, _) => Level::DEBUG,
+            (false, true) => Level::WARN,
+            (false, false) => Level::INFO,
         }
     }
 

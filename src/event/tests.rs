@@ -1,5 +1,6 @@
 use std::sync::mpsc::Receiver;
 
+use super::handshake::CLOSED_WITHOUT_BYTE;
 use super::handshake::tests::{accepted, refused};
 use super::*;
 use crate::keyring::Standing;

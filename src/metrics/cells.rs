@@ -227,7 +227,7 @@ mod tests {
             r#"sidekey_requests_total{side="ingress",listener="api",status="599"} 2"#,
             r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="0.0005"} 2"#,
             r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="0.001"} 3"#,
-            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="60.0"} 3"#,
+            r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="60"} 3"#,
             r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="+Inf"} 4"#,
             r#"sidekey_request_duration_seconds_count{side="ingress",listener="api"} 4"#,
             r#"sidekey_errors_total{side="egress",listener="salesforce",fault="upstream"} 1"#,

@@ -158,4 +158,5 @@ fn a_peer_with_huge_names_gets_one_short_line_with_every_field() {
 fn a_connection_that_says_nothing_is_a_detail() {
     let silent = Handshake { reason: CLOSED_WITHOUT_BYTE, outcome: Outcome::Failed, ..accepted() };
     assert_eq!(silent.level(), Level::DEBUG);
+    assert_eq!(Handshake { side: Side::Egress, ..silent }.level(), Level::WARN);
 }

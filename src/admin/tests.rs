@@ -1,0 +1,216 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::routes::{Hosts, answer};
+use super::*;
+use crate::clock::Clock;
+use crate::keyring::Standing;
+use crate::log::{Format, Lines, Settings};
+use crate::net::ListenAddress;
+use crate::pki::{Fingerprint, Validity};
+use crate::process::{Stopping, shutdown};
+use crate::snapshot::{Epoch, KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel};
+
+fn at(text: &str) -> jiff::Timestamp {
+    text.parse().unwrap()
+}
+
+fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> KeyPairView {
+    KeyPairView {
+        key_pair: Fingerprint::from_bytes([byte; 32]),
+        standing,
+        since: at("2026-11-01T00:00:00Z"),
+        validity: Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2027-01-01T00:00:00Z") },
+        overlap_ends,
+        subject: "CN=api".to_owned(),
+        issuer: "CN=CA".to_owned(),
+        names: Vec::new(),
+        sources: Vec::new(),
+        why: None,
+    }
+}
+
+fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
+    let keyring = KeyringView {
+        name: Arc::from("api"),
+        owner: None,
+        contact: None,
+        key_pairs: vec![
+            pair(0x3f, Standing::Current, None),
+            pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
+            pair(0x99, Standing::Refused, None),
+        ],
+        diverges: Some((Fingerprint::from_bytes([0x99; 32]), at("2026-11-25T08:59:00Z"))),
+    };
+    let (_, reader) = channel(Snapshot {
+        epoch: Epoch(7),
+        ingresses: BTreeMap::new(),
+        egresses: BTreeMap::new(),
+        waiting,
+        keyrings: vec![keyring],
+    });
+    let (lines, _) = Lines::channel(Format::Json);
+    let metrics = Arc::new(Metrics::new());
+    let (clock, _) = Clock::manual(at("2026-11-25T09:00:00Z"));
+    let events = Events::new(lines, Arc::clone(&metrics), &Settings::default(), clock).unwrap();
+    let (stopping, shutdown) = shutdown();
+    (Views::new(reader, metrics, Arc::new(events), shutdown), stopping)
+}
+
+fn waiting(side: Side, name: &str) -> (ListenerId, String) {
+    (ListenerId { side, name: Arc::from(name) }, "a key pair in certs/acme".to_owned())
+}
+
+fn local() -> Hosts {
+    Hosts::of(Some("192.0.2.1:9900".parse().unwrap()))
+}
+
+fn ask(method: Method, target: &str, hosts: &[&str]) -> Request<()> {
+    let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
+    for host in hosts {
+        request.headers_mut().append(http::header::HOST, HeaderValue::from_str(host).unwrap());
+    }
+    request
+}
+
+async fn get(target: &str, kind: Kind, views: &Views) -> (StatusCode, String) {
+    let response = answer(&ask(Method::GET, target, &[]), (kind, Hosts::Any), views);
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn an_ingress_that_waits_is_not_ready_and_only_admin_says_what_for() {
+    let (views, _stopping) = views(vec![waiting(Side::Ingress, "api"), waiting(Side::Egress, "salesforce")]);
+    assert!(!views.is_ready());
+    let (status, body) = get("/readyz", Kind::Admin, &views).await;
+    assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits for a key pair in certs/acme\n"));
+    let (status, body) = get("/readyz", Kind::Probes, &views).await;
+    assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits\n"));
+    assert_eq!(get("/livez", Kind::Probes, &views).await, (StatusCode::OK, "ok\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_waiting_egress_does_not_matter_and_stopping_does() {
+    let (views, stopping) = views(vec![waiting(Side::Egress, "salesforce")]);
+    assert_eq!(get("/readyz", Kind::Probes, &views).await, (StatusCode::OK, "ready\n".to_owned()));
+    stopping.advance(Phase::Unready);
+    assert_eq!(get("/readyz", Kind::Probes, &views).await.1, "stopping\n");
+    assert_eq!(get("/livez", Kind::Probes, &views).await.0, StatusCode::OK);
+}
+
+#[test]
+fn no_request_changes_anything() {
+    let (views, _stopping) = views(Vec::new());
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE, Method::PATCH] {
+        let response = answer(&ask(method, "/metrics", &["localhost"]), (Kind::Admin, local()), &views);
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(response.headers()["allow"], "GET, HEAD");
+    }
+}
+
+#[test]
+fn every_answer_is_kept_from_caches_frames_and_other_pages() {
+    let (views, _stopping) = views(Vec::new());
+    for target in ["/livez", "/metrics", "/nothing/here"] {
+        let response = answer(&ask(Method::GET, target, &["localhost"]), (Kind::Admin, local()), &views);
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        assert!(response.headers().contains_key("content-security-policy"));
+    }
+}
+
+#[test]
+fn foreign_host_is_refused() {
+    let (views, _stopping) = views(Vec::new());
+    let status = |request: Request<()>| answer(&request, (Kind::Admin, local()), &views).status().as_u16();
+    for host in ["localhost", "LOCALHOST:9900", "localhost.", "127.0.0.1:9900", "[::1]:9900", "127.8.8.8", "192.0.2.1"]
+    {
+        assert_eq!(status(ask(Method::GET, "/livez", &[host])), 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "10.0.0.1:9900", "[::2]:1", "127.0.0.1.evil.example"] {
+        assert_eq!(status(ask(Method::GET, "/livez", &[host])), 421, "{host}");
+    }
+    for hosts in [&[][..], &[""], &["a b"], &["localhost", "localhost"]] {
+        assert_eq!(status(ask(Method::GET, "/livez", hosts)), 400, "{hosts:?}");
+    }
+    assert_eq!(status(ask(Method::GET, "http://evil.example/livez", &["localhost"])), 421);
+    assert_eq!(Hosts::of(None), Hosts::Any, "a Unix socket");
+}
+
+#[test]
+fn metrics_say_what_the_snapshot_says() {
+    let (views, _stopping) = views(vec![waiting(Side::Ingress, "api")]);
+    let text = views.metrics_text();
+    for line in [
+        "sidekey_epoch 7",
+        "sidekey_listeners_waiting 1",
+        r#"sidekey_certificate_not_after_timestamp_seconds{keyring="api",standing="current",key_pair="3f3f3f3f3f3f"} 1798761600"#,
+        r#"sidekey_overlap_ends_timestamp_seconds{keyring="api"} 1796083200"#,
+        r#"sidekey_keyring_divergence_seconds{keyring="api"} 60"#,
+        r#"sidekey_folder_refused{keyring="api"} 1"#,
+        "sidekey_log_lines_dropped_total 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn metrics_are_documented() {
+    let (views, _stopping) = views(Vec::new());
+    let metrics = &views.metrics;
+    metrics.cells("ingress", "api").request(200, Duration::ZERO);
+    metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
+    metrics.key_pair_refused("ingress", "api", "unknown_ca");
+    metrics.rotation("api", "done");
+    metrics.drained("overlap_ended");
+    let text = views.metrics_text();
+    let live: BTreeSet<(&str, &str)> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let documented: BTreeSet<(&str, &str)> = include_str!("../../docs/metrics.md")
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            Some((cells.next()?.strip_suffix('`')?, cells.next()?))
+        })
+        .collect();
+    assert_eq!(live, documented);
+}
+
+#[tokio::test]
+async fn the_next_connection_ends_the_oldest_when_all_are_taken() {
+    let (views, stopping) = views(Vec::new());
+    let bound = Bound::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+    let addr = bound.local_addr().unwrap();
+    let clients = async {
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = loop {
+                // Refused until it listens.
+                if let Ok(client) = TcpStream::connect(addr).await {
+                    break client;
+                }
+                tokio::task::yield_now().await;
+            };
+            client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            client.read_exact(&mut [0; 12]).await.unwrap();
+            idle.push(client);
+        }
+        let mut one_more = TcpStream::connect(addr).await.unwrap();
+        one_more.write_all(b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut heard = String::new();
+        one_more.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200 OK") && heard.ends_with("\r\n\r\n"), "{heard}");
+        // The oldest is closed (or reset): what is left of its first answer is all there is.
+        let mut rest = Vec::new();
+        let _ = idle[0].read_to_end(&mut rest).await;
+        stopping.advance(Phase::Over);
+    };
+    let (served, ()) = tokio::join!(serve(bound, Kind::Admin, views), clients);
+    served.unwrap();
+}
