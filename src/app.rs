@@ -100,7 +100,10 @@ impl App {
         let probes = config.admin.probes.as_ref().map(Bound::bind).transpose()?;
         let admin = config.admin.listen.as_ref().map(Bound::bind).transpose()?;
         let metrics = Arc::new(Metrics::new());
-        metrics.watch_panics();
+        if signals {
+            // A process of its own: a panic is a line and a count, wherever it happens.
+            metrics.watch_panics();
+        }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let found = folder::read::read(&config.folder).contents;

@@ -10,9 +10,10 @@ use rustls_pki_types::CertificateDer;
 use crate::event::handshake::PeerFacts;
 use crate::event::{Event, Handshake};
 use crate::keyring::{Candidate, ChosenBy};
+use crate::net;
 use crate::pki::Certificate;
 use crate::snapshot::{Epoch, Side};
-use crate::tls::explain::explain_untrusted;
+use crate::tls::explain::{Dial, explain_dial, explain_untrusted};
 use crate::tls::{Context, Explained, Facts, Failed, Outcome, explain};
 use crate::trust::{Peer, Trust, Untrusted};
 
@@ -68,6 +69,18 @@ impl Attempt {
     ) -> (Event, &'static str, String) {
         let explained = explain_untrusted(untrusted, &self.context(trust, now));
         self.told(explained, facts, chain, now)
+    }
+
+    /// There was nobody to shake hands with: the line that stands where the handshake's would.
+    pub(super) fn not_reached(&self, address: &str, error: &net::Error, now: Timestamp) -> Event {
+        let dial = match error {
+            net::Error::Resolve { .. } => Dial::NotResolved,
+            net::Error::Connect { source, .. } => Dial::of(source),
+            net::Error::Late { .. } => Dial::TimedOut,
+            _ => Dial::Other,
+        };
+        let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), Facts::default(), now)))
     }
 
     /// It was not begun.

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,13 +21,12 @@ use super::waits::Waits;
 use super::worker::Worker;
 use crate::event::Event;
 use crate::keyring::{Asked, Choice, choose};
-use crate::net::{self, Stream, dial};
+use crate::net::{Stream, dial};
 use crate::pki::Fingerprint;
 use crate::snapshot::{Egress, Epoch, Side};
-use crate::tls::handshake::{Cause, ClientStream, Established, connect};
+use crate::tls::handshake::{ClientStream, Established, connect};
 use crate::tls::recorder::{Heard, Recorder};
-use crate::tls::seen::Seen;
-use crate::tls::{Alpn, Context, Facts, Failed, Outcome, explain};
+use crate::tls::{Alpn, Context, Facts, Outcome, explain};
 use crate::trust::{Partners, Peer};
 
 /// Statuses with which servers refuse a certificate that TLS has let pass.
@@ -198,7 +196,7 @@ impl Towards<'_> {
         let stream = match self.worker.dialler().tcp(&settings.upstream, terms).await {
             Ok(stream) => stream,
             Err(error) => {
-                events.emit(attempt.failed(&not_reached(&error), trust, clock.now()).0);
+                events.emit(attempt.not_reached(&settings.upstream.to_string(), &error, clock.now()));
                 return Err(Error::Connect(error));
             }
         };
@@ -269,17 +267,4 @@ impl Proof {
             epoch: self.epoch,
         }
     }
-}
-
-/// An upstream that was not reached, in the shape of a handshake that failed: one line tells both.
-fn not_reached(error: &net::Error) -> Failed {
-    let copy = |source: &io::Error| match source.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(source.kind(), source.to_string()),
-    };
-    let source = match error {
-        net::Error::Connect { source, .. } | net::Error::Resolve { source, .. } => copy(source),
-        other => io::Error::new(io::ErrorKind::TimedOut, other.to_string()),
-    };
-    Failed { cause: Cause::Io(source), facts: Facts::default(), seen: Seen::default(), first_bytes: Vec::new() }
 }

@@ -135,7 +135,7 @@ fn run_waits_for_its_first_pair_and_says_so_and_is_then_ready() {
     let folder = folder();
     let (port, probes) = (free_port(), free_port());
     let running = Running::start(&mut run_in(folder.path(), port, probes));
-    running.line(&["waits", "key pair"]);
+    running.line(&["waiting", "key pair"]);
     let wait = |timeout: &str| {
         output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{probes}"), "--timeout", timeout]))
     };
