@@ -22,7 +22,7 @@ use crate::event::Events;
 use crate::log::{self, Lines};
 use crate::metrics::Metrics;
 use crate::net::listen::Bound;
-use crate::process::{self, Ended, Phase, Progress, Shutdown, Told};
+use crate::process::{self, Ended, Phase, Progress, Told};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 use crate::writer::{self, Input, Memory};
 use crate::{folder, net, proxy, snapshot};
@@ -83,22 +83,18 @@ pub fn run(config: Config) -> Result<(), Error> {
     let lines = Lines::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
     hardened.tell();
-    let app = App::launch(config, Surroundings { clock: Clock::system(), lines }, Some(hardened.connections()))?;
+    let app = App::launch(config, Surroundings { clock: Clock::system(), lines }, true)?;
     app.wait()
 }
 
 impl App {
     /// Starts a sidecar inside this process; it hears no signals.
     pub fn start(config: Config, surroundings: Surroundings) -> Result<Self, Error> {
-        Self::launch(config, surroundings, None)
+        Self::launch(config, surroundings, false)
     }
 
-    /// `connections` is what the descriptors allow, where this is a process of its own: then it hears signals too.
-    fn launch(
-        config: Config,
-        Surroundings { clock, lines }: Surroundings,
-        connections: Option<usize>,
-    ) -> Result<Self, Error> {
+    /// `signals`: it is a process of its own, and hears them.
+    fn launch(config: Config, Surroundings { clock, lines }: Surroundings, signals: bool) -> Result<Self, Error> {
         // Ports first: one that is taken is an error before anything else has happened.
         let listeners = bind(&config)?;
         let probes = config.admin.probes.as_ref().map(Bound::bind).transpose()?;
@@ -127,12 +123,11 @@ impl App {
             shutdown: shutdown.clone(),
             progress: Arc::clone(&progress),
             drain: config.shutdown.drain,
-            connections: connections.unwrap_or(usize::MAX),
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
         let plane = control::Plane {
-            signals: connections.map(|_| told.clone()),
+            signals: signals.then(|| told.clone()),
             told: telling,
             stopping,
             shutdown_settings: config.shutdown,

@@ -248,3 +248,6 @@ fn not_served(why: String) -> Problem {
         severity: Severity::Refused,
     }
 }
+
+#[cfg(test)]
+mod tests;

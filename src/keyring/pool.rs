@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::pki::issue::{Authority, NewKey, Request};
-use crate::pki::{KeyPair, Validity, blocks};
+use crate::pki::{Certificate, KeyPair, Validity, blocks};
 
 static AUTHORITY: LazyLock<Authority> =
     LazyLock::new(|| Authority::new("Test CA", Validity { not_before: day(-1000), not_after: day(5000) }).unwrap());
@@ -56,4 +56,10 @@ pub(crate) fn issue(request: &Request) -> Arc<KeyPair> {
     let text = format!("{}{}", issued.chain_pem, &*issued.key_pem);
     let blocks = blocks::read(&Zeroizing::new(text.into_bytes()), None);
     KeyPair::new(blocks.certificates, Arc::clone(&blocks.keys[0]), vec!["api/tls.crt".into()]).unwrap()
+}
+
+/// The certificate of the authority that issued every pair here.
+pub(crate) fn authority() -> Arc<Certificate> {
+    let blocks = blocks::read(&Zeroizing::new(AUTHORITY.certificate_pem().as_bytes().to_vec()), None);
+    Arc::clone(&blocks.certificates[0])
 }

@@ -122,7 +122,12 @@ impl Bound {
         let socket = self.socket.try_clone()?;
         socket.listen(BACKLOG)?;
         let unix = matches!(self.address, ListenAddress::Unix { .. });
-        Ok(Listening { socket: AsyncFd::new(OwnedFd::from(socket))?, unix, _file: self.file.clone() })
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; an owned descriptor stays valid as long as it is registered"
+        )]
+        let socket = AsyncFd::new(OwnedFd::from(socket))?;
+        Ok(Listening { socket, unix, _file: self.file.clone() })
     }
 }
 

@@ -23,13 +23,6 @@ impl Hardened {
             tracing::warn!(target: "process", error = %refused, "not hardened as it should be");
         }
     }
-
-    /// Connections of one listener that the descriptors allow: each may need one to the peer and one to the backend, and
-    /// some are for everything else.
-    pub fn connections(&self) -> usize {
-        let free = self.descriptors.map_or(u64::MAX, |all| all.saturating_sub(128) / 2);
-        usize::try_from(free).unwrap_or(usize::MAX)
-    }
 }
 
 /// A step that the kernel refused: the process serves all the same.

@@ -290,10 +290,13 @@ mod tests {
 
     #[test]
     fn an_identity_cannot_forge_a_field() {
-        for format in [Format::Json, Format::Text] {
-            let mut out = String::new();
-            text(&mut out, format, "peer.identity", "subject:CN=a\" status=200 \"");
-            assert!(!out.contains("\" status=200"), "{out}");
-        }
+        let hostile = "subject:CN=a\" status=200 \"";
+        let mut json = String::new();
+        text(&mut json, Format::Json, "peer.identity", hostile);
+        let parsed: serde_json::Value = serde_json::from_str(&format!("{{{}}}", &json[1..])).unwrap();
+        assert_eq!(parsed, serde_json::json!({ "peer.identity": hostile }));
+        let mut plain = String::new();
+        text(&mut plain, Format::Text, "peer.identity", hostile);
+        assert_eq!(plain, r#" peer.identity="subject:CN=a\" status=200 \"""#);
     }
 }

@@ -96,13 +96,14 @@ pub(super) async fn send(
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.
 fn switch(
     mut response: Response<Incoming>,
-    link: Link,
+    mut link: Link,
     websocket: Option<OnUpgrade>,
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
     let Some(asker) = websocket.filter(|_| upgrade::granted(&response)) else { return Err(Error::Unasked) };
     let Some(mut record) = record.take() else { return Err(Error::Late) };
     let answerer = hyper::upgrade::on(&mut response);
+    link.detach();
     let (mut parts, _) = response.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();

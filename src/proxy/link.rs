@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, UPGRADE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
@@ -49,7 +49,7 @@ pub(super) struct Link {
 
 enum Wire {
     H1 { sender: http1::SendRequest<Outgoing>, drive: Option<Drive>, dead: bool },
-    H2 { sender: http2::SendRequest<Outgoing>, streams: Streams },
+    H2 { sender: http2::SendRequest<Outgoing>, _streams: Streams },
 }
 
 /// How many streams a shared connection carries; one less when this is dropped.
@@ -147,7 +147,7 @@ impl Link {
             idle_since: Cell::new(Ticks::default()),
         };
         ends.home.share(shared);
-        Ok(Self::new(Wire::H2 { sender, streams: Streams::one_more(&streams) }, ends))
+        Ok(Self::new(Wire::H2 { sender, _streams: Streams::one_more(&streams) }, ends))
     }
 
     fn new(wire: Wire, ends: Ends) -> Self {
@@ -213,13 +213,14 @@ impl Link {
         }
         let mut wait = Wait::new(waits, limit);
         let sent = match &mut self.wire {
-            Wire::H1 { sender, drive, .. } => {
+            Wire::H1 { sender, drive, dead } => {
                 let mut response = std::pin::pin!(sender.try_send_request(request));
                 poll_fn(|cx| {
                     if let Some(running) = drive
                         && running.as_mut().poll(cx).is_ready()
                     {
                         *drive = None;
+                        *dead = true;
                     }
                     in_time(response.as_mut().poll(cx), &mut wait, cx)
                 })
@@ -307,7 +308,7 @@ impl Shared {
             return None;
         }
         Some(Link {
-            wire: Wire::H2 { sender: self.sender.clone(), streams: Streams::one_more(&self.streams) },
+            wire: Wire::H2 { sender: self.sender.clone(), _streams: Streams::one_more(&self.streams) },
             home: Rc::clone(home),
             tracked: self.tracked.clone(),
             proof: self.proof.clone(),
@@ -368,6 +369,9 @@ fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bool) -> Resu
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
         }
         return Ok(());
+    }
+    if request.headers().contains_key(UPGRADE) {
+        return Err(Error::UpgradeNeedsHttp1);
     }
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();

@@ -31,7 +31,7 @@ pub(super) struct Pool {
     connecting: tokio::sync::Mutex<()>,
     /// Connections that could not be made.
     failures: Cell<u32>,
-    keep: Cell<Duration>,
+    keep: u32,
     waits: Rc<Waits>,
 }
 
@@ -56,7 +56,7 @@ impl Pool {
             http2: Cell::new(http2),
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
-            keep: Cell::new(keep),
+            keep: Ticks::of(keep),
             waits: Rc::clone(waits),
         })
     }
@@ -64,11 +64,6 @@ impl Pool {
     /// The worker's time.
     pub(super) fn now(&self) -> Ticks {
         self.waits.now()
-    }
-
-    /// How long idle connections are kept from now on.
-    pub(super) fn set_keep(&self, keep: Duration) {
-        self.keep.set(keep);
     }
 
     /// Takes an idle connection back.
@@ -105,7 +100,7 @@ impl Pool {
 
     /// Lets go of what is closed, told to leave, or idle for too long.
     pub(super) fn sweep(&self) {
-        let (now, limit) = (self.now(), Ticks::of(self.keep.get()));
+        let (now, limit) = (self.now(), self.keep);
         // Dropping a connection runs code that may look at this pool: nothing is borrowed meanwhile.
         let idle = self.idle.take();
         let (keep, gone): (Vec<_>, Vec<_>) = idle

@@ -70,9 +70,11 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| !pool.is_empty() || Rc::strong_count(pool) > 1);
     }
 
-    /// A new epoch: the choice is made anew, by the next request.
+    /// A new epoch: the choice is made anew, by the next request. What the upstream asked for is forgotten too: it may have
+    /// learned a new CA since, and a connection that stays open would never tell. The next one asks it again.
     pub(super) fn forget_choice(&self) {
         self.chosen.borrow_mut().take();
+        self.asked.take();
     }
 
     fn pool(&self, key_pair: Fingerprint, waits: &Rc<Waits>) -> Rc<Pool> {

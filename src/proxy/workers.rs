@@ -3,15 +3,14 @@
 //! An accepted connection goes to the worker with the fewest: with several accepting from one queue, whoever wakes first
 //! would else take them all.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use super::worker::Worker;
 use crate::clock::Clock;
@@ -44,12 +43,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The end.
     pub shutdown: Shutdown,
-    /// What stopping waits for.
+    /// Where open connections are counted, for the end.
     pub progress: Arc<Progress>,
-    /// How long a draining connection may take.
+    /// From the begin of a drain to its end.
     pub drain: Duration,
-    /// Open connections of one listener that the process' descriptors allow; the configured limit is lowered to it.
-    pub connections: usize,
 }
 
 /// The running workers.
@@ -59,18 +56,24 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Waits until every listener that `snapshot` has something to show on can be connected to.
+    /// Waits until each listener of `snapshot` accepts: until then the kernel refuses whoever connects.
     pub async fn listening(&self, snapshot: &Snapshot) {
-        let mut listening = self.shared.listening.subscribe();
-        let wanted: Vec<usize> =
-            (0..self.shared.counts.len()).filter(|index| self.shared.is_in(*index, snapshot)).collect();
-        // The sender lives as long as the workers' shared part, which is ours.
-        let _ = listening.wait_for(|now| wanted.iter().all(|index| now.contains(index))).await;
+        loop {
+            let mut opened = std::pin::pin!(self.shared.opened.notified());
+            opened.as_mut().enable();
+            if self.shared.counts.iter().all(|count| !count.is_due(snapshot) || count.listening.load(Ordering::Acquire))
+            {
+                return;
+            }
+            opened.await;
+        }
     }
 
     /// Waits until every worker has ended; false if one of them panicked.
     pub fn join(self) -> bool {
-        self.threads.into_iter().map(JoinHandle::join).fold(true, |fine, ended| fine && ended.is_ok())
+        // Every one is waited for, whatever became of the others.
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }
 
@@ -86,29 +89,33 @@ pub(super) struct Shared {
     pub(super) hands: Vec<mpsc::Sender<Handed>>,
     /// Open connections by listener.
     counts: Vec<Count>,
+    /// Open connections that the descriptors allow.
     most: usize,
     progress: Arc<Progress>,
-    /// Listeners, by index, that at least one worker listens on.
-    listening: watch::Sender<BTreeSet<usize>>,
+    /// Told whenever a listener begins to listen.
+    opened: Notify,
 }
 
 struct Count {
     id: ListenerId,
     open: AtomicUsize,
+    listening: AtomicBool,
+}
+
+impl Count {
+    fn is_due(&self, snapshot: &Snapshot) -> bool {
+        match self.id.side {
+            Side::Ingress => snapshot.ingresses.contains_key(&self.id.name),
+            Side::Egress => snapshot.egresses.contains_key(&self.id.name),
+        }
+    }
 }
 
 impl Shared {
-    /// A worker listens on this listener.
+    /// A listener accepts from now on.
     pub(super) fn listens(&self, listener: usize) {
-        self.listening.send_if_modified(|all| all.insert(listener));
-    }
-
-    fn is_in(&self, listener: usize, snapshot: &Snapshot) -> bool {
-        let id = &self.counts[listener].id;
-        match id.side {
-            Side::Ingress => snapshot.ingresses.contains_key(&id.name),
-            Side::Egress => snapshot.egresses.contains_key(&id.name),
-        }
+        self.counts[listener].listening.store(true, Ordering::Release);
+        self.opened.notify_waiters();
     }
 }
 
@@ -142,7 +149,7 @@ impl Slot {
         Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }
 
-    /// Whether its listener has more open than `limit`, or than descriptors allow.
+    /// Whether its listener has more open than `limit`, or than descriptors allow; then the limit that counts.
     pub(super) fn is_beyond(&self, limit: usize) -> Option<usize> {
         let limit = limit.min(self.shared.most);
         (self.shared.counts[self.listener].open.load(Ordering::Relaxed) > limit).then_some(limit)
@@ -163,7 +170,11 @@ impl Drop for Slot {
 pub fn start(parts: Parts) -> io::Result<Workers> {
     let workers = parts.workers.max(1);
     let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
-    let count = |(id, _): &(ListenerId, Bound)| Count { id: id.clone(), open: AtomicUsize::new(0) };
+    let count = |(id, _): &(ListenerId, Bound)| Count {
+        id: id.clone(),
+        open: AtomicUsize::new(0),
+        listening: AtomicBool::new(false),
+    };
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
@@ -171,9 +182,9 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,
         counts: parts.listeners.iter().map(count).collect(),
-        most: parts.connections.max(1),
-        progress: Arc::clone(&parts.progress),
-        listening: watch::Sender::default(),
+        most: descriptors_allow(),
+        progress: parts.progress,
+        opened: Notify::new(),
     });
     let mut threads = Vec::with_capacity(workers);
     for (index, taker) in takers.into_iter().enumerate() {
@@ -205,6 +216,13 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of a worker ended")))?;
     }
     Ok(Workers { shared, threads })
+}
+
+/// Connections that the process' descriptors allow: two for each (the peer's and the backend's), and some for the rest.
+fn descriptors_allow() -> usize {
+    const REST: u64 = 128;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(REST) / 2).unwrap_or(usize::MAX).max(16))
 }
 
 /// What a worker's thread is given.

@@ -42,6 +42,30 @@ pub struct Settings {
     pub log_access: bool,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// A listener on a free port that shows this keyring and names no trust: for the tests of rooms that know neither
+    /// addresses nor TLS.
+    pub(crate) fn showing(name: &str, keyring: &str) -> Self {
+        Self {
+            name: name.into(),
+            listen: ListenAddress::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 0))),
+            keyrings: vec![keyring.into()],
+            trust: None,
+            client_auth: ClientAuth::Required,
+            backend: Backend::Http(crate::net::HostPort { host: "127.0.0.1".into(), port: 1 }),
+            identity: Identity::default(),
+            also_strip: Vec::new(),
+            rules: Rules::default(),
+            authorities: AuthorityNames::Auto,
+            authorities_file: None,
+            tls: crate::tls::Settings::default(),
+            limits: Limits::default(),
+            log_access: true,
+        }
+    }
+}
+
 /// Which identity headers are set (`identity`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {

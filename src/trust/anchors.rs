@@ -264,7 +264,8 @@ impl Anchors {
                 let mut issuers = anchors.filter(|anchor| anchor.subject_der() == crl.issuer_der()).peekable();
                 if issuers.peek().is_some() && !issuers.any(|issuer| crl.is_signed_by(issuer.spki())) {
                     return Err(format!(
-                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: fetch it again",
+                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: \
+                         fetch it again",
                         crl.issuer()
                     ));
                 }

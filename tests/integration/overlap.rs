@@ -58,8 +58,8 @@ mod naming {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.inner.supported_verify_schemes()
         }
-        fn root_hint_subjects(&self) -> Option<Arc<[DistinguishedName]>> {
-            Some(self.names.clone().into())
+        fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+            Some(&self.names)
         }
     }
 }

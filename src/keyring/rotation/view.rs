@@ -109,7 +109,6 @@ impl Keyring {
             one.standing == other.standing
                 && one.overlap_ends == other.overlap_ends
                 && one.in_folder == other.in_folder
-                && one.why == other.why
                 && one.pair.chain() == other.pair.chain()
                 && one.pair.sources() == other.pair.sources()
         };

@@ -60,7 +60,8 @@ pub(super) fn received(alert: AlertDescription, failed: &Failed, context: &Conte
         AlertDescription::BadCertificate => refused(
             "refused_bad_certificate",
             "bad certificate",
-            "usually a name that it does not expect, or a certificate that it cannot read: ask its operator what it checks",
+            "usually a name that it does not expect, or a certificate that it cannot read: ask its operator what it \
+             checks",
         ),
         AlertDescription::UnsupportedCertificate => refused(
             "refused_unsupported_certificate",
@@ -108,7 +109,8 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
                 "it may have no cipher suite, group or signature scheme in common with us".to_owned()
             } else {
                 format!(
-                    "it may refuse {ours} without saying why (usual in TLS 1.2), or want a cipher suite or group that we lack"
+                    "it may refuse {ours} without saying why (usual in TLS 1.2), or want a cipher suite or group \
+                     that we lack"
                 )
             };
             Said::refused(
@@ -119,7 +121,8 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
         AlertDescription::ProtocolVersion => Said::refused(
             "alert_protocol_version",
             format!(
-                "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may only have older ones"
+                "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may only \
+                 have older ones"
             ),
         ),
         AlertDescription::UnrecognisedName => {
@@ -133,7 +136,8 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
         AlertDescription::NoApplicationProtocol => Said::refused(
             "alert_no_application_protocol",
             format!(
-                "{who} speaks none of the protocols that we offer by ALPN; set alpn to what it speaks, for example [\"http/1.1\"]"
+                "{who} speaks none of the protocols that we offer by ALPN; set alpn to what it speaks, for example \
+                 [\"http/1.1\"]"
             ),
         ),
         other => Said::failed(
@@ -151,7 +155,8 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
 pub(super) fn renegotiation(context: &Context<'_>) -> Said {
     let who = context.who();
     let why = format!(
-        "{who} asks for the certificate by renegotiation, which TLS 1.3 and Sidekey do not have: on IIS enable \"Negotiate \
+        "{who} asks for the certificate by renegotiation, which TLS 1.3 and Sidekey do not have: on IIS enable \
+         \"Negotiate \
          Client Certificate\", on Apache set SSLVerifyClient for the whole host"
     );
     Said::refused("renegotiation_wanted", why)

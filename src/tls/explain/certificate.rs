@@ -11,14 +11,19 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
     match untrusted {
         Untrusted::Empty if context.ingress => Said::refused(
             "no_certificate",
-            "peer sent no certificate, and this listener asks for one: configure a client certificate and its key there, \
+            "peer sent no certificate, and this listener asks for one: configure a client certificate and its key \
+             there, \
              issued by an anchor of the trust"
                 .to_owned(),
         ),
         Untrusted::Empty => Said::refused("no_certificate", "upstream sent no certificate".to_owned()),
         Untrusted::Malformed { index, why } => Said::refused(
             "malformed_certificate",
-            format!("certificate {} of the {who}'s chain does not parse: {}; have it issued again", index + 1, clip(why)),
+            format!(
+                "certificate {} of the {who}'s chain does not parse: {}; have it issued again",
+                index + 1,
+                clip(why)
+            ),
         ),
         Untrusted::Expired { subject, not_after } => Said::refused(
             "expired",
@@ -46,7 +51,8 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
         Untrusted::BadSignature { subject, issuer } => Said::refused(
             "bad_signature",
             format!(
-                "the signature on \"{}\" is not by the \"{}\" that trust \"{}\" holds: another CA of the same name, or a CA \
+                "the signature on \"{}\" is not by the \"{}\" that trust \"{}\" holds: another CA of the same name, \
+                 or a CA \
                  that has a new key; add its new certificate to the trust if it is the real one",
                 clip(subject),
                 clip(issuer),
@@ -62,14 +68,16 @@ fn issuer_unknown(issuer: &str, trust: &str, holds: &[String], self_signed: bool
     let holds = if holds.is_empty() { "no anchor".to_owned() } else { list(holds) };
     if self_signed {
         let why = format!(
-            "{who}'s certificate \"{}\" is self-signed, and trust \"{trust}\" does not hold it (it holds: {holds}); have it \
+            "{who}'s certificate \"{}\" is self-signed, and trust \"{trust}\" does not hold it (it holds: {holds}); \
+             have it \
              issued by one of these, or pin it in a trust with pin_only = true",
             clip(issuer)
         );
         return Said::refused("self_signed", why);
     }
     let why = format!(
-        "{who}'s certificate was issued by \"{}\", which trust \"{trust}\" does not hold (it holds: {holds}); if it is to be \
+        "{who}'s certificate was issued by \"{}\", which trust \"{trust}\" does not hold (it holds: {holds}); if it \
+         is to be \
          accepted, add that CA's certificate, or have the {who} send its intermediates",
         clip(issuer)
     );
@@ -102,7 +110,8 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
         Untrusted::WrongName { expected, has } => {
             let has = if has.is_empty() { "no name in its SAN (the CN does not count)".to_owned() } else { list(has) };
             let why = format!(
-                "{who}'s certificate is not for \"{}\": it has {has}; set server_name or server_uri to what it is for, or have \
+                "{who}'s certificate is not for \"{}\": it has {has}; set server_name or server_uri to what it is \
+                 for, or have \
                  it issued for that name",
                 clip(expected)
             );
@@ -148,7 +157,8 @@ pub(super) fn bad_proof(end_entity: Option<&Certificate>, context: &Context<'_>)
     let who = context.who();
     let subject = end_entity.map(|own| format!(" \"{}\"", clip(own.subject()))).unwrap_or_default();
     let why = format!(
-        "{who} showed the certificate{subject} but did not prove that it holds its private key; it uses a key that does not \
+        "{who} showed the certificate{subject} but did not prove that it holds its private key; it uses a key that \
+         does not \
          match, or somebody else's certificate"
     );
     Said::refused("bad_proof", why)

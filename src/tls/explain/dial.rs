@@ -50,13 +50,15 @@ pub fn explain_dial(dial: Dial, address: &str, why: &str) -> Explained {
         Dial::Unreachable => (
             "unreachable",
             format!(
-                "{address} cannot be reached from here ({why}): check routes, firewalls and, for IPv6, whether this host has it"
+                "{address} cannot be reached from here ({why}): check routes, firewalls and, for IPv6, whether this \
+                 host has it"
             ),
         ),
         Dial::TimedOut => (
             "connect_timed_out",
             format!(
-                "{address} did not answer in time ({why}): a firewall may drop our packets, or limits.connect is too short"
+                "{address} did not answer in time ({why}): a firewall may drop our packets, or limits.connect is \
+                 too short"
             ),
         ),
         Dial::Other => ("connect_failed", format!("cannot connect to {address}: {why}")),

@@ -29,7 +29,7 @@ fn the_page_lists_every_reason_once_and_in_order() {
     assert_eq!(headings, REASONS);
     assert_eq!(REASONS.iter().collect::<BTreeSet<_>>().len(), REASONS.len());
     let names = |reason: &&str| reason.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    assert!(REASONS.iter().all(|reason| names(&reason)));
+    assert!(REASONS.iter().all(names));
 }
 
 #[test]

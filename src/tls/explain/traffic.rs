@@ -16,7 +16,8 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
     }
     if !context.ingress {
         let why = format!(
-            "upstream answers in plain text ({}): its port does not speak TLS; use its TLS port, Sidekey sends no plain text",
+            "upstream answers in plain text ({}): its port does not speak TLS; use its TLS port, Sidekey sends no \
+             plain text",
             shown(first)
         );
         return Some(Said::failed("plain_text_upstream", why));
@@ -88,7 +89,8 @@ pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Said::failed(
             "peer_misbehaved",
             format!(
-                "{who} sent a TLS message out of turn; its TLS library has a fault, or something between changes the bytes"
+                "{who} sent a TLS message out of turn; its TLS library has a fault, or something between changes \
+                 the bytes"
             ),
         ),
         Error::InvalidMessage(what) => malformed(&said(what), context),
@@ -131,13 +133,15 @@ fn incompatible(error: &PeerIncompatible, context: &Context<'_>) -> Said {
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => (
             "no_common_version",
             format!(
-                "{who} has no TLS version in common with us (tls_min to tls_max; 1.2 and 1.3 at most): it needs an update, or tls_min and tls_max do"
+                "{who} has no TLS version in common with us (tls_min to tls_max; 1.2 and 1.3 at most): it needs an \
+                 update, or tls_min and tls_max do"
             ),
         ),
         PeerIncompatible::NoCipherSuitesInCommon => (
             "no_common_cipher_suite",
             format!(
-                "{who} has no cipher suite in common with us: in TLS 1.2 only ECDHE with AES-GCM or ChaCha20-Poly1305 is spoken, with a suite for our kind of key (ECDSA or RSA)"
+                "{who} has no cipher suite in common with us: in TLS 1.2 only ECDHE with AES-GCM or \
+                 ChaCha20-Poly1305 is spoken, with a suite for our kind of key (ECDSA or RSA)"
             ),
         ),
         PeerIncompatible::NoKxGroupsInCommon
@@ -145,7 +149,8 @@ fn incompatible(error: &PeerIncompatible, context: &Context<'_>) -> Said {
         | PeerIncompatible::KeyShareExtensionRequired => (
             "no_common_group",
             format!(
-                "{who} has no key exchange group in common with us: X25519MLKEM768, X25519, secp256r1 and secp384r1 are there, as groups allows"
+                "{who} has no key exchange group in common with us: X25519MLKEM768, X25519, secp256r1 and secp384r1 \
+                 are there, as groups allows"
             ),
         ),
         PeerIncompatible::NoSignatureSchemesInCommon
@@ -176,7 +181,8 @@ fn said(what: &impl std::fmt::Debug) -> String {
 
 fn no_key_pair(context: &Context<'_>) -> Said {
     let why = format!(
-        "peer accepts no signature that a key pair of listener \"{}\" can make, so none could be shown; add a pair with a key \
+        "peer accepts no signature that a key pair of listener \"{}\" can make, so none could be shown; add a pair \
+         with a key \
          of another kind (ECDSA P-256 and RSA 2048 are known everywhere)",
         clip(context.listener)
     );
@@ -188,20 +194,32 @@ pub(super) fn connection(cause: &Cause, context: &Context<'_>) -> Said {
     let who = context.who();
     let (reason, why) = match cause {
         Cause::NoKeyPair => return no_key_pair(context),
-        Cause::NoByte if context.ingress => {
-            ("closed_without_byte", "peer closed the connection without a byte: usually a load balancer's health check".to_owned())
-        }
+        Cause::NoByte if context.ingress => (
+            "closed_without_byte",
+            "peer closed the connection without a byte: usually a load balancer's health \
+             check"
+                .to_owned(),
+        ),
         Cause::NoByte => (
             "closed_without_byte",
-            "upstream closed the connection without a byte: it does not speak TLS on this port, or allows only some addresses".to_owned(),
+            "upstream closed the connection without a byte: it does not speak TLS on this port, or allows only some \
+             addresses"
+                .to_owned(),
         ),
         Cause::Closed => (
             "closed",
-            format!("{who} closed the connection in the middle of the handshake without an alert: it may refuse {} silently, or have crashed", context.ours()),
+            format!(
+                "{who} closed the connection in the middle of the handshake without an alert: it may refuse {} \
+                 silently, or have crashed",
+                context.ours()
+            ),
         ),
         Cause::Reset => (
             "reset",
-            format!("{who} or something between reset the connection in the middle of the handshake: look for a firewall, or a crash there"),
+            format!(
+                "{who} or something between reset the connection in the middle of the handshake: look for a \
+                 firewall, or a crash there"
+            ),
         ),
         Cause::TimedOut { hello: true } if context.ingress => {
             ("timed_out_before_hello", "peer connected and sent no whole ClientHello in time".to_owned())
@@ -211,12 +229,14 @@ pub(super) fn connection(cause: &Cause, context: &Context<'_>) -> Said {
         }
         Cause::TimedOut { hello: false } => (
             "timed_out_after_hello",
-            format!("{who} began the handshake and did not finish it in time (limits.handshake): it is slow, or packets are lost"),
+            format!(
+                "{who} began the handshake and did not finish it in time (limits.handshake): it is slow, or \
+                 packets are lost"
+            ),
         ),
-        Cause::Io(error) => (
-            "io_error",
-            format!("the connection to the {who} failed: {}", clip(&printable(&error.to_string()))),
-        ),
+        Cause::Io(error) => {
+            ("io_error", format!("the connection to the {who} failed: {}", clip(&printable(&error.to_string()))))
+        }
         Cause::Tls(error) => ("internal_error", format!("TLS failed: {}", clip(&printable(&error.to_string())))),
     };
     Said::failed(reason, why)

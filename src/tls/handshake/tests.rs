@@ -1,5 +1,7 @@
 //! Real handshakes over a pipe, in both versions: what each side is told, and what the explanation says of it.
 
+mod trouble;
+
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, SanType, SerialNumber};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,7 +16,7 @@ use crate::clock::Clock;
 use crate::keyring::Standing;
 use crate::pki::KeyPair;
 use crate::tls::explain::{Context as Told, Explained, explain, explain_untrusted};
-use crate::tls::{AuthorityNames, ClientAuth, Group, Settings, Version, acceptor, connector};
+use crate::tls::{AuthorityNames, ClientAuth, Settings, Version, acceptor, connector};
 use crate::trust::sample::{Ca, Made, days, new_key, now, self_signed, trust, trust_with, weak};
 use crate::trust::{Role, Trust, Untrusted};
 
@@ -318,201 +320,6 @@ async fn an_optional_certificate_may_be_missing() {
         let established = at_server.ok().unwrap();
         assert_eq!((established.chain.len(), established.facts.alpn), (0, Some(Alpn::Http11)));
     }
-}
-
-#[tokio::test]
-async fn nothing_in_common_is_named() {
-    let World { server, client, trust, .. } = world();
-    let pair = &*client.pair();
-    let plain = Settings::default();
-    let of = |change: &dyn Fn(&mut Settings)| {
-        let mut settings = plain.clone();
-        change(&mut settings);
-        settings
-    };
-    let cases = [
-        (only(Version::Tls13), only(Version::Tls12), "no_common_version", "protocol_version", "alert_protocol_version"),
-        (only(Version::Tls12), only(Version::Tls13), "no_common_version", "protocol_version", "alert_protocol_version"),
-        (
-            of(&|settings| settings.groups = vec![Group::Secp384r1]),
-            of(&|settings| settings.groups = vec![Group::X25519]),
-            "no_common_group",
-            "handshake_failure",
-            "alert_handshake_failure",
-        ),
-        (
-            of(&|settings| settings.alpn = vec![Alpn::Http11]),
-            of(&|settings| settings.alpn = vec![Alpn::H2]),
-            "no_common_protocol",
-            "no_application_protocol",
-            "alert_no_application_protocol",
-        ),
-    ];
-    for (ours, theirs, reason, alert, heard) in cases {
-        let (at_server, at_client) = meet(&accepting(&server, &trust, &ours), &connecting(pair, &trust, &theirs)).await;
-        let said = told(&at_server.err().unwrap(), &trust, true);
-        assert_eq!((said.reason, said.alert_sent), (reason, Some(alert)));
-        let said = told(&at_client.err().unwrap(), &trust, false);
-        assert_eq!((said.reason, said.alert_received), (heard, Some(alert)));
-    }
-}
-
-#[tokio::test]
-async fn a_peer_that_only_knows_rsa_cannot_use_an_ecdsa_key() {
-    let World { server, trust, .. } = world();
-    let acceptor = accepting(&server, &trust, &Settings::default());
-    let rsa = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256];
-    for version in BOTH {
-        let (at_server, _) = meet(&acceptor, &foreign(version, None, &rsa)).await;
-        let said = told(&at_server.err().unwrap(), &trust, true);
-        assert_eq!((said.reason, said.alert_sent), ("no_common_signature_scheme", Some("handshake_failure")));
-    }
-    let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
-    let (at_server, _) = meet(&acceptor, &foreign_with(provider, Version::Tls12, None, ECDSA)).await;
-    let said = told(&at_server.err().unwrap(), &trust, true);
-    assert_eq!((said.reason, said.alert_sent), ("no_common_cipher_suite", Some("handshake_failure")));
-}
-
-#[tokio::test]
-async fn without_a_pair_that_fits_the_hello_is_refused_with_an_alert() {
-    let World { client, trust, .. } = world();
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
-    let (failed, at_client) = tokio::join!(
-        async { hello(near, soon()).await.ok().unwrap().refuse().await },
-        connect(far, &connector, soon())
-    );
-    let said = told(&failed, &trust, true);
-    assert_eq!((said.reason, said.alert_sent), ("no_key_pair_fits", Some("handshake_failure")));
-    assert_eq!(failed.facts.server_name.as_deref(), Some("server.test"));
-    assert_eq!(told(&at_client.err().unwrap(), &trust, false).reason, "alert_handshake_failure");
-}
-
-#[tokio::test]
-async fn an_upstream_whose_schemes_our_key_lacks_gets_no_certificate() {
-    let World { ca, server, client, trust } = world();
-    let mut provider = aws_lc_rs::default_provider();
-    let schemes = &mut provider.signature_verification_algorithms.mapping;
-    let rsa = schemes.iter().position(|(scheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256).unwrap();
-    *schemes = &schemes[rsa..=rsa];
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca.certificate().der().clone()).unwrap();
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider))
-        .build()
-        .unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*server.certified()).clone())));
-    let acceptor = Acceptor { config: Arc::new(config) };
-    let (_, at_client) = meet(&acceptor, &connecting(&client.pair(), &trust, &only(Version::Tls13))).await;
-    let said = told(&at_client.err().unwrap(), &trust, false);
-    assert_eq!((said.reason, said.alert_received), ("refused_certificate_required", Some("certificate_required")));
-}
-
-/// What comes of bytes that are sent to an ingress, the stream closed after them.
-async fn sent_to_ingress(bytes: &[u8]) -> Box<Failed> {
-    let (near, mut far) = tokio::io::duplex(64 * 1024);
-    far.write_all(bytes).await.unwrap();
-    far.shutdown().await.unwrap();
-    let Err(failed) = hello(near, soon()).await else { unreachable!("no whole hello was sent") };
-    failed
-}
-
-#[tokio::test]
-async fn what_is_not_tls_is_named() {
-    let trust = world().trust;
-    let cases: [(&[u8], &str); 14] = [
-        (b"", "closed_without_byte"),
-        (b"GET / HTTP/1.1\r\n\r\n", "plain_http"),
-        (b"POST", "plain_http"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "plain_http2"),
-        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "proxy_header"),
-        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11", "proxy_header"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "not_tls"),
-        (b"\x80\x2e\x01\x03\x01\x00\x15\x00", "sslv2"),
-        (b"\0\x01\x02\x03\x04\x05\x06\x07", "not_tls"),
-        (b"\xff", "not_tls"),
-        (b"\x16\x03\x01", "closed"),
-        (b"\x16\x03\x01\xff\xff\0\0\0", "malformed_tls"),
-        (b"\x16\x03\x01\x00\x04\x00\x00\x00\x00", "peer_misbehaved"),
-        (b"\x15\x03\x01\x00\x02\x02\x28", "peer_misbehaved"),
-    ];
-    for (bytes, reason) in cases {
-        let said = told(&*sent_to_ingress(bytes).await, &trust, true);
-        assert_eq!(said.reason, reason, "{bytes:02x?}: {}", said.explanation);
-    }
-    let said = told(&*sent_to_ingress(b"GET / HTTP/1.1\r\n\r\n").await, &trust, true);
-    assert_eq!(said.alert_sent, Some("decode_error"));
-    assert!(said.explanation.starts_with("peer speaks plain HTTP on a TLS port"));
-}
-
-#[tokio::test]
-async fn the_alert_arrives_before_the_end_of_a_refused_stream() {
-    let (near, mut far) = tokio::io::duplex(64 * 1024);
-    let talk = async {
-        far.write_all(&[b'x'; 4096]).await.unwrap();
-        let mut answer = Vec::new();
-        far.read_to_end(&mut answer).await.unwrap();
-        answer
-    };
-    let (_, answer) = tokio::join!(hello(near, soon()), talk);
-    assert_eq!(answer, [0x15, 3, 3, 0, 2, 2, 50]);
-}
-
-#[tokio::test]
-async fn time_runs_out_before_and_after_the_hello() {
-    let World { server, client, trust, .. } = world();
-    let past = Instant::now();
-    let (near, mut far) = tokio::io::duplex(64);
-    far.write_all(b"\x16\x03\x01").await.unwrap();
-    let failed = hello(near, past).await.err().unwrap();
-    assert_eq!(failed.first_bytes, b"\x16\x03\x01");
-    assert_eq!(told(&failed, &trust, true).reason, "timed_out_before_hello");
-
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let failed = connect(near, &connector, past).await.err().unwrap();
-    assert_eq!(told(&failed, &trust, false).reason, "timed_out_before_hello");
-    let read = hello(far, soon()).await.ok().unwrap();
-    let acceptor = accepting(&server, &trust, &Settings::default());
-    assert_eq!(told(&read.finish(&acceptor, soon()).await.err().unwrap(), &trust, true).reason, "reset");
-
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let (read, stalled) =
-        tokio::join!(hello(far, soon()), connect(near, &connector, Instant::now() + Duration::from_millis(50)));
-    assert_eq!(told(&stalled.err().unwrap(), &trust, false).reason, "timed_out_before_hello");
-    let failed = read.ok().unwrap().finish(&acceptor, past).await.err().unwrap();
-    assert!(matches!(failed.cause, Cause::TimedOut { hello: false } | Cause::Reset));
-
-    let (near, mut far) = tokio::io::duplex(64 * 1024);
-    far.write_all(b"\x16\x03\x03\x00\x30").await.unwrap();
-    let failed = connect(near, &connector, past).await.err().unwrap();
-    assert_eq!((told(&failed, &trust, false).reason, failed.first_bytes.len()), ("timed_out_after_hello", 5));
-}
-
-#[tokio::test]
-async fn an_upstream_that_closes_or_speaks_plain_text_is_named() {
-    let World { client, trust, .. } = world();
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
-    let cases: [(&[u8], &str); 4] = [
-        (b"", "closed_without_byte"),
-        (b"\x16\x03\x03", "closed"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "plain_text_upstream"),
-        (b"220 mail.test ESMTP\r\n", "plain_text_upstream"),
-    ];
-    for (bytes, reason) in cases {
-        let (near, mut far) = tokio::io::duplex(64 * 1024);
-        far.write_all(bytes).await.unwrap();
-        far.shutdown().await.unwrap();
-        let said = told(&connect(near, &connector, soon()).await.err().unwrap(), &trust, false);
-        assert_eq!(said.reason, reason, "{}", said.explanation);
-    }
-    assert!(matches!(cause(io::ErrorKind::ConnectionReset.into(), false), Cause::Reset));
-    assert!(matches!(cause(io::ErrorKind::ConnectionReset.into(), true), Cause::NoByte));
-    assert!(matches!(cause(io::ErrorKind::PermissionDenied.into(), false), Cause::Io(_)));
 }
 
 #[tokio::test]

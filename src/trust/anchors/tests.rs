@@ -13,7 +13,7 @@ fn file(until: Option<Timestamp>) -> AnchorSource {
 }
 
 fn of(sources: Vec<AnchorSource>, overlap: Duration) -> Settings {
-    settings(&|settings| (settings.anchors, settings.overlap) = (sources.clone(), overlap))
+    Settings { anchors: sources, overlap, ..settings(&|_| ()) }
 }
 
 fn opened(settings: Settings) -> Anchors {

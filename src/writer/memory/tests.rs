@@ -1,1 +1,223 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+use tempfile::TempDir;
+
+use super::super::state::tests::{folder, settings};
+use super::super::{Input, State};
+use super::*;
+use crate::folder::Contents;
+use crate::keyring::pool::{PAIRS, authority, day};
+use crate::keyring::{Command, Standing};
+
+fn memory(at: &TempDir) -> Memory {
+    Memory::open(at.path().join("state")).unwrap()
+}
+
+/// A run that begins with this folder.
+fn start(memory: &mut Memory, contents: Contents, at: i64) -> State {
+    let state = State::open(settings(), memory.read(), contents, day(at)).0;
+    let state = state.trusting_clock();
+    memory.save(&state, day(at)).unwrap();
+    state
+}
+
+fn drop_in(state: &mut State, memory: &mut Memory, which: &[usize], at: i64) {
+    state.apply(&Input::Folder(folder(which)), day(at)).unwrap();
+    memory.save(state, day(at)).unwrap();
+}
+
+fn command(state: &mut State, command: Command, at: i64) {
+    let reply = tokio::sync::oneshot::channel().0;
+    state.apply(&Input::Command { keyring: "api".into(), command, reply }, day(at)).unwrap();
+}
+
+fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
+    let held = state.keyrings()["api"].held();
+    held.iter().map(|held| (held.pair.fingerprint(), held.standing, held.overlap_ends)).collect()
+}
+
+fn retained(at: &TempDir) -> Vec<PathBuf> {
+    store::files(&at.path().join("state/retained"))
+}
+
+#[test]
+fn a_restart_goes_on_where_the_last_run_ended() {
+    let at = TempDir::new().unwrap();
+    let before = {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        drop_in(&mut state, &mut memory, &[2], 25);
+        standings(&state)
+    };
+    let state = start(&mut memory(&at), folder(&[2]), 26);
+    assert_eq!(standings(&state), before);
+    assert_eq!(state.keyrings()["api"].shown(day(26)).len(), 2, "the vanished pair is shown to who wants it");
+}
+
+#[test]
+fn retained_files_are_the_owner_s_alone() {
+    let at = TempDir::new().unwrap();
+    let mut memory = memory(&at);
+    let mut state = start(&mut memory, folder(&[1]), 20);
+    assert_eq!(retained(&at), Vec::<PathBuf>::new(), "what the folder holds is not copied");
+    drop_in(&mut state, &mut memory, &[2], 25);
+    let files = retained(&at);
+    let file = at.path().join("state/retained/api").join(format!("{}.pem", PAIRS[1].fingerprint().hex()));
+    assert_eq!(files, [file]);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&files[0]), 0o600);
+    assert_eq!(mode(&at.path().join("state/decisions.json")), 0o600);
+    assert_eq!(mode(&at.path().join("state")), 0o700);
+    assert_eq!(mode(files[0].parent().unwrap()), 0o700);
+}
+
+#[test]
+fn what_is_over_or_revoked_is_deleted() {
+    let at = TempDir::new().unwrap();
+    let mut memory = memory(&at);
+    let mut state = start(&mut memory, folder(&[1]), 20);
+    drop_in(&mut state, &mut memory, &[2], 25);
+    drop_in(&mut state, &mut memory, &[3], 35);
+    assert_eq!(retained(&at).len(), 2);
+    command(&mut state, Command::Revoke(PAIRS[2].fingerprint()), 36);
+    memory.save(&state, day(36)).unwrap();
+    assert_eq!(retained(&at).len(), 1);
+    for days in [51, 59] {
+        state.apply(&Input::Tick, day(days)).unwrap();
+        memory.save(&state, day(days)).unwrap();
+    }
+    assert_eq!(retained(&at).len(), 0, "a week after the end of its overlap");
+    drop((memory, state));
+    let state = start(&mut self::memory(&at), folder(&[2, 3]), 59);
+    assert_eq!(standings(&state).iter().filter(|(_, standing, _)| *standing == Standing::Refused).count(), 1);
+}
+
+#[test]
+fn what_did_not_change_is_not_written_again() {
+    let at = TempDir::new().unwrap();
+    let mut memory = memory(&at);
+    let mut state = start(&mut memory, folder(&[1]), 20);
+    drop_in(&mut state, &mut memory, &[2], 25);
+    // Every writing is another file, renamed into place.
+    let inodes = || {
+        let mut files = retained(&at);
+        files.push(at.path().join("state/decisions.json"));
+        files.iter().map(|file| std::fs::metadata(file).unwrap().ino()).collect::<Vec<_>>()
+    };
+    let before = inodes();
+    memory.save(&state, day(25)).unwrap();
+    drop(memory);
+    start(&mut self::memory(&at), folder(&[2]), 25);
+    assert_eq!(inodes(), before);
+}
+
+#[test]
+fn a_kill_between_the_steps_of_a_save_leaves_the_rotation_whole() {
+    let at = TempDir::new().unwrap();
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        state.apply(&Input::Folder(folder(&[2])), day(25)).unwrap();
+        let root = memory.0.as_mut().unwrap();
+        let wanted = root.wanted(&state, day(25));
+        root.retain(&wanted).unwrap();
+        // Killed here; and in the middle of writing another file.
+        std::fs::write(at.path().join("state/retained/api/x.pem.new"), "half a key").unwrap();
+    }
+    let state = start(&mut memory(&at), folder(&[2]), 26);
+    let standings: Vec<_> = standings(&state).into_iter().map(|(key_pair, standing, _)| (key_pair, standing)).collect();
+    assert!(standings.contains(&(PAIRS[1].fingerprint(), Standing::Previous)), "{standings:?}");
+    assert!(standings.contains(&(PAIRS[2].fingerprint(), Standing::Current)), "{standings:?}");
+    assert!(!at.path().join("state/retained/api/x.pem.new").exists());
+}
+
+#[test]
+fn an_anchor_on_its_way_out_is_kept_too() {
+    let at = TempDir::new().unwrap();
+    let other = crate::keyring::pool::issue(&crate::keyring::pool::api(0, 400));
+    let replaced = |which: &[usize]| {
+        let mut contents = folder(which);
+        contents.keyrings.get_mut("api").unwrap().anchors = Some(vec![Arc::clone(other.end_entity())]);
+        contents
+    };
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        state.apply(&Input::Folder(replaced(&[1])), day(21)).unwrap();
+        memory.save(&state, day(21)).unwrap();
+    }
+    let file = format!("state/retained/trust/own%3Aapi/{}.pem", authority().fingerprint().hex());
+    assert!(at.path().join(file).exists());
+    let state = start(&mut memory(&at), replaced(&[1]), 22);
+    let leaving = state.trusts()["own:api"].to_retain();
+    assert_eq!(leaving, [authority()], "it is accepted on until the keyring's overlap is over");
+}
+
+#[test]
+fn decisions_that_cannot_be_read_are_left_alone_and_told_once() {
+    let at = TempDir::new().unwrap();
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        drop_in(&mut state, &mut memory, &[2], 25);
+    }
+    let path = at.path().join("state/decisions.json");
+    for torn in ["{\"version\": 1, \"keyrings\": {", r#"{"version": 9, "keyrings": {}, "trusts": {}}"#] {
+        std::fs::write(&path, torn).unwrap();
+        let mut memory = memory(&at);
+        let remembered = memory.read();
+        let why = remembered.unreadable.clone().unwrap();
+        assert!(why.contains("decisions.json") && why.contains("repair it"), "{why}");
+        let state = State::open(settings(), remembered, folder(&[2]), day(26)).0;
+        assert_eq!(state.keyrings()["api"].shown(day(26)).len(), 1, "the folder serves");
+        assert!(memory.save(&state, day(26)).unwrap_err().to_string().contains("nothing is remembered"));
+        assert!(memory.save(&state, day(26)).is_ok(), "told once");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
+        assert_eq!(retained(&at).len(), 1, "and what it spoke of is still there");
+    }
+}
+
+#[test]
+fn a_retained_file_that_cannot_be_read_is_skipped_and_stays() {
+    let at = TempDir::new().unwrap();
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        drop_in(&mut state, &mut memory, &[2], 25);
+    }
+    let stranger = at.path().join("state/retained/api/stranger.pem");
+    std::fs::write(&stranger, "no key").unwrap();
+    let mut memory = memory(&at);
+    let remembered = memory.read();
+    assert_eq!(remembered.skipped.len(), 1);
+    assert!(remembered.skipped[0].why.contains("no private key"), "{:?}", remembered.skipped);
+    let (state, happened) = State::open(settings(), remembered, folder(&[2]), day(26));
+    assert_eq!(happened.problems.len(), 1);
+    memory.save(&state, day(26)).unwrap();
+    assert!(stranger.exists());
+}
+
+#[test]
+fn two_sidekeys_do_not_share_a_state_folder() {
+    let at = TempDir::new().unwrap();
+    let first = memory(&at);
+    let error = Memory::open(at.path().join("state")).err().unwrap().to_string();
+    assert!(error.contains(&*at.path().to_string_lossy()) && error.contains("another sidekey"), "{error}");
+    drop(first);
+    memory(&at);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error_with_what_to_do() {
+    let at = TempDir::new().unwrap();
+    std::fs::write(at.path().join("state"), "a file").unwrap();
+    let error = Memory::open(at.path().join("state")).err().unwrap().to_string();
+    assert!(error.contains("cannot be made") && error.contains("write access"), "{error}");
+}
+
+#[test]
+fn without_a_folder_nothing_is_kept() {
+    let mut memory = Memory::none();
+    let state = start(&mut memory, folder(&[1]), 20);
+    assert!(memory.save(&state, day(20)).is_ok());
+}
