@@ -70,7 +70,7 @@ fn write_lines(queue: &Receiver<Vec<u8>>, mut out: impl Write, progress: &Progre
         progress.drop_lines(memchr::memchr_iter(b'\n', lost).count() as u64);
         torn = if written == 0 { torn } else { batch[written - 1] != b'\n' };
         progress.finish(lines);
-        thread::sleep(GATHER);
+        rest(GATHER);
     }
 }
 
@@ -99,11 +99,16 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => rest(RETRY),
             Err(_) => break,
         }
     }
     written
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread exists to wait, so that no other one does")]
+fn rest(pause: Duration) {
+    thread::sleep(pause);
 }
 
 #[cfg(test)]
