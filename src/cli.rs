@@ -90,7 +90,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
     let done = match Typed::parse().command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -1,7 +1,5 @@
 //! Printing: data to standard output, talk to standard error. The only file that may.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
-
 use std::io::{IsTerminal, Write};
 
 /// One line of data.

@@ -10,7 +10,7 @@ pub(super) struct Arguments {
     source: Source,
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = arguments.source.load().map_err(Failure::Wrong)?;
     match app::run(config) {
         Ok(()) => Ok(()),

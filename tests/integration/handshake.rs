@@ -150,7 +150,7 @@ async fn a_failed_handshake_logs_the_presented_chain_and_every_field_once() {
     assert_eq!(line["outcome"], "refused");
     assert_eq!(line["side"], "ingress");
     assert_eq!(line["listener"], "api");
-    assert_eq!(line["peer.fingerprint"], fingerprint(&stranger).to_string());
+    assert_eq!(line["peer.fingerprint"], fingerprint(&stranger).hex());
     assert!(line.get("peer.identity").is_none(), "an identity without a verified path");
     assert!(line["chain"].to_string().contains("etl.example"), "{line}");
 }

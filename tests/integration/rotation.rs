@@ -32,7 +32,8 @@ async fn new_handshakes_show_the_new_pair_within_a_second_of_any_drop() {
     let mut stand = stand("").await;
     let client = stand.ca.client("etl", 5);
     let root = stand.sidecar.folder.path().to_owned();
-    let ways: [(&str, fn(&Path, &Issued)); 4] = [
+    type Way = (&'static str, fn(&Path, &Issued));
+    let ways: [Way; 4] = [
         ("renamed over the old files", |root, pair| drop_pair(root, "tls", pair)),
         ("written in place", write_in_place),
         ("a second pair beside the first", |root, pair| drop_pair(root, "2027", pair)),
@@ -210,7 +211,7 @@ async fn a_pair_that_is_not_valid_yet_waits_until_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_sidecar_loses_nothing_in_twenty_rotations() {
+async fn a_busy_sidecar_loses_nothing_in_eight_rotations() {
     let mut stand = stand("").await;
     let client = stand.ca.client("etl", 5);
     let address = stand.sidecar.ingress("api");
@@ -230,7 +231,7 @@ async fn a_busy_sidecar_loses_nothing_in_twenty_rotations() {
             answered
         });
     }
-    for minute in (0..20).rev() {
+    for minute in (0..8).rev() {
         let mut request = stand.ca.request("localhost");
         let hour = jiff::SignedDuration::from_mins(1);
         request.validity.not_before = today() - hour * minute;
@@ -242,8 +243,6 @@ async fn a_busy_sidecar_loses_nothing_in_twenty_rotations() {
     while let Some(answered) = load.join_next().await {
         assert!(answered.expect("a client failed") > 0);
     }
-    eventually("all twenty rotations are counted", || {
-        stand.sidecar.app.metrics_text().contains("sidekey_rotations_total")
-    })
-    .await;
+    eventually("all rotations are counted", || stand.sidecar.app.metrics_text().contains("sidekey_rotations_total"))
+        .await;
 }

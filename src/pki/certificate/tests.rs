@@ -108,7 +108,7 @@ fn weakness_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let line = "openssl req -x509 -newkey rsa:1024 -nodes -keyout k -out small -subj /CN=small; \
         openssl req -x509 -newkey rsa:2048 -sha1 -nodes -keyout ca.k -out ca -subj /CN=ca; \
-        openssl req -new -newkey rsa:2048 -nodes -keyout k -out r -subj /CN=leaf; \
+        openssl req -new -newkey rsa:2048 -nodes -keyout k -out r -subj /CN=end_entity; \
         openssl x509 -req -in r -CA ca -CAkey ca.k -CAcreateserial -sha1 -out v1; \
         printf 'basicConstraints=CA:FALSE' > e; \
         openssl x509 -req -in r -CA ca -CAkey ca.k -CAcreateserial -sha1 -extfile e -out sha1; \
@@ -154,14 +154,14 @@ fn validity_beyond_the_calendar_is_clamped() {
 #[test]
 fn an_issuer_is_known_by_name_and_signature() {
     let (root, twin) = (Authority::new("Root", validity()).unwrap(), Authority::new("Root", validity()).unwrap());
-    let leaf = first(root.issue(&request("leaf")).unwrap().chain_pem.into_bytes());
+    let end_entity = first(root.issue(&request("end_entity")).unwrap().chain_pem.into_bytes());
     let root = first(root.certificate_pem().as_bytes().to_vec());
     let twin = first(twin.certificate_pem().as_bytes().to_vec());
-    assert!(leaf.is_issued_by(&root));
-    assert!(!leaf.is_issued_by(&twin));
-    assert!(!root.is_issued_by(&leaf));
+    assert!(end_entity.is_issued_by(&root));
+    assert!(!end_entity.is_issued_by(&twin));
+    assert!(!root.is_issued_by(&end_entity));
     assert!(root.is_issued_by(&root));
-    assert_eq!(first(leaf.pem().into_bytes()), leaf);
+    assert_eq!(first(end_entity.pem().into_bytes()), end_entity);
 }
 
 proptest! {

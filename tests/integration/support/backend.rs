@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,7 +16,6 @@ use tokio::net::TcpListener;
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
     pub version: http::Version,
@@ -50,16 +49,6 @@ impl Backend {
         Self::with(|_, body| Response::new(body.boxed_unsync())).await
     }
 
-    /// Always answers this status.
-    pub async fn status(status: StatusCode) -> Self {
-        Self::with(move |_, _| {
-            let mut response = Response::new(full("no"));
-            *response.status_mut() = status;
-            response
-        })
-        .await
-    }
-
     /// Answers as `answer` says, HTTP/1.1 or HTTP/2 with prior knowledge as the client speaks.
     pub async fn with(answer: impl Fn(&Seen, Incoming) -> Response<Body> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -73,12 +62,7 @@ impl Backend {
                 tokio::spawn(async move {
                     let service = service_fn(move |request: hyper::Request<Incoming>| {
                         let (parts, body) = request.into_parts();
-                        let one = Seen {
-                            method: parts.method,
-                            uri: parts.uri,
-                            headers: parts.headers,
-                            version: parts.version,
-                        };
+                        let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
                         records.lock().expect("lock").push(one.clone());
                         let mut response = answer(&one, body);
                         response.headers_mut().insert("backend", HeaderValue::from_static("yes"));

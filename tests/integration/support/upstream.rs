@@ -66,7 +66,7 @@ async fn serve(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, records: Ar
     let h2 = session.alpn_protocol() == Some(b"h2");
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (parts, body) = request.into_parts();
-        let one = Seen { method: parts.method, uri: parts.uri, headers: parts.headers, version: parts.version };
+        let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
         records.lock().expect("lock").push((client, one));
         async move {
             let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
