@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::handshake::colour;
-use super::repeats::{Sum, WINDOW};
+use super::repeats::Sum;
 use super::{Event, Level};
 use crate::keyring::Standing;
 use crate::log::{Format, Line, Style};
@@ -90,8 +90,7 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
 /// The line of a sum.
 pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
     let mut line = Line::new(style, now, Level::WARN, "handshake");
-    let seconds = if sum.seconds == 0 { WINDOW } else { sum.seconds };
-    let message = format!("and {} more in {seconds} s", sum.more);
+    let message = format!("and {} more in {} s", sum.more, sum.seconds);
     match style.format {
         Format::Json => {
             line.message(&message)
@@ -107,7 +106,7 @@ pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
     line.text("reason", sum.reason)
         .text("source", &sum.source.to_string())
         .number("repeats", sum.more)
-        .number("seconds", seconds);
+        .number("seconds", sum.seconds);
     line.finish()
 }
 

@@ -16,7 +16,7 @@ use crate::tls::Outcome;
 /// Failures told in full before the rest is summed up.
 const IN_FULL: u32 = 3;
 /// Seconds that one sum covers.
-pub(super) const WINDOW: i64 = 60;
+const WINDOW: i64 = 60;
 /// Sources that are remembered. When they are all taken, further sources share one sum for each listener and reason.
 const SOURCES: usize = 4096;
 
@@ -142,7 +142,8 @@ fn sum(key: &Key, count: &Count, seconds: i64) -> Option<Sum> {
         reason: key.reason,
         source: key.source,
         more: count.untold,
-        seconds: seconds.max(0),
+        // Also where the process ends, or the clock was set back.
+        seconds: seconds.max(1),
     })
 }
 
