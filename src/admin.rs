@@ -2,8 +2,8 @@
 //!
 //! It sees snapshots, metrics and the phase of stopping, and has no way to change anything: a change goes through the
 //! configuration or the watched folder. Admin answers on this host only and says names; probes may be reached from
-//! elsewhere and say none. What an answer says is [`routes`]' and [`readiness`]' business, what the snapshot adds to the
-//! metrics [`gauges`]'.
+//! elsewhere and say none. What an answer says is `routes`' and `readiness`' business, what the snapshot adds to the
+//! metrics `gauges`'.
 
 mod gauges;
 mod readiness;

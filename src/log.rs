@@ -1,7 +1,7 @@
 //! Log lines: formatted by the thread that has them, handed to one writer thread through a bounded queue.
 //!
 //! Full or closed: dropped and counted. No path ever waits for a log reader. What a line looks like, and why nothing in
-//! it can break it or forge a field, is [`line`]'s business; which lines there are is everybody else's.
+//! it can break it or forge a field, is `line`'s business; which lines there are is everybody else's.
 
 mod layer;
 pub mod line;

@@ -1,6 +1,6 @@
 //! The data plane: worker threads that read snapshots, serve connections and report Events. They never ask.
 //!
-//! A request ends in a response, never in an error: [`Error`] says whose fault it was, and one table here makes a status
+//! A request ends in a response, never in an error: `Error` says whose fault it was, and one table here makes a status
 //! of it. What the other side sees is less than what the log says.
 
 mod accept;

@@ -1,6 +1,6 @@
 //! The snapshot: everything the data plane needs, immutable, swapped whole, numbered by its epoch.
 //!
-//! Built by the writer's side ([`build`]), read by workers ([`channel::Reader`]). It holds resolved values only: every
+//! Built by the writer's side (`build`), read by workers (`channel::Reader`). It holds resolved values only: every
 //! name that it mentions is there.
 
 pub mod build;

@@ -17,7 +17,7 @@ use super::seen::Seen;
 pub struct Heard(Arc<OnceLock<rustls::Error>>);
 
 impl Heard {
-    /// The failure, if TLS ended with one: in the shape that [`super::explain`] takes.
+    /// The failure, if TLS ended with one: in the shape that `super::explain` takes.
     pub fn failed(&self, facts: &Facts) -> Option<Failed> {
         let cause = Cause::Tls(self.0.get()?.clone());
         Some(Failed { cause, facts: facts.clone(), seen: Seen::default(), first_bytes: Vec::new() })
