@@ -12,7 +12,8 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
 #[derive(Parser)]
@@ -45,28 +46,28 @@ struct Source {
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// The application, without a configuration file: http://HOST:PORT, h2c://HOST:PORT or unix:PATH
-    #[arg(long, env = "SIDEKEY_BACKEND", value_name = "URL", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_BACKEND", value_name = "URL")]
     backend: Option<String>,
     /// Where peers connect [default: [::]:8443]
-    #[arg(long, env = "SIDEKEY_LISTEN", value_name = "ADDRESS", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
     /// The watched folder [default: certs]
-    #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER")]
     certs: Option<PathBuf>,
     /// Whom to accept, in place of the folder's ca.crt
-    #[arg(long, env = "SIDEKEY_CLIENT_CA", value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_CLIENT_CA", value_name = "FILE")]
     client_ca: Option<PathBuf>,
     /// Where decisions survive a restart [default: memory only]
-    #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
     /// Where /livez, /readyz and /metrics answer
-    #[arg(long, env = "SIDEKEY_PROBES", value_name = "ADDRESS", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_PROBES", value_name = "ADDRESS")]
     probes: Option<String>,
     /// Where the admin listener answers (loopback or unix:PATH)
-    #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
     /// text or json [default: text on a terminal, json otherwise]
-    #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT", conflicts_with = "config")]
+    #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
 }
 
@@ -87,9 +88,27 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// A flag that was typed beside `--config`. What the environment says (as in the image) only counts without a file.
+fn typed_beside_config(command: &ArgMatches) -> Option<String> {
+    const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+    let typed = |id: &str| command.value_source(id) == Some(ValueSource::CommandLine);
+    let ids: Vec<&str> = command.ids().map(clap::Id::as_str).collect();
+    // `wait` may be told the listener beside a file: it only asks.
+    let beside = ids.contains(&"config") && !ids.contains(&"timeout");
+    ids.iter().find(|id| beside && FLAGS.contains(id) && typed(id)).map(|id| id.replace('_', "-"))
+}
+
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
-    let done = match Typed::parse().command {
+    let matches = Typed::command().get_matches();
+    if let Some(flag) = matches.subcommand().and_then(|(_, command)| typed_beside_config(command)) {
+        print::talk(&format!(
+            "sidekey: --{flag} says the same as a key of the file that --config names: use one of them"
+        ));
+        return ExitCode::from(2);
+    }
+    let typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -120,6 +120,26 @@ fn wrong_usage_and_configuration_are_2_and_name_line_column_and_nearest_key() {
 }
 
 #[test]
+fn a_file_beside_the_image_s_environment_is_fine_and_beside_typed_flags_is_2() {
+    let folder = folder();
+    std::fs::write(
+        folder.path().join("own.toml"),
+        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nbackend = \"http://127.0.0.1:1\"\n",
+    )
+    .expect("written");
+    let check = |extra: &[&str]| {
+        let mut command = sidekey();
+        command.current_dir(folder.path()).env("SIDEKEY_CERTS", "/certs").env("SIDEKEY_PROBES", "[::]:9901");
+        output(command.args(["check", "--config-only", "--config", "own.toml"]).args(extra))
+    };
+    let fine = check(&[]);
+    assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stderr));
+    let both = check(&["--certs", "elsewhere"]);
+    assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
+    assert!(text(&both.stderr).contains("--certs"), "{}", text(&both.stderr));
+}
+
+#[test]
 fn a_port_in_use_is_one_clear_line_and_exit_1() {
     let folder = folder();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
