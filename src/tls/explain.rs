@@ -142,6 +142,9 @@ pub const REASONS: &[&str] = &[
     "name_not_resolved",
     "connect_timed_out",
     "connect_failed",
+    // Turned away before a handshake, by the proxy.
+    "no_key_pair",
+    "too_many_connections",
 ];
 
 /// A reason and its sentence, before the alerts are added.
