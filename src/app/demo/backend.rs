@@ -18,6 +18,8 @@ pub(super) async fn start() -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            // Without it the last part of an echo waits for the other side's delayed acknowledgement.
+            let _ = stream.set_nodelay(true);
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo)),
             );
