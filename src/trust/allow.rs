@@ -189,7 +189,7 @@ impl Rules {
 }
 
 /// The normal form of a path (without query): unreserved escapes decoded, dot segments removed, slashes merged (RFC 3986 6.2.2).
-/// Encoded `/`, `\`, NUL, a raw `\` or `;`, and bad escapes are errors that name what it was.
+/// Encoded `/` and `\`, a raw `\` or `;`, NUL either way, and bad escapes are errors that name what it was.
 ///
 /// The other escapes get upper-case digits, and bytes that may not stand raw in a path are escaped. Case is kept: paths
 /// are case-sensitive.
@@ -228,6 +228,8 @@ fn decode_unreserved(path: &str) -> Result<String, &'static str> {
             b'\\' => return Err("a backslash"),
             b';' => return Err("a semicolon"),
             b'?' | b'#' => return Err("a query or fragment within the path"),
+            // Escaped, it would be the one below.
+            0 => return Err("a NUL"),
             b'%' => {
                 let value = pattern::escape(after).ok_or("a bad percent escape")?;
                 rest = &after[2..];

@@ -98,6 +98,7 @@ fn a_path_pattern_that_can_never_match_is_named() {
     assert!(pattern::path_problem("/a/.").is_err());
     assert!(pattern::path_problem("/a;b").is_err());
     assert!(pattern::path_problem("/a%2fb").is_err());
+    assert!(pattern::path_problem("/a\0b").is_err());
 }
 
 #[test]
@@ -130,6 +131,7 @@ fn ambiguous_paths_are_errors_that_say_why() {
         ("/a%2fb", "an encoded slash"),
         ("/a%5Cb", "an encoded backslash"),
         ("/a%00", "an encoded NUL"),
+        ("/a\0b", "a NUL"),
         ("/a\\b", "a backslash"),
         ("/a;x=1", "a semicolon"),
         ("/a%", "a bad percent escape"),
@@ -218,7 +220,7 @@ fn obvious(pattern: &[u8], text: &[u8], least: usize) -> bool {
 
 proptest! {
     #[test]
-    fn normalising_twice_is_normalising_once(path in "/([a-c./%;]|%2[ef0]|%61|%3[aA]|\u{e9}){0,24}") {
+    fn normalising_twice_is_normalising_once(path in "/([a-c./%;\0\r]|%2[ef0]|%61|%3[aA]|\u{e9}){0,24}") {
         if let Ok(normal) = normalise(&path) {
             prop_assert_eq!(normalise(&normal), Ok(normal.clone()));
             prop_assert!(normal.starts_with('/') && normal.is_ascii());
