@@ -130,3 +130,22 @@ pub enum Error {
         address: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_printed_as_they_are_configured() {
+        let to = |host: &str| HostPort { host: host.into(), port: 8080 };
+        assert_eq!(to("app").to_string(), "app:8080");
+        assert_eq!(to("::1").to_string(), "[::1]:8080");
+        assert_eq!(Backend::Http(to("app")).to_string(), "http://app:8080");
+        assert_eq!(Backend::H2c(to("::1")).to_string(), "h2c://[::1]:8080");
+        assert_eq!(Backend::Unix("/run/app.sock".into()).to_string(), "unix:/run/app.sock");
+        assert_eq!(ListenAddress::Tcp(([127, 0, 0, 1], 8443).into()).to_string(), "127.0.0.1:8443");
+        assert_eq!(ListenAddress::AnyTcp(8443).to_string(), "[::]:8443");
+        let socket = ListenAddress::Unix { path: "/run/out.sock".into(), mode: Some(0o660), group: None };
+        assert_eq!(socket.to_string(), "unix:/run/out.sock");
+    }
+}

@@ -174,4 +174,26 @@ mod tests {
         assert_eq!((denied.status().as_u16(), denied.fault(Side::Ingress)), (403, "peer"));
         assert!(!denied.closes() && Error::Malformed("no Host").closes());
     }
+
+    #[test]
+    fn every_error_has_its_row_in_the_table() {
+        let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
+        let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
+        for (error, status, fault, reason, closes) in [
+            (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
+            (Error::Method, 405, "peer", "method_not_allowed", false),
+            (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
+            (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
+            (handshake, 502, "backend", "untrusted", false),
+            (Error::Unasked, 502, "backend", "unasked_upgrade", false),
+            (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (Error::Late, 504, "backend", "response_late", false),
+            (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
+            (untrusted, 503, "peer", "peer_untrusted", true),
+        ] {
+            assert_eq!((error.status().as_u16(), error.fault(Side::Ingress)), (status, fault), "{error}");
+            assert_eq!((error.reason(), error.closes()), (reason, closes), "{error}");
+        }
+    }
 }

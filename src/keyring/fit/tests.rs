@@ -1,7 +1,8 @@
 use super::super::pool::{CLIENT_ONLY, PAIRS, STRANGER, api, day, issue};
 use super::super::{Roles, Settings};
 use super::*;
-use crate::pki::issue::{NewKey, Request};
+use crate::pki::issue::{Authority, NewKey, Request};
+use crate::pki::{Validity, blocks};
 
 fn settings() -> Settings {
     Settings::of("api".into())
@@ -92,4 +93,34 @@ fn a_wildcard_covers_one_whole_label() {
     assert!(!covers("*.w.test", ".w.test"));
     assert!(!covers("a*.w.test", "ab.w.test"));
     assert!(covers("a.test", "a.test"));
+}
+
+fn authority(until: i64) -> Authority {
+    Authority::new("Test CA", Validity { not_before: day(0), not_after: day(until) }).unwrap()
+}
+
+fn pair_of(pem: &str) -> std::sync::Arc<KeyPair> {
+    let blocks = blocks::read(&zeroize::Zeroizing::new(pem.as_bytes().to_vec()), None);
+    KeyPair::new(blocks.certificates, blocks.keys[0].clone(), Vec::new()).unwrap()
+}
+
+#[test]
+fn an_expired_intermediate_is_warned_about() {
+    let intermediate = authority(400).intermediate("Middle", Validity { not_before: day(0), not_after: day(15) });
+    let issued = intermediate.unwrap().issue(&api(0, 100)).unwrap();
+    let pair = pair_of(&format!("{}{}", issued.chain_pem, &*issued.key_pem));
+    assert_eq!(fit(&pair, &settings(), day(15)), Fit::Usable { warning: None });
+    let Fit::Usable { warning: Some(warning) } = fit(&pair, &settings(), day(20)) else { panic!("no warning") };
+    assert!(warning.contains("Middle") && warning.contains("2026-01-16T00:00:00Z"), "{warning}");
+}
+
+#[test]
+fn a_ca_certificate_is_no_pair_to_serve_with() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["api.example".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let refusal = refused(&pair_of(&format!("{}{}", certificate.pem(), key.serialize_pem())), &settings());
+    assert_eq!(refusal.reason, "is_ca");
+    assert!(refusal.explanation.contains("CA:FALSE"), "{}", refusal.explanation);
 }

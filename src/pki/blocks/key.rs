@@ -94,3 +94,68 @@ fn oid_text(content: &[u8]) -> String {
     }
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    /// A PKCS#8 key's content: version, algorithm with parameters, and an empty key.
+    fn pkcs8(oid: &[u8], parameters: &[u8]) -> Vec<u8> {
+        let algorithm = der(0x30, &[der(OID, oid).as_slice(), parameters].concat());
+        [der(INTEGER, &[0]), algorithm, der(OCTET_STRING, &[])].concat()
+    }
+
+    #[test]
+    fn keys_that_openssl_seldom_makes_are_named_too() {
+        for (oid, name) in [
+            (&[0x2b, 0x65, 0x6f][..], "an X448 key, which cannot sign"),
+            (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x03, 0x01], "a Diffie-Hellman key, which cannot sign"),
+            (&[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12], "an ML-DSA key"),
+            (&[0x2a, 0x03, 0x04], "a key of the algorithm 1.2.3.4"),
+        ] {
+            assert_eq!(pkcs8_kind(&pkcs8(oid, &[])).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn what_tls_can_use_or_nobody_can_read_has_no_such_name() {
+        assert_eq!(pkcs8_kind(&pkcs8(&[0x2b, 0x65, 0x70], &[])), None);
+        assert_eq!(pkcs8_kind(&[]), None);
+        assert_eq!(pkcs8_kind(&[INTEGER, 1, 0, 0x30, 0]), None);
+        assert_eq!(rsa_size(&[]), None);
+    }
+
+    #[test]
+    fn curves_are_named_and_unknown_ones_have_their_number() {
+        let brainpool = |number| [0x2b, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, number];
+        for (curve, name) in [
+            (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x01][..], "P-192"),
+            (&brainpool(11), "brainpoolP384r1"),
+            (&brainpool(13), "brainpoolP512r1"),
+            (&brainpool(1), "Brainpool"),
+            (&[0x2b, 0x81, 0x04, 0x00, 0x01], "1.3.132.0.1"),
+        ] {
+            let named = ec_curve(&der(OID, curve));
+            assert_eq!(named, Some(format!("an elliptic-curve key on {name}")));
+        }
+        for usable in [0x22, 0x23] {
+            assert_eq!(ec_curve(&der(OID, &[0x2b, 0x81, 0x04, 0x00, usable])), None);
+        }
+        // Parameters that are spelled out instead of named.
+        assert_eq!(ec_curve(&der(0x30, &[])), None);
+    }
+
+    #[test]
+    fn an_oid_is_printed_in_decimals() {
+        assert_eq!(oid_text(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d]), "1.2.840.113549");
+        assert_eq!(oid_text(&[0x88, 0x37]), "2.999");
+        assert_eq!(oid_text(&[0x00]), "0.0");
+        // The last number never ends.
+        assert_eq!(oid_text(&[0x2a, 0x86]), "1.2");
+        assert!(!oid_text(&[0xff; 100]).contains('.'));
+    }
+}

@@ -194,3 +194,44 @@ pub(super) fn sent(cause: &Cause) -> Option<&'static str> {
     };
     Some(name(alert))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rustls::{ContentType, InvalidMessage};
+
+    use super::*;
+
+    #[test]
+    fn every_alert_that_rustls_knows_has_a_name_of_its_own() {
+        let mut names = BTreeSet::new();
+        for code in 0..=u8::MAX {
+            let alert = AlertDescription::from(code);
+            let name = name(alert);
+            assert_eq!(name == "unknown", matches!(alert, AlertDescription::Unknown(_)), "{code}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert!(name == "unknown" || names.insert(name), "{name} names two alerts");
+        }
+        assert!(names.len() >= 30);
+    }
+
+    #[test]
+    fn the_less_usual_failures_have_their_alert() {
+        let inappropriate =
+            || Error::InappropriateMessage { expect_types: Vec::new(), got_type: ContentType::ApplicationData };
+        for (error, alert) in [
+            (inappropriate(), "unexpected_message"),
+            (Error::NoApplicationProtocol, "no_application_protocol"),
+            (Error::InvalidMessage(InvalidMessage::MessageTooLarge), "decode_error"),
+            (Error::PeerIncompatible(PeerIncompatible::NullCompressionRequired), "illegal_parameter"),
+            (Error::PeerIncompatible(PeerIncompatible::UncompressedEcPointsRequired), "illegal_parameter"),
+            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), "protocol_version"),
+            (Error::InvalidCertRevocationList(rustls::CertRevocationListError::ParseError), "handshake_failure"),
+        ] {
+            assert_eq!(sent(&Cause::Tls(error.clone())), Some(alert), "{error:?}");
+        }
+        assert_eq!(sent(&Cause::NoKeyPair), Some("handshake_failure"));
+        assert_eq!(sent(&Cause::Closed), None);
+    }
+}
