@@ -88,26 +88,68 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// A flag that was typed beside `--config`. What the environment says (as in the image) only counts without a file.
-fn typed_beside_config(command: &ArgMatches) -> Option<String> {
-    const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
-    let typed = |id: &str| command.value_source(id) == Some(ValueSource::CommandLine);
-    let ids: Vec<&str> = command.ids().map(clap::Id::as_str).collect();
-    // `wait` may be told the listener beside a file: it only asks.
-    let beside = ids.contains(&"config") && !ids.contains(&"timeout");
-    ids.iter().find(|id| beside && FLAGS.contains(id) && typed(id)).map(|id| id.replace('_', "-"))
+impl Command {
+    fn source(&mut self) -> Option<&mut Source> {
+        match self {
+            Self::Run(arguments) => Some(&mut arguments.source),
+            Self::Check(arguments) => Some(&mut arguments.source),
+            Self::Wait(arguments) => Some(&mut arguments.source),
+            Self::Demo(_) | Self::Inspect(_) | Self::Completions(_) => None,
+        }
+    }
+}
+
+/// What says the same as a key of the configuration file, by clap's ids.
+const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+
+/// The flags beside a configuration file that was named, and that come from there.
+fn beside_config(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
+    if !command.try_contains_id("config").unwrap_or(false) {
+        return Vec::new();
+    }
+    FLAGS.into_iter().filter(|id| command.value_source(id) == Some(from)).collect()
+}
+
+impl Source {
+    /// Forgets what the environment says, as the image's does, where a file was named. Says so once.
+    fn forget_environment(&mut self, command: &ArgMatches) {
+        let ids = beside_config(command, ValueSource::EnvVariable);
+        if ids.is_empty() {
+            return;
+        }
+        for id in &ids {
+            match *id {
+                "backend" => self.backend = None,
+                "listen" => self.listen = None,
+                "certs" => self.certs = None,
+                "client_ca" => self.client_ca = None,
+                "state" => self.state = None,
+                "probes" => self.probes = None,
+                "admin" => self.admin = None,
+                _ => self.log_format = None,
+            }
+        }
+        let names: Vec<_> = ids.iter().map(|id| format!("SIDEKEY_{}", id.to_uppercase())).collect();
+        print::talk(&format!("sidekey: the configuration file counts, not {}", names.join(", ")));
+    }
 }
 
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
     let matches = Typed::command().get_matches();
-    if let Some(flag) = matches.subcommand().and_then(|(_, command)| typed_beside_config(command)) {
-        print::talk(&format!(
-            "sidekey: --{flag} says the same as a key of the file that --config names: use one of them"
-        ));
-        return ExitCode::from(2);
+    let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // `wait` may be told the listener beside a file: it only asks.
+    let may_both = matches!(typed.command, Command::Wait(_));
+    if let (Some((_, matches)), Some(source)) = (matches.subcommand(), typed.command.source()) {
+        if let (false, [flag, ..]) = (may_both, &beside_config(matches, ValueSource::CommandLine)[..]) {
+            let flag = flag.replace('_', "-");
+            print::talk(&format!(
+                "sidekey: --{flag} says the same as a key of the file that --config names: use one of them"
+            ));
+            return ExitCode::from(2);
+        }
+        source.forget_environment(matches);
     }
-    let typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

@@ -6,7 +6,7 @@ use crate::app::check::{self, Checked};
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    source: Source,
+    pub(super) source: Source,
     /// Only the configuration: the folder is elsewhere
     #[arg(long)]
     config_only: bool,

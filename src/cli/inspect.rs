@@ -109,7 +109,7 @@ fn inspect(file: &Path, password_file: Option<&Path>, now: Timestamp) -> anyhow:
         problems: blocks
             .unreadable
             .iter()
-            .map(|part| ProblemView { reason: part.reason, why: part.why.clone(), remedy: part.remedy.clone() })
+            .map(|part| ProblemView { reason: part.reason, why: part.why.clone(), remedy: part.remedy_for(&shown) })
             .collect(),
         file: shown,
     })

@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    source: Source,
+    pub(super) source: Source,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {

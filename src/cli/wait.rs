@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    source: Source,
+    pub(super) source: Source,
     /// How long to wait, in seconds; 0 asks once
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,

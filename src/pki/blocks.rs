@@ -94,12 +94,22 @@ pub struct Unreadable {
     pub reason: &'static str,
     /// One sentence with the values, printable.
     pub why: String,
-    /// What to do: the one-line command that converts it, where there is one.
+    /// What to do: the one-line command that converts it, where there is one. `FILE` in it is the file's name
+    /// ([`Unreadable::remedy_for`]).
     pub remedy: String,
     /// More bytes may still come (cut off, empty section): "not yet" rather than "refused" until the folder is quiet.
     pub incomplete: bool,
     /// A keystore (JKS, PKCS#12) that could not be opened: beside a usable pair only an info.
     pub keystore: bool,
+}
+
+impl Unreadable {
+    /// The remedy for this file: its name stands where `FILE` stood, so that a command can be copied. A name that would need
+    /// quoting is left out.
+    pub fn remedy_for(&self, file: &str) -> String {
+        let is_plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+        if is_plain { self.remedy.replace("FILE", file) } else { self.remedy.clone() }
+    }
 }
 
 /// Reads a whole file. A file without any key material (a README, a `.pass`) gives empty [`Blocks`].

@@ -251,9 +251,6 @@ fn unreadable(file: &FileName, part: &Unreadable, has_pair: bool) -> Problem {
         Unreadable { incomplete: true, .. } => Severity::Incomplete,
         _ => Severity::Refused,
     };
-    // A command is shown ready to be copied, unless the name would need quoting.
-    let is_plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
-    let name = if is_plain { file } else { "FILE" };
-    let remedy = part.remedy.replace("FILE", name);
+    let remedy = part.remedy_for(file);
     Problem { file: Arc::clone(file), reason: part.reason, why: part.why.clone(), remedy, severity }
 }

@@ -134,9 +134,21 @@ fn a_file_beside_the_image_s_environment_is_fine_and_beside_typed_flags_is_2() {
     };
     let fine = check(&[]);
     assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stderr));
+    assert_eq!(text(&fine.stderr).matches("SIDEKEY_CERTS, SIDEKEY_PROBES").count(), 1, "{}", text(&fine.stderr));
     let both = check(&["--certs", "elsewhere"]);
     assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
     assert!(text(&both.stderr).contains("--certs"), "{}", text(&both.stderr));
+    // `wait` asks where the file's sidecar answers, which here is nowhere; what is typed it asks in any case.
+    let wait = |extra: &[&str]| {
+        let mut command = sidekey();
+        command.current_dir(folder.path()).env("SIDEKEY_PROBES", "127.0.0.1:1").env("SIDEKEY_CONFIG", "own.toml");
+        output(command.args(["wait", "--timeout", "0"]).args(extra))
+    };
+    let nowhere = wait(&[]);
+    assert_eq!(nowhere.status.code(), Some(2), "{}", text(&nowhere.stderr));
+    assert!(text(&nowhere.stderr).contains("neither [admin] probes nor listen"), "{}", text(&nowhere.stderr));
+    let asked = wait(&["--probes", "127.0.0.1:1"]);
+    assert_eq!(asked.status.code(), Some(1), "{}", text(&asked.stderr));
 }
 
 #[test]
@@ -238,7 +250,15 @@ fn inspect_explains_what_a_file_is_and_how_to_convert_it() {
     assert!(!text(&good.stdout).contains("PRIVATE KEY"));
     let bad = output(sidekey().current_dir(folder.path()).args(["inspect", "certs/store.jks"]));
     assert_eq!(bad.status.code(), Some(1));
-    assert!(text(&bad.stdout).contains("keytool"), "{}", text(&bad.stdout));
+    // The command can be copied, so it names the file; a name that needs quotes is left to the reader.
+    assert!(
+        text(&bad.stdout).contains("keytool -importkeystore -srckeystore certs/store.jks "),
+        "{}",
+        text(&bad.stdout)
+    );
+    std::fs::rename(folder.path().join("certs/store.jks"), folder.path().join("certs/my store.jks")).expect("renamed");
+    let spaced = output(sidekey().current_dir(folder.path()).args(["inspect", "--json", "certs/my store.jks"]));
+    assert!(text(&spaced.stdout).contains("keytool -importkeystore -srckeystore FILE "), "{}", text(&spaced.stdout));
     assert_eq!(output(sidekey().args(["inspect", "/nowhere"])).status.code(), Some(2));
 }
 

@@ -1,6 +1,6 @@
 //! What each file that cannot be used is told: reason, sentence, and the command that converts it.
 //!
-//! `FILE` in a remedy is the file's name; `join` puts it in.
+//! `FILE` in a remedy is the file's name; `Unreadable::remedy_for` puts it in.
 
 use memchr::memmem;
 
