@@ -7,6 +7,7 @@ pub mod acceptor;
 pub mod connector;
 pub mod explain;
 pub mod handshake;
+pub(crate) mod passing;
 pub mod recorder;
 pub mod seen;
 pub mod verifier;
