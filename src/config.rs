@@ -178,7 +178,7 @@ fn complete(settings: &mut writer::Settings) {
     let mut trusts = trusts.chain(settings.egresses.iter().map(|egress| &egress.trust)).flatten();
     if trusts.any(|trust| trust.as_ref() == peers::SYSTEM) {
         let name: Arc<str> = Arc::from(peers::SYSTEM);
-        let system = peers::trust_of(Arc::clone(&name), vec![AnchorSource::System]);
+        let system = crate::trust::Settings::of(Arc::clone(&name), vec![AnchorSource::System]);
         settings.trusts.insert(name, system);
     }
     for keyring in settings.keyrings.values_mut() {

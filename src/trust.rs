@@ -56,6 +56,24 @@ pub struct Settings {
     pub overlap: Duration,
 }
 
+impl Settings {
+    /// The defaults of the contract for a trust with nothing but these sources of anchors.
+    pub fn of(name: TrustName, anchors: Vec<AnchorSource>) -> Self {
+        Self {
+            name,
+            anchors,
+            pins: Vec::new(),
+            pin_only: false,
+            crls: Vec::new(),
+            crl_whole_chain: false,
+            crl_required: false,
+            crl_stale_refuses: false,
+            client_eku_required: true,
+            overlap: Duration::ZERO,
+        }
+    }
+}
+
 /// Where anchors come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AnchorSource {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::place::Fault;
-use super::{Admin, Config, Error, complete, named, peers, top, value};
+use super::{Admin, Config, Error, complete, named, top, value};
 use crate::net::{Backend, ListenAddress};
 use crate::snapshot::ingress::{Identity, Limits, Settings};
 use crate::tls::{AuthorityNames, ClientAuth};
@@ -90,7 +90,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
     };
     settings.trusts.extend(anchors.map(|source| {
         let name: Arc<str> = Arc::from(CLIENT_CA);
-        (Arc::clone(&name), peers::trust_of(name, vec![source]))
+        (Arc::clone(&name), crate::trust::Settings::of(name, vec![source]))
     }));
     complete(&mut settings);
     let mut folder = top::watched(certs);

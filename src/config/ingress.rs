@@ -187,7 +187,7 @@ fn allowed(item: &Item<'_>, known: &Known, trust: Option<&TrustName>, client_aut
     if matcher.anonymous && client_auth == ClientAuth::Required {
         item.fault("anonymous never happens here: set client_auth = \"optional\", or leave it out".to_owned());
     }
-    let system = peers::trust_of(Arc::from(SYSTEM), vec![AnchorSource::System]);
+    let system = crate::trust::Settings::of(Arc::from(SYSTEM), vec![AnchorSource::System]);
     let trust = trust.map(|name| known.trusts.get(name).unwrap_or(&system));
     if let Some(why) = trust.and_then(|trust| peers::too_loose(&matcher, trust, &known.partners)) {
         item.fault(why);

@@ -43,22 +43,6 @@ fn trust_name(text: &str) -> Result<TrustName, value::Wrong> {
     value::name(text)
 }
 
-/// A trust with nothing but these sources.
-pub(super) fn trust_of(name: TrustName, anchors: Vec<AnchorSource>) -> trust::Settings {
-    trust::Settings {
-        name,
-        anchors,
-        pins: Vec::new(),
-        pin_only: false,
-        crls: Vec::new(),
-        crl_whole_chain: false,
-        crl_required: false,
-        crl_stale_refuses: false,
-        client_eku_required: true,
-        overlap: Duration::ZERO,
-    }
-}
-
 fn trust(section: &Section<'_>, name: TrustName, certs: &Path) -> trust::Settings {
     let anchors = section.get("anchors");
     let pin_only = section.or("pin_only", Item::flag, false);
@@ -71,7 +55,10 @@ fn trust(section: &Section<'_>, name: TrustName, certs: &Path) -> trust::Setting
         crl_stale_refuses: section.or("crl_stale", |item| item.one_of(&[("warn", false), ("refuse", true)]), false),
         client_eku_required: section.or("client_eku", |item| item.one_of(&[("require", true), ("any", false)]), true),
         overlap: section.or("overlap", Item::duration, Duration::ZERO),
-        ..trust_of(name, anchors.as_ref().and_then(|item| item.some(|item| anchor(item, certs))).unwrap_or_default())
+        ..trust::Settings::of(
+            name,
+            anchors.as_ref().and_then(|item| item.some(|item| anchor(item, certs))).unwrap_or_default(),
+        )
     };
     let has_pins = section.maybe("pins", |_| Some(())).is_some();
     match (pin_only, anchors) {

@@ -160,18 +160,7 @@ pub(crate) fn self_signed(name: &str, change: Change<'_>) -> Made {
 
 /// A trust named `partners`.
 pub(crate) fn settings(change: &dyn Fn(&mut Settings)) -> Settings {
-    let mut settings = Settings {
-        name: "partners".into(),
-        anchors: Vec::new(),
-        pins: Vec::new(),
-        pin_only: false,
-        crls: Vec::new(),
-        crl_whole_chain: false,
-        crl_required: false,
-        crl_stale_refuses: false,
-        client_eku_required: true,
-        overlap: Duration::ZERO,
-    };
+    let mut settings = Settings::of("partners".into(), Vec::new());
     change(&mut settings);
     settings
 }

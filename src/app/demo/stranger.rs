@@ -50,7 +50,11 @@ async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
     let joined = join::join(vec![("stranger.pem".into(), read(&pem))]);
     let pair = joined.pairs.first().ok_or_else(|| Error::new("a stranger's key pair", "is none"))?;
     let clock = Clock::system();
-    let mut anchors = Anchors::open(own_settings(), &crate::trust::anchors::Remembered::default(), Vec::new());
+    let mut anchors = Anchors::open(
+        crate::trust::Settings::of("demo".into(), vec![AnchorSource::System]),
+        &crate::trust::anchors::Remembered::default(),
+        Vec::new(),
+    );
     let found = BTreeMap::from([(AnchorSource::System, Found::Certificates(read(&scene.roots()).certificates))]);
     anchors.arrive(&found, &BTreeMap::new(), clock.now());
     let connector = Connector::new(&connector::Parts {
@@ -71,21 +75,6 @@ async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
         let _ = tokio::io::AsyncReadExt::read_to_end(&mut established.stream, &mut answer).await;
     }
     Ok(())
-}
-
-fn own_settings() -> crate::trust::Settings {
-    crate::trust::Settings {
-        name: "demo".into(),
-        anchors: vec![AnchorSource::System],
-        pins: Vec::new(),
-        pin_only: false,
-        crls: Vec::new(),
-        crl_whole_chain: false,
-        crl_required: false,
-        crl_stale_refuses: false,
-        client_eku_required: true,
-        overlap: Duration::ZERO,
-    }
 }
 
 fn read(pem: &str) -> Blocks {

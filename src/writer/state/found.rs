@@ -15,18 +15,7 @@ use crate::trust::{self, AnchorSource};
 
 /// A keyring's own `ca.crt` as a trust: the defaults of the contract, and the keyring's overlap.
 pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> trust::Settings {
-    trust::Settings {
-        name: own_trust(keyring),
-        anchors: vec![AnchorSource::Own(Arc::clone(keyring))],
-        pins: Vec::new(),
-        pin_only: false,
-        crls: Vec::new(),
-        crl_whole_chain: false,
-        crl_required: false,
-        crl_stale_refuses: false,
-        client_eku_required: true,
-        overlap,
-    }
+    trust::Settings { overlap, ..trust::Settings::of(own_trust(keyring), vec![AnchorSource::Own(Arc::clone(keyring))]) }
 }
 
 /// What each source of a trust holds. A file that has not been looked for yet, because the settings that name it are
