@@ -127,8 +127,7 @@ fn password(file: &Path, password_file: Option<&Path>) -> anyhow::Result<Option<
     };
     let text = std::fs::read_to_string(from).with_context(|| format!("cannot read {}", from.display()))?;
     let text = Zeroizing::new(text);
-    let stripped = text.strip_suffix('\n').map_or(text.as_str(), |rest| rest.strip_suffix('\r').unwrap_or(rest));
-    Ok(Some(Zeroizing::new(stripped.to_owned())))
+    Ok(Some(Zeroizing::new(blocks::password(&text).to_owned())))
 }
 
 fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp) -> CertificateView {

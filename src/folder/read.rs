@@ -224,11 +224,7 @@ impl<'s> Walk<'s> {
                     let found = self.found(keyring.clone());
                     found.hashed.push((path, sha256(&[&taken.bytes])));
                     match std::str::from_utf8(&taken.bytes) {
-                        Ok(text) => {
-                            let line =
-                                text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-                            return Some(Zeroizing::new(line.to_owned()));
-                        }
+                        Ok(text) => return Some(Zeroizing::new(blocks::password(text).to_owned())),
                         Err(_) => found.problems.push(Problem {
                             file: name,
                             reason: "password_not_text",

@@ -256,6 +256,11 @@ fn is_cut_off(bytes: &[u8]) -> bool {
     der::element(bytes).is_some_and(|(element, _)| element.tag == der::SEQUENCE && element.missing > 0)
 }
 
+/// The password in a password file: its text, without one line end at its end.
+pub fn password(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
+}
+
 /// Every kind of thing that a person may be sent, told apart for `sidekey inspect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
