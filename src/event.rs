@@ -54,10 +54,54 @@ pub enum Event {
         /// The snapshot that chose the pair.
         epoch: Epoch,
     },
+    /// What a source has taught us about our pairs changed (ingress; contract section 4, rule 4).
+    Learned {
+        /// Listener.
+        listener: Arc<str>,
+        /// Who: address (IPv6 by /64) and server name, printable.
+        source: String,
+        /// The keyring it is about.
+        keyring: crate::keyring::KeyringName,
+        /// The pair that it refused.
+        refused: Fingerprint,
+        /// The pair that it is shown instead.
+        shown: Fingerprint,
+        /// How sure this is now.
+        standing: Lesson,
+        /// Stable code: the alert's name, `verified_on_previous`, `overlap_ended`, `by_command`, `expired`, `evicted`.
+        reason: &'static str,
+        /// One printable sentence.
+        explanation: String,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// What an upstream makes of one of our pairs changed (egress; contract section 4).
+    Upstream {
+        /// Listener.
+        listener: Arc<str>,
+        /// Host and port.
+        upstream: String,
+        /// The keyring it is about.
+        keyring: crate::keyring::KeyringName,
+        /// The pair it is about.
+        key_pair: Fingerprint,
+        /// What it makes of it.
+        verdict: Verdict,
+        /// Stable code: the alert's name, `status_NNN`, `response`, `probe`, `prove_within`, `tried_again`, …
+        reason: &'static str,
+        /// One printable sentence.
+        explanation: String,
+        /// For `Refused`: when the pair is tried again.
+        next_try: Option<Timestamp>,
+        /// In which epoch.
+        epoch: Epoch,
+    },
     /// A keyring changed.
     Keyring {
         /// What happened.
         event: crate::keyring::Event,
+        /// Who asked for it, where somebody did: `uid 1000` over the control socket.
+        by: Option<Arc<str>>,
         /// In which epoch it is true.
         epoch: Epoch,
     },
@@ -116,12 +160,59 @@ pub enum Event {
     },
 }
 
+/// How sure what a source has taught us is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lesson {
+    /// It sent an alert, which anybody on the way could have.
+    Unconfirmed,
+    /// It has completed a verified handshake on the previous pair.
+    Confirmed,
+    /// It no longer holds.
+    Forgotten,
+}
+
+impl Lesson {
+    /// As in logs and labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unconfirmed => "unconfirmed",
+            Self::Confirmed => "confirmed",
+            Self::Forgotten => "forgotten",
+        }
+    }
+}
+
+/// What an upstream makes of one of our pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its handshake went well, which in TLS 1.3 proves nothing.
+    HandshakeOk,
+    /// It has answered a request with a status that is no refusal.
+    Proved,
+    /// It refuses the pair.
+    Refused,
+}
+
+impl Verdict {
+    /// As in logs and labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HandshakeOk => "handshake_ok",
+            Self::Proved => "proved",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl Event {
     /// The log target.
     pub fn target(&self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
-            Self::Proof { .. } => "proof",
+            Self::Proof { .. } | Self::Upstream { .. } => "proof",
+            Self::Learned { .. } => "learned",
             Self::Keyring { .. } => "keyring",
             Self::Trust { .. } => "trust",
             Self::Folder { .. } => "folder",

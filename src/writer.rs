@@ -59,6 +59,8 @@ pub enum Input {
         keyring: KeyringName,
         /// What.
         command: Command,
+        /// Who asks, as the history will say.
+        by: Arc<str>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(Epoch, Vec<keyring::Event>), NotDone>>,
     },
@@ -98,7 +100,7 @@ pub fn begin(
     let waiting = waiting(&snapshot);
     let (publisher, reader) = snapshot::channel(snapshot);
     not_remembered(events, saved);
-    emit(events, happened, Epoch(1), Some(waiting));
+    emit(events, happened, None, (Epoch(1), Some(waiting)));
     Ok((state, publisher, reader))
 }
 
@@ -177,14 +179,14 @@ impl Writer {
         };
         let Some(snapshot) = snapshot else {
             self.state = next;
-            emit(&self.events, happened.clone(), self.publisher.epoch(), None);
+            emit(&self.events, happened.clone(), by(input), (self.publisher.epoch(), None));
             return Ok((self.publisher.epoch(), happened));
         };
         let saved = self.save(next, now).await;
         let (epoch, waiting) = (snapshot.epoch, waiting(&snapshot));
         self.publisher.publish(snapshot);
         not_remembered(&self.events, saved);
-        emit(&self.events, happened.clone(), epoch, Some(waiting));
+        emit(&self.events, happened.clone(), by(input), (epoch, Some(waiting)));
         Ok((epoch, happened))
     }
 
@@ -211,7 +213,7 @@ impl Writer {
 }
 
 /// Tells what happened, each with the epoch in which it is true; then that epoch, where one began.
-fn emit(events: &Events, happened: Happened, epoch: Epoch, began: Option<Vec<String>>) {
+fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, began): (Epoch, Option<Vec<String>>)) {
     if let Some(seconds) = happened.clock_step {
         events.emit(Event::ClockStep { seconds });
     }
@@ -219,13 +221,21 @@ fn emit(events: &Events, happened: Happened, epoch: Epoch, began: Option<Vec<Str
         events.emit(Event::Folder { keyring, problem });
     }
     for event in happened.keyrings {
-        events.emit(Event::Keyring { event, epoch });
+        events.emit(Event::Keyring { event, by: by.cloned(), epoch });
     }
     for event in happened.trusts {
         events.emit(Event::Trust { event, epoch });
     }
     if let Some(waiting) = began {
         events.emit(Event::Epoch { epoch, waiting });
+    }
+}
+
+/// Who asked for it.
+fn by(input: &Input) -> Option<&Arc<str>> {
+    match input {
+        Input::Command { by, .. } => Some(by),
+        Input::Folder(_) | Input::Settings(_) | Input::Tick => None,
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::handshake::colour;
 use super::repeats::Sum;
-use super::{Event, Level};
+use super::{Event, Lesson, Level, Verdict};
 use crate::keyring::Standing;
 use crate::log::{Format, Line, Style};
 use crate::pki::Severity;
@@ -16,7 +16,9 @@ use crate::{keyring, trust};
 pub(super) fn level(event: &Event) -> Level {
     match event {
         Event::Handshake(handshake) => handshake.level(),
-        Event::Proof { outcome: Outcome::Refused | Outcome::Failed, .. } => Level::WARN,
+        Event::Proof { outcome: Outcome::Refused | Outcome::Failed, .. }
+        | Event::Learned { standing: Lesson::Unconfirmed, .. }
+        | Event::Upstream { verdict: Verdict::Refused, .. } => Level::WARN,
         Event::Keyring { event, .. } => match event {
             keyring::Event::LastResort { .. } => Level::ERROR,
             keyring::Event::Moved { to: Standing::Refused | Standing::Revoked, .. }
@@ -33,6 +35,8 @@ pub(super) fn level(event: &Event) -> Level {
         Event::Reloaded { error: Some(_), .. } => Level::ERROR,
         Event::Reloaded { needs_restart, .. } if !needs_restart.is_empty() => Level::WARN,
         Event::Proof { .. }
+        | Event::Learned { .. }
+        | Event::Upstream { .. }
         | Event::Trust { .. }
         | Event::Epoch { .. }
         | Event::Drained { .. }
@@ -46,7 +50,12 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
     match event {
         Event::Handshake(handshake) => return handshake.line(style),
         Event::Proof { .. } => proof(&mut line, event),
-        Event::Keyring { event, epoch } => of_keyring(&mut line, event, *epoch),
+        Event::Learned { .. } => learned(&mut line, event),
+        Event::Upstream { .. } => upstream(&mut line, event),
+        Event::Keyring { event, by, epoch } => {
+            of_keyring(&mut line, event);
+            line.maybe("by", by.as_deref()).number("epoch", epoch.0);
+        }
         Event::Trust { event, epoch } => of_trust(&mut line, event, *epoch),
         Event::Folder { keyring, problem } => {
             line.message(match problem.severity {
@@ -141,7 +150,50 @@ fn proof(line: &mut Line, event: &Event) {
         .number("epoch", epoch.0);
 }
 
-fn of_keyring(line: &mut Line, event: &keyring::Event, epoch: Epoch) {
+fn learned(line: &mut Line, event: &Event) {
+    let Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, epoch } = event
+    else {
+        return;
+    };
+    line.message(match standing {
+        Lesson::Unconfirmed => "a source refused the new key pair",
+        Lesson::Confirmed => "a source insists on the previous key pair",
+        Lesson::Forgotten => "a source is shown the new key pair again",
+    })
+    .text("listener", listener)
+    .text("source", source)
+    .text("keyring", keyring)
+    .text("refused", &refused.short())
+    .text("shown", &shown.short())
+    .text("standing", standing.as_str())
+    .text("reason", reason)
+    .text("explanation", explanation)
+    .number("epoch", epoch.0);
+}
+
+fn upstream(line: &mut Line, event: &Event) {
+    let Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, next_try, epoch } =
+        event
+    else {
+        return;
+    };
+    line.message(match verdict {
+        Verdict::HandshakeOk => "the upstream has taken the key pair so far",
+        Verdict::Proved => "the upstream accepts the key pair",
+        Verdict::Refused => "the upstream refuses the key pair",
+    })
+    .text("listener", listener)
+    .text("upstream", upstream)
+    .text("keyring", keyring)
+    .text("key_pair", &key_pair.short())
+    .text("verdict", verdict.as_str())
+    .text("reason", reason)
+    .text("explanation", explanation)
+    .maybe("next_try", next_try.map(|next| next.to_string()).as_deref())
+    .number("epoch", epoch.0);
+}
+
+fn of_keyring(line: &mut Line, event: &keyring::Event) {
     match event {
         keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, overlap_ends, sources } => {
             line.message(moved(*to, replaces.is_some()))
@@ -166,7 +218,6 @@ fn of_keyring(line: &mut Line, event: &keyring::Event, epoch: Epoch) {
             .text("expired", &expired.to_string());
         }
     }
-    line.number("epoch", epoch.0);
 }
 
 /// The message of a change of standing.

@@ -28,6 +28,7 @@ fn is_silent(lines: &Receiver<Vec<u8>>) -> bool {
 
 fn moved(to: Standing, replaces: Option<Fingerprint>, reason: &'static str) -> Event {
     Event::Keyring {
+        by: None,
         event: crate::keyring::Event::Moved {
             keyring: Arc::from("api"),
             key_pair: Fingerprint::from_bytes([0x3f; 32]),
@@ -85,6 +86,7 @@ fn every_event_has_a_line_under_its_target() {
         (moved(Standing::Refused, None, "expired"), "keyring", "warn"),
         (
             Event::Keyring {
+                by: None,
                 event: crate::keyring::Event::LastResort {
                     keyring: Arc::from("api"),
                     key_pair: anchor,

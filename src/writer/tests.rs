@@ -28,7 +28,7 @@ impl Running {
 
     async fn ask(&self, command: Command) -> Result<(Epoch, Vec<keyring::Event>), NotDone> {
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Command { keyring: "api".into(), command, reply }).await.unwrap();
+        self.inputs.send(Input::Command { keyring: "api".into(), command, by: "uid 0".into(), reply }).await.unwrap();
         answer.await.unwrap()
     }
 

@@ -28,7 +28,7 @@ fn drop_in(state: &mut State, memory: &mut Memory, which: &[usize], at: i64) {
 
 fn command(state: &mut State, command: Command, at: i64) {
     let reply = tokio::sync::oneshot::channel().0;
-    state.apply(&Input::Command { keyring: "api".into(), command, reply }, day(at)).unwrap();
+    state.apply(&Input::Command { keyring: "api".into(), command, by: "uid 0".into(), reply }, day(at)).unwrap();
 }
 
 fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {

@@ -107,6 +107,7 @@ fn a_command_is_for_a_known_keyring() {
     let mut state = open(&[1, 2], 25);
     let ask = |keyring: &str| Input::Command {
         keyring: keyring.into(),
+        by: "uid 0".into(),
         command: Command::Rollback,
         reply: tokio::sync::oneshot::channel().0,
     };
