@@ -119,6 +119,11 @@ pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
 }
 
+/// A duration as the configuration and the flags take it. The error says what to write.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text)
+}
+
 fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {
     let (document, errors) = DeTable::parse_recoverable(text.content);
     if !errors.is_empty() {
