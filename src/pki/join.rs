@@ -196,6 +196,7 @@ impl Joined {
             }
             let sources = inventory.sources(chain, key_files);
             match KeyPair::new(chain.clone(), Arc::clone(key), sources) {
+                Ok(pair) if found.staged => self.pairs.push(pair.asking_to_wait()),
                 Ok(pair) => self.pairs.push(pair),
                 Err(error) => {
                     let remedy = "have certificate and key made again";
