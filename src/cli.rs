@@ -1,10 +1,12 @@
 //! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
 //! goes through `app`.
 
+mod ask;
 mod check;
 mod completions;
 mod demo;
 mod inspect;
+mod keyring;
 mod print;
 mod run;
 mod wait;
@@ -31,6 +33,8 @@ enum Command {
     Check(check::Arguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
     Demo(demo::Arguments),
+    /// Look at the keyrings of a running sidecar, and change them
+    Keyring(keyring::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
     /// Wait until a running sidecar is ready
@@ -66,6 +70,9 @@ struct Source {
     /// Where the admin listener answers (loopback or unix:PATH)
     #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Where commands reach it [default: $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
+    #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
     /// text or json [default: text on a terminal, json otherwise]
     #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,13 +101,14 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
-            Self::Demo(_) | Self::Inspect(_) | Self::Completions(_) => None,
+            Self::Demo(_) | Self::Keyring(_) | Self::Inspect(_) | Self::Completions(_) => None,
         }
     }
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+const FLAGS: [&str; 9] =
+    ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "control", "log_format"];
 
 /// The flags beside a configuration file that was named, and that come from there.
 fn beside_config(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
@@ -126,6 +134,7 @@ impl Source {
                 "state" => self.state = None,
                 "probes" => self.probes = None,
                 "admin" => self.admin = None,
+                "control" => self.control = None,
                 _ => self.log_format = None,
             }
         }
@@ -154,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Keyring(arguments) => keyring::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),

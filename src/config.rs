@@ -58,13 +58,17 @@ pub struct Config {
     pub source: Option<PathBuf>,
 }
 
-/// `[admin]`: listeners that only read.
+/// `[admin]`: listeners that only read, and the socket for commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
     /// Page, API and metrics: this host only.
     pub listen: Option<ListenAddress>,
     /// `/livez`, `/readyz` and `/metrics` only: anywhere.
     pub probes: Option<ListenAddress>,
+    /// Where the control socket is, absolute; `None`: the default place.
+    pub control: Option<PathBuf>,
+    /// The group that may use it beside its owner and root.
+    pub control_group: Option<String>,
 }
 
 /// Why there is no configuration.

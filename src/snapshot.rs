@@ -64,10 +64,12 @@ pub struct Snapshot {
 }
 
 /// One keyring as people see it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct KeyringView {
     /// Its name.
     pub name: Arc<str>,
+    /// What it is for.
+    pub purpose: Option<String>,
     /// Its owner.
     pub owner: Option<String>,
     /// Whom alerts go to.
@@ -76,10 +78,20 @@ pub struct KeyringView {
     pub key_pairs: Vec<KeyPairView>,
     /// The newest usable pair in the folder that is not current, and since when.
     pub diverges: Option<(crate::pki::Fingerprint, jiff::Timestamp)>,
+    /// How long a replaced pair stays valid beside its successor, in seconds.
+    pub overlap_seconds: u64,
+    /// Which pair is shown when nothing else decides.
+    pub prefer: crate::keyring::Prefer,
+    /// Whether an arrival becomes current by itself.
+    pub activate: crate::keyring::Activate,
+    /// Pairs that were rolled back from: not current again until `promote` or new content.
+    pub held: Vec<crate::pki::Fingerprint>,
+    /// Pairs that never serve again, by command or configuration.
+    pub revoked: Vec<crate::pki::Fingerprint>,
 }
 
 /// One pair as people see it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct KeyPairView {
     /// Its name.
     pub key_pair: crate::pki::Fingerprint,
@@ -95,10 +107,16 @@ pub struct KeyPairView {
     pub subject: String,
     /// Printable issuer.
     pub issuer: String,
+    /// Serial, hex.
+    pub serial: String,
+    /// Kind and size of its key.
+    pub key: String,
     /// DNS and URI names.
     pub names: Vec<String>,
     /// Files it came from.
     pub sources: Vec<Arc<str>>,
+    /// Whether the folder holds it now.
+    pub in_folder: bool,
     /// Why it is refused or staged.
     pub why: Option<String>,
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use jiff::Timestamp;
+
 /// One line of data.
 pub(super) fn line(text: &str) {
     // A closed pipe (`| head`) is no reason to panic: nobody is left to tell.
@@ -20,6 +22,13 @@ pub(super) fn json(value: &impl serde::Serialize) {
     line(&serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")));
 }
 
+/// One named value below a headline, where there is one.
+pub(super) fn field(name: &str, value: &str) {
+    if !value.is_empty() {
+        line(&format!("  {name:<12} {value}"));
+    }
+}
+
 /// One line of talk.
 pub(super) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -28,6 +37,23 @@ pub(super) fn talk(text: &str) {
 /// An error with its causes.
 pub(super) fn error(error: &anyhow::Error) {
     talk(&format!("sidekey: {error:#}"));
+}
+
+/// `in 29 days`, `3 h ago`.
+pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
+    let seconds = then.duration_since(now).as_secs();
+    let span = length(seconds.unsigned_abs());
+    if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
+}
+
+/// `29 days`, `3 h`, `12 min`, `5 s`: whole units, rounded down, at least two of the smaller before the larger is used.
+pub(super) fn length(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// Whether standard error is a terminal: progress bars and colours only there.

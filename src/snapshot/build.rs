@@ -201,10 +201,16 @@ fn view(keyring: &Keyring) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
+        purpose: settings.purpose.clone(),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
         key_pairs: keyring.held().into_iter().map(pair_view).collect(),
         diverges: keyring.divergence(),
+        overlap_seconds: settings.overlap.as_secs(),
+        prefer: settings.prefer,
+        activate: settings.activate,
+        held: keyring.held_back(),
+        revoked: keyring.revoked(),
     }
 }
 
@@ -218,8 +224,11 @@ fn pair_view(held: &Held) -> KeyPairView {
         overlap_ends: held.overlap_ends,
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
+        serial: certificate.serial().to_owned(),
+        key: format!("{:?}", certificate.key()),
         names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
         sources: held.pair.sources().to_vec(),
+        in_folder: held.in_folder,
         why: held.why.clone(),
     }
 }
