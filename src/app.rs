@@ -6,6 +6,7 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod keyring;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

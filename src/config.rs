@@ -28,7 +28,7 @@ use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, writer};
 
-pub use flags::{Flags, from_flags};
+pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 
@@ -117,6 +117,11 @@ pub fn parse(content: &str, folder: &Path) -> Result<Config, Error> {
 /// An address as `listen` and the flags take it; a socket's path stays as it is written. The error says what to write.
 pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
+}
+
+/// A length of time as every key takes it: `30d`, `12h`, `90s`. The error says what to write.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text)
 }
 
 fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {

@@ -101,7 +101,10 @@ mod tests {
         make_folder(&keyring).unwrap();
         assert_eq!(fs::metadata(&keyring).unwrap().mode() & 0o777, 0o700);
         let path = put(&keyring, "2026.key", b"secret").unwrap();
-        assert_eq!((fs::metadata(&path).unwrap().mode() & 0o777, fs::read(&path).unwrap()), (0o600, b"secret".to_vec()));
+        assert_eq!(
+            (fs::metadata(&path).unwrap().mode() & 0o777, fs::read(&path).unwrap()),
+            (0o600, b"secret".to_vec())
+        );
         assert!(matches!(put(&keyring, "2026.key", b"other"), Err(Error::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(fs::read_dir(&keyring).unwrap().count(), 1, "something was left behind");

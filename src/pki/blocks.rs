@@ -59,7 +59,19 @@ impl PrivateKey {
         }
         let algorithm = der::element(&self.spki).and_then(|(spki, _)| der::element(spki.content));
         let algorithm = algorithm.map_or(&[][..], |(algorithm, _)| algorithm.whole);
-        der::sequence(&[&[der::INTEGER, 1, 0], algorithm, &der::header(der::OCTET_STRING, inner.secret_der().len()), inner.secret_der()])
+        der::sequence(&[
+            &[der::INTEGER, 1, 0],
+            algorithm,
+            &der::header(der::OCTET_STRING, inner.secret_der().len()),
+            inner.secret_der(),
+        ])
+    }
+    /// The key as PKCS#8 PEM.
+    pub fn pem(&self) -> Zeroizing<String> {
+        let der = self.to_pkcs8();
+        let mut out = Zeroizing::new(String::with_capacity(pem::written_len("PRIVATE KEY", &der)));
+        pem::write("PRIVATE KEY", &der, &mut out);
+        out
     }
     /// The key's bytes. For signing and for `state/retained/` only.
     pub fn der(&self) -> PrivateKeyDer<'_> {

@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RsaKeySize, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RsaKeySize, SerialNumber,
+};
 use zeroize::Zeroizing;
 
 use super::Validity;

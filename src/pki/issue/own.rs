@@ -104,8 +104,7 @@ impl OwnKey {
     /// The key as PKCS#8 PEM.
     pub fn pem(&self) -> Zeroizing<String> {
         let der = PrivateKeyDer::Pkcs8(self.0.serialized_der().into());
-        let mut out =
-            Zeroizing::new(String::with_capacity(blocks::pem_len("PRIVATE KEY", der.secret_der())));
+        let mut out = Zeroizing::new(String::with_capacity(blocks::pem_len("PRIVATE KEY", der.secret_der())));
         blocks::write_pem("PRIVATE KEY", der.secret_der(), &mut out);
         out
     }

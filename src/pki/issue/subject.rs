@@ -150,7 +150,9 @@ fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
         Attribute::Country if value.len() != 2 || !value.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             "it is two capital letters (ISO 3166), as in DE"
         }
-        Attribute::SerialNumber if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte)) => {
+        Attribute::SerialNumber
+            if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte)) =>
+        {
             "only letters, digits, blanks and '()+,-./:=? are allowed"
         }
         Attribute::Email if !value.is_ascii() || !value.contains('@') => "it is no e-mail address in ASCII",
