@@ -28,6 +28,10 @@ fuzz-smoke:
 bench-smoke:
 	bench/compare.sh --peers "" --check
 
+# Mixed traffic through a release build while it rotates; by hand.
+soak:
+	tests/soak
+
 # Builds the container image and runs it.
 image:
 	tests/image
