@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::folder::{self, Contents, DEFAULT_KEYRING};
 use crate::keyring::{Keyring, KeyringName, Standing};
 use crate::pki::blocks::{Blocks, STAGED_LINE};
-use crate::pki::{FileName, Fingerprint, KeyPair, printable};
+use crate::pki::{FileName, Fingerprint, KeyPair, SpkiHash, printable};
 use crate::writer::memory::{Memory, Remembered};
 use crate::writer::{Input, State};
 
@@ -163,11 +163,13 @@ impl Offline {
         Some(Verdict { standing: held.standing, why: held.why.clone() })
     }
 
-    /// What would come of a file that somebody was sent, if it were dropped into this keyring.
-    pub fn prospect(&self, name: &str, blocks: Blocks) -> Prospect {
+    /// What would come of a file that somebody was sent, if it were dropped into this keyring. `requested` are the public
+    /// keys of the certification requests in it: nothing is made of these, but the CA's answer may belong here.
+    pub fn prospect(&self, name: &str, blocks: Blocks, requested: &[SpkiHash]) -> Prospect {
         let file = self.file_name(name);
         let certificates: Vec<_> = blocks.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
         let keys: Vec<_> = blocks.keys.iter().map(|key| key.spki_hash()).collect();
+        let blocks_are_crls = !blocks.crls.is_empty();
         let contents = self.contents_with(vec![(Arc::clone(&file), blocks)]);
         let (mut accepted, mut says) = (true, Vec::new());
         let joined = contents.keyrings.get(&self.keyring).cloned().unwrap_or_default();
@@ -192,6 +194,18 @@ impl Offline {
         if let Some(anchors) = joined.anchors.filter(|_| crate::pki::join::is_trust_file(name)) {
             let subjects: Vec<&str> = anchors.iter().map(|anchor| anchor.subject()).collect();
             says.push(format!("the keyring's own trust would be: {}", subjects.join("; ")));
+        }
+        for spki_hash in requested {
+            match self.key_file(*spki_hash) {
+                Some(file) => says.push(format!("the request was made with the key in {file}: import the answer here")),
+                None => {
+                    accepted = false;
+                    says.push("no key of this keyring made the request: its answer does not belong here".to_owned());
+                }
+            }
+        }
+        if blocks_are_crls {
+            says.push("a CRL is named by crls of a trust, wherever it lies".to_owned());
         }
         if says.is_empty() {
             accepted = false;
@@ -269,7 +283,7 @@ impl Offline {
     }
 
     /// A file name that is free with both endings: the one that was asked for, else the date and the public key.
-    fn stem(&self, asked: Option<&str>, spki_hash: crate::pki::SpkiHash) -> Result<String, Error> {
+    fn stem(&self, asked: Option<&str>, spki_hash: SpkiHash) -> Result<String, Error> {
         let stem = match asked {
             Some(name) => name.to_owned(),
             None => format!("{}-{}", self.now.strftime("%Y-%m-%d"), &spki_hash.short()[..8]),
@@ -321,6 +335,3 @@ fn check_name(folder: &folder::Settings, name: &str) -> Result<KeyringName, Erro
 fn read(bytes: &[u8]) -> Blocks {
     crate::pki::blocks::read(&zeroize::Zeroizing::new(bytes.to_vec()), None)
 }
-
-#[cfg(test)]
-mod tests;

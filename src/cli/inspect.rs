@@ -157,9 +157,13 @@ fn inspect(file: &Path, arguments: &Arguments, now: Timestamp) -> Result<Inspect
         prospect: None,
         file: shown,
     };
+    let mut requested = Vec::new();
     for request in blocks::requests(&bytes) {
         match request {
-            Ok(request) => inspected.requests.push(request_view(request)),
+            Ok(request) => {
+                requested.push(request.spki_hash);
+                inspected.requests.push(request_view(request));
+            }
             Err(why) => inspected.problems.push(ProblemView {
                 reason: "request_malformed",
                 why,
@@ -169,7 +173,7 @@ fn inspect(file: &Path, arguments: &Arguments, now: Timestamp) -> Result<Inspect
     }
     if let Some(keyring) = &arguments.keyring {
         let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
-        inspected.prospect = Some(arguments.place.open(keyring)?.prospect(&name, blocks));
+        inspected.prospect = Some(arguments.place.open(keyring)?.prospect(&name, blocks, &requested));
     }
     Ok(inspected)
 }

@@ -50,21 +50,21 @@ impl PrivateKey {
     pub fn spki_hash(&self) -> SpkiHash {
         SpkiHash::of(self.spki())
     }
-    /// The key in PKCS#8 (RFC 5958), which every other program reads: an older form is wrapped, with the algorithm that its
-    /// public key names.
+    /// The key in the first version of PKCS#8 (RFC 5208), which every other program reads: OpenSSL 3.0 does not take the
+    /// second, with the public key behind the private one, in which aws-lc writes Ed25519. Older forms are wrapped, with the
+    /// algorithm that the public key names.
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        const VERSION: &[u8] = &[der::INTEGER, 1, 0];
         let inner = self.der();
-        if let PrivateKeyDer::Pkcs8(key) = &inner {
-            return Zeroizing::new(key.secret_pkcs8_der().to_vec());
+        let outer = der::element(inner.secret_der()).map_or(&[][..], |(outer, _)| outer.content);
+        if let PrivateKeyDer::Pkcs8(_) = &inner {
+            let parts: Vec<&[u8]> = der::elements(outer).skip(1).take(2).map(|part| part.whole).collect();
+            return der::sequence(&[&[VERSION], &parts[..]].concat());
         }
         let algorithm = der::element(&self.spki).and_then(|(spki, _)| der::element(spki.content));
         let algorithm = algorithm.map_or(&[][..], |(algorithm, _)| algorithm.whole);
-        der::sequence(&[
-            &[der::INTEGER, 1, 0],
-            algorithm,
-            &der::header(der::OCTET_STRING, inner.secret_der().len()),
-            inner.secret_der(),
-        ])
+        let secret = inner.secret_der();
+        der::sequence(&[VERSION, algorithm, &der::header(der::OCTET_STRING, secret.len()), secret])
     }
     /// The key as PKCS#8 PEM.
     pub fn pem(&self) -> Zeroizing<String> {

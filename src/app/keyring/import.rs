@@ -61,7 +61,7 @@ impl Offline {
     }
 
     /// The file in the folder that this key lies in.
-    fn key_file(&self, spki_hash: crate::pki::SpkiHash) -> Option<String> {
+    pub(super) fn key_file(&self, spki_hash: crate::pki::SpkiHash) -> Option<String> {
         let joined = self.state.contents().keyrings.get(&self.keyring)?;
         let waiting = joined.waiting.iter().find(|waiting| waiting.spki_hash == spki_hash);
         let renewed = || joined.pairs.iter().find(|pair| pair.end_entity().spki_hash() == spki_hash);

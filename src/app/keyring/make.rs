@@ -53,16 +53,11 @@ impl Offline {
         let key = OwnKey::new(new.key)?;
         let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
         let certificate_pem = key.self_signed(&wanted, self.validity(new.valid_for)?)?;
-        let key_pem = key.pem();
-        let mut both = read(certificate_pem.as_bytes());
-        both.keys.extend(read(key_pem.as_bytes()).keys);
-        let pair = match both.keys.pop() {
-            Some(key) => KeyPair::new(both.certificates, key, Vec::new()),
-            None => Err(crate::pki::key_pair::NotAPair::Empty),
-        };
+        let private = key.key()?;
+        let pair = KeyPair::new(read(certificate_pem.as_bytes()).certificates, Arc::clone(&private), Vec::new());
         let pair = pair.map_err(|error| Error::Wrong(error.to_string()))?;
         let staged = !new.activate && self.has_valid_current();
-        self.write_pair(&pair, Some(&key_pem), &stem, staged)
+        self.write_pair(&pair, Some(&private.pem()), &stem, staged)
     }
 
     /// A request for a CA. A new key is left in the folder, where it waits for its certificate.
@@ -93,7 +88,7 @@ impl Offline {
         let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
         let request = key.request(&wanted)?;
         folder::put::make_folder(&self.path())?;
-        let path = folder::put::put(&self.path(), &format!("{stem}.key"), key.pem().as_bytes())?;
+        let path = folder::put::put(&self.path(), &format!("{stem}.key"), key.key()?.pem().as_bytes())?;
         let file = printable(&path.to_string_lossy());
         Ok(done(next(&file), vec![file], request))
     }

@@ -2,13 +2,13 @@
 //! What `sidekey keyring new` and `csr` make.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls_pki_types::PrivateKeyDer;
-use zeroize::Zeroizing;
 
 use super::{CannotIssue, NewKey, Subject, cannot, make_key, params};
-use crate::pki::{PrivateKey, SpkiHash, Validity, blocks};
+use crate::pki::{PrivateKey, SpkiHash, Validity};
 
 /// The names of a SAN, each checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,12 +101,10 @@ impl OwnKey {
         make_key(kind).map(Self)
     }
 
-    /// The key as PKCS#8 PEM.
-    pub fn pem(&self) -> Zeroizing<String> {
-        let der = PrivateKeyDer::Pkcs8(self.0.serialized_der().into());
-        let mut out = Zeroizing::new(String::with_capacity(blocks::pem_len("PRIVATE KEY", der.secret_der())));
-        blocks::write_pem("PRIVATE KEY", der.secret_der(), &mut out);
-        out
+    /// The key as others read it.
+    pub fn key(&self) -> Result<Arc<PrivateKey>, CannotIssue> {
+        let der = PrivateKeyDer::Pkcs8(self.0.serialized_der().to_vec().into());
+        PrivateKey::from_der(der).map_err(|why| CannotIssue { what: "a key", why })
     }
 
     /// SHA-256 of its public key.
@@ -173,7 +171,10 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
+    use crate::pki::blocks;
     use crate::pki::certificate::CertificationRequest;
 
     fn wanted() -> Wanted {
@@ -193,7 +194,7 @@ mod tests {
         };
         for kind in [NewKey::P256, NewKey::P384, NewKey::Ed25519, NewKey::Rsa(2048)] {
             let key = OwnKey::new(kind).unwrap();
-            let both = format!("{}{}", key.self_signed(&wanted(), validity).unwrap(), *key.pem());
+            let both = format!("{}{}", key.self_signed(&wanted(), validity).unwrap(), *key.key().unwrap().pem());
             let read = blocks::read(&Zeroizing::new(both.into_bytes()), None);
             assert_eq!(read.unreadable, []);
             let certificate = &read.certificates[0];
