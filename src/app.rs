@@ -6,6 +6,7 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod keyring;
 mod socket;
 
 use std::collections::BTreeMap;

@@ -37,7 +37,8 @@ pub struct Memory(Option<Root>);
 
 struct Root {
     path: PathBuf,
-    _lock: File,
+    /// Held while a sidekey works in the folder; not where it is only looked at.
+    _lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -96,14 +97,12 @@ impl Memory {
     pub fn open(root: PathBuf) -> Result<Self, Error> {
         store::make_folder(&root)?;
         let lock = store::lock(&root)?;
-        Ok(Self(Some(Root {
-            path: root,
-            _lock: lock,
-            decisions: None,
-            retained: BTreeMap::new(),
-            unreadable: None,
-            told: false,
-        })))
+        Ok(Self(Some(Root::new(root, Some(lock)))))
+    }
+
+    /// What a run left, or has written so far, in this folder: for commands that only look, also beside a running sidecar.
+    pub fn peek(root: PathBuf) -> Remembered {
+        Self(Some(Root::new(root, None))).read()
     }
 
     /// What the last run left. Once, before the first `save`.
@@ -158,6 +157,10 @@ impl Wanted {
 }
 
 impl Root {
+    fn new(path: PathBuf, lock: Option<File>) -> Self {
+        Self { path, _lock: lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+    }
+
     fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
         let folder = self.path.join(RETAINED);
         let mut wanted = BTreeMap::new();

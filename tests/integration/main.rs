@@ -9,6 +9,7 @@ mod foreign;
 mod handshake;
 mod house;
 mod http;
+mod key_pairs;
 mod overlap;
 mod rotation;
 mod soak;
