@@ -5,6 +5,7 @@
 
 pub mod choice;
 pub mod fit;
+pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
 pub mod report;
@@ -18,7 +19,8 @@ use jiff::Timestamp;
 
 use crate::pki::{FileName, Fingerprint};
 
-pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, choose};
+pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
+pub use learned::Lessons;
 pub use rotation::{Held, Keyring, Remembered};
 
 /// A keyring's name: the sub-folder's, `default` for the top of the watched folder.

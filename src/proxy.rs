@@ -12,6 +12,7 @@ mod egress;
 pub mod fields;
 mod forward;
 mod ingress;
+mod learning;
 mod link;
 mod listener;
 mod open;
@@ -27,6 +28,7 @@ mod workers;
 use http::StatusCode;
 
 pub use drain::{ConnectionFacts, Leave, stay};
+pub use learning::lessons;
 pub use workers::{Parts, Workers, start};
 
 use crate::net;

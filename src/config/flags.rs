@@ -144,6 +144,7 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         authorities_file: None,
         tls: tls::Settings::default(),
         limits: Limits::default(),
+        learn: true,
         log_access: true,
     }
 }

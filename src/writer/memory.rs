@@ -60,6 +60,8 @@ pub struct Remembered {
     pub trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
     /// Their certificates.
     pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
+    /// What sources have taught us about our pairs.
+    pub learned: Vec<keyring::learned::Remembered>,
     /// Why decisions could not be read: every keyring refuses commands until they can.
     pub unreadable: Option<String>,
     /// Retained files that could not be read: what was in them is lost to the overlap.
@@ -82,6 +84,8 @@ struct Decisions {
     version: u32,
     keyrings: BTreeMap<KeyringName, keyring::Remembered>,
     trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learned: Vec<keyring::learned::Remembered>,
 }
 
 impl Memory {
@@ -197,7 +201,12 @@ impl Root {
     fn decide(&mut self, state: &State) -> Result<(), Error> {
         let keyrings = state.keyrings().iter().map(|(name, keyring)| (Arc::clone(name), keyring.remembered()));
         let trusts = state.trusts().iter().map(|(name, anchors)| (Arc::clone(name), anchors.remembered()));
-        let decisions = Decisions { version: VERSION, keyrings: keyrings.collect(), trusts: trusts.collect() };
+        let decisions = Decisions {
+            version: VERSION,
+            keyrings: keyrings.collect(),
+            trusts: trusts.collect(),
+            learned: state.learned().to_vec(),
+        };
         let path = self.path.join(DECISIONS);
         let text = serde_json::to_vec_pretty(&decisions)
             .map_err(|error| Error { file: store::name(&path), why: error.to_string() })?;
@@ -230,6 +239,7 @@ impl Root {
                 self.decisions = Some(text);
                 out.keyrings = decisions.keyrings;
                 out.trusts = decisions.trusts;
+                out.learned = decisions.learned;
             }
             Err(why) => {
                 let why = format!(

@@ -10,6 +10,7 @@ mod handshake;
 mod house;
 mod http;
 mod key_pairs;
+mod learn;
 mod overlap;
 mod rotation;
 mod soak;
