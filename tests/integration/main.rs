@@ -12,4 +12,5 @@ mod http;
 mod overlap;
 mod rotation;
 mod soak;
+mod strict;
 mod support;
