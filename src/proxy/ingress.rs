@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::fields::{ForBackend, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
@@ -121,6 +121,10 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let http2 = request.version() == Version::HTTP_2;
         let open = &self.tracked.open;
@@ -130,7 +134,7 @@ impl Answers for Connection {
                 let mut record = Some(Record::begin(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
-                    Err(error) => (error, record),
+                    Err(error) => (open.notes.explain(error), record),
                 }
             }
             Err(error) => (error, None),

@@ -14,4 +14,5 @@ mod learn;
 mod overlap;
 mod rotation;
 mod soak;
+mod strict;
 mod support;
