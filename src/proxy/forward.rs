@@ -79,7 +79,7 @@ pub(super) async fn send(
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
     let limit = terms.limits.response;
-    let (response, link) = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await?;
+    let (response, mut link) = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, link, outbound.websocket.take(), record);
     }
@@ -87,8 +87,10 @@ pub(super) async fn send(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     if parts.headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 6.3: the coding wins, and an intermediary removes the length.
-        parts.headers.remove(CONTENT_LENGTH);
+        // RFC 9112 6.3: the coding wins, and an intermediary removes the length. Who sends both may mean the length.
+        if parts.headers.remove(CONTENT_LENGTH).is_some() {
+            link.retire();
+        }
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };

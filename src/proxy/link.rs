@@ -53,6 +53,8 @@ pub(super) struct Link {
     gatekeeper: Option<Gatekeeper>,
     /// It has carried a request before.
     reused: bool,
+    /// It will carry no other.
+    retired: bool,
     idle_since: Ticks,
 }
 
@@ -154,7 +156,16 @@ impl Link {
 
     fn new(wire: Wire, ends: Ends) -> Self {
         let Ends { home, tracked, proof } = ends;
-        Self { wire, home, tracked, proof, gatekeeper: None, reused: false, idle_since: Ticks::default() }
+        Self {
+            wire,
+            home,
+            tracked,
+            proof,
+            gatekeeper: None,
+            reused: false,
+            retired: false,
+            idle_since: Ticks::default(),
+        }
     }
 
     /// Whether it speaks HTTP/2.
@@ -280,6 +291,11 @@ impl Link {
         }
     }
 
+    /// It carries no other request: what it said could be read in two ways.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
+    }
+
     fn is_ready(&self) -> bool {
         matches!(&self.wire, Wire::H1 { sender, dead: false, .. } if sender.is_ready())
     }
@@ -294,9 +310,9 @@ impl Link {
         home.put(self);
     }
 
-    /// Whether it was told to leave: it takes no further request then.
+    /// Whether it takes no further request: it was told to leave, or cannot be trusted with one.
     fn must_go(&self) -> bool {
-        self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
+        self.retired || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
     }
 
     /// Whether an idle connection can carry a request: not told to leave, and not closed by its other end.

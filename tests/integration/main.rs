@@ -5,11 +5,13 @@
 mod command;
 mod drain;
 mod egress;
+mod faults;
 mod foreign;
 mod handshake;
 mod house;
 mod http;
 mod overlap;
+mod protocols;
 mod rotation;
 mod soak;
 mod support;

@@ -53,6 +53,7 @@ impl Shared {
             proof: self.proof.clone(),
             gatekeeper: None,
             reused: true,
+            retired: false,
             idle_since: Ticks::default(),
         })
     }
