@@ -281,6 +281,16 @@ impl Keyring {
         self.entries.values().map(|entry| &entry.held).collect()
     }
 
+    /// Pairs that are not current again until they are promoted, or taken out of the folder and put in again.
+    pub fn held_back(&self) -> Vec<Fingerprint> {
+        self.held.iter().copied().collect()
+    }
+
+    /// Every fingerprint that never serves again, seen here or not.
+    pub fn revoked(&self) -> Vec<Fingerprint> {
+        self.revoked.by_command.union(&self.revoked.configured).copied().collect()
+    }
+
     fn with(&self, standing: Standing) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(move |entry| entry.held.standing == standing)
     }
