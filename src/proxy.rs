@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 mod drain;
 mod egress;
+mod expect;
 pub mod fields;
 mod forward;
 pub mod framing;
@@ -86,6 +87,9 @@ enum Error {
     /// A WebSocket towards an upstream that speaks HTTP/2 only.
     #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
     UpgradeNeedsHttp1,
+    /// As many connections to the backend are open as may be, or the system has none left for us.
+    #[error("no connection to the backend is left: {0}")]
+    UsedUp(String),
     /// No response head in time.
     #[error("no response within its deadline")]
     Late,
@@ -98,6 +102,20 @@ enum Error {
 }
 
 impl Error {
+    /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
+    fn dialling(error: net::Error) -> Self {
+        use rustix::io::Errno;
+        let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
+        match &error {
+            net::Error::Connect { source, .. }
+                if used_up.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Self::UsedUp(error.to_string())
+            }
+            _ => Self::Connect(error),
+        }
+    }
+
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
@@ -111,7 +129,7 @@ impl Error {
             Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -123,7 +141,7 @@ impl Error {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair => "sidecar",
+            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -145,6 +163,7 @@ impl Error {
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
@@ -170,11 +189,7 @@ impl Error {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_)
-                | Self::Framing(_)
-                | Self::Fields(_)
-                | Self::TooManyFields { .. }
-                | Self::Untrusted(_)
+            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
         )
     }
 }
@@ -215,6 +230,7 @@ mod tests {
             (handshake, 502, "backend", "untrusted", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),

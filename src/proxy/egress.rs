@@ -94,11 +94,11 @@ impl Connection {
         let cleaned = clean_request(request.headers_mut(), &view.strip, false)?;
         let host = view.host.clone().unwrap_or(named);
         let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };
-        let outbound = Outbound::new(request, &host, cleaned, &terms);
+        let mut outbound = Outbound::new(request, &host, cleaned, &terms);
         let to = Destination { host, scheme: Scheme::HTTPS };
         let towards =
             Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
-        forward::send(&towards, outbound, &to, &terms, record).await
+        forward::send(&towards, &mut outbound, &to, &terms, record).await
     }
 }
 

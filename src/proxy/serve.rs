@@ -66,15 +66,16 @@ where
     let io = TokioIo::new(Guard::new(watched, bounds, Arc::clone(&open.notes)));
     let asked = Rc::clone(&connection);
     let service = service_fn(move |mut request| {
-        let connection = Rc::clone(&asked);
+        let open = Rc::clone(asked.open());
+        let upgrades = open.notes.arrived(&mut request);
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&asked).answer(request));
         async move {
-            if !connection.open().notes.arrived(&mut request) {
-                return Ok::<_, Infallible>(connection.answer(request).await);
+            let response = answer.await;
+            if upgrades {
+                open.notes.granted(response.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
-            let open = Rc::clone(connection.open());
-            let response = connection.answer(request).await;
-            open.notes.granted(response.status() == StatusCode::SWITCHING_PROTOCOLS);
-            Ok(response)
+            Ok::<_, Infallible>(response)
         }
     });
     let mut builder = http1::Builder::new();
@@ -110,8 +111,9 @@ where
 {
     let open = Rc::clone(connection.open());
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http2::Builder::new(Local);
     builder

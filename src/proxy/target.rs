@@ -40,13 +40,12 @@ fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
         return Ok(host.clone());
     };
     let scheme = request.uri().scheme().ok_or(Error::Malformed("no :scheme"))?;
-    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))?;
-    authority(&named)?;
+    well_formed(target).map_err(|()| Error::Malformed("bad :authority"))?;
     match host {
         Some(host) => agree(&authority(host)?, target, scheme)?,
-        None => agree(target, target, scheme)?,
+        None => drop(default_port(scheme)?),
     }
-    Ok(named)
+    HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))
 }
 
 fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
@@ -57,28 +56,33 @@ fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
 
 fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
-    if is_plain(&parsed) { Ok(parsed) } else { Err(Error::Malformed("bad Host")) }
+    well_formed(&parsed).map_err(|()| Error::Malformed("bad Host"))?;
+    Ok(parsed)
 }
 
-/// A host, and a port that is a number or left out; no user information.
-fn is_plain(authority: &Authority) -> bool {
-    let whole = authority.as_str();
+/// A host, and a port only if it is one; nobody's name and password.
+fn well_formed(authority: &Authority) -> Result<(), ()> {
+    let text = authority.as_str();
     // Parsing alone would take `+80`.
-    let bad_port = whole.rsplit_once(':').is_some_and(|(_, port)| {
-        !port.ends_with(']') && (authority.port_u16().is_none() || port.starts_with('+'))
-    });
-    !whole.contains('@') && !authority.host().is_empty() && !bad_port
+    let bad_port = text
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.ends_with(']') && (authority.port_u16().is_none() || port.starts_with('+')));
+    if text.contains('@') || authority.host().is_empty() || bad_port { Err(()) } else { Ok(()) }
+}
+
+fn default_port(scheme: &Scheme) -> Result<u16, Error> {
+    match scheme.as_str() {
+        "https" => Ok(443),
+        "http" => Ok(80),
+        _ => Err(Error::Malformed("a scheme other than http and https")),
+    }
 }
 
 /// Host and target name the same place; a default port may be written or left out.
 fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
-    let default = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return Err(Error::Malformed("a scheme other than http and https")),
-    };
+    let default = default_port(scheme)?;
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
-    if !is_plain(target) {
+    if well_formed(target).is_err() {
         Err(Error::Malformed("user information or a bad port in the target"))
     } else if !host.host().eq_ignore_ascii_case(target.host()) || port(host) != port(target) {
         Err(Error::Malformed("Host and target disagree"))
@@ -138,7 +142,13 @@ mod tests {
     fn an_absolute_target_agrees_with_its_host_or_is_refused() {
         assert!(h1("GET", "http://a.example/x", &[("host", "A.example:80")]).is_ok());
         assert!(h1("GET", "https://a.example/x", &[("host", "a.example:443")]).is_ok());
-        for target in ["http://a.example:x/", "http://b.example/x", "http://u@a.example/x", "ftp://a.example/x", "http://a.example:81/x"] {
+        for target in [
+            "http://a.example:x/",
+            "http://b.example/x",
+            "http://u@a.example/x",
+            "ftp://a.example/x",
+            "http://a.example:81/x",
+        ] {
             assert!(matches!(h1("GET", target, &[("host", "a.example")]), Err(Error::Malformed(_))), "{target}");
         }
         assert!(matches!(h1("GET", "a.example:80", &[("host", "a.example")]), Err(Error::Malformed(_))));

@@ -5,6 +5,7 @@
 mod command;
 mod drain;
 mod egress;
+mod faults;
 mod foreign;
 mod handshake;
 mod house;
@@ -12,6 +13,7 @@ mod http;
 mod key_pairs;
 mod learn;
 mod overlap;
+mod protocols;
 mod rotation;
 mod soak;
 mod strict;

@@ -258,7 +258,8 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             Mode::Judge => self.read_and_judge(cx, buf),
             Mode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
             Mode::Cut => {
-                let fault = self.notes.refused.get().map_or("the request breaks off", |refused| refused.fault.explanation());
+                let fault =
+                    self.notes.refused.get().map_or("the request breaks off", |refused| refused.fault.explanation());
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
             }
             // hyper writes its answer whether or not somebody listens; an end would make it give up before.
@@ -331,8 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         if this.mode == Mode::Aside || (this.notes.refused.get().is_none() && !this.scanner.is_within()) {
             return Poll::Ready(Ok(()));
         }
-        let linger =
-            this.linger.get_or_insert_with(|| Linger { until: Box::pin(sleep(LINGER)), left: LINGER_BYTES });
+        let linger = this.linger.get_or_insert_with(|| Linger { until: Box::pin(sleep(LINGER)), left: LINGER_BYTES });
         let mut unread = [0; 2048];
         while linger.left > 0 {
             let mut buf = ReadBuf::new(&mut unread);
