@@ -37,7 +37,8 @@ pub struct Memory(Option<Root>);
 
 struct Root {
     path: PathBuf,
-    _lock: File,
+    /// Held while a sidecar works in it.
+    _lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -93,6 +94,13 @@ impl Memory {
         Self(None)
     }
 
+    /// The decisions in a folder, without working in it: for those who only look, also while a sidecar runs on it.
+    pub fn peek(path: PathBuf) -> Remembered {
+        let mut out = Remembered::default();
+        Root::new(path).read_decisions(&mut out);
+        out
+    }
+
     /// In this folder, made 0700 where it is missing.
     ///
     /// # Errors
@@ -100,14 +108,7 @@ impl Memory {
     pub fn open(root: PathBuf) -> Result<Self, Error> {
         store::make_folder(&root)?;
         let lock = store::lock(&root)?;
-        Ok(Self(Some(Root {
-            path: root,
-            _lock: lock,
-            decisions: None,
-            retained: BTreeMap::new(),
-            unreadable: None,
-            told: false,
-        })))
+        Ok(Self(Some(Root { _lock: Some(lock), ..Root::new(root) })))
     }
 
     /// What the last run left. Once, before the first `save`.
@@ -162,6 +163,10 @@ impl Wanted {
 }
 
 impl Root {
+    fn new(path: PathBuf) -> Self {
+        Self { path, _lock: None, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+    }
+
     fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
         let folder = self.path.join(RETAINED);
         let mut wanted = BTreeMap::new();
