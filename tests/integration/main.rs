@@ -14,3 +14,4 @@ mod overlap;
 mod rotation;
 mod soak;
 mod support;
+mod trust;
