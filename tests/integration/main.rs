@@ -11,6 +11,7 @@ mod house;
 mod http;
 mod learn;
 mod overlap;
+mod reasons;
 mod rotation;
 mod soak;
 mod support;
