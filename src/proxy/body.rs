@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::access::Record;
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
+use super::replay::Turn;
 use super::waits::{Wait, Waits};
 
 /// Why a body breaks off.
@@ -26,6 +27,9 @@ pub(super) enum Broken {
     /// It stood still for too long.
     #[error("the body stood still for too long")]
     Late,
+    /// The request is sent again on another connection.
+    #[error("the request is sent again on another connection")]
+    SentAgain,
 }
 
 /// A body on its way through.
@@ -64,6 +68,11 @@ pub(super) enum Outgoing {
     Empty,
     /// Streamed.
     Relay(Box<Relay>),
+    /// Streamed, and kept so that it can be sent again.
+    Kept(Turn),
+    /// Made up by a test.
+    #[cfg(test)]
+    Frames(std::collections::VecDeque<Frame<Bytes>>),
 }
 
 impl HttpBody for Outgoing {
@@ -74,19 +83,38 @@ impl HttpBody for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Kept(turn) => Pin::new(turn).poll_frame(cx),
+            #[cfg(test)]
+            Self::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Kept(turn) => turn.is_end_stream(),
+            #[cfg(test)]
+            Self::Frames(frames) => frames.is_empty(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Kept(turn) => turn.size_hint(),
+            #[cfg(test)]
+            Self::Frames(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// These frames, and then trailers.
+    pub(super) fn frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
+        Self::Frames(data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect())
     }
 }
 

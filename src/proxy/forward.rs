@@ -73,6 +73,17 @@ pub(super) async fn send(
     let Outbound { request, websocket } = outbound;
     let limit = terms.limits.response;
     let (response, link) = pool::exchange(origin, request, to, terms.waits, limit).await?;
+    respond(response, link, websocket, terms, record)
+}
+
+/// Shapes what came back.
+pub(super) fn respond(
+    response: Response<Incoming>,
+    link: Link,
+    websocket: Option<OnUpgrade>,
+    terms: &Terms<'_>,
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, link, websocket, record);
     }

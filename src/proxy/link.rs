@@ -25,7 +25,7 @@ use super::body::Outgoing;
 use super::open::{Open, Signal, Tracked};
 use super::pool::Pool;
 use super::serve::Local;
-use super::upstream::Proof;
+use super::proof::Proof;
 use super::waits::{Ticks, Wait, Waits};
 
 /// From this size on a response is worth a task of its own.

@@ -178,14 +178,16 @@ pub(super) async fn exchange(
             Err(failed) => failed,
         };
         let Unanswered { error, unsent, reused } = failed;
-        if let Some(error) = origin.failed(&link) {
-            return Err(error);
+        let told = origin.failed(&link);
+        if matches!(told, Some(Error::Refused { .. })) {
+            // Nothing was processed, but another connection like this one would be refused as well.
+            return Err(told.unwrap_or(error));
         }
         let again =
             unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
         match again {
             Some(again) if attempt < ATTEMPTS => request = again,
-            _ => return Err(error),
+            _ => return Err(told.unwrap_or(error)),
         }
         // What was idle beside a connection that is gone has probably gone too.
         fresh = true;

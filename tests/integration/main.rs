@@ -10,6 +10,7 @@ mod handshake;
 mod house;
 mod http;
 mod overlap;
+mod proof;
 mod rotation;
 mod soak;
 mod support;
