@@ -12,6 +12,7 @@ mod handshake;
 mod house;
 mod http;
 mod overlap;
+mod proof;
 mod protocols;
 mod rotation;
 mod soak;
