@@ -183,13 +183,7 @@ impl Proved {
 
     /// Chooses for one request; `harmless`: it is idempotent and can be replayed. The second answer is what has to be told:
     /// the time has come for everybody to try the preferred pair.
-    pub fn pick(
-        &mut self,
-        order: &Order,
-        harmless: bool,
-        terms: Terms<'_>,
-        now: Timestamp,
-    ) -> (Pick, Option<Change>) {
+    pub fn pick(&mut self, order: &Order, harmless: bool, terms: Terms<'_>, now: Timestamp) -> (Pick, Option<Change>) {
         let first = order.pairs[0];
         let pick = |key_pair, how| (Pick { key_pair, how }, None);
         let Some(fallback) = self.fallback(&order.pairs[1..]) else { return pick(first, How::Settled) };
@@ -209,8 +203,12 @@ impl Proved {
         }
         if now >= after(pair.since, terms.prove_within) {
             let said = std::mem::replace(&mut pair.announced, true);
-            let news = pair.verdict.filter(|_| !said).map(|verdict| Change { verdict, next_try: None });
-            return (Pick { key_pair: first, how: How::Everyone }, news);
+            // A refusal by a status has come after a good handshake.
+            if pair.verdict == Some(Verdict::Refused) && !pair.by_alert {
+                pair.verdict = Some(Verdict::HandshakeOk);
+            }
+            let news = !said && pair.verdict == Some(Verdict::HandshakeOk);
+            return (Pick { key_pair: first, how: How::Everyone }, news.then(|| pair.change()));
         }
         if harmless && !busy {
             self.canary = true;

@@ -24,8 +24,8 @@ use super::Error;
 use super::body::Outgoing;
 use super::open::{Open, Signal, Tracked};
 use super::pool::Pool;
-use super::serve::Local;
 use super::proof::Proof;
+use super::serve::Local;
 use super::waits::{Ticks, Wait, Waits};
 
 /// From this size on a response is worth a task of its own.

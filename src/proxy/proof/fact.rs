@@ -21,14 +21,16 @@ pub(in super::super) fn response(towards: Towards<'_>, key_pair: Fingerprint, ch
 /// The pair has been taken in a handshake of a probe.
 pub(in super::super) fn handshake(towards: Towards<'_>, key_pair: Fingerprint) {
     if let Some(change) = note(towards, key_pair, Shown::Handshake) {
-        let what = "a handshake with it went well; only a response proves it, so one harmless request at a time tries it";
+        let what =
+            "a handshake with it went well; only a response proves it, so one harmless request at a time tries it";
         tell(towards, key_pair, change, "probe", what);
     }
 }
 
 /// It is time for all requests to try the pair.
 pub(in super::super) fn prove_within(towards: Towards<'_>, key_pair: Fingerprint, change: Change) {
-    let what = "nothing has proved it within prove_within, so all requests try it now; a probe with a path would prove it";
+    let what =
+        "nothing has proved it within prove_within, so all requests try it now; a probe with a path would prove it";
     tell(towards, key_pair, change, "prove_within", what);
 }
 
