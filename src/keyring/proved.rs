@@ -203,8 +203,12 @@ impl Proved {
         }
         if now >= after(pair.since, terms.prove_within) {
             let said = std::mem::replace(&mut pair.announced, true);
-            let news = pair.verdict.filter(|_| !said).map(|verdict| Change { verdict, next_try: None });
-            return (Pick { key_pair: first, how: How::Everyone }, news);
+            // A refusal by a status has come after a good handshake.
+            if pair.verdict == Some(Verdict::Refused) && !pair.by_alert {
+                pair.verdict = Some(Verdict::HandshakeOk);
+            }
+            let news = !said && pair.verdict == Some(Verdict::HandshakeOk);
+            return (Pick { key_pair: first, how: How::Everyone }, news.then(|| pair.change()));
         }
         if harmless && !busy {
             self.canary = true;

@@ -112,6 +112,13 @@ impl Pool {
         }
     }
 
+    /// Lets go of all: what runs ends, and the next request makes a new connection.
+    pub(super) fn let_go(&self) {
+        // Dropped when nothing is borrowed any more, as in `sweep`.
+        let gone = (self.idle.take(), self.shared.take());
+        drop(gone);
+    }
+
     /// Lets go of what is closed, told to leave, or idle for too long.
     pub(super) fn sweep(&self) {
         let (now, limit) = (self.now(), self.keep);

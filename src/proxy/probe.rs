@@ -84,9 +84,10 @@ async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
     let waits = Instant::now() + REFUSES_WITHIN.max(ready.round * 2);
     let settled = if proof.is_open_question() { stream.settle(waits).await } else { Settled::Taken };
     if settled != Settled::Ended {
+        // Says goodbye, so that the upstream logs no error. Nobody waits for that.
+        spawn_local(async move { timeout(REFUSES_WITHIN, stream.shutdown()).await });
+        towards.worker.shared.verdicts.probed(towards.of(), key_pair);
         fact::handshake(towards, key_pair);
-        // Says goodbye, so that the upstream logs no error.
-        let _ = timeout(REFUSES_WITHIN, stream.shutdown()).await;
     } else if let Some(Error::Refused { reason, explanation, .. }) = proof.failed(towards) {
         fact::alert(towards, key_pair, reason, &explanation);
     }

@@ -185,9 +185,9 @@ pub(super) async fn exchange(
                         suspect = Some(Suspect { key_pair: pick.key_pair, answer: Some((response, link)) });
                         continue;
                     }
+                    leave(&link);
                     fact::refused_once(towards, pick.key_pair, Shown::Status, fact::status_code(status));
                 }
-                showing.release();
                 return Ok((response, link));
             }
             Err(error) => error,
@@ -216,6 +216,13 @@ pub(super) async fn exchange(
     }
 }
 
+/// A server that refuses a certificate by a status does so for as long as the connection lasts: nobody else is sent on it.
+fn leave(link: &Link) {
+    if let Some(open) = link.open() {
+        open.drain();
+    }
+}
+
 /// No pair got anything better: the answer that there was, if there was one.
 fn instead(suspect: Option<Suspect>, error: Error) -> Result<(Response<Incoming>, Link), Error> {
     suspect.and_then(|suspect| suspect.answer).ok_or(error)
@@ -238,6 +245,7 @@ fn judge(towards: Towards<'_>, suspect: &Suspect, status: StatusCode) {
             if let Some(proof) = link.proof() {
                 proof.refused_by_status(towards, response.status(), status);
             }
+            leave(link);
             fact::status(towards, key_pair, response.status(), status);
         }
         None => fact::dropped(towards, key_pair, status),

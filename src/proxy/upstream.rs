@@ -205,9 +205,21 @@ impl<'a> Showing<'a> {
     }
 
     fn with(towards: Towards<'a>, chosen: Rc<Chosen>, pick: Pick, harmless: bool) -> Self {
-        let canary = RefCell::new(Canary::of(pick, &towards.worker.shared, &towards.egress.settings.name));
-        let (chosen, pick) = (RefCell::new(chosen), Cell::new(pick));
-        Self { towards, chosen, pick, harmless, tried: RefCell::default(), canary }
+        let (chosen, tried) = (RefCell::new(chosen), RefCell::default());
+        let showing = Self { towards, chosen, pick: Cell::new(pick), harmless, tried, canary: RefCell::default() };
+        showing.begin(pick);
+        showing
+    }
+
+    /// Takes a pick up. The canary holds its place, and needs a connection of its own: one that was made before could only
+    /// show what the upstream thought then.
+    fn begin(&self, pick: Pick) {
+        let (shared, name) = (&self.towards.worker.shared, &self.towards.egress.settings.name);
+        self.canary.replace(Canary::of(pick, shared, name));
+        self.pick.set(pick);
+        if pick.how == How::Canary {
+            self.chosen.borrow().way(pick.key_pair).pool.let_go();
+        }
     }
 
     /// What is shown now, and why.
@@ -215,21 +227,16 @@ impl<'a> Showing<'a> {
         self.pick.get()
     }
 
-    /// Goes on with the next best pair, if there is one that this request has not tried.
+    /// Goes on with the next best pair, if there is one that this request has not tried. A canary stays one until the other
+    /// pair's answer has shown what it found.
     pub(super) fn go_on(&self) -> Option<Fingerprint> {
         let shown = self.pick().key_pair;
         self.tried.borrow_mut().push(shown);
-        self.canary.take();
         let chosen = Rc::clone(&self.chosen.borrow());
         let (towards, tried) = (self.towards, self.tried.borrow());
         let next = towards.worker.shared.verdicts.next(towards.of(), &chosen.order, &tried)?;
         self.pick.set(Pick { key_pair: next, how: How::Settled });
         Some(next)
-    }
-
-    /// The canary's place is free again: its verdict is known.
-    pub(super) fn release(&self) {
-        self.canary.take();
     }
 
     /// Picks again if the upstream has said something new about the certificate it wants; whether that changes the pair.
@@ -238,19 +245,16 @@ impl<'a> Showing<'a> {
         if Rc::ptr_eq(&now, &self.chosen.borrow()) {
             return Ok(false);
         }
-        let before = self.pick();
+        *self.chosen.borrow_mut() = Rc::clone(&now);
+        let (before, towards) = (self.pick(), self.towards);
         let tried = self.tried.borrow();
-        let (towards, shared) = (self.towards, &self.towards.worker.shared);
         if !tried.is_empty() {
-            let next = shared.verdicts.next(towards.of(), &now.order, &tried);
+            let next = towards.worker.shared.verdicts.next(towards.of(), &now.order, &tried);
             self.pick.set(Pick { key_pair: next.unwrap_or(before.key_pair), how: How::Settled });
         } else if before.key_pair != now.order.pairs[0] {
             self.canary.take();
-            let pick = towards.pick(&now, self.harmless);
-            self.canary.replace(Canary::of(pick, shared, &towards.egress.settings.name));
-            self.pick.set(pick);
+            self.begin(towards.pick(&now, self.harmless));
         }
-        *self.chosen.borrow_mut() = now;
         Ok(self.pick().key_pair != before.key_pair)
     }
 

@@ -4,6 +4,7 @@
 //! HTTP/2: the application sees no failure, the upstream's application sees no request twice, the refusal is told, and once
 //! the upstream accepts the new pair all requests move to it by themselves.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,8 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use sidekey::event::{Event, Verdict};
+use sidekey::keyring::Event::Moved;
+use sidekey::keyring::Standing;
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::Issued;
 use tokio::net::TcpStream;
@@ -33,6 +36,8 @@ struct Scene {
     new_ca: Ca,
     old: Issued,
     new: Issued,
+    /// Verdicts on the new pair that came while something else was waited for.
+    verdicts: VecDeque<(Verdict, &'static str)>,
 }
 
 impl Scene {
@@ -52,7 +57,7 @@ impl Scene {
         );
         let now = today();
         let sidecar = Sidecar::start_at(folder, &toml, now).await;
-        Self { sidecar, upstream, now, old_ca, new_ca, old, new }
+        Self { sidecar, upstream, now, old_ca, new_ca, old, new, verdicts: VecDeque::new() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -62,18 +67,26 @@ impl Scene {
     /// Drops the new pair, and waits until it is current.
     async fn rotate(&mut self) {
         drop_pair(self.sidecar.folder.path(), "out/new", &self.new);
-        assert_eq!(self.sidecar.rotation("out").await, fingerprint(&self.new));
+        let new = fingerprint(&self.new);
+        let verdicts = &mut self.verdicts;
+        // Workers may have taken the new epoch over before the writer has told that it began.
+        let rotated = |event: &Event| match event {
+            Event::Keyring { event: Moved { key_pair, to: Standing::Current, .. }, .. } => Some(*key_pair),
+            other => {
+                verdicts.extend(verdict_on(new, other));
+                None
+            }
+        };
+        assert_eq!(self.sidecar.event("a rotation", rotated).await, new);
     }
 
     /// The next verdict on the new pair: what it is, and why.
     async fn verdict(&mut self) -> (Verdict, &'static str) {
+        if let Some(verdict) = self.verdicts.pop_front() {
+            return verdict;
+        }
         let new = fingerprint(&self.new);
-        self.sidecar
-            .event("a verdict on the new pair", move |event| match event {
-                Event::Upstream { key_pair, verdict, reason, .. } if *key_pair == new => Some((*verdict, *reason)),
-                _ => None,
-            })
-            .await
+        self.sidecar.event("a verdict on the new pair", move |event| verdict_on(new, event)).await
     }
 
     /// The next verdict on the new pair of this kind.
@@ -100,6 +113,13 @@ impl Scene {
         let text = self.sidecar.app.metrics_text();
         let found = text.lines().filter_map(|found| found.strip_prefix(line)?.trim().parse::<u64>().ok());
         found.sum()
+    }
+}
+
+fn verdict_on(wanted: Fingerprint, event: &Event) -> Option<(Verdict, &'static str)> {
+    match event {
+        Event::Upstream { key_pair, verdict, reason, .. } if *key_pair == wanted => Some((*verdict, *reason)),
+        _ => None,
     }
 }
 
@@ -141,7 +161,7 @@ impl Load {
     fn start(to: SocketAddr) -> Self {
         let (done, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let mut clients = tokio::task::JoinSet::new();
-        for client in 0..6_usize {
+        for client in 0..4_usize {
             let (done, sent) = (Arc::clone(&done), Arc::clone(&sent));
             clients.spawn(async move {
                 let mut application = Application::connect(to).await;
@@ -157,6 +177,8 @@ impl Load {
                     let (status, answer) = application.ask(&method, id, &body).await;
                     assert_eq!(status, 200, "{method} {id}");
                     assert!(answer == body, "{method} {id}: another body");
+                    // A busy loop would leave the machine no time for the rotation itself.
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
                 }
             });
         }
@@ -272,7 +294,7 @@ async fn a_refusal_by_status_is_never_seen_and_never_a_proof() {
         assert_eq!(scene.verdict().await, (Verdict::Refused, code));
         assert_eq!(scene.metric("sidekey_replays_total{listener=\"out\",why=\"status\"}"), 2);
         let refusals = format!("sidekey_key_pair_refusals_total{{side=\"egress\",listener=\"out\",alert=\"{code}\"}}");
-        assert_eq!(scene.metric(&refusals), 2);
+        assert_eq!(scene.metric(&refusals), 2, "each on a connection of its own");
         scene.upstream.refuse_nobody();
         scene.move_by(61);
         assert_eq!(scene.verdict().await, (Verdict::Proved, "response"));
@@ -350,13 +372,11 @@ async fn posts_alone_try_the_pair_after_prove_within_and_go_back_at_the_first_re
         scene.upstream.refuse_nobody();
         scene.move_by(61);
         scene.move_by(600);
-        crate::support::eventually("the probe has been made", || {
-            scene.sidecar.log().iter().any(|line| line["verdict"] == "handshake_ok")
-        })
-        .await;
-        assert_eq!(ask(&scene, Method::POST).await, 200);
+        // A probe comes first, in its own time.
+        while scene.pairs().last() != Some(&new) {
+            assert_eq!(ask(&scene, Method::POST).await, 200);
+        }
         assert_eq!(scene.until(Verdict::Proved).await, "response");
-        assert_eq!(scene.pairs().last(), Some(&new));
     }
 }
 
