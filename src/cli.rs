@@ -5,10 +5,16 @@ mod ask;
 mod check;
 mod completions;
 mod demo;
+mod handshakes;
 mod inspect;
 mod keyring;
 mod print;
+mod probe;
+mod reload;
+mod rotation;
 mod run;
+mod status;
+mod stop;
 mod wait;
 
 use std::path::PathBuf;
@@ -29,16 +35,28 @@ struct Typed {
 enum Command {
     /// Run the sidecar
     Run(run::Arguments),
+    /// One screen: what to act on (exit code 1 if anything)
+    Status(status::Arguments),
     /// Say, offline, what the configuration and the folder would be accepted as
     Check(check::Arguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
     Demo(demo::Arguments),
     /// Look at keyrings and change them; make, request, import and export key pairs
     Keyring(keyring::Arguments),
+    /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
+    Rotation(rotation::Arguments),
+    /// The handshakes of the recent past, explained
+    Handshakes(handshakes::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
+    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    Probe(Box<probe::Arguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
+    /// Let a running sidecar read its configuration and folder again
+    Reload(reload::Arguments),
+    /// Let a running sidecar drain and end
+    Stop(stop::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
@@ -101,7 +119,7 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
-            Self::Demo(_) | Self::Keyring(_) | Self::Inspect(_) | Self::Completions(_) => None,
+            _ => None,
         }
     }
 }
@@ -161,11 +179,17 @@ pub fn main() -> ExitCode {
     }
     let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Keyring(arguments) => keyring::run(&arguments),
+        Command::Rotation(arguments) => rotation::run(&arguments),
+        Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     match done {

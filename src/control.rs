@@ -4,17 +4,25 @@
 //! Here are the words on the socket. Who may ask, and what becomes of it, is `server`'s business; where the socket is,
 //! `place`'s; what the commands use, `client`'s. Changes go through the writer like every other input.
 
+mod answers;
+mod change;
 pub mod client;
+mod handshakes;
 pub mod place;
+pub mod server;
+pub mod status;
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::keyring::report::{Kind, Line, Report, Retire, Use};
 pub use crate::keyring::{Activate, Prefer, Standing};
 use crate::pki::Fingerprint;
 pub use crate::snapshot::{KeyPairView, KeyringView};
+pub use answers::{Desk, Forget};
+pub use status::Status;
 
 /// The longest line that is read from a command.
 pub const LONGEST_REQUEST: usize = 16 * 1024;
@@ -68,9 +76,6 @@ pub enum Request {
     Handshake {
         /// Its connection's number.
         id: u64,
-        /// How.
-        #[serde(default)]
-        form: Form,
     },
     /// Read the configuration and the folder again.
     Reload {},
@@ -117,6 +122,8 @@ pub enum Form {
     /// As a line for people, like in the log.
     #[default]
     Text,
+    /// The same for a terminal.
+    Coloured,
     /// As an object with the contract's fields.
     Json,
 }
@@ -127,6 +134,10 @@ pub enum Form {
 pub enum Answer {
     /// It was done, or nothing was left to do.
     Done(Done),
+    /// What to act on.
+    Status(Box<Status>),
+    /// The rotation report, one for each keyring in overlap.
+    Rotation(Vec<Report>),
     /// Keyrings as they are served.
     Keyrings(Vec<KeyringView>),
     /// One of them.
@@ -154,6 +165,20 @@ pub struct Done {
     pub epoch: Option<u64>,
     /// Whether a restart leaves it as it is.
     pub survives_restart: Option<bool>,
+}
+
+impl Done {
+    /// Nothing was done yet.
+    const fn nothing() -> Self {
+        Self {
+            changed: false,
+            did: String::new(),
+            means: String::new(),
+            key_pair: None,
+            epoch: None,
+            survives_restart: None,
+        }
+    }
 }
 
 /// Why a command was not carried out.

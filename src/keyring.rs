@@ -7,6 +7,7 @@ pub mod choice;
 pub mod fit;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod report;
 pub mod rotation;
 
 use std::collections::BTreeSet;

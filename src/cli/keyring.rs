@@ -9,6 +9,7 @@ mod show;
 use clap::Subcommand;
 
 use super::Failure;
+pub(super) use list::of;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

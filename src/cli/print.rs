@@ -1,13 +1,29 @@
 //! Printing: data to standard output, talk to standard error. The only file that may.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
+
+/// Standard output is closed: nobody reads any more.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// One line of data.
 pub(super) fn line(text: &str) {
     // A closed pipe (`| head`) is no reason to panic: nobody is left to tell.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+        CLOSED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether nobody reads what is printed any more: then there is no reason to go on.
+pub(super) fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// Whether standard output is a terminal that takes colours.
+pub(super) fn has_colour() -> bool {
+    crate::log::Style::of_stdout(crate::log::Format::Text).colour
 }
 
 /// Bytes of data as they are.
@@ -44,6 +60,21 @@ pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
     let seconds = then.duration_since(now).as_secs();
     let span = length(seconds.unsigned_abs());
     if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
+}
+
+/// A time to the minute, UTC.
+pub(super) fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// What stands where there is nothing to say.
+pub(super) fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Every line two blanks further in.
+pub(super) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// `29 days`, `3 h`, `12 min`, `5 s`: whole units, rounded down, at least two of the smaller before the larger is used.

@@ -159,6 +159,13 @@ pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> Blocks {
     blocks
 }
 
+/// One certificate's bytes as a PEM block, whatever is in them.
+pub fn certificate_pem(der: &[u8]) -> String {
+    let mut out = String::new();
+    write_pem("CERTIFICATE", der, &mut out);
+    out
+}
+
 /// One thing found in a file, not yet parsed.
 enum Item {
     Certificate(CertificateDer<'static>),

@@ -217,7 +217,7 @@ impl Towards<'_> {
             Ok(verified) => {
                 let peer = Peer::new(verified, &Partners::default());
                 let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, tls.facts.clone(), Some(&peer), now));
+                events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
                 Ok(Ready { tls, connection: attempt.connection, key_pair: candidate.key_pair, peer })
             }
             Err(untrusted) => {

@@ -93,7 +93,7 @@ impl State {
         let mut happened = Happened { clock_step: self.saw(now), ..Happened::default() };
         self.pass(now, &mut happened);
         match input {
-            Input::Tick => {}
+            Input::Tick | Input::Look { .. } => {}
             Input::Folder(contents) => self.take_contents(contents.clone(), now, &mut happened),
             Input::Settings(settings) => self.take_settings(settings, now, &mut happened),
             Input::Command { keyring, command, .. } => {
@@ -149,6 +149,13 @@ impl State {
         &self.trusts
     }
 
+    /// Problems of the folder as it is now, in a stable order, and why decisions could not be read.
+    pub(super) fn troubles(&self) -> (Vec<(Option<Arc<str>>, Problem)>, Option<String>) {
+        let mut problems: Vec<_> = self.told.iter().cloned().collect();
+        problems.sort();
+        (problems, self.unreadable.clone())
+    }
+
     /// The last contents, for partner anchors and `ca_names` files. A named file that went bad still has the
     /// certificates that it held last.
     pub fn contents(&self) -> &Contents {
@@ -170,6 +177,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            remembers: self.settings.remembers,
         };
         snapshot::build(epoch, &parts, clock)
     }

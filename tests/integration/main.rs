@@ -11,6 +11,7 @@ mod house;
 mod http;
 mod key_pairs;
 mod overlap;
+mod probe;
 mod rotation;
 mod soak;
 mod support;

@@ -30,11 +30,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         rows.push(vec![
             keyring.name.to_string(),
             current.map_or_else(|| "none".to_owned(), |pair| pair.key_pair.short()),
-            current.map_or_else(dash, |pair| print::in_time(now, pair.validity.not_after)),
+            current.map_or_else(print::dash, |pair| print::in_time(now, pair.validity.not_after)),
             names(keyring, Standing::Previous),
-            overlap.map_or_else(dash, |ends| print::in_time(now, ends)),
+            overlap.map_or_else(print::dash, |ends| print::in_time(now, ends)),
             waiting(keyring),
-            keyring.owner.clone().unwrap_or_else(dash),
+            keyring.owner.clone().unwrap_or_else(print::dash),
         ]);
     }
     print::bytes(print::table(&rows).as_bytes());
@@ -42,13 +42,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Pairs of one standing.
-pub(super) fn of(keyring: &KeyringView, standing: Standing) -> impl Iterator<Item = &KeyPairView> {
+pub(in super::super) fn of(keyring: &KeyringView, standing: Standing) -> impl Iterator<Item = &KeyPairView> {
     keyring.key_pairs.iter().filter(move |pair| pair.standing == standing)
 }
 
 fn names(keyring: &KeyringView, standing: Standing) -> String {
     let names: Vec<String> = of(keyring, standing).map(|pair| pair.key_pair.short()).collect();
-    if names.is_empty() { dash() } else { names.join(" ") }
+    if names.is_empty() { print::dash() } else { names.join(" ") }
 }
 
 /// `1 staged, 2 refused`.
@@ -58,9 +58,5 @@ fn waiting(keyring: &KeyringView) -> String {
         count => Some(format!("{count} {}", standing.as_str())),
     };
     let all: Vec<String> = [Standing::Staged, Standing::Refused].into_iter().filter_map(count).collect();
-    if all.is_empty() { dash() } else { all.join(", ") }
-}
-
-fn dash() -> String {
-    "-".to_owned()
+    if all.is_empty() { print::dash() } else { all.join(", ") }
 }
