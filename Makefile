@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke image ci
+.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke soak image ci
 
 all: fmt lint test doc
 

@@ -21,6 +21,8 @@ use tokio::sync::broadcast;
 
 pub use handshake::Handshake;
 
+pub use crate::keyring::Verdict;
+
 use crate::clock::Clock;
 use crate::keyring::report::{self, Ledger};
 use crate::log::{self, Filter, Level, Lines};
@@ -181,29 +183,6 @@ impl Lesson {
             Self::Unconfirmed => "unconfirmed",
             Self::Confirmed => "confirmed",
             Self::Forgotten => "forgotten",
-        }
-    }
-}
-
-/// What an upstream makes of one of our pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
-    HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
-    Proved,
-    /// It refuses the pair.
-    Refused,
-}
-
-impl Verdict {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeOk => "handshake_ok",
-            Self::Proved => "proved",
-            Self::Refused => "refused",
         }
     }
 }

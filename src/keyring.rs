@@ -7,6 +7,7 @@ pub mod choice;
 pub mod fit;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod proved;
 pub mod report;
 pub mod rotation;
 
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use crate::pki::{FileName, Fingerprint};
 
 pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, choose};
+pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
 /// A keyring's name: the sub-folder's, `default` for the top of the watched folder.

@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 mod drain;
 mod egress;
+mod expect;
 pub mod fields;
 mod forward;
 mod ingress;
@@ -16,10 +17,14 @@ mod link;
 mod listener;
 mod open;
 mod pool;
+mod probe;
+mod proof;
+mod replay;
 mod serve;
 mod target;
 mod upgrade;
 mod upstream;
+mod verdicts;
 mod waits;
 mod worker;
 mod workers;
@@ -65,15 +70,28 @@ enum Error {
         /// Its sentence.
         explanation: String,
     },
+    /// The upstream refuses the key pair that it was shown, and has processed nothing.
+    #[error("{explanation}")]
+    Refused {
+        /// The code of its handshake or proof line.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+        /// By an alert; else it only ended the handshake, which may mean something else.
+        said: bool,
+    },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
     /// A 101 that was not asked for, or to another protocol.
     #[error("101 to something else than was asked for")]
     Unasked,
-    /// A WebSocket towards an upstream that speaks HTTP/2 only.
-    #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
+    /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the other side speaks HTTP/2 only")]
     UpgradeNeedsHttp1,
+    /// As many connections to the backend are open as may be, or the system has none left for us.
+    #[error("no connection to the backend is left: {0}")]
+    UsedUp(String),
     /// No response head in time.
     #[error("no response within its deadline")]
     Late,
@@ -86,6 +104,20 @@ enum Error {
 }
 
 impl Error {
+    /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
+    fn dialling(error: net::Error) -> Self {
+        use rustix::io::Errno;
+        let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
+        match &error {
+            net::Error::Connect { source, .. }
+                if used_up.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Self::UsedUp(error.to_string())
+            }
+            _ => Self::Connect(error),
+        }
+    }
+
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
@@ -94,10 +126,13 @@ impl Error {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_)
+            | Self::Handshake { .. }
+            | Self::Refused { .. }
+            | Self::Exchange(_)
+            | Self::Unasked
+            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
+            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -109,7 +144,7 @@ impl Error {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair => "sidecar",
+            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -125,10 +160,11 @@ impl Error {
             Self::Denied(_) => "not_allowed",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
@@ -178,6 +214,7 @@ mod tests {
     #[test]
     fn every_error_has_its_row_in_the_table() {
         let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
+        let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
@@ -186,8 +223,10 @@ mod tests {
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
             (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
             (handshake, 502, "backend", "untrusted", false),
+            (refused, 502, "backend", "refused_unknown_ca", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),

@@ -8,8 +8,10 @@ pub mod after;
 pub mod connector;
 pub mod explain;
 pub mod handshake;
+pub mod keep;
 pub(crate) mod passing;
 pub mod recorder;
+pub mod refusal;
 pub mod seen;
 pub mod verifier;
 

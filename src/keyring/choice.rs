@@ -130,7 +130,7 @@ pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<
     Some(Choice { index, chosen_by })
 }
 
-fn signs(candidate: &Candidate, asked: &Asked) -> bool {
+pub(super) fn signs(candidate: &Candidate, asked: &Asked) -> bool {
     asked.schemes.is_empty() || candidate.schemes.iter().any(|scheme| asked.schemes.contains(scheme))
 }
 

@@ -58,8 +58,9 @@ where
     let open = Rc::clone(connection.open());
     let io = TokioIo::new(Watched { stream, heard: Arc::clone(&open.heard) });
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
@@ -91,8 +92,9 @@ where
 {
     let open = Rc::clone(connection.open());
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http2::Builder::new(Local);
     builder

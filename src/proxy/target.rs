@@ -36,13 +36,12 @@ fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
         return Ok(host.clone());
     };
     let scheme = request.uri().scheme().ok_or(Error::Malformed("no :scheme"))?;
-    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))?;
-    authority(&named)?;
+    well_formed(target).map_err(|()| Error::Malformed("bad :authority"))?;
     match host {
         Some(host) => agree(&authority(host)?, target, scheme)?,
-        None => agree(target, target, scheme)?,
+        None => drop(default_port(scheme)?),
     }
-    Ok(named)
+    HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))
 }
 
 /// Transfer codings that are not exactly `chunked` are what request smuggling is made of (RFC 9112 6.1).
@@ -64,21 +63,29 @@ fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
 
 fn authority(host: &HeaderValue) -> Result<Authority, Error> {
     let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
-    let bad_port =
-        parsed.as_str().rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && parsed.port_u16().is_none());
-    if parsed.as_str().contains('@') || parsed.host().is_empty() || bad_port {
-        return Err(Error::Malformed("bad Host"));
-    }
+    well_formed(&parsed).map_err(|()| Error::Malformed("bad Host"))?;
     Ok(parsed)
+}
+
+/// A host, and a port only if it is one; nobody's name and password.
+fn well_formed(authority: &Authority) -> Result<(), ()> {
+    let text = authority.as_str();
+    let bad_port =
+        text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && authority.port_u16().is_none());
+    if text.contains('@') || authority.host().is_empty() || bad_port { Err(()) } else { Ok(()) }
+}
+
+fn default_port(scheme: &Scheme) -> Result<u16, Error> {
+    match scheme.as_str() {
+        "https" => Ok(443),
+        "http" => Ok(80),
+        _ => Err(Error::Malformed("a scheme other than http and https")),
+    }
 }
 
 /// Host and target name the same place; a default port may be written or left out.
 fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
-    let default = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return Err(Error::Malformed("a scheme other than http and https")),
-    };
+    let default = default_port(scheme)?;
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
     if target.as_str().contains('@') {
         Err(Error::Malformed("user information in the target"))

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
 
+use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
@@ -81,6 +82,9 @@ impl Workers {
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    /// What upstreams make of our key pairs.
+    pub(super) verdicts: Verdicts,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -90,7 +94,7 @@ pub(super) struct Shared {
     /// Open connections by listener.
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
-    most: usize,
+    pub(super) most: usize,
     progress: Arc<Progress>,
     /// Told whenever a listener begins to listen.
     opened: Notify,
@@ -178,6 +182,8 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
+        metrics: Arc::clone(&parts.metrics),
+        verdicts: Verdicts::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,
