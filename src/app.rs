@@ -7,6 +7,7 @@ pub mod check;
 mod control;
 pub mod demo;
 pub mod keyring;
+pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ mod handshakes;
 mod inspect;
 mod keyring;
 mod print;
+mod probe;
 mod reload;
 mod rotation;
 mod run;
@@ -48,6 +49,8 @@ enum Command {
     Handshakes(handshakes::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
+    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    Probe(Box<probe::Arguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -183,6 +186,7 @@ pub fn main() -> ExitCode {
         Command::Rotation(arguments) => rotation::run(&arguments),
         Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
