@@ -6,6 +6,7 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod memories;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -105,6 +106,8 @@ impl App {
             metrics.watch_panics();
         }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        // From the first Event on: what begin() tells is history too.
+        let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let found = folder::read::read(&config.folder).contents;
         let settings = with_platform(config.settings.clone());
@@ -141,6 +144,7 @@ impl App {
             writer: (state, memory, publisher),
             surroundings: (events, clock),
             views: views.clone(),
+            memories: memories::Parts { followers, shutdown },
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };

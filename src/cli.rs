@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod inspect;
 mod print;
+mod registry;
 mod run;
 mod wait;
 
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
+    /// What was ever seen: export, audit, history
+    Registry(registry::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Print a shell's completion script
@@ -94,6 +97,7 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
+            Self::Registry(arguments) => Some(arguments.source()),
             Self::Demo(_) | Self::Inspect(_) | Self::Completions(_) => None,
         }
     }
@@ -155,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -4,6 +4,7 @@
 //! `trust`. Provider aws-lc-rs; TLS 1.3 and 1.2 (ECDHE with AEAD only); X25519MLKEM768 preferred; no early data.
 
 pub mod acceptor;
+pub mod anonymous;
 pub mod connector;
 pub mod explain;
 pub mod handshake;

@@ -31,6 +31,11 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
         names: Vec::new(),
         sources: Vec::new(),
         why: None,
+        serial: "01".to_owned(),
+        key: crate::pki::KeyKind::P256,
+        spki: crate::pki::SpkiHash::from_bytes([byte; 32]),
+        weakness: None,
+        self_issued: false,
     }
 }
 
@@ -39,6 +44,10 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         name: Arc::from("api"),
         owner: None,
         contact: None,
+        purpose: None,
+        rotate_every: None,
+        alert_before: None,
+        waiting: Vec::new(),
         key_pairs: vec![
             pair(0x3f, Standing::Current, None),
             pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
@@ -52,6 +61,7 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         egresses: BTreeMap::new(),
         waiting,
         keyrings: vec![keyring],
+        trusts: Vec::new(),
     });
     let (lines, _) = Lines::channel(Format::Json);
     let metrics = Arc::new(Metrics::new());
@@ -167,6 +177,9 @@ fn metrics_are_documented() {
     metrics.cells("ingress", "api").request(200, Duration::ZERO);
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
+    views.metrics.alert("expires", "log", "sent");
+    views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
+    views.metrics.registry_dropped("peer", 1);
     metrics.rotation("api", "done");
     metrics.drained("overlap_ended");
     let text = views.metrics_text();

@@ -120,7 +120,6 @@ fn keys_of_later_issues_are_refused_by_name() {
         "admin.control_group",
         "admin.keyring",
         "admin.trust",
-        "alerts",
         "egress.jwt_bearer",
         "egress.limits.connection_age",
         "egress.limits.handshakes",
@@ -137,14 +136,10 @@ fn keys_of_later_issues_are_refused_by_name() {
         "ingress.limits.handshakes",
         "ingress.limits.handshakes_per_source",
         "ingress.limits.hello_waiting",
-        "keyring.api.alert_before",
-        "keyring.api.rotate_every",
         "partner.acme.accept_expired_until",
         "partner.acme.max_connections",
         "partner.acme.show",
         "partner.acme.sources",
-        "registry",
-        "registry_file",
     ];
     assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::keyring::{ChosenBy, Standing};
 use crate::log::line::Colour;
 use crate::log::{Format, Level, Line, Style};
-use crate::pki::Fingerprint;
+use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::{Alpn, Facts, Outcome};
 
@@ -77,8 +77,14 @@ pub struct PeerFacts {
     pub serial: String,
     /// Fingerprint.
     pub fingerprint: Fingerprint,
+    /// Begin of validity.
+    pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// The trust anchor that vouched for it; `None` where none did.
+    pub anchor: Option<Fingerprint>,
+    /// The pin that matched, where the trust has pins.
+    pub pin: Option<SpkiHash>,
 }
 
 impl Handshake {

@@ -45,7 +45,9 @@ impl Attempt {
         let explained = Explained { outcome, reason: "ok", explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
         if let Some(peer) = peer {
-            record.peer = Some(facts_of(peer.certificate()));
+            let verified = peer.verified();
+            let anchor = verified.anchor.as_ref().map(|(anchor, _)| *anchor);
+            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..facts_of(peer.certificate()) });
             record.identity = Some(peer.identity().to_owned());
             record.partner = peer.partner().cloned();
         }
@@ -150,7 +152,10 @@ fn facts_of(certificate: &Certificate) -> PeerFacts {
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
         fingerprint: certificate.fingerprint(),
+        not_before: certificate.validity().not_before,
         not_after: certificate.validity().not_after,
+        anchor: None,
+        pin: None,
     }
 }
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot};
+use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
 use crate::clock::Clock;
 use crate::keyring::{Candidates, Held, Keyring, KeyringName};
-use crate::pki::{Certificate, KeyPair};
+use crate::pki::{Certificate, KeyPair, Waiting};
 use crate::tls::{Acceptor, AuthorityNames, Connector, acceptor, connector};
 use crate::trust::{Anchors, Partner, Partners, Trust, TrustName};
 
@@ -30,6 +30,8 @@ pub struct Parts<'a> {
     pub trusts: &'a BTreeMap<TrustName, Anchors>,
     /// Certificates of a file that the configuration names.
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
+    /// Keys of a keyring's folder that wait for their certificate.
+    pub waiting: &'a dyn Fn(&str) -> Vec<Waiting>,
 }
 
 /// Why no snapshot could be built.
@@ -69,7 +71,8 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
-        keyrings: parts.keyrings.values().map(view).collect(),
+        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts)).collect(),
+        trusts: builder.trusts.iter().map(|(name, trust)| trust_view(name, trust, parts)).collect(),
     };
     for settings in parts.ingresses {
         match builder.ingress(settings) {
@@ -197,12 +200,16 @@ fn partners(parts: &Parts<'_>) -> Partners {
     Partners(parts.partners.iter().map(resolve).collect())
 }
 
-fn view(keyring: &Keyring) -> KeyringView {
+fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
+        purpose: settings.purpose.clone(),
+        waiting: (parts.waiting)(&settings.name),
+        rotate_every: settings.rotate_every,
+        alert_before: settings.alert_before.clone(),
         key_pairs: keyring.held().into_iter().map(pair_view).collect(),
         diverges: keyring.divergence(),
     }
@@ -221,5 +228,22 @@ fn pair_view(held: &Held) -> KeyPairView {
         names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
         sources: held.pair.sources().to_vec(),
         why: held.why.clone(),
+        serial: certificate.serial().to_owned(),
+        key: certificate.key(),
+        spki: certificate.spki_hash(),
+        weakness: certificate.weakness().map(str::to_owned),
+        self_issued: certificate.is_self_issued(),
     }
+}
+
+fn trust_view(name: &TrustName, trust: &Trust, parts: &Parts<'_>) -> TrustView {
+    let verifies = |settings: &&super::ingress::Settings| match &settings.trust {
+        Some(named) => named == name,
+        None => settings.keyrings.first().is_some_and(|first| own_trust(first) == *name),
+    };
+    let listeners = parts.ingresses.iter().filter(verifies);
+    let mut keyrings: Vec<KeyringName> = listeners.flat_map(|settings| settings.keyrings.iter().cloned()).collect();
+    keyrings.sort();
+    keyrings.dedup();
+    TrustView { holds: trust.view(), keyrings }
 }

@@ -163,6 +163,8 @@ impl State {
         let named = |path: &std::path::Path| {
             self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
         };
+        let waiting =
+            |name: &str| self.contents.keyrings.get(name).map(|joined| joined.waiting.clone()).unwrap_or_default();
         let parts = Parts {
             ingresses: &self.settings.ingresses,
             egresses: &self.settings.egresses,
@@ -170,6 +172,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            waiting: &waiting,
         };
         snapshot::build(epoch, &parts, clock)
     }
