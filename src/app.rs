@@ -6,7 +6,9 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod keyring;
 pub mod memories;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use crate::admin::{self, Views};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::{self, Lines};
 use crate::metrics::Metrics;
 use crate::net::listen::Bound;
@@ -72,6 +75,7 @@ pub struct Surroundings {
 pub struct App {
     addresses: BTreeMap<ListenerId, SocketAddr>,
     views: Views,
+    lessons: Arc<Lessons>,
     told: mpsc::Sender<Told>,
     inputs: mpsc::Sender<Input>,
     control: Option<JoinHandle<Ended>>,
@@ -109,11 +113,13 @@ impl App {
         // From the first Event on: what begin() tells is history too.
         let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
+        let control = socket::bind(&config, signals);
         let found = folder::read::read(&config.folder).contents;
         let settings = with_platform(config.settings.clone());
         let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
+        let lessons = proxy::lessons(state.learned(), &events, &reader);
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
         let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
@@ -126,13 +132,16 @@ impl App {
             metrics,
             lines,
             clock: clock.clone(),
+            lessons: Arc::clone(&lessons),
             shutdown: shutdown.clone(),
             progress: Arc::clone(&progress),
             drain: config.shutdown.drain,
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
+        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,
             stopping,
@@ -143,13 +152,14 @@ impl App {
             queue,
             writer: (state, memory, publisher),
             surroundings: (events, clock),
+            lessons: Arc::clone(&lessons),
             views: views.clone(),
             memories: memories::Parts { followers, shutdown },
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
-        Ok(Self { addresses, views, told, inputs, control: Some(control), workers: Some(workers) })
+        Ok(Self { addresses, views, lessons, told, inputs, control: Some(control), workers: Some(workers) })
     }
 
     /// Where a listener listens, if it is TCP.
@@ -165,6 +175,11 @@ impl App {
     /// What is served.
     pub fn reader(&self) -> &Reader {
         &self.views.reader
+    }
+
+    /// What sources have taught us about our pairs.
+    pub fn lessons(&self) -> &Arc<Lessons> {
+        &self.lessons
     }
 
     /// The metrics as Prometheus reads them.

@@ -29,7 +29,7 @@ use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, registry, writer};
 
-pub use flags::{Flags, from_flags};
+pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 
@@ -63,13 +63,17 @@ pub struct Config {
     pub source: Option<PathBuf>,
 }
 
-/// `[admin]`: listeners that only read.
+/// `[admin]`: listeners that only read, and the socket for commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
     /// Page, API and metrics: this host only.
     pub listen: Option<ListenAddress>,
     /// `/livez`, `/readyz` and `/metrics` only: anywhere.
     pub probes: Option<ListenAddress>,
+    /// Where the control socket is, absolute; `None`: the default place.
+    pub control: Option<PathBuf>,
+    /// The group that may use it beside its owner and root.
+    pub control_group: Option<String>,
 }
 
 /// Why there is no configuration.
@@ -120,7 +124,7 @@ pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
 }
 
-/// A duration as the configuration takes it: `30d`, `12h`, `90s`. The error says what to write.
+/// A duration as the configuration and the flags take it. The error says what to write.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     value::duration(text)
 }

@@ -32,6 +32,8 @@ pub mod alerts;
 
 pub mod admin;
 
+pub mod control;
+
 pub mod config;
 
 pub mod app;

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Views};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::control::server::Allowed;
+use crate::control::{self, Desk};
 use crate::event::{Event, Events};
+use crate::keyring::Lessons;
 use crate::net::listen::Bound;
+use crate::pki::Fingerprint;
 use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
 use crate::{alerts, folder, writer};
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) stopping: Stopping,
@@ -27,10 +33,30 @@ pub(super) struct Plane {
     pub(super) queue: mpsc::Receiver<Input>,
     pub(super) writer: (State, Memory, Publisher),
     pub(super) surroundings: (Arc<Events>, Clock),
+    pub(super) lessons: Arc<Lessons>,
     pub(super) views: Views,
     pub(super) admin: [(Option<Bound>, admin::Kind); 2],
     pub(super) memories: super::memories::Parts,
     pub(super) config: Config,
+}
+
+/// What the control socket answers from.
+pub(super) fn desk(
+    config: &Config,
+    views: &Views,
+    (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
+    started: Timestamp,
+) -> Desk {
+    Desk {
+        views: views.clone(),
+        inputs: inputs.clone(),
+        told: told.clone(),
+        // Nothing is learned from sources yet, so there is nothing to forget.
+        forget: Arc::new(|_| 0),
+        started,
+        remembers: config.state.is_some(),
+        longest_stop: config.shutdown.longest(),
+    }
 }
 
 /// Runs until it is told to stop and everything has drained.
@@ -66,6 +92,7 @@ async fn conduct(plane: Plane) -> Ended {
     tokio::spawn(folder::watch::run(folder_watch, contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
+    tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
             let serving = admin::serve(bound, kind, plane.views.clone());
@@ -78,6 +105,13 @@ async fn conduct(plane: Plane) -> Ended {
     }
     let (alerts, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
     let mut remembering = tokio::spawn(remembering);
+    if let Some((bound, allowed, desk)) = plane.commands {
+        tokio::spawn(async move {
+            if let Err(error) = control::server::serve(bound, allowed, desk).await {
+                tracing::error!(target: "control", %error, "the control socket ended");
+            }
+        });
+    }
     let reloading = Reloading { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
@@ -106,6 +140,34 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
         events.tick(clock.now());
         if inputs.send(Input::Tick).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
+async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
+    // What the last run left is remembered as it is.
+    let mut known = 0;
+    loop {
+        if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
+            return;
+        }
+        let snapshot = reader.take();
+        let candidates = |listener: &str| snapshot.ingresses.get(listener).map(|ingress| &ingress.candidates.0);
+        let is_shown = |listener: &str, key_pair: Fingerprint| {
+            // A listener that waits for something will show its pairs again.
+            candidates(listener).is_none_or(|all| all.iter().any(|candidate| candidate.key_pair == key_pair))
+        };
+        let in_overlap = || {
+            let ingresses = snapshot.ingresses.values().filter(|ingress| ingress.candidates.in_overlap());
+            ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
+        };
+        lessons.tick(&is_shown, in_overlap, clock.now());
+        if let Some((revision, confirmed)) = lessons.changed_since(known) {
+            known = revision;
+            if inputs.send(Input::Learned(confirmed)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -137,6 +137,7 @@ impl Origin for Towards<'_> {
                 listener: &proof.listener,
                 trust: &self.egress.trust,
                 shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
+                shown_next: None,
                 now: self.worker.clock().now(),
             },
         );
@@ -186,6 +187,7 @@ impl Towards<'_> {
             epoch: self.epoch,
             started: std::time::Instant::now(),
             shown: Some((candidate.clone(), chosen.choice.chosen_by)),
+            shown_next: None,
         };
         let began = Instant::now();
         let terms = dial::Terms {
@@ -217,7 +219,7 @@ impl Towards<'_> {
             Ok(verified) => {
                 let peer = Peer::new(verified, &Partners::default());
                 let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, tls.facts.clone(), Some(&peer), now));
+                events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
                 Ok(Ready { tls, connection: attempt.connection, key_pair: candidate.key_pair, peer })
             }
             Err(untrusted) => {

@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
     /// Keys of a keyring's folder that wait for their certificate.
     pub waiting: &'a dyn Fn(&str) -> Vec<Waiting>,
+    /// Pairs whose files vanished survive a restart.
+    pub remembers: bool,
 }
 
 /// Why no snapshot could be built.
@@ -204,18 +206,23 @@ fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
+        purpose: settings.purpose.clone(),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
-        purpose: settings.purpose.clone(),
         waiting: (parts.waiting)(&settings.name),
         rotate_every: settings.rotate_every,
         alert_before: settings.alert_before.clone(),
-        key_pairs: keyring.held().into_iter().map(pair_view).collect(),
+        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, parts.remembers)).collect(),
         diverges: keyring.divergence(),
+        overlap_seconds: settings.overlap.as_secs(),
+        prefer: settings.prefer,
+        activate: settings.activate,
+        held: keyring.held_back(),
+        revoked: keyring.revoked(),
     }
 }
 
-fn pair_view(held: &Held) -> KeyPairView {
+fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
     let certificate = held.pair.end_entity();
     KeyPairView {
         key_pair: held.pair.fingerprint(),
@@ -225,11 +232,14 @@ fn pair_view(held: &Held) -> KeyPairView {
         overlap_ends: held.overlap_ends,
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
+        serial: certificate.serial().to_owned(),
+        key: format!("{:?}", certificate.key()),
         names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
         sources: held.pair.sources().to_vec(),
+        in_folder: held.in_folder,
+        survives_restart: held.in_folder || remembers,
         why: held.why.clone(),
-        serial: certificate.serial().to_owned(),
-        key: certificate.key(),
+        key_kind: certificate.key(),
         spki: certificate.spki_hash(),
         weakness: certificate.weakness().map(str::to_owned),
         self_issued: certificate.is_self_issued(),

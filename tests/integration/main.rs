@@ -5,11 +5,16 @@
 mod command;
 mod drain;
 mod egress;
+mod faults;
 mod foreign;
 mod handshake;
 mod house;
 mod http;
+mod key_pairs;
+mod learn;
 mod overlap;
+mod protocols;
 mod rotation;
 mod soak;
+mod strict;
 mod support;

@@ -118,7 +118,7 @@ impl Writing {
             &names,
             &pair.issuer,
             &pair.serial,
-            key_kind(pair.key),
+            key_kind(pair.key_kind),
             pair.spki.to_string(),
             pair.validity.not_before,
             pair.validity.not_after,
