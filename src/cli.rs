@@ -10,6 +10,7 @@ mod inspect;
 mod keyring;
 mod print;
 mod probe;
+mod registry;
 mod reload;
 mod rotation;
 mod run;
@@ -51,6 +52,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Shake hands with a partner, with each key pair, and explain: nothing is sent
     Probe(Box<probe::Arguments>),
+    /// What was ever seen: export, audit, history
+    Registry(registry::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -119,6 +122,7 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
+            Self::Registry(arguments) => Some(arguments.source()),
             _ => None,
         }
     }
@@ -187,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),

@@ -202,6 +202,10 @@ fn egress_to(to: &HostPort, keyring: &KeyringName) -> egress::Settings {
         tls: tls::Settings::default(),
         limits: Limits::default(),
         log_access: false,
+        probe: crate::keyring::Probe::default(),
+        prove_within: Duration::from_hours(1),
+        refusal_statuses: Vec::new(),
+        replay_limit: 0,
     }
 }
 
