@@ -11,6 +11,7 @@ mod drain;
 mod egress;
 pub mod fields;
 mod forward;
+pub mod frames;
 pub mod framing;
 mod ingress;
 mod link;
@@ -168,11 +169,7 @@ impl Error {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_)
-                | Self::Framing(_)
-                | Self::Fields(_)
-                | Self::TooManyFields { .. }
-                | Self::Untrusted(_)
+            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
         )
     }
 }

@@ -6,11 +6,12 @@
 //! access line like any request. Host, target and `Connection`, which hyper shows as they came, are `target`'s and `fields`'.
 
 mod chunks;
+pub(super) mod guard;
 mod head;
+pub(super) mod held;
 mod scanner;
 
-pub(super) mod guard;
-
+pub(super) use head::decimal;
 pub use scanner::{Next, Scanner, Step};
 
 use http::StatusCode;
@@ -127,17 +128,24 @@ impl Fault {
 
     const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::RequestLine => {
-                ("bad_request_line", "the request line is not method, target and version with one space between (RFC 9112 3)")
-            }
+            Self::RequestLine => (
+                "bad_request_line",
+                "the request line is not method, target and version with one space between (RFC 9112 3)",
+            ),
             Self::NotForwarded => ("method_not_allowed", "CONNECT, TRACE and the target * are not forwarded"),
             Self::MethodTooLong => ("method_too_long", "the method is longer than any that is known (RFC 9112 3)"),
-            Self::Target => ("bad_target", "the target is in no form of RFC 9112 3.2, or holds bytes that a URI may not"),
+            Self::Target => {
+                ("bad_target", "the target is in no form of RFC 9112 3.2, or holds bytes that a URI may not")
+            }
             Self::TargetTooLong => ("target_too_long", "the request line is longer than head_size"),
             Self::Version => ("bad_version", "the version is neither HTTP/1.1 nor HTTP/1.0"),
             Self::BareLineFeed => ("bare_line_feed", "a line ends without a carriage return (RFC 9112 2.2)"),
-            Self::Control => ("control_character", "a NUL, a bare carriage return or another control character (RFC 9110 5.5)"),
-            Self::Folded => ("folded_field", "a field line begins with a blank: line folding is obsolete (RFC 9112 5.2)"),
+            Self::Control => {
+                ("control_character", "a NUL, a bare carriage return or another control character (RFC 9110 5.5)")
+            }
+            Self::Folded => {
+                ("folded_field", "a field line begins with a blank: line folding is obsolete (RFC 9112 5.2)")
+            }
             Self::Name => ("bad_field_name", "a field name is not a token followed at once by a colon (RFC 9112 5.1)"),
             Self::HeadTooLarge => ("head_too_large", "the head is larger than head_size"),
             Self::TooManyFields => ("too_many_fields", "more fields than the limit"),
@@ -150,9 +158,13 @@ impl Fault {
                 ("framing_twin", "a field name that some backends read as Content-Length or Transfer-Encoding")
             }
             Self::ChunkSize => ("bad_chunk_size", "a chunk size is not a plain hexadecimal number (RFC 9112 7.1)"),
-            Self::ChunkExtension => ("bad_chunk_extension", "a chunk extension is malformed or too long (RFC 9112 7.1.1)"),
+            Self::ChunkExtension => {
+                ("bad_chunk_extension", "a chunk extension is malformed or too long (RFC 9112 7.1.1)")
+            }
             Self::ChunkEnd => ("bad_chunk_end", "a chunk does not end where its size says (RFC 9112 7.1)"),
-            Self::Incomplete => ("incomplete_request", "the connection ended before the request's content did (RFC 9112 8)"),
+            Self::Incomplete => {
+                ("incomplete_request", "the connection ended before the request's content did (RFC 9112 8)")
+            }
             Self::Trailer => ("bad_trailer", "a trailer field that frames or routes a message (RFC 9110 6.5.1)"),
         }
     }

@@ -96,14 +96,7 @@ mod tests {
 
     #[test]
     fn extensions_follow_the_grammar() {
-        for good in [
-            &b"5;a"[..],
-            b"5;a=b",
-            b"5 ; a = b",
-            b"5;a;b=c;d=\"e\"",
-            b"5;a=\"\\\"; \"",
-            b"5;a=\"\xc3\xa9\"",
-        ] {
+        for good in [&b"5;a"[..], b"5;a=b", b"5 ; a = b", b"5;a;b=c;d=\"e\"", b"5;a=\"\\\"; \"", b"5;a=\"\xc3\xa9\""] {
             assert_eq!(size(good), Ok(5), "{}", good.escape_ascii());
         }
         for bad in [

@@ -62,14 +62,16 @@ async fn no_case_reaches_the_backend_that_must_not_and_every_honest_one_does() {
 }
 
 /// Short enough to be read.
-fn shown(all: &[Taken]) -> String {
-    let text = |taken: &Taken| format!("{} with {} fields, {} bytes", taken.line, taken.fields.len(), taken.content.len());
+pub fn shown(all: &[Taken]) -> String {
+    let text =
+        |taken: &Taken| format!("{} with {} fields, {} bytes", taken.line, taken.fields.len(), taken.content.len());
     all.iter().map(text).collect::<Vec<_>>().join(", then ")
 }
 
 /// Every refusal has its access line with a reason, and its count.
 async fn counted(front: &Front, cases: &[Case]) {
-    let refusals = cases.iter().flat_map(|case| due_statuses(case).0.split(' ')).filter(|status| status.starts_with('4'));
+    let refusals =
+        cases.iter().flat_map(|case| due_statuses(case).0.split(' ')).filter(|status| status.starts_with('4'));
     let refusals = refusals.count();
     let mut lines = Vec::new();
     let all_there = || {
@@ -188,7 +190,8 @@ fn statuses(mut bytes: &[u8], head_only: bool) -> Vec<String> {
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
         let status = head.split(' ').nth(1).expect("a status").to_owned();
         let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-        let length: usize = if head_only || status == "100" { 0 } else { length.map_or(0, |n| n.parse().expect("a length")) };
+        let length: usize =
+            if head_only || status == "100" { 0 } else { length.map_or(0, |n| n.parse().expect("a length")) };
         if bytes.len() < end + 4 + length {
             break;
         }
@@ -228,7 +231,7 @@ fn due(case: &Case, bytes: &[u8]) -> Vec<Taken> {
     due
 }
 
-fn comparable(mut taken: Taken) -> Taken {
+pub fn comparable(mut taken: Taken) -> Taken {
     taken.fields.retain(|(name, _)| !OURS.contains(&name.as_str()));
     // Fields keep their order among equal names; between names it means nothing.
     taken.fields.sort_by(|a, b| a.0.cmp(&b.0));
