@@ -159,7 +159,7 @@ async fn ask(front: &Front, pieces: &[&[u8]], case: &Case) -> String {
     }
     let head_only = case.lines.first().is_some_and(|line| line.starts_with("HEAD "));
     let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 4096];
     loop {
         let statuses = statuses(&bytes, head_only);
         // Behind a refusal the connection ends: whatever else is answered would be one too many.

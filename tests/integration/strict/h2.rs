@@ -48,7 +48,7 @@ async fn paced_resets_end_the_connection() {
     let mut stream = peer.tls(front.sidecar.ingress("api")).await.expect("connected");
     let start = Case { name: "paced".into(), expected: String::new(), reaches: String::new(), lines: Vec::new() };
     stream.write_all(&write(&start).bytes).await.expect("written");
-    let (mut came, mut buffer, mut opened) = (Vec::new(), [0; 16 * 1024], 0);
+    let (mut came, mut buffer, mut opened) = (Vec::new(), vec![0; 16 * 1024], 0);
     'paced: while opened < 5000 {
         let mut lines = Vec::new();
         let mut resets = Vec::new();
@@ -125,7 +125,7 @@ async fn ask(front: &Front, case: &Case, bytes: &[u8], size: usize) -> String {
     });
     let expected = case.expected.split(' ').count();
     let gone = case.expected.ends_with("goaway");
-    let (mut came, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    let (mut came, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
     let found = loop {
         let found = outcomes(&came);
         if found.last().is_some_and(|last| last == "goaway") || (!gone && found.len() >= expected) {
