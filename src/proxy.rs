@@ -12,7 +12,9 @@ mod egress;
 mod expect;
 pub mod fields;
 mod forward;
+pub mod framing;
 mod ingress;
+mod learning;
 mod link;
 mod listener;
 mod open;
@@ -32,6 +34,7 @@ mod workers;
 use http::StatusCode;
 
 pub use drain::{ConnectionFacts, Leave, stay};
+pub use learning::lessons;
 pub use workers::{Parts, Workers, start};
 
 use crate::net;
@@ -44,6 +47,15 @@ enum Error {
     /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    /// Bytes that do not say where the request ends, or that say it in two ways.
+    #[error("{}", .0.explanation())]
+    Framing(framing::Fault),
+    /// Another host than the one that the connection is for, where that chose the key pair.
+    #[error("the connection is for {named:?}, the request for another host")]
+    Misdirected {
+        /// The server name of the handshake.
+        named: String,
+    },
     /// Fields that cannot be forwarded.
     #[error(transparent)]
     Fields(#[from] fields::Violation),
@@ -121,6 +133,8 @@ impl Error {
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
+            Self::Framing(fault) => fault.status(),
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -152,6 +166,8 @@ impl Error {
     /// A stable code for the log.
     fn reason(&self) -> &'static str {
         match self {
+            Self::Framing(fault) => fault.reason(),
+            Self::Misdirected { .. } => "misdirected",
             Self::Malformed(_) => "malformed_request",
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
@@ -176,6 +192,8 @@ impl Error {
         matches!(
             self,
             Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Misdirected { .. }
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
                 | Self::Method
@@ -186,7 +204,10 @@ impl Error {
 
     /// Whether the connection that the request came on cannot be trusted any further.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_))
+        matches!(
+            self,
+            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
+        )
     }
 }
 
@@ -218,6 +239,8 @@ mod tests {
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
+            (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
             (Error::Method, 405, "peer", "method_not_allowed", false),
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::fields::{Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
@@ -108,6 +108,10 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let open = &self.tracked.open;
         let flight = open.flight();
@@ -116,7 +120,7 @@ impl Answers for Connection {
                 let mut record = Some(Record::begin(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
-                    Err(error) => (error, record),
+                    Err(error) => (open.notes.explain(error), record),
                 }
             }
             Err(error) => (error, None),

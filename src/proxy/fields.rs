@@ -178,7 +178,7 @@ fn normal(byte: u8) -> u8 {
 }
 
 /// Whether `name` normalises to `wanted`, which is normal itself.
-fn is(name: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn is(name: &[u8], wanted: &[u8]) -> bool {
     name.len() == wanted.len() && begins(name, wanted)
 }
 

@@ -157,6 +157,9 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     let record = record.map(|mut record| {
         record.answered(status, Some(reason));
         record.failed(fault);
+        if error.is_refusal() {
+            record.refused(reason);
+        }
         record
     });
     let text = Bytes::from(format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")));

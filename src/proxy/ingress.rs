@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::fields::{ForBackend, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
@@ -119,6 +119,10 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let open = &self.tracked.open;
         let listener = &self.listener.id.name;
@@ -127,7 +131,7 @@ impl Answers for Connection {
         let flight = open.flight();
         let view = match self.view() {
             Ok(view) => view,
-            Err(error) => return refuse(&error, &asked, None),
+            Err(error) => return refuse(&open.notes.explain(error), &asked, None),
         };
         let mut record = Some(Record::begin(&view.access, &request, flight));
         let sent = match self.prepare(&view, request) {
@@ -137,7 +141,7 @@ impl Answers for Connection {
             }
             Err(error) => Err(error),
         };
-        sent.unwrap_or_else(|error| refuse(&error, &asked, record))
+        sent.unwrap_or_else(|error| refuse(&open.notes.explain(error), &asked, record))
     }
 }
 

@@ -93,6 +93,7 @@ impl Proof {
                 listener: &self.listener,
                 trust: &towards.egress.trust,
                 shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
+                shown_next: None,
                 now: towards.worker.clock().now(),
             },
         );

@@ -16,6 +16,7 @@ use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The time.
     pub clock: Clock,
+    /// What sources have taught us about our pairs.
+    pub lessons: Arc<Lessons>,
     /// The end.
     pub shutdown: Shutdown,
     /// Where open connections are counted, for the end.
@@ -85,6 +88,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// What upstreams make of our key pairs.
     pub(super) verdicts: Verdicts,
+    pub(super) lessons: Arc<Lessons>,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -184,6 +188,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         clock: parts.clock.clone(),
         metrics: Arc::clone(&parts.metrics),
         verdicts: Verdicts::default(),
+        lessons: parts.lessons,
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod ca;
+pub mod foreign;
 pub mod peer;
 pub mod raw;
 pub mod sidecar;

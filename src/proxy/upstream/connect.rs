@@ -51,6 +51,7 @@ impl Showing<'_> {
             epoch: towards.epoch,
             started: std::time::Instant::now(),
             shown: Some((candidate.clone(), self.chosen_by())),
+            shown_next: None,
         };
         let began = Instant::now();
         let terms = dial::Terms {
