@@ -136,7 +136,6 @@ fn keys_of_later_issues_are_refused_by_name() {
         "ingress.limits.hello_waiting",
         "keyring.api.alert_before",
         "keyring.api.rotate_every",
-        "partner.acme.accept_expired_until",
         "partner.acme.max_connections",
         "registry",
         "registry_file",
@@ -213,7 +212,9 @@ fn every_kind_of_value_is_read() {
         sources = ["203.0.113.0/24", "2001:db8::1"]
         show = { old_until = 2027-01-31 }
         [partner.y]
+        anchors = ["trust/z.pem"]
         peers = [{ dns = "*.Y.example" }]
+        accept_expired_until = 2026-11-20
         [[ingress]]
         name = "in"
         listen = "127.0.0.1:0"

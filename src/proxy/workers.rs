@@ -85,10 +85,10 @@ impl Workers {
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
+    pub(super) lessons: Arc<Lessons>,
     pub(super) metrics: Arc<Metrics>,
     /// What upstreams make of our key pairs.
     pub(super) verdicts: Verdicts,
-    pub(super) lessons: Arc<Lessons>,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -186,9 +186,9 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
+        lessons: parts.lessons,
         metrics: Arc::clone(&parts.metrics),
         verdicts: Verdicts::default(),
-        lessons: parts.lessons,
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,
