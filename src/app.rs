@@ -108,9 +108,10 @@ impl App {
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let control = socket::bind(&config, signals);
-        let found = folder::read::read(&config.folder).contents;
+        let first = folder::read::read(&config.folder);
         let settings = with_platform(config.settings.clone());
-        let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
+        let (state, publisher, reader) =
+            writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
         let (stopping, shutdown) = process::shutdown();
@@ -133,6 +134,7 @@ impl App {
         let (inputs, queue) = mpsc::channel(INPUTS);
         let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,

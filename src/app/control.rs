@@ -20,6 +20,8 @@ use crate::{folder, writer};
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    /// What the folder held when the writer began.
+    pub(super) first: folder::read::Reading,
     pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
@@ -85,7 +87,7 @@ async fn conduct(plane: Plane) -> Ended {
     let (contents, found) = mpsc::channel(4);
     let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock));
     for (bound, kind) in plane.admin {

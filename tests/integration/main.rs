@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
 mod command;
+mod control;
 mod drain;
 mod egress;
 mod foreign;
