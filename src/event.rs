@@ -8,6 +8,7 @@
 //! step, and connections that closed without a byte.
 
 mod describe;
+mod follower;
 pub mod handshake;
 mod ledger;
 mod recent;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+pub use follower::Follower;
 pub use handshake::Handshake;
 
 use crate::clock::Clock;
@@ -303,7 +305,7 @@ impl Events {
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics) }
+        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics))
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -372,25 +374,6 @@ impl Events {
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
             _ => {}
-        }
-    }
-}
-
-/// A follower's end of the queue. Who is too slow misses Events; they are counted.
-pub struct Follower {
-    receiver: broadcast::Receiver<Event>,
-    metrics: Arc<Metrics>,
-}
-
-impl Follower {
-    /// The next Event; `None` when nobody can emit any more.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.receiver.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
         }
     }
 }

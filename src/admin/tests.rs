@@ -45,8 +45,8 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         owner: None,
         contact: None,
         overlap_seconds: 2_592_000,
-        prefer: crate::keyring::Prefer::New,
-        activate: crate::keyring::Activate::Auto,
+        prefer: Default::default(),
+        activate: Default::default(),
         held: Vec::new(),
         revoked: Vec::new(),
         key_pairs: vec![

@@ -178,9 +178,10 @@ fn without_state_a_revocation_wants_to_be_told_that_it_does_not_last() {
     put(folder.path(), "ca.crt", ca.pem());
     drop_pair(folder.path(), "tls", &pair);
     let control = folder.path().join("control.sock").display().to_string();
-    let mut running =
-        Running::start(run_in(folder.path(), free_port(), free_port()).args(["--control", control.as_str()]));
-    running.line(&["snapshot published"]);
+    let probes = free_port();
+    let mut running = Running::start(run_in(folder.path(), free_port(), probes).args(["--control", control.as_str()]));
+    let ready = output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{probes}")]));
+    assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
     let revoke = |more: &[&str]| {
         let first = ["keyring", "revoke", "default", &short(&pair), "--control", control.as_str()];
         ask_in(folder.path(), &[&first, more].concat())
@@ -209,12 +210,14 @@ fn stop_drains_and_ends_with_0_and_then_nobody_answers() {
     drop_pair(folder.path(), "tls", &ca.server(5));
     let toml = format!(
         "certs = \"certs\"\nstate = \"state\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:{}\"\nkeyrings = [\"default\"]\n\
-         backend = \"http://127.0.0.1:9\"\n[admin]\ncontrol = \"own.sock\"\n[shutdown]\ndelay = \"0s\"\negress_linger = \"0s\"\n[log]\nformat = \"json\"\n",
+         backend = \"http://127.0.0.1:9\"\n[admin]\ncontrol = \"own.sock\"\nprobes = \"127.0.0.1:{}\"\n[shutdown]\ndelay = \"0s\"\negress_linger = \"0s\"\n[log]\nformat = \"json\"\n",
+        free_port(),
         free_port()
     );
     std::fs::write(folder.path().join("sidekey.toml"), toml).expect("written");
     let mut running = Running::start(sidekey().current_dir(folder.path()).arg("run"));
-    running.line(&["snapshot published"]);
+    let ready = output(sidekey().current_dir(folder.path()).arg("wait"));
+    assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
     // The command finds the socket where the configuration says.
     let stop = ask_in(folder.path(), &["stop"]);
     assert_eq!(stop.status.code(), Some(0), "{}", text(&stop.stderr));
@@ -231,16 +234,17 @@ fn reload_says_what_came_of_it() {
     let (folder, ca) = (folder(), Ca::new("Test CA"));
     put(folder.path(), "ca.crt", ca.pem());
     drop_pair(folder.path(), "tls", &ca.server(5));
-    let (port, file) = (free_port(), folder.path().join("sidekey.toml"));
+    let (port, probes, file) = (free_port(), free_port(), folder.path().join("sidekey.toml"));
     let toml = |more: &str| {
         format!(
             "certs = \"certs\"\nstate = \"state\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:{port}\"\nkeyrings = [\"default\"]\n\
-             backend = \"http://127.0.0.1:9\"\n[log]\nformat = \"json\"\n{more}"
+             backend = \"http://127.0.0.1:9\"\n[admin]\nprobes = \"127.0.0.1:{probes}\"\n[log]\nformat = \"json\"\n{more}"
         )
     };
     std::fs::write(&file, toml("")).expect("written");
-    let running = Running::start(sidekey().current_dir(folder.path()).arg("run"));
-    running.line(&["snapshot published"]);
+    let _running = Running::start(sidekey().current_dir(folder.path()).arg("run"));
+    let ready = output(sidekey().current_dir(folder.path()).arg("wait"));
+    assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
     let fine = ask_in(folder.path(), &["reload"]);
     assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stderr));
 
