@@ -37,7 +37,7 @@ impl Ask {
 
     /// Asks for one answer; one that says no is a failure.
     pub(super) fn one(&self, request: &Request) -> Result<Answer, Failure> {
-        match self.ask(request)?.next()? {
+        match self.ask(request)?.next().transpose()? {
             Some(Answer::Refused(refused)) => Err(self.refused(refused)),
             Some(answer) => Ok(answer),
             None => Err(Failure::Failed(anyhow::anyhow!("the sidecar closed the connection without an answer"))),

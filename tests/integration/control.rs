@@ -83,7 +83,7 @@ impl Stand {
         let keyring = self.json(&["keyring", "show", "default"]);
         let name = fingerprint(pair).to_string();
         let pairs = keyring["key_pairs"].as_array().expect("pairs");
-        let found = pairs.iter().find(|pair| pair["key_pair"] == Value::from(name.as_str()));
+        let found = pairs.iter().find(|pair| pair["key_pair"] == name.as_str());
         found.map_or_else(|| "unknown".to_owned(), |pair| pair["standing"].as_str().expect("a word").to_owned())
     }
 
