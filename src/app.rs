@@ -6,6 +6,7 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod keyring;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::admin::{self, Views};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::{self, Lines};
 use crate::metrics::Metrics;
 use crate::net::listen::Bound;
@@ -72,6 +74,7 @@ pub struct Surroundings {
 pub struct App {
     addresses: BTreeMap<ListenerId, SocketAddr>,
     views: Views,
+    lessons: Arc<Lessons>,
     told: mpsc::Sender<Told>,
     inputs: mpsc::Sender<Input>,
     control: Option<JoinHandle<Ended>>,
@@ -114,6 +117,7 @@ impl App {
             writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
+        let lessons = proxy::lessons(state.learned(), &events, &reader);
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
         let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
@@ -126,6 +130,7 @@ impl App {
             metrics,
             lines,
             clock: clock.clone(),
+            lessons: Arc::clone(&lessons),
             shutdown: shutdown.clone(),
             progress: Arc::clone(&progress),
             drain: config.shutdown.drain,
@@ -146,12 +151,13 @@ impl App {
             queue,
             writer: (state, memory, publisher),
             surroundings: (events, clock),
+            lessons: Arc::clone(&lessons),
             views: views.clone(),
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
-        Ok(Self { addresses, views, told, inputs, control: Some(control), workers: Some(workers) })
+        Ok(Self { addresses, views, lessons, told, inputs, control: Some(control), workers: Some(workers) })
     }
 
     /// Where a listener listens, if it is TCP.
@@ -167,6 +173,11 @@ impl App {
     /// What is served.
     pub fn reader(&self) -> &Reader {
         &self.views.reader
+    }
+
+    /// What sources have taught us about our pairs.
+    pub fn lessons(&self) -> &Arc<Lessons> {
+        &self.lessons
     }
 
     /// The metrics as Prometheus reads them.

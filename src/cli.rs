@@ -40,7 +40,7 @@ enum Command {
     Check(check::Arguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
     Demo(demo::Arguments),
-    /// Look at the keyrings of a running sidecar, and change them
+    /// Look at keyrings and change them; make, request, import and export key pairs
     Keyring(keyring::Arguments),
     /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
     Rotation(rotation::Arguments),

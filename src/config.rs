@@ -28,7 +28,7 @@ use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, writer};
 
-pub use flags::{Flags, from_flags};
+pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 

@@ -23,6 +23,8 @@ use tokio::sync::broadcast;
 pub use follower::Follower;
 pub use handshake::Handshake;
 
+pub use crate::keyring::learned::Lesson;
+
 use crate::clock::Clock;
 use crate::keyring::report::{self, Ledger};
 use crate::log::{self, Filter, Level, Lines};
@@ -72,7 +74,8 @@ pub enum Event {
         shown: Fingerprint,
         /// How sure this is now.
         standing: Lesson,
-        /// Stable code: the alert's name, `verified_on_previous`, `overlap_ended`, `by_command`, `expired`, `evicted`.
+        /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
+        /// `evicted`.
         reason: &'static str,
         /// One printable sentence.
         explanation: String,
@@ -162,29 +165,6 @@ pub enum Event {
         /// What needs a restart to change.
         needs_restart: Vec<String>,
     },
-}
-
-/// How sure what a source has taught us is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lesson {
-    /// It sent an alert, which anybody on the way could have.
-    Unconfirmed,
-    /// It has completed a verified handshake on the previous pair.
-    Confirmed,
-    /// It no longer holds.
-    Forgotten,
-}
-
-impl Lesson {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconfirmed => "unconfirmed",
-            Self::Confirmed => "confirmed",
-            Self::Forgotten => "forgotten",
-        }
-    }
 }
 
 /// What an upstream makes of one of our pairs.

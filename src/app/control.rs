@@ -12,9 +12,11 @@ use crate::config::{self, Config};
 use crate::control::server::Allowed;
 use crate::control::{self, Desk};
 use crate::event::{Event, Events};
+use crate::keyring::Lessons;
 use crate::net::listen::Bound;
+use crate::pki::Fingerprint;
 use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
 use crate::{folder, writer};
 
@@ -33,6 +35,7 @@ pub(super) struct Plane {
     pub(super) queue: mpsc::Receiver<Input>,
     pub(super) writer: (State, Memory, Publisher),
     pub(super) surroundings: (Arc<Events>, Clock),
+    pub(super) lessons: Arc<Lessons>,
     pub(super) views: Views,
     pub(super) admin: [(Option<Bound>, admin::Kind); 2],
     pub(super) config: Config,
@@ -89,7 +92,8 @@ async fn conduct(plane: Plane) -> Ended {
     tokio::spawn(writing);
     tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
-    tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock));
+    tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
+    tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock));
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
             let serving = admin::serve(bound, kind, plane.views.clone());
@@ -131,6 +135,34 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
         events.tick(clock.now());
         if inputs.send(Input::Tick).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
+async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
+    // What the last run left is remembered as it is.
+    let mut known = 0;
+    loop {
+        if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
+            return;
+        }
+        let snapshot = reader.take();
+        let candidates = |listener: &str| snapshot.ingresses.get(listener).map(|ingress| &ingress.candidates.0);
+        let is_shown = |listener: &str, key_pair: Fingerprint| {
+            // A listener that waits for something will show its pairs again.
+            candidates(listener).is_none_or(|all| all.iter().any(|candidate| candidate.key_pair == key_pair))
+        };
+        let in_overlap = || {
+            let ingresses = snapshot.ingresses.values().filter(|ingress| ingress.candidates.in_overlap());
+            ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
+        };
+        lessons.tick(&is_shown, in_overlap, clock.now());
+        if let Some((revision, confirmed)) = lessons.changed_since(known) {
+            known = revision;
+            if inputs.send(Input::Learned(confirmed)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -95,6 +95,11 @@ pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Whether standard output is a terminal: bytes that are no text do not go there.
+pub(super) fn is_out_a_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Columns, left-aligned, two blanks apart; the first row is the head.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

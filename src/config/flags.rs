@@ -47,6 +47,21 @@ pub fn from_flags(flags: Flags) -> Result<Config, Error> {
     }
 }
 
+/// A watched folder and nothing else, for commands that work on its keyrings offline. Nothing in it can be run.
+pub fn of_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, Error> {
+    let flags = Flags {
+        // Never asked: its ingress is taken out again.
+        backend: "http://127.0.0.1:1".to_owned(),
+        certs: certs.map(Path::to_owned),
+        state: state.map(Path::to_owned),
+        ..Flags::default()
+    };
+    let mut config = from_flags(flags)?;
+    config.settings.ingresses.clear();
+    config.settings.keyrings.clear();
+    Ok(config)
+}
+
 fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
     let certs = absolute(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
     let state = flags.state.as_deref().map(|state| absolute(state, "--state", faults));
@@ -129,6 +144,7 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         authorities_file: None,
         tls: tls::Settings::default(),
         limits: Limits::default(),
+        learn: true,
         log_access: true,
     }
 }

@@ -69,6 +69,7 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         authorities_file,
         tls,
         limits,
+        learn: section.or("learn", Item::flag, true),
         log_access: context.log_access,
     })
 }
@@ -79,7 +80,6 @@ fn later(section: &Section<'_>) {
     section.later("proxy_protocol_from", networks, Some(&Vec::new()));
     section.later("quiet_from", networks, Some(&Vec::new()));
     section.later("forwarded_from", |item| item.list(peers::matcher), Some(&Vec::new()));
-    section.later("learn", Item::flag, Some(&false));
     section.later("jwks", Item::flag, Some(&false));
     section.later_table("jwt", |jwt| {
         jwt.maybe("partner", |item| item.parse(value::name));

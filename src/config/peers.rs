@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::file::{Item, Section};
 use super::value;
-use crate::trust::{self, AnchorSource, Matcher, Pin, TrustName, partner};
+use crate::trust::partner::{self, Wish};
+use crate::trust::{self, AnchorSource, Matcher, Pin, TrustName};
 
 /// The built-in trust that holds the platform's anchors.
 pub(super) const SYSTEM: &str = "system";
@@ -123,10 +124,16 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
         anchors: section.or("anchors", |item| item.some(|item| under(item, certs)), Vec::new()),
         pins: section.or("pins", |item| item.some(pin), Vec::new()),
         peers: section.or("peers", |item| item.some(partners_own), Vec::new()),
+        sources: section.or("sources", |item| item.list(|item| item.parse(value::network)), Vec::new()),
+        show: section.maybe("show", show),
         contact: section.maybe("contact", Item::words),
     };
-    section.later("sources", |item| item.list(|item| item.parse(value::network)), Some(&Vec::new()));
-    section.later("show", show, None);
+    if settings.show.is_some() && settings.sources.is_empty() {
+        section.fault(
+            "has show, which is decided before a certificate is seen: say with sources where it connects from"
+                .to_owned(),
+        );
+    }
     section.later("accept_expired_until", Item::date, None);
     section.later("max_connections", |item| item.count(1_000_000), None);
     if ["anchors", "pins", "peers"].iter().all(|key| section.get(key).is_none()) {
@@ -146,15 +153,15 @@ fn partners_own(item: &Item<'_>) -> Option<Matcher> {
     Some(matcher)
 }
 
-/// `"new_only"` or `{ old_until = DATE }`: a later issue.
-fn show(item: &Item<'_>) -> Option<Option<jiff::Timestamp>> {
+/// `"new_only"` or `{ old_until = DATE }`.
+fn show(item: &Item<'_>) -> Option<Wish> {
     if item.is_text() {
-        return item.one_of(&[("new_only", ())]).map(|()| None);
+        return item.one_of(&[("new_only", Wish::NewOnly)]);
     }
     let section = item.section()?;
     let until = section.required("old_until", Item::date);
     section.finish();
-    until.map(Some)
+    until.map(Wish::OldUntil)
 }
 
 /// One table of `allow`.

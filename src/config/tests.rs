@@ -13,6 +13,7 @@ use super::*;
 use crate::keyring::{Activate, Prefer};
 use crate::net::Backend;
 use crate::tls::{Alpn, AuthorityNames, ClientAuth, Group, Version};
+use crate::trust::partner::Wish;
 use crate::trust::{Allow, Pin, Role};
 
 const EXAMPLE: &str = include_str!("../../deploy/sidekey.toml");
@@ -139,8 +140,6 @@ fn keys_of_later_issues_are_refused_by_name() {
         "keyring.api.rotate_every",
         "partner.acme.accept_expired_until",
         "partner.acme.max_connections",
-        "partner.acme.show",
-        "partner.acme.sources",
         "registry",
         "registry_file",
     ];
@@ -150,7 +149,6 @@ fn keys_of_later_issues_are_refused_by_name() {
 #[test]
 fn what_is_true_today_may_be_said_and_anything_else_not() {
     for (today, other) in [
-        ("learn = false", "learn = true"),
         ("jwks = false", "jwks = true"),
         ("quiet_from = []", "quiet_from = [\"10.0.0.0/8\"]"),
         ("proxy_protocol_from = []", "proxy_protocol_from = [\"10.0.0.1\"]"),
@@ -172,7 +170,7 @@ fn what_is_true_today_may_be_said_and_anything_else_not() {
 fn defaults_are_the_contracts() {
     let config = config(&format!("{}{EGRESS}", ingress("")));
     let (ingress, egress) = (&config.settings.ingresses[0], &config.settings.egresses[0]);
-    assert_eq!(ingress.keyrings[0].as_ref(), "default");
+    assert_eq!((ingress.keyrings[0].as_ref(), ingress.learn), ("default", true));
     assert_eq!(
         (ingress.client_auth, &ingress.trust, &ingress.rules),
         (ClientAuth::Required, &None, &crate::trust::Rules::default())
@@ -212,6 +210,8 @@ fn every_kind_of_value_is_read() {
         crls = ["trust/a.crl"]
         [partner.z]
         anchors = ["trust/z.pem"]
+        sources = ["203.0.113.0/24", "2001:db8::1"]
+        show = { old_until = 2027-01-31 }
         [partner.y]
         peers = [{ dns = "*.Y.example" }]
         [[ingress]]
@@ -225,6 +225,7 @@ fn every_kind_of_value_is_read() {
         also_strip = ["X-SSL-*"]
         allow = [{ anonymous = true }, { partner = "z" }]
         ca_names = "trust/hints.pem"
+        learn = false
         tls_min = "1.3"
         groups = ["X25519"]
         alpn = ["http/1.1"]
@@ -274,7 +275,15 @@ fn every_kind_of_value_is_read() {
     let named: Vec<_> = config.folder.named.iter().map(|path| path.display().to_string()).collect();
     assert_eq!(named, ["trust/a.crl", "trust/a.pem", "trust/b.pem", "trust/hints.pem", "trust/z.pem"]);
 
+    let partner = &config.settings.partners[0];
+    assert_eq!(
+        partner.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["203.0.113.0/24", "2001:db8::1/128"]
+    );
+    assert_eq!(partner.show, Some(Wish::OldUntil(until)));
+
     let ingress = &config.settings.ingresses[0];
+    assert!(!ingress.learn);
     assert_eq!(ingress.backend, Backend::Unix("/etc/sidekey/app.sock".into()));
     assert_eq!((ingress.identity.xfcc, ingress.identity.client_cert), (false, true));
     assert_eq!(

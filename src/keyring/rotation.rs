@@ -89,6 +89,8 @@ pub enum Waits {
     Manual,
     /// It shares no name with the pair that was current when it came.
     SharesNoName,
+    /// Its file asks for it, as `keyring new` writes it. Taking the line out of the file ends the wait.
+    Marked,
 }
 
 /// Why a command was not carried out.
@@ -313,6 +315,9 @@ impl Keyring {
         if !shares_a_name(pair.end_entity(), keep.end_entity()) {
             return Some(Waits::SharesNoName);
         }
+        if pair.asks_to_wait() {
+            return Some(Waits::Marked);
+        }
         (self.settings.activate == Activate::Manual).then_some(Waits::Manual)
     }
 
@@ -320,6 +325,9 @@ impl Keyring {
         let configured = self.settings.current == Some(entry.held.pair.fingerprint());
         match entry.waits {
             Some(Waits::SharesNoName) => !configured,
+            Some(Waits::Marked) => {
+                !configured && (entry.held.pair.asks_to_wait() || self.settings.activate == Activate::Manual)
+            }
             Some(Waits::Manual) => !configured && self.settings.activate == Activate::Manual,
             None => false,
         }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::attempt::Attempt;
+use super::learning;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
-use crate::keyring::choose;
+use crate::keyring::{Lessons, choose_for};
 use crate::net::Stream;
 use crate::pki::Fingerprint;
 use crate::snapshot::{Epoch, Ingress, Side};
@@ -24,6 +25,7 @@ pub(super) struct Terms<'a> {
     pub(super) epoch: Epoch,
     pub(super) events: &'a Events,
     pub(super) clock: &'a Clock,
+    pub(super) lessons: &'a Arc<Lessons>,
 }
 
 /// A peer that may send requests.
@@ -42,7 +44,7 @@ pub(super) async fn accept(
     connection: u64,
     terms: &Terms<'_>,
 ) -> Option<Accepted> {
-    let Terms { ingress, epoch, events, clock } = terms;
+    let Terms { ingress, epoch, events, clock, .. } = terms;
     let mut attempt = attempt(ingress, from, connection, *epoch);
     match handshake(stream, &mut attempt, terms).await {
         Ok((accepted, event)) => {
@@ -77,6 +79,7 @@ pub(super) fn turn_away(
         epoch,
         started: Instant::now(),
         shown: None,
+        shown_next: None,
     };
     attempt.turned_away(reason, explanation, clock.now())
 }
@@ -90,6 +93,7 @@ fn attempt(ingress: &Ingress, from: Option<SocketAddr>, connection: u64, epoch: 
         epoch,
         started: Instant::now(),
         shown: None,
+        shown_next: None,
     }
 }
 
@@ -99,16 +103,25 @@ enum Refused {
 }
 
 async fn handshake(stream: Stream, attempt: &mut Attempt, terms: &Terms<'_>) -> Result<(Accepted, Event), Refused> {
-    let Terms { ingress, clock, .. } = terms;
+    let Terms { ingress, clock, lessons, .. } = terms;
     let deadline = tokio::time::Instant::now() + ingress.settings.limits.handshake;
     let hello = hello(stream, deadline).await.map_err(Refused::Failed)?;
-    let Some(choice) = choose(&ingress.candidates, hello.asked(), clock.now()) else {
+    let (known, learning) = learning::begin(ingress, lessons, attempt.address, hello.asked(), clock.now());
+    let Some(choice) = choose_for(&ingress.candidates, hello.asked(), &known, clock.now()) else {
         return Err(Refused::Failed(hello.refuse().await));
     };
     let candidate = &ingress.candidates.0[choice.index];
     attempt.shown = Some((candidate.clone(), choice.chosen_by));
-    let tls = hello.finish(&ingress.acceptors[choice.index], deadline).await.map_err(Refused::Failed)?;
+    let finished = hello.finish(&ingress.acceptors[choice.index], deadline).await;
     let now = clock.now();
+    let tls = match finished {
+        Ok(tls) => tls,
+        Err(failed) => {
+            attempt.shown_next =
+                learning.as_ref().and_then(|learning| learning.refused(failed.alert(), candidate, ingress, now));
+            return Err(Refused::Failed(failed));
+        }
+    };
     let anonymous = tls.chain.is_empty() && ingress.settings.client_auth == ClientAuth::Optional;
     let peer = if anonymous {
         None
@@ -121,6 +134,9 @@ async fn handshake(stream: Stream, attempt: &mut Attempt, terms: &Terms<'_>) -> 
             }
         }
     };
+    if let (Some(learning), Some(peer)) = (&learning, &peer) {
+        learning.accepted(candidate.key_pair, peer, now);
+    }
     let event = attempt.succeeded(Outcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
     Ok((Accepted { tls, peer, key_pair: candidate.key_pair }, event))
 }

@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::event::handshake::PeerFacts;
 use crate::event::{Event, Handshake};
-use crate::keyring::{Candidate, ChosenBy};
+use crate::keyring::{Candidate, ChosenBy, Standing};
 use crate::net;
 use crate::pki::Certificate;
 use crate::snapshot::{Epoch, Side};
@@ -32,6 +32,8 @@ pub(super) struct Attempt {
     pub(super) started: Instant,
     /// What we show, and why, once that is chosen.
     pub(super) shown: Option<(Candidate, ChosenBy)>,
+    /// The standing of what its source is shown next time, where it refused what we showed.
+    pub(super) shown_next: Option<Standing>,
 }
 
 impl Attempt {
@@ -101,7 +103,14 @@ impl Attempt {
 
     fn context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> Context<'a> {
         let shown = self.shown.as_ref().map(|(candidate, _)| (candidate.key_pair, candidate.standing));
-        Context { ingress: self.side == Side::Ingress, listener: &self.listener, trust, shown, now }
+        Context {
+            ingress: self.side == Side::Ingress,
+            listener: &self.listener,
+            trust,
+            shown,
+            shown_next: self.shown_next,
+            now,
+        }
     }
 
     fn told(

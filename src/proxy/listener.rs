@@ -150,7 +150,7 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     }
     let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
     let counted = listener.desk.cells.connection();
-    let terms = accept::Terms { ingress: &ingress, epoch, events, clock };
+    let terms = accept::Terms { ingress: &ingress, epoch, events, clock, lessons: &worker.shared.lessons };
     let Some(accepted) = accept::accept(stream, from, number, &terms).await else { return };
     let accept::Accepted { tls, peer, key_pair } = accepted;
     let head = (tls.facts.alpn != Some(Alpn::H2)).then_some(limits.head);

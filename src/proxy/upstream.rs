@@ -137,6 +137,7 @@ impl Origin for Towards<'_> {
                 listener: &proof.listener,
                 trust: &self.egress.trust,
                 shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
+                shown_next: None,
                 now: self.worker.clock().now(),
             },
         );
@@ -186,6 +187,7 @@ impl Towards<'_> {
             epoch: self.epoch,
             started: std::time::Instant::now(),
             shown: Some((candidate.clone(), chosen.choice.chosen_by)),
+            shown_next: None,
         };
         let began = Instant::now();
         let terms = dial::Terms {

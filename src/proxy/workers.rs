@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The time.
     pub clock: Clock,
+    /// What sources have taught us about our pairs.
+    pub lessons: Arc<Lessons>,
     /// The end.
     pub shutdown: Shutdown,
     /// Where open connections are counted, for the end.
@@ -81,6 +84,7 @@ impl Workers {
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
+    pub(super) lessons: Arc<Lessons>,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -90,7 +94,7 @@ pub(super) struct Shared {
     /// Open connections by listener.
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
-    most: usize,
+    pub(super) most: usize,
     progress: Arc<Progress>,
     /// Told whenever a listener begins to listen.
     opened: Notify,
@@ -178,6 +182,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
+        lessons: parts.lessons,
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,

@@ -79,9 +79,9 @@ impl ResolvesClientCert for OnePair {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         seen::note(|seen| {
             seen.asked = Some(Asked {
-                server_name: None,
                 schemes: schemes.iter().map(|scheme| u16::from(*scheme)).collect(),
                 authorities: authorities.iter().map(|name| name.to_vec()).collect(),
+                ..Asked::default()
             });
         });
         self.0.key.choose_scheme(schemes).map(|_| Arc::clone(&self.0))

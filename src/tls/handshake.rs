@@ -18,6 +18,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 use super::seen::{self, Seen};
 use super::{Acceptor, Alpn, Connector};
 use crate::keyring::Asked;
+use crate::pki::Fingerprint;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,16 @@ pub struct Failed {
     pub seen: Seen,
     /// The first bytes that came (up to 8), to name a protocol that is not TLS.
     pub first_bytes: Vec<u8>,
+}
+
+impl Failed {
+    /// The alert that the other side ended it with (the snake_case name of RFC 8446 6).
+    pub fn alert(&self) -> Option<&'static str> {
+        match &self.cause {
+            Cause::Tls(rustls::Error::AlertReceived(alert)) => Some(super::explain::alert_name(*alert)),
+            _ => None,
+        }
+    }
 }
 
 /// What went wrong.
@@ -166,7 +177,24 @@ fn asked(hello: &rustls::server::ClientHello<'_>) -> Asked {
         server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
         schemes: hello.signature_schemes().iter().map(|scheme| u16::from(*scheme)).collect(),
         authorities: authorities.iter().map(|name| name.as_ref().to_vec()).collect(),
+        offer: offer(hello),
     }
+}
+
+/// The same number for ClientHellos that offer the same suites, groups and schemes, in whatever order. GREASE values
+/// (RFC 8701), which some clients draw anew for each hello, do not count.
+fn offer(hello: &rustls::server::ClientHello<'_>) -> u64 {
+    let suites = hello.cipher_suites().iter().map(|suite| (0_u8, u16::from(*suite)));
+    let groups = hello.named_groups().unwrap_or_default().iter().map(|group| (1, u16::from(*group)));
+    let schemes = hello.signature_schemes().iter().map(|scheme| (2, u16::from(*scheme)));
+    let is_grease = |value: u16| value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff;
+    let mut all: Vec<_> = suites.chain(groups).chain(schemes).filter(|(_, value)| !is_grease(*value)).collect();
+    all.sort_unstable();
+    all.dedup();
+    let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).collect();
+    let mut first = [0; 8];
+    first.copy_from_slice(&Fingerprint::of(&bytes).as_bytes()[..8]);
+    u64::from_be_bytes(first)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {

@@ -2,10 +2,15 @@
 //! mint another's names.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
+
 use super::{Matcher, Pin, Verified};
+use crate::keyring::Show;
 use crate::pki::Fingerprint;
 
 /// What the configuration says of one partner (`[partner.NAME]`).
@@ -19,8 +24,21 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Which peers it is; empty = every peer that its anchors or pins vouch for.
     pub peers: Vec<Matcher>,
+    /// Where they connect from: how it is known before it has shown a certificate.
+    pub sources: Vec<IpNet>,
+    /// Which of our pairs it is shown while an overlap lasts.
+    pub show: Option<Wish>,
     /// Whom to call.
     pub contact: Option<String>,
+}
+
+/// `show`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// `"new_only"`: the current pair, whatever it has refused.
+    NewOnly,
+    /// `{ old_until = DATE }`: the previous pair until then; from then on what holds for everybody.
+    OldUntil(Timestamp),
 }
 
 /// One partner with its anchors resolved.
@@ -41,6 +59,16 @@ impl Partners {
     pub fn recognise(&self, verified: &Verified) -> Option<Arc<str>> {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         Some(Arc::clone(&partner.settings.name))
+    }
+
+    /// What a peer from this address is shown: the first partner with such a source and a `show` that says something now.
+    pub fn show(&self, from: IpAddr, now: Timestamp) -> Option<Show> {
+        let from = from.to_canonical();
+        let known = self.0.iter().filter(|partner| partner.settings.sources.iter().any(|net| net.contains(&from)));
+        known.into_iter().find_map(|partner| match partner.settings.show? {
+            Wish::NewOnly => Some(Show::New),
+            Wish::OldUntil(until) => (now < until).then_some(Show::Old),
+        })
     }
 }
 
@@ -79,6 +107,8 @@ mod tests {
             anchors: anchor.iter().map(|_| PathBuf::from("trust/a.pem")).collect(),
             pins: Vec::new(),
             peers: peers.into_iter().collect(),
+            sources: Vec::new(),
+            show: None,
             contact: None,
         };
         Partner { settings, anchors: anchor.iter().map(|ca| ca.certificate().fingerprint()).collect() }

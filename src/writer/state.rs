@@ -30,6 +30,8 @@ pub struct State {
     contents: Arc<Contents>,
     /// Problems of the folder that were told.
     told: HashSet<(Option<Arc<str>>, Problem)>,
+    /// What sources have taught us, for the next start.
+    learned: Arc<Vec<keyring::learned::Remembered>>,
     /// Why decisions could not be read.
     unreadable: Option<String>,
     steady: Steady,
@@ -48,6 +50,8 @@ pub struct Happened {
     pub clock_step: Option<i64>,
     /// Whether a new snapshot is needed although nothing above says so (settings, intermediates, partners' anchors).
     pub rebuild: bool,
+    /// Whether something must be saved although no epoch follows.
+    pub remember: bool,
 }
 
 impl Happened {
@@ -66,6 +70,7 @@ impl State {
             trusts: BTreeMap::new(),
             contents: Arc::new(Contents::default()),
             told: HashSet::new(),
+            learned: Arc::new(remembered.learned),
             unreadable: remembered.unreadable.clone(),
             steady: Steady::new(now),
         };
@@ -94,6 +99,10 @@ impl State {
         self.pass(now, &mut happened);
         match input {
             Input::Tick | Input::Look { .. } => {}
+            Input::Learned(lessons) => {
+                happened.remember = *self.learned != *lessons;
+                self.learned = Arc::new(lessons.clone());
+            }
             Input::Folder(contents) => self.take_contents(contents.clone(), now, &mut happened),
             Input::Settings(settings) => self.take_settings(settings, now, &mut happened),
             Input::Command { keyring, command, .. } => {
@@ -154,6 +163,11 @@ impl State {
         let mut problems: Vec<_> = self.told.iter().cloned().collect();
         problems.sort();
         Look { problems, unreadable: self.unreadable.clone(), not_saved: None }
+    }
+
+    /// What sources have taught us, as it was told last.
+    pub fn learned(&self) -> &[keyring::learned::Remembered] {
+        &self.learned
     }
 
     /// The last contents, for partner anchors and `ca_names` files. A named file that went bad still has the

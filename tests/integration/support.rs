@@ -2,7 +2,9 @@
 
 pub mod backend;
 pub mod ca;
+pub mod foreign;
 pub mod peer;
+pub mod raw;
 pub mod sidecar;
 pub mod upstream;
 
