@@ -23,6 +23,7 @@ use tokio::sync::broadcast;
 pub use follower::Follower;
 pub use handshake::Handshake;
 
+pub use crate::keyring::Verdict;
 pub use crate::keyring::learned::Lesson;
 
 use crate::clock::Clock;
@@ -165,29 +166,6 @@ pub enum Event {
         /// What needs a restart to change.
         needs_restart: Vec<String>,
     },
-}
-
-/// What an upstream makes of one of our pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
-    HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
-    Proved,
-    /// It refuses the pair.
-    Refused,
-}
-
-impl Verdict {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeOk => "handshake_ok",
-            Self::Proved => "proved",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl Event {

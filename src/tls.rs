@@ -7,8 +7,10 @@ pub mod acceptor;
 pub mod connector;
 pub mod explain;
 pub mod handshake;
+pub mod keep;
 pub(crate) mod passing;
 pub mod recorder;
+pub mod refusal;
 pub mod seen;
 pub mod verifier;
 

@@ -53,7 +53,7 @@ pub enum Input {
     Settings(Box<Settings>),
     /// Time passes.
     Tick,
-    /// The lessons of sources that must survive a restart, all of them.
+    /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
     Learned(Vec<keyring::learned::Remembered>),
     /// An operator asks; the answer says in which epoch it is true.
     Command {

@@ -177,6 +177,7 @@ fn metrics_are_documented() {
     metrics.cells("ingress", "api").request(200, Duration::ZERO);
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
+    metrics.replayed("out", "alert");
     metrics.rotation("api", "done");
     metrics.drained("overlap_ended");
     let text = views.metrics_text();

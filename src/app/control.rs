@@ -1,7 +1,7 @@
 //! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
@@ -139,10 +139,14 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
     }
 }
 
+/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
+const REMEMBER: Duration = Duration::from_mins(10);
+
 /// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
 async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
     // What the last run left is remembered as it is.
     let mut known = 0;
+    let mut told = Instant::now();
     loop {
         if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
             return;
@@ -158,8 +162,9 @@ async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader
             ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
         };
         lessons.tick(&is_shown, in_overlap, clock.now());
-        if let Some((revision, confirmed)) = lessons.changed_since(known) {
-            known = revision;
+        let due = told.elapsed() >= REMEMBER;
+        if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
+            (known, told) = (revision, Instant::now());
             if inputs.send(Input::Learned(confirmed)).await.is_err() {
                 return;
             }

@@ -20,6 +20,9 @@ use crate::tls::{Alpn, Facts, Outcome};
 /// logged only at debug.
 pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
 
+/// The reason of a handshake that served although the peer's certificate has expired (`accept_expired_until`).
+pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
+
 /// One handshake. What a failed one leaves unknown is absent.
 #[derive(Clone, Debug)]
 pub struct Handshake {
@@ -95,11 +98,13 @@ impl Handshake {
         self.side == Side::Ingress && self.reason == CLOSED_WITHOUT_BYTE
     }
 
-    /// The level of its line: info where it served, warn where it did not, debug where the peer said nothing.
+    /// The level of its line: info where it served, warn where it did not or where a rule was broken for it, debug where
+    /// the peer said nothing.
     pub fn level(&self) -> Level {
         match (self.is_silent(), self.is_failure()) {
             (true, _) => Level::DEBUG,
             (false, true) => Level::WARN,
+            (false, false) if self.reason == EXPIRED_ACCEPTED => Level::WARN,
             (false, false) => Level::INFO,
         }
     }

@@ -134,8 +134,11 @@ async fn handshake(stream: Stream, attempt: &mut Attempt, terms: &Terms<'_>) -> 
             }
         }
     };
-    if let (Some(learning), Some(peer)) = (&learning, &peer) {
-        learning.accepted(candidate.key_pair, peer, now);
+    if let Some(peer) = &peer {
+        ingress.trust.note(peer, now);
+        if let Some(learning) = &learning {
+            learning.accepted(candidate.key_pair, peer, now);
+        }
     }
     let event = attempt.succeeded(Outcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
     Ok((Accepted { tls, peer, key_pair: candidate.key_pair }, event))

@@ -7,7 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::event::handshake::PeerFacts;
+use crate::event::handshake::{EXPIRED_ACCEPTED, PeerFacts};
 use crate::event::{Event, Handshake};
 use crate::keyring::{Candidate, ChosenBy, Standing};
 use crate::net;
@@ -45,14 +45,21 @@ impl Attempt {
         peer: Option<&Peer>,
         now: Timestamp,
     ) -> Event {
+        let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
         let explanation = match (outcome, peer) {
+            _ if let Some((expired, partner, until)) = expired => format!(
+                "the certificate of {} expired on {expired} and is accepted until {until}, as accept_expired_until of \
+                 partner \"{partner}\" says; it must be renewed by then",
+                peer.map_or("the peer", |peer| peer.identity()),
+            ),
             (Outcome::Unproved, _) => {
                 "handshake done; whether the upstream accepts our key pair shows with its first answer".to_owned()
             }
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
             (_, None) => "handshake with a peer that showed no certificate".to_owned(),
         };
-        let explained = Explained { outcome, reason: "ok", explanation, alert_sent: None, alert_received: None };
+        let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
+        let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
         record.peer_chain = kept(chain);
         if let Some(peer) = peer {

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, SignatureScheme};
 use rustls_pki_types::ServerName;
 
 use super::verifier::Servers;
-use super::{Error, Settings, config_error, seen, time, versions};
+use super::{Alpn, Error, Settings, config_error, seen, time, versions};
 use crate::clock::Clock;
 use crate::keyring::Asked;
 use crate::pki::KeyPair;
@@ -23,6 +23,8 @@ const SESSIONS: usize = 32;
 #[derive(Clone)]
 pub struct Connector {
     pub(super) config: Arc<ClientConfig>,
+    /// The same, offering HTTP/1.1 only.
+    http1: Arc<ClientConfig>,
     pub(super) server_name: ServerName<'static>,
 }
 
@@ -66,7 +68,18 @@ impl Connector {
         config.alpn_protocols = super::alpn(parts.settings);
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.enable_early_data = false;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self::of(config, server_name))
+    }
+
+    pub(super) fn of(config: ClientConfig, server_name: ServerName<'static>) -> Self {
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![Alpn::Http11.name().to_vec()];
+        Self { config: Arc::new(config), http1: Arc::new(http1), server_name }
+    }
+
+    /// One that offers HTTP/1.1 only, for what HTTP/2 cannot carry here (a WebSocket).
+    pub fn http1(&self) -> Self {
+        Self { config: Arc::clone(&self.http1), ..self.clone() }
     }
 }
 

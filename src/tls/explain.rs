@@ -98,6 +98,8 @@ pub const REASONS: &[&str] = &[
     "revoked",
     "revocation_unknown",
     "untrusted",
+    // Accepted all the same, for a while.
+    "expired_accepted",
     // Our certificate, refused by the other side with an alert.
     "refused_unknown_ca",
     "refused_bad_certificate",

@@ -41,6 +41,11 @@ pub struct Matcher {
 }
 
 impl Matcher {
+    /// Whether it goes by one certificate or key, which nobody else can have.
+    pub fn is_exact(&self) -> bool {
+        self.fingerprint.is_some() || self.spki.is_some()
+    }
+
     /// Whether the peer fits every field that is set. `None` = no certificate was shown: then only `anonymous` on its
     /// own fits, since every other field asks for a certificate.
     pub fn matches(&self, peer: Option<&Peer>) -> bool {

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod clients;
 mod command;
 mod control;
 mod drain;
@@ -14,8 +15,11 @@ mod http;
 mod key_pairs;
 mod learn;
 mod overlap;
+mod proof;
 mod protocols;
+mod reasons;
 mod rotation;
 mod soak;
 mod strict;
 mod support;
+mod trust;

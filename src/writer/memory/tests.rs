@@ -36,8 +36,10 @@ fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
     held.iter().map(|held| (held.pair.fingerprint(), held.standing, held.overlap_ends)).collect()
 }
 
+/// Retained key pairs; anchors that would have an overlap are there from the start.
 fn retained(at: &TempDir) -> Vec<PathBuf> {
-    store::files(&at.path().join("state/retained"))
+    let all = store::files(&at.path().join("state/retained"));
+    all.into_iter().filter(|path| !path.starts_with(at.path().join("state/retained/trust"))).collect()
 }
 
 #[test]
@@ -171,8 +173,40 @@ fn an_anchor_on_its_way_out_is_kept_too() {
     let file = format!("state/retained/trust/own%3Aapi/{}.pem", authority().fingerprint().hex());
     assert!(at.path().join(file).exists());
     let state = start(&mut memory(&at), replaced(&[1]), 22);
-    let leaving = state.trusts()["own:api"].to_retain();
-    assert_eq!(leaving, [authority()], "it is accepted on until the keyring's overlap is over");
+    let holds = state.trusts()["own:api"].build(day(22)).holds();
+    assert!(holds.contains(&authority().subject().to_owned()), "it is accepted on until the keyring's overlap is over");
+}
+
+#[test]
+fn an_anchor_that_vanishes_while_nothing_runs_has_its_overlap_too_and_a_missing_file_is_no_removal() {
+    let at = TempDir::new().unwrap();
+    let other = crate::keyring::pool::issue(&crate::keyring::pool::api(0, 400));
+    let holding = |anchors: Option<Vec<Arc<Certificate>>>| {
+        let mut contents = folder(&[1]);
+        contents.keyrings.get_mut("api").unwrap().anchors = anchors;
+        contents
+    };
+    drop(start(&mut memory(&at), folder(&[1]), 20));
+    let holds = |state: &State, days| {
+        let mut holds = state.trusts()["own:api"].build(day(days)).holds();
+        holds.sort();
+        holds
+    };
+    let mut both = vec![authority().subject().to_owned(), other.end_entity().subject().to_owned()];
+    both.sort();
+    assert_eq!(
+        holds(&start(&mut memory(&at), holding(None), 21), 21),
+        [authority().subject()],
+        "no ca.crt for a moment"
+    );
+    {
+        let replaced = start(&mut memory(&at), holding(Some(vec![Arc::clone(other.end_entity())])), 22);
+        assert_eq!(holds(&replaced, 22), both);
+    }
+    let mut later = start(&mut memory(&at), holding(Some(vec![Arc::clone(other.end_entity())])), 40);
+    assert_eq!(holds(&later, 40), both, "counted from the start that found it gone");
+    later.apply(&Input::Tick, day(53)).unwrap();
+    assert_eq!(holds(&later, 53), [other.end_entity().subject()]);
 }
 
 #[test]
