@@ -118,6 +118,7 @@ impl App {
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
         let lessons = proxy::lessons(state.learned(), &events, &reader);
+        lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
         let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
@@ -137,7 +138,7 @@ impl App {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
+        let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
         let plane = control::Plane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),

@@ -21,7 +21,7 @@ pub use crate::keyring::report::{Kind, Line, Report, Retire, Use};
 pub use crate::keyring::{Activate, Prefer, Standing};
 use crate::pki::Fingerprint;
 pub use crate::snapshot::{KeyPairView, KeyringView};
-pub use answers::{Desk, Forget};
+pub use answers::Desk;
 pub use status::Status;
 
 /// The longest line that is read from a command.

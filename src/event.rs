@@ -256,6 +256,11 @@ impl Events {
         report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
     }
 
+    /// A lesson of the last run, for the rotation report.
+    pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
+        ledger::recall(&mut lock(&self.ledger), entry);
+    }
+
     /// Why the settings that were read last are not in use, if they are not.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()

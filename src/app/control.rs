@@ -45,6 +45,7 @@ pub(super) struct Plane {
 pub(super) fn desk(
     config: &Config,
     views: &Views,
+    lessons: &Arc<Lessons>,
     (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
     started: Timestamp,
 ) -> Desk {
@@ -52,8 +53,7 @@ pub(super) fn desk(
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        // Nothing is learned from sources yet, so there is nothing to forget.
-        forget: Arc::new(|_| 0),
+        lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.longest(),

@@ -355,6 +355,64 @@ async fn the_report_says_who_has_proved_the_new_pair_and_who_was_not_seen() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_insists_on_the_old_pair_is_whom_to_call_until_it_is_forgotten() {
+    let mut stand = tokio::task::block_in_place(|| Stand::new(|ca| ca.server(20)));
+    let etl = stand.ca.client("etl", 5);
+    // It trusts only the CA of the old pair.
+    let stubborn = Peer::new(&[stand.ca.pem()], Some(&etl)).fresh();
+    stubborn.get(stand.address(), "/").await.expect("an answer");
+    let new = Ca::new("The next CA").server(5);
+    tokio::task::block_in_place(|| stand.rotate(&new));
+    assert!(stubborn.get(stand.address(), "/").await.is_err(), "exactly one handshake fails");
+    let unconfirmed = tokio::task::block_in_place(|| stand.json(&["rotation"])[0].clone());
+    assert_eq!((&unconfirmed["unconfirmed"], &unconfirmed["verdict"]["retire"]), (&1.into(), &"wait".into()));
+    stubborn.get(stand.address(), "/").await.expect("shown the old pair");
+    tokio::task::block_in_place(|| {
+        let report = &stand.json(&["rotation"])[0];
+        let line = &report["lines"][0];
+        assert_eq!(report["lines"].as_array().map(Vec::len), Some(1), "one line for it, by its name: {report}");
+        assert_eq!(
+            (line["name"].as_str(), line["use"].as_str()),
+            (Some("uri:spiffe://etl.example/app"), Some("insists_on_old"))
+        );
+        assert_eq!(
+            (line["reason"].as_str(), &report["verdict"]["retire"]),
+            (Some("unknown_ca"), &"call".into()),
+            "{report}"
+        );
+        let status = stand.ask(&["status"]);
+        assert!(text(&status.stdout).contains("call uri:spiffe://etl.example/app"), "{}", text(&status.stdout));
+        // The lesson is remembered, so the report knows it before the peer comes again.
+        eventually_remembered(stand.folder.path());
+        stand.kill_and_start();
+        let report = &stand.json(&["rotation"])[0];
+        assert_eq!(
+            (report["lines"][0]["kind"].as_str(), &report["verdict"]["retire"]),
+            (Some("source"), &"call".into()),
+            "{report}"
+        );
+        let forgotten = stand.json(&["rotation", "forget", "127.0.0.1"]);
+        assert_eq!(forgotten["changed"], Value::from(true));
+        let report = &stand.json(&["rotation"])[0];
+        assert_eq!(
+            (&report["lines"], &report["verdict"]["retire"]),
+            (&Value::Array(Vec::new()), &"wait".into()),
+            "{report}"
+        );
+    });
+    assert!(stubborn.get(stand.address(), "/").await.is_err(), "it is shown the new pair again");
+}
+
+/// Waits until a confirmed lesson is in the decisions.
+fn eventually_remembered(folder: &Path) {
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while !std::fs::read_to_string(folder.join("state/decisions.json")).is_ok_and(|text| text.contains("unknown_ca")) {
+        assert!(std::time::Instant::now() < deadline, "the lesson is not remembered");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_pair_that_was_overwritten_unseen_is_not_lost_to_a_kill() {
     let mut old = None;
