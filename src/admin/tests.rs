@@ -52,8 +52,8 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         alert_before: None,
         waiting: Vec::new(),
         overlap_seconds: 2_592_000,
-        prefer: crate::keyring::Prefer::New,
-        activate: crate::keyring::Activate::Auto,
+        prefer: Default::default(),
+        activate: Default::default(),
         held: Vec::new(),
         revoked: Vec::new(),
         key_pairs: vec![

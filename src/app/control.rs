@@ -22,6 +22,8 @@ use crate::{alerts, folder, writer};
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    /// What the folder held when the writer began.
+    pub(super) first: folder::read::Reading,
     pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
@@ -44,6 +46,7 @@ pub(super) struct Plane {
 pub(super) fn desk(
     config: &Config,
     views: &Views,
+    lessons: &Arc<Lessons>,
     (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
     started: Timestamp,
 ) -> Desk {
@@ -51,8 +54,7 @@ pub(super) fn desk(
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        // Nothing is learned from sources yet, so there is nothing to forget.
-        forget: Arc::new(|_| 0),
+        lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.longest(),
@@ -89,7 +91,7 @@ async fn conduct(plane: Plane) -> Ended {
     let (contents, found) = mpsc::channel(4);
     let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));

@@ -4,6 +4,7 @@
 
 mod clients;
 mod command;
+mod control;
 mod drain;
 mod egress;
 mod faults;
