@@ -113,7 +113,8 @@ impl App {
 
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
         let addresses = addresses(&listeners);
         let workers = proxy::start(proxy::Parts {
             listeners,

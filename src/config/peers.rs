@@ -123,12 +123,12 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
         anchors: section.or("anchors", |item| item.some(|item| under(item, certs)), Vec::new()),
         pins: section.or("pins", |item| item.some(pin), Vec::new()),
         peers: section.or("peers", |item| item.some(partners_own), Vec::new()),
+        max_connections: section.maybe("max_connections", |item| item.count(1_000_000)),
         contact: section.maybe("contact", Item::words),
     };
     section.later("sources", |item| item.list(|item| item.parse(value::network)), Some(&Vec::new()));
     section.later("show", show, None);
     section.later("accept_expired_until", Item::date, None);
-    section.later("max_connections", |item| item.count(1_000_000), None);
     if ["anchors", "pins", "peers"].iter().all(|key| section.get(key).is_none()) {
         section.fault("says nothing about who it is: give it anchors or pins of its own, and peers".to_owned());
     }

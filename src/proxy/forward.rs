@@ -3,6 +3,7 @@
 //! What both sides have in common: the shape of a request on its way out, the shape of its response on the way back, and
 //! the answer in our own name where there is none.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Terms<'a> {
 pub(super) struct Outbound {
     pub(super) request: Request<Outgoing>,
     pub(super) websocket: Option<OnUpgrade>,
+    /// Whether its body stood still for too long.
+    late: Rc<Cell<bool>>,
 }
 
 impl Outbound {
@@ -53,12 +56,14 @@ impl Outbound {
         if websocket.is_some() {
             upgrade::name_it(&mut parts.headers);
         }
+        let late = Rc::default();
         let body = if body.is_end_stream() {
             Outgoing::Empty
         } else {
-            Outgoing::Relay(Box::new(Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip)))
+            let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
+            Outgoing::Relay(Box::new(relay.telling(&late)))
         };
-        Self { request: Request::from_parts(parts, body), websocket }
+        Self { request: Request::from_parts(parts, body), websocket, late }
     }
 }
 
@@ -70,9 +75,10 @@ pub(super) async fn send(
     terms: &Terms<'_>,
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
-    let Outbound { request, websocket } = outbound;
+    let Outbound { request, websocket, late } = outbound;
     let limit = terms.limits.response;
-    let (response, link) = pool::exchange(origin, request, to, terms.waits, limit).await?;
+    let exchanged = pool::exchange(origin, request, to, terms.waits, limit).await;
+    let (response, link) = exchanged.map_err(|error| if late.get() { Error::BodyLate } else { error })?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, link, websocket, record);
     }
@@ -137,6 +143,9 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     let record = record.map(|mut record| {
         record.answered(status, Some(reason));
         record.failed(fault);
+        if matches!(error, Error::BodyLate) {
+            record.limited("body_idle");
+        }
         record
     });
     let text = Bytes::from(format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")));

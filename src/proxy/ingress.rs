@@ -13,15 +13,17 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::access::{Asker, Prepared, Record};
+use super::admission::Place;
 use super::body::Body;
-use super::fields::{ForBackend, Strip, clean_request};
+use super::fields::{ForBackend, Forwarding, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
 use super::link::{Destination, Ends, Link};
 use super::listener::Listener;
-use super::open::{Open, Tracked, View as OpenView};
+use super::open::{Open, Reached, Tracked, View as OpenView};
 use super::pool::{Origin, Pool};
 use super::serve::Answers;
 use super::target;
+use super::waits::Waits;
 use super::worker::Worker;
 use super::workers::Slot;
 use crate::metrics;
@@ -52,6 +54,7 @@ pub(super) struct Connection {
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// Counted in until it ends.
+    pub(super) _place: Option<Place>,
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
 }
@@ -78,7 +81,8 @@ impl Connection {
             peer: peer.as_deref(),
         };
         let view = Rc::new(View {
-            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity),
+            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
+                .continuing(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
             strip: Rc::new(Strip::new(&settings.also_strip)),
             pool: self.worker.backend(&settings.backend),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
@@ -107,7 +111,8 @@ impl Connection {
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
         }
-        let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
+        let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
+        let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);
         let terms = forward::Terms { limits: &settings.limits, strip: &view.strip, waits: self.worker.waits() };
         let outbound = Outbound::new(request, &host, cleaned, &terms);
@@ -119,6 +124,14 @@ impl Connection {
 impl Answers for Connection {
     fn open(&self) -> &Rc<Open> {
         &self.tracked.open
+    }
+
+    fn waits(&self) -> &Rc<Waits> {
+        self.worker.waits()
+    }
+
+    fn unread(&self) {
+        self.worker.limited(&self.tracked.open, Reached::Unread);
     }
 
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -5,16 +5,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::drain::{ConnectionFacts, Leave};
+use super::reading::Mark;
 use super::waits::{Ticks, Waits};
+use super::watched::Pulse;
 use super::{egress, ingress};
 
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
@@ -29,6 +31,8 @@ pub(super) enum Signal {
     Drain,
     /// Leave now: GOAWAY, `connection: close`, or close if idle.
     Leave,
+    /// The request head that has begun is late: say so, and close.
+    Late,
     /// Close, whatever runs.
     Close,
 }
@@ -51,8 +55,64 @@ pub(super) struct Patience {
     pub(super) head: Option<Duration>,
     /// Without a request; `None` for connections to upstreams, which their pool lets go.
     pub(super) idle: Option<Duration>,
+    /// What we write is not read by the other side.
+    pub(super) unread: Duration,
+    /// From its begin to its drain, where connections may not get as old as they like.
+    pub(super) age: Option<Duration>,
     /// From the begin of a drain to its end.
     pub(super) drain: Duration,
+}
+
+/// A limit of a connection that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// A request head.
+    Head,
+    /// Nothing asked.
+    Idle,
+    /// Nothing read of what we wrote.
+    Unread,
+}
+
+impl Reached {
+    /// A stable code for the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Head => "head_late",
+            Self::Idle => "idle",
+            Self::Unread => "body_unread",
+        }
+    }
+
+    /// The key of the limit.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Unread => "body_idle",
+        }
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Head => "a request head was not whole in time (limits.head)",
+            Self::Idle => "nothing was asked for long enough (limits.idle)",
+            Self::Unread => "what was sent is not read (limits.body_idle)",
+        })
+    }
+}
+
+/// What the tick has to tell about a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It drains, and why.
+    Leave(Leave),
+    /// It drains because of its age.
+    TooOld(Leave),
+    /// It is closed for this limit.
+    Limit(Reached),
 }
 
 /// One open connection.
@@ -60,12 +120,16 @@ pub(super) struct Open {
     pub(super) number: u64,
     pub(super) facts: ConnectionFacts,
     pub(super) view: RefCell<View>,
-    /// Set by the stream when bytes arrive; cleared when a request ends. `Arc`, as hyper wants a stream that may be sent.
-    pub(super) heard: Arc<AtomicBool>,
+    /// What its stream notes: `Arc`, as hyper wants a stream that may be sent.
+    pub(super) pulse: Arc<Pulse>,
+    /// What the response body that was polled last had to give.
+    pub(super) mark: Cell<Mark>,
     patience: Patience,
     waits: Rc<Waits>,
     valid_until: Cell<Option<Timestamp>>,
     signal: Cell<Signal>,
+    born: Ticks,
+    blocked_since: Cell<Option<Ticks>>,
     drains_since: Cell<Option<Ticks>>,
     head_since: Cell<Option<Ticks>>,
     idle_since: Cell<Ticks>,
@@ -79,11 +143,14 @@ impl Open {
             number,
             facts,
             view: RefCell::new(View::None),
-            heard: Arc::new(AtomicBool::new(false)),
+            pulse: Arc::default(),
+            mark: Cell::default(),
             patience,
             waits: Rc::clone(waits),
             valid_until: Cell::new(None),
             signal: Cell::new(Signal::Serve),
+            born: waits.now(),
+            blocked_since: Cell::new(None),
             drains_since: Cell::new(None),
             head_since: Cell::new(None),
             idle_since: Cell::new(waits.now()),
@@ -134,14 +201,24 @@ impl Open {
         true
     }
 
-    /// Looks at the time. A reason is for the log; connections that were only idle leave without one.
-    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Leave> {
+    /// Looks at the time.
+    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Due> {
+        if self.signal.get() >= Signal::Late {
+            // Who was told that a head is late has had its moment to say so.
+            self.tell(Signal::Close);
+            return None;
+        }
         if let Some(valid_until) = self.valid_until.get() {
             if now >= valid_until {
                 self.tell(Signal::Close);
             } else if now.duration_until(valid_until).unsigned_abs() <= self.patience.drain && self.drain() {
-                return Some(Leave::peer_expires(valid_until));
+                return Some(Due::Leave(Leave::peer_expires(valid_until)));
             }
+        }
+        if self.is_unread(ticks) {
+            self.mark.set(Mark::Unread);
+            self.tell(Signal::Close);
+            return Some(Due::Limit(Reached::Unread));
         }
         let idle = (self.in_flight.get() == 0).then(|| self.idle_for(ticks));
         if let Some(since) = self.drains_since.get() {
@@ -152,18 +229,43 @@ impl Open {
             }
             return None;
         }
+        if let Some(age) = self.patience.age
+            && ticks.since(self.born) >= Ticks::of(age)
+        {
+            self.drain();
+            return Some(Due::TooOld(Leave::too_old(age)));
+        }
         let idle = idle?;
         if self.head_is_late(ticks) {
-            self.tell(Signal::Close);
+            self.tell(Signal::Late);
+            Some(Due::Limit(Reached::Head))
         } else if self.patience.idle.is_some_and(|limit| idle >= Ticks::of(limit)) {
             self.drain();
+            Some(Due::Limit(Reached::Idle))
+        } else {
+            None
         }
-        None
+    }
+
+    /// Whether the other side has read nothing of what we want to write for too long.
+    fn is_unread(&self, ticks: Ticks) -> bool {
+        if !self.pulse.is_blocked() {
+            self.blocked_since.set(None);
+            return false;
+        }
+        let since = self.blocked_since.get().filter(|_| !self.pulse.has_written());
+        match since {
+            Some(since) => ticks.since(since) >= Ticks::of(self.patience.unread),
+            None => {
+                self.blocked_since.set(Some(ticks));
+                false
+            }
+        }
     }
 
     fn head_is_late(&self, ticks: Ticks) -> bool {
         let Some(limit) = self.patience.head else { return false };
-        if !self.heard.load(Ordering::Relaxed) {
+        if !self.pulse.has_heard() {
             self.head_since.set(None);
             return false;
         }
@@ -212,7 +314,7 @@ impl Drop for Flight {
         let open = &self.0;
         open.in_flight.set(open.in_flight.get() - 1);
         open.idle_since.set(open.waits.now());
-        open.heard.store(false, Ordering::Relaxed);
+        open.pulse.forget_heard();
         open.head_since.set(None);
     }
 }
@@ -266,7 +368,8 @@ mod tests {
             role: Role::Client,
         };
         let seconds = Duration::from_secs;
-        let patience = Patience { head: Some(seconds(10)), idle: Some(seconds(60)), drain: seconds(15) };
+        let (unread, age) = (seconds(30), Some(seconds(7200)));
+        let patience = Patience { head: Some(seconds(10)), idle: Some(seconds(60)), unread, age, drain: seconds(15) };
         Open::new(1, facts, patience, waits)
     }
 
@@ -277,8 +380,12 @@ mod tests {
     fn at(open: &Open, waits: &Waits, seconds: u32) -> (Signal, Option<&'static str>) {
         waits.tick(second(seconds));
         let now = Timestamp::from_second(i64::from(seconds)).unwrap();
-        let leave = open.tick(second(seconds), now);
-        (open.signal(), leave.map(|leave| leave.reason))
+        let due = open.tick(second(seconds), now);
+        let reason = due.map(|due| match due {
+            Due::Leave(leave) | Due::TooOld(leave) => leave.reason,
+            Due::Limit(limit) => limit.reason(),
+        });
+        (open.signal(), reason)
     }
 
     #[test]
@@ -287,7 +394,7 @@ mod tests {
         let (idle, busy) = (open(&waits), open(&waits));
         let flight = busy.flight();
         assert_eq!(at(&idle, &waits, 59).0, Signal::Serve);
-        assert_eq!(at(&idle, &waits, 60), (Signal::Leave, None));
+        assert_eq!(at(&idle, &waits, 60), (Signal::Leave, Some("idle")));
         assert_eq!(at(&busy, &waits, 3600).0, Signal::Serve);
         drop(flight);
         assert_eq!(at(&busy, &waits, 3660).0, Signal::Leave);
@@ -298,13 +405,14 @@ mod tests {
         let waits = Rc::new(Waits::default());
         let open = open(&waits);
         let flight = open.flight();
-        open.heard.store(true, Ordering::Relaxed);
+        open.pulse.hear();
         assert_eq!(at(&open, &waits, 20).0, Signal::Serve);
         drop(flight);
         assert_eq!(at(&open, &waits, 40).0, Signal::Serve);
-        open.heard.store(true, Ordering::Relaxed);
+        open.pulse.hear();
         assert_eq!(at(&open, &waits, 41).0, Signal::Serve);
-        assert_eq!(at(&open, &waits, 51).0, Signal::Close);
+        assert_eq!(at(&open, &waits, 51), (Signal::Late, Some("head_late")));
+        assert_eq!(at(&open, &waits, 52), (Signal::Close, None));
     }
 
     #[test]
@@ -330,6 +438,35 @@ mod tests {
         assert_eq!(at(&open, &waits, 84), (Signal::Serve, None));
         assert_eq!(at(&open, &waits, 85), (Signal::Leave, Some("peer_certificate_expired")));
         assert_eq!(at(&open, &waits, 100).0, Signal::Close);
+    }
+
+    #[test]
+    fn who_reads_nothing_is_closed_and_who_reads_slowly_is_not() {
+        let waits = Rc::new(Waits::default());
+        let (silent, slow) = (open(&waits), open(&waits));
+        let _flights = (silent.flight(), slow.flight());
+        for open in [&silent, &slow] {
+            open.pulse.block();
+            assert_eq!(at(open, &waits, 1), (Signal::Serve, None));
+        }
+        slow.pulse.write();
+        assert_eq!(at(&slow, &waits, 25), (Signal::Serve, None));
+        assert_eq!(at(&silent, &waits, 30), (Signal::Serve, None));
+        assert_eq!(at(&silent, &waits, 31), (Signal::Close, Some("body_unread")));
+        assert_eq!(at(&slow, &waits, 54), (Signal::Serve, None));
+        slow.pulse.unblock();
+        assert_eq!(at(&slow, &waits, 90), (Signal::Serve, None));
+    }
+
+    #[test]
+    fn a_connection_that_is_too_old_drains() {
+        let waits = Rc::new(Waits::default());
+        let open = open(&waits);
+        let flight = open.flight();
+        assert_eq!(at(&open, &waits, 7199), (Signal::Serve, None));
+        assert_eq!(at(&open, &waits, 7200), (Signal::Leave, Some("connection_age")));
+        drop(flight);
+        assert_eq!(at(&open, &waits, 7215).0, Signal::Close);
     }
 
     #[test]

@@ -5,23 +5,22 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use super::body::Body;
 use super::open::{Open, Signal};
+use super::reading::Streams;
+use super::waits::Waits;
+use super::watched::Watched;
 use crate::snapshot::ingress::Limits;
 
 /// What hyper's own limit on fields is, and costs nothing extra.
@@ -45,6 +44,10 @@ where
 pub(super) trait Answers: 'static {
     /// The connection in its worker's list.
     fn open(&self) -> &Rc<Open>;
+    /// Its worker's deadlines.
+    fn waits(&self) -> &Rc<Waits>;
+    /// The other side does not read a response: its stream is reset.
+    fn unread(&self);
     /// One request, one response.
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
 }
@@ -56,7 +59,7 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
-    let io = TokioIo::new(Watched { stream, heard: Arc::clone(&open.heard) });
+    let io = TokioIo::new(Watched::new(stream, &open.pulse));
     let service = service_fn(move |request| {
         let connection = Rc::clone(&connection);
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
@@ -67,13 +70,17 @@ where
         builder.max_headers(limits.fields);
     }
     let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
-    let mut leaving = false;
+    let (mut leaving, mut late) = (false, false);
     poll_fn(|cx| {
         match open.signal() {
             Signal::Close => return Poll::Ready(()),
             Signal::Leave if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
+            }
+            Signal::Late if !late => {
+                late = true;
+                open.pulse.is_late();
             }
             _ => {}
         }
@@ -90,15 +97,22 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
+    let told = Rc::clone(&connection);
+    let streams = Streams {
+        open: Rc::clone(&open),
+        waits: Rc::clone(connection.waits()),
+        limit: limits.body_idle,
+        unread: Rc::new(move || told.unread()),
+    };
     let service = service_fn(move |request| {
         let connection = Rc::clone(&connection);
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
-    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(Watched::new(stream, &open.pulse)), service));
     let mut leaving = false;
     poll_fn(|cx| {
         match open.signal() {
@@ -121,22 +135,3 @@ fn report(ended: Result<(), hyper::Error>) {
         tracing::debug!(target: "proxy", %error, "connection ended with an error");
     }
 }
-
-/// A stream that notes when bytes arrive, so that the tick can tell a slow head from an idle connection.
-struct Watched<S> {
-    stream: S,
-    heard: Arc<AtomicBool>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-crate::tls::passing::passes_writes!(Watched.stream);

@@ -185,6 +185,7 @@ impl Towards<'_> {
             address: None,
             epoch: self.epoch,
             started: std::time::Instant::now(),
+            quiet: false,
             shown: Some((candidate.clone(), chosen.choice.chosen_by)),
         };
         let began = Instant::now();
@@ -240,7 +241,9 @@ impl Towards<'_> {
             chain: tls.chain,
             role: self.egress.settings.expects.clone(),
         };
-        let patience = Patience { head: None, idle: None, drain: self.worker.drain() };
+        let limits = &self.egress.settings.limits;
+        let (unread, age) = (limits.body_idle, limits.connection_age);
+        let patience = Patience { head: None, idle: None, unread, age, drain: self.worker.drain() };
         let open = Open::new(connection, facts, patience, self.worker.waits());
         open.set_valid_until(Some(peer.valid_until()));
         let tracked = self.worker.track(Rc::clone(&open), self.epoch);

@@ -19,6 +19,8 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Which peers it is; empty = every peer that its anchors or pins vouch for.
     pub peers: Vec<Matcher>,
+    /// How many connections it may have open, over all listeners.
+    pub max_connections: Option<usize>,
     /// Whom to call.
     pub contact: Option<String>,
 }
@@ -41,6 +43,11 @@ impl Partners {
     pub fn recognise(&self, verified: &Verified) -> Option<Arc<str>> {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         Some(Arc::clone(&partner.settings.name))
+    }
+
+    /// How many connections the partner of this name may have.
+    pub fn max_connections(&self, name: &str) -> Option<usize> {
+        self.0.iter().find(|partner| *partner.settings.name == *name)?.settings.max_connections
     }
 }
 
@@ -79,6 +86,7 @@ mod tests {
             anchors: anchor.iter().map(|_| PathBuf::from("trust/a.pem")).collect(),
             pins: Vec::new(),
             peers: peers.into_iter().collect(),
+            max_connections: None,
             contact: None,
         };
         Partner { settings, anchors: anchor.iter().map(|ca| ca.certificate().fingerprint()).collect() }

@@ -9,6 +9,7 @@ mod foreign;
 mod handshake;
 mod house;
 mod http;
+mod limits;
 mod overlap;
 mod rotation;
 mod soak;
