@@ -11,6 +11,7 @@ mod house;
 mod http;
 mod limits;
 mod overlap;
+mod proxied;
 mod rotation;
 mod soak;
 mod support;
