@@ -38,8 +38,8 @@ pub(super) struct Terms<'a> {
 pub(super) struct Outbound {
     pub(super) request: Request<Outgoing>,
     pub(super) websocket: Option<OnUpgrade>,
-    /// Whether its body stood still for too long.
-    late: Rc<Cell<bool>>,
+    /// Whether its body stood still for too long, if it has one.
+    late: Option<Rc<Cell<bool>>>,
 }
 
 impl Outbound {
@@ -56,12 +56,12 @@ impl Outbound {
         if websocket.is_some() {
             upgrade::name_it(&mut parts.headers);
         }
-        let late = Rc::default();
+        let mut late = None;
         let body = if body.is_end_stream() {
             Outgoing::Empty
         } else {
             let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
-            Outgoing::Relay(Box::new(relay.telling(&late)))
+            Outgoing::Relay(Box::new(relay.telling(late.insert(Rc::default()))))
         };
         Self { request: Request::from_parts(parts, body), websocket, late }
     }
@@ -78,7 +78,8 @@ pub(super) async fn send(
     let Outbound { request, websocket, late } = outbound;
     let limit = terms.limits.response;
     let exchanged = pool::exchange(origin, request, to, terms.waits, limit).await;
-    let (response, link) = exchanged.map_err(|error| if late.get() { Error::BodyLate } else { error })?;
+    let (response, link) =
+        exchanged.map_err(|error| if late.is_some_and(|late| late.get()) { Error::BodyLate } else { error })?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, link, websocket, record);
     }

@@ -385,3 +385,55 @@ async fn a_partner_has_as_many_connections_as_it_may() {
     .await;
     assert_eq!(peer(&etl).get(to, "/").await.expect("answered").status, 200);
 }
+
+/// An egress to an upstream over HTTP/1.1, with these limits.
+async fn way_out(limits: &str) -> (crate::support::upstream::Upstream, Sidecar) {
+    let ca = Ca::new("Test CA");
+    let upstream = crate::support::upstream::Upstream::start(&ca.server(1), &[ca.pem()], &["http/1.1"]).await;
+    let folder = folder();
+    drop_pair(folder.path(), "out/tls", &ca.client("us", 5));
+    put(folder.path(), "out/ca.crt", ca.pem());
+    let toml = format!(
+        "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://{}\"\nserver_name = \"localhost\"\nkeyring = \"out\"\n[egress.limits]\n{limits}\n",
+        upstream.address
+    );
+    (upstream, Sidecar::start(folder, &toml).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_application_is_told_so_by_an_egress_too() {
+    let (upstream, sidecar) = way_out("head = \"500ms\"\nbody_idle = \"500ms\"").await;
+    for slow in ["GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"] {
+        let mut stream = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
+        stream.write_all(slow.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("closed");
+        assert!(read.is_ok() && answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{slow:?}: {answer}");
+    }
+    for limit in ["head", "body_idle"] {
+        let line = format!("sidekey_limit_reached_total{{side=\"egress\",listener=\"out\",limit=\"{limit}\"}} ");
+        assert_eq!(count(&sidecar, &line), 1, "{limit}");
+    }
+    assert!(upstream.seen().len() <= 1, "half a head reaches nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_an_upstream_age_as_well() {
+    let (_upstream, mut sidecar) = way_out("connection_age = \"500ms\"").await;
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        connections.push(sidecar.handshake().await.connection);
+        let drained = connections[connections.len() - 1];
+        let old = sidecar.event("a drain", |event| match event {
+            sidekey::event::Event::Drained { connection, reason, .. } if *connection == drained => Some(*reason),
+            _ => None,
+        });
+        assert_eq!(old.await, "connection_age");
+    }
+    assert_ne!(connections[0], connections[1], "an old connection carries no further request");
+}
