@@ -5,6 +5,7 @@
 mod command;
 mod drain;
 mod egress;
+mod floods;
 mod foreign;
 mod handshake;
 mod house;
