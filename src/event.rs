@@ -7,6 +7,8 @@
 //! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
 //! step, and connections that closed without a byte.
 
+// Long because it is one list: every Event there is, each with its fields explained.
+
 mod describe;
 mod follower;
 pub mod handshake;
@@ -159,6 +161,47 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The registry's database came, went, or was found damaged. Traffic and rotations do not mind.
+    Registry {
+        /// Whether it can be written to now.
+        up: bool,
+        /// Its file was damaged: it was set aside, and somebody should look at it.
+        damaged: bool,
+        /// One printable sentence.
+        explanation: String,
+    },
+    /// Whoever answers for something should act. Told by every instance that sees it, whatever the registry says.
+    Alert {
+        /// Its name, the same on every instance.
+        alert: Arc<str>,
+        /// Stable code.
+        kind: &'static str,
+        /// The last threshold has passed.
+        urgent: bool,
+        /// The keyring, or the trust.
+        keyring: Arc<str>,
+        /// The pair or certificate it is about.
+        key_pair: Option<Fingerprint>,
+        /// Whom to ask.
+        contact: Option<String>,
+        /// One printable sentence.
+        explanation: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// What became of an alert at a webhook or by mail.
+    Delivery {
+        /// Its name.
+        alert: Arc<str>,
+        /// Its stable code.
+        kind: String,
+        /// `webhook` or `mail`.
+        sink: &'static str,
+        /// `sent`, `failed` (it is tried again), `given_up`, `silenced` (it has nothing more to say).
+        outcome: &'static str,
+        /// Why it could not be sent.
+        error: Option<String>,
+    },
     /// Settings were taken over from a reload, or refused.
     Reloaded {
         /// `None` = taken over; else why not, with file, line and column.
@@ -181,6 +224,8 @@ impl Event {
             Self::Epoch { .. } | Self::NotRemembered { .. } => "writer",
             Self::ClockStep { .. } => "clock",
             Self::Drained { .. } => "drain",
+            Self::Registry { .. } => "registry",
+            Self::Alert { .. } | Self::Delivery { .. } => "alert",
             Self::Reloaded { .. } => "config",
         }
     }
@@ -268,7 +313,7 @@ impl Events {
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics))
+        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -336,6 +381,9 @@ impl Events {
             }
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
+            Event::Registry { up, .. } => self.metrics.registry_up(*up),
+            Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
+            Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
             _ => {}
         }
     }

@@ -2,20 +2,28 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::Event;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// A follower's end of the queue. Who is too slow misses Events; they are counted.
 pub struct Follower {
     receiver: broadcast::Receiver<Event>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Follower {
-    pub(super) fn new(receiver: broadcast::Receiver<Event>, metrics: Arc<Metrics>) -> Self {
-        Self { receiver, metrics }
+    pub(super) fn new(receiver: broadcast::Receiver<Event>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { receiver, metrics, clock }
+    }
+
+    /// The time by the clock that Events are told by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The next Event; `None` when nobody can emit any more.

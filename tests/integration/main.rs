@@ -15,6 +15,7 @@ mod http;
 mod key_pairs;
 mod learn;
 mod overlap;
+mod probe;
 mod proof;
 mod protocols;
 mod reasons;
