@@ -7,8 +7,8 @@ pub mod check;
 mod control;
 pub mod demo;
 pub mod keyring;
-pub mod probe;
 pub mod memories;
+pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;
