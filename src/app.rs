@@ -6,6 +6,8 @@
 pub mod check;
 mod control;
 pub mod demo;
+pub mod keyring;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -108,6 +110,7 @@ impl App {
         }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
+        let control = socket::bind(&config, signals);
         let found = folder::read::read(&config.folder).contents;
         let settings = with_platform(config.settings.clone());
         let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
@@ -133,7 +136,9 @@ impl App {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
+        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,
             stopping,

@@ -1,12 +1,19 @@
 //! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
 //! goes through `app`.
 
+mod ask;
 mod check;
 mod completions;
 mod demo;
+mod handshakes;
 mod inspect;
+mod keyring;
 mod print;
+mod reload;
+mod rotation;
 mod run;
+mod status;
+mod stop;
 mod wait;
 
 use std::path::PathBuf;
@@ -27,14 +34,26 @@ struct Typed {
 enum Command {
     /// Run the sidecar
     Run(run::Arguments),
+    /// One screen: what to act on (exit code 1 if anything)
+    Status(status::Arguments),
     /// Say, offline, what the configuration and the folder would be accepted as
     Check(check::Arguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
     Demo(demo::Arguments),
+    /// Look at keyrings and change them; make, request, import and export key pairs
+    Keyring(keyring::Arguments),
+    /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
+    Rotation(rotation::Arguments),
+    /// The handshakes of the recent past, explained
+    Handshakes(handshakes::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
+    /// Let a running sidecar read its configuration and folder again
+    Reload(reload::Arguments),
+    /// Let a running sidecar drain and end
+    Stop(stop::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
@@ -66,6 +85,9 @@ struct Source {
     /// Where the admin listener answers (loopback or unix:PATH)
     #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Where commands reach it [default: $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
+    #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
     /// text or json [default: text on a terminal, json otherwise]
     #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,13 +116,14 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
-            Self::Demo(_) | Self::Inspect(_) | Self::Completions(_) => None,
+            _ => None,
         }
     }
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+const FLAGS: [&str; 9] =
+    ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "control", "log_format"];
 
 /// The flags beside a configuration file that was named, and that come from there.
 fn beside_config(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
@@ -126,6 +149,7 @@ impl Source {
                 "state" => self.state = None,
                 "probes" => self.probes = None,
                 "admin" => self.admin = None,
+                "control" => self.control = None,
                 _ => self.log_format = None,
             }
         }
@@ -152,10 +176,16 @@ pub fn main() -> ExitCode {
     }
     let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Keyring(arguments) => keyring::run(&arguments),
+        Command::Rotation(arguments) => rotation::run(&arguments),
+        Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     match done {

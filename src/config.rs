@@ -28,7 +28,7 @@ use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, writer};
 
-pub use flags::{Flags, from_flags};
+pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 
@@ -58,13 +58,17 @@ pub struct Config {
     pub source: Option<PathBuf>,
 }
 
-/// `[admin]`: listeners that only read.
+/// `[admin]`: listeners that only read, and the socket for commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
     /// Page, API and metrics: this host only.
     pub listen: Option<ListenAddress>,
     /// `/livez`, `/readyz` and `/metrics` only: anywhere.
     pub probes: Option<ListenAddress>,
+    /// Where the control socket is, absolute; `None`: the default place.
+    pub control: Option<PathBuf>,
+    /// The group that may use it beside its owner and root.
+    pub control_group: Option<String>,
 }
 
 /// Why there is no configuration.
@@ -113,6 +117,11 @@ pub fn parse(content: &str, folder: &Path) -> Result<Config, Error> {
 /// An address as `listen` and the flags take it; a socket's path stays as it is written. The error says what to write.
 pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
+}
+
+/// A duration as the configuration and the flags take it. The error says what to write.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text)
 }
 
 fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {

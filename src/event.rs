@@ -9,9 +9,11 @@
 
 mod describe;
 pub mod handshake;
+mod ledger;
+mod recent;
 mod repeats;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -22,15 +24,15 @@ pub use handshake::Handshake;
 pub use crate::keyring::learned::Lesson;
 
 use crate::clock::Clock;
+use crate::keyring::report::{self, Ledger};
 use crate::log::{self, Filter, Level, Lines};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, Problem, Severity};
 use crate::snapshot::Epoch;
 use crate::tls::Outcome;
+use recent::Recent;
 use repeats::{Repeats, Sum};
 
-/// Handshakes that stay in memory (contract section 6).
-const RECENT: usize = 2000;
 /// Events that a follower may lag behind before it misses some.
 const QUEUE: usize = 1024;
 
@@ -211,8 +213,10 @@ pub struct Events {
     handshakes: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
-    recent: Mutex<VecDeque<Arc<Handshake>>>,
+    recent: Mutex<Recent>,
+    reload_error: Mutex<Option<String>>,
     repeats: Mutex<Repeats>,
+    ledger: Mutex<Ledger>,
     followers: broadcast::Sender<Event>,
 }
 
@@ -232,8 +236,10 @@ impl Events {
             filter: Filter::parse(&settings.level)?,
             handshakes: settings.handshakes,
             metrics,
+            ledger: Mutex::new(Ledger::new(clock.now())),
             clock,
-            recent: Mutex::new(VecDeque::with_capacity(RECENT)),
+            recent: Mutex::default(),
+            reload_error: Mutex::default(),
             repeats: Mutex::default(),
             followers: broadcast::Sender::new(QUEUE),
         })
@@ -242,6 +248,10 @@ impl Events {
     /// Tells everybody. Returns at once, always.
     pub fn emit(&self, event: Event) {
         self.count(&event);
+        ledger::note(&mut lock(&self.ledger), &event, self.clock.now());
+        if let Event::Reloaded { error, .. } = &event {
+            lock(&self.reload_error).clone_from(error);
+        }
         match &event {
             Event::Handshake(handshake) => self.handshake(handshake),
             Event::Proof { .. } if !self.handshakes => {}
@@ -258,7 +268,17 @@ impl Events {
 
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
     pub fn recent(&self) -> Vec<Arc<Handshake>> {
-        lock(&self.recent).iter().cloned().collect()
+        lock(&self.recent).all()
+    }
+
+    /// The rotation report of these keyrings; `contacts` are those of partners.
+    pub fn report(&self, keyrings: &[report::InOverlap], contacts: &BTreeMap<Arc<str>, String>) -> Vec<report::Report> {
+        report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
+    }
+
+    /// Why the settings that were read last are not in use, if they are not.
+    pub fn reload_error(&self) -> Option<String> {
+        lock(&self.reload_error).clone()
     }
 
     /// Follows what is emitted from now on.
@@ -292,11 +312,7 @@ impl Events {
 
     fn handshake(&self, handshake: &Arc<Handshake>) {
         if !handshake.is_silent() {
-            let mut recent = lock(&self.recent);
-            if recent.len() == RECENT {
-                recent.pop_front();
-            }
-            recent.push_back(Arc::clone(handshake));
+            lock(&self.recent).push(Arc::clone(handshake));
         }
         if !self.handshakes || !self.filter.enabled("handshake", handshake.level()) {
             return;

@@ -8,6 +8,7 @@ pub mod fit;
 pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod report;
 pub mod rotation;
 
 use std::collections::BTreeSet;
@@ -189,7 +190,7 @@ pub enum Event {
         from: Option<Standing>,
         /// Its standing now.
         to: Standing,
-        /// Stable snake_case code: `arrived`, `newer_arrived`, `older_than_current`, `not_yet_valid`, `shares_no_name`, `activate_manual`, `due`, `overlap_ended`, `expired`, `more_than_eight_previous`, `configured`, `promoted`, `rolled_back`, `retired_by_command`, `withdrawn`, `revoked`, `first`, `returned`, or the reason of a refusal.
+        /// Stable snake_case code: `arrived`, `newer_arrived`, `older_than_current`, `not_yet_valid`, `shares_no_name`, `activate_manual`, `marked_staged`, `due`, `overlap_ended`, `expired`, `more_than_eight_previous`, `configured`, `promoted`, `rolled_back`, `retired_by_command`, `withdrawn`, `revoked`, `first`, `returned`, or the reason of a refusal.
         reason: &'static str,
         /// One printable sentence for people, with values and what to do.
         explanation: String,

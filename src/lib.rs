@@ -28,6 +28,8 @@ pub mod proxy;
 
 pub mod admin;
 
+pub mod control;
+
 pub mod config;
 
 pub mod app;

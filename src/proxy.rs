@@ -9,8 +9,10 @@ mod attempt;
 mod body;
 mod drain;
 mod egress;
+mod expect;
 pub mod fields;
 mod forward;
+pub mod framing;
 mod ingress;
 mod learning;
 mod link;
@@ -41,6 +43,15 @@ enum Error {
     /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    /// Bytes that do not say where the request ends, or that say it in two ways.
+    #[error("{}", .0.explanation())]
+    Framing(framing::Fault),
+    /// Another host than the one that the connection is for, where that chose the key pair.
+    #[error("the connection is for {named:?}, the request for another host")]
+    Misdirected {
+        /// The server name of the handshake.
+        named: String,
+    },
     /// Fields that cannot be forwarded.
     #[error(transparent)]
     Fields(#[from] fields::Violation),
@@ -76,6 +87,9 @@ enum Error {
     /// A WebSocket towards an upstream that speaks HTTP/2 only.
     #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
     UpgradeNeedsHttp1,
+    /// As many connections to the backend are open as may be, or the system has none left for us.
+    #[error("no connection to the backend is left: {0}")]
+    UsedUp(String),
     /// No response head in time.
     #[error("no response within its deadline")]
     Late,
@@ -88,9 +102,25 @@ enum Error {
 }
 
 impl Error {
+    /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
+    fn dialling(error: net::Error) -> Self {
+        use rustix::io::Errno;
+        let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
+        match &error {
+            net::Error::Connect { source, .. }
+                if used_up.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Self::UsedUp(error.to_string())
+            }
+            _ => Self::Connect(error),
+        }
+    }
+
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
+            Self::Framing(fault) => fault.status(),
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -99,7 +129,7 @@ impl Error {
             Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -111,7 +141,7 @@ impl Error {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair => "sidecar",
+            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -119,6 +149,8 @@ impl Error {
     /// A stable code for the log.
     fn reason(&self) -> &'static str {
         match self {
+            Self::Framing(fault) => fault.reason(),
+            Self::Misdirected { .. } => "misdirected",
             Self::Malformed(_) => "malformed_request",
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
@@ -131,6 +163,7 @@ impl Error {
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
@@ -142,6 +175,8 @@ impl Error {
         matches!(
             self,
             Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Misdirected { .. }
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
                 | Self::Method
@@ -152,7 +187,10 @@ impl Error {
 
     /// Whether the connection that the request came on cannot be trusted any further.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_))
+        matches!(
+            self,
+            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
+        )
     }
 }
 
@@ -183,6 +221,8 @@ mod tests {
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
+            (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
             (Error::Method, 405, "peer", "method_not_allowed", false),
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
@@ -190,6 +230,7 @@ mod tests {
             (handshake, 502, "backend", "untrusted", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),

@@ -28,8 +28,12 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
         overlap_ends,
         subject: "CN=api".to_owned(),
         issuer: "CN=CA".to_owned(),
+        serial: "01".to_owned(),
+        key: "P256".to_owned(),
         names: Vec::new(),
         sources: Vec::new(),
+        in_folder: standing != Standing::Previous,
+        survives_restart: standing != Standing::Previous,
         why: None,
     }
 }
@@ -37,8 +41,14 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
 fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
     let keyring = KeyringView {
         name: Arc::from("api"),
+        purpose: None,
         owner: None,
         contact: None,
+        overlap_seconds: 2_592_000,
+        prefer: crate::keyring::Prefer::New,
+        activate: crate::keyring::Activate::Auto,
+        held: Vec::new(),
+        revoked: Vec::new(),
         key_pairs: vec![
             pair(0x3f, Standing::Current, None),
             pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),

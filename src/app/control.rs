@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admin::{self, Views};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::control::server::Allowed;
+use crate::control::{self, Desk};
 use crate::event::{Event, Events};
 use crate::keyring::Lessons;
 use crate::net::listen::Bound;
@@ -19,6 +22,7 @@ use crate::{folder, writer};
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
     pub(super) stopping: Stopping,
@@ -33,6 +37,25 @@ pub(super) struct Plane {
     pub(super) views: Views,
     pub(super) admin: [(Option<Bound>, admin::Kind); 2],
     pub(super) config: Config,
+}
+
+/// What the control socket answers from.
+pub(super) fn desk(
+    config: &Config,
+    views: &Views,
+    (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
+    started: Timestamp,
+) -> Desk {
+    Desk {
+        views: views.clone(),
+        inputs: inputs.clone(),
+        told: told.clone(),
+        // Nothing is learned from sources yet, so there is nothing to forget.
+        forget: Arc::new(|_| 0),
+        started,
+        remembers: config.state.is_some(),
+        longest_stop: config.shutdown.longest(),
+    }
 }
 
 /// Runs until it is told to stop and everything has drained.
@@ -78,6 +101,13 @@ async fn conduct(plane: Plane) -> Ended {
                 }
             });
         }
+    }
+    if let Some((bound, allowed, desk)) = plane.commands {
+        tokio::spawn(async move {
+            if let Err(error) = control::server::serve(bound, allowed, desk).await {
+                tracing::error!(target: "control", %error, "the control socket ended");
+            }
+        });
     }
     let reloading = Reloading { config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));

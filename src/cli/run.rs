@@ -53,6 +53,7 @@ impl Source {
             state: self.state.clone(),
             probes: self.probes.clone(),
             admin: self.admin.clone(),
+            control: self.control.clone(),
             log_format: self.log_format.clone(),
         }
     }

@@ -117,8 +117,6 @@ fn keys_of_later_issues_are_refused_by_name() {
         .collect();
     let expected = [
         "admin.allow",
-        "admin.control",
-        "admin.control_group",
         "admin.keyring",
         "admin.trust",
         "alerts",

@@ -142,13 +142,13 @@ pub(super) fn admin(top: &Section<'_>, taken: &Taken) -> Admin {
         Some(address)
     });
     let probes = section.maybe("probes", |item| taken.listen(item));
-    section.later("control", Item::path, None);
-    section.later("control_group", Item::words, None);
+    let control = section.maybe("control", Item::path);
+    let control_group = section.maybe("control_group", Item::words);
     section.later("keyring", Item::words, None);
     section.later("trust", Item::words, None);
     section.later("allow", |item| item.list(super::peers::matcher), None);
     section.finish();
-    Admin { listen, probes }
+    Admin { listen, probes, control, control_group }
 }
 
 /// Whether only this host can connect.

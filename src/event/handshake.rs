@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 
 use crate::keyring::{ChosenBy, Standing};
 use crate::log::line::Colour;
@@ -67,6 +68,8 @@ pub struct Handshake {
     pub duration_us: u64,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
+    /// The certificates that the other side sent, at most eight and 16 KiB of them: for `handshakes show`, never a line.
+    pub peer_chain: Vec<CertificateDer<'static>>,
 }
 
 /// Facts about the other side's end entity, printable.

@@ -28,7 +28,15 @@ const ENTRIES: usize = 8192;
 /// Reads the folder once. Never blocks on a FIFO or device, never follows a link loop; what it skips is a problem with a
 /// reason. A folder that cannot be read is a problem too, with everything else empty and `missing` set.
 pub fn read(settings: &Settings) -> Reading {
+    read_with(settings, Vec::new())
+}
+
+/// The same, as if these files lay in the folder too, each in its keyring.
+fn read_with(settings: &Settings, extra: Vec<(Arc<str>, FileName, Blocks)>) -> Reading {
     let mut walk = Walk::new(settings);
+    for (keyring, name, blocks) in extra {
+        walk.found(keyring).files.push((name, blocks));
+    }
     walk.places.trail(&settings.root);
     let missing = match fs::read_dir(&settings.root) {
         Ok(_) => None,
@@ -53,7 +61,12 @@ pub fn read(settings: &Settings) -> Reading {
 
 /// Reads the folder once and takes it as final: what is incomplete is refused. For `sidekey check`.
 pub fn read_once(settings: &Settings) -> Contents {
-    let mut contents = read(settings).contents;
+    read_once_with(settings, Vec::new())
+}
+
+/// The same, as if these files lay in the folder too, each in its keyring: what would come of dropping them.
+pub fn read_once_with(settings: &Settings, extra: Vec<(Arc<str>, FileName, Blocks)>) -> Contents {
+    let mut contents = read_with(settings, extra).contents;
     for problem in contents.keyrings.values_mut().flat_map(|joined| &mut joined.problems).chain(&mut contents.problems)
     {
         super::settle::refuse(problem);

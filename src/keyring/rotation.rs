@@ -89,6 +89,8 @@ pub enum Waits {
     Manual,
     /// It shares no name with the pair that was current when it came.
     SharesNoName,
+    /// Its file asks for it, as `keyring new` writes it. Taking the line out of the file ends the wait.
+    Marked,
 }
 
 /// Why a command was not carried out.
@@ -281,6 +283,16 @@ impl Keyring {
         self.entries.values().map(|entry| &entry.held).collect()
     }
 
+    /// Pairs that are not current again until they are promoted, or taken out of the folder and put in again.
+    pub fn held_back(&self) -> Vec<Fingerprint> {
+        self.held.iter().copied().collect()
+    }
+
+    /// Every fingerprint that never serves again, seen here or not.
+    pub fn revoked(&self) -> Vec<Fingerprint> {
+        self.revoked.by_command.union(&self.revoked.configured).copied().collect()
+    }
+
     fn with(&self, standing: Standing) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(move |entry| entry.held.standing == standing)
     }
@@ -298,6 +310,9 @@ impl Keyring {
         if !shares_a_name(pair.end_entity(), keep.end_entity()) {
             return Some(Waits::SharesNoName);
         }
+        if pair.asks_to_wait() {
+            return Some(Waits::Marked);
+        }
         (self.settings.activate == Activate::Manual).then_some(Waits::Manual)
     }
 
@@ -305,6 +320,9 @@ impl Keyring {
         let configured = self.settings.current == Some(entry.held.pair.fingerprint());
         match entry.waits {
             Some(Waits::SharesNoName) => !configured,
+            Some(Waits::Marked) => {
+                !configured && (entry.held.pair.asks_to_wait() || self.settings.activate == Activate::Manual)
+            }
             Some(Waits::Manual) => !configured && self.settings.activate == Activate::Manual,
             None => false,
         }

@@ -140,6 +140,6 @@ async fn handshake(stream: Stream, attempt: &mut Attempt, terms: &Terms<'_>) -> 
             learning.accepted(candidate.key_pair, peer, now);
         }
     }
-    let event = attempt.succeeded(Outcome::Accepted, tls.facts.clone(), peer.as_deref(), now);
+    let event = attempt.succeeded(Outcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
     Ok((Accepted { tls, peer, key_pair: candidate.key_pair }, event))
 }

@@ -160,6 +160,11 @@ impl Record {
         self.prepared.desk.cells.error(fault);
     }
 
+    /// Counts which rule a request broke that is refused.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.prepared.desk.cells.refused(reason);
+    }
+
     /// The response broke off after its head.
     pub(super) fn broke(&mut self, reason: &'static str) {
         self.reason = Some(reason);

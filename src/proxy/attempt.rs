@@ -19,6 +19,8 @@ use crate::trust::{Peer, Trust, Untrusted};
 
 /// Certificates of a failed chain that are summed up.
 const CHAIN: usize = 8;
+/// Bytes of a chain that are kept with its record.
+const CHAIN_SIZE: usize = 16 << 10;
 
 /// What is known before a handshake ends.
 pub(super) struct Attempt {
@@ -36,7 +38,13 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// It ended well.
-    pub(super) fn succeeded(&self, outcome: Outcome, facts: Facts, peer: Option<&Peer>, now: Timestamp) -> Event {
+    pub(super) fn succeeded(
+        &self,
+        outcome: Outcome,
+        (facts, chain): (Facts, &[CertificateDer<'static>]),
+        peer: Option<&Peer>,
+        now: Timestamp,
+    ) -> Event {
         let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
         let explanation = match (outcome, peer) {
             _ if let Some((expired, partner, until)) = expired => format!(
@@ -53,6 +61,7 @@ impl Attempt {
         let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
         let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
+        record.peer_chain = kept(chain);
         if let Some(peer) = peer {
             record.peer = Some(facts_of(peer.certificate()));
             record.identity = Some(peer.identity().to_owned());
@@ -122,6 +131,7 @@ impl Attempt {
         let mut record = self.record(explained, facts, now);
         let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
         record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
+        record.peer_chain = kept(chain);
         record.chain_summary = parsed
             .iter()
             .map(|parsed| match parsed {
@@ -156,8 +166,19 @@ impl Attempt {
             connection: self.connection,
             duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             chain_summary: Vec::new(),
+            peer_chain: Vec::new(),
         }
     }
+}
+
+/// As much of a chain as its record keeps, whole certificates only.
+fn kept(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+    let mut size = 0;
+    let fits = |der: &&CertificateDer<'static>| {
+        size += der.len();
+        size <= CHAIN_SIZE
+    };
+    chain.iter().take(CHAIN).take_while(fits).cloned().collect()
 }
 
 fn facts_of(certificate: &Certificate) -> PeerFacts {

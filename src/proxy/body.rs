@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::access::Record;
+use super::expect::{Gate, Held};
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
 use super::waits::{Wait, Waits};
@@ -26,21 +28,38 @@ pub(super) enum Broken {
     /// It stood still for too long.
     #[error("the body stood still for too long")]
     Late,
+    /// Nobody asked for it.
+    #[error("the body was never asked for")]
+    Unasked,
 }
 
 /// A body on its way through.
 pub(super) struct Relay {
     incoming: Incoming,
+    /// Until it is asked for.
+    held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
 }
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, wait: Wait::new(waits, idle), strip: Rc::clone(strip) }
+        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip) }
+    }
+
+    /// Holds it back until it is asked for.
+    pub(super) fn hold(mut self, held: Held) -> Self {
+        self.held = Some(Box::new(held));
+        self
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(held) = &mut self.held {
+            if !std::task::ready!(held.poll(cx)) {
+                return Poll::Ready(Some(Err(Broken::Unasked)));
+            }
+            self.held = None;
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.wait.progress();
@@ -64,6 +83,16 @@ pub(super) enum Outgoing {
     Empty,
     /// Streamed.
     Relay(Box<Relay>),
+}
+
+impl Outgoing {
+    /// What holds the body back, if anything does.
+    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Empty => None,
+            Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
+        }
+    }
 }
 
 impl HttpBody for Outgoing {

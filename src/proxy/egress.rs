@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::fields::{Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
@@ -94,17 +94,21 @@ impl Connection {
         let cleaned = clean_request(request.headers_mut(), &view.strip, false)?;
         let host = view.host.clone().unwrap_or(named);
         let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };
-        let outbound = Outbound::new(request, &host, cleaned, &terms);
+        let mut outbound = Outbound::new(request, &host, cleaned, &terms);
         let to = Destination { host, scheme: Scheme::HTTPS };
         let towards =
             Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
-        forward::send(&towards, outbound, &to, &terms, record).await
+        forward::send(&towards, &mut outbound, &to, &terms, record).await
     }
 }
 
 impl Answers for Connection {
     fn open(&self) -> &Rc<Open> {
         &self.tracked.open
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
     }
 
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
@@ -115,7 +119,7 @@ impl Answers for Connection {
                 let mut record = Some(Record::begin(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
-                    Err(error) => (error, record),
+                    Err(error) => (open.notes.explain(error), record),
                 }
             }
             Err(error) => (error, None),

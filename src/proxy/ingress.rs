@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::fields::{ForBackend, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
@@ -89,12 +89,8 @@ impl Connection {
         Ok(view)
     }
 
-    async fn forward(
-        &self,
-        view: &View,
-        mut request: Request<Incoming>,
-        record: &mut Option<Record>,
-    ) -> Result<Response<Body>, Error> {
+    /// Checks, allows and cleans a request. Nothing here waits.
+    fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
         let host = target::host(&request)?;
         within(request.headers(), &settings.limits)?;
@@ -109,10 +105,12 @@ impl Connection {
         }
         let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
         view.for_backend.set(request.headers_mut(), &host);
-        let terms = forward::Terms { limits: &settings.limits, strip: &view.strip, waits: self.worker.waits() };
-        let outbound = Outbound::new(request, &host, cleaned, &terms);
-        let to = Destination { host, scheme: Scheme::HTTP };
-        forward::send(&Towards { worker: &self.worker, view }, outbound, &to, &terms, record).await
+        let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
+        Ok((outbound, Destination { host, scheme: Scheme::HTTP }))
+    }
+
+    fn terms<'a>(&'a self, view: &'a View) -> forward::Terms<'a> {
+        forward::Terms { limits: &view.ingress.settings.limits, strip: &view.strip, waits: self.worker.waits() }
     }
 }
 
@@ -121,23 +119,29 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let http2 = request.version() == Version::HTTP_2;
         let open = &self.tracked.open;
-        let flight = open.flight();
-        let (refused, record) = match self.view() {
-            Ok(view) => {
-                let mut record = Some(Record::begin(&view.access, &request, flight));
-                match self.forward(&view, request, &mut record).await {
-                    Ok(response) => return response,
-                    Err(error) => (error, record),
-                }
-            }
-            Err(error) => (error, None),
-        };
         let listener = &self.listener.id.name;
+        let http2 = request.version() == Version::HTTP_2;
         let asked = Asked { side: Side::Ingress, listener, connection: open.number, http2 };
-        refuse(&refused, &asked, record)
+        let flight = open.flight();
+        let view = match self.view() {
+            Ok(view) => view,
+            Err(error) => return refuse(&open.notes.explain(error), &asked, None),
+        };
+        let mut record = Some(Record::begin(&view.access, &request, flight));
+        let sent = match self.prepare(&view, request) {
+            Ok((mut outbound, to)) => {
+                let towards = Towards { worker: &self.worker, view: &view };
+                forward::send(&towards, &mut outbound, &to, &self.terms(&view), &mut record).await
+            }
+            Err(error) => Err(error),
+        };
+        sent.unwrap_or_else(|error| refuse(&open.notes.explain(error), &asked, record))
     }
 }
 
@@ -154,13 +158,21 @@ impl Origin for Towards<'_> {
 
     async fn connect(&self) -> Result<Link, Error> {
         let settings = &self.view.ingress.settings;
+        let most = self.worker.share_of(settings.limits.connections);
+        if self.view.pool.open() >= most {
+            return Err(Error::UsedUp(format!("{most} are open, which is this worker's share of the limit")));
+        }
         let deadline = Instant::now() + settings.limits.connect;
         let terms = Terms { deadline, keepalive: None, refresh: REFRESH };
         let ends = Ends { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
+        let stream = match &settings.backend {
+            Backend::Http(to) | Backend::H2c(to) => self.worker.dialler().tcp(to, terms).await,
+            Backend::Unix(path) => dial::unix(path, deadline).await,
+        };
+        let stream = stream.map_err(Error::dialling)?;
         match &settings.backend {
-            Backend::Http(to) => Link::http1(self.worker.dialler().tcp(to, terms).await?, ends).await,
-            Backend::Unix(path) => Link::http1(dial::unix(path, deadline).await?, ends).await,
-            Backend::H2c(to) => Link::http2(self.worker.dialler().tcp(to, terms).await?, ends).await,
+            Backend::Http(_) | Backend::Unix(_) => Link::http1(stream, ends).await,
+            Backend::H2c(_) => Link::http2(stream, ends).await,
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::drain::{ConnectionFacts, Leave};
+use super::framing::guard::Notes;
 use super::waits::{Ticks, Waits};
 use super::{egress, ingress};
 
@@ -62,6 +63,8 @@ pub(super) struct Open {
     pub(super) view: RefCell<View>,
     /// Set by the stream when bytes arrive; cleared when a request ends. `Arc`, as hyper wants a stream that may be sent.
     pub(super) heard: Arc<AtomicBool>,
+    /// What the guard of its requests has found.
+    pub(super) notes: Arc<Notes>,
     patience: Patience,
     waits: Rc<Waits>,
     valid_until: Cell<Option<Timestamp>>,
@@ -80,6 +83,7 @@ impl Open {
             facts,
             view: RefCell::new(View::None),
             heard: Arc::new(AtomicBool::new(false)),
+            notes: Arc::default(),
             patience,
             waits: Rc::clone(waits),
             valid_until: Cell::new(None),

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::Error;
 use super::body::Outgoing;
-use super::link::{Destination, Link, Shared, Unanswered};
+use super::link::{Counted, Destination, Link, Shared, Unanswered};
 use super::waits::{Ticks, Waits};
 
 /// Idle HTTP/1.1 connections of one pool; those beyond it close.
@@ -31,6 +31,8 @@ pub(super) struct Pool {
     connecting: tokio::sync::Mutex<()>,
     /// Connections that could not be made.
     failures: Cell<u32>,
+    /// Connections that are open: idle, lent or shared.
+    open: Rc<Cell<usize>>,
     keep: u32,
     waits: Rc<Waits>,
 }
@@ -56,6 +58,7 @@ impl Pool {
             http2: Cell::new(http2),
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
+            open: Rc::default(),
             keep: Ticks::of(keep),
             waits: Rc::clone(waits),
         })
@@ -64,6 +67,16 @@ impl Pool {
     /// The worker's time.
     pub(super) fn now(&self) -> Ticks {
         self.waits.now()
+    }
+
+    /// Counts a connection in.
+    pub(super) fn count(&self) -> Counted {
+        Counted::one_more(&self.open)
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
     }
 
     /// Takes an idle connection back.
@@ -157,19 +170,19 @@ async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
     made
 }
 
-/// Sends a request where `origin` says and waits for the head of its response.
+/// Sends the request in `request` where `origin` says and waits for the head of its response. If it could not be sent, it
+/// is in its place again.
 pub(super) async fn exchange(
     origin: &impl Origin,
-    request: Request<Outgoing>,
+    request: &mut Option<Request<Outgoing>>,
     to: &Destination,
     waits: &Rc<Waits>,
     limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Error> {
-    let mut request = request;
     let mut fresh = false;
     for attempt in 1.. {
         let mut link = checkout(origin, fresh).await?;
-        let spare = link.is_reused().then(|| Spare::of(&request)).flatten();
+        let spare = request.as_ref().filter(|_| link.is_reused()).and_then(Spare::of);
         let failed = match link.exchange(request, to, waits, limit).await {
             Ok(response) => {
                 origin.answered(&link, response.status());
@@ -181,11 +194,11 @@ pub(super) async fn exchange(
         if let Some(error) = origin.failed(&link) {
             return Err(error);
         }
-        let again =
-            unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
-        match again {
-            Some(again) if attempt < ATTEMPTS => request = again,
-            _ => return Err(error),
+        if !unsent && reused && matches!(error, Error::Exchange(_)) {
+            *request = spare.map(Spare::into_request);
+        }
+        if request.is_none() || attempt == ATTEMPTS {
+            return Err(error);
         }
         // What was idle beside a connection that is gone has probably gone too.
         fresh = true;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,7 +20,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
+use super::access::Desk;
 use super::body::Body;
+use super::framing::Bounds;
+use super::framing::guard::Guard;
 use super::open::{Open, Signal};
 use crate::snapshot::ingress::Limits;
 
@@ -45,6 +48,8 @@ where
 pub(super) trait Answers: 'static {
     /// The connection in its worker's list.
     fn open(&self) -> &Rc<Open>;
+    /// Where what happens to it is counted.
+    fn desk(&self) -> &Desk;
     /// One request, one response.
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
 }
@@ -56,10 +61,22 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
-    let io = TokioIo::new(Watched { stream, heard: Arc::clone(&open.heard) });
-    let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    let bounds = Bounds { head_size: limits.head_size, fields: limits.fields };
+    let watched = Watched { stream, heard: Arc::clone(&open.heard) };
+    let io = TokioIo::new(Guard::new(watched, bounds, Arc::clone(&open.notes)));
+    let asked = Rc::clone(&connection);
+    let service = service_fn(move |mut request| {
+        let open = Rc::clone(asked.open());
+        let upgrades = open.notes.arrived(&mut request);
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&asked).answer(request));
+        async move {
+            let response = answer.await;
+            if upgrades {
+                open.notes.granted(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
@@ -81,6 +98,9 @@ where
         served.as_mut().poll(cx).map(report)
     })
     .await;
+    if let Some(fault) = open.notes.untold() {
+        broke_off(&*connection, fault.reason(), fault.explanation());
+    }
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -91,8 +111,9 @@ where
 {
     let open = Rc::clone(connection.open());
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http2::Builder::new(Local);
     builder
@@ -113,6 +134,14 @@ where
         served.as_mut().poll(cx).map(report)
     })
     .await;
+}
+
+/// The other side broke a rule, and there was no request that could be answered with a refusal.
+fn broke_off<C: Answers>(connection: &C, reason: &'static str, explanation: &str) {
+    let facts = &connection.open().facts;
+    let (side, listener) = (facts.side.as_str(), &*facts.listener);
+    tracing::info!(target: "proxy", side, listener, connection = connection.open().number, reason, error = explanation, "connection refused");
+    connection.desk().cells.refused(reason);
 }
 
 /// How a connection ended: peers that vanish are no news.

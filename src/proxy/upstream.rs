@@ -220,7 +220,7 @@ impl Towards<'_> {
                 let peer = Peer::new(verified, &Partners::default());
                 trust.note(&peer, now);
                 let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, tls.facts.clone(), Some(&peer), now));
+                events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
                 Ok(Ready { tls, connection: attempt.connection, key_pair: candidate.key_pair, peer })
             }
             Err(untrusted) => {

@@ -276,6 +276,11 @@ impl Worker {
         Rc::clone(backends.entry(backend.clone()).or_insert_with(|| Pool::new(Some(http2), KEEP, &self.waits)))
     }
 
+    /// This worker's part of a limit on connections, which descriptors may lower.
+    pub(super) fn share_of(&self, limit: usize) -> usize {
+        limit.min(self.shared.most).div_ceil(self.shared.hands.len()).max(1)
+    }
+
     /// This worker's way to the upstream of an egress.
     pub(super) fn upstream(&self, egress: &Arc<str>) -> Rc<Upstream> {
         Rc::clone(self.upstreams.borrow_mut().entry(Arc::clone(egress)).or_default())

@@ -94,7 +94,7 @@ pub(super) struct Shared {
     /// Open connections by listener.
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
-    most: usize,
+    pub(super) most: usize,
     progress: Arc<Progress>,
     /// Told whenever a listener begins to listen.
     opened: Notify,

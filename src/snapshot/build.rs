@@ -30,6 +30,8 @@ pub struct Parts<'a> {
     pub trusts: &'a BTreeMap<TrustName, Anchors>,
     /// Certificates of a file that the configuration names.
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
+    /// Pairs whose files vanished survive a restart.
+    pub remembers: bool,
 }
 
 /// Why no snapshot could be built.
@@ -74,7 +76,7 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
-        keyrings: parts.keyrings.values().map(view).collect(),
+        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts.remembers)).collect(),
     };
     for settings in parts.ingresses {
         match builder.ingress(settings) {
@@ -197,18 +199,24 @@ fn partners(parts: &Parts<'_>, now: Timestamp) -> Partners {
     Partners(parts.partners.iter().map(resolve).collect())
 }
 
-fn view(keyring: &Keyring) -> KeyringView {
+fn view(keyring: &Keyring, remembers: bool) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
+        purpose: settings.purpose.clone(),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
-        key_pairs: keyring.held().into_iter().map(pair_view).collect(),
+        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, remembers)).collect(),
         diverges: keyring.divergence(),
+        overlap_seconds: settings.overlap.as_secs(),
+        prefer: settings.prefer,
+        activate: settings.activate,
+        held: keyring.held_back(),
+        revoked: keyring.revoked(),
     }
 }
 
-fn pair_view(held: &Held) -> KeyPairView {
+fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
     let certificate = held.pair.end_entity();
     KeyPairView {
         key_pair: held.pair.fingerprint(),
@@ -218,8 +226,12 @@ fn pair_view(held: &Held) -> KeyPairView {
         overlap_ends: held.overlap_ends,
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
+        serial: certificate.serial().to_owned(),
+        key: format!("{:?}", certificate.key()),
         names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
         sources: held.pair.sources().to_vec(),
+        in_folder: held.in_folder,
+        survives_restart: held.in_folder || remembers,
         why: held.why.clone(),
     }
 }

@@ -37,8 +37,8 @@ pub struct Memory(Option<Root>);
 
 struct Root {
     path: PathBuf,
-    /// Held while a sidecar works in it.
-    _lock: Option<File>,
+    /// Held while a sidekey works in the folder; not where it is only looked at.
+    lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -94,13 +94,6 @@ impl Memory {
         Self(None)
     }
 
-    /// The decisions in a folder, without working in it: for those who only look, also while a sidecar runs on it.
-    pub fn peek(path: PathBuf) -> Remembered {
-        let mut out = Remembered::default();
-        Root::new(path).read_decisions(&mut out);
-        out
-    }
-
     /// In this folder, made 0700 where it is missing.
     ///
     /// # Errors
@@ -108,7 +101,12 @@ impl Memory {
     pub fn open(root: PathBuf) -> Result<Self, Error> {
         store::make_folder(&root)?;
         let lock = store::lock(&root)?;
-        Ok(Self(Some(Root { _lock: Some(lock), ..Root::new(root) })))
+        Ok(Self(Some(Root::new(root, Some(lock)))))
+    }
+
+    /// What a run left, or has written so far, in this folder: for commands that only look, also beside a running sidecar.
+    pub fn peek(root: PathBuf) -> Remembered {
+        Self(Some(Root::new(root, None))).read()
     }
 
     /// What the last run left. Once, before the first `save`.
@@ -163,8 +161,8 @@ impl Wanted {
 }
 
 impl Root {
-    fn new(path: PathBuf) -> Self {
-        Self { path, _lock: None, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+    fn new(path: PathBuf, lock: Option<File>) -> Self {
+        Self { path, lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
     }
 
     fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
@@ -257,7 +255,7 @@ impl Root {
 
     fn read_retained(&mut self, out: &mut Remembered) {
         let folder = self.path.join(RETAINED);
-        for path in store::files(&folder) {
+        for path in store::files(&folder, self.lock.is_some()) {
             let Some(of) = path.strip_prefix(&folder).ok().and_then(Of::path) else { continue };
             match read_file(&path).and_then(|blocks| of.take(blocks, &path, out)) {
                 Ok(chain) => drop(self.retained.insert(path, chain)),

@@ -101,7 +101,7 @@ impl State {
         let mut happened = Happened { clock_step: self.saw(now), ..Happened::default() };
         self.pass(now, &mut happened);
         match input {
-            Input::Tick => {}
+            Input::Tick | Input::Look { .. } => {}
             Input::Learned(lessons) => {
                 // Whom anchors vouched for has changed too, if only that.
                 happened.remember = true;
@@ -168,6 +168,13 @@ impl State {
         &self.trusts
     }
 
+    /// Problems of the folder as it is now, in a stable order, and why decisions could not be read.
+    pub(super) fn troubles(&self) -> (Vec<(Option<Arc<str>>, Problem)>, Option<String>) {
+        let mut problems: Vec<_> = self.told.iter().cloned().collect();
+        problems.sort();
+        (problems, self.unreadable.clone())
+    }
+
     /// What sources have taught us, as it was told last.
     pub fn learned(&self) -> &[keyring::learned::Remembered] {
         &self.learned
@@ -194,6 +201,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            remembers: self.settings.remembers,
         };
         snapshot::build(epoch, &parts, clock)
     }

@@ -13,7 +13,7 @@ use crate::support::PATIENCE;
 use crate::support::ca::Ca;
 use crate::support::sidecar::{drop_pair, folder, put};
 
-fn sidekey() -> Command {
+pub(crate) fn sidekey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIDEKEY_")) {
         command.env_remove(name);
@@ -21,11 +21,11 @@ fn sidekey() -> Command {
     command
 }
 
-fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("it runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -2,6 +2,8 @@
 
 pub mod backend;
 pub mod ca;
+pub mod foreign;
+pub mod forge;
 pub mod odd;
 pub mod peer;
 pub mod raw;

@@ -39,6 +39,7 @@ pub(crate) fn accepted() -> Handshake {
         connection: 17,
         duration_us: 1234,
         chain_summary: Vec::new(),
+        peer_chain: Vec::new(),
     }
 }
 
@@ -91,6 +92,7 @@ fn what_is_unknown_is_absent() {
         alert_sent: None,
         reason: "timed_out",
         chain_summary: Vec::new(),
+        peer_chain: Vec::new(),
         ..refused("203.0.113.7:1")
     };
     let parsed: serde_json::Value = serde_json::from_str(&line(&handshake, JSON)).unwrap();

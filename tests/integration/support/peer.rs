@@ -130,6 +130,7 @@ pub struct Connection {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    pub headers: HeaderMap,
     pub body: Bytes,
     pub trailers: Option<HeaderMap>,
 }
@@ -175,6 +176,6 @@ impl Connection {
         let (parts, body) = response.into_parts();
         let collected = body.collect().await?;
         let trailers = collected.trailers().cloned();
-        Ok(Answer { status: parts.status, body: collected.to_bytes(), trailers })
+        Ok(Answer { status: parts.status, headers: parts.headers, body: collected.to_bytes(), trailers })
     }
 }
