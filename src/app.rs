@@ -7,6 +7,8 @@ pub mod check;
 mod control;
 pub mod demo;
 pub mod keyring;
+pub mod memories;
+pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -109,6 +111,8 @@ impl App {
             metrics.watch_panics();
         }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        // From the first Event on: what begin() tells is history too.
+        let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let control = socket::bind(&config, signals);
         let found = folder::read::read(&config.folder).contents;
@@ -151,6 +155,7 @@ impl App {
             surroundings: (events, clock),
             lessons: Arc::clone(&lessons),
             views: views.clone(),
+            memories: memories::Parts { followers, shutdown },
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };

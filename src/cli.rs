@@ -9,6 +9,8 @@ mod handshakes;
 mod inspect;
 mod keyring;
 mod print;
+mod probe;
+mod registry;
 mod reload;
 mod rotation;
 mod run;
@@ -48,6 +50,10 @@ enum Command {
     Handshakes(handshakes::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
+    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    Probe(Box<probe::Arguments>),
+    /// What was ever seen: export, audit, history
+    Registry(registry::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -116,6 +122,7 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
+            Self::Registry(arguments) => Some(arguments.source()),
             _ => None,
         }
     }
@@ -183,6 +190,8 @@ pub fn main() -> ExitCode {
         Command::Rotation(arguments) => rotation::run(&arguments),
         Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),

@@ -7,6 +7,8 @@
 //! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
 //! step, and connections that closed without a byte.
 
+// Long because it is one list: every Event there is, each with its fields explained.
+
 mod describe;
 pub mod handshake;
 mod ledger;
@@ -21,6 +23,7 @@ use tokio::sync::broadcast;
 
 pub use handshake::Handshake;
 
+pub use crate::keyring::Verdict;
 pub use crate::keyring::learned::Lesson;
 
 use crate::clock::Clock;
@@ -156,6 +159,47 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The registry's database came, went, or was found damaged. Traffic and rotations do not mind.
+    Registry {
+        /// Whether it can be written to now.
+        up: bool,
+        /// Its file was damaged: it was set aside, and somebody should look at it.
+        damaged: bool,
+        /// One printable sentence.
+        explanation: String,
+    },
+    /// Whoever answers for something should act. Told by every instance that sees it, whatever the registry says.
+    Alert {
+        /// Its name, the same on every instance.
+        alert: Arc<str>,
+        /// Stable code.
+        kind: &'static str,
+        /// The last threshold has passed.
+        urgent: bool,
+        /// The keyring, or the trust.
+        keyring: Arc<str>,
+        /// The pair or certificate it is about.
+        key_pair: Option<Fingerprint>,
+        /// Whom to ask.
+        contact: Option<String>,
+        /// One printable sentence.
+        explanation: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// What became of an alert at a webhook or by mail.
+    Delivery {
+        /// Its name.
+        alert: Arc<str>,
+        /// Its stable code.
+        kind: String,
+        /// `webhook` or `mail`.
+        sink: &'static str,
+        /// `sent`, `failed` (it is tried again), `given_up`, `silenced` (it has nothing more to say).
+        outcome: &'static str,
+        /// Why it could not be sent.
+        error: Option<String>,
+    },
     /// Settings were taken over from a reload, or refused.
     Reloaded {
         /// `None` = taken over; else why not, with file, line and column.
@@ -163,29 +207,6 @@ pub enum Event {
         /// What needs a restart to change.
         needs_restart: Vec<String>,
     },
-}
-
-/// What an upstream makes of one of our pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
-    HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
-    Proved,
-    /// It refuses the pair.
-    Refused,
-}
-
-impl Verdict {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeOk => "handshake_ok",
-            Self::Proved => "proved",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl Event {
@@ -201,6 +222,8 @@ impl Event {
             Self::Epoch { .. } | Self::NotRemembered { .. } => "writer",
             Self::ClockStep { .. } => "clock",
             Self::Drained { .. } => "drain",
+            Self::Registry { .. } => "registry",
+            Self::Alert { .. } | Self::Delivery { .. } => "alert",
             Self::Reloaded { .. } => "config",
         }
     }
@@ -283,7 +306,7 @@ impl Events {
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics) }
+        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics), clock: self.clock.clone() }
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -351,6 +374,9 @@ impl Events {
             }
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
+            Event::Registry { up, .. } => self.metrics.registry_up(*up),
+            Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
+            Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
             _ => {}
         }
     }
@@ -360,9 +386,15 @@ impl Events {
 pub struct Follower {
     receiver: broadcast::Receiver<Event>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Follower {
+    /// The time by the clock that Events are told by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The next Event; `None` when nobody can emit any more.
     pub async fn next(&mut self) -> Option<Event> {
         loop {

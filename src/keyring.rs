@@ -8,6 +8,7 @@ pub mod fit;
 pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod proved;
 pub mod report;
 pub mod rotation;
 
@@ -21,6 +22,7 @@ use crate::pki::{FileName, Fingerprint};
 
 pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
 pub use learned::Lessons;
+pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
 /// A keyring's name: the sub-folder's, `default` for the top of the watched folder.
@@ -55,6 +57,10 @@ pub struct Settings {
     pub skew: Duration,
     /// The roles that listeners and upstreams give it.
     pub roles: Roles,
+    /// The schedule that the registry holds the owner to.
+    pub rotate_every: Option<Duration>,
+    /// How long before an expiry the owner is told, the longest first; `None` ("auto"): by the certificate's lifetime.
+    pub alert_before: Option<Vec<Duration>>,
 }
 
 impl Settings {
@@ -74,6 +80,8 @@ impl Settings {
             on_expiry: OnExpiry::Serve,
             skew: Duration::from_mins(1),
             roles: Roles::default(),
+            rotate_every: None,
+            alert_before: None,
         }
     }
 }

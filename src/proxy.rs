@@ -19,10 +19,14 @@ mod link;
 mod listener;
 mod open;
 mod pool;
+mod probe;
+mod proof;
+mod replay;
 mod serve;
 mod target;
 mod upgrade;
 mod upstream;
+mod verdicts;
 mod waits;
 mod worker;
 mod workers;
@@ -78,14 +82,24 @@ enum Error {
         /// Its sentence.
         explanation: String,
     },
+    /// The upstream refuses the key pair that it was shown, and has processed nothing.
+    #[error("{explanation}")]
+    Refused {
+        /// The code of its handshake or proof line.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+        /// By an alert; else it only ended the handshake, which may mean something else.
+        said: bool,
+    },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
     /// A 101 that was not asked for, or to another protocol.
     #[error("101 to something else than was asked for")]
     Unasked,
-    /// A WebSocket towards an upstream that speaks HTTP/2 only.
-    #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
+    /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the other side speaks HTTP/2 only")]
     UpgradeNeedsHttp1,
     /// As many connections to the backend are open as may be, or the system has none left for us.
     #[error("no connection to the backend is left: {0}")]
@@ -126,9 +140,12 @@ impl Error {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect(_)
+            | Self::Handshake { .. }
+            | Self::Refused { .. }
+            | Self::Exchange(_)
+            | Self::Unasked
+            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
             Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -159,7 +176,7 @@ impl Error {
             Self::Denied(_) => "not_allowed",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
@@ -218,6 +235,7 @@ mod tests {
     #[test]
     fn every_error_has_its_row_in_the_table() {
         let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
+        let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
@@ -228,6 +246,7 @@ mod tests {
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
             (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
             (handshake, 502, "backend", "untrusted", false),
+            (refused, 502, "backend", "refused_unknown_ca", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
             (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),

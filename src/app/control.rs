@@ -18,7 +18,7 @@ use crate::pki::Fingerprint;
 use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
 use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
-use crate::{folder, writer};
+use crate::{alerts, folder, writer};
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
@@ -36,6 +36,7 @@ pub(super) struct Plane {
     pub(super) lessons: Arc<Lessons>,
     pub(super) views: Views,
     pub(super) admin: [(Option<Bound>, admin::Kind); 2],
+    pub(super) memories: super::memories::Parts,
     pub(super) config: Config,
 }
 
@@ -91,7 +92,7 @@ async fn conduct(plane: Plane) -> Ended {
     tokio::spawn(folder::watch::run(folder_watch, contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
-    tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock));
+    tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
             let serving = admin::serve(bound, kind, plane.views.clone());
@@ -102,6 +103,8 @@ async fn conduct(plane: Plane) -> Ended {
             });
         }
     }
+    let (alerts, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
+    let mut remembering = tokio::spawn(remembering);
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
@@ -109,12 +112,16 @@ async fn conduct(plane: Plane) -> Ended {
             }
         });
     }
-    let reloading = Reloading { config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
+    let reloading = Reloading { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
         tokio::spawn(systemd(plane.views));
     }
-    process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await
+    let ended =
+        process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
+    // The registry empties its queue, within its own bounds; a dead database holds up nobody.
+    let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
+    ended
 }
 
 async fn forward(mut found: mpsc::Receiver<folder::Contents>, inputs: mpsc::Sender<Input>) {
@@ -188,6 +195,7 @@ struct Reloading {
     inputs: mpsc::Sender<Input>,
     folder: watch::Sender<folder::Settings>,
     events: Arc<Events>,
+    alerts: watch::Sender<alerts::Settings>,
 }
 
 impl Reloading {
@@ -226,6 +234,7 @@ impl Reloading {
             }
         };
         let change = config::compare(&self.config, &new);
+        self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
         let settings = super::with_platform(change.settings.clone());
         if self.inputs.send(Input::Settings(Box::new(settings))).await.is_err() {
             return;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use toml::de::DeValue;
 
 use super::*;
-use crate::keyring::{Activate, Prefer};
+use crate::keyring::{Activate, Prefer, Probe};
 use crate::net::Backend;
 use crate::tls::{Alpn, AuthorityNames, ClientAuth, Group, Version};
 use crate::trust::partner::Wish;
@@ -119,16 +119,11 @@ fn keys_of_later_issues_are_refused_by_name() {
         "admin.allow",
         "admin.keyring",
         "admin.trust",
-        "alerts",
         "egress.jwt_bearer",
         "egress.limits.connection_age",
         "egress.limits.handshakes",
         "egress.limits.handshakes_per_source",
         "egress.limits.hello_waiting",
-        "egress.probe",
-        "egress.prove_within",
-        "egress.refusal_statuses",
-        "egress.replay_limit",
         "egress.via",
         "egress.via_credentials_file",
         "ingress.jwt",
@@ -136,11 +131,7 @@ fn keys_of_later_issues_are_refused_by_name() {
         "ingress.limits.handshakes",
         "ingress.limits.handshakes_per_source",
         "ingress.limits.hello_waiting",
-        "keyring.api.alert_before",
-        "keyring.api.rotate_every",
         "partner.acme.max_connections",
-        "registry",
-        "registry_file",
     ];
     assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
@@ -177,6 +168,8 @@ fn defaults_are_the_contracts() {
     assert_eq!(egress.expects, Role::ServerName("a.example".into()));
     assert_eq!((egress.upstream.port, egress.keep_host), (443, false));
     assert_eq!((egress.tcp_keepalive, egress.dns_refresh), (Duration::from_secs(45), Duration::from_secs(30)));
+    assert_eq!((&egress.probe, egress.prove_within), (&Probe::Handshake, Duration::from_hours(1)));
+    assert_eq!((&egress.refusal_statuses[..], egress.replay_limit), (&[400, 401, 403, 495, 496][..], 65_536));
     assert_eq!(config.folder, top::watched("/etc/sidekey/certs".into()));
     assert_eq!((config.state, config.settings.remembers), (None, false));
     assert_eq!(config.settings.skew, Duration::from_mins(1));
@@ -248,6 +241,10 @@ fn every_kind_of_value_is_read() {
         server_uri = "spiffe://a/b"
         response_timeout = "2m"
         host = "keep"
+        probe = { path = "/health?deep=1" }
+        prove_within = "10m"
+        refusal_statuses = [421, 403]
+        replay_limit = "0B"
         [admin]
         probes = "[::]:${PORT}"
         [log]
@@ -308,6 +305,9 @@ fn every_kind_of_value_is_read() {
         (Role::ServerUri("spiffe://a/b".into()), "::1")
     );
     assert_eq!((egress.limits.response, egress.keep_host), (Duration::from_mins(2), true));
+    assert_eq!(egress.probe, Probe::Head("/health?deep=1".to_owned()));
+    assert_eq!((egress.prove_within, egress.replay_limit), (Duration::from_mins(10), 0));
+    assert!(egress.is_refusal(403) && egress.is_refusal(421) && !egress.is_refusal(400));
     assert_eq!(config.admin.probes, Some(ListenAddress::AnyTcp(8080)));
     assert_eq!((config.log.format, config.shutdown.delay), (Some(log::Format::Text), Duration::ZERO));
 }

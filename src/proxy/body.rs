@@ -17,6 +17,7 @@ use super::access::Record;
 use super::expect::{Gate, Held};
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
+use super::replay::Turn;
 use super::waits::{Wait, Waits};
 
 /// Why a body breaks off.
@@ -31,6 +32,9 @@ pub(super) enum Broken {
     /// Nobody asked for it.
     #[error("the body was never asked for")]
     Unasked,
+    /// The request is sent again on another connection.
+    #[error("the request is sent again on another connection")]
+    SentAgain,
 }
 
 /// A body on its way through.
@@ -83,6 +87,11 @@ pub(super) enum Outgoing {
     Empty,
     /// Streamed.
     Relay(Box<Relay>),
+    /// Streamed, and kept so that it can be sent again.
+    Kept(Turn),
+    /// Made up by a test.
+    #[cfg(test)]
+    Frames(std::collections::VecDeque<Frame<Bytes>>),
 }
 
 impl Outgoing {
@@ -91,6 +100,10 @@ impl Outgoing {
         match self {
             Self::Empty => None,
             Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
+            // Sent again, it may be wanted after all: only a 100 or the time asks for it.
+            Self::Kept(_) => None,
+            #[cfg(test)]
+            Self::Frames(_) => None,
         }
     }
 }
@@ -103,19 +116,38 @@ impl HttpBody for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Kept(turn) => Pin::new(turn).poll_frame(cx),
+            #[cfg(test)]
+            Self::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Kept(turn) => turn.is_end_stream(),
+            #[cfg(test)]
+            Self::Frames(frames) => frames.is_empty(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Kept(turn) => turn.size_hint(),
+            #[cfg(test)]
+            Self::Frames(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// These frames, and then trailers.
+    pub(super) fn frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
+        Self::Frames(data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect())
     }
 }
 

@@ -17,6 +17,7 @@ use super::forward::{self, Asked, Outbound, refuse, within};
 use super::link::Destination;
 use super::listener::Listener;
 use super::open::{Open, Tracked, View as OpenView};
+use super::proof;
 use super::serve::Answers;
 use super::target;
 use super::upstream::{Towards, Upstream};
@@ -98,7 +99,7 @@ impl Connection {
         let to = Destination { host, scheme: Scheme::HTTPS };
         let towards =
             Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
-        forward::send(&towards, &mut outbound, &to, &terms, record).await
+        proof::send(towards, &mut outbound, &to, &terms, record).await
     }
 }
 
@@ -131,7 +132,7 @@ impl Answers for Connection {
 }
 
 /// An upstream as a Host field names it.
-fn authority(upstream: &HostPort) -> String {
+pub(super) fn authority(upstream: &HostPort) -> String {
     let whole = upstream.to_string();
     match whole.strip_suffix(&format!(":{HTTPS}")) {
         Some(host) if upstream.port == HTTPS => host.to_owned(),

@@ -79,9 +79,20 @@ pub(super) async fn send(
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
     let limit = terms.limits.response;
-    let (response, mut link) = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await?;
+    let (response, link) = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await?;
+    respond(response, link, outbound.websocket.take(), terms, record)
+}
+
+/// Shapes what came back.
+pub(super) fn respond(
+    response: Response<Incoming>,
+    mut link: Link,
+    websocket: Option<OnUpgrade>,
+    terms: &Terms<'_>,
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(response, link, outbound.websocket.take(), record);
+        return switch(response, link, websocket, record);
     }
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;

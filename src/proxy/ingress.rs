@@ -156,8 +156,11 @@ impl Origin for Towards<'_> {
         Ok(Rc::clone(&self.view.pool))
     }
 
-    async fn connect(&self) -> Result<Link, Error> {
+    async fn connect(&self, http1: bool) -> Result<Link, Error> {
         let settings = &self.view.ingress.settings;
+        if http1 && matches!(settings.backend, Backend::H2c(_)) {
+            return Err(Error::UpgradeNeedsHttp1);
+        }
         let most = self.worker.share_of(settings.limits.connections);
         if self.view.pool.open() >= most {
             return Err(Error::UsedUp(format!("{most} are open, which is this worker's share of the limit")));

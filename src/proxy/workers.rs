@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
 
+use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
@@ -85,6 +86,9 @@ pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
     pub(super) lessons: Arc<Lessons>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What upstreams make of our key pairs.
+    pub(super) verdicts: Verdicts,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -183,6 +187,8 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
         lessons: parts.lessons,
+        metrics: Arc::clone(&parts.metrics),
+        verdicts: Verdicts::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,

@@ -194,6 +194,8 @@ impl State {
         let named = |path: &std::path::Path| {
             self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
         };
+        let waiting =
+            |name: &str| self.contents.keyrings.get(name).map(|joined| joined.waiting.clone()).unwrap_or_default();
         let parts = Parts {
             ingresses: &self.settings.ingresses,
             egresses: &self.settings.egresses,
@@ -201,6 +203,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            waiting: &waiting,
             remembers: self.settings.remembers,
         };
         snapshot::build(epoch, &parts, clock)

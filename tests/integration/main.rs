@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod clients;
 mod command;
 mod drain;
 mod egress;
@@ -13,6 +14,8 @@ mod http;
 mod key_pairs;
 mod learn;
 mod overlap;
+mod probe;
+mod proof;
 mod protocols;
 mod reasons;
 mod rotation;

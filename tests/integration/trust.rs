@@ -16,8 +16,8 @@ use sidekey::trust;
 use crate::handshake::{Stand, stand_with};
 use crate::support::ca::{Ca, fingerprint, later, today};
 use crate::support::eventually;
-use crate::support::forge::{RawCa, ends, pin, self_signed};
 use crate::support::peer::Peer;
+use crate::support::raw_ca::{RawCa, ends, pin, self_signed};
 use crate::support::sidecar::put;
 
 /// A stand whose ingress verifies against `[trust.partners]` with these settings.

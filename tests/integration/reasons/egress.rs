@@ -13,9 +13,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Case, case, reason};
 use crate::support::ca::{Ca, later, today};
-use crate::support::forge::{RawCa, ends};
 use crate::support::odd::TLS12;
 use crate::support::peer::{chain, roots};
+use crate::support::raw_ca::{RawCa, ends};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 
 /// What an egress to this upstream logs of the first request's handshake.

@@ -15,9 +15,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::{Case, case, reason};
 use crate::handshake::{Stand, stand_with};
 use crate::support::ca::{Ca, later, today};
-use crate::support::forge::{RawCa, begins, ends, pin, self_signed};
 use crate::support::odd::{Odd, TLS12, TLS13};
 use crate::support::peer::{Peer, chain};
+use crate::support::raw_ca::{RawCa, begins, ends, pin, self_signed};
 use crate::support::sidecar::{drop_pair, put};
 
 /// A certificate with an RSA key of 1024 bits, which rcgen cannot make; signed by itself, valid until 2036.
