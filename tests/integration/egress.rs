@@ -17,7 +17,7 @@ use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 use crate::support::upstream::Upstream;
 
 /// An egress `out` with keyring `out` to this upstream.
-async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: SocketAddr, extra: &str) -> Sidecar {
+pub async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: SocketAddr, extra: &str) -> Sidecar {
     let folder = folder();
     drop_pair(folder.path(), "out/tls", client);
     put(folder.path(), "out/ca.crt", ca.pem());
