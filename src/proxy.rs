@@ -12,6 +12,7 @@ mod egress;
 mod expect;
 pub mod fields;
 mod forward;
+pub mod frames;
 pub mod framing;
 mod ingress;
 mod learning;

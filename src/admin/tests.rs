@@ -35,6 +35,10 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
         in_folder: standing != Standing::Previous,
         survives_restart: standing != Standing::Previous,
         why: None,
+        key_kind: crate::pki::KeyKind::P256,
+        spki: crate::pki::SpkiHash::from_bytes([byte; 32]),
+        weakness: None,
+        self_issued: false,
     }
 }
 
@@ -44,9 +48,12 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         purpose: None,
         owner: None,
         contact: None,
+        rotate_every: None,
+        alert_before: None,
+        waiting: Vec::new(),
         overlap_seconds: 2_592_000,
-        prefer: crate::keyring::Prefer::New,
-        activate: crate::keyring::Activate::Auto,
+        prefer: Default::default(),
+        activate: Default::default(),
         held: Vec::new(),
         revoked: Vec::new(),
         key_pairs: vec![
@@ -62,6 +69,7 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         egresses: BTreeMap::new(),
         waiting,
         keyrings: vec![keyring],
+        trusts: Vec::new(),
     });
     let (lines, _) = Lines::channel(Format::Json);
     let metrics = Arc::new(Metrics::new());
@@ -178,6 +186,9 @@ fn metrics_are_documented() {
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
     metrics.replayed("out", "alert");
+    views.metrics.alert("expires", "log", "sent");
+    views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
+    views.metrics.registry_dropped("peer", 1);
     metrics.rotation("api", "done");
     metrics.drained("overlap_ended");
     let text = views.metrics_text();

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use crate::keyring::{ChosenBy, Standing};
 use crate::log::line::Colour;
 use crate::log::{Format, Level, Line, Style};
-use crate::pki::Fingerprint;
+use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::{Alpn, Facts, Outcome};
 
@@ -83,8 +83,14 @@ pub struct PeerFacts {
     pub serial: String,
     /// Fingerprint.
     pub fingerprint: Fingerprint,
+    /// Begin of validity.
+    pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// The trust anchor that vouched for it; `None` where none did.
+    pub anchor: Option<Fingerprint>,
+    /// The pin that matched, where the trust has pins.
+    pub pin: Option<SpkiHash>,
 }
 
 impl Handshake {
@@ -239,4 +245,4 @@ fn milliseconds(micros: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

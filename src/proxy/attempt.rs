@@ -63,7 +63,9 @@ impl Attempt {
         let mut record = self.record(explained, facts, now);
         record.peer_chain = kept(chain);
         if let Some(peer) = peer {
-            record.peer = Some(facts_of(peer.certificate()));
+            let verified = peer.verified();
+            let anchor = verified.anchor.as_ref().map(|(anchor, _)| *anchor);
+            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..facts_of(peer.certificate()) });
             record.identity = Some(peer.identity().to_owned());
             record.partner = peer.partner().cloned();
         }
@@ -187,7 +189,10 @@ fn facts_of(certificate: &Certificate) -> PeerFacts {
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
         fingerprint: certificate.fingerprint(),
+        not_before: certificate.validity().not_before,
         not_after: certificate.validity().not_after,
+        anchor: None,
+        pin: None,
     }
 }
 

@@ -154,6 +154,12 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// A name that is not `Content-Length` or `Transfer-Encoding`, and that some backends read as one.
+pub(super) fn is_framing_twin(name: &[u8]) -> bool {
+    (is(name, b"content-length") && name != b"content-length")
+        || (is(name, b"transfer-encoding") && name != b"transfer-encoding")
+}
+
 /// The identity family of contract section 11.
 fn is_identity(name: &[u8]) -> bool {
     match name.first() {

@@ -27,6 +27,7 @@ use super::workers::Slot;
 use crate::metrics;
 use crate::net::Backend;
 use crate::net::dial::{self, Terms};
+use crate::snapshot::ingress::Settings;
 use crate::snapshot::{Ingress, Side};
 use crate::tls::ClientAuth;
 use crate::trust::{Peer, Role};
@@ -51,6 +52,8 @@ pub(super) struct Connection {
     pub(super) tracked: Rc<Tracked>,
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
+    /// What the handshake was for, in lower case.
+    pub(super) server_name: Option<Arc<str>>,
     /// Counted in until it ends.
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
@@ -79,7 +82,7 @@ impl Connection {
         };
         let view = Rc::new(View {
             for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity),
-            strip: Rc::new(Strip::new(&settings.also_strip)),
+            strip: Rc::new(strip(settings)),
             pool: self.worker.backend(&settings.backend),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
             peer,
@@ -93,6 +96,12 @@ impl Connection {
     fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
         let host = target::host(&request)?;
+        if settings.keyrings.len() > 1
+            && let Some(named) = &self.server_name
+            && !target::is_for(&host, named)
+        {
+            return Err(Error::Misdirected { named: named.to_string() });
+        }
         within(request.headers(), &settings.limits)?;
         let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
         let uri = match (decided, request.uri().authority()) {
@@ -143,6 +152,20 @@ impl Answers for Connection {
         };
         sent.unwrap_or_else(|error| refuse(&open.notes.explain(error), &asked, record))
     }
+}
+
+/// What is stripped beside the fixed names: where rules name paths or methods, also the fields by which some frameworks
+/// let a request name another one than its first line does.
+fn strip(settings: &Settings) -> Strip {
+    let mut names = settings.also_strip.clone();
+    let mut also = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
+    if settings.rules.name_paths() {
+        also(&["x-original-url", "x-rewrite-url", "x-original-uri"]);
+    }
+    if settings.rules.rules.iter().any(|rule| !rule.methods.is_empty()) {
+        also(&["x-http-method-override", "x-http-method", "x-method-override"]);
+    }
+    Strip::new(&names)
 }
 
 /// The way to the backend.

@@ -162,6 +162,7 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         listener: Rc::clone(&listener),
         from,
         chain: tls.chain,
+        server_name: tls.facts.server_name,
         _slot: slot,
         _counted: counted,
     });

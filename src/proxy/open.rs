@@ -101,6 +101,11 @@ impl Open {
         self.patience.idle.is_none()
     }
 
+    /// The worker's time.
+    pub(super) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
+    }
+
     /// What its task is told now.
     pub(super) fn signal(&self) -> Signal {
         self.signal.get()

@@ -3,6 +3,7 @@
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
 //! the worker's tick's (`open`), not timers of hyper's.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,11 +23,18 @@ use tokio::task::spawn_local;
 
 use super::access::Desk;
 use super::body::Body;
+use super::frames::{self, Flood};
 use super::framing::Bounds;
 use super::framing::guard::Guard;
 use super::open::{Open, Signal};
 use crate::snapshot::ingress::Limits;
 
+/// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Content of a response that waits for a peer who does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
+const ERRORS: usize = 256;
 /// What hyper's own limit on fields is, and costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
@@ -110,16 +118,22 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
+    let asked = Rc::clone(&connection);
     let service = service_fn(move |request| {
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         let answer = Box::pin(Rc::clone(&connection).answer(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let flood = Rc::new(Cell::new(None));
+    let io = TokioIo::new(frames::guard::Guard::new(stream, limits.head_size, open.waits(), Rc::clone(&flood)));
     let mut builder = http2::Builder::new(Local);
     builder
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
-    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(ERRORS);
+    let mut served = std::pin::pin!(builder.serve_connection(io, service));
     let mut leaving = false;
     poll_fn(|cx| {
         match open.signal() {
@@ -131,7 +145,14 @@ where
             _ => {}
         }
         open.listen(cx);
-        served.as_mut().poll(cx).map(report)
+        served.as_mut().poll(cx).map(|ended| match (flood.get(), &ended) {
+            (Some(flood), _) => broke_off(&*asked, flood.reason(), flood.explanation()),
+            (None, Err(error)) => match broken_rule(error) {
+                Some((reason, rule)) => broke_off(&*asked, reason, &rule),
+                None => report(ended),
+            },
+            (None, Ok(())) => {}
+        })
     })
     .await;
 }
@@ -142,6 +163,15 @@ fn broke_off<C: Answers>(connection: &C, reason: &'static str, explanation: &str
     let (side, listener) = (facts.side.as_str(), &*facts.listener);
     tracing::info!(target: "proxy", side, listener, connection = connection.open().number, reason, error = explanation, "connection refused");
     connection.desk().cells.refused(reason);
+}
+
+/// What h2 has found wrong with a connection, as a sentence; `None` where the peer has left or said so itself.
+fn broken_rule(error: &hyper::Error) -> Option<(&'static str, String)> {
+    let text = std::error::Error::source(error)?.to_string();
+    let rule = text.strip_prefix("connection error detected: ")?;
+    // ENHANCE_YOUR_CALM: resets in bursts, and those that the peer brings about, h2 counts itself.
+    let reason = if rule.contains("excessive load") { Flood::Resets.reason() } else { "http2_error" };
+    Some((reason, format!("an error of the HTTP/2 connection: {rule}")))
 }
 
 /// How a connection ended: peers that vanish are no news.

@@ -321,7 +321,7 @@ fn failed(cause: Cause, server_name: Option<Arc<str>>, seen: Seen, first_bytes: 
     Box::new(Failed { cause, facts, seen, first_bytes })
 }
 
-fn cause(error: io::Error, no_byte: bool) -> Cause {
+pub(super) fn cause(error: io::Error, no_byte: bool) -> Cause {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return Cause::Tls(tls.clone());
     }

@@ -4,6 +4,7 @@
 
 mod clients;
 mod command;
+mod control;
 mod drain;
 mod egress;
 mod faults;
@@ -14,6 +15,7 @@ mod http;
 mod key_pairs;
 mod learn;
 mod overlap;
+mod probe;
 mod proof;
 mod protocols;
 mod reasons;

@@ -54,7 +54,7 @@ fn watching<F: Future<Output = ()>>(settings: Settings, test: impl FnOnce(Harnes
         let (settings, current) = watch::channel(settings);
         let (out, contents) = mpsc::channel(1);
         tokio::select! {
-            () = run(current, out) => panic!("the watch ended"),
+            () = run(current, None, out) => panic!("the watch ended"),
             () = test(Harness { contents, settings }) => {}
         }
     });
