@@ -44,7 +44,18 @@ pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>
         let when = When { now: Instant::now(), noticed: None, settle: settings.borrow().settle };
         let decisions = settle.reading(&first.parts, first.missing.is_some(), when);
         before = Some((first.parts.clone(), first.places.clone()));
+        let places = first.places.clone();
         settled.take(first, &decisions);
+        // The first reading of this task confirms that one, as every other: with the watch already armed.
+        let armed = tokio::task::spawn_blocking(move || {
+            watched.arm(&places);
+            watched
+        });
+        watched = match armed.await {
+            Ok(watched) => watched,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
     }
     let mut settings_may_change = true;
     loop {

@@ -1,49 +1,5 @@
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::pki::Validity;
-use crate::snapshot::Epoch;
-
-fn at(text: &str) -> jiff::Timestamp {
-    text.parse().unwrap()
-}
-
-fn pair(first: &[u8], standing: Standing) -> KeyPairView {
-    let mut bytes = [0; 32];
-    bytes[..first.len()].copy_from_slice(first);
-    KeyPairView {
-        key_pair: Fingerprint::from_bytes(bytes),
-        standing,
-        since: at("2026-11-01T00:00:00Z"),
-        validity: Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2027-01-01T00:00:00Z") },
-        overlap_ends: None,
-        subject: "CN=api".to_owned(),
-        issuer: "CN=CA".to_owned(),
-        serial: "01".to_owned(),
-        key: "P256".to_owned(),
-        names: Vec::new(),
-        sources: Vec::new(),
-        in_folder: true,
-        survives_restart: true,
-        why: None,
-    }
-}
-
-fn keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
-    KeyringView {
-        name: "api".into(),
-        purpose: None,
-        owner: None,
-        contact: None,
-        key_pairs,
-        diverges: None,
-        overlap_seconds: 3600,
-        prefer: crate::keyring::Prefer::New,
-        activate: crate::keyring::Activate::Auto,
-        held: Vec::new(),
-        revoked: Vec::new(),
-    }
-}
+use crate::snapshot::sample::{keyring, pair, snapshot};
 
 fn meant(keyring: &KeyringView, change: Change, typed: Option<&str>) -> Result<Fingerprint, Reason> {
     command(keyring, change, typed).map(|(_, key_pair)| key_pair.unwrap()).map_err(|refused| refused.reason)
@@ -89,11 +45,6 @@ fn where_only_one_can_be_meant_it_need_not_be_named() {
     assert_eq!(meant(&keyring(vec![previous]), Change::Promote, None), Err(Reason::NotFound));
 }
 
-fn after(keyring: KeyringView) -> Snapshot {
-    let (ingresses, egresses) = (BTreeMap::new(), BTreeMap::new());
-    Snapshot { epoch: Epoch(2), ingresses, egresses, waiting: Vec::new(), keyrings: vec![keyring] }
-}
-
 fn moved(of: &KeyPairView, to: Standing) -> Event {
     Event::Moved {
         keyring: "api".into(),
@@ -112,9 +63,9 @@ fn moved(of: &KeyPairView, to: Standing) -> Event {
 fn every_change_says_what_it_did_and_what_that_means() {
     let (one, other) = (pair(&[1], Standing::Current), pair(&[2], Standing::Previous));
     let both = keyring(vec![one.clone(), other.clone()]);
-    let snapshot = after(both.clone());
+    let after = snapshot(vec![both.clone()]);
     let say = |change, key_pair, events: &[Event], remembers| {
-        done(&Told { change, key_pair, events, before: &both, after: &snapshot }, remembers)
+        done(&Told { change, key_pair, events, before: &both, after: &after }, remembers)
     };
     let promoted = say(Change::Promote, Some(one.key_pair), &[moved(&one, Standing::Current)], true);
     assert_eq!(promoted.did, "promoted 010000000000 in keyring api");
@@ -133,14 +84,9 @@ fn every_change_says_what_it_did_and_what_that_means() {
 fn that_nothing_is_left_to_show_is_said() {
     let one = pair(&[1], Standing::Revoked);
     let before = keyring(vec![pair(&[1], Standing::Current)]);
-    let snapshot = after(keyring(vec![one.clone()]));
+    let after = snapshot(vec![keyring(vec![one.clone()])]);
     let events = [moved(&one, Standing::Revoked)];
-    let told = Told {
-        change: Change::Revoke,
-        key_pair: Some(one.key_pair),
-        events: &events,
-        before: &before,
-        after: &snapshot,
-    };
+    let told =
+        Told { change: Change::Revoke, key_pair: Some(one.key_pair), events: &events, before: &before, after: &after };
     assert!(done(&told, true).means.contains("nothing left to show"));
 }

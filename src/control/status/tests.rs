@@ -1,8 +1,8 @@
 use super::*;
 use crate::event::handshake::tests::{accepted, refused};
-use crate::keyring::{Activate, Prefer, Standing};
+use crate::keyring::Standing;
 use crate::pki::{Fingerprint, Problem, Validity};
-use crate::snapshot::{Epoch, KeyPairView, ListenerId, Side};
+use crate::snapshot::{KeyPairView, ListenerId, Side, sample};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -13,40 +13,15 @@ fn now() -> Timestamp {
 }
 
 fn pair(byte: u8, standing: Standing, (from, until): (&str, &str)) -> KeyPairView {
-    KeyPairView {
-        key_pair: Fingerprint::from_bytes([byte; 32]),
-        standing,
-        since: at("2026-11-01T00:00:00Z"),
-        validity: Validity { not_before: at(from), not_after: at(until) },
-        overlap_ends: None,
-        subject: "CN=api".to_owned(),
-        issuer: "CN=CA".to_owned(),
-        serial: "01".to_owned(),
-        key: "P256".to_owned(),
-        names: Vec::new(),
-        sources: vec!["api/tls.crt".into()],
-        in_folder: true,
-        survives_restart: true,
-        why: None,
-    }
+    let validity = Validity { not_before: at(from), not_after: at(until) };
+    KeyPairView { validity, ..sample::pair(&[byte; 32], standing) }
 }
 
 const LONG: (&str, &str) = ("2026-06-01T00:00:00Z", "2027-06-01T00:00:00Z");
 
 fn codes(key_pairs: Vec<KeyPairView>, held: &[u8]) -> Vec<(String, Urgency)> {
-    let keyring = KeyringView {
-        name: "api".into(),
-        purpose: None,
-        owner: None,
-        contact: None,
-        key_pairs,
-        diverges: None,
-        overlap_seconds: 3600,
-        prefer: Prefer::New,
-        activate: Activate::Auto,
-        held: held.iter().map(|byte| Fingerprint::from_bytes([*byte; 32])).collect(),
-        revoked: Vec::new(),
-    };
+    let held = held.iter().map(|byte| Fingerprint::from_bytes([*byte; 32])).collect();
+    let keyring = KeyringView { held, ..sample::keyring(key_pairs) };
     let status = status(vec![keyring], &Look::default(), None, &[]);
     status.act_on.into_iter().map(|item| (item.code, item.urgency)).collect()
 }
@@ -57,13 +32,7 @@ fn status(
     reload_error: Option<String>,
     handshakes: &[Arc<Handshake>],
 ) -> Status {
-    let snapshot = Snapshot {
-        epoch: Epoch(3),
-        ingresses: BTreeMap::new(),
-        egresses: BTreeMap::new(),
-        waiting: Vec::new(),
-        keyrings,
-    };
+    let snapshot = sample::snapshot(keyrings);
     of(&known(&snapshot, look, reload_error, handshakes), now())
 }
 
@@ -161,13 +130,7 @@ fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
 #[test]
 fn a_listener_that_waits_is_said() {
     let waits = (ListenerId { side: Side::Ingress, name: "api".into() }, "ca.crt".to_owned());
-    let snapshot = Snapshot {
-        epoch: Epoch(1),
-        ingresses: BTreeMap::new(),
-        egresses: BTreeMap::new(),
-        waiting: vec![waits],
-        keyrings: Vec::new(),
-    };
+    let snapshot = Snapshot { waiting: vec![waits], ..sample::snapshot(Vec::new()) };
     let status = of(&known(&snapshot, &Look::default(), None, &[]), now());
     assert_eq!(status.act_on[0].code, "listener_waits");
     assert_eq!(status.listeners[0].waits_for.as_deref(), Some("ca.crt"));
