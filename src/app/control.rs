@@ -20,8 +20,13 @@ use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
 use crate::{alerts, folder, writer};
 
+/// How often it is asked whether sockets listen, until they do.
+const OPENING: Duration = Duration::from_millis(50);
+
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    /// What the folder held when the writer began.
+    pub(super) first: folder::read::Reading,
     pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
@@ -44,6 +49,7 @@ pub(super) struct Plane {
 pub(super) fn desk(
     config: &Config,
     views: &Views,
+    lessons: &Arc<Lessons>,
     (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
     started: Timestamp,
 ) -> Desk {
@@ -51,8 +57,7 @@ pub(super) fn desk(
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        // Nothing is learned from sources yet, so there is nothing to forget.
-        forget: Arc::new(|_| 0),
+        lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.longest(),
@@ -89,7 +94,7 @@ async fn conduct(plane: Plane) -> Ended {
     let (contents, found) = mpsc::channel(4);
     let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
@@ -182,7 +187,8 @@ async fn systemd(views: Views) {
     tokio::spawn(notify::watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
-        if reader.changed().await.is_none() {
+        // A new snapshot, or a moment later the socket that listens because of it.
+        if let Ok(None) = tokio::time::timeout(OPENING, reader.changed()).await {
             return;
         }
     }

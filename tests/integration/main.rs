@@ -4,9 +4,11 @@
 
 mod clients;
 mod command;
+mod control;
 mod drain;
 mod egress;
 mod faults;
+mod floods;
 mod foreign;
 mod handshake;
 mod house;
@@ -18,6 +20,9 @@ mod probe;
 mod proof;
 mod protocols;
 mod reasons;
+mod limits;
+mod overlap;
+mod proxied;
 mod rotation;
 mod soak;
 mod strict;
