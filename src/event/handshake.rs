@@ -240,4 +240,4 @@ fn milliseconds(micros: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
