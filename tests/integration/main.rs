@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod alerts;
 mod command;
 mod drain;
 mod egress;
@@ -14,6 +15,7 @@ mod key_pairs;
 mod learn;
 mod overlap;
 mod protocols;
+mod registry;
 mod rotation;
 mod soak;
 mod strict;

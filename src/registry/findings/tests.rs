@@ -131,7 +131,7 @@ fn what_the_contract_lists_about_key_pairs() {
     let first = |change: fn(&mut Placed)| only(move |inventory| change(&mut inventory.key_pairs[0]));
     let of_all = |change: fn(&mut Placed)| only(move |inventory| inventory.key_pairs.iter_mut().for_each(change));
     assert_eq!(first(|pair| pair.weakness = Some("RSA 1024".to_owned())).finding, "weak_key");
-    assert_eq!(first(|pair| pair.not_after = at(-1)).explanation.contains("expired on"), true);
+    assert!(first(|pair| pair.not_after = at(-1)).explanation.contains("expired on"));
     let soon = of_all(|pair| pair.not_after = at(10));
     assert_eq!((soon.finding, soon.contact.as_deref()), ("no_successor", Some("integrations@example.com")));
     let unused = of_all(|pair| (pair.since, pair.first_seen, pair.last_used) = (at(-120), at(-120), Some(at(-100))));
@@ -168,7 +168,8 @@ fn a_staged_successor_is_one_and_is_to_be_promoted_once_it_may_be() {
             }
             for instance in ["one", "two"] {
                 let mut staged = placed(instance, "api", 2);
-                (staged.standing, staged.not_before, staged.not_after) = ("staged".to_owned(), at(from), at(from + 180));
+                (staged.standing, staged.not_before, staged.not_after) =
+                    ("staged".to_owned(), at(from), at(from + 180));
                 inventory.key_pairs.push(staged);
             }
         }
