@@ -8,6 +8,7 @@ mod control;
 pub mod demo;
 pub mod keyring;
 pub mod memories;
+pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -114,15 +115,18 @@ impl App {
         let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let control = socket::bind(&config, signals);
-        let found = folder::read::read(&config.folder).contents;
+        let first = folder::read::read(&config.folder);
         let settings = with_platform(config.settings.clone());
-        let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
+        let (state, publisher, reader) =
+            writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
         let lessons = proxy::lessons(state.learned(), &events, &reader);
+        lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
         let addresses = addresses(&listeners);
         let workers = proxy::start(proxy::Parts {
             listeners,
@@ -139,8 +143,9 @@ impl App {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
+        let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,

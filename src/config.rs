@@ -124,6 +124,11 @@ pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
 }
 
+/// An upstream as `upstream` takes it: `https://HOST:PORT`. The error says what to write.
+pub fn upstream(text: &str) -> Result<crate::net::HostPort, String> {
+    value::upstream(text)
+}
+
 /// A duration as the configuration and the flags take it. The error says what to write.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     value::duration(text)

@@ -10,6 +10,7 @@
 // Long because it is one list: every Event there is, each with its fields explained.
 
 mod describe;
+mod follower;
 pub mod handshake;
 mod ledger;
 mod recent;
@@ -21,8 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+pub use follower::Follower;
 pub use handshake::Handshake;
 
+pub use crate::keyring::Verdict;
 pub use crate::keyring::learned::Lesson;
 
 use crate::clock::Clock;
@@ -208,29 +211,6 @@ pub enum Event {
     },
 }
 
-/// What an upstream makes of one of our pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
-    HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
-    Proved,
-    /// It refuses the pair.
-    Refused,
-}
-
-impl Verdict {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeOk => "handshake_ok",
-            Self::Proved => "proved",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 impl Event {
     /// The log target.
     pub fn target(&self) -> &'static str {
@@ -321,6 +301,11 @@ impl Events {
         report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
     }
 
+    /// A lesson of the last run, for the rotation report.
+    pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
+        ledger::recall(&mut lock(&self.ledger), entry);
+    }
+
     /// Why the settings that were read last are not in use, if they are not.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()
@@ -328,7 +313,7 @@ impl Events {
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics), clock: self.clock.clone() }
+        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -400,31 +385,6 @@ impl Events {
             Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
             Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
             _ => {}
-        }
-    }
-}
-
-/// A follower's end of the queue. Who is too slow misses Events; they are counted.
-pub struct Follower {
-    receiver: broadcast::Receiver<Event>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-}
-
-impl Follower {
-    /// The time by the clock that Events are told by.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// The next Event; `None` when nobody can emit any more.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.receiver.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod fit;
 pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod proved;
 pub mod report;
 pub mod rotation;
 
@@ -21,6 +22,7 @@ use crate::pki::{FileName, Fingerprint};
 
 pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
 pub use learned::Lessons;
+pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
 /// A keyring's name: the sub-folder's, `default` for the top of the watched folder.

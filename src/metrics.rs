@@ -48,6 +48,12 @@ struct RefusalLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReplayLabels {
+    listener: String,
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RotationLabels {
     keyring: String,
     outcome: &'static str,
@@ -82,6 +88,7 @@ pub struct Metrics {
     handshakes: Family<HandshakeLabels, Counter>,
     handshake_duration: Family<ListenerLabels, Histogram, fn() -> Histogram>,
     key_pair_refusals: Family<RefusalLabels, Counter>,
+    replays: Family<ReplayLabels, Counter>,
     rotations: Family<RotationLabels, Counter>,
     drained: Family<ReasonLabels, Counter>,
     folder_refusals: Counter,
@@ -108,6 +115,7 @@ impl Metrics {
             handshakes: Family::default(),
             handshake_duration: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             key_pair_refusals: Family::default(),
+            replays: Family::default(),
             rotations: Family::default(),
             drained: Family::default(),
             folder_refusals: Counter::default(),
@@ -144,6 +152,11 @@ impl Metrics {
     /// The other side refused the key pair that we showed: with this alert, or for this reason where it came later.
     pub fn key_pair_refused(&self, side: &'static str, listener: &str, alert: &'static str) {
         self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
+    }
+
+    /// A request was sent again with another key pair.
+    pub fn replayed(&self, listener: &str, why: &'static str) {
+        self.replays.get_or_create(&ReplayLabels { listener: listener.to_owned(), why }).inc();
     }
 
     /// A key pair arrived in a keyring, and this is what became of it.
@@ -225,6 +238,7 @@ impl Metrics {
             "Key pairs that the other side refused, by alert",
             self.key_pair_refusals.clone(),
         );
+        ours.register("replays", "Requests sent again with another key pair, and why", self.replays.clone());
         ours.register("rotations", "Arrivals of key pairs, by what became of them", self.rotations.clone());
         ours.register("drained", "Connections drained before their time", self.drained.clone());
         ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());
@@ -253,6 +267,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.handshake(("ingress", "api"), ("refused", "unknown_ca"), Duration::from_millis(2));
         metrics.key_pair_refused("ingress", "api", "unknown_ca");
+        metrics.replayed("salesforce", "alert");
         metrics.rotation("api", "done");
         metrics.drained("overlap_ended");
         metrics.events_dropped(4);
@@ -261,6 +276,7 @@ mod tests {
             r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,
             r#"sidekey_handshake_duration_seconds_bucket{side="ingress",listener="api",le="0.0025"} 1"#,
             r#"sidekey_key_pair_refusals_total{side="ingress",listener="api",alert="unknown_ca"} 1"#,
+            r#"sidekey_replays_total{listener="salesforce",why="alert"} 1"#,
             r#"sidekey_rotations_total{keyring="api",outcome="done"} 1"#,
             r#"sidekey_drained_total{reason="overlap_ended"} 1"#,
             "sidekey_events_dropped_total 4",

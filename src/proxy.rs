@@ -5,13 +5,16 @@
 
 mod accept;
 mod access;
+mod admission;
 mod attempt;
 mod body;
+mod cross_site;
 mod drain;
 mod egress;
 mod expect;
 pub mod fields;
 mod forward;
+pub mod frames;
 pub mod framing;
 mod ingress;
 mod learning;
@@ -19,11 +22,17 @@ mod link;
 mod listener;
 mod open;
 mod pool;
+mod probe;
+mod proof;
+mod replay;
+mod reading;
 mod serve;
 mod target;
 mod upgrade;
 mod upstream;
+mod verdicts;
 mod waits;
+mod watched;
 mod worker;
 mod workers;
 
@@ -64,6 +73,12 @@ enum Error {
     /// `CONNECT`, `TRACE` or `*`.
     #[error("a method or target that is not forwarded")]
     Method,
+    /// A browser says that another site sends this.
+    #[error("a browser sends this for another site (Sec-Fetch-Site, Origin)")]
+    CrossSite,
+    /// The peer's content stood still for too long.
+    #[error("the request's body stood still for too long (limits.body_idle)")]
+    BodyLate,
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -78,14 +93,24 @@ enum Error {
         /// Its sentence.
         explanation: String,
     },
+    /// The upstream refuses the key pair that it was shown, and has processed nothing.
+    #[error("{explanation}")]
+    Refused {
+        /// The code of its handshake or proof line.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+        /// By an alert; else it only ended the handshake, which may mean something else.
+        said: bool,
+    },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
     /// A 101 that was not asked for, or to another protocol.
     #[error("101 to something else than was asked for")]
     Unasked,
-    /// A WebSocket towards an upstream that speaks HTTP/2 only.
-    #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
+    /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the other side speaks HTTP/2 only")]
     UpgradeNeedsHttp1,
     /// As many connections to the backend are open as may be, or the system has none left for us.
     #[error("no connection to the backend is left: {0}")]
@@ -124,11 +149,15 @@ impl Error {
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect(_)
+            | Self::Handshake { .. }
+            | Self::Refused { .. }
+            | Self::Exchange(_)
+            | Self::Unasked
+            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
             Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -157,9 +186,11 @@ impl Error {
             Self::Method => "method_not_allowed",
             Self::Denied(Denied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
+            Self::CrossSite => "cross_site",
+            Self::BodyLate => "body_late",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
@@ -181,6 +212,8 @@ impl Error {
                 | Self::TooManyFields { .. }
                 | Self::Method
                 | Self::Denied(_)
+                | Self::CrossSite
+                | Self::BodyLate
                 | Self::Untrusted(_)
         )
     }
@@ -189,7 +222,12 @@ impl Error {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
+            Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::BodyLate
+                | Self::Untrusted(_)
         )
     }
 }
@@ -218,6 +256,7 @@ mod tests {
     #[test]
     fn every_error_has_its_row_in_the_table() {
         let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
+        let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
@@ -228,10 +267,13 @@ mod tests {
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
             (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
             (handshake, 502, "backend", "untrusted", false),
+            (refused, 502, "backend", "refused_unknown_ca", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
             (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
+            (Error::CrossSite, 403, "peer", "cross_site", false),
+            (Error::BodyLate, 408, "peer", "body_late", true),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {

@@ -7,6 +7,8 @@ pub mod build;
 pub mod channel;
 pub mod egress;
 pub mod ingress;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

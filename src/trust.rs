@@ -7,6 +7,7 @@ pub mod allow;
 pub mod anchors;
 mod cache;
 mod crl;
+pub mod matched;
 pub mod partner;
 pub mod peer;
 #[cfg(test)]
@@ -42,7 +43,7 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Self-signed partners: a pin on the end entity is enough, no chain (validity still checked).
     pub pin_only: bool,
-    /// CRL files, under the watched folder.
+    /// CRL files, under the watched folder; for a keyring's own trust its folder, of which every list counts.
     pub crls: Vec<PathBuf>,
     /// `crl_depth`: the end entity only, or every certificate of the path.
     pub crl_whole_chain: bool,
@@ -190,5 +191,14 @@ pub enum Event {
         trust: TrustName,
         /// How many.
         count: usize,
+    },
+    /// A CRL was to be renewed by a time that has passed (`crl_stale` says what that means).
+    CrlStale {
+        /// Which trust.
+        trust: TrustName,
+        /// Whose list, printable.
+        issuer: String,
+        /// By when it was to be renewed.
+        due: Timestamp,
     },
 }

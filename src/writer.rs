@@ -53,7 +53,7 @@ pub enum Input {
     Settings(Box<Settings>),
     /// Time passes.
     Tick,
-    /// The lessons of sources that must survive a restart, all of them.
+    /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
     Learned(Vec<keyring::learned::Remembered>),
     /// An operator asks; the answer says in which epoch it is true.
     Command {
@@ -155,9 +155,8 @@ impl Writer {
     async fn take(&mut self, input: Input) {
         let now = self.clock.now();
         if let Input::Look { reply } = input {
-            let (problems, unreadable) = self.state.troubles();
             // Who asked may be gone.
-            let _ = reply.send(Look { problems, unreadable, not_saved: self.not_saved.clone() });
+            let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
             return;
         }
         if matches!(input, Input::Tick) && !self.state.is_due(now) {

@@ -9,47 +9,7 @@ sample and a verdict. By hand, not in CI: how long it takes is its point.
 import argparse, asyncio, datetime, os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
 
 import httpx, websockets
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID as EKU, NameOID
-
-UTC = datetime.timezone.utc
-
-
-def name(text):
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-class Authority:
-    def __init__(self, text):
-        self.key, self.subject = ec.generate_private_key(ec.SECP256R1()), name(text)
-        now = datetime.datetime.now(UTC)
-        self.certificate = (
-            x509.CertificateBuilder().subject_name(self.subject).issuer_name(self.subject)
-            .public_key(self.key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=30)).not_valid_after(now + datetime.timedelta(days=300))
-            .add_extension(x509.BasicConstraints(True, None), True).sign(self.key, hashes.SHA256()))
-        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    def issue(self, common, not_before, usage, names):
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = (
-            x509.CertificateBuilder().subject_name(name(common)).issuer_name(self.subject)
-            .public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(not_before).not_valid_after(not_before + datetime.timedelta(days=90))
-            .add_extension(x509.ExtendedKeyUsage([usage]), False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
-            .sign(self.key, hashes.SHA256()))
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        return made.public_bytes(serialization.Encoding.PEM), private
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
+from pki import CLIENT, SERVER, Authority, days_ago, free_port
 
 # ---------------------------------------------------------------- backend, a process of its own
 
@@ -123,10 +83,10 @@ class Soak:
 
     def next_pair(self):
         # Ascending, a second apart, all in the past: each is newer than the one before.
-        born = datetime.datetime.now(UTC) - datetime.timedelta(days=2) + datetime.timedelta(seconds=self.made)
+        born = days_ago(2) + datetime.timedelta(seconds=self.made)
         authority = self.authorities[self.made // 2 % 2]
         self.made += 1
-        return authority.issue(f"api {self.made}", born, EKU.SERVER_AUTH, ["localhost"])
+        return authority.issue(f"api {self.made}", born, SERVER, ["localhost"])
 
     def rotate(self):
         way, (certificate, key) = self.made % 4, self.next_pair()
@@ -160,7 +120,7 @@ class Soak:
     def start(self):
         self.rotate()
         self.write(self.path("certs", "api", "ca.crt"), b"".join(one.pem for one in self.authorities))
-        client = self.authorities[0].issue("client", datetime.datetime.now(UTC) - datetime.timedelta(days=1), EKU.CLIENT_AUTH, ["client.soak"])
+        client = self.authorities[0].issue("client", days_ago(1), CLIENT, ["client.soak"])
         self.write(self.path("client.pem"), client[0] + client[1])
         self.write(self.path("authorities.pem"), b"".join(one.pem for one in self.authorities))
         self.write(self.path("sidekey.toml"), f"""

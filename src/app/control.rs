@@ -1,7 +1,7 @@
 //! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,8 +20,13 @@ use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
 use crate::{alerts, folder, writer};
 
+/// How often it is asked whether sockets listen, until they do.
+const OPENING: Duration = Duration::from_millis(50);
+
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    /// What the folder held when the writer began.
+    pub(super) first: folder::read::Reading,
     pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
@@ -44,6 +49,7 @@ pub(super) struct Plane {
 pub(super) fn desk(
     config: &Config,
     views: &Views,
+    lessons: &Arc<Lessons>,
     (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
     started: Timestamp,
 ) -> Desk {
@@ -51,8 +57,7 @@ pub(super) fn desk(
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        // Nothing is learned from sources yet, so there is nothing to forget.
-        forget: Arc::new(|_| 0),
+        lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.longest(),
@@ -89,7 +94,7 @@ async fn conduct(plane: Plane) -> Ended {
     let (contents, found) = mpsc::channel(4);
     let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
@@ -144,10 +149,14 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
     }
 }
 
+/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
+const REMEMBER: Duration = Duration::from_mins(10);
+
 /// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
 async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
     // What the last run left is remembered as it is.
     let mut known = 0;
+    let mut told = Instant::now();
     loop {
         if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
             return;
@@ -163,8 +172,9 @@ async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader
             ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
         };
         lessons.tick(&is_shown, in_overlap, clock.now());
-        if let Some((revision, confirmed)) = lessons.changed_since(known) {
-            known = revision;
+        let due = told.elapsed() >= REMEMBER;
+        if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
+            (known, told) = (revision, Instant::now());
             if inputs.send(Input::Learned(confirmed)).await.is_err() {
                 return;
             }
@@ -177,7 +187,8 @@ async fn systemd(views: Views) {
     tokio::spawn(notify::watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
-        if reader.changed().await.is_none() {
+        // A new snapshot, or a moment later the socket that listens because of it.
+        if let Ok(None) = tokio::time::timeout(OPENING, reader.changed()).await {
             return;
         }
     }

@@ -42,6 +42,8 @@ fn process_wide(old: &Config, new: &Config) -> Vec<String> {
         ("registry", old.registry != new.registry),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.probes", old.admin.probes != new.admin.probes),
+        ("admin.control", old.admin.control != new.admin.control),
+        ("admin.control_group", old.admin.control_group != new.admin.control_group),
         ("shutdown.delay", shutdown.0.delay != shutdown.1.delay),
         ("shutdown.drain", shutdown.0.drain != shutdown.1.drain),
         ("shutdown.egress_linger", shutdown.0.egress_linger != shutdown.1.egress_linger),

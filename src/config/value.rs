@@ -118,6 +118,16 @@ pub(super) fn upstream(text: &str) -> Result<HostPort, Wrong> {
     authority(text, rest, 443)
 }
 
+/// The target of a request: an absolute path, a query too.
+pub(super) fn target(text: &str) -> Result<String, Wrong> {
+    let target = text.parse::<http::uri::PathAndQuery>();
+    if text.starts_with('/') && target.is_ok_and(|target| target.as_str() == text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no path: write it as in \"/healthz\""))
+    }
+}
+
 /// `HOST` or `HOST:PORT`.
 pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Wrong> {
     authority(text, text, default_port)

@@ -25,7 +25,7 @@ pub(super) fn level(event: &Event) -> Level {
             | keyring::Event::Moved { to: Standing::Staged, reason: "shares_no_name", .. } => Level::WARN,
             keyring::Event::Moved { .. } => Level::INFO,
         },
-        Event::Trust { event: trust::Event::FileKept { .. }, .. } => Level::WARN,
+        Event::Trust { event: trust::Event::FileKept { .. } | trust::Event::CrlStale { .. }, .. } => Level::WARN,
         Event::Folder { problem, .. } => match problem.severity {
             Severity::Info | Severity::Incomplete => Level::INFO,
             Severity::Warning | Severity::Refused => Level::WARN,
@@ -296,6 +296,12 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
         }
         trust::Event::CrlsChanged { trust, count } => {
             line.message("revocation lists taken over").text("trust", trust).number("count", *count);
+        }
+        trust::Event::CrlStale { trust, issuer, due } => {
+            line.message("revocation list out of date")
+                .text("trust", trust)
+                .text("issuer", issuer)
+                .text("due", &due.to_string());
         }
     }
     line.number("epoch", epoch.0);

@@ -196,7 +196,7 @@ fn preferred(all: &[Candidate], among: &[usize]) -> Option<usize> {
     })
 }
 
-fn signs(candidate: &Candidate, asked: &Asked) -> bool {
+pub(super) fn signs(candidate: &Candidate, asked: &Asked) -> bool {
     asked.schemes.is_empty() || candidate.schemes.iter().any(|scheme| asked.schemes.contains(scheme))
 }
 

@@ -3,6 +3,7 @@
 //! Back-pressure is the absence of a buffer here: a frame is taken from one side when the other asks for it. A body that
 //! breaks off ends in an error, never cleanly, so that nobody takes half a message for a whole one.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use super::access::Record;
 use super::expect::{Gate, Held};
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
+use super::reading::Mark;
+use super::replay::Turn;
 use super::waits::{Wait, Waits};
 
 /// Why a body breaks off.
@@ -31,6 +34,9 @@ pub(super) enum Broken {
     /// Nobody asked for it.
     #[error("the body was never asked for")]
     Unasked,
+    /// The request is sent again on another connection.
+    #[error("the request is sent again on another connection")]
+    SentAgain,
 }
 
 /// A body on its way through.
@@ -40,16 +46,24 @@ pub(super) struct Relay {
     held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
+    /// Told that it was late: the error that hyper makes of it does not say so in every protocol.
+    late: Option<Rc<Cell<bool>>>,
 }
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip) }
+        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), late: None }
     }
 
     /// Holds it back until it is asked for.
     pub(super) fn hold(mut self, held: Held) -> Self {
         self.held = Some(Box::new(held));
+        self
+    }
+
+    /// Says through this that it was late.
+    pub(super) fn telling(mut self, late: &Rc<Cell<bool>>) -> Self {
+        self.late = Some(Rc::clone(late));
         self
     }
 
@@ -71,7 +85,12 @@ impl Relay {
                     Ok(frame)
                 }))
             }
-            Poll::Pending if self.wait.late(cx) => Poll::Ready(Some(Err(Broken::Late))),
+            Poll::Pending if self.wait.late(cx) => {
+                if let Some(late) = &self.late {
+                    late.set(true);
+                }
+                Poll::Ready(Some(Err(Broken::Late)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -83,6 +102,11 @@ pub(super) enum Outgoing {
     Empty,
     /// Streamed.
     Relay(Box<Relay>),
+    /// Streamed, and kept so that it can be sent again.
+    Kept(Turn),
+    /// Made up by a test.
+    #[cfg(test)]
+    Frames(std::collections::VecDeque<Frame<Bytes>>),
 }
 
 impl Outgoing {
@@ -91,6 +115,10 @@ impl Outgoing {
         match self {
             Self::Empty => None,
             Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
+            // Sent again, it may be wanted after all: only a 100 or the time asks for it.
+            Self::Kept(_) => None,
+            #[cfg(test)]
+            Self::Frames(_) => None,
         }
     }
 }
@@ -103,19 +131,38 @@ impl HttpBody for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Kept(turn) => Pin::new(turn).poll_frame(cx),
+            #[cfg(test)]
+            Self::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Kept(turn) => turn.is_end_stream(),
+            #[cfg(test)]
+            Self::Frames(frames) => frames.is_empty(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Kept(turn) => turn.size_hint(),
+            #[cfg(test)]
+            Self::Frames(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// These frames, and then trailers.
+    pub(super) fn frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
+        Self::Frames(data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect())
     }
 }
 
@@ -177,7 +224,13 @@ impl HttpBody for Body {
         let frame = match &mut this.source {
             Source::Empty => return Poll::Ready(None),
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Relay(answer) => std::task::ready!(answer.poll(cx)),
+            Source::Relay(answer) => {
+                let polled = answer.poll(cx);
+                if let Some(record) = &this.record {
+                    record.flight().open().mark.set(if polled.is_ready() { Mark::Gave } else { Mark::Waits });
+                }
+                std::task::ready!(polled)
+            }
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -188,6 +241,9 @@ impl HttpBody for Body {
             Some(Err(broken)) => {
                 if let Some(record) = &mut this.record {
                     record.broke(if matches!(broken, Broken::Late) { "body_late" } else { "body_broken" });
+                    if matches!(broken, Broken::Late) {
+                        record.limited("body_idle");
+                    }
                 }
                 this.source = Source::Empty;
             }
@@ -228,7 +284,8 @@ impl Drop for Body {
             Some(link) if answer.relay.incoming.is_end_stream() => link.finish(),
             Some(_) => {
                 if let Some(record) = &mut self.record {
-                    record.broke("left");
+                    let unread = record.flight().open().mark.get() == Mark::Unread;
+                    record.broke(if unread { "body_unread" } else { "left" });
                 }
             }
             None => {}

@@ -29,8 +29,8 @@ use super::body::Outgoing;
 use super::expect::Gatekeeper;
 use super::open::{Open, Signal, Tracked};
 use super::pool::Pool;
+use super::proof::Proof;
 use super::serve::Local;
-use super::upstream::Proof;
 use super::waits::{Ticks, Wait, Waits};
 
 pub(super) use shared::Shared;

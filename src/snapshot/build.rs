@@ -60,13 +60,18 @@ enum NotIn {
 /// Builds one.
 pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot, Error> {
     let now = clock.now();
+    let partners = Arc::new(partners(parts, now));
     let builder = Builder {
         parts,
         clock,
         now,
         // A trust is built once an epoch, however many listeners share it: they share its cache too.
-        trusts: parts.trusts.iter().map(|(name, anchors)| (Arc::clone(name), anchors.build(now))).collect(),
-        partners: Arc::new(partners(parts)),
+        trusts: parts
+            .trusts
+            .iter()
+            .map(|(name, anchors)| (Arc::clone(name), anchors.build_for(&partners, now)))
+            .collect(),
+        partners,
     };
     let mut snapshot = Snapshot {
         epoch,
@@ -189,15 +194,10 @@ fn wrong(side: Side, name: &str, source: crate::tls::Error) -> NotIn {
     NotIn::Wrong(Error::Tls { listener: format!("{} {name:?}", side.as_str()), source })
 }
 
-fn partners(parts: &Parts<'_>) -> Partners {
-    let resolve = |settings: &crate::trust::partner::Settings| Partner {
-        anchors: settings
-            .anchors
-            .iter()
-            .flat_map(|file| (parts.named)(file))
-            .map(|certificate| certificate.fingerprint())
-            .collect(),
-        settings: settings.clone(),
+fn partners(parts: &Parts<'_>, now: Timestamp) -> Partners {
+    let resolve = |settings: &crate::trust::partner::Settings| {
+        let anchors = settings.anchors.iter().flat_map(|file| (parts.named)(file));
+        Partner::new(settings.clone(), anchors.map(|certificate| certificate.fingerprint()).collect(), now)
     };
     Partners(parts.partners.iter().map(resolve).collect())
 }

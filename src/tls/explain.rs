@@ -98,6 +98,8 @@ pub const REASONS: &[&str] = &[
     "revoked",
     "revocation_unknown",
     "untrusted",
+    // Accepted all the same, for a while.
+    "expired_accepted",
     // Our certificate, refused by the other side with an alert.
     "refused_unknown_ca",
     "refused_bad_certificate",
@@ -148,6 +150,12 @@ pub const REASONS: &[&str] = &[
     // Turned away before a handshake, by the proxy.
     "no_key_pair",
     "too_many_connections",
+    "too_many_waiting",
+    "too_many_handshakes",
+    "too_many_from_source",
+    "too_many_of_partner",
+    "proxy_header_missing",
+    "proxy_header_malformed",
 ];
 
 /// A reason and its sentence, before the alerts are added.

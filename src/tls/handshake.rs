@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
+use super::keep::Keep;
 use super::seen::{self, Seen};
 use super::{Acceptor, Alpn, Connector};
 use crate::keyring::Asked;
@@ -94,6 +95,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What an error of the stream means; `no_byte`: nothing had come before it.
+    pub fn of(error: io::Error, no_byte: bool) -> Self {
+        cause(error, no_byte)
+    }
+
     /// An error of ours, after which an alert was sent.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Tls(error) if !matches!(error, rustls::Error::AlertReceived(_)))
@@ -103,7 +109,7 @@ impl Cause {
 /// A server-side TLS stream.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytes<S>>;
 /// A client-side TLS stream.
-pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<S>>;
+pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<Keep<S>>>;
 
 /// Passes everything through (vectored writes too) and remembers the first 8 bytes that were read.
 #[derive(Debug)]
@@ -251,7 +257,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     deadline: Instant,
 ) -> Result<Established<ClientStream<S>>, Box<Failed>> {
     let connecting = TlsConnector::from(Arc::clone(&connector.config))
-        .connect(connector.server_name.clone(), FirstBytes::new(stream))
+        .connect(connector.server_name.clone(), FirstBytes::new(Keep::new(stream)))
         .into_fallible();
     let (ended, mut seen) = seen::watched(tokio::time::timeout_at(deadline, connecting)).await;
     let server_name = match &connector.server_name {
@@ -320,7 +326,7 @@ fn failed(cause: Cause, server_name: Option<Arc<str>>, seen: Seen, first_bytes: 
     Box::new(Failed { cause, facts, seen, first_bytes })
 }
 
-fn cause(error: io::Error, no_byte: bool) -> Cause {
+pub(super) fn cause(error: io::Error, no_byte: bool) -> Cause {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return Cause::Tls(tls.clone());
     }

@@ -6,7 +6,7 @@
 //! ```text
 //! state/lock                                  held while a sidekey runs on this folder
 //! state/decisions.json                        decisions by keyring and by trust; no key
-//! state/retained/KEYRING/FINGERPRINT.pem      chain and key of a pair whose file vanished
+//! state/retained/KEYRING/FINGERPRINT.pem      chain and key of a pair in use, or retired within a week
 //! state/retained/trust/NAME/FINGERPRINT.pem   an anchor on its way out
 //! ```
 

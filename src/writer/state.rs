@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::memory::Remembered;
-use super::{Input, NotDone, Settings};
+use super::{Input, Look, NotDone, Settings};
 use crate::clock::Clock;
 use crate::folder::Contents;
 use crate::keyring::{Keyring, KeyringName, Roles};
@@ -35,6 +35,8 @@ pub struct State {
     /// Why decisions could not be read.
     unreadable: Option<String>,
     steady: Steady,
+    /// The time until which partners' dates have been looked at.
+    passed: Timestamp,
 }
 
 /// What `apply` says happened.
@@ -73,6 +75,7 @@ impl State {
             learned: Arc::new(remembered.learned),
             unreadable: remembered.unreadable.clone(),
             steady: Steady::new(now),
+            passed: now,
         };
         for (name, decisions) in &remembered.keyrings {
             let retained = remembered.retained.get(name).cloned().unwrap_or_default();
@@ -83,7 +86,7 @@ impl State {
             let name = Arc::clone(&settings.name);
             let decisions = remembered.trusts.get(&name).cloned().unwrap_or_default();
             let retained = remembered.anchors.get(&name).cloned().unwrap_or_default();
-            state.trusts.insert(name, Anchors::open(settings, &decisions, retained));
+            state.trusts.insert(name, Anchors::open(settings, &decisions, &retained));
         }
         let mut happened = Happened { rebuild: true, ..Happened::default() };
         happened.problems.extend(remembered.skipped.into_iter().map(|problem| (None, problem)));
@@ -100,7 +103,8 @@ impl State {
         match input {
             Input::Tick | Input::Look { .. } => {}
             Input::Learned(lessons) => {
-                happened.remember = *self.learned != *lessons;
+                // Whom anchors vouched for has changed too, if only that.
+                happened.remember = true;
                 self.learned = Arc::new(lessons.clone());
             }
             Input::Folder(contents) => self.take_contents(contents.clone(), now, &mut happened),
@@ -132,7 +136,13 @@ impl State {
     /// When something is due next in any keyring or trust.
     pub fn next_due(&self) -> Option<Timestamp> {
         let keyrings = self.keyrings.values().filter_map(Keyring::next_due);
-        keyrings.chain(self.trusts.values().filter_map(Anchors::next_due)).min()
+        let dates = self.dates().filter(|date| self.passed < *date);
+        keyrings.chain(self.trusts.values().filter_map(Anchors::next_due)).chain(dates).min()
+    }
+
+    /// When partners become others than they were.
+    fn dates(&self) -> impl Iterator<Item = Timestamp> {
+        self.settings.partners.iter().flat_map(|partner| partner.dates())
     }
 
     /// The clock is moved by hand and is right, however far it jumps: no jump is a step. For the clock of a test or of
@@ -158,11 +168,11 @@ impl State {
         &self.trusts
     }
 
-    /// Problems of the folder as it is now, in a stable order, and why decisions could not be read.
-    pub(super) fn troubles(&self) -> (Vec<(Option<Arc<str>>, Problem)>, Option<String>) {
+    /// What is wrong with the folder and with decisions, in a stable order; whether they are saved is not known here.
+    pub(super) fn look(&self) -> Look {
         let mut problems: Vec<_> = self.told.iter().cloned().collect();
         problems.sort();
-        (problems, self.unreadable.clone())
+        Look { problems, unreadable: self.unreadable.clone(), not_saved: None }
     }
 
     /// What sources have taught us, as it was told last.
@@ -206,6 +216,7 @@ impl State {
             happened.keyrings.extend(keyring.tick(now, steady));
         }
         if steady {
+            self.passed = now;
             for anchors in self.trusts.values_mut() {
                 happened.trusts.extend(anchors.tick(now));
             }
@@ -248,8 +259,7 @@ impl State {
                 Some(anchors) => happened.trusts.extend(anchors.configure(settings, now)),
                 None => {
                     let name = Arc::clone(&settings.name);
-                    self.trusts
-                        .insert(name, Anchors::open(settings, &trust::anchors::Remembered::default(), Vec::new()));
+                    self.trusts.insert(name, Anchors::open(settings, &trust::anchors::Remembered::default(), &[]));
                 }
             }
         }
@@ -309,7 +319,9 @@ impl State {
 
     fn differs_from(&self, before: &Self) -> bool {
         let keyrings = |state: &Self| state.keyrings.keys().cloned().collect::<Vec<_>>();
+        let passed = |state: &Self| state.dates().filter(|date| *date <= state.passed).count();
         self.settings != before.settings
+            || passed(self) != passed(before)
             || keyrings(self) != keyrings(before)
             || self.keyrings.iter().any(|(name, keyring)| keyring.differs_from(&before.keyrings[name]))
             || found::named(&self.contents) != found::named(&before.contents)

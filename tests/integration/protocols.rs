@@ -194,6 +194,52 @@ async fn a_tunnel_passes_on_what_was_sent_with_its_101_and_ends_when_one_side_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_reaches_an_upstream_that_prefers_http_2_on_a_connection_of_its_own() {
+    let backend = Raw::start(|_, mut stream| async move {
+        while let Some(asked) = head(&mut stream).await {
+            if !asked.to_lowercase().contains("upgrade: websocket") {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("written");
+                continue;
+            }
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.expect("written");
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            return;
+        }
+    })
+    .await;
+    // The upstream is an ingress: it speaks both, and prefers HTTP/2.
+    let far = stand(&format!("http://{}", backend.address), "").await;
+    let near =
+        crate::egress::egress(&far.ca, &far.client, far.sidecar.ingress("api"), "server_name = \"localhost\"").await;
+    let application = TcpStream::connect(near.egress("out")).await.expect("connected");
+    let mut application = tokio::io::BufStream::new(application);
+    for round in 0..2 {
+        application.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        application.flush().await.expect("written");
+        let answer = soon(until(&mut application, b"\r\n\r\nok")).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{round}: {answer}");
+    }
+    let asks = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    application.write_all(asks).await.expect("written");
+    application.flush().await.expect("written");
+    let answer = soon(head(&mut application)).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    application.write_all(b"through both").await.expect("written");
+    application.flush().await.expect("written");
+    assert_eq!(soon(until(&mut application, b"both")).await.expect("an echo"), "through both");
+
+    // A backend that speaks HTTP/2 only cannot have one.
+    let backend = Backend::echo().await;
+    let stand = stand(&format!("h2c://{}", backend.address), "").await;
+    let mut client = stand.wire().await;
+    client.write_all(asks).await.expect("written");
+    assert!(soon(head(&mut client)).await.expect("an answer").starts_with("HTTP/1.1 502"));
+    assert!(backend.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_when_they_are_sent() {
     for alpn in ["http/1.1", "h2"] {
         let (events, body) = channel();

@@ -5,7 +5,9 @@
 //! log line and its count. The cases are plain data in `tests/corpus/`.
 
 mod corpus;
+mod frames;
 mod h1;
+mod h2;
 mod recording;
 
 use sidekey::pki::issue::Issued;

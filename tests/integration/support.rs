@@ -6,8 +6,10 @@ pub mod ca;
 pub mod database;
 pub mod foreign;
 pub mod mailbox;
+pub mod odd;
 pub mod peer;
 pub mod raw;
+pub mod raw_ca;
 pub mod sidecar;
 pub mod upstream;
 

@@ -150,7 +150,7 @@ fn exactly(name: &[u8], wanted: &[u8]) -> Result<(), Fault> {
 }
 
 /// Digits only, without leading zeros, which some readers take for octal.
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(in crate::proxy) fn decimal(digits: &[u8]) -> Option<u64> {
     let leading = digits.len() > 1 && digits[0] == b'0';
     if leading || digits.is_empty() || digits.len() > DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;

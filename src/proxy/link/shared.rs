@@ -9,7 +9,7 @@ use super::{Counted, Link, Wire};
 use crate::proxy::body::Outgoing;
 use crate::proxy::open::{Signal, Tracked};
 use crate::proxy::pool::Pool;
-use crate::proxy::upstream::Proof;
+use crate::proxy::proof::Proof;
 use crate::proxy::waits::Ticks;
 
 /// How many streams a shared connection carries; one less when this is dropped.

@@ -165,5 +165,11 @@ fn of_trust(entry: &mut Entry, event: &trust::Event) {
             "crls_changed".clone_into(&mut entry.reason);
             entry.why = format!("{count} CRLs");
         }
+        trust::Event::CrlStale { trust, issuer, due } => {
+            entry.name = trust.to_string();
+            "time".clone_into(&mut entry.who);
+            "crl_stale".clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{issuer}, to be renewed by {due}"));
+        }
     }
 }

@@ -278,7 +278,7 @@ fn foreign_with(
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&foreign) as _)
         .with_client_cert_resolver(foreign);
-    Connector { config: Arc::new(config), server_name: ServerName::try_from("server.test").unwrap() }
+    Connector::of(config, ServerName::try_from("server.test").unwrap())
 }
 
 const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];

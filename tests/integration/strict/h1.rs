@@ -62,7 +62,7 @@ async fn no_case_reaches_the_backend_that_must_not_and_every_honest_one_does() {
 }
 
 /// Short enough to be read.
-fn shown(all: &[Taken]) -> String {
+pub fn shown(all: &[Taken]) -> String {
     let text =
         |taken: &Taken| format!("{} with {} fields, {} bytes", taken.line, taken.fields.len(), taken.content.len());
     all.iter().map(text).collect::<Vec<_>>().join(", then ")
@@ -159,7 +159,7 @@ async fn ask(front: &Front, pieces: &[&[u8]], case: &Case) -> String {
     }
     let head_only = case.lines.first().is_some_and(|line| line.starts_with("HEAD "));
     let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; 4096];
     loop {
         let statuses = statuses(&bytes, head_only);
         // Behind a refusal the connection ends: whatever else is answered would be one too many.
@@ -231,7 +231,7 @@ fn due(case: &Case, bytes: &[u8]) -> Vec<Taken> {
     due
 }
 
-fn comparable(mut taken: Taken) -> Taken {
+pub fn comparable(mut taken: Taken) -> Taken {
     taken.fields.retain(|(name, _)| !OURS.contains(&name.as_str()));
     // Fields keep their order among equal names; between names it means nothing.
     taken.fields.sort_by(|a, b| a.0.cmp(&b.0));
