@@ -7,6 +7,8 @@ pub mod check;
 mod control;
 pub mod demo;
 pub mod keyring;
+pub mod memories;
+pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -109,17 +111,22 @@ impl App {
             metrics.watch_panics();
         }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        // From the first Event on: what begin() tells is history too.
+        let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let control = socket::bind(&config, signals);
-        let found = folder::read::read(&config.folder).contents;
+        let first = folder::read::read(&config.folder);
         let settings = with_platform(config.settings.clone());
-        let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
+        let (state, publisher, reader) =
+            writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
         let lessons = proxy::lessons(state.learned(), &events, &reader);
+        lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
         let addresses = addresses(&listeners);
         let workers = proxy::start(proxy::Parts {
             listeners,
@@ -136,8 +143,9 @@ impl App {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
+        let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,
@@ -151,6 +159,7 @@ impl App {
             surroundings: (events, clock),
             lessons: Arc::clone(&lessons),
             views: views.clone(),
+            memories: memories::Parts { followers, shutdown },
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };

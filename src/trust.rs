@@ -100,6 +100,47 @@ pub struct Pin {
     pub until: Option<Timestamp>,
 }
 
+/// What one trust holds, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its name.
+    pub name: TrustName,
+    /// Its anchors.
+    pub anchors: Vec<AnchorView>,
+    /// Its pins.
+    pub pins: Vec<Pin>,
+    /// Its CRLs, the newest first.
+    pub crls: Vec<CrlView>,
+    /// Whether the configuration names CRLs, or asks for them.
+    pub checks_crls: bool,
+}
+
+/// One anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnchorView {
+    /// Which.
+    pub anchor: Fingerprint,
+    /// Its subject, printable.
+    pub subject: String,
+    /// Its own end.
+    pub not_after: Timestamp,
+    /// Until when it is accepted, where there is an end.
+    pub until: Option<Timestamp>,
+}
+
+/// One CRL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlView {
+    /// Its issuer, printable.
+    pub issuer: String,
+    /// The anchors that have its issuer's name.
+    pub anchors: Vec<Fingerprint>,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// When the next one is due at the latest.
+    pub next_update: Timestamp,
+}
+
 /// What happened to a trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

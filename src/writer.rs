@@ -155,9 +155,8 @@ impl Writer {
     async fn take(&mut self, input: Input) {
         let now = self.clock.now();
         if let Input::Look { reply } = input {
-            let (problems, unreadable) = self.state.troubles();
             // Who asked may be gone.
-            let _ = reply.send(Look { problems, unreadable, not_saved: self.not_saved.clone() });
+            let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
             return;
         }
         if matches!(input, Input::Tick) && !self.state.is_due(now) {

@@ -85,6 +85,11 @@ pub struct NotACertificate {
     pub why: String,
 }
 
+/// A name in DER, as a CertificateRequest lists it, as printable text.
+pub fn name_text(der: &[u8]) -> String {
+    facts::name_of(der)
+}
+
 impl Certificate {
     /// Parses DER; bytes after the certificate are an error.
     pub fn parse(der: CertificateDer<'static>) -> Result<Arc<Self>, NotACertificate> {

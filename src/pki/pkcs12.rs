@@ -29,6 +29,7 @@ pub fn write(pair: &KeyPair, name: &str, with_key: bool, password: &str) -> Resu
     store.writer(password).write().map_err(not_written)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn not_written(error: p12_keystore::error::Error) -> NotWritten {
     NotWritten(super::printable(&error.to_string()))
 }

@@ -6,11 +6,12 @@
 //! access line like any request. Host, target and `Connection`, which hyper shows as they came, are `target`'s and `fields`'.
 
 mod chunks;
+pub(super) mod guard;
 mod head;
+pub(super) mod held;
 mod scanner;
 
-pub(super) mod guard;
-
+pub(super) use head::decimal;
 pub use scanner::{Next, Scanner, Step};
 
 use http::StatusCode;

@@ -3,12 +3,13 @@
 //! Pure. Message boundaries, methods and forms of targets on HTTP/1 are `framing`'s, which has judged the bytes before;
 //! what stands in for a request that it refused ends here.
 
-use http::header::{HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::Error;
-use super::framing::Fault;
+use super::fields::is_framing_twin;
+use super::framing::{Fault, decimal};
 
 /// Checks a request as it came and says whom it is for: the one Host that everything it carries agrees on.
 pub(super) fn host<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
@@ -32,6 +33,17 @@ fn host_of_h1<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
 fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
         return Err(Error::Method);
+    }
+    // On HTTP/1 the guard has seen to both.
+    let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(|length| decimal(length.as_bytes()).is_none()) {
+        return Err(Error::Framing(Fault::Length));
+    }
+    if lengths.next().is_some() {
+        return Err(Error::Framing(Fault::SeveralLengths));
+    }
+    if request.headers().keys().any(|name| is_framing_twin(name.as_str().as_bytes())) {
+        return Err(Error::Framing(Fault::Twin));
     }
     let host = only_host(request.headers())?;
     let Some(target) = request.uri().authority() else {
@@ -89,6 +101,12 @@ fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Er
     } else {
         Ok(())
     }
+}
+
+/// Whether a Host names the server that the handshake was for (in lower case), whatever its port.
+pub(super) fn is_for(host: &HeaderValue, server_name: &str) -> bool {
+    let plain = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    Authority::try_from(host.as_bytes()).is_ok_and(|host| plain(host.host()) == plain(server_name))
 }
 
 /// The target in origin form (RFC 9112 3.2.1), with `path` in place of its own path where a rule has normalised it.
@@ -176,7 +194,18 @@ mod tests {
         assert!(h2("/x", &[]).is_err());
         assert!(h2("https://a.example/x", &[("host", "b.example")]).is_err());
         assert!(h2("foo://a.example/x", &[]).is_err());
+        assert!(h2("https://a.example/x", &[("content_length", "3")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "03")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "3"), ("content-length", "3")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "3")]).is_ok());
         assert!(h2("https://u@a.example/x", &[]).is_err());
+    }
+
+    #[test]
+    fn a_host_is_for_the_server_name_whatever_its_case_port_and_last_dot() {
+        let is_for = |host: &'static str| is_for(&HeaderValue::from_static(host), "a.example");
+        assert!(is_for("a.example") && is_for("A.example:8443") && is_for("a.example."));
+        assert!(!is_for("b.example") && !is_for("a.example.b") && !is_for("[::1]"));
     }
 
     #[test]

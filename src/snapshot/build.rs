@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot};
+use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
 use crate::clock::Clock;
 use crate::keyring::{Candidates, Held, Keyring, KeyringName};
-use crate::pki::{Certificate, KeyPair};
+use crate::pki::{Certificate, KeyPair, Waiting};
 use crate::tls::{Acceptor, AuthorityNames, Connector, acceptor, connector};
 use crate::trust::{Anchors, Partner, Partners, Trust, TrustName};
 
@@ -30,6 +30,8 @@ pub struct Parts<'a> {
     pub trusts: &'a BTreeMap<TrustName, Anchors>,
     /// Certificates of a file that the configuration names.
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
+    /// Keys of a keyring's folder that wait for their certificate.
+    pub waiting: &'a dyn Fn(&str) -> Vec<Waiting>,
     /// Pairs whose files vanished survive a restart.
     pub remembers: bool,
 }
@@ -76,7 +78,8 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
-        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts.remembers)).collect(),
+        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts)).collect(),
+        trusts: builder.trusts.iter().map(|(name, trust)| trust_view(name, trust, parts)).collect(),
     };
     for settings in parts.ingresses {
         match builder.ingress(settings) {
@@ -199,14 +202,17 @@ fn partners(parts: &Parts<'_>, now: Timestamp) -> Partners {
     Partners(parts.partners.iter().map(resolve).collect())
 }
 
-fn view(keyring: &Keyring, remembers: bool) -> KeyringView {
+fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
         purpose: settings.purpose.clone(),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
-        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, remembers)).collect(),
+        waiting: (parts.waiting)(&settings.name),
+        rotate_every: settings.rotate_every,
+        alert_before: settings.alert_before.clone(),
+        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, parts.remembers)).collect(),
         diverges: keyring.divergence(),
         overlap_seconds: settings.overlap.as_secs(),
         prefer: settings.prefer,
@@ -233,5 +239,21 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
         in_folder: held.in_folder,
         survives_restart: held.in_folder || remembers,
         why: held.why.clone(),
+        key_kind: certificate.key(),
+        spki: certificate.spki_hash(),
+        weakness: certificate.weakness().map(str::to_owned),
+        self_issued: certificate.is_self_issued(),
     }
+}
+
+fn trust_view(name: &TrustName, trust: &Trust, parts: &Parts<'_>) -> TrustView {
+    let verifies = |settings: &&super::ingress::Settings| match &settings.trust {
+        Some(named) => named == name,
+        None => settings.keyrings.first().is_some_and(|first| own_trust(first) == *name),
+    };
+    let listeners = parts.ingresses.iter().filter(verifies);
+    let mut keyrings: Vec<KeyringName> = listeners.flat_map(|settings| settings.keyrings.iter().cloned()).collect();
+    keyrings.sort();
+    keyrings.dedup();
+    TrustView { holds: trust.view(), keyrings }
 }

@@ -47,6 +47,15 @@ pub struct Parts<'a> {
 impl Connector {
     /// Builds it.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+        Self::showing(parts, OnePair(Some(parts.pair.certified())))
+    }
+
+    /// One that shows no pair, and only hears what the upstream asks for. `parts.pair` names it in errors.
+    pub fn showing_nothing(parts: &Parts<'_>) -> Result<Self, Error> {
+        Self::showing(parts, OnePair(None))
+    }
+
+    fn showing(parts: &Parts<'_>, shows: OnePair) -> Result<Self, Error> {
         let provider = super::provider(parts.settings);
         let verifier = Servers::new(parts.trust, parts.expects, &provider);
         let wrong = |error| config_error(parts.pair, &error);
@@ -64,7 +73,7 @@ impl Connector {
             .map_err(wrong)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(OnePair(parts.pair.certified())));
+            .with_client_cert_resolver(Arc::new(shows));
         config.alpn_protocols = super::alpn(parts.settings);
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.enable_early_data = false;
@@ -83,10 +92,10 @@ impl Connector {
     }
 }
 
-/// Shows its one pair whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
+/// Shows its one pair, or none, whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
 /// is made outside, where the alternatives are known.
 #[derive(Debug)]
-struct OnePair(Arc<CertifiedKey>);
+struct OnePair(Option<Arc<CertifiedKey>>);
 
 impl ResolvesClientCert for OnePair {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
@@ -97,7 +106,7 @@ impl ResolvesClientCert for OnePair {
                 ..Asked::default()
             });
         });
-        self.0.key.choose_scheme(schemes).map(|_| Arc::clone(&self.0))
+        self.0.as_ref().filter(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()
     }
 
     fn has_certs(&self) -> bool {

@@ -95,6 +95,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What an error of the stream means; `no_byte`: nothing had come before it.
+    pub fn of(error: io::Error, no_byte: bool) -> Self {
+        cause(error, no_byte)
+    }
+
     /// An error of ours, after which an alert was sent.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Tls(error) if !matches!(error, rustls::Error::AlertReceived(_)))
@@ -321,7 +326,7 @@ fn failed(cause: Cause, server_name: Option<Arc<str>>, seen: Seen, first_bytes: 
     Box::new(Failed { cause, facts, seen, first_bytes })
 }
 
-fn cause(error: io::Error, no_byte: bool) -> Cause {
+pub(super) fn cause(error: io::Error, no_byte: bool) -> Cause {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return Cause::Tls(tls.clone());
     }

@@ -259,6 +259,33 @@ impl Trust {
     pub fn anchors(&self) -> &[Arc<Certificate>] {
         &self.anchors
     }
+    /// What it holds, for views and the registry.
+    pub fn view(&self) -> super::View {
+        let anchors = self.anchors.iter().zip(&self.until).map(|(anchor, until)| super::AnchorView {
+            anchor: anchor.fingerprint(),
+            subject: anchor.subject().to_owned(),
+            not_after: anchor.validity().not_after,
+            until: *until,
+        });
+        let crls = self.crls.iter().map(|crl| super::CrlView {
+            issuer: crl.issuer().to_owned(),
+            anchors: self
+                .anchors
+                .iter()
+                .filter(|anchor| anchor.subject_der() == crl.issuer_der())
+                .map(|anchor| anchor.fingerprint())
+                .collect(),
+            this_update: crl.this_update(),
+            next_update: crl.next_update(),
+        });
+        super::View {
+            name: Arc::clone(self.name()),
+            anchors: anchors.collect(),
+            pins: self.settings.pins.clone(),
+            crls: crls.collect(),
+            checks_crls: !self.settings.crls.is_empty() || self.settings.crl_required,
+        }
+    }
     /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.
     pub fn verify(
         &self,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::memory::Remembered;
-use super::{Input, NotDone, Settings};
+use super::{Input, Look, NotDone, Settings};
 use crate::clock::Clock;
 use crate::folder::Contents;
 use crate::keyring::{Keyring, KeyringName, Roles};
@@ -168,11 +168,11 @@ impl State {
         &self.trusts
     }
 
-    /// Problems of the folder as it is now, in a stable order, and why decisions could not be read.
-    pub(super) fn troubles(&self) -> (Vec<(Option<Arc<str>>, Problem)>, Option<String>) {
+    /// What is wrong with the folder and with decisions, in a stable order; whether they are saved is not known here.
+    pub(super) fn look(&self) -> Look {
         let mut problems: Vec<_> = self.told.iter().cloned().collect();
         problems.sort();
-        (problems, self.unreadable.clone())
+        Look { problems, unreadable: self.unreadable.clone(), not_saved: None }
     }
 
     /// What sources have taught us, as it was told last.
@@ -194,6 +194,8 @@ impl State {
         let named = |path: &std::path::Path| {
             self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
         };
+        let waiting =
+            |name: &str| self.contents.keyrings.get(name).map(|joined| joined.waiting.clone()).unwrap_or_default();
         let parts = Parts {
             ingresses: &self.settings.ingresses,
             egresses: &self.settings.egresses,
@@ -201,6 +203,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            waiting: &waiting,
             remembers: self.settings.remembers,
         };
         snapshot::build(epoch, &parts, clock)

@@ -35,7 +35,7 @@ impl Place {
         Offline::open(&self.config()?, keyring).map_err(failure)
     }
 
-    fn config(&self) -> Result<Config, Failure> {
+    pub(in crate::cli) fn config(&self) -> Result<Config, Failure> {
         let source = Source { config: self.config.clone(), ..Source::default() };
         // A folder that is named outright is not overruled by a file that happens to be there.
         let named = if self.config.is_some() || self.certs.is_none() {

@@ -218,6 +218,15 @@ fn attributes<'a>(name: &'a X509Name<'_>, oid: &'a Oid<'static>) -> impl Iterato
         .map(|text| printable(&text))
 }
 
+/// A name by its DER; what cannot be read is shown as hex.
+pub(super) fn name_of(der: &[u8]) -> String {
+    use x509_parser::prelude::FromDer as _;
+    match X509Name::from_der(der) {
+        Ok((_, name)) => name_text(&name),
+        Err(_) => der.iter().take(64).map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
 /// The name as RFC 4514 writes it: the last part first, special characters escaped.
 pub(super) fn name_text(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> =

@@ -163,7 +163,7 @@ fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
         {
             "it is longer than 64 characters"
         }
-        _ if value.chars().any(char::is_control) => "it has a control character",
+        _ if crate::pki::printable(value) != value => "it has a character that is not shown",
         _ => return Ok(()),
     };
     Err(NotASubject::Value { attribute: attribute.label(), value: value.to_owned(), why })
@@ -244,7 +244,7 @@ mod tests {
             ("serialNumber=a_b", "only letters"),
             ("emailAddress=me", "e-mail"),
             (&format!("O={}", "a".repeat(65)), "longer than 64"),
-            ("CN=a\u{7}b", "control"),
+            ("CN=a\u{7}b", "not shown"),
             ("CN=a\\", "NAME=VALUE"),
         ] {
             let error = text.parse::<Subject>().unwrap_err().to_string();

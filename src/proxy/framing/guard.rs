@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::head::is_token;
+use super::held::Held;
 use super::{Bounds, Fault, Next, Scanner};
 use crate::proxy::Error;
 
@@ -102,11 +103,7 @@ pub(in crate::proxy) struct Guard<S> {
     stream: S,
     scanner: Scanner,
     notes: Arc<Notes>,
-    /// What hyper has not got yet: first what may go on, then what is not judged.
-    held: Vec<u8>,
-    /// How much of `held` may go on, and how much of that has.
-    cleared: usize,
-    given: usize,
+    held: Held,
     mode: Mode,
     linger: Option<Linger>,
 }
@@ -132,37 +129,16 @@ struct Linger {
 impl<S> Guard<S> {
     pub(in crate::proxy) fn new(stream: S, bounds: Bounds, notes: Arc<Notes>) -> Self {
         let scanner = Scanner::new(bounds);
-        Self { stream, scanner, notes, held: Vec::new(), cleared: 0, given: 0, mode: Mode::Judge, linger: None }
-    }
-
-    /// Hands over what may go on; true if there was any.
-    fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let count = (self.cleared - self.given).min(buf.remaining());
-        if count == 0 {
-            return false;
-        }
-        buf.put_slice(&self.held[self.given..self.given + count]);
-        self.given += count;
-        if self.given == self.cleared {
-            if self.cleared == self.held.len() {
-                self.held = Vec::new();
-            } else {
-                self.held.drain(..self.cleared);
-            }
-            (self.cleared, self.given) = (0, 0);
-        }
-        true
+        Self { stream, scanner, notes, held: Held::default(), mode: Mode::Judge, linger: None }
     }
 
     /// Judges what is held.
     fn judge_held(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        self.cleared = self.judge(&held);
+        let mut held = std::mem::take(&mut self.held);
+        held.judge(|bytes| self.judge(bytes));
+        self.held = held;
         if self.mode == Mode::Deaf {
-            self.held = held[..self.cleared].to_vec();
-            self.stand_in();
-        } else {
-            self.held = held;
+            self.held.replace_rest(INSTEAD);
         }
     }
 
@@ -188,19 +164,12 @@ impl<S> Guard<S> {
         step.pass
     }
 
-    /// Puts the request that stands in for a refused one behind what may go on.
-    fn stand_in(&mut self) {
-        self.held.truncate(self.cleared);
-        self.held.extend_from_slice(INSTEAD);
-        self.cleared = self.held.len();
-    }
-
     /// What became of the upgrade, if that is known.
     fn after_pause(&mut self) {
         match self.notes.upgrade.load(Ordering::Relaxed) {
             TUNNEL => {
                 self.mode = Mode::Aside;
-                self.cleared = self.held.len();
+                self.held.clear_all();
             }
             DECLINED => {
                 self.notes.upgrade.store(NO_UPGRADE, Ordering::Relaxed);
@@ -231,20 +200,20 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             if self.held.is_empty() {
                 let pass = self.judge(arrived);
                 if self.mode == Mode::Deaf {
-                    self.stand_in();
+                    self.held.replace_rest(INSTEAD);
                 } else if self.mode != Mode::Cut && pass < arrived.len() {
-                    self.held = arrived[pass..].to_vec();
+                    self.held.push(&arrived[pass..]);
                 }
                 buf.set_filled(before + pass);
                 if pass > 0 {
                     return Poll::Ready(Ok(()));
                 }
             } else {
-                self.held.extend_from_slice(arrived);
+                self.held.push(arrived);
                 buf.set_filled(before);
                 self.judge_held();
             }
-            if self.give(buf) {
+            if self.held.give(buf) {
                 return Poll::Ready(Ok(()));
             }
             if self.mode != Mode::Judge {
@@ -281,7 +250,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                     if buf.filled().len() == before {
                         return Poll::Ready(Ok(()));
                     }
-                    self.held.extend_from_slice(&buf.filled()[before..]);
+                    self.held.push(&buf.filled()[before..]);
                     buf.set_filled(before);
                 }
                 Poll::Pending
@@ -293,10 +262,10 @@ impl<S: AsyncRead + Unpin> Guard<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.mode == Mode::Pause && this.cleared == 0 {
+        if this.mode == Mode::Pause && !this.held.is_cleared() {
             this.after_pause();
         }
-        if buf.remaining() == 0 || this.give(buf) {
+        if buf.remaining() == 0 || this.held.give(buf) {
             return Poll::Ready(Ok(()));
         }
         this.poll_by_mode(cx, buf)

@@ -38,7 +38,7 @@ fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
 
 /// Retained key pairs; anchors that would have an overlap are there from the start.
 fn retained(at: &TempDir) -> Vec<PathBuf> {
-    let all = store::files(&at.path().join("state/retained"));
+    let all = store::files(&at.path().join("state/retained"), false);
     all.into_iter().filter(|path| !path.starts_with(at.path().join("state/retained/trust"))).collect()
 }
 
@@ -61,11 +61,14 @@ fn retained_files_are_the_owner_s_alone() {
     let at = TempDir::new().unwrap();
     let mut memory = memory(&at);
     let mut state = start(&mut memory, folder(&[1]), 20);
-    assert_eq!(retained(&at), Vec::<PathBuf>::new(), "what the folder holds is not copied");
+    let file =
+        |pair: usize| at.path().join("state/retained/api").join(format!("{}.pem", PAIRS[pair].fingerprint().hex()));
+    assert_eq!(retained(&at), [file(1)], "what is in use is retained from the beginning");
     drop_in(&mut state, &mut memory, &[2], 25);
     let files = retained(&at);
-    let file = at.path().join("state/retained/api").join(format!("{}.pem", PAIRS[1].fingerprint().hex()));
-    assert_eq!(files, [file]);
+    let mut both = [file(1), file(2)];
+    both.sort();
+    assert_eq!(files, both);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&files[0]), 0o600);
     assert_eq!(mode(&at.path().join("state/decisions.json")), 0o600);
@@ -80,18 +83,37 @@ fn what_is_over_or_revoked_is_deleted() {
     let mut state = start(&mut memory, folder(&[1]), 20);
     drop_in(&mut state, &mut memory, &[2], 25);
     drop_in(&mut state, &mut memory, &[3], 35);
-    assert_eq!(retained(&at).len(), 2);
+    assert_eq!(retained(&at).len(), 3);
     command(&mut state, Command::Revoke(PAIRS[2].fingerprint()), 36);
     memory.save(&state, day(36)).unwrap();
-    assert_eq!(retained(&at).len(), 1);
+    assert_eq!(retained(&at).len(), 2);
     for days in [51, 59] {
         state.apply(&Input::Tick, day(days)).unwrap();
         memory.save(&state, day(days)).unwrap();
     }
-    assert_eq!(retained(&at).len(), 0, "a week after the end of its overlap");
+    assert_eq!(retained(&at).len(), 1, "a week after the end of its overlap only what is current is left");
     drop((memory, state));
     let state = start(&mut self::memory(&at), folder(&[2, 3]), 59);
     assert_eq!(standings(&state).iter().filter(|(_, standing, _)| *standing == Standing::Refused).count(), 1);
+}
+
+#[test]
+fn a_hold_survives_a_restart_although_the_held_pair_is_retained_too() {
+    let at = TempDir::new().unwrap();
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        drop_in(&mut state, &mut memory, &[2], 25);
+        command(&mut state, Command::Rollback, 26);
+        memory.save(&state, day(26)).unwrap();
+    }
+    // The folder may not be mounted yet: that is no taking out and putting in again.
+    for contents in [folder(&[2]), Contents::default()] {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, contents, 27);
+        state.apply(&Input::Folder(folder(&[2])), day(27)).unwrap();
+        assert_eq!(state.keyrings()["api"].current().unwrap().pair.fingerprint(), PAIRS[1].fingerprint());
+    }
 }
 
 #[test]
@@ -207,7 +229,7 @@ fn decisions_that_cannot_be_read_are_left_alone_and_told_once() {
         assert!(memory.save(&state, day(26)).unwrap_err().to_string().contains("nothing is remembered"));
         assert!(memory.save(&state, day(26)).is_ok(), "told once");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
-        assert_eq!(retained(&at).len(), 1, "and what it spoke of is still there");
+        assert_eq!(retained(&at).len(), 2, "and what it spoke of is still there");
     }
 }
 
