@@ -125,7 +125,8 @@ impl App {
         lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
         let addresses = addresses(&listeners);
         let workers = proxy::start(proxy::Parts {
             listeners,

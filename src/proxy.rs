@@ -5,8 +5,10 @@
 
 mod accept;
 mod access;
+mod admission;
 mod attempt;
 mod body;
+mod cross_site;
 mod drain;
 mod egress;
 mod expect;
@@ -22,6 +24,7 @@ mod open;
 mod pool;
 mod probe;
 mod proof;
+mod reading;
 mod replay;
 mod serve;
 mod target;
@@ -29,6 +32,7 @@ mod upgrade;
 mod upstream;
 mod verdicts;
 mod waits;
+mod watched;
 mod worker;
 mod workers;
 
@@ -69,6 +73,12 @@ enum Error {
     /// `CONNECT`, `TRACE` or `*`.
     #[error("a method or target that is not forwarded")]
     Method,
+    /// A browser says that another site sends this.
+    #[error("a browser sends this for another site (Sec-Fetch-Site, Origin)")]
+    CrossSite,
+    /// The peer's content stood still for too long.
+    #[error("the request's body stood still for too long (limits.body_idle)")]
+    BodyLate,
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -139,7 +149,8 @@ impl Error {
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
@@ -175,6 +186,8 @@ impl Error {
             Self::Method => "method_not_allowed",
             Self::Denied(Denied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
+            Self::CrossSite => "cross_site",
+            Self::BodyLate => "body_late",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
             Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
@@ -199,6 +212,8 @@ impl Error {
                 | Self::TooManyFields { .. }
                 | Self::Method
                 | Self::Denied(_)
+                | Self::CrossSite
+                | Self::BodyLate
                 | Self::Untrusted(_)
         )
     }
@@ -207,7 +222,12 @@ impl Error {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::Framing(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_)
+            Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::BodyLate
+                | Self::Untrusted(_)
         )
     }
 }
@@ -252,6 +272,8 @@ mod tests {
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
             (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
+            (Error::CrossSite, 403, "peer", "cross_site", false),
+            (Error::BodyLate, 408, "peer", "body_late", true),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {

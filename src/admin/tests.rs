@@ -200,3 +200,18 @@ async fn the_next_connection_ends_the_oldest_when_all_are_taken() {
     let (served, ()) = tokio::join!(serve(bound, Kind::Admin, views), clients);
     served.unwrap();
 }
+
+#[tokio::test]
+async fn an_ingress_that_does_not_listen_yet_is_not_ready() {
+    use crate::net::{Bound, ListenAddress};
+    let (views, _stopping) = views(vec![waiting(Side::Ingress, "waits")]);
+    let bound = Bound::bind(&ListenAddress::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+    let id = |side, name: &str| ListenerId { side, name: name.into() };
+    let sockets = [id(Side::Ingress, "api"), id(Side::Egress, "out"), id(Side::Ingress, "waits")];
+    let views = views.watching(sockets.map(|id| (id, bound.opened())));
+    let missing = || views.missing().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let waits = "ingress \"waits\" waits for a key pair in certs/acme";
+    assert_eq!(missing(), [waits, "ingress \"api\" does not listen yet"]);
+    let _listening = bound.listen().unwrap();
+    assert_eq!(missing(), [waits]);
+}

@@ -20,6 +20,9 @@ use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
 use crate::{alerts, folder, writer};
 
+/// How often it is asked whether sockets listen, until they do.
+const OPENING: Duration = Duration::from_millis(50);
+
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
     /// What the folder held when the writer began.
@@ -184,7 +187,8 @@ async fn systemd(views: Views) {
     tokio::spawn(notify::watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
-        if reader.changed().await.is_none() {
+        // A new snapshot, or a moment later the socket that listens because of it.
+        if let Ok(None) = tokio::time::timeout(OPENING, reader.changed()).await {
             return;
         }
     }

@@ -130,6 +130,7 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
         sources: section.or("sources", |item| item.list(|item| item.parse(value::network)), Vec::new()),
         show: section.maybe("show", show),
         accept_expired_until: section.maybe("accept_expired_until", soon),
+        max_connections: section.maybe("max_connections", |item| item.count(1_000_000)),
         contact: section.maybe("contact", Item::words),
     };
     if settings.show.is_some() && settings.sources.is_empty() {
@@ -138,7 +139,6 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
                 .to_owned(),
         );
     }
-    section.later("max_connections", |item| item.count(1_000_000), None);
     let says = |key: &'static str| section.get(key).is_some();
     if !["anchors", "pins", "peers"].into_iter().any(says) {
         section.fault("says nothing about who it is: give it anchors or pins of its own, and peers".to_owned());

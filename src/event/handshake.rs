@@ -66,6 +66,8 @@ pub struct Handshake {
     pub connection: u64,
     /// From accept (or dial) to the end, in microseconds.
     pub duration_us: u64,
+    /// It came from a health checker (`quiet_from`), which shows no certificate: no news if it failed.
+    pub quiet: bool,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
     /// The certificates that the other side sent, at most eight and 16 KiB of them: for `handshakes show`, never a line.
@@ -99,9 +101,10 @@ impl Handshake {
         matches!(self.outcome, Outcome::Refused | Outcome::Failed)
     }
 
-    /// Whether a peer connected and closed without a byte. An upstream that does so is a failure like any other.
+    /// Whether it is no news: a peer connected and closed without a byte, or a known health checker failed without a
+    /// certificate. An upstream that does so is a failure like any other.
     pub fn is_silent(&self) -> bool {
-        self.side == Side::Ingress && self.reason == CLOSED_WITHOUT_BYTE
+        self.side == Side::Ingress && (self.reason == CLOSED_WITHOUT_BYTE || self.quiet && self.is_failure())
     }
 
     /// The level of its line: info where it served, warn where it did not or where a rule was broken for it, debug where

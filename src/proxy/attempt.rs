@@ -30,6 +30,8 @@ pub(super) struct Attempt {
     pub(super) address: Option<SocketAddr>,
     pub(super) epoch: Epoch,
     pub(super) started: Instant,
+    /// It comes from a health checker: what fails without a certificate is no news.
+    pub(super) quiet: bool,
     /// What we show, and why, once that is chosen.
     pub(super) shown: Option<(Candidate, ChosenBy)>,
     /// The standing of what its source is shown next time, where it refused what we showed.
@@ -103,7 +105,19 @@ impl Attempt {
         Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), Facts::default(), now)))
     }
 
-    /// It was not begun.
+    /// TLS was done and the peer is trusted, and it is turned away all the same.
+    pub(super) fn too_many(&self, peer: &Peer, facts: Facts, explanation: String, now: Timestamp) -> Event {
+        let reason = "too_many_of_partner";
+        let explained =
+            Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
+        let mut record = self.record(explained, facts, now);
+        record.peer = Some(facts_of(peer.certificate()));
+        record.identity = Some(peer.identity().to_owned());
+        record.partner = peer.partner().cloned();
+        Event::Handshake(Arc::new(record))
+    }
+
+    /// It was not begun, or ended by us.
     pub(super) fn turned_away(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
         let explained =
             Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
@@ -131,6 +145,7 @@ impl Attempt {
     ) -> (Event, &'static str, String) {
         let (reason, explanation) = (explained.reason, explained.explanation.clone());
         let mut record = self.record(explained, facts, now);
+        record.quiet &= chain.is_empty();
         let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
         record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
         record.peer_chain = kept(chain);
@@ -166,6 +181,7 @@ impl Attempt {
             reason: explained.reason,
             explanation: explained.explanation,
             connection: self.connection,
+            quiet: self.quiet,
             duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             chain_summary: Vec::new(),
             peer_chain: Vec::new(),

@@ -13,15 +13,17 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::access::{Asker, Desk, Prepared, Record};
+use super::admission::Place;
 use super::body::Body;
-use super::fields::{ForBackend, Strip, clean_request};
+use super::fields::{ForBackend, Forwarding, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
 use super::link::{Destination, Ends, Link};
 use super::listener::Listener;
-use super::open::{Open, Tracked, View as OpenView};
+use super::open::{Open, Reached, Tracked, View as OpenView};
 use super::pool::{Origin, Pool};
 use super::serve::Answers;
 use super::target;
+use super::waits::Waits;
 use super::worker::Worker;
 use super::workers::Slot;
 use crate::metrics;
@@ -55,6 +57,7 @@ pub(super) struct Connection {
     /// What the handshake was for, in lower case.
     pub(super) server_name: Option<Arc<str>>,
     /// Counted in until it ends.
+    pub(super) _place: Option<Place>,
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
 }
@@ -81,7 +84,8 @@ impl Connection {
             peer: peer.as_deref(),
         };
         let view = Rc::new(View {
-            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity),
+            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
+                .continuing(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
             strip: Rc::new(strip(settings)),
             pool: self.worker.backend(&settings.backend),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
@@ -112,7 +116,8 @@ impl Connection {
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
         }
-        let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
+        let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
+        let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);
         let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
         Ok((outbound, Destination { host, scheme: Scheme::HTTP }))
@@ -130,6 +135,14 @@ impl Answers for Connection {
 
     fn desk(&self) -> &Desk {
         &self.listener.desk
+    }
+
+    fn waits(&self) -> &Rc<Waits> {
+        self.worker.waits()
+    }
+
+    fn unread(&self) {
+        self.worker.limited(&self.tracked.open, Reached::Unread);
     }
 
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -6,19 +6,16 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use super::access::Desk;
@@ -27,6 +24,9 @@ use super::frames::{self, Flood};
 use super::framing::Bounds;
 use super::framing::guard::Guard;
 use super::open::{Open, Signal};
+use super::reading::Streams;
+use super::waits::Waits;
+use super::watched::Watched;
 use crate::snapshot::ingress::Limits;
 
 /// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
@@ -58,6 +58,10 @@ pub(super) trait Answers: 'static {
     fn open(&self) -> &Rc<Open>;
     /// Where what happens to it is counted.
     fn desk(&self) -> &Desk;
+    /// Its worker's deadlines.
+    fn waits(&self) -> &Rc<Waits>;
+    /// The other side does not read a response: its stream is reset.
+    fn unread(&self);
     /// One request, one response.
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
 }
@@ -70,7 +74,7 @@ where
 {
     let open = Rc::clone(connection.open());
     let bounds = Bounds { head_size: limits.head_size, fields: limits.fields };
-    let watched = Watched { stream, heard: Arc::clone(&open.heard) };
+    let watched = Watched::new(stream, &open.pulse);
     let io = TokioIo::new(Guard::new(watched, bounds, Arc::clone(&open.notes)));
     let asked = Rc::clone(&connection);
     let service = service_fn(move |mut request| {
@@ -92,13 +96,17 @@ where
         builder.max_headers(limits.fields);
     }
     let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
-    let mut leaving = false;
+    let (mut leaving, mut late) = (false, false);
     poll_fn(|cx| {
         match open.signal() {
             Signal::Close => return Poll::Ready(()),
             Signal::Leave if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
+            }
+            Signal::Late if !late => {
+                late = true;
+                open.pulse.is_late();
             }
             _ => {}
         }
@@ -119,14 +127,22 @@ where
 {
     let open = Rc::clone(connection.open());
     let asked = Rc::clone(&connection);
+    let told = Rc::clone(&connection);
+    let streams = Streams {
+        open: Rc::clone(&open),
+        waits: Rc::clone(connection.waits()),
+        limit: limits.body_idle,
+        unread: Rc::new(move || told.unread()),
+    };
     let service = service_fn(move |request| {
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         let answer = Box::pin(Rc::clone(&connection).answer(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let flood = Rc::new(Cell::new(None));
-    let io = TokioIo::new(frames::guard::Guard::new(stream, limits.head_size, open.waits(), Rc::clone(&flood)));
-    let mut builder = http2::Builder::new(Local);
+    let watched = Watched::new(stream, &open.pulse);
+    let io = TokioIo::new(frames::guard::Guard::new(watched, limits.head_size, open.waits(), Rc::clone(&flood)));
+    let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
@@ -180,22 +196,3 @@ fn report(ended: Result<(), hyper::Error>) {
         tracing::debug!(target: "proxy", %error, "connection ended with an error");
     }
 }
-
-/// A stream that notes when bytes arrive, so that the tick can tell a slow head from an idle connection.
-struct Watched<S> {
-    stream: S,
-    heard: Arc<AtomicBool>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-crate::tls::passing::passes_writes!(Watched.stream);

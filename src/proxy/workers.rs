@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
+use super::admission::{Gate, Partnered};
 use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
@@ -99,6 +101,8 @@ pub(super) struct Shared {
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
     pub(super) most: usize,
+    /// Open connections of partners that have a limit of their own.
+    pub(super) partnered: Arc<Partnered>,
     progress: Arc<Progress>,
     /// Told whenever a listener begins to listen.
     opened: Notify,
@@ -108,6 +112,7 @@ struct Count {
     id: ListenerId,
     open: AtomicUsize,
     listening: AtomicBool,
+    gate: Arc<Gate>,
 }
 
 impl Count {
@@ -125,12 +130,19 @@ impl Shared {
         self.counts[listener].listening.store(true, Ordering::Release);
         self.opened.notify_waiters();
     }
+
+    /// Who of a listener's connections may wait for its ClientHello, and who may shake hands.
+    pub(super) fn gate(&self, listener: usize) -> &Arc<Gate> {
+        &self.counts[listener].gate
+    }
 }
 
 /// An accepted connection on its way to a worker.
 pub(super) struct Handed {
     pub(super) listener: usize,
     pub(super) accepted: Accepted,
+    /// When it was accepted.
+    pub(super) at: Instant,
     pub(super) slot: Slot,
 }
 
@@ -182,6 +194,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         id: id.clone(),
         open: AtomicUsize::new(0),
         listening: AtomicBool::new(false),
+        gate: Arc::default(),
     };
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
@@ -194,6 +207,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         hands,
         counts: parts.listeners.iter().map(count).collect(),
         most: descriptors_allow(),
+        partnered: Arc::default(),
         progress: parts.progress,
         opened: Notify::new(),
     });

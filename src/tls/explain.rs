@@ -150,6 +150,12 @@ pub const REASONS: &[&str] = &[
     // Turned away before a handshake, by the proxy.
     "no_key_pair",
     "too_many_connections",
+    "too_many_waiting",
+    "too_many_handshakes",
+    "too_many_from_source",
+    "too_many_of_partner",
+    "proxy_header_missing",
+    "proxy_header_malformed",
 ];
 
 /// A reason and its sentence, before the alerts are added.

@@ -95,6 +95,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What an error of the stream means; `no_byte`: nothing had come before it.
+    pub fn of(error: io::Error, no_byte: bool) -> Self {
+        cause(error, no_byte)
+    }
+
     /// An error of ours, after which an alert was sent.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Tls(error) if !matches!(error, rustls::Error::AlertReceived(_)))

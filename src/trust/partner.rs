@@ -30,6 +30,8 @@ pub struct Settings {
     pub show: Option<Wish>,
     /// Until when its peers may come with certificates that have expired.
     pub accept_expired_until: Option<Timestamp>,
+    /// How many connections it may have open, over all listeners.
+    pub max_connections: Option<usize>,
     /// Whom to call.
     pub contact: Option<String>,
 }
@@ -74,6 +76,11 @@ impl Partners {
     pub(super) fn lenient_until(&self, verified: &Verified, now: Timestamp) -> Option<Timestamp> {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         partner.settings.accept_expired_until.filter(|until| now < *until)
+    }
+
+    /// How many connections the partner of this name may have.
+    pub fn max_connections(&self, name: &str) -> Option<usize> {
+        self.0.iter().find(|partner| *partner.settings.name == *name)?.settings.max_connections
     }
 
     /// What a peer from this address is shown: the first partner with such a source and a `show` that says something now.
@@ -142,6 +149,7 @@ mod tests {
             sources: Vec::new(),
             show: None,
             accept_expired_until: None,
+            max_connections: None,
             contact: None,
         };
         Partner::new(settings, anchor.iter().map(|ca| ca.certificate().fingerprint()).collect(), now())

@@ -9,6 +9,9 @@ mod frames;
 mod h1;
 mod h2;
 mod recording;
+mod rules;
+
+use std::net::SocketAddr;
 
 use sidekey::pki::issue::Issued;
 
@@ -27,14 +30,20 @@ struct Front {
 /// With `extra` keys below `[[ingress]]`.
 async fn front(extra: &str) -> Front {
     let backend = Recording::start().await;
+    let at = backend.address;
+    Front { backend, ..in_front_of(at, extra).await }
+}
+
+/// In front of another backend than the one that records.
+async fn in_front_of(backend: SocketAddr, extra: &str) -> Front {
     let ca = Ca::new("Test CA");
     let folder = folder();
     drop_pair(folder.path(), "tls", &ca.server(10));
     put(folder.path(), "ca.crt", ca.pem());
     let toml = format!(
-        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\nbackend = \"http://{}\"\n{extra}\n",
-        backend.address
+        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\nbackend = \"http://{backend}\"\n{extra}\n"
     );
     let client = ca.client("etl", 5);
-    Front { client, ca, backend, sidecar: Sidecar::start(folder, &toml).await }
+    let sidecar = Sidecar::start(folder, &toml).await;
+    Front { client, ca, backend: Recording::start().await, sidecar }
 }

@@ -110,6 +110,9 @@ fn ingress_faults() {
         ("rule = { paths = [\"/\"] }", "write [[ingress.rule]]"),
         ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
         ("[ingress.limits]\nconnections = 0", "out of range"),
+        ("[ingress.limits]\nhandshakes = 0", "out of range"),
+        ("forwarded_from = [{ partner = \"acmee\" }]", "there is no [partner.acmee]"),
+        ("proxy_protocol_from = [\"10.0.0.0/33\"]", "is no network"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
     ] {
         let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
@@ -135,6 +138,7 @@ fn egress_faults() {
         ("mode = \"0660\"", "is for Unix sockets only"),
         ("host = \"drop\"", "write \"upstream\" or \"keep\""),
         ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "say it once"),
+        ("[egress.limits]\nhello_waiting = 1", "egress.limits.hello_waiting: bounds handshakes of peers"),
         ("refusal_statuses = [1000]", "out of range"),
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
     ] {

@@ -50,6 +50,7 @@ impl Showing<'_> {
             address: None,
             epoch: towards.epoch,
             started: std::time::Instant::now(),
+            quiet: false,
             shown: Some((candidate.clone(), self.chosen_by())),
             shown_next: None,
         };
@@ -115,7 +116,9 @@ impl Showing<'_> {
             chain: tls.chain,
             role: towards.egress.settings.expects.clone(),
         };
-        let patience = Patience { head: None, idle: None, drain: towards.worker.drain() };
+        let limits = &towards.egress.settings.limits;
+        let (unread, age) = (limits.body_idle, limits.connection_age);
+        let patience = Patience { head: None, idle: None, unread, age, drain: towards.worker.drain() };
         let open = Open::new(connection, facts, patience, towards.worker.waits());
         open.set_valid_until(Some(peer.valid_until()));
         let tracked = towards.worker.track(Rc::clone(&open), towards.epoch);
