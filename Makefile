@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke image ci
+.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke soak image ci
 
 all: fmt lint test doc
 
@@ -27,6 +27,10 @@ fuzz-smoke:
 # Starts in the comparison harness and refuses whom it must, nothing is measured; BENCH is the harness (bench/README.md).
 bench-smoke:
 	bench/compare.sh --peers "" --check
+
+# Mixed traffic through a release build while it rotates; by hand.
+soak:
+	tests/soak
 
 # Builds the container image and runs it.
 image:

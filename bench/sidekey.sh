@@ -6,6 +6,7 @@
 set -euo pipefail
 side=$1 run=$2 port=$3 to=$4 certs=$5 workers=$6
 sidekey=${SIDEKEY:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/release/sidekey}
+[[ $sidekey == /* && -x $sidekey ]] || { echo "SIDEKEY must be the absolute path of an executable: $sidekey" >&2; exit 2; }
 
 case $side in
   ingress)

@@ -1,12 +1,21 @@
 //! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
 //! goes through `app`.
 
+mod ask;
 mod check;
 mod completions;
 mod demo;
+mod handshakes;
 mod inspect;
+mod keyring;
 mod print;
+mod probe;
+mod registry;
+mod reload;
+mod rotation;
 mod run;
+mod status;
+mod stop;
 mod wait;
 
 use std::path::PathBuf;
@@ -27,14 +36,30 @@ struct Typed {
 enum Command {
     /// Run the sidecar
     Run(run::Arguments),
+    /// One screen: what to act on (exit code 1 if anything)
+    Status(status::Arguments),
     /// Say, offline, what the configuration and the folder would be accepted as
     Check(check::Arguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
     Demo(demo::Arguments),
+    /// Look at keyrings and change them; make, request, import and export key pairs
+    Keyring(keyring::Arguments),
+    /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
+    Rotation(rotation::Arguments),
+    /// The handshakes of the recent past, explained
+    Handshakes(handshakes::Arguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::Arguments),
+    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    Probe(Box<probe::Arguments>),
+    /// What was ever seen: export, audit, history
+    Registry(registry::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
+    /// Let a running sidecar read its configuration and folder again
+    Reload(reload::Arguments),
+    /// Let a running sidecar drain and end
+    Stop(stop::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
@@ -66,6 +91,9 @@ struct Source {
     /// Where the admin listener answers (loopback or unix:PATH)
     #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Where commands reach it [default: $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
+    #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
     /// text or json [default: text on a terminal, json otherwise]
     #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
@@ -94,26 +122,38 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
-            Self::Demo(_) | Self::Inspect(_) | Self::Completions(_) => None,
+            Self::Registry(arguments) => Some(arguments.source()),
+            _ => None,
         }
     }
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+const FLAGS: [&str; 9] =
+    ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "control", "log_format"];
 
-/// The flags beside a configuration file that was named, and that come from there.
-fn beside_config(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
-    if !command.try_contains_id("config").unwrap_or(false) {
-        return Vec::new();
-    }
+/// The flags that come from there and say the same as a key of the file.
+fn beside_file(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
     FLAGS.into_iter().filter(|id| command.value_source(id) == Some(from)).collect()
 }
 
 impl Source {
-    /// Forgets what the environment says, as the image's does, where a file was named. Says so once.
+    /// Where there is a configuration file, named or found, it alone counts. Flags that were typed beside it are an error,
+    /// unless they only say whom to ask; what the environment says, as the image's does, is forgotten, and that is said.
+    fn beside_file(&mut self, command: &ArgMatches, may_both: bool) -> Result<(), Failure> {
+        let Some(file) = self.file() else { return Ok(()) };
+        if let (false, [flag, ..]) = (may_both, &beside_file(command, ValueSource::CommandLine)[..]) {
+            let (flag, file) = (flag.replace('_', "-"), file.display());
+            return Err(Failure::Wrong(anyhow::anyhow!(
+                "--{flag} says the same as a key of {file}, which counts where it is there: use one of them"
+            )));
+        }
+        self.forget_environment(command);
+        Ok(())
+    }
+
     fn forget_environment(&mut self, command: &ArgMatches) {
-        let ids = beside_config(command, ValueSource::EnvVariable);
+        let ids = beside_file(command, ValueSource::EnvVariable);
         if ids.is_empty() {
             return;
         }
@@ -126,6 +166,7 @@ impl Source {
                 "state" => self.state = None,
                 "probes" => self.probes = None,
                 "admin" => self.admin = None,
+                "control" => self.control = None,
                 _ => self.log_format = None,
             }
         }
@@ -140,33 +181,43 @@ pub fn main() -> ExitCode {
     let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` may be told the listener beside a file: it only asks.
     let may_both = matches!(typed.command, Command::Wait(_));
-    if let (Some((_, matches)), Some(source)) = (matches.subcommand(), typed.command.source()) {
-        if let (false, [flag, ..]) = (may_both, &beside_config(matches, ValueSource::CommandLine)[..]) {
-            let flag = flag.replace('_', "-");
-            print::talk(&format!(
-                "sidekey: --{flag} says the same as a key of the file that --config names: use one of them"
-            ));
-            return ExitCode::from(2);
-        }
-        source.forget_environment(matches);
+    if let (Some((_, matches)), Some(source)) = (matches.subcommand(), typed.command.source())
+        && let Err(failure) = source.beside_file(matches, may_both)
+    {
+        return code(&failure);
     }
     let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Keyring(arguments) => keyring::run(&arguments),
+        Command::Rotation(arguments) => rotation::run(&arguments),
+        Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said(code)) => ExitCode::from(code),
-        Err(Failure::Wrong(error)) => {
-            print::error(&error);
+        Err(failure) => code(&failure),
+    }
+}
+
+/// Says what went wrong, unless that was done, and as which exit code.
+fn code(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Said(code) => ExitCode::from(*code),
+        Failure::Wrong(error) => {
+            print::error(error);
             ExitCode::from(2)
         }
-        Err(Failure::Failed(error)) => {
-            print::error(&error);
+        Failure::Failed(error) => {
+            print::error(error);
             ExitCode::from(1)
         }
     }

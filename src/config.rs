@@ -4,6 +4,7 @@
 //! place, so that nothing is silently ignored. All faults are reported at once. It reads the one file it is given and
 //! the environment, nothing else; whether the files that it names exist is for the watched folder to find out.
 
+mod alerts;
 mod egress;
 mod environment;
 mod file;
@@ -26,9 +27,9 @@ use toml::de::DeTable;
 
 use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
-use crate::{folder, keyring, log, process, writer};
+use crate::{folder, keyring, log, process, registry, writer};
 
-pub use flags::{Flags, from_flags};
+pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 
@@ -48,6 +49,10 @@ pub struct Config {
     pub workers: usize,
     /// This sidecar's name, where one is given.
     pub instance: Option<String>,
+    /// Where the registry is.
+    pub registry: registry::Place,
+    /// `[alerts]`.
+    pub alerts: crate::alerts::Settings,
     /// `[admin]`.
     pub admin: Admin,
     /// `[shutdown]`.
@@ -58,13 +63,17 @@ pub struct Config {
     pub source: Option<PathBuf>,
 }
 
-/// `[admin]`: listeners that only read.
+/// `[admin]`: listeners that only read, and the socket for commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admin {
     /// Page, API and metrics: this host only.
     pub listen: Option<ListenAddress>,
     /// `/livez`, `/readyz` and `/metrics` only: anywhere.
     pub probes: Option<ListenAddress>,
+    /// Where the control socket is, absolute; `None`: the default place.
+    pub control: Option<PathBuf>,
+    /// The group that may use it beside its owner and root.
+    pub control_group: Option<String>,
 }
 
 /// Why there is no configuration.
@@ -115,6 +124,16 @@ pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
     value::listen(text)
 }
 
+/// An upstream as `upstream` takes it: `https://HOST:PORT`. The error says what to write.
+pub fn upstream(text: &str) -> Result<crate::net::HostPort, String> {
+    value::upstream(text)
+}
+
+/// A duration as the configuration and the flags take it. The error says what to write.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    value::duration(text)
+}
+
 fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {
     let (document, errors) = DeTable::parse_recoverable(text.content);
     if !errors.is_empty() {
@@ -141,7 +160,7 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
     let egresses = egress::read(document, &context);
     let admin = top::admin(document, &taken);
     let shutdown = top::shutdown(document);
-    top::alerts(document);
+    let alerts = alerts::read(document);
     document.finish();
     if document.get("ingress").is_none() && document.get("egress").is_none() {
         document.fault("there is nothing to do: add at least one [[ingress]] or [[egress]]".to_owned());
@@ -165,6 +184,8 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
         state: top.state,
         workers: top.workers,
         instance: top.instance,
+        registry: top.place,
+        alerts,
         admin,
         shutdown,
         log,

@@ -7,28 +7,37 @@
 //! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
 //! step, and connections that closed without a byte.
 
+// Long because it is one list: every Event there is, each with its fields explained.
+
 mod describe;
+mod follower;
 pub mod handshake;
+mod ledger;
+mod recent;
 mod repeats;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+pub use follower::Follower;
 pub use handshake::Handshake;
 
+pub use crate::keyring::Verdict;
+pub use crate::keyring::learned::Lesson;
+
 use crate::clock::Clock;
+use crate::keyring::report::{self, Ledger};
 use crate::log::{self, Filter, Level, Lines};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, Problem, Severity};
 use crate::snapshot::Epoch;
 use crate::tls::Outcome;
+use recent::Recent;
 use repeats::{Repeats, Sum};
 
-/// Handshakes that stay in memory (contract section 6).
-const RECENT: usize = 2000;
 /// Events that a follower may lag behind before it misses some.
 const QUEUE: usize = 1024;
 
@@ -68,7 +77,8 @@ pub enum Event {
         shown: Fingerprint,
         /// How sure this is now.
         standing: Lesson,
-        /// Stable code: the alert's name, `verified_on_previous`, `overlap_ended`, `by_command`, `expired`, `evicted`.
+        /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
+        /// `evicted`.
         reason: &'static str,
         /// One printable sentence.
         explanation: String,
@@ -151,6 +161,47 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The registry's database came, went, or was found damaged. Traffic and rotations do not mind.
+    Registry {
+        /// Whether it can be written to now.
+        up: bool,
+        /// Its file was damaged: it was set aside, and somebody should look at it.
+        damaged: bool,
+        /// One printable sentence.
+        explanation: String,
+    },
+    /// Whoever answers for something should act. Told by every instance that sees it, whatever the registry says.
+    Alert {
+        /// Its name, the same on every instance.
+        alert: Arc<str>,
+        /// Stable code.
+        kind: &'static str,
+        /// The last threshold has passed.
+        urgent: bool,
+        /// The keyring, or the trust.
+        keyring: Arc<str>,
+        /// The pair or certificate it is about.
+        key_pair: Option<Fingerprint>,
+        /// Whom to ask.
+        contact: Option<String>,
+        /// One printable sentence.
+        explanation: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// What became of an alert at a webhook or by mail.
+    Delivery {
+        /// Its name.
+        alert: Arc<str>,
+        /// Its stable code.
+        kind: String,
+        /// `webhook` or `mail`.
+        sink: &'static str,
+        /// `sent`, `failed` (it is tried again), `given_up`, `silenced` (it has nothing more to say).
+        outcome: &'static str,
+        /// Why it could not be sent.
+        error: Option<String>,
+    },
     /// Settings were taken over from a reload, or refused.
     Reloaded {
         /// `None` = taken over; else why not, with file, line and column.
@@ -158,52 +209,6 @@ pub enum Event {
         /// What needs a restart to change.
         needs_restart: Vec<String>,
     },
-}
-
-/// How sure what a source has taught us is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lesson {
-    /// It sent an alert, which anybody on the way could have.
-    Unconfirmed,
-    /// It has completed a verified handshake on the previous pair.
-    Confirmed,
-    /// It no longer holds.
-    Forgotten,
-}
-
-impl Lesson {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconfirmed => "unconfirmed",
-            Self::Confirmed => "confirmed",
-            Self::Forgotten => "forgotten",
-        }
-    }
-}
-
-/// What an upstream makes of one of our pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
-    HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
-    Proved,
-    /// It refuses the pair.
-    Refused,
-}
-
-impl Verdict {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeOk => "handshake_ok",
-            Self::Proved => "proved",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl Event {
@@ -219,6 +224,8 @@ impl Event {
             Self::Epoch { .. } | Self::NotRemembered { .. } => "writer",
             Self::ClockStep { .. } => "clock",
             Self::Drained { .. } => "drain",
+            Self::Registry { .. } => "registry",
+            Self::Alert { .. } | Self::Delivery { .. } => "alert",
             Self::Reloaded { .. } => "config",
         }
     }
@@ -231,8 +238,10 @@ pub struct Events {
     handshakes: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
-    recent: Mutex<VecDeque<Arc<Handshake>>>,
+    recent: Mutex<Recent>,
+    reload_error: Mutex<Option<String>>,
     repeats: Mutex<Repeats>,
+    ledger: Mutex<Ledger>,
     followers: broadcast::Sender<Event>,
 }
 
@@ -252,8 +261,10 @@ impl Events {
             filter: Filter::parse(&settings.level)?,
             handshakes: settings.handshakes,
             metrics,
+            ledger: Mutex::new(Ledger::new(clock.now())),
             clock,
-            recent: Mutex::new(VecDeque::with_capacity(RECENT)),
+            recent: Mutex::default(),
+            reload_error: Mutex::default(),
             repeats: Mutex::default(),
             followers: broadcast::Sender::new(QUEUE),
         })
@@ -262,6 +273,10 @@ impl Events {
     /// Tells everybody. Returns at once, always.
     pub fn emit(&self, event: Event) {
         self.count(&event);
+        ledger::note(&mut lock(&self.ledger), &event, self.clock.now());
+        if let Event::Reloaded { error, .. } = &event {
+            lock(&self.reload_error).clone_from(error);
+        }
         match &event {
             Event::Handshake(handshake) => self.handshake(handshake),
             Event::Proof { .. } if !self.handshakes => {}
@@ -278,12 +293,27 @@ impl Events {
 
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
     pub fn recent(&self) -> Vec<Arc<Handshake>> {
-        lock(&self.recent).iter().cloned().collect()
+        lock(&self.recent).all()
+    }
+
+    /// The rotation report of these keyrings; `contacts` are those of partners.
+    pub fn report(&self, keyrings: &[report::InOverlap], contacts: &BTreeMap<Arc<str>, String>) -> Vec<report::Report> {
+        report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
+    }
+
+    /// A lesson of the last run, for the rotation report.
+    pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
+        ledger::recall(&mut lock(&self.ledger), entry);
+    }
+
+    /// Why the settings that were read last are not in use, if they are not.
+    pub fn reload_error(&self) -> Option<String> {
+        lock(&self.reload_error).clone()
     }
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics) }
+        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -312,11 +342,7 @@ impl Events {
 
     fn handshake(&self, handshake: &Arc<Handshake>) {
         if !handshake.is_silent() {
-            let mut recent = lock(&self.recent);
-            if recent.len() == RECENT {
-                recent.pop_front();
-            }
-            recent.push_back(Arc::clone(handshake));
+            lock(&self.recent).push(Arc::clone(handshake));
         }
         if !self.handshakes || !self.filter.enabled("handshake", handshake.level()) {
             return;
@@ -355,26 +381,10 @@ impl Events {
             }
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
+            Event::Registry { up, .. } => self.metrics.registry_up(*up),
+            Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
+            Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
             _ => {}
-        }
-    }
-}
-
-/// A follower's end of the queue. Who is too slow misses Events; they are counted.
-pub struct Follower {
-    receiver: broadcast::Receiver<Event>,
-    metrics: Arc<Metrics>,
-}
-
-impl Follower {
-    /// The next Event; `None` when nobody can emit any more.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.receiver.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
         }
     }
 }

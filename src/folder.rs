@@ -1,12 +1,13 @@
 //! The watched folder: notices changes, reads everything off the runtime, and decides when a state is whole enough to act on.
 //!
 //! What goes on is always *everything the folder holds*, never a difference, so a lost or doubled notification changes
-//! nothing. It writes nothing, and judges no pair.
+//! nothing. It writes nothing but what an operator types (`put`), and judges no pair.
 
 mod digest;
 #[cfg(test)]
 mod fixture;
 pub mod places;
+pub mod put;
 pub mod read;
 pub mod settle;
 pub mod take;

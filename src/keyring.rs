@@ -5,8 +5,11 @@
 
 pub mod choice;
 pub mod fit;
+pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
+pub mod proved;
+pub mod report;
 pub mod rotation;
 
 use std::collections::BTreeSet;
@@ -17,7 +20,9 @@ use jiff::Timestamp;
 
 use crate::pki::{FileName, Fingerprint};
 
-pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, choose};
+pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
+pub use learned::Lessons;
+pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
 /// A keyring's name: the sub-folder's, `default` for the top of the watched folder.
@@ -52,6 +57,10 @@ pub struct Settings {
     pub skew: Duration,
     /// The roles that listeners and upstreams give it.
     pub roles: Roles,
+    /// The schedule that the registry holds the owner to.
+    pub rotate_every: Option<Duration>,
+    /// How long before an expiry the owner is told, the longest first; `None` ("auto"): by the certificate's lifetime.
+    pub alert_before: Option<Vec<Duration>>,
 }
 
 impl Settings {
@@ -71,6 +80,8 @@ impl Settings {
             on_expiry: OnExpiry::Serve,
             skew: Duration::from_mins(1),
             roles: Roles::default(),
+            rotate_every: None,
+            alert_before: None,
         }
     }
 }
@@ -187,7 +198,7 @@ pub enum Event {
         from: Option<Standing>,
         /// Its standing now.
         to: Standing,
-        /// Stable snake_case code: `arrived`, `newer_arrived`, `older_than_current`, `not_yet_valid`, `shares_no_name`, `activate_manual`, `due`, `overlap_ended`, `expired`, `more_than_eight_previous`, `configured`, `promoted`, `rolled_back`, `retired_by_command`, `withdrawn`, `revoked`, `first`, `returned`, or the reason of a refusal.
+        /// Stable snake_case code: `arrived`, `newer_arrived`, `older_than_current`, `not_yet_valid`, `shares_no_name`, `activate_manual`, `marked_staged`, `due`, `overlap_ended`, `expired`, `more_than_eight_previous`, `configured`, `promoted`, `rolled_back`, `retired_by_command`, `withdrawn`, `revoked`, `first`, `returned`, or the reason of a refusal.
         reason: &'static str,
         /// One printable sentence for people, with values and what to do.
         explanation: String,

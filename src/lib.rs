@@ -26,7 +26,13 @@ pub mod writer;
 
 pub mod proxy;
 
+pub mod registry;
+
+pub mod alerts;
+
 pub mod admin;
+
+pub mod control;
 
 pub mod config;
 

@@ -14,6 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -47,6 +48,12 @@ struct RefusalLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReplayLabels {
+    listener: String,
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RotationLabels {
     keyring: String,
     outcome: &'static str,
@@ -57,17 +64,40 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AlertLabels {
+    kind: String,
+    sink: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActiveLabels {
+    kind: &'static str,
+    keyring: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     cells: Arc<Mutex<Vec<Arc<Cells>>>>,
     handshakes: Family<HandshakeLabels, Counter>,
     handshake_duration: Family<ListenerLabels, Histogram, fn() -> Histogram>,
     key_pair_refusals: Family<RefusalLabels, Counter>,
+    replays: Family<ReplayLabels, Counter>,
     rotations: Family<RotationLabels, Counter>,
     drained: Family<ReasonLabels, Counter>,
     folder_refusals: Counter,
     events_dropped: Counter,
     panics: Counter,
+    registry_up: Gauge,
+    registry_dropped: Family<KindLabels, Counter>,
+    alerts: Family<AlertLabels, Counter>,
+    alerts_active: Family<ActiveLabels, Gauge>,
     process: process::Process,
 }
 
@@ -85,11 +115,16 @@ impl Metrics {
             handshakes: Family::default(),
             handshake_duration: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             key_pair_refusals: Family::default(),
+            replays: Family::default(),
             rotations: Family::default(),
             drained: Family::default(),
             folder_refusals: Counter::default(),
             events_dropped: Counter::default(),
             panics: Counter::default(),
+            registry_up: Gauge::default(),
+            registry_dropped: Family::default(),
+            alerts: Family::default(),
+            alerts_active: Family::default(),
             process: process::Process::started(crate::clock::Clock::system().now()),
         }
     }
@@ -119,6 +154,11 @@ impl Metrics {
         self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
     }
 
+    /// A request was sent again with another key pair.
+    pub fn replayed(&self, listener: &str, why: &'static str) {
+        self.replays.get_or_create(&ReplayLabels { listener: listener.to_owned(), why }).inc();
+    }
+
     /// A key pair arrived in a keyring, and this is what became of it.
     pub fn rotation(&self, keyring: &str, outcome: &'static str) {
         self.rotations.get_or_create(&RotationLabels { keyring: keyring.to_owned(), outcome }).inc();
@@ -137,6 +177,32 @@ impl Metrics {
     /// A follower was too slow for this many Events.
     pub fn events_dropped(&self, count: u64) {
         self.events_dropped.inc_by(count);
+    }
+
+    /// Whether the registry's database can be written to.
+    pub fn registry_up(&self, up: bool) {
+        self.registry_up.set(i64::from(up));
+    }
+
+    /// So many rows of this kind were given up because the registry's database was away for too long.
+    pub fn registry_dropped(&self, kind: &'static str, count: u64) {
+        if count > 0 {
+            self.registry_dropped.get_or_create(&KindLabels { kind }).inc_by(count);
+        }
+    }
+
+    /// An alert of this kind came to this end at this sink.
+    pub fn alert(&self, kind: &str, sink: &'static str, outcome: &'static str) {
+        self.alerts.get_or_create(&AlertLabels { kind: kind.to_owned(), sink, outcome }).inc();
+    }
+
+    /// How many alerts there are now, by kind and keyring; what is not named has none.
+    pub fn alerts_active(&self, active: &std::collections::BTreeMap<(&'static str, String), i64>) {
+        self.alerts_active.clear();
+        for ((kind, keyring), count) in active {
+            let labels = ActiveLabels { kind, keyring: keyring.clone() };
+            self.alerts_active.get_or_create(&labels).set(*count);
+        }
     }
 
     /// Counts every panic from now on, and logs it, in place of what Rust prints by itself.
@@ -172,11 +238,20 @@ impl Metrics {
             "Key pairs that the other side refused, by alert",
             self.key_pair_refusals.clone(),
         );
+        ours.register("replays", "Requests sent again with another key pair, and why", self.replays.clone());
         ours.register("rotations", "Arrivals of key pairs, by what became of them", self.rotations.clone());
         ours.register("drained", "Connections drained before their time", self.drained.clone());
         ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());
         ours.register("events_dropped", "Events that a slow follower missed", self.events_dropped.clone());
         ours.register("panics", "Panics that ended a connection or a task", self.panics.clone());
+        ours.register("registry_up", "Whether the registry's database can be written to", self.registry_up.clone());
+        ours.register(
+            "registry_events_dropped",
+            "Rows given up because the registry's database was away for too long",
+            self.registry_dropped.clone(),
+        );
+        ours.register("alerts", "Alerts, by what became of them at each sink", self.alerts.clone());
+        ours.register("alerts_active", "Alerts that there are now", self.alerts_active.clone());
         if let Some(also) = also {
             ours.register_collector(also);
         }
@@ -192,6 +267,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.handshake(("ingress", "api"), ("refused", "unknown_ca"), Duration::from_millis(2));
         metrics.key_pair_refused("ingress", "api", "unknown_ca");
+        metrics.replayed("salesforce", "alert");
         metrics.rotation("api", "done");
         metrics.drained("overlap_ended");
         metrics.events_dropped(4);
@@ -200,6 +276,7 @@ mod tests {
             r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,
             r#"sidekey_handshake_duration_seconds_bucket{side="ingress",listener="api",le="0.0025"} 1"#,
             r#"sidekey_key_pair_refusals_total{side="ingress",listener="api",alert="unknown_ca"} 1"#,
+            r#"sidekey_replays_total{listener="salesforce",why="alert"} 1"#,
             r#"sidekey_rotations_total{keyring="api",outcome="done"} 1"#,
             r#"sidekey_drained_total{reason="overlap_ended"} 1"#,
             "sidekey_events_dropped_total 4",

@@ -9,6 +9,7 @@ mod der;
 pub mod issue;
 pub mod join;
 pub mod key_pair;
+pub mod pkcs12;
 
 use std::fmt;
 use std::str::FromStr;

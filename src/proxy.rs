@@ -11,18 +11,26 @@ mod body;
 mod cross_site;
 mod drain;
 mod egress;
+mod expect;
 pub mod fields;
 mod forward;
+pub mod frames;
+pub mod framing;
 mod ingress;
+mod learning;
 mod link;
 mod listener;
 mod open;
 mod pool;
+mod probe;
+mod proof;
 mod reading;
+mod replay;
 mod serve;
 mod target;
 mod upgrade;
 mod upstream;
+mod verdicts;
 mod waits;
 mod watched;
 mod worker;
@@ -31,6 +39,7 @@ mod workers;
 use http::StatusCode;
 
 pub use drain::{ConnectionFacts, Leave, stay};
+pub use learning::lessons;
 pub use workers::{Parts, Workers, start};
 
 use crate::net;
@@ -43,6 +52,15 @@ enum Error {
     /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    /// Bytes that do not say where the request ends, or that say it in two ways.
+    #[error("{}", .0.explanation())]
+    Framing(framing::Fault),
+    /// Another host than the one that the connection is for, where that chose the key pair.
+    #[error("the connection is for {named:?}, the request for another host")]
+    Misdirected {
+        /// The server name of the handshake.
+        named: String,
+    },
     /// Fields that cannot be forwarded.
     #[error(transparent)]
     Fields(#[from] fields::Violation),
@@ -75,15 +93,28 @@ enum Error {
         /// Its sentence.
         explanation: String,
     },
+    /// The upstream refuses the key pair that it was shown, and has processed nothing.
+    #[error("{explanation}")]
+    Refused {
+        /// The code of its handshake or proof line.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+        /// By an alert; else it only ended the handshake, which may mean something else.
+        said: bool,
+    },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
     /// A 101 that was not asked for, or to another protocol.
     #[error("101 to something else than was asked for")]
     Unasked,
-    /// A WebSocket towards an upstream that speaks HTTP/2 only.
-    #[error("a WebSocket needs HTTP/1.1, and the upstream has chosen HTTP/2")]
+    /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
+    #[error("a WebSocket needs HTTP/1.1, and the other side speaks HTTP/2 only")]
     UpgradeNeedsHttp1,
+    /// As many connections to the backend are open as may be, or the system has none left for us.
+    #[error("no connection to the backend is left: {0}")]
+    UsedUp(String),
     /// No response head in time.
     #[error("no response within its deadline")]
     Late,
@@ -96,19 +127,38 @@ enum Error {
 }
 
 impl Error {
+    /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
+    fn dialling(error: net::Error) -> Self {
+        use rustix::io::Errno;
+        let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
+        match &error {
+            net::Error::Connect { source, .. }
+                if used_up.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                Self::UsedUp(error.to_string())
+            }
+            _ => Self::Connect(error),
+        }
+    }
+
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
+            Self::Framing(fault) => fault.status(),
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Handshake { .. } | Self::Exchange(_) | Self::Unasked | Self::UpgradeNeedsHttp1 => {
-                StatusCode::BAD_GATEWAY
-            }
-            Self::NoKeyPair | Self::Untrusted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_)
+            | Self::Handshake { .. }
+            | Self::Refused { .. }
+            | Self::Exchange(_)
+            | Self::Unasked
+            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
+            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -120,7 +170,7 @@ impl Error {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair => "sidecar",
+            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -128,6 +178,8 @@ impl Error {
     /// A stable code for the log.
     fn reason(&self) -> &'static str {
         match self {
+            Self::Framing(fault) => fault.reason(),
+            Self::Misdirected { .. } => "misdirected",
             Self::Malformed(_) => "malformed_request",
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
@@ -138,10 +190,11 @@ impl Error {
             Self::BodyLate => "body_late",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
@@ -153,6 +206,8 @@ impl Error {
         matches!(
             self,
             Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Misdirected { .. }
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
                 | Self::Method
@@ -167,7 +222,12 @@ impl Error {
     fn closes(&self) -> bool {
         matches!(
             self,
-            Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::BodyLate | Self::Untrusted(_)
+            Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::BodyLate
+                | Self::Untrusted(_)
         )
     }
 }
@@ -196,16 +256,21 @@ mod tests {
     #[test]
     fn every_error_has_its_row_in_the_table() {
         let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
+        let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
+            (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
             (Error::Method, 405, "peer", "method_not_allowed", false),
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
             (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
             (handshake, 502, "backend", "untrusted", false),
+            (refused, 502, "backend", "refused_unknown_ca", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
             (Error::CrossSite, 403, "peer", "cross_site", false),
             (Error::BodyLate, 408, "peer", "body_late", true),

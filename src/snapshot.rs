@@ -7,9 +7,15 @@ pub mod build;
 pub mod channel;
 pub mod egress;
 pub mod ingress;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::keyring::Standing;
+use crate::keyring::report::{InOverlap, Previous};
 
 pub use build::{Parts, build};
 pub use channel::{Publisher, Reader, channel};
@@ -61,10 +67,51 @@ pub struct Snapshot {
     pub waiting: Vec<(ListenerId, String)>,
     /// Every keyring's pairs and standings, for metrics and views. No keys.
     pub keyrings: Vec<KeyringView>,
+    /// What every trust holds, for the registry and alerts.
+    pub trusts: Vec<TrustView>,
+}
+
+impl Snapshot {
+    /// Keyrings in overlap, for the rotation report.
+    pub fn in_overlap(&self) -> Vec<InOverlap> {
+        self.keyrings.iter().filter_map(|keyring| self.overlap_of(keyring)).collect()
+    }
+
+    /// How to reach partners, by name.
+    pub fn contacts(&self) -> BTreeMap<Arc<str>, String> {
+        let partners = self.ingresses.values().flat_map(|ingress| &ingress.partners.0);
+        let contact = |partner: &crate::trust::Partner| {
+            Some((Arc::clone(&partner.settings.name), partner.settings.contact.clone()?))
+        };
+        partners.filter_map(contact).collect()
+    }
+
+    fn overlap_of(&self, keyring: &KeyringView) -> Option<InOverlap> {
+        let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?;
+        let previous = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Previous);
+        let previous: Vec<Previous> = previous
+            .filter_map(|pair| {
+                let (key_pair, survives_restart) = (pair.key_pair, pair.survives_restart);
+                Some(Previous { key_pair, ends: pair.overlap_ends?, survives_restart })
+            })
+            .collect();
+        let egresses = self.egresses.values().filter(|egress| egress.settings.keyring == keyring.name);
+        (!previous.is_empty()).then(|| InOverlap {
+            keyring: Arc::clone(&keyring.name),
+            owner: keyring.owner.clone(),
+            contact: keyring.contact.clone(),
+            current: current.key_pair,
+            rotated: current.since,
+            previous,
+            upstreams: egresses
+                .map(|egress| (Arc::clone(&egress.settings.name), egress.settings.upstream.to_string()))
+                .collect(),
+        })
+    }
 }
 
 /// One keyring as people see it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct KeyringView {
     /// Its name.
     pub name: Arc<str>,
@@ -72,14 +119,35 @@ pub struct KeyringView {
     pub owner: Option<String>,
     /// Whom alerts go to.
     pub contact: Option<String>,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// The schedule that the owner is held to.
+    #[serde(skip)]
+    pub rotate_every: Option<Duration>,
+    /// Private keys whose certificate has not come yet.
+    #[serde(skip)]
+    pub waiting: Vec<crate::pki::Waiting>,
+    /// How long before an expiry the owner is told, the longest first; `None`: by the certificate's lifetime.
+    #[serde(skip)]
+    pub alert_before: Option<Vec<Duration>>,
     /// Every pair it knows.
     pub key_pairs: Vec<KeyPairView>,
     /// The newest usable pair in the folder that is not current, and since when.
     pub diverges: Option<(crate::pki::Fingerprint, jiff::Timestamp)>,
+    /// How long a replaced pair stays valid beside its successor, in seconds.
+    pub overlap_seconds: u64,
+    /// Which pair is shown when nothing else decides.
+    pub prefer: crate::keyring::Prefer,
+    /// Whether an arrival becomes current by itself.
+    pub activate: crate::keyring::Activate,
+    /// Pairs that were rolled back from: not current again until `promote` or new content.
+    pub held: Vec<crate::pki::Fingerprint>,
+    /// Pairs that never serve again, by command or configuration.
+    pub revoked: Vec<crate::pki::Fingerprint>,
 }
 
 /// One pair as people see it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct KeyPairView {
     /// Its name.
     pub key_pair: crate::pki::Fingerprint,
@@ -95,10 +163,41 @@ pub struct KeyPairView {
     pub subject: String,
     /// Printable issuer.
     pub issuer: String,
+    /// Serial, hex.
+    pub serial: String,
+    /// Kind and size of its key.
+    pub key: String,
     /// DNS and URI names.
     pub names: Vec<String>,
     /// Files it came from.
     pub sources: Vec<Arc<str>>,
+    /// Whether the folder holds it now.
+    pub in_folder: bool,
+    /// Whether a restart would still find it: in the folder, or retained in `state`.
+    pub survives_restart: bool,
     /// Why it is refused or staged.
     pub why: Option<String>,
+    /// The kind of its key; in JSON `key` says it.
+    #[serde(skip, default = "unknown")]
+    pub key_kind: crate::pki::KeyKind,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki: crate::pki::SpkiHash,
+    /// Why it is too weak to serve, if it is.
+    pub weakness: Option<String>,
+    /// It is its own issuer.
+    pub self_issued: bool,
+}
+
+/// What a view that came over the control socket leaves out.
+fn unknown() -> crate::pki::KeyKind {
+    crate::pki::KeyKind::Other
+}
+
+/// One trust as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustView {
+    /// What it holds.
+    pub holds: crate::trust::View,
+    /// The keyrings of the ingress listeners whose peers it verifies.
+    pub keyrings: Vec<Arc<str>>,
 }

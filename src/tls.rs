@@ -4,11 +4,15 @@
 //! `trust`. Provider aws-lc-rs; TLS 1.3 and 1.2 (ECDHE with AEAD only); X25519MLKEM768 preferred; no early data.
 
 pub mod acceptor;
+pub mod after;
+pub mod anonymous;
 pub mod connector;
 pub mod explain;
 pub mod handshake;
+pub mod keep;
 pub(crate) mod passing;
 pub mod recorder;
+pub mod refusal;
 pub mod seen;
 pub mod verifier;
 
@@ -152,6 +156,12 @@ fn versions(settings: &Settings) -> &'static [&'static SupportedProtocolVersion]
 
 fn alpn(settings: &Settings) -> Vec<Vec<u8>> {
     settings.alpn.iter().map(|protocol| protocol.name().to_vec()).collect()
+}
+
+/// The name of a signature scheme by its code point (RFC 8446 4.2.3); one that has none here as hex.
+pub fn scheme_name(code: u16) -> String {
+    let scheme = rustls::SignatureScheme::from(code);
+    scheme.as_str().map_or_else(|| format!("0x{code:04x}"), |name| name.to_ascii_lowercase())
 }
 
 fn config_error(pair: &KeyPair, error: &rustls::Error) -> Error {

@@ -53,6 +53,8 @@ pub enum Input {
     Settings(Box<Settings>),
     /// Time passes.
     Tick,
+    /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
+    Learned(Vec<keyring::learned::Remembered>),
     /// An operator asks; the answer says in which epoch it is true.
     Command {
         /// Which keyring.
@@ -64,6 +66,22 @@ pub enum Input {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(Epoch, Vec<keyring::Event>), NotDone>>,
     },
+    /// Somebody wants to know what the writer alone knows; nothing changes.
+    Look {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Look>,
+    },
+}
+
+/// What the writer alone knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Problems of the folder as it is now, by keyring.
+    pub problems: Vec<(Option<Arc<str>>, Problem)>,
+    /// Why decisions of the last run could not be read.
+    pub unreadable: Option<String>,
+    /// Why the last save failed.
+    pub not_saved: Option<String>,
 }
 
 /// Why an input was refused; nothing changed.
@@ -112,7 +130,7 @@ pub async fn run(
     publisher: Publisher,
     (events, clock): (Arc<Events>, Clock),
 ) {
-    let mut writer = Writer { state, memory, publisher, events, clock, save_again: None };
+    let mut writer = Writer { state, memory, publisher, events, clock, save_again: None, not_saved: None };
     while let Some(input) = inputs.recv().await {
         writer.take(input).await;
     }
@@ -129,11 +147,18 @@ struct Writer {
     clock: Clock,
     /// The last save failed: when it is tried again.
     save_again: Option<Timestamp>,
+    /// Why it did.
+    not_saved: Option<String>,
 }
 
 impl Writer {
     async fn take(&mut self, input: Input) {
         let now = self.clock.now();
+        if let Input::Look { reply } = input {
+            // Who asked may be gone.
+            let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
+            return;
+        }
         if matches!(input, Input::Tick) && !self.state.is_due(now) {
             self.state.saw(now);
             if self.save_again.is_some_and(|again| again <= now) {
@@ -151,11 +176,12 @@ impl Writer {
             (Input::Settings(_), Err(error)) => {
                 self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
             }
-            (Input::Folder(_) | Input::Tick, Err(error)) => {
+            (Input::Folder(_) | Input::Tick | Input::Learned(_), Err(error)) => {
                 let why = format!("this change is not served, what was served before still is: {error}");
                 self.events.emit(Event::Folder { keyring: None, problem: not_served(why) });
             }
-            (Input::Settings(_) | Input::Folder(_) | Input::Tick, Ok(_)) => {}
+            (Input::Settings(_) | Input::Folder(_) | Input::Tick | Input::Learned(_), Ok(_))
+            | (Input::Look { .. }, _) => {}
         }
     }
 
@@ -178,7 +204,12 @@ impl Writer {
             }
         };
         let Some(snapshot) = snapshot else {
-            self.state = next;
+            if happened.remember {
+                let saved = self.save(next, now).await;
+                not_remembered(&self.events, saved);
+            } else {
+                self.state = next;
+            }
             emit(&self.events, happened.clone(), by(input), (self.publisher.epoch(), None));
             return Ok((self.publisher.epoch(), happened));
         };
@@ -207,6 +238,7 @@ impl Writer {
         };
         self.memory = memory;
         self.state = next;
+        self.not_saved = saved.as_ref().err().map(ToString::to_string);
         self.save_again = saved.is_err().then(|| now.saturating_add(SAVE_AGAIN).unwrap_or(Timestamp::MAX));
         saved
     }
@@ -235,7 +267,7 @@ fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, bega
 fn by(input: &Input) -> Option<&Arc<str>> {
     match input {
         Input::Command { by, .. } => Some(by),
-        Input::Folder(_) | Input::Settings(_) | Input::Tick => None,
+        Input::Folder(_) | Input::Settings(_) | Input::Tick | Input::Look { .. } | Input::Learned(_) => None,
     }
 }
 

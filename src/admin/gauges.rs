@@ -72,6 +72,15 @@ impl Gauges {
                 metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&ends.as_second())?;
             }
         }
+        let help = "Whether the overlap of a keyring would survive a restart; absent without one";
+        let mut metric = encoder.encode_descriptor("overlap_survives_restart", help, None, MetricType::Gauge)?;
+        for keyring in &self.snapshot.keyrings {
+            let mut previous = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Previous).peekable();
+            if previous.peek().is_some() {
+                let survives = previous.all(|pair| pair.survives_restart);
+                metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&i64::from(survives))?;
+            }
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
@@ -11,48 +11,30 @@ use crate::clock::Clock;
 use crate::keyring::Standing;
 use crate::log::{Format, Lines, Settings};
 use crate::net::ListenAddress;
-use crate::pki::{Fingerprint, Validity};
+use crate::pki::Fingerprint;
 use crate::process::{Stopping, shutdown};
-use crate::snapshot::{Epoch, KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel};
+use crate::snapshot::{KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel, sample};
 
 fn at(text: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
 fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> KeyPairView {
-    KeyPairView {
-        key_pair: Fingerprint::from_bytes([byte; 32]),
-        standing,
-        since: at("2026-11-01T00:00:00Z"),
-        validity: Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2027-01-01T00:00:00Z") },
-        overlap_ends,
-        subject: "CN=api".to_owned(),
-        issuer: "CN=CA".to_owned(),
-        names: Vec::new(),
-        sources: Vec::new(),
-        why: None,
-    }
+    let in_folder = standing != Standing::Previous;
+    KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::pair(&[byte; 32], standing) }
 }
 
 fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
+    let key_pairs = vec![
+        pair(0x3f, Standing::Current, None),
+        pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
+        pair(0x99, Standing::Refused, None),
+    ];
     let keyring = KeyringView {
-        name: Arc::from("api"),
-        owner: None,
-        contact: None,
-        key_pairs: vec![
-            pair(0x3f, Standing::Current, None),
-            pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
-            pair(0x99, Standing::Refused, None),
-        ],
         diverges: Some((Fingerprint::from_bytes([0x99; 32]), at("2026-11-25T08:59:00Z"))),
+        ..sample::keyring(key_pairs)
     };
-    let (_, reader) = channel(Snapshot {
-        epoch: Epoch(7),
-        ingresses: BTreeMap::new(),
-        egresses: BTreeMap::new(),
-        waiting,
-        keyrings: vec![keyring],
-    });
+    let (_, reader) = channel(Snapshot { waiting, ..sample::snapshot(vec![keyring]) });
     let (lines, _) = Lines::channel(Format::Json);
     let metrics = Arc::new(Metrics::new());
     let (clock, _) = Clock::manual(at("2026-11-25T09:00:00Z"));
@@ -167,6 +149,10 @@ fn metrics_are_documented() {
     metrics.cells("ingress", "api").request(200, Duration::ZERO);
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
+    metrics.replayed("out", "alert");
+    views.metrics.alert("expires", "log", "sent");
+    views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
+    views.metrics.registry_dropped("peer", 1);
     metrics.rotation("api", "done");
     metrics.drained("overlap_ended");
     let text = views.metrics_text();

@@ -7,9 +7,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::keyring::offline::Place;
 use super::{Failure, print};
+use crate::app::keyring::Prospect;
 use crate::clock::Clock;
-use crate::pki::blocks::{self, Kind};
+use crate::pki::blocks::{self, Blocks, Kind};
+use crate::pki::certificate::{CertificationRequest, Revocations};
 use crate::pki::{Certificate, printable};
 
 /// The largest file that is read: the limit of the watched folder for CRLs.
@@ -23,6 +26,11 @@ pub(super) struct Arguments {
     /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Say, too, whether this keyring would accept it
+    #[arg(long, value_name = "KEYRING")]
+    keyring: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -35,8 +43,31 @@ struct Inspected {
     kind: Kind,
     certificates: Vec<CertificateView>,
     keys: Vec<KeyView>,
-    crls: usize,
+    requests: Vec<RequestView>,
+    crls: Vec<CrlView>,
     problems: Vec<ProblemView>,
+    /// With `--keyring`: what would come of it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prospect: Option<Prospect>,
+}
+
+#[derive(Serialize)]
+struct RequestView {
+    subject: String,
+    names: Vec<String>,
+    key: String,
+    pin: String,
+    /// What is wrong with its signature.
+    signature: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CrlView {
+    issuer: String,
+    this_update: Timestamp,
+    next_update: Option<Timestamp>,
+    is_late: bool,
+    revoked: usize,
 }
 
 #[derive(Serialize)]
@@ -74,18 +105,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let now = Clock::system().now();
     let mut inspected = Vec::new();
     for file in &arguments.files {
-        inspected.push(inspect(file, arguments.password_file.as_deref(), now).map_err(Failure::Wrong)?);
+        inspected.push(inspect(file, arguments, now)?);
     }
     if arguments.json {
         print::json(&inspected);
     } else {
         inspected.iter().for_each(say);
     }
-    let useless = |file: &Inspected| !file.problems.is_empty() || file.kind == Kind::Unknown;
+    let useless = |file: &Inspected| {
+        !file.problems.is_empty()
+            || file.kind == Kind::Unknown
+            || file.prospect.as_ref().is_some_and(|prospect| !prospect.accepted)
+    };
     if inspected.iter().any(useless) { Err(Failure::Said(1)) } else { Ok(()) }
 }
 
-fn inspect(file: &Path, password_file: Option<&Path>, now: Timestamp) -> anyhow::Result<Inspected> {
+/// A file's bytes and what they hold.
+pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<(Zeroizing<Vec<u8>>, Blocks)> {
     let shown = printable(&file.display().to_string());
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
     anyhow::ensure!(meta.is_file(), "{shown} is not a file; name the files in it");
@@ -93,8 +129,14 @@ fn inspect(file: &Path, password_file: Option<&Path>, now: Timestamp) -> anyhow:
     let bytes = Zeroizing::new(std::fs::read(file).with_context(|| format!("cannot read {shown}"))?);
     let password = password(file, password_file)?;
     let blocks = blocks::read(&bytes, password.as_ref().map(|text| text.as_str()));
+    Ok((bytes, blocks))
+}
+
+fn inspect(file: &Path, arguments: &Arguments, now: Timestamp) -> Result<Inspected, Failure> {
+    let shown = printable(&file.display().to_string());
+    let (bytes, blocks) = read(file, arguments.password_file.as_deref()).map_err(Failure::Wrong)?;
     let has_key = |certificate: &Certificate| blocks.keys.iter().any(|key| key.spki() == certificate.spki());
-    Ok(Inspected {
+    let mut inspected = Inspected {
         kind: blocks::kind(&bytes),
         certificates: blocks.certificates.iter().map(|c| certificate_view(c, has_key(c), now)).collect(),
         keys: blocks
@@ -105,14 +147,56 @@ fn inspect(file: &Path, password_file: Option<&Path>, now: Timestamp) -> anyhow:
                 certificate_in_file: blocks.certificates.iter().any(|certificate| certificate.spki() == key.spki()),
             })
             .collect(),
-        crls: blocks.crls.len(),
+        requests: Vec::new(),
+        crls: blocks.crls.iter().filter_map(|crl| Revocations::parse(crl).ok()).map(|crl| crl_view(crl, now)).collect(),
         problems: blocks
             .unreadable
             .iter()
             .map(|part| ProblemView { reason: part.reason, why: part.why.clone(), remedy: part.remedy_for(&shown) })
             .collect(),
+        prospect: None,
         file: shown,
-    })
+    };
+    let mut requested = Vec::new();
+    for request in blocks::requests(&bytes) {
+        match request {
+            Ok(request) => {
+                requested.push(request.spki_hash);
+                inspected.requests.push(request_view(request));
+            }
+            Err(why) => inspected.problems.push(ProblemView {
+                reason: "request_malformed",
+                why,
+                remedy: "have the request made again".to_owned(),
+            }),
+        }
+    }
+    if let Some(keyring) = &arguments.keyring {
+        let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
+        inspected.prospect = Some(arguments.place.open(keyring)?.prospect(&name, blocks, &requested));
+    }
+    Ok(inspected)
+}
+
+fn request_view(request: CertificationRequest) -> RequestView {
+    RequestView {
+        subject: request.subject,
+        names: request.names,
+        key: format!("{:?}", request.key),
+        pin: request.spki_hash.to_string(),
+        signature: request.signature.err(),
+    }
+}
+
+fn crl_view(crl: Revocations, now: Timestamp) -> CrlView {
+    let is_late = crl.next_update.is_some_and(|next| next < now);
+    CrlView {
+        issuer: crl.issuer,
+        this_update: crl.this_update,
+        next_update: crl.next_update,
+        is_late,
+        revoked: crl.revoked,
+    }
 }
 
 /// The password, one trailing line end stripped, as in the watched folder.
@@ -199,8 +283,25 @@ fn say(file: &Inspected) {
     for key in file.keys.iter().filter(|key| !key.certificate_in_file) {
         print::line(&format!("  private key without its certificate, public key {}", key.pin));
     }
-    if file.crls > 0 {
-        print::line(&format!("  {} certificate revocation list(s)", file.crls));
+    for request in &file.requests {
+        print::line(&format!("  certification request for {}", request.subject));
+        if !request.names.is_empty() {
+            print::line(&format!("    names        {}", request.names.join(" ")));
+        }
+        print::line(&format!("    key          {}, public key {}", request.key, request.pin));
+        match &request.signature {
+            None => print::line("    signature    by its own key, as it must be; a CA makes the certificate from it"),
+            Some(why) => print::line(&format!("    signature    {why}")),
+        }
+    }
+    for crl in &file.crls {
+        print::line(&format!("  certificate revocation list of {}", crl.issuer));
+        print::line(&format!("    revokes      {} certificate(s), as of {}", crl.revoked, crl.this_update));
+        match crl.next_update {
+            Some(next) if crl.is_late => print::line(&format!("    out of date  the next one was due on {next}")),
+            Some(next) => print::line(&format!("    next one     {next}")),
+            None => {}
+        }
     }
     for problem in &file.problems {
         print::line(&format!("  cannot be used ({}): {}", problem.reason, problem.why));
@@ -208,7 +309,14 @@ fn say(file: &Inspected) {
             print::line(&format!("    what to do: {}", problem.remedy));
         }
     }
-    if file.certificates.is_empty() && file.keys.is_empty() && file.crls == 0 && file.problems.is_empty() {
+    let is_empty =
+        file.certificates.is_empty() && file.keys.is_empty() && file.requests.is_empty() && file.crls.is_empty();
+    if is_empty && file.problems.is_empty() {
         print::line("  no certificate, key or CRL in it");
+    }
+    if let Some(prospect) = &file.prospect {
+        let verdict = if prospect.accepted { "would be accepted" } else { "would not be accepted" };
+        print::line(&format!("  in keyring {} it {verdict}:", prospect.keyring));
+        prospect.says.iter().for_each(|says| print::line(&format!("    {says}")));
     }
 }

@@ -1,11 +1,29 @@
 //! Printing: data to standard output, talk to standard error. The only file that may.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+
+/// Standard output is closed: nobody reads any more.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// One line of data.
 pub(super) fn line(text: &str) {
     // A closed pipe (`| head`) is no reason to panic: nobody is left to tell.
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+        CLOSED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether nobody reads what is printed any more: then there is no reason to go on.
+pub(super) fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// Whether standard output is a terminal that takes colours.
+pub(super) fn has_colour() -> bool {
+    crate::log::Style::of_stdout(crate::log::Format::Text).colour
 }
 
 /// Bytes of data as they are.
@@ -20,6 +38,13 @@ pub(super) fn json(value: &impl serde::Serialize) {
     line(&serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")));
 }
 
+/// One named value below a headline, where there is one.
+pub(super) fn field(name: &str, value: &str) {
+    if !value.is_empty() {
+        line(&format!("  {name:<12} {value}"));
+    }
+}
+
 /// One line of talk.
 pub(super) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -30,9 +55,49 @@ pub(super) fn error(error: &anyhow::Error) {
     talk(&format!("sidekey: {error:#}"));
 }
 
+/// `in 29 days`, `3 h ago`, `now`.
+pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
+    let seconds = then.duration_since(now).as_secs();
+    let span = length(seconds.unsigned_abs());
+    if seconds == 0 {
+        return "now".to_owned();
+    }
+    if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
+}
+
+/// A time to the minute, UTC.
+pub(super) fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// What stands where there is nothing to say.
+pub(super) fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Every line two blanks further in.
+pub(super) fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// `29 days`, `3 h`, `12 min`, `5 s`: whole units, rounded down, at least two of the smaller before the larger is used.
+pub(super) fn length(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// Whether standard error is a terminal: progress bars and colours only there.
 pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// Whether standard output is a terminal: bytes that are no text do not go there.
+pub(super) fn is_out_a_terminal() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 /// Columns, left-aligned, two blanks apart; the first row is the head.

@@ -8,10 +8,17 @@ use super::ingress::{Context, trust};
 use super::listeners;
 use super::top::is_local;
 use super::value;
+use crate::keyring::Probe;
 use crate::net::ListenAddress;
 use crate::snapshot::egress::Settings;
 use crate::snapshot::ingress::Limits;
 use crate::trust::Role;
+
+/// Statuses with which servers refuse a certificate that TLS has let pass: nginx' 400, 495 and 496, and what applications
+/// say.
+const REFUSALS: [u16; 5] = [400, 401, 403, 495, 496];
+/// How much of a body is kept for a second sending, unless the configuration says otherwise.
+const REPLAY_LIMIT: usize = 64 << 10;
 
 /// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
 pub(super) fn read(top: &Section<'_>, context: &Context<'_>) -> Vec<Settings> {
@@ -47,6 +54,11 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
     let keep_host = section.or("host", |item| item.one_of(&[("upstream", false), ("keep", true)]), false);
     let tcp_keepalive = section.or("tcp_keepalive", Item::positive, Duration::from_secs(45));
     let dns_refresh = section.or("dns_refresh", Item::positive, Duration::from_secs(30));
+    let probe = section.or("probe", probe, Probe::default());
+    let prove_within = section.or("prove_within", Item::positive, Duration::from_hours(1));
+    let mut refusal_statuses = section.or("refusal_statuses", |item| item.list(refusal), REFUSALS.to_vec());
+    refusal_statuses.sort_unstable();
+    let replay_limit = section.or("replay_limit", |item| item.size(0, 64 << 20), REPLAY_LIMIT);
     later(section);
     let tls = listeners::tls(section);
     Some(Settings {
@@ -59,6 +71,10 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
         keep_host,
         tcp_keepalive,
         dns_refresh,
+        probe,
+        prove_within,
+        refusal_statuses,
+        replay_limit,
         tls,
         limits,
         log_access: context.log_access,
@@ -119,16 +135,31 @@ fn expects(section: &Section<'_>, host: Option<&Arc<str>>) -> Option<Role> {
     }
 }
 
+/// `probe`: `true`, `false` or `{ path = "/healthz" }`.
+fn probe(item: &Item<'_>) -> Option<Probe> {
+    if !item.is_table() {
+        return item.flag().map(|flag| if flag { Probe::Handshake } else { Probe::Off });
+    }
+    let section = item.section()?;
+    let path = section.required("path", |item| item.parse(value::target));
+    section.finish();
+    path.map(Probe::Head)
+}
+
+/// A status that is an answer, and no success.
+fn refusal(item: &Item<'_>) -> Option<u16> {
+    let status = item.count(599)?;
+    if status < 400 {
+        item.fault("is no refusal: write statuses from 400 to 599".to_owned());
+        return None;
+    }
+    u16::try_from(status).ok()
+}
+
 /// Keys of later issues.
 fn later(section: &Section<'_>) {
     section.later("via", Item::words, None);
     section.later("via_credentials_file", Item::path, None);
-    section.later("prove_within", Item::positive, None);
-    section.later("refusal_statuses", |item| item.list(|item| item.count(599)), None);
-    section.later("replay_limit", |item| item.size(0, 64 << 20), None);
-    section.later_table("probe", |probe| {
-        probe.maybe("path", Item::words);
-    });
     section.later_table("jwt_bearer", |jwt| {
         jwt.maybe("keyring", |item| item.parse(value::keyring_name));
         for key in ["issuer", "subject", "audience", "scope"] {

@@ -351,6 +351,11 @@ impl<'d> Item<'d> {
         })
     }
 
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
     /// Whether it is a string rather than, say, a table.
     pub(super) fn is_text(&self) -> bool {
         self.value.is_str()

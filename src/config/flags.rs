@@ -31,6 +31,8 @@ pub struct Flags {
     pub probes: Option<String>,
     /// `--admin`.
     pub admin: Option<String>,
+    /// `--control`; default as without it.
+    pub control: Option<PathBuf>,
     /// `--log-format`.
     pub log_format: Option<String>,
 }
@@ -43,6 +45,21 @@ pub fn from_flags(flags: Flags) -> Result<Config, Error> {
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(Error::Invalid(faults)),
     }
+}
+
+/// A watched folder and nothing else, for commands that work on its keyrings offline. Nothing in it can be run.
+pub fn of_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, Error> {
+    let flags = Flags {
+        // Never asked: its ingress is taken out again.
+        backend: "http://127.0.0.1:1".to_owned(),
+        certs: certs.map(Path::to_owned),
+        state: state.map(Path::to_owned),
+        ..Flags::default()
+    };
+    let mut config = from_flags(flags)?;
+    config.settings.ingresses.clear();
+    config.settings.keyrings.clear();
+    Ok(config)
 }
 
 fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
@@ -69,6 +86,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         let why = format!("{:?} lies in the watched folder, which is never written to", state.display().to_string());
         faults.push(fault("--state", why));
     }
+    let control = flags.control.as_deref().map(|control| absolute(control, "--control", faults));
     let format = match flags.log_format.as_deref() {
         None => None,
         Some("json") => Some(log::Format::Json),
@@ -95,13 +113,18 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
     complete(&mut settings);
     let mut folder = top::watched(certs);
     folder.named = named(&settings);
+    let place = state
+        .as_ref()
+        .map_or(crate::registry::Place::Memory, |state| crate::registry::Place::File(state.join("registry.db")));
     Some(Config {
         settings,
         folder,
         state,
         workers: top::all_cores(),
         instance: None,
-        admin: Admin { listen: admin, probes },
+        registry: place,
+        alerts: crate::alerts::Settings::default(),
+        admin: Admin { listen: admin, probes, control, control_group: None },
         shutdown: process::Settings::default(),
         log: log::Settings { format, ..log::Settings::default() },
         source: None,
@@ -129,6 +152,7 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         authorities_file: None,
         tls: tls::Settings::default(),
         limits: Limits::default(),
+        learn: true,
         log_access: true,
     }
 }
@@ -205,6 +229,7 @@ mod tests {
             admin: Some("0.0.0.0:9900".to_owned()),
             log_format: Some("xml".to_owned()),
             client_ca: None,
+            control: None,
         };
         let Err(Error::Invalid(faults)) = from_flags(flags) else { panic!("accepted") };
         let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();

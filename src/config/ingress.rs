@@ -77,6 +77,7 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         authorities_file,
         tls,
         limits,
+        learn: section.or("learn", Item::flag, true),
         log_access: context.log_access,
     })
 }
@@ -100,7 +101,6 @@ fn limits(listener: &Section<'_>) -> Limits {
 
 /// Keys of later issues.
 fn later(section: &Section<'_>) {
-    section.later("learn", Item::flag, Some(&false));
     section.later("jwks", Item::flag, Some(&false));
     section.later_table("jwt", |jwt| {
         jwt.maybe("partner", |item| item.parse(value::name));

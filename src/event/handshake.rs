@@ -7,17 +7,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 
 use crate::keyring::{ChosenBy, Standing};
 use crate::log::line::Colour;
 use crate::log::{Format, Level, Line, Style};
-use crate::pki::Fingerprint;
+use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::{Alpn, Facts, Outcome};
 
 /// The reason of a TCP connection that ended before it sent a byte, as load balancers' health checks do: counted, and
 /// logged only at debug.
 pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
+
+/// The reason of a handshake that served although the peer's certificate has expired (`accept_expired_until`).
+pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
 
 /// One handshake. What a failed one leaves unknown is absent.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub struct Handshake {
     pub quiet: bool,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
+    /// The certificates that the other side sent, at most eight and 16 KiB of them: for `handshakes show`, never a line.
+    pub peer_chain: Vec<CertificateDer<'static>>,
 }
 
 /// Facts about the other side's end entity, printable.
@@ -79,8 +85,14 @@ pub struct PeerFacts {
     pub serial: String,
     /// Fingerprint.
     pub fingerprint: Fingerprint,
+    /// Begin of validity.
+    pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// The trust anchor that vouched for it; `None` where none did.
+    pub anchor: Option<Fingerprint>,
+    /// The pin that matched, where the trust has pins.
+    pub pin: Option<SpkiHash>,
 }
 
 impl Handshake {
@@ -95,11 +107,13 @@ impl Handshake {
         self.side == Side::Ingress && (self.reason == CLOSED_WITHOUT_BYTE || self.quiet && self.is_failure())
     }
 
-    /// The level of its line: info where it served, warn where it did not, debug where the peer said nothing.
+    /// The level of its line: info where it served, warn where it did not or where a rule was broken for it, debug where
+    /// the peer said nothing.
     pub fn level(&self) -> Level {
         match (self.is_silent(), self.is_failure()) {
             (true, _) => Level::DEBUG,
             (false, true) => Level::WARN,
+            (false, false) if self.reason == EXPIRED_ACCEPTED => Level::WARN,
             (false, false) => Level::INFO,
         }
     }
@@ -234,4 +248,4 @@ fn milliseconds(micros: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

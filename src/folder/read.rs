@@ -28,7 +28,13 @@ const ENTRIES: usize = 8192;
 /// Reads the folder once. Never blocks on a FIFO or device, never follows a link loop; what it skips is a problem with a
 /// reason. A folder that cannot be read is a problem too, with everything else empty and `missing` set.
 pub fn read(settings: &Settings) -> Reading {
+    read_with(settings, Vec::new())
+}
+
+/// The same, as if these files lay in the folder too, each in its keyring.
+fn read_with(settings: &Settings, extra: Vec<(Arc<str>, FileName, Blocks)>) -> Reading {
     let mut walk = Walk::new(settings);
+    extra.into_iter().for_each(|(keyring, name, blocks)| walk.found(keyring).files.push((name, blocks)));
     walk.places.trail(&settings.root);
     let missing = match fs::read_dir(&settings.root) {
         Ok(_) => None,
@@ -53,11 +59,14 @@ pub fn read(settings: &Settings) -> Reading {
 
 /// Reads the folder once and takes it as final: what is incomplete is refused. For `sidekey check`.
 pub fn read_once(settings: &Settings) -> Contents {
-    let mut contents = read(settings).contents;
-    for problem in contents.keyrings.values_mut().flat_map(|joined| &mut joined.problems).chain(&mut contents.problems)
-    {
-        super::settle::refuse(problem);
-    }
+    read_once_with(settings, Vec::new())
+}
+
+/// The same, as if these files lay in the folder too, each in its keyring: what would come of dropping them.
+pub fn read_once_with(settings: &Settings, extra: Vec<(Arc<str>, FileName, Blocks)>) -> Contents {
+    let mut contents = read_with(settings, extra).contents;
+    let of_keyrings = contents.keyrings.values_mut().flat_map(|joined| &mut joined.problems);
+    of_keyrings.chain(&mut contents.problems).for_each(super::settle::refuse);
     contents
 }
 
@@ -242,11 +251,9 @@ impl<'s> Walk<'s> {
 
     /// A file that the configuration names, wherever it lies.
     fn named(&mut self, relative: &Path) {
-        let path = self.settings.root.join(relative);
-        let name = file_name(relative);
+        let (path, name) = (self.settings.root.join(relative), file_name(relative));
         self.places.trail(&path);
-        let mut file = NamedFile::default();
-        let mut digest = [0; 32];
+        let (mut file, mut digest) = (NamedFile::default(), [0; 32]);
         match take(&path, &name) {
             Ok(None) => file.problem = Some(format!("{name} is missing: put it there")),
             Err(problem) => file.problem = Some(format!("{name}: {}; {}", problem.why, problem.remedy)),
@@ -256,10 +263,10 @@ impl<'s> Walk<'s> {
                 let cut_off = read.unreadable.iter().find(|unreadable| unreadable.incomplete);
                 // A file that is cut off may have held more: to take what is left would remove the rest.
                 if let Some(cut_off) = cut_off {
-                    file.problem = Some(format!("{name}: {}; {}", cut_off.why, cut_off.remedy));
+                    file.problem = Some(format!("{name}: {}; {}", cut_off.why, cut_off.remedy_for(&name)));
                 } else if read.certificates.is_empty() && read.crls.is_empty() {
                     file.problem = Some(match read.unreadable.first() {
-                        Some(unreadable) => format!("{name}: {}; {}", unreadable.why, unreadable.remedy),
+                        Some(unreadable) => format!("{name}: {}; {}", unreadable.why, unreadable.remedy_for(&name)),
                         None => format!("{name} holds neither certificate nor CRL: put one there"),
                     });
                 } else {
@@ -279,7 +286,7 @@ impl<'s> Walk<'s> {
             file: name.clone(),
             reason: unreadable.reason,
             why: unreadable.why.clone(),
-            remedy: unreadable.remedy.clone(),
+            remedy: unreadable.remedy_for(name),
             severity: Severity::Refused,
         }));
         if !read.keys.is_empty() {
@@ -298,8 +305,8 @@ impl<'s> Walk<'s> {
     }
 
     fn skip(&mut self, relative: &Path, reason: &'static str, why: String, remedy: &str) {
-        let severity = Severity::Warning;
-        self.problems.push(Problem { file: file_name(relative), reason, why, remedy: remedy.into(), severity });
+        let (file, remedy, severity) = (file_name(relative), remedy.into(), Severity::Warning);
+        self.problems.push(Problem { file, reason, why, remedy, severity });
     }
 
     fn is_named(&self, relative: &Path) -> bool {

@@ -89,6 +89,8 @@ pub enum Waits {
     Manual,
     /// It shares no name with the pair that was current when it came.
     SharesNoName,
+    /// Its file asks for it, as `keyring new` writes it. Taking the line out of the file ends the wait.
+    Marked,
 }
 
 /// Why a command was not carried out.
@@ -154,13 +156,15 @@ struct Entry {
     due: Option<Timestamp>,
     /// Why it waits for `promote`, if it does.
     waits: Option<Waits>,
+    /// Retained from the last run, and the folder has not been read since: whether it is there is not known.
+    unread: bool,
 }
 
 impl Entry {
     /// A pair that has no standing yet: `settle` gives it one, as to every pair that is refused.
     fn new(pair: Arc<KeyPair>, in_folder: bool, now: Timestamp) -> Self {
         let held = Held { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
-        Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None }
+        Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None, unread: false }
     }
 
     /// Was in use, and is judged no more by what it was judged by on arrival.
@@ -194,7 +198,8 @@ impl Keyring {
             last_resort: None,
         };
         for pair in retained {
-            if let Some(entry) = keyring.recall(&pair, false) {
+            if let Some(mut entry) = keyring.recall(&pair, false) {
+                entry.unread = true;
                 keyring.entries.insert(pair.fingerprint(), entry);
             }
         }
@@ -225,10 +230,12 @@ impl Keyring {
         let found: BTreeMap<Fingerprint, &Arc<KeyPair>> = pairs.iter().map(|pair| (pair.fingerprint(), pair)).collect();
         for (key_pair, entry) in &mut self.entries {
             let was_there = std::mem::replace(&mut entry.held.in_folder, found.contains_key(key_pair));
-            if entry.held.in_folder && !was_there {
+            if entry.held.in_folder && !was_there && !entry.unread {
                 // Taken out and put in again: that is new content, and ends a hold.
                 self.held.remove(key_pair);
             }
+            // An empty folder may be one that is not mounted yet.
+            entry.unread &= found.is_empty();
         }
         let mut fresh = Vec::new();
         for (key_pair, pair) in &found {
@@ -281,6 +288,16 @@ impl Keyring {
         self.entries.values().map(|entry| &entry.held).collect()
     }
 
+    /// Pairs that are not current again until they are promoted, or taken out of the folder and put in again.
+    pub fn held_back(&self) -> Vec<Fingerprint> {
+        self.held.iter().copied().collect()
+    }
+
+    /// Every fingerprint that never serves again, seen here or not.
+    pub fn revoked(&self) -> Vec<Fingerprint> {
+        self.revoked.by_command.union(&self.revoked.configured).copied().collect()
+    }
+
     fn with(&self, standing: Standing) -> impl Iterator<Item = &Entry> {
         self.entries.values().filter(move |entry| entry.held.standing == standing)
     }
@@ -298,6 +315,9 @@ impl Keyring {
         if !shares_a_name(pair.end_entity(), keep.end_entity()) {
             return Some(Waits::SharesNoName);
         }
+        if pair.asks_to_wait() {
+            return Some(Waits::Marked);
+        }
         (self.settings.activate == Activate::Manual).then_some(Waits::Manual)
     }
 
@@ -305,6 +325,9 @@ impl Keyring {
         let configured = self.settings.current == Some(entry.held.pair.fingerprint());
         match entry.waits {
             Some(Waits::SharesNoName) => !configured,
+            Some(Waits::Marked) => {
+                !configured && (entry.held.pair.asks_to_wait() || self.settings.activate == Activate::Manual)
+            }
             Some(Waits::Manual) => !configured && self.settings.activate == Activate::Manual,
             None => false,
         }

@@ -45,6 +45,8 @@ pub struct Cells {
     took: [AtomicU64; BUCKETS.len() + 1],
     took_sum_us: AtomicU64,
     errors: [AtomicU64; FAULTS.len()],
+    /// By reason. A lock, as refusals are rare: but for a scrape it is the worker's own.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
     limits: [AtomicU64; LIMITS.len()],
 }
 
@@ -58,6 +60,7 @@ impl Cells {
             took: Default::default(),
             took_sum_us: AtomicU64::new(0),
             errors: Default::default(),
+            refused: Mutex::default(),
             limits: Default::default(),
         }
     }
@@ -76,6 +79,11 @@ impl Cells {
         // A fault outside the list is a mistake of ours, and so ours.
         let index = FAULTS.iter().position(|known| *known == fault).unwrap_or(FAULTS.len() - 1);
         self.errors[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request or a connection was refused for a reason from a fixed list.
+    pub fn refused(&self, reason: &'static str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
     /// A limit was reached, and somebody had to go or was turned away; `limit` is the name of its key.
@@ -118,6 +126,7 @@ struct Sum {
     took: [u64; BUCKETS.len() + 1],
     took_sum_us: u64,
     errors: [u64; FAULTS.len()],
+    refused: BTreeMap<&'static str, u64>,
     limits: [u64; LIMITS.len()],
 }
 
@@ -129,6 +138,7 @@ impl Default for Sum {
             took: Default::default(),
             took_sum_us: 0,
             errors: Default::default(),
+            refused: BTreeMap::new(),
             limits: Default::default(),
         }
     }
@@ -145,6 +155,9 @@ impl Sum {
         add_each(&mut self.statuses, &cells.statuses);
         add_each(&mut self.took, &cells.took);
         add_each(&mut self.errors, &cells.errors);
+        for (reason, count) in cells.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            *self.refused.entry(reason).or_default() += count;
+        }
         add_each(&mut self.limits, &cells.limits);
         self.took_sum_us = self.took_sum_us.wrapping_add(cells.took_sum_us.load(Ordering::Relaxed));
     }
@@ -172,6 +185,7 @@ impl Collector for Sums {
         requests(&mut encoder, &sums)?;
         durations(&mut encoder, &sums)?;
         errors(&mut encoder, &sums)?;
+        refused(&mut encoder, &sums)?;
         limits(&mut encoder, &sums)
     }
 }
@@ -227,6 +241,18 @@ fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
+fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let help = "Requests and connections refused, by the rule they broke";
+    let mut metric = encoder.encode_descriptor("refused", help, None, MetricType::Counter)?;
+    for ((side, listener), sum) in sums {
+        for (reason, count) in &sum.refused {
+            let labels = [("side", *side), ("listener", listener), ("reason", *reason)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
 fn limits(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     let help = "Limits that were reached, each time somebody had to go or was turned away";
     let mut metric = encoder.encode_descriptor("limit_reached", help, None, MetricType::Counter)?;
@@ -258,6 +284,8 @@ mod tests {
         second.request(599, Duration::from_secs(100));
         second.request(7000, Duration::ZERO);
         other.error("upstream");
+        first.refused("bare_line_feed");
+        second.refused("bare_line_feed");
         second.limit("head");
         let (_kept, gone) = (first.connection(), second.connection());
         drop(gone);
@@ -273,6 +301,7 @@ mod tests {
             r#"sidekey_request_duration_seconds_count{side="ingress",listener="api"} 4"#,
             r#"sidekey_limit_reached_total{side="ingress",listener="api",limit="head"} 1"#,
             r#"sidekey_errors_total{side="egress",listener="salesforce",fault="upstream"} 1"#,
+            r#"sidekey_refused_total{side="ingress",listener="api",reason="bare_line_feed"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

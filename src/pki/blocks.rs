@@ -16,6 +16,7 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::certificate::CertificationRequest;
 use super::{Certificate, SpkiHash, der, key_pair};
 use form::Form;
 use pem::{End, Section};
@@ -49,6 +50,29 @@ impl PrivateKey {
     pub fn spki_hash(&self) -> SpkiHash {
         SpkiHash::of(self.spki())
     }
+    /// The key in the first version of PKCS#8 (RFC 5208), which every other program reads: OpenSSL 3.0 does not take the
+    /// second, with the public key behind the private one, in which aws-lc writes Ed25519. Older forms are wrapped, with the
+    /// algorithm that the public key names.
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        const VERSION: &[u8] = &[der::INTEGER, 1, 0];
+        let inner = self.der();
+        let outer = der::element(inner.secret_der()).map_or(&[][..], |(outer, _)| outer.content);
+        if let PrivateKeyDer::Pkcs8(_) = &inner {
+            let parts: Vec<&[u8]> = der::elements(outer).skip(1).take(2).map(|part| part.whole).collect();
+            return der::sequence(&[&[VERSION], &parts[..]].concat());
+        }
+        let algorithm = der::element(&self.spki).and_then(|(spki, _)| der::element(spki.content));
+        let algorithm = algorithm.map_or(&[][..], |(algorithm, _)| algorithm.whole);
+        let secret = inner.secret_der();
+        der::sequence(&[VERSION, algorithm, &der::header(der::OCTET_STRING, secret.len()), secret])
+    }
+    /// The key as PKCS#8 PEM.
+    pub fn pem(&self) -> Zeroizing<String> {
+        let der = self.to_pkcs8();
+        let mut out = Zeroizing::new(String::with_capacity(pem::written_len("PRIVATE KEY", &der)));
+        pem::write("PRIVATE KEY", &der, &mut out);
+        out
+    }
     /// The key's bytes. For signing and for `state/retained/` only.
     pub fn der(&self) -> PrivateKeyDer<'_> {
         match &self.der {
@@ -73,6 +97,11 @@ impl std::fmt::Debug for PrivateKey {
     }
 }
 
+/// The line that `sidekey keyring` writes above a certificate whose pair is to wait: beside a pair that can be kept it is
+/// staged until `promote`. It stands in the certificate's own file, so that it goes wherever the pair goes, to every
+/// replica alike; taking the line out ends the wait. Text around the blocks is nothing to others (RFC 7468 2).
+pub const STAGED_LINE: &str = "# sidekey: staged until promote";
+
 /// Everything that one file holds.
 #[derive(Default, Debug)]
 pub struct Blocks {
@@ -84,6 +113,8 @@ pub struct Blocks {
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     /// Parts of the file that could not be used, the rest was.
     pub unreadable: Vec<Unreadable>,
+    /// It has the line [`STAGED_LINE`]: the pairs of its certificates wait for `promote`.
+    pub staged: bool,
 }
 
 /// A file, or a part of one, that cannot be used.
@@ -126,6 +157,13 @@ pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> Blocks {
         form => blocks.read_der(form, bytes),
     }
     blocks
+}
+
+/// One certificate's bytes as a PEM block, whatever is in them.
+pub fn certificate_pem(der: &[u8]) -> String {
+    let mut out = String::new();
+    write_pem("CERTIFICATE", der, &mut out);
+    out
 }
 
 /// One thing found in a file, not yet parsed.
@@ -191,6 +229,7 @@ impl Blocks {
     fn read_text(&mut self, bytes: &[u8]) {
         let converted = pem::from_utf16(bytes);
         let text = converted.as_ref().map_or(bytes, |text| text);
+        self.staged = pem::has_line(text, STAGED_LINE.as_bytes());
         let sections = pem::sections(text);
         if sections.is_empty() {
             self.unreadable.extend(refusal::foreign_text(text));
@@ -254,6 +293,23 @@ impl Blocks {
 
 fn is_cut_off(bytes: &[u8]) -> bool {
     der::element(bytes).is_some_and(|(element, _)| element.tag == der::SEQUENCE && element.missing > 0)
+}
+
+/// The certification requests in a file, PEM or DER, and why one cannot be read. The folder never asks: a request is nothing
+/// to it.
+pub fn requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> {
+    if form::of(bytes) == Form::Csr {
+        let whole = der::element(bytes).map_or(bytes, |(request, _)| request.whole);
+        return vec![CertificationRequest::parse(whole)];
+    }
+    let converted = pem::from_utf16(bytes);
+    let sections = pem::sections(converted.as_ref().map_or(bytes, |text| text));
+    let requests = sections.iter().filter(|section| section.label.ends_with("CERTIFICATE REQUEST"));
+    let read = |section: &Section<'_>| {
+        let der = pem::decode(section.body, &section.label, false).map_err(|unreadable| unreadable.why)?;
+        CertificationRequest::parse(&der)
+    };
+    requests.map(read).collect()
 }
 
 /// The password in a password file: its text, without one line end at its end.

@@ -4,6 +4,8 @@
 //! header and a rule. It judges nothing: expiry, strength and usage are weighed in `keyring::fit` and `trust`.
 
 mod facts;
+mod request;
+mod revocations;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,8 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 
 use super::{Fingerprint, SpkiHash, Validity, blocks};
+pub use request::CertificationRequest;
+pub use revocations::Revocations;
 
 /// A certificate whose DER parsed whole, without trailing bytes.
 pub struct Certificate {
@@ -79,6 +83,11 @@ pub enum KeyKind {
 pub struct NotACertificate {
     /// The parser's reason, printable.
     pub why: String,
+}
+
+/// A name in DER, as a CertificateRequest lists it, as printable text.
+pub fn name_text(der: &[u8]) -> String {
+    facts::name_of(der)
 }
 
 impl Certificate {

@@ -2,6 +2,8 @@
 //!
 //! Definite lengths only. Nothing here is a judgement: what the bytes mean is read by the parsers of the crates.
 
+use zeroize::Zeroizing;
+
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
@@ -56,6 +58,27 @@ pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
     })
 }
 
+/// Tag and length of an element whose content has this many bytes.
+pub(super) fn header(tag: u8, length: usize) -> Vec<u8> {
+    let bytes = length.to_be_bytes();
+    let digits = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
+    match (length, u8::try_from(digits.len())) {
+        (0..=0x7f, _) => vec![tag, digits.first().copied().unwrap_or(0)],
+        (_, Ok(count)) => [&[tag, 0x80 | count], digits].concat(),
+        (_, Err(_)) => Vec::new(),
+    }
+}
+
+/// A SEQUENCE of these parts, written into one buffer that never grows: it may hold a key.
+pub(super) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let head = header(SEQUENCE, length);
+    let mut out = Zeroizing::new(Vec::with_capacity(head.len() + length));
+    out.extend_from_slice(&head);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out
+}
+
 /// How many bits an INTEGER's content has, leading zeros left out.
 pub(super) fn bits(integer: &[u8]) -> u32 {
     let significant = &integer[integer.iter().take_while(|byte| **byte == 0).count()..];
@@ -75,6 +98,16 @@ mod tests {
         assert_eq!((found.content, found.missing, rest.len()), (&[1, 2][..], 254, 0));
         assert!(element(&[SEQUENCE, 0x82, 0x01]).is_none());
         assert!(element(&[SEQUENCE, 0x80, 0x01]).is_none());
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for length in [0, 1, 127, 128, 255, 256, 65_536] {
+            let content = vec![7; length];
+            let written = sequence(&[&content]);
+            let (read, rest) = element(&written).unwrap();
+            assert_eq!((read.tag, read.content, read.missing, rest.len()), (SEQUENCE, &content[..], 0, 0));
+        }
     }
 
     #[test]

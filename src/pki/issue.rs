@@ -1,18 +1,22 @@
-//! Makes keys, certificates and certification requests: for `sidekey demo`, for tests, and later for `keyring new`.
+//! Makes keys, certificates and certification requests: for `sidekey keyring new`, for `sidekey demo` and for tests.
 //!
 //! Not a CA: what it signs is a demonstration's or self-signed. Every field that rcgen would default is set here.
+
+mod own;
+mod subject;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyUsagePurpose, RsaKeySize, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RsaKeySize, SerialNumber,
 };
 use zeroize::Zeroizing;
 
 use super::Validity;
+pub use own::{Names, NotAName, OwnKey, Wanted, request};
+pub use subject::{NotASubject, Subject};
 
 /// What kind of key to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,20 +164,9 @@ fn make_key(kind: NewKey) -> Result<rcgen::KeyPair, CannotIssue> {
 }
 
 /// What every certificate here has, each field set: the library's defaults are neither random nor bounded.
-fn params(
-    common_name: &str,
-    organization: Option<&str>,
-    validity: Validity,
-    what: &'static str,
-) -> Result<CertificateParams, CannotIssue> {
-    let mut name = DistinguishedName::new();
-    if let Some(organization) = organization {
-        name.push(DnType::OrganizationName, organization);
-    }
-    name.push(DnType::CommonName, common_name);
-
+fn params(subject: &Subject, validity: Validity, what: &'static str) -> Result<CertificateParams, CannotIssue> {
     let mut params = CertificateParams::default();
-    params.distinguished_name = name;
+    params.distinguished_name = subject.name();
     params.serial_number = Some(random_serial(what)?);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch(validity.not_before, what)?;
@@ -188,30 +181,20 @@ fn authority_params(
     validity: Validity,
     what: &'static str,
 ) -> Result<CertificateParams, CannotIssue> {
-    let mut params = params(common_name, None, validity, what)?;
+    let mut params = params(&Subject::common_name(common_name), validity, what)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
 fn end_entity_params(request: &Request, what: &'static str) -> Result<CertificateParams, CannotIssue> {
-    let mut params = params(&request.common_name, request.organization.as_deref(), request.validity, what)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    if request.server {
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-    }
-    if request.client {
-        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
-    }
-    for dns in &request.dns {
-        params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into().map_err(cannot(what))?));
-    }
-    for uri in &request.uris {
-        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(cannot(what))?));
-    }
-    params.subject_alt_names.extend(request.ips.iter().copied().map(SanType::IpAddress));
-    Ok(params)
+    let wanted = Wanted {
+        subject: Subject::common_name(&request.common_name).with_organization(request.organization.as_deref()),
+        names: Names { dns: request.dns.clone(), uris: request.uris.clone(), ips: request.ips.clone() },
+        server: request.server,
+        client: request.client,
+    };
+    wanted.params(request.validity, what)
 }
 
 /// 126 random bits, always positive and always as long (RFC 5280 4.1.2.2).

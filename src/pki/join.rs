@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{Blocks, Certificate, Fingerprint, KeyPair, SpkiHash, Unreadable};
+use super::{Blocks, Certificate, Fingerprint, KeyPair, PrivateKey, SpkiHash, Unreadable};
 use chain::Links;
 use inventory::{Found, Inventory};
 
@@ -50,13 +50,22 @@ pub struct Problem {
 }
 
 /// A private key whose certificate has not come yet (as `keyring csr` leaves it): an info, never a refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Waiting {
     /// Where the key is.
     pub file: FileName,
     /// Which certificate it waits for.
     pub spki_hash: SpkiHash,
+    /// The key, so that it can be asked for a request.
+    pub key: Arc<PrivateKey>,
 }
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.file == other.file && self.spki_hash == other.spki_hash
+    }
+}
+impl Eq for Waiting {}
 
 /// What one keyring's folder holds.
 #[derive(Clone, Default, Debug)]
@@ -196,6 +205,7 @@ impl Joined {
             }
             let sources = inventory.sources(chain, key_files);
             match KeyPair::new(chain.clone(), Arc::clone(key), sources) {
+                Ok(pair) if found.staged => self.pairs.push(pair.asking_to_wait()),
                 Ok(pair) => self.pairs.push(pair),
                 Err(error) => {
                     let remedy = "have certificate and key made again";
@@ -206,12 +216,13 @@ impl Joined {
     }
 
     fn wait(&mut self, inventory: &Inventory) {
-        for (spki_hash, (_, files)) in &inventory.keys {
+        for (spki_hash, (key, files)) in &inventory.keys {
             let mut certificates =
                 inventory.certificates.values().filter(|found| found.certificate.spki_hash() == *spki_hash).peekable();
             let Some(file) = files.first() else { continue };
             if certificates.peek().is_none() {
-                self.waiting.push(Waiting { file: Arc::clone(file), spki_hash: *spki_hash });
+                let (file, key) = (Arc::clone(file), Arc::clone(key));
+                self.waiting.push(Waiting { file, spki_hash: *spki_hash, key });
             } else if certificates.all(|found| !inventory.is_end_entity(found)) {
                 let why = "the private key of a certificate authority lies here: who reads it can make any certificate";
                 let remedy = "take this key out of the folder";

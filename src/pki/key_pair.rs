@@ -36,6 +36,7 @@ pub struct KeyPair {
     sources: Vec<FileName>,
     schemes: Vec<u16>,
     certified: Arc<CertifiedKey>,
+    asks_to_wait: bool,
 }
 
 /// Why chain and key make no key pair.
@@ -79,7 +80,22 @@ impl KeyPair {
         let chain = linked(chain)?;
         let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();
         let certified = Arc::new(CertifiedKey::new(ders, signing));
-        Ok(Arc::new(Self { chain, key, sources, schemes, certified }))
+        Ok(Arc::new(Self { chain, key, sources, schemes, certified, asks_to_wait: false }))
+    }
+    /// The same pair, whose file asks that it wait for `promote` (`blocks::STAGED_LINE`).
+    pub fn asking_to_wait(&self) -> Arc<Self> {
+        Arc::new(Self {
+            chain: self.chain.clone(),
+            key: Arc::clone(&self.key),
+            sources: self.sources.clone(),
+            schemes: self.schemes.clone(),
+            certified: Arc::clone(&self.certified),
+            asks_to_wait: true,
+        })
+    }
+    /// Whether its file asks that it wait for `promote`.
+    pub fn asks_to_wait(&self) -> bool {
+        self.asks_to_wait
     }
     /// The end entity's fingerprint: the pair's name.
     pub fn fingerprint(&self) -> Fingerprint {

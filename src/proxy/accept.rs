@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::{Caps, Crowded, Partnered, Place, Turn};
 use super::attempt::Attempt;
+use super::learning;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
-use crate::keyring::choose;
+use crate::keyring::{Lessons, choose_for};
 use crate::metrics::Cells;
 use crate::net::proxy_protocol::{self, Wrong};
 use crate::net::{Stream, source};
@@ -32,6 +33,7 @@ pub(super) struct Terms<'a> {
     pub(super) epoch: Epoch,
     pub(super) events: &'a Events,
     pub(super) clock: &'a Clock,
+    pub(super) lessons: &'a Arc<Lessons>,
     pub(super) cells: &'a Cells,
     pub(super) partnered: &'a Arc<Partnered>,
 }
@@ -114,6 +116,7 @@ pub(super) fn turn_away(
         started: arrived.at.into_std(),
         quiet: false,
         shown: None,
+        shown_next: None,
     };
     attempt.turned_away(reason, explanation, clock.now())
 }
@@ -128,6 +131,7 @@ fn attempt(ingress: &Ingress, arrived: &Arrived, epoch: Epoch) -> Attempt {
         started: arrived.at.into_std(),
         quiet: false,
         shown: None,
+        shown_next: None,
     };
     comes_from(&mut attempt, arrived.from, ingress);
     attempt
@@ -193,7 +197,7 @@ async fn handshake(
     (turn, accepted_at): (&Turn, Instant),
     terms: &Terms<'_>,
 ) -> Result<(Accepted, Event), Refused> {
-    let Terms { ingress, clock, .. } = terms;
+    let Terms { ingress, clock, lessons, .. } = terms;
     let limits = &ingress.settings.limits;
     let deadline = accepted_at + limits.handshake;
     if let Some(named) = proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
@@ -202,13 +206,22 @@ async fn handshake(
     let hello = hello(stream, deadline).await.map_err(Refused::Failed)?;
     let caps = Caps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
     turn.hello(source_of(attempt), caps).map_err(Refused::Crowded)?;
-    let Some(choice) = choose(&ingress.candidates, hello.asked(), clock.now()) else {
+    let (known, learning) = learning::begin(ingress, lessons, attempt.address, hello.asked(), clock.now());
+    let Some(choice) = choose_for(&ingress.candidates, hello.asked(), &known, clock.now()) else {
         return Err(Refused::Failed(hello.refuse().await));
     };
     let candidate = &ingress.candidates.0[choice.index];
     attempt.shown = Some((candidate.clone(), choice.chosen_by));
-    let tls = hello.finish(&ingress.acceptors[choice.index], deadline).await.map_err(Refused::Failed)?;
+    let finished = hello.finish(&ingress.acceptors[choice.index], deadline).await;
     let now = clock.now();
+    let tls = match finished {
+        Ok(tls) => tls,
+        Err(failed) => {
+            attempt.shown_next =
+                learning.as_ref().and_then(|learning| learning.refused(failed.alert(), candidate, ingress, now));
+            return Err(Refused::Failed(failed));
+        }
+    };
     let anonymous = tls.chain.is_empty() && ingress.settings.client_auth == ClientAuth::Optional;
     let peer = if anonymous {
         None
@@ -221,8 +234,14 @@ async fn handshake(
             }
         }
     };
+    if let Some(peer) = &peer {
+        ingress.trust.note(peer, now);
+        if let Some(learning) = &learning {
+            learning.accepted(candidate.key_pair, peer, now);
+        }
+    }
     let place = place(peer.as_deref(), &tls.facts, attempt, terms)?;
-    let event = attempt.succeeded(Outcome::Accepted, tls.facts.clone(), peer.as_deref(), now);
+    let event = attempt.succeeded(Outcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
     Ok((Accepted { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place }, event))
 }
 

@@ -164,6 +164,11 @@ impl Record {
         self.prepared.desk.cells.error(fault);
     }
 
+    /// Counts which rule a request broke that is refused.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.prepared.desk.cells.refused(reason);
+    }
+
     /// Counts a limit that it reached.
     pub(super) fn limited(&self, limit: &'static str) {
         self.prepared.desk.cells.limit(limit);

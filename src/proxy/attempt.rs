@@ -7,9 +7,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::event::handshake::PeerFacts;
+use crate::event::handshake::{EXPIRED_ACCEPTED, PeerFacts};
 use crate::event::{Event, Handshake};
-use crate::keyring::{Candidate, ChosenBy};
+use crate::keyring::{Candidate, ChosenBy, Standing};
 use crate::net;
 use crate::pki::Certificate;
 use crate::snapshot::{Epoch, Side};
@@ -19,6 +19,8 @@ use crate::trust::{Peer, Trust, Untrusted};
 
 /// Certificates of a failed chain that are summed up.
 const CHAIN: usize = 8;
+/// Bytes of a chain that are kept with its record.
+const CHAIN_SIZE: usize = 16 << 10;
 
 /// What is known before a handshake ends.
 pub(super) struct Attempt {
@@ -32,22 +34,40 @@ pub(super) struct Attempt {
     pub(super) quiet: bool,
     /// What we show, and why, once that is chosen.
     pub(super) shown: Option<(Candidate, ChosenBy)>,
+    /// The standing of what its source is shown next time, where it refused what we showed.
+    pub(super) shown_next: Option<Standing>,
 }
 
 impl Attempt {
     /// It ended well.
-    pub(super) fn succeeded(&self, outcome: Outcome, facts: Facts, peer: Option<&Peer>, now: Timestamp) -> Event {
+    pub(super) fn succeeded(
+        &self,
+        outcome: Outcome,
+        (facts, chain): (Facts, &[CertificateDer<'static>]),
+        peer: Option<&Peer>,
+        now: Timestamp,
+    ) -> Event {
+        let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
         let explanation = match (outcome, peer) {
+            _ if let Some((expired, partner, until)) = expired => format!(
+                "the certificate of {} expired on {expired} and is accepted until {until}, as accept_expired_until of \
+                 partner \"{partner}\" says; it must be renewed by then",
+                peer.map_or("the peer", |peer| peer.identity()),
+            ),
             (Outcome::Unproved, _) => {
                 "handshake done; whether the upstream accepts our key pair shows with its first answer".to_owned()
             }
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
             (_, None) => "handshake with a peer that showed no certificate".to_owned(),
         };
-        let explained = Explained { outcome, reason: "ok", explanation, alert_sent: None, alert_received: None };
+        let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
+        let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
+        record.peer_chain = kept(chain);
         if let Some(peer) = peer {
-            record.peer = Some(facts_of(peer.certificate()));
+            let verified = peer.verified();
+            let anchor = verified.anchor.as_ref().map(|(anchor, _)| *anchor);
+            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..facts_of(peer.certificate()) });
             record.identity = Some(peer.identity().to_owned());
             record.partner = peer.partner().cloned();
         }
@@ -106,7 +126,14 @@ impl Attempt {
 
     fn context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> Context<'a> {
         let shown = self.shown.as_ref().map(|(candidate, _)| (candidate.key_pair, candidate.standing));
-        Context { ingress: self.side == Side::Ingress, listener: &self.listener, trust, shown, now }
+        Context {
+            ingress: self.side == Side::Ingress,
+            listener: &self.listener,
+            trust,
+            shown,
+            shown_next: self.shown_next,
+            now,
+        }
     }
 
     fn told(
@@ -121,6 +148,7 @@ impl Attempt {
         record.quiet &= chain.is_empty();
         let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
         record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
+        record.peer_chain = kept(chain);
         record.chain_summary = parsed
             .iter()
             .map(|parsed| match parsed {
@@ -156,8 +184,19 @@ impl Attempt {
             quiet: self.quiet,
             duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             chain_summary: Vec::new(),
+            peer_chain: Vec::new(),
         }
     }
+}
+
+/// As much of a chain as its record keeps, whole certificates only.
+fn kept(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+    let mut size = 0;
+    let fits = |der: &&CertificateDer<'static>| {
+        size += der.len();
+        size <= CHAIN_SIZE
+    };
+    chain.iter().take(CHAIN).take_while(fits).cloned().collect()
 }
 
 fn facts_of(certificate: &Certificate) -> PeerFacts {
@@ -166,7 +205,10 @@ fn facts_of(certificate: &Certificate) -> PeerFacts {
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
         fingerprint: certificate.fingerprint(),
+        not_before: certificate.validity().not_before,
         not_after: certificate.validity().not_after,
+        anchor: None,
+        pin: None,
     }
 }
 

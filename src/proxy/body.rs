@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::access::Record;
+use super::expect::{Gate, Held};
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
 use super::reading::Mark;
+use super::replay::Turn;
 use super::waits::{Wait, Waits};
 
 /// Why a body breaks off.
@@ -28,11 +31,19 @@ pub(super) enum Broken {
     /// It stood still for too long.
     #[error("the body stood still for too long")]
     Late,
+    /// Nobody asked for it.
+    #[error("the body was never asked for")]
+    Unasked,
+    /// The request is sent again on another connection.
+    #[error("the request is sent again on another connection")]
+    SentAgain,
 }
 
 /// A body on its way through.
 pub(super) struct Relay {
     incoming: Incoming,
+    /// Until it is asked for.
+    held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
     /// Told that it was late: the error that hyper makes of it does not say so in every protocol.
@@ -41,7 +52,13 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, wait: Wait::new(waits, idle), strip: Rc::clone(strip), late: None }
+        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), late: None }
+    }
+
+    /// Holds it back until it is asked for.
+    pub(super) fn hold(mut self, held: Held) -> Self {
+        self.held = Some(Box::new(held));
+        self
     }
 
     /// Says through this that it was late.
@@ -51,6 +68,12 @@ impl Relay {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(held) = &mut self.held {
+            if !std::task::ready!(held.poll(cx)) {
+                return Poll::Ready(Some(Err(Broken::Unasked)));
+            }
+            self.held = None;
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.wait.progress();
@@ -79,6 +102,25 @@ pub(super) enum Outgoing {
     Empty,
     /// Streamed.
     Relay(Box<Relay>),
+    /// Streamed, and kept so that it can be sent again.
+    Kept(Turn),
+    /// Made up by a test.
+    #[cfg(test)]
+    Frames(std::collections::VecDeque<Frame<Bytes>>),
+}
+
+impl Outgoing {
+    /// What holds the body back, if anything does.
+    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+        match self {
+            Self::Empty => None,
+            Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
+            // Sent again, it may be wanted after all: only a 100 or the time asks for it.
+            Self::Kept(_) => None,
+            #[cfg(test)]
+            Self::Frames(_) => None,
+        }
+    }
 }
 
 impl HttpBody for Outgoing {
@@ -89,19 +131,38 @@ impl HttpBody for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Kept(turn) => Pin::new(turn).poll_frame(cx),
+            #[cfg(test)]
+            Self::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Relay(relay) => relay.incoming.is_end_stream(),
+            Self::Kept(turn) => turn.is_end_stream(),
+            #[cfg(test)]
+            Self::Frames(frames) => frames.is_empty(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Relay(relay) => relay.incoming.size_hint(),
+            Self::Kept(turn) => turn.size_hint(),
+            #[cfg(test)]
+            Self::Frames(frames) => {
+                SizeHint::with_exact(frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
+    /// These frames, and then trailers.
+    pub(super) fn frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
+        Self::Frames(data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
 use super::cross_site;
 use super::fields::{Forwarding, Strip, clean_request};
@@ -18,6 +18,7 @@ use super::forward::{self, Asked, Outbound, refuse, within};
 use super::link::Destination;
 use super::listener::Listener;
 use super::open::{Open, Reached, Tracked, View as OpenView};
+use super::proof;
 use super::serve::Answers;
 use super::target;
 use super::upstream::{Towards, Upstream};
@@ -101,17 +102,21 @@ impl Connection {
         let cleaned = clean_request(request.headers_mut(), &view.strip, Forwarding::Keep)?;
         let host = view.host.clone().unwrap_or(named);
         let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };
-        let outbound = Outbound::new(request, &host, cleaned, &terms);
+        let mut outbound = Outbound::new(request, &host, cleaned, &terms);
         let to = Destination { host, scheme: Scheme::HTTPS };
         let towards =
             Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
-        forward::send(&towards, outbound, &to, &terms, record).await
+        proof::send(towards, &mut outbound, &to, &terms, record).await
     }
 }
 
 impl Answers for Connection {
     fn open(&self) -> &Rc<Open> {
         &self.tracked.open
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
     }
 
     fn waits(&self) -> &Rc<Waits> {
@@ -130,7 +135,7 @@ impl Answers for Connection {
                 let mut record = Some(Record::begin(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
-                    Err(error) => (error, record),
+                    Err(error) => (open.notes.explain(error), record),
                 }
             }
             Err(error) => (error, None),
@@ -142,7 +147,7 @@ impl Answers for Connection {
 }
 
 /// An upstream as a Host field names it.
-fn authority(upstream: &HostPort) -> String {
+pub(super) fn authority(upstream: &HostPort) -> String {
     let whole = upstream.to_string();
     match whole.strip_suffix(&format!(":{HTTPS}")) {
         Some(host) if upstream.port == HTTPS => host.to_owned(),

@@ -175,6 +175,12 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// A name that is not `Content-Length` or `Transfer-Encoding`, and that some backends read as one.
+pub(super) fn is_framing_twin(name: &[u8]) -> bool {
+    (is(name, b"content-length") && name != b"content-length")
+        || (is(name, b"transfer-encoding") && name != b"transfer-encoding")
+}
+
 /// The identity family of contract section 11.
 fn is_identity(name: &[u8]) -> bool {
     match name.first() {
@@ -199,7 +205,7 @@ fn normal(byte: u8) -> u8 {
 }
 
 /// Whether `name` normalises to `wanted`, which is normal itself.
-fn is(name: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn is(name: &[u8], wanted: &[u8]) -> bool {
     name.len() == wanted.len() && begins(name, wanted)
 }
 
@@ -235,6 +241,9 @@ fn remove_named_by_connection(headers: &mut HeaderMap) -> Result<bool, Violation
 
 /// The members of all `Connection` fields; empty members are allowed (RFC 9110 5.6.1).
 fn connection_names(headers: &HeaderMap) -> Vec<Result<HeaderName, Violation>> {
+    if !has(headers, &CONNECTION) {
+        return Vec::new();
+    }
     headers
         .get_all(CONNECTION)
         .iter()
@@ -250,16 +259,26 @@ fn must_not_be_named(name: &str) -> bool {
     matches!(name, "host" | "authorization" | "cookie" | "content-length" | "transfer-encoding")
 }
 
+/// Whether there is such a field. Most fields asked for here are not there, and looking at every name of a usual request
+/// costs less than one hash.
+fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|key| key == name)
+}
+
 fn only_value_is(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    if !has(headers, name) {
+        return false;
+    }
     let mut values = headers.get_all(name).iter();
     let fits = values.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(wanted));
     fits && values.next().is_none()
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    has(headers, &TE)
+        && headers
+            .get_all(TE)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }

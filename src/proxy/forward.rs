@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use super::Error;
 use super::access::Record;
 use super::body::{Body, Outgoing, Relay};
+use super::expect::Held;
 use super::fields::{Cleaned, Strip, clean_response};
 use super::link::{Destination, Link};
 use super::open::Signal;
@@ -36,7 +37,8 @@ pub(super) struct Terms<'a> {
 
 /// A checked and cleaned request, ready to be sent.
 pub(super) struct Outbound {
-    pub(super) request: Request<Outgoing>,
+    /// There until it is sent.
+    pub(super) request: Option<Request<Outgoing>>,
     pub(super) websocket: Option<OnUpgrade>,
     /// Whether its body stood still for too long, if it has one.
     late: Option<Rc<Cell<bool>>>,
@@ -48,38 +50,58 @@ impl Outbound {
         let websocket = upgrade::asked(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
         parts.extensions.clear();
-        if parts.version == Version::HTTP_2 {
-            join_cookies(&mut parts.headers);
+        match parts.version {
+            Version::HTTP_2 => join_cookies(&mut parts.headers),
+            // RFC 9110 10.1.1: an expectation in HTTP/1.0 is none.
+            Version::HTTP_10 => drop(parts.headers.remove(EXPECT)),
+            _ => {}
         }
+        // A peer on HTTP/2 sends when it likes: hyper has no way to ask it for a body.
+        let holds = cleaned.expect_continue && parts.version == Version::HTTP_11 && !body.is_end_stream();
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, host.clone());
         if websocket.is_some() {
             upgrade::name_it(&mut parts.headers);
         }
+        let mut request = Request::from_parts(parts, Outgoing::Empty);
         let mut late = None;
-        let body = if body.is_end_stream() {
-            Outgoing::Empty
-        } else {
+        if !body.is_end_stream() {
             let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
-            Outgoing::Relay(Box::new(relay.telling(late.insert(Rc::default()))))
-        };
-        Self { request: Request::from_parts(parts, body), websocket, late }
+            let relay = relay.telling(late.insert(Rc::default()));
+            let relay = if holds { relay.hold(Held::new(&mut request, terms.waits)) } else { relay };
+            *request.body_mut() = Outgoing::Relay(Box::new(relay));
+        }
+        Self { request: Some(request), websocket, late }
+    }
+
+    /// What an exchange failed of: also where the library only says that a body broke off.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        if self.late.as_ref().is_some_and(|late| late.get()) { Error::BodyLate } else { error }
     }
 }
 
 /// Sends a request on its way and shapes what comes back; the record ends with the response's last byte.
 pub(super) async fn send(
     origin: &impl Origin,
-    outbound: Outbound,
+    outbound: &mut Outbound,
     to: &Destination,
     terms: &Terms<'_>,
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
-    let Outbound { request, websocket, late } = outbound;
     let limit = terms.limits.response;
-    let exchanged = pool::exchange(origin, request, to, terms.waits, limit).await;
-    let (response, link) =
-        exchanged.map_err(|error| if late.is_some_and(|late| late.get()) { Error::BodyLate } else { error })?;
+    let exchanged = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
+    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
+    respond(response, link, outbound.websocket.take(), terms, record)
+}
+
+/// Shapes what came back.
+pub(super) fn respond(
+    response: Response<Incoming>,
+    mut link: Link,
+    websocket: Option<OnUpgrade>,
+    terms: &Terms<'_>,
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, link, websocket, record);
     }
@@ -87,8 +109,10 @@ pub(super) async fn send(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     if parts.headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 6.3: the coding wins, and an intermediary removes the length.
-        parts.headers.remove(CONTENT_LENGTH);
+        // RFC 9112 6.3: the coding wins, and an intermediary removes the length. Who sends both may mean the length.
+        if parts.headers.remove(CONTENT_LENGTH).is_some() {
+            link.retire();
+        }
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };
@@ -144,6 +168,9 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     let record = record.map(|mut record| {
         record.answered(status, Some(reason));
         record.failed(fault);
+        if error.is_refusal() {
+            record.refused(reason);
+        }
         if matches!(error, Error::BodyLate) {
             record.limited("body_idle");
         }

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::admission::Place;
 use super::body::Body;
 use super::fields::{ForBackend, Forwarding, Strip, clean_request};
@@ -29,6 +29,7 @@ use super::workers::Slot;
 use crate::metrics;
 use crate::net::Backend;
 use crate::net::dial::{self, Terms};
+use crate::snapshot::ingress::Settings;
 use crate::snapshot::{Ingress, Side};
 use crate::tls::ClientAuth;
 use crate::trust::{Peer, Role};
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     pub(super) tracked: Rc<Tracked>,
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
+    /// What the handshake was for, in lower case.
+    pub(super) server_name: Option<Arc<str>>,
     /// Counted in until it ends.
     pub(super) _place: Option<Place>,
     pub(super) _slot: Slot,
@@ -83,7 +86,7 @@ impl Connection {
         let view = Rc::new(View {
             for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
                 .continuing(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
-            strip: Rc::new(Strip::new(&settings.also_strip)),
+            strip: Rc::new(strip(settings)),
             pool: self.worker.backend(&settings.backend),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
             peer,
@@ -93,14 +96,16 @@ impl Connection {
         Ok(view)
     }
 
-    async fn forward(
-        &self,
-        view: &View,
-        mut request: Request<Incoming>,
-        record: &mut Option<Record>,
-    ) -> Result<Response<Body>, Error> {
+    /// Checks, allows and cleans a request. Nothing here waits.
+    fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
         let host = target::host(&request)?;
+        if settings.keyrings.len() > 1
+            && let Some(named) = &self.server_name
+            && !target::is_for(&host, named)
+        {
+            return Err(Error::Misdirected { named: named.to_string() });
+        }
         within(request.headers(), &settings.limits)?;
         let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
         let uri = match (decided, request.uri().authority()) {
@@ -114,16 +119,22 @@ impl Connection {
         let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
         let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);
-        let terms = forward::Terms { limits: &settings.limits, strip: &view.strip, waits: self.worker.waits() };
-        let outbound = Outbound::new(request, &host, cleaned, &terms);
-        let to = Destination { host, scheme: Scheme::HTTP };
-        forward::send(&Towards { worker: &self.worker, view }, outbound, &to, &terms, record).await
+        let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
+        Ok((outbound, Destination { host, scheme: Scheme::HTTP }))
+    }
+
+    fn terms<'a>(&'a self, view: &'a View) -> forward::Terms<'a> {
+        forward::Terms { limits: &view.ingress.settings.limits, strip: &view.strip, waits: self.worker.waits() }
     }
 }
 
 impl Answers for Connection {
     fn open(&self) -> &Rc<Open> {
         &self.tracked.open
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
     }
 
     fn waits(&self) -> &Rc<Waits> {
@@ -135,23 +146,39 @@ impl Answers for Connection {
     }
 
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let http2 = request.version() == Version::HTTP_2;
         let open = &self.tracked.open;
-        let flight = open.flight();
-        let (refused, record) = match self.view() {
-            Ok(view) => {
-                let mut record = Some(Record::begin(&view.access, &request, flight));
-                match self.forward(&view, request, &mut record).await {
-                    Ok(response) => return response,
-                    Err(error) => (error, record),
-                }
-            }
-            Err(error) => (error, None),
-        };
         let listener = &self.listener.id.name;
+        let http2 = request.version() == Version::HTTP_2;
         let asked = Asked { side: Side::Ingress, listener, connection: open.number, http2 };
-        refuse(&refused, &asked, record)
+        let flight = open.flight();
+        let view = match self.view() {
+            Ok(view) => view,
+            Err(error) => return refuse(&open.notes.explain(error), &asked, None),
+        };
+        let mut record = Some(Record::begin(&view.access, &request, flight));
+        let sent = match self.prepare(&view, request) {
+            Ok((mut outbound, to)) => {
+                let towards = Towards { worker: &self.worker, view: &view };
+                forward::send(&towards, &mut outbound, &to, &self.terms(&view), &mut record).await
+            }
+            Err(error) => Err(error),
+        };
+        sent.unwrap_or_else(|error| refuse(&open.notes.explain(error), &asked, record))
     }
+}
+
+/// What is stripped beside the fixed names: where rules name paths or methods, also the fields by which some frameworks
+/// let a request name another one than its first line does.
+fn strip(settings: &Settings) -> Strip {
+    let mut names = settings.also_strip.clone();
+    let mut also = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
+    if settings.rules.name_paths() {
+        also(&["x-original-url", "x-rewrite-url", "x-original-uri"]);
+    }
+    if settings.rules.rules.iter().any(|rule| !rule.methods.is_empty()) {
+        also(&["x-http-method-override", "x-http-method", "x-method-override"]);
+    }
+    Strip::new(&names)
 }
 
 /// The way to the backend.
@@ -165,15 +192,26 @@ impl Origin for Towards<'_> {
         Ok(Rc::clone(&self.view.pool))
     }
 
-    async fn connect(&self) -> Result<Link, Error> {
+    async fn connect(&self, http1: bool) -> Result<Link, Error> {
         let settings = &self.view.ingress.settings;
+        if http1 && matches!(settings.backend, Backend::H2c(_)) {
+            return Err(Error::UpgradeNeedsHttp1);
+        }
+        let most = self.worker.share_of(settings.limits.connections);
+        if self.view.pool.open() >= most {
+            return Err(Error::UsedUp(format!("{most} are open, which is this worker's share of the limit")));
+        }
         let deadline = Instant::now() + settings.limits.connect;
         let terms = Terms { deadline, keepalive: None, refresh: REFRESH };
         let ends = Ends { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
+        let stream = match &settings.backend {
+            Backend::Http(to) | Backend::H2c(to) => self.worker.dialler().tcp(to, terms).await,
+            Backend::Unix(path) => dial::unix(path, deadline).await,
+        };
+        let stream = stream.map_err(Error::dialling)?;
         match &settings.backend {
-            Backend::Http(to) => Link::http1(self.worker.dialler().tcp(to, terms).await?, ends).await,
-            Backend::Unix(path) => Link::http1(dial::unix(path, deadline).await?, ends).await,
-            Backend::H2c(to) => Link::http2(self.worker.dialler().tcp(to, terms).await?, ends).await,
+            Backend::Http(_) | Backend::Unix(_) => Link::http1(stream, ends).await,
+            Backend::H2c(_) => Link::http2(stream, ends).await,
         }
     }
 

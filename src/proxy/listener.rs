@@ -161,7 +161,8 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     let counted = cells.connection();
     let turn = gate.wait(number, limits.hello_waiting);
     let partnered = &worker.shared.partnered;
-    let terms = accept::Terms { ingress: &ingress, epoch, events, clock, cells, partnered };
+    let lessons = &worker.shared.lessons;
+    let terms = accept::Terms { ingress: &ingress, epoch, events, clock, lessons, cells, partnered };
     let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
     let accept::Accepted { tls, peer, key_pair, from, place } = accepted;
     let head = (tls.facts.alpn != Some(Alpn::H2)).then_some(limits.head);
@@ -173,6 +174,7 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         listener: Rc::clone(&listener),
         from,
         chain: tls.chain,
+        server_name: tls.facts.server_name,
         _place: place,
         _slot: slot,
         _counted: counted,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::drain::{ConnectionFacts, Leave};
+use super::framing::guard::Notes;
 use super::reading::Mark;
 use super::waits::{Ticks, Waits};
 use super::watched::Pulse;
@@ -120,6 +121,8 @@ pub(super) struct Open {
     pub(super) number: u64,
     pub(super) facts: ConnectionFacts,
     pub(super) view: RefCell<View>,
+    /// What the guard of its requests has found.
+    pub(super) notes: Arc<Notes>,
     /// What its stream notes: `Arc`, as hyper wants a stream that may be sent.
     pub(super) pulse: Arc<Pulse>,
     /// What the response body that was polled last had to give.
@@ -143,6 +146,7 @@ impl Open {
             number,
             facts,
             view: RefCell::new(View::None),
+            notes: Arc::default(),
             pulse: Arc::default(),
             mark: Cell::default(),
             patience,
@@ -162,6 +166,11 @@ impl Open {
     /// Whether it leads to an upstream: its pool lets it go, and no side of its own stops it.
     pub(super) fn is_upstream(&self) -> bool {
         self.patience.idle.is_none()
+    }
+
+    /// The worker's time.
+    pub(super) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
     }
 
     /// What its task is told now.

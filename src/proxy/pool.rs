@@ -8,12 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::{Body as _, Incoming};
 
 use super::Error;
 use super::body::Outgoing;
-use super::link::{Destination, Link, Shared, Unanswered};
+use super::link::{Counted, Destination, Link, Shared, Unanswered};
 use super::waits::{Ticks, Waits};
 
 /// Idle HTTP/1.1 connections of one pool; those beyond it close.
@@ -31,6 +32,8 @@ pub(super) struct Pool {
     connecting: tokio::sync::Mutex<()>,
     /// Connections that could not be made.
     failures: Cell<u32>,
+    /// Connections that are open: idle, lent or shared.
+    open: Rc<Cell<usize>>,
     keep: u32,
     waits: Rc<Waits>,
 }
@@ -39,8 +42,8 @@ pub(super) struct Pool {
 pub(super) trait Origin {
     /// The pool to take from; asked again after waiting, as the answer may change.
     fn pool(&self) -> Result<Rc<Pool>, Error>;
-    /// Makes a connection.
-    async fn connect(&self) -> Result<Link, Error>;
+    /// Makes a connection; with `http1` one that speaks HTTP/1.1, where there is a choice.
+    async fn connect(&self, http1: bool) -> Result<Link, Error>;
     /// Told of every response head.
     fn answered(&self, link: &Link, status: http::StatusCode);
     /// Told of a connection on which a request got no response: what it means, if more than the error says.
@@ -56,6 +59,7 @@ impl Pool {
             http2: Cell::new(http2),
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
+            open: Rc::default(),
             keep: Ticks::of(keep),
             waits: Rc::clone(waits),
         })
@@ -64,6 +68,16 @@ impl Pool {
     /// The worker's time.
     pub(super) fn now(&self) -> Ticks {
         self.waits.now()
+    }
+
+    /// Counts a connection in.
+    pub(super) fn count(&self) -> Counted {
+        Counted::one_more(&self.open)
+    }
+
+    /// How many connections are open.
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
     }
 
     /// Takes an idle connection back.
@@ -98,6 +112,13 @@ impl Pool {
         }
     }
 
+    /// Lets go of all: what runs ends, and the next request makes a new connection.
+    pub(super) fn let_go(&self) {
+        // Dropped when nothing is borrowed any more, as in `sweep`.
+        let gone = (self.idle.take(), self.shared.take());
+        drop(gone);
+    }
+
     /// Lets go of what is closed, told to leave, or idle for too long.
     pub(super) fn sweep(&self) {
         let (now, limit) = (self.now(), self.keep);
@@ -124,9 +145,13 @@ impl Pool {
     }
 }
 
-/// A connection to send on: one that is there, or a new one.
-async fn checkout(origin: &impl Origin, fresh: bool) -> Result<Link, Error> {
+/// A connection to send on: one that is there, or a new one. For an upgrade that is one of HTTP/1.1: where the other side has
+/// chosen HTTP/2, a connection beside the others.
+async fn checkout(origin: &impl Origin, fresh: bool, upgrade: bool) -> Result<Link, Error> {
     let pool = origin.pool()?;
+    if upgrade && pool.http2.get() != Some(false) {
+        return Box::pin(origin.connect(true)).await;
+    }
     if !fresh && let Some(link) = pool.take() {
         return Ok(link);
     }
@@ -149,7 +174,7 @@ async fn checkout(origin: &impl Origin, fresh: bool) -> Result<Link, Error> {
 
 async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
     // Boxed: a handshake's future is large, and most requests never need it.
-    let made = Box::pin(origin.connect()).await;
+    let made = Box::pin(origin.connect(false)).await;
     match &made {
         Ok(link) => pool.http2.set(Some(link.is_http2())),
         Err(_) => pool.failures.set(pool.failures.get().wrapping_add(1)),
@@ -157,19 +182,20 @@ async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
     made
 }
 
-/// Sends a request where `origin` says and waits for the head of its response.
+/// Sends the request in `request` where `origin` says and waits for the head of its response. If it could not be sent, it
+/// is in its place again.
 pub(super) async fn exchange(
     origin: &impl Origin,
-    request: Request<Outgoing>,
+    request: &mut Option<Request<Outgoing>>,
     to: &Destination,
     waits: &Rc<Waits>,
     limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Error> {
-    let mut request = request;
     let mut fresh = false;
+    let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
     for attempt in 1.. {
-        let mut link = checkout(origin, fresh).await?;
-        let spare = link.is_reused().then(|| Spare::of(&request)).flatten();
+        let mut link = checkout(origin, fresh, upgrade).await?;
+        let spare = request.as_ref().filter(|_| link.is_reused()).and_then(Spare::of);
         let failed = match link.exchange(request, to, waits, limit).await {
             Ok(response) => {
                 origin.answered(&link, response.status());
@@ -178,14 +204,16 @@ pub(super) async fn exchange(
             Err(failed) => failed,
         };
         let Unanswered { error, unsent, reused } = failed;
-        if let Some(error) = origin.failed(&link) {
-            return Err(error);
+        let told = origin.failed(&link);
+        if matches!(told, Some(Error::Refused { .. })) {
+            // Nothing was processed, but another connection like this one would be refused as well.
+            return Err(told.unwrap_or(error));
         }
-        let again =
-            unsent.or_else(|| spare.filter(|_| reused && matches!(error, Error::Exchange(_))).map(Spare::into_request));
-        match again {
-            Some(again) if attempt < ATTEMPTS => request = again,
-            _ => return Err(error),
+        if !unsent && reused && matches!(error, Error::Exchange(_)) {
+            *request = spare.map(Spare::into_request);
+        }
+        if request.is_none() || attempt == ATTEMPTS {
+            return Err(told.unwrap_or(error));
         }
         // What was idle beside a connection that is gone has probably gone too.
         fresh = true;

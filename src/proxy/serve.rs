@@ -3,12 +3,14 @@
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
 //! the worker's tick's (`open`), not timers of hyper's.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -16,13 +18,23 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
+use super::access::Desk;
 use super::body::Body;
+use super::frames::{self, Flood};
+use super::framing::Bounds;
+use super::framing::guard::Guard;
 use super::open::{Open, Signal};
 use super::reading::Streams;
 use super::waits::Waits;
 use super::watched::Watched;
 use crate::snapshot::ingress::Limits;
 
+/// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Content of a response that waits for a peer who does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
+const ERRORS: usize = 256;
 /// What hyper's own limit on fields is, and costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
@@ -44,6 +56,8 @@ where
 pub(super) trait Answers: 'static {
     /// The connection in its worker's list.
     fn open(&self) -> &Rc<Open>;
+    /// Where what happens to it is counted.
+    fn desk(&self) -> &Desk;
     /// Its worker's deadlines.
     fn waits(&self) -> &Rc<Waits>;
     /// The other side does not read a response: its stream is reset.
@@ -59,10 +73,22 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
-    let io = TokioIo::new(Watched::new(stream, &open.pulse));
-    let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    let bounds = Bounds { head_size: limits.head_size, fields: limits.fields };
+    let watched = Watched::new(stream, &open.pulse);
+    let io = TokioIo::new(Guard::new(watched, bounds, Arc::clone(&open.notes)));
+    let asked = Rc::clone(&connection);
+    let service = service_fn(move |mut request| {
+        let open = Rc::clone(asked.open());
+        let upgrades = open.notes.arrived(&mut request);
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&asked).answer(request));
+        async move {
+            let response = answer.await;
+            if upgrades {
+                open.notes.granted(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
@@ -88,6 +114,9 @@ where
         served.as_mut().poll(cx).map(report)
     })
     .await;
+    if let Some(fault) = open.notes.untold() {
+        broke_off(&*connection, fault.reason(), fault.explanation());
+    }
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -97,6 +126,7 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
+    let asked = Rc::clone(&connection);
     let told = Rc::clone(&connection);
     let streams = Streams {
         open: Rc::clone(&open),
@@ -105,14 +135,21 @@ where
         unread: Rc::new(move || told.unread()),
     };
     let service = service_fn(move |request| {
-        let connection = Rc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
+    let flood = Rc::new(Cell::new(None));
+    let watched = Watched::new(stream, &open.pulse);
+    let io = TokioIo::new(frames::guard::Guard::new(watched, limits.head_size, open.waits(), Rc::clone(&flood)));
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
-    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(Watched::new(stream, &open.pulse)), service));
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(ERRORS);
+    let mut served = std::pin::pin!(builder.serve_connection(io, service));
     let mut leaving = false;
     poll_fn(|cx| {
         match open.signal() {
@@ -124,9 +161,33 @@ where
             _ => {}
         }
         open.listen(cx);
-        served.as_mut().poll(cx).map(report)
+        served.as_mut().poll(cx).map(|ended| match (flood.get(), &ended) {
+            (Some(flood), _) => broke_off(&*asked, flood.reason(), flood.explanation()),
+            (None, Err(error)) => match broken_rule(error) {
+                Some((reason, rule)) => broke_off(&*asked, reason, &rule),
+                None => report(ended),
+            },
+            (None, Ok(())) => {}
+        })
     })
     .await;
+}
+
+/// The other side broke a rule, and there was no request that could be answered with a refusal.
+fn broke_off<C: Answers>(connection: &C, reason: &'static str, explanation: &str) {
+    let facts = &connection.open().facts;
+    let (side, listener) = (facts.side.as_str(), &*facts.listener);
+    tracing::info!(target: "proxy", side, listener, connection = connection.open().number, reason, error = explanation, "connection refused");
+    connection.desk().cells.refused(reason);
+}
+
+/// What h2 has found wrong with a connection, as a sentence; `None` where the peer has left or said so itself.
+fn broken_rule(error: &hyper::Error) -> Option<(&'static str, String)> {
+    let text = std::error::Error::source(error)?.to_string();
+    let rule = text.strip_prefix("connection error detected: ")?;
+    // ENHANCE_YOUR_CALM: resets in bursts, and those that the peer brings about, h2 counts itself.
+    let reason = if rule.contains("excessive load") { Flood::Resets.reason() } else { "http2_error" };
+    Some((reason, format!("an error of the HTTP/2 connection: {rule}")))
 }
 
 /// How a connection ended: peers that vanish are no news.

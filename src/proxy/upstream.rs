@@ -1,36 +1,29 @@
-//! A worker's way to one upstream: which key pair to show it, connections by key pair, and what the upstream has proved.
+//! A worker's way to one upstream: which key pairs may be shown to it, and its connections by key pair.
 //!
 //! Nothing but TLS is ever spoken to an upstream. What it asked for in its last CertificateRequest decides the choice; a
-//! connection that learns more than was known is made once more with the pair that fits.
+//! connection that learns more than was known is made once more with the pair that fits. Whether a pair that may be shown is
+//! accepted is `proof`'s business.
+
+mod connect;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use tokio::time::Instant;
+use jiff::Timestamp;
 
 use super::Error;
-use super::attempt::Attempt;
-use super::drain::ConnectionFacts;
 use super::forward::KEEP;
-use super::link::{Ends, Link};
-use super::open::{Open, Patience};
+use super::link::Link;
 use super::pool::{Origin, Pool};
+use super::proof::fact;
+use super::verdicts::{Canary, Of};
 use super::waits::Waits;
 use super::worker::Worker;
-use crate::event::Event;
-use crate::keyring::{Asked, Choice, choose};
-use crate::net::{Stream, dial};
+use crate::keyring::proved::{How, Order, Pick, Shown, order};
+use crate::keyring::{Asked, ChosenBy, choose};
 use crate::pki::Fingerprint;
-use crate::snapshot::{Egress, Epoch, Side};
-use crate::tls::handshake::{ClientStream, Established, connect};
-use crate::tls::recorder::{Heard, Recorder};
-use crate::tls::{Alpn, Context, Facts, Outcome, explain};
-use crate::trust::{Partners, Peer};
-
-/// Statuses with which servers refuse a certificate that TLS has let pass.
-const REFUSALS: [u16; 5] = [400, 401, 403, 495, 496];
+use crate::snapshot::{Egress, Epoch};
 
 /// One worker's memory of one upstream. It outlives epochs: a pair that stays in use keeps its connections.
 #[derive(Default)]
@@ -38,17 +31,35 @@ pub(super) struct Upstream {
     pools: RefCell<BTreeMap<Fingerprint, Rc<Pool>>>,
     asked: RefCell<Asked>,
     /// The last choice, good for one epoch and one `asked`.
-    chosen: RefCell<Option<(Epoch, Chosen)>>,
+    chosen: RefCell<Option<(Epoch, Rc<Chosen>)>>,
+    /// The last pick, good for one choice and one version of what is known.
+    picked: Cell<Option<Picked>>,
+    /// A probe runs.
+    pub(super) probing: Cell<bool>,
 }
 
-#[derive(Clone)]
-struct Chosen {
-    choice: Choice,
+/// What may be shown, the preferred pair first.
+pub(super) struct Chosen {
+    pub(super) order: Order,
+    ways: Vec<Way>,
+    chosen_by: ChosenBy,
+}
+
+/// One pair: its place among the candidates, and its connections.
+struct Way {
+    index: usize,
     pool: Rc<Pool>,
 }
 
+#[derive(Clone, Copy)]
+struct Picked {
+    version: u64,
+    pick: Pick,
+    until: Option<Timestamp>,
+}
+
 impl Upstream {
-    /// Whether the upstream has said something new about the certificate it wants.
+    /// Notes what the upstream has said about the certificate it wants.
     fn learn(&self, asked: Option<Asked>) {
         if let Some(asked) = asked
             && *self.asked.borrow() != asked
@@ -81,18 +92,20 @@ impl Upstream {
     }
 }
 
-/// What one connection has still to show about our key pair.
-pub(super) struct Proof {
-    listener: Arc<str>,
-    connection: u64,
-    key_pair: Fingerprint,
-    epoch: Epoch,
-    facts: Facts,
-    heard: Heard,
-    open: Cell<bool>,
+impl Chosen {
+    /// Whether there is only one pair that may be shown: then there is nothing to prove.
+    pub(super) fn is_only(&self) -> bool {
+        self.ways.len() == 1
+    }
+
+    fn way(&self, key_pair: Fingerprint) -> &Way {
+        let at = self.order.pairs.iter().position(|pair| *pair == key_pair).unwrap_or(0);
+        &self.ways[at]
+    }
 }
 
 /// The way to an upstream, for one request.
+#[derive(Clone, Copy)]
 pub(super) struct Towards<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) egress: &'a Egress,
@@ -100,174 +113,186 @@ pub(super) struct Towards<'a> {
     pub(super) upstream: &'a Upstream,
 }
 
-impl Origin for Towards<'_> {
-    fn pool(&self) -> Result<Rc<Pool>, Error> {
-        Ok(self.choose()?.pool)
-    }
-
-    async fn connect(&self) -> Result<Link, Error> {
-        let first = self.choose()?;
-        let tried = self.attempt(&first).await;
-        // What it has asked for now may lead to another pair: once more then, with that one.
-        let second = self.choose()?;
-        if second.choice.index == first.choice.index {
-            return self.link(tried?, first.pool).await;
-        }
-        drop(tried);
-        self.link(self.attempt(&second).await?, second.pool).await
-    }
-
-    fn answered(&self, link: &Link, status: http::StatusCode) {
-        let Some(proof) = link.proof() else { return };
-        if proof.open.get() && !REFUSALS.contains(&status.as_u16()) {
-            proof.open.set(false);
-            let explanation = format!("the upstream accepts our key pair: it answered {}", status.as_u16());
-            self.worker.events().emit(proof.event(Outcome::Accepted, "ok", explanation));
-        }
-    }
-
-    fn failed(&self, link: &Link) -> Option<Error> {
-        let proof = link.proof()?;
-        let failed = proof.heard.failed(&proof.facts)?;
-        let shown = self.egress.candidates.0.iter().find(|candidate| candidate.key_pair == proof.key_pair);
-        let explained = explain(
-            &failed,
-            &Context {
-                ingress: false,
-                listener: &proof.listener,
-                trust: &self.egress.trust,
-                shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
-                now: self.worker.clock().now(),
-            },
-        );
-        if proof.open.replace(false) {
-            let event = proof.event(explained.outcome, explained.reason, explained.explanation.clone());
-            self.worker.events().emit(event);
-        }
-        Some(Error::Handshake { reason: explained.reason, explanation: explained.explanation })
-    }
-}
-
-/// A finished handshake with the upstream.
-struct Ready {
-    tls: Established<ClientStream<Stream>>,
-    connection: u64,
-    key_pair: Fingerprint,
-    peer: Arc<Peer>,
-}
-
-impl Towards<'_> {
-    /// Which pair to show, by what the upstream asked for last.
-    fn choose(&self) -> Result<Chosen, Error> {
+impl<'a> Towards<'a> {
+    /// Which pairs may be shown, by what the upstream asked for last.
+    pub(super) fn choose(self) -> Result<Rc<Chosen>, Error> {
         let mut known = self.upstream.chosen.borrow_mut();
         if let Some((epoch, chosen)) = &*known
             && *epoch == self.epoch
         {
-            return Ok(chosen.clone());
+            return Ok(Rc::clone(chosen));
         }
         let now = self.worker.clock().now();
-        let choice = choose(&self.egress.candidates, &self.upstream.asked.borrow(), now).ok_or(Error::NoKeyPair)?;
-        let key_pair = self.egress.candidates.0[choice.index].key_pair;
-        let chosen = Chosen { choice, pool: self.upstream.pool(key_pair, self.worker.waits()) };
-        *known = Some((self.epoch, chosen.clone()));
+        let asked = self.upstream.asked.borrow();
+        let choice = choose(&self.egress.candidates, &asked, now).ok_or(Error::NoKeyPair)?;
+        let (indexes, needs_proof) = order(&self.egress.candidates, &asked, choice, now);
+        let pairs: Vec<_> = indexes.iter().map(|index| self.egress.candidates.0[*index].key_pair).collect();
+        let ways = indexes
+            .iter()
+            .zip(&pairs)
+            .map(|(index, key_pair)| Way { index: *index, pool: self.upstream.pool(*key_pair, self.worker.waits()) });
+        let ways = ways.collect();
+        let chosen = Rc::new(Chosen { order: Order { pairs, needs_proof }, ways, chosen_by: choice.chosen_by });
+        *known = Some((self.epoch, Rc::clone(&chosen)));
+        self.upstream.picked.set(None);
         Ok(chosen)
     }
 
-    /// Dials, does the handshake, and says how it ended.
-    async fn attempt(&self, chosen: &Chosen) -> Result<Ready, Error> {
-        let (settings, trust) = (&self.egress.settings, &self.egress.trust);
-        let (events, clock) = (self.worker.events(), self.worker.clock());
-        let candidate = &self.egress.candidates.0[chosen.choice.index];
-        let mut attempt = Attempt {
-            side: Side::Egress,
-            listener: Arc::clone(&settings.name),
-            connection: self.worker.number(),
-            address: None,
-            epoch: self.epoch,
-            started: std::time::Instant::now(),
-            quiet: false,
-            shown: Some((candidate.clone(), chosen.choice.chosen_by)),
-        };
-        let began = Instant::now();
-        let terms = dial::Terms {
-            deadline: began + settings.limits.connect,
-            keepalive: Some(settings.tcp_keepalive),
-            refresh: settings.dns_refresh,
-        };
-        let stream = match self.worker.dialler().tcp(&settings.upstream, terms).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                events.emit(attempt.not_reached(&settings.upstream.to_string(), &error, clock.now()));
-                return Err(Error::Connect(error));
-            }
-        };
-        attempt.address = stream.peer_addr();
-        let connector = &self.egress.connectors[chosen.choice.index];
-        let mut tls = match connect(stream, connector, began + settings.limits.handshake).await {
-            Ok(tls) => tls,
-            Err(failed) => {
-                self.upstream.learn(failed.seen.asked.clone());
-                let (event, reason, explanation) = attempt.failed(&failed, trust, clock.now());
-                events.emit(event);
-                return Err(Error::Handshake { reason, explanation });
-            }
-        };
-        self.upstream.learn(tls.asked.take());
-        let now = clock.now();
-        match trust.verify(&tls.chain, &settings.expects, now) {
-            Ok(verified) => {
-                let peer = Peer::new(verified, &Partners::default());
-                let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, tls.facts.clone(), Some(&peer), now));
-                Ok(Ready { tls, connection: attempt.connection, key_pair: candidate.key_pair, peer })
-            }
-            Err(untrusted) => {
-                let facts = tls.facts.clone();
-                let (event, reason, explanation) = attempt.untrusted(&untrusted, trust, facts, &tls.chain, now);
-                events.emit(event);
-                Err(Error::Handshake { reason, explanation })
-            }
-        }
+    /// Whose facts these are, and when.
+    pub(super) fn of(self) -> Of<'a> {
+        Of { egress: self.egress, epoch: self.epoch, now: self.worker.clock().now() }
     }
 
-    /// Speaks HTTP on it, as ALPN said.
-    async fn link(&self, ready: Ready, home: Rc<Pool>) -> Result<Link, Error> {
-        let Ready { tls, connection, key_pair, peer } = ready;
-        let listener = Arc::clone(&self.egress.settings.name);
-        let facts = ConnectionFacts {
-            side: Side::Egress,
-            listener: Arc::clone(&listener),
-            key_pair: Some(key_pair),
-            chain: tls.chain,
-            role: self.egress.settings.expects.clone(),
+    /// Picks a pair for one request.
+    fn pick(self, chosen: &Chosen, harmless: bool) -> Pick {
+        let settled = Pick { key_pair: chosen.order.pairs[0], how: How::Settled };
+        if chosen.is_only() {
+            return settled;
+        }
+        let verdicts = &self.worker.shared.verdicts;
+        // Read first: what changes while a pick is made spoils the pick that is kept.
+        let version = verdicts.version();
+        let of = self.of();
+        if let Some(picked) = self.upstream.picked.get()
+            && picked.version == version
+            && picked.until.is_none_or(|until| of.now < until)
+        {
+            return picked.pick;
+        }
+        let (pick, news) = verdicts.pick(of, &chosen.order, harmless);
+        if let Some(change) = news {
+            fact::prove_within(self, pick.key_pair, change);
+        }
+        let until = match pick.how {
+            How::Settled => Some(None),
+            How::Fallback(until) => Some(until),
+            How::Canary | How::Everyone => None,
         };
-        let limits = &self.egress.settings.limits;
-        let (unread, age) = (limits.body_idle, limits.connection_age);
-        let patience = Patience { head: None, idle: None, unread, age, drain: self.worker.drain() };
-        let open = Open::new(connection, facts, patience, self.worker.waits());
-        open.set_valid_until(Some(peer.valid_until()));
-        let tracked = self.worker.track(Rc::clone(&open), self.epoch);
-        let (stream, heard) = Recorder::new(tls.stream);
-        let http2 = tls.facts.alpn == Some(Alpn::H2);
-        let proof =
-            Proof { listener, connection, key_pair, epoch: self.epoch, facts: tls.facts, heard, open: Cell::new(true) };
-        // In TLS 1.2 the handshake itself is the proof.
-        let proof = (proof.facts.version == Some("1.3")).then(|| Rc::new(proof));
-        let ends = Ends { home, tracked: Some(tracked), proof };
-        if http2 { Link::http2(stream, ends).await } else { Link::http1(stream, ends).await }
+        self.upstream.picked.set(until.map(|until| Picked { version, pick, until }));
+        pick
     }
 }
 
-impl Proof {
-    fn event(&self, outcome: Outcome, reason: &'static str, explanation: String) -> Event {
-        Event::Proof {
-            listener: Arc::clone(&self.listener),
-            connection: self.connection,
-            key_pair: self.key_pair,
-            outcome,
-            reason,
-            explanation,
-            epoch: self.epoch,
+/// A request on its way, and the pair that it shows.
+pub(super) struct Showing<'a> {
+    pub(super) towards: Towards<'a>,
+    chosen: RefCell<Rc<Chosen>>,
+    pick: Cell<Pick>,
+    harmless: bool,
+    /// Pairs that have been refused to this very request.
+    tried: RefCell<Vec<Fingerprint>>,
+    canary: RefCell<Option<Canary>>,
+}
+
+impl<'a> Showing<'a> {
+    /// Picks a pair; `harmless`: the request is idempotent and can be replayed.
+    pub(super) fn new(towards: Towards<'a>, chosen: Rc<Chosen>, harmless: bool) -> Self {
+        let pick = towards.pick(&chosen, harmless);
+        Self::with(towards, chosen, pick, harmless)
+    }
+
+    /// Shows the preferred pair, whatever is known of it: a probe's handshake.
+    pub(super) fn preferred(towards: Towards<'a>, chosen: Rc<Chosen>) -> Self {
+        let pick = Pick { key_pair: chosen.order.pairs[0], how: How::Settled };
+        Self::with(towards, chosen, pick, true)
+    }
+
+    /// Likewise, as the canary: a probe's request. `None` if another request is the canary now.
+    pub(super) fn canary(towards: Towards<'a>, chosen: Rc<Chosen>) -> Option<Self> {
+        let pick = Pick { key_pair: chosen.order.pairs[0], how: How::Canary };
+        let claimed = towards.worker.shared.verdicts.claim(towards.of());
+        claimed.then(|| Self::with(towards, chosen, pick, true))
+    }
+
+    fn with(towards: Towards<'a>, chosen: Rc<Chosen>, pick: Pick, harmless: bool) -> Self {
+        let (chosen, tried) = (RefCell::new(chosen), RefCell::default());
+        let showing = Self { towards, chosen, pick: Cell::new(pick), harmless, tried, canary: RefCell::default() };
+        showing.begin(pick);
+        showing
+    }
+
+    /// Takes a pick up. The canary holds its place, and needs a connection of its own: one that was made before could only
+    /// show what the upstream thought then.
+    fn begin(&self, pick: Pick) {
+        let (shared, name) = (&self.towards.worker.shared, &self.towards.egress.settings.name);
+        self.canary.replace(Canary::of(pick, shared, name));
+        self.pick.set(pick);
+        if pick.how == How::Canary {
+            self.chosen.borrow().way(pick.key_pair).pool.let_go();
         }
+    }
+
+    /// What is shown now, and why.
+    pub(super) fn pick(&self) -> Pick {
+        self.pick.get()
+    }
+
+    /// Goes on with the next best pair, if there is one that this request has not tried. A canary stays one until the other
+    /// pair's answer has shown what it found.
+    pub(super) fn go_on(&self) -> Option<Fingerprint> {
+        let shown = self.pick().key_pair;
+        self.tried.borrow_mut().push(shown);
+        let chosen = Rc::clone(&self.chosen.borrow());
+        let (towards, tried) = (self.towards, self.tried.borrow());
+        let next = towards.worker.shared.verdicts.next(towards.of(), &chosen.order, &tried)?;
+        self.pick.set(Pick { key_pair: next, how: How::Settled });
+        Some(next)
+    }
+
+    /// Picks again if the upstream has said something new about the certificate it wants; whether that changes the pair.
+    fn pick_again(&self) -> Result<bool, Error> {
+        let now = self.towards.choose()?;
+        if Rc::ptr_eq(&now, &self.chosen.borrow()) {
+            return Ok(false);
+        }
+        *self.chosen.borrow_mut() = Rc::clone(&now);
+        let (before, towards) = (self.pick(), self.towards);
+        let tried = self.tried.borrow();
+        if !tried.is_empty() {
+            let next = towards.worker.shared.verdicts.next(towards.of(), &now.order, &tried);
+            self.pick.set(Pick { key_pair: next.unwrap_or(before.key_pair), how: How::Settled });
+        } else if before.key_pair != now.order.pairs[0] {
+            self.canary.take();
+            self.begin(towards.pick(&now, self.harmless));
+        }
+        Ok(self.pick().key_pair != before.key_pair)
+    }
+
+    /// Why this pair is shown, for the log.
+    fn chosen_by(&self) -> ChosenBy {
+        let learned = matches!(self.pick().how, How::Fallback(_)) || !self.tried.borrow().is_empty();
+        if learned { ChosenBy::Learned } else { self.chosen.borrow().chosen_by }
+    }
+}
+
+impl Origin for Showing<'_> {
+    fn pool(&self) -> Result<Rc<Pool>, Error> {
+        self.pick_again()?;
+        Ok(Rc::clone(&self.chosen.borrow().way(self.pick().key_pair).pool))
+    }
+
+    async fn connect(&self, http1: bool) -> Result<Link, Error> {
+        let tried = self.attempt(http1).await;
+        // What it has asked for now may lead to another pair: once more then, with that one.
+        if !self.pick_again()? {
+            return self.link(tried?).await;
+        }
+        drop(tried);
+        self.link(self.attempt(http1).await?).await
+    }
+
+    fn answered(&self, link: &Link, status: http::StatusCode) {
+        let Some(proof) = link.proof() else { return };
+        let towards = self.towards;
+        if !towards.egress.settings.is_refusal(status.as_u16()) && proof.accepted(towards, status) {
+            let only = self.chosen.borrow().is_only();
+            if !only && let Some(change) = fact::note(towards, proof.key_pair(), Shown::Response) {
+                fact::response(towards, proof.key_pair(), change, status);
+            }
+        }
+    }
+
+    fn failed(&self, link: &Link) -> Option<Error> {
+        link.proof()?.failed(self.towards)
     }
 }

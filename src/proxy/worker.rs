@@ -20,6 +20,7 @@ use super::forward::KEEP;
 use super::listener::{self, Listener};
 use super::open::{Connections, Due, Open, Reached, Tracked};
 use super::pool::Pool;
+use super::probe;
 use super::upstream::Upstream;
 use super::waits::{TICK, Ticks, Waits};
 use super::workers::{Seat, Shared};
@@ -84,6 +85,7 @@ impl Worker {
             drain,
         });
         worker.open_listeners();
+        worker.look_for_probes();
         let epochs = spawn_local(Rc::clone(&worker).hear_epochs());
         let ticks = spawn_local(Rc::clone(&worker).keep_time());
         let stopping = spawn_local(Rc::clone(&worker).stop());
@@ -121,12 +123,17 @@ impl Worker {
         }
         self.open_listeners();
         let connections = self.connections.all();
+        // Those in the pools first, before any request can take one that may not stay.
+        for open in connections.iter().filter(|open| open.is_upstream()) {
+            self.ask(open);
+        }
+        self.look_for_probes();
         for open in &connections {
             open.forget_view();
         }
         let worker = Rc::clone(self);
         spawn_local(async move {
-            for (count, open) in connections.iter().enumerate() {
+            for (count, open) in connections.iter().filter(|open| !open.is_upstream()).enumerate() {
                 if count % AT_A_TIME == AT_A_TIME - 1 {
                     yield_now().await;
                 }
@@ -183,9 +190,17 @@ impl Worker {
             sleep(if idle { IDLE_TICK } else { TICK }).await;
             let (ticks, now) = (self.note_time(), self.clock().now());
             self.tick(ticks, now);
+            self.look_for_probes();
             if idle || count % SWEEP == 0 {
                 self.sweep();
             }
+        }
+    }
+
+    /// One worker probes upstreams for all.
+    fn look_for_probes(self: &Rc<Self>) {
+        if self.index == 0 {
+            probe::look(self);
         }
     }
 
@@ -308,11 +323,22 @@ impl Worker {
         snapshot.egresses.get(name).map(|egress| (Arc::clone(egress), snapshot.epoch))
     }
 
+    /// Every egress as the snapshot of now has it.
+    pub(super) fn egresses(&self) -> Vec<(Arc<Egress>, Epoch)> {
+        let snapshot = self.snapshot.borrow();
+        snapshot.egresses.values().map(|egress| (Arc::clone(egress), snapshot.epoch)).collect()
+    }
+
     /// This worker's connections to a backend.
     pub(super) fn backend(&self, backend: &Backend) -> Rc<Pool> {
         let http2 = matches!(backend, Backend::H2c(_));
         let mut backends = self.backends.borrow_mut();
         Rc::clone(backends.entry(backend.clone()).or_insert_with(|| Pool::new(Some(http2), KEEP, &self.waits)))
+    }
+
+    /// This worker's part of a limit on connections, which descriptors may lower.
+    pub(super) fn share_of(&self, limit: usize) -> usize {
+        limit.min(self.shared.most).div_ceil(self.shared.hands.len()).max(1)
     }
 
     /// This worker's way to the upstream of an egress.

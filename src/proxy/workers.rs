@@ -14,9 +14,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::admission::{Gate, Partnered};
+use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
@@ -43,6 +45,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The time.
     pub clock: Clock,
+    /// What sources have taught us about our pairs.
+    pub lessons: Arc<Lessons>,
     /// The end.
     pub shutdown: Shutdown,
     /// Where open connections are counted, for the end.
@@ -83,6 +87,10 @@ impl Workers {
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
+    pub(super) lessons: Arc<Lessons>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What upstreams make of our key pairs.
+    pub(super) verdicts: Verdicts,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -92,7 +100,7 @@ pub(super) struct Shared {
     /// Open connections by listener.
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
-    most: usize,
+    pub(super) most: usize,
     /// Open connections of partners that have a limit of their own.
     pub(super) partnered: Arc<Partnered>,
     progress: Arc<Progress>,
@@ -191,6 +199,9 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
+        lessons: parts.lessons,
+        metrics: Arc::clone(&parts.metrics),
+        verdicts: Verdicts::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ingress::Limits;
-use crate::keyring::{Candidates, KeyringName};
+use crate::keyring::proved::Terms;
+use crate::keyring::{Candidates, KeyringName, Probe};
 use crate::net::{HostPort, ListenAddress};
 use crate::tls::Connector;
 use crate::trust::{Role, Trust, TrustName};
@@ -30,12 +31,32 @@ pub struct Settings {
     pub tcp_keepalive: Duration,
     /// How long a resolved address is used before it is looked up again.
     pub dns_refresh: Duration,
+    /// How a new key pair is tried before traffic uses it.
+    pub probe: Probe,
+    /// From then on an unproved key pair is tried by all requests.
+    pub prove_within: Duration,
+    /// Statuses with which the upstream may refuse a certificate, sorted.
+    pub refusal_statuses: Vec<u16>,
+    /// How much of a request's body is kept, in bytes, so that it can be sent again.
+    pub replay_limit: usize,
     /// Versions, groups, ALPN.
     pub tls: crate::tls::Settings,
     /// Limits; `response` is `response_timeout`.
     pub limits: Limits,
     /// Whether requests are logged.
     pub log_access: bool,
+}
+
+impl Settings {
+    /// What it says about proofs.
+    pub fn proof(&self) -> Terms<'_> {
+        Terms { probe: &self.probe, prove_within: self.prove_within }
+    }
+
+    /// Whether the upstream may refuse a certificate with this status.
+    pub fn is_refusal(&self, status: u16) -> bool {
+        self.refusal_statuses.binary_search(&status).is_ok()
+    }
 }
 
 /// One epoch of an egress listener. `connectors[i]` shows `candidates.0[i]`.

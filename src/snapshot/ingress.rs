@@ -47,6 +47,8 @@ pub struct Settings {
     pub tls: crate::tls::Settings,
     /// Limits.
     pub limits: Limits,
+    /// Whether a source that refuses the new pair is shown the previous one (`learn`).
+    pub learn: bool,
     /// Whether handshakes and requests are logged (`[log]`).
     pub log_access: bool,
 }
@@ -73,6 +75,7 @@ impl Settings {
             authorities_file: None,
             tls: crate::tls::Settings::default(),
             limits: Limits::default(),
+            learn: true,
             log_access: true,
         }
     }

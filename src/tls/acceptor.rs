@@ -10,7 +10,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 
 use super::verifier::Clients;
-use super::{AuthorityNames, ClientAuth, Error, Settings, config_error, time, versions};
+use super::{Alpn, AuthorityNames, ClientAuth, Error, Settings, config_error, time, versions};
 use crate::clock::Clock;
 use crate::pki::KeyPair;
 use crate::trust::Trust;
@@ -49,6 +49,10 @@ impl Acceptor {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from((*parts.pair.certified()).clone())));
         config.alpn_protocols = super::alpn(parts.settings);
+        if parts.settings.alpn.contains(&Alpn::Http11) {
+            // Clients that speak only HTTP/1.0 name it, and are served as HTTP/1.1 serves them (RFC 9112 2.3).
+            config.alpn_protocols.push(b"http/1.0".to_vec());
+        }
         // Stateless tickets only: what a restart or an epoch forgets must be forgotten whole. One ticket is enough for a
         // peer that keeps its connection, and each costs (docs/decisions).
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(wrong)?;

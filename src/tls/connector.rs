@@ -10,7 +10,7 @@ use rustls::{ClientConfig, SignatureScheme};
 use rustls_pki_types::ServerName;
 
 use super::verifier::Servers;
-use super::{Error, Settings, config_error, seen, time, versions};
+use super::{Alpn, Error, Settings, config_error, seen, time, versions};
 use crate::clock::Clock;
 use crate::keyring::Asked;
 use crate::pki::KeyPair;
@@ -23,6 +23,8 @@ const SESSIONS: usize = 32;
 #[derive(Clone)]
 pub struct Connector {
     pub(super) config: Arc<ClientConfig>,
+    /// The same, offering HTTP/1.1 only.
+    http1: Arc<ClientConfig>,
     pub(super) server_name: ServerName<'static>,
 }
 
@@ -45,6 +47,15 @@ pub struct Parts<'a> {
 impl Connector {
     /// Builds it.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+        Self::showing(parts, OnePair(Some(parts.pair.certified())))
+    }
+
+    /// One that shows no pair, and only hears what the upstream asks for. `parts.pair` names it in errors.
+    pub fn showing_nothing(parts: &Parts<'_>) -> Result<Self, Error> {
+        Self::showing(parts, OnePair(None))
+    }
+
+    fn showing(parts: &Parts<'_>, shows: OnePair) -> Result<Self, Error> {
         let provider = super::provider(parts.settings);
         let verifier = Servers::new(parts.trust, parts.expects, &provider);
         let wrong = |error| config_error(parts.pair, &error);
@@ -62,29 +73,40 @@ impl Connector {
             .map_err(wrong)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(OnePair(parts.pair.certified())));
+            .with_client_cert_resolver(Arc::new(shows));
         config.alpn_protocols = super::alpn(parts.settings);
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.enable_early_data = false;
-        Ok(Self { config: Arc::new(config), server_name })
+        Ok(Self::of(config, server_name))
+    }
+
+    pub(super) fn of(config: ClientConfig, server_name: ServerName<'static>) -> Self {
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![Alpn::Http11.name().to_vec()];
+        Self { config: Arc::new(config), http1: Arc::new(http1), server_name }
+    }
+
+    /// One that offers HTTP/1.1 only, for what HTTP/2 cannot carry here (a WebSocket).
+    pub fn http1(&self) -> Self {
+        Self { config: Arc::clone(&self.http1), ..self.clone() }
     }
 }
 
-/// Shows its one pair whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
+/// Shows its one pair, or none, whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
 /// is made outside, where the alternatives are known.
 #[derive(Debug)]
-struct OnePair(Arc<CertifiedKey>);
+struct OnePair(Option<Arc<CertifiedKey>>);
 
 impl ResolvesClientCert for OnePair {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         seen::note(|seen| {
             seen.asked = Some(Asked {
-                server_name: None,
                 schemes: schemes.iter().map(|scheme| u16::from(*scheme)).collect(),
                 authorities: authorities.iter().map(|name| name.to_vec()).collect(),
+                ..Asked::default()
             });
         });
-        self.0.key.choose_scheme(schemes).map(|_| Arc::clone(&self.0))
+        self.0.as_ref().filter(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()
     }
 
     fn has_certs(&self) -> bool {

@@ -15,9 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
+use super::keep::Keep;
 use super::seen::{self, Seen};
 use super::{Acceptor, Alpn, Connector};
 use crate::keyring::Asked;
+use crate::pki::Fingerprint;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,16 @@ pub struct Failed {
     pub first_bytes: Vec<u8>,
 }
 
+impl Failed {
+    /// The alert that the other side ended it with (the snake_case name of RFC 8446 6).
+    pub fn alert(&self) -> Option<&'static str> {
+        match &self.cause {
+            Cause::Tls(rustls::Error::AlertReceived(alert)) => Some(super::explain::alert_name(*alert)),
+            _ => None,
+        }
+    }
+}
+
 /// What went wrong.
 #[derive(Debug)]
 pub enum Cause {
@@ -97,7 +109,7 @@ impl Cause {
 /// A server-side TLS stream.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytes<S>>;
 /// A client-side TLS stream.
-pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<S>>;
+pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<Keep<S>>>;
 
 /// Passes everything through (vectored writes too) and remembers the first 8 bytes that were read.
 #[derive(Debug)]
@@ -171,7 +183,24 @@ fn asked(hello: &rustls::server::ClientHello<'_>) -> Asked {
         server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
         schemes: hello.signature_schemes().iter().map(|scheme| u16::from(*scheme)).collect(),
         authorities: authorities.iter().map(|name| name.as_ref().to_vec()).collect(),
+        offer: offer(hello),
     }
+}
+
+/// The same number for ClientHellos that offer the same suites, groups and schemes, in whatever order. GREASE values
+/// (RFC 8701), which some clients draw anew for each hello, do not count.
+fn offer(hello: &rustls::server::ClientHello<'_>) -> u64 {
+    let suites = hello.cipher_suites().iter().map(|suite| (0_u8, u16::from(*suite)));
+    let groups = hello.named_groups().unwrap_or_default().iter().map(|group| (1, u16::from(*group)));
+    let schemes = hello.signature_schemes().iter().map(|scheme| (2, u16::from(*scheme)));
+    let is_grease = |value: u16| value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff;
+    let mut all: Vec<_> = suites.chain(groups).chain(schemes).filter(|(_, value)| !is_grease(*value)).collect();
+    all.sort_unstable();
+    all.dedup();
+    let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).collect();
+    let mut first = [0; 8];
+    first.copy_from_slice(&Fingerprint::of(&bytes).as_bytes()[..8]);
+    u64::from_be_bytes(first)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {
@@ -228,7 +257,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     deadline: Instant,
 ) -> Result<Established<ClientStream<S>>, Box<Failed>> {
     let connecting = TlsConnector::from(Arc::clone(&connector.config))
-        .connect(connector.server_name.clone(), FirstBytes::new(stream))
+        .connect(connector.server_name.clone(), FirstBytes::new(Keep::new(stream)))
         .into_fallible();
     let (ended, mut seen) = seen::watched(tokio::time::timeout_at(deadline, connecting)).await;
     let server_name = match &connector.server_name {
@@ -297,7 +326,7 @@ fn failed(cause: Cause, server_name: Option<Arc<str>>, seen: Seen, first_bytes: 
     Box::new(Failed { cause, facts, seen, first_bytes })
 }
 
-fn cause(error: io::Error, no_byte: bool) -> Cause {
+pub(super) fn cause(error: io::Error, no_byte: bool) -> Cause {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return Cause::Tls(tls.clone());
     }

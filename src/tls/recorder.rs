@@ -1,52 +1,134 @@
 //! Listens, above TLS, for the alert that comes after the handshake: in TLS 1.3 an upstream refuses our key pair only then.
 //!
 //! HTTP libraries flatten such an error to text, or lose it in a task of their own; the one reliable place is the stream.
+//! What an alert means for the request is `proxy`'s business; here it is only told from one that came later, when a request
+//! may have been processed.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, timeout_at};
 
-use super::handshake::{Cause, Facts, Failed};
+use super::handshake::{Cause, ClientStream, Facts, Failed};
 use super::seen::Seen;
+
+/// Bytes that are read ahead while an alert is waited for.
+const AHEAD: usize = 4096;
 
 /// What was heard on one stream.
 #[derive(Clone, Debug, Default)]
-pub struct Heard(Arc<OnceLock<rustls::Error>>);
+pub struct Heard(Arc<OnceLock<Ended>>);
+
+#[derive(Debug)]
+struct Ended {
+    error: rustls::Error,
+    /// Nothing had been received since the handshake: no ticket, no byte.
+    first: bool,
+}
 
 impl Heard {
     /// The failure, if TLS ended with one: in the shape that `super::explain` takes.
     pub fn failed(&self, facts: &Facts) -> Option<Failed> {
-        let cause = Cause::Tls(self.0.get()?.clone());
+        let cause = Cause::Tls(self.0.get()?.error.clone());
         Some(Failed { cause, facts: facts.clone(), seen: Seen::default(), first_bytes: Vec::new() })
     }
+
+    /// Whether it ended with a refusal of our key pair as the first thing that was received after it: then the other side
+    /// has not finished the handshake, and so has processed nothing.
+    pub fn is_refusal(&self) -> bool {
+        self.0.get().is_some_and(|ended| ended.first && super::refusal::is_about_certificate(&ended.error))
+    }
+}
+
+/// What is asked of the session below.
+pub trait Session {
+    /// Tickets received so far: they are sent after a finished handshake only (RFC 8446 4.6.1).
+    fn tickets(&self) -> u32;
+}
+
+impl<S> Session for ClientStream<S> {
+    fn tickets(&self) -> u32 {
+        self.get_ref().1.tls13_tickets_received()
+    }
+}
+
+/// What waiting for an alert has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The other side has gone on: it has finished the handshake.
+    Taken,
+    /// Nothing came.
+    Quiet,
+    /// The stream has ended; [`Heard`] says whether with an alert.
+    Ended,
 }
 
 /// A TLS stream that remembers how reading from it failed.
 pub struct Recorder<S> {
     stream: S,
     heard: Heard,
+    /// Read ahead, and not given to anybody yet.
+    ahead: Vec<u8>,
+    began: bool,
 }
 
 impl<S> Recorder<S> {
     /// Around `stream`.
     pub fn new(stream: S) -> (Self, Heard) {
         let heard = Heard::default();
-        (Self { stream, heard: heard.clone() }, heard)
+        (Self { stream, heard: heard.clone(), ahead: Vec::new(), began: false }, heard)
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Recorder<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl<S: AsyncRead + Session + Unpin> Recorder<S> {
+    /// Waits until `deadline` for an alert, or for a sign that none will come. What is read meanwhile is kept.
+    pub async fn settle(&mut self, deadline: Instant) -> Settled {
+        let mut bytes = [0; AHEAD];
+        let waited = poll_fn(|cx| {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match self.receive(cx, &mut buf) {
+                Poll::Pending if self.stream.tickets() > 0 => Poll::Ready(Settled::Taken),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.ahead.extend_from_slice(buf.filled());
+                    Poll::Ready(Settled::Taken)
+                }
+                Poll::Ready(_) => Poll::Ready(Settled::Ended),
+            }
+        });
+        timeout_at(deadline, waited).await.unwrap_or(Settled::Quiet)
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read
-            && let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
-            let _ = self.heard.0.set(error.clone());
+        match &read {
+            Poll::Ready(Ok(())) => self.began |= buf.filled().len() > before,
+            Poll::Ready(Err(error)) => {
+                if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                    let first = !self.began && self.stream.tickets() == 0;
+                    let _ = self.heard.0.set(Ended { error: error.clone(), first });
+                }
+            }
+            Poll::Pending => {}
         }
         read
+    }
+}
+
+impl<S: AsyncRead + Session + Unpin> AsyncRead for Recorder<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return self.receive(cx, buf);
+        }
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..count]);
+        self.ahead.drain(..count);
+        Poll::Ready(Ok(()))
     }
 }
 

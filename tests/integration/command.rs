@@ -25,13 +25,13 @@ pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("it runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A running sidecar and its log lines.
 pub struct Running {
-    child: Child,
+    pub child: Child,
     lines: Receiver<String>,
 }
 
@@ -91,7 +91,7 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }
 
-fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
+pub fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
     let mut command = sidekey();
     command.current_dir(folder).args(["run", "--backend", "http://127.0.0.1:9", "--log-format", "json"]);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--probes", &format!("127.0.0.1:{probes}")]);

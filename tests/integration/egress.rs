@@ -12,12 +12,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use sidekey::event::{Event, Verdict};
+
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 use crate::support::upstream::Upstream;
 
 /// An egress `out` with keyring `out` to this upstream.
-async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: SocketAddr, extra: &str) -> Sidecar {
+pub async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: SocketAddr, extra: &str) -> Sidecar {
     let folder = folder();
     drop_pair(folder.path(), "out/tls", client);
     put(folder.path(), "out/ca.crt", ca.pem());
@@ -55,8 +57,8 @@ async fn upstreams_see_our_pair_and_their_own_host_over_both_protocols() {
         let handshake = sidecar.handshake().await;
         assert_eq!(handshake.outcome, sidekey::tls::Outcome::Unproved, "{handshake:?}");
         assert_eq!(handshake.key_pair, Some(fingerprint(&client)));
-        let proved = |event: &sidekey::event::Event| match event {
-            sidekey::event::Event::Proof { key_pair, .. } => Some(*key_pair),
+        let proved = |event: &Event| match event {
+            Event::Proof { key_pair, .. } => Some(*key_pair),
             _ => None,
         };
         assert_eq!(sidecar.event("a proof", proved).await, fingerprint(&client));
@@ -133,6 +135,19 @@ async fn after_a_rotation_requests_use_the_new_pair_and_none_is_lost() {
         }
         drop_pair(sidecar.folder.path(), "out/tls", &new);
         assert_eq!(sidecar.rotation("out").await, fingerprint(&new));
+        // The new pair is probed, then proved by one request that can do no harm; until then the old one serves.
+        let proved = |event: &Event| match event {
+            Event::Upstream { verdict: Verdict::Proved, key_pair, .. } => Some(*key_pair),
+            _ => None,
+        };
+        let proving = tokio::spawn(async move {
+            loop {
+                assert_eq!(ask(to, Method::GET, "").await.expect("answered").0, 200);
+            }
+        });
+        assert_eq!(sidecar.event("proved", proved).await, fingerprint(&new));
+        proving.abort();
+        assert!(proving.await.is_err_and(|error| error.is_cancelled()));
         let before = upstream.seen().len();
         for _ in 0..20 {
             assert_eq!(ask(to, Method::POST, "a").await.expect("answered").0, 200);

@@ -19,7 +19,7 @@ use crate::support::peer::Peer;
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 
 /// An ingress in front of `backend` with `extra` keys below `[[ingress]]`.
-async fn front(backend: &str, extra: &str) -> (Ca, Sidecar) {
+pub async fn front(backend: &str, extra: &str) -> (Ca, Sidecar) {
     let ca = Ca::new("Test CA");
     let folder = folder();
     drop_pair(folder.path(), "tls", &ca.server(10));

@@ -2,7 +2,11 @@
 
 pub mod backend;
 pub mod ca;
+pub mod foreign;
+pub mod odd;
 pub mod peer;
+pub mod raw;
+pub mod raw_ca;
 pub mod sidecar;
 pub mod upstream;
 

@@ -157,14 +157,12 @@ fn egress_faults() {
 #[test]
 fn name_rules_over_several_unbound_anchors_are_refused() {
     let judged = |anchors: &str, rule: &str| {
-        let known = format!(
-            "[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n[partner.loose]\npeers = [{{ dns = \"a\" }}]\n"
-        );
+        let known = format!("[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n");
         let all = faults(&format!("{known}{}", ingress(&format!("trust = \"t\"\nallow = [{rule}]"))));
         all.into_iter().next().unwrap_or_default()
     };
     let two = "[\"a.pem\", \"b.pem\"]";
-    for rule in ["{ dns = \"a\" }", "{ cn = \"a\", issuer = \"CN=A\" }", "{ partner = \"loose\" }"] {
+    for rule in ["{ dns = \"a\" }", "{ cn = \"a\", issuer = \"CN=A\" }"] {
         assert!(judged(two, rule).contains("each of the 2 anchor sources of trust \"t\" could issue"), "{rule}");
     }
     let exact = format!("{{ dns = \"a\", spki = \"{}\" }}", "0".repeat(64));
@@ -174,6 +172,24 @@ fn name_rules_over_several_unbound_anchors_are_refused() {
     assert_eq!(judged("[\"a.pem\", { file = \"old.pem\", until = \"2027-01-31\" }]", "{ dns = \"a\" }"), "");
     assert_eq!(judged("[\"a.pem\"]", "{ cn = \"a\" }"), "");
     assert!(judged("[\"system\"]", "{ cn = \"a\" }").contains("public authorities do not check"));
+}
+
+#[test]
+fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up_soon() {
+    let said = |extra: &str| faults(&format!("[partner.acme]\n{extra}\n{EGRESS}")).join("\n");
+    assert!(said("peers = [{ dns = \"a\" }]").contains("goes by names alone"));
+    assert!(said("contact = \"a@b\"").contains("says nothing about who it is"));
+    assert!(said("anchors = [\"a\"]\nshow = \"new_only\"").contains("say with sources where it connects from"));
+    assert!(said("anchors = [\"a\"]\naccept_expired_until = 2126-12-01").contains("more than 14 days ahead"));
+    let exact = format!("peers = [{{ spki = \"{}\" }}]", "0".repeat(64));
+    for fine in [
+        exact.as_str(),
+        "anchors = [\"a\"]\npeers = [{ dns = \"a\" }]",
+        "anchors = [\"a\"]\naccept_expired_until = 2026-01-01",
+        "anchors = [\"a\"]\nsources = [\"192.0.2.1\"]\nshow = \"new_only\"",
+    ] {
+        assert_eq!(said(fine), "", "{fine}");
+    }
 }
 
 #[test]

@@ -28,7 +28,10 @@ pub(crate) fn accepted() -> Handshake {
             issuer: "CN=Acme CA".to_owned(),
             serial: "0a1b".to_owned(),
             fingerprint: Fingerprint::from_bytes([0x77; 32]),
+            not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
+            anchor: None,
+            pin: None,
         }),
         identity: Some("uri:spiffe://acme.example/orders".to_owned()),
         partner: Some(Arc::from("acme")),
@@ -40,6 +43,7 @@ pub(crate) fn accepted() -> Handshake {
         duration_us: 1234,
         quiet: false,
         chain_summary: Vec::new(),
+        peer_chain: Vec::new(),
     }
 }
 
@@ -94,6 +98,7 @@ fn what_is_unknown_is_absent() {
         reason: "timed_out",
         quiet: false,
         chain_summary: Vec::new(),
+        peer_chain: Vec::new(),
         ..refused("203.0.113.7:1")
     };
     let parsed: serde_json::Value = serde_json::from_str(&line(&handshake, JSON)).unwrap();

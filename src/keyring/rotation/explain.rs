@@ -6,6 +6,7 @@ use super::super::Standing;
 use super::super::fit::{describe, moment};
 use super::{Entry, Keyring, Waits};
 use crate::pki::Fingerprint;
+use crate::pki::blocks::STAGED_LINE;
 
 /// Why a pair is staged.
 pub(super) fn staged(entry: &Entry) -> String {
@@ -20,6 +21,9 @@ pub(super) fn staged(entry: &Entry) -> String {
         }
         (_, _, Some(Waits::SharesNoName)) => format!(
             "{name} shares no name with the current key pair: if it belongs here, promote it, else take it out of the folder"
+        ),
+        (_, _, Some(Waits::Marked)) => format!(
+            "{name} waits because its file says so (\"{STAGED_LINE}\"); promote it to make it current, or take that line out"
         ),
         _ => format!("{name} waits because activate = \"manual\"; promote it to make it current"),
     }

@@ -10,7 +10,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The folder holds these.
+    /// The folder holds these; the second dozen are the same pairs in files that ask that they wait.
     Arrive(Vec<usize>),
     /// So many hours pass; whether the clock is steady.
     Pass(i64, bool),
@@ -38,7 +38,7 @@ fn a_pair() -> impl Strategy<Value = usize> {
 
 fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => prop::collection::vec(a_pair(), 0..12).prop_map(Step::Arrive),
+        4 => prop::collection::vec(0..24_usize, 0..12).prop_map(Step::Arrive),
         4 => (0..400_i64, prop::bool::weighted(0.8)).prop_map(|(hours, steady)| Step::Pass(hours, steady)),
         1 => a_pair().prop_map(Step::Promote),
         1 => Just(Step::Rollback),
@@ -70,7 +70,16 @@ impl Walk {
     fn take(&mut self, step: &Step) {
         let events = match step {
             Step::Arrive(which) => {
-                self.folder = which.iter().map(|at| Arc::clone(&pool()[*at])).collect();
+                self.folder = which
+                    .iter()
+                    .map(|at| match &pool()[at % 12] {
+                        pair if *at < 12 => Arc::clone(pair),
+                        pair => pair.asking_to_wait(),
+                    })
+                    .collect::<Vec<_>>();
+                // A folder holds each pair once.
+                let mut seen = BTreeSet::new();
+                self.folder.retain(|pair| seen.insert(pair.fingerprint()));
                 self.keyring.arrive(&self.folder, self.now)
             }
             Step::Pass(hours, steady) => {

@@ -110,6 +110,7 @@ impl Keyring {
                 _ if self.is_waiting(entry) => Verdict::Waits {
                     reason: match entry.waits {
                         Some(Waits::SharesNoName) => "shares_no_name",
+                        Some(Waits::Marked) => "marked_staged",
                         _ => "activate_manual",
                     },
                 },

@@ -62,12 +62,12 @@ fn a_newer_pair_rotates_and_the_old_one_stays_valid_until_the_overlap_ends() {
     assert_eq!(*replaces, Some(name(1)));
     assert!(explanation.contains("both are valid together until 2026-02-05T00:00:00Z"), "{explanation}");
     assert_eq!(keyring.shown(day(30)).len(), 2);
-    assert_eq!(keyring.to_retain(day(30)).len(), 1, "the vanished file is kept");
+    assert_eq!(keyring.to_retain(day(30)).len(), 2, "what is in use is kept, its file there or not");
     assert_eq!(keyring.next_due(), Some(day(35)));
     assert_eq!(keyring.tick(day(34), true), []);
     assert_eq!(moved(&keyring.tick(day(35), true)), [(name(1), Retired, "overlap_ended")]);
     assert_eq!(keyring.shown(day(35)).len(), 1);
-    assert_eq!(keyring.to_retain(day(41)).len(), 1, "a week longer for rollback");
+    assert_eq!(keyring.to_retain(day(41)).len(), 2, "a week longer for rollback");
     assert_eq!(keyring.tick(day(42), true), []);
     assert_eq!(standing(&keyring, name(1)), None, "then its key leaves memory");
 }
@@ -320,4 +320,32 @@ fn a_drop_while_down_is_a_rotation_at_the_next_start() {
 fn a_command_for_an_unknown_pair_names_it() {
     let error = api().command(&Command::Retire(name(1)), day(20)).unwrap_err();
     assert_eq!(error, NotDone::Unknown { keyring: "api".into(), key_pair: name(1) });
+}
+
+#[test]
+fn a_pair_whose_file_asks_for_it_waits_until_it_is_promoted_or_the_line_is_gone() {
+    let marked = |at: usize| PAIRS[at].asking_to_wait();
+    // With nothing to keep there is nothing to wait beside.
+    let mut keyring = api();
+    assert_eq!(moved(&keyring.arrive(&[marked(1)], day(20))), [(name(1), Current, "first")]);
+    let both = [marked(1), marked(2)];
+    assert_eq!(moved(&keyring.arrive(&both, day(25))), [(name(2), StagedStanding, "marked_staged")]);
+    assert_eq!(keyring.arrive(&both, day(26)), []);
+    // The next start remembers it, and so does one whose folder comes late.
+    let mut again = Keyring::open(Settings::of("api".into()), &keyring.remembered(), Vec::new());
+    again.arrive(&both, day(27));
+    assert_eq!((current(&again), standing(&again, name(2))), (Some(name(1)), Some(StagedStanding)));
+    assert_eq!(moved(&again.command(&Command::Promote(name(2)), day(28)).unwrap())[0], (name(2), Current, "promoted"));
+    assert_eq!(again.arrive(&both, day(29)), [], "the line staged it again");
+    let unmarked = [marked(1), Arc::clone(&PAIRS[2])];
+    assert_eq!(moved(&keyring.arrive(&unmarked, day(27)))[0], (name(2), Current, "newer_arrived"));
+}
+
+#[test]
+fn without_the_line_activate_manual_still_holds_a_pair_back() {
+    let mut keyring = with(|settings| settings.activate = Activate::Manual);
+    keyring.arrive(&folder(&[1]), day(20));
+    keyring.arrive(&[Arc::clone(&PAIRS[1]), PAIRS[2].asking_to_wait()], day(25));
+    keyring.arrive(&folder(&[1, 2]), day(26));
+    assert_eq!(standing(&keyring, name(2)), Some(StagedStanding));
 }

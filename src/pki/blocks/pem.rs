@@ -59,6 +59,16 @@ pub(super) fn sections(text: &[u8]) -> Vec<Section<'_>> {
         .collect()
 }
 
+/// Whether one line of the text is this one, blanks around it apart.
+pub(super) fn has_line(text: &[u8], wanted: &[u8]) -> bool {
+    memmem::find_iter(text, wanted).any(|at| {
+        let before = text[..at].rsplit(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+        let after = text[at + wanted.len()..].split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+        let before = before.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(before);
+        before.trim_ascii().is_empty() && after.trim_ascii().is_empty()
+    })
+}
+
 /// Whether nothing but blanks, a byte order mark or the END of a block stands before it on its line.
 fn begins_line(before: &[u8]) -> bool {
     let line = before.rsplit(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();

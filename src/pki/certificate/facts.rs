@@ -85,7 +85,7 @@ fn check_extensions(x509: &X509Certificate<'_>) -> Result<(), String> {
 
 /// The names of the SAN extension.
 #[derive(Default)]
-struct Names {
+pub(super) struct Names {
     dns: Vec<String>,
     uris: Vec<String>,
     emails: Vec<String>,
@@ -96,7 +96,16 @@ impl Names {
     fn read(x509: &X509Certificate<'_>) -> Result<Self, String> {
         let mut names = Self::default();
         let extension = x509.subject_alternative_name().map_err(|error| printable(&error.to_string()))?;
-        for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
+        if let Some(extension) = extension {
+            names.take(&extension.value.general_names);
+        }
+        Ok(names)
+    }
+
+    /// Adds these.
+    pub(super) fn take(&mut self, general_names: &[GeneralName<'_>]) {
+        let names = self;
+        for name in general_names {
             match name {
                 GeneralName::DNSName(dns) => names.dns.push(printable(&dns.to_ascii_lowercase())),
                 GeneralName::URI(uri) => names.uris.push(printable(uri)),
@@ -112,7 +121,15 @@ impl Names {
                 _ => {}
             }
         }
-        Ok(names)
+    }
+
+    /// All of them, each with its kind.
+    pub(super) fn typed(&self) -> Vec<String> {
+        let dns = self.dns.iter().map(|name| format!("dns:{name}"));
+        let uris = self.uris.iter().map(|name| format!("uri:{name}"));
+        let ips = self.ips.iter().map(|name| format!("ip:{name}"));
+        let emails = self.emails.iter().map(|name| format!("email:{name}"));
+        dns.chain(uris).chain(ips).chain(emails).collect()
     }
 }
 
@@ -125,7 +142,7 @@ fn usage(x509: &X509Certificate<'_>) -> Result<Usage, String> {
     }))
 }
 
-fn key_kind(spki: &SubjectPublicKeyInfo<'_>) -> KeyKind {
+pub(super) fn key_kind(spki: &SubjectPublicKeyInfo<'_>) -> KeyKind {
     match spki.algorithm.algorithm.to_id_string().as_str() {
         "1.2.840.113549.1.1.1" => {
             let modulus = der::element(&spki.subject_public_key.data).and_then(|(key, _)| der::element(key.content));
@@ -180,7 +197,7 @@ fn weak_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static str> {
     }
 }
 
-fn timestamp(time: ASN1Time) -> Timestamp {
+pub(super) fn timestamp(time: ASN1Time) -> Timestamp {
     let seconds = time.timestamp().clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
 }
@@ -201,8 +218,17 @@ fn attributes<'a>(name: &'a X509Name<'_>, oid: &'a Oid<'static>) -> impl Iterato
         .map(|text| printable(&text))
 }
 
+/// A name by its DER; what cannot be read is shown as hex.
+pub(super) fn name_of(der: &[u8]) -> String {
+    use x509_parser::prelude::FromDer as _;
+    match X509Name::from_der(der) {
+        Ok((_, name)) => name_text(&name),
+        Err(_) => der.iter().take(64).map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
 /// The name as RFC 4514 writes it: the last part first, special characters escaped.
-fn name_text(name: &X509Name<'_>) -> String {
+pub(super) fn name_text(name: &X509Name<'_>) -> String {
     let mut parts: Vec<String> =
         name.iter_rdn().map(|part| part.iter().map(part_text).collect::<Vec<_>>().join("+")).collect();
     parts.reverse();

@@ -20,6 +20,20 @@ pub(super) fn may_be_by(certificate: &[u8], spki: &[u8]) -> bool {
     known.peek().is_none() || known.any(|candidate| key.verify_signature(*candidate, tbs, signature).is_ok())
 }
 
+/// Whether something signed in X.509's form, as a certification request is, is signed with this key; what is wrong if not.
+pub(super) fn check(signed: &[u8], spki: &[u8]) -> Result<(), String> {
+    let damaged = || "its signature cannot be read".to_owned();
+    let (tbs, algorithm, signature) = parts(signed).ok_or_else(damaged)?;
+    let spki = SubjectPublicKeyInfoDer::from(spki);
+    let key = webpki::RawPublicKeyEntity::try_from(&spki).map_err(|_| damaged())?;
+    let known = || webpki::ALL_VERIFICATION_ALGS.iter().filter(|known| known.signature_alg_id().as_ref() == algorithm);
+    match known().any(|known| key.verify_signature(*known, tbs, signature).is_ok()) {
+        true => Ok(()),
+        false if known().next().is_none() => Err("its signature has an algorithm that is not known here".to_owned()),
+        false => Err("its signature is not by its own key: it was changed, or damaged on the way".to_owned()),
+    }
+}
+
 /// What is signed, the algorithm's content and the signature (RFC 5280 4.1.1).
 fn parts(certificate: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (outer, _) = der::element(certificate)?;

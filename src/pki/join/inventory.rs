@@ -15,6 +15,8 @@ pub(super) struct Found {
     pub(super) chain_files: BTreeSet<FileName>,
     /// Files that hold trust.
     trust_files: BTreeSet<FileName>,
+    /// A chain file asks that it wait for `promote`.
+    pub(super) staged: bool,
 }
 
 impl Found {
@@ -52,7 +54,9 @@ impl Inventory {
                     certificate,
                     chain_files: BTreeSet::new(),
                     trust_files: BTreeSet::new(),
+                    staged: false,
                 });
+                found.staged |= blocks.staged && !is_trust;
                 let files = if is_trust { &mut found.trust_files } else { &mut found.chain_files };
                 files.insert(Arc::clone(&file));
             }

@@ -156,7 +156,8 @@ fn problems_are_told_once_until_they_change() {
     };
     let mut contents = folder(&[1]);
     contents.keyrings.get_mut("api").unwrap().problems.push(problem.clone());
-    let waiting = crate::pki::Waiting { file: "api/next.key".into(), spki_hash: crate::pki::SpkiHash::of(b"") };
+    let key = Arc::clone(PAIRS[0].key());
+    let waiting = crate::pki::Waiting { file: "api/next.key".into(), spki_hash: key.spki_hash(), key };
     contents.keyrings.get_mut("api").unwrap().waiting.push(waiting);
     let (mut state, happened) = State::open(settings(), Remembered::default(), contents.clone(), day(20));
     let reasons: Vec<_> = happened.problems.iter().map(|(_, problem)| problem.reason).collect();

@@ -1,20 +1,23 @@
-//! An upstream: a TLS server of its own (rustls) that demands a client certificate, and records whose it was.
+//! An upstream: a TLS server of its own (rustls) that demands a client certificate, records whose it was, and may change
+//! its mind: about the CAs that it accepts, and about pairs that it refuses with a status.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::Issued;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::backend::Seen;
@@ -24,53 +27,160 @@ use super::peer::{chain, roots};
 #[derive(Clone)]
 pub struct Upstream {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<(Fingerprint, Seen)>>>,
+    plan: Plan,
+    state: Arc<State>,
+    hang_up: watch::Sender<u32>,
+}
+
+/// How its TLS is set up.
+#[derive(Clone)]
+pub struct Plan {
+    pub chain_pem: String,
+    pub key_pem: String,
+    pub alpn: Vec<String>,
+    pub versions: Vec<&'static SupportedProtocolVersion>,
+    /// Whether its CertificateRequest names the CAs that it accepts.
+    pub names_authorities: bool,
+}
+
+#[derive(Default)]
+struct State {
+    acceptor: Mutex<Option<TlsAcceptor>>,
+    seen: Mutex<Vec<(Fingerprint, Seen)>>,
+    /// Pairs whose requests never reach the application: a status is the answer.
+    refused: Mutex<BTreeMap<Fingerprint, StatusCode>>,
+    open: Mutex<BTreeMap<Fingerprint, usize>>,
+}
+
+impl Plan {
+    /// Shows `pair`, offers these protocols, TLS 1.2 and 1.3, and names the CAs that it accepts.
+    pub fn new(pair: &Issued, alpn: &[&str]) -> Self {
+        Self {
+            chain_pem: pair.chain_pem.clone(),
+            key_pem: pair.key_pem.to_string(),
+            alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            names_authorities: true,
+        }
+    }
+
+    fn acceptor(&self, accepts: &[&str]) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(accepts)), Arc::clone(&provider));
+        if !self.names_authorities {
+            verifier = verifier.clear_root_hint_subjects();
+        }
+        let pair = Issued { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
+        let (chain, key) = chain(&pair);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
 }
 
 impl Upstream {
     /// Shows `pair`, accepts clients of these roots, offers these protocols; echoes bodies.
     pub async fn start(pair: &Issued, accepts: &[&str], alpn: &[&str]) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(accepts)), Arc::clone(&provider));
-        let (chain, key) = chain(pair);
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_client_cert_verifier(verifier.build().expect("a verifier"))
-            .with_single_cert(chain, key)
-            .expect("a pair");
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::with(Plan::new(pair, alpn), accepts).await
+    }
+
+    /// Likewise, with a plan.
+    pub async fn with(plan: Plan, accepts: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let records = Arc::clone(&seen);
+        let state = Arc::<State>::default();
+        let hang_up = watch::Sender::new(0);
+        let upstream = Self { address, plan, state, hang_up };
+        upstream.accept(accepts);
+        let (state, hang_up) = (Arc::clone(&upstream.state), upstream.hang_up.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, acceptor.clone(), Arc::clone(&records)));
+                let mut told = hang_up.subscribe();
+                let serving = serve(stream, Arc::clone(&state));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        _ = told.changed() => {}
+                    }
+                });
             }
         });
-        Self { address, seen }
+        upstream
+    }
+
+    /// Accepts clients of these roots from now on; what is open stays.
+    pub fn accept(&self, roots: &[&str]) {
+        *self.state.acceptor.lock().expect("lock") = Some(self.plan.acceptor(roots));
+    }
+
+    /// Closes every connection.
+    pub fn hang_up(&self) {
+        self.hang_up.send_modify(|count| *count += 1);
+    }
+
+    /// Answers requests that come with this pair with a status, before any application sees them.
+    pub fn refuse(&self, key_pair: Fingerprint, status: u16) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        self.state.refused.lock().expect("lock").insert(key_pair, status);
+    }
+
+    /// Refuses no pair with a status any more.
+    pub fn refuse_nobody(&self) {
+        self.state.refused.lock().expect("lock").clear();
     }
 
     /// Every request with the client certificate that it came with.
     pub fn seen(&self) -> Vec<(Fingerprint, Seen)> {
-        self.seen.lock().expect("lock").clone()
+        self.state.seen.lock().expect("lock").clone()
+    }
+
+    /// How many connections of this pair are open.
+    pub fn open(&self, key_pair: Fingerprint) -> usize {
+        self.state.open.lock().expect("lock").get(&key_pair).copied().unwrap_or(0)
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, records: Arc<Mutex<Vec<(Fingerprint, Seen)>>>) {
+/// Counts a connection until it ends.
+struct Counted(Arc<State>, Fingerprint);
+
+impl Counted {
+    fn new(state: &Arc<State>, key_pair: Fingerprint) -> Self {
+        *state.open.lock().expect("lock").entry(key_pair).or_default() += 1;
+        Self(Arc::clone(state), key_pair)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *self.0.open.lock().expect("lock").get_mut(&self.1).expect("counted") -= 1;
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let acceptor = state.acceptor.lock().expect("lock").clone().expect("an acceptor");
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let session = stream.get_ref().1;
     let client = Fingerprint::of(session.peer_certificates().expect("a certificate")[0].as_ref());
     let h2 = session.alpn_protocol() == Some(b"h2");
+    let _counted = Counted::new(&state, client);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (parts, body) = request.into_parts();
-        let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
-        records.lock().expect("lock").push((client, one));
+        let state = Arc::clone(&state);
         async move {
+            let (parts, body) = request.into_parts();
+            if let Some(status) = state.refused.lock().expect("lock").get(&client) {
+                let mut refusal = Response::new(Full::<Bytes>::from("no required certificate"));
+                *refusal.status_mut() = *status;
+                return Ok::<_, Infallible>(refusal);
+            }
+            let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
+            state.seen.lock().expect("lock").push((client, one));
             let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::new(bytes)))
+            Ok(Response::new(Full::new(bytes)))
         }
     });
     let io = TokioIo::new(stream);

@@ -1,0 +1,74 @@
+//! `keyring export`: a pair's certificate and chain for the partner; its private key only where that is asked for.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::{Error, Offline};
+use crate::pki::{KeyPair, pkcs12};
+
+/// In which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The end entity and its chain, as text.
+    Pem,
+    /// The end entity alone: DER holds one certificate.
+    Der,
+    /// PKCS#12.
+    Pkcs12,
+}
+
+impl Offline {
+    /// The pair that a fingerprint begins like; `None`: the current one.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub fn pair(&self, beginning: Option<&str>) -> Result<&Arc<KeyPair>, Error> {
+        let keyring = &self.keyring;
+        let Some(beginning) = beginning else {
+            return self.current().ok_or_else(|| Error::Wrong(format!("keyring {keyring:?} has no current key pair")));
+        };
+        let digits = beginning.strip_prefix("sha256:").unwrap_or(beginning).replace(':', "").to_ascii_lowercase();
+        let mut found = self.pairs().filter(|pair| pair.fingerprint().hex().starts_with(&digits));
+        match (found.next(), found.next()) {
+            (Some(pair), None) => Ok(pair),
+            (Some(_), Some(_)) => {
+                Err(Error::Wrong(format!("several key pairs of {keyring:?} begin like {beginning:?}")))
+            }
+            (None, _) => {
+                Err(Error::Wrong(format!("keyring {keyring:?} has no key pair that begins like {beginning:?}")))
+            }
+        }
+    }
+
+    /// The bytes for the partner. A password is for PKCS#12.
+    ///
+    /// # Errors
+    /// The form cannot hold what is asked for.
+    pub fn export(
+        &self,
+        pair: &KeyPair,
+        form: Form,
+        with_private_key: bool,
+        password: Option<&str>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let bytes = match (form, with_private_key) {
+            (Form::Pem, false) => pair.chain().iter().map(|part| part.pem()).collect::<String>().into_bytes(),
+            (Form::Pem, true) => pair.to_pem().as_bytes().to_vec(),
+            (Form::Der, false) => pair.end_entity().der().to_vec(),
+            (Form::Der, true) => {
+                return Err(Error::Wrong("DER holds the certificate alone: export the key as pem or p12".to_owned()));
+            }
+            (Form::Pkcs12, _) => {
+                let password = password.filter(|password| !password.is_empty());
+                let none = || {
+                    Error::Wrong(
+                        "PKCS#12 needs a password: write one into a file, and name it by --password-file".to_owned(),
+                    )
+                };
+                pkcs12::write(pair, &self.keyring, with_private_key, password.ok_or_else(none)?)?
+            }
+        };
+        Ok(Zeroizing::new(bytes))
+    }
+}

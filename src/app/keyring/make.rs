@@ -1,0 +1,168 @@
+//! `keyring new` and `keyring csr`: a key, and the certificate that it signs itself or the request that goes to a CA.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Done, Error, Offline, read};
+use crate::folder;
+use crate::pki::issue::{self, Names, NewKey, OwnKey, Subject, Wanted};
+use crate::pki::{Certificate, KeyPair, PrivateKey, Validity, printable};
+
+/// How far back a certificate's validity begins: partners' clocks go wrong, too.
+const BACKDATED: Duration = Duration::from_mins(5);
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// What kind of key.
+    pub key: NewKey,
+    /// The subject; `None`: that of the current pair, else a common name from the first name.
+    pub subject: Option<Subject>,
+    /// The names; none: those of the current pair.
+    pub names: Names,
+    /// serverAuth, clientAuth; `None`: both.
+    pub usage: Option<(bool, bool)>,
+    /// How long a self-signed certificate is valid.
+    pub valid_for: Duration,
+    /// The files' name, without ending.
+    pub name: Option<String>,
+    /// Current at once, and not staged beside a current pair.
+    pub activate: bool,
+}
+
+/// Which key a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A new one, which waits in the folder.
+    New,
+    /// The current pair's: a renewal that keeps the key.
+    Current,
+    /// The one that waits already: the request again.
+    Waiting,
+}
+
+impl Offline {
+    /// A key and a certificate that it signs itself, in the folder.
+    ///
+    /// # Errors
+    /// Nothing to name it by, the rules would refuse it, or the folder cannot be written.
+    pub fn new_pair(&self, new: &New) -> Result<Done, Error> {
+        let wanted = self.wanted(new)?;
+        let key = OwnKey::new(new.key)?;
+        let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
+        let certificate_pem = key.self_signed(&wanted, self.validity(new.valid_for)?)?;
+        let private = key.key()?;
+        let pair = KeyPair::new(read(certificate_pem.as_bytes()).certificates, Arc::clone(&private), Vec::new());
+        let pair = pair.map_err(|error| Error::Wrong(error.to_string()))?;
+        let staged = !new.activate && self.has_valid_current();
+        self.write_pair(&pair, Some(&private.pem()), &stem, staged)
+    }
+
+    /// A request for a CA. A new key is left in the folder, where it waits for its certificate.
+    ///
+    /// # Errors
+    /// Nothing to name it by, no such key, or the folder cannot be written.
+    pub fn request(&self, new: &New, source: Source) -> Result<Done, Error> {
+        let wanted = self.wanted(new)?;
+        let next = |file: &str| {
+            format!(
+                "send the request to your CA, then: sidekey keyring import {} ANSWER.crt (the key is in {file})",
+                self.keyring
+            )
+        };
+        let done = |next, files, request| Done {
+            keyring: Arc::clone(&self.keyring),
+            key_pair: None,
+            standing: "waiting",
+            next,
+            files,
+            request: Some(request),
+        };
+        if source != Source::New {
+            let (key, file) = self.key_of(source)?;
+            return Ok(done(next(&file), Vec::new(), issue::request(&key, &wanted)?));
+        }
+        let key = OwnKey::new(new.key)?;
+        let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
+        let request = key.request(&wanted)?;
+        folder::put::make_folder(&self.path())?;
+        let path = folder::put::put(&self.path(), &format!("{stem}.key"), key.key()?.pem().as_bytes())?;
+        let file = printable(&path.to_string_lossy());
+        Ok(done(next(&file), vec![file], request))
+    }
+
+    /// The key of the current pair, or the one that waits, with the file it lies in.
+    fn key_of(&self, source: Source) -> Result<(Arc<PrivateKey>, String), Error> {
+        let keyring = &self.keyring;
+        if source == Source::Current {
+            let current = self.current();
+            let current =
+                current.ok_or_else(|| Error::Wrong(format!("keyring {keyring:?} has no current key pair")))?;
+            return Ok((Arc::clone(current.key()), current.sources().join(" ")));
+        }
+        let joined = self.state.contents().keyrings.get(&self.keyring);
+        let waiting = joined.map(|joined| &joined.waiting[..]).unwrap_or_default();
+        match waiting {
+            [] => Err(Error::Wrong(format!("no key of keyring {keyring:?} waits for its certificate"))),
+            [waiting] => Ok((Arc::clone(&waiting.key), waiting.file.to_string())),
+            several => {
+                let files: Vec<&str> = several.iter().map(|waiting| waiting.file.as_ref()).collect();
+                let files = files.join(", ");
+                Err(Error::Wrong(format!(
+                    "several keys of keyring {keyring:?} wait ({files}): leave the one that is meant"
+                )))
+            }
+        }
+    }
+
+    fn validity(&self, valid_for: Duration) -> Result<Validity, Error> {
+        let too_long = |_| Error::Wrong("the validity ends beyond the calendar".to_owned());
+        let mut not_before = self.now - BACKDATED;
+        // The newest pair is current: one that is made right after another must begin after it.
+        if let Some(current) = self.current().map(|pair| pair.validity().not_before) {
+            not_before =
+                not_before.max(current.saturating_add(Duration::from_secs(1)).map_err(too_long)?).min(self.now);
+        }
+        let not_before = Timestamp::from_second(not_before.as_second()).map_err(too_long)?;
+        let not_after = not_before.checked_add(valid_for).map_err(too_long)?;
+        Ok(Validity { not_before, not_after })
+    }
+
+    /// What was typed; what was left out is as in the current pair.
+    fn wanted(&self, new: &New) -> Result<Wanted, Error> {
+        let current = self.current().map(|pair| pair.end_entity());
+        let names = match current {
+            Some(current) if new.names.is_empty() => names_of(current),
+            _ => new.names.clone(),
+        };
+        let subject = match (&new.subject, current) {
+            (Some(subject), _) => subject.clone(),
+            (None, Some(current)) if new.names.is_empty() => current.subject().parse().map_err(|error| {
+                Error::Wrong(format!(
+                    "the current pair's subject {:?} cannot be asked for again ({error}): give --subject",
+                    current.subject()
+                ))
+            })?,
+            (None, _) => first_name(&names),
+        };
+        if subject.is_empty() && names.is_empty() {
+            let why = "give it a name: --dns api.example.com, --uri spiffe://example.com/api, --ip 192.0.2.1 or --subject \"CN=…\"";
+            return Err(Error::Wrong(why.to_owned()));
+        }
+        let (server, client) = new.usage.unwrap_or((true, true));
+        Ok(Wanted { subject, names, server, client })
+    }
+}
+
+fn names_of(certificate: &Certificate) -> Names {
+    Names { dns: certificate.dns_names().to_vec(), uris: certificate.uris().to_vec(), ips: certificate.ips().to_vec() }
+}
+
+/// A common name has at most 64 characters; without one that fits, the names alone speak.
+fn first_name(names: &Names) -> Subject {
+    let first =
+        names.dns.first().or(names.uris.first()).cloned().or_else(|| names.ips.first().map(ToString::to_string));
+    first.filter(|name| name.len() <= 64).map(|name| Subject::common_name(&name)).unwrap_or_default()
+}

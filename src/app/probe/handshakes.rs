@@ -1,0 +1,244 @@
+//! The handshakes of a probe: one for each version and each key pair, and what the other side says after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Answer, Asks, Error, Offer, Report, Shown, Verdict};
+use crate::clock::Clock;
+use crate::keyring::{Asked, Standing};
+use crate::net::dial;
+use crate::pki::certificate::name_text;
+use crate::pki::{Certificate, Fingerprint, KeyPair};
+use crate::snapshot::egress;
+use crate::tls::after::{After, after};
+use crate::tls::handshake::connect;
+use crate::tls::{self, Connector, Context, Facts, Failed, Version, connector, explain, scheme_name};
+use crate::trust::Trust;
+
+/// What every handshake of a probe has in common.
+pub(super) struct Stand {
+    pub(super) settings: egress::Settings,
+    pub(super) trust: Arc<Trust>,
+    pub(super) clock: Clock,
+    pub(super) wait: Duration,
+    pub(super) dialler: dial::Dialler,
+}
+
+/// One handshake.
+struct Tried {
+    facts: Facts,
+    chain: Vec<Arc<Certificate>>,
+    asked: Option<Asked>,
+    verdict: Verdict,
+    says: String,
+}
+
+impl Stand {
+    pub(super) async fn report(&self, pairs: &[Shown]) -> Result<Report, Error> {
+        let mut report = Report {
+            upstream: self.settings.upstream.to_string(),
+            trust: Arc::clone(self.trust.name()),
+            offers: Vec::new(),
+            shows: Vec::new(),
+            not_trusted: None,
+            asks: None,
+            answers: Vec::new(),
+        };
+        let (_, _, first) = &pairs[0];
+        for (version, name) in [(Version::Tls13, "1.3"), (Version::Tls12, "1.2")] {
+            let only = tls::Settings { min: version, max: version, ..self.settings.tls.clone() };
+            let tried = self.attempt(first, &only, None).await?;
+            report.offers.push(offer(name, &tried));
+        }
+        let tried = self.attempt(first, &self.settings.tls, None).await?;
+        report.shows = tried.chain.iter().map(|certificate| summary(certificate)).collect();
+        let is_trusted = self.verdict_on(&tried.chain);
+        report.not_trusted = is_trusted.err();
+        report.asks = tried.asked.as_ref().map(asks);
+        report.answers.push(answer(None, &tried));
+        if report.not_trusted.is_some() || tried.chain.is_empty() {
+            // It would be told who we are; an egress does not do this either.
+            return Ok(report);
+        }
+        for shown in pairs {
+            let tried = self.attempt(&shown.2, &self.settings.tls, Some(shown.1)).await?;
+            report.answers.push(answer(Some(shown), &tried));
+        }
+        Ok(report)
+    }
+
+    /// Whether the chain is trusted, and why not.
+    fn verdict_on(&self, chain: &[Arc<Certificate>]) -> Result<(), String> {
+        let ders: Vec<_> = chain.iter().map(|certificate| certificate.der().clone()).collect();
+        let verdict = self.trust.verify(&ders, &self.settings.expects, self.clock.now());
+        verdict.map(|_| ()).map_err(|untrusted| untrusted.to_string())
+    }
+
+    /// One handshake; `standing`: with the pair, else with none.
+    async fn attempt(
+        &self,
+        pair: &KeyPair,
+        settings: &tls::Settings,
+        standing: Option<Standing>,
+    ) -> Result<Tried, Error> {
+        let parts = connector::Parts {
+            pair,
+            trust: &self.trust,
+            expects: &self.settings.expects,
+            host: &self.settings.upstream.host,
+            settings,
+            clock: &self.clock,
+        };
+        let connector = match standing {
+            Some(_) => Connector::new(&parts)?,
+            None => Connector::showing_nothing(&parts)?,
+        };
+        let limits = &self.settings.limits;
+        let terms = dial::Terms {
+            deadline: Instant::now() + limits.connect,
+            keepalive: None,
+            refresh: self.settings.dns_refresh,
+        };
+        let stream = self.dialler.tcp(&self.settings.upstream, terms).await?;
+        let shown = standing.map(|standing| (pair.fingerprint(), standing));
+        let mut tls = match connect(stream, &connector, Instant::now() + limits.handshake).await {
+            Ok(tls) => tls,
+            Err(failed) => return Ok(self.ended(*failed, shown)),
+        };
+        let (verdict, says) = self.listen(&mut tls, shown).await;
+        Ok(Tried { facts: tls.facts, chain: parsed(&tls.chain), asked: tls.asked, verdict, says })
+    }
+
+    /// What comes after the handshake.
+    async fn listen<S>(
+        &self,
+        tls: &mut tls::Established<tls::handshake::ClientStream<S>>,
+        shown: Option<(Fingerprint, Standing)>,
+    ) -> (Verdict, String)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let is_asked = tls.asked.is_some();
+        if tls.facts.version == Some("1.2") {
+            // Here the handshake itself is the answer.
+            let says = match (shown, is_asked) {
+                (_, false) => "the handshake is done; no certificate was asked for",
+                (Some(_), true) => "the handshake is done, with our certificate",
+                (None, true) => {
+                    "the handshake is done, without a certificate: it is asked for, and not demanded by TLS"
+                }
+            };
+            return (Verdict::Taken, says.to_owned());
+        }
+        match after(tls, Instant::now() + self.wait).await {
+            After::Tickets if is_asked && shown.is_none() => {
+                let says =
+                    "it goes on without a certificate: if it demands one, then only by an HTTP status, as nginx does";
+                (Verdict::Taken, says.to_owned())
+            }
+            After::Tickets if is_asked => {
+                let says = "it has read our certificate and goes on; a server may still refuse it by an HTTP status, as nginx does";
+                (Verdict::Taken, says.to_owned())
+            }
+            After::Tickets => (Verdict::Taken, "the handshake is done; no certificate was asked for".to_owned()),
+            After::Spoke => {
+                let says = "it speaks, but servers may do so before they have read our certificate: only a request would show it";
+                (Verdict::Silent, says.to_owned())
+            }
+            After::Silent => {
+                let says = format!(
+                    "neither a ticket nor an alert within {} s: only a request would show it",
+                    self.wait.as_secs()
+                );
+                (Verdict::Silent, says)
+            }
+            After::Closed => {
+                let says = "it closed the connection without an alert: its log says why";
+                (Verdict::Refused, says.to_owned())
+            }
+            After::Failed(failed) => {
+                let ended = self.ended(*failed, shown);
+                (ended.verdict, ended.says)
+            }
+        }
+    }
+
+    fn ended(&self, failed: Failed, shown: Option<(Fingerprint, Standing)>) -> Tried {
+        let context = Context {
+            ingress: false,
+            listener: &self.settings.name,
+            trust: &self.trust,
+            shown,
+            shown_next: None,
+            now: self.clock.now(),
+        };
+        let explained = explain(&failed, &context);
+        let is_refusal = explained.alert_received.is_some();
+        let verdict = if is_refusal { Verdict::Refused } else { Verdict::Failed };
+        Tried {
+            facts: failed.facts,
+            chain: parsed(&failed.seen.chain),
+            asked: failed.seen.asked,
+            verdict,
+            says: explained.explanation,
+        }
+    }
+}
+
+fn offer(version: &'static str, tried: &Tried) -> Offer {
+    // A certificate that came means that the version is spoken, whatever became of the handshake.
+    let spoken = tried.facts.cipher.is_some() || !tried.chain.is_empty();
+    let parts = [
+        tried.facts.cipher,
+        tried.facts.group,
+        tried.facts.alpn.map(|alpn| std::str::from_utf8(alpn.name()).unwrap_or("?")),
+    ];
+    let parts: Vec<&str> = parts.into_iter().flatten().collect();
+    let says = match (parts.is_empty(), spoken) {
+        (false, _) => parts.join(", "),
+        (true, true) => "spoken; the rest is agreed on with one that is trusted".to_owned(),
+        (true, false) => tried.says.clone(),
+    };
+    Offer { version, spoken, says }
+}
+
+fn asks(asked: &Asked) -> Asks {
+    Asks {
+        authorities: asked.authorities.iter().map(|name| name_text(name)).collect(),
+        schemes: asked.schemes.iter().map(|code| scheme_name(*code)).collect(),
+    }
+}
+
+fn answer(shown: Option<&Shown>, tried: &Tried) -> Answer {
+    let mut says = tried.says.clone();
+    if let (Some((_, _, pair)), Some(asked)) = (shown, &tried.asked) {
+        let names = pair.issuer_names();
+        if !asked.authorities.is_empty() && !asked.authorities.iter().any(|authority| names.contains(authority)) {
+            says.push_str("; it is issued by none of the authorities that were named");
+        }
+    }
+    Answer {
+        keyring: shown.map_or_else(|| "".into(), |(keyring, _, _)| Arc::clone(keyring)),
+        key_pair: shown.map(|(_, _, pair)| pair.fingerprint()),
+        standing: shown.map(|(_, standing, _)| *standing),
+        subject: shown.map(|(_, _, pair)| pair.end_entity().subject().to_owned()).unwrap_or_default(),
+        verdict: tried.verdict,
+        says,
+    }
+}
+
+fn parsed(chain: &[rustls_pki_types::CertificateDer<'static>]) -> Vec<Arc<Certificate>> {
+    chain.iter().filter_map(|der| Certificate::parse(der.clone()).ok()).collect()
+}
+
+fn summary(certificate: &Certificate) -> String {
+    format!(
+        "{} issued by {}, valid until {}, {}",
+        certificate.subject(),
+        certificate.issuer(),
+        certificate.validity().not_after,
+        certificate.fingerprint()
+    )
+}

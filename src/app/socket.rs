@@ -1,0 +1,44 @@
+//! The control socket of this process: where it is, and who may use it. One that cannot be made costs a warning and the
+//! commands, never the start.
+
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::control::place::default_place;
+use crate::control::server::Allowed;
+use crate::net::{Bound, ListenAddress};
+
+/// Permissions with a group: it may connect, as the owner may.
+const WITH_GROUP: u32 = 0o660;
+
+/// Binds it. A sidecar inside another process has one only where the configuration says so.
+pub(super) fn bind(config: &Config, is_process: bool) -> Option<(Bound, Allowed)> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let default = || is_process.then(|| default_place(config.state.as_deref(), &environment));
+    let path = config.admin.control.clone().or_else(default)?;
+    match at(&path, config.admin.control_group.as_deref()) {
+        Ok(bound) => Some(bound),
+        Err(error) => {
+            tracing::warn!(
+                target: "control", %error, path = %path.display(),
+                "there is no control socket, so commands cannot reach this sidecar; name a place with admin.control or --control"
+            );
+            None
+        }
+    }
+}
+
+fn at(path: &PathBuf, group: Option<&str>) -> Result<(Bound, Allowed), crate::net::Error> {
+    let listen = |source| crate::net::Error::Listen { address: path.display().to_string(), source };
+    make_folder(path).map_err(listen)?;
+    let mode = group.map(|_| WITH_GROUP);
+    let bound = Bound::bind(&ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) })?;
+    let file = std::fs::symlink_metadata(path).map_err(listen)?;
+    Ok((bound, Allowed { owner: file.uid(), group: group.map(|_| file.gid()) }))
+}
+
+/// Who may connect is the socket's business; who may list its folder is nobody's worry.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder))
+}

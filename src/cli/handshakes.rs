@@ -1,0 +1,176 @@
+//! `sidekey handshakes`: the handshakes of the recent past, and with `--follow` those to come; `handshakes show ID`: one
+//! with everything that is known, the other side's certificates as PEM among it.
+
+use serde_json::Value;
+
+use super::ask::{Ask, unexpected};
+use super::{Failure, print};
+use crate::clock::Clock;
+use crate::config;
+use crate::control::{Answer, Filter, Form, Request};
+
+/// How many are shown where nothing is said.
+const LAST: usize = 50;
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Only those that failed
+    #[arg(long)]
+    failed: bool,
+    /// Only those with this peer: part of its identity, subject or address, or the name of its partner
+    #[arg(long, value_name = "TEXT")]
+    peer: Option<String>,
+    /// Only those of the last so long, as in 90s, 12h or 7d
+    #[arg(long, value_name = "DURATION")]
+    since: Option<String>,
+    /// Only this side
+    #[arg(long, value_parser = ["ingress", "egress"])]
+    side: Option<String>,
+    /// Only this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// At most so many, the latest; all with 0 [default: 50; all with --since or --json]
+    #[arg(long, value_name = "COUNT")]
+    last: Option<usize>,
+    /// Go on with those to come
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// One handshake with everything that is known
+    Show(Show),
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The number of its connection
+    id: u64,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(Command::Show(show)) = &arguments.command {
+        return one(show);
+    }
+    let ask = &arguments.ask;
+    let request = request(arguments)?;
+    let answers = if arguments.follow { ask.follow(&request)? } else { ask.ask(&request)? };
+    for answer in answers {
+        match answer? {
+            Answer::Line(line) => print::line(&line),
+            // One object a line: whoever reads them need not wait for the end.
+            Answer::Handshake(object) => print::line(&object.to_string()),
+            Answer::Refused(refused) => return Err(ask.refused(refused)),
+            other => return Err(unexpected(&other)),
+        }
+        if print::is_closed() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn request(arguments: &Arguments) -> Result<Request, Failure> {
+    let since = match &arguments.since {
+        None => None,
+        Some(text) => {
+            let back = config::duration(text).map_err(|why| Failure::Wrong(anyhow::anyhow!("--since: {why}")))?;
+            Some(Clock::system().now().saturating_sub(back)?)
+        }
+    };
+    let all = arguments.since.is_some() || arguments.ask.json;
+    let last = arguments.last.or((!all).then_some(LAST)).filter(|last| *last > 0);
+    let filter = Filter {
+        failed: arguments.failed,
+        peer: arguments.peer.clone(),
+        since,
+        side: arguments.side.clone(),
+        listener: arguments.listener.clone(),
+        last,
+    };
+    let form = match (arguments.ask.json, print::has_colour()) {
+        (true, _) => Form::Json,
+        (false, true) => Form::Coloured,
+        (false, false) => Form::Text,
+    };
+    Ok(Request::Handshakes { filter, follow: arguments.follow, form })
+}
+
+/// The fields in the order in which they are asked about.
+const FIELDS: [&str; 33] = [
+    "time",
+    "side",
+    "listener",
+    "outcome",
+    "reason",
+    "explanation",
+    "alert.sent",
+    "alert.received",
+    "peer.addr",
+    "peer.identity",
+    "partner",
+    "peer.subject",
+    "peer.issuer",
+    "peer.serial",
+    "peer.fingerprint",
+    "peer.not_after",
+    "chain",
+    "server.name",
+    "tls.protocol.version",
+    "tls.cipher",
+    "tls.group",
+    "tls.alpn",
+    "tls.resumed",
+    "keyring",
+    "key_pair",
+    "standing",
+    "chosen_by",
+    "epoch",
+    "connection",
+    "duration_us",
+    "level",
+    "target",
+    "truncated",
+];
+
+fn one(show: &Show) -> Result<(), Failure> {
+    let handshake = match show.ask.one(&Request::Handshake { id: show.id })? {
+        Answer::Handshake(handshake) => handshake,
+        other => return Err(unexpected(&other)),
+    };
+    if show.ask.json {
+        print::json(&handshake);
+        return Ok(());
+    }
+    let said = |name: &str| !matches!(name, "level" | "target");
+    for name in FIELDS.into_iter().filter(|name| said(name)) {
+        if let Some(value) = handshake.get(name) {
+            say(name, value);
+        }
+    }
+    for pem in handshake.get("chain_pem").and_then(Value::as_array).into_iter().flatten() {
+        print::bytes(pem.as_str().unwrap_or_default().as_bytes());
+    }
+    Ok(())
+}
+
+fn say(name: &str, value: &Value) {
+    match value {
+        Value::String(text) => print::line(&format!("{name:<21} {text}")),
+        Value::Array(all) => {
+            for (number, one) in all.iter().enumerate() {
+                let name = if number == 0 { name } else { "" };
+                print::line(&format!("{name:<21} {}", one.as_str().unwrap_or_default()));
+            }
+        }
+        value => print::line(&format!("{name:<21} {value}")),
+    }
+}

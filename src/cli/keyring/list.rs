@@ -1,0 +1,62 @@
+//! `sidekey keyring list`: one line for each keyring, and what waits in it.
+
+use super::super::ask::{Ask, unexpected};
+use super::super::{Failure, print};
+use crate::clock::Clock;
+use crate::control::{Answer, KeyPairView, KeyringView, Request, Standing};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    ask: Ask,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let keyrings = match arguments.ask.one(&Request::Keyrings {})? {
+        Answer::Keyrings(keyrings) => keyrings,
+        other => return Err(unexpected(&other)),
+    };
+    if arguments.ask.json {
+        print::json(&keyrings);
+        return Ok(());
+    }
+    let now = Clock::system().now();
+    let mut rows = vec![
+        ["KEYRING", "CURRENT", "EXPIRES", "PREVIOUS", "OVERLAP ENDS", "WAITING", "OWNER"].map(str::to_owned).to_vec(),
+    ];
+    for keyring in &keyrings {
+        let current = of(keyring, Standing::Current).next();
+        let overlap = of(keyring, Standing::Previous).filter_map(|pair| pair.overlap_ends).max();
+        rows.push(vec![
+            keyring.name.to_string(),
+            current.map_or_else(|| "none".to_owned(), |pair| pair.key_pair.short()),
+            current.map_or_else(print::dash, |pair| print::in_time(now, pair.validity.not_after)),
+            names(keyring, Standing::Previous),
+            overlap.map_or_else(print::dash, |ends| print::in_time(now, ends)),
+            waiting(keyring),
+            keyring.owner.clone().unwrap_or_else(print::dash),
+        ]);
+    }
+    print::bytes(print::table(&rows).as_bytes());
+    Ok(())
+}
+
+/// Pairs of one standing.
+pub(in super::super) fn of(keyring: &KeyringView, standing: Standing) -> impl Iterator<Item = &KeyPairView> {
+    keyring.key_pairs.iter().filter(move |pair| pair.standing == standing)
+}
+
+fn names(keyring: &KeyringView, standing: Standing) -> String {
+    let names: Vec<String> = of(keyring, standing).map(|pair| pair.key_pair.short()).collect();
+    if names.is_empty() { print::dash() } else { names.join(" ") }
+}
+
+/// `1 staged, 2 refused`.
+fn waiting(keyring: &KeyringView) -> String {
+    let count = |standing: Standing| match of(keyring, standing).count() {
+        0 => None,
+        count => Some(format!("{count} {}", standing.as_str())),
+    };
+    let all: Vec<String> = [Standing::Staged, Standing::Refused].into_iter().filter_map(count).collect();
+    if all.is_empty() { print::dash() } else { all.join(", ") }
+}

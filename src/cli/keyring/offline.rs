@@ -1,0 +1,347 @@
+//! `sidekey keyring new|csr|import|export`: on the watched folder itself, whether a sidecar runs on it or not.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use zeroize::Zeroizing;
+
+use super::super::{Failure, Source, print};
+use crate::app::keyring::{self, Done, Form, Import, New, Offline};
+use crate::config::{self, Config};
+use crate::pki::issue::{Names, NewKey, Subject};
+use crate::pki::{blocks, printable};
+
+/// Which folder.
+#[derive(clap::Args)]
+pub(in crate::cli) struct Place {
+    /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
+    #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The watched folder, where there is no configuration file [default: certs]
+    #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER")]
+    certs: Option<PathBuf>,
+    /// The state folder of a sidecar without a configuration file; looked at only
+    #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
+    state: Option<PathBuf>,
+}
+
+impl Place {
+    pub(in crate::cli) fn open(&self, keyring: &str) -> Result<Offline, Failure> {
+        Offline::open(&self.config()?, keyring).map_err(failure)
+    }
+
+    pub(in crate::cli) fn config(&self) -> Result<Config, Failure> {
+        let source = Source { config: self.config.clone(), ..Source::default() };
+        // A folder that is named outright is not overruled by a file that happens to be there.
+        let named = if self.config.is_some() || self.certs.is_none() {
+            source.load_file().map_err(Failure::Wrong)?
+        } else {
+            None
+        };
+        match named {
+            Some(config) => Ok(config),
+            None => {
+                config::of_folder(self.certs.as_deref(), self.state.as_deref()).map_err(|e| Failure::Wrong(e.into()))
+            }
+        }
+    }
+}
+
+/// What a certificate is to say.
+#[derive(clap::Args)]
+struct Says {
+    /// Which keyring
+    keyring: String,
+    /// A DNS name, several times if need be; without any name those of the current key pair
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    /// A URI, as in spiffe://example.com/api
+    #[arg(long, value_name = "URI")]
+    uri: Vec<String>,
+    /// An IP address
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Vec<IpAddr>,
+    /// The subject, as in "CN=api, O=Example, C=DE" [default: a common name from the first name]
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    subject: Option<String>,
+    /// What its extended key usage allows
+    #[arg(long, value_enum, default_value = "both")]
+    usage: Usage,
+    /// The kind of key
+    #[arg(long, value_enum, default_value = "p256")]
+    key_type: Key,
+    /// The files' name, without ending [default: the date and the beginning of the public key's hash]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Usage {
+    Server,
+    Client,
+    Both,
+    /// No extended key usage at all: everything is allowed
+    Any,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Key {
+    P256,
+    P384,
+    Ed25519,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+impl Says {
+    fn wanted(&self, valid_for: Duration, activate: bool) -> Result<New, Failure> {
+        let wrong = |error: anyhow::Error| Failure::Wrong(error);
+        let mut names = Names { ips: self.ip.clone(), ..Names::default() };
+        self.dns.iter().try_for_each(|name| names.add_dns(name)).map_err(|error| wrong(error.into()))?;
+        self.uri.iter().try_for_each(|name| names.add_uri(name)).map_err(|error| wrong(error.into()))?;
+        let subject: Option<Subject> = self
+            .subject
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|e: crate::pki::issue::NotASubject| wrong(e.into()))?;
+        Ok(New {
+            key: match self.key_type {
+                Key::P256 => NewKey::P256,
+                Key::P384 => NewKey::P384,
+                Key::Ed25519 => NewKey::Ed25519,
+                Key::Rsa2048 => NewKey::Rsa(2048),
+                Key::Rsa3072 => NewKey::Rsa(3072),
+                Key::Rsa4096 => NewKey::Rsa(4096),
+            },
+            subject,
+            names,
+            usage: Some(match self.usage {
+                Usage::Server => (true, false),
+                Usage::Client => (false, true),
+                Usage::Both => (true, true),
+                Usage::Any => (false, false),
+            }),
+            valid_for,
+            name: self.name.clone(),
+            activate,
+        })
+    }
+}
+
+#[derive(clap::Args)]
+pub(super) struct Make {
+    #[command(flatten)]
+    says: Says,
+    /// How long the certificate is valid, from now
+    #[arg(long, value_name = "DURATION", default_value = "365d")]
+    valid_for: String,
+    /// Ask a CA for the certificate instead of signing it itself: the same as `keyring csr`
+    #[arg(long)]
+    csr: bool,
+    /// Make it current at once, and not staged beside the current key pair
+    #[arg(long)]
+    activate: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Csr {
+    #[command(flatten)]
+    says: Says,
+    /// Which key the request is for
+    #[arg(long, value_enum, default_value = "new")]
+    key: Of,
+    /// Where the request goes [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Of {
+    /// A new one, which waits in the folder for its certificate
+    New,
+    /// The current key pair's: a renewal that keeps the key
+    Current,
+    /// The one that waits already: the same request again
+    Waiting,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Bring {
+    /// Which keyring
+    keyring: String,
+    /// What the CA sent: certificate and chain as PEM or DER, or a PKCS#12 keystore
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// The files' name in the folder, without ending [default: that of the key]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Make it current at once, and not staged beside the current key pair
+    #[arg(long)]
+    activate: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Export {
+    /// Which keyring
+    keyring: String,
+    /// Which key pair, by the beginning of its fingerprint [default: the current one]
+    key_pair: Option<String>,
+    /// pem: certificate and chain; der: the certificate alone; p12: PKCS#12
+    #[arg(long, value_enum, default_value = "pem")]
+    format: Format,
+    /// The private key, too: never for a partner
+    #[arg(long)]
+    with_private_key: bool,
+    /// File with the password that the PKCS#12 keystore gets
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Where it goes [default: standard output]; never over a file that is there
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Pem,
+    Der,
+    P12,
+}
+
+impl Make {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let valid_for = config::duration(&self.valid_for)
+            .map_err(|error| Failure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
+        if valid_for < Duration::from_hours(1) {
+            return Err(Failure::Wrong(anyhow::anyhow!(
+                "--valid-for: less than an hour is over before partners know of it"
+            )));
+        }
+        let new = self.says.wanted(valid_for, self.activate)?;
+        let offline = self.says.place.open(&self.says.keyring)?;
+        if self.csr {
+            return asked(&offline.request(&new, keyring::Source::New).map_err(failure)?, None, self.says.json);
+        }
+        done(&offline.new_pair(&new).map_err(failure)?, self.says.json);
+        Ok(())
+    }
+}
+
+impl Csr {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let new = self.says.wanted(Duration::ZERO, false)?;
+        let source = match self.key {
+            Of::New => keyring::Source::New,
+            Of::Current => keyring::Source::Current,
+            Of::Waiting => keyring::Source::Waiting,
+        };
+        let offline = self.says.place.open(&self.says.keyring)?;
+        asked(&offline.request(&new, source).map_err(failure)?, self.out.as_deref(), self.says.json)
+    }
+}
+
+impl Bring {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let offline = self.place.open(&self.keyring)?;
+        let mut files = Vec::new();
+        for file in &self.files {
+            let (_, blocks) =
+                super::super::inspect::read(file, self.password_file.as_deref()).map_err(Failure::Wrong)?;
+            let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
+            files.push((name, blocks));
+        }
+        let import = Import { files, name: self.name.clone(), activate: self.activate };
+        done(&offline.import(import).map_err(failure)?, self.json);
+        Ok(())
+    }
+}
+
+impl Export {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let form = match self.format {
+            Format::Pem => Form::Pem,
+            Format::Der => Form::Der,
+            Format::P12 => Form::Pkcs12,
+        };
+        if form != Form::Pem && self.out.is_none() && print::is_out_a_terminal() {
+            return Err(Failure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
+        }
+        let password = match &self.password_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+                Some(Zeroizing::new(text.map_err(Failure::Wrong)?))
+            }
+            None => None,
+        };
+        let password = password.as_ref().map(|text| blocks::password(text));
+        let offline = self.place.open(&self.keyring)?;
+        let pair = offline.pair(self.key_pair.as_deref()).map_err(failure)?;
+        let bytes = offline.export(pair, form, self.with_private_key, password).map_err(failure)?;
+        let what = if self.with_private_key { "with its PRIVATE KEY" } else { "without its private key" };
+        print::talk(&format!("sidekey: key pair {} of {}, {what}", pair.fingerprint(), self.keyring));
+        out(self.out.as_deref(), &bytes)
+    }
+}
+
+/// To standard output, or into a new file that only its owner may read.
+fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), Failure> {
+    let Some(file) = file else {
+        print::bytes(bytes);
+        return Ok(());
+    };
+    let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let written = opened.and_then(|mut file| file.write_all(bytes));
+    written.with_context(|| format!("cannot write {}", file.display())).map_err(Failure::Failed)
+}
+
+/// The request is data; what became of its key is talk.
+fn asked(done: &Done, file: Option<&Path>, json: bool) -> Result<(), Failure> {
+    if json {
+        print::json(done);
+    } else {
+        out(file, done.request.as_deref().unwrap_or_default().as_bytes())?;
+        done.files.iter().for_each(|file| print::talk(&format!("sidekey: wrote {file}")));
+        print::talk(&format!("sidekey: {}", done.next));
+    }
+    Ok(())
+}
+
+fn done(done: &Done, json: bool) {
+    if json {
+        return print::json(done);
+    }
+    let key_pair = done.key_pair.map(|key_pair| key_pair.to_string()).unwrap_or_default();
+    print::line(&format!("{} {} ({key_pair})", done.keyring, done.standing));
+    done.files.iter().for_each(|file| print::field("wrote", file));
+    print::field("next", &done.next);
+}
+
+pub(in crate::cli) fn failure(error: keyring::Error) -> Failure {
+    match error {
+        keyring::Error::Wrong(_) | keyring::Error::Refused { .. } | keyring::Error::Folder(_) => {
+            Failure::Wrong(error.into())
+        }
+        keyring::Error::Make(_) | keyring::Error::Pkcs12(_) => Failure::Failed(error.into()),
+    }
+}

@@ -1,0 +1,112 @@
+//! `sidekey keyring show KEYRING`: every key pair of one keyring, and why each stands where it does.
+
+use jiff::Timestamp;
+
+use super::super::ask::{Ask, unexpected};
+use super::super::{Failure, print};
+use crate::clock::Clock;
+use crate::control::{Activate, Answer, KeyPairView, KeyringView, Prefer, Request, Standing};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Which keyring
+    keyring: String,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let keyring = match arguments.ask.one(&Request::Keyring { keyring: arguments.keyring.clone() })? {
+        Answer::Keyring(keyring) => keyring,
+        other => return Err(unexpected(&other)),
+    };
+    if arguments.ask.json {
+        print::json(&keyring);
+        return Ok(());
+    }
+    say(&keyring, Clock::system().now());
+    Ok(())
+}
+
+fn say(keyring: &KeyringView, now: Timestamp) {
+    print::line(&format!("keyring {}", keyring.name));
+    for (what, said) in [("purpose", &keyring.purpose), ("owner", &keyring.owner), ("contact", &keyring.contact)] {
+        if let Some(said) = said {
+            print::field(what, said);
+        }
+    }
+    print::field("overlap", &print::length(keyring.overlap_seconds));
+    print::field(
+        "prefer",
+        match keyring.prefer {
+            Prefer::New => "new",
+            Prefer::Old => "old",
+        },
+    );
+    print::field(
+        "activate",
+        match keyring.activate {
+            Activate::Auto => "auto",
+            Activate::Manual => "manual",
+        },
+    );
+    if let Some((newest, since)) = keyring.diverges {
+        print::field(
+            "differs",
+            &format!("{} in the folder is newer than what is current, since {}", newest.short(), print::minute(since)),
+        );
+    }
+    let order = [
+        Standing::Current,
+        Standing::Previous,
+        Standing::Staged,
+        Standing::Retired,
+        Standing::Refused,
+        Standing::Revoked,
+    ];
+    for standing in order {
+        for pair in super::list::of(keyring, standing) {
+            print::line("");
+            say_pair(keyring, pair, now);
+        }
+    }
+    let known = |name: &&crate::pki::Fingerprint| !keyring.key_pairs.iter().any(|pair| pair.key_pair == **name);
+    for revoked in keyring.revoked.iter().filter(known) {
+        print::line("");
+        print::line(&format!("revoked   {}  not in the folder", revoked.short()));
+    }
+}
+
+fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
+    let held = if keyring.held.contains(&pair.key_pair) { ", held after a rollback: promote it to use it" } else { "" };
+    print::line(&format!(
+        "{:<9} {}  since {}{held}",
+        pair.standing.as_str(),
+        pair.key_pair.short(),
+        print::minute(pair.since)
+    ));
+    print::field("fingerprint", &pair.key_pair.to_string());
+    print::field("subject", &pair.subject);
+    print::field("names", &pair.names.join(" "));
+    print::field("issuer", &pair.issuer);
+    print::field("serial", &pair.serial);
+    print::field("key", &pair.key);
+    let validity = pair.validity;
+    print::field(
+        "valid",
+        &format!(
+            "{} to {} ({})",
+            print::minute(validity.not_before),
+            print::minute(validity.not_after),
+            print::in_time(now, validity.not_after)
+        ),
+    );
+    if let Some(ends) = pair.overlap_ends {
+        print::field("overlap", &format!("ends {} ({})", print::minute(ends), print::in_time(now, ends)));
+    }
+    let files = pair.sources.join(" ");
+    print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; kept)") });
+    if let Some(why) = &pair.why {
+        print::field("why", why);
+    }
+}

@@ -1,0 +1,95 @@
+//! `sidekey probe HOST:PORT`: what a partner offers, asks for, shows, and says to each of our key pairs.
+
+use std::time::Duration;
+
+use super::keyring::offline::Place;
+use super::{Failure, print};
+use crate::app::probe::{self, Probe, Report, Verdict};
+use crate::config;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The partner's server
+    #[arg(value_name = "HOST:PORT")]
+    to: String,
+    /// Show the key pairs of this keyring [default: that of the egress to this address, else every keyring]
+    #[arg(long, value_name = "KEYRING")]
+    keyring: Vec<String>,
+    /// Verify it by this trust, or "system" [default: that of the egress, else the keyring's ca.crt, else the platform's]
+    #[arg(long, value_name = "TRUST")]
+    trust: Option<String>,
+    /// The name that its certificate must have [default: as the egress says, else the host]
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// How long to wait, after a handshake, for what it says to our key pair
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    wait: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let wrong = |error: String| Failure::Wrong(anyhow::anyhow!(error));
+    let to = config::upstream(&format!("https://{}", arguments.to)).map_err(wrong)?;
+    let wait = config::duration(&arguments.wait).map_err(|error| wrong(format!("--wait: {error}")))?;
+    let probe = Probe {
+        to,
+        keyrings: arguments.keyring.clone(),
+        trust: arguments.trust.clone(),
+        server_name: arguments.server_name.clone(),
+        wait: wait.min(Duration::from_mins(1)),
+    };
+    let report = probe::probe(&arguments.place.config()?, &probe).map_err(|error| match error {
+        probe::Error::Wrong(_) => Failure::Wrong(error.into()),
+        probe::Error::Tls(_) | probe::Error::NotReached(_) | probe::Error::Start(_) => Failure::Failed(error.into()),
+    })?;
+    if arguments.json {
+        print::json(&report);
+    } else {
+        say(&report);
+    }
+    // With every pair that was shown refused, or nothing shown at all, there is something to do.
+    let taken = |answer: &probe::Answer| {
+        answer.key_pair.is_some() && matches!(answer.verdict, Verdict::Taken | Verdict::Silent)
+    };
+    if report.answers.iter().any(taken) { Ok(()) } else { Err(Failure::Said(1)) }
+}
+
+fn say(report: &Report) {
+    print::line(&report.upstream);
+    for offer in &report.offers {
+        let spoken = if offer.spoken { "" } else { "not spoken: " };
+        print::field(&format!("TLS {}", offer.version), &format!("{spoken}{}", offer.says));
+    }
+    for (at, certificate) in report.shows.iter().enumerate() {
+        print::field(if at == 0 { "shows" } else { "" }, certificate);
+    }
+    match &report.not_trusted {
+        _ if report.shows.is_empty() => {}
+        None => print::field("trusted", &format!("by trust {}", report.trust)),
+        Some(why) => print::field("NOT trusted", &format!("by trust {}: {why}; it is shown no key pair", report.trust)),
+    }
+    match &report.asks {
+        None if report.shows.is_empty() => {}
+        None => print::field("asks for", "no client certificate"),
+        Some(asks) => {
+            let any = "any authority".to_owned();
+            let names = if asks.authorities.is_empty() { any } else { asks.authorities.join("; ") };
+            print::field("asks for", &format!("a client certificate by {names}"));
+            print::field("signed with", &asks.schemes.join(" "));
+        }
+    }
+    for answer in &report.answers {
+        let what = match (&answer.key_pair, answer.standing) {
+            (Some(key_pair), Some(standing)) => {
+                format!("{} {} {} ({})", answer.keyring, key_pair.short(), standing.as_str(), answer.subject)
+            }
+            _ => "no key pair".to_owned(),
+        };
+        print::line(&format!("  {:<12} {what}", answer.verdict.as_str()));
+        print::line(&format!("               {}", answer.says));
+    }
+}

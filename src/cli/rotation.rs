@@ -1,0 +1,140 @@
+//! `sidekey rotation`: the report on every keyring in overlap; `rotation forget SOURCE`: what a source has taught is over.
+
+use jiff::Timestamp;
+
+use super::ask::{Ask, unexpected};
+use super::{Failure, print};
+use crate::clock::Clock;
+use crate::control::{Answer, Line, Report, Request, Use};
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Only this keyring
+    #[arg(long, value_name = "NAME")]
+    keyring: Option<String>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show a source the new key pair again
+    Forget(Forget),
+}
+
+#[derive(clap::Args)]
+struct Forget {
+    /// The source as the report names it: ADDRESS, or ADDRESS NAME
+    #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
+    source: Vec<String>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(Command::Forget(Forget { source, ask })) = &arguments.command {
+        return ask.change(&Request::Forget { source: source.join(" ") });
+    }
+    let mut reports = match arguments.ask.one(&Request::Rotation {})? {
+        Answer::Rotation(reports) => reports,
+        other => return Err(unexpected(&other)),
+    };
+    if let Some(keyring) = &arguments.keyring {
+        reports.retain(|report| *report.keyring == **keyring);
+    }
+    if arguments.ask.json {
+        print::json(&reports);
+        return Ok(());
+    }
+    if reports.is_empty() {
+        print::line("No keyring is in overlap.");
+    }
+    let now = Clock::system().now();
+    for (number, report) in reports.iter().enumerate() {
+        if number > 0 {
+            print::line("");
+        }
+        say(report, now);
+    }
+    Ok(())
+}
+
+fn say(report: &Report, now: Timestamp) {
+    let verdict = &report.verdict;
+    print::line(&format!("keyring {}: {}", report.keyring, verdict.retire.as_str()));
+    print::line(&format!("  {}", verdict.sentence));
+    print::line("");
+    print::field(
+        "new",
+        &format!(
+            "{}  current since {} ({})",
+            report.current.short(),
+            print::minute(report.rotated),
+            print::in_time(now, report.rotated)
+        ),
+    );
+    for previous in &report.previous {
+        let kept = if previous.survives_restart { "" } else { "; a restart ends it: no state, and its files are gone" };
+        let (ends, left) = (print::minute(previous.ends), print::in_time(now, previous.ends));
+        print::field("old", &format!("{}  overlap ends {ends} ({left}){kept}", previous.key_pair.short()));
+    }
+    if let Some(owner) = &report.owner {
+        print::field("owner", owner);
+    }
+    if let Some(contact) = &report.contact {
+        print::field("contact", contact);
+    }
+    if report.rotated < report.watched_since {
+        let since = print::minute(report.watched_since);
+        print::field("watched", &format!("since {since}: this process is younger than the rotation"));
+    }
+    if !report.lines.is_empty() {
+        print::line("");
+        print::bytes(print::indented(&print::table(&rows(report, now))).as_bytes());
+        reasons(report, now);
+    }
+    if report.unconfirmed > 0 {
+        print::line("");
+        print::line(&format!(
+            "  {} source(s) refused the new key pair by an alert that nobody vouches for; they have no say",
+            report.unconfirmed
+        ));
+    }
+}
+
+fn rows(report: &Report, now: Timestamp) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        ["WHO", "PARTNER", "LISTENER", "NEW KEY PAIR", "ON NEW", "ON OLD", "LAST", "CONTACT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for line in &report.lines {
+        let last = line.last_new.max(line.last_old);
+        rows.push(vec![
+            line.name.clone(),
+            line.partner.as_deref().map_or_else(print::dash, str::to_owned),
+            line.listener.to_string(),
+            line.stands.as_str().to_owned(),
+            line.handshakes_new.to_string(),
+            line.handshakes_old.to_string(),
+            last.map_or_else(print::dash, |last| print::in_time(now, last)),
+            line.contact.clone().unwrap_or_else(print::dash),
+        ]);
+    }
+    rows
+}
+
+/// Since when and why, for those who do not simply use the new pair.
+fn reasons(report: &Report, now: Timestamp) {
+    let to_say = |line: &&Line| line.stands != Use::ProvedNew && line.because.is_some();
+    for line in report.lines.iter().filter(to_say) {
+        let since = line.since.map_or_else(String::new, |since| format!(" since {}", print::minute(since)));
+        let because = line.because.as_deref().unwrap_or_default();
+        let next =
+            line.next_try.map_or_else(String::new, |next| format!("; tried again {}", print::in_time(now, next)));
+        print::line(&format!("  {} {}{since} because {because}{next}", line.name, line.stands.as_str()));
+    }
+}

@@ -1,0 +1,322 @@
+//! The control socket: how an operator's commands look at a running sidecar and change it. One JSON line in, JSON lines
+//! out, over a Unix socket that only the owner, root and one group may use.
+//!
+//! Here are the words on the socket. Who may ask, and what becomes of it, is `server`'s business; where the socket is,
+//! `place`'s; what the commands use, `client`'s. Changes go through the writer like every other input.
+
+mod answers;
+mod change;
+pub mod client;
+mod handshakes;
+pub mod place;
+pub mod server;
+pub mod status;
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use crate::keyring::report::{Kind, Line, Report, Retire, Use};
+pub use crate::keyring::{Activate, Prefer, Standing};
+use crate::pki::Fingerprint;
+pub use crate::snapshot::{KeyPairView, KeyringView};
+pub use answers::Desk;
+pub use status::Status;
+
+/// The longest line that is read from a command.
+pub const LONGEST_REQUEST: usize = 16 * 1024;
+
+/// What a command asks: one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// What to act on.
+    Status {},
+    /// Every keyring.
+    Keyrings {},
+    /// One keyring, whole.
+    Keyring {
+        /// Which.
+        keyring: String,
+    },
+    /// A change of a keyring.
+    Change {
+        /// Which.
+        keyring: String,
+        /// What.
+        change: Change,
+        /// The pair by any unambiguous beginning of its fingerprint; left out where only one can be meant.
+        #[serde(default)]
+        key_pair: Option<String>,
+        /// It may be forgotten at a restart.
+        #[serde(default)]
+        until_restart: bool,
+    },
+    /// The rotation report.
+    Rotation {},
+    /// Show a source the new pair again.
+    Forget {
+        /// As the report names it.
+        source: String,
+    },
+    /// Handshakes of the recent past, and those to come.
+    Handshakes {
+        /// Which.
+        #[serde(default)]
+        filter: Filter,
+        /// Goes on with those to come, until the command ends.
+        #[serde(default)]
+        follow: bool,
+        /// How.
+        #[serde(default)]
+        form: Form,
+    },
+    /// One handshake with everything that is known.
+    Handshake {
+        /// Its connection's number.
+        id: u64,
+    },
+    /// Read the configuration and the folder again.
+    Reload {},
+    /// Drain and end.
+    Stop {},
+}
+
+/// A change of a keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A staged, previous or retired pair becomes current.
+    Promote,
+    /// The pair that was current before becomes current again.
+    Rollback,
+    /// A previous pair's overlap ends now.
+    Retire,
+    /// A pair never serves again.
+    Revoke,
+}
+
+/// Which handshakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Only those that did not come to a connection.
+    pub failed: bool,
+    /// Part of the peer's identity, subject or address, or its partner's name.
+    pub peer: Option<String>,
+    /// Of this time or later.
+    pub since: Option<Timestamp>,
+    /// `ingress` or `egress`.
+    pub side: Option<String>,
+    /// A listener's name.
+    pub listener: Option<String>,
+    /// At most so many, the latest.
+    pub last: Option<usize>,
+}
+
+/// How a handshake is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// As a line for people, like in the log.
+    #[default]
+    Text,
+    /// The same for a terminal.
+    Coloured,
+    /// As an object with the contract's fields.
+    Json,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It was done, or nothing was left to do.
+    Done(Done),
+    /// What to act on.
+    Status(Box<Status>),
+    /// The rotation report, one for each keyring in overlap.
+    Rotation(Vec<Report>),
+    /// Keyrings as they are served.
+    Keyrings(Vec<KeyringView>),
+    /// One of them.
+    Keyring(Box<KeyringView>),
+    /// A handshake for people.
+    Line(String),
+    /// A handshake for programs.
+    Handshake(serde_json::Value),
+    /// It was not done.
+    Refused(Refused),
+}
+
+/// What a command did, and what that means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Whether anything changed.
+    pub changed: bool,
+    /// What was done, one sentence.
+    pub did: String,
+    /// What that means from now on, one sentence.
+    pub means: String,
+    /// The pair that it was about.
+    pub key_pair: Option<Fingerprint>,
+    /// The snapshot in which it is true.
+    pub epoch: Option<u64>,
+    /// Whether a restart leaves it as it is.
+    pub survives_restart: Option<bool>,
+}
+
+impl Done {
+    /// Nothing was done yet.
+    const fn nothing() -> Self {
+        Self {
+            changed: false,
+            did: String::new(),
+            means: String::new(),
+            key_pair: None,
+            epoch: None,
+            survives_restart: None,
+        }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Stable code.
+    pub reason: Reason,
+    /// One sentence, with what to do.
+    pub why: String,
+}
+
+/// Stable codes of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The line is no request.
+    NotUnderstood,
+    /// Who asks may not.
+    NotAllowed,
+    /// There is no such keyring, key pair, source or handshake.
+    NotFound,
+    /// More than one pair is meant.
+    Ambiguous,
+    /// The rules forbid it now.
+    NotNow,
+    /// It would last until the restart only, and that was not asked for.
+    UntilRestart,
+    /// What was asked for went wrong.
+    Failed,
+}
+
+impl Refused {
+    /// With a sentence.
+    pub fn new(reason: Reason, why: impl Into<String>) -> Self {
+        Self { reason, why: why.into() }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Reads a command's line.
+///
+/// # Errors
+/// It is no request that we know.
+pub fn parse(line: &[u8]) -> Result<Request, Refused> {
+    serde_json::from_slice(line).map_err(|error| {
+        let why = crate::pki::printable(&error.to_string());
+        Refused::new(
+            Reason::NotUnderstood,
+            format!("not understood: {why}; use the same version of sidekey on both sides"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request() -> impl Strategy<Value = Request> {
+        let text = || any::<String>();
+        let change = prop::sample::select(vec![Change::Promote, Change::Rollback, Change::Retire, Change::Revoke]);
+        let filter =
+            (any::<bool>(), prop::option::of(text()), prop::option::of(text()), prop::option::of(any::<usize>()))
+                .prop_map(|(failed, peer, listener, last)| Filter {
+                    failed,
+                    peer,
+                    listener,
+                    last,
+                    ..Filter::default()
+                });
+        prop_oneof![
+            Just(Request::Status {}),
+            Just(Request::Stop {}),
+            text().prop_map(|keyring| Request::Keyring { keyring }),
+            text().prop_map(|source| Request::Forget { source }),
+            any::<u64>().prop_map(|id| Request::Handshake { id }),
+            (text(), change, prop::option::of(text()), any::<bool>()).prop_map(
+                |(keyring, change, key_pair, until_restart)| Request::Change {
+                    keyring,
+                    change,
+                    key_pair,
+                    until_restart
+                }
+            ),
+            (filter, any::<bool>()).prop_map(|(filter, follow)| Request::Handshakes {
+                filter,
+                follow,
+                form: Form::Json
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_one_line_and_is_read_back(request in request()) {
+            let line = serde_json::to_string(&request).unwrap();
+            prop_assert!(!line.contains('\n'));
+            prop_assert_eq!(parse(line.as_bytes()), Ok(request));
+        }
+
+        #[test]
+        fn any_bytes_are_a_request_or_a_printable_refusal(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(refused) = parse(&bytes) {
+                prop_assert_eq!(crate::pki::printable(&refused.why), refused.why);
+            }
+        }
+    }
+
+    #[test]
+    fn the_lines_on_the_socket_are_stable() {
+        let line = |request: &Request| serde_json::to_string(request).unwrap();
+        assert_eq!(line(&Request::Status {}), r#"{"ask":"status"}"#);
+        assert_eq!(
+            parse(br#"{"ask":"change","keyring":"api","change":"rollback"}"#).map(|request| line(&request)),
+            Ok(r#"{"ask":"change","keyring":"api","change":"rollback","key_pair":null,"until_restart":false}"#
+                .to_owned())
+        );
+        assert!(matches!(
+            parse(br#"{"ask":"handshakes"}"#),
+            Ok(Request::Handshakes { follow: false, form: Form::Text, .. })
+        ));
+        for wrong in
+            [&br#"{"ask":"status","more":1}"#[..], br#"{"ask":"nothing"}"#, b"", b"status", br#"{"ask":"stop"}{}"#]
+        {
+            assert_eq!(parse(wrong).map_err(|refused| refused.reason), Err(Reason::NotUnderstood));
+        }
+        let done = Answer::Done(Done { changed: true, epoch: Some(3), ..Done::nothing() });
+        assert_eq!(
+            serde_json::to_string(&done).unwrap(),
+            r#"{"done":{"changed":true,"did":"","means":"","key_pair":null,"epoch":3,"survives_restart":null}}"#
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! What the commands use: one question over the socket, answers line by line.
+//!
+//! Blocking, since a command has nothing else to do. How an answer looks to people is the command's business.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Answer, Request};
+use crate::pki::printable;
+
+/// How long an answer may take; a change waits for a disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens at any of these places.
+    #[error("no sidekey answers at {}: is it running? --control PATH says where its socket is", list(.0))]
+    NotRunning(Vec<PathBuf>),
+    /// The kernel or the sidecar keeps us out.
+    #[error(
+        "{} may not be used by this user: run the command as the owner of that socket, as root, or as a member of control_group",
+        printable(&.0.display().to_string())
+    )]
+    NotAllowed(PathBuf),
+    /// The connection broke.
+    #[error("the sidecar's answer broke off: {0}")]
+    Broken(#[from] std::io::Error),
+    /// The answer is none.
+    #[error("the sidecar's answer is not understood ({0}): use the same version of sidekey on both sides")]
+    NotUnderstood(String),
+}
+
+/// An answer on its way.
+pub struct Answers {
+    lines: BufReader<UnixStream>,
+}
+
+/// Asks at the first of these places where somebody listens. `patient`: the answer may go on for ever.
+///
+/// # Errors
+/// Nobody listens, or we may not ask.
+pub fn ask(places: &[PathBuf], request: &Request, patient: bool) -> Result<Answers, Error> {
+    let mut stream = connect(places)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout((!patient).then_some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| Error::NotUnderstood(error.to_string()))?;
+    line.push(b'\n');
+    // A sidecar that refuses us may have answered and closed before it read: its answer says more than this error.
+    match stream.write_all(&line) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Answers { lines: BufReader::new(stream) }),
+    }
+}
+
+fn connect(places: &[PathBuf]) -> Result<UnixStream, Error> {
+    let mut forbidden = None;
+    for place in places {
+        match UnixStream::connect(place) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => forbidden = forbidden.or(Some(place)),
+            // Not there, nobody there any more, or no socket at all: the next place.
+            Err(_) => {}
+        }
+    }
+    Err(forbidden.map_or_else(|| Error::NotRunning(places.to_vec()), |place| Error::NotAllowed(place.clone())))
+}
+
+impl Iterator for Answers {
+    type Item = Result<Answer, Error>;
+
+    /// The next line; `None` at the end.
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                let not_understood = |error: serde_json::Error| Error::NotUnderstood(printable(&error.to_string()));
+                Some(serde_json::from_str(&line).map_err(not_understood))
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+}
+
+fn list(places: &[PathBuf]) -> String {
+    let all: Vec<String> = places.iter().map(|place| printable(&place.display().to_string())).collect();
+    all.join(", ")
+}

@@ -1,0 +1,177 @@
+//! The socket's end in the sidecar: who may ask, one line in, lines out. Nothing here can hold up the sidecar: few
+//! connections at once, each with little patience.
+//!
+//! The kernel lets only the socket's owner, root and its group connect; who it was is looked at once more here, and goes
+//! into the history as who asked.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::answers::{self, Desk};
+use super::{Answer, LONGEST_REQUEST, Reason, Refused, parse};
+use crate::net::{Bound, Stream};
+use crate::process::Phase;
+
+/// Commands at once, those that follow among them.
+const COMMANDS: usize = 32;
+/// How long a command may take to ask, and to take a line of its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it rests when it cannot accept.
+const REST: Duration = Duration::from_millis(100);
+
+/// Who may ask, beside root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The owner of the socket: whom the sidecar runs as.
+    pub owner: u32,
+    /// The socket's group, where one is configured.
+    pub group: Option<u32>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Caller {
+    uid: u32,
+    /// The main group and the others, as far as they are known.
+    groups: Vec<u32>,
+}
+
+/// Answers until the process is over.
+///
+/// # Errors
+/// The socket cannot listen.
+pub async fn serve(bound: Bound, allowed: Allowed, desk: Desk) -> io::Result<()> {
+    let listening = bound.listen()?;
+    let mut shutdown = desk.views.shutdown.clone();
+    let desk = Arc::new(desk);
+    let room = Arc::new(Semaphore::new(COMMANDS));
+    // Commands end with the sidecar, those that follow too.
+    let mut commands = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.reached(Phase::Over) => return Ok(()),
+            Some(_) = commands.join_next() => continue,
+            accepted = listening.accept() => accepted,
+        };
+        let stream = match accepted.and_then(crate::net::listen::Accepted::into_stream) {
+            Ok(Stream::Unix(stream)) => stream,
+            // It is a Unix socket: there is no other kind.
+            Ok(Stream::Tcp(_)) => continue,
+            Err(error) => {
+                tracing::debug!(target: "control", %error, "cannot accept");
+                sleep(REST).await;
+                continue;
+            }
+        };
+        // Beyond the bound nobody is kept waiting: the connection closes, and the command says so.
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let desk = Arc::clone(&desk);
+        commands.spawn(async move {
+            let _place = place;
+            if let Err(error) = converse(stream, allowed, &desk).await {
+                tracing::debug!(target: "control", %error, "a command was not answered");
+            }
+        });
+    }
+}
+
+async fn converse(stream: UnixStream, allowed: Allowed, desk: &Arc<Desk>) -> io::Result<()> {
+    let caller = caller(&stream);
+    let (reading, mut writing) = stream.into_split();
+    let uid = match caller.filter(|caller| may(caller, allowed)) {
+        Some(caller) => caller.uid,
+        None => {
+            let why = "only the user that sidekey runs as, root and members of control_group may ask";
+            return say(&mut writing, &Answer::Refused(Refused::new(Reason::NotAllowed, why))).await;
+        }
+    };
+    let (line, mut reading) = match timeout(PATIENCE, line(reading)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    };
+    let request = match parse(&line) {
+        Ok(request) => request,
+        Err(refused) => return say(&mut writing, &Answer::Refused(refused)).await,
+    };
+    let by: Arc<str> = format!("uid {uid}").into();
+    tracing::debug!(target: "control", %by, ?request, "asked");
+    let mut answers = answers::to(request, by, desk);
+    let mut byte = [0];
+    loop {
+        let answer = tokio::select! {
+            answer = answers.recv() => answer,
+            // A command has nothing more to say: whatever it sends or does not, it is gone.
+            _ = reading.read(&mut byte) => return Ok(()),
+        };
+        match answer {
+            Some(answer) => say(&mut writing, &answer).await?,
+            None => return writing.shutdown().await,
+        }
+    }
+}
+
+/// One line; a longer one is cut off, and then is no request.
+async fn line(reading: OwnedReadHalf) -> io::Result<(Vec<u8>, BufReader<tokio::io::Take<OwnedReadHalf>>)> {
+    let mut reading = BufReader::new(reading.take(LONGEST_REQUEST as u64));
+    let mut line = Vec::new();
+    reading.read_until(b'\n', &mut line).await?;
+    reading.get_mut().set_limit(u64::MAX);
+    Ok((line, reading))
+}
+
+async fn say(writing: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    timeout(PATIENCE, writing.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// What the kernel knows of the other end.
+fn caller(stream: &UnixStream) -> Option<Caller> {
+    let credentials = stream.peer_cred().ok()?;
+    let mut groups = vec![credentials.gid()];
+    // The kernel's answer has the main group only. A process that is gone meanwhile has no more to ask.
+    if let Some(pid) = credentials.pid().filter(|pid| *pid > 0) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        groups.extend(groups_in(&status));
+    }
+    Some(Caller { uid: credentials.uid(), groups })
+}
+
+/// The `Groups:` of a `/proc/PID/status`.
+fn groups_in(status: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+fn may(caller: &Caller, allowed: Allowed) -> bool {
+    caller.uid == 0 || caller.uid == allowed.owner || allowed.group.is_some_and(|group| caller.groups.contains(&group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_root_and_group_may_and_nobody_else() {
+        let allowed = |group| Allowed { owner: 1000, group };
+        let caller = |uid, groups: &[u32]| Caller { uid, groups: groups.to_vec() };
+        assert!(may(&caller(0, &[]), allowed(None)) && may(&caller(1000, &[]), allowed(None)));
+        assert!(!may(&caller(1001, &[1000, 0]), allowed(None)));
+        assert!(may(&caller(1001, &[100, 50]), allowed(Some(50))));
+        assert!(!may(&caller(1001, &[100]), allowed(Some(50))));
+    }
+
+    #[test]
+    fn groups_are_read_as_the_kernel_writes_them() {
+        assert_eq!(groups_in("Name:\tsh\nUid:\t1\nGroups:\t4 24 1000 \nNStgid:\t1\n"), [4, 24, 1000]);
+        assert_eq!(groups_in("Groups:\t \n"), [0; 0]);
+        assert_eq!(groups_in(""), [0; 0]);
+    }
+}

@@ -1,0 +1,351 @@
+//! The rotation report (contract section 4): for each keyring in overlap who has proved the new key pair, who still uses
+//! or insists on the old one and why, how long is left, and one verdict: safe to retire, or whom to call first.
+//!
+//! Pure. [`Ledger`] folds what happens into who used which pair; [`report`] reads it for the keyrings that are in overlap
+//! now. Only verified peers, upstreams and confirmed sources have a say: an alert that anybody on the way could have sent
+//! is counted beside them.
+
+mod ledger;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::learned::Lesson;
+use super::{ChosenBy, KeyringName};
+use crate::pki::Fingerprint;
+pub use ledger::{Fact, Ledger, Said};
+use ledger::{PeerUse, Source, Used};
+pub use verdict::{First, Retire, Verdict};
+
+/// A keyring in overlap, as it is now.
+#[derive(Clone, Debug)]
+pub struct InOverlap {
+    /// Its name.
+    pub keyring: KeyringName,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Whom to call where no partner is named.
+    pub contact: Option<String>,
+    /// The new pair.
+    pub current: Fingerprint,
+    /// Since when that one is current.
+    pub rotated: Timestamp,
+    /// The old pairs.
+    pub previous: Vec<Previous>,
+    /// Upstreams that are shown this keyring: the listener, and host and port.
+    pub upstreams: Vec<(Arc<str>, String)>,
+}
+
+/// One previous pair of a keyring in overlap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Which.
+    pub key_pair: Fingerprint,
+    /// When its overlap ends.
+    pub ends: Timestamp,
+    /// Whether it would still be there after a restart.
+    pub survives_restart: bool,
+}
+
+/// The report of one keyring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its name.
+    pub keyring: KeyringName,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Whom to call where no partner is named.
+    pub contact: Option<String>,
+    /// The new pair.
+    pub current: Fingerprint,
+    /// Since when it is current.
+    pub rotated: Timestamp,
+    /// The old pairs.
+    pub previous: Vec<Previous>,
+    /// When the last overlap ends.
+    pub ends: Timestamp,
+    /// Seconds until then.
+    pub seconds_left: i64,
+    /// Since when this process watches: who came before then and not since is not known.
+    pub watched_since: Timestamp,
+    /// Peers, upstreams and sources, those to act on first.
+    pub lines: Vec<Line>,
+    /// Sources that sent an alert and have proved nothing yet: they have no say.
+    pub unconfirmed: u64,
+    /// Peers that the bounded memory had to let go of.
+    pub forgotten: u64,
+    /// Safe to retire, or whom to call first.
+    pub verdict: Verdict,
+}
+
+/// Who it is that a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A peer of an ingress, by its identity.
+    Peer,
+    /// An address that peers come from, where no identity is known.
+    Source,
+    /// The upstream of an egress.
+    Upstream,
+}
+
+/// How it stands with the new pair; what is to be acted on first comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Use {
+    /// It refuses the new pair, or asks for what only the old one has.
+    InsistsOnOld,
+    /// It was shown the old pair last, by our own choice.
+    StillOnOld,
+    /// Its handshakes on the new pair go well, which proves nothing yet.
+    Unproved,
+    /// It has not come since the rotation.
+    NotSeen,
+    /// It accepts the new pair.
+    ProvedNew,
+}
+
+impl Use {
+    /// As in the report for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InsistsOnOld => "insists on old",
+            Self::StillOnOld => "still on old",
+            Self::Unproved => "not proved yet",
+            Self::NotSeen => "not seen since",
+            Self::ProvedNew => "proved new",
+        }
+    }
+}
+
+/// One peer, source or upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// What it is.
+    pub kind: Kind,
+    /// Its identity, address, or host and port.
+    pub name: String,
+    /// The listener that it came to, or that leads to it.
+    pub listener: Arc<str>,
+    /// The partner that it is.
+    pub partner: Option<Arc<str>>,
+    /// How it stands with the new pair.
+    #[serde(rename = "use")]
+    pub stands: Use,
+    /// Since when, for what is to be acted on.
+    pub since: Option<Timestamp>,
+    /// Its last handshake on the new pair.
+    pub last_new: Option<Timestamp>,
+    /// Its last handshake on an old one.
+    pub last_old: Option<Timestamp>,
+    /// Its handshakes on the new pair since the rotation.
+    pub handshakes_new: u64,
+    /// Its handshakes on old ones since the rotation.
+    pub handshakes_old: u64,
+    /// Stable code of the reason: an alert's name, `authorities`, `partner`, `prefer`, `status_NNN`, …
+    pub reason: Option<String>,
+    /// Why, one sentence.
+    pub because: Option<String>,
+    /// When an upstream is shown the new pair again.
+    pub next_try: Option<Timestamp>,
+    /// Whom to call.
+    pub contact: Option<String>,
+}
+
+/// The report of these keyrings. `contacts` are those of partners.
+pub fn report(
+    ledger: &Ledger,
+    keyrings: &[InOverlap],
+    contacts: &BTreeMap<Arc<str>, String>,
+    now: Timestamp,
+) -> Vec<Report> {
+    keyrings.iter().filter_map(|keyring| one(ledger, keyring, contacts, now)).collect()
+}
+
+fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, String>, now: Timestamp) -> Option<Report> {
+    let ends = keyring.previous.iter().map(|previous| previous.ends).max()?;
+    let of_keyring = ledger.sources.iter().filter(|((_, _), source)| source.keyring == keyring.keyring);
+    let sources: Vec<(&Arc<str>, &str, &Source)> =
+        of_keyring.map(|((listener, name), source)| (listener, name.as_str(), source)).collect();
+    let mut lines = Vec::new();
+    let mut named = Vec::new();
+    for (key, peer) in ledger.peers.iter().filter(|(key, _)| key.keyring == keyring.keyring) {
+        let taught = sources.iter().find(|(listener, name, source)| {
+            source.lesson == Lesson::Confirmed && **listener == key.listener && peer.comes_from(name)
+        });
+        let line = peer_line(keyring, (&key.listener, &key.identity), peer, taught.map(|(_, _, source)| *source));
+        // A source that is known by name needs no line of its own.
+        named.extend(taught.filter(|_| line.stands == Use::InsistsOnOld).map(|(listener, name, _)| (*listener, *name)));
+        lines.push(line);
+    }
+    for (listener, name, source) in &sources {
+        let insists = source.lesson == Lesson::Confirmed && source.refused == keyring.current;
+        if insists && !named.contains(&(*listener, *name)) {
+            lines.push(source_line(listener, name, source));
+        }
+    }
+    lines.extend(keyring.upstreams.iter().map(|(listener, name)| upstream_line(ledger, keyring, listener, name)));
+    for line in &mut lines {
+        let partner = line.partner.as_ref().and_then(|partner| contacts.get(partner));
+        line.contact = partner.or(keyring.contact.as_ref()).cloned();
+    }
+    lines.sort_by(|one, other| {
+        let order = |line: &Line| (line.stands, std::cmp::Reverse(line.handshakes_old), line.kind);
+        order(one).cmp(&order(other)).then_with(|| (&one.name, &one.listener).cmp(&(&other.name, &other.listener)))
+    });
+    let unconfirmed = sources.iter().filter(|(_, _, source)| source.lesson == Lesson::Unconfirmed).count();
+    let mut report = Report {
+        keyring: Arc::clone(&keyring.keyring),
+        owner: keyring.owner.clone(),
+        contact: keyring.contact.clone(),
+        current: keyring.current,
+        rotated: keyring.rotated,
+        previous: keyring.previous.clone(),
+        ends,
+        seconds_left: ends.duration_since(now).as_secs().max(0),
+        watched_since: ledger.since,
+        lines,
+        unconfirmed: unconfirmed as u64,
+        forgotten: ledger.forgotten,
+        verdict: Verdict::unknown(),
+    };
+    report.verdict = verdict::of(&report);
+    Some(report)
+}
+
+/// What a peer did with the pairs of its keyring; `taught` is what the source that it comes from has taught us.
+fn peer_line(
+    keyring: &InOverlap,
+    (listener, identity): (&Arc<str>, &str),
+    peer: &PeerUse,
+    taught: Option<&Source>,
+) -> Line {
+    let new = peer.pairs.iter().find(|used| used.key_pair == keyring.current && keyring.rotated <= used.last);
+    let is_old = |used: &&Used| keyring.previous.iter().any(|previous| previous.key_pair == used.key_pair);
+    let old = peer.pairs.iter().filter(is_old).max_by_key(|used| used.last);
+    let on_old = old.filter(|old| keyring.rotated <= old.last && new.is_none_or(|new| new.last < old.last));
+    let mut line = Line {
+        kind: Kind::Peer,
+        name: identity.to_owned(),
+        listener: Arc::clone(listener),
+        partner: peer.partner.clone(),
+        stands: if new.is_some() { Use::ProvedNew } else { Use::NotSeen },
+        since: None,
+        last_new: new.map(|new| new.last),
+        last_old: old.map(|old| old.last),
+        handshakes_new: new.map_or(0, |new| new.count),
+        handshakes_old: peer.pairs.iter().filter(is_old).map(|used| used.count).sum(),
+        reason: None,
+        because: None,
+        next_try: None,
+        contact: None,
+    };
+    let Some(old) = on_old else { return line };
+    let taught = taught.filter(|_| old.chosen_by == ChosenBy::Learned);
+    line.since = Some(old.first.unwrap_or(old.last));
+    line.stands = if insists(old.chosen_by) { Use::InsistsOnOld } else { Use::StillOnOld };
+    (line.reason, line.because) = match taught {
+        Some(source) => (Some(source.reason.to_owned()), Some(source.explanation.clone())),
+        None => (Some(old.chosen_by.as_str().to_owned()), Some(because(old.chosen_by).to_owned())),
+    };
+    if let Some(source) = taught {
+        line.since = Some(source.since);
+    }
+    line
+}
+
+/// Whether the other side made us show the old pair.
+const fn insists(chosen_by: ChosenBy) -> bool {
+    match chosen_by {
+        ChosenBy::Learned | ChosenBy::Authorities | ChosenBy::Only => true,
+        ChosenBy::Partner | ChosenBy::Prefer | ChosenBy::LastResort => false,
+    }
+}
+
+/// Why a peer was shown the old pair.
+const fn because(chosen_by: ChosenBy) -> &'static str {
+    match chosen_by {
+        ChosenBy::Learned => "it answered the new key pair with a certificate alert",
+        ChosenBy::Authorities => "it names certificate authorities that only the old key pair chains to",
+        ChosenBy::Only => "only the old key pair fits the name or the signature schemes that it asks for",
+        ChosenBy::Partner => {
+            "the configuration shows this partner the old key pair (show); nothing is known about the new one"
+        }
+        ChosenBy::Prefer => "the old key pair is preferred (prefer = \"old\"); nothing is known about the new one",
+        ChosenBy::LastResort => "no valid key pair is left",
+    }
+}
+
+fn source_line(listener: &Arc<str>, name: &str, source: &Source) -> Line {
+    Line {
+        kind: Kind::Source,
+        name: name.to_owned(),
+        listener: Arc::clone(listener),
+        partner: None,
+        stands: Use::InsistsOnOld,
+        since: Some(source.since),
+        last_new: None,
+        last_old: None,
+        handshakes_new: 0,
+        handshakes_old: 0,
+        reason: Some(source.reason.to_owned()),
+        because: Some(source.explanation.clone()),
+        next_try: None,
+        contact: None,
+    }
+}
+
+fn upstream_line(ledger: &Ledger, keyring: &InOverlap, listener: &Arc<str>, name: &str) -> Line {
+    let shown = ledger.upstreams.get(listener).map(Vec::as_slice).unwrap_or_default();
+    let new = shown.iter().find(|shown| shown.key_pair == keyring.current);
+    let is_old = |key_pair: Fingerprint| keyring.previous.iter().any(|previous| previous.key_pair == key_pair);
+    let old = shown.iter().filter(|shown| is_old(shown.key_pair)).max_by_key(|shown| shown.last);
+    let on_old = old.is_some_and(|old| old.last.is_some_and(|last| keyring.rotated <= last));
+    let stands = match new.map(|new| new.said) {
+        Some(Said::Refused) => Use::InsistsOnOld,
+        Some(Said::Proved) => Use::ProvedNew,
+        _ if on_old => Use::StillOnOld,
+        Some(Said::HandshakeOk) => Use::Unproved,
+        None => Use::NotSeen,
+    };
+    let told = new.filter(|_| stands == Use::InsistsOnOld);
+    let still = "the new key pair is not proved there yet, so traffic stays on the old one";
+    Line {
+        kind: Kind::Upstream,
+        name: name.to_owned(),
+        listener: Arc::clone(listener),
+        partner: None,
+        stands,
+        since: new.map(|new| new.since).filter(|_| stands != Use::ProvedNew),
+        last_new: new.and_then(|new| new.last),
+        last_old: old.and_then(|old| old.last),
+        handshakes_new: new.map_or(0, |new| new.count),
+        handshakes_old: shown.iter().filter(|shown| is_old(shown.key_pair)).map(|shown| shown.count).sum(),
+        reason: told.map(|new| new.reason.to_owned()),
+        because: match stands {
+            Use::StillOnOld => Some(still.to_owned()),
+            _ => told.map(|new| new.explanation.clone()),
+        },
+        next_try: told.and_then(|new| new.next_try),
+        contact: None,
+    }
+}
+
+/// Whether an address belongs to a source as it is told: the address is its first word, IPv6 by /64.
+fn is_from(address: IpAddr, source: &str) -> bool {
+    let word = source.split([' ', '/', ',']).next().unwrap_or_default();
+    let network = |of: Ipv6Addr| u128::from(of) >> 64;
+    match (address, word.parse()) {
+        (IpAddr::V6(one), Ok(IpAddr::V6(other))) => network(one) == network(other),
+        (one, Ok(other)) => one == other,
+        (_, Err(_)) => false,
+    }
+}

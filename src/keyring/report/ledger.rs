@@ -1,0 +1,309 @@
+//! Who used which key pair, and what they made of it: a fold over what happens, bounded whatever peers do.
+//!
+//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::learned::Lesson;
+use super::super::{ChosenBy, KeyringName};
+use super::is_from;
+use crate::pki::Fingerprint;
+
+/// Verified peers that are remembered, over all keyrings and listeners.
+pub(super) const PEERS: usize = 4096;
+/// Sources that are remembered: `learned` bounds them too, these are for reading.
+pub(super) const SOURCES: usize = 1024;
+/// Upstreams that are remembered: as many as the configuration has, and those of former configurations.
+const UPSTREAMS: usize = 1024;
+/// Pairs of one peer or upstream: a current one, eight previous ones, and the one after.
+const PAIRS: usize = 10;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Fact<'a> {
+    /// A keyring's current pair changed: handshakes are counted anew.
+    Rotated {
+        /// Which keyring.
+        keyring: &'a KeyringName,
+    },
+    /// A verified peer completed a handshake on this pair.
+    Peer {
+        /// Which keyring.
+        keyring: &'a KeyringName,
+        /// Where it came to.
+        listener: &'a Arc<str>,
+        /// Who it is.
+        identity: &'a str,
+        /// The partner that it is.
+        partner: Option<&'a Arc<str>>,
+        /// Where it came from.
+        source: Option<IpAddr>,
+        /// What it was shown.
+        key_pair: Fingerprint,
+        /// Why.
+        chosen_by: ChosenBy,
+    },
+    /// A handshake with an upstream, or what came after it.
+    Upstream {
+        /// The listener that leads to it.
+        listener: &'a Arc<str>,
+        /// What it was shown.
+        key_pair: Fingerprint,
+        /// What it made of it.
+        said: Said,
+        /// Whether this is a handshake, and not what one led to.
+        handshake: bool,
+        /// Stable code.
+        reason: &'static str,
+        /// One sentence.
+        explanation: &'a str,
+        /// After a refusal: when it is tried again.
+        next_try: Option<Timestamp>,
+    },
+    /// What a source has taught us changed.
+    Source {
+        /// Which keyring.
+        keyring: &'a KeyringName,
+        /// Where it came to.
+        listener: &'a Arc<str>,
+        /// Who.
+        source: &'a str,
+        /// The pair that it refused.
+        refused: Fingerprint,
+        /// How sure that is.
+        lesson: Lesson,
+        /// Stable code.
+        reason: &'static str,
+        /// One sentence.
+        explanation: &'a str,
+    },
+}
+
+/// What an upstream made of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The handshake went well, which proves nothing.
+    HandshakeOk,
+    /// It has answered with a status that is no refusal.
+    Proved,
+    /// It refuses the pair.
+    Refused,
+}
+
+/// A verified peer at one listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PeerKey {
+    pub(super) keyring: KeyringName,
+    pub(super) listener: Arc<str>,
+    pub(super) identity: String,
+}
+
+/// What it did.
+#[derive(Clone, Debug)]
+pub(super) struct PeerUse {
+    pub(super) partner: Option<Arc<str>>,
+    source: Option<IpAddr>,
+    last: Timestamp,
+    pub(super) pairs: Vec<Used>,
+}
+
+impl PeerUse {
+    /// Whether it came from this source last.
+    pub(super) fn comes_from(&self, source: &str) -> bool {
+        self.source.is_some_and(|address| is_from(address, source))
+    }
+}
+
+/// One pair that a peer was shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub(super) key_pair: Fingerprint,
+    /// The first handshake since the rotation.
+    pub(super) first: Option<Timestamp>,
+    pub(super) last: Timestamp,
+    /// Since the rotation.
+    pub(super) count: u64,
+    /// Why it was shown last.
+    pub(super) chosen_by: ChosenBy,
+}
+
+/// One pair that an upstream was shown.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) key_pair: Fingerprint,
+    pub(super) said: Said,
+    /// Since when it has said so.
+    pub(super) since: Timestamp,
+    /// The last handshake.
+    pub(super) last: Option<Timestamp>,
+    pub(super) count: u64,
+    pub(super) reason: &'static str,
+    pub(super) explanation: String,
+    pub(super) next_try: Option<Timestamp>,
+}
+
+/// What a source has taught us.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) keyring: KeyringName,
+    pub(super) refused: Fingerprint,
+    pub(super) lesson: Lesson,
+    pub(super) since: Timestamp,
+    pub(super) reason: &'static str,
+    pub(super) explanation: String,
+}
+
+/// Who used which pair.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub(super) since: Timestamp,
+    pub(super) peers: HashMap<PeerKey, PeerUse>,
+    pub(super) upstreams: BTreeMap<Arc<str>, Vec<Shown>>,
+    pub(super) sources: BTreeMap<(Arc<str>, String), Source>,
+    pub(super) forgotten: u64,
+}
+
+impl Ledger {
+    /// Empty; it watches from now on.
+    pub fn new(now: Timestamp) -> Self {
+        Self { since: now, peers: HashMap::new(), upstreams: BTreeMap::new(), sources: BTreeMap::new(), forgotten: 0 }
+    }
+
+    /// Takes in what happened.
+    pub fn note(&mut self, fact: &Fact<'_>, now: Timestamp) {
+        match *fact {
+            Fact::Rotated { keyring } => self.rotated(keyring),
+            Fact::Peer { .. } => self.peer(fact, now),
+            Fact::Upstream { .. } => self.upstream(fact, now),
+            Fact::Source { .. } => self.source(fact, now),
+        }
+    }
+
+    fn rotated(&mut self, keyring: &KeyringName) {
+        for (_, peer) in self.peers.iter_mut().filter(|(key, _)| key.keyring == *keyring) {
+            for used in &mut peer.pairs {
+                (used.first, used.count) = (None, 0);
+            }
+        }
+    }
+
+    fn peer(&mut self, fact: &Fact<'_>, now: Timestamp) {
+        let Fact::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by } = *fact else { return };
+        let key =
+            PeerKey { keyring: Arc::clone(keyring), listener: Arc::clone(listener), identity: identity.to_owned() };
+        let peer = self.peers.entry(key).or_insert_with(|| PeerUse {
+            partner: None,
+            source: None,
+            last: now,
+            pairs: Vec::with_capacity(2),
+        });
+        if peer.partner.as_ref() != partner {
+            peer.partner = partner.cloned();
+        }
+        (peer.source, peer.last) = (source.or(peer.source), now);
+        if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
+            used.first = used.first.or(Some(now));
+            (used.last, used.chosen_by) = (now, chosen_by);
+            used.count += 1;
+        } else {
+            drop_oldest(&mut peer.pairs, |used| used.last);
+            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by });
+        }
+        if self.peers.len() > PEERS {
+            self.forget_peers();
+        }
+    }
+
+    /// An eighth at once, so that a fleet larger than the table costs little.
+    fn forget_peers(&mut self) {
+        let mut seen: Vec<Timestamp> = self.peers.values().map(|peer| peer.last).collect();
+        let (_, limit, _) = seen.select_nth_unstable(PEERS / 8);
+        let (limit, mut left) = (*limit, PEERS / 8 + 1);
+        self.peers.retain(|_, peer| {
+            let goes = peer.last <= limit && left > 0;
+            left -= usize::from(goes);
+            !goes
+        });
+        self.forgotten += (PEERS / 8 + 1 - left) as u64;
+    }
+
+    fn upstream(&mut self, fact: &Fact<'_>, now: Timestamp) {
+        let Fact::Upstream { listener, key_pair, said, handshake, reason, explanation, next_try } = *fact else {
+            return;
+        };
+        if !self.upstreams.contains_key(listener) && self.upstreams.len() == UPSTREAMS {
+            self.upstreams.pop_first();
+        }
+        let all = self.upstreams.entry(Arc::clone(listener)).or_default();
+        if !all.iter().any(|shown| shown.key_pair == key_pair) {
+            drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
+            all.push(Shown {
+                key_pair,
+                said,
+                since: now,
+                last: None,
+                count: 0,
+                reason,
+                explanation: explanation.to_owned(),
+                next_try,
+            });
+        }
+        let Some(shown) = all.iter_mut().find(|shown| shown.key_pair == key_pair) else { return };
+        if handshake {
+            (shown.last, shown.count) = (Some(now), shown.count + 1);
+        }
+        // A handshake that goes well takes nothing back: neither a proof nor a refusal.
+        if said == Said::HandshakeOk && shown.said != Said::HandshakeOk {
+            return;
+        }
+        if shown.said != said {
+            (shown.said, shown.since) = (said, now);
+        }
+        (shown.reason, shown.next_try) = (reason, next_try);
+        explanation.clone_into(&mut shown.explanation);
+    }
+
+    fn source(&mut self, fact: &Fact<'_>, now: Timestamp) {
+        let Fact::Source { keyring, listener, source, refused, lesson, reason, explanation } = *fact else { return };
+        let key = (Arc::clone(listener), source.to_owned());
+        if lesson == Lesson::Forgotten {
+            self.sources.remove(&key);
+            return;
+        }
+        let known = self.sources.get(&key).filter(|known| known.refused == refused);
+        // The alert says why; that it was confirmed later says only that it is true.
+        let (since, reason) = known.map_or((now, reason), |known| (known.since, known.reason));
+        let explanation = explanation.to_owned();
+        if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES {
+            let weakest = |(key, source): (&(Arc<str>, String), &Source)| {
+                ((source.lesson == Lesson::Confirmed, source.since), key.clone())
+            };
+            match self.sources.iter().map(weakest).min() {
+                // What is only an alert pushes out nothing that is more.
+                Some(((true, _), _)) if lesson == Lesson::Unconfirmed => return,
+                Some((_, oldest)) => drop(self.sources.remove(&oldest)),
+                None => {}
+            }
+        }
+        let keyring = Arc::clone(keyring);
+        self.sources.insert(key, Source { keyring, refused, lesson, since, reason, explanation });
+    }
+
+    /// How much it remembers: peers, sources, upstreams.
+    pub fn size(&self) -> (usize, usize, usize) {
+        (self.peers.len(), self.sources.len(), self.upstreams.len())
+    }
+}
+
+/// Makes room for one more.
+fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
+    if all.len() == PAIRS
+        && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| last(one))
+    {
+        all.remove(oldest);
+    }
+}

@@ -1,0 +1,231 @@
+//! A key of one's own, and what is asked for it: a certificate that it signs itself, or a request for one (PKCS#10, RFC 2986).
+//! What `sidekey keyring new` and `csr` make.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use rustls_pki_types::PrivateKeyDer;
+
+use super::{CannotIssue, NewKey, Subject, cannot, make_key, params};
+use crate::pki::{PrivateKey, SpkiHash, Validity};
+
+/// The names of a SAN, each checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// DNS names, lower case; `*` as the whole first label allowed.
+    pub dns: Vec<String>,
+    /// URIs.
+    pub uris: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// What a certificate is to say.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The subject; may be empty where there are names.
+    pub subject: Subject,
+    /// The names of the SAN.
+    pub names: Names,
+    /// serverAuth in the extended key usage.
+    pub server: bool,
+    /// clientAuth in the extended key usage. Neither: no extension.
+    pub client: bool,
+}
+
+/// A name that no certificate may have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} cannot be a {kind} name of a certificate: {why}")]
+pub struct NotAName {
+    name: String,
+    kind: &'static str,
+    why: &'static str,
+}
+
+impl Names {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.dns.is_empty() && self.uris.is_empty() && self.ips.is_empty()
+    }
+
+    /// Adds a DNS name (RFC 5280 4.2.1.6; RFC 9525 6.3 for the wildcard).
+    pub fn add_dns(&mut self, name: &str) -> Result<(), NotAName> {
+        let refuse = |why| NotAName { name: name.to_owned(), kind: "DNS", why };
+        let plain = name.strip_prefix("*.").unwrap_or(name);
+        let labels = || plain.split('.');
+        if !name.is_ascii() {
+            return Err(refuse("it is not ASCII; write its xn-- form"));
+        }
+        if name.len() > 253 || labels().any(|label| label.is_empty() || label.len() > 63) {
+            return Err(refuse("its parts are empty or too long"));
+        }
+        if plain.parse::<IpAddr>().is_ok() {
+            return Err(refuse("it is an IP address; give it as one"));
+        }
+        let is_label = |label: &str| {
+            label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if !labels().all(is_label) {
+            return Err(refuse("only letters, digits and - are allowed, and one * as the whole first part"));
+        }
+        self.dns.push(name.to_ascii_lowercase());
+        Ok(())
+    }
+
+    /// Adds a URI with a scheme and something after it (RFC 3986 3).
+    pub fn add_uri(&mut self, uri: &str) -> Result<(), NotAName> {
+        let refuse = |why| NotAName { name: uri.to_owned(), kind: "URI", why };
+        let scheme = uri.split_once(':').filter(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
+        let (scheme, _) = scheme.ok_or_else(|| refuse("it has no scheme, as in spiffe://example.com/app"))?;
+        let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme) {
+            return Err(refuse("its scheme is none, as in spiffe://example.com/app"));
+        }
+        if !uri.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && !b"\"<>\\^`{|}".contains(&byte)) {
+            return Err(refuse("it has characters that a URI must escape"));
+        }
+        self.uris.push(uri.to_owned());
+        Ok(())
+    }
+}
+
+/// A new key.
+pub struct OwnKey(rcgen::KeyPair);
+
+impl OwnKey {
+    /// Makes one. RSA keys take up to half a second.
+    pub fn new(kind: NewKey) -> Result<Self, CannotIssue> {
+        make_key(kind).map(Self)
+    }
+
+    /// The key as others read it.
+    pub fn key(&self) -> Result<Arc<PrivateKey>, CannotIssue> {
+        let der = PrivateKeyDer::Pkcs8(self.0.serialized_der().to_vec().into());
+        PrivateKey::from_der(der).map_err(|why| CannotIssue { what: "a key", why })
+    }
+
+    /// SHA-256 of its public key.
+    pub fn spki_hash(&self) -> SpkiHash {
+        use rcgen::PublicKeyData as _;
+        SpkiHash::of(&self.0.subject_public_key_info())
+    }
+
+    /// A certificate that it signs itself, PEM.
+    pub fn self_signed(&self, wanted: &Wanted, validity: Validity) -> Result<String, CannotIssue> {
+        const WHAT: &str = "a self-signed certificate";
+        let params = wanted.params(validity, WHAT)?;
+        Ok(params.self_signed(&self.0).map_err(cannot(WHAT))?.pem())
+    }
+
+    /// A certification request, PEM.
+    pub fn request(&self, wanted: &Wanted) -> Result<String, CannotIssue> {
+        wanted.request(&self.0)
+    }
+}
+
+/// A certification request for a key that is there already, PEM.
+pub fn request(key: &PrivateKey, wanted: &Wanted) -> Result<String, CannotIssue> {
+    let key = rcgen::KeyPair::try_from(&key.der()).map_err(cannot("a request for this key"))?;
+    wanted.request(&key)
+}
+
+impl Wanted {
+    pub(super) fn params(&self, validity: Validity, what: &'static str) -> Result<CertificateParams, CannotIssue> {
+        let mut params = params(&self.subject, validity, what)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        self.extend(&mut params, what)?;
+        Ok(params)
+    }
+
+    /// It asks for no serial number and no validity: these are the CA's.
+    fn request(&self, key: &rcgen::KeyPair) -> Result<String, CannotIssue> {
+        const WHAT: &str = "a certification request";
+        let mut params = CertificateParams::default();
+        params.distinguished_name = self.subject.name();
+        params.is_ca = IsCa::NoCa;
+        self.extend(&mut params, WHAT)?;
+        params.serialize_request(key).and_then(|request| request.pem()).map_err(cannot(WHAT))
+    }
+
+    fn extend(&self, params: &mut CertificateParams, what: &'static str) -> Result<(), CannotIssue> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if self.server {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        if self.client {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        for dns in &self.names.dns {
+            params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into().map_err(cannot(what))?));
+        }
+        for uri in &self.names.uris {
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(cannot(what))?));
+        }
+        params.subject_alt_names.extend(self.names.ips.iter().copied().map(SanType::IpAddress));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::pki::blocks;
+    use crate::pki::certificate::CertificationRequest;
+
+    fn wanted() -> Wanted {
+        let mut names = Names::default();
+        names.add_dns("API.example.com").unwrap();
+        names.add_dns("*.api.example.com").unwrap();
+        names.add_uri("spiffe://example.com/api").unwrap();
+        names.ips.push("127.0.0.1".parse().unwrap());
+        Wanted { subject: "CN=api, O=Example, C=DE".parse().unwrap(), names, server: true, client: true }
+    }
+
+    #[test]
+    fn every_kind_of_key_makes_a_certificate_and_a_request_that_say_what_was_wanted() {
+        let validity = Validity {
+            not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+            not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
+        };
+        for kind in [NewKey::P256, NewKey::P384, NewKey::Ed25519, NewKey::Rsa(2048)] {
+            let key = OwnKey::new(kind).unwrap();
+            let both = format!("{}{}", key.self_signed(&wanted(), validity).unwrap(), *key.key().unwrap().pem());
+            let read = blocks::read(&Zeroizing::new(both.into_bytes()), None);
+            assert_eq!(read.unreadable, []);
+            let certificate = &read.certificates[0];
+            assert_eq!(certificate.subject(), "CN=api, O=Example, C=DE");
+            assert_eq!(certificate.dns_names(), ["api.example.com", "*.api.example.com"]);
+            assert!(!certificate.is_ca() && certificate.usage().limited && certificate.weakness().is_none());
+            assert_eq!((read.keys[0].spki_hash(), certificate.spki_hash()), (key.spki_hash(), key.spki_hash()));
+            // From the key as the folder holds it, too.
+            for pem in [key.request(&wanted()).unwrap(), request(&read.keys[0], &wanted()).unwrap()] {
+                let [request] = &blocks::requests(pem.as_bytes())[..] else { panic!("one request") };
+                let request: &CertificationRequest = request.as_ref().unwrap();
+                assert_eq!(request.subject, "CN=api, O=Example, C=DE");
+                assert_eq!(request.spki_hash, key.spki_hash());
+                assert_eq!(request.signature, Ok(()));
+                assert_eq!(
+                    request.names,
+                    ["dns:api.example.com", "dns:*.api.example.com", "uri:spiffe://example.com/api", "ip:127.0.0.1"]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_no_certificate_may_have_are_refused() {
+        let mut names = Names::default();
+        for dns in ["", "a..b", "10.0.0.1", "a b", "*.*.a", "a.*.b", "-a.b", "ä.de", &"a".repeat(64)] {
+            assert!(names.add_dns(dns).is_err(), "{dns}");
+        }
+        for uri in ["", "example", ":x", "1a:b", "spiffe://a b", "spiffe://ä"] {
+            assert!(names.add_uri(uri).is_err(), "{uri}");
+        }
+        assert!(names.is_empty());
+    }
+}

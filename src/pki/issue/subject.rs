@@ -1,0 +1,265 @@
+//! The subject that somebody types for a certificate, in the form that tools show it (RFC 4514: `CN=api, O=Example, C=DE`).
+//!
+//! Only what a request for a certificate needs: one value an attribute, no multi-valued parts. Reading what others put into
+//! their certificates is `certificate::facts`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rcgen::{DistinguishedName, DnType, DnValue};
+
+/// The attributes of a subject, the first typed first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject(Vec<(Attribute, String)>);
+
+/// The attributes that a CA looks at (RFC 5280 4.1.2.4, RFC 4519 for user id and domain component).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    CommonName,
+    Unit,
+    Organization,
+    Locality,
+    State,
+    Country,
+    SerialNumber,
+    Email,
+    UserId,
+}
+
+impl Attribute {
+    const ALL: [(&'static str, Self); 9] = [
+        ("CN", Self::CommonName),
+        ("OU", Self::Unit),
+        ("O", Self::Organization),
+        ("L", Self::Locality),
+        ("ST", Self::State),
+        ("C", Self::Country),
+        ("serialNumber", Self::SerialNumber),
+        ("emailAddress", Self::Email),
+        ("UID", Self::UserId),
+    ];
+
+    fn label(self) -> &'static str {
+        Self::ALL.iter().find(|(_, attribute)| *attribute == self).map_or("?", |(label, _)| label)
+    }
+
+    fn kind(self) -> DnType {
+        match self {
+            Self::CommonName => DnType::CommonName,
+            Self::Unit => DnType::OrganizationalUnitName,
+            Self::Organization => DnType::OrganizationName,
+            Self::Locality => DnType::LocalityName,
+            Self::State => DnType::StateOrProvinceName,
+            Self::Country => DnType::CountryName,
+            Self::SerialNumber => DnType::CustomDnType(vec![2, 5, 4, 5]),
+            Self::Email => DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]),
+            Self::UserId => DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 1]),
+        }
+    }
+}
+
+/// A text that is no subject.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotASubject {
+    /// No `=`, or nothing after it.
+    #[error("{0:?} is not NAME=VALUE; write for example \"CN=api.example.com, O=Example, C=DE\"")]
+    NotAnAttribute(String),
+    /// An attribute that is not known here.
+    #[error("the attribute {0:?} is not known here; known are CN, OU, O, L, ST, C, serialNumber, emailAddress and UID")]
+    Unknown(String),
+    /// The library keeps one value an attribute.
+    #[error("the attribute {0} is there twice; one value each can be asked for")]
+    Twice(&'static str),
+    /// Too long, or not of the characters that the attribute may have.
+    #[error("{attribute} cannot be {value:?}: {why}")]
+    Value {
+        /// Which attribute.
+        attribute: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        why: &'static str,
+    },
+}
+
+impl Subject {
+    /// A common name alone.
+    pub fn common_name(name: &str) -> Self {
+        Self(vec![(Attribute::CommonName, name.to_owned())])
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn with_organization(mut self, organization: Option<&str>) -> Self {
+        self.0.extend(organization.map(|name| (Attribute::Organization, name.to_owned())));
+        self
+    }
+
+    /// As rcgen wants it: in a certificate the last one typed comes first.
+    pub(super) fn name(&self) -> DistinguishedName {
+        let mut name = DistinguishedName::new();
+        for (attribute, value) in self.0.iter().rev() {
+            let printable = match attribute {
+                Attribute::Country | Attribute::SerialNumber => value.as_str().try_into().ok(),
+                _ => None,
+            };
+            let email = match attribute {
+                Attribute::Email => value.as_str().try_into().ok(),
+                _ => None,
+            };
+            let value = match (printable, email) {
+                (Some(text), _) => DnValue::PrintableString(text),
+                (None, Some(text)) => DnValue::Ia5String(text),
+                (None, None) => DnValue::Utf8String(value.clone()),
+            };
+            name.push(attribute.kind(), value);
+        }
+        name
+    }
+}
+
+impl FromStr for Subject {
+    type Err = NotASubject;
+
+    fn from_str(text: &str) -> Result<Self, NotASubject> {
+        let mut subject = Self::default();
+        for part in split(text) {
+            let not_an_attribute = || NotASubject::NotAnAttribute(part.trim().to_owned());
+            let (label, value) = part.split_once('=').ok_or_else(not_an_attribute)?;
+            let value = unescape(value.trim_start()).filter(|value| !value.is_empty()).ok_or_else(not_an_attribute)?;
+            let label = label.trim();
+            let attribute = Attribute::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(label));
+            let attribute = attribute.map(|(_, attribute)| *attribute);
+            let attribute = attribute.ok_or_else(|| NotASubject::Unknown(label.to_owned()))?;
+            if subject.0.iter().any(|(there, _)| *there == attribute) {
+                return Err(NotASubject::Twice(attribute.label()));
+            }
+            check(attribute, &value)?;
+            subject.0.push((attribute, value));
+        }
+        Ok(subject)
+    }
+}
+
+/// The bounds of RFC 5280 A.1; CAs refuse what is beyond them, often without saying why.
+fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
+    let why = match attribute {
+        Attribute::Country if value.len() != 2 || !value.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            "it is two capital letters (ISO 3166), as in DE"
+        }
+        Attribute::SerialNumber
+            if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte)) =>
+        {
+            "only letters, digits, blanks and '()+,-./:=? are allowed"
+        }
+        Attribute::Email if !value.is_ascii() || !value.contains('@') => "it is no e-mail address in ASCII",
+        Attribute::Locality | Attribute::State if value.chars().count() > 128 => "it is longer than 128 characters",
+        Attribute::Email if value.len() > 255 => "it is longer than 255 characters",
+        Attribute::CommonName | Attribute::Unit | Attribute::Organization | Attribute::SerialNumber
+            if value.chars().count() > 64 =>
+        {
+            "it is longer than 64 characters"
+        }
+        _ if crate::pki::printable(value) != value => "it has a character that is not shown",
+        _ => return Ok(()),
+    };
+    Err(NotASubject::Value { attribute: attribute.label(), value: value.to_owned(), why })
+}
+
+/// The parts between commas that are not escaped.
+fn split(text: &str) -> Vec<&str> {
+    let (mut parts, mut from, mut escaped) = (Vec::new(), 0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ',' => {
+                parts.push(&text[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[from..]);
+    parts.retain(|part| !part.trim().is_empty());
+    parts
+}
+
+/// Resolves the escapes of RFC 4514 2.4, a backslash and a character or two hex digits; blanks at the end go.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut kept = 0;
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            kept = if byte == b' ' { kept } else { bytes.len() };
+            continue;
+        }
+        let first = rest.next()?;
+        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        match hex(first) {
+            Some(high) => bytes.push(high << 4 | hex(rest.next()?)?),
+            None => bytes.push(first),
+        }
+        kept = bytes.len();
+    }
+    bytes.truncate(kept);
+    String::from_utf8(bytes).ok()
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (attribute, value)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(out, "{comma}{}={}", attribute.label(), crate::pki::printable(value))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_read_as_tools_show_it() {
+        let subject: Subject = "CN=api.example.com, O=Example\\, Inc. ,C=DE".parse().unwrap();
+        assert_eq!(subject.to_string(), "CN=api.example.com, O=Example, Inc., C=DE");
+        assert_eq!("cn=M\\C3\\BCller".parse::<Subject>().unwrap(), Subject::common_name("Müller"));
+        assert!("".parse::<Subject>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_no_ca_takes_is_refused_with_what_it_must_be() {
+        for (text, says) in [
+            ("api", "NAME=VALUE"),
+            ("CN=", "NAME=VALUE"),
+            ("X=1", "not known"),
+            ("CN=a,CN=b", "twice"),
+            ("C=Germany", "two capital letters"),
+            ("serialNumber=a_b", "only letters"),
+            ("emailAddress=me", "e-mail"),
+            (&format!("O={}", "a".repeat(65)), "longer than 64"),
+            ("CN=a\u{7}b", "not shown"),
+            ("CN=a\\", "NAME=VALUE"),
+        ] {
+            let error = text.parse::<Subject>().unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_what_is_shown_is_read_again(text in ".{0,80}") {
+            if let Ok(subject) = format!("CN={}", text.replace(['\\', ','], "")).parse::<Subject>() {
+                let again: Subject = subject.to_string().parse().unwrap();
+                proptest::prop_assert_eq!(again, subject);
+            }
+            let _ = text.parse::<Subject>();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `Expect: 100-continue` (RFC 9110 10.1.1): a request's body is held back until somebody asks for it.
+//!
+//! hyper asks a client for its body when we first poll it, so not polling is all there is to do. The gate opens at the
+//! backend's 100, at a successful response, or after a second, because many backends never say 100. Any other final
+//! response leaves it shut: the client gets that answer and is never asked for a body nobody wants.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+
+use super::waits::{Wait, Waits};
+
+/// How long the backend may take to ask for the body or refuse it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const WAITING: u8 = 0;
+const ANSWERED: u8 = 1;
+const OPEN: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// What both ends of one exchange share. `Sync`, because hyper wants that of whoever listens for a 100; in truth both ends
+/// are on one thread, so nobody ever waits for the lock.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    fn set(&self, from: &[u8], to: u8) {
+        if from.contains(&self.state.load(Ordering::Relaxed)) {
+            self.state.store(to, Ordering::Relaxed);
+            if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The final response's head is there.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.set(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
+    }
+
+    /// Whether the body will not be sent any more.
+    pub(super) fn is_shut(&self) -> bool {
+        self.state.load(Ordering::Relaxed) != OPEN
+    }
+}
+
+/// The side that knows how the request is answered. When it goes with the gate still shut, the body is given up, and with it
+/// the connection that waits for it.
+pub(super) struct Gatekeeper(pub(super) Arc<Gate>);
+
+impl Drop for Gatekeeper {
+    fn drop(&mut self) {
+        self.0.set(&[WAITING, ANSWERED], REFUSED);
+    }
+}
+
+/// The side that has the body.
+pub(super) struct Held {
+    gate: Arc<Gate>,
+    wait: Wait,
+}
+
+impl Held {
+    /// Holds the body of this request back.
+    pub(super) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<Waits>) -> Self {
+        let gate = Arc::new(Gate::default());
+        let told = Arc::clone(&gate);
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                told.set(&[WAITING], OPEN);
+            }
+        });
+        Self { gate, wait: Wait::new(waits, PATIENCE) }
+    }
+
+    /// What the other side is to be told.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Ready once the body may be sent (true) or never will be (false).
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        match self.gate.state.load(Ordering::Relaxed) {
+            OPEN => return Poll::Ready(true),
+            REFUSED => return Poll::Ready(false),
+            WAITING if self.wait.late(cx) => {
+                self.gate.state.store(OPEN, Ordering::Relaxed);
+                return Poll::Ready(true);
+            }
+            _ => {}
+        }
+        *self.gate.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::waits::{TICK, Ticks};
+    use std::rc::Rc;
+
+    fn held() -> (Rc<Waits>, Held, Gatekeeper) {
+        let waits = Rc::new(Waits::default());
+        let held = Held::new(&mut Request::new(()), &waits);
+        let keeper = Gatekeeper(Arc::clone(held.gate()));
+        (waits, held, keeper)
+    }
+
+    fn poll(held: &mut Held) -> Poll<bool> {
+        held.poll(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_body_is_asked_for_after_a_second_at_the_latest() {
+        let (waits, mut held, keeper) = held();
+        assert!(poll(&mut held).is_pending());
+        waits.tick(Ticks(Ticks::of(PATIENCE)));
+        assert!(poll(&mut held).is_pending() && keeper.0.is_shut());
+        waits.tick(Ticks(Ticks::of(PATIENCE) + Ticks::of(TICK)));
+        assert_eq!(poll(&mut held), Poll::Ready(true));
+        assert!(!keeper.0.is_shut());
+    }
+
+    #[test]
+    fn a_success_asks_for_the_body_and_a_refusal_never_does() {
+        let (_, mut held_back, keeper) = held();
+        keeper.0.answered(StatusCode::OK);
+        assert_eq!(poll(&mut held_back), Poll::Ready(true));
+
+        let (waits, mut held_back, keeper) = held();
+        keeper.0.answered(StatusCode::PAYLOAD_TOO_LARGE);
+        waits.tick(Ticks(1000));
+        assert!(poll(&mut held_back).is_pending());
+        drop(keeper);
+        assert_eq!(poll(&mut held_back), Poll::Ready(false));
+    }
+
+    #[test]
+    fn a_body_once_asked_for_is_not_given_up_with_its_keeper() {
+        let (_, mut held, keeper) = held();
+        keeper.0.answered(StatusCode::OK);
+        drop(keeper);
+        assert_eq!(poll(&mut held), Poll::Ready(true));
+    }
+}

@@ -1,0 +1,85 @@
+//! The shape of a request on the connection it goes out on, and of a response that comes back on it.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, UPGRADE};
+use http::uri::Authority;
+use http::{HeaderMap, Request, Uri, Version};
+
+use super::Destination;
+use crate::proxy::Error;
+use crate::proxy::body::Outgoing;
+use crate::proxy::target::origin_form;
+
+/// From this size on a response is worth a task of its own.
+const LARGE: u64 = 64 * 1024;
+
+/// Whether a response's body is worth a task of its own: of any length that is not known to be small.
+pub(super) fn is_large(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_none_or(|length| length > LARGE)
+}
+
+/// Gives a request the shape of the protocol: origin form and Host, or an absolute URI without. Either can be made of the
+/// other, because a request that was not sent may go to another connection.
+pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bool) -> Result<(), Error> {
+    if !http2 {
+        if *request.version_mut() == Version::HTTP_2 {
+            *request.uri_mut() = origin_form(request.uri(), None)?;
+            request.headers_mut().insert(HOST, to.host.clone());
+        }
+        *request.version_mut() = Version::HTTP_11;
+        if request.headers().contains_key(TE) {
+            // RFC 9110 10.1.4: TE is for this hop only, so it is named.
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        return Ok(());
+    }
+    if request.headers().contains_key(UPGRADE) {
+        return Err(Error::UpgradeNeedsHttp1);
+    }
+    *request.version_mut() = Version::HTTP_2;
+    let headers = request.headers_mut();
+    headers.remove(HOST);
+    headers.remove(CONNECTION);
+    let authority = Authority::try_from(to.host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
+    let path = request.uri().path_and_query().cloned();
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(to.scheme.clone());
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Error::Malformed("bad target"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::uri::Scheme;
+
+    #[test]
+    fn a_request_takes_the_shape_of_either_protocol_and_back() {
+        let to = Destination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
+        let mut request = Request::builder()
+            .uri("/a?b")
+            .header(HOST, "api.example")
+            .header(TE, "trailers")
+            .body(Outgoing::Empty)
+            .unwrap();
+        shape(&mut request, &to, true).unwrap();
+        assert_eq!(request.uri(), "https://api.example/a?b");
+        assert!(!request.headers().contains_key(HOST) && !request.headers().contains_key(CONNECTION));
+        shape(&mut request, &to, false).unwrap();
+        assert_eq!((request.uri().to_string().as_str(), request.version()), ("/a?b", Version::HTTP_11));
+        assert_eq!(request.headers()[HOST], "api.example");
+        assert_eq!(request.headers()[CONNECTION], "te");
+    }
+
+    #[test]
+    fn only_a_short_announced_response_is_small() {
+        let mut headers = HeaderMap::new();
+        assert!(is_large(&headers));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("65536"));
+        assert!(!is_large(&headers));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("65537"));
+        assert!(is_large(&headers));
+    }
+}

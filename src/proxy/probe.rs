@@ -1,0 +1,115 @@
+//! Probes: a new key pair is tried at each upstream before traffic uses it, and again after a refusal.
+//!
+//! One worker does this for all. A probe is a handshake, which can only find a pair refused, or a HEAD of a configured path,
+//! which can prove it. What is due, and when, is `keyring::proved`'s rule; a probe that reaches nobody finds nothing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue, USER_AGENT};
+use http::uri::Scheme;
+use http::{Method, Request, Uri};
+use tokio::io::AsyncWriteExt;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+
+use super::Error;
+use super::body::Outgoing;
+use super::egress::authority;
+use super::fields::Strip;
+use super::forward::Terms;
+use super::link::Destination;
+use super::proof::{self, Proof, fact};
+use super::replay::Replay;
+use super::upstream::{Chosen, Showing, Towards};
+use super::worker::Worker;
+use crate::keyring::Probe;
+use crate::snapshot::{Egress, Epoch};
+use crate::tls::recorder::{Recorder, Settled};
+
+/// How long an upstream may take to refuse a pair after the handshake, or to go on.
+const REFUSES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Starts the probes that are due. Called at each epoch and each tick, by one worker.
+pub(super) fn look(worker: &Rc<Worker>) {
+    for (egress, epoch) in worker.egresses() {
+        let upstream = worker.upstream(&egress.settings.name);
+        let towards = Towards { worker, egress: &egress, epoch, upstream: &upstream };
+        // Also where there is nothing to probe: a pair that is alone now is trusted when another one replaces it.
+        worker.shared.verdicts.take(towards.of());
+        if egress.settings.probe == Probe::Off || upstream.probing.get() {
+            continue;
+        }
+        let Ok(chosen) = towards.choose() else { continue };
+        if !chosen.is_only() && worker.shared.verdicts.probe_due(towards.of(), &chosen.order).is_some() {
+            upstream.probing.set(true);
+            spawn_local(run(Rc::clone(worker), Arc::clone(&egress), epoch, chosen));
+        }
+    }
+}
+
+async fn run(worker: Rc<Worker>, egress: Arc<Egress>, epoch: Epoch, chosen: Rc<Chosen>) {
+    let upstream = worker.upstream(&egress.settings.name);
+    let towards = Towards { worker: &worker, egress: &egress, epoch, upstream: &upstream };
+    let key_pair = chosen.order.pairs[0];
+    let made = match &egress.settings.probe {
+        Probe::Head(path) => head(towards, chosen, path).await,
+        Probe::Handshake | Probe::Off => {
+            handshake(towards, chosen).await;
+            true
+        }
+    };
+    if made {
+        worker.shared.verdicts.probed(towards.of(), key_pair);
+    }
+    upstream.probing.set(false);
+}
+
+/// A handshake, and then a moment for an alert to come.
+async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
+    let key_pair = chosen.order.pairs[0];
+    let showing = Showing::preferred(towards, chosen);
+    let ready = match showing.attempt(false).await {
+        Ok(ready) => ready,
+        Err(Error::Refused { said: true, reason, explanation }) => {
+            fact::alert(towards, key_pair, reason, &explanation);
+            return;
+        }
+        // Its line has said why; traffic will find out for itself.
+        Err(_) => return,
+    };
+    let (mut stream, heard) = Recorder::new(ready.tls.stream);
+    let proof = Proof::new(towards, (ready.connection, key_pair), ready.tls.facts, heard);
+    let waits = Instant::now() + REFUSES_WITHIN.max(ready.round * 2);
+    let settled = if proof.is_open_question() { stream.settle(waits).await } else { Settled::Taken };
+    if settled != Settled::Ended {
+        // Says goodbye, so that the upstream logs no error. Nobody waits for that.
+        spawn_local(async move { timeout(REFUSES_WITHIN, stream.shutdown()).await });
+        towards.worker.shared.verdicts.probed(towards.of(), key_pair);
+        fact::handshake(towards, key_pair);
+    } else if let Some(Error::Refused { reason, explanation, .. }) = proof.failed(towards) {
+        fact::alert(towards, key_pair, reason, &explanation);
+    }
+}
+
+/// A HEAD of `path`: the canary that we send ourselves. False if a request is the canary now: then it is made later.
+async fn head(towards: Towards<'_>, chosen: Rc<Chosen>, path: &str) -> bool {
+    let settings = &towards.egress.settings;
+    let host = HeaderValue::try_from(authority(&settings.upstream)).expect("a configured host and port are plain text");
+    let uri = Uri::try_from(path).expect("a configured path was parsed as one");
+    let Some(showing) = Showing::canary(towards, chosen) else { return false };
+    let mut request = Request::new(Outgoing::Empty);
+    *request.method_mut() = Method::HEAD;
+    *request.uri_mut() = uri;
+    request.headers_mut().insert(HOST, host.clone());
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("sidekey-probe"));
+    let replay = Replay::new(request, 0);
+    let strip = Rc::<Strip>::default();
+    let terms = Terms { limits: &settings.limits, strip: &strip, waits: towards.worker.waits() };
+    let to = Destination { host, scheme: Scheme::HTTPS };
+    if let Ok((_, link)) = proof::exchange(&showing, &replay, &to, &terms).await {
+        link.finish();
+    }
+    true
+}

@@ -1,0 +1,255 @@
+//! Is our key pair accepted? What one connection shows about it, and requests that are sent again where it is not.
+//!
+//! Contract section 4. A certificate alert as the first thing received after the handshake, on a connection that has never
+//! returned a byte, proves that nothing was processed: the request, whatever its method, goes on with another pair. A status
+//! or a silent end proves no such thing: only requests that may be processed twice do, and only while the pair is not proved.
+
+pub(super) mod fact;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::Error;
+use super::access::Record;
+use super::body::Body;
+use super::forward::{self, Outbound, Terms};
+use super::link::{Destination, Link};
+use super::pool;
+use super::replay::Replay;
+use super::upstream::{Showing, Towards};
+use crate::event::Event;
+use crate::keyring::proved::{How, Shown};
+use crate::pki::Fingerprint;
+use crate::snapshot::Epoch;
+use crate::tls::recorder::Heard;
+use crate::tls::{Context, Facts, Outcome, explain};
+
+/// What one connection has still to show about our key pair.
+pub(super) struct Proof {
+    listener: Arc<str>,
+    connection: u64,
+    key_pair: Fingerprint,
+    epoch: Epoch,
+    facts: Facts,
+    heard: Heard,
+    /// It has shown nothing yet.
+    open: Cell<bool>,
+}
+
+impl Proof {
+    pub(super) fn new(
+        towards: Towards<'_>,
+        (connection, key_pair): (u64, Fingerprint),
+        facts: Facts,
+        heard: Heard,
+    ) -> Self {
+        let listener = Arc::clone(&towards.egress.settings.name);
+        Self { listener, connection, key_pair, epoch: towards.epoch, facts, heard, open: Cell::new(true) }
+    }
+
+    /// The pair.
+    pub(super) fn key_pair(&self) -> Fingerprint {
+        self.key_pair
+    }
+
+    /// Whether the handshake has left open if the pair is accepted: TLS 1.2 refuses it within.
+    pub(super) fn is_open_question(&self) -> bool {
+        self.facts.version == Some("1.3")
+    }
+
+    /// A status that is no refusal has come; true for the first one on this connection.
+    pub(super) fn accepted(&self, towards: Towards<'_>, status: StatusCode) -> bool {
+        let first = self.open.replace(false);
+        if first && self.is_open_question() {
+            let explanation = format!("the upstream accepts our key pair: it answered {}", status.as_u16());
+            towards.worker.events().emit(self.event(Outcome::Accepted, "ok", explanation));
+        }
+        first
+    }
+
+    /// It has answered with a status, by which it refuses the pair.
+    fn refused_by_status(&self, towards: Towards<'_>, status: StatusCode, other: StatusCode) {
+        if self.open.replace(false) {
+            let explanation = format!(
+                "the upstream refuses our key pair with {}: with the other pair it answers {}",
+                status.as_u16(),
+                other.as_u16()
+            );
+            towards.worker.events().emit(self.event(Outcome::Refused, fact::status_code(status), explanation));
+        }
+    }
+
+    /// What ended TLS on this connection, if something did: told once, and what it means for a request.
+    pub(super) fn failed(&self, towards: Towards<'_>) -> Option<Error> {
+        let failed = self.heard.failed(&self.facts)?;
+        let shown = towards.egress.candidates.0.iter().find(|candidate| candidate.key_pair == self.key_pair);
+        let explained = explain(
+            &failed,
+            &Context {
+                ingress: false,
+                listener: &self.listener,
+                trust: &towards.egress.trust,
+                shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
+                shown_next: None,
+                now: towards.worker.clock().now(),
+            },
+        );
+        if self.open.replace(false) && self.is_open_question() {
+            let event = self.event(explained.outcome, explained.reason, explained.explanation.clone());
+            towards.worker.events().emit(event);
+        }
+        let (reason, explanation) = (explained.reason, explained.explanation);
+        Some(if self.heard.is_refusal() {
+            Error::Refused { reason, explanation, said: true }
+        } else {
+            Error::Handshake { reason, explanation }
+        })
+    }
+
+    /// The connection has ended before anything was sent on it.
+    pub(super) fn ended(&self, towards: Towards<'_>) -> Error {
+        self.failed(towards).unwrap_or_else(|| Error::Refused {
+            reason: "closed",
+            explanation: "upstream closed the connection right after the handshake, without a word".to_owned(),
+            said: false,
+        })
+    }
+
+    fn event(&self, outcome: Outcome, reason: &'static str, explanation: String) -> Event {
+        Event::Proof {
+            listener: Arc::clone(&self.listener),
+            connection: self.connection,
+            key_pair: self.key_pair,
+            outcome,
+            reason,
+            explanation,
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// Sends a request to the upstream with the pair that is best for it, and again with another where that one is refused.
+pub(super) async fn send(
+    towards: Towards<'_>,
+    outbound: &mut Outbound,
+    to: &Destination,
+    terms: &Terms<'_>,
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Error> {
+    let chosen = towards.choose()?;
+    if chosen.is_only() {
+        let showing = Showing::new(towards, chosen, false);
+        return forward::send(&showing, outbound, to, terms, record).await;
+    }
+    let Some(request) = outbound.request.take() else { return Err(Error::Late) };
+    let replay = Replay::new(request, towards.egress.settings.replay_limit);
+    let showing = Showing::new(towards, chosen, replay.is_harmless());
+    // Boxed: it is needed in an overlap only.
+    let exchanged = Box::pin(exchange(&showing, &replay, to, terms)).await;
+    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
+    forward::respond(response, link, outbound.websocket.take(), terms, record)
+}
+
+/// A pair that may have been refused; whether it was, shows with the answer that another pair gets.
+struct Suspect {
+    key_pair: Fingerprint,
+    /// The status that was answered with it, and its connection; `None`: it ended without an answer.
+    answer: Option<(Response<Incoming>, Link)>,
+}
+
+/// Sends a request, and again while that is allowed and another pair is left.
+pub(super) async fn exchange(
+    showing: &Showing<'_>,
+    replay: &Replay,
+    to: &Destination,
+    terms: &Terms<'_>,
+) -> Result<(Response<Incoming>, Link), Error> {
+    let towards = showing.towards;
+    let listener = &towards.egress.settings.name;
+    let mut suspect = None;
+    loop {
+        let answered =
+            pool::exchange(showing, &mut Some(replay.request()), to, terms.waits, terms.limits.response).await;
+        let pick = showing.pick();
+        let unproved = matches!(pick.how, How::Canary | How::Everyone)
+            && !towards.worker.shared.verdicts.is_proved(towards.of(), pick.key_pair);
+        let error = match answered {
+            Ok((response, link)) => {
+                let status = response.status();
+                if let Some(suspect) = suspect.take() {
+                    judge(towards, &suspect, status);
+                } else if unproved && towards.egress.settings.is_refusal(status.as_u16()) {
+                    if replay.is_idempotent() && replay.is_whole() && showing.go_on().is_some() {
+                        towards.worker.shared.metrics.replayed(listener, "status");
+                        suspect = Some(Suspect { key_pair: pick.key_pair, answer: Some((response, link)) });
+                        continue;
+                    }
+                    leave(&link);
+                    fact::refused_once(towards, pick.key_pair, Shown::Status, fact::status_code(status));
+                }
+                return Ok((response, link));
+            }
+            Err(error) => error,
+        };
+        let why = match &error {
+            Error::Refused { said: true, reason, explanation } => {
+                fact::alert(towards, pick.key_pair, reason, explanation);
+                "alert"
+            }
+            // Nothing was sent, so any request may go on; whether it was a refusal shows with the other pair.
+            Error::Refused { said: false, .. } if unproved => "dropped",
+            Error::Exchange(_) | Error::Handshake { .. } if unproved && replay.is_idempotent() => "dropped",
+            Error::Exchange(_) if unproved => {
+                fact::refused_once(towards, pick.key_pair, Shown::Dropped, "dropped");
+                return Err(error);
+            }
+            _ => return instead(suspect, error),
+        };
+        if !replay.is_whole() || showing.go_on().is_none() {
+            return instead(suspect, error);
+        }
+        towards.worker.shared.metrics.replayed(listener, why);
+        if why == "dropped" && suspect.is_none() {
+            suspect = Some(Suspect { key_pair: pick.key_pair, answer: None });
+        }
+    }
+}
+
+/// A server that refuses a certificate by a status does so for as long as the connection lasts: nobody else is sent on it.
+fn leave(link: &Link) {
+    if let Some(open) = link.open() {
+        open.drain();
+    }
+}
+
+/// No pair got anything better: the answer that there was, if there was one.
+fn instead(suspect: Option<Suspect>, error: Error) -> Result<(Response<Incoming>, Link), Error> {
+    suspect.and_then(|suspect| suspect.answer).ok_or(error)
+}
+
+/// Another pair has got an answer: was the suspect refused?
+fn judge(towards: Towards<'_>, suspect: &Suspect, status: StatusCode) {
+    let key_pair = suspect.key_pair;
+    match &suspect.answer {
+        // The same for both is what the application says, and no word about a certificate.
+        Some((response, link)) if response.status() == status => {
+            if let Some(proof) = link.proof() {
+                proof.accepted(towards, status);
+            }
+            if let Some(change) = fact::note(towards, key_pair, Shown::Response) {
+                fact::response(towards, key_pair, change, status);
+            }
+        }
+        Some((response, link)) => {
+            if let Some(proof) = link.proof() {
+                proof.refused_by_status(towards, response.status(), status);
+            }
+            leave(link);
+            fact::status(towards, key_pair, response.status(), status);
+        }
+        None => fact::dropped(towards, key_pair, status),
+    }
+}

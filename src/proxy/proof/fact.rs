@@ -1,0 +1,117 @@
+//! Facts about a key pair at an upstream: noted in the table, and told as an Event where they are news.
+
+use http::StatusCode;
+
+use super::super::upstream::Towards;
+use crate::event::{Event, Verdict};
+use crate::keyring::proved::{Change, Shown};
+use crate::pki::Fingerprint;
+
+/// Notes one; what it has changed.
+pub(in super::super) fn note(towards: Towards<'_>, key_pair: Fingerprint, shown: Shown) -> Option<Change> {
+    towards.worker.shared.verdicts.note(towards.of(), key_pair, shown)
+}
+
+/// The pair has got a response that proves it.
+pub(in super::super) fn response(towards: Towards<'_>, key_pair: Fingerprint, change: Change, status: StatusCode) {
+    let what = format!("it answered {} to it: from now on all requests show it", status.as_u16());
+    tell(towards, key_pair, change, "response", &what);
+}
+
+/// The pair has been taken in a handshake of a probe.
+pub(in super::super) fn handshake(towards: Towards<'_>, key_pair: Fingerprint) {
+    if let Some(change) = note(towards, key_pair, Shown::Handshake) {
+        let what =
+            "a handshake with it went well; only a response proves it, so one harmless request at a time tries it";
+        tell(towards, key_pair, change, "probe", what);
+    }
+}
+
+/// It is time for all requests to try the pair.
+pub(in super::super) fn prove_within(towards: Towards<'_>, key_pair: Fingerprint, change: Change) {
+    let what =
+        "nothing has proved it within prove_within, so all requests try it now; a probe with a path would prove it";
+    tell(towards, key_pair, change, "prove_within", what);
+}
+
+/// The pair was refused with an alert.
+pub(in super::super) fn alert(towards: Towards<'_>, key_pair: Fingerprint, reason: &'static str, explanation: &str) {
+    if let Some(change) = note(towards, key_pair, Shown::Alert) {
+        tell(towards, key_pair, change, reason, explanation);
+    }
+}
+
+/// The pair gets a refusing status, and another pair gets `other`.
+pub(super) fn status(towards: Towards<'_>, key_pair: Fingerprint, status: StatusCode, other: StatusCode) {
+    if let Some(change) = note(towards, key_pair, Shown::Status) {
+        let what = format!(
+            "it answers {} to it, and {} to another of our pairs; give its operator the new certificate, or its issuer's",
+            status.as_u16(),
+            other.as_u16()
+        );
+        tell(towards, key_pair, change, status_code(status), &what);
+    }
+}
+
+/// A connection with the pair ended without an answer, and another pair gets one.
+pub(super) fn dropped(towards: Towards<'_>, key_pair: Fingerprint, other: StatusCode) {
+    if let Some(change) = note(towards, key_pair, Shown::Dropped) {
+        let what = format!(
+            "a connection with it ended without an answer, and another of our pairs gets {}; ask its operator whether it \
+             knows the new certificate's issuer",
+            other.as_u16()
+        );
+        tell(towards, key_pair, change, "dropped", &what);
+    }
+}
+
+/// A request that may not be sent again has met what may be a refusal.
+pub(super) fn refused_once(towards: Towards<'_>, key_pair: Fingerprint, shown: Shown, reason: &'static str) {
+    if let Some(change) = note(towards, key_pair, shown) {
+        let what = "a request that cannot be sent again was not served with it; set probe to a path that proves a pair";
+        tell(towards, key_pair, change, reason, what);
+    }
+}
+
+/// The stable code of a refusing status; they can be configured, and codes are fixed.
+pub(super) fn status_code(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "status_400",
+        401 => "status_401",
+        403 => "status_403",
+        404 => "status_404",
+        407 => "status_407",
+        421 => "status_421",
+        495 => "status_495",
+        496 => "status_496",
+        500.. => "status_5xx",
+        _ => "status_4xx",
+    }
+}
+
+fn tell(towards: Towards<'_>, key_pair: Fingerprint, change: Change, reason: &'static str, what: &str) {
+    let settings = &towards.egress.settings;
+    let shown = towards.egress.candidates.0.iter().find(|candidate| candidate.key_pair == key_pair);
+    let Some(shown) = shown else { return };
+    let upstream = settings.upstream.to_string();
+    let (short, standing) = (key_pair.short(), shown.standing.as_str());
+    let explanation = match change.verdict {
+        Verdict::Refused => format!(
+            "upstream {upstream} refuses our key pair {short} ({standing}): {what}; requests go on with the pair that it \
+             accepts"
+        ),
+        Verdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
+        Verdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),
+    };
+    towards.worker.events().emit(Event::Upstream {
+        listener: settings.name.clone(),
+        upstream,
+        keyring: shown.keyring.clone(),
+        key_pair,
+        verdict: change.verdict,
+        reason,
+        explanation,
+        next_try: change.next_try,
+        epoch: towards.epoch,
+    });
+}

@@ -1,0 +1,143 @@
+//! `sidekey probe`: handshakes with a partner, explained, and nothing sent.
+//!
+//! Must hold: each of our pairs is shown once and gets its answer, in TLS 1.3 too; a partner that is not trusted is shown
+//! none; no request is ever sent; what it offers and asks for is told.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::command::{output, sidekey, text};
+use crate::support::ca::{Ca, fingerprint};
+use crate::support::sidecar::{drop_pair, folder, put};
+use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, eventually};
+
+/// Exit code and report, off the runtime.
+async fn probe(folder: &Path, to: String, more: &[&str]) -> (Option<i32>, Value) {
+    let mut command = sidekey();
+    command.current_dir(folder).args(["probe", &to, "--json", "--server-name", "localhost"]).args(more);
+    let output = tokio::task::spawn_blocking(move || output(&mut command)).await.expect("joined");
+    let report =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
+    (output.status.code(), report)
+}
+
+fn verdicts(report: &Value) -> Vec<(String, String)> {
+    let of = |answer: &Value, key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+    report["answers"]
+        .as_array()
+        .expect("answers")
+        .iter()
+        .map(|answer| (of(answer, "standing"), of(answer, "verdict")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pair_is_shown_and_gets_its_answer_and_no_request_is_sent() {
+    let (ours, theirs) = (Ca::new("Our CA"), Ca::new("Other CA"));
+    let upstream = Upstream::start(&theirs.server(5), &[ours.pem()], &["h2", "http/1.1"]).await;
+    let folder = folder();
+    put(folder.path(), "out/ca.crt", theirs.pem());
+    let (good, strange) = (ours.client("app", 5), theirs.client("app", 20));
+    drop_pair(folder.path(), "out/good", &good);
+    drop_pair(folder.path(), "out/strange", &strange);
+    let (code, report) = probe(folder.path(), upstream.address.to_string(), &[]).await;
+    assert_eq!(code, Some(0), "{report}");
+    let told: Vec<_> = verdicts(&report);
+    let wanted = [("", "refused"), ("current", "taken"), ("previous", "refused")];
+    assert_eq!(told, wanted.map(|(standing, verdict)| (standing.to_owned(), verdict.to_owned())), "{report}");
+    assert_eq!(report["answers"][1]["key_pair"], fingerprint(&good).to_string());
+    assert!(
+        report["answers"][2]["says"].as_str().is_some_and(|says| says.contains("none of the authorities")),
+        "{report}"
+    );
+    assert_eq!(report["asks"]["authorities"][0], "CN=Our CA");
+    assert!(report["not_trusted"].is_null() && report["shows"].as_array().is_some_and(|shows| !shows.is_empty()));
+    assert!(report["offers"].as_array().is_some_and(|all| all.iter().all(|offer| offer["spoken"] == true)), "{report}");
+    assert!(upstream.seen().is_empty(), "a request was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partner_that_is_not_trusted_is_shown_no_pair() {
+    let (ours, theirs) = (Ca::new("Our CA"), Ca::new("Other CA"));
+    let upstream = Upstream::start(&theirs.server(5), &[ours.pem()], &["http/1.1"]).await;
+    let folder = folder();
+    put(folder.path(), "out/ca.crt", ours.pem());
+    drop_pair(folder.path(), "out/good", &ours.client("app", 5));
+    let (code, report) = probe(folder.path(), upstream.address.to_string(), &[]).await;
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report["not_trusted"].as_str().is_some_and(|why| why.contains("CN=Other CA")), "{report}");
+    assert_eq!(verdicts(&report).len(), 1, "a pair was shown: {report}");
+}
+
+/// OpenSSL's server; ended when dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openssl_is_told_apart_by_version_and_by_what_it_demands() {
+    let (ours, theirs) = (Ca::new("Our CA"), Ca::new("Other CA"));
+    let folder = folder();
+    let path = folder.path().to_owned();
+    put(&path, "out/ca.crt", theirs.pem());
+    drop_pair(&path, "out/good", &ours.client("app", 5));
+    let server = theirs.server(5);
+    std::fs::write(path.join("server.pem"), format!("{}{}", server.chain_pem, *server.key_pem)).expect("written");
+    std::fs::write(path.join("ours.pem"), ours.pem()).expect("written");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let mut command = Command::new("openssl");
+    command.current_dir(&path).args([
+        "s_server",
+        "-accept",
+        &port.to_string(),
+        "-cert",
+        "server.pem",
+        "-tls1_2",
+        "-quiet",
+    ]);
+    command.args(["-Verify", "1", "-verify_return_error", "-CAfile", "ours.pem"]).stdin(Stdio::piped());
+    let _server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("openssl"));
+    eventually("openssl listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let (code, report) =
+        tokio::time::timeout(PATIENCE, probe(&path, format!("127.0.0.1:{port}"), &[])).await.expect("in time");
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(
+        (&report["offers"][0]["spoken"], &report["offers"][1]["spoken"]),
+        (&false.into(), &true.into()),
+        "{report}"
+    );
+    assert_eq!(verdicts(&report)[1], ("current".to_owned(), "taken".to_owned()), "{report}");
+    assert_eq!(verdicts(&report)[0].1, "refused", "{report}");
+}
+
+#[test]
+fn nobody_there_and_nothing_to_show_are_told_apart() {
+    let folder = folder();
+    let nobody = output(sidekey().current_dir(folder.path()).args(["probe", "127.0.0.1:1"]));
+    assert!(
+        nobody.status.code() == Some(2) && text(&nobody.stderr).contains("no usable key pair"),
+        "{}",
+        text(&nobody.stderr)
+    );
+    let ca = Ca::new("CA");
+    put(folder.path(), "out/ca.crt", ca.pem());
+    drop_pair(folder.path(), "out/good", &ca.client("app", 5));
+    let nobody = output(sidekey().current_dir(folder.path()).args(["probe", "127.0.0.1:1"]));
+    assert!(
+        nobody.status.code() == Some(1) && text(&nobody.stderr).contains("127.0.0.1:1"),
+        "{}",
+        text(&nobody.stderr)
+    );
+    for wrong in [&["--trust", "none"][..], &["--keyring", "none"], &["--wait", "soon"]] {
+        let wrong = output(sidekey().current_dir(folder.path()).args(["probe", "127.0.0.1:1"]).args(wrong));
+        assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+    }
+}
