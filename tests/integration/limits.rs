@@ -376,7 +376,8 @@ async fn a_websocket_that_nobody_reads_is_closed() {
     let mut granted = [0; 12];
     stream.read_exact(&mut granted).await.expect("an answer");
     assert_eq!(&granted, b"HTTP/1.1 101");
-    eventually("it is closed", || reached(&sidecar, "body_idle") == 1).await;
     let open = "sidekey_connections_open{side=\"ingress\",listener=\"api\"} ";
+    assert_eq!(count(&sidecar, open), 1, "a tunnel is an open connection");
+    eventually("it is closed", || reached(&sidecar, "body_idle") == 1).await;
     eventually("and gone", || count(&sidecar, open) == 0).await;
 }
