@@ -15,6 +15,7 @@ mod rotation;
 mod run;
 mod status;
 mod stop;
+mod token;
 mod wait;
 
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Shake hands with a partner, with each key pair, and explain: nothing is sent
     Probe(Box<probe::Arguments>),
+    /// Print a JWT signed by a key pair
+    Token(Box<token::Arguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -187,6 +190,7 @@ pub fn main() -> ExitCode {
         Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),

@@ -13,6 +13,7 @@ mod expect;
 pub mod fields;
 mod forward;
 mod ingress;
+mod jwt;
 mod link;
 mod listener;
 mod open;
@@ -22,6 +23,7 @@ mod proof;
 mod replay;
 mod serve;
 mod target;
+mod token;
 mod upgrade;
 mod upstream;
 mod verdicts;
@@ -34,6 +36,7 @@ use http::StatusCode;
 pub use drain::{ConnectionFacts, Leave, stay};
 pub use workers::{Parts, Workers, start};
 
+use crate::jwt::Refused;
 use crate::net;
 use crate::snapshot::Side;
 use crate::trust::{Denied, Untrusted};
@@ -59,6 +62,17 @@ enum Error {
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The request's token is not good.
+    #[error("token refused: {0}")]
+    Jwt(#[from] Refused),
+    /// There is no token for the upstream: a stable code, and one sentence.
+    #[error("{explanation}")]
+    Token {
+        /// The code.
+        reason: &'static str,
+        /// The sentence.
+        explanation: String,
+    },
     /// The other side of the hop cannot be reached.
     #[error(transparent)]
     Connect(#[from] net::Error),
@@ -103,6 +117,12 @@ enum Error {
     Untrusted(#[from] Untrusted),
 }
 
+impl From<crate::jwt::Error> for Error {
+    fn from(error: crate::jwt::Error) -> Self {
+        Self::Token { reason: "token_unsigned", explanation: error.to_string() }
+    }
+}
+
 impl Error {
     /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
     fn dialling(error: net::Error) -> Self {
@@ -124,11 +144,15 @@ impl Error {
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Jwt(Refused::NotBearer) => StatusCode::BAD_REQUEST,
+            Self::Jwt(Refused::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Jwt(_) => StatusCode::UNAUTHORIZED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
             | Self::Refused { .. }
+            | Self::Token { .. }
             | Self::Exchange(_)
             | Self::Unasked
             | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
@@ -158,9 +182,10 @@ impl Error {
             Self::Method => "method_not_allowed",
             Self::Denied(Denied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
+            Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
@@ -180,6 +205,7 @@ impl Error {
                 | Self::TooManyFields { .. }
                 | Self::Method
                 | Self::Denied(_)
+                | Self::Jwt(_)
                 | Self::Untrusted(_)
         )
     }

@@ -57,6 +57,7 @@ fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
         diverges: Some((Fingerprint::from_bytes([0x99; 32]), at("2026-11-25T08:59:00Z"))),
     };
     let (_, reader) = channel(Snapshot {
+        key_set: "{\"keys\":[]}".into(),
         epoch: Epoch(7),
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),

@@ -52,6 +52,7 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
     let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
     later(section);
+    let (jwt, jwks) = (jwt(section, context), section.or("jwks", Item::flag, false));
     let identity = section.or("identity", identity, Identity::default());
     let also_strip = section.or("also_strip", |item| item.list(|item| item.parse(value::field_pattern)), Vec::new());
     let (tls, limits) = (listeners::tls(section), listeners::limits(section));
@@ -67,6 +68,8 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         rules,
         authorities,
         authorities_file,
+        jwt,
+        jwks,
         tls,
         limits,
         log_access: context.log_access,
@@ -80,14 +83,35 @@ fn later(section: &Section<'_>) {
     section.later("quiet_from", networks, Some(&Vec::new()));
     section.later("forwarded_from", |item| item.list(peers::matcher), Some(&Vec::new()));
     section.later("learn", Item::flag, Some(&false));
-    section.later("jwks", Item::flag, Some(&false));
-    section.later_table("jwt", |jwt| {
-        jwt.maybe("partner", |item| item.parse(value::name));
-        jwt.maybe("certificates", |item| item.some(Item::words));
-        jwt.maybe("audience", Item::words);
-        jwt.maybe("issuer", Item::words);
-        jwt.maybe("max_lifetime", Item::positive);
+}
+
+/// `[ingress.jwt]`.
+fn jwt(section: &Section<'_>, context: &Context<'_>) -> Option<crate::jwt::verify::Settings> {
+    let jwt = section.section("jwt");
+    if !jwt.is_there() {
+        return None;
+    }
+    let partner = jwt.required("partner", |item| {
+        let name = item.parse(value::name)?;
+        let known = context.known.partners.iter().find(|partner| *partner.name == *name);
+        if known.is_none() {
+            let names = context.known.partners.iter().map(|partner| partner.name.as_ref());
+            item.fault(format!("there is no [partner.{name}]{}", hint(&name, names)));
+        }
+        known.map(|partner| Arc::clone(&partner.name))
     });
+    let certificates = jwt.required("certificates", |item| item.some(|item| peers::under(item, context.certs)));
+    let audience = jwt.required("audience", Item::words);
+    let issuer = jwt.maybe("issuer", Item::words);
+    let max_lifetime = jwt.or("max_lifetime", Item::positive, std::time::Duration::from_hours(1));
+    jwt.finish();
+    Some(crate::jwt::verify::Settings {
+        partner: partner?,
+        certificates: certificates?,
+        audience: audience?,
+        issuer,
+        max_lifetime,
+    })
 }
 
 fn tcp_only(taken: &Taken, item: &Item<'_>) -> Option<ListenAddress> {

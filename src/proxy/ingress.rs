@@ -16,6 +16,7 @@ use super::access::{Asker, Prepared, Record};
 use super::body::Body;
 use super::fields::{ForBackend, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
+use super::jwt;
 use super::link::{Destination, Ends, Link};
 use super::listener::Listener;
 use super::open::{Open, Tracked, View as OpenView};
@@ -89,6 +90,16 @@ impl Connection {
         Ok(view)
     }
 
+    /// The JWK Set, for whoever may ask this listener for its path.
+    fn key_set(&self, view: &View, request: &Request<Incoming>, record: &mut Option<Record>) -> Option<Response<Body>> {
+        view.ingress.key_set.as_ref()?;
+        target::host(request).ok()?;
+        let method = request.method();
+        let rules = &view.ingress.settings.rules;
+        let path = rules.decide(view.peer.as_deref(), method.as_str(), request.uri().path()).ok()?;
+        jwt::key_set(&view.ingress, method, &path, record)
+    }
+
     /// Checks, allows and cleans a request. Nothing here waits.
     fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
@@ -103,6 +114,8 @@ impl Connection {
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
         }
+        let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
+        jwt::check(&view.ingress, peer, request.headers(), &self.worker.shared.used, now)?;
         let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
         view.for_backend.set(request.headers_mut(), &host);
         let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
@@ -130,6 +143,9 @@ impl Answers for Connection {
             Err(error) => return refuse(&error, &asked, None),
         };
         let mut record = Some(Record::begin(&view.access, &request, flight));
+        if let Some(answer) = self.key_set(&view, &request, &mut record) {
+            return answer;
+        }
         let sent = match self.prepare(&view, request) {
             Ok((mut outbound, to)) => {
                 let towards = Towards { worker: &self.worker, view: &view };
