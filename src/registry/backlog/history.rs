@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::super::Entry;
 use super::cut;
-use crate::event::{Event, Lesson};
+use crate::event::{Event, Lesson, TokenOutcome};
 use crate::keyring::{self, Standing};
 use crate::pki::Severity;
 use crate::trust;
@@ -53,6 +53,15 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             (*reason).clone_into(&mut entry.reason);
             entry.why = cut(explanation);
         }
+        Event::Token { listener, endpoint, keyring, key_pair, outcome: TokenOutcome::Refused, reason, explanation, .. } => {
+            "token".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {endpoint} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(TokenOutcome::Refused.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
@@ -77,6 +86,7 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
         }
         Event::Handshake(_)
         | Event::Proof { .. }
+        | Event::Token { .. }
         | Event::Folder { .. }
         | Event::Epoch { .. }
         | Event::Drained { .. }
