@@ -123,6 +123,7 @@ impl Command {
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
             Self::Registry(arguments) => Some(arguments.source()),
+            Self::Keyring(arguments) => arguments.source(),
             _ => None,
         }
     }
@@ -175,13 +176,21 @@ impl Source {
     }
 }
 
+/// What was typed behind the last subcommand: `export` of `registry export` has the flags.
+fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    matches
+}
+
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
     let matches = Typed::command().get_matches();
     let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` may be told the listener beside a file: it only asks.
     let may_both = matches!(typed.command, Command::Wait(_));
-    if let (Some((_, matches)), Some(source)) = (matches.subcommand(), typed.command.source())
+    if let (matches, Some(source)) = (innermost(&matches), typed.command.source())
         && let Err(failure) = source.beside_file(matches, may_both)
     {
         return code(&failure);

@@ -153,3 +153,6 @@ fn days(seconds: i64) -> String {
 fn day(time: Seconds) -> String {
     time.time().strftime("%Y-%m-%d").to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,13 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod alerts;
 mod clients;
 mod command;
 mod control;
 mod drain;
 mod egress;
+mod expiry;
 mod faults;
 mod floods;
 mod foreign;
@@ -22,6 +24,7 @@ mod proof;
 mod protocols;
 mod proxied;
 mod reasons;
+mod registry;
 mod rotation;
 mod soak;
 mod strict;

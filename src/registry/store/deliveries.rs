@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::{Acknowledgement, Delivery, Entry, Error, Seconds};
+use super::super::{Acknowledgement, Delivery, Entry, Error};
 use super::sql::values;
 use super::{Store, days_before};
 
@@ -212,17 +212,19 @@ impl Store {
     /// The database; [`Error::Unknown`] for none or several.
     pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<String, Error> {
         let digits = key_pair.strip_prefix("sha256:").unwrap_or(key_pair).to_ascii_lowercase();
-        let sql = "SELECT DISTINCT key_pair, standing, present, last_seen FROM placement WHERE keyring = $1";
-        let rows: Vec<(String, String, i64, Seconds)> =
+        // A partner's certificate belongs to the keyring that was shown to it; it is never the one that is meant by nothing.
+        let sql = "SELECT key_pair, CASE WHEN standing = 'current' THEN present ELSE 0 END FROM placement \
+                   WHERE keyring = $1 UNION ALL SELECT certificate, 0 FROM peer WHERE keyring = $1";
+        let rows: Vec<(String, i64)> =
             self.pool.rows(sql, values![keyring]).await.map_err(|error| self.wrong(&error))?;
-        let fits = |(name, standing, present, _): &&(String, String, i64, Seconds)| {
+        let fits = |(name, is_current): &&(String, i64)| {
             if digits.is_empty() {
-                standing == "current" && *present == 1
+                *is_current == 1
             } else {
                 name.strip_prefix("sha256:").unwrap_or(name).starts_with(&digits)
             }
         };
-        let mut found: Vec<&String> = rows.iter().filter(fits).map(|(name, ..)| name).collect();
+        let mut found: Vec<&String> = rows.iter().filter(fits).map(|(name, _)| name).collect();
         found.sort_unstable();
         found.dedup();
         match found[..] {
