@@ -47,3 +47,20 @@ async fn in_front_of(backend: SocketAddr, extra: &str) -> Front {
     let sidecar = Sidecar::start(folder, &toml).await;
     Front { client, ca, backend: Recording::start().await, sidecar }
 }
+
+#[test]
+fn the_page_explains_every_refusal() {
+    use sidekey::proxy::frames::Flood;
+    use sidekey::proxy::framing::Fault;
+
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    for fault in Fault::ALL {
+        let row = format!("| `{}` | {} | {} |", fault.reason(), fault.status().as_u16(), fault.explanation());
+        assert!(page.contains(&row), "{row}");
+    }
+    for flood in Flood::ALL {
+        let row = format!("| `{}` | {} |", flood.reason(), flood.explanation());
+        assert!(page.contains(&row), "{row}");
+    }
+}
