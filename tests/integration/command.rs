@@ -18,6 +18,8 @@ pub fn sidekey() -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIDEKEY_")) {
         command.env_remove(name);
     }
+    // Where one without state makes its control socket: not among those of the machine.
+    command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env_remove("RUNTIME_DIRECTORY");
     command
 }
 
