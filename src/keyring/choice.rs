@@ -113,6 +113,15 @@ pub struct Choice {
     pub chosen_by: ChosenBy,
 }
 
+impl Show {
+    fn wants(self, standing: Standing) -> bool {
+        match self {
+            Self::New => standing == Standing::Current,
+            Self::Old => standing == Standing::Previous,
+        }
+    }
+}
+
 impl Candidates {
     /// Whether some keyring has a pair to show beside its current one: only then is there anything to know or to learn.
     pub fn in_overlap(&self) -> bool {
@@ -134,7 +143,7 @@ pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<
 /// 3. of that keyring the pairs valid now; none: all of them, as a last resort;
 /// 4. those that cover the SNI, if any does;
 /// 5. where certificate authorities are named, those whose chain names one, if any does;
-/// 6. the partner's `show`: the first current or the first previous one, if there is one;
+/// 6. what the partner's `show` asks for, the current or the previous ones, if there is one;
 /// 7. what the source has taught: the pair that it is shown instead of those it refused, else the first that it has not
 ///    refused, if it refused any of these;
 /// 8. `prefer`: the first of what is left, or with `old` the first that is previous.
@@ -149,32 +158,26 @@ pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Ti
     let last_resort = !all[*valid.first()?].validity.contains(now);
     let named = narrow(&valid, |at| covers_sni(&all[at], asked));
     let vouched = narrow(&named, |at| all[at].issuers.iter().any(|issuer| asked.authorities.contains(issuer)));
-    let by_partner = known.show.and_then(|show| shown_to_partner(all, &vouched, show));
-    let by_lesson = known.taught.as_ref().and_then(|taught| taught_otherwise(all, &vouched, taught));
-    let preferred = preferred(all, &vouched)?;
+    // With nothing valid left nobody's wishes count.
+    let (show, taught) = if last_resort { (None, None) } else { (known.show, known.taught.as_ref()) };
+    let wished = narrow(&vouched, |at| show.is_some_and(|show| show.wants(all[at].standing)));
+    let by_partner = show.filter(|show| vouched.len() > 1 && show.wants(all[wished[0]].standing));
+    let by_lesson = taught.and_then(|taught| taught_otherwise(all, &wished, taught));
+    let preferred = preferred(all, &wished)?;
     let decided = if last_resort {
         (preferred, ChosenBy::LastResort)
     } else if named.len() == 1 {
         (preferred, ChosenBy::Only)
-    } else if let Some(index) = by_partner.filter(|_| vouched.len() > 1) {
-        (index, ChosenBy::Partner)
-    } else if let Some(index) = by_lesson.filter(|_| vouched.len() > 1) {
+    } else if let Some(index) = by_lesson.filter(|_| wished.len() > 1) {
         (index, ChosenBy::Learned)
+    } else if by_partner.is_some() {
+        (preferred, ChosenBy::Partner)
     } else if vouched.len() < named.len() {
         (preferred, ChosenBy::Authorities)
     } else {
         (preferred, ChosenBy::Prefer)
     };
     Some(Choice { index: decided.0, chosen_by: decided.1 })
-}
-
-/// Rule 3.
-fn shown_to_partner(all: &[Candidate], among: &[usize], show: Show) -> Option<usize> {
-    let wanted = match show {
-        Show::New => Standing::Current,
-        Show::Old => Standing::Previous,
-    };
-    among.iter().copied().find(|at| all[*at].standing == wanted)
 }
 
 /// Rule 4.

@@ -217,13 +217,6 @@ impl Learned {
         }
     }
 
-    /// A peer took the pair and takes it back: an alert about it that comes after the handshake.
-    pub fn takes_back(&mut self, key_pair: Fingerprint, peer: Fingerprint) {
-        if let Some(accepting) = self.accepting.get_mut(&key_pair) {
-            accepting.remove(peer);
-        }
-    }
-
     /// A source completed a verified handshake.
     pub fn accepted(&mut self, accepted: &Acceptance<'_>, now: Timestamp) -> Vec<Change> {
         let (peer, identity) = accepted.peer;
@@ -463,11 +456,6 @@ impl Accepting {
             self.old = std::mem::take(&mut self.new);
         }
         self.new.insert(peer);
-    }
-
-    fn remove(&mut self, peer: Fingerprint) {
-        self.new.remove(&peer);
-        self.old.remove(&peer);
     }
 
     fn contains(&self, peer: Fingerprint) -> bool {

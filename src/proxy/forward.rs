@@ -141,8 +141,9 @@ fn switch(
     clean_response(&mut parts.headers);
     upgrade::name_it(&mut parts.headers);
     record.answered(parts.status, None);
-    let flight = record.flight().open().flight();
-    upgrade::open(Tunnel { asker, answerer, flight, link });
+    let open = record.flight().open();
+    let (flight, whole) = (open.flight(), open.whole());
+    upgrade::open(Tunnel { asker, answerer, flight, whole, link });
     Ok(Response::from_parts(parts, Body::empty(Some(record))))
 }
 

@@ -179,6 +179,7 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         _slot: slot,
         _counted: counted,
     });
+    connection.tracked.open.belongs_to(&connection);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
     let limits = limits.clone();
     match head {
@@ -207,6 +208,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         _counted: listener.desk.cells.connection(),
         listener,
     });
+    connection.tracked.open.belongs_to(&connection);
     spawn_local(Box::pin(serve::serve_http1(stream, connection, limits)));
 }
 

@@ -3,10 +3,11 @@
 //! The task that serves the connection reads the signal at every poll; the worker's tick and the walk at a new epoch write
 //! it. Nothing here touches a socket.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -138,6 +139,8 @@ pub(super) struct Open {
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
     waker: RefCell<Option<Waker>>,
+    /// Everything that is counted in with this connection, for what outlives hyper's part of it.
+    whole: RefCell<Option<Weak<dyn Any>>>,
 }
 
 impl Open {
@@ -160,6 +163,7 @@ impl Open {
             idle_since: Cell::new(waits.now()),
             in_flight: Cell::new(0),
             waker: RefCell::new(None),
+            whole: RefCell::new(None),
         })
     }
 
@@ -171,6 +175,17 @@ impl Open {
     /// The worker's time.
     pub(super) fn waits(&self) -> &Rc<Waits> {
         &self.waits
+    }
+
+    /// It is a part of this, which lists and counts it.
+    pub(super) fn belongs_to<T: Any>(&self, whole: &Rc<T>) {
+        let whole: Weak<dyn Any> = Rc::<T>::downgrade(whole);
+        *self.whole.borrow_mut() = Some(whole);
+    }
+
+    /// What lists and counts it, while it serves: who holds this stays listed and counted.
+    pub(super) fn whole(&self) -> Option<Rc<dyn Any>> {
+        self.whole.borrow().as_ref()?.upgrade()
     }
 
     /// What its task is told now.

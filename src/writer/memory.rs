@@ -38,7 +38,7 @@ pub struct Memory(Option<Root>);
 struct Root {
     path: PathBuf,
     /// Held while a sidekey works in the folder; not where it is only looked at.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -162,7 +162,7 @@ impl Wanted {
 
 impl Root {
     fn new(path: PathBuf, lock: Option<File>) -> Self {
-        Self { path, _lock: lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+        Self { path, lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
     }
 
     fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
@@ -255,7 +255,7 @@ impl Root {
 
     fn read_retained(&mut self, out: &mut Remembered) {
         let folder = self.path.join(RETAINED);
-        for path in store::files(&folder) {
+        for path in store::files(&folder, self.lock.is_some()) {
             let Some(of) = path.strip_prefix(&folder).ok().and_then(Of::path) else { continue };
             match read_file(&path).and_then(|blocks| of.take(blocks, &path, out)) {
                 Ok(chain) => drop(self.retained.insert(path, chain)),

@@ -231,3 +231,49 @@ async fn uploads_go_on_to_their_end_and_the_application_still_reaches_its_upstre
     }
     eventually("it is over", || sidecar.app.phase() == Phase::Over).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_waited_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let backend = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let granted = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(granted).await?;
+        let (mut reads, mut writes) = stream.split();
+        tokio::io::copy(&mut reads, &mut writes).await
+    });
+    let ca = Ca::new("Test CA");
+    let folder = folder();
+    drop_pair(folder.path(), "tls", &ca.server(1));
+    put(folder.path(), "ca.crt", ca.pem());
+    let toml = format!(
+        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\nbackend = \"http://{backend}\"\n\
+         [shutdown]\ndelay = \"0s\"\ndrain = \"15s\"\negress_linger = \"0s\"\n"
+    );
+    let sidecar = Sidecar::start(folder, &toml).await;
+    let peer = Peer::new(&[ca.pem()], Some(&ca.client("etl", 5))).alpn(&["http/1.1"]);
+    let mut stream = peer.tls(sidecar.ingress("api")).await.expect("a handshake");
+    let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(asked).await.expect("written");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"));
+    sidecar.app.begin_stop();
+    eventually("ingress drains", || sidecar.app.phase() == Phase::DrainIngress).await;
+    for _ in 0..20 {
+        stream.write_all(b"still").await.expect("the tunnel is open");
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).await.expect("the tunnel is open");
+        assert_eq!((&echo, sidecar.app.phase()), (b"still", Phase::DrainIngress));
+    }
+    stream.shutdown().await.expect("closed");
+    drop(stream);
+    eventually("it is over", || sidecar.app.phase() == Phase::Over).await;
+}

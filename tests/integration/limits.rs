@@ -342,3 +342,42 @@ async fn connections_to_an_upstream_age_as_well() {
     }
     assert_ne!(connections[0], connections[1], "an old connection carries no further request");
 }
+
+/// A backend that grants every WebSocket and then sends for ever.
+async fn chatterbox() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                let granted = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+                stream.write_all(granted).await?;
+                loop {
+                    stream.write_all(&[b'x'; 64 * 1024]).await?;
+                }
+                #[expect(unreachable_code, reason = "says what may go wrong above")]
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_nobody_reads_is_closed() {
+    let (ca, sidecar) = front(chatterbox().await, "", "[ingress.limits]\nbody_idle = \"1s\"").await;
+    let mut stream = by_hand(&ca, &sidecar).await;
+    let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(asked).await.expect("written");
+    let mut granted = [0; 12];
+    stream.read_exact(&mut granted).await.expect("an answer");
+    assert_eq!(&granted, b"HTTP/1.1 101");
+    let open = "sidekey_connections_open{side=\"ingress\",listener=\"api\"} ";
+    assert_eq!(count(&sidecar, open), 1, "a tunnel is an open connection");
+    eventually("it is closed", || reached(&sidecar, "body_idle") == 1).await;
+    eventually("and gone", || count(&sidecar, open) == 0).await;
+}

@@ -8,6 +8,7 @@ mod command;
 mod control;
 mod drain;
 mod egress;
+mod expiry;
 mod faults;
 mod floods;
 mod foreign;

@@ -179,11 +179,12 @@ fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp
     // What a lesson says of those that are left is `prefer`'s order no more: the first that was not refused.
     let mut best: Option<(usize, [bool; 6])> = None;
     let left = |one: &&Candidate| one.keyring == *keyring && signs(one);
-    let top = all.iter().filter(left).map(|one| [valid(one), covers(one), vouched(one)]).max();
-    let refuses_any =
-        all.iter().filter(left).any(|one| Some([valid(one), covers(one), vouched(one)]) == top && !untold(one));
+    let before = |one: &Candidate| [valid(one), covers(one), vouched(one), partner(one)];
+    let top = all.iter().filter(left).map(before).max();
+    let of_top = |told: bool| all.iter().filter(left).any(|one| Some(before(one)) == top && untold(one) == told);
+    let refuses_some = of_top(true) && of_top(false);
     for (at, one) in all.iter().enumerate() {
-        let lesson = if refuses_any { untold(one) } else { preferred(one) };
+        let lesson = if refuses_some { untold(one) } else { preferred(one) };
         let speaks = [valid(one), covers(one), vouched(one), partner(one), taught(one), lesson];
         if one.keyring == *keyring && signs(one) && best.is_none_or(|(_, most)| most < speaks) {
             best = Some((at, speaks));

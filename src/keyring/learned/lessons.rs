@@ -42,11 +42,6 @@ impl Lessons {
         shown.is_some() && shown == next
     }
 
-    /// A peer took the pair in the handshake and refused it after that.
-    pub fn takes_back(&self, key_pair: Fingerprint, peer: Fingerprint) {
-        self.lock().takes_back(key_pair, peer);
-    }
-
     /// A source completed a verified handshake.
     pub fn accepted(&self, accepted: &Acceptance<'_>, now: Timestamp) {
         let changes = self.lock().accepted(accepted, now);

@@ -11,7 +11,6 @@ use super::*;
 enum Step {
     Refuse { source: u8, key_pair: u8, next: Option<u8>, offer: u64 },
     Accept { source: u8, key_pair: u8, peer: u8, offer: u64 },
-    TakeBack { key_pair: u8, peer: u8 },
     Tick { gone: u8 },
     Forget { source: u8 },
     Wait { minutes: u8 },
@@ -23,7 +22,6 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(source, key_pair, next, offer)| Step::Refuse { source, key_pair, next, offer }),
         4 => (0..6_u8, 0..4_u8, 10..14_u8, 0..2_u64)
             .prop_map(|(source, key_pair, peer, offer)| Step::Accept { source, key_pair, peer, offer }),
-        1 => (0..4_u8, 10..14_u8).prop_map(|(key_pair, peer)| Step::TakeBack { key_pair, peer }),
         1 => (0..8_u8).prop_map(|gone| Step::Tick { gone }),
         1 => (0..6_u8).prop_map(|source| Step::Forget { source }),
         1 => (0..90_u8).prop_map(|minutes| Step::Wait { minutes }),
@@ -59,10 +57,6 @@ proptest! {
                     let accepted =
                         Acceptance { source: &source, key_pair: pair(*key_pair), peer: (pair(*peer), "p"), offer: *offer };
                     learned.accepted(&accepted, now)
-                }
-                Step::TakeBack { key_pair, peer } => {
-                    learned.takes_back(pair(*key_pair), pair(*peer));
-                    Vec::new()
                 }
                 Step::Tick { gone } => learned.tick(&|_, key_pair| key_pair != pair(*gone), now),
                 Step::Forget { source } => learned.forget(&format!("192.0.2.{source}")),

@@ -104,18 +104,6 @@ fn a_scanner_behind_the_same_address_holds_nobody_who_takes_the_new_pair() {
 }
 
 #[test]
-fn a_peer_that_takes_a_pair_back_after_the_handshake_is_no_proof_of_it() {
-    let (mut learned, source) = (Learned::default(), source("192.0.2.1"));
-    accept(&mut learned, &source, 1, 100, OFFER, at(0));
-    learned.takes_back(pair(1), pair(100));
-    refuse(&mut learned, &source, OFFER, at(0));
-    assert_eq!(
-        codes(&accept(&mut learned, &source, 2, 100, OFFER, at(1))),
-        [(Lesson::Confirmed, "verified_on_previous")]
-    );
-}
-
-#[test]
 fn a_confirmed_lesson_is_put_in_doubt_only_by_one_that_looks_like_its_peer() {
     let (mut learned, source) = insisting();
     assert_eq!(refuse_pair(&mut learned, &source, (2, Some(1)), 1, at(5)), []);

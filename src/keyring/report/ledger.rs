@@ -279,13 +279,12 @@ impl Ledger {
         let (since, reason) = known.map_or((now, reason), |known| (known.since, known.reason));
         let explanation = explanation.to_owned();
         if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES {
-            let weakest = |(key, source): (&(Arc<str>, String), &Source)| {
-                ((source.lesson == Lesson::Confirmed, source.since), key.clone())
-            };
-            match self.sources.iter().map(weakest).min() {
+            let weakest =
+                self.sources.iter().min_by_key(|(_, source)| (source.lesson == Lesson::Confirmed, source.since));
+            match weakest.map(|(key, source)| (key.clone(), source.lesson)) {
                 // What is only an alert pushes out nothing that is more.
-                Some(((true, _), _)) if lesson == Lesson::Unconfirmed => return,
-                Some((_, oldest)) => drop(self.sources.remove(&oldest)),
+                Some((_, Lesson::Confirmed)) if lesson == Lesson::Unconfirmed => return,
+                Some((oldest, _)) => drop(self.sources.remove(&oldest)),
                 None => {}
             }
         }

@@ -127,7 +127,7 @@ impl Showing<'_> {
         let proof = Proof::new(towards, (connection, key_pair), tls.facts, heard);
         if self.pick().how == How::Everyone && proof.is_open_question() {
             let deadline = Instant::now() + (round * 2).min(LONGEST_HOLD);
-            if stream.settle(deadline).await == Settled::Ended {
+            if stream.settle(deadline, false).await == Settled::Ended {
                 return Err(proof.ended(towards));
             }
         }

@@ -38,7 +38,7 @@ fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
 
 /// Retained key pairs; anchors that would have an overlap are there from the start.
 fn retained(at: &TempDir) -> Vec<PathBuf> {
-    let all = store::files(&at.path().join("state/retained"));
+    let all = store::files(&at.path().join("state/retained"), false);
     all.into_iter().filter(|path| !path.starts_with(at.path().join("state/retained/trust"))).collect()
 }
 

@@ -80,7 +80,66 @@ async fn refused(
 }
 
 pub fn cases() -> Vec<Case> {
-    [certificates(), alerts(), offers(), bytes(), connections()].into_iter().flatten().collect()
+    [certificates(), alerts(), offers(), bytes(), connections(), crowds()].into_iter().flatten().collect()
+}
+
+/// A peer whose handshake runs and goes no further: it has had the first byte of our answer.
+async fn stalled(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let mut stream = begun(from, to).await;
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.expect("answered");
+    stream
+}
+
+/// A peer that has sent its ClientHello.
+async fn begun(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((from, 0))).expect("an address");
+    let mut stream = socket.connect(to).await.expect("connected");
+    stream.write_all(&Odd::default().hello()).await.expect("written");
+    stream
+}
+
+/// Too many peers at once, and load balancers that say nothing sensible.
+fn crowds() -> Vec<Case> {
+    let crowded = |limits: &'static str, second: [u8; 4]| async move {
+        let mut stand = by(&RawCa::new("CA"), "", &format!("[ingress.limits]\n{limits}")).await;
+        let address = stand.sidecar.ingress("api");
+        let _first = stalled([127, 0, 0, 1], address).await;
+        let _second = begun(second, address).await;
+        reason(&mut stand.sidecar).await
+    };
+    let balanced = |bytes: Vec<u8>| async move {
+        let mut stand = by(&RawCa::new("CA"), "", "proxy_protocol_from = [\"127.0.0.1\"]").await;
+        let mut stream = TcpStream::connect(stand.sidecar.ingress("api")).await.expect("connected");
+        stream.write_all(&bytes).await.expect("written");
+        reason(&mut stand.sidecar).await
+    };
+    vec![
+        case("too_many_from_source", crowded("handshakes_per_source = 1", [127, 0, 0, 1])),
+        case("too_many_handshakes", crowded("handshakes = 1\nhandshakes_per_source = 1", [127, 0, 0, 2])),
+        case("too_many_waiting", async {
+            let mut stand = by(&RawCa::new("CA"), "", "[ingress.limits]\nhello_waiting = 1").await;
+            let address = stand.sidecar.ingress("api");
+            let _first = TcpStream::connect(address).await.expect("connected");
+            let _second = TcpStream::connect(address).await.expect("connected");
+            reason(&mut stand.sidecar).await
+        }),
+        case("too_many_of_partner", async {
+            let ca = RawCa::new("CA");
+            let partner = "[partner.a]\nanchors = [\"trust/p.pem\"]\nmax_connections = 1";
+            let mut stand = by(&ca, partner, "").await;
+            let address = stand.sidecar.ingress("api");
+            let client = ca.issue("a.example", &|_| ());
+            let mut open = Peer::new(&[stand.ca.pem()], Some(&client)).connect(address).await.expect("connected");
+            open.get("/").await.expect("served");
+            assert_eq!(reason(&mut stand.sidecar).await, "ok");
+            Odd::showing(&client).connect(address).await;
+            reason(&mut stand.sidecar).await
+        }),
+        case("proxy_header_missing", balanced(Odd::default().hello())),
+        case("proxy_header_malformed", balanced(b"PROXY nonsense\r\n".to_vec())),
+    ]
 }
 
 fn certificates() -> Vec<Case> {

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use sidekey::proxy::framing::{Bounds, Fault, Next, Scanner};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::corpus::{self, Case};
 use super::recording::{Taken, take};
 use super::{Front, front};
+use crate::support::ca::Ca;
 use crate::support::eventually;
 use crate::support::peer::Peer;
+use crate::support::upstream::Upstream;
 
 /// Fields that Sidekey sets, or that end at a hop: left out on both sides of the comparison.
 const OURS: [&str; 16] = [
@@ -107,6 +110,64 @@ async fn a_case_in_two_pieces_is_answered_the_same() {
     assert_eq!(front.backend.whole().len(), whole, "requests that arrived");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_is_held_to_the_same_on_the_way_out() {
+    let ca = Ca::new("Test CA");
+    let upstream = Upstream::start(&ca.server(5), &[ca.pem()], &["http/1.1"]).await;
+    let sidecar =
+        crate::egress::egress(&ca, &ca.client("ours", 5), upstream.address, "server_name = \"localhost\"").await;
+    let mut wrong = Vec::new();
+    for case in corpus::read("h1.txt").iter().filter(|case| case.reaches == "no") {
+        let stream = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
+        let statuses = converse(stream, &[&case.bytes()], case).await;
+        if statuses != due_statuses(case).0 {
+            wrong.push(format!("{}: answered {statuses}, not {}", case.name, case.expected));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+}
+
+/// Behind a 101 the guard steps aside: what a client sent early is the tunnel's, whatever it looks like.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_granted_upgrade_is_the_tunnels_and_nobodys_request() {
+    const EARLY: &[u8] = b"\x81\x05hello GET /evil HTTP/1.1\n\n\0";
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        // Nothing of the tunnel may be here before it is granted.
+        let early = stream.try_read(&mut [0; 64]);
+        assert!(early.is_err(), "bytes of the tunnel came before the answer");
+        let granted = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(granted).await.expect("written");
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let front = super::in_front_of(at, "").await;
+    let peer = Peer::new(&[front.ca.pem()], Some(&front.client)).alpn(&["http/1.1"]);
+    let mut stream = peer.tls(front.sidecar.ingress("api")).await.expect("connected");
+    let ask = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    stream.write_all(&[&ask[..], EARLY].concat()).await.expect("written");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", head.escape_ascii());
+    for sent in [EARLY, b"and later"] {
+        if sent != EARLY {
+            stream.write_all(sent).await.expect("written");
+        }
+        let mut echo = vec![0; sent.len()];
+        stream.read_exact(&mut echo).await.expect("echoed");
+        assert_eq!(echo, sent);
+    }
+}
+
 #[test]
 fn the_scanner_says_the_same_wherever_a_case_is_cut() {
     for case in corpus::read("h1.txt") {
@@ -143,10 +204,15 @@ fn verdict(pieces: &[&[u8]]) -> Result<usize, Fault> {
     Ok(passed)
 }
 
-/// Sends the pieces one by one, and says what came back.
+/// Sends the pieces one by one over TLS, and says what came back.
 async fn ask(front: &Front, pieces: &[&[u8]], case: &Case) -> String {
     let peer = Peer::new(&[front.ca.pem()], Some(&front.client)).alpn(&["http/1.1"]);
-    let mut stream = peer.tls(front.sidecar.ingress("api")).await.expect("connected");
+    let stream = peer.tls(front.sidecar.ingress("api")).await.expect("connected");
+    converse(stream, pieces, case).await
+}
+
+/// Sends the pieces one by one, and says what came back.
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, pieces: &[&[u8]], case: &Case) -> String {
     let (statuses_due, gives_up) = due_statuses(case);
     let expected = if statuses_due == "none" { usize::MAX } else { statuses_due.split(' ').count() };
     for piece in pieces {
