@@ -121,14 +121,12 @@ fn keys_of_later_issues_are_refused_by_name() {
         "admin.keyring",
         "admin.trust",
         "alerts",
-        "egress.jwt_bearer",
         "egress.limits.connection_age",
         "egress.limits.handshakes",
         "egress.limits.handshakes_per_source",
         "egress.limits.hello_waiting",
         "egress.via",
         "egress.via_credentials_file",
-        "ingress.jwt",
         "ingress.limits.connection_age",
         "ingress.limits.handshakes",
         "ingress.limits.handshakes_per_source",
@@ -149,7 +147,6 @@ fn keys_of_later_issues_are_refused_by_name() {
 fn what_is_true_today_may_be_said_and_anything_else_not() {
     for (today, other) in [
         ("learn = false", "learn = true"),
-        ("jwks = false", "jwks = true"),
         ("quiet_from = []", "quiet_from = [\"10.0.0.0/8\"]"),
         ("proxy_protocol_from = []", "proxy_protocol_from = [\"10.0.0.1\"]"),
         ("forwarded_from = []", "forwarded_from = [{ dns = \"a\" }]"),
@@ -343,4 +340,32 @@ proptest! {
             prop_assert!(faults.iter().all(|fault| (1..=lines).contains(&fault.line) && !fault.message.is_empty()));
         }
     }
+}
+
+#[test]
+fn tokens_are_read_with_their_defaults() {
+    use crate::snapshot::bearer::Grant;
+    let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
+    let jwt = "jwks = true\n[ingress.jwt]\npartner = \"acme\"\ncertificates = [\"trust/jwt.pem\"]\naudience = \"https://orders\"";
+    let config = parse(&format!("{known}{}", ingress(jwt)), Path::new("/etc/sidekey")).unwrap();
+    let ingress = &config.settings.ingresses[0];
+    let settings = ingress.jwt.as_ref().unwrap();
+    assert!(ingress.jwks && settings.issuer.is_none() && settings.max_lifetime == Duration::from_hours(1));
+    assert!(config.folder.named.contains(Path::new("trust/jwt.pem")), "its folder would be taken for a keyring");
+    let bearer = "[egress.jwt_bearer]\nissuer = \"me\"\naudience = \"https://login\"\n";
+    let read = |extra: &str| {
+        let config = parse(&format!("{EGRESS}{bearer}{extra}"), Path::new("/etc/sidekey")).unwrap();
+        let settings = config.settings;
+        (settings.egresses[0].bearer.clone().unwrap(), settings.egresses[0].keyring.clone(), settings.trusts)
+    };
+    let (plain, own, _) = read("");
+    assert_eq!((&plain.keyring, plain.subject.as_str(), plain.lifetime), (&own, "me", Duration::from_mins(2)));
+    assert!(plain.endpoint.is_none() && plain.algorithm.is_none());
+    let (full, _, trusts) = read(
+        "keyring = \"jwt\"\nalg = \"PS256\"\ntoken_url = \"https://Login:8443/a/token?x=1\"\ntoken_trust = \"system\"\ngrant = \"client_credentials\"",
+    );
+    let endpoint = full.endpoint.unwrap();
+    assert_eq!((endpoint.to.to_string().as_str(), endpoint.path.as_str()), ("login:8443", "/a/token?x=1"));
+    assert_eq!((endpoint.grant, &*full.keyring), (Grant::ClientCredentials, "jwt"));
+    assert!(trusts.contains_key("system"), "token_trust alone brings the platform's anchors");
 }

@@ -19,3 +19,4 @@ mod protocols;
 mod rotation;
 mod soak;
 mod support;
+mod token;

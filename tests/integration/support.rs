@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod ca;
 pub mod foreign;
+pub mod partner;
 pub mod peer;
 pub mod raw;
 pub mod sidecar;

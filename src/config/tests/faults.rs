@@ -111,6 +111,12 @@ fn ingress_faults() {
         ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
         ("[ingress.limits]\nconnections = 0", "out of range"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt.certificates"),
+        (
+            "[ingress.jwt]\npartner = \"acm\"\naudience = \"a\"\ncertificates = [\"c.pem\"]",
+            "there is no [partner.acm]; did you mean acme?",
+        ),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "does not lie under"),
     ] {
         let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
         let all = faults(&format!("{known}{}", ingress(extra))).join("\n");
@@ -137,6 +143,16 @@ fn egress_faults() {
         ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "say it once"),
         ("refusal_statuses = [1000]", "out of range"),
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
+        ("[egress.jwt_bearer]\ntoken_url = \"https://a b/\"", "no valid host"),
+        ("[egress.jwt_bearer]\ntoken_url = \"https://u@a/\"", "user name"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"", "egress.jwt_bearer.audience"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nlifetime = \"2h\"", "an hour at most"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nscope = \"s\"", "is for a token_url"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nalg = \"HS256\"", "write \"RS256\""),
+        (
+            "[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\ntoken_url = \"https://a\"\ntoken_trust = \"x\"",
+            "there is no [trust.x]",
+        ),
     ] {
         assert!(with(extra).contains(wanted), "{extra}\n{}", with(extra));
     }
