@@ -111,7 +111,7 @@ fn ingress_faults() {
         ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
         ("[ingress.limits]\nconnections = 0", "out of range"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
-        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt.certificates"),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt: \"certificates\" is missing"),
         (
             "[ingress.jwt]\npartner = \"acm\"\naudience = \"a\"\ncertificates = [\"c.pem\"]",
             "there is no [partner.acm]; did you mean acme?",
@@ -145,7 +145,7 @@ fn egress_faults() {
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
         ("[egress.jwt_bearer]\ntoken_url = \"https://a b/\"", "no valid host"),
         ("[egress.jwt_bearer]\ntoken_url = \"https://u@a/\"", "user name"),
-        ("[egress.jwt_bearer]\nissuer = \"a\"", "egress.jwt_bearer.audience"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"", "egress.jwt_bearer: \"audience\" is missing"),
         ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nlifetime = \"2h\"", "an hour at most"),
         ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nscope = \"s\"", "is for a token_url"),
         ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nalg = \"HS256\"", "write \"RS256\""),
