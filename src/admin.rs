@@ -24,9 +24,9 @@ use tokio::time::{sleep, timeout};
 use crate::event::Events;
 use crate::metrics::Metrics;
 use crate::net::Bound;
-use crate::net::listen::Accepted;
+use crate::net::listen::{Accepted, Opened};
 use crate::process::{Phase, Shutdown};
-use crate::snapshot::Reader;
+use crate::snapshot::{ListenerId, Reader};
 
 /// Connections at once. The next one ends the oldest: who holds many of them open cannot keep kubelet out.
 const CONNECTIONS: usize = 64;
@@ -57,17 +57,29 @@ pub struct Views {
     pub events: Arc<Events>,
     /// How far stopping has come.
     pub shutdown: Shutdown,
+    /// The sockets of the listeners.
+    sockets: Arc<[(ListenerId, Opened)]>,
 }
 
 impl Views {
     /// From its parts.
     pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<Events>, shutdown: Shutdown) -> Self {
-        Self { reader, metrics, events, shutdown }
+        Self { reader, metrics, events, shutdown, sockets: Arc::default() }
     }
 
-    /// Ready = every ingress has a pair to show, and the process is not stopping. Upstreams never matter.
+    /// Looks also at whether these listen.
+    pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, Opened)>) -> Self {
+        self.sockets = sockets.into_iter().collect();
+        self
+    }
+
+    fn missing(&self) -> Vec<readiness::Missing> {
+        readiness::missing(&self.reader.take(), self.shutdown.phase(), &self.sockets)
+    }
+
+    /// Ready = every ingress has a pair to show and listens, and the process is not stopping. Upstreams never matter.
     pub fn is_ready(&self) -> bool {
-        readiness::missing(&self.reader.take(), self.shutdown.phase()).is_empty()
+        self.missing().is_empty()
     }
 
     /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).

@@ -7,6 +7,7 @@ pub mod check;
 mod control;
 pub mod demo;
 pub mod keyring;
+pub mod memories;
 pub mod probe;
 mod socket;
 
@@ -22,6 +23,7 @@ use crate::admin::{self, Views};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::{self, Lines};
 use crate::metrics::Metrics;
 use crate::net::listen::Bound;
@@ -74,6 +76,7 @@ pub struct Surroundings {
 pub struct App {
     addresses: BTreeMap<ListenerId, SocketAddr>,
     views: Views,
+    lessons: Arc<Lessons>,
     told: mpsc::Sender<Told>,
     inputs: mpsc::Sender<Input>,
     control: Option<JoinHandle<Ended>>,
@@ -108,16 +111,22 @@ impl App {
             metrics.watch_panics();
         }
         let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        // From the first Event on: what begin() tells is history too.
+        let followers = [events.subscribe(), events.subscribe()];
         let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
         let control = socket::bind(&config, signals);
-        let found = folder::read::read(&config.folder).contents;
+        let first = folder::read::read(&config.folder);
         let settings = with_platform(config.settings.clone());
-        let (state, publisher, reader) = writer::begin(settings, found, &mut memory, (&events, &clock))?;
+        let (state, publisher, reader) =
+            writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.trusting_clock() } else { state };
 
+        let lessons = proxy::lessons(state.learned(), &events, &reader);
+        lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown();
         let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone());
+        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
         let addresses = addresses(&listeners);
         let workers = proxy::start(proxy::Parts {
             listeners,
@@ -127,14 +136,16 @@ impl App {
             metrics,
             lines,
             clock: clock.clone(),
+            lessons: Arc::clone(&lessons),
             shutdown: shutdown.clone(),
             progress: Arc::clone(&progress),
             drain: config.shutdown.drain,
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let desk = control::desk(&config, &views, (&inputs, &told), clock.now());
+        let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
         let plane = control::Plane {
+            first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,
@@ -146,12 +157,14 @@ impl App {
             queue,
             writer: (state, memory, publisher),
             surroundings: (events, clock),
+            lessons: Arc::clone(&lessons),
             views: views.clone(),
+            memories: memories::Parts { followers, shutdown },
             admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
-        Ok(Self { addresses, views, told, inputs, control: Some(control), workers: Some(workers) })
+        Ok(Self { addresses, views, lessons, told, inputs, control: Some(control), workers: Some(workers) })
     }
 
     /// Where a listener listens, if it is TCP.
@@ -167,6 +180,11 @@ impl App {
     /// What is served.
     pub fn reader(&self) -> &Reader {
         &self.views.reader
+    }
+
+    /// What sources have taught us about our pairs.
+    pub fn lessons(&self) -> &Arc<Lessons> {
+        &self.lessons
     }
 
     /// The metrics as Prometheus reads them.

@@ -10,6 +10,7 @@ mod inspect;
 mod keyring;
 mod print;
 mod probe;
+mod registry;
 mod reload;
 mod rotation;
 mod run;
@@ -54,6 +55,8 @@ enum Command {
     Probe(Box<probe::Arguments>),
     /// Print a JWT signed by a key pair
     Token(Box<token::Arguments>),
+    /// What was ever seen: export, audit, history
+    Registry(registry::Arguments),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -122,6 +125,8 @@ impl Command {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
             Self::Wait(arguments) => Some(&mut arguments.source),
+            Self::Registry(arguments) => Some(arguments.source()),
+            Self::Keyring(arguments) => arguments.source(),
             _ => None,
         }
     }
@@ -131,18 +136,28 @@ impl Command {
 const FLAGS: [&str; 9] =
     ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "control", "log_format"];
 
-/// The flags beside a configuration file that was named, and that come from there.
-fn beside_config(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
-    if !command.try_contains_id("config").unwrap_or(false) {
-        return Vec::new();
-    }
+/// The flags that come from there and say the same as a key of the file.
+fn beside_file(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
     FLAGS.into_iter().filter(|id| command.value_source(id) == Some(from)).collect()
 }
 
 impl Source {
-    /// Forgets what the environment says, as the image's does, where a file was named. Says so once.
+    /// Where there is a configuration file, named or found, it alone counts. Flags that were typed beside it are an error,
+    /// unless they only say whom to ask; what the environment says, as the image's does, is forgotten, and that is said.
+    fn beside_file(&mut self, command: &ArgMatches, may_both: bool) -> Result<(), Failure> {
+        let Some(file) = self.file() else { return Ok(()) };
+        if let (false, [flag, ..]) = (may_both, &beside_file(command, ValueSource::CommandLine)[..]) {
+            let (flag, file) = (flag.replace('_', "-"), file.display());
+            return Err(Failure::Wrong(anyhow::anyhow!(
+                "--{flag} says the same as a key of {file}, which counts where it is there: use one of them"
+            )));
+        }
+        self.forget_environment(command);
+        Ok(())
+    }
+
     fn forget_environment(&mut self, command: &ArgMatches) {
-        let ids = beside_config(command, ValueSource::EnvVariable);
+        let ids = beside_file(command, ValueSource::EnvVariable);
         if ids.is_empty() {
             return;
         }
@@ -164,21 +179,24 @@ impl Source {
     }
 }
 
+/// What was typed behind the last subcommand: `export` of `registry export` has the flags.
+fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    matches
+}
+
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
     let matches = Typed::command().get_matches();
     let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` may be told the listener beside a file: it only asks.
     let may_both = matches!(typed.command, Command::Wait(_));
-    if let (Some((_, matches)), Some(source)) = (matches.subcommand(), typed.command.source()) {
-        if let (false, [flag, ..]) = (may_both, &beside_config(matches, ValueSource::CommandLine)[..]) {
-            let flag = flag.replace('_', "-");
-            print::talk(&format!(
-                "sidekey: --{flag} says the same as a key of the file that --config names: use one of them"
-            ));
-            return ExitCode::from(2);
-        }
-        source.forget_environment(matches);
+    if let (matches, Some(source)) = (innermost(&matches), typed.command.source())
+        && let Err(failure) = source.beside_file(matches, may_both)
+    {
+        return code(&failure);
     }
     let done = match typed.command {
         Command::Run(arguments) => run::run(&arguments),
@@ -191,6 +209,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
@@ -198,13 +217,20 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said(code)) => ExitCode::from(code),
-        Err(Failure::Wrong(error)) => {
-            print::error(&error);
+        Err(failure) => code(&failure),
+    }
+}
+
+/// Says what went wrong, unless that was done, and as which exit code.
+fn code(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Said(code) => ExitCode::from(*code),
+        Failure::Wrong(error) => {
+            print::error(error);
             ExitCode::from(2)
         }
-        Err(Failure::Failed(error)) => {
-            print::error(&error);
+        Failure::Failed(error) => {
+            print::error(error);
             ExitCode::from(1)
         }
     }

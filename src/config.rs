@@ -4,6 +4,7 @@
 //! place, so that nothing is silently ignored. All faults are reported at once. It reads the one file it is given and
 //! the environment, nothing else; whether the files that it names exist is for the watched folder to find out.
 
+mod alerts;
 mod egress;
 mod environment;
 mod file;
@@ -26,7 +27,7 @@ use toml::de::DeTable;
 
 use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
-use crate::{folder, keyring, log, process, writer};
+use crate::{folder, keyring, log, process, registry, writer};
 
 pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
@@ -48,6 +49,10 @@ pub struct Config {
     pub workers: usize,
     /// This sidecar's name, where one is given.
     pub instance: Option<String>,
+    /// Where the registry is.
+    pub registry: registry::Place,
+    /// `[alerts]`.
+    pub alerts: crate::alerts::Settings,
     /// `[admin]`.
     pub admin: Admin,
     /// `[shutdown]`.
@@ -155,7 +160,7 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
     let egresses = egress::read(document, &context);
     let admin = top::admin(document, &taken);
     let shutdown = top::shutdown(document);
-    top::alerts(document);
+    let alerts = alerts::read(document);
     document.finish();
     if document.get("ingress").is_none() && document.get("egress").is_none() {
         document.fault("there is nothing to do: add at least one [[ingress]] or [[egress]]".to_owned());
@@ -179,6 +184,8 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
         state: top.state,
         workers: top.workers,
         instance: top.instance,
+        registry: top.place,
+        alerts,
         admin,
         shutdown,
         log,

@@ -21,7 +21,7 @@ pub use crate::keyring::report::{Kind, Line, Report, Retire, Use};
 pub use crate::keyring::{Activate, Prefer, Standing};
 use crate::pki::Fingerprint;
 pub use crate::snapshot::{KeyPairView, KeyringView};
-pub use answers::{Desk, Forget};
+pub use answers::Desk;
 pub use status::Status;
 
 /// The longest line that is read from a command.
@@ -237,4 +237,86 @@ pub fn parse(line: &[u8]) -> Result<Request, Refused> {
             format!("not understood: {why}; use the same version of sidekey on both sides"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request() -> impl Strategy<Value = Request> {
+        let text = || any::<String>();
+        let change = prop::sample::select(vec![Change::Promote, Change::Rollback, Change::Retire, Change::Revoke]);
+        let filter =
+            (any::<bool>(), prop::option::of(text()), prop::option::of(text()), prop::option::of(any::<usize>()))
+                .prop_map(|(failed, peer, listener, last)| Filter {
+                    failed,
+                    peer,
+                    listener,
+                    last,
+                    ..Filter::default()
+                });
+        prop_oneof![
+            Just(Request::Status {}),
+            Just(Request::Stop {}),
+            text().prop_map(|keyring| Request::Keyring { keyring }),
+            text().prop_map(|source| Request::Forget { source }),
+            any::<u64>().prop_map(|id| Request::Handshake { id }),
+            (text(), change, prop::option::of(text()), any::<bool>()).prop_map(
+                |(keyring, change, key_pair, until_restart)| Request::Change {
+                    keyring,
+                    change,
+                    key_pair,
+                    until_restart
+                }
+            ),
+            (filter, any::<bool>()).prop_map(|(filter, follow)| Request::Handshakes {
+                filter,
+                follow,
+                form: Form::Json
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_one_line_and_is_read_back(request in request()) {
+            let line = serde_json::to_string(&request).unwrap();
+            prop_assert!(!line.contains('\n'));
+            prop_assert_eq!(parse(line.as_bytes()), Ok(request));
+        }
+
+        #[test]
+        fn any_bytes_are_a_request_or_a_printable_refusal(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Err(refused) = parse(&bytes) {
+                prop_assert_eq!(crate::pki::printable(&refused.why), refused.why);
+            }
+        }
+    }
+
+    #[test]
+    fn the_lines_on_the_socket_are_stable() {
+        let line = |request: &Request| serde_json::to_string(request).unwrap();
+        assert_eq!(line(&Request::Status {}), r#"{"ask":"status"}"#);
+        assert_eq!(
+            parse(br#"{"ask":"change","keyring":"api","change":"rollback"}"#).map(|request| line(&request)),
+            Ok(r#"{"ask":"change","keyring":"api","change":"rollback","key_pair":null,"until_restart":false}"#
+                .to_owned())
+        );
+        assert!(matches!(
+            parse(br#"{"ask":"handshakes"}"#),
+            Ok(Request::Handshakes { follow: false, form: Form::Text, .. })
+        ));
+        for wrong in
+            [&br#"{"ask":"status","more":1}"#[..], br#"{"ask":"nothing"}"#, b"", b"status", br#"{"ask":"stop"}{}"#]
+        {
+            assert_eq!(parse(wrong).map_err(|refused| refused.reason), Err(Reason::NotUnderstood));
+        }
+        let done = Answer::Done(Done { changed: true, epoch: Some(3), ..Done::nothing() });
+        assert_eq!(
+            serde_json::to_string(&done).unwrap(),
+            r#"{"done":{"changed":true,"did":"","means":"","key_pair":null,"epoch":3,"survives_restart":null}}"#
+        );
+    }
 }

@@ -7,7 +7,10 @@
 //! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
 //! step, and connections that closed without a byte.
 
+// Long because it is one list: every Event there is, each with its fields explained.
+
 mod describe;
+mod follower;
 pub mod handshake;
 mod ledger;
 mod recent;
@@ -19,9 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+pub use follower::Follower;
 pub use handshake::Handshake;
 
 pub use crate::keyring::Verdict;
+pub use crate::keyring::learned::Lesson;
 
 use crate::clock::Clock;
 use crate::keyring::report::{self, Ledger};
@@ -72,7 +77,8 @@ pub enum Event {
         shown: Fingerprint,
         /// How sure this is now.
         standing: Lesson,
-        /// Stable code: the alert's name, `verified_on_previous`, `overlap_ended`, `by_command`, `expired`, `evicted`.
+        /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
+        /// `evicted`.
         reason: &'static str,
         /// One printable sentence.
         explanation: String,
@@ -174,6 +180,47 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// The registry's database came, went, or was found damaged. Traffic and rotations do not mind.
+    Registry {
+        /// Whether it can be written to now.
+        up: bool,
+        /// Its file was damaged: it was set aside, and somebody should look at it.
+        damaged: bool,
+        /// One printable sentence.
+        explanation: String,
+    },
+    /// Whoever answers for something should act. Told by every instance that sees it, whatever the registry says.
+    Alert {
+        /// Its name, the same on every instance.
+        alert: Arc<str>,
+        /// Stable code.
+        kind: &'static str,
+        /// The last threshold has passed.
+        urgent: bool,
+        /// The keyring, or the trust.
+        keyring: Arc<str>,
+        /// The pair or certificate it is about.
+        key_pair: Option<Fingerprint>,
+        /// Whom to ask.
+        contact: Option<String>,
+        /// One printable sentence.
+        explanation: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// What became of an alert at a webhook or by mail.
+    Delivery {
+        /// Its name.
+        alert: Arc<str>,
+        /// Its stable code.
+        kind: String,
+        /// `webhook` or `mail`.
+        sink: &'static str,
+        /// `sent`, `failed` (it is tried again), `given_up`, `silenced` (it has nothing more to say).
+        outcome: &'static str,
+        /// Why it could not be sent.
+        error: Option<String>,
+    },
     /// Settings were taken over from a reload, or refused.
     Reloaded {
         /// `None` = taken over; else why not, with file, line and column.
@@ -206,29 +253,6 @@ impl TokenOutcome {
     }
 }
 
-/// How sure what a source has taught us is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lesson {
-    /// It sent an alert, which anybody on the way could have.
-    Unconfirmed,
-    /// It has completed a verified handshake on the previous pair.
-    Confirmed,
-    /// It no longer holds.
-    Forgotten,
-}
-
-impl Lesson {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unconfirmed => "unconfirmed",
-            Self::Confirmed => "confirmed",
-            Self::Forgotten => "forgotten",
-        }
-    }
-}
-
 impl Event {
     /// The log target.
     pub fn target(&self) -> &'static str {
@@ -243,6 +267,8 @@ impl Event {
             Self::Epoch { .. } | Self::NotRemembered { .. } => "writer",
             Self::ClockStep { .. } => "clock",
             Self::Drained { .. } => "drain",
+            Self::Registry { .. } => "registry",
+            Self::Alert { .. } | Self::Delivery { .. } => "alert",
             Self::Reloaded { .. } => "config",
         }
     }
@@ -318,6 +344,11 @@ impl Events {
         report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
     }
 
+    /// A lesson of the last run, for the rotation report.
+    pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
+        ledger::recall(&mut lock(&self.ledger), entry);
+    }
+
     /// Why the settings that were read last are not in use, if they are not.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()
@@ -325,7 +356,7 @@ impl Events {
 
     /// Follows what is emitted from now on.
     pub fn subscribe(&self) -> Follower {
-        Follower { receiver: self.followers.subscribe(), metrics: Arc::clone(&self.metrics) }
+        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
     /// Writes the sums of repeated failures that are due. To be called once a second.
@@ -394,26 +425,10 @@ impl Events {
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
             Event::Token { listener, outcome, reason, .. } => self.metrics.token(listener, outcome.as_str(), reason),
+            Event::Registry { up, .. } => self.metrics.registry_up(*up),
+            Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
+            Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
             _ => {}
-        }
-    }
-}
-
-/// A follower's end of the queue. Who is too slow misses Events; they are counted.
-pub struct Follower {
-    receiver: broadcast::Receiver<Event>,
-    metrics: Arc<Metrics>,
-}
-
-impl Follower {
-    /// The next Event; `None` when nobody can emit any more.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.receiver.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod choice;
 pub mod fit;
+pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
 pub mod proved;
@@ -19,7 +20,8 @@ use jiff::Timestamp;
 
 use crate::pki::{FileName, Fingerprint};
 
-pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, choose};
+pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
+pub use learned::Lessons;
 pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
@@ -55,6 +57,10 @@ pub struct Settings {
     pub skew: Duration,
     /// The roles that listeners and upstreams give it.
     pub roles: Roles,
+    /// The schedule that the registry holds the owner to.
+    pub rotate_every: Option<Duration>,
+    /// How long before an expiry the owner is told, the longest first; `None` ("auto"): by the certificate's lifetime.
+    pub alert_before: Option<Vec<Duration>>,
 }
 
 impl Settings {
@@ -74,6 +80,8 @@ impl Settings {
             on_expiry: OnExpiry::Serve,
             skew: Duration::from_mins(1),
             roles: Roles::default(),
+            rotate_every: None,
+            alert_before: None,
         }
     }
 }

@@ -28,6 +28,10 @@ pub mod writer;
 
 pub mod proxy;
 
+pub mod registry;
+
+pub mod alerts;
+
 pub mod admin;
 
 pub mod control;

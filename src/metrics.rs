@@ -14,6 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -70,6 +71,24 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AlertLabels {
+    kind: String,
+    sink: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActiveLabels {
+    kind: &'static str,
+    keyring: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     cells: Arc<Mutex<Vec<Arc<Cells>>>>,
@@ -83,6 +102,10 @@ pub struct Metrics {
     folder_refusals: Counter,
     events_dropped: Counter,
     panics: Counter,
+    registry_up: Gauge,
+    registry_dropped: Family<KindLabels, Counter>,
+    alerts: Family<AlertLabels, Counter>,
+    alerts_active: Family<ActiveLabels, Gauge>,
     process: process::Process,
 }
 
@@ -107,6 +130,10 @@ impl Metrics {
             folder_refusals: Counter::default(),
             events_dropped: Counter::default(),
             panics: Counter::default(),
+            registry_up: Gauge::default(),
+            registry_dropped: Family::default(),
+            alerts: Family::default(),
+            alerts_active: Family::default(),
             process: process::Process::started(crate::clock::Clock::system().now()),
         }
     }
@@ -166,6 +193,32 @@ impl Metrics {
         self.events_dropped.inc_by(count);
     }
 
+    /// Whether the registry's database can be written to.
+    pub fn registry_up(&self, up: bool) {
+        self.registry_up.set(i64::from(up));
+    }
+
+    /// So many rows of this kind were given up because the registry's database was away for too long.
+    pub fn registry_dropped(&self, kind: &'static str, count: u64) {
+        if count > 0 {
+            self.registry_dropped.get_or_create(&KindLabels { kind }).inc_by(count);
+        }
+    }
+
+    /// An alert of this kind came to this end at this sink.
+    pub fn alert(&self, kind: &str, sink: &'static str, outcome: &'static str) {
+        self.alerts.get_or_create(&AlertLabels { kind: kind.to_owned(), sink, outcome }).inc();
+    }
+
+    /// How many alerts there are now, by kind and keyring; what is not named has none.
+    pub fn alerts_active(&self, active: &std::collections::BTreeMap<(&'static str, String), i64>) {
+        self.alerts_active.clear();
+        for ((kind, keyring), count) in active {
+            let labels = ActiveLabels { kind, keyring: keyring.clone() };
+            self.alerts_active.get_or_create(&labels).set(*count);
+        }
+    }
+
     /// Counts every panic from now on, and logs it, in place of what Rust prints by itself.
     pub fn watch_panics(self: &Arc<Self>) {
         let metrics = Arc::clone(self);
@@ -206,6 +259,14 @@ impl Metrics {
         ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());
         ours.register("events_dropped", "Events that a slow follower missed", self.events_dropped.clone());
         ours.register("panics", "Panics that ended a connection or a task", self.panics.clone());
+        ours.register("registry_up", "Whether the registry's database can be written to", self.registry_up.clone());
+        ours.register(
+            "registry_events_dropped",
+            "Rows given up because the registry's database was away for too long",
+            self.registry_dropped.clone(),
+        );
+        ours.register("alerts", "Alerts, by what became of them at each sink", self.alerts.clone());
+        ours.register("alerts_active", "Alerts that there are now", self.alerts_active.clone());
         if let Some(also) = also {
             ours.register_collector(also);
         }

@@ -2,11 +2,12 @@
 
 pub mod dial;
 pub mod listen;
+pub mod proxy_protocol;
 pub mod stream;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,6 +51,14 @@ pub enum Backend {
     H2c(HostPort),
     /// `unix:PATH`, HTTP/1.1.
     Unix(PathBuf),
+}
+
+/// Whose address it is, as far as one host can choose its own: of IPv6 the /64, all of which one host may have.
+pub fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 impl fmt::Display for ListenAddress {
@@ -134,6 +143,14 @@ pub enum Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_a_network_of_ipv6() {
+        let source = |text: &str| source(text.parse().unwrap()).to_string();
+        assert_eq!(source("192.0.2.1"), "192.0.2.1");
+        assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
 
     #[test]
     fn addresses_are_printed_as_they_are_configured() {

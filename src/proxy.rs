@@ -5,21 +5,27 @@
 
 mod accept;
 mod access;
+mod admission;
 mod attempt;
 mod body;
+mod cross_site;
 mod drain;
 mod egress;
 mod expect;
 pub mod fields;
 mod forward;
+pub mod frames;
+pub mod framing;
 mod ingress;
 mod jwt;
+mod learning;
 mod link;
 mod listener;
 mod open;
 mod pool;
 mod probe;
 mod proof;
+mod reading;
 mod replay;
 mod serve;
 mod target;
@@ -28,12 +34,14 @@ mod upgrade;
 mod upstream;
 mod verdicts;
 mod waits;
+mod watched;
 mod worker;
 mod workers;
 
 use http::StatusCode;
 
 pub use drain::{ConnectionFacts, Leave, stay};
+pub use learning::lessons;
 pub use workers::{Parts, Workers, start};
 
 use crate::jwt::Refused;
@@ -47,6 +55,15 @@ enum Error {
     /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
+    /// Bytes that do not say where the request ends, or that say it in two ways.
+    #[error("{}", .0.explanation())]
+    Framing(framing::Fault),
+    /// Another host than the one that the connection is for, where that chose the key pair.
+    #[error("the connection is for {named:?}, the request for another host")]
+    Misdirected {
+        /// The server name of the handshake.
+        named: String,
+    },
     /// Fields that cannot be forwarded.
     #[error(transparent)]
     Fields(#[from] fields::Violation),
@@ -59,6 +76,12 @@ enum Error {
     /// `CONNECT`, `TRACE` or `*`.
     #[error("a method or target that is not forwarded")]
     Method,
+    /// A browser says that another site sends this.
+    #[error("a browser sends this for another site (Sec-Fetch-Site, Origin)")]
+    CrossSite,
+    /// The peer's content stood still for too long.
+    #[error("the request's body stood still for too long (limits.body_idle)")]
+    BodyLate,
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -141,13 +164,16 @@ impl Error {
     /// The one table from what happened to what the other side sees (contract section 11).
     fn status(&self) -> StatusCode {
         match self {
+            Self::Framing(fault) => fault.status(),
+            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Jwt(Refused::NotBearer) => StatusCode::BAD_REQUEST,
             Self::Jwt(Refused::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
-            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
@@ -176,6 +202,8 @@ impl Error {
     /// A stable code for the log.
     fn reason(&self) -> &'static str {
         match self {
+            Self::Framing(fault) => fault.reason(),
+            Self::Misdirected { .. } => "misdirected",
             Self::Malformed(_) => "malformed_request",
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
@@ -183,6 +211,8 @@ impl Error {
             Self::Denied(Denied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
             Self::Jwt(refused) => refused.reason(),
+            Self::CrossSite => "cross_site",
+            Self::BodyLate => "body_late",
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
             Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
@@ -201,18 +231,30 @@ impl Error {
         matches!(
             self,
             Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Misdirected { .. }
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
                 | Self::Method
                 | Self::Denied(_)
                 | Self::Jwt(_)
+                | Self::CrossSite
+                | Self::BodyLate
                 | Self::Untrusted(_)
         )
     }
 
     /// Whether the connection that the request came on cannot be trusted any further.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Fields(_) | Self::TooManyFields { .. } | Self::Untrusted(_))
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::Framing(_)
+                | Self::Fields(_)
+                | Self::TooManyFields { .. }
+                | Self::BodyLate
+                | Self::Untrusted(_)
+        )
     }
 }
 
@@ -244,6 +286,8 @@ mod tests {
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
+            (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
             (Error::Method, 405, "peer", "method_not_allowed", false),
             (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
@@ -254,6 +298,8 @@ mod tests {
             (Error::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
             (Error::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (Error::Late, 504, "backend", "response_late", false),
+            (Error::CrossSite, 403, "peer", "cross_site", false),
+            (Error::BodyLate, 408, "peer", "body_late", true),
             (Error::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {

@@ -8,9 +8,12 @@ pub mod build;
 pub mod channel;
 pub mod egress;
 pub mod ingress;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::keyring::Standing;
 use crate::keyring::report::{InOverlap, Previous};
@@ -68,6 +71,8 @@ pub struct Snapshot {
     pub key_set: Arc<str>,
     /// Every keyring's pairs and standings, for metrics and views. No keys.
     pub keyrings: Vec<KeyringView>,
+    /// What every trust holds, for the registry and alerts.
+    pub trusts: Vec<TrustView>,
 }
 
 impl Snapshot {
@@ -114,12 +119,21 @@ impl Snapshot {
 pub struct KeyringView {
     /// Its name.
     pub name: Arc<str>,
-    /// What it is for.
-    pub purpose: Option<String>,
     /// Its owner.
     pub owner: Option<String>,
     /// Whom alerts go to.
     pub contact: Option<String>,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// The schedule that the owner is held to.
+    #[serde(skip)]
+    pub rotate_every: Option<Duration>,
+    /// Private keys whose certificate has not come yet.
+    #[serde(skip)]
+    pub waiting: Vec<crate::pki::Waiting>,
+    /// How long before an expiry the owner is told, the longest first; `None`: by the certificate's lifetime.
+    #[serde(skip)]
+    pub alert_before: Option<Vec<Duration>>,
     /// Every pair it knows.
     pub key_pairs: Vec<KeyPairView>,
     /// The newest usable pair in the folder that is not current, and since when.
@@ -167,4 +181,27 @@ pub struct KeyPairView {
     pub survives_restart: bool,
     /// Why it is refused or staged.
     pub why: Option<String>,
+    /// The kind of its key; in JSON `key` says it.
+    #[serde(skip, default = "unknown")]
+    pub key_kind: crate::pki::KeyKind,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki: crate::pki::SpkiHash,
+    /// Why it is too weak to serve, if it is.
+    pub weakness: Option<String>,
+    /// It is its own issuer.
+    pub self_issued: bool,
+}
+
+/// What a view that came over the control socket leaves out.
+fn unknown() -> crate::pki::KeyKind {
+    crate::pki::KeyKind::Other
+}
+
+/// One trust as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustView {
+    /// What it holds.
+    pub holds: crate::trust::View,
+    /// The keyrings of the ingress listeners whose peers it verifies.
+    pub keyrings: Vec<Arc<str>>,
 }

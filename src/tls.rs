@@ -5,6 +5,7 @@
 
 pub mod acceptor;
 pub mod after;
+pub mod anonymous;
 pub mod connector;
 pub mod explain;
 pub mod handshake;

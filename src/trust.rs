@@ -7,6 +7,7 @@ pub mod allow;
 pub mod anchors;
 mod cache;
 mod crl;
+pub mod matched;
 pub mod partner;
 pub mod peer;
 #[cfg(test)]
@@ -42,7 +43,7 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Self-signed partners: a pin on the end entity is enough, no chain (validity still checked).
     pub pin_only: bool,
-    /// CRL files, under the watched folder.
+    /// CRL files, under the watched folder; for a keyring's own trust its folder, of which every list counts.
     pub crls: Vec<PathBuf>,
     /// `crl_depth`: the end entity only, or every certificate of the path.
     pub crl_whole_chain: bool,
@@ -99,6 +100,47 @@ pub struct Pin {
     pub until: Option<Timestamp>,
 }
 
+/// What one trust holds, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its name.
+    pub name: TrustName,
+    /// Its anchors.
+    pub anchors: Vec<AnchorView>,
+    /// Its pins.
+    pub pins: Vec<Pin>,
+    /// Its CRLs, the newest first.
+    pub crls: Vec<CrlView>,
+    /// Whether the configuration names CRLs, or asks for them.
+    pub checks_crls: bool,
+}
+
+/// One anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnchorView {
+    /// Which.
+    pub anchor: Fingerprint,
+    /// Its subject, printable.
+    pub subject: String,
+    /// Its own end.
+    pub not_after: Timestamp,
+    /// Until when it is accepted, where there is an end.
+    pub until: Option<Timestamp>,
+}
+
+/// One CRL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlView {
+    /// Its issuer, printable.
+    pub issuer: String,
+    /// The anchors that have its issuer's name.
+    pub anchors: Vec<Fingerprint>,
+    /// When it was made.
+    pub this_update: Timestamp,
+    /// When the next one is due at the latest.
+    pub next_update: Timestamp,
+}
+
 /// What happened to a trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -149,5 +191,14 @@ pub enum Event {
         trust: TrustName,
         /// How many.
         count: usize,
+    },
+    /// A CRL was to be renewed by a time that has passed (`crl_stale` says what that means).
+    CrlStale {
+        /// Which trust.
+        trust: TrustName,
+        /// Whose list, printable.
+        issuer: String,
+        /// By when it was to be renewed.
+        due: Timestamp,
     },
 }

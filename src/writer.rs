@@ -53,6 +53,8 @@ pub enum Input {
     Settings(Box<Settings>),
     /// Time passes.
     Tick,
+    /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
+    Learned(Vec<keyring::learned::Remembered>),
     /// An operator asks; the answer says in which epoch it is true.
     Command {
         /// Which keyring.
@@ -153,9 +155,8 @@ impl Writer {
     async fn take(&mut self, input: Input) {
         let now = self.clock.now();
         if let Input::Look { reply } = input {
-            let (problems, unreadable) = self.state.troubles();
             // Who asked may be gone.
-            let _ = reply.send(Look { problems, unreadable, not_saved: self.not_saved.clone() });
+            let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
             return;
         }
         if matches!(input, Input::Tick) && !self.state.is_due(now) {
@@ -175,11 +176,12 @@ impl Writer {
             (Input::Settings(_), Err(error)) => {
                 self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
             }
-            (Input::Folder(_) | Input::Tick, Err(error)) => {
+            (Input::Folder(_) | Input::Tick | Input::Learned(_), Err(error)) => {
                 let why = format!("this change is not served, what was served before still is: {error}");
                 self.events.emit(Event::Folder { keyring: None, problem: not_served(why) });
             }
-            (Input::Settings(_) | Input::Folder(_) | Input::Tick, Ok(_)) | (Input::Look { .. }, _) => {}
+            (Input::Settings(_) | Input::Folder(_) | Input::Tick | Input::Learned(_), Ok(_))
+            | (Input::Look { .. }, _) => {}
         }
     }
 
@@ -202,7 +204,12 @@ impl Writer {
             }
         };
         let Some(snapshot) = snapshot else {
-            self.state = next;
+            if happened.remember {
+                let saved = self.save(next, now).await;
+                not_remembered(&self.events, saved);
+            } else {
+                self.state = next;
+            }
             emit(&self.events, happened.clone(), by(input), (self.publisher.epoch(), None));
             return Ok((self.publisher.epoch(), happened));
         };
@@ -260,7 +267,7 @@ fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, bega
 fn by(input: &Input) -> Option<&Arc<str>> {
     match input {
         Input::Command { by, .. } => Some(by),
-        Input::Folder(_) | Input::Settings(_) | Input::Tick | Input::Look { .. } => None,
+        Input::Folder(_) | Input::Settings(_) | Input::Tick | Input::Look { .. } | Input::Learned(_) => None,
     }
 }
 

@@ -22,7 +22,9 @@ class Authority:
             x509.CertificateBuilder().subject_name(self.subject).issuer_name(self.subject)
             .public_key(self.key.public_key()).serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=30)).not_valid_after(now + datetime.timedelta(days=300))
-            .add_extension(x509.BasicConstraints(True, None), True).sign(self.key, hashes.SHA256()))
+            .add_extension(x509.BasicConstraints(True, None), True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), False)
+            .sign(self.key, hashes.SHA256()))
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, common, not_before, usage, names):
@@ -32,6 +34,7 @@ class Authority:
             .public_key(key.public_key()).serial_number(x509.random_serial_number())
             .not_valid_before(not_before).not_valid_after(not_before + datetime.timedelta(days=90))
             .add_extension(x509.ExtendedKeyUsage([usage]), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)
             .sign(self.key, hashes.SHA256()))
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -1,4 +1,4 @@
-//! Ready or not, and what for: every ingress has a pair to show, and the process is not stopping.
+//! Ready or not, and what for: every ingress has a pair to show and listens, and the process is not stopping.
 //!
 //! Pure. Upstreams, the application and what is configured for egress never matter: a sidecar that can answer its peers
 //! is ready. Stopping is final, because its phase never goes back.
@@ -6,8 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::net::listen::Opened;
 use crate::process::Phase;
-use crate::snapshot::{Side, Snapshot};
+use crate::snapshot::{ListenerId, Side, Snapshot};
 
 /// What readiness lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,11 @@ pub(super) enum Missing {
         /// What it waits for.
         waits_for: String,
     },
+    /// An ingress has something to show, and its socket does not listen yet.
+    Listening {
+        /// Which.
+        listener: Arc<str>,
+    },
 }
 
 impl fmt::Display for Missing {
@@ -28,6 +34,7 @@ impl fmt::Display for Missing {
         match self {
             Self::Stopping => out.write_str("stopping"),
             Self::Ingress { listener, waits_for } => write!(out, "ingress {listener:?} waits for {waits_for}"),
+            Self::Listening { listener } => write!(out, "ingress {listener:?} does not listen yet"),
         }
     }
 }
@@ -36,17 +43,24 @@ impl Missing {
     /// Without what it waits for, which may say the name of a peer or of a file.
     pub(super) fn without_names(&self) -> String {
         match self {
-            Self::Stopping => self.to_string(),
+            Self::Stopping | Self::Listening { .. } => self.to_string(),
             Self::Ingress { listener, .. } => format!("ingress {listener:?} waits"),
         }
     }
 }
 
 /// Everything that is missing; nothing = ready.
-pub(super) fn missing(snapshot: &Snapshot, phase: Phase) -> Vec<Missing> {
+///
+/// A moment passes between a snapshot with the first key pair and a worker that listens.
+pub(super) fn missing(snapshot: &Snapshot, phase: Phase, sockets: &[(ListenerId, Opened)]) -> Vec<Missing> {
     if phase > Phase::Running {
         return vec![Missing::Stopping];
     }
     let waiting = snapshot.waiting.iter().filter(|(id, _)| id.side == Side::Ingress);
-    waiting.map(|(id, what)| Missing::Ingress { listener: Arc::clone(&id.name), waits_for: what.clone() }).collect()
+    let waiting =
+        waiting.map(|(id, what)| Missing::Ingress { listener: Arc::clone(&id.name), waits_for: what.clone() });
+    let closed = sockets.iter().filter(|(id, opened)| {
+        id.side == Side::Ingress && !opened.is_listening() && snapshot.waiting.iter().all(|(waits, _)| waits != id)
+    });
+    waiting.chain(closed.map(|(id, _)| Missing::Listening { listener: Arc::clone(&id.name) })).collect()
 }

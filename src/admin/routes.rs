@@ -101,7 +101,7 @@ fn refuse_host<B>(request: &Request<B>, hosts: Hosts) -> Option<Answer> {
 }
 
 fn ready(kind: Kind, views: &Views) -> Answer {
-    let missing = readiness::missing(&views.reader.take(), views.shutdown.phase());
+    let missing = views.missing();
     if missing.is_empty() {
         return (StatusCode::OK, TEXT, "ready\n".to_owned());
     }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
@@ -11,59 +11,30 @@ use crate::clock::Clock;
 use crate::keyring::Standing;
 use crate::log::{Format, Lines, Settings};
 use crate::net::ListenAddress;
-use crate::pki::{Fingerprint, Validity};
+use crate::pki::Fingerprint;
 use crate::process::{Stopping, shutdown};
-use crate::snapshot::{Epoch, KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel};
+use crate::snapshot::{KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel, sample};
 
 fn at(text: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
 fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> KeyPairView {
-    KeyPairView {
-        key_pair: Fingerprint::from_bytes([byte; 32]),
-        standing,
-        since: at("2026-11-01T00:00:00Z"),
-        validity: Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2027-01-01T00:00:00Z") },
-        overlap_ends,
-        subject: "CN=api".to_owned(),
-        issuer: "CN=CA".to_owned(),
-        serial: "01".to_owned(),
-        key: "P256".to_owned(),
-        names: Vec::new(),
-        sources: Vec::new(),
-        in_folder: standing != Standing::Previous,
-        survives_restart: standing != Standing::Previous,
-        why: None,
-    }
+    let in_folder = standing != Standing::Previous;
+    KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::pair(&[byte; 32], standing) }
 }
 
 fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
+    let key_pairs = vec![
+        pair(0x3f, Standing::Current, None),
+        pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
+        pair(0x99, Standing::Refused, None),
+    ];
     let keyring = KeyringView {
-        name: Arc::from("api"),
-        purpose: None,
-        owner: None,
-        contact: None,
-        overlap_seconds: 2_592_000,
-        prefer: crate::keyring::Prefer::New,
-        activate: crate::keyring::Activate::Auto,
-        held: Vec::new(),
-        revoked: Vec::new(),
-        key_pairs: vec![
-            pair(0x3f, Standing::Current, None),
-            pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
-            pair(0x99, Standing::Refused, None),
-        ],
         diverges: Some((Fingerprint::from_bytes([0x99; 32]), at("2026-11-25T08:59:00Z"))),
+        ..sample::keyring(key_pairs)
     };
-    let (_, reader) = channel(Snapshot {
-        key_set: "{\"keys\":[]}".into(),
-        epoch: Epoch(7),
-        ingresses: BTreeMap::new(),
-        egresses: BTreeMap::new(),
-        waiting,
-        keyrings: vec![keyring],
-    });
+    let (_, reader) = channel(Snapshot { waiting, ..sample::snapshot(vec![keyring]) });
     let (lines, _) = Lines::channel(Format::Json);
     let metrics = Arc::new(Metrics::new());
     let (clock, _) = Clock::manual(at("2026-11-25T09:00:00Z"));
@@ -179,6 +150,9 @@ fn metrics_are_documented() {
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
     metrics.replayed("out", "alert");
+    views.metrics.alert("expires", "log", "sent");
+    views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
+    views.metrics.registry_dropped("peer", 1);
     metrics.rotation("api", "done");
     metrics.drained("overlap_ended");
     let text = views.metrics_text();
@@ -225,4 +199,19 @@ async fn the_next_connection_ends_the_oldest_when_all_are_taken() {
     };
     let (served, ()) = tokio::join!(serve(bound, Kind::Admin, views), clients);
     served.unwrap();
+}
+
+#[tokio::test]
+async fn an_ingress_that_does_not_listen_yet_is_not_ready() {
+    use crate::net::{Bound, ListenAddress};
+    let (views, _stopping) = views(vec![waiting(Side::Ingress, "waits")]);
+    let bound = Bound::bind(&ListenAddress::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+    let id = |side, name: &str| ListenerId { side, name: name.into() };
+    let sockets = [id(Side::Ingress, "api"), id(Side::Egress, "out"), id(Side::Ingress, "waits")];
+    let views = views.watching(sockets.map(|id| (id, bound.opened())));
+    let missing = || views.missing().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let waits = "ingress \"waits\" waits for a key pair in certs/acme";
+    assert_eq!(missing(), [waits, "ingress \"api\" does not listen yet"]);
+    let _listening = bound.listen().unwrap();
+    assert_eq!(missing(), [waits]);
 }

@@ -1,8 +1,9 @@
-//! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started,
-//! nothing written and no state looked at.
+//! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started and
+//! nothing written. Of the state only one thing is looked at: whom each anchor and pin vouched for last.
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -11,6 +12,8 @@ use crate::folder;
 use crate::keyring::Standing;
 use crate::pki::{Problem, Severity};
 use crate::snapshot::{KeyringView, Side};
+use crate::trust::Trust;
+use crate::trust::matched::Facts;
 use crate::writer::{self, State};
 
 /// What would be accepted, and as what.
@@ -33,6 +36,21 @@ pub struct TrustView {
     pub name: Arc<str>,
     /// Printable subjects of its anchors.
     pub holds: Vec<String>,
+    /// Anchors and pins, and who would break without each.
+    pub vouchers: Vec<VoucherView>,
+}
+
+/// An anchor or a pin, and what is remembered of whom it vouched for.
+#[derive(Serialize)]
+pub struct VoucherView {
+    /// The anchor's fingerprint, or the pin.
+    pub id: String,
+    /// The anchor's subject; `pin` for a pin.
+    pub subject: String,
+    /// When it last vouched for anybody, as far as is remembered.
+    pub last_matched: Option<Timestamp>,
+    /// The peers that it vouched for last: they would no longer be verified without it.
+    pub would_break: Vec<String>,
 }
 
 /// One problem.
@@ -79,16 +97,35 @@ pub fn check(config: &Config) -> Result<Checked, super::Error> {
     let settings = super::with_platform(config.settings.clone());
     let (state, _) = State::open(settings, writer::memory::Remembered::default(), contents, clock.now());
     let snapshot = state.build(crate::snapshot::Epoch(1), &clock)?;
-    let trusts = state
-        .trusts()
-        .iter()
-        .map(|(name, anchors)| TrustView { name: Arc::clone(name), holds: anchors.build(clock.now()).holds() });
+    let mut remembered = config.state.clone().map(writer::Memory::peek).unwrap_or_default().trusts;
+    let trusts = state.trusts().iter().map(|(name, anchors)| {
+        let trust = anchors.build(clock.now());
+        let facts = remembered.remove(name).unwrap_or_default().matched;
+        TrustView { name: Arc::clone(name), holds: trust.holds(), vouchers: vouchers(&trust, &facts) }
+    });
     Ok(Checked {
         trusts: trusts.collect(),
         problems,
         listeners: listeners(&state, &snapshot),
         keyrings: snapshot.keyrings,
     })
+}
+
+fn vouchers(trust: &Trust, facts: &Facts) -> Vec<VoucherView> {
+    let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
+    let anchors = trust.anchors().iter().map(|anchor| VoucherView {
+        id: anchor.fingerprint().to_string(),
+        subject: anchor.subject().to_owned(),
+        last_matched: facts.anchors.get(&anchor.fingerprint()).copied(),
+        would_break: names(facts.without_anchor(anchor.fingerprint())),
+    });
+    let pins = trust.settings().pins.iter().map(|pin| VoucherView {
+        id: pin.spki.to_string(),
+        subject: "pin".to_owned(),
+        last_matched: facts.pins.get(&pin.spki).copied(),
+        would_break: names(facts.without_pin(pin.spki)),
+    });
+    anchors.chain(pins).collect()
 }
 
 fn problems(contents: &folder::Contents) -> Vec<ProblemView> {

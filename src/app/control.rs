@@ -1,7 +1,7 @@
 //! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
@@ -12,14 +12,21 @@ use crate::config::{self, Config};
 use crate::control::server::Allowed;
 use crate::control::{self, Desk};
 use crate::event::{Event, Events};
+use crate::keyring::Lessons;
 use crate::net::listen::Bound;
+use crate::pki::Fingerprint;
 use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Reader};
 use crate::writer::{Input, Memory, State};
-use crate::{folder, writer};
+use crate::{alerts, folder, writer};
+
+/// How often it is asked whether sockets listen, until they do.
+const OPENING: Duration = Duration::from_millis(50);
 
 /// Everything that the control thread is made of.
 pub(super) struct Plane {
+    /// What the folder held when the writer began.
+    pub(super) first: folder::read::Reading,
     pub(super) commands: Option<(Bound, Allowed, Desk)>,
     pub(super) signals: Option<mpsc::Sender<Told>>,
     pub(super) told: mpsc::Receiver<Told>,
@@ -31,8 +38,10 @@ pub(super) struct Plane {
     pub(super) queue: mpsc::Receiver<Input>,
     pub(super) writer: (State, Memory, Publisher),
     pub(super) surroundings: (Arc<Events>, Clock),
+    pub(super) lessons: Arc<Lessons>,
     pub(super) views: Views,
     pub(super) admin: [(Option<Bound>, admin::Kind); 2],
+    pub(super) memories: super::memories::Parts,
     pub(super) config: Config,
 }
 
@@ -40,6 +49,7 @@ pub(super) struct Plane {
 pub(super) fn desk(
     config: &Config,
     views: &Views,
+    lessons: &Arc<Lessons>,
     (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
     started: Timestamp,
 ) -> Desk {
@@ -47,8 +57,7 @@ pub(super) fn desk(
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        // Nothing is learned from sources yet, so there is nothing to forget.
-        forget: Arc::new(|_| 0),
+        lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.longest(),
@@ -85,9 +94,10 @@ async fn conduct(plane: Plane) -> Ended {
     let (contents, found) = mpsc::channel(4);
     let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, contents));
+    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
-    tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock));
+    tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
+    tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
             let serving = admin::serve(bound, kind, plane.views.clone());
@@ -98,6 +108,8 @@ async fn conduct(plane: Plane) -> Ended {
             });
         }
     }
+    let (alerts, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
+    let mut remembering = tokio::spawn(remembering);
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
@@ -105,12 +117,16 @@ async fn conduct(plane: Plane) -> Ended {
             }
         });
     }
-    let reloading = Reloading { config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
+    let reloading = Reloading { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
         tokio::spawn(systemd(plane.views));
     }
-    process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await
+    let ended =
+        process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
+    // The registry empties its queue, within its own bounds; a dead database holds up nobody.
+    let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
+    ended
 }
 
 async fn forward(mut found: mpsc::Receiver<folder::Contents>, inputs: mpsc::Sender<Input>) {
@@ -133,12 +149,46 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
     }
 }
 
+/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
+const REMEMBER: Duration = Duration::from_mins(10);
+
+/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
+async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
+    // What the last run left is remembered as it is.
+    let mut known = 0;
+    let mut told = Instant::now();
+    loop {
+        if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
+            return;
+        }
+        let snapshot = reader.take();
+        let candidates = |listener: &str| snapshot.ingresses.get(listener).map(|ingress| &ingress.candidates.0);
+        let is_shown = |listener: &str, key_pair: Fingerprint| {
+            // A listener that waits for something will show its pairs again.
+            candidates(listener).is_none_or(|all| all.iter().any(|candidate| candidate.key_pair == key_pair))
+        };
+        let in_overlap = || {
+            let ingresses = snapshot.ingresses.values().filter(|ingress| ingress.candidates.in_overlap());
+            ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
+        };
+        lessons.tick(&is_shown, in_overlap, clock.now());
+        let due = told.elapsed() >= REMEMBER;
+        if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
+            (known, told) = (revision, Instant::now());
+            if inputs.send(Input::Learned(confirmed)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// Says ready when it is, and keeps the watchdog fed.
 async fn systemd(views: Views) {
     tokio::spawn(notify::watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
-        if reader.changed().await.is_none() {
+        // A new snapshot, or a moment later the socket that listens because of it.
+        if let Ok(None) = tokio::time::timeout(OPENING, reader.changed()).await {
             return;
         }
     }
@@ -151,6 +201,7 @@ struct Reloading {
     inputs: mpsc::Sender<Input>,
     folder: watch::Sender<folder::Settings>,
     events: Arc<Events>,
+    alerts: watch::Sender<alerts::Settings>,
 }
 
 impl Reloading {
@@ -189,6 +240,7 @@ impl Reloading {
             }
         };
         let change = config::compare(&self.config, &new);
+        self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
         let settings = super::with_platform(change.settings.clone());
         if self.inputs.send(Input::Settings(Box::new(settings))).await.is_err() {
             return;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Failure, print};
 use crate::config;
 use crate::control::client::{self, Answers};
-use crate::control::{Answer, Done, Request, place};
+use crate::control::{Answer, Done, Reason, Refused, Request, place};
 
 /// Which sidecar, and how it is told.
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ impl Ask {
 
     /// Asks for one answer; one that says no is a failure.
     pub(super) fn one(&self, request: &Request) -> Result<Answer, Failure> {
-        match self.ask(request)?.next()? {
+        match self.ask(request)?.next().transpose()? {
             Some(Answer::Refused(refused)) => Err(self.refused(refused)),
             Some(answer) => Ok(answer),
             None => Err(Failure::Failed(anyhow::anyhow!("the sidecar closed the connection without an answer"))),
@@ -55,11 +55,14 @@ impl Ask {
     }
 
     /// With `--json` a refusal is an object on standard output too, beside the sentence on standard error.
-    pub(super) fn refused(&self, refused: crate::control::Refused) -> Failure {
+    pub(super) fn refused(&self, refused: Refused) -> Failure {
         if self.json {
             print::json(&serde_json::json!({ "refused": refused }));
         }
-        Failure::Failed(refused.into())
+        match refused.reason {
+            Reason::NotUnderstood => Failure::Wrong(refused.into()),
+            _ => Failure::Failed(refused.into()),
+        }
     }
 
     fn places(&self) -> Result<Vec<PathBuf>, Failure> {

@@ -1,7 +1,7 @@
 //! `sidekey check`: says, offline, what would be accepted and as what. Exit code 2 if something would be refused.
 
 use super::{Failure, Source, print};
-use crate::app::check::{self, Checked};
+use crate::app::check::{self, Checked, VoucherView};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -28,6 +28,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         say(&checked);
     }
     if checked.is_good() { Ok(()) } else { Err(Failure::Said(2)) }
+}
+
+fn would_break(voucher: &VoucherView) -> String {
+    const NAMED: usize = 8;
+    let peers = &voucher.would_break;
+    if peers.is_empty() {
+        return "nobody is known who needs it".to_owned();
+    }
+    let more = if peers.len() > NAMED { format!(" and {} more", peers.len() - NAMED) } else { String::new() };
+    format!("without it would break: {}{more}", peers[..peers.len().min(NAMED)].join(", "))
 }
 
 fn say(checked: &Checked) {
@@ -58,6 +68,11 @@ fn say(checked: &Checked) {
             trust.name,
             if trust.holds.is_empty() { "nothing".to_owned() } else { trust.holds.join(", ") }
         ));
+        for voucher in &trust.vouchers {
+            // Without a state nothing is remembered, and nothing can be said.
+            let Some(last) = voucher.last_matched else { continue };
+            print::line(&format!("  {}: last vouched for a peer {last}; {}", voucher.subject, would_break(voucher)));
+        }
     }
     for problem in &checked.problems {
         print::line(&format!(

@@ -62,9 +62,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let ask = &arguments.ask;
     let request = request(arguments)?;
-    let mut answers = if arguments.follow { ask.follow(&request)? } else { ask.ask(&request)? };
-    while let Some(answer) = answers.next()? {
-        match answer {
+    let answers = if arguments.follow { ask.follow(&request)? } else { ask.ask(&request)? };
+    for answer in answers {
+        match answer? {
             Answer::Line(line) => print::line(&line),
             // One object a line: whoever reads them need not wait for the end.
             Answer::Handshake(object) => print::line(&object.to_string()),

@@ -1,6 +1,7 @@
 //! `sidekey keyring …`: one subcommand a file; `change` has the four that change a running sidecar, `offline` the four that
 //! work on the watched folder.
 
+mod ack;
 mod change;
 mod list;
 pub(super) mod offline;
@@ -39,6 +40,18 @@ enum Command {
     Retire(change::Retire),
     /// Never show a key pair again, and delete what was kept of it
     Revoke(change::Revoke),
+    /// Say that an expiry is known, and why: webhooks and mail fall silent until the last threshold
+    Ack(Box<ack::Arguments>),
+}
+
+impl Arguments {
+    /// Where the configuration comes from, for the one subcommand that is told so like `run`.
+    pub(super) fn source(&mut self) -> Option<&mut super::Source> {
+        match &mut self.command {
+            Command::Ack(arguments) => Some(arguments.source()),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -53,5 +66,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Rollback(arguments) => arguments.run(),
         Command::Retire(arguments) => arguments.run(),
         Command::Revoke(arguments) => arguments.run(),
+        Command::Ack(arguments) => arguments.run(),
     }
 }

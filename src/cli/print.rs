@@ -55,10 +55,13 @@ pub(super) fn error(error: &anyhow::Error) {
     talk(&format!("sidekey: {error:#}"));
 }
 
-/// `in 29 days`, `3 h ago`.
+/// `in 29 days`, `3 h ago`, `now`.
 pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
     let seconds = then.duration_since(now).as_secs();
     let span = length(seconds.unsigned_abs());
+    if seconds == 0 {
+        return "now".to_owned();
+    }
     if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
 }
 

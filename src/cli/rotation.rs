@@ -27,15 +27,16 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Forget {
-    /// The source as the report names it
-    source: String,
+    /// The source as the report names it: ADDRESS, or ADDRESS NAME
+    #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
+    source: Vec<String>,
     #[command(flatten)]
     ask: Ask,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(Command::Forget(Forget { source, ask })) = &arguments.command {
-        return ask.change(&Request::Forget { source: source.clone() });
+        return ask.change(&Request::Forget { source: source.join(" ") });
     }
     let mut reports = match arguments.ask.one(&Request::Rotation {})? {
         Answer::Rotation(reports) => reports,

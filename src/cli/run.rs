@@ -1,5 +1,7 @@
 //! `sidekey run`: the sidecar, until it is told to stop.
 
+use std::path::PathBuf;
+
 use super::{Failure, Source};
 use crate::app;
 use crate::config::{self, Config};
@@ -20,23 +22,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Source {
-    /// The file that was named or found, if any; flags are not looked at.
-    pub(super) fn load_file(&self) -> anyhow::Result<Option<Config>> {
+    /// The file that counts: the one that was named, else the one that is there.
+    pub(super) fn file(&self) -> Option<PathBuf> {
         let found = ["sidekey.toml", "/etc/sidekey/sidekey.toml"];
-        let found = || found.iter().map(std::path::PathBuf::from).find(|path| path.exists());
-        match self.config.clone().or_else(found) {
-            Some(path) => Ok(Some(config::load(&path)?)),
-            None => Ok(None),
-        }
+        self.config.clone().or_else(|| found.iter().map(PathBuf::from).find(|path| path.exists()))
     }
 
-    /// The configuration: flags where a backend is given, else a file.
+    /// What the file says, if there is one; flags are not looked at.
+    pub(super) fn load_file(&self) -> anyhow::Result<Option<Config>> {
+        Ok(self.file().map(|path| config::load(&path)).transpose()?)
+    }
+
+    /// The configuration: a file where there is one, else flags.
     pub(super) fn load(&self) -> anyhow::Result<Config> {
-        if self.config.is_none() && self.backend.is_some() {
-            return Ok(config::from_flags(self.flags())?);
-        }
         match self.load_file()? {
             Some(config) => Ok(config),
+            None if self.backend.is_some() => Ok(config::from_flags(self.flags())?),
             None => anyhow::bail!(
                 "nothing to run: name the application with --backend http://HOST:PORT (or SIDEKEY_BACKEND), \
                  or write ./sidekey.toml"

@@ -43,6 +43,10 @@ fn say(status: &Status) {
         print::line("To act on:");
         status.act_on.iter().for_each(say_item);
     }
+    if !status.notes.is_empty() {
+        print::line("To know:");
+        status.notes.iter().for_each(say_item);
+    }
     print::line("");
     print::bytes(print::table(&keyrings(status)).as_bytes());
     print::line("");
@@ -63,6 +67,7 @@ fn say_item(item: &Item) {
     let mark = match item.urgency {
         Urgency::Now => "!",
         Urgency::Soon => "-",
+        Urgency::Note => " ",
     };
     print::line(&format!("  {mark} {}", item.what));
     if !item.remedy.is_empty() {

@@ -14,6 +14,7 @@ use crate::keyring::Probe;
 use crate::net::ListenAddress;
 use crate::snapshot::bearer::{self, Endpoint, Grant};
 use crate::snapshot::egress::Settings;
+use crate::snapshot::ingress::Limits;
 use crate::trust::Role;
 
 /// Statuses with which servers refuse a certificate that TLS has let pass: nginx' 400, 495 and 496, and what applications
@@ -43,7 +44,7 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
     let keyring = section.required("keyring", |item| item.parse(value::keyring_name));
     let trust = section.maybe("trust", |item| trust(item, context.known));
     let expects = expects(section, upstream.as_ref().map(|upstream| &upstream.host));
-    let mut limits = listeners::limits(section);
+    let mut limits = limits(section);
     let in_limits = section.section("limits").get("response").is_some();
     limits.response = section.or(
         "response_timeout",
@@ -85,6 +86,17 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
         limits,
         log_access: context.log_access,
     })
+}
+
+/// `[egress.limits]`. Nobody shakes hands with an egress: it speaks plain text on this side.
+fn limits(listener: &Section<'_>) -> Limits {
+    let section = listener.section("limits");
+    for key in ["hello_waiting", "handshakes", "handshakes_per_source"] {
+        section.never(key, "bounds handshakes of peers, and no peer comes in here: leave it out");
+    }
+    let limits = listeners::limits(&section);
+    section.finish();
+    limits
 }
 
 /// `listen`, `mode`, `group`, `allow_remote_plaintext`.

@@ -136,13 +136,12 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Likewise for a whole table: its keys are checked, then it is refused.
-    pub(super) fn later_table(&self, key: &'static str, read: impl FnOnce(&Self)) {
-        let section = self.section(key);
-        read(&section);
-        section.finish();
-        if section.is_there() {
-            section.fault("not yet supported: leave it out".to_owned());
+    /// A key that means something elsewhere and nothing here.
+    pub(super) fn never(&self, key: &'static str, why: &str) {
+        self.asked.borrow_mut().insert(key);
+        let found = self.table.into_iter().flatten().find(|(name, _)| name.get_ref() == key);
+        if let Some((name, _)) = found {
+            self.reading.fault(&name.span(), &join(&self.path, key), why.to_owned());
         }
     }
 

@@ -113,12 +113,17 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
     complete(&mut settings);
     let mut folder = top::watched(certs);
     folder.named = named(&settings);
+    let place = state
+        .as_ref()
+        .map_or(crate::registry::Place::Memory, |state| crate::registry::Place::File(state.join("registry.db")));
     Some(Config {
         settings,
         folder,
         state,
         workers: top::all_cores(),
         instance: None,
+        registry: place,
+        alerts: crate::alerts::Settings::default(),
         admin: Admin { listen: admin, probes, control, control_group: None },
         shutdown: process::Settings::default(),
         log: log::Settings { format, ..log::Settings::default() },
@@ -138,6 +143,9 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         client_auth: ClientAuth::Required,
         backend,
         identity: Identity::default(),
+        proxy_protocol_from: Vec::new(),
+        forwarded_from: Vec::new(),
+        quiet_from: Vec::new(),
         also_strip: Vec::new(),
         rules: Rules::default(),
         authorities: AuthorityNames::Auto,
@@ -146,6 +154,7 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         jwks: false,
         tls: tls::Settings::default(),
         limits: Limits::default(),
+        learn: true,
         log_access: true,
     }
 }

@@ -10,7 +10,7 @@ use super::place::hint;
 use super::value;
 use crate::keyring::KeyringName;
 use crate::net::{Backend, ListenAddress};
-use crate::snapshot::ingress::{Identity, Settings};
+use crate::snapshot::ingress::{Identity, Limits, Settings};
 use crate::tls::{AuthorityNames, ClientAuth};
 use crate::trust::{Allow, AnchorSource, Matcher, Rule, Rules, TrustName};
 
@@ -51,11 +51,15 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     let rules = rules(section, context.known, trust.as_ref(), client_auth);
     let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
     let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
-    later(section);
     let (jwt, jwks) = (jwt(section, context), section.or("jwks", Item::flag, false));
+    let networks = |item: &Item<'_>| item.list(|item| item.parse(value::network));
+    let proxy_protocol_from = section.or("proxy_protocol_from", networks, Vec::new());
+    let quiet_from = section.or("quiet_from", networks, Vec::new());
+    let forwarded_from = |item: &Item<'_>| item.list(|item| allowed(item, context.known, trust.as_ref(), client_auth));
+    let forwarded_from = section.or("forwarded_from", forwarded_from, Vec::new());
     let identity = section.or("identity", identity, Identity::default());
     let also_strip = section.or("also_strip", |item| item.list(|item| item.parse(value::field_pattern)), Vec::new());
-    let (tls, limits) = (listeners::tls(section), listeners::limits(section));
+    let (tls, limits) = (listeners::tls(section), limits(section));
     Some(Settings {
         name: name?,
         listen: listen?,
@@ -64,6 +68,9 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         client_auth,
         backend: backend?,
         identity,
+        proxy_protocol_from,
+        forwarded_from,
+        quiet_from,
         also_strip,
         rules,
         authorities,
@@ -72,17 +79,26 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         jwks,
         tls,
         limits,
+        learn: section.or("learn", Item::flag, true),
         log_access: context.log_access,
     })
 }
 
-/// Keys of later issues.
-fn later(section: &Section<'_>) {
-    let networks = |item: &Item<'_>| item.list(|item| item.parse(value::network));
-    section.later("proxy_protocol_from", networks, Some(&Vec::new()));
-    section.later("quiet_from", networks, Some(&Vec::new()));
-    section.later("forwarded_from", |item| item.list(peers::matcher), Some(&Vec::new()));
-    section.later("learn", Item::flag, Some(&false));
+/// `[ingress.limits]`: what both sides have, and what only handshakes with peers need.
+fn limits(listener: &Section<'_>) -> Limits {
+    let (usual, section) = (Limits::default(), listener.section("limits"));
+    let limits = Limits {
+        hello_waiting: section.or("hello_waiting", |item| item.count(1_000_000), usual.hello_waiting),
+        handshakes: section.or("handshakes", |item| item.count(1_000_000), usual.handshakes),
+        handshakes_per_source: section.or(
+            "handshakes_per_source",
+            |item| item.count(1_000_000),
+            usual.handshakes_per_source,
+        ),
+        ..listeners::limits(&section)
+    };
+    section.finish();
+    limits
 }
 
 /// `[ingress.jwt]`.

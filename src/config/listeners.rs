@@ -111,16 +111,11 @@ pub(super) fn distinct<T: Copy + PartialEq>(item: &Item<'_>, words: &[(&str, T)]
     Some(list)
 }
 
-/// `[ingress.limits]`, `[egress.limits]`.
-pub(super) fn limits(listener: &Section<'_>) -> Limits {
+/// What `[ingress.limits]` and `[egress.limits]` have in common; the caller finishes the section.
+pub(super) fn limits(section: &Section<'_>) -> Limits {
     let usual = Limits::default();
-    let section = listener.section("limits");
-    section.later("hello_waiting", |item| item.count(1_000_000), None);
-    section.later("handshakes", |item| item.count(1_000_000), None);
-    section.later("handshakes_per_source", |item| item.count(1_000_000), None);
-    section.later("connection_age", Item::positive, None);
     let streams = section.or("streams", |item| item.count(100_000), usual.streams as usize);
-    let limits = Limits {
+    Limits {
         handshake: section.or("handshake", Item::positive, usual.handshake),
         head: section.or("head", Item::positive, usual.head),
         // hyper's buffer holds 8 KiB at least; frames of HTTP/2 bound the other end.
@@ -132,9 +127,9 @@ pub(super) fn limits(listener: &Section<'_>) -> Limits {
         response: section.or("response", Item::positive, usual.response),
         connections: section.or("connections", |item| item.count(10_000_000), usual.connections),
         streams: u32::try_from(streams).unwrap_or(usual.streams),
-    };
-    section.finish();
-    limits
+        connection_age: section.maybe("connection_age", Item::positive),
+        ..usual
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::file::{Item, Section};
 use super::value;
-use crate::trust::{self, AnchorSource, Matcher, Pin, TrustName, partner};
+use crate::clock::Clock;
+use crate::trust::partner::{self, Wish};
+use crate::trust::{self, AnchorSource, Matcher, Pin, TrustName};
 
 /// The built-in trust that holds the platform's anchors.
 pub(super) const SYSTEM: &str = "system";
@@ -123,16 +127,40 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
         anchors: section.or("anchors", |item| item.some(|item| under(item, certs)), Vec::new()),
         pins: section.or("pins", |item| item.some(pin), Vec::new()),
         peers: section.or("peers", |item| item.some(partners_own), Vec::new()),
+        sources: section.or("sources", |item| item.list(|item| item.parse(value::network)), Vec::new()),
+        show: section.maybe("show", show),
+        accept_expired_until: section.maybe("accept_expired_until", soon),
+        max_connections: section.maybe("max_connections", |item| item.count(1_000_000)),
         contact: section.maybe("contact", Item::words),
     };
-    section.later("sources", |item| item.list(|item| item.parse(value::network)), Some(&Vec::new()));
-    section.later("show", show, None);
-    section.later("accept_expired_until", Item::date, None);
-    section.later("max_connections", |item| item.count(1_000_000), None);
-    if ["anchors", "pins", "peers"].iter().all(|key| section.get(key).is_none()) {
+    if settings.show.is_some() && settings.sources.is_empty() {
+        section.fault(
+            "has show, which is decided before a certificate is seen: say with sources where it connects from"
+                .to_owned(),
+        );
+    }
+    let says = |key: &'static str| section.get(key).is_some();
+    if !["anchors", "pins", "peers"].into_iter().any(says) {
         section.fault("says nothing about who it is: give it anchors or pins of its own, and peers".to_owned());
+    } else if !settings.is_bound() && !says("anchors") && !says("pins") {
+        section.fault(
+            "goes by names alone, which any authority of a trust could issue: give it anchors or pins of its own, or \
+             peers by fingerprint or spki"
+                .to_owned(),
+        );
     }
     settings
+}
+
+/// A date at most two weeks ahead: what breaks a rule is not for long.
+fn soon(item: &Item<'_>) -> Option<Timestamp> {
+    let date = item.date()?;
+    let latest = Clock::system().now() + SignedDuration::from_hours(14 * 24);
+    if date > latest {
+        item.fault(format!("{date} is more than 14 days ahead: have the certificate renewed until then"));
+        return None;
+    }
+    Some(date)
 }
 
 fn partners_own(item: &Item<'_>) -> Option<Matcher> {
@@ -146,15 +174,15 @@ fn partners_own(item: &Item<'_>) -> Option<Matcher> {
     Some(matcher)
 }
 
-/// `"new_only"` or `{ old_until = DATE }`: a later issue.
-fn show(item: &Item<'_>) -> Option<Option<jiff::Timestamp>> {
+/// `"new_only"` or `{ old_until = DATE }`.
+fn show(item: &Item<'_>) -> Option<Wish> {
     if item.is_text() {
-        return item.one_of(&[("new_only", ())]).map(|()| None);
+        return item.one_of(&[("new_only", Wish::NewOnly)]);
     }
     let section = item.section()?;
     let until = section.required("old_until", Item::date);
     section.finish();
-    until.map(Some)
+    until.map(Wish::OldUntil)
 }
 
 /// One table of `allow`.
@@ -190,7 +218,11 @@ pub(super) fn matcher(item: &Item<'_>) -> Option<Matcher> {
 /// Why a rule that goes by this matcher would be unsafe over this trust, if it would.
 pub(super) fn too_loose(matcher: &Matcher, trust: &trust::Settings, partners: &[partner::Settings]) -> Option<String> {
     let partner = matcher.partner.as_ref().and_then(|name| partners.iter().find(|partner| partner.name == *name));
-    if matcher.anonymous || is_exact(matcher) || partner.is_some_and(is_bound) || !trust.pins.is_empty() {
+    if matcher.anonymous
+        || matcher.is_exact()
+        || partner.is_some_and(partner::Settings::is_bound)
+        || !trust.pins.is_empty()
+    {
         return None;
     }
     let remedy = "add partner = \"NAME\" with anchors or pins of its own, or fingerprint or spki";
@@ -207,14 +239,4 @@ pub(super) fn too_loose(matcher: &Matcher, trust: &trust::Settings, partners: &[
         return Some(format!("goes by a name that public authorities do not check: add dns, or {remedy}"));
     }
     None
-}
-
-fn is_exact(matcher: &Matcher) -> bool {
-    matcher.fingerprint.is_some() || matcher.spki.is_some()
-}
-
-fn is_bound(partner: &partner::Settings) -> bool {
-    !partner.anchors.is_empty()
-        || !partner.pins.is_empty()
-        || (!partner.peers.is_empty() && partner.peers.iter().all(is_exact))
 }

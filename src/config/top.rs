@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::listeners::Taken;
 use super::{Admin, value};
 use crate::keyring::{Activate, Eku, KeyringName, OnExpiry, Prefer};
 use crate::net::ListenAddress;
-use crate::{folder, keyring, log, process};
+use crate::{folder, keyring, log, process, registry};
 
 /// The keys without a table.
 pub(super) struct Top {
@@ -19,6 +19,7 @@ pub(super) struct Top {
     pub(super) state: Option<PathBuf>,
     pub(super) workers: usize,
     pub(super) instance: Option<String>,
+    pub(super) place: registry::Place,
     pub(super) skew: Duration,
 }
 
@@ -53,16 +54,41 @@ pub(super) fn read(top: &Section<'_>, default_certs: PathBuf) -> Top {
         Some(state)
     });
     let workers = top.or("workers", workers, all_cores());
-    top.later("registry", Item::words, None);
-    top.later("registry_file", Item::path, None);
+    let place = place(top, state.as_deref());
     top.later("landlock", |item| item.one_of(&[("auto", true), ("off", false)]), Some(&false));
     Top {
         folder,
         state,
         workers,
         instance: top.maybe("instance", Item::words),
+        place,
         skew: top.or("skew", Item::duration, Duration::from_mins(1)),
     }
+}
+
+/// `registry` and `registry_file`: an SQLite file or a Postgres; by default `registry.db` where the state is.
+fn place(top: &Section<'_>, state: Option<&Path>) -> registry::Place {
+    let named = top.maybe("registry", |item| {
+        let text = item.words()?;
+        if !text.contains("://") {
+            return Some(registry::Place::File(item.resolve(Path::new(&text))));
+        }
+        match value::postgres(&text) {
+            Ok(()) => Some(registry::Place::Postgres(text)),
+            Err(wrong) => {
+                item.fault(wrong);
+                None
+            }
+        }
+    });
+    let in_file = top.maybe("registry_file", |item| {
+        if named.is_some() {
+            item.fault("registry says the same: use one of them".to_owned());
+        }
+        item.path().map(registry::Place::PostgresFile)
+    });
+    let usual = || state.map_or(registry::Place::Memory, |state| registry::Place::File(state.join("registry.db")));
+    named.or(in_file).unwrap_or_else(usual)
 }
 
 fn workers(item: &Item<'_>) -> Option<usize> {
@@ -95,8 +121,6 @@ fn keyring(section: &Section<'_>, name: KeyringName, skew: Duration) -> keyring:
         }
         Some(current)
     });
-    section.later("rotate_every", Item::positive, None);
-    section.later("alert_before", alert_before, None);
     let settings = keyring::Settings {
         purpose: section.maybe("purpose", Item::words),
         owner: section.maybe("owner", Item::words),
@@ -117,15 +141,25 @@ fn keyring(section: &Section<'_>, name: KeyringName, skew: Duration) -> keyring:
             usual.on_expiry,
         ),
         skew,
+        rotate_every: section.maybe("rotate_every", Item::positive),
+        alert_before: section.maybe("alert_before", alert_before).flatten(),
         ..usual
     };
     section.finish();
     settings
 }
 
-/// `"auto"` or a list of durations.
-fn alert_before(item: &Item<'_>) -> Option<Vec<Duration>> {
-    if item.is_text() { item.one_of(&[("auto", ())]).map(|()| Vec::new()) } else { item.some(Item::positive) }
+/// `"auto"` (`Some(None)`), or a list of durations, the longest first.
+#[expect(clippy::option_option, reason = "the outer one says that there is a fault")]
+fn alert_before(item: &Item<'_>) -> Option<Option<Vec<Duration>>> {
+    if item.is_text() {
+        return item.one_of(&[("auto", ())]).map(|()| None);
+    }
+    let mut list = item.some(Item::positive)?;
+    list.sort_unstable();
+    list.dedup();
+    list.reverse();
+    Some(Some(list))
 }
 
 /// `[admin]`.
@@ -186,26 +220,4 @@ pub(super) fn log(top: &Section<'_>) -> log::Settings {
     };
     section.finish();
     settings
-}
-
-/// `[alerts]`: a later issue.
-pub(super) fn alerts(top: &Section<'_>) {
-    top.later_table("alerts", |section| {
-        section.maybe("webhook", |item| {
-            item.some(|item| {
-                let webhook = item.section()?;
-                webhook.required("url_file", Item::path);
-                webhook.maybe("format", |item| item.one_of(&[("slack", ()), ("json", ())]));
-                webhook.finish();
-                Some(())
-            })
-        });
-        let smtp = section.section("smtp");
-        for key in ["server", "from"] {
-            smtp.maybe(key, Item::words);
-        }
-        smtp.maybe("credentials_file", Item::path);
-        smtp.maybe("tls", |item| item.one_of(&[("starttls", ()), ("tls", ()), ("none", ())]));
-        smtp.finish();
-    });
 }

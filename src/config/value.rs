@@ -139,6 +139,24 @@ pub(super) fn target(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// `HOST` or `HOST:PORT`.
+pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Wrong> {
+    authority(text, text, default_port)
+}
+
+/// A Postgres' URL, without a password.
+pub(super) fn postgres(text: &str) -> Result<(), Wrong> {
+    let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
+    // What is wrong may be a password: the text itself is not repeated.
+    let rest = rest.ok_or("is no database of ours: write \"postgres://USER@HOST/DATABASE\", or the path of a file")?;
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = place.rsplit_once('@').map_or("", |(user, _)| user);
+    if user.contains(':') || query.split('&').any(|part| part.starts_with("password=")) {
+        return Err("holds a password: put the whole URL into a file, and name that with registry_file".to_owned());
+    }
+    Ok(())
+}
+
 fn authority(whole: &str, rest: &str, default_port: u16) -> Result<HostPort, Wrong> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {

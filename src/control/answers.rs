@@ -12,6 +12,7 @@ use super::status::{self, Known};
 use super::{Answer, Change, Done, Reason, Refused, Request, change};
 use crate::admin::Views;
 use crate::event::Event;
+use crate::keyring::Lessons;
 use crate::process::{Phase, Told};
 use crate::snapshot::{KeyringView, Snapshot};
 use crate::writer::{Input, Look, NotDone};
@@ -21,9 +22,6 @@ const LINES: usize = 64;
 /// How long a reload may take until it says how it went.
 const RELOAD: Duration = Duration::from_secs(20);
 
-/// Shows a source the new pair again: how many lessons that ended.
-pub type Forget = Arc<dyn Fn(&str) -> usize + Send + Sync>;
-
 /// What answering needs.
 pub struct Desk {
     /// What may be looked at.
@@ -32,8 +30,8 @@ pub struct Desk {
     pub inputs: mpsc::Sender<Input>,
     /// Whoever conducts the process.
     pub told: mpsc::Sender<Told>,
-    /// Takes back what a source has taught us.
-    pub forget: Forget,
+    /// What sources have taught us.
+    pub lessons: Arc<Lessons>,
     /// When the process started.
     pub started: Timestamp,
     /// `state` is configured: what is decided survives a restart.
@@ -135,7 +133,7 @@ async fn command(desk: &Desk, keyring: &KeyringView, wanted: &Wanted<'_>, by: Ar
 }
 
 fn forget(desk: &Desk, source: &str) -> Result<Done, Refused> {
-    match (desk.forget)(source) {
+    match desk.lessons.forget(source) {
         0 => Err(Refused::new(
             Reason::NotFound,
             format!(

@@ -23,7 +23,7 @@ pub(super) fn command(
     }
     let key_pair = match (typed, change) {
         (Some(typed), _) => named(keyring, typed)?,
-        (None, Change::Promote) => only(keyring, Standing::Staged)?,
+        (None, Change::Promote) => to_promote(keyring)?,
         (None, Change::Retire) => only(keyring, Standing::Previous)?,
         (None, _) => return Err(Refused::new(Reason::NotFound, "name the key pair")),
     };
@@ -62,6 +62,14 @@ fn named(keyring: &KeyringView, typed: &str) -> Result<Fingerprint, Refused> {
             Err(Refused::new(Reason::NotFound, why))
         }
         _ => Err(ambiguous(&meant)),
+    }
+}
+
+/// The one that waits: staged, else held after a rollback.
+fn to_promote(keyring: &KeyringView) -> Result<Fingerprint, Refused> {
+    match (only(keyring, Standing::Staged), &keyring.held[..]) {
+        (Err(refused), [held]) if refused.reason == Reason::NotFound => Ok(*held),
+        (only, _) => only,
     }
 }
 

@@ -50,7 +50,7 @@ pub fn ask(places: &[PathBuf], request: &Request, patient: bool) -> Result<Answe
     line.push(b'\n');
     // A sidecar that refuses us may have answered and closed before it read: its answer says more than this error.
     match stream.write_all(&line) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Answers { lines: BufReader::new(stream) }),
     }
 }
@@ -68,19 +68,20 @@ fn connect(places: &[PathBuf]) -> Result<UnixStream, Error> {
     Err(forbidden.map_or_else(|| Error::NotRunning(places.to_vec()), |place| Error::NotAllowed(place.clone())))
 }
 
-impl Answers {
+impl Iterator for Answers {
+    type Item = Result<Answer, Error>;
+
     /// The next line; `None` at the end.
-    ///
-    /// # Errors
-    /// The connection broke, or the line is no answer.
-    pub fn next(&mut self) -> Result<Option<Answer>, Error> {
+    fn next(&mut self) -> Option<Self::Item> {
         let mut line = String::new();
-        if self.lines.read_line(&mut line)? == 0 {
-            return Ok(None);
+        match self.lines.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                let not_understood = |error: serde_json::Error| Error::NotUnderstood(printable(&error.to_string()));
+                Some(serde_json::from_str(&line).map_err(not_understood))
+            }
+            Err(error) => Some(Err(error.into())),
         }
-        let answer =
-            serde_json::from_str(&line).map_err(|error| Error::NotUnderstood(printable(&error.to_string())))?;
-        Ok(Some(answer))
     }
 }
 

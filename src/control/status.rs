@@ -45,6 +45,8 @@ pub struct Status {
     pub remembers: bool,
     /// What to act on, the worst first.
     pub act_on: Vec<Item>,
+    /// What is worth knowing and works all the same.
+    pub notes: Vec<Item>,
     /// Listeners.
     pub listeners: Vec<ListenerView>,
     /// Keyrings.
@@ -63,6 +65,8 @@ pub enum Urgency {
     Now,
     /// Something waits for a decision, or will not work if nobody acts.
     Soon,
+    /// Nothing has to be done.
+    Note,
 }
 
 /// One thing to act on.
@@ -123,6 +127,7 @@ pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
     }
     known.reports.iter().for_each(|report| rotation(report, &mut act_on));
     troubles(known, &mut act_on);
+    let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
     // What is said of one keyring stays together, in the order in which it was found.
     act_on.sort_by(|one, other| (one.urgency, &one.keyring).cmp(&(other.urgency, &other.keyring)));
     Status {
@@ -135,6 +140,7 @@ pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
         stopping: known.phase > Phase::Running,
         remembers: known.remembers,
         act_on,
+        notes,
         listeners: listeners(snapshot),
         keyrings: snapshot.keyrings.clone(),
         rotations: known.reports.to_vec(),
@@ -187,7 +193,7 @@ fn troubles(known: &Known<'_>, out: &mut Vec<Item>) {
     for (keyring, problem) in &known.look.problems {
         let urgency = match problem.severity {
             Severity::Refused => Urgency::Now,
-            Severity::Warning => Urgency::Soon,
+            Severity::Warning => Urgency::Note,
             Severity::Info | Severity::Incomplete => continue,
         };
         let what = format!("{}: {}", problem.file, problem.why);

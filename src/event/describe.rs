@@ -26,13 +26,19 @@ pub(super) fn level(event: &Event) -> Level {
             | keyring::Event::Moved { to: Standing::Staged, reason: "shares_no_name", .. } => Level::WARN,
             keyring::Event::Moved { .. } => Level::INFO,
         },
-        Event::Trust { event: trust::Event::FileKept { .. }, .. } => Level::WARN,
+        Event::Trust { event: trust::Event::FileKept { .. } | trust::Event::CrlStale { .. }, .. } => Level::WARN,
         Event::Folder { problem, .. } => match problem.severity {
             Severity::Info | Severity::Incomplete => Level::INFO,
             Severity::Warning | Severity::Refused => Level::WARN,
         },
         Event::Epoch { waiting, .. } if !waiting.is_empty() => Level::WARN,
         Event::ClockStep { .. } | Event::NotRemembered { .. } => Level::WARN,
+        Event::Registry { damaged: true, .. }
+        | Event::Alert { urgent: true, .. }
+        | Event::Delivery { outcome: "given_up", .. } => Level::ERROR,
+        Event::Registry { up: false, .. } | Event::Alert { .. } | Event::Delivery { outcome: "failed", .. } => {
+            Level::WARN
+        }
         Event::Reloaded { error: Some(_), .. } => Level::ERROR,
         Event::Reloaded { needs_restart, .. } if !needs_restart.is_empty() => Level::WARN,
         Event::Proof { .. }
@@ -42,6 +48,8 @@ pub(super) fn level(event: &Event) -> Level {
         | Event::Trust { .. }
         | Event::Epoch { .. }
         | Event::Drained { .. }
+        | Event::Registry { .. }
+        | Event::Delivery { .. }
         | Event::Reloaded { .. } => Level::INFO,
     }
 }
@@ -89,6 +97,19 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
         }
         Event::NotRemembered { file, why } => {
             line.message("not remembered across a restart").text("file", file).text("error", why);
+        }
+        Event::Registry { up, explanation, .. } => {
+            line.message(if *up { "the registry is there" } else { "the registry cannot be used" })
+                .text("explanation", explanation);
+        }
+        Event::Alert { .. } => alert(&mut line, event),
+        Event::Delivery { alert, kind, sink, outcome, error } => {
+            line.message("alert delivery")
+                .text("kind", kind)
+                .text("sink", sink)
+                .text("outcome", outcome)
+                .maybe("error", error.as_deref())
+                .text("alert", alert);
         }
         Event::Reloaded { error, needs_restart } => {
             line.message(if error.is_some() { "settings refused, the old ones stay" } else { "settings taken over" })
@@ -215,6 +236,18 @@ fn upstream(line: &mut Line, event: &Event) {
     .number("epoch", epoch.0);
 }
 
+fn alert(line: &mut Line, event: &Event) {
+    let Event::Alert { alert, kind, urgent, keyring, key_pair, contact, explanation, remedy } = event else { return };
+    line.message(if *urgent { "urgent alert" } else { "alert" })
+        .text("kind", kind)
+        .text("keyring", keyring)
+        .maybe("key_pair", key_pair.map(|key_pair| key_pair.short()).as_deref())
+        .maybe("contact", contact.as_deref())
+        .text("explanation", explanation)
+        .text("remedy", remedy)
+        .text("alert", alert);
+}
+
 fn of_keyring(line: &mut Line, event: &keyring::Event) {
     match event {
         keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, overlap_ends, sources } => {
@@ -285,6 +318,12 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
         }
         trust::Event::CrlsChanged { trust, count } => {
             line.message("revocation lists taken over").text("trust", trust).number("count", *count);
+        }
+        trust::Event::CrlStale { trust, issuer, due } => {
+            line.message("revocation list out of date")
+                .text("trust", trust)
+                .text("issuer", issuer)
+                .text("due", &due.to_string());
         }
     }
     line.number("epoch", epoch.0);

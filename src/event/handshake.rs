@@ -12,13 +12,16 @@ use rustls_pki_types::CertificateDer;
 use crate::keyring::{ChosenBy, Standing};
 use crate::log::line::Colour;
 use crate::log::{Format, Level, Line, Style};
-use crate::pki::Fingerprint;
+use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::{Alpn, Facts, Outcome};
 
 /// The reason of a TCP connection that ended before it sent a byte, as load balancers' health checks do: counted, and
 /// logged only at debug.
 pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
+
+/// The reason of a handshake that served although the peer's certificate has expired (`accept_expired_until`).
+pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
 
 /// One handshake. What a failed one leaves unknown is absent.
 #[derive(Clone, Debug)]
@@ -63,6 +66,8 @@ pub struct Handshake {
     pub connection: u64,
     /// From accept (or dial) to the end, in microseconds.
     pub duration_us: u64,
+    /// It came from a health checker (`quiet_from`), which shows no certificate: no news if it failed.
+    pub quiet: bool,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
     /// The certificates that the other side sent, at most eight and 16 KiB of them: for `handshakes show`, never a line.
@@ -80,8 +85,14 @@ pub struct PeerFacts {
     pub serial: String,
     /// Fingerprint.
     pub fingerprint: Fingerprint,
+    /// Begin of validity.
+    pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
+    /// The trust anchor that vouched for it; `None` where none did.
+    pub anchor: Option<Fingerprint>,
+    /// The pin that matched, where the trust has pins.
+    pub pin: Option<SpkiHash>,
 }
 
 impl Handshake {
@@ -90,16 +101,19 @@ impl Handshake {
         matches!(self.outcome, Outcome::Refused | Outcome::Failed)
     }
 
-    /// Whether a peer connected and closed without a byte. An upstream that does so is a failure like any other.
+    /// Whether it is no news: a peer connected and closed without a byte, or a known health checker failed without a
+    /// certificate. An upstream that does so is a failure like any other.
     pub fn is_silent(&self) -> bool {
-        self.side == Side::Ingress && self.reason == CLOSED_WITHOUT_BYTE
+        self.side == Side::Ingress && (self.reason == CLOSED_WITHOUT_BYTE || self.quiet && self.is_failure())
     }
 
-    /// The level of its line: info where it served, warn where it did not, debug where the peer said nothing.
+    /// The level of its line: info where it served, warn where it did not or where a rule was broken for it, debug where
+    /// the peer said nothing.
     pub fn level(&self) -> Level {
         match (self.is_silent(), self.is_failure()) {
             (true, _) => Level::DEBUG,
             (false, true) => Level::WARN,
+            (false, false) if self.reason == EXPIRED_ACCEPTED => Level::WARN,
             (false, false) => Level::INFO,
         }
     }
@@ -234,4 +248,4 @@ fn milliseconds(micros: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

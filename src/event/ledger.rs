@@ -5,10 +5,11 @@
 
 use jiff::Timestamp;
 
-use super::{Event, Handshake, Lesson, Verdict, refuses_key_pair};
+use super::{Event, Handshake, Verdict, refuses_key_pair};
 use crate::keyring;
 use crate::keyring::Standing;
-use crate::keyring::report::{self, Fact, Ledger, Said};
+use crate::keyring::learned::{Change, Entry};
+use crate::keyring::report::{Fact, Ledger, Said};
 use crate::snapshot::Side;
 use crate::tls::Outcome;
 
@@ -40,11 +41,7 @@ pub(super) fn note(ledger: &mut Ledger, event: &Event, now: Timestamp) {
             ledger.note(&fact, now);
         }
         Event::Learned { listener, source, keyring, refused, standing, reason, explanation, .. } => {
-            let lesson = match standing {
-                Lesson::Unconfirmed => report::Lesson::Unconfirmed,
-                Lesson::Confirmed => report::Lesson::Confirmed,
-                Lesson::Forgotten => report::Lesson::Forgotten,
-            };
+            let lesson = *standing;
             let refused = *refused;
             ledger.note(&Fact::Source { keyring, listener, source, refused, lesson, reason, explanation }, now);
         }
@@ -97,5 +94,23 @@ fn note_handshake(ledger: &mut Ledger, handshake: &Handshake) {
             ledger.note(&fact, now);
         }
         Side::Ingress => {}
+    }
+}
+
+/// Notes what a source had taught before this process began.
+pub(super) fn recall(ledger: &mut Ledger, entry: &Entry) {
+    let change = Change { entry: entry.clone(), standing: entry.standing, reason: entry.reason };
+    let (source, explanation) = (entry.source.to_string(), change.explanation());
+    for refused in &entry.refused {
+        let fact = Fact::Source {
+            keyring: &entry.keyring,
+            listener: &entry.source.listener,
+            source: &source,
+            refused: *refused,
+            lesson: entry.standing,
+            reason: entry.reason,
+            explanation: &explanation,
+        };
+        ledger.note(&fact, entry.since);
     }
 }

@@ -263,10 +263,10 @@ impl<'s> Walk<'s> {
                 let cut_off = read.unreadable.iter().find(|unreadable| unreadable.incomplete);
                 // A file that is cut off may have held more: to take what is left would remove the rest.
                 if let Some(cut_off) = cut_off {
-                    file.problem = Some(format!("{name}: {}; {}", cut_off.why, cut_off.remedy));
+                    file.problem = Some(format!("{name}: {}; {}", cut_off.why, cut_off.remedy_for(&name)));
                 } else if read.certificates.is_empty() && read.crls.is_empty() {
                     file.problem = Some(match read.unreadable.first() {
-                        Some(unreadable) => format!("{name}: {}; {}", unreadable.why, unreadable.remedy),
+                        Some(unreadable) => format!("{name}: {}; {}", unreadable.why, unreadable.remedy_for(&name)),
                         None => format!("{name} holds neither certificate nor CRL: put one there"),
                     });
                 } else {
@@ -286,7 +286,7 @@ impl<'s> Walk<'s> {
             file: name.clone(),
             reason: unreadable.reason,
             why: unreadable.why.clone(),
-            remedy: unreadable.remedy.clone(),
+            remedy: unreadable.remedy_for(name),
             severity: Severity::Refused,
         }));
         if !read.keys.is_empty() {

@@ -30,15 +30,33 @@ const POLL: Duration = Duration::from_secs(1);
 /// Only contents that differ from the last ones are sent. Incomplete parts are sent once they have settled: their
 /// problems then have `Severity::Refused`.
 ///
-/// The first reading is sent at once, whatever it holds; its incomplete parts follow when they have settled. A missing
+/// `first` is a reading that was made before and is known to who listens: the watch goes on from there. Without one the
+/// first reading is sent at once, whatever it holds. Incomplete parts of either follow when they have settled. A missing
 /// folder changes nothing but `problems`.
-pub async fn run(mut settings: watch::Receiver<Settings>, out: mpsc::Sender<Contents>) {
+pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>, out: mpsc::Sender<Contents>) {
     let mut watched = Watched::new();
     let mut settle = Settle::default();
     let mut settled = Settled::default();
     let mut timing = Timing::new(Instant::now());
     let mut before: Option<(BTreeMap<Part, Seen>, Places)> = None;
-    let mut is_first = true;
+    let mut is_first = first.is_none();
+    if let Some(first) = first {
+        let when = When { now: Instant::now(), noticed: None, settle: settings.borrow().settle };
+        let decisions = settle.reading(&first.parts, first.missing.is_some(), when);
+        before = Some((first.parts.clone(), first.places.clone()));
+        let places = first.places.clone();
+        settled.take(first, &decisions);
+        // The first reading of this task confirms that one, as every other: with the watch already armed.
+        let armed = tokio::task::spawn_blocking(move || {
+            watched.arm(&places);
+            watched
+        });
+        watched = match armed.await {
+            Ok(watched) => watched,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+    }
     let mut settings_may_change = true;
     loop {
         tokio::select! {

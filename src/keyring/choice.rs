@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::fit::covers;
+use super::learned::Taught;
 use super::{KeyringName, Prefer, Standing};
 use crate::pki::{Fingerprint, Validity};
 
@@ -20,6 +21,27 @@ pub struct Asked {
     pub schemes: Vec<u16>,
     /// DER of the certificate authorities it names; empty = nothing said.
     pub authorities: Vec<Vec<u8>>,
+    /// What kind of ClientHello it sent: equal for equal offers of suites, groups and schemes (ingress only). It decides
+    /// nothing here; what a source teaches is weighed by it.
+    pub offer: u64,
+}
+
+/// What is known of the other side before it has shown a certificate (ingress): contract section 4, rules 3 and 4.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The partner's `show`, as it is now.
+    pub show: Option<Show>,
+    /// What the source has taught.
+    pub taught: Option<Taught>,
+}
+
+/// A partner's `show`, at a given time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// `"new_only"`: the current pair.
+    New,
+    /// `{ old_until = DATE }`, and the date has not come: the previous pair.
+    Old,
 }
 
 /// One pair that could be shown: facts only.
@@ -91,8 +113,28 @@ pub struct Choice {
     pub chosen_by: ChosenBy,
 }
 
-/// Chooses (contract section 4, rules 1, 2 and 5; rules 3 and 4 take their place between 2 and 5 when they come).
-/// In this order, each step among what the one before left:
+impl Show {
+    fn wants(self, standing: Standing) -> bool {
+        match self {
+            Self::New => standing == Standing::Current,
+            Self::Old => standing == Standing::Previous,
+        }
+    }
+}
+
+impl Candidates {
+    /// Whether some keyring has a pair to show beside its current one: only then is there anything to know or to learn.
+    pub fn in_overlap(&self) -> bool {
+        self.0.iter().any(|candidate| candidate.standing == Standing::Previous)
+    }
+}
+
+/// Chooses where nothing is known of the other side but what it says: [`choose_for`] without rules 3 and 4.
+pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<Choice> {
+    choose_for(candidates, asked, &Known::default(), now)
+}
+
+/// Chooses (contract section 4). In this order, each step among what the one before left:
 ///
 /// 1. candidates whose key can sign with a scheme that was asked for; none: `None`;
 /// 2. the keyring: the first with a valid pair that covers the SNI, else the first with any pair that covers it, else
@@ -101,10 +143,13 @@ pub struct Choice {
 /// 3. of that keyring the pairs valid now; none: all of them, as a last resort;
 /// 4. those that cover the SNI, if any does;
 /// 5. where certificate authorities are named, those whose chain names one, if any does;
-/// 6. `prefer`: the first of what is left, or with `old` the first that is previous.
+/// 6. what the partner's `show` asks for, the current or the previous ones, if there is one;
+/// 7. what the source has taught: the pair that it is shown instead of those it refused, else the first that it has not
+///    refused, if it refused any of these;
+/// 8. `prefer`: the first of what is left, or with `old` the first that is previous.
 ///
 /// `None` only when no candidate fits the peer's signature schemes, or there is none at all.
-pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<Choice> {
+pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp) -> Option<Choice> {
     let all = &candidates.0;
     let fitting: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
     let keyring = keyring_for(all, &fitting, asked, now)?;
@@ -113,21 +158,45 @@ pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<
     let last_resort = !all[*valid.first()?].validity.contains(now);
     let named = narrow(&valid, |at| covers_sni(&all[at], asked));
     let vouched = narrow(&named, |at| all[at].issuers.iter().any(|issuer| asked.authorities.contains(issuer)));
-    let first = *vouched.first()?;
-    let index = match all[first].prefer {
-        Prefer::New => first,
-        Prefer::Old => vouched.iter().copied().find(|at| all[*at].standing == Standing::Previous).unwrap_or(first),
-    };
-    let chosen_by = if last_resort {
-        ChosenBy::LastResort
+    // With nothing valid left nobody's wishes count.
+    let (show, taught) = if last_resort { (None, None) } else { (known.show, known.taught.as_ref()) };
+    let wished = narrow(&vouched, |at| show.is_some_and(|show| show.wants(all[at].standing)));
+    let by_partner = show.filter(|show| vouched.len() > 1 && show.wants(all[wished[0]].standing));
+    let by_lesson = taught.and_then(|taught| taught_otherwise(all, &wished, taught));
+    let preferred = preferred(all, &wished)?;
+    let decided = if last_resort {
+        (preferred, ChosenBy::LastResort)
     } else if named.len() == 1 {
-        ChosenBy::Only
+        (preferred, ChosenBy::Only)
+    } else if let Some(index) = by_lesson.filter(|_| wished.len() > 1) {
+        (index, ChosenBy::Learned)
+    } else if by_partner.is_some() {
+        (preferred, ChosenBy::Partner)
     } else if vouched.len() < named.len() {
-        ChosenBy::Authorities
+        (preferred, ChosenBy::Authorities)
     } else {
-        ChosenBy::Prefer
+        (preferred, ChosenBy::Prefer)
     };
-    Some(Choice { index, chosen_by })
+    Some(Choice { index: decided.0, chosen_by: decided.1 })
+}
+
+/// Rule 4.
+fn taught_otherwise(all: &[Candidate], among: &[usize], taught: &Taught) -> Option<usize> {
+    let is_refused = |at: usize| taught.refused.contains(&all[at].key_pair);
+    let shown = among.iter().copied().find(|at| taught.shown == Some(all[*at].key_pair));
+    shown.or_else(|| {
+        let refuses_any = among.iter().any(|at| is_refused(*at));
+        among.iter().copied().find(|at| refuses_any && !is_refused(*at))
+    })
+}
+
+/// Rule 5.
+fn preferred(all: &[Candidate], among: &[usize]) -> Option<usize> {
+    let first = *among.first()?;
+    Some(match all[first].prefer {
+        Prefer::New => first,
+        Prefer::Old => among.iter().copied().find(|at| all[*at].standing == Standing::Previous).unwrap_or(first),
+    })
 }
 
 pub(super) fn signs(candidate: &Candidate, asked: &Asked) -> bool {

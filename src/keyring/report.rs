@@ -17,9 +17,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::learned::Lesson;
 use super::{ChosenBy, KeyringName};
 use crate::pki::Fingerprint;
-pub use ledger::{Fact, Ledger, Lesson, Said};
+pub use ledger::{Fact, Ledger, Said};
 use ledger::{PeerUse, Source, Used};
 pub use verdict::{First, Retire, Verdict};
 

@@ -156,13 +156,15 @@ struct Entry {
     due: Option<Timestamp>,
     /// Why it waits for `promote`, if it does.
     waits: Option<Waits>,
+    /// Retained from the last run, and the folder has not been read since: whether it is there is not known.
+    unread: bool,
 }
 
 impl Entry {
     /// A pair that has no standing yet: `settle` gives it one, as to every pair that is refused.
     fn new(pair: Arc<KeyPair>, in_folder: bool, now: Timestamp) -> Self {
         let held = Held { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
-        Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None }
+        Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None, unread: false }
     }
 
     /// Was in use, and is judged no more by what it was judged by on arrival.
@@ -196,7 +198,8 @@ impl Keyring {
             last_resort: None,
         };
         for pair in retained {
-            if let Some(entry) = keyring.recall(&pair, false) {
+            if let Some(mut entry) = keyring.recall(&pair, false) {
+                entry.unread = true;
                 keyring.entries.insert(pair.fingerprint(), entry);
             }
         }
@@ -227,10 +230,12 @@ impl Keyring {
         let found: BTreeMap<Fingerprint, &Arc<KeyPair>> = pairs.iter().map(|pair| (pair.fingerprint(), pair)).collect();
         for (key_pair, entry) in &mut self.entries {
             let was_there = std::mem::replace(&mut entry.held.in_folder, found.contains_key(key_pair));
-            if entry.held.in_folder && !was_there {
+            if entry.held.in_folder && !was_there && !entry.unread {
                 // Taken out and put in again: that is new content, and ends a hold.
                 self.held.remove(key_pair);
             }
+            // An empty folder may be one that is not mounted yet.
+            entry.unread &= found.is_empty();
         }
         let mut fresh = Vec::new();
         for (key_pair, pair) in &found {

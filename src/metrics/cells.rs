@@ -19,6 +19,19 @@ const BUCKETS: [u64; 16] = [
 ];
 /// Whose fault an error is.
 const FAULTS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
+/// Limits that can be reached, by the names of their keys; `partner` is a partner's `max_connections`.
+const LIMITS: [&str; 10] = [
+    "body_idle",
+    "connection_age",
+    "connections",
+    "handshake",
+    "handshakes",
+    "handshakes_per_source",
+    "head",
+    "hello_waiting",
+    "idle",
+    "partner",
+];
 /// The first status code there is, and how many there are.
 const FIRST_STATUS: u16 = 100;
 const STATUSES: usize = 500;
@@ -32,6 +45,9 @@ pub struct Cells {
     took: [AtomicU64; BUCKETS.len() + 1],
     took_sum_us: AtomicU64,
     errors: [AtomicU64; FAULTS.len()],
+    /// By reason. A lock, as refusals are rare: but for a scrape it is the worker's own.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    limits: [AtomicU64; LIMITS.len()],
 }
 
 impl Cells {
@@ -44,6 +60,8 @@ impl Cells {
             took: Default::default(),
             took_sum_us: AtomicU64::new(0),
             errors: Default::default(),
+            refused: Mutex::default(),
+            limits: Default::default(),
         }
     }
 
@@ -61,6 +79,20 @@ impl Cells {
         // A fault outside the list is a mistake of ours, and so ours.
         let index = FAULTS.iter().position(|known| *known == fault).unwrap_or(FAULTS.len() - 1);
         self.errors[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request or a connection was refused for a reason from a fixed list.
+    pub fn refused(&self, reason: &'static str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// A limit was reached, and somebody had to go or was turned away; `limit` is the name of its key.
+    pub fn limit(&self, limit: &'static str) {
+        let index = LIMITS.iter().position(|known| *known == limit);
+        debug_assert!(index.is_some(), "{limit} is not in the list");
+        if let Some(index) = index {
+            self.limits[index].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A connection opened; it closes when the guard is dropped.
@@ -94,6 +126,8 @@ struct Sum {
     took: [u64; BUCKETS.len() + 1],
     took_sum_us: u64,
     errors: [u64; FAULTS.len()],
+    refused: BTreeMap<&'static str, u64>,
+    limits: [u64; LIMITS.len()],
 }
 
 impl Default for Sum {
@@ -104,6 +138,8 @@ impl Default for Sum {
             took: Default::default(),
             took_sum_us: 0,
             errors: Default::default(),
+            refused: BTreeMap::new(),
+            limits: Default::default(),
         }
     }
 }
@@ -119,6 +155,10 @@ impl Sum {
         add_each(&mut self.statuses, &cells.statuses);
         add_each(&mut self.took, &cells.took);
         add_each(&mut self.errors, &cells.errors);
+        for (reason, count) in cells.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            *self.refused.entry(reason).or_default() += count;
+        }
+        add_each(&mut self.limits, &cells.limits);
         self.took_sum_us = self.took_sum_us.wrapping_add(cells.took_sum_us.load(Ordering::Relaxed));
     }
 }
@@ -144,7 +184,9 @@ impl Collector for Sums {
         open_connections(&mut encoder, &sums)?;
         requests(&mut encoder, &sums)?;
         durations(&mut encoder, &sums)?;
-        errors(&mut encoder, &sums)
+        errors(&mut encoder, &sums)?;
+        refused(&mut encoder, &sums)?;
+        limits(&mut encoder, &sums)
     }
 }
 
@@ -199,6 +241,30 @@ fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
+fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let help = "Requests and connections refused, by the rule they broke";
+    let mut metric = encoder.encode_descriptor("refused", help, None, MetricType::Counter)?;
+    for ((side, listener), sum) in sums {
+        for (reason, count) in &sum.refused {
+            let labels = [("side", *side), ("listener", listener), ("reason", *reason)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn limits(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+    let help = "Limits that were reached, each time somebody had to go or was turned away";
+    let mut metric = encoder.encode_descriptor("limit_reached", help, None, MetricType::Counter)?;
+    for ((side, listener), sum) in sums {
+        for (limit, count) in LIMITS.iter().zip(&sum.limits).filter(|(_, count)| **count > 0) {
+            let labels = [("side", *side), ("listener", listener), ("limit", limit)];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
 fn seconds(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
 }
@@ -218,6 +284,9 @@ mod tests {
         second.request(599, Duration::from_secs(100));
         second.request(7000, Duration::ZERO);
         other.error("upstream");
+        first.refused("bare_line_feed");
+        second.refused("bare_line_feed");
+        second.limit("head");
         let (_kept, gone) = (first.connection(), second.connection());
         drop(gone);
         let text = metrics.render(None);
@@ -230,7 +299,9 @@ mod tests {
             r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="60"} 3"#,
             r#"sidekey_request_duration_seconds_bucket{side="ingress",listener="api",le="+Inf"} 4"#,
             r#"sidekey_request_duration_seconds_count{side="ingress",listener="api"} 4"#,
+            r#"sidekey_limit_reached_total{side="ingress",listener="api",limit="head"} 1"#,
             r#"sidekey_errors_total{side="egress",listener="salesforce",fault="upstream"} 1"#,
+            r#"sidekey_refused_total{side="ingress",listener="api",reason="bare_line_feed"} 2"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -30,6 +31,18 @@ pub struct Bound {
     socket: Socket,
     address: ListenAddress,
     file: Option<Arc<SocketFile>>,
+    opened: Opened,
+}
+
+/// Whether a socket listens: the same for all its duplicates.
+#[derive(Clone, Debug, Default)]
+pub struct Opened(Arc<AtomicBool>);
+
+impl Opened {
+    /// Whether it does.
+    pub fn is_listening(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The file of a Unix socket, removed with the last descriptor.
@@ -93,12 +106,17 @@ impl Bound {
                 (socket, Some(Arc::new(file)))
             }
         };
-        Ok(Self { socket, address: address.clone(), file })
+        Ok(Self { socket, address: address.clone(), file, opened: Opened::default() })
     }
 
     /// What was asked for.
     pub fn address(&self) -> &ListenAddress {
         &self.address
+    }
+
+    /// Whether it listens yet, for whoever waits for that.
+    pub fn opened(&self) -> Opened {
+        self.opened.clone()
     }
 
     /// The TCP address that was bound, with the real port where port 0 was asked for.
@@ -111,7 +129,8 @@ impl Bound {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, address: self.address.clone(), file: self.file.clone() })
+        let (address, file, opened) = (self.address.clone(), self.file.clone(), self.opened.clone());
+        Ok(Self { socket: self.socket.try_clone()?, address, file, opened })
     }
 
     /// Listens, in this thread's event loop. Listening twice, by several workers, is listening once.
@@ -127,6 +146,7 @@ impl Bound {
             reason = "its successor is unsafe; an owned descriptor stays valid as long as it is registered"
         )]
         let socket = AsyncFd::new(OwnedFd::from(socket))?;
+        self.opened.0.store(true, Ordering::Release);
         Ok(Listening { socket, unix, _file: self.file.clone() })
     }
 }
@@ -249,6 +269,7 @@ mod tests {
         let bound = Bound::bind(&loopback()).unwrap();
         let error = std::net::TcpStream::connect(bound.local_addr().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(!bound.opened().is_listening());
     }
 
     #[test]
@@ -264,6 +285,7 @@ mod tests {
     async fn two_workers_share_one_queue() {
         let bound = Bound::bind(&loopback()).unwrap();
         let (one, two) = (bound.listen().unwrap(), bound.try_clone().unwrap().listen().unwrap());
+        assert!(bound.try_clone().unwrap().opened().is_listening());
         let address = bound.local_addr().unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
         drop(one);

@@ -120,7 +120,11 @@ impl Record {
             line.extend_from_slice(fixed.as_bytes());
             let method = request.method().as_str();
             let method = &method[..method.len().min(METHOD)];
-            let protocol: &[u8] = if request.version() == Version::HTTP_2 { b"2" } else { b"1.1" };
+            let protocol: &[u8] = match request.version() {
+                Version::HTTP_2 => b"2",
+                Version::HTTP_10 => b"1.0",
+                _ => b"1.1",
+            };
             let parts: [&[u8]; 3] = if json {
                 [b",\"method\":\"", b"\",\"protocol\":\"", b"\",\"path\":"]
             } else {
@@ -158,6 +162,16 @@ impl Record {
     /// Counts whose fault an answer of ours was.
     pub(super) fn failed(&self, fault: &'static str) {
         self.prepared.desk.cells.error(fault);
+    }
+
+    /// Counts which rule a request broke that is refused.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.prepared.desk.cells.refused(reason);
+    }
+
+    /// Counts a limit that it reached.
+    pub(super) fn limited(&self, limit: &'static str) {
+        self.prepared.desk.cells.limit(limit);
     }
 
     /// The response broke off after its head.

@@ -7,9 +7,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::event::handshake::PeerFacts;
+use crate::event::handshake::{EXPIRED_ACCEPTED, PeerFacts};
 use crate::event::{Event, Handshake};
-use crate::keyring::{Candidate, ChosenBy};
+use crate::keyring::{Candidate, ChosenBy, Standing};
 use crate::net;
 use crate::pki::Certificate;
 use crate::snapshot::{Epoch, Side};
@@ -30,8 +30,12 @@ pub(super) struct Attempt {
     pub(super) address: Option<SocketAddr>,
     pub(super) epoch: Epoch,
     pub(super) started: Instant,
+    /// It comes from a health checker: what fails without a certificate is no news.
+    pub(super) quiet: bool,
     /// What we show, and why, once that is chosen.
     pub(super) shown: Option<(Candidate, ChosenBy)>,
+    /// The standing of what its source is shown next time, where it refused what we showed.
+    pub(super) shown_next: Option<Standing>,
 }
 
 impl Attempt {
@@ -43,18 +47,27 @@ impl Attempt {
         peer: Option<&Peer>,
         now: Timestamp,
     ) -> Event {
+        let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
         let explanation = match (outcome, peer) {
+            _ if let Some((expired, partner, until)) = expired => format!(
+                "the certificate of {} expired on {expired} and is accepted until {until}, as accept_expired_until of \
+                 partner \"{partner}\" says; it must be renewed by then",
+                peer.map_or("the peer", |peer| peer.identity()),
+            ),
             (Outcome::Unproved, _) => {
                 "handshake done; whether the upstream accepts our key pair shows with its first answer".to_owned()
             }
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
             (_, None) => "handshake with a peer that showed no certificate".to_owned(),
         };
-        let explained = Explained { outcome, reason: "ok", explanation, alert_sent: None, alert_received: None };
+        let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
+        let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
         record.peer_chain = kept(chain);
         if let Some(peer) = peer {
-            record.peer = Some(facts_of(peer.certificate()));
+            let verified = peer.verified();
+            let anchor = verified.anchor.as_ref().map(|(anchor, _)| *anchor);
+            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..facts_of(peer.certificate()) });
             record.identity = Some(peer.identity().to_owned());
             record.partner = peer.partner().cloned();
         }
@@ -92,7 +105,19 @@ impl Attempt {
         Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), Facts::default(), now)))
     }
 
-    /// It was not begun.
+    /// TLS was done and the peer is trusted, and it is turned away all the same.
+    pub(super) fn too_many(&self, peer: &Peer, facts: Facts, explanation: String, now: Timestamp) -> Event {
+        let reason = "too_many_of_partner";
+        let explained =
+            Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
+        let mut record = self.record(explained, facts, now);
+        record.peer = Some(facts_of(peer.certificate()));
+        record.identity = Some(peer.identity().to_owned());
+        record.partner = peer.partner().cloned();
+        Event::Handshake(Arc::new(record))
+    }
+
+    /// It was not begun, or ended by us.
     pub(super) fn turned_away(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
         let explained =
             Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
@@ -101,7 +126,14 @@ impl Attempt {
 
     fn context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> Context<'a> {
         let shown = self.shown.as_ref().map(|(candidate, _)| (candidate.key_pair, candidate.standing));
-        Context { ingress: self.side == Side::Ingress, listener: &self.listener, trust, shown, now }
+        Context {
+            ingress: self.side == Side::Ingress,
+            listener: &self.listener,
+            trust,
+            shown,
+            shown_next: self.shown_next,
+            now,
+        }
     }
 
     fn told(
@@ -113,6 +145,7 @@ impl Attempt {
     ) -> (Event, &'static str, String) {
         let (reason, explanation) = (explained.reason, explained.explanation.clone());
         let mut record = self.record(explained, facts, now);
+        record.quiet &= chain.is_empty();
         let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
         record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
         record.peer_chain = kept(chain);
@@ -148,6 +181,7 @@ impl Attempt {
             reason: explained.reason,
             explanation: explained.explanation,
             connection: self.connection,
+            quiet: self.quiet,
             duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             chain_summary: Vec::new(),
             peer_chain: Vec::new(),
@@ -171,7 +205,10 @@ fn facts_of(certificate: &Certificate) -> PeerFacts {
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
         fingerprint: certificate.fingerprint(),
+        not_before: certificate.validity().not_before,
         not_after: certificate.validity().not_after,
+        anchor: None,
+        pin: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Back-pressure is the absence of a buffer here: a frame is taken from one side when the other asks for it. A body that
 //! breaks off ends in an error, never cleanly, so that nobody takes half a message for a whole one.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::access::Record;
 use super::expect::{Gate, Held};
 use super::fields::{Strip, clean_trailers};
 use super::link::Link;
+use super::reading::Mark;
 use super::replay::Turn;
 use super::waits::{Wait, Waits};
 
@@ -44,16 +46,24 @@ pub(super) struct Relay {
     held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
+    /// Told that it was late: the error that hyper makes of it does not say so in every protocol.
+    late: Option<Rc<Cell<bool>>>,
 }
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip) }
+        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), late: None }
     }
 
     /// Holds it back until it is asked for.
     pub(super) fn hold(mut self, held: Held) -> Self {
         self.held = Some(Box::new(held));
+        self
+    }
+
+    /// Says through this that it was late.
+    pub(super) fn telling(mut self, late: &Rc<Cell<bool>>) -> Self {
+        self.late = Some(Rc::clone(late));
         self
     }
 
@@ -75,7 +85,12 @@ impl Relay {
                     Ok(frame)
                 }))
             }
-            Poll::Pending if self.wait.late(cx) => Poll::Ready(Some(Err(Broken::Late))),
+            Poll::Pending if self.wait.late(cx) => {
+                if let Some(late) = &self.late {
+                    late.set(true);
+                }
+                Poll::Ready(Some(Err(Broken::Late)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -209,7 +224,13 @@ impl HttpBody for Body {
         let frame = match &mut this.source {
             Source::Empty => return Poll::Ready(None),
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Relay(answer) => std::task::ready!(answer.poll(cx)),
+            Source::Relay(answer) => {
+                let polled = answer.poll(cx);
+                if let Some(record) = &this.record {
+                    record.flight().open().mark.set(if polled.is_ready() { Mark::Gave } else { Mark::Waits });
+                }
+                std::task::ready!(polled)
+            }
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -220,6 +241,9 @@ impl HttpBody for Body {
             Some(Err(broken)) => {
                 if let Some(record) = &mut this.record {
                     record.broke(if matches!(broken, Broken::Late) { "body_late" } else { "body_broken" });
+                    if matches!(broken, Broken::Late) {
+                        record.limited("body_idle");
+                    }
                 }
                 this.source = Source::Empty;
             }
@@ -260,7 +284,8 @@ impl Drop for Body {
             Some(link) if answer.relay.incoming.is_end_stream() => link.finish(),
             Some(_) => {
                 if let Some(record) = &mut self.record {
-                    record.broke("left");
+                    let unread = record.flight().open().mark.get() == Mark::Unread;
+                    record.broke(if unread { "body_unread" } else { "left" });
                 }
             }
             None => {}

@@ -3,6 +3,7 @@
 //! Pure. Who asks, and what leaving means for a connection, is `worker`'s and `open`'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
@@ -31,7 +32,7 @@ pub struct ConnectionFacts {
 /// Why a connection has to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leave {
-    /// `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
+    /// `connection_age`, `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
     /// `trust_removed` or `stopping`.
     pub reason: &'static str,
     /// One printable sentence.
@@ -42,6 +43,17 @@ impl Leave {
     /// The process is stopping.
     pub(super) fn stopping() -> Self {
         Self { reason: "stopping", explanation: "this sidecar is stopping".to_owned() }
+    }
+
+    /// It is as old as a connection may get.
+    pub(super) fn too_old(age: Duration) -> Self {
+        Self {
+            reason: "connection_age",
+            explanation: format!(
+                "this connection is {} s old, which is the limit (limits.connection_age)",
+                age.as_secs()
+            ),
+        }
     }
 
     /// The verified path of the peer ends.

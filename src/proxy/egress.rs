@@ -10,18 +10,20 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
 use super::body::Body;
-use super::fields::{Strip, clean_request};
+use super::cross_site;
+use super::fields::{Forwarding, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
 use super::link::Destination;
 use super::listener::Listener;
-use super::open::{Open, Tracked, View as OpenView};
+use super::open::{Open, Reached, Tracked, View as OpenView};
 use super::proof;
 use super::serve::Answers;
 use super::target;
 use super::token;
 use super::upstream::{Towards, Upstream};
+use super::waits::Waits;
 use super::worker::Worker;
 use super::workers::Slot;
 use crate::metrics;
@@ -36,7 +38,9 @@ pub(super) struct View {
     egress: Arc<Egress>,
     epoch: Epoch,
     upstream: Rc<Upstream>,
-    /// The upstream's authority, unless the application's own Host is kept.
+    /// The upstream's authority.
+    authority: String,
+    /// The same as a field, unless the application's own Host is kept.
     host: Option<HeaderValue>,
     strip: Rc<Strip>,
     access: Rc<Prepared>,
@@ -67,10 +71,12 @@ impl Connection {
             from: self.from,
             peer: None,
         };
-        let host = (!settings.keep_host).then(|| HeaderValue::try_from(authority(&settings.upstream)).ok()).flatten();
+        let authority = authority(&settings.upstream);
+        let host = (!settings.keep_host).then(|| HeaderValue::try_from(&authority).ok()).flatten();
         let view = Rc::new(View {
             epoch,
             upstream: self.worker.upstream(&settings.name),
+            authority,
             host,
             strip: Rc::default(),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
@@ -88,12 +94,13 @@ impl Connection {
     ) -> Result<Response<Body>, Error> {
         let limits = &view.egress.settings.limits;
         let named = target::host(&request)?;
+        cross_site::check(request.headers(), &named, &view.authority)?;
         within(request.headers(), limits)?;
         if request.uri().authority().is_some() {
             *request.uri_mut() = target::origin_form(request.uri(), None)?;
         }
         // The application speaks for itself: what it says about where a request came from is its own business.
-        let cleaned = clean_request(request.headers_mut(), &view.strip, false)?;
+        let cleaned = clean_request(request.headers_mut(), &view.strip, Forwarding::Keep)?;
         let host = view.host.clone().unwrap_or(named);
         let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };
         let mut outbound = Outbound::new(request, &host, cleaned, &terms);
@@ -112,6 +119,18 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
+    fn waits(&self) -> &Rc<Waits> {
+        self.worker.waits()
+    }
+
+    fn unread(&self) {
+        self.worker.limited(&self.tracked.open, Reached::Unread);
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let open = &self.tracked.open;
         let flight = open.flight();
@@ -120,7 +139,7 @@ impl Answers for Connection {
                 let mut record = Some(Record::begin(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
-                    Err(error) => (error, record),
+                    Err(error) => (open.notes.explain(error), record),
                 }
             }
             Err(error) => (error, None),

@@ -82,11 +82,32 @@ pub struct Cleaned {
     pub expect_continue: bool,
 }
 
+/// What becomes of the fields that say where a request came from: `X-Forwarded-*`, `Forwarded` and their look-alikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// All go: whoever sends them is not believed.
+    Strip,
+    /// Those that are spelled as they should be stay, to be extended; look-alikes go.
+    Continue,
+    /// All stay: the application speaks for itself.
+    Keep,
+}
+
+impl Forwarding {
+    fn condemns(self, name: &[u8]) -> bool {
+        match self {
+            Self::Strip => is_forwarding(name),
+            Self::Continue => is_forwarding(name) && name != b"forwarded" && !name.starts_with(b"x-forwarded-"),
+            Self::Keep => false,
+        }
+    }
+}
+
 /// Cleans a request on its way to the backend or upstream: fields named by `Connection` and the other hop-by-hop fields,
-/// then the identity family and (on ingress: `forwarding`) the forwarding fields `X-Forwarded-*` and `Forwarded`.
+/// then the identity family and, as `forwarding` says, the forwarding fields.
 /// `Trailer` and `TE: trailers` stay. What an upgrade needs is set again by the caller; so is `Connection: TE`, which
 /// RFC 9110 10.1.4 wants beside `TE` on HTTP/1.1.
-pub fn clean_request(headers: &mut HeaderMap, strip: &Strip, forwarding: bool) -> Result<Cleaned, Violation> {
+pub fn clean_request(headers: &mut HeaderMap, strip: &Strip, forwarding: Forwarding) -> Result<Cleaned, Violation> {
     let te_trailers = asks_for_trailers(headers);
     let upgrades = remove_named_by_connection(headers)?;
     let cleaned = Cleaned {
@@ -95,7 +116,7 @@ pub fn clean_request(headers: &mut HeaderMap, strip: &Strip, forwarding: bool) -
         expect_continue: only_value_is(headers, &EXPECT, b"100-continue"),
     };
     remove_all(headers, |name| {
-        is_hop_by_hop(name) || is_identity(name) || (forwarding && is_forwarding(name)) || strip.holds(name)
+        is_hop_by_hop(name) || is_identity(name) || forwarding.condemns(name) || strip.holds(name)
     });
     if te_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -154,6 +175,12 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// A name that is not `Content-Length` or `Transfer-Encoding`, and that some backends read as one.
+pub(super) fn is_framing_twin(name: &[u8]) -> bool {
+    (is(name, b"content-length") && name != b"content-length")
+        || (is(name, b"transfer-encoding") && name != b"transfer-encoding")
+}
+
 /// The identity family of contract section 11.
 fn is_identity(name: &[u8]) -> bool {
     match name.first() {
@@ -178,7 +205,7 @@ fn normal(byte: u8) -> u8 {
 }
 
 /// Whether `name` normalises to `wanted`, which is normal itself.
-fn is(name: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn is(name: &[u8], wanted: &[u8]) -> bool {
     name.len() == wanted.len() && begins(name, wanted)
 }
 

@@ -3,6 +3,7 @@
 //! What both sides have in common: the shape of a request on its way out, the shape of its response on the way back, and
 //! the answer in our own name where there is none.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Outbound {
     /// There until it is sent.
     pub(super) request: Option<Request<Outgoing>>,
     pub(super) websocket: Option<OnUpgrade>,
+    /// Whether its body stood still for too long, if it has one.
+    late: Option<Rc<Cell<bool>>>,
 }
 
 impl Outbound {
@@ -63,12 +66,19 @@ impl Outbound {
             upgrade::name_it(&mut parts.headers);
         }
         let mut request = Request::from_parts(parts, Outgoing::Empty);
+        let mut late = None;
         if !body.is_end_stream() {
             let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
+            let relay = relay.telling(late.insert(Rc::default()));
             let relay = if holds { relay.hold(Held::new(&mut request, terms.waits)) } else { relay };
             *request.body_mut() = Outgoing::Relay(Box::new(relay));
         }
-        Self { request: Some(request), websocket }
+        Self { request: Some(request), websocket, late }
+    }
+
+    /// What an exchange failed of: also where the library only says that a body broke off.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        if self.late.as_ref().is_some_and(|late| late.get()) { Error::BodyLate } else { error }
     }
 }
 
@@ -81,7 +91,8 @@ pub(super) async fn send(
     record: &mut Option<Record>,
 ) -> Result<Response<Body>, Error> {
     let limit = terms.limits.response;
-    let (response, link) = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await?;
+    let exchanged = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
+    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
     respond(response, link, outbound.websocket.take(), terms, record)
 }
 
@@ -132,8 +143,9 @@ fn switch(
     clean_response(&mut parts.headers);
     upgrade::name_it(&mut parts.headers);
     record.answered(parts.status, None);
-    let flight = record.flight().open().flight();
-    upgrade::open(Tunnel { asker, answerer, flight, link });
+    let open = record.flight().open();
+    let (flight, whole) = (open.flight(), open.whole());
+    upgrade::open(Tunnel { asker, answerer, flight, whole, link });
     Ok(Response::from_parts(parts, Body::empty(Some(record))))
 }
 
@@ -159,6 +171,12 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     let record = record.map(|mut record| {
         record.answered(status, Some(reason));
         record.failed(fault);
+        if error.is_refusal() {
+            record.refused(reason);
+        }
+        if matches!(error, Error::BodyLate) {
+            record.limited("body_idle");
+        }
         record
     });
     let text = Bytes::from(format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")));

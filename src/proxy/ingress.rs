@@ -12,22 +12,25 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Prepared, Record};
+use super::access::{Asker, Desk, Prepared, Record};
+use super::admission::Place;
 use super::body::Body;
-use super::fields::{ForBackend, Strip, clean_request};
+use super::fields::{ForBackend, Forwarding, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
 use super::jwt;
 use super::link::{Destination, Ends, Link};
 use super::listener::Listener;
-use super::open::{Open, Tracked, View as OpenView};
+use super::open::{Open, Reached, Tracked, View as OpenView};
 use super::pool::{Origin, Pool};
 use super::serve::Answers;
 use super::target;
+use super::waits::Waits;
 use super::worker::Worker;
 use super::workers::Slot;
 use crate::metrics;
 use crate::net::Backend;
 use crate::net::dial::{self, Terms};
+use crate::snapshot::ingress::Settings;
 use crate::snapshot::{Ingress, Side};
 use crate::tls::ClientAuth;
 use crate::trust::{Peer, Role};
@@ -52,7 +55,10 @@ pub(super) struct Connection {
     pub(super) tracked: Rc<Tracked>,
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
+    /// What the handshake was for, in lower case.
+    pub(super) server_name: Option<Arc<str>>,
     /// Counted in until it ends.
+    pub(super) _place: Option<Place>,
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
 }
@@ -79,8 +85,9 @@ impl Connection {
             peer: peer.as_deref(),
         };
         let view = Rc::new(View {
-            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity),
-            strip: Rc::new(Strip::new(&settings.also_strip)),
+            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
+                .continuing(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
+            strip: Rc::new(strip(settings)),
             pool: self.worker.backend(&settings.backend),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
             peer,
@@ -104,6 +111,12 @@ impl Connection {
     fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
         let host = target::host(&request)?;
+        if settings.keyrings.len() > 1
+            && let Some(named) = &self.server_name
+            && !target::is_for(&host, named)
+        {
+            return Err(Error::Misdirected { named: named.to_string() });
+        }
         within(request.headers(), &settings.limits)?;
         let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
         let uri = match (decided, request.uri().authority()) {
@@ -116,7 +129,8 @@ impl Connection {
         }
         let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
         jwt::check(&view.ingress, peer, request.headers(), &self.worker.shared.used, now)?;
-        let cleaned = clean_request(request.headers_mut(), &view.strip, true)?;
+        let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
+        let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);
         let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
         Ok((outbound, Destination { host, scheme: Scheme::HTTP }))
@@ -132,6 +146,18 @@ impl Answers for Connection {
         &self.tracked.open
     }
 
+    fn desk(&self) -> &Desk {
+        &self.listener.desk
+    }
+
+    fn waits(&self) -> &Rc<Waits> {
+        self.worker.waits()
+    }
+
+    fn unread(&self) {
+        self.worker.limited(&self.tracked.open, Reached::Unread);
+    }
+
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
         let open = &self.tracked.open;
         let listener = &self.listener.id.name;
@@ -140,7 +166,7 @@ impl Answers for Connection {
         let flight = open.flight();
         let view = match self.view() {
             Ok(view) => view,
-            Err(error) => return refuse(&error, &asked, None),
+            Err(error) => return refuse(&open.notes.explain(error), &asked, None),
         };
         let mut record = Some(Record::begin(&view.access, &request, flight));
         if let Some(answer) = self.key_set(&view, &request, &mut record) {
@@ -153,8 +179,22 @@ impl Answers for Connection {
             }
             Err(error) => Err(error),
         };
-        sent.unwrap_or_else(|error| refuse(&error, &asked, record))
+        sent.unwrap_or_else(|error| refuse(&open.notes.explain(error), &asked, record))
     }
+}
+
+/// What is stripped beside the fixed names: where rules name paths or methods, also the fields by which some frameworks
+/// let a request name another one than its first line does.
+fn strip(settings: &Settings) -> Strip {
+    let mut names = settings.also_strip.clone();
+    let mut also = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
+    if settings.rules.name_paths() {
+        also(&["x-original-url", "x-rewrite-url", "x-original-uri"]);
+    }
+    if settings.rules.rules.iter().any(|rule| !rule.methods.is_empty()) {
+        also(&["x-http-method-override", "x-http-method", "x-method-override"]);
+    }
+    Strip::new(&names)
 }
 
 /// The way to the backend.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::access::Desk;
 use super::drain::ConnectionFacts;
@@ -18,7 +18,7 @@ use super::open::{Open, Patience};
 use super::worker::Worker;
 use super::workers::{Handed, Slot};
 use super::{accept, egress, ingress, serve};
-use crate::net::listen::Listening;
+use crate::net::listen::{Accepted, Listening};
 use crate::net::{Bound, Stream};
 use crate::pki::Fingerprint;
 use crate::process::Phase;
@@ -81,10 +81,14 @@ pub(super) fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     if let State::Listening(accepting, listening) = state {
         accepting.abort();
         while let Some(accepted) = listening.waiting() {
-            let slot = Slot::take(&worker.shared, listener.index);
-            hand_over(worker, Handed { listener: listener.index, accepted, slot });
+            accepted_one(worker, listener, accepted);
         }
     }
+}
+
+fn accepted_one(worker: &Rc<Worker>, listener: &Listener, accepted: Accepted) {
+    let slot = Slot::take(&worker.shared, listener.index);
+    hand_over(worker, Handed { listener: listener.index, accepted, at: Instant::now(), slot });
 }
 
 async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Listening>) {
@@ -95,8 +99,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
                 if std::mem::take(&mut resting) {
                     tracing::info!(target: "proxy", listener = &*listener.id.name, "accepting again");
                 }
-                let slot = Slot::take(&worker.shared, listener.index);
-                hand_over(&worker, Handed { listener: listener.index, accepted, slot });
+                accepted_one(&worker, &listener, accepted);
             }
             // That one connection is gone; the next one may be fine.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -134,25 +137,34 @@ pub(super) fn take(worker: &Rc<Worker>, handed: Handed) {
 }
 
 async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
-    let Handed { accepted, slot, .. } = handed;
-    let (from, number, epoch) = (accepted.from, worker.number(), worker.epoch());
-    let (events, clock) = (worker.events(), worker.clock());
+    let Handed { accepted, at, slot, .. } = handed;
+    let (number, epoch) = (worker.number(), worker.epoch());
+    let arrived = accept::Arrived { from: accepted.from, connection: number, at };
+    let (events, clock, cells) = (worker.events(), worker.clock(), &listener.desk.cells);
     let Some(ingress) = worker.ingress(&listener.id.name) else {
         let why = ("no_key_pair", "this listener has no key pair to show".to_owned());
-        events.emit(accept::turn_away(&listener.id.name, from, number, epoch, why, clock));
+        events.emit(accept::turn_away((&listener.id.name, epoch), &arrived, why, clock));
         return;
     };
     let limits = &ingress.settings.limits;
-    if let Some(limit) = slot.is_beyond(limits.connections) {
+    let gate = worker.shared.gate(handed.listener);
+    // Whoever has said nothing yet makes room for a newcomer, and connections that serve never do.
+    if let Some(limit) = slot.is_beyond(limits.connections)
+        && !gate.make_room()
+    {
+        cells.limit("connections");
         let why = ("too_many_connections", format!("{limit} connections are open, which is the limit"));
-        events.emit(accept::turn_away(&listener.id.name, from, number, epoch, why, clock));
+        events.emit(accept::turn_away((&listener.id.name, epoch), &arrived, why, clock));
         return;
     }
     let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
-    let counted = listener.desk.cells.connection();
-    let terms = accept::Terms { ingress: &ingress, epoch, events, clock };
-    let Some(accepted) = accept::accept(stream, from, number, &terms).await else { return };
-    let accept::Accepted { tls, peer, key_pair } = accepted;
+    let counted = cells.connection();
+    let turn = gate.wait(number, limits.hello_waiting);
+    let partnered = &worker.shared.partnered;
+    let lessons = &worker.shared.lessons;
+    let terms = accept::Terms { ingress: &ingress, epoch, events, clock, lessons, cells, partnered };
+    let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
+    let accept::Accepted { tls, peer, key_pair, from, place } = accepted;
     let head = (tls.facts.alpn != Some(Alpn::H2)).then_some(limits.head);
     let open = open(&worker, &listener, number, limits, (head, Some(key_pair), tls.chain.clone()));
     open.set_valid_until(peer.map(|peer| peer.valid_until()));
@@ -162,9 +174,12 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         listener: Rc::clone(&listener),
         from,
         chain: tls.chain,
+        server_name: tls.facts.server_name,
+        _place: place,
         _slot: slot,
         _counted: counted,
     });
+    connection.tracked.open.belongs_to(&connection);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
     let limits = limits.clone();
     match head {
@@ -178,6 +193,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     let (from, epoch) = (accepted.from, worker.epoch());
     let limits = worker.egress(&listener.id.name).map(|(egress, _)| egress.settings.limits.clone()).unwrap_or_default();
     if let Some(limit) = slot.is_beyond(limits.connections) {
+        listener.desk.cells.limit("connections");
         let listener = &*listener.id.name;
         tracing::warn!(target: "proxy", listener, limit, reason = "too_many_connections", "connection of the application refused");
         return;
@@ -192,6 +208,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         _counted: listener.desk.cells.connection(),
         listener,
     });
+    connection.tracked.open.belongs_to(&connection);
     spawn_local(Box::pin(serve::serve_http1(stream, connection, limits)));
 }
 
@@ -211,6 +228,7 @@ fn open(
 ) -> Rc<Open> {
     let name = std::sync::Arc::clone(&listener.id.name);
     let facts = ConnectionFacts { side: listener.id.side, listener: name, key_pair, chain, role: Role::Client };
-    let patience = Patience { head, idle: Some(limits.idle), drain: worker.drain() };
+    let (unread, age) = (limits.body_idle, limits.connection_age);
+    let patience = Patience { head, idle: Some(limits.idle), unread, age, drain: worker.drain() };
     Open::new(number, facts, patience, worker.waits())
 }

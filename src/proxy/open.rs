@@ -3,18 +3,22 @@
 //! The task that serves the connection reads the signal at every poll; the worker's tick and the walk at a new epoch write
 //! it. Nothing here touches a socket.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::fmt;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::drain::{ConnectionFacts, Leave};
+use super::framing::guard::Notes;
+use super::reading::Mark;
 use super::waits::{Ticks, Waits};
+use super::watched::Pulse;
 use super::{egress, ingress};
 
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
@@ -29,6 +33,8 @@ pub(super) enum Signal {
     Drain,
     /// Leave now: GOAWAY, `connection: close`, or close if idle.
     Leave,
+    /// The request head that has begun is late: say so, and close.
+    Late,
     /// Close, whatever runs.
     Close,
 }
@@ -51,8 +57,64 @@ pub(super) struct Patience {
     pub(super) head: Option<Duration>,
     /// Without a request; `None` for connections to upstreams, which their pool lets go.
     pub(super) idle: Option<Duration>,
+    /// What we write is not read by the other side.
+    pub(super) unread: Duration,
+    /// From its begin to its drain, where connections may not get as old as they like.
+    pub(super) age: Option<Duration>,
     /// From the begin of a drain to its end.
     pub(super) drain: Duration,
+}
+
+/// A limit of a connection that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// A request head.
+    Head,
+    /// Nothing asked.
+    Idle,
+    /// Nothing read of what we wrote.
+    Unread,
+}
+
+impl Reached {
+    /// A stable code for the log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Head => "head_late",
+            Self::Idle => "idle",
+            Self::Unread => "body_unread",
+        }
+    }
+
+    /// The key of the limit.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Unread => "body_idle",
+        }
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Head => "a request head was not whole in time (limits.head)",
+            Self::Idle => "nothing was asked for long enough (limits.idle)",
+            Self::Unread => "what was sent is not read (limits.body_idle)",
+        })
+    }
+}
+
+/// What the tick has to tell about a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It drains, and why.
+    Leave(Leave),
+    /// It drains because of its age.
+    TooOld(Leave),
+    /// It is closed for this limit.
+    Limit(Reached),
 }
 
 /// One open connection.
@@ -60,17 +122,25 @@ pub(super) struct Open {
     pub(super) number: u64,
     pub(super) facts: ConnectionFacts,
     pub(super) view: RefCell<View>,
-    /// Set by the stream when bytes arrive; cleared when a request ends. `Arc`, as hyper wants a stream that may be sent.
-    pub(super) heard: Arc<AtomicBool>,
+    /// What the guard of its requests has found.
+    pub(super) notes: Arc<Notes>,
+    /// What its stream notes: `Arc`, as hyper wants a stream that may be sent.
+    pub(super) pulse: Arc<Pulse>,
+    /// What the response body that was polled last had to give.
+    pub(super) mark: Cell<Mark>,
     patience: Patience,
     waits: Rc<Waits>,
     valid_until: Cell<Option<Timestamp>>,
     signal: Cell<Signal>,
+    born: Ticks,
+    blocked_since: Cell<Option<Ticks>>,
     drains_since: Cell<Option<Ticks>>,
     head_since: Cell<Option<Ticks>>,
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
     waker: RefCell<Option<Waker>>,
+    /// Everything that is counted in with this connection, for what outlives hyper's part of it.
+    whole: RefCell<Option<Weak<dyn Any>>>,
 }
 
 impl Open {
@@ -79,22 +149,43 @@ impl Open {
             number,
             facts,
             view: RefCell::new(View::None),
-            heard: Arc::new(AtomicBool::new(false)),
+            notes: Arc::default(),
+            pulse: Arc::default(),
+            mark: Cell::default(),
             patience,
             waits: Rc::clone(waits),
             valid_until: Cell::new(None),
             signal: Cell::new(Signal::Serve),
+            born: waits.now(),
+            blocked_since: Cell::new(None),
             drains_since: Cell::new(None),
             head_since: Cell::new(None),
             idle_since: Cell::new(waits.now()),
             in_flight: Cell::new(0),
             waker: RefCell::new(None),
+            whole: RefCell::new(None),
         })
     }
 
     /// Whether it leads to an upstream: its pool lets it go, and no side of its own stops it.
     pub(super) fn is_upstream(&self) -> bool {
         self.patience.idle.is_none()
+    }
+
+    /// The worker's time.
+    pub(super) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
+    }
+
+    /// It is a part of this, which lists and counts it.
+    pub(super) fn belongs_to<T: Any>(&self, whole: &Rc<T>) {
+        let whole: Weak<dyn Any> = Rc::<T>::downgrade(whole);
+        *self.whole.borrow_mut() = Some(whole);
+    }
+
+    /// What lists and counts it, while it serves: who holds this stays listed and counted.
+    pub(super) fn whole(&self) -> Option<Rc<dyn Any>> {
+        self.whole.borrow().as_ref()?.upgrade()
     }
 
     /// What its task is told now.
@@ -134,14 +225,24 @@ impl Open {
         true
     }
 
-    /// Looks at the time. A reason is for the log; connections that were only idle leave without one.
-    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Leave> {
+    /// Looks at the time.
+    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Due> {
+        if self.signal.get() >= Signal::Late {
+            // Who was told that a head is late has had its moment to say so.
+            self.tell(Signal::Close);
+            return None;
+        }
         if let Some(valid_until) = self.valid_until.get() {
             if now >= valid_until {
                 self.tell(Signal::Close);
             } else if now.duration_until(valid_until).unsigned_abs() <= self.patience.drain && self.drain() {
-                return Some(Leave::peer_expires(valid_until));
+                return Some(Due::Leave(Leave::peer_expires(valid_until)));
             }
+        }
+        if self.is_unread(ticks) {
+            self.mark.set(Mark::Unread);
+            self.tell(Signal::Close);
+            return Some(Due::Limit(Reached::Unread));
         }
         let idle = (self.in_flight.get() == 0).then(|| self.idle_for(ticks));
         if let Some(since) = self.drains_since.get() {
@@ -152,18 +253,43 @@ impl Open {
             }
             return None;
         }
+        if let Some(age) = self.patience.age
+            && ticks.since(self.born) >= Ticks::of(age)
+        {
+            self.drain();
+            return Some(Due::TooOld(Leave::too_old(age)));
+        }
         let idle = idle?;
         if self.head_is_late(ticks) {
-            self.tell(Signal::Close);
+            self.tell(Signal::Late);
+            Some(Due::Limit(Reached::Head))
         } else if self.patience.idle.is_some_and(|limit| idle >= Ticks::of(limit)) {
             self.drain();
+            Some(Due::Limit(Reached::Idle))
+        } else {
+            None
         }
-        None
+    }
+
+    /// Whether the other side has read nothing of what we want to write for too long.
+    fn is_unread(&self, ticks: Ticks) -> bool {
+        if !self.pulse.is_blocked() {
+            self.blocked_since.set(None);
+            return false;
+        }
+        let since = self.blocked_since.get().filter(|_| !self.pulse.has_written());
+        match since {
+            Some(since) => ticks.since(since) >= Ticks::of(self.patience.unread),
+            None => {
+                self.blocked_since.set(Some(ticks));
+                false
+            }
+        }
     }
 
     fn head_is_late(&self, ticks: Ticks) -> bool {
         let Some(limit) = self.patience.head else { return false };
-        if !self.heard.load(Ordering::Relaxed) {
+        if !self.pulse.has_heard() {
             self.head_since.set(None);
             return false;
         }
@@ -212,7 +338,7 @@ impl Drop for Flight {
         let open = &self.0;
         open.in_flight.set(open.in_flight.get() - 1);
         open.idle_since.set(open.waits.now());
-        open.heard.store(false, Ordering::Relaxed);
+        open.pulse.forget_heard();
         open.head_since.set(None);
     }
 }
@@ -252,92 +378,4 @@ impl Drop for Tracked {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::Side;
-    use crate::trust::Role;
-
-    fn open(waits: &Rc<Waits>) -> Rc<Open> {
-        let facts = ConnectionFacts {
-            side: Side::Ingress,
-            listener: "api".into(),
-            key_pair: None,
-            chain: Vec::new(),
-            role: Role::Client,
-        };
-        let seconds = Duration::from_secs;
-        let patience = Patience { head: Some(seconds(10)), idle: Some(seconds(60)), drain: seconds(15) };
-        Open::new(1, facts, patience, waits)
-    }
-
-    fn second(seconds: u32) -> Ticks {
-        Ticks(Ticks::of(Duration::from_secs(1)) * seconds)
-    }
-
-    fn at(open: &Open, waits: &Waits, seconds: u32) -> (Signal, Option<&'static str>) {
-        waits.tick(second(seconds));
-        let now = Timestamp::from_second(i64::from(seconds)).unwrap();
-        let leave = open.tick(second(seconds), now);
-        (open.signal(), leave.map(|leave| leave.reason))
-    }
-
-    #[test]
-    fn an_idle_connection_leaves_after_its_limit_and_a_busy_one_does_not() {
-        let waits = Rc::new(Waits::default());
-        let (idle, busy) = (open(&waits), open(&waits));
-        let flight = busy.flight();
-        assert_eq!(at(&idle, &waits, 59).0, Signal::Serve);
-        assert_eq!(at(&idle, &waits, 60), (Signal::Leave, None));
-        assert_eq!(at(&busy, &waits, 3600).0, Signal::Serve);
-        drop(flight);
-        assert_eq!(at(&busy, &waits, 3660).0, Signal::Leave);
-    }
-
-    #[test]
-    fn a_slow_head_is_closed_and_bytes_of_a_running_request_are_no_head() {
-        let waits = Rc::new(Waits::default());
-        let open = open(&waits);
-        let flight = open.flight();
-        open.heard.store(true, Ordering::Relaxed);
-        assert_eq!(at(&open, &waits, 20).0, Signal::Serve);
-        drop(flight);
-        assert_eq!(at(&open, &waits, 40).0, Signal::Serve);
-        open.heard.store(true, Ordering::Relaxed);
-        assert_eq!(at(&open, &waits, 41).0, Signal::Serve);
-        assert_eq!(at(&open, &waits, 51).0, Signal::Close);
-    }
-
-    #[test]
-    fn a_drain_gives_a_request_on_its_way_a_moment_and_ends_at_its_deadline() {
-        let waits = Rc::new(Waits::default());
-        let (fresh, busy) = (open(&waits), open(&waits));
-        let _flight = busy.flight();
-        assert!(fresh.drain() && !fresh.drain());
-        assert_eq!(fresh.signal(), Signal::Drain);
-        assert_eq!(at(&fresh, &waits, 1).0, Signal::Leave);
-        assert!(busy.drain());
-        assert_eq!(busy.signal(), Signal::Leave);
-        assert_eq!(at(&busy, &waits, 15).0, Signal::Leave);
-        assert_eq!(at(&busy, &waits, 16).0, Signal::Close);
-    }
-
-    #[test]
-    fn no_connection_outlives_its_peer_and_the_drain_begins_in_time() {
-        let waits = Rc::new(Waits::default());
-        let open = open(&waits);
-        let _flight = open.flight();
-        open.set_valid_until(Some(Timestamp::from_second(100).unwrap()));
-        assert_eq!(at(&open, &waits, 84), (Signal::Serve, None));
-        assert_eq!(at(&open, &waits, 85), (Signal::Leave, Some("peer_certificate_expired")));
-        assert_eq!(at(&open, &waits, 100).0, Signal::Close);
-    }
-
-    #[test]
-    fn a_connection_is_listed_until_its_guard_is_dropped() {
-        let connections = Rc::new(Connections::default());
-        let tracked = connections.track(open(&Rc::new(Waits::default())));
-        assert_eq!(connections.all().len(), 1);
-        drop(tracked);
-        assert!(connections.is_empty());
-    }
-}
+mod tests;

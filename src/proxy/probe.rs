@@ -82,7 +82,7 @@ async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
     let (mut stream, heard) = Recorder::new(ready.tls.stream);
     let proof = Proof::new(towards, (ready.connection, key_pair), ready.tls.facts, heard);
     let waits = Instant::now() + REFUSES_WITHIN.max(ready.round * 2);
-    let settled = if proof.is_open_question() { stream.settle(waits).await } else { Settled::Taken };
+    let settled = if proof.is_open_question() { stream.settle(waits, true).await } else { Settled::Taken };
     if settled != Settled::Ended {
         // Says goodbye, so that the upstream logs no error. Nobody waits for that.
         spawn_local(async move { timeout(REFUSES_WITHIN, stream.shutdown()).await });

@@ -93,6 +93,7 @@ impl Proof {
                 listener: &self.listener,
                 trust: &towards.egress.trust,
                 shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
+                shown_next: None,
                 now: towards.worker.clock().now(),
             },
         );
@@ -147,7 +148,8 @@ pub(super) async fn send(
     let replay = Replay::new(request, towards.egress.settings.replay_limit);
     let showing = Showing::new(towards, chosen, replay.is_harmless());
     // Boxed: it is needed in an overlap only.
-    let (response, link) = Box::pin(exchange(&showing, &replay, to, terms)).await?;
+    let exchanged = Box::pin(exchange(&showing, &replay, to, terms)).await;
+    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
     forward::respond(response, link, outbound.websocket.take(), terms, record)
 }
 

@@ -3,27 +3,38 @@
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
 //! the worker's tick's (`open`), not timers of hyper's.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
+use super::access::Desk;
 use super::body::Body;
+use super::frames::{self, Flood};
+use super::framing::Bounds;
+use super::framing::guard::Guard;
 use super::open::{Open, Signal};
+use super::reading::Streams;
+use super::waits::Waits;
+use super::watched::Watched;
 use crate::snapshot::ingress::Limits;
 
+/// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Content of a response that waits for a peer who does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
+const ERRORS: usize = 256;
 /// What hyper's own limit on fields is, and costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
@@ -45,6 +56,12 @@ where
 pub(super) trait Answers: 'static {
     /// The connection in its worker's list.
     fn open(&self) -> &Rc<Open>;
+    /// Where what happens to it is counted.
+    fn desk(&self) -> &Desk;
+    /// Its worker's deadlines.
+    fn waits(&self) -> &Rc<Waits>;
+    /// The other side does not read a response: its stream is reset.
+    fn unread(&self);
     /// One request, one response.
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
 }
@@ -56,11 +73,22 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
-    let io = TokioIo::new(Watched { stream, heard: Arc::clone(&open.heard) });
-    let service = service_fn(move |request| {
+    let bounds = Bounds { head_size: limits.head_size, fields: limits.fields };
+    let watched = Watched::new(stream, &open.pulse);
+    let io = TokioIo::new(Guard::new(watched, bounds, Arc::clone(&open.notes)));
+    let asked = Rc::clone(&connection);
+    let service = service_fn(move |mut request| {
+        let open = Rc::clone(asked.open());
+        let upgrades = open.notes.arrived(&mut request);
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
-        let answer = Box::pin(Rc::clone(&connection).answer(request));
-        async move { Ok::<_, Infallible>(answer.await) }
+        let answer = Box::pin(Rc::clone(&asked).answer(request));
+        async move {
+            let response = answer.await;
+            if upgrades {
+                open.notes.granted(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
@@ -68,7 +96,7 @@ where
         builder.max_headers(limits.fields);
     }
     let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
-    let mut leaving = false;
+    let (mut leaving, mut late) = (false, false);
     poll_fn(|cx| {
         match open.signal() {
             Signal::Close => return Poll::Ready(()),
@@ -76,12 +104,19 @@ where
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
+            Signal::Late if !late => {
+                late = true;
+                open.pulse.is_late();
+            }
             _ => {}
         }
         open.listen(cx);
         served.as_mut().poll(cx).map(report)
     })
     .await;
+    if let Some(fault) = open.notes.untold() {
+        broke_off(&*connection, fault.reason(), fault.explanation());
+    }
 }
 
 /// Serves HTTP/2 until the connection ends.
@@ -91,16 +126,30 @@ where
     C: Answers,
 {
     let open = Rc::clone(connection.open());
+    let asked = Rc::clone(&connection);
+    let told = Rc::clone(&connection);
+    let streams = Streams {
+        open: Rc::clone(&open),
+        waits: Rc::clone(connection.waits()),
+        limit: limits.body_idle,
+        unread: Rc::new(move || told.unread()),
+    };
     let service = service_fn(move |request| {
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         let answer = Box::pin(Rc::clone(&connection).answer(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let mut builder = http2::Builder::new(Local);
+    let flood = Rc::new(Cell::new(None));
+    let watched = Watched::new(stream, &open.pulse);
+    let io = TokioIo::new(frames::guard::Guard::new(watched, limits.head_size, open.waits(), Rc::clone(&flood)));
+    let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
-    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(ERRORS);
+    let mut served = std::pin::pin!(builder.serve_connection(io, service));
     let mut leaving = false;
     poll_fn(|cx| {
         match open.signal() {
@@ -112,9 +161,33 @@ where
             _ => {}
         }
         open.listen(cx);
-        served.as_mut().poll(cx).map(report)
+        served.as_mut().poll(cx).map(|ended| match (flood.get(), &ended) {
+            (Some(flood), _) => broke_off(&*asked, flood.reason(), flood.explanation()),
+            (None, Err(error)) => match broken_rule(error) {
+                Some((reason, rule)) => broke_off(&*asked, reason, &rule),
+                None => report(ended),
+            },
+            (None, Ok(())) => {}
+        })
     })
     .await;
+}
+
+/// The other side broke a rule, and there was no request that could be answered with a refusal.
+fn broke_off<C: Answers>(connection: &C, reason: &'static str, explanation: &str) {
+    let facts = &connection.open().facts;
+    let (side, listener) = (facts.side.as_str(), &*facts.listener);
+    tracing::info!(target: "proxy", side, listener, connection = connection.open().number, reason, error = explanation, "connection refused");
+    connection.desk().cells.refused(reason);
+}
+
+/// What h2 has found wrong with a connection, as a sentence; `None` where the peer has left or said so itself.
+fn broken_rule(error: &hyper::Error) -> Option<(&'static str, String)> {
+    let text = std::error::Error::source(error)?.to_string();
+    let rule = text.strip_prefix("connection error detected: ")?;
+    // ENHANCE_YOUR_CALM: resets in bursts, and those that the peer brings about, h2 counts itself.
+    let reason = if rule.contains("excessive load") { Flood::Resets.reason() } else { "http2_error" };
+    Some((reason, format!("an error of the HTTP/2 connection: {rule}")))
 }
 
 /// How a connection ended: peers that vanish are no news.
@@ -123,22 +196,3 @@ fn report(ended: Result<(), hyper::Error>) {
         tracing::debug!(target: "proxy", %error, "connection ended with an error");
     }
 }
-
-/// A stream that notes when bytes arrive, so that the tick can tell a slow head from an idle connection.
-struct Watched<S> {
-    stream: S,
-    heard: Arc<AtomicBool>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-crate::tls::passing::passes_writes!(Watched.stream);

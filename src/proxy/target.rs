@@ -1,23 +1,25 @@
 //! Method, target and Host of a request: what hyper lets through and a strict proxy must not (RFC 9112 3.2, RFC 9113 8.3.1).
 //!
-//! Pure. Message boundaries are not judged here: what hyper hides (both lengths, bare line feeds) a service cannot see.
+//! Pure. Message boundaries, methods and forms of targets on HTTP/1 are `framing`'s, which has judged the bytes before;
+//! what stands in for a request that it refused ends here.
 
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::Error;
+use super::fields::is_framing_twin;
+use super::framing::{Fault, decimal};
 
 /// Checks a request as it came and says whom it is for: the one Host that everything it carries agrees on.
 pub(super) fn host<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
-        return Err(Error::Method);
+    if let Some(fault) = request.extensions().get::<Fault>() {
+        return Err(Error::Framing(*fault));
     }
     if request.version() == Version::HTTP_2 { host_of_h2(request) } else { host_of_h1(request) }
 }
 
 fn host_of_h1<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
-    one_coding_at_most(request.headers())?;
     let host = only_host(request.headers())?.ok_or(Error::Malformed("no Host"))?;
     let authority = authority(host)?;
     if let Some(target) = request.uri().authority() {
@@ -29,6 +31,20 @@ fn host_of_h1<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
 }
 
 fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
+        return Err(Error::Method);
+    }
+    // On HTTP/1 the guard has seen to both.
+    let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(|length| decimal(length.as_bytes()).is_none()) {
+        return Err(Error::Framing(Fault::Length));
+    }
+    if lengths.next().is_some() {
+        return Err(Error::Framing(Fault::SeveralLengths));
+    }
+    if request.headers().keys().any(|name| is_framing_twin(name.as_str().as_bytes())) {
+        return Err(Error::Framing(Fault::Twin));
+    }
     let host = only_host(request.headers())?;
     let Some(target) = request.uri().authority() else {
         let host = host.ok_or(Error::Malformed("neither :authority nor Host"))?;
@@ -42,17 +58,6 @@ fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
         None => drop(default_port(scheme)?),
     }
     HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))
-}
-
-/// Transfer codings that are not exactly `chunked` are what request smuggling is made of (RFC 9112 6.1).
-fn one_coding_at_most(headers: &HeaderMap) -> Result<(), Error> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let chunked = codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    if chunked && codings.next().is_none() {
-        Ok(())
-    } else {
-        Err(Error::Malformed("Transfer-Encoding other than chunked"))
-    }
 }
 
 fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
@@ -70,8 +75,10 @@ fn authority(host: &HeaderValue) -> Result<Authority, Error> {
 /// A host, and a port only if it is one; nobody's name and password.
 fn well_formed(authority: &Authority) -> Result<(), ()> {
     let text = authority.as_str();
-    let bad_port =
-        text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']') && authority.port_u16().is_none());
+    // Parsing alone would take `+80`.
+    let bad_port = text
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| !port.ends_with(']') && (authority.port_u16().is_none() || port.starts_with('+')));
     if text.contains('@') || authority.host().is_empty() || bad_port { Err(()) } else { Ok(()) }
 }
 
@@ -87,13 +94,19 @@ fn default_port(scheme: &Scheme) -> Result<u16, Error> {
 fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
     let default = default_port(scheme)?;
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
-    if target.as_str().contains('@') {
-        Err(Error::Malformed("user information in the target"))
+    if well_formed(target).is_err() {
+        Err(Error::Malformed("user information or a bad port in the target"))
     } else if !host.host().eq_ignore_ascii_case(target.host()) || port(host) != port(target) {
         Err(Error::Malformed("Host and target disagree"))
     } else {
         Ok(())
     }
+}
+
+/// Whether a Host names the server that the handshake was for (in lower case), whatever its port.
+pub(super) fn is_for(host: &HeaderValue, server_name: &str) -> bool {
+    let plain = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    Authority::try_from(host.as_bytes()).is_ok_and(|host| plain(host.host()) == plain(server_name))
 }
 
 /// The target in origin form (RFC 9112 3.2.1), with `path` in place of its own path where a rule has normalised it.
@@ -147,7 +160,13 @@ mod tests {
     fn an_absolute_target_agrees_with_its_host_or_is_refused() {
         assert!(h1("GET", "http://a.example/x", &[("host", "A.example:80")]).is_ok());
         assert!(h1("GET", "https://a.example/x", &[("host", "a.example:443")]).is_ok());
-        for target in ["http://b.example/x", "http://u@a.example/x", "ftp://a.example/x", "http://a.example:81/x"] {
+        for target in [
+            "http://a.example:x/",
+            "http://b.example/x",
+            "http://u@a.example/x",
+            "ftp://a.example/x",
+            "http://a.example:81/x",
+        ] {
             assert!(matches!(h1("GET", target, &[("host", "a.example")]), Err(Error::Malformed(_))), "{target}");
         }
         assert!(matches!(h1("GET", "a.example:80", &[("host", "a.example")]), Err(Error::Malformed(_))));
@@ -155,20 +174,16 @@ mod tests {
 
     #[test]
     fn connect_trace_and_asterisk_are_not_forwarded() {
-        assert!(matches!(h1("CONNECT", "a:80", &[("host", "a")]), Err(Error::Method)));
-        assert!(matches!(h1("TRACE", "/", &[("host", "a")]), Err(Error::Method)));
-        assert!(matches!(h1("OPTIONS", "*", &[("host", "a")]), Err(Error::Method)));
+        for (method, target) in [("CONNECT", "a:80"), ("TRACE", "https://a/"), ("OPTIONS", "*")] {
+            let request = Request::builder().method(method).uri(target).version(Version::HTTP_2).body(()).unwrap();
+            assert!(matches!(host(&request), Err(Error::Method)), "{method}");
+        }
     }
 
     #[test]
-    fn only_chunked_is_a_transfer_coding() {
-        assert!(h1("POST", "/", &[("host", "a"), ("transfer-encoding", "Chunked")]).is_ok());
-        for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
-            let verdict = h1("POST", "/", &[("host", "a"), ("transfer-encoding", coding)]);
-            assert!(matches!(verdict, Err(Error::Malformed(_))), "{coding}");
-        }
-        let twice = [("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
-        assert!(h1("POST", "/", &twice).is_err());
+    fn what_stands_in_for_a_refused_request_is_refused_as_that() {
+        let request = Request::get("/").header("host", "a").extension(Fault::BareLineFeed).body(()).unwrap();
+        assert!(matches!(host(&request), Err(Error::Framing(Fault::BareLineFeed))));
     }
 
     #[test]
@@ -179,7 +194,18 @@ mod tests {
         assert!(h2("/x", &[]).is_err());
         assert!(h2("https://a.example/x", &[("host", "b.example")]).is_err());
         assert!(h2("foo://a.example/x", &[]).is_err());
+        assert!(h2("https://a.example/x", &[("content_length", "3")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "03")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "3"), ("content-length", "3")]).is_err());
+        assert!(h2("https://a.example/x", &[("content-length", "3")]).is_ok());
         assert!(h2("https://u@a.example/x", &[]).is_err());
+    }
+
+    #[test]
+    fn a_host_is_for_the_server_name_whatever_its_case_port_and_last_dot() {
+        let is_for = |host: &'static str| is_for(&HeaderValue::from_static(host), "a.example");
+        assert!(is_for("a.example") && is_for("A.example:8443") && is_for("a.example."));
+        assert!(!is_for("b.example") && !is_for("a.example.b") && !is_for("[::1]"));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! hyper's connection ends at the 101, so a tunnel keeps its own place in the worker's list: a rotation leaves it alone, and
 //! a drain waits for it until its deadline.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
+use std::rc::Rc;
 use std::task::Poll;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -46,13 +48,15 @@ pub(super) struct Tunnel {
     pub(super) asker: OnUpgrade,
     pub(super) answerer: OnUpgrade,
     pub(super) flight: Flight,
+    /// The asker's connection, which hyper lets go of at the 101: in the worker's list, and counted, as long as this is held.
+    pub(super) whole: Option<Rc<dyn Any>>,
     pub(super) link: Link,
 }
 
 /// Copies both ways in a task of its own, until one side ends or either connection is closed.
 pub(super) fn open(tunnel: Tunnel) {
     spawn_local(async move {
-        let Tunnel { asker, answerer, flight, link } = tunnel;
+        let Tunnel { asker, answerer, flight, whole: _whole, link } = tunnel;
         let mut copied = std::pin::pin!(async {
             let (asker, answerer) = (asker.await?, answerer.await?);
             let (mut asker, mut answerer) = (TokioIo::new(asker), TokioIo::new(answerer));

@@ -18,7 +18,7 @@ use super::access::{Desk, Second};
 use super::drain::{Leave, stay};
 use super::forward::KEEP;
 use super::listener::{self, Listener};
-use super::open::{Connections, Open, Tracked};
+use super::open::{Connections, Due, Open, Reached, Tracked};
 use super::pool::Pool;
 use super::probe;
 use super::upstream::Upstream;
@@ -26,6 +26,7 @@ use super::waits::{TICK, Ticks, Waits};
 use super::workers::{Seat, Shared};
 use crate::clock::Clock;
 use crate::event::{Event, Events};
+use crate::metrics::Cells;
 use crate::net::{Backend, Dialler};
 use crate::process::{Phase, Shutdown};
 use crate::snapshot::{Egress, Epoch, Ingress, Reader, Side, Snapshot};
@@ -207,15 +208,53 @@ impl Worker {
     pub(super) fn note_time(&self) -> Ticks {
         let elapsed = self.started.elapsed().as_millis() / TICK.as_millis();
         let ticks = Ticks(u32::try_from(elapsed).unwrap_or(u32::MAX));
-        self.waits.tick(ticks);
+        // Called at each accept too: the table is walked once for each tick.
+        if ticks != self.waits.now() {
+            self.waits.tick(ticks);
+        }
         ticks
     }
 
     fn tick(&self, ticks: Ticks, now: Timestamp) {
         for open in self.connections.all() {
-            if let Some(leave) = open.tick(ticks, now) {
-                self.tell(&open, leave);
+            match open.tick(ticks, now) {
+                None => {}
+                Some(Due::Leave(leave)) => self.tell(&open, leave),
+                Some(Due::TooOld(leave)) => {
+                    if let Some(cells) = self.cells(&open) {
+                        cells.limit("connection_age");
+                    }
+                    self.tell(&open, leave);
+                }
+                Some(Due::Limit(limit)) => self.limited(&open, limit),
             }
+        }
+    }
+
+    /// What is counted for a connection's listener.
+    fn cells(&self, open: &Open) -> Option<&Cells> {
+        let (side, name) = (open.facts.side, &*open.facts.listener);
+        let listener = self.listeners.iter().find(|one| one.id.side == side && *one.id.name == *name)?;
+        Some(&listener.desk.cells)
+    }
+
+    /// A connection reached one of its limits and is being closed.
+    pub(super) fn limited(&self, open: &Open, limit: Reached) {
+        let (side, listener) = (open.facts.side, &*open.facts.listener);
+        let reason = limit.reason();
+        if let Some(cells) = self.cells(open) {
+            cells.limit(limit.key());
+            if limit == Reached::Head {
+                cells.request(http::StatusCode::REQUEST_TIMEOUT.as_u16(), Duration::ZERO);
+                cells.error(if side == Side::Ingress { "peer" } else { "backend" });
+            }
+        }
+        let (side, connection) = (side.as_str(), open.number);
+        // A connection that was only idle is no news.
+        if limit == Reached::Idle {
+            tracing::debug!(target: "proxy", side, listener, connection, reason, "connection closed");
+        } else {
+            tracing::info!(target: "proxy", side, listener, connection, reason, "connection closed: {limit}");
         }
     }
 

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
+use super::admission::{Gate, Partnered};
 use super::verdicts::Verdicts;
 use super::worker::Worker;
 use crate::clock::Clock;
 use crate::event::Events;
+use crate::keyring::Lessons;
 use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::net::Bound;
@@ -42,6 +45,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The time.
     pub clock: Clock,
+    /// What sources have taught us about our pairs.
+    pub lessons: Arc<Lessons>,
     /// The end.
     pub shutdown: Shutdown,
     /// Where open connections are counted, for the end.
@@ -82,6 +87,7 @@ impl Workers {
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
+    pub(super) lessons: Arc<Lessons>,
     pub(super) metrics: Arc<Metrics>,
     /// What upstreams make of our key pairs.
     pub(super) verdicts: Verdicts,
@@ -99,6 +105,8 @@ pub(super) struct Shared {
     counts: Vec<Count>,
     /// Open connections that the descriptors allow.
     pub(super) most: usize,
+    /// Open connections of partners that have a limit of their own.
+    pub(super) partnered: Arc<Partnered>,
     progress: Arc<Progress>,
     /// Told whenever a listener begins to listen.
     opened: Notify,
@@ -108,6 +116,7 @@ struct Count {
     id: ListenerId,
     open: AtomicUsize,
     listening: AtomicBool,
+    gate: Arc<Gate>,
 }
 
 impl Count {
@@ -125,12 +134,19 @@ impl Shared {
         self.counts[listener].listening.store(true, Ordering::Release);
         self.opened.notify_waiters();
     }
+
+    /// Who of a listener's connections may wait for its ClientHello, and who may shake hands.
+    pub(super) fn gate(&self, listener: usize) -> &Arc<Gate> {
+        &self.counts[listener].gate
+    }
 }
 
 /// An accepted connection on its way to a worker.
 pub(super) struct Handed {
     pub(super) listener: usize,
     pub(super) accepted: Accepted,
+    /// When it was accepted.
+    pub(super) at: Instant,
     pub(super) slot: Slot,
 }
 
@@ -182,10 +198,12 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         id: id.clone(),
         open: AtomicUsize::new(0),
         listening: AtomicBool::new(false),
+        gate: Arc::default(),
     };
     let shared = Arc::new(Shared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
+        lessons: parts.lessons,
         metrics: Arc::clone(&parts.metrics),
         verdicts: Verdicts::default(),
         tokens: super::token::Tokens::default(),
@@ -195,6 +213,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         hands,
         counts: parts.listeners.iter().map(count).collect(),
         most: descriptors_allow(),
+        partnered: Arc::default(),
         progress: parts.progress,
         opened: Notify::new(),
     });

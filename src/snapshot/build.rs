@@ -10,11 +10,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::bearer::Way;
-use super::{Bearer, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot};
+use super::{Bearer, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
 use crate::clock::Clock;
 use crate::jwt::{Algorithm, Verifier};
 use crate::keyring::{Candidates, Held, Keyring, KeyringName, Prefer, Standing};
-use crate::pki::{Certificate, KeyPair};
+use crate::pki::{Certificate, KeyPair, Waiting};
 use crate::tls::{Acceptor, Alpn, AuthorityNames, Connector, acceptor, connector};
 use crate::trust::{Anchors, Partner, Partners, Role, Trust, TrustName};
 
@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     pub trusts: &'a BTreeMap<TrustName, Anchors>,
     /// Certificates of a file that the configuration names.
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
+    /// Keys of a keyring's folder that wait for their certificate.
+    pub waiting: &'a dyn Fn(&str) -> Vec<Waiting>,
     /// Pairs whose files vanished survive a restart.
     pub remembers: bool,
 }
@@ -60,13 +62,18 @@ enum NotIn {
 /// Builds one.
 pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot, Error> {
     let now = clock.now();
+    let partners = Arc::new(partners(parts, now));
     let builder = Builder {
         parts,
         clock,
         now,
         // A trust is built once an epoch, however many listeners share it: they share its cache too.
-        trusts: parts.trusts.iter().map(|(name, anchors)| (Arc::clone(name), anchors.build(now))).collect(),
-        partners: Arc::new(partners(parts)),
+        trusts: parts
+            .trusts
+            .iter()
+            .map(|(name, anchors)| (Arc::clone(name), anchors.build_for(&partners, now)))
+            .collect(),
+        partners,
     };
     let mut snapshot = Snapshot {
         epoch,
@@ -74,7 +81,8 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
         key_set: builder.key_set(&parts.keyrings.keys().cloned().collect::<Vec<_>>()),
-        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts.remembers)).collect(),
+        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts)).collect(),
+        trusts: builder.trusts.iter().map(|(name, trust)| trust_view(name, trust, parts)).collect(),
     };
     for settings in parts.ingresses {
         match builder.ingress(settings) {
@@ -277,27 +285,25 @@ fn wrong(side: Side, name: &str, source: crate::tls::Error) -> NotIn {
     NotIn::Wrong(Error::Tls { listener: format!("{} {name:?}", side.as_str()), source })
 }
 
-fn partners(parts: &Parts<'_>) -> Partners {
-    let resolve = |settings: &crate::trust::partner::Settings| Partner {
-        anchors: settings
-            .anchors
-            .iter()
-            .flat_map(|file| (parts.named)(file))
-            .map(|certificate| certificate.fingerprint())
-            .collect(),
-        settings: settings.clone(),
+fn partners(parts: &Parts<'_>, now: Timestamp) -> Partners {
+    let resolve = |settings: &crate::trust::partner::Settings| {
+        let anchors = settings.anchors.iter().flat_map(|file| (parts.named)(file));
+        Partner::new(settings.clone(), anchors.map(|certificate| certificate.fingerprint()).collect(), now)
     };
     Partners(parts.partners.iter().map(resolve).collect())
 }
 
-fn view(keyring: &Keyring, remembers: bool) -> KeyringView {
+fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
         purpose: settings.purpose.clone(),
         owner: settings.owner.clone(),
         contact: settings.contact.clone(),
-        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, remembers)).collect(),
+        waiting: (parts.waiting)(&settings.name),
+        rotate_every: settings.rotate_every,
+        alert_before: settings.alert_before.clone(),
+        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, parts.remembers)).collect(),
         diverges: keyring.divergence(),
         overlap_seconds: settings.overlap.as_secs(),
         prefer: settings.prefer,
@@ -324,5 +330,21 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
         in_folder: held.in_folder,
         survives_restart: held.in_folder || remembers,
         why: held.why.clone(),
+        key_kind: certificate.key(),
+        spki: certificate.spki_hash(),
+        weakness: certificate.weakness().map(str::to_owned),
+        self_issued: certificate.is_self_issued(),
     }
+}
+
+fn trust_view(name: &TrustName, trust: &Trust, parts: &Parts<'_>) -> TrustView {
+    let verifies = |settings: &&super::ingress::Settings| match &settings.trust {
+        Some(named) => named == name,
+        None => settings.keyrings.first().is_some_and(|first| own_trust(first) == *name),
+    };
+    let listeners = parts.ingresses.iter().filter(verifies);
+    let mut keyrings: Vec<KeyringName> = listeners.flat_map(|settings| settings.keyrings.iter().cloned()).collect();
+    keyrings.sort();
+    keyrings.dedup();
+    TrustView { holds: trust.view(), keyrings }
 }

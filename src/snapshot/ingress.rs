@@ -1,13 +1,16 @@
 //! An ingress listener: its settings and, for one epoch, what it shows and whom it accepts.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::keyring::{Candidates, KeyringName};
 use crate::net::{Backend, ListenAddress};
 use crate::tls::{Acceptor, AuthorityNames, ClientAuth};
-use crate::trust::{Partners, Rules, Trust, TrustName};
+use crate::trust::{Matcher, Partners, Rules, Trust, TrustName};
 
 /// What the configuration says of one `[[ingress]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,12 @@ pub struct Settings {
     pub backend: Backend,
     /// Identity headers set for the backend.
     pub identity: Identity,
+    /// Load balancers whose PROXY header is believed and required.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Peers whose forwarding fields are kept and extended.
+    pub forwarded_from: Vec<Matcher>,
+    /// Health checkers whose failed handshakes without a certificate are not logged.
+    pub quiet_from: Vec<IpNet>,
     /// Further field names to strip, lower case, `*` at the end allowed.
     pub also_strip: Vec<String>,
     /// Who may do what.
@@ -42,6 +51,8 @@ pub struct Settings {
     pub tls: crate::tls::Settings,
     /// Limits.
     pub limits: Limits,
+    /// Whether a source that refuses the new pair is shown the previous one (`learn`).
+    pub learn: bool,
     /// Whether handshakes and requests are logged (`[log]`).
     pub log_access: bool,
 }
@@ -59,6 +70,9 @@ impl Settings {
             client_auth: ClientAuth::Required,
             backend: Backend::Http(crate::net::HostPort { host: "127.0.0.1".into(), port: 1 }),
             identity: Identity::default(),
+            proxy_protocol_from: Vec::new(),
+            forwarded_from: Vec::new(),
+            quiet_from: Vec::new(),
             also_strip: Vec::new(),
             rules: Rules::default(),
             authorities: AuthorityNames::Auto,
@@ -67,9 +81,15 @@ impl Settings {
             jwks: false,
             tls: crate::tls::Settings::default(),
             limits: Limits::default(),
+            learn: true,
             log_access: true,
         }
     }
+}
+
+/// Whether an address is in one of these networks. Addresses are canonical: IPv4 is never mapped into IPv6.
+pub fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// Which identity headers are set (`identity`).
@@ -96,6 +116,12 @@ impl Default for Identity {
 pub struct Limits {
     /// A handshake, from accept.
     pub handshake: Duration,
+    /// Connections without a complete ClientHello.
+    pub hello_waiting: usize,
+    /// Handshakes at once.
+    pub handshakes: usize,
+    /// Of these from one source (IPv6 by /64).
+    pub handshakes_per_source: usize,
     /// A request head.
     pub head: Duration,
     /// Bytes of a request head.
@@ -114,12 +140,17 @@ pub struct Limits {
     pub connections: usize,
     /// HTTP/2 streams of a connection.
     pub streams: u32,
+    /// How old a connection may get before it drains.
+    pub connection_age: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
+            hello_waiting: 1024,
+            handshakes: 512,
+            handshakes_per_source: 64,
             head: Duration::from_secs(10),
             head_size: 64 * 1024,
             fields: 100,
@@ -129,6 +160,7 @@ impl Default for Limits {
             response: Duration::from_secs(60),
             connections: 10_000,
             streams: 128,
+            connection_age: None,
         }
     }
 }

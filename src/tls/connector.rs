@@ -101,9 +101,9 @@ impl ResolvesClientCert for OnePair {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         seen::note(|seen| {
             seen.asked = Some(Asked {
-                server_name: None,
                 schemes: schemes.iter().map(|scheme| u16::from(*scheme)).collect(),
                 authorities: authorities.iter().map(|name| name.to_vec()).collect(),
+                ..Asked::default()
             });
         });
         self.0.as_ref().filter(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()

@@ -19,6 +19,7 @@ use crate::keyring::Standing;
 use crate::pki::{Certificate, Fingerprint};
 use crate::trust::{Trust, Untrusted};
 
+pub(super) use alert::name as alert_name;
 pub use dial::{Dial, explain_dial};
 
 /// How a handshake ended.
@@ -57,6 +58,8 @@ pub struct Context<'a> {
     pub trust: &'a Trust,
     /// What we showed.
     pub shown: Option<(Fingerprint, Standing)>,
+    /// The standing of what it is shown next time, because it refused this (ingress, while an overlap lasts).
+    pub shown_next: Option<Standing>,
     /// Now.
     pub now: Timestamp,
 }
@@ -95,6 +98,8 @@ pub const REASONS: &[&str] = &[
     "revoked",
     "revocation_unknown",
     "untrusted",
+    // Accepted all the same, for a while.
+    "expired_accepted",
     // Our certificate, refused by the other side with an alert.
     "refused_unknown_ca",
     "refused_bad_certificate",
@@ -145,6 +150,12 @@ pub const REASONS: &[&str] = &[
     // Turned away before a handshake, by the proxy.
     "no_key_pair",
     "too_many_connections",
+    "too_many_waiting",
+    "too_many_handshakes",
+    "too_many_from_source",
+    "too_many_of_partner",
+    "proxy_header_missing",
+    "proxy_header_malformed",
 ];
 
 /// A reason and its sentence, before the alerts are added.
@@ -169,10 +180,7 @@ impl Said {
 
 /// Explains a failed handshake.
 pub fn explain(failed: &Failed, context: &Context<'_>) -> Explained {
-    let received = match &failed.cause {
-        Cause::Tls(rustls::Error::AlertReceived(alert)) => Some(alert::name(*alert)),
-        _ => None,
-    };
+    let received = failed.alert();
     let end_entity = failed.seen.chain.first().and_then(|der| Certificate::parse(der.clone()).ok());
     let said = if let Some(untrusted) = &failed.seen.untrusted {
         certificate::untrusted(untrusted, end_entity.as_deref(), context)
@@ -212,6 +220,11 @@ impl Context<'_> {
 
     /// What an operator can do about it within an overlap.
     fn other_pair(&self) -> &'static str {
+        match self.shown_next {
+            Some(Standing::Current) => return "; shown the current pair next time",
+            Some(_) => return "; shown the previous pair next time",
+            None => {}
+        }
         match self.shown.map(|(_, standing)| standing) {
             Some(Standing::Previous) => {
                 "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"

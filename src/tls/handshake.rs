@@ -19,6 +19,7 @@ use super::keep::Keep;
 use super::seen::{self, Seen};
 use super::{Acceptor, Alpn, Connector};
 use crate::keyring::Asked;
+use crate::pki::Fingerprint;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,16 @@ pub struct Failed {
     pub first_bytes: Vec<u8>,
 }
 
+impl Failed {
+    /// The alert that the other side ended it with (the snake_case name of RFC 8446 6).
+    pub fn alert(&self) -> Option<&'static str> {
+        match &self.cause {
+            Cause::Tls(rustls::Error::AlertReceived(alert)) => Some(super::explain::alert_name(*alert)),
+            _ => None,
+        }
+    }
+}
+
 /// What went wrong.
 #[derive(Debug)]
 pub enum Cause {
@@ -84,6 +95,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What an error of the stream means; `no_byte`: nothing had come before it.
+    pub fn of(error: io::Error, no_byte: bool) -> Self {
+        cause(error, no_byte)
+    }
+
     /// An error of ours, after which an alert was sent.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Tls(error) if !matches!(error, rustls::Error::AlertReceived(_)))
@@ -167,7 +183,24 @@ fn asked(hello: &rustls::server::ClientHello<'_>) -> Asked {
         server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
         schemes: hello.signature_schemes().iter().map(|scheme| u16::from(*scheme)).collect(),
         authorities: authorities.iter().map(|name| name.as_ref().to_vec()).collect(),
+        offer: offer(hello),
     }
+}
+
+/// The same number for ClientHellos that offer the same suites, groups and schemes, in whatever order. GREASE values
+/// (RFC 8701), which some clients draw anew for each hello, do not count.
+fn offer(hello: &rustls::server::ClientHello<'_>) -> u64 {
+    let suites = hello.cipher_suites().iter().map(|suite| (0_u8, u16::from(*suite)));
+    let groups = hello.named_groups().unwrap_or_default().iter().map(|group| (1, u16::from(*group)));
+    let schemes = hello.signature_schemes().iter().map(|scheme| (2, u16::from(*scheme)));
+    let is_grease = |value: u16| value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff;
+    let mut all: Vec<_> = suites.chain(groups).chain(schemes).filter(|(_, value)| !is_grease(*value)).collect();
+    all.sort_unstable();
+    all.dedup();
+    let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).collect();
+    let mut first = [0; 8];
+    first.copy_from_slice(&Fingerprint::of(&bytes).as_bytes()[..8]);
+    u64::from_be_bytes(first)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hello<S> {

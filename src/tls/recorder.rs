@@ -85,13 +85,15 @@ impl<S> Recorder<S> {
 }
 
 impl<S: AsyncRead + Session + Unpin> Recorder<S> {
-    /// Waits until `deadline` for an alert, or for a sign that none will come. What is read meanwhile is kept.
-    pub async fn settle(&mut self, deadline: Instant) -> Settled {
+    /// Waits until `deadline` for an alert or another end, or for a sign that none will come: a byte, and if `by_ticket` a
+    /// ticket. Some servers finish the handshake, tickets and all, and only then look at the certificate. What is read
+    /// meanwhile is kept.
+    pub async fn settle(&mut self, deadline: Instant, by_ticket: bool) -> Settled {
         let mut bytes = [0; AHEAD];
         let waited = poll_fn(|cx| {
             let mut buf = ReadBuf::new(&mut bytes);
             match self.receive(cx, &mut buf) {
-                Poll::Pending if self.stream.tickets() > 0 => Poll::Ready(Settled::Taken),
+                Poll::Pending if by_ticket && self.stream.tickets() > 0 => Poll::Ready(Settled::Taken),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     self.ahead.extend_from_slice(buf.filled());

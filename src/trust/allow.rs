@@ -41,6 +41,11 @@ pub struct Matcher {
 }
 
 impl Matcher {
+    /// Whether it goes by one certificate or key, which nobody else can have.
+    pub fn is_exact(&self) -> bool {
+        self.fingerprint.is_some() || self.spki.is_some()
+    }
+
     /// Whether the peer fits every field that is set. `None` = no certificate was shown: then only `anonymous` on its
     /// own fits, since every other field asks for a certificate.
     pub fn matches(&self, peer: Option<&Peer>) -> bool {
@@ -117,12 +122,28 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// `path` is normalised. Methods are compared without regard to case: a backend that reads `post` as POST must not
+    /// `path` is normalised; a slash at its end does not count, as most backends route `/admin/` like `/admin`. Methods are compared without regard to case: a backend that reads `post` as POST must not
     /// be reached around a rule for POST.
     fn matches(&self, method: &str, path: &str) -> bool {
         (self.methods.is_empty() || self.methods.iter().any(|named| named.eq_ignore_ascii_case(method)))
-            && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern::path(pattern, path)))
+            && (self.paths.is_empty() || self.paths.iter().any(|pattern| fits_path(pattern, path)))
     }
+
+    /// The same without regard to the case of the path.
+    fn matches_in_any_case(&self, method: &str, path: &str) -> bool {
+        self.matches(method, path) || {
+            let folded = path.to_ascii_lowercase();
+            let paths = self.paths.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+            Self { paths, methods: self.methods.clone(), allow: Allow(None) }.matches(method, &folded)
+        }
+    }
+}
+
+fn fits_path(pattern: &str, path: &str) -> bool {
+    fn without_slash(text: &str) -> &str {
+        text.strip_suffix('/').unwrap_or(text)
+    }
+    pattern::path(pattern, path) || pattern::path(without_slash(pattern), without_slash(path))
 }
 
 /// An ingress' rules (first match decides) and then its `allow`.
@@ -164,6 +185,14 @@ impl Rules {
         self.rules.iter().any(|rule| !rule.paths.is_empty())
     }
 
+    /// Whether another rule decided if case did not count: many backends route `/Admin` like `/admin`, and others do not,
+    /// so neither answer is safe.
+    fn depends_on_case(&self, method: &str, path: &str, first: Option<usize>) -> bool {
+        let capital = |text: &str| text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let matters = capital(path) || self.rules.iter().flat_map(|rule| &rule.paths).any(|pattern| capital(pattern));
+        matters && self.rules.iter().position(|rule| rule.matches_in_any_case(method, path)) != first
+    }
+
     /// Decides. On success the path to forward: normalised if rules name paths, else as it came. `path` is without query.
     pub fn decide<'p>(&self, peer: Option<&Peer>, method: &str, path: &'p str) -> Result<Cow<'p, str>, Denied> {
         let path = if self.name_paths() {
@@ -173,6 +202,9 @@ impl Rules {
             Cow::Borrowed(path)
         };
         let first = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(method, &path));
+        if self.name_paths() && self.depends_on_case(method, &path, first.map(|(index, _)| index)) {
+            return Err(Denied::Path("it differs from the path of a rule only in case"));
+        }
         let allow = first.map_or(&self.allow, |(_, rule)| &rule.allow);
         if allow.permits(peer) {
             return Ok(path);
@@ -189,7 +221,8 @@ impl Rules {
 }
 
 /// The normal form of a path (without query): unreserved escapes decoded, dot segments removed, slashes merged (RFC 3986 6.2.2).
-/// Encoded `/` and `\`, a raw `\` or `;`, NUL either way, and bad escapes are errors that name what it was.
+/// Encoded `/` and `\`, a raw `\` or `;`, control characters either way, overlong UTF-8 and bad escapes are errors that
+/// name what it was: a newline ends a path for regular expressions, and old decoders read `%C0%AF` as a slash.
 ///
 /// The other escapes get upper-case digits, and bytes that may not stand raw in a path are escaped. Case is kept: paths
 /// are case-sensitive.
@@ -222,21 +255,28 @@ pub fn normalise(path: &str) -> Result<String, &'static str> {
 fn decode_unreserved(path: &str) -> Result<String, &'static str> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path.as_bytes();
+    let mut lead = 0;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
+        let value = if byte == b'%' { pattern::escape(after).ok_or("a bad percent escape")? } else { byte };
+        if is_overlong(lead, value) {
+            return Err("overlong UTF-8");
+        }
+        lead = value;
         match byte {
             b'\\' => return Err("a backslash"),
             b';' => return Err("a semicolon"),
             b'?' | b'#' => return Err("a query or fragment within the path"),
-            // Escaped, it would be the one below.
+            // Escaped, it would be one of those below.
             0 => return Err("a NUL"),
+            _ if byte.is_ascii_control() => return Err("a control character"),
             b'%' => {
-                let value = pattern::escape(after).ok_or("a bad percent escape")?;
                 rest = &after[2..];
                 match value {
                     b'/' => return Err("an encoded slash"),
                     b'\\' => return Err("an encoded backslash"),
                     0 => return Err("an encoded NUL"),
+                    _ if value.is_ascii_control() => return Err("an encoded control character"),
                     _ if is_unreserved(value) => out.push(char::from(value)),
                     _ => push_escaped(&mut out, value),
                 }
@@ -246,6 +286,11 @@ fn decode_unreserved(path: &str) -> Result<String, &'static str> {
         }
     }
     Ok(out)
+}
+
+/// A byte that together with the one before it begins a longer form than its character needs.
+fn is_overlong(lead: u8, byte: u8) -> bool {
+    matches!((lead, byte), (_, 0xc0 | 0xc1) | (0xe0, 0x80..=0x9f) | (0xf0, 0x80..=0x8f))
 }
 
 fn push_escaped(out: &mut String, byte: u8) {

@@ -3,20 +3,22 @@
 //! A missing, empty or unparsable file is never a removal: the last good set stays. Anchors that really vanish stay for
 //! the trust's `overlap`; `until` ends them at once.
 
+mod lists;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::crl::Crl;
+use super::matched::{Facts, Matched};
 use super::verify::Accepted;
-use super::{AnchorSource, Event, Settings, Trust};
+use super::{AnchorSource, Event, Partners, Settings, Trust};
 use crate::pki::{Certificate, Fingerprint};
+use lists::Lists;
 
 /// What the folder (or the platform) holds for one source of anchors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +32,17 @@ pub enum Found {
 /// What the folder holds for one CRL file.
 pub type FoundCrl = Result<Vec<CertificateRevocationListDer<'static>>, String>;
 
-/// What must survive a restart: anchors that vanished and when they end; first seen. Certificates as PEM are the
-/// writer's to keep (`to_retain`).
+/// What must survive a restart. Certificates as PEM are the writer's to keep (`to_retain`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Remembered {
     /// Anchors on their way out and when they end.
     pub leaving: BTreeMap<Fingerprint, Timestamp>,
+    /// What each source held last, where there is an overlap: one that vanishes while the process is down has it too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, BTreeSet<Fingerprint>>,
+    /// Who was last vouched for by what.
+    #[serde(default, skip_serializing_if = "Facts::is_empty")]
+    pub matched: Facts,
 }
 
 /// The state of one trust.
@@ -48,24 +55,39 @@ pub struct Anchors {
     leaving: BTreeMap<Fingerprint, Accepted>,
     /// What is accepted, from both, as it was told last.
     accepted: BTreeMap<Fingerprint, Accepted>,
-    /// The last good set of every CRL file.
-    crls: BTreeMap<PathBuf, Vec<Arc<Crl>>>,
+    crls: Lists,
+    /// Shared by all epochs.
+    matched: Arc<Matched>,
     /// Files that hold nothing usable and why, so that it is told once.
     told: BTreeMap<String, String>,
 }
 
 impl Anchors {
-    /// As the last run left it; `retained` are the certificates of anchors that are leaving.
-    pub fn open(settings: Settings, remembered: &Remembered, retained: Vec<Arc<Certificate>>) -> Self {
-        let leaving: BTreeMap<_, _> = retained
-            .into_iter()
-            .filter_map(|certificate| {
-                let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
-                Some((certificate.fingerprint(), Accepted { certificate, until: Some(until) }))
-            })
-            .collect();
-        let accepted = leaving.clone();
-        Self { settings, sources: BTreeMap::new(), leaving, accepted, crls: BTreeMap::new(), told: BTreeMap::new() }
+    /// As the last run left it; `retained` are the certificates that it kept.
+    pub fn open(settings: Settings, remembered: &Remembered, retained: &[Arc<Certificate>]) -> Self {
+        let leaving = retained.iter().filter_map(|certificate| {
+            let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
+            let leaving = Accepted { certificate: Arc::clone(certificate), until: Some(until) };
+            Some((certificate.fingerprint(), leaving))
+        });
+        let held = |source: &AnchorSource| {
+            let held = remembered.held.get(&file_name(source))?;
+            let of = retained.iter().filter(|certificate| held.contains(&certificate.fingerprint()));
+            let of: Vec<_> = of.cloned().collect();
+            (!of.is_empty()).then(|| (source.clone(), of))
+        };
+        let mut anchors = Self {
+            sources: settings.anchors.iter().filter_map(held).collect(),
+            leaving: leaving.collect(),
+            settings,
+            accepted: BTreeMap::new(),
+            crls: Lists::default(),
+            matched: Arc::new(Matched::of(remembered.matched.clone())),
+            told: BTreeMap::new(),
+        };
+        // Known already, so nothing to tell; what has ended meanwhile ends with the first arrival.
+        let _ = anchors.settle(Timestamp::MIN, "remembered");
+        anchors
     }
     /// Its settings.
     pub fn settings(&self) -> &Settings {
@@ -90,11 +112,11 @@ impl Anchors {
             settings.anchors.iter().any(|source| file_name(source) == *file)
                 || settings.crls.iter().any(|path| path.display().to_string() == *file)
         });
-        let count = self.crl_count();
-        self.crls.retain(|path, _| settings.crls.contains(path));
+        let count = self.crls.count();
+        self.crls.retain(&settings.crls);
         self.settings = settings;
         let mut events = self.settle(now, "configured");
-        events.extend(self.crls_changed(self.crl_count() != count));
+        events.extend(self.crls_changed(self.crls.count() != count));
         events
     }
     /// What every source holds now. Called with all sources each time; the same again changes nothing.
@@ -121,27 +143,33 @@ impl Anchors {
         let mut changed = false;
         for path in self.settings.crls.clone() {
             let Some(found) = crls.get(&path) else { continue };
-            match self.read_crls(&path, found) {
+            let anchors: Vec<_> = self.accepted.values().map(|anchor| &anchor.certificate).collect();
+            match self.crls.read(&path, found, &anchors) {
                 Ok(lists) => {
                     self.told.remove(&path.display().to_string());
-                    changed |= self.take_crls(path, lists);
+                    changed |= self.crls.take(path, lists);
                 }
+                // A keyring's folder may hold lists, and need not; only where it has it is worth a word that it does not.
+                Err(_) if self.is_own() && !self.crls.knows(&path) => {}
                 Err(why) => events.extend(self.keep(path.display().to_string(), why)),
             }
         }
         events.extend(self.crls_changed(changed));
+        events.extend(self.crls.stale(&self.settings.name, now));
         events
     }
-    /// Time passes: `until` and overlaps end.
+    /// Time passes: `until` and overlaps end, lists go out of date.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
         if self.next_due().is_none_or(|due| now < due) {
             return Vec::new();
         }
-        self.settle(now, "until")
+        let mut events = self.settle(now, "until");
+        events.extend(self.crls.stale(&self.settings.name, now));
+        events
     }
     /// When something ends next.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.accepted.values().filter_map(|anchor| anchor.until).min()
+        self.accepted.values().filter_map(|anchor| anchor.until).chain(self.crls.next_due()).min()
     }
     /// Whether it can verify anybody: at least one anchor, or pins in `pin_only`.
     pub fn is_usable(&self) -> bool {
@@ -150,17 +178,50 @@ impl Anchors {
     /// What must survive a restart.
     pub fn remembered(&self) -> Remembered {
         let ends = self.leaving.iter().filter_map(|(fingerprint, anchor)| Some((*fingerprint, anchor.until?)));
-        Remembered { leaving: ends.collect() }
+        let held = self.would_leave().map(|(source, all)| {
+            (file_name(source), all.iter().map(|certificate| certificate.fingerprint()).collect())
+        });
+        let pins = &self.settings.pins;
+        Remembered {
+            leaving: ends.collect(),
+            held: held.collect(),
+            matched: self.matched.remembered(
+                |anchor| self.accepted.contains_key(anchor),
+                |spki| pins.iter().any(|pin| pin.spki == *spki),
+            ),
+        }
     }
-    /// Anchors on their way out, to be kept.
+    /// Anchors to be kept: those on their way out, and those that would go that way if they vanished.
     pub fn to_retain(&self) -> Vec<Arc<Certificate>> {
-        self.leaving.values().map(|anchor| Arc::clone(&anchor.certificate)).collect()
+        let leaving = self.leaving.values().map(|anchor| &anchor.certificate);
+        let held = self.would_leave().flat_map(|(_, all)| all);
+        let all: BTreeMap<_, _> = leaving.chain(held).map(|one| (one.fingerprint(), Arc::clone(one))).collect();
+        all.into_values().collect()
+    }
+    /// Who was last vouched for by what.
+    pub fn matched(&self) -> Facts {
+        self.matched.facts()
+    }
+    /// What an epoch verifies with, where no partner is known.
+    pub fn build(&self, now: Timestamp) -> Arc<Trust> {
+        self.build_for(&Arc::default(), now)
     }
     /// What an epoch verifies with.
-    pub fn build(&self, now: Timestamp) -> Arc<Trust> {
+    pub fn build_for(&self, partners: &Arc<Partners>, now: Timestamp) -> Arc<Trust> {
         let accepted = self.accepted.values().filter(|anchor| anchor.until.is_none_or(|until| now < until));
-        let crls = self.crls.values().flatten().cloned().collect();
-        Arc::new(Trust::new(self.settings.clone(), accepted.cloned().collect(), crls))
+        let trust = Trust::new(self.settings.clone(), accepted.cloned().collect(), self.crls.all());
+        Arc::new(trust.with(Arc::clone(partners), Arc::clone(&self.matched)))
+    }
+
+    /// Sources whose anchors leave with an overlap, and are ours to remember. The platform's are read again at any start.
+    fn would_leave(&self) -> impl Iterator<Item = (&AnchorSource, &Vec<Arc<Certificate>>)> {
+        let overlaps = !self.settings.overlap.is_zero();
+        self.sources.iter().filter(move |(source, _)| overlaps && **source != AnchorSource::System)
+    }
+
+    /// It stands for what a keyring's own folder holds.
+    fn is_own(&self) -> bool {
+        self.settings.anchors.iter().any(|source| matches!(source, AnchorSource::Own(_)))
     }
 
     /// A source holds other certificates: those that no longer are in it begin to leave.
@@ -247,51 +308,9 @@ impl Anchors {
         Some(Event::FileKept { trust: Arc::clone(&self.settings.name), file, why })
     }
 
-    /// Parses a file's CRLs and checks those whose issuer is one of the anchors: a wrong file must not refuse everybody.
-    fn read_crls(&self, path: &Path, found: &FoundCrl) -> Result<Vec<Arc<Crl>>, String> {
-        let ders = found.as_ref().map_err(Clone::clone)?;
-        if ders.is_empty() {
-            return Err("it holds no CRL".to_owned());
-        }
-        let known = self.crls.get(path).map(Vec::as_slice).unwrap_or_default();
-        ders.iter()
-            .map(|der| {
-                let crl = match known.iter().find(|crl| crl.is(der)) {
-                    Some(crl) => Arc::clone(crl),
-                    None => Arc::new(Crl::parse(der.clone())?),
-                };
-                let anchors = self.accepted.values().map(|anchor| &anchor.certificate);
-                let mut issuers = anchors.filter(|anchor| anchor.subject_der() == crl.issuer_der()).peekable();
-                if issuers.peek().is_some() && !issuers.any(|issuer| crl.is_signed_by(issuer.spki())) {
-                    return Err(format!(
-                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: \
-                         fetch it again",
-                        crl.issuer()
-                    ));
-                }
-                Ok(crl)
-            })
-            .collect()
-    }
-
-    /// Whether the file's lists are others than before.
-    fn take_crls(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
-        let same = self.crls.get(&path).is_some_and(|before| {
-            before.len() == lists.len() && before.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
-        });
-        if !same {
-            self.crls.insert(path, lists);
-        }
-        !same
-    }
-
     fn crls_changed(&self, changed: bool) -> Option<Event> {
         let trust = || Arc::clone(&self.settings.name);
-        changed.then(|| Event::CrlsChanged { trust: trust(), count: self.crl_count() })
-    }
-
-    fn crl_count(&self) -> usize {
-        self.crls.values().map(Vec::len).sum()
+        changed.then(|| Event::CrlsChanged { trust: trust(), count: self.crls.count() })
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn verified() -> Arc<Verified> {
-        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: second(100) })
+        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: second(100), expired: None })
     }
 
     fn key(number: u32) -> Key {

@@ -2,11 +2,16 @@
 //! mint another's names.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
+
 use super::{Matcher, Pin, Verified};
-use crate::pki::Fingerprint;
+use crate::keyring::Show;
+use crate::pki::{Fingerprint, SpkiHash};
 
 /// What the configuration says of one partner (`[partner.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +24,25 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Which peers it is; empty = every peer that its anchors or pins vouch for.
     pub peers: Vec<Matcher>,
+    /// Where they connect from: how it is known before it has shown a certificate.
+    pub sources: Vec<IpNet>,
+    /// Which of our pairs it is shown while an overlap lasts.
+    pub show: Option<Wish>,
+    /// Until when its peers may come with certificates that have expired.
+    pub accept_expired_until: Option<Timestamp>,
+    /// How many connections it may have open, over all listeners.
+    pub max_connections: Option<usize>,
     /// Whom to call.
     pub contact: Option<String>,
+}
+
+/// `show`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// `"new_only"`: the current pair, whatever it has refused.
+    NewOnly,
+    /// `{ old_until = DATE }`: the previous pair until then; from then on what holds for everybody.
+    OldUntil(Timestamp),
 }
 
 /// One partner with its anchors resolved.
@@ -30,6 +52,8 @@ pub struct Partner {
     pub settings: Settings,
     /// Fingerprints of its anchors.
     pub anchors: BTreeSet<Fingerprint>,
+    /// Its pins that are not over.
+    pub pins: Vec<SpkiHash>,
 }
 
 /// All partners, in the order of the configuration: the first that matches is it.
@@ -42,15 +66,59 @@ impl Partners {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         Some(Arc::clone(&partner.settings.name))
     }
+
+    /// Whether any partner may come with expired certificates now.
+    pub(super) fn is_lenient(&self, now: Timestamp) -> bool {
+        self.0.iter().any(|partner| partner.settings.accept_expired_until.is_some_and(|until| now < until))
+    }
+
+    /// Until when the partner that a path is may come with an expired certificate, if it may now.
+    pub(super) fn lenient_until(&self, verified: &Verified, now: Timestamp) -> Option<Timestamp> {
+        let partner = self.0.iter().find(|partner| partner.is(verified))?;
+        partner.settings.accept_expired_until.filter(|until| now < *until)
+    }
+
+    /// How many connections the partner of this name may have.
+    pub fn max_connections(&self, name: &str) -> Option<usize> {
+        self.0.iter().find(|partner| *partner.settings.name == *name)?.settings.max_connections
+    }
+
+    /// What a peer from this address is shown: the first partner with such a source and a `show` that says something now.
+    pub fn show(&self, from: IpAddr, now: Timestamp) -> Option<Show> {
+        let from = from.to_canonical();
+        let known = self.0.iter().filter(|partner| partner.settings.sources.iter().any(|net| net.contains(&from)));
+        known.into_iter().find_map(|partner| match partner.settings.show? {
+            Wish::NewOnly => Some(Show::New),
+            Wish::OldUntil(until) => (now < until).then_some(Show::Old),
+        })
+    }
+}
+
+impl Settings {
+    /// Bound to its own anchors, pins or exact certificates: not by names alone, which any authority of a trust could mint.
+    pub fn is_bound(&self) -> bool {
+        let exact = !self.peers.is_empty() && self.peers.iter().all(Matcher::is_exact);
+        exact || !self.anchors.is_empty() || !self.pins.is_empty()
+    }
+
+    /// Dates from which on it is another partner than before.
+    pub fn dates(&self) -> impl Iterator<Item = Timestamp> {
+        self.pins.iter().filter_map(|pin| pin.until).chain(self.accept_expired_until)
+    }
 }
 
 impl Partner {
+    /// Resolved, as it is at `now`.
+    pub fn new(settings: Settings, anchors: BTreeSet<Fingerprint>, now: Timestamp) -> Self {
+        let pins = settings.pins.iter().filter(|pin| pin.until.is_none_or(|until| now < until));
+        Self { pins: pins.map(|pin| pin.spki).collect(), anchors, settings }
+    }
+
     fn is(&self, verified: &Verified) -> bool {
         let peers = &self.settings.peers;
-        let bound = !self.settings.anchors.is_empty() || !self.settings.pins.is_empty();
-        // Without anchors and pins of its own only its peers' names tell it apart: the configuration allows that where
-        // one anchor issues them all. Bound to files that hold nothing, it is nobody.
-        if bound && !self.vouches_for(verified) || !bound && peers.is_empty() {
+        // Bound to files that hold nothing, or by nothing at all, it is nobody.
+        let own = !self.settings.anchors.is_empty() || !self.settings.pins.is_empty();
+        if own && !self.vouches_for(verified) || !self.settings.is_bound() {
             return false;
         }
         peers.is_empty() || peers.iter().any(|peer| peer.matches_certificate(&verified.path[0]))
@@ -60,8 +128,7 @@ impl Partner {
         let is_anchor = |fingerprint: &Fingerprint| self.anchors.contains(fingerprint);
         verified.anchor.as_ref().is_some_and(|(fingerprint, _)| is_anchor(fingerprint))
             || verified.path.iter().any(|certificate| {
-                is_anchor(&certificate.fingerprint())
-                    || self.settings.pins.iter().any(|pin| pin.spki == certificate.spki_hash())
+                is_anchor(&certificate.fingerprint()) || self.pins.contains(&certificate.spki_hash())
             })
     }
 }
@@ -70,7 +137,7 @@ impl Partner {
 mod tests {
     use super::*;
     use crate::trust::Role;
-    use crate::trust::sample::{Ca, now, trust};
+    use crate::trust::sample::{Ca, days, now, trust};
 
     fn partner(name: &str, anchor: Option<&Ca>, dns: Option<&str>) -> Partner {
         let peers = dns.map(|dns| Matcher { dns: Some(dns.to_owned()), ..Matcher::default() });
@@ -79,9 +146,13 @@ mod tests {
             anchors: anchor.iter().map(|_| PathBuf::from("trust/a.pem")).collect(),
             pins: Vec::new(),
             peers: peers.into_iter().collect(),
+            sources: Vec::new(),
+            show: None,
+            accept_expired_until: None,
+            max_connections: None,
             contact: None,
         };
-        Partner { settings, anchors: anchor.iter().map(|ca| ca.certificate().fingerprint()).collect() }
+        Partner::new(settings, anchor.iter().map(|ca| ca.certificate().fingerprint()).collect(), now())
     }
 
     fn recognised(partners: Vec<Partner>, ca: &Ca, anchor: &Ca, name: &str) -> Option<Arc<str>> {
@@ -110,13 +181,66 @@ mod tests {
     #[test]
     fn pins_bind_a_partner_too() {
         let ca = Ca::new("CA");
-        let mut pinned = partner("acme", None, None);
-        pinned.settings.pins = vec![Pin { spki: ca.peer("b.test", &|_| ()).pin().spki, until: None }];
-        assert_eq!(recognised(vec![pinned.clone()], &ca, &ca, "a.test"), None);
+        let pinned = |pin: Pin, at: Timestamp| {
+            let mut settings = partner("acme", None, None).settings;
+            settings.pins = vec![pin];
+            Partners(vec![Partner::new(settings, BTreeSet::new(), at)])
+        };
         let peer = ca.peer("a.test", &|_| ());
-        pinned.settings.pins = vec![peer.pin()];
         let verified = trust(&[&ca]).verify(&peer.chain, &Role::Client, now()).unwrap();
-        assert_eq!(Partners(vec![pinned]).recognise(&verified).as_deref(), Some("acme"));
+        let recognised = |pin: Pin, at: Timestamp| pinned(pin, at).recognise(&verified).is_some();
+        assert!(!recognised(ca.peer("b.test", &|_| ()).pin(), now()));
+        assert!(recognised(peer.pin(), now()));
+        let dated = Pin { until: Some(days(2)), ..peer.pin() };
+        assert!(recognised(dated, days(1)));
+        assert!(!recognised(dated, days(2)), "its pin is over, and that does not make it known by nothing");
+    }
+
+    #[test]
+    fn an_address_says_what_is_shown_before_a_certificate_does() {
+        let show = |wish: Wish, at: Timestamp, from: &str| {
+            let mut settings = partner("acme", None, None).settings;
+            (settings.show, settings.sources) = (Some(wish), vec!["192.0.2.0/24".parse().unwrap()]);
+            Partners(vec![Partner::new(settings, BTreeSet::new(), at)]).show(from.parse().unwrap(), at)
+        };
+        assert_eq!(show(Wish::NewOnly, now(), "192.0.2.7"), Some(Show::New));
+        assert_eq!(show(Wish::NewOnly, now(), "::ffff:192.0.2.7"), Some(Show::New));
+        assert_eq!(show(Wish::NewOnly, now(), "192.0.3.7"), None);
+        assert_eq!(show(Wish::OldUntil(days(1)), now(), "192.0.2.7"), Some(Show::Old));
+        assert_eq!(show(Wish::OldUntil(days(1)), days(1), "192.0.2.7"), None);
+    }
+
+    #[test]
+    fn an_expired_certificate_is_accepted_of_its_partner_until_the_date_and_of_nobody_else() {
+        use crate::trust::Anchors;
+        use crate::trust::anchors::Found;
+        use crate::trust::{AnchorSource, Untrusted};
+        let (acme, other) = (Ca::new("Acme"), Ca::new("Other"));
+        let expires = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2026, 11, 20);
+        let source = AnchorSource::System;
+        let settings = crate::trust::sample::settings(&|settings| settings.anchors = vec![AnchorSource::System]);
+        let mut anchors = Anchors::open(settings, &Default::default(), &[]);
+        let found = Found::Certificates(vec![acme.certificate(), other.certificate()]);
+        anchors.arrive(&[(source, found)].into(), &Default::default(), now());
+        let mut lenient = partner("acme", Some(&acme), Some("*.acme.test")).settings;
+        lenient.accept_expired_until = Some(days(3));
+        let anchor = BTreeSet::from([acme.certificate().fingerprint()]);
+        let partners = Arc::new(Partners(vec![Partner::new(lenient, anchor, now())]));
+        let trust = anchors.build_for(&partners, now());
+        let verify = |peer: &crate::trust::sample::Made, at| trust.verify(&peer.chain, &Role::Client, at);
+        let refused = |verdict: Result<_, Untrusted>| matches!(verdict, Err(Untrusted::Expired { .. }));
+
+        let late = acme.peer("a.acme.test", &expires);
+        let verified = verify(&late, now()).unwrap();
+        assert_eq!(verified.valid_until, days(3));
+        assert_eq!(verified.expired, Some(late.certificate().validity().not_after));
+        assert!(refused(verify(&late, days(3))), "the date has come");
+        assert!(refused(verify(&acme.peer("a.test", &expires), now())), "not one of its peers");
+        assert!(refused(verify(&other.peer("a.acme.test", &expires), now())), "not by its anchor");
+        assert_eq!(verify(&acme.peer("b.acme.test", &|_| ()), now()).unwrap().expired, None);
+        // An issuer that has expired is another matter.
+        let below = acme.below("Old issuing CA", &expires);
+        assert!(refused(verify(&below.peer("c.acme.test", &expires), now())));
     }
 
     #[test]
@@ -126,9 +250,6 @@ mod tests {
         empty.anchors.clear();
         assert_eq!(recognised(vec![empty], &ca, &ca, "a.test"), None);
         assert_eq!(recognised(vec![partner("acme", None, None)], &ca, &ca, "a.test"), None);
-        assert_eq!(
-            recognised(vec![partner("acme", None, Some("a.test"))], &ca, &ca, "a.test").as_deref(),
-            Some("acme")
-        );
+        assert_eq!(recognised(vec![partner("acme", None, Some("a.test"))], &ca, &ca, "a.test"), None, "a name alone");
     }
 }

@@ -16,7 +16,8 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
 
 use super::cache::{Cache, Key};
 use super::crl::Crl;
-use super::{Pin, Settings, TrustName};
+use super::matched::{Facts, Matched};
+use super::{Partners, Peer, Pin, Settings, TrustName};
 use crate::pki::{Certificate, Fingerprint, SpkiHash};
 pub(super) use refusal::words;
 
@@ -47,6 +48,9 @@ pub struct Trust {
     until: Vec<Option<Timestamp>>,
     /// The newest first.
     crls: Vec<Arc<Crl>>,
+    /// Whose expired certificates are accepted for a while (`accept_expired_until`).
+    partners: Arc<Partners>,
+    matched: Arc<Matched>,
     cache: Cache,
 }
 
@@ -75,6 +79,8 @@ pub struct Verified {
     pub pin: Option<SpkiHash>,
     /// The earliest `not_after` of the path, the anchor's included: no connection outlives it.
     pub valid_until: Timestamp,
+    /// When the end entity expired, where it is accepted all the same (`accept_expired_until` of its partner).
+    pub expired: Option<Timestamp>,
 }
 
 /// Why a chain is not trusted. Values are printable; `tls::explain` makes reason and sentence of it.
@@ -202,6 +208,8 @@ impl Trust {
             for_webpki: Vec::with_capacity(accepted.len()),
             until: Vec::with_capacity(accepted.len()),
             crls,
+            partners: Arc::default(),
+            matched: Arc::default(),
             cache: Cache::default(),
         };
         for Accepted { certificate, until } in accepted {
@@ -211,6 +219,18 @@ impl Trust {
             trust.until.push(until);
         }
         trust
+    }
+    pub(super) fn with(mut self, partners: Arc<Partners>, matched: Arc<Matched>) -> Self {
+        (self.partners, self.matched) = (partners, matched);
+        self
+    }
+    /// Notes that this peer was verified, and so by which anchor and pin.
+    pub fn note(&self, peer: &Peer, now: Timestamp) {
+        self.matched.note(peer.verified(), peer.identity(), now);
+    }
+    /// Who was last vouched for by which anchor and pin, in this epoch and before.
+    pub fn matched(&self) -> Facts {
+        self.matched.facts()
     }
     /// Its name.
     pub fn name(&self) -> &TrustName {
@@ -239,6 +259,33 @@ impl Trust {
     pub fn anchors(&self) -> &[Arc<Certificate>] {
         &self.anchors
     }
+    /// What it holds, for views and the registry.
+    pub fn view(&self) -> super::View {
+        let anchors = self.anchors.iter().zip(&self.until).map(|(anchor, until)| super::AnchorView {
+            anchor: anchor.fingerprint(),
+            subject: anchor.subject().to_owned(),
+            not_after: anchor.validity().not_after,
+            until: *until,
+        });
+        let crls = self.crls.iter().map(|crl| super::CrlView {
+            issuer: crl.issuer().to_owned(),
+            anchors: self
+                .anchors
+                .iter()
+                .filter(|anchor| anchor.subject_der() == crl.issuer_der())
+                .map(|anchor| anchor.fingerprint())
+                .collect(),
+            this_update: crl.this_update(),
+            next_update: crl.next_update(),
+        });
+        super::View {
+            name: Arc::clone(self.name()),
+            anchors: anchors.collect(),
+            pins: self.settings.pins.clone(),
+            crls: crls.collect(),
+            checks_crls: !self.settings.crls.is_empty() || self.settings.crl_required,
+        }
+    }
     /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.
     pub fn verify(
         &self,
@@ -259,10 +306,11 @@ impl Trust {
             return Ok(verified);
         }
         let end_entity = parse(&chain[0], 0)?;
-        let verified = if self.settings.pin_only {
-            self.verify_pinned(end_entity, role, now)?
-        } else {
-            self.verify_chain(&end_entity, chain, role, now)?
+        let verified = match self.verify_at(&end_entity, chain, role, &Terms { now, lenient: false }) {
+            Err(expired @ Untrusted::Expired { .. }) if *role == Role::Client && self.partners.is_lenient(now) => {
+                self.verify_expired(&end_entity, chain, now).ok_or(expired)?
+            }
+            verdict => verdict?,
         };
         let verified = Arc::new(verified);
         let from = verified.path.iter().map(|certificate| certificate.validity().not_before).max();
@@ -274,11 +322,45 @@ impl Trust {
         Ok(verified)
     }
 
+    fn verify_at(
+        &self,
+        end_entity: &Arc<Certificate>,
+        chain: &[CertificateDer<'static>],
+        role: &Role,
+        terms: &Terms,
+    ) -> Result<Verified, Untrusted> {
+        if self.settings.pin_only {
+            self.verify_pinned(end_entity, role, terms)
+        } else {
+            self.verify_chain(end_entity, chain, role, terms)
+        }
+    }
+
+    /// An end entity that has expired, and nothing else is wrong with it, of a partner that may come with such a one until
+    /// a date.
+    fn verify_expired(
+        &self,
+        end_entity: &Arc<Certificate>,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> Option<Verified> {
+        let not_after = end_entity.validity().not_after;
+        if now <= not_after {
+            return None;
+        }
+        let mut verified = self.verify_at(end_entity, chain, &Role::Client, &Terms { now, lenient: true }).ok()?;
+        verified.valid_until = verified.valid_until.min(self.partners.lenient_until(&verified, now)?);
+        verified.expired = Some(not_after);
+        Some(verified)
+    }
+
     /// `pin_only`: the pinned key is the identity; no chain, and CA:TRUE or a signature of its own are fine.
-    fn verify_pinned(&self, end_entity: Arc<Certificate>, role: &Role, now: Timestamp) -> Result<Verified, Untrusted> {
-        let pin = self.pin_on(std::slice::from_ref(&end_entity), now)?;
-        refusal::strong(&end_entity)?;
-        refusal::valid(&end_entity, now)?;
+    fn verify_pinned(&self, end_entity: &Arc<Certificate>, role: &Role, terms: &Terms) -> Result<Verified, Untrusted> {
+        let pin = self.pin_on(std::slice::from_ref(end_entity), terms.now)?;
+        refusal::strong(end_entity)?;
+        if !terms.lenient {
+            refusal::valid(end_entity, terms.now)?;
+        }
         let usage = end_entity.usage();
         let (allowed, needed) = match role {
             Role::Client => (usage.client || !self.settings.client_eku_required, "clientAuth"),
@@ -288,12 +370,17 @@ impl Trust {
             return Err(Untrusted::WrongUsage { subject: end_entity.subject().to_owned(), needed });
         }
         // A self-signed certificate often has no name at all; where it has some, they must fit as anywhere.
-        if !refusal::names(&end_entity).is_empty() {
-            named(&end_entity, role)?;
+        if !refusal::names(end_entity).is_empty() {
+            named(end_entity, role)?;
         }
-        let not_after = end_entity.validity().not_after;
-        let valid_until = pin.and_then(|pin| pin.until).map_or(not_after, |until| until.min(not_after));
-        Ok(Verified { path: vec![end_entity], anchor: None, pin: pin.map(|pin| pin.spki), valid_until })
+        let valid_until = terms.ends(end_entity).into_iter().chain(pin.and_then(|pin| pin.until)).min();
+        Ok(Verified {
+            path: vec![Arc::clone(end_entity)],
+            anchor: None,
+            pin: pin.map(|pin| pin.spki),
+            valid_until: valid_until.unwrap_or(Timestamp::MAX),
+            expired: None,
+        })
     }
 
     /// The longest-lived pin that is on the path; `None` where the trust has no pins.
@@ -309,6 +396,20 @@ impl Trust {
             Some(pin) => Ok(Some(*pin)),
             None => Err(Untrusted::NoPin { trust: Arc::clone(self.name()), spki: path[0].spki_hash() }),
         }
+    }
+}
+
+/// At what time a chain is verified.
+struct Terms {
+    now: Timestamp,
+    /// The end entity's own end does not count; that of everything above it does.
+    lenient: bool,
+}
+
+impl Terms {
+    /// When the end entity ends, if that counts.
+    fn ends(&self, end_entity: &Certificate) -> Option<Timestamp> {
+        (!self.lenient).then(|| end_entity.validity().not_after)
     }
 }
 

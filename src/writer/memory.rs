@@ -6,7 +6,7 @@
 //! ```text
 //! state/lock                                  held while a sidekey runs on this folder
 //! state/decisions.json                        decisions by keyring and by trust; no key
-//! state/retained/KEYRING/FINGERPRINT.pem      chain and key of a pair whose file vanished
+//! state/retained/KEYRING/FINGERPRINT.pem      chain and key of a pair in use, or retired within a week
 //! state/retained/trust/NAME/FINGERPRINT.pem   an anchor on its way out
 //! ```
 
@@ -38,7 +38,7 @@ pub struct Memory(Option<Root>);
 struct Root {
     path: PathBuf,
     /// Held while a sidekey works in the folder; not where it is only looked at.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -60,6 +60,8 @@ pub struct Remembered {
     pub trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
     /// Their certificates.
     pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
+    /// What sources have taught us about our pairs.
+    pub learned: Vec<keyring::learned::Remembered>,
     /// Why decisions could not be read: every keyring refuses commands until they can.
     pub unreadable: Option<String>,
     /// Retained files that could not be read: what was in them is lost to the overlap.
@@ -82,6 +84,8 @@ struct Decisions {
     version: u32,
     keyrings: BTreeMap<KeyringName, keyring::Remembered>,
     trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learned: Vec<keyring::learned::Remembered>,
 }
 
 impl Memory {
@@ -158,7 +162,7 @@ impl Wanted {
 
 impl Root {
     fn new(path: PathBuf, lock: Option<File>) -> Self {
-        Self { path, _lock: lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+        Self { path, lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
     }
 
     fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
@@ -197,7 +201,12 @@ impl Root {
     fn decide(&mut self, state: &State) -> Result<(), Error> {
         let keyrings = state.keyrings().iter().map(|(name, keyring)| (Arc::clone(name), keyring.remembered()));
         let trusts = state.trusts().iter().map(|(name, anchors)| (Arc::clone(name), anchors.remembered()));
-        let decisions = Decisions { version: VERSION, keyrings: keyrings.collect(), trusts: trusts.collect() };
+        let decisions = Decisions {
+            version: VERSION,
+            keyrings: keyrings.collect(),
+            trusts: trusts.collect(),
+            learned: state.learned().to_vec(),
+        };
         let path = self.path.join(DECISIONS);
         let text = serde_json::to_vec_pretty(&decisions)
             .map_err(|error| Error { file: store::name(&path), why: error.to_string() })?;
@@ -230,6 +239,7 @@ impl Root {
                 self.decisions = Some(text);
                 out.keyrings = decisions.keyrings;
                 out.trusts = decisions.trusts;
+                out.learned = decisions.learned;
             }
             Err(why) => {
                 let why = format!(
@@ -245,7 +255,7 @@ impl Root {
 
     fn read_retained(&mut self, out: &mut Remembered) {
         let folder = self.path.join(RETAINED);
-        for path in store::files(&folder) {
+        for path in store::files(&folder, self.lock.is_some()) {
             let Some(of) = path.strip_prefix(&folder).ok().and_then(Of::path) else { continue };
             match read_file(&path).and_then(|blocks| of.take(blocks, &path, out)) {
                 Ok(chain) => drop(self.retained.insert(path, chain)),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::memory::Remembered;
-use super::{Input, NotDone, Settings};
+use super::{Input, Look, NotDone, Settings};
 use crate::clock::Clock;
 use crate::folder::Contents;
 use crate::keyring::{Keyring, KeyringName, Roles};
@@ -30,9 +30,13 @@ pub struct State {
     contents: Arc<Contents>,
     /// Problems of the folder that were told.
     told: HashSet<(Option<Arc<str>>, Problem)>,
+    /// What sources have taught us, for the next start.
+    learned: Arc<Vec<keyring::learned::Remembered>>,
     /// Why decisions could not be read.
     unreadable: Option<String>,
     steady: Steady,
+    /// The time until which partners' dates have been looked at.
+    passed: Timestamp,
 }
 
 /// What `apply` says happened.
@@ -48,6 +52,8 @@ pub struct Happened {
     pub clock_step: Option<i64>,
     /// Whether a new snapshot is needed although nothing above says so (settings, intermediates, partners' anchors).
     pub rebuild: bool,
+    /// Whether something must be saved although no epoch follows.
+    pub remember: bool,
 }
 
 impl Happened {
@@ -66,8 +72,10 @@ impl State {
             trusts: BTreeMap::new(),
             contents: Arc::new(Contents::default()),
             told: HashSet::new(),
+            learned: Arc::new(remembered.learned),
             unreadable: remembered.unreadable.clone(),
             steady: Steady::new(now),
+            passed: now,
         };
         for (name, decisions) in &remembered.keyrings {
             let retained = remembered.retained.get(name).cloned().unwrap_or_default();
@@ -78,7 +86,7 @@ impl State {
             let name = Arc::clone(&settings.name);
             let decisions = remembered.trusts.get(&name).cloned().unwrap_or_default();
             let retained = remembered.anchors.get(&name).cloned().unwrap_or_default();
-            state.trusts.insert(name, Anchors::open(settings, &decisions, retained));
+            state.trusts.insert(name, Anchors::open(settings, &decisions, &retained));
         }
         let mut happened = Happened { rebuild: true, ..Happened::default() };
         happened.problems.extend(remembered.skipped.into_iter().map(|problem| (None, problem)));
@@ -94,6 +102,11 @@ impl State {
         self.pass(now, &mut happened);
         match input {
             Input::Tick | Input::Look { .. } => {}
+            Input::Learned(lessons) => {
+                // Whom anchors vouched for has changed too, if only that.
+                happened.remember = true;
+                self.learned = Arc::new(lessons.clone());
+            }
             Input::Folder(contents) => self.take_contents(contents.clone(), now, &mut happened),
             Input::Settings(settings) => self.take_settings(settings, now, &mut happened),
             Input::Command { keyring, command, .. } => {
@@ -123,7 +136,13 @@ impl State {
     /// When something is due next in any keyring or trust.
     pub fn next_due(&self) -> Option<Timestamp> {
         let keyrings = self.keyrings.values().filter_map(Keyring::next_due);
-        keyrings.chain(self.trusts.values().filter_map(Anchors::next_due)).min()
+        let dates = self.dates().filter(|date| self.passed < *date);
+        keyrings.chain(self.trusts.values().filter_map(Anchors::next_due)).chain(dates).min()
+    }
+
+    /// When partners become others than they were.
+    fn dates(&self) -> impl Iterator<Item = Timestamp> {
+        self.settings.partners.iter().flat_map(|partner| partner.dates())
     }
 
     /// The clock is moved by hand and is right, however far it jumps: no jump is a step. For the clock of a test or of
@@ -149,11 +168,16 @@ impl State {
         &self.trusts
     }
 
-    /// Problems of the folder as it is now, in a stable order, and why decisions could not be read.
-    pub(super) fn troubles(&self) -> (Vec<(Option<Arc<str>>, Problem)>, Option<String>) {
+    /// What is wrong with the folder and with decisions, in a stable order; whether they are saved is not known here.
+    pub(super) fn look(&self) -> Look {
         let mut problems: Vec<_> = self.told.iter().cloned().collect();
         problems.sort();
-        (problems, self.unreadable.clone())
+        Look { problems, unreadable: self.unreadable.clone(), not_saved: None }
+    }
+
+    /// What sources have taught us, as it was told last.
+    pub fn learned(&self) -> &[keyring::learned::Remembered] {
+        &self.learned
     }
 
     /// The last contents, for partner anchors and `ca_names` files. A named file that went bad still has the
@@ -170,6 +194,8 @@ impl State {
         let named = |path: &std::path::Path| {
             self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
         };
+        let waiting =
+            |name: &str| self.contents.keyrings.get(name).map(|joined| joined.waiting.clone()).unwrap_or_default();
         let parts = Parts {
             ingresses: &self.settings.ingresses,
             egresses: &self.settings.egresses,
@@ -177,6 +203,7 @@ impl State {
             keyrings: &self.keyrings,
             trusts: &self.trusts,
             named: &named,
+            waiting: &waiting,
             remembers: self.settings.remembers,
         };
         snapshot::build(epoch, &parts, clock)
@@ -189,6 +216,7 @@ impl State {
             happened.keyrings.extend(keyring.tick(now, steady));
         }
         if steady {
+            self.passed = now;
             for anchors in self.trusts.values_mut() {
                 happened.trusts.extend(anchors.tick(now));
             }
@@ -231,8 +259,7 @@ impl State {
                 Some(anchors) => happened.trusts.extend(anchors.configure(settings, now)),
                 None => {
                     let name = Arc::clone(&settings.name);
-                    self.trusts
-                        .insert(name, Anchors::open(settings, &trust::anchors::Remembered::default(), Vec::new()));
+                    self.trusts.insert(name, Anchors::open(settings, &trust::anchors::Remembered::default(), &[]));
                 }
             }
         }
@@ -294,7 +321,9 @@ impl State {
 
     fn differs_from(&self, before: &Self) -> bool {
         let keyrings = |state: &Self| state.keyrings.keys().cloned().collect::<Vec<_>>();
+        let passed = |state: &Self| state.dates().filter(|date| *date <= state.passed).count();
         self.settings != before.settings
+            || passed(self) != passed(before)
             || keyrings(self) != keyrings(before)
             || self.keyrings.iter().any(|(name, keyring)| keyring.differs_from(&before.keyrings[name]))
             || found::named(&self.contents) != found::named(&before.contents)

@@ -118,8 +118,9 @@ fn what_cannot_be_saved_is_served_all_the_same_and_told() {
         let state = at.path().join("state");
         let memory = Memory::open(state.clone()).unwrap();
         let running = Running::start(folder(&[1]), memory);
+        std::fs::remove_dir_all(state.join("retained/api")).unwrap();
         // A file where the folder for retained pairs must be: nobody, not even root, can write there.
-        std::fs::write(state.join("retained"), "in the way").unwrap();
+        std::fs::write(state.join("retained/api"), "in the way").unwrap();
         running.inputs.send(Input::Folder(folder(&[2]))).await.unwrap();
         let (reader, told) = (running.reader.clone(), running.end().await);
         assert_eq!(reader.take().epoch, Epoch(2));

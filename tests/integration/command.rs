@@ -13,7 +13,7 @@ use crate::support::PATIENCE;
 use crate::support::ca::Ca;
 use crate::support::sidecar::{drop_pair, folder, put};
 
-pub(crate) fn sidekey() -> Command {
+pub fn sidekey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIDEKEY_")) {
         command.env_remove(name);
@@ -21,17 +21,17 @@ pub(crate) fn sidekey() -> Command {
     command
 }
 
-pub(crate) fn output(command: &mut Command) -> Output {
+pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("it runs")
 }
 
-pub(crate) fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A running sidecar and its log lines.
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     lines: Receiver<String>,
 }
 
@@ -43,7 +43,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
         let out = child.stdout.take().expect("piped");
@@ -59,7 +59,7 @@ impl Running {
     }
 
     /// The next line that holds all of these.
-    fn line(&self, parts: &[&str]) -> String {
+    pub fn line(&self, parts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -70,12 +70,12 @@ impl Running {
         }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("signalled");
     }
 
-    fn code(&mut self) -> Option<i32> {
+    pub fn code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("waited") {
@@ -87,11 +87,11 @@ impl Running {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }
 
-fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
+pub fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
     let mut command = sidekey();
     command.current_dir(folder).args(["run", "--backend", "http://127.0.0.1:9", "--log-format", "json"]);
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--probes", &format!("127.0.0.1:{probes}")]);

@@ -56,7 +56,7 @@ async fn what_is_no_answer_is_502() {
         let stand = front(&backend).await;
         for alpn in ["http/1.1", "h2"] {
             let shown = String::from_utf8_lossy(&answer[..answer.len().min(80)]).into_owned();
-            let seen = soon(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/")).await.expect("answered");
+            let seen = soon(Box::pin(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/"))).await.expect("answered");
             assert_eq!(seen.status, StatusCode::BAD_GATEWAY, "{shown:?} over {alpn}");
             assert_eq!(&*seen.body, b"502 Bad Gateway\n", "{shown:?} over {alpn}");
         }
@@ -73,7 +73,7 @@ async fn interim_answers_without_an_end_are_504() {
     })
     .await;
     let stand = front(&backend).await;
-    let seen = soon(stand.peer("h2").get(stand.sidecar.ingress("api"), "/")).await.expect("answered");
+    let seen = soon(Box::pin(stand.peer("h2").get(stand.sidecar.ingress("api"), "/"))).await.expect("answered");
     assert_eq!(seen.status, StatusCode::GATEWAY_TIMEOUT);
 }
 
@@ -83,7 +83,7 @@ async fn interim_answers_before_the_real_one_are_passed_over() {
     let backend = Raw::saying(format!("{hints}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), false).await;
     let stand = front(&backend).await;
     for alpn in ["http/1.1", "h2"] {
-        let seen = soon(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/")).await.expect("answered");
+        let seen = soon(Box::pin(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/"))).await.expect("answered");
         assert_eq!((seen.status.as_u16(), &*seen.body), (200, &b"ok"[..]));
         assert!(!seen.headers.contains_key("link"));
     }
@@ -115,7 +115,7 @@ async fn a_body_that_breaks_off_is_an_aborted_body() {
         let stand = front(&backend).await;
         for alpn in ["http/1.1", "h2"] {
             // A reset may also overtake the head: then there is no answer of the backend's at all.
-            let got = soon(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/")).await;
+            let got = soon(Box::pin(stand.peer(alpn).get(stand.sidecar.ingress("api"), "/"))).await;
             let clean = got.as_ref().is_ok_and(|answer| answer.status.is_success());
             assert!(!clean, "{body:?}, reset {reset}: a clean end over {alpn}: {got:?}");
         }
@@ -437,7 +437,7 @@ async fn a_h2c_backend_that_resets_or_leaves_is_seen_as_such() {
         })
         .await;
         let stand = self::stand(&format!("h2c://{}", backend.address), "limits = { response = \"1s\" }").await;
-        let seen = soon(stand.peer("h2").get(stand.sidecar.ingress("api"), "/")).await.expect("answered");
+        let seen = soon(Box::pin(stand.peer("h2").get(stand.sidecar.ingress("api"), "/"))).await.expect("answered");
         assert_eq!(seen.status, StatusCode::BAD_GATEWAY, "{answer:?}");
     }
 }

@@ -28,18 +28,33 @@ pub async fn stand(extra: &str) -> Stand {
     stand_at(extra, None).await
 }
 
+/// The configuration of a stand: `top` before its one ingress, `of_ingress` within.
+pub fn config(top: &str, of_ingress: &str, backend: std::net::SocketAddr) -> String {
+    format!(
+        "certs = \"certs\"\n{top}\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\nbackend = \"http://{backend}\"\n{of_ingress}\n"
+    )
+}
+
 /// The same on a manual clock.
 pub async fn stand_at(extra: &str, now: Option<jiff::Timestamp>) -> Stand {
+    stand_with(extra, "", now, |_, _| ()).await
+}
+
+/// The same with settings of the ingress, and what else `fill` puts into the folder before it starts.
+pub async fn stand_with(
+    top: &str,
+    of_ingress: &str,
+    now: Option<jiff::Timestamp>,
+    fill: impl FnOnce(&std::path::Path, &Ca),
+) -> Stand {
     let ca = Ca::new("Test CA");
     let backend = Backend::echo().await;
     let folder = folder();
     let server = ca.server(10);
     drop_pair(folder.path(), "tls", &server);
     put(folder.path(), "ca.crt", ca.pem());
-    let toml = format!(
-        "certs = \"certs\"\n{extra}\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\nbackend = \"http://{}\"\n",
-        backend.address
-    );
+    fill(folder.path(), &ca);
+    let toml = config(top, of_ingress, backend.address);
     let sidecar = match now {
         None => Sidecar::start(folder, &toml).await,
         Some(now) => Sidecar::start_at(folder, &toml, now).await,

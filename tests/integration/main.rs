@@ -2,21 +2,32 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod alerts;
 mod clients;
 mod command;
+mod control;
 mod drain;
 mod egress;
+mod expiry;
 mod faults;
+mod floods;
 mod foreign;
 mod handshake;
 mod house;
 mod http;
 mod key_pairs;
+mod learn;
+mod limits;
 mod overlap;
 mod probe;
 mod proof;
 mod protocols;
+mod proxied;
+mod reasons;
+mod registry;
 mod rotation;
 mod soak;
+mod strict;
 mod support;
 mod token;
+mod trust;

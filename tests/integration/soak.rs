@@ -1,6 +1,7 @@
-//! Two hundred rotations under load: every way of dropping, two CAs in turn, twenty requests in flight all the while.
+//! Rotations without end under load: every way of dropping, two CAs in turn, requests in flight all the while; and both sides
+//! of one connection rotating at once.
 //!
-//! Must hold: no request fails, on kept connections or fresh ones, and descriptors do not pile up.
+//! Must hold: no request fails, on kept connections or fresh ones, and neither descriptors nor memory pile up.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -104,4 +105,94 @@ async fn two_hundred_rotations_lose_no_request() {
     }
     assert!(answered.load(Ordering::Relaxed) > 1000, "hardly any load");
     assert!(after < before + 40, "descriptors grew from {before} to {after}");
+}
+
+/// Rotations of both sides at once; `SIDEKEY_ROTATIONS` says how many where the test is run by hand.
+const BOTH_SIDES: i64 = 150;
+
+/// Memory in RAM, in MiB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim_end_matches("kB").trim().parse::<usize>().expect("a number") / 1024
+}
+
+/// One client of the application: requests through our egress until it is told to stop; how many were answered.
+async fn application(number: u32, to: std::net::SocketAddr, done: Arc<AtomicBool>) -> u64 {
+    let connect = async || {
+        let stream = tokio::net::TcpStream::connect(to).await.expect("connected");
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP");
+        tokio::spawn(connection);
+        sender
+    };
+    let mut sender = connect().await;
+    let mut answered = 0;
+    while !done.load(Ordering::Relaxed) {
+        if number % 2 == 0 || sender.ready().await.is_err() {
+            sender = connect().await;
+        }
+        let body = if number % 3 == 0 { format!("{number} {answered} {}", "x".repeat(20_000)) } else { String::new() };
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let request = http::Request::builder().method(method).uri("/echo").header("host", "application");
+        let request = request.body(http_body_util::Full::new(bytes::Bytes::from(body.clone()))).expect("a request");
+        let answer = sender.send_request(request).await.expect("a request was lost");
+        assert_eq!(answer.status(), 200, "request {answered} of client {number}");
+        let collected = http_body_util::BodyExt::collect(answer.into_body()).await.expect("the body was cut off");
+        assert_eq!(collected.to_bytes(), body);
+        answered += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotations_on_both_sides_at_once_lose_no_request() {
+    let rotations = std::env::var("SIDEKEY_ROTATIONS").map_or(BOTH_SIDES, |count| count.parse().expect("a number"));
+    let other = Ca::new("The other CA");
+    let mut partner = stand("[keyring.default]\noverlap = \"30s\"").await;
+    let both = format!("{}{}", partner.ca.pem(), other.pem());
+    put(partner.sidecar.folder.path(), "ca.crt", &both);
+    let upstream = partner.sidecar.ingress("api");
+    let extra = "server_name = \"localhost\"\n[keyring.out]\noverlap = \"30s\"";
+    let mut ours = crate::egress::egress(&partner.ca, &partner.ca.client("ours", 5), upstream, extra).await;
+    put(ours.folder.path(), "out/ca.crt", &both);
+    let done = Arc::new(AtomicBool::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for number in 0..10 {
+        load.spawn(application(number, ours.egress("out"), Arc::clone(&done)));
+    }
+    let mut before = (0, 0);
+    for turn in 0..rotations {
+        let ca = if turn % 2 == 0 { &other } else { &partner.ca };
+        let dated = |mut request: sidekey::pki::issue::Request| {
+            // Ascending, and all of them long before today.
+            request.validity.not_before = today() - jiff::SignedDuration::from_secs(100_000 - turn * 10);
+            ca.issue(&request)
+        };
+        let mut server = ca.request("localhost");
+        server.ips = vec![std::net::Ipv4Addr::LOCALHOST.into()];
+        let mut client = ca.request("ours.example");
+        client.uris = vec!["spiffe://ours.example/app".to_owned()];
+        let (server, client) = (dated(server), dated(client));
+        drop_pair(partner.sidecar.folder.path(), "tls", &server);
+        drop_pair(ours.folder.path(), "out/tls", &client);
+        assert_eq!(partner.sidecar.rotation("default").await, fingerprint(&server), "rotation {turn}");
+        assert_eq!(ours.rotation("out").await, fingerprint(&client), "rotation {turn}");
+        assert!(load.try_join_next().is_none(), "a client ended before its time");
+        if turn == rotations / 4 {
+            before = (descriptors(), memory());
+        }
+    }
+    let after = (descriptors(), memory());
+    done.store(true, Ordering::Relaxed);
+    let mut answered = 0;
+    while let Some(ended) = load.join_next().await {
+        answered += ended.expect("a client lost a request");
+    }
+    println!(
+        "{rotations} rotations on both sides, {answered} requests, 0 lost; descriptors and MiB {before:?} to {after:?}"
+    );
+    assert!(answered > 1000, "hardly any load: {answered}");
+    assert!(after.0 < before.0 + 40 && after.1 < before.1 + 100, "grew from {before:?} to {after:?}");
 }

@@ -1,11 +1,16 @@
 //! What the tests are made with: certificates good and broken, a sidecar on port 0, peers, upstreams and backends.
 
 pub mod backend;
+pub mod between;
 pub mod ca;
+pub mod database;
 pub mod foreign;
+pub mod mailbox;
+pub mod odd;
 pub mod partner;
 pub mod peer;
 pub mod raw;
+pub mod raw_ca;
 pub mod sidecar;
 pub mod upstream;
 

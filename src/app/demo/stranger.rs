@@ -53,7 +53,7 @@ async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
     let mut anchors = Anchors::open(
         crate::trust::Settings::of("demo".into(), vec![AnchorSource::System]),
         &crate::trust::anchors::Remembered::default(),
-        Vec::new(),
+        &[],
     );
     let found = BTreeMap::from([(AnchorSource::System, Found::Certificates(read(&scene.roots()).certificates))]);
     anchors.arrive(&found, &BTreeMap::new(), clock.now());

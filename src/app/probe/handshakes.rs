@@ -166,8 +166,14 @@ impl Stand {
     }
 
     fn ended(&self, failed: Failed, shown: Option<(Fingerprint, Standing)>) -> Tried {
-        let context =
-            Context { ingress: false, listener: &self.settings.name, trust: &self.trust, shown, now: self.clock.now() };
+        let context = Context {
+            ingress: false,
+            listener: &self.settings.name,
+            trust: &self.trust,
+            shown,
+            shown_next: None,
+            now: self.clock.now(),
+        };
         let explained = explain(&failed, &context);
         let is_refusal = explained.alert_received.is_some();
         let verdict = if is_refusal { Verdict::Refused } else { Verdict::Failed };

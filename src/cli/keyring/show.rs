@@ -53,7 +53,7 @@ fn say(keyring: &KeyringView, now: Timestamp) {
     if let Some((newest, since)) = keyring.diverges {
         print::field(
             "differs",
-            &format!("{} in the folder is newer than what is current, since {since}", newest.short()),
+            &format!("{} in the folder is newer than what is current, since {}", newest.short(), print::minute(since)),
         );
     }
     let order = [
@@ -79,7 +79,12 @@ fn say(keyring: &KeyringView, now: Timestamp) {
 
 fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
     let held = if keyring.held.contains(&pair.key_pair) { ", held after a rollback: promote it to use it" } else { "" };
-    print::line(&format!("{:<9} {}  since {}{held}", pair.standing.as_str(), pair.key_pair.short(), pair.since));
+    print::line(&format!(
+        "{:<9} {}  since {}{held}",
+        pair.standing.as_str(),
+        pair.key_pair.short(),
+        print::minute(pair.since)
+    ));
     print::field("fingerprint", &pair.key_pair.to_string());
     print::field("subject", &pair.subject);
     print::field("names", &pair.names.join(" "));
@@ -89,10 +94,15 @@ fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
     let validity = pair.validity;
     print::field(
         "valid",
-        &format!("{} to {} ({})", validity.not_before, validity.not_after, print::in_time(now, validity.not_after)),
+        &format!(
+            "{} to {} ({})",
+            print::minute(validity.not_before),
+            print::minute(validity.not_after),
+            print::in_time(now, validity.not_after)
+        ),
     );
     if let Some(ends) = pair.overlap_ends {
-        print::field("overlap", &format!("ends {ends} ({})", print::in_time(now, ends)));
+        print::field("overlap", &format!("ends {} ({})", print::minute(ends), print::in_time(now, ends)));
     }
     let files = pair.sources.join(" ");
     print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; kept)") });

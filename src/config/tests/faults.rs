@@ -110,6 +110,9 @@ fn ingress_faults() {
         ("rule = { paths = [\"/\"] }", "write [[ingress.rule]]"),
         ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
         ("[ingress.limits]\nconnections = 0", "out of range"),
+        ("[ingress.limits]\nhandshakes = 0", "out of range"),
+        ("forwarded_from = [{ partner = \"acmee\" }]", "there is no [partner.acmee]"),
+        ("proxy_protocol_from = [\"10.0.0.0/33\"]", "is no network"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
         ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt: \"certificates\" is missing"),
         (
@@ -141,6 +144,7 @@ fn egress_faults() {
         ("mode = \"0660\"", "is for Unix sockets only"),
         ("host = \"drop\"", "write \"upstream\" or \"keep\""),
         ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "say it once"),
+        ("[egress.limits]\nhello_waiting = 1", "egress.limits.hello_waiting: bounds handshakes of peers"),
         ("refusal_statuses = [1000]", "out of range"),
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
         ("[egress.jwt_bearer]\ntoken_url = \"https://a b/\"", "no valid host"),
@@ -169,14 +173,12 @@ fn egress_faults() {
 #[test]
 fn name_rules_over_several_unbound_anchors_are_refused() {
     let judged = |anchors: &str, rule: &str| {
-        let known = format!(
-            "[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n[partner.loose]\npeers = [{{ dns = \"a\" }}]\n"
-        );
+        let known = format!("[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n");
         let all = faults(&format!("{known}{}", ingress(&format!("trust = \"t\"\nallow = [{rule}]"))));
         all.into_iter().next().unwrap_or_default()
     };
     let two = "[\"a.pem\", \"b.pem\"]";
-    for rule in ["{ dns = \"a\" }", "{ cn = \"a\", issuer = \"CN=A\" }", "{ partner = \"loose\" }"] {
+    for rule in ["{ dns = \"a\" }", "{ cn = \"a\", issuer = \"CN=A\" }"] {
         assert!(judged(two, rule).contains("each of the 2 anchor sources of trust \"t\" could issue"), "{rule}");
     }
     let exact = format!("{{ dns = \"a\", spki = \"{}\" }}", "0".repeat(64));
@@ -186,6 +188,24 @@ fn name_rules_over_several_unbound_anchors_are_refused() {
     assert_eq!(judged("[\"a.pem\", { file = \"old.pem\", until = \"2027-01-31\" }]", "{ dns = \"a\" }"), "");
     assert_eq!(judged("[\"a.pem\"]", "{ cn = \"a\" }"), "");
     assert!(judged("[\"system\"]", "{ cn = \"a\" }").contains("public authorities do not check"));
+}
+
+#[test]
+fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up_soon() {
+    let said = |extra: &str| faults(&format!("[partner.acme]\n{extra}\n{EGRESS}")).join("\n");
+    assert!(said("peers = [{ dns = \"a\" }]").contains("goes by names alone"));
+    assert!(said("contact = \"a@b\"").contains("says nothing about who it is"));
+    assert!(said("anchors = [\"a\"]\nshow = \"new_only\"").contains("say with sources where it connects from"));
+    assert!(said("anchors = [\"a\"]\naccept_expired_until = 2126-12-01").contains("more than 14 days ahead"));
+    let exact = format!("peers = [{{ spki = \"{}\" }}]", "0".repeat(64));
+    for fine in [
+        exact.as_str(),
+        "anchors = [\"a\"]\npeers = [{ dns = \"a\" }]",
+        "anchors = [\"a\"]\naccept_expired_until = 2026-01-01",
+        "anchors = [\"a\"]\nsources = [\"192.0.2.1\"]\nshow = \"new_only\"",
+    ] {
+        assert_eq!(said(fine), "", "{fine}");
+    }
 }
 
 #[test]

@@ -1,1 +1,159 @@
+use super::*;
+use crate::event::handshake::tests::{accepted, refused};
+use crate::keyring::Standing;
+use crate::pki::{Fingerprint, Problem, Validity};
+use crate::snapshot::{KeyPairView, ListenerId, Side, sample};
 
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-11-25T09:00:00Z")
+}
+
+fn pair(byte: u8, standing: Standing, (from, until): (&str, &str)) -> KeyPairView {
+    let validity = Validity { not_before: at(from), not_after: at(until) };
+    KeyPairView { validity, ..sample::pair(&[byte; 32], standing) }
+}
+
+const LONG: (&str, &str) = ("2026-06-01T00:00:00Z", "2027-06-01T00:00:00Z");
+
+fn codes(key_pairs: Vec<KeyPairView>, held: &[u8]) -> Vec<(String, Urgency)> {
+    let held = held.iter().map(|byte| Fingerprint::from_bytes([*byte; 32])).collect();
+    let keyring = KeyringView { held, ..sample::keyring(key_pairs) };
+    let status = status(vec![keyring], &Look::default(), None, &[]);
+    status.act_on.into_iter().map(|item| (item.code, item.urgency)).collect()
+}
+
+fn status(
+    keyrings: Vec<KeyringView>,
+    look: &Look,
+    reload_error: Option<String>,
+    handshakes: &[Arc<Handshake>],
+) -> Status {
+    let snapshot = sample::snapshot(keyrings);
+    of(&known(&snapshot, look, reload_error, handshakes), now())
+}
+
+fn known<'a>(
+    snapshot: &'a Snapshot,
+    look: &'a Look,
+    reload_error: Option<String>,
+    handshakes: &'a [Arc<Handshake>],
+) -> Known<'a> {
+    Known {
+        snapshot,
+        look,
+        reports: &[],
+        handshakes,
+        reload_error,
+        phase: Phase::Running,
+        ready: true,
+        remembers: true,
+        started: at("2026-11-25T08:00:00Z"),
+    }
+}
+
+#[test]
+fn a_pair_with_time_left_is_nothing_to_act_on() {
+    assert_eq!(codes(vec![pair(1, Standing::Current, LONG)], &[]), []);
+}
+
+#[test]
+fn an_expiry_is_said_sixty_days_before_and_for_short_lifetimes_a_quarter() {
+    let soon = |from: &str, until: &str| codes(vec![pair(1, Standing::Current, (from, until))], &[]);
+    let expires = |urgency| vec![("expires".to_owned(), urgency)];
+    assert_eq!(soon("2026-01-25T00:00:00Z", "2027-01-25T00:00:00Z"), []);
+    assert_eq!(soon("2026-01-20T00:00:00Z", "2027-01-20T00:00:00Z"), expires(Urgency::Soon));
+    assert_eq!(soon("2025-12-01T00:00:00Z", "2026-12-01T00:00:00Z"), expires(Urgency::Now));
+    // 90 days: at 22 of them that are left.
+    assert_eq!(soon("2026-09-20T00:00:00Z", "2026-12-19T00:00:00Z"), []);
+    assert_eq!(soon("2026-09-17T00:00:00Z", "2026-12-16T00:00:00Z"), expires(Urgency::Soon));
+    assert_eq!(soon("2025-01-01T00:00:00Z", "2026-11-24T00:00:00Z"), [("expired".to_owned(), Urgency::Now)]);
+}
+
+#[test]
+fn a_successor_that_is_there_silences_the_expiry() {
+    let current = pair(1, Standing::Current, ("2026-01-01T00:00:00Z", "2026-12-20T00:00:00Z"));
+    let early = pair(2, Standing::Staged, ("2026-12-01T00:00:00Z", "2027-12-01T00:00:00Z"));
+    assert_eq!(codes(vec![current.clone(), early], &[]), [], "it comes by itself");
+    let shorter = pair(2, Standing::Staged, ("2026-12-01T00:00:00Z", "2026-12-10T00:00:00Z"));
+    assert_eq!(codes(vec![current, shorter], &[]), [("expires".to_owned(), Urgency::Soon)]);
+}
+
+#[test]
+fn what_waits_for_a_decision_or_is_refused_is_said() {
+    let current = pair(1, Standing::Current, LONG);
+    let all = codes(
+        vec![
+            current,
+            pair(2, Standing::Staged, LONG),
+            pair(3, Standing::Refused, LONG),
+            pair(4, Standing::Previous, LONG),
+        ],
+        &[4, 9],
+    );
+    let expected = [
+        ("key_pair_refused".to_owned(), Urgency::Now),
+        ("key_pair_waits".to_owned(), Urgency::Soon),
+        ("key_pair_held".to_owned(), Urgency::Soon),
+    ];
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
+    let problem = |severity, reason| Problem {
+        file: "api/x.crt".into(),
+        reason,
+        why: "why".to_owned(),
+        remedy: "remedy".to_owned(),
+        severity,
+    };
+    let look = Look {
+        problems: vec![
+            (Some("api".into()), problem(Severity::Refused, "certificate_without_key")),
+            (Some("api".into()), problem(Severity::Warning, "permissions")),
+            (None, problem(Severity::Info, "waiting_for_certificate")),
+        ],
+        unreadable: Some("state/decisions.json: cannot be read".to_owned()),
+        not_saved: Some("state: no room".to_owned()),
+    };
+    let status = status(Vec::new(), &look, Some("sidekey.toml:1:1".to_owned()), &[]);
+    let codes: Vec<&str> = status.act_on.iter().map(|item| item.code.as_str()).collect();
+    assert_eq!(codes, ["decisions_unreadable", "not_remembered", "settings_refused", "certificate_without_key"]);
+    let notes: Vec<&str> = status.notes.iter().map(|item| item.code.as_str()).collect();
+    assert_eq!(notes, ["permissions"], "Kubernetes mounts keys so: no reason to fail for ever");
+}
+
+#[test]
+fn a_listener_that_waits_is_said() {
+    let waits = (ListenerId { side: Side::Ingress, name: "api".into() }, "ca.crt".to_owned());
+    let snapshot = Snapshot { waiting: vec![waits], ..sample::snapshot(Vec::new()) };
+    let status = of(&known(&snapshot, &Look::default(), None, &[]), now());
+    assert_eq!(status.act_on[0].code, "listener_waits");
+    assert_eq!(status.listeners[0].waits_for.as_deref(), Some("ca.crt"));
+}
+
+#[test]
+fn failures_of_the_last_hour_are_summed_up_and_nothing_to_act_on() {
+    let old = Handshake { time: at("2026-11-25T07:59:59Z"), ..refused("203.0.113.7:1") };
+    let fresh = Handshake { time: now(), ..refused("203.0.113.7:1") };
+    let handshakes = [Arc::new(old), Arc::new(fresh.clone()), Arc::new(fresh), Arc::new(accepted())];
+    let status = status(Vec::new(), &Look::default(), None, &handshakes);
+    assert_eq!(status.failures.reasons, [("peer_certificate_expired".to_owned(), 2)]);
+    assert_eq!((status.failures.count, status.act_on.len()), (2, 0));
+}
+
+#[test]
+fn the_shape_is_public() {
+    let value = serde_json::to_value(status(Vec::new(), &Look::default(), Some("x".to_owned()), &[])).unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        keys(&value),
+        "act_on epoch failures keyrings listeners notes now pid ready remembers rotations started stopping version"
+    );
+    assert_eq!(keys(&value["act_on"][0]), "code keyring remedy urgency what");
+    assert_eq!(value["act_on"][0]["urgency"], "now");
+}

@@ -28,7 +28,10 @@ pub(crate) fn accepted() -> Handshake {
             issuer: "CN=Acme CA".to_owned(),
             serial: "0a1b".to_owned(),
             fingerprint: Fingerprint::from_bytes([0x77; 32]),
+            not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
+            anchor: None,
+            pin: None,
         }),
         identity: Some("uri:spiffe://acme.example/orders".to_owned()),
         partner: Some(Arc::from("acme")),
@@ -38,6 +41,7 @@ pub(crate) fn accepted() -> Handshake {
         explanation: "peer verified".to_owned(),
         connection: 17,
         duration_us: 1234,
+        quiet: false,
         chain_summary: Vec::new(),
         peer_chain: Vec::new(),
     }
@@ -52,6 +56,7 @@ pub(crate) fn refused(addr: &str) -> Handshake {
         alert_sent: Some("certificate_expired"),
         reason: "peer_certificate_expired",
         explanation: "peer's certificate expired 3 days ago (2026-11-20)".to_owned(),
+        quiet: false,
         chain_summary: vec!["CN=orders, issued by CN=Acme CA".to_owned(), "CN=Acme CA".to_owned()],
         ..accepted()
     }
@@ -91,6 +96,7 @@ fn what_is_unknown_is_absent() {
         peer_addr: None,
         alert_sent: None,
         reason: "timed_out",
+        quiet: false,
         chain_summary: Vec::new(),
         peer_chain: Vec::new(),
         ..refused("203.0.113.7:1")

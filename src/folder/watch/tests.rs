@@ -49,12 +49,17 @@ fn first_line(pem: &str) -> String {
 
 /// Runs a watch on the control plane's kind of runtime beside a test.
 fn watching<F: Future<Output = ()>>(settings: Settings, test: impl FnOnce(Harness) -> F) {
+    watching_from(settings, None, test);
+}
+
+/// The same, going on from a reading.
+fn watching_from<F: Future<Output = ()>>(settings: Settings, first: Option<Reading>, test: impl FnOnce(Harness) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (settings, current) = watch::channel(settings);
         let (out, contents) = mpsc::channel(1);
         tokio::select! {
-            () = run(current, out) => panic!("the watch ended"),
+            () = run(current, first, out) => panic!("the watch ended"),
             () = test(Harness { contents, settings }) => {}
         }
     });
@@ -310,4 +315,20 @@ fn a_folder_that_cannot_be_watched_is_polled() {
     bell.hear(Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)));
     let watched = Watched { bell: Arc::new(bell), ..Watched::new() };
     assert!(watched.is_deaf());
+}
+
+#[test]
+fn a_watch_that_goes_on_from_a_reading_tells_only_what_is_new_since() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path());
+    let (one, two, three) = (issue("one.example"), issue("two.example"), issue("three.example"));
+    put(&root.path().join("api/one"), &one);
+    let first = read(&settings);
+    // Between the reading and the watch.
+    put(&root.path().join("api/two"), &two);
+    watching_from(settings, Some(first), async |mut watch: Harness| {
+        watch.until("api", &[&one, &two]).await;
+        put(&root.path().join("api/three"), &three);
+        watch.until("api", &[&one, &two, &three]).await;
+    });
 }

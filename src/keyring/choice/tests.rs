@@ -96,9 +96,60 @@ fn an_expired_pair_is_shown_only_when_nothing_else_is_left() {
     assert_eq!(chosen(candidates, &Asked::default()), Some((0, ChosenBy::LastResort)));
 }
 
+fn known(show: Option<Show>, taught: Option<(&[u8], Option<u8>)>) -> Known {
+    let name = |at: &u8| Fingerprint::from_bytes([*at; 32]);
+    let taught = taught.map(|(refused, shown)| Taught {
+        refused: refused.iter().map(name).collect(),
+        shown: shown.map(|at| name(&at)),
+    });
+    Known { show, taught }
+}
+
+#[test]
+fn rules_are_asked_in_the_order_of_the_contract() {
+    use ChosenBy::{Authorities, Learned, Only, Partner, Prefer};
+    let nobody = Asked::default();
+    let lesson: Option<(&[u8], Option<u8>)> = Some((&[1], Some(2)));
+    for (asked, known, expected) in [
+        (&nobody, known(None, None), (0, Prefer)),
+        (&nobody, known(None, lesson), (1, Learned)),
+        (&nobody, known(Some(Show::New), lesson), (0, Partner)),
+        (&nobody, known(Some(Show::Old), None), (1, Partner)),
+        (&authorities(b"new ca"), known(Some(Show::Old), lesson), (0, Authorities)),
+        (&authorities(b"old ca"), known(Some(Show::New), None), (1, Authorities)),
+        (&authorities(b"unknown ca"), known(Some(Show::Old), None), (1, Partner)),
+        (&authorities(b"unknown ca"), known(None, lesson), (1, Learned)),
+        // Refused, and nothing decided yet: the first that was not.
+        (&nobody, known(None, Some((&[1], None))), (1, Learned)),
+        (&nobody, known(None, Some((&[2], None))), (0, Learned)),
+        // Everything refused, or a lesson about pairs that are gone: what holds for everybody.
+        (&nobody, known(None, Some((&[1, 2], None))), (0, Prefer)),
+        (&nobody, known(None, Some((&[7], Some(8)))), (0, Prefer)),
+    ] {
+        let choice = choose_for(&Candidates(overlap("api")), asked, &known, day(NOW)).unwrap();
+        assert_eq!((choice.index, choice.chosen_by), expected, "{asked:?} {known:?}");
+    }
+    let alone = Candidates(vec![candidate("api", 1, Standing::Current)]);
+    let choice = choose_for(&alone, &nobody, &known(Some(Show::Old), lesson), day(NOW)).unwrap();
+    assert_eq!((choice.index, choice.chosen_by), (0, Only));
+}
+
+#[test]
+fn a_lesson_goes_on_showing_what_worked_when_a_third_pair_comes() {
+    let mut candidates = overlap("api");
+    candidates.insert(0, candidate("api", 3, Standing::Current));
+    candidates[1].standing = Standing::Previous;
+    let known = known(None, Some((&[1], Some(2))));
+    let choice = choose_for(&Candidates(candidates.clone()), &Asked::default(), &known, day(NOW)).unwrap();
+    assert_eq!((choice.index, choice.chosen_by), (2, ChosenBy::Learned));
+    candidates[2].validity.not_after = day(NOW - 1);
+    let choice = choose_for(&Candidates(candidates), &Asked::default(), &known, day(NOW)).unwrap();
+    assert_eq!(choice.index, 0, "what worked is over: the newest that was not refused");
+}
+
 /// Slow and obvious: every candidate gets the list of what speaks for it, in the contract's order, and the best wins;
 /// of equals the first.
-fn obvious(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<usize> {
+fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp) -> Option<usize> {
     let all = &candidates.0;
     let signs = |one: &Candidate| asked.schemes.is_empty() || one.schemes.iter().any(|s| asked.schemes.contains(s));
     let valid = |one: &Candidate| one.validity.not_before <= now && now <= one.validity.not_after;
@@ -114,9 +165,27 @@ fn obvious(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<usi
         }
     }
     let keyring = keyring?.0;
-    let mut best: Option<(usize, [bool; 4])> = None;
+    // With nothing valid left nobody's wishes count.
+    let nothing = Known::default();
+    let known =
+        if all.iter().any(|one| one.keyring == *keyring && signs(one) && valid(one)) { known } else { &nothing };
+    let partner = |one: &Candidate| match known.show {
+        Some(Show::New) => one.standing == Standing::Current,
+        Some(Show::Old) => one.standing == Standing::Previous,
+        None => false,
+    };
+    let taught = |one: &Candidate| known.taught.as_ref().is_some_and(|taught| taught.shown == Some(one.key_pair));
+    let untold = |one: &Candidate| known.taught.as_ref().is_none_or(|taught| !taught.refused.contains(&one.key_pair));
+    // What a lesson says of those that are left is `prefer`'s order no more: the first that was not refused.
+    let mut best: Option<(usize, [bool; 6])> = None;
+    let left = |one: &&Candidate| one.keyring == *keyring && signs(one);
+    let before = |one: &Candidate| [valid(one), covers(one), vouched(one), partner(one)];
+    let top = all.iter().filter(left).map(before).max();
+    let of_top = |told: bool| all.iter().filter(left).any(|one| Some(before(one)) == top && untold(one) == told);
+    let refuses_some = of_top(true) && of_top(false);
     for (at, one) in all.iter().enumerate() {
-        let speaks = [valid(one), covers(one), vouched(one), preferred(one)];
+        let lesson = if refuses_some { untold(one) } else { preferred(one) };
+        let speaks = [valid(one), covers(one), vouched(one), partner(one), taught(one), lesson];
         if one.keyring == *keyring && signs(one) && best.is_none_or(|(_, most)| most < speaks) {
             best = Some((at, speaks));
         }
@@ -135,6 +204,8 @@ proptest! {
         second in prop::collection::vec(any_candidate(), 0..4),
         (old_first, old_second) in any::<(bool, bool)>(),
         (name, scheme, authority) in (0..4_u8, 0..4_u8, 0..4_u8),
+        show in 0..3_usize,
+        taught in prop::option::of((any::<u8>(), 0..12_u8)),
     ) {
         let make = |keyring: &str, old: bool, parts: &[(bool, bool, u8, u8, u8)]| -> Vec<Candidate> {
             let of = |(at, (current, valid, name, scheme, issuer)): (usize, &(bool, bool, u8, u8, u8))| Candidate {
@@ -144,7 +215,7 @@ proptest! {
                 schemes: vec![u16::from(*scheme)],
                 issuers: vec![vec![*issuer]],
                 prefer: if old { Prefer::Old } else { Prefer::New },
-                ..candidate(keyring, 0, Standing::Current)
+                ..candidate(keyring, at as u8 + if keyring == "a" { 0 } else { 4 }, Standing::Current)
             };
             parts.iter().enumerate().map(of).collect()
         };
@@ -153,9 +224,17 @@ proptest! {
             server_name: (name < 3).then(|| format!("{name}.example").into()),
             schemes: if scheme < 3 { vec![u16::from(scheme)] } else { Vec::new() },
             authorities: if authority < 3 { vec![vec![authority]] } else { Vec::new() },
+            ..Asked::default()
         };
-        let choice = choose(&candidates, &asked, day(NOW));
-        prop_assert_eq!(choice.map(|choice| choice.index), obvious(&candidates, &asked, day(NOW)));
+        let known = Known {
+            show: [None, Some(Show::New), Some(Show::Old)][show],
+            taught: taught.map(|(refused, shown)| Taught {
+                refused: (0..8).filter(|at| refused & (1 << at) != 0).map(|at| Fingerprint::from_bytes([at; 32])).collect(),
+                shown: (shown < 8).then(|| Fingerprint::from_bytes([shown; 32])),
+            }),
+        };
+        let choice = choose_for(&candidates, &asked, &known, day(NOW));
+        prop_assert_eq!(choice.map(|choice| choice.index), obvious(&candidates, &asked, &known, day(NOW)));
         if let Some(choice) = choice {
             let valid = candidates.0[choice.index].validity.contains(day(NOW));
             prop_assert_eq!(choice.chosen_by == ChosenBy::LastResort, !valid);

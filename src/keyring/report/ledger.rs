@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::super::learned::Lesson;
 use super::super::{ChosenBy, KeyringName};
 use super::is_from;
 use crate::pki::Fingerprint;
@@ -91,17 +92,6 @@ pub enum Said {
     Proved,
     /// It refuses the pair.
     Refused,
-}
-
-/// How sure a source's lesson is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lesson {
-    /// An alert, no more.
-    Unconfirmed,
-    /// It has completed a verified handshake on the previous pair.
-    Confirmed,
-    /// It no longer holds.
-    Forgotten,
 }
 
 /// A verified peer at one listener.
@@ -286,18 +276,15 @@ impl Ledger {
         }
         let known = self.sources.get(&key).filter(|known| known.refused == refused);
         // The alert says why; that it was confirmed later says only that it is true.
-        let (since, reason, explanation) = match known {
-            Some(known) => (known.since, known.reason, known.explanation.clone()),
-            None => (now, reason, explanation.to_owned()),
-        };
+        let (since, reason) = known.map_or((now, reason), |known| (known.since, known.reason));
+        let explanation = explanation.to_owned();
         if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES {
-            let weakest = |(key, source): (&(Arc<str>, String), &Source)| {
-                ((source.lesson == Lesson::Confirmed, source.since), key.clone())
-            };
-            match self.sources.iter().map(weakest).min() {
+            let weakest =
+                self.sources.iter().min_by_key(|(_, source)| (source.lesson == Lesson::Confirmed, source.since));
+            match weakest.map(|(key, source)| (key.clone(), source.lesson)) {
                 // What is only an alert pushes out nothing that is more.
-                Some(((true, _), _)) if lesson == Lesson::Unconfirmed => return,
-                Some((_, oldest)) => drop(self.sources.remove(&oldest)),
+                Some((_, Lesson::Confirmed)) if lesson == Lesson::Unconfirmed => return,
+                Some((oldest, _)) => drop(self.sources.remove(&oldest)),
                 None => {}
             }
         }

@@ -1,1 +1,329 @@
+use jiff::SignedDuration;
+use proptest::prelude::*;
 
+use super::ledger::{PEERS, SOURCES};
+use super::*;
+
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_second(1_767_225_600).unwrap() + SignedDuration::from_mins(minute)
+}
+
+fn pair(byte: u8) -> Fingerprint {
+    Fingerprint::from_bytes([byte; 32])
+}
+
+const OLD: u8 = 1;
+const NEW: u8 = 2;
+
+fn name(text: &str) -> Arc<str> {
+    text.into()
+}
+
+/// Rotated at minute 100, from OLD to NEW.
+fn overlap() -> InOverlap {
+    InOverlap {
+        keyring: name("api"),
+        owner: Some("integrations".to_owned()),
+        contact: Some("integrations@example.com".to_owned()),
+        current: pair(NEW),
+        rotated: at(100),
+        previous: vec![Previous { key_pair: pair(OLD), ends: at(100 + 30 * 1440), survives_restart: true }],
+        upstreams: Vec::new(),
+    }
+}
+
+fn came(ledger: &mut Ledger, who: &str, shown: u8, chosen_by: ChosenBy, minute: i64) {
+    let (keyring, listener, partner) = (name("api"), name("api"), name("acme"));
+    let fact = Fact::Peer {
+        keyring: &keyring,
+        listener: &listener,
+        identity: who,
+        partner: who.starts_with("acme").then_some(&partner),
+        source: Some("203.0.113.7".parse().unwrap()),
+        key_pair: pair(shown),
+        chosen_by,
+    };
+    ledger.note(&fact, at(minute));
+}
+
+fn taught(ledger: &mut Ledger, source: &str, lesson: Lesson, minute: i64) {
+    let (keyring, listener) = (name("api"), name("api"));
+    let explanation = "unknown CA";
+    let (refused, reason) = (pair(NEW), "unknown_ca");
+    let fact = Fact::Source { keyring: &keyring, listener: &listener, source, refused, lesson, reason, explanation };
+    ledger.note(&fact, at(minute));
+}
+
+fn upstream(ledger: &mut Ledger, shown: u8, said: Said, handshake: bool, minute: i64) {
+    let listener = name("salesforce");
+    let key_pair = pair(shown);
+    let (reason, explanation, next_try) = ("status_403", "it answered 403", None);
+    let fact = Fact::Upstream { listener: &listener, key_pair, said, handshake, reason, explanation, next_try };
+    ledger.note(&fact, at(minute));
+}
+
+fn rotated(ledger: &mut Ledger) {
+    let keyring = name("api");
+    ledger.note(&Fact::Rotated { keyring: &keyring }, at(100));
+}
+
+fn told(ledger: &Ledger, keyring: &InOverlap, minute: i64) -> Report {
+    let contacts = BTreeMap::from([(name("acme"), "noc@acme.example".to_owned())]);
+    let mut all = report(ledger, std::slice::from_ref(keyring), &contacts, at(minute));
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+fn uses(report: &Report) -> Vec<(&str, Use)> {
+    report.lines.iter().map(|line| (line.name.as_str(), line.stands)).collect()
+}
+
+#[test]
+fn a_keyring_without_previous_pair_has_no_report() {
+    let ledger = Ledger::new(at(0));
+    let none = InOverlap { previous: Vec::new(), ..overlap() };
+    assert!(report(&ledger, &[none], &BTreeMap::new(), at(200)).is_empty());
+}
+
+#[test]
+fn who_came_on_the_new_pair_has_proved_it_and_who_did_not_come_is_not_seen() {
+    let mut ledger = Ledger::new(at(0));
+    came(&mut ledger, "a", OLD, ChosenBy::Only, 10);
+    came(&mut ledger, "acme-etl", OLD, ChosenBy::Only, 20);
+    rotated(&mut ledger);
+    came(&mut ledger, "a", NEW, ChosenBy::Prefer, 110);
+    let one = told(&ledger, &overlap(), 200);
+    assert_eq!(uses(&one), [("acme-etl", Use::NotSeen), ("a", Use::ProvedNew)]);
+    assert_eq!((one.verdict.retire, one.seconds_left), (Retire::Wait, (30 * 1440 - 100) * 60));
+    let first = one.verdict.first.unwrap();
+    assert_eq!((first.partner.as_deref(), first.contact.as_deref()), (Some("acme"), Some("noc@acme.example")));
+    came(&mut ledger, "acme-etl", NEW, ChosenBy::Prefer, 210);
+    let both = told(&ledger, &overlap(), 220);
+    assert_eq!(both.verdict.retire, Retire::Safe, "{}", both.verdict.sentence);
+    assert_eq!((both.lines[0].handshakes_new, both.lines[0].handshakes_old), (1, 0), "those before do not count");
+}
+
+#[test]
+fn who_makes_us_show_the_old_pair_insists_and_who_is_shown_it_by_our_choice_does_not() {
+    let table = [
+        (ChosenBy::Authorities, Use::InsistsOnOld, Retire::Call),
+        (ChosenBy::Learned, Use::InsistsOnOld, Retire::Call),
+        (ChosenBy::Only, Use::InsistsOnOld, Retire::Call),
+        (ChosenBy::Prefer, Use::StillOnOld, Retire::Wait),
+        (ChosenBy::Partner, Use::StillOnOld, Retire::Wait),
+    ];
+    for (chosen_by, stands, retire) in table {
+        let mut ledger = Ledger::new(at(0));
+        rotated(&mut ledger);
+        came(&mut ledger, "other", NEW, ChosenBy::Prefer, 110);
+        came(&mut ledger, "acme-etl", OLD, chosen_by, 120);
+        let report = told(&ledger, &overlap(), 200);
+        let line = &report.lines[0];
+        assert_eq!((line.name.as_str(), line.stands, line.since), ("acme-etl", stands, Some(at(120))));
+        assert_eq!(report.verdict.retire, retire);
+        assert!(report.verdict.sentence.contains("noc@acme.example"), "{}", report.verdict.sentence);
+        // A later handshake on the new pair ends it.
+        came(&mut ledger, "acme-etl", NEW, ChosenBy::Prefer, 130);
+        assert_eq!(told(&ledger, &overlap(), 200).verdict.retire, Retire::Safe);
+        // And one on the old pair begins it again: some machine of theirs still wants it.
+        came(&mut ledger, "acme-etl", OLD, chosen_by, 140);
+        assert_eq!(told(&ledger, &overlap(), 200).lines[0].stands, stands);
+    }
+}
+
+#[test]
+fn the_busiest_on_the_old_pair_is_called_first() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    came(&mut ledger, "seldom", OLD, ChosenBy::Authorities, 110);
+    for minute in 0..5 {
+        came(&mut ledger, "busy", OLD, ChosenBy::Authorities, 111 + minute);
+    }
+    let report = told(&ledger, &overlap(), 200);
+    assert_eq!(report.verdict.first.unwrap().name, "busy");
+}
+
+#[test]
+fn only_a_confirmed_source_has_a_say_and_a_known_peer_speaks_for_it() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    came(&mut ledger, "a", NEW, ChosenBy::Prefer, 105);
+    taught(&mut ledger, "203.0.113.7 localhost", Lesson::Unconfirmed, 110);
+    let alert = told(&ledger, &overlap(), 200);
+    assert_eq!((alert.unconfirmed, alert.verdict.retire), (1, Retire::Safe));
+    taught(&mut ledger, "203.0.113.7 localhost", Lesson::Confirmed, 120);
+    let source = told(&ledger, &overlap(), 200);
+    assert_eq!(uses(&source)[0], ("203.0.113.7 localhost", Use::InsistsOnOld));
+    assert_eq!((source.unconfirmed, source.verdict.retire), (0, Retire::Call));
+    came(&mut ledger, "acme-etl", OLD, ChosenBy::Learned, 121);
+    let named = told(&ledger, &overlap(), 200);
+    assert_eq!(uses(&named), [("acme-etl", Use::InsistsOnOld), ("a", Use::ProvedNew)]);
+    let line = &named.lines[0];
+    assert_eq!((line.reason.as_deref(), line.because.as_deref()), (Some("unknown_ca"), Some("unknown CA")));
+    assert_eq!(line.since, Some(at(110)), "since its first alert");
+    taught(&mut ledger, "203.0.113.7 localhost", Lesson::Forgotten, 130);
+    came(&mut ledger, "acme-etl", NEW, ChosenBy::Prefer, 131);
+    assert_eq!(told(&ledger, &overlap(), 200).verdict.retire, Retire::Safe);
+}
+
+#[test]
+fn an_upstream_is_proved_by_an_answer_and_by_nothing_else() {
+    let mut ledger = Ledger::new(at(0));
+    let keyring = InOverlap { upstreams: vec![(name("salesforce"), "sf.example:8443".to_owned())], ..overlap() };
+    let stands = |ledger: &Ledger| told(ledger, &keyring, 200).lines[0].stands;
+    assert_eq!(stands(&ledger), Use::NotSeen);
+    upstream(&mut ledger, OLD, Said::HandshakeOk, true, 50);
+    upstream(&mut ledger, OLD, Said::Proved, false, 51);
+    rotated(&mut ledger);
+    assert_eq!(stands(&ledger), Use::NotSeen);
+    upstream(&mut ledger, NEW, Said::HandshakeOk, true, 110);
+    assert_eq!(stands(&ledger), Use::Unproved);
+    upstream(&mut ledger, NEW, Said::Refused, false, 111);
+    upstream(&mut ledger, OLD, Said::HandshakeOk, true, 112);
+    assert_eq!(stands(&ledger), Use::InsistsOnOld);
+    // A handshake that goes well takes a refusal back as little as a proof.
+    upstream(&mut ledger, NEW, Said::HandshakeOk, true, 113);
+    let report = told(&ledger, &keyring, 200);
+    let line = &report.lines[0];
+    assert_eq!((line.stands, line.since), (Use::InsistsOnOld, Some(at(111))));
+    assert_eq!((line.reason.as_deref(), report.verdict.retire), (Some("status_403"), Retire::Call));
+    upstream(&mut ledger, NEW, Said::Proved, false, 120);
+    upstream(&mut ledger, OLD, Said::HandshakeOk, true, 121);
+    let report = told(&ledger, &keyring, 200);
+    assert_eq!((report.lines[0].stands, report.verdict.retire), (Use::ProvedNew, Retire::Safe));
+}
+
+#[test]
+fn who_watches_since_after_the_rotation_calls_nothing_safe() {
+    let mut ledger = Ledger::new(at(150));
+    came(&mut ledger, "a", NEW, ChosenBy::Prefer, 160);
+    let report = told(&ledger, &overlap(), 200);
+    assert_eq!(report.verdict.retire, Retire::Wait);
+    assert!(report.verdict.sentence.contains("is not known"), "{}", report.verdict.sentence);
+    let nobody = told(&Ledger::new(at(0)), &overlap(), 200);
+    assert_eq!((nobody.verdict.retire, nobody.lines.len()), (Retire::Wait, 0));
+}
+
+#[test]
+fn a_fleet_larger_than_the_table_is_counted_and_never_called_safe() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    for number in 0..PEERS as i64 + 10 {
+        came(&mut ledger, &format!("peer-{number}"), NEW, ChosenBy::Prefer, 101);
+    }
+    let report = told(&ledger, &overlap(), 200);
+    assert!(ledger.size().0 <= PEERS && report.forgotten > 0);
+    assert_eq!(report.forgotten as usize + ledger.size().0, PEERS + 10);
+    assert_eq!(report.verdict.retire, Retire::Wait);
+}
+
+#[test]
+fn a_source_is_an_address_and_in_ipv6_a_network() {
+    let is = |address: &str, source: &str| is_from(address.parse().unwrap(), source);
+    assert!(is("203.0.113.7", "203.0.113.7") && is("203.0.113.7", "203.0.113.7 api.example"));
+    assert!(!is("203.0.113.7", "203.0.113.70") && !is("203.0.113.7", "") && !is("203.0.113.7", "api.example"));
+    assert!(is("2001:db8::1", "2001:db8::/64 api.example") && !is("2001:db8:0:1::1", "2001:db8::/64"));
+}
+
+#[test]
+fn the_shape_is_public() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    came(&mut ledger, "acme-etl", OLD, ChosenBy::Authorities, 110);
+    let value = serde_json::to_value(told(&ledger, &overlap(), 200)).unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        keys(&value),
+        "contact current ends forgotten keyring lines owner previous rotated seconds_left unconfirmed verdict watched_since"
+    );
+    assert_eq!(
+        keys(&value["lines"][0]),
+        "because contact handshakes_new handshakes_old kind last_new last_old listener name next_try partner reason since use"
+    );
+    assert_eq!(
+        (value["lines"][0]["use"].as_str(), value["lines"][0]["kind"].as_str()),
+        (Some("insists_on_old"), Some("peer"))
+    );
+    assert_eq!(
+        (keys(&value["verdict"]), keys(&value["verdict"]["first"])),
+        ("first retire sentence".to_owned(), "contact name partner".to_owned())
+    );
+    assert_eq!(value["verdict"]["retire"], "call");
+    assert_eq!(keys(&value["previous"][0]), "ends key_pair survives_restart");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Came { who: u16, shown: u8, chosen_by: ChosenBy },
+    Taught { source: u16, lesson: Lesson },
+    Upstream { shown: u8, said: Said, handshake: bool },
+    Rotated,
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let chosen_by = prop::sample::select(vec![
+        ChosenBy::Only,
+        ChosenBy::Authorities,
+        ChosenBy::Partner,
+        ChosenBy::Learned,
+        ChosenBy::Prefer,
+    ]);
+    let lesson = prop::sample::select(vec![Lesson::Unconfirmed, Lesson::Confirmed, Lesson::Forgotten]);
+    let said = prop::sample::select(vec![Said::HandshakeOk, Said::Proved, Said::Refused]);
+    prop_oneof![
+        6 => (0..6_u16, 1..15_u8, chosen_by).prop_map(|(who, shown, chosen_by)| Step::Came { who, shown, chosen_by }),
+        3 => (0..2000_u16, lesson).prop_map(|(source, lesson)| Step::Taught { source, lesson }),
+        3 => (1..15_u8, said, any::<bool>()).prop_map(|(shown, said, handshake)| Step::Upstream { shown, said, handshake }),
+        1 => Just(Step::Rotated),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_memory_is_bounded_and_safe_means_that_nobody_is_known_to_break(
+        steps in prop::collection::vec((a_step(), 0..3_i64), 0..300),
+    ) {
+        let mut ledger = Ledger::new(at(0));
+        let keyring = InOverlap { upstreams: vec![(name("salesforce"), "sf".to_owned())], ..overlap() };
+        let mut now = 90;
+        for (step, minutes) in steps {
+            now += minutes;
+            match step {
+                Step::Came { who, shown, chosen_by } => came(&mut ledger, &format!("peer-{who}"), shown, chosen_by, now),
+                Step::Taught { source, lesson } => taught(&mut ledger, &format!("10.0.{}.{}", source / 256, source % 256), lesson, now),
+                Step::Upstream { shown, said, handshake } => upstream(&mut ledger, shown, said, handshake, now),
+                Step::Rotated => rotated(&mut ledger),
+            }
+            let (peers, sources, upstreams) = ledger.size();
+            prop_assert!(peers <= PEERS && sources <= SOURCES && upstreams <= 1);
+            prop_assert!(ledger.peers.values().all(|peer| peer.pairs.len() <= 10));
+        }
+        let report = told(&ledger, &keyring, now);
+        let proved = report.lines.iter().all(|line| line.stands == Use::ProvedNew);
+        let confirmed = report.lines.iter().any(|line| line.stands == Use::InsistsOnOld);
+        prop_assert_eq!(report.verdict.retire == Retire::Safe, proved && !report.lines.is_empty());
+        prop_assert_eq!(report.verdict.retire == Retire::Call, confirmed);
+        prop_assert!(!report.verdict.sentence.is_empty() && !report.verdict.sentence.contains('\n'));
+        prop_assert!(report.lines.is_sorted_by_key(|line| line.stands));
+        // The same again says the same, and a text of it is the same report.
+        prop_assert_eq!(&told(&ledger, &keyring, now), &report);
+        let text = serde_json::to_string(&report).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+}
+
+#[test]
+fn alerts_alone_push_out_no_confirmed_source() {
+    let mut ledger = Ledger::new(at(0));
+    for source in 0..SOURCES as u32 / 2 {
+        taught(&mut ledger, &format!("confirmed-{source}"), Lesson::Confirmed, 100);
+    }
+    for source in 0..2 * SOURCES {
+        taught(&mut ledger, &format!("alert-{source}"), Lesson::Unconfirmed, 110);
+    }
+    let confirmed = ledger.sources.values().filter(|source| source.lesson == Lesson::Confirmed).count();
+    assert_eq!(confirmed, SOURCES / 2);
+    assert!(ledger.sources.len() <= SOURCES);
+}

@@ -18,14 +18,19 @@ enum Step {
     Rollback,
     Retire(usize),
     Revoke(usize),
+    /// The clock goes back by so many hours, and is not steady.
+    Back(i64),
     Configure {
         manual: bool,
         refuse: bool,
+        warn: bool,
         overlap: u64,
         current: Option<usize>,
         revoked: Option<usize>,
     },
     Restart,
+    /// A restart of a process without `state`: the folder alone decides.
+    Afresh,
 }
 
 fn pool() -> Vec<Arc<KeyPair>> {
@@ -44,9 +49,12 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rollback),
         1 => a_pair().prop_map(Step::Retire),
         1 => a_pair().prop_map(Step::Revoke),
-        1 => (any::<bool>(), any::<bool>(), 0..40_u64, prop::option::of(a_pair()), prop::option::weighted(0.1, a_pair()))
-            .prop_map(|(manual, refuse, overlap, current, revoked)| Step::Configure { manual, refuse, overlap, current, revoked }),
+        1 => (0..100_i64).prop_map(Step::Back),
+        1 => (any::<[bool; 3]>(), 0..40_u64, prop::option::of(a_pair()), prop::option::weighted(0.1, a_pair())).prop_map(
+            |([manual, refuse, warn], overlap, current, revoked)| Step::Configure { manual, refuse, warn, overlap, current, revoked }
+        ),
         1 => Just(Step::Restart),
+        1 => Just(Step::Afresh),
     ]
 }
 
@@ -90,8 +98,14 @@ impl Walk {
             Step::Rollback => self.command(&Command::Rollback),
             Step::Retire(at) => self.command(&Command::Retire(pool()[*at].fingerprint())),
             Step::Revoke(at) => self.command(&Command::Revoke(pool()[*at].fingerprint())),
-            Step::Configure { manual, refuse, overlap, current, revoked } => {
+            Step::Back(hours) => {
+                self.now -= jiff::SignedDuration::from_hours(*hours);
+                self.keyring.tick(self.now, false)
+            }
+            Step::Configure { manual, refuse, warn, overlap, current, revoked } => {
                 let mut settings = self.keyring.settings().clone();
+                settings.roles = super::super::Roles { server: true, client: false };
+                settings.eku = if *warn { super::super::Eku::Warn } else { super::super::Eku::Enforce };
                 settings.activate = if *manual { Activate::Manual } else { Activate::Auto };
                 settings.on_expiry = if *refuse { OnExpiry::Refuse } else { OnExpiry::Serve };
                 settings.overlap = Duration::from_hours(24 * overlap);
@@ -103,6 +117,10 @@ impl Walk {
             Step::Restart => {
                 self.restart();
                 Vec::new()
+            }
+            Step::Afresh => {
+                self.afresh();
+                return;
             }
         };
         self.hear(&events);
@@ -140,6 +158,16 @@ impl Walk {
         assert_eq!(self.keyring.remembered(), remembered, "what is remembered is remembered again");
     }
 
+    /// Like a new process without `state`: what was revoked by command is known no more, what was told neither.
+    fn afresh(&mut self) {
+        let settings = self.keyring.settings().clone();
+        self.revoked = settings.revoked.clone();
+        self.told.clear();
+        self.keyring = Keyring::open(settings, &Remembered::default(), Vec::new());
+        let events = self.keyring.arrive(&self.folder, self.now);
+        self.hear(&events);
+    }
+
     fn check(&mut self) {
         let (keyring, now) = (&self.keyring, self.now);
         let held = keyring.held();
@@ -152,11 +180,20 @@ impl Walk {
             assert!(!keyring.steady || now < ends, "an overlap that is over");
         }
         let shown = keyring.shown(now);
+        let retained = keyring.to_retain(now);
         for (candidate, pair) in &shown {
+            let held = held.iter().find(|held| held.pair.fingerprint() == candidate.key_pair).expect("shown and held");
+            assert_eq!(held.standing, candidate.standing, "a refused, staged or retired pair is shown");
+            let is_kept = retained.iter().any(|kept| kept.fingerprint() == candidate.key_pair);
+            assert!(is_kept, "a kill now would lose a pair that is shown");
             assert!(!self.revoked.contains(&candidate.key_pair), "a revoked pair is shown");
             assert!(matches!(candidate.standing, Standing::Current | Standing::Previous));
             assert_eq!(candidate.last_resort, !pair.is_valid(now), "expired only as a last resort");
         }
+        let last_resorts = shown.iter().filter(|(candidate, _)| candidate.last_resort).count();
+        assert!(last_resorts == 0 || shown.len() == 1, "a last resort beside another pair");
+        assert!(last_resorts == 0 || keyring.settings().on_expiry == OnExpiry::Serve, "shown although it is refused");
+        assert!(!retained.iter().any(|pair| self.revoked.contains(&pair.fingerprint())), "a revoked key is kept");
         let usable = |pair: &&Arc<KeyPair>| matches!(fit(pair, keyring.settings(), now), Fit::Usable { .. });
         let skew = keyring.settings().skew;
         let settled = |pair: &&Arc<KeyPair>| later(pair.validity().not_before, skew) <= now;

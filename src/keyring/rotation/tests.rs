@@ -62,12 +62,12 @@ fn a_newer_pair_rotates_and_the_old_one_stays_valid_until_the_overlap_ends() {
     assert_eq!(*replaces, Some(name(1)));
     assert!(explanation.contains("both are valid together until 2026-02-05T00:00:00Z"), "{explanation}");
     assert_eq!(keyring.shown(day(30)).len(), 2);
-    assert_eq!(keyring.to_retain(day(30)).len(), 1, "the vanished file is kept");
+    assert_eq!(keyring.to_retain(day(30)).len(), 2, "what is in use is kept, its file there or not");
     assert_eq!(keyring.next_due(), Some(day(35)));
     assert_eq!(keyring.tick(day(34), true), []);
     assert_eq!(moved(&keyring.tick(day(35), true)), [(name(1), Retired, "overlap_ended")]);
     assert_eq!(keyring.shown(day(35)).len(), 1);
-    assert_eq!(keyring.to_retain(day(41)).len(), 1, "a week longer for rollback");
+    assert_eq!(keyring.to_retain(day(41)).len(), 2, "a week longer for rollback");
     assert_eq!(keyring.tick(day(42), true), []);
     assert_eq!(standing(&keyring, name(1)), None, "then its key leaves memory");
 }

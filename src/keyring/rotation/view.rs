@@ -57,16 +57,17 @@ impl Keyring {
         out
     }
 
-    /// Pairs whose files vanished and that must be kept on disk: the current one, previous ones, and retired ones for a
-    /// week. Never a revoked one.
+    /// Pairs that must be kept on disk: those in use, whose files may be overwritten at any moment, and for a week retired
+    /// ones whose files are gone. Never a revoked one.
     pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
         let keeps = |entry: &&Entry| match entry.held.standing {
             Standing::Current | Standing::Previous => true,
-            Standing::Retired => !self.steady || now < later(entry.held.since, ROLLBACK_WINDOW),
+            Standing::Retired => {
+                !entry.held.in_folder && (!self.steady || now < later(entry.held.since, ROLLBACK_WINDOW))
+            }
             Standing::Refused | Standing::Staged | Standing::Revoked => false,
         };
-        let vanished = self.entries.values().filter(|entry| !entry.held.in_folder);
-        vanished.filter(keeps).map(|entry| Arc::clone(&entry.held.pair)).collect()
+        self.entries.values().filter(keeps).map(|entry| Arc::clone(&entry.held.pair)).collect()
     }
 
     /// When something is due next, if anything is: a staged pair, the end of an overlap, an expiry.

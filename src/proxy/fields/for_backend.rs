@@ -35,6 +35,8 @@ pub struct ForBackend {
     fields: Vec<(HeaderName, HeaderValue)>,
     /// `Forwarded` up to and without the host.
     forwarded: String,
+    /// What the peer says about where a request came from is kept, and this hop added to it.
+    continues: bool,
 }
 
 impl ForBackend {
@@ -62,15 +64,33 @@ impl ForBackend {
                 set(CLIENT_CERT_CHAIN, byte_sequences(issuers.map(|issuer| issuer.der().as_ref())));
             }
         }
-        Self { fields, forwarded: forwarded(from) }
+        Self { fields, forwarded: forwarded(from), continues: false }
+    }
+
+    /// Continues what this peer says about where its requests came from (`forwarded_from`).
+    pub fn continuing(mut self, continues: bool) -> Self {
+        self.continues = continues;
+        self
+    }
+
+    /// Whether it does.
+    pub fn continues(&self) -> bool {
+        self.continues
     }
 
     /// Sets `X-Forwarded-Client-Cert`, `X-Sidekey-Peer`, `Client-Cert…`, `X-Forwarded-For/-Proto/-Host` and `Forwarded`.
     pub fn set(&self, headers: &mut HeaderMap, host: &HeaderValue) {
         for (name, value) in &self.fields {
-            headers.insert(name.clone(), value.clone());
+            match (self.continues, name) {
+                (true, name) if *name == FORWARDED_FOR => extend(headers, name, value.as_bytes()),
+                // The first hop saw these, and we did not.
+                (true, name) if *name == FORWARDED_PROTO && headers.contains_key(name) => {}
+                _ => drop(headers.insert(name.clone(), value.clone())),
+            }
         }
-        headers.insert(FORWARDED_HOST, host.clone());
+        if !(self.continues && headers.contains_key(FORWARDED_HOST)) {
+            headers.insert(FORWARDED_HOST, host.clone());
+        }
         let mut value = Vec::with_capacity(self.forwarded.len() + host.len() + 8);
         value.extend_from_slice(self.forwarded.as_bytes());
         // A host that needed escapes inside quotes is no host; it then stays out of this field.
@@ -79,9 +99,21 @@ impl ForBackend {
             value.extend_from_slice(host.as_bytes());
             value.push(b'"');
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+        if self.continues {
+            extend(headers, &FORWARDED, &value);
+        } else if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
             headers.insert(FORWARDED, value);
         }
+    }
+}
+
+/// Adds a member to a list, whose lines become one (RFC 9110 5.3).
+fn extend(headers: &mut HeaderMap, name: &HeaderName, member: &[u8]) {
+    let mut lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    lines.retain(|line| !line.trim_ascii().is_empty());
+    lines.push(member);
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(lines.join(&b", "[..]))) {
+        headers.insert(name.clone(), value);
     }
 }
 
@@ -227,7 +259,7 @@ mod tests {
         let issued = authority.intermediate("Middle", validity).unwrap().issue(&request).unwrap();
         let certificate = |der: Result<CertificateDer<'static>, _>| Certificate::parse(der.unwrap()).unwrap();
         let path = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).map(certificate).collect();
-        let verified = Verified { path, anchor: None, pin: None, valid_until: validity.not_after };
+        let verified = Verified { path, anchor: None, pin: None, valid_until: validity.not_after, expired: None };
         Peer::new(std::sync::Arc::new(verified), &Partners::default())
     }
 
@@ -296,6 +328,30 @@ mod tests {
         );
         assert_eq!(byte_sequences([&[0xff, 0xfe, 0xfd][..]]).as_deref(), Some("://79:"));
         assert_eq!(byte_sequences([&[0; CERTIFICATES][..]]), None);
+    }
+
+    #[test]
+    fn forwarding_fields_of_a_believed_peer_are_extended() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("198.51.100.1"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.1, 10.0.0.2"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED, HeaderValue::from_static("for=198.51.100.1"));
+        let host = HeaderValue::from_static("api.example");
+        let ours = ForBackend::new(None, "192.0.2.1".parse().ok(), Identity::default()).continuing(true);
+        ours.set(&mut headers, &host);
+        let all = |name| headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all(FORWARDED_FOR), ["198.51.100.1, 10.0.0.1, 10.0.0.2, 192.0.2.1"]);
+        assert_eq!(all(FORWARDED_PROTO), ["http"]);
+        assert_eq!(all(FORWARDED_HOST), ["api.example"]);
+        assert_eq!(all(FORWARDED), ["for=198.51.100.1, for=192.0.2.1;proto=https;host=\"api.example\""]);
+
+        let mut none = HeaderMap::new();
+        ours.set(&mut none, &host);
+        assert_eq!(
+            (&none[FORWARDED_FOR], &none[FORWARDED_PROTO]),
+            (&"192.0.2.1".parse().unwrap(), &"https".parse().unwrap())
+        );
     }
 
     #[test]

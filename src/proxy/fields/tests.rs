@@ -21,7 +21,7 @@ fn names(headers: &HeaderMap) -> Vec<&str> {
 
 fn cleaned(fields: &[(&str, &str)]) -> (HeaderMap, Cleaned) {
     let mut headers = map(fields);
-    let cleaned = clean_request(&mut headers, &Strip::default(), true).unwrap();
+    let cleaned = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap();
     (headers, cleaned)
 }
 
@@ -51,16 +51,33 @@ fn forwarding_fields_go_on_ingress_and_stay_on_egress() {
     assert_eq!(names(&cleaned(&fields).0), ["traceparent"]);
     let mut headers = map(&fields);
     headers.insert("x-forwarded-client-cert", HeaderValue::from_static("a"));
-    clean_request(&mut headers, &Strip::default(), false).unwrap();
+    clean_request(&mut headers, &Strip::default(), Forwarding::Keep).unwrap();
     assert_eq!(headers.len(), 5);
     assert!(!headers.contains_key("x-forwarded-client-cert"));
+}
+
+#[test]
+fn a_believed_peers_forwarding_fields_stay_and_their_look_alikes_go() {
+    let fields = [
+        ("x-forwarded-for", "a"),
+        ("x-forwarded-port", "443"),
+        ("forwarded", "for=a"),
+        ("x_forwarded_for", "b"),
+        ("x-forwarded_for", "b"),
+        ("x-real-ip", "b"),
+        ("x-forwarded-client-cert", "b"),
+    ];
+    let mut headers = map(&fields);
+    clean_request(&mut headers, &Strip::default(), Forwarding::Continue).unwrap();
+    assert_eq!(headers.keys().count(), 3);
+    assert!(headers.values().all(|value| value != "b"));
 }
 
 #[test]
 fn also_strip_takes_names_and_beginnings() {
     let strip = Strip::new(&["X-SSL-*".to_owned(), "remote-user".to_owned(), "*".to_owned(), String::new()]);
     let mut headers = map(&[("x_ssl_dn", "a"), ("REMOTE_USER", "a"), ("remote-users", "b"), ("accept", "b")]);
-    clean_request(&mut headers, &strip, true).unwrap();
+    clean_request(&mut headers, &strip, Forwarding::Strip).unwrap();
     assert_eq!(names(&headers), ["accept", "remote-users"]);
 }
 
@@ -91,11 +108,11 @@ fn hop_by_hop_fields_end_here_and_so_does_what_connection_names() {
 fn connection_must_not_name_what_others_rely_on() {
     for name in ["Host", "authorization", "COOKIE", "Content-Length", "Transfer-Encoding"] {
         let mut headers = map(&[("connection", &format!("close, {name}"))]);
-        let violation = clean_request(&mut headers, &Strip::default(), true).unwrap_err();
+        let violation = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap_err();
         assert_eq!(violation, Violation::ConnectionNames(name.to_lowercase()));
     }
     let mut headers = map(&[("connection", "a b")]);
-    let violation = clean_request(&mut headers, &Strip::default(), true).unwrap_err();
+    let violation = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap_err();
     assert_eq!(violation, Violation::Malformed("Connection"));
 }
 
@@ -193,10 +210,10 @@ proptest! {
         }
         let mut trailers = headers.clone();
         let mut response = headers.clone();
-        if clean_request(&mut headers, &Strip::default(), true).is_ok() {
+        if clean_request(&mut headers, &Strip::default(), Forwarding::Strip).is_ok() {
             prop_assert!(!headers.keys().any(|name| looks_like_identity(name.as_str())), "{headers:?}");
             let again = headers.clone();
-            clean_request(&mut headers, &Strip::default(), true).unwrap();
+            clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap();
             prop_assert_eq!(headers, again);
         }
         clean_trailers(&mut trailers, &Strip::default());

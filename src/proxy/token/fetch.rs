@@ -155,7 +155,9 @@ impl Asker<'_> {
             address: None,
             epoch: towards.epoch,
             started: std::time::Instant::now(),
+            quiet: false,
             shown: Some((towards.egress.candidates.0[index].clone(), ChosenBy::Prefer)),
+            shown_next: None,
         };
         let began = Instant::now();
         let terms =

@@ -50,7 +50,9 @@ impl Showing<'_> {
             address: None,
             epoch: towards.epoch,
             started: std::time::Instant::now(),
+            quiet: false,
             shown: Some((candidate.clone(), self.chosen_by())),
+            shown_next: None,
         };
         let began = Instant::now();
         let terms = dial::Terms {
@@ -89,6 +91,7 @@ impl Showing<'_> {
         match trust.verify(&tls.chain, &settings.expects, now) {
             Ok(verified) => {
                 let peer = Peer::new(verified, &Partners::default());
+                trust.note(&peer, now);
                 let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
                 events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
                 Ok(Ready { tls, connection: attempt.connection, key_pair: candidate.key_pair, peer, round })
@@ -113,7 +116,9 @@ impl Showing<'_> {
             chain: tls.chain,
             role: towards.egress.settings.expects.clone(),
         };
-        let patience = Patience { head: None, idle: None, drain: towards.worker.drain() };
+        let limits = &towards.egress.settings.limits;
+        let (unread, age) = (limits.body_idle, limits.connection_age);
+        let patience = Patience { head: None, idle: None, unread, age, drain: towards.worker.drain() };
         let open = Open::new(connection, facts, patience, towards.worker.waits());
         open.set_valid_until(Some(peer.valid_until()));
         let tracked = towards.worker.track(Rc::clone(&open), towards.epoch);
@@ -122,7 +127,7 @@ impl Showing<'_> {
         let proof = Proof::new(towards, (connection, key_pair), tls.facts, heard);
         if self.pick().how == How::Everyone && proof.is_open_question() {
             let deadline = Instant::now() + (round * 2).min(LONGEST_HOLD);
-            if stream.settle(deadline).await == Settled::Ended {
+            if stream.settle(deadline, false).await == Settled::Ended {
                 return Err(proof.ended(towards));
             }
         }

@@ -7,7 +7,7 @@ use crate::tls::Failed;
 use crate::tls::handshake::Cause;
 
 /// The name in RFC 8446 6 (or RFC 5246 7.2), snake_case.
-pub(super) fn name(alert: AlertDescription) -> &'static str {
+pub(in crate::tls) fn name(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::CloseNotify => "close_notify",
         AlertDescription::UnexpectedMessage => "unexpected_message",

@@ -16,7 +16,7 @@ fn said_of(cause: Cause, ingress: bool, standing: Standing) -> Explained {
     let shown = Some((Fingerprint::of(b"shown"), standing));
     let facts = Facts { server_name: Some("a.test".into()), ..Facts::default() };
     let failed = Failed { cause, facts, seen: Seen::default(), first_bytes: Vec::new() };
-    explain(&failed, &Context { ingress, listener: "api", trust: &trust, shown, now: now() })
+    explain(&failed, &Context { ingress, listener: "api", trust: &trust, shown, shown_next: None, now: now() })
 }
 
 fn said(cause: Cause) -> Explained {
@@ -134,7 +134,10 @@ fn an_expired_link_is_told_from_the_peers_own_certificate() {
     let seen = Seen { chain: peer.chain.clone(), untrusted: Some(untrusted), ..Seen::default() };
     let cause = Cause::Tls(Error::InvalidCertificate(CertificateError::Expired));
     let failed = Failed { cause, facts: Facts::default(), seen, first_bytes: vec![22] };
-    let said = explain(&failed, &Context { ingress: true, listener: "api", trust: &trust, shown: None, now: now() });
+    let said = explain(
+        &failed,
+        &Context { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() },
+    );
     assert_eq!(
         said.explanation,
         "a trust anchor of trust \"partners\" expired 5 days ago (2026-11-20): \"CN=CA\"; it must be renewed"
@@ -152,7 +155,7 @@ fn sentences_stay_short_and_on_one_line() {
         self_signed: false,
     };
     let trust = trust(&[&Ca::new("CA")]);
-    let context = Context { ingress: true, listener: "api", trust: &trust, shown: None, now: now() };
+    let context = Context { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() };
     assert!(explain_untrusted(&untrusted, &context).explanation.len() < 3_000);
     let dialled = explain_dial(Dial::Other, "a.test:1", "bad\nthing");
     assert!(!dialled.explanation.contains('\n'));

@@ -69,7 +69,7 @@ async fn serve(near: DuplexStream, acceptor: &Acceptor) -> Server {
 
 fn told(failed: &Failed, trust: &Trust, ingress: bool) -> Explained {
     let shown = Some((crate::pki::Fingerprint::of(b"shown"), Standing::Current));
-    let told = explain(failed, &Told { ingress, listener: "api", trust, shown, now: now() });
+    let told = explain(failed, &Told { ingress, listener: "api", trust, shown, shown_next: None, now: now() });
     assert!(crate::tls::explain::REASONS.contains(&told.reason), "{} is not listed", told.reason);
     told
 }
@@ -342,7 +342,8 @@ async fn a_session_resumes_on_its_own_acceptor_only_and_is_verified_again() {
         assert!(!resumed(&other).await, "a ticket of another acceptor was taken");
         // rustls asks no verifier when it resumes; the connection does, with the chain that it is given here.
         let untrusted = trust.verify(&client.chain, &Role::Client, days(60)).unwrap_err();
-        let context = Told { ingress: true, listener: "api", trust: &trust, shown: None, now: days(60) };
+        let context =
+            Told { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: days(60) };
         assert_eq!(explain_untrusted(&untrusted, &context).reason, "expired");
     }
 }

@@ -132,6 +132,15 @@ fn ambiguous_paths_are_errors_that_say_why() {
         ("/a%5Cb", "an encoded backslash"),
         ("/a%00", "an encoded NUL"),
         ("/a\0b", "a NUL"),
+        ("/a%0a", "an encoded control character"),
+        ("/a%0D%0A", "an encoded control character"),
+        ("/a%09", "an encoded control character"),
+        ("/a%7f", "an encoded control character"),
+        ("/a\n", "a control character"),
+        ("/%c0%ae%c0%ae/a", "overlong UTF-8"),
+        ("/a%C0%AFb", "overlong UTF-8"),
+        ("/a%e0%80%afb", "overlong UTF-8"),
+        ("/a%f0%80%80%afb", "overlong UTF-8"),
         ("/a\\b", "a backslash"),
         ("/a;x=1", "a semicolon"),
         ("/a%", "a bad percent escape"),
@@ -173,6 +182,34 @@ fn exactly_what_matched_is_forwarded_where_rules_name_paths() {
     let by_method = Rules { rules: vec![rule(&[], &["DELETE"], nobody())], allow: anyone() };
     assert_eq!(by_method.decide(None, "GET", "/x/../%2f").as_deref(), Ok("/x/../%2f"));
     assert!(by_method.decide(None, "DELETE", "/").is_err());
+}
+
+#[test]
+fn a_slash_at_the_end_does_not_walk_around_a_rule() {
+    let rules = Rules { rules: vec![rule(&["/admin", "/ops/"], &[], nobody())], allow: anyone() };
+    for path in ["/admin", "/admin/", "/admin/.", "/admin//", "/admin/x/..", "/ops", "/ops/"] {
+        assert!(matches!(rules.decide(None, "GET", path), Err(Denied::Rule { .. })), "{path}");
+    }
+    assert!(rules.decide(None, "GET", "/administrator").is_ok());
+    assert!(rules.decide(None, "GET", "/admin/x").is_ok());
+}
+
+#[test]
+fn a_path_that_meets_another_rule_where_case_does_not_count_is_ambiguous() {
+    let rules = Rules {
+        rules: vec![rule(&["/admin/**"], &[], nobody()), rule(&["/Reports"], &["POST"], nobody())],
+        allow: anyone(),
+    };
+    for path in ["/ADMIN", "/Admin/x", "/%41dmin/x", "/admiN"] {
+        assert!(matches!(rules.decide(None, "GET", path), Err(Denied::Path(_))), "{path}");
+    }
+    assert!(matches!(rules.decide(None, "POST", "/reports"), Err(Denied::Path(_))));
+    assert!(matches!(rules.decide(None, "POST", "/Reports"), Err(Denied::Rule { .. })));
+    for (method, path) in [("GET", "/reports"), ("GET", "/Other"), ("GET", "/caf%c3%a9"), ("GET", "/open")] {
+        assert!(rules.decide(None, method, path).is_ok(), "{path}");
+    }
+    // The same rule either way, so nothing depends on it.
+    assert!(matches!(rules.decide(None, "GET", "/admin/X"), Err(Denied::Rule { .. })));
 }
 
 #[test]

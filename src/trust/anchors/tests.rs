@@ -17,7 +17,7 @@ fn of(sources: Vec<AnchorSource>, overlap: Duration) -> Settings {
 }
 
 fn opened(settings: Settings) -> Anchors {
-    Anchors::open(settings, &Remembered::default(), Vec::new())
+    Anchors::open(settings, &Remembered::default(), &[])
 }
 
 fn holds(cas: &[&Ca]) -> Found {
@@ -36,6 +36,7 @@ fn told(events: &[Event]) -> Vec<String> {
         Event::AnchorRemoved { subject, reason, .. } => format!("removed {subject} {reason}"),
         Event::FileKept { file, why, .. } => format!("kept {file}: {why}"),
         Event::CrlsChanged { count, .. } => format!("crls {count}"),
+        Event::CrlStale { issuer, due, .. } => format!("stale {issuer} {due}"),
     };
     events.iter().map(short).collect()
 }
@@ -72,12 +73,15 @@ fn a_vanished_anchor_stays_for_the_overlap_and_survives_a_restart() {
     assert_eq!(anchors.build(now()).verify(&peer.chain, &Role::Client, now()).unwrap().valid_until, days(3));
 
     let (remembered, retained) = (anchors.remembered(), anchors.to_retain());
-    assert_eq!(retained, [old.certificate()]);
-    let mut anchors = Anchors::open(anchors.settings().clone(), &remembered, retained);
-    assert_eq!(told(&arrive(&mut anchors, &source, holds(&[&new]), days(1))), ["added CN=New"]);
+    assert_eq!(retained.len(), 2);
+    let mut anchors = Anchors::open(anchors.settings().clone(), &remembered, &retained);
+    assert_eq!(told(&arrive(&mut anchors, &source, holds(&[&new]), days(1))), [""; 0]);
     assert_eq!(anchors.next_due(), Some(days(3)));
     assert_eq!(told(&anchors.tick(days(2))), [""; 0]);
     assert_eq!(told(&anchors.tick(days(3))), ["removed CN=Old overlap_ended"]);
+    assert_eq!((anchors.remembered().leaving.len(), anchors.to_retain()), (0, vec![new.certificate()]));
+    let without = of(vec![source], Duration::ZERO);
+    anchors.configure(without, days(4));
     assert_eq!((anchors.remembered(), anchors.to_retain()), (Remembered::default(), Vec::new()));
 }
 
@@ -180,4 +184,35 @@ fn pin_only_is_usable_with_pins_alone() {
     assert!(!pinned(Vec::new()).is_usable());
     let pin = crate::trust::Pin { spki: crate::pki::SpkiHash::of(b"key"), until: None };
     assert!(pinned(vec![pin]).is_usable());
+}
+
+#[test]
+fn an_outdated_list_is_told_once_and_a_renewed_one_silences_it() {
+    let (ca, source, path) = (Ca::new("CA"), file(None), PathBuf::from("trust/a.crl"));
+    let mut settings = of(vec![source.clone()], Duration::ZERO);
+    settings.crls = vec![path.clone()];
+    let mut anchors = opened(settings);
+    let with = |crl| BTreeMap::from([(path.clone(), Ok(vec![crl]))]);
+    anchors.arrive(&BTreeMap::from([(source, holds(&[&ca]))]), &with(ca.crl(&[], 3)), now());
+    assert_eq!(anchors.next_due(), Some(days(3)));
+    assert_eq!(told(&anchors.tick(days(2))), [""; 0]);
+    assert_eq!(told(&anchors.tick(days(3))), [format!("stale CN=CA {}", days(3))]);
+    assert_eq!((told(&anchors.tick(days(4))), anchors.next_due()), (Vec::new(), None));
+    assert_eq!(told(&anchors.arrive(&BTreeMap::new(), &with(ca.crl(&[], 9)), days(4))), ["crls 1"]);
+    assert_eq!(anchors.next_due(), Some(days(9)));
+}
+
+#[test]
+fn lists_in_a_keyrings_own_folder_count_and_are_missed_only_where_there_were_some() {
+    let (ca, source) = (Ca::new("CA"), AnchorSource::Own("api".into()));
+    let mut settings = of(vec![source.clone()], Duration::ZERO);
+    settings.crls = vec![PathBuf::from("api")];
+    let mut anchors = opened(settings);
+    let anchor = BTreeMap::from([(source, holds(&[&ca]))]);
+    let mut with = |crl: FoundCrl| told(&anchors.arrive(&anchor, &BTreeMap::from([("api".into(), crl)]), now()));
+    assert_eq!(with(Err("none there".into())), ["added CN=CA"]);
+    assert_eq!(with(Ok(vec![ca.crl(&[7], 30)])), ["crls 1"]);
+    assert_eq!(with(Err("none there any more".into())), ["kept api: none there any more"]);
+    let peer = ca.peer("a.test", &|params| params.serial_number = Some(7.into()));
+    assert!(anchors.build(now()).verify(&peer.chain, &Role::Client, now()).is_err(), "the last good list stays");
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, VerifiedPath};
 
-use super::{Role, Trust, Untrusted, Verified, named, parse, refusal};
+use super::{Role, Terms, Trust, Untrusted, Verified, named, parse, refusal};
 use crate::pki::{Certificate, SpkiHash};
 
 /// 1.3.6.1.5.5.7.3.1, .2 and 2.5.29.37.0 (RFC 5280 4.2.1.12).
@@ -40,18 +40,22 @@ impl Trust {
         end_entity: &Arc<Certificate>,
         chain: &[CertificateDer<'static>],
         role: &Role,
-        now: Timestamp,
+        terms: &Terms,
     ) -> Result<Verified, Untrusted> {
+        let now = terms.now;
         refusal::strong(end_entity)?;
         let purpose = Purpose(match role {
             Role::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
             Role::ServerName(_) | Role::ServerUri(_) => Some(SERVER_AUTH),
         });
-        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().try_into().unwrap_or(0)));
+        // webpki knows one time for all: where the end entity's end does not count it looks at its last moment, and what is
+        // above it is looked at again below.
+        let at = if terms.lenient { end_entity.validity().not_after } else { now };
+        let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.as_second().try_into().unwrap_or(0)));
         // The first objection is the one to tell: webpki goes on to other candidates, and ends with an error of its own.
         let verdict: RefCell<Option<Result<Verified, Untrusted>>> = RefCell::new(None);
         let weigh = |candidate: &VerifiedPath<'_>| {
-            let weighed = self.weigh(end_entity, candidate, chain, now);
+            let weighed = self.weigh(end_entity, candidate, chain, terms);
             let passes = weighed.is_ok();
             let mut verdict = verdict.borrow_mut();
             if passes || verdict.is_none() {
@@ -84,14 +88,16 @@ impl Trust {
         end_entity: &Arc<Certificate>,
         candidate: &VerifiedPath<'_>,
         chain: &[CertificateDer<'static>],
-        now: Timestamp,
+        terms: &Terms,
     ) -> Result<Verified, Untrusted> {
+        let now = terms.now;
         let mut path = vec![Arc::clone(end_entity)];
         for issuer in candidate.intermediate_certificates() {
             let der = issuer.der();
             let index = chain.iter().position(|sent| *sent == der).unwrap_or_default();
             let certificate = parse(&der, index)?;
             refusal::strong(&certificate)?;
+            refusal::valid(&certificate, now)?;
             path.push(certificate);
         }
         let place = self.for_webpki.iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
@@ -105,11 +111,11 @@ impl Trust {
         refusal::valid(anchor, now)?;
         let pin = self.pin_on(&path, now)?;
         self.not_revoked(candidate, &path, anchor, now)?;
-        let ends = path.iter().chain([anchor]).map(|certificate| certificate.validity().not_after);
-        let ends = ends.chain(until).chain(pin.and_then(|pin| pin.until));
+        let ends = path[1..].iter().chain([anchor]).map(|certificate| certificate.validity().not_after);
+        let ends = ends.chain(terms.ends(end_entity)).chain(until).chain(pin.and_then(|pin| pin.until));
         let valid_until = ends.min().unwrap_or(now);
         let anchor = Some((anchor.fingerprint(), anchor.subject().to_owned()));
-        Ok(Verified { path, anchor, pin: pin.map(|pin| pin.spki), valid_until })
+        Ok(Verified { path, anchor, pin: pin.map(|pin| pin.spki), valid_until, expired: None })
     }
 
     /// RFC 5280 6.3: each certificate against the newest list that its issuer's key signed.

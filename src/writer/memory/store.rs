@@ -61,21 +61,25 @@ pub(super) fn delete(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Every `.pem` below the folder, sorted. What a kill left half-written is deleted: it may hold a key.
-pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+/// Every `.pem` below the folder, sorted. What a kill left half-written is deleted where the folder is `ours` to work in: it
+/// may hold a key. To somebody who only looks it may be a file that is being written.
+pub(super) fn files(folder: &Path, ours: bool) -> Vec<PathBuf> {
     let mut out = Vec::new();
-    collect(folder, DEPTH, &mut out);
+    collect(folder, (DEPTH, ours), &mut out);
     out.sort();
     out
 }
 
-fn collect(folder: &Path, depth: usize, out: &mut Vec<PathBuf>) {
+fn collect(folder: &Path, (depth, ours): (usize, bool), out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && depth > 1 {
-            collect(&path, depth - 1, out);
+            collect(&path, (depth - 1, ours), out);
         } else if kind.is_file() && path.to_string_lossy().ends_with(ASIDE) {
+            if !ours {
+                continue;
+            }
             // Failing, it is overwritten or lies there as it did.
             let _ = std::fs::remove_file(&path);
         } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "pem") {

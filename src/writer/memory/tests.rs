@@ -36,8 +36,10 @@ fn standings(state: &State) -> Vec<(Fingerprint, Standing, Option<Timestamp>)> {
     held.iter().map(|held| (held.pair.fingerprint(), held.standing, held.overlap_ends)).collect()
 }
 
+/// Retained key pairs; anchors that would have an overlap are there from the start.
 fn retained(at: &TempDir) -> Vec<PathBuf> {
-    store::files(&at.path().join("state/retained"))
+    let all = store::files(&at.path().join("state/retained"), false);
+    all.into_iter().filter(|path| !path.starts_with(at.path().join("state/retained/trust"))).collect()
 }
 
 #[test]
@@ -59,11 +61,14 @@ fn retained_files_are_the_owner_s_alone() {
     let at = TempDir::new().unwrap();
     let mut memory = memory(&at);
     let mut state = start(&mut memory, folder(&[1]), 20);
-    assert_eq!(retained(&at), Vec::<PathBuf>::new(), "what the folder holds is not copied");
+    let file =
+        |pair: usize| at.path().join("state/retained/api").join(format!("{}.pem", PAIRS[pair].fingerprint().hex()));
+    assert_eq!(retained(&at), [file(1)], "what is in use is retained from the beginning");
     drop_in(&mut state, &mut memory, &[2], 25);
     let files = retained(&at);
-    let file = at.path().join("state/retained/api").join(format!("{}.pem", PAIRS[1].fingerprint().hex()));
-    assert_eq!(files, [file]);
+    let mut both = [file(1), file(2)];
+    both.sort();
+    assert_eq!(files, both);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&files[0]), 0o600);
     assert_eq!(mode(&at.path().join("state/decisions.json")), 0o600);
@@ -78,18 +83,37 @@ fn what_is_over_or_revoked_is_deleted() {
     let mut state = start(&mut memory, folder(&[1]), 20);
     drop_in(&mut state, &mut memory, &[2], 25);
     drop_in(&mut state, &mut memory, &[3], 35);
-    assert_eq!(retained(&at).len(), 2);
+    assert_eq!(retained(&at).len(), 3);
     command(&mut state, Command::Revoke(PAIRS[2].fingerprint()), 36);
     memory.save(&state, day(36)).unwrap();
-    assert_eq!(retained(&at).len(), 1);
+    assert_eq!(retained(&at).len(), 2);
     for days in [51, 59] {
         state.apply(&Input::Tick, day(days)).unwrap();
         memory.save(&state, day(days)).unwrap();
     }
-    assert_eq!(retained(&at).len(), 0, "a week after the end of its overlap");
+    assert_eq!(retained(&at).len(), 1, "a week after the end of its overlap only what is current is left");
     drop((memory, state));
     let state = start(&mut self::memory(&at), folder(&[2, 3]), 59);
     assert_eq!(standings(&state).iter().filter(|(_, standing, _)| *standing == Standing::Refused).count(), 1);
+}
+
+#[test]
+fn a_hold_survives_a_restart_although_the_held_pair_is_retained_too() {
+    let at = TempDir::new().unwrap();
+    {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, folder(&[1]), 20);
+        drop_in(&mut state, &mut memory, &[2], 25);
+        command(&mut state, Command::Rollback, 26);
+        memory.save(&state, day(26)).unwrap();
+    }
+    // The folder may not be mounted yet: that is no taking out and putting in again.
+    for contents in [folder(&[2]), Contents::default()] {
+        let mut memory = memory(&at);
+        let mut state = start(&mut memory, contents, 27);
+        state.apply(&Input::Folder(folder(&[2])), day(27)).unwrap();
+        assert_eq!(state.keyrings()["api"].current().unwrap().pair.fingerprint(), PAIRS[1].fingerprint());
+    }
 }
 
 #[test]
@@ -149,8 +173,40 @@ fn an_anchor_on_its_way_out_is_kept_too() {
     let file = format!("state/retained/trust/own%3Aapi/{}.pem", authority().fingerprint().hex());
     assert!(at.path().join(file).exists());
     let state = start(&mut memory(&at), replaced(&[1]), 22);
-    let leaving = state.trusts()["own:api"].to_retain();
-    assert_eq!(leaving, [authority()], "it is accepted on until the keyring's overlap is over");
+    let holds = state.trusts()["own:api"].build(day(22)).holds();
+    assert!(holds.contains(&authority().subject().to_owned()), "it is accepted on until the keyring's overlap is over");
+}
+
+#[test]
+fn an_anchor_that_vanishes_while_nothing_runs_has_its_overlap_too_and_a_missing_file_is_no_removal() {
+    let at = TempDir::new().unwrap();
+    let other = crate::keyring::pool::issue(&crate::keyring::pool::api(0, 400));
+    let holding = |anchors: Option<Vec<Arc<Certificate>>>| {
+        let mut contents = folder(&[1]);
+        contents.keyrings.get_mut("api").unwrap().anchors = anchors;
+        contents
+    };
+    drop(start(&mut memory(&at), folder(&[1]), 20));
+    let holds = |state: &State, days| {
+        let mut holds = state.trusts()["own:api"].build(day(days)).holds();
+        holds.sort();
+        holds
+    };
+    let mut both = vec![authority().subject().to_owned(), other.end_entity().subject().to_owned()];
+    both.sort();
+    assert_eq!(
+        holds(&start(&mut memory(&at), holding(None), 21), 21),
+        [authority().subject()],
+        "no ca.crt for a moment"
+    );
+    {
+        let replaced = start(&mut memory(&at), holding(Some(vec![Arc::clone(other.end_entity())])), 22);
+        assert_eq!(holds(&replaced, 22), both);
+    }
+    let mut later = start(&mut memory(&at), holding(Some(vec![Arc::clone(other.end_entity())])), 40);
+    assert_eq!(holds(&later, 40), both, "counted from the start that found it gone");
+    later.apply(&Input::Tick, day(53)).unwrap();
+    assert_eq!(holds(&later, 53), [other.end_entity().subject()]);
 }
 
 #[test]
@@ -173,7 +229,7 @@ fn decisions_that_cannot_be_read_are_left_alone_and_told_once() {
         assert!(memory.save(&state, day(26)).unwrap_err().to_string().contains("nothing is remembered"));
         assert!(memory.save(&state, day(26)).is_ok(), "told once");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
-        assert_eq!(retained(&at).len(), 1, "and what it spoke of is still there");
+        assert_eq!(retained(&at).len(), 2, "and what it spoke of is still there");
     }
 }
 

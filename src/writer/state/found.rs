@@ -15,7 +15,8 @@ use crate::trust::{self, AnchorSource};
 
 /// A keyring's own `ca.crt` as a trust: the defaults of the contract, and the keyring's overlap.
 pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> trust::Settings {
-    trust::Settings { overlap, ..trust::Settings::of(own_trust(keyring), vec![AnchorSource::Own(Arc::clone(keyring))]) }
+    let own = trust::Settings::of(own_trust(keyring), vec![AnchorSource::Own(Arc::clone(keyring))]);
+    trust::Settings { overlap, crls: vec![PathBuf::from(&**keyring)], ..own }
 }
 
 /// What each source of a trust holds. A file that has not been looked for yet, because the settings that name it are
@@ -46,11 +47,19 @@ pub(super) fn of_trust(
         };
         Some((source.clone(), found))
     });
+    let own_crls = trust.anchors.iter().filter_map(|source| {
+        let AnchorSource::Own(keyring) = source else { return None };
+        let found = match contents.keyrings.get(keyring).map(|joined| &joined.crls) {
+            Some(crls) if !crls.is_empty() => Ok(crls.clone()),
+            _ => Err(format!("the folder of keyring {keyring:?} holds no CRL any more: put the renewed one there")),
+        };
+        Some((PathBuf::from(&**keyring), found))
+    });
     let crls = trust.crls.iter().filter_map(|path| {
         let file = contents.named.get(path)?;
         Some((path.clone(), file.problem.clone().map_or_else(|| Ok(file.crls.clone()), Err)))
     });
-    (anchors.collect(), crls.collect())
+    (anchors.collect(), crls.chain(own_crls).collect())
 }
 
 /// The certificates of every named file: what changes a snapshot without any trust saying so (partners, `ca_names`).

@@ -90,6 +90,15 @@ impl Peer {
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
 
+    /// The same from this address of the machine.
+    pub async fn tls_from(&self, from: [u8; 4], to: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        let stream = socket.connect(to).await?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+    }
+
     /// A connection that speaks HTTP by what ALPN agreed on.
     pub async fn connect(&self, to: SocketAddr) -> anyhow::Result<Connection> {
         Connection::over(self.tls(to).await?).await

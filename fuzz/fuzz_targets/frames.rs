@@ -1,0 +1,32 @@
+//! Any bytes behind the preface: the HTTP/2 scanner never panics, and judges a split as it judges the whole.
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use sidekey::proxy::frames::{Flood, Scanner};
+
+fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<Flood>) {
+    let mut scanner = Scanner::new(1024, Duration::ZERO);
+    scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, Duration::ZERO);
+    let (mut left, mut passed) = (Vec::new(), 0);
+    for piece in pieces {
+        left.extend_from_slice(piece);
+        let step = scanner.scan(&left, 0, Duration::ZERO);
+        left.drain(..step.pass);
+        passed += step.pass;
+        if step.flood.is_some() {
+            return (passed, step.flood);
+        }
+    }
+    (passed, None)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&cut, bytes)) = data.split_first() else { return };
+    let whole = run([bytes]);
+    let cut = usize::from(cut).min(bytes.len());
+    assert_eq!(run([&bytes[..cut], &bytes[cut..]]), whole);
+    assert_eq!(run(bytes.chunks(3)), whole);
+    assert!(whole.0 <= bytes.len());
+});

@@ -1,0 +1,368 @@
+//! What is due: pure. The same records at the same time make the same alerts, in the same order, on every instance.
+//!
+//! A threshold is passed once and for all: of several that have passed only the last is told, so that somebody who looks
+//! for the first time five days before an expiry gets one message and not four.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::happened::Happened;
+use super::{Alert, Kind};
+use crate::keyring::Standing;
+use crate::pki::{Fingerprint, Validity};
+use crate::registry::Peer;
+use crate::snapshot::{KeyPairView, KeyringView, TrustView};
+
+const DAY: Duration = Duration::from_hours(24);
+/// `alert_before = "auto"` for long lifetimes.
+const AUTO: [Duration; 5] = [
+    Duration::from_hours(60 * 24),
+    Duration::from_hours(30 * 24),
+    Duration::from_hours(14 * 24),
+    Duration::from_hours(7 * 24),
+    DAY,
+];
+/// Lifetimes from here on are long.
+const LONG: Duration = Duration::from_hours(180 * 24);
+/// Peers' certificates that live shorter are made by machines, every day anew: no expiry of theirs is news.
+const MACHINE_MADE: Duration = Duration::from_hours(10 * 24);
+/// A peer that was not seen for longer is nobody to warn about.
+const GONE: Duration = Duration::from_hours(30 * 24);
+/// How long the folder may hold something newer before it is an alert.
+const DIVERGES: Duration = Duration::from_hours(1);
+/// Peers that are named in one sentence.
+const NAMED: usize = 5;
+
+/// What alerts are worked out from.
+#[derive(Clone, Copy)]
+pub struct Records<'a> {
+    /// The snapshot's keyrings.
+    pub keyrings: &'a [KeyringView],
+    /// The snapshot's trusts.
+    pub trusts: &'a [TrustView],
+    /// Peers and upstreams, as far as they are known.
+    pub peers: &'a [Peer],
+    /// What Events have told.
+    pub happened: &'a Happened,
+}
+
+/// Every alert that there is now.
+pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    for keyring in records.keyrings {
+        for pair in &keyring.key_pairs {
+            match pair.standing {
+                Standing::Current if pair.validity.not_after < now => alerts.push(last_resort(keyring, pair)),
+                Standing::Current => alerts.extend(expires(keyring, pair, now)),
+                Standing::Previous => alerts.extend(overlap_ends(records, keyring, pair, now)),
+                _ => {}
+            }
+        }
+        alerts.extend(diverges(records, keyring, now));
+    }
+    alerts.extend(refused_drops(records));
+    alerts.extend(refusals(records));
+    alerts.extend(partners(records, now));
+    alerts.extend(records.trusts.iter().flat_map(|trust| stale_crls(records, trust, now)));
+    // One certificate may be in several keyrings: it is told of once.
+    let mut told = std::collections::BTreeSet::new();
+    alerts.retain(|alert| told.insert(Arc::clone(&alert.name)));
+    alerts
+}
+
+/// The thresholds of a certificate, the longest first (contract section 5).
+pub fn thresholds(alert_before: Option<&[Duration]>, validity: Validity) -> Vec<Duration> {
+    if let Some(list) = alert_before {
+        return list.to_vec();
+    }
+    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
+    if lifetime >= LONG { AUTO.to_vec() } else { vec![lifetime / 4, lifetime / 8, lifetime / 30] }
+}
+
+/// The last threshold that has passed, and whether it is the last of all.
+pub fn passed(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option<(Duration, bool)> {
+    let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
+    let index = thresholds.iter().rposition(|threshold| left <= *threshold)?;
+    Some((thresholds[index], index + 1 == thresholds.len()))
+}
+
+fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
+    let thresholds = thresholds(keyring.alert_before.as_deref(), pair.validity);
+    let (threshold, urgent) = passed(pair.validity.not_after, &thresholds, now)?;
+    let staged = keyring
+        .key_pairs
+        .iter()
+        .filter(|other| other.standing == Standing::Staged && other.validity.not_after > pair.validity.not_after)
+        .max_by_key(|other| (other.validity.not_after, other.key_pair));
+    let remedy = match staged {
+        Some(staged) => format!(
+            "its successor {} waits: sidekey keyring promote {} {}",
+            staged.key_pair.short(),
+            keyring.name,
+            staged.key_pair.short()
+        ),
+        None => {
+            format!("order its successor, and drop it beside the old one in the folder of keyring {}", keyring.name)
+        }
+    };
+    Some(Alert {
+        name: format!("expires:{}:{}", pair.key_pair.hex(), threshold.as_secs()).into(),
+        kind: Kind::Expires,
+        urgent,
+        keyring: Arc::clone(&keyring.name),
+        key_pair: Some(pair.key_pair),
+        contact: keyring.contact.clone(),
+        explanation: format!(
+            "key pair {} of keyring {} ({}) expires in {} ({}), and no successor is current",
+            pair.key_pair.short(),
+            keyring.name,
+            pair.subject,
+            left(pair.validity.not_after, now),
+            day(pair.validity.not_after),
+        ),
+        remedy,
+    })
+}
+
+fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
+    Alert {
+        name: format!("last_resort:{}", pair.key_pair.hex()).into(),
+        kind: Kind::LastResort,
+        urgent: true,
+        keyring: Arc::clone(&keyring.name),
+        key_pair: Some(pair.key_pair),
+        contact: keyring.contact.clone(),
+        explanation: format!(
+            "key pair {} of keyring {} ({}) expired on {}, and there is no other",
+            pair.key_pair.short(),
+            keyring.name,
+            pair.subject,
+            day(pair.validity.not_after)
+        ),
+        remedy: format!("drop a valid key pair into the folder of keyring {}", keyring.name),
+    }
+}
+
+fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Option<Alert> {
+    let (key_pair, since) = keyring.diverges?;
+    let pair = keyring.key_pairs.iter().find(|pair| pair.key_pair == key_pair)?;
+    let for_long = now.duration_since(since).unsigned_abs() >= DIVERGES && since <= now;
+    let is_early = pair.standing == Standing::Staged && now < pair.validity.not_before;
+    if is_early || !for_long && !records.happened.strangers.contains(&key_pair) {
+        return None;
+    }
+    let remedy = match pair.standing {
+        Standing::Staged => format!("if it is meant: sidekey keyring promote {} {}", keyring.name, key_pair.short()),
+        Standing::Refused => "drop a key pair that is fit, or take this one out of the folder".to_owned(),
+        _ => format!("sidekey keyring show {} says what it waits for", keyring.name),
+    };
+    let why = pair.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    Some(Alert {
+        name: format!("diverges:{}:{}", keyring.name, key_pair.hex()).into(),
+        kind: Kind::Diverges,
+        urgent: false,
+        keyring: Arc::clone(&keyring.name),
+        key_pair: Some(key_pair),
+        contact: keyring.contact.clone(),
+        explanation: format!(
+            "the folder of keyring {} holds {} ({}), which is newer than what is in use and {}{why}",
+            keyring.name,
+            key_pair.short(),
+            pair.subject,
+            pair.standing.as_str(),
+        ),
+        remedy,
+    })
+}
+
+fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 'a {
+    records.happened.drops.iter().map(|((keyring, file, reason), drop)| Alert {
+        // Once a day at most, however often the folder is read anew.
+        name: format!("refused_drop:{keyring}:{file}:{reason}:{}", day(drop.at)).into(),
+        kind: Kind::RefusedDrop,
+        urgent: false,
+        keyring: Arc::clone(keyring),
+        key_pair: drop.key_pair,
+        contact: contact(records, keyring),
+        explanation: format!(
+            "a drop{} was refused: {}",
+            if keyring.is_empty() { String::new() } else { format!(" in keyring {keyring}") },
+            drop.why
+        ),
+        remedy: drop.remedy.clone(),
+    })
+}
+
+/// Who refuses, and how.
+type Refused<'a> = (&'a String, &'a super::happened::Refusal);
+
+/// One alert for a pair and a listener, however many sources there are.
+fn refusals(records: &Records<'_>) -> Vec<Alert> {
+    let mut grouped: BTreeMap<(&Arc<str>, Fingerprint), Vec<Refused<'_>>> = BTreeMap::new();
+    for ((listener, who, key_pair), refusal) in &records.happened.refusals {
+        let view = records.keyrings.iter().find(|view| view.name == refusal.keyring);
+        let is_current = |pair: &KeyPairView| pair.key_pair == *key_pair && pair.standing == Standing::Current;
+        if view.is_some_and(|view| view.key_pairs.iter().any(is_current)) {
+            grouped.entry((listener, *key_pair)).or_default().push((who, refusal));
+        }
+    }
+    let alert = |((listener, key_pair), all): ((&Arc<str>, Fingerprint), Vec<Refused<'_>>)| {
+        let (_, first) = all.first()?;
+        let who: Vec<String> = all.iter().map(|(who, _)| (*who).clone()).collect();
+        Some(Alert {
+            name: format!("refuses:{}:{listener}", key_pair.hex()).into(),
+            kind: Kind::Refuses,
+            urgent: false,
+            keyring: Arc::clone(&first.keyring),
+            key_pair: Some(key_pair),
+            contact: contact(records, &first.keyring),
+            explanation: format!(
+                "the new key pair {} of keyring {} is refused at {listener} by {}: {}",
+                key_pair.short(),
+                first.keyring,
+                list(&who),
+                first.explanation
+            ),
+            remedy: "ask them to accept it; until then they get the previous pair. sidekey rotation has the report"
+                .to_owned(),
+        })
+    };
+    grouped.into_iter().filter_map(alert).collect()
+}
+
+fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
+    let ends = pair.overlap_ends?;
+    let length = ends.duration_since(pair.since).unsigned_abs();
+    let thresholds = if length >= DAY * 30 { vec![DAY * 7, DAY] } else { vec![length / 4, length / 30] };
+    let (threshold, urgent) = passed(ends, &thresholds, now)?;
+    let old = pair.key_pair.to_string();
+    let still = |peer: &&Peer| {
+        peer.key_pair.as_ref() == Some(&old)
+            && peer.keyring.as_deref() == Some(&*keyring.name)
+            && peer.last_seen.time() >= pair.since
+    };
+    let mut who: Vec<String> = records.peers.iter().filter(still).map(Peer::name).collect();
+    let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?.key_pair;
+    let insisting = records.happened.refusals.iter().filter(|((_, _, refused), _)| *refused == current);
+    who.extend(insisting.map(|((_, who, _), _)| who.clone()));
+    who.sort();
+    who.dedup();
+    if who.is_empty() {
+        return None;
+    }
+    Some(Alert {
+        name: format!("overlap_ends:{}:{}", pair.key_pair.hex(), threshold.as_secs()).into(),
+        kind: Kind::OverlapEnds,
+        urgent,
+        keyring: Arc::clone(&keyring.name),
+        key_pair: Some(pair.key_pair),
+        contact: keyring.contact.clone(),
+        explanation: format!(
+            "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still used with {}",
+            keyring.name,
+            left(ends, now),
+            day(ends),
+            pair.key_pair.short(),
+            list(&who)
+        ),
+        remedy: "call them, or lengthen overlap; sidekey rotation says whom first".to_owned(),
+    })
+}
+
+fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
+    // Of one peer's certificates only the one that lasts longest counts: a successor silences.
+    let mut lasting: BTreeMap<(&str, &str, &str), &Peer> = BTreeMap::new();
+    for peer in records.peers {
+        let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
+        let known = lasting.entry(key).or_insert(peer);
+        if (known.not_after, &known.certificate, known.last_seen) < (peer.not_after, &peer.certificate, peer.last_seen)
+        {
+            *known = peer;
+        }
+    }
+    lasting.into_values().filter_map(|peer| partner(records, peer, now)).collect()
+}
+
+fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> {
+    let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
+    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
+    let unseen = now.duration_since(peer.last_seen.time());
+    if lifetime < MACHINE_MADE || validity.not_after < now || unseen.is_positive() && unseen.unsigned_abs() > GONE {
+        return None;
+    }
+    let keyring = peer.keyring.as_deref().unwrap_or_default();
+    let view = records.keyrings.iter().find(|view| &*view.name == keyring);
+    let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity);
+    let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
+    let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
+    let what = if peer.side == "egress" { "upstream" } else { "peer" };
+    Some(Alert {
+        name: format!("partner_expires:{}:{}", certificate?.hex(), threshold.as_secs()).into(),
+        kind: Kind::PartnerExpires,
+        urgent,
+        keyring: keyring.into(),
+        key_pair: certificate,
+        contact: view.and_then(|view| view.contact.clone()),
+        explanation: format!(
+            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one was seen",
+            certificate?.short(),
+            peer.name(),
+            peer.listener,
+            left(validity.not_after, now),
+            day(validity.not_after)
+        ),
+        remedy: "tell them: with an expired certificate their connections are refused".to_owned(),
+    })
+}
+
+fn stale_crls<'a>(records: &'a Records<'_>, trust: &'a TrustView, now: Timestamp) -> impl Iterator<Item = Alert> + 'a {
+    // The newest of an issuer comes first.
+    let mut seen = std::collections::BTreeSet::new();
+    let newest = trust.holds.crls.iter().filter(move |crl| seen.insert(&crl.issuer));
+    newest.filter(move |crl| crl.next_update < now).map(|crl| Alert {
+        name: format!("crl_stale:{}:{}:{}", trust.holds.name, crl.issuer, crl.next_update.as_second()).into(),
+        kind: Kind::CrlStale,
+        urgent: false,
+        keyring: Arc::clone(&trust.holds.name),
+        key_pair: None,
+        contact: trust.keyrings.iter().find_map(|keyring| contact(records, keyring)),
+        explanation: format!(
+            "the CRL of {} in trust {} is out of date: the next one was due on {}",
+            crl.issuer,
+            trust.holds.name,
+            day(crl.next_update)
+        ),
+        remedy: "fetch the current one into the folder".to_owned(),
+    })
+}
+
+fn contact(records: &Records<'_>, keyring: &str) -> Option<String> {
+    records.keyrings.iter().find(|view| &*view.name == keyring).and_then(|view| view.contact.clone())
+}
+
+/// `60 days`, `5 hours`, `3 minutes`.
+fn left(end: Timestamp, now: Timestamp) -> String {
+    let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
+    let (count, unit) = match left.as_secs() {
+        seconds @ 0..3_600 => (seconds / 60, "minute"),
+        seconds @ 3_600..172_800 => (seconds / 3_600, "hour"),
+        seconds => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+fn day(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = names.len().saturating_sub(NAMED);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! What must hold: each threshold is told once, the last one urgently; a successor silences; nobody is told of what is not
+//! due; and every alert that the contract lists comes up.
+
+use proptest::prelude::*;
+
+use super::super::happened::{Refusal, RefusedDrop};
+use super::*;
+use crate::keyring::{Activate, Prefer};
+use crate::pki::{KeyKind, SpkiHash};
+use crate::registry::Seconds;
+use crate::trust::{CrlView, View};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-11-25T09:00:00Z")
+}
+
+fn after(time: Timestamp, days: i64) -> Timestamp {
+    time + jiff::SignedDuration::from_hours(24 * days)
+}
+
+fn pair(byte: u8, standing: Standing, from_days: i64, to_days: i64) -> KeyPairView {
+    let validity = Validity { not_before: after(now(), from_days), not_after: after(now(), to_days) };
+    KeyPairView {
+        key_pair: Fingerprint::from_bytes([byte; 32]),
+        standing,
+        since: after(now(), from_days),
+        validity,
+        overlap_ends: None,
+        subject: "CN=api".to_owned(),
+        issuer: "CN=CA".to_owned(),
+        serial: "01".to_owned(),
+        key: "P256".to_owned(),
+        names: Vec::new(),
+        sources: Vec::new(),
+        in_folder: true,
+        survives_restart: true,
+        why: None,
+        key_kind: KeyKind::P256,
+        spki: SpkiHash::from_bytes([byte; 32]),
+        weakness: None,
+        self_issued: false,
+    }
+}
+
+fn ring(key_pairs: Vec<KeyPairView>) -> KeyringView {
+    KeyringView {
+        name: "api".into(),
+        owner: None,
+        contact: Some("integrations@example.com".to_owned()),
+        purpose: None,
+        rotate_every: None,
+        waiting: Vec::new(),
+        alert_before: None,
+        key_pairs,
+        diverges: None,
+        overlap_seconds: 0,
+        prefer: Prefer::New,
+        activate: Activate::Auto,
+        held: Vec::new(),
+        revoked: Vec::new(),
+    }
+}
+
+fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {
+    Peer {
+        instance: "one".to_owned(),
+        side: "ingress".to_owned(),
+        listener: "api".to_owned(),
+        certificate: Fingerprint::from_bytes([byte; 32]).to_string(),
+        identity: Some(identity.to_owned()),
+        partner: Some("acme".to_owned()),
+        subject: "CN=etl".to_owned(),
+        issuer: "CN=Acme CA".to_owned(),
+        serial: "01".to_owned(),
+        not_before: after(now(), from_days).into(),
+        not_after: after(now(), to_days).into(),
+        public_ca: false.into(),
+        address: None,
+        keyring: Some("api".to_owned()),
+        key_pair: None,
+        handshakes: 1,
+        first_seen: Seconds(0),
+        last_seen: now().into(),
+    }
+}
+
+fn of(rings: &[KeyringView], peers: &[Peer], happened: &Happened, time: Timestamp) -> Vec<Alert> {
+    due(&Records { keyrings: rings, trusts: &[], peers, happened }, time)
+}
+
+fn kinds(alerts: &[Alert]) -> Vec<Kind> {
+    alerts.iter().map(|alert| alert.kind).collect()
+}
+
+fn quiet() -> Happened {
+    Happened::default()
+}
+
+#[test]
+fn a_year_long_certificate_is_told_of_five_times_and_the_last_time_urgently() {
+    let rings = [ring(vec![pair(1, Standing::Current, -300, 65)])];
+    let mut names = Vec::new();
+    for day in 0..=65 {
+        let alerts = of(&rings, &[], &quiet(), after(now(), day));
+        assert!(alerts.len() <= 1);
+        for alert in alerts {
+            assert_eq!(alert.contact.as_deref(), Some("integrations@example.com"));
+            if names.last() != Some(&(alert.name.to_string(), alert.urgent)) {
+                names.push((alert.name.to_string(), alert.urgent));
+            }
+        }
+    }
+    let days: Vec<(u64, bool)> = names
+        .iter()
+        .map(|(name, urgent)| (name.rsplit(':').next().unwrap().parse::<u64>().unwrap() / 86_400, *urgent))
+        .collect();
+    assert_eq!(days, [(60, false), (30, false), (14, false), (7, false), (1, true)]);
+}
+
+#[test]
+fn a_90_day_certificate_does_not_cry_wolf() {
+    let rings = [ring(vec![pair(1, Standing::Current, 0, 90)])];
+    assert!(of(&rings, &[], &quiet(), after(now(), 67)).is_empty(), "more than a quarter is left");
+    assert_eq!(kinds(&of(&rings, &[], &quiet(), after(now(), 68))), [Kind::Expires]);
+    assert!(!of(&rings, &[], &quiet(), after(now(), 80))[0].urgent);
+    assert!(of(&rings, &[], &quiet(), after(now(), 87))[0].urgent);
+}
+
+#[test]
+fn a_successor_silences_once_it_is_current_and_is_named_while_it_waits() {
+    let old = |standing| pair(1, standing, -300, 20);
+    let staged = ring(vec![old(Standing::Current), pair(2, Standing::Staged, -1, 300)]);
+    let alerts = of(&[staged], &[], &quiet(), now());
+    assert_eq!(kinds(&alerts), [Kind::Expires]);
+    assert!(alerts[0].remedy.contains("keyring promote api 020202020202"), "{}", alerts[0].remedy);
+    let rotated = ring(vec![old(Standing::Previous), pair(2, Standing::Current, -1, 300)]);
+    assert!(of(&[rotated], &[], &quiet(), now()).is_empty());
+}
+
+#[test]
+fn an_expired_pair_in_use_is_the_loudest() {
+    let alerts = of(&[ring(vec![pair(1, Standing::Current, -300, -1)])], &[], &quiet(), now());
+    assert_eq!((kinds(&alerts), alerts[0].urgent), (vec![Kind::LastResort], true));
+}
+
+#[test]
+fn a_list_of_ones_own_counts_in_place_of_the_lifetime() {
+    let mut ring = ring(vec![pair(1, Standing::Current, -10, 80)]);
+    ring.alert_before = Some(vec![DAY * 90, DAY * 2]);
+    let alerts = of(&[ring], &[], &quiet(), now());
+    assert!(alerts[0].name.ends_with(":7776000"), "{}", alerts[0].name);
+}
+
+#[test]
+fn partners_certificates_are_watched_until_a_newer_one_is_seen() {
+    let rings = [ring(vec![pair(1, Standing::Current, -1, 300)])];
+    let old = peer(7, "uri:spiffe://acme/etl", -300, 20);
+    let alerts = of(&rings, std::slice::from_ref(&old), &quiet(), now());
+    assert_eq!(kinds(&alerts), [Kind::PartnerExpires]);
+    assert!(alerts[0].explanation.contains("acme (uri:spiffe://acme/etl)"), "{}", alerts[0].explanation);
+    let new = peer(8, "uri:spiffe://acme/etl", -1, 300);
+    assert!(of(&rings, &[old.clone(), new], &quiet(), now()).is_empty());
+    let machine = peer(9, "uri:spiffe://acme/pod", 0, 1);
+    assert!(of(&rings, &[machine], &quiet(), now()).is_empty(), "a certificate of a day is made by a machine");
+    let gone = Peer { last_seen: after(now(), -31).into(), ..old };
+    assert!(of(&rings, &[gone], &quiet(), now()).is_empty());
+}
+
+#[test]
+fn an_overlap_that_ends_with_peers_on_the_old_pair_is_told() {
+    let mut old = pair(1, Standing::Previous, -300, 300);
+    (old.since, old.overlap_ends) = (after(now(), -25), Some(after(now(), 5)));
+    let rings = [ring(vec![old, pair(2, Standing::Current, -25, 300)])];
+    let on = |byte: u8| Peer {
+        key_pair: Some(Fingerprint::from_bytes([byte; 32]).to_string()),
+        ..peer(byte, "dns:etl.example", -10, 300)
+    };
+    assert!(of(&rings, &[on(2)], &quiet(), now()).is_empty());
+    let alerts = of(&rings, &[on(1)], &quiet(), now());
+    assert_eq!(kinds(&alerts), [Kind::OverlapEnds]);
+    assert!(alerts[0].explanation.contains("acme (dns:etl.example)"), "{}", alerts[0].explanation);
+    assert!(of(&rings, &[on(1)], &quiet(), after(now(), -10)).is_empty(), "more than a week is left");
+}
+
+#[test]
+fn who_refuses_the_new_pair_is_one_alert_for_a_listener() {
+    let refused = Fingerprint::from_bytes([2; 32]);
+    let mut happened = quiet();
+    for who in ["192.0.2.1", "192.0.2.2"] {
+        let refusal = Refusal { keyring: "api".into(), since: now(), explanation: "unknown CA".to_owned() };
+        happened.refusals.insert(("api".into(), who.to_owned(), refused), refusal);
+    }
+    let rings = [ring(vec![pair(2, Standing::Current, -1, 300)])];
+    let alerts = of(&rings, &[], &happened, now());
+    assert_eq!(kinds(&alerts), [Kind::Refuses]);
+    assert!(alerts[0].explanation.contains("192.0.2.1, 192.0.2.2"), "{}", alerts[0].explanation);
+    let rolled_back = [ring(vec![pair(2, Standing::Previous, -1, 300), pair(1, Standing::Current, -9, 300)])];
+    assert!(of(&rolled_back, &[], &happened, now()).is_empty(), "nobody shows it any more");
+}
+
+#[test]
+fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
+    let mut happened = quiet();
+    let drop = RefusedDrop { at: now(), key_pair: None, why: "a.crt: no key".to_owned(), remedy: "add it".to_owned() };
+    happened.drops.insert(("api".into(), "a.crt".to_owned(), "no_key"), drop);
+    let mut rings = [ring(vec![pair(1, Standing::Current, -9, 300), pair(2, Standing::Staged, -1, 300)])];
+    rings[0].diverges = Some((Fingerprint::from_bytes([2; 32]), now()));
+    assert_eq!(kinds(&of(&rings, &[], &happened, now())), [Kind::RefusedDrop], "it may be promoted any moment");
+    happened.strangers.insert(Fingerprint::from_bytes([2; 32]));
+    assert_eq!(kinds(&of(&rings, &[], &happened, now())), [Kind::Diverges, Kind::RefusedDrop]);
+    happened = quiet();
+    assert_eq!(kinds(&of(&rings, &[], &happened, after(now(), 1))), [Kind::Diverges]);
+    rings[0].key_pairs[1].validity.not_before = after(now(), 9);
+    assert!(of(&rings, &[], &happened, after(now(), 1)).is_empty(), "it waits for its first day");
+}
+
+#[test]
+fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
+    let crl = |days| CrlView {
+        issuer: "CN=Acme CA".to_owned(),
+        anchors: Vec::new(),
+        this_update: after(now(), days - 7),
+        next_update: after(now(), days),
+    };
+    let view = |crls| TrustView {
+        holds: View { name: "partners".into(), anchors: Vec::new(), pins: Vec::new(), crls, checks_crls: true },
+        keyrings: vec!["api".into()],
+    };
+    let told = |crls| {
+        let (rings, trusts, happened) = ([ring(Vec::new())], [view(crls)], quiet());
+        due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened }, now())
+    };
+    assert_eq!(told(vec![crl(-1)])[0].contact.as_deref(), Some("integrations@example.com"));
+    assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");
+}
+
+proptest! {
+    /// Against a slow and obvious second version: the thresholds that lie behind us, and of these the shortest.
+    #[test]
+    fn the_last_threshold_that_has_passed_is_told(
+        left_hours in 0i64..3000,
+        list in proptest::collection::btree_set(1u64..2000, 1..6),
+    ) {
+        let mut list: Vec<Duration> = list.into_iter().map(Duration::from_hours).collect();
+        list.reverse();
+        let end = now() + jiff::SignedDuration::from_hours(left_hours);
+        let behind: Vec<Duration> =
+            list.iter().copied().filter(|one| end - jiff::SignedDuration::try_from(*one).unwrap() <= now()).collect();
+        let expected = behind.iter().min().map(|one| (*one, behind.len() == list.len()));
+        prop_assert_eq!(passed(end, &list, now()), expected);
+    }
+
+    /// As time goes by the names only ever move on, urgency never ends before the expiry, and asking twice is asking once.
+    #[test]
+    fn an_expiry_is_told_in_order_and_never_twice(lifetime in 1i64..1000, step_hours in 1i64..200) {
+        let rings = [ring(vec![pair(1, Standing::Current, 0, lifetime)])];
+        let mut names: Vec<String> = Vec::new();
+        let mut urgent = false;
+        let mut time = now();
+        while time <= after(now(), lifetime) {
+            let alerts = of(&rings, &[], &quiet(), time);
+            prop_assert_eq!(&alerts, &of(&rings, &[], &quiet(), time));
+            for alert in alerts {
+                prop_assert!(alert.urgent || !urgent);
+                urgent |= alert.urgent;
+                if names.last().is_none_or(|last| **last != *alert.name) {
+                    prop_assert!(!names.contains(&alert.name.to_string()));
+                    names.push(alert.name.to_string());
+                }
+            }
+            time += jiff::SignedDuration::from_hours(step_hours);
+        }
+        prop_assert!(names.len() <= 5);
+    }
+}

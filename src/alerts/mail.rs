@@ -1,0 +1,113 @@
+//! Alerts by mail to a keyring's contact, through lettre: STARTTLS or TLS with the platform's trust anchors, or plain text
+//! on this host.
+
+use std::time::Duration;
+
+use lettre::message::header::ContentType;
+use lettre::message::{Mailbox, Message};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+
+use super::{Error, Smtp, SmtpTls, secret};
+use crate::pki::printable;
+use crate::registry::Delivery;
+
+/// For the whole exchange.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a text is a mail address, with or without a name.
+pub fn is_mailbox(text: &str) -> bool {
+    text.parse::<Mailbox>().is_ok()
+}
+
+/// Sends an alert. User and password are read each time, so that new ones need no restart.
+pub(super) async fn send(smtp: &Smtp, delivery: &Delivery) -> Result<(), Error> {
+    let place = smtp.server.to_string();
+    let message = message(smtp, delivery)?;
+    let transport = transport(smtp).await?;
+    let sending = tokio::time::timeout(PATIENCE, transport.send(message));
+    let sent = sending.await.map_err(|_| Error::Late { seconds: PATIENCE.as_secs() })?;
+    sent.map(drop).map_err(|error| Error::Refused { place, why: reasons(&error) })
+}
+
+fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
+    let contact = delivery.recipient.clone().unwrap_or_default();
+    let to: Mailbox = contact.parse().map_err(|_| Error::Contact { contact })?;
+    let wrong = |why: String| Error::Refused { place: smtp.server.to_string(), why };
+    let from: Mailbox = smtp.from.parse().map_err(|_| wrong(format!("{:?} is no sender", smtp.from)))?;
+    let urgent = if delivery.urgent.is_set() { "URGENT: " } else { "" };
+    let about = if delivery.keyring.is_empty() { "the folder" } else { &delivery.keyring };
+    Message::builder()
+        .from(from)
+        .to(to)
+        .subject(format!("{urgent}Sidekey: {} {about}", subject(&delivery.kind)))
+        .header(ContentType::TEXT_PLAIN)
+        .body(format!(
+            "{}.\r\n\r\nWhat to do: {}.\r\n\r\nkeyring:  {}\r\nkey pair: {}\r\nraised:   {} by {}\r\nalert:    {}\r\n\r\n\
+             Somebody works on it already? sidekey keyring ack {} --why \"…\"\r\n",
+            delivery.summary,
+            delivery.remedy,
+            delivery.keyring,
+            delivery.key_pair.as_deref().unwrap_or("-"),
+            delivery.raised,
+            delivery.raised_by,
+            delivery.alert,
+            delivery.keyring,
+        ))
+        .map_err(|error| wrong(error.to_string()))
+}
+
+/// What an alert's kind is called in a mail's subject.
+fn subject(kind: &str) -> &str {
+    match kind {
+        "expires" => "a key pair expires:",
+        "partner_expires" => "a partner's certificate expires:",
+        "refused_drop" => "a drop was refused:",
+        "diverges" => "a newer key pair is not in use:",
+        "refuses" => "a partner refuses the new key pair:",
+        "overlap_ends" => "an overlap ends:",
+        "crl_stale" => "a CRL is out of date:",
+        "last_resort" => "an expired key pair is in use:",
+        other => other,
+    }
+}
+
+async fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Error> {
+    let host = smtp.server.host.to_string();
+    let mut builder =
+        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&host).port(smtp.server.port).timeout(Some(PATIENCE));
+    if let Some(file) = &smtp.credentials_file {
+        let text = secret(file)?;
+        let (user, password) = text.split_once(':').ok_or_else(|| Error::Secret {
+            file: printable(&file.display().to_string()),
+            why: "must hold USER:PASSWORD".to_owned(),
+        })?;
+        builder = builder.credentials(Credentials::new(user.to_owned(), password.to_owned()));
+    }
+    if smtp.tls != SmtpTls::None {
+        let way = |why: String| Error::Way { place: smtp.server.to_string(), why };
+        // It reads the platform's store.
+        let parameters = tokio::task::spawn_blocking(move || TlsParameters::new(host)).await;
+        let parameters = parameters.map_err(|error| way(error.to_string()))?.map_err(|error| way(reasons(&error)))?;
+        builder = builder.tls(match smtp.tls {
+            SmtpTls::Tls => Tls::Wrapper(parameters),
+            SmtpTls::StartTls | SmtpTls::None => Tls::Required(parameters),
+        });
+    }
+    Ok(builder.build())
+}
+
+/// An error with its causes, in one line.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    printable(&text)
+}

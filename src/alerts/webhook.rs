@@ -1,0 +1,153 @@
+//! Alerts to a webhook: one POST over HTTPS (plain HTTP only on this host), no redirects, the URL from a file.
+//!
+//! The URL is a secret: no error, line or row says more of it than host and port.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Error, Format, Webhook, secret};
+use crate::net::HostPort;
+use crate::registry::Delivery;
+use crate::tls::anonymous;
+
+/// From dialling to the answer's head.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Posts an alert. The file is read each time, so that a new URL needs no restart.
+pub(super) async fn post(webhook: &Webhook, delivery: &Delivery) -> Result<(), Error> {
+    let url = secret(&webhook.url_file)?;
+    let wrong = |why: &str| Error::Secret { file: webhook.url_file.display().to_string(), why: why.to_owned() };
+    let uri: Uri = url.parse().map_err(|_| wrong("must hold a URL of the form https://HOST/PATH"))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let encrypted = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") if is_this_host(&host) => false,
+        _ => return Err(wrong("must hold an https:// URL; http:// is for this host only")),
+    };
+    let to = HostPort { host: host.as_str().into(), port: uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 }) };
+    let body = body(webhook.format, delivery);
+    let sending = async {
+        let way = |why: String| Error::Way { place: to.to_string(), why };
+        let stream = TcpStream::connect((host.as_str(), to.port)).await.map_err(|error| way(error.to_string()))?;
+        if encrypted {
+            let stream = anonymous::connect(stream, &host).await.map_err(|error| way(error.to_string()))?;
+            request(stream, &uri, &to, body).await
+        } else {
+            request(stream, &uri, &to, body).await
+        }
+    };
+    let late = |_| Error::Late { seconds: PATIENCE.as_secs() };
+    let status = timeout(PATIENCE, sending).await.map_err(late)??;
+    if (200..300).contains(&status) { Ok(()) } else { Err(Error::Status { place: to.to_string(), status }) }
+}
+
+async fn request<S>(stream: S, uri: &Uri, to: &HostPort, body: String) -> Result<u16, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let way = |why: String| Error::Way { place: to.to_string(), why };
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| way(error.to_string()))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    // A user name in the URL is for the Authorization field, which webhooks do not have.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let request = Request::post(path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("sidekey/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|_| way("the URL's path cannot be sent".to_owned()))?;
+    let answering = sender.send_request(request);
+    tokio::pin!(connection, answering);
+    let answer = tokio::select! {
+        answer = &mut answering => answer,
+        ended = &mut connection => match ended {
+            // All was read: the answer is there.
+            Ok(()) => answering.await,
+            Err(error) => Err(error),
+        },
+    };
+    answer.map(|answer| answer.status().as_u16()).map_err(|error| way(error.to_string()))
+}
+
+fn body(format: Format, delivery: &Delivery) -> String {
+    match format {
+        Format::Json => json!({
+            "alert": delivery.alert,
+            "kind": delivery.kind,
+            "urgent": delivery.urgent,
+            "keyring": delivery.keyring,
+            "key_pair": delivery.key_pair,
+            "summary": delivery.summary,
+            "remedy": delivery.remedy,
+            "raised": delivery.raised,
+            "instance": delivery.raised_by,
+        })
+        .to_string(),
+        Format::Slack => {
+            let urgent = if delivery.urgent.is_set() { "<!channel> urgent: " } else { "" };
+            json!({ "text": format!("{urgent}{}\n{}", plain(&delivery.summary), plain(&delivery.remedy)) }).to_string()
+        }
+    }
+}
+
+/// What would be markup or a mention is text: a certificate's subject may hold anything.
+fn plain(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Whether only this host answers there.
+fn is_this_host(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Seconds;
+
+    fn delivery(summary: &str, urgent: bool) -> Delivery {
+        Delivery {
+            alert: "expires:aa:60".to_owned(),
+            sink: "webhook:1".to_owned(),
+            kind: "expires".to_owned(),
+            keyring: "api".to_owned(),
+            key_pair: None,
+            urgent: urgent.into(),
+            recipient: None,
+            summary: summary.to_owned(),
+            remedy: "order a successor".to_owned(),
+            raised_by: "a".to_owned(),
+            raised: Seconds(0),
+            state: "pending".to_owned(),
+            attempts: 0,
+            next_try: Seconds(0),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_subject_cannot_mention_anybody_in_chat() {
+        let text = body(Format::Slack, &delivery("<!channel> & <https://evil.example|click>", false));
+        assert!(!text.contains("<!channel>") && !text.contains("<https"), "{text}");
+        assert!(body(Format::Slack, &delivery("x", true)).contains("<!channel> urgent"));
+    }
+
+    #[test]
+    fn the_json_shape_is_stable() {
+        let value: serde_json::Value = serde_json::from_str(&body(Format::Json, &delivery("s", true))).unwrap();
+        let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["alert", "instance", "key_pair", "keyring", "kind", "raised", "remedy", "summary", "urgent"]);
+        assert_eq!((&value["urgent"], &value["raised"]), (&true.into(), &"1970-01-01T00:00:00Z".into()));
+    }
+}

@@ -1,0 +1,95 @@
+//! The two that remember and remind: the registry and the alerts, following the Events from the first one on.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::admin::Views;
+use crate::alerts;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::Follower;
+use crate::pki::{Certificate, Fingerprint, printable};
+use crate::process::Shutdown;
+use crate::registry::store::Access;
+use crate::registry::{self, Error, Settings, Store};
+
+/// What they need beside what everybody has.
+pub(super) struct Parts {
+    /// Subscribed before anything has happened.
+    pub(super) followers: [Follower; 2],
+    /// When the process ends.
+    pub(super) shutdown: Shutdown,
+}
+
+/// Where the registry is, and this sidecar's name in it: the configured one, or the host's.
+pub(crate) fn registry_settings(config: &Config) -> Settings {
+    let instance = config.instance.clone().unwrap_or_else(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        if host.trim().is_empty() { "sidekey".to_owned() } else { printable(host.trim()) }
+    });
+    Settings { place: config.registry.clone(), instance: instance.into() }
+}
+
+/// Opens the registry for a command, reads from it or changes it, and closes it.
+///
+/// # Errors
+/// The registry's, also where the configuration has none.
+pub fn with_registry<T>(
+    config: &Config,
+    access: Access,
+    work: impl AsyncFnOnce(&Store) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Error::File { file: "this process".to_owned(), why })?;
+    runtime.block_on(async {
+        let store = Store::open(&registry_settings(config), access).await?;
+        let done = work(&store).await;
+        store.close().await;
+        done
+    })
+}
+
+/// Both in one future, which ends with the registry's last write; and where alerts hear of other settings.
+pub(super) fn start(
+    parts: Parts,
+    config: &Config,
+    views: &Views,
+    clock: &Clock,
+) -> (watch::Sender<alerts::Settings>, impl Future<Output = ()> + Send + 'static) {
+    let [of_registry, of_alerts] = parts.followers;
+    let (current, following) = registry::task::follow(registry::task::Parts {
+        settings: registry_settings(config),
+        reader: views.reader.clone(),
+        follower: of_registry,
+        events: Arc::clone(&views.events),
+        metrics: Arc::clone(&views.metrics),
+        clock: clock.clone(),
+        shutdown: parts.shutdown,
+        public: platform_anchors,
+    });
+    let (sender, settings) = watch::channel(config.alerts.clone());
+    let alerting = alerts::task::run(alerts::task::Parts {
+        settings,
+        reader: views.reader.clone(),
+        follower: of_alerts,
+        events: Arc::clone(&views.events),
+        metrics: Arc::clone(&views.metrics),
+        clock: clock.clone(),
+        registry: current,
+    });
+    let both = async move {
+        tokio::select! {
+            () = following => {}
+            () = alerting => {}
+        }
+    };
+    (sender, both)
+}
+
+/// Who is vouched for by one of these uses a public CA.
+fn platform_anchors() -> HashSet<Fingerprint> {
+    let found = rustls_native_certs::load_native_certs().certs;
+    found.into_iter().filter_map(|der| Certificate::parse(der).ok()).map(|anchor| anchor.fingerprint()).collect()
+}

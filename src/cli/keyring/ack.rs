@@ -1,0 +1,79 @@
+//! `sidekey keyring ack`: somebody knows about an expiry, so that webhooks and mail fall silent until the last threshold.
+//!
+//! It is written into the registry itself, with who and why, whether or not a sidecar runs: for a whole fleet where the
+//! registry is shared. No local log line or metric falls silent.
+
+use crate::app::memories::with_registry;
+use crate::cli::{Failure, Source, print};
+use crate::clock::Clock;
+use crate::pki::printable;
+use crate::registry::store::Access;
+use crate::registry::task::run_number;
+use crate::registry::{Acknowledgement, Error, short};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The keyring
+    keyring: String,
+    /// The key pair, or the partner's certificate, by the first digits of its fingerprint [default: the current one]
+    key_pair: Option<String>,
+    /// What is being done about it
+    #[arg(long, value_name = "TEXT")]
+    why: String,
+    /// Who [default: the user who asks]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    #[command(flatten)]
+    source: Source,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn source(&mut self) -> &mut Source {
+        &mut self.source
+    }
+
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        if self.why.trim().is_empty() {
+            return Err(Failure::Wrong(anyhow::anyhow!("--why says what is being done about it: it cannot be empty")));
+        }
+        let config = self.source.load().map_err(Failure::Wrong)?;
+        let who = self.by.clone().unwrap_or_else(asking);
+        let work = async |store: &crate::registry::Store| {
+            let key_pair = store.find(&self.keyring, self.key_pair.as_deref().unwrap_or_default()).await?;
+            let acknowledgement = Acknowledgement {
+                key_pair,
+                at: Clock::system().now().into(),
+                keyring: self.keyring.clone(),
+                who: printable(&who),
+                why: printable(&self.why),
+            };
+            store.acknowledge(&acknowledgement, run_number()).await?;
+            Ok(acknowledgement)
+        };
+        let done = with_registry(&config, Access::Change, work).map_err(|error| match error {
+            Error::None | Error::Unknown { .. } => Failure::Wrong(error.into()),
+            error => Failure::Failed(error.into()),
+        })?;
+        if self.json {
+            print::json(&done);
+        } else {
+            print::line(&format!(
+                "{} of keyring {} is acknowledged by {}: no more webhooks or mail about its expiry until the last threshold",
+                short(&done.key_pair),
+                done.keyring,
+                done.who
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Who types: the user behind sudo, where there is one.
+fn asking() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let uid = rustix::process::getuid().as_raw();
+    name.filter(|name| !name.is_empty()).map_or_else(|| format!("uid {uid}"), |name| format!("uid {uid} ({name})"))
+}

@@ -1,0 +1,39 @@
+//! A follower hears every Event from now on, through a bounded queue that nobody waits for.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use super::Event;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// A follower's end of the queue. Who is too slow misses Events; they are counted.
+pub struct Follower {
+    receiver: broadcast::Receiver<Event>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Follower {
+    pub(super) fn new(receiver: broadcast::Receiver<Event>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { receiver, metrics, clock }
+    }
+
+    /// The time by the clock that Events are told by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The next Event; `None` when nobody can emit any more.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Who a peer is before it has shown a certificate: the listener, the address it comes from, and the name it asks for.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::pki::printable;
+
+/// A source: listener, address (IPv6 by /64, where one host has as many addresses as it likes) and server name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Source {
+    /// The listener.
+    pub listener: Arc<str>,
+    /// The address; of IPv6 the first 64 bits.
+    pub address: IpAddr,
+    /// SNI.
+    pub server_name: Option<Arc<str>>,
+}
+
+impl Source {
+    /// The source of a connection from this address.
+    pub fn new(listener: Arc<str>, address: IpAddr, server_name: Option<Arc<str>>) -> Self {
+        Self { listener, address: masked(address, 64), server_name }
+    }
+
+    /// What its bounds are counted by: /24 of IPv4, /48 of IPv6, what one customer is usually given.
+    pub(super) fn network(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                IpAddr::from([a, b, c, 0])
+            }
+            IpAddr::V6(_) => masked(self.address, 48),
+        }
+    }
+
+    /// Whether an operator means it by `ADDRESS`, `NETWORK/64`, or either with a server name behind it.
+    pub(super) fn is(&self, text: &str) -> bool {
+        let mut words = text.split_whitespace();
+        let Some(address) = words.next() else { return false };
+        let address = address.strip_suffix("/64").unwrap_or(address).parse::<IpAddr>();
+        let named = match words.next() {
+            Some(name) => self.server_name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)),
+            None => true,
+        };
+        named && words.next().is_none() && address.is_ok_and(|address| masked(address, 64) == self.address)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.address)?;
+        if self.address.is_ipv6() {
+            out.write_str("/64")?;
+        }
+        match &self.server_name {
+            Some(name) => write!(out, " {}", printable(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first bits of an IPv6 address; an IPv4 one whole, also where it comes mapped into IPv6 (a socket on `[::]`).
+fn masked(address: IpAddr, bits: u32) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}

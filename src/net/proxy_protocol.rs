@@ -1,0 +1,219 @@
+//! The PROXY header, version 1 and 2: what a load balancer says about the connection that it passes on.
+//!
+//! The parser is pure, and it says how many bytes may be read next, so that never a byte of what follows the header is
+//! taken. Whom to believe is the caller's business. The specification is HAProxy's `proxy-protocol.txt`; extensions (TLVs)
+//! are skipped.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+const V1: &[u8] = b"PROXY ";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest header of version 1, its line end included.
+const V1_LONGEST: usize = 107;
+/// The shortest header there is: `PROXY UNKNOWN` and its line end.
+const SHORTEST: usize = 15;
+/// Version 2 without its addresses.
+const V2_FIXED: usize = 16;
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// At least so many bytes are missing: so many may be read, and no more.
+    More(usize),
+    /// The header is understood.
+    Done {
+        /// Where the connection comes from; `None` = the load balancer speaks for itself (`LOCAL`), or does not know
+        /// (`UNKNOWN`): the socket's own address holds.
+        from: Option<SocketAddr>,
+        /// Bytes of the header that are still to come and mean nothing to us.
+        skip: usize,
+    },
+}
+
+/// Why these bytes are no PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// It does not begin like one.
+    #[error("it does not begin with a PROXY header")]
+    Absent,
+    /// It begins like one and goes on otherwise.
+    #[error("malformed PROXY header: {0}")]
+    Malformed(&'static str),
+}
+
+/// Why no header was read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are wrong; the first of them.
+    #[error("{wrong}")]
+    Wrong {
+        /// How.
+        wrong: Wrong,
+        /// The first bytes that came.
+        first: Vec<u8>,
+    },
+    /// The connection ended or failed.
+    #[error("{source}")]
+    Io {
+        /// Why.
+        source: io::Error,
+        /// Whether not even one byte had come.
+        no_byte: bool,
+    },
+}
+
+/// Judges what was read so far, from the first byte on.
+///
+/// # Errors
+/// It is no PROXY header, whatever may follow.
+pub fn parse(bytes: &[u8]) -> Result<Step, Wrong> {
+    let begins = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, expected)| byte == expected);
+    if begins(V2) {
+        version_2(bytes)
+    } else if begins(V1) {
+        version_1(bytes)
+    } else {
+        Err(Wrong::Absent)
+    }
+}
+
+/// Reads a header off a stream, and not one byte more.
+///
+/// # Errors
+/// There is none, it is malformed, or the connection failed.
+pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, Error> {
+    let mut bytes = Vec::with_capacity(V1_LONGEST);
+    loop {
+        match parse(&bytes) {
+            Ok(Step::More(count)) => {
+                let read = (&mut *stream).take(count as u64).read_buf(&mut bytes).await;
+                match read {
+                    Ok(0) => return Err(ended(io::ErrorKind::UnexpectedEof.into(), &bytes)),
+                    Ok(_) => {}
+                    Err(source) => return Err(ended(source, &bytes)),
+                }
+            }
+            Ok(Step::Done { from, skip }) => {
+                let mut rest = (&mut *stream).take(skip as u64);
+                return match tokio::io::copy(&mut rest, &mut tokio::io::sink()).await {
+                    Ok(skipped) if skipped == skip as u64 => Ok(from),
+                    Ok(_) => Err(ended(io::ErrorKind::UnexpectedEof.into(), &bytes)),
+                    Err(source) => Err(ended(source, &bytes)),
+                };
+            }
+            Err(wrong) => return Err(Error::Wrong { wrong, first: bytes }),
+        }
+    }
+}
+
+fn ended(source: io::Error, bytes: &[u8]) -> Error {
+    Error::Io { source, no_byte: bytes.is_empty() }
+}
+
+/// `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n`, single blanks.
+fn version_1(bytes: &[u8]) -> Result<Step, Wrong> {
+    if bytes.len() < SHORTEST {
+        return Ok(Step::More(SHORTEST - bytes.len()));
+    }
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        if bytes.len() >= V1_LONGEST {
+            return Err(Wrong::Malformed("a line of more than 107 bytes"));
+        }
+        return Ok(Step::More(if bytes.ends_with(b"\r") { 1 } else { 2.min(V1_LONGEST - bytes.len()) }));
+    };
+    if end + 1 != bytes.len() || end + 1 > V1_LONGEST {
+        return Err(Wrong::Malformed("a line end in the wrong place"));
+    }
+    let line = bytes[..end].strip_suffix(b"\r").ok_or(Wrong::Malformed("a line feed without carriage return"))?;
+    let line = std::str::from_utf8(&line[V1.len()..]).map_err(|_| Wrong::Malformed("not ASCII"))?;
+    if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
+        return Ok(Step::Done { from: None, skip: 0 });
+    }
+    let mut words = line.split(' ');
+    let mut next = || words.next().ok_or(Wrong::Malformed("too few words"));
+    let (protocol, source, destination) = (next()?, next()?, next()?);
+    let (port, to_port) = (next()?, next()?);
+    if words.next().is_some() {
+        return Err(Wrong::Malformed("too many words"));
+    }
+    let address = |text: &str| -> Result<IpAddr, Wrong> {
+        let parsed = match protocol {
+            "TCP4" => text.parse::<Ipv4Addr>().map(IpAddr::V4),
+            "TCP6" => text.parse::<Ipv6Addr>().map(IpAddr::V6),
+            _ => return Err(Wrong::Malformed("a protocol other than TCP4, TCP6 and UNKNOWN")),
+        };
+        parsed.map_err(|_| Wrong::Malformed("an address that does not parse"))
+    };
+    let from = address(source)?;
+    address(destination)?;
+    number(to_port)?;
+    Ok(Step::Done { from: Some(socket(from, number(port)?)), skip: 0 })
+}
+
+/// A port in decimal, without sign and without zeros in front.
+fn number(text: &str) -> Result<u16, Wrong> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let parsed = text.parse().ok().filter(|_| plain);
+    parsed.ok_or(Wrong::Malformed("a port that does not parse"))
+}
+
+fn version_2(bytes: &[u8]) -> Result<Step, Wrong> {
+    if bytes.len() < V2_FIXED {
+        // Reading the rest of the fixed part takes nothing that follows: no header is shorter.
+        let known = if bytes.len() < SHORTEST { SHORTEST } else { V2_FIXED };
+        return Ok(Step::More(known - bytes.len()));
+    }
+    let length = usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
+    let local = match bytes[12] {
+        0x20 => true,
+        0x21 => false,
+        version if version >> 4 != 2 => return Err(Wrong::Malformed("a version other than 2")),
+        _ => return Err(Wrong::Malformed("a command other than LOCAL and PROXY")),
+    };
+    // The length of source and destination address with their ports.
+    let needed = match (local, bytes[13]) {
+        // What a LOCAL header says about addresses is to be ignored; UNSPEC and Unix sockets say none that we could use.
+        (true, _) | (_, 0x00 | 0x31 | 0x32) => 0,
+        (_, 0x11) => 12,
+        (_, 0x21) => 36,
+        _ => return Err(Wrong::Malformed("a connection that is no TCP")),
+    };
+    if length < needed {
+        return Err(Wrong::Malformed("a length that has no room for its addresses"));
+    }
+    let have = bytes.len() - V2_FIXED;
+    if have < needed {
+        return Ok(Step::More(needed - have));
+    }
+    if have > length {
+        return Err(Wrong::Malformed("bytes beyond its length"));
+    }
+    let at = &bytes[V2_FIXED..];
+    let from = match needed {
+        12 => Some((octets::<4>(at).into(), port(at, 8))),
+        36 => Some((octets::<16>(at).into(), port(at, 32))),
+        _ => None,
+    };
+    Ok(Step::Done { from: from.map(|(address, port)| socket(address, port)), skip: length - have })
+}
+
+fn octets<const N: usize>(at: &[u8]) -> [u8; N] {
+    let mut octets = [0; N];
+    octets.copy_from_slice(&at[..N]);
+    octets
+}
+
+fn port(at: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([at[offset], at[offset + 1]])
+}
+
+/// As everybody else calls it: an IPv4 address is one, also where the header has it mapped into IPv6.
+fn socket(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address.to_canonical(), port)
+}
+
+#[cfg(test)]
+mod tests;

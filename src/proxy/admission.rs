@@ -1,0 +1,317 @@
+//! Who may wait for its ClientHello, and who may shake hands, when too many want to (contract section 12).
+//!
+//! Accept first, then decide: whoever has said nothing yet has a cap of its own, from which the oldest goes; handshakes
+//! have another, and what one source may have of it is bounded; when all are taken, the oldest of the source with the most
+//! goes. So neither a flood of silent connections nor one of stalled handshakes keeps an honest peer out.
+//!
+//! The rules ([`Admission`]) are pure. Around them is one small lock for each listener, which a connection takes three times
+//! before its first request and never after.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caps {
+    /// Handshakes at once.
+    pub(super) handshakes: usize,
+    /// Of these from one source.
+    pub(super) of_one_source: usize,
+}
+
+/// One source has as many handshakes as it may: the newcomer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// Connections that do not serve yet, by their numbers, which grow. `T` is how one of them is told to go.
+#[derive(Debug)]
+pub(super) struct Admission<T> {
+    waiting: BTreeMap<u64, T>,
+    shaking: BTreeMap<u64, (IpAddr, T)>,
+    by_source: HashMap<IpAddr, BTreeSet<u64>>,
+}
+
+impl<T> Default for Admission<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), shaking: BTreeMap::new(), by_source: HashMap::new() }
+    }
+}
+
+impl<T> Admission<T> {
+    /// A connection waits for its ClientHello. If there is no room, the oldest that waits has to go.
+    pub(super) fn wait(&mut self, number: u64, ticket: T, cap: usize) -> Option<T> {
+        let oldest = if self.waiting.len() >= cap { self.pass_over() } else { None };
+        self.waiting.insert(number, ticket);
+        oldest
+    }
+
+    /// The oldest that waits goes, whoever needs its place.
+    pub(super) fn pass_over(&mut self) -> Option<T> {
+        self.waiting.pop_first().map(|(_, ticket)| ticket)
+    }
+
+    /// The ClientHello of a connection is there. `Some` = who has to go for it. One that was told to go meanwhile takes no
+    /// place any more.
+    pub(super) fn hello(&mut self, number: u64, source: IpAddr, caps: Caps) -> Result<Option<T>, TooMany> {
+        let Some(ticket) = self.waiting.remove(&number) else { return Ok(None) };
+        if self.by_source.get(&source).is_some_and(|taken| taken.len() >= caps.of_one_source) {
+            return Err(TooMany);
+        }
+        let evicted = if self.shaking.len() >= caps.handshakes { self.evict() } else { None };
+        self.shaking.insert(number, (source, ticket));
+        self.by_source.entry(source).or_default().insert(number);
+        Ok(evicted)
+    }
+
+    /// The oldest of the source with the most; of several such sources, the oldest of all.
+    fn evict(&mut self) -> Option<T> {
+        let most = self.by_source.values().map(BTreeSet::len).max()?;
+        let of_most = self.by_source.values().filter(|taken| taken.len() == most);
+        let oldest = *of_most.filter_map(BTreeSet::first).min()?;
+        self.end(oldest)
+    }
+
+    /// A connection serves, or is gone.
+    pub(super) fn leave(&mut self, number: u64) {
+        self.waiting.remove(&number);
+        self.end(number);
+    }
+
+    fn end(&mut self, number: u64) -> Option<T> {
+        let (source, ticket) = self.shaking.remove(&number)?;
+        if let Some(taken) = self.by_source.get_mut(&source) {
+            taken.remove(&number);
+            if taken.is_empty() {
+                self.by_source.remove(&source);
+            }
+        }
+        Some(ticket)
+    }
+}
+
+/// Why a connection has to go before it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// Too many wait for their ClientHello, and it has waited longest.
+    Waiting,
+    /// Too many connections are open, and of those without a ClientHello it has waited longest.
+    Connections,
+    /// Its source has as many handshakes as one may.
+    Source,
+    /// All handshakes are taken, and its source has the most.
+    Handshakes,
+}
+
+/// A listener's admission, shared by all workers.
+#[derive(Default)]
+pub(super) struct Gate(Mutex<Admission<oneshot::Sender<Crowded>>>);
+
+impl Gate {
+    /// A place among those that wait for their ClientHello, and where it is told to go.
+    pub(super) fn wait(self: &Arc<Self>, number: u64, cap: usize) -> (Turn, oneshot::Receiver<Crowded>) {
+        let (ticket, told) = oneshot::channel();
+        let evicted = self.lock().wait(number, ticket, cap);
+        tell(evicted, Crowded::Waiting);
+        (Turn { gate: Arc::clone(self), number }, told)
+    }
+
+    /// Makes room among all connections: the oldest that waits for its ClientHello goes. False if none does.
+    pub(super) fn make_room(&self) -> bool {
+        let evicted = self.lock().pass_over();
+        let made = evicted.is_some();
+        tell(evicted, Crowded::Connections);
+        made
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Admission<oneshot::Sender<Crowded>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who is gone by itself in the same moment need not be told.
+fn tell(evicted: Option<oneshot::Sender<Crowded>>, why: Crowded) {
+    if let Some(ticket) = evicted {
+        let _ = ticket.send(why);
+    }
+}
+
+/// A connection's place, until it serves or is gone: until this is dropped.
+pub(super) struct Turn {
+    gate: Arc<Gate>,
+    number: u64,
+}
+
+impl Turn {
+    /// Its ClientHello is there.
+    pub(super) fn hello(&self, source: IpAddr, caps: Caps) -> Result<(), Crowded> {
+        let evicted = self.gate.lock().hello(self.number, source, caps).map_err(|TooMany| Crowded::Source)?;
+        tell(evicted, Crowded::Handshakes);
+        Ok(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.gate.lock().leave(self.number);
+    }
+}
+
+/// Open connections of partners that have a limit of their own.
+#[derive(Default)]
+pub(super) struct Partnered(Mutex<BTreeMap<Arc<str>, usize>>);
+
+impl Partnered {
+    /// One more, unless the partner has `limit` already.
+    pub(super) fn enter(self: &Arc<Self>, partner: &Arc<str>, limit: usize) -> Option<Place> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(Arc::clone(partner)).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { open: Arc::clone(self), partner: Arc::clone(partner) })
+    }
+}
+
+/// A partner's connection, counted until this is dropped.
+pub(super) struct Place {
+    open: Arc<Partnered>,
+    partner: Arc<str>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.partner) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.partner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CAPS: Caps = Caps { handshakes: 4, of_one_source: 2 };
+
+    fn from(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    #[test]
+    fn the_oldest_silent_connection_goes_and_the_newest_stays() {
+        let mut admission = Admission::default();
+        assert_eq!((admission.wait(1, 1, 2), admission.wait(2, 2, 2)), (None, None));
+        assert_eq!(admission.wait(3, 3, 2), Some(1));
+        assert_eq!(admission.hello(1, from(1), CAPS), Ok(None));
+        assert!(admission.shaking.is_empty(), "who was told to go takes no other place");
+        assert_eq!(admission.hello(3, from(1), CAPS), Ok(None));
+        assert_eq!(admission.wait(4, 4, 2), None);
+    }
+
+    #[test]
+    fn one_source_cannot_have_them_all() {
+        let mut admission = Admission::default();
+        for number in 1..=3 {
+            admission.wait(number, number, 10);
+        }
+        assert_eq!(admission.hello(1, from(1), CAPS), Ok(None));
+        assert_eq!(admission.hello(2, from(1), CAPS), Ok(None));
+        assert_eq!(admission.hello(3, from(1), CAPS), Err(TooMany));
+        admission.leave(1);
+        admission.wait(4, 4, 10);
+        assert_eq!(admission.hello(4, from(1), CAPS), Ok(None));
+    }
+
+    #[test]
+    fn when_all_are_taken_the_oldest_of_the_source_with_the_most_goes() {
+        let mut admission = Admission::default();
+        for (number, source) in [(1, 1), (2, 2), (3, 2), (4, 3)] {
+            admission.wait(number, number, 10);
+            assert_eq!(admission.hello(number, from(source), CAPS), Ok(None));
+        }
+        for (number, evicted) in [(5, 2), (6, 1), (7, 3)] {
+            admission.wait(number, number, 10);
+            assert_eq!(admission.hello(number, from(10 + number as u8), CAPS), Ok(Some(evicted)), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_partner_has_as_many_as_it_may_and_one_more_when_one_goes() {
+        let partnered = Arc::new(Partnered::default());
+        let acme: Arc<str> = "acme".into();
+        let first = partnered.enter(&acme, 1);
+        assert!(first.is_some() && partnered.enter(&acme, 1).is_none());
+        assert!(partnered.enter(&"other".into(), 1).is_some());
+        drop(first);
+        assert!(partnered.enter(&acme, 1).is_some());
+        assert!(partnered.0.lock().unwrap().is_empty());
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Arrives,
+        Hello(usize, u8),
+        Leaves(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Arrives),
+            3 => (any::<usize>(), 0u8..4).prop_map(|(which, source)| Step::Hello(which, source)),
+            1 => any::<usize>().prop_map(Step::Leaves),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn caps_hold_and_only_those_with_the_most_ever_go(steps in proptest::collection::vec(step(), 0..200)) {
+            let (mut admission, mut next) = (Admission::default(), 0);
+            let mut known: Vec<u64> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Arrives => {
+                        next += 1;
+                        let oldest = admission.waiting.first_key_value().map(|(number, _)| *number);
+                        let full = admission.waiting.len() == 3;
+                        prop_assert_eq!(admission.wait(next, next, 3), oldest.filter(|_| full));
+                        known.push(next);
+                    }
+                    Step::Hello(which, source) if !known.is_empty() => {
+                        let number = known[which % known.len()];
+                        let counts: BTreeMap<_, _> =
+                            admission.by_source.iter().map(|(source, taken)| (*source, taken.len())).collect();
+                        let before = admission.shaking.clone();
+                        match admission.hello(number, from(source), CAPS) {
+                            Ok(Some(evicted)) => {
+                                prop_assert_eq!(before.len(), CAPS.handshakes);
+                                let most = counts.values().max();
+                                prop_assert_eq!(counts.get(&before[&evicted].0), most);
+                            }
+                            Ok(None) => prop_assert!(admission.shaking.len() <= CAPS.handshakes),
+                            Err(TooMany) => prop_assert_eq!(counts.get(&from(source)), Some(&CAPS.of_one_source)),
+                        }
+                    }
+                    Step::Leaves(which) if !known.is_empty() => {
+                        let number = known.remove(which % known.len());
+                        admission.leave(number);
+                        prop_assert!(!admission.waiting.contains_key(&number));
+                        prop_assert!(!admission.shaking.contains_key(&number));
+                    }
+                    _ => {}
+                }
+                prop_assert!(admission.waiting.len() <= 3 && admission.shaking.len() <= CAPS.handshakes);
+                let counted: usize = admission.by_source.values().map(BTreeSet::len).sum();
+                prop_assert_eq!(counted, admission.shaking.len());
+                prop_assert!(admission.by_source.values().all(|taken| (1..=CAPS.of_one_source).contains(&taken.len())));
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! HTTP/2 frames that cost us more than the peer: counted as they come in, within budgets that honest traffic refills.
+//!
+//! h2 and hyper judge what a frame may be; what they do not bound is how many of a kind there are, one at a time: paced
+//! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`Scanner`]
+//! is pure and reads frame headers only; [`guard`] stands with it between the stream and hyper.
+
+pub(super) mod guard;
+
+use std::time::Duration;
+
+/// A budget is for so long; then it is full again.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Bytes of content, either way, for which one more of the cheap frames is in order.
+const WORK: u64 = 64;
+/// `CONTINUATION` frames of one header block, at least allowed: more where `head_size` needs more, full ones and a few.
+const CONTINUATIONS: usize = 5;
+/// Bytes of a frame, at most.
+const FRAME: usize = 16 * 1024;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADER: usize = 9;
+
+const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// Requests that are reset soon after they were made.
+    Resets,
+    /// `CONTINUATION` frames of one header block.
+    Continuations,
+    /// Bytes of one header block.
+    HeaderBlock,
+    /// `DATA` without content that does not end its stream.
+    EmptyData,
+    /// `PING`.
+    Pings,
+    /// `SETTINGS`.
+    Settings,
+    /// `PRIORITY`.
+    Priorities,
+    /// `WINDOW_UPDATE`.
+    WindowUpdates,
+    /// Frames of no use to a server.
+    Others,
+}
+
+impl Flood {
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Resets,
+        Self::Continuations,
+        Self::HeaderBlock,
+        Self::EmptyData,
+        Self::Pings,
+        Self::Settings,
+        Self::Priorities,
+        Self::WindowUpdates,
+        Self::Others,
+    ];
+
+    /// A stable code for log and metrics.
+    pub const fn reason(self) -> &'static str {
+        self.words().0
+    }
+
+    /// A sentence for the log.
+    pub const fn explanation(self) -> &'static str {
+        self.words().1
+    }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Resets => {
+                ("http2_reset_flood", "too many streams were reset, by the peer or for its errors (CVE-2023-44487)")
+            }
+            Self::Continuations => ("http2_continuation_flood", "too many CONTINUATION frames for one header block"),
+            Self::HeaderBlock => ("http2_header_block", "a header block is larger than head_size"),
+            Self::EmptyData => ("http2_empty_data_flood", "too many DATA frames without content"),
+            Self::Pings => ("http2_ping_flood", "too many PING frames"),
+            Self::Settings => ("http2_settings_flood", "too many SETTINGS frames"),
+            Self::Priorities => ("http2_priority_flood", "too many PRIORITY frames"),
+            Self::WindowUpdates => ("http2_window_update_flood", "too many WINDOW_UPDATE frames for what was sent"),
+            Self::Others => ("http2_frame_flood", "too many frames of no use to a server"),
+        }
+    }
+}
+
+/// How many bytes may go on, and whether what follows them is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes from the start of what was shown: whole frame headers, and content as it comes.
+    pub pass: usize,
+    /// Nothing more goes on.
+    pub flood: Option<Flood>,
+}
+
+/// The state between two looks.
+#[derive(Debug)]
+pub struct Scanner {
+    state: State,
+    head_size: usize,
+    /// The highest stream that the peer has opened.
+    last_stream: u32,
+    /// The header block that is not over: its bytes and its `CONTINUATION` frames.
+    block: (usize, usize),
+    /// When the budgets were full.
+    since: Duration,
+    spent: Spent,
+    /// Bytes that were sent when the budgets were full.
+    sent_before: u64,
+    over: Option<Flood>,
+}
+
+/// Since the budgets were full.
+#[derive(Debug, Default)]
+struct Spent {
+    opened: u64,
+    content: u64,
+    resets: u64,
+    empty: u64,
+    pings: u64,
+    settings: u64,
+    priorities: u64,
+    windows: u64,
+    others: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// So many bytes of the preface were there.
+    Preface(usize),
+    Header,
+    Content(usize),
+    /// Not HTTP/2: h2 says so.
+    Foreign,
+}
+
+impl Scanner {
+    /// At the start of a connection; a header block may have `head_size` bytes.
+    pub fn new(head_size: usize, now: Duration) -> Self {
+        Self {
+            state: State::Preface(0),
+            head_size,
+            last_stream: 0,
+            block: (0, 0),
+            since: now,
+            spent: Spent::default(),
+            sent_before: 0,
+            over: None,
+        }
+    }
+
+    /// Looks at what it left the last time and what has arrived since; `sent` bytes have gone out on the connection, and it
+    /// is `now`, counted from any moment.
+    pub fn scan(&mut self, bytes: &[u8], sent: u64, now: Duration) -> Step {
+        if now.saturating_sub(self.since) >= WINDOW {
+            (self.since, self.spent, self.sent_before) = (now, Spent::default(), sent);
+        }
+        let mut at = 0;
+        while self.over.is_none() {
+            let rest = &bytes[at..];
+            at += match self.state {
+                State::Foreign => rest.len(),
+                State::Preface(seen) => {
+                    let part = rest.len().min(PREFACE.len() - seen);
+                    self.state = if rest[..part] != PREFACE[seen..seen + part] {
+                        State::Foreign
+                    } else if seen + part == PREFACE.len() {
+                        State::Header
+                    } else {
+                        State::Preface(seen + part)
+                    };
+                    part
+                }
+                State::Content(left) => {
+                    let part = rest.len().min(left);
+                    self.state = if part == left { State::Header } else { State::Content(left - part) };
+                    part
+                }
+                State::Header => match Frame::read(rest) {
+                    None => break,
+                    Some(frame) => {
+                        self.over = self.count(&frame, sent).err();
+                        if self.over.is_some() {
+                            break;
+                        }
+                        self.state = if frame.length == 0 { State::Header } else { State::Content(frame.length) };
+                        HEADER
+                    }
+                },
+            };
+            if at == bytes.len() {
+                break;
+            }
+        }
+        Step { pass: at, flood: self.over }
+    }
+
+    fn count(&mut self, frame: &Frame, sent: u64) -> Result<(), Flood> {
+        fn spend(spent: &mut u64, allowed: u64, flood: Flood) -> Result<(), Flood> {
+            *spent += 1;
+            if *spent > allowed { Err(flood) } else { Ok(()) }
+        }
+        let spent = &mut self.spent;
+        let work = (spent.content + sent.saturating_sub(self.sent_before)) / WORK;
+        match frame.kind {
+            Kind::Data => {
+                spent.content += frame.content as u64;
+                if frame.content > 0 || frame.flags & END_STREAM != 0 {
+                    return Ok(());
+                }
+                spend(&mut spent.empty, 500 + 2 * spent.opened, Flood::EmptyData)
+            }
+            Kind::Headers => {
+                if frame.stream > self.last_stream {
+                    self.last_stream = frame.stream;
+                    spent.opened += 1;
+                }
+                self.block = (0, 0);
+                self.block(frame)
+            }
+            Kind::Continuation => {
+                self.block.1 += 1;
+                let full = self.head_size / FRAME;
+                if self.block.1 > CONTINUATIONS.max(full + full / 4) {
+                    return Err(Flood::Continuations);
+                }
+                self.block(frame)
+            }
+            // Every second request may be given up.
+            Kind::Reset => spend(&mut spent.resets, 500 + spent.opened / 2, Flood::Resets),
+            Kind::Ping if frame.flags & ACK != 0 => spend(&mut spent.others, 500 + work, Flood::Others),
+            Kind::Ping => spend(&mut spent.pings, 500 + work, Flood::Pings),
+            Kind::Settings => spend(&mut spent.settings, 100, Flood::Settings),
+            Kind::Priority => spend(&mut spent.priorities, 1000 + 4 * spent.opened, Flood::Priorities),
+            Kind::WindowUpdate => spend(&mut spent.windows, 1000 + 2 * spent.opened + work, Flood::WindowUpdates),
+            Kind::Other => spend(&mut spent.others, 500, Flood::Others),
+        }
+    }
+
+    fn block(&mut self, frame: &Frame) -> Result<(), Flood> {
+        self.block.0 += frame.length;
+        let over = self.block.0 > self.head_size;
+        if frame.flags & END_HEADERS != 0 {
+            self.block = (0, 0);
+        }
+        if over { Err(Flood::HeaderBlock) } else { Ok(()) }
+    }
+}
+
+enum Kind {
+    Data,
+    Headers,
+    Priority,
+    Reset,
+    Settings,
+    Ping,
+    WindowUpdate,
+    Continuation,
+    Other,
+}
+
+struct Frame {
+    kind: Kind,
+    flags: u8,
+    stream: u32,
+    length: usize,
+    /// Of `DATA`: without padding.
+    content: usize,
+}
+
+impl Frame {
+    /// From a frame's first bytes; `None` where they are too few.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
+        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = *header;
+        let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
+        let kind = match kind {
+            0 => Kind::Data,
+            1 => Kind::Headers,
+            2 => Kind::Priority,
+            3 => Kind::Reset,
+            4 => Kind::Settings,
+            6 => Kind::Ping,
+            8 => Kind::WindowUpdate,
+            9 => Kind::Continuation,
+            _ => Kind::Other,
+        };
+        let padding = match kind {
+            // The length of the padding, and the byte that says it.
+            Kind::Data if flags & PADDED != 0 && length > 0 => usize::from(*rest.first()?) + 1,
+            _ => 0,
+        };
+        let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
+        Some(Self { kind, flags, stream, length, content: length.saturating_sub(padding) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+fn begun() -> Scanner {
+    let mut scanner = Scanner::new(1024, Duration::ZERO);
+    assert_eq!(scanner.scan(PREFACE, 0, Duration::ZERO), Step { pass: PREFACE.len(), flood: None });
+    scanner
+}
+
+/// How many of `bytes`, one after the other, go on.
+fn until_flood(scanner: &mut Scanner, bytes: &[u8], most: usize) -> (usize, Option<Flood>) {
+    for count in 0..most {
+        let step = scanner.scan(bytes, 0, Duration::ZERO);
+        if step.flood.is_some() {
+            return (count, step.flood);
+        }
+        assert_eq!(step.pass, bytes.len());
+    }
+    (most, None)
+}
+
+#[test]
+fn every_kind_has_its_budget() {
+    for (kind, flags, content, flood) in [
+        (0, 0, &b""[..], Flood::EmptyData),
+        (0, PADDED, &b"\x03\0\0\0"[..], Flood::EmptyData),
+        (3, 0, &b"\0\0\0\x08"[..], Flood::Resets),
+        (6, 0, &b"12345678"[..], Flood::Pings),
+        (4, 0, &b""[..], Flood::Settings),
+        (2, 0, &b"\0\0\0\0\x10"[..], Flood::Priorities),
+        (8, 0, &b"\0\0\0\x01"[..], Flood::WindowUpdates),
+        (0xbe, 0, &b"grease"[..], Flood::Others),
+    ] {
+        let (count, found) = until_flood(&mut begun(), &frame(kind, flags, 1, content), 2000);
+        assert_eq!(found, Some(flood));
+        assert!((50..=1000).contains(&count), "{flood:?} after {count}");
+    }
+}
+
+#[test]
+fn a_frame_that_is_too_much_does_not_go_on_and_nothing_behind_it() {
+    let mut scanner = begun();
+    let settings = frame(4, 0, 0, b"");
+    assert_eq!(until_flood(&mut scanner, &settings, 1000), (100, Some(Flood::Settings)));
+    assert_eq!(scanner.scan(&settings, 0, Duration::ZERO), Step { pass: 0, flood: Some(Flood::Settings) });
+}
+
+#[test]
+fn budgets_are_full_again_after_their_window() {
+    let mut scanner = begun();
+    let ping = frame(6, 0, 0, b"12345678");
+    for minute in 0..5 {
+        for _ in 0..400 {
+            assert_eq!(scanner.scan(&ping, 0, WINDOW * minute).flood, None);
+        }
+    }
+}
+
+#[test]
+fn traffic_refills_what_it_needs() {
+    let mut scanner = begun();
+    let update = frame(8, 0, 1, b"\0\0\x10\0");
+    for count in 0..100_000u64 {
+        // A download: one update for each 4 KiB.
+        assert_eq!(scanner.scan(&update, count * 4096, Duration::ZERO).flood, None);
+    }
+    let mut scanner = begun();
+    for stream in 0..10_000u32 {
+        let headers = frame(1, END_HEADERS | END_STREAM, 2 * stream + 1, b"\x82");
+        assert_eq!(scanner.scan(&headers, 0, Duration::ZERO).flood, None);
+        if stream % 2 == 0 {
+            let reset = frame(3, 0, 2 * stream + 1, b"\0\0\0\x08");
+            assert_eq!(scanner.scan(&reset, 0, Duration::ZERO).flood, None, "every second request given up");
+        }
+    }
+}
+
+#[test]
+fn rapid_resets_are_bounded_however_slowly_they_come() {
+    let mut scanner = begun();
+    let mut given_up = 0;
+    let flood = (0..5000u32).find_map(|stream| {
+        let mut bytes = frame(1, END_HEADERS | END_STREAM, 2 * stream + 1, b"\x82");
+        bytes.extend_from_slice(&frame(3, 0, 2 * stream + 1, b"\0\0\0\x08"));
+        given_up += 1;
+        scanner.scan(&bytes, 0, Duration::ZERO).flood
+    });
+    assert_eq!(flood, Some(Flood::Resets));
+    assert!(given_up <= 1001, "{given_up}");
+}
+
+#[test]
+fn a_header_block_is_bounded_in_bytes_and_frames() {
+    let mut scanner = begun();
+    assert_eq!(scanner.scan(&frame(1, 0, 1, &[0; 600]), 0, Duration::ZERO).flood, None);
+    assert_eq!(scanner.scan(&frame(9, 0, 1, &[0; 600]), 0, Duration::ZERO).flood, Some(Flood::HeaderBlock));
+    let mut scanner = begun();
+    assert_eq!(scanner.scan(&frame(1, 0, 1, &[0; 6]), 0, Duration::ZERO).flood, None);
+    assert_eq!(until_flood(&mut scanner, &frame(9, 0, 1, b""), 100), (5, Some(Flood::Continuations)));
+}
+
+#[test]
+fn what_is_no_http_2_goes_on_for_h2_to_refuse() {
+    let mut scanner = Scanner::new(1024, Duration::ZERO);
+    assert_eq!(scanner.scan(b"GET / HTTP/1.1\r\n\r\n", 0, Duration::ZERO), Step { pass: 18, flood: None });
+}
+
+#[test]
+fn every_flood_has_a_code_and_a_sentence_of_its_own() {
+    let mut codes: Vec<_> = Flood::ALL.iter().map(|flood| flood.reason()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), Flood::ALL.len());
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_the_frames_gives_the_same_verdict(
+        frames in prop::collection::vec((0u8..12, any::<u8>(), 0u32..9, prop::collection::vec(any::<u8>(), 0..12), 1usize..150), 0..12),
+        sizes in prop::collection::vec(1usize..30, 1..20),
+    ) {
+        let mut bytes = PREFACE.to_vec();
+        for (kind, flags, stream, content, times) in frames {
+            bytes.extend(frame(kind, flags, stream, &content).repeat(times));
+        }
+        let mut scanner = Scanner::new(1024, Duration::ZERO);
+        let whole = scanner.scan(&bytes, 0, Duration::ZERO);
+        let mut scanner = Scanner::new(1024, Duration::ZERO);
+        let (mut left, mut passed, mut flood) = (Vec::new(), 0, None);
+        let (mut rest, mut sizes) = (&bytes[..], sizes.iter().cycle());
+        while !rest.is_empty() && flood.is_none() {
+            let (piece, after) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            rest = after;
+            left.extend_from_slice(piece);
+            let step = scanner.scan(&left, 0, Duration::ZERO);
+            left.drain(..step.pass);
+            passed += step.pass;
+            flood = step.flood;
+        }
+        prop_assert_eq!((passed, flood), (whole.pass, whole.flood));
+    }
+}

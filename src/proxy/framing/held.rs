@@ -1,0 +1,65 @@
+//! Bytes between a stream and hyper that hyper has not got yet: first what may go on, then what is not judged.
+
+use tokio::io::ReadBuf;
+
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Held {
+    bytes: Vec<u8>,
+    /// How much may go on, and how much of that has.
+    cleared: usize,
+    given: usize,
+}
+
+impl Held {
+    /// Whether there is nothing.
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How much there is.
+    pub(in crate::proxy) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether something may go on.
+    pub(in crate::proxy) fn is_cleared(&self) -> bool {
+        self.cleared > 0
+    }
+
+    /// Takes in bytes that are not judged.
+    pub(in crate::proxy) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Judges everything, nothing of which may go on yet: `judge` says how much may from now on.
+    pub(in crate::proxy) fn judge(&mut self, judge: impl FnOnce(&[u8]) -> usize) {
+        self.cleared = judge(&self.bytes);
+    }
+
+    /// Everything may go on.
+    pub(in crate::proxy) fn clear_all(&mut self) {
+        self.cleared = self.bytes.len();
+    }
+
+    /// Puts `instead` in the place of what is not judged, and lets it go on.
+    pub(in crate::proxy) fn replace_rest(&mut self, instead: &[u8]) {
+        self.bytes.truncate(self.cleared);
+        self.bytes.extend_from_slice(instead);
+        self.cleared = self.bytes.len();
+    }
+
+    /// Hands over what may go on; true if there was any. An idle connection keeps no memory for it.
+    pub(in crate::proxy) fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = (self.cleared - self.given).min(buf.remaining());
+        if count == 0 {
+            return false;
+        }
+        buf.put_slice(&self.bytes[self.given..self.given + count]);
+        self.given += count;
+        if self.given == self.cleared {
+            self.bytes = self.bytes.split_off(self.cleared);
+            (self.cleared, self.given) = (0, 0);
+        }
+        true
+    }
+}

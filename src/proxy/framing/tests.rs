@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds { head_size: 256, fields: 8 };
+
+/// Feeds the pieces as they arrive; what went on, and the rule that was broken.
+fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<Fault>) {
+    let mut scanner = Scanner::new(BOUNDS);
+    let (mut left, mut passed) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        left.extend_from_slice(piece);
+        loop {
+            let step = scanner.scan(&left);
+            passed.extend(left.drain(..step.pass));
+            match step.next {
+                Next::More => break,
+                Next::Pause => scanner.go_on(),
+                Next::Refuse(fault) | Next::Cut(fault) => return (passed, Some(fault)),
+            }
+        }
+    }
+    (passed, None)
+}
+
+fn once(bytes: &[u8]) -> (Vec<u8>, Option<Fault>) {
+    run([bytes])
+}
+
+#[test]
+fn a_head_goes_on_when_it_is_whole_and_content_as_it_comes() {
+    let mut scanner = Scanner::new(BOUNDS);
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+    assert_eq!(scanner.scan(&head[..40]), Step { pass: 0, next: Next::More });
+    assert_eq!(scanner.scan(head), Step { pass: head.len(), next: Next::More });
+    assert!(scanner.is_within_content());
+    assert_eq!(scanner.scan(b"ab"), Step { pass: 2, next: Next::More });
+    assert_eq!(scanner.scan(b"cdGET"), Step { pass: 2, next: Next::More });
+    assert!(scanner.is_within() && !scanner.is_within_content());
+}
+
+#[test]
+fn of_a_message_that_is_found_bad_at_once_nothing_goes_on() {
+    let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let bad = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n";
+    let mut both = good.to_vec();
+    both.extend_from_slice(bad);
+    let mut scanner = Scanner::new(BOUNDS);
+    assert_eq!(scanner.scan(&both), Step { pass: good.len(), next: Next::Refuse(Fault::ChunkEnd) });
+    // It says so again, whatever comes.
+    assert_eq!(scanner.scan(good), Step { pass: 0, next: Next::Refuse(Fault::ChunkEnd) });
+
+    let mut scanner = Scanner::new(BOUNDS);
+    let head = bad.iter().position(|byte| *byte == b'5').unwrap();
+    assert_eq!(scanner.scan(&bad[..head]).pass, head);
+    assert_eq!(scanner.scan(&bad[head..]), Step { pass: 0, next: Next::Cut(Fault::ChunkEnd) });
+}
+
+#[test]
+fn behind_an_upgrade_nothing_is_judged_until_it_is_declined() {
+    let mut scanner = Scanner::new(BOUNDS);
+    let ask = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+    let mut bytes = ask.to_vec();
+    bytes.extend_from_slice(b"\x81\x05hello");
+    assert_eq!(scanner.scan(&bytes), Step { pass: ask.len(), next: Next::Pause });
+    assert!(scanner.upgrade());
+    assert_eq!(scanner.scan(b"\x81\x05hello"), Step { pass: 0, next: Next::Pause });
+    scanner.go_on();
+    assert_eq!(scanner.scan(b"\x81\x05hello\n").next, Next::Refuse(Fault::BareLineFeed));
+}
+
+#[test]
+fn limits_are_the_listeners() {
+    let line = |length: usize| [b"GET /".to_vec(), vec![b'a'; length], b" HTTP/1.1\r\n".to_vec()].concat();
+    assert_eq!(once(&line(300)).1, Some(Fault::TargetTooLong));
+    let field = |length: usize| [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; length]].concat();
+    assert_eq!(once(&field(300)).1, Some(Fault::HeadTooLarge));
+    assert_eq!(once(&field(100)).1, None);
+    let many = [&b"GET / HTTP/1.1\r\n"[..], &b"a:\r\n".repeat(9), b"\r\n"].concat();
+    assert_eq!(once(&many).1, Some(Fault::TooManyFields));
+    let few = [&b"GET / HTTP/1.1\r\n"[..], &b"a:\r\n".repeat(8), b"\r\n"].concat();
+    assert_eq!(once(&few), (few.clone(), None));
+}
+
+#[test]
+fn every_fault_has_a_status_a_code_and_a_sentence_of_its_own() {
+    let mut codes: Vec<_> = Fault::ALL.iter().map(|fault| fault.reason()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), Fault::ALL.len());
+    for fault in Fault::ALL {
+        assert!(fault.status().is_client_error() || fault.status().is_server_error());
+        assert!(fault.reason().bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
+        assert!(!fault.explanation().ends_with('.'));
+    }
+}
+
+/// Pieces of requests, good and bad, in an order that often makes sense.
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    let start = prop_oneof![
+        4 => Just("GET / HTTP/1.1\r\n"),
+        2 => Just("POST /a HTTP/1.1\r\n"),
+        1 => Just("POST / HTTP/1.0\r\n"),
+        1 => Just("\r\n"),
+        1 => Just("GET /  HTTP/1.1\r\n"),
+    ];
+    let field = prop_oneof![
+        4 => Just("Host: a\r\n"),
+        2 => Just("Content-Length: 5\r\n"),
+        2 => Just("Transfer-Encoding: chunked\r\n"),
+        1 => Just("Upgrade: x\r\n"),
+        1 => Just("X: \r\n"),
+        1 => Just(" folded\r\n"),
+        1 => Just("Content_Length: 5\r\n"),
+        1 => Just("X: a\rb\r\n"),
+        1 => Just("X: y\n"),
+    ];
+    let content = prop_oneof![
+        4 => Just(""),
+        2 => Just("hello"),
+        3 => Just("5\r\nhello\r\n0\r\n\r\n"),
+        1 => Just("5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\n"),
+        1 => Just("5\r\nhello0\r\n\r\n"),
+        1 => Just("5 \r\n"),
+        1 => Just("\0"),
+    ];
+    let message = (start, prop::collection::vec(field, 0..4), content)
+        .prop_map(|(start, fields, content)| format!("{start}{}\r\n{content}", fields.concat()).into_bytes());
+    prop::collection::vec(message, 1..4).prop_map(|messages| messages.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_the_bytes_gives_the_same_verdict(bytes in stream(), sizes in prop::collection::vec(1usize..20, 1..40)) {
+        let mut pieces = Vec::new();
+        let mut rest = &bytes[..];
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at((*size).min(rest.len()));
+            pieces.push(piece);
+            rest = after;
+        }
+        let (whole, fault) = once(&bytes);
+        let (split, split_fault) = run(pieces.iter().copied());
+        prop_assert_eq!(fault, split_fault);
+        // In pieces a message may begin before it is found bad, so more can have gone on, never less, and nothing else.
+        prop_assert!(split.starts_with(&whole) && bytes.starts_with(&split));
+        prop_assert!(fault.is_some() || whole.len() == split.len());
+    }
+
+    #[test]
+    fn any_bytes_are_judged_without_a_panic_and_nothing_goes_on_that_was_not_there(
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':')], 0..600),
+    ) {
+        let (passed, _) = once(&bytes);
+        prop_assert!(bytes.starts_with(&passed));
+        let (split, _) = run(bytes.chunks(1));
+        prop_assert!(bytes.starts_with(&split));
+    }
+}

@@ -1,0 +1,146 @@
+//! Whether the other side reads its response: on HTTP/2 a reader can hold back one stream and keep the connection alive.
+//!
+//! hyper gives each stream a task, and that task waits for the reader without asking the response body for more. So the
+//! body marks what it had to give when it was polled, and a task that is pending with a frame still to be sent waits for
+//! its reader: for so long, then the stream is reset. A reader that holds back the whole connection is `watched`'s.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+
+use super::open::Open;
+use super::waits::{Wait, Waits};
+
+/// What the response body that was polled last had to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// None was polled.
+    #[default]
+    Untouched,
+    /// It waits for the backend or upstream, under its own deadline.
+    Waits,
+    /// It gave a frame, which has to be sent before it is asked for another.
+    Gave,
+    /// Nobody reads what it gave: it is dropped for that.
+    Unread,
+}
+
+/// Runs the tasks of one connection's streams on this worker's thread.
+#[derive(Clone)]
+pub(super) struct Streams {
+    pub(super) open: Rc<Open>,
+    pub(super) waits: Rc<Waits>,
+    /// How long a reader may take nothing.
+    pub(super) limit: Duration,
+    /// Told of every stream that is reset for it.
+    pub(super) unread: Rc<dyn Fn()>,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        let mut reader = Reader { open: Rc::clone(&self.open), wait: Wait::new(&self.waits, self.limit), owed: false };
+        let unread = Rc::clone(&self.unread);
+        spawn_local(async move {
+            let ended = {
+                // Dropping what it runs resets the stream.
+                let mut future = std::pin::pin!(future);
+                poll_fn(|cx| reader.poll(future.as_mut(), cx)).await
+            };
+            if ended == Ended::Unread {
+                unread();
+            }
+        });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Whole,
+    Unread,
+}
+
+/// The reader of one stream.
+struct Reader {
+    open: Rc<Open>,
+    wait: Wait,
+    /// Whether a frame is on its way to it.
+    owed: bool,
+}
+
+impl Reader {
+    fn poll<F: Future>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.open.mark.set(Mark::Untouched);
+        if task.poll(cx).is_ready() {
+            return Poll::Ready(Ended::Whole);
+        }
+        let mark = self.open.mark.get();
+        if mark != Mark::Untouched {
+            self.owed = mark == Mark::Gave;
+            self.wait.progress();
+        }
+        if !self.owed || !self.wait.late(cx) {
+            return Poll::Pending;
+        }
+        self.open.mark.set(Mark::Unread);
+        Poll::Ready(Ended::Unread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::proxy::drain::ConnectionFacts;
+    use crate::proxy::open::Patience;
+    use crate::proxy::waits::Ticks;
+    use crate::snapshot::Side;
+    use crate::trust::Role;
+
+    /// Polls a task that marks what `marks` says, one for each tick; the tick at which it was given up.
+    fn given_up(marks: &[Mark]) -> Option<usize> {
+        let waits = Rc::new(Waits::default());
+        let facts = ConnectionFacts {
+            side: Side::Ingress,
+            listener: "api".into(),
+            key_pair: None,
+            chain: Vec::new(),
+            role: Role::Client,
+        };
+        let day = Duration::from_secs(86_400);
+        let patience = Patience { head: None, idle: None, unread: day, age: None, drain: day };
+        let open = Open::new(1, facts, patience, &waits);
+        let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
+        let mut task = Box::pin(poll_fn(move |_| {
+            if let Some(mark) = marks.next().filter(|mark| **mark != Mark::Untouched) {
+                marked.mark.set(*mark);
+            }
+            Poll::<()>::Pending
+        }));
+        let wait = Wait::new(&waits, crate::proxy::waits::TICK * 2);
+        let mut reader = Reader { open, wait, owed: false };
+        (0..20).find(|tick| {
+            waits.tick(Ticks(u32::try_from(*tick).unwrap()));
+            reader.poll(task.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready()
+        })
+    }
+
+    #[test]
+    fn only_a_frame_that_nobody_takes_is_given_up() {
+        use Mark::{Gave, Untouched, Waits};
+        assert_eq!(given_up(&[]), None, "a request that is being answered has its own deadlines");
+        assert_eq!(given_up(&[Waits]), None);
+        assert_eq!(given_up(&[Gave]), Some(3));
+        assert_eq!(given_up(&[Gave, Untouched, Gave]), Some(5));
+        assert_eq!(given_up(&[Gave, Untouched, Waits]), None);
+        assert_eq!(given_up(&[Waits, Untouched, Gave, Untouched]), Some(5));
+    }
+}

@@ -1,0 +1,153 @@
+//! A served stream as the worker's tick sees it: whether bytes come, and whether what we write is read.
+//!
+//! The stream only notes; what is too long is decided by `open`. It also says the one thing that hyper cannot: 408, to a
+//! peer whose request head is late. It lies right above TLS, below whatever judges the bytes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// RFC 9110 15.5.9. Nothing of a response can have been written: it is sent only where no request is in flight.
+const LATE: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n\
+connection: close\r\n\r\n408 Request Timeout\n";
+
+/// What a stream notes. All relaxed: one thread writes and reads.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    heard: AtomicBool,
+    blocked: AtomicBool,
+    written: AtomicBool,
+    late: AtomicBool,
+}
+
+impl Pulse {
+    /// Whether bytes have come since they were last forgotten.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// A request has ended: what comes from now on belongs to the next one.
+    pub(super) fn forget_heard(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the last write could not be made.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Whether any byte was written since this was asked last, while others could not be.
+    pub(super) fn has_written(&self) -> bool {
+        self.written.swap(false, Ordering::Relaxed)
+    }
+
+    /// The next read is answered with 408 and the end.
+    pub(super) fn is_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn block(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn unblock(&self) {
+        self.blocked.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn write(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The stream.
+pub(super) struct Watched<S> {
+    stream: S,
+    pulse: Arc<Pulse>,
+    /// As in the pulse, without the detour for every write that goes through.
+    blocked: bool,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, pulse: &Arc<Pulse>) -> Self {
+        Self { stream, pulse: Arc::clone(pulse), blocked: false }
+    }
+
+    /// Notes what came of a write or a flush; `wrote`: it has moved bytes.
+    fn note<T>(&mut self, polled: &Poll<io::Result<T>>, wrote: bool) {
+        if polled.is_pending() {
+            self.blocked = true;
+            self.pulse.block();
+        } else if self.blocked {
+            self.pulse.write();
+            // A write that went into a buffer proves nothing while the buffer cannot be flushed.
+            if !wrote {
+                self.blocked = false;
+                self.pulse.unblock();
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Says that the head is late, as far as it can be said without waiting.
+    fn say_late(&mut self, cx: &mut Context<'_>) {
+        let stream = Pin::new(&mut self.stream);
+        if matches!(stream.poll_write(cx, LATE), Poll::Ready(Ok(written)) if written == LATE.len()) {
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.pulse.late.load(Ordering::Relaxed) {
+            if self.pulse.late.swap(false, Ordering::Relaxed) {
+                self.say_late(cx);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.pulse.hear();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&polled, true);
+        polled
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(&polled, false);
+        polled
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(&polled, true);
+        polled
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,283 @@
+//! What waits to be written: bounded, so that a database that is away for a week costs no memory.
+//!
+//! Pure. Handshakes with the same peer become one row, the same failure again a number; what is still too much is given up,
+//! the least valuable first: failures, then peers (they come again), then history. What was given up is counted.
+
+mod history;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::store::{Batch, Recorded};
+use super::{Entry, Failure, Peer, Seconds};
+use crate::event::handshake::PeerFacts;
+use crate::event::{Event, Handshake};
+use crate::keyring::KeyringName;
+use crate::pki::Fingerprint;
+use crate::snapshot::Side;
+
+/// Rows that may wait, of all kinds together.
+const MOST: usize = 20_000;
+/// Of these, failures.
+const FAILURES: usize = 2_000;
+/// A text that a peer can make long is cut here.
+const LONGEST: usize = 4_000;
+
+/// Rows that were given up, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Failed handshakes.
+    pub failures: u64,
+    /// Peers seen.
+    pub peers: u64,
+    /// Lines of the history.
+    pub history: u64,
+}
+
+impl Dropped {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.failures + self.peers + self.history
+    }
+}
+
+type PeerKey = (Side, Arc<str>, Fingerprint);
+type FailureKey = (Side, Arc<str>, Option<IpAddr>, &'static str, Option<Fingerprint>);
+
+/// Waiting rows.
+pub struct Backlog {
+    instance: Arc<str>,
+    /// The platform's trust anchors: who is vouched for by one of them uses a public CA.
+    public: Arc<HashSet<Fingerprint>>,
+    peers: BTreeMap<PeerKey, Peer>,
+    used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
+    matched: BTreeMap<(&'static str, String), Timestamp>,
+    failures: BTreeMap<i64, Failure>,
+    same: HashMap<FailureKey, i64>,
+    history: VecDeque<Recorded<Entry>>,
+    number: i64,
+    dropped: Dropped,
+}
+
+impl Backlog {
+    /// Nothing waits.
+    pub fn new(instance: Arc<str>) -> Self {
+        Self {
+            instance,
+            public: Arc::default(),
+            peers: BTreeMap::new(),
+            used: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            same: HashMap::new(),
+            history: VecDeque::new(),
+            number: 0,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// The platform's trust anchors, once they are known.
+    pub fn knows_public(&mut self, anchors: HashSet<Fingerprint>) {
+        self.public = Arc::new(anchors);
+    }
+
+    /// Rows that wait.
+    pub fn len(&self) -> usize {
+        self.peers.len() + self.failures.len() + self.history.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.used.is_empty() && self.matched.is_empty()
+    }
+
+    /// Takes one Event. Whether there is something to write now.
+    pub fn take(&mut self, event: &Event, now: Timestamp) -> bool {
+        match event {
+            Event::Handshake(handshake) if handshake.is_silent() => return false,
+            Event::Handshake(handshake) if handshake.is_failure() => self.failed(handshake),
+            Event::Handshake(handshake) => self.succeeded(handshake),
+            event => {
+                let Some(entry) = history::entry(event, &self.instance, now) else {
+                    return matches!(event, Event::Epoch { .. });
+                };
+                self.note(entry);
+            }
+        }
+        true
+    }
+
+    /// Takes a line of history.
+    pub fn note(&mut self, row: Entry) {
+        self.number += 1;
+        self.history.push_back(Recorded { number: self.number, row });
+        self.trim();
+    }
+
+    /// Everything that waits, to be written. What cannot be comes back by [`Backlog::put_back`].
+    pub fn batch(&mut self) -> Batch {
+        self.same.clear();
+        Batch {
+            peers: std::mem::take(&mut self.peers).into_values().collect(),
+            used: std::mem::take(&mut self.used),
+            matched: std::mem::take(&mut self.matched),
+            failures: std::mem::take(&mut self.failures)
+                .into_iter()
+                .map(|(number, row)| Recorded { number, row })
+                .collect(),
+            history: std::mem::take(&mut self.history).into(),
+        }
+    }
+
+    /// A batch that was not written, or of which nobody knows: it waits again, before what came since.
+    pub fn put_back(&mut self, batch: Batch) {
+        for peer in batch.peers {
+            let (Ok(certificate), side) = (peer.certificate.parse(), side(&peer.side)) else { continue };
+            let key: PeerKey = (side, peer.listener.as_str().into(), certificate);
+            match self.peers.get_mut(&key) {
+                Some(newer) => {
+                    newer.handshakes += peer.handshakes;
+                    newer.first_seen = newer.first_seen.min(peer.first_seen);
+                }
+                None => drop(self.peers.insert(key, peer)),
+            }
+        }
+        for (key, at) in batch.used {
+            self.used.entry(key).or_insert(at);
+        }
+        for (key, at) in batch.matched {
+            self.matched.entry(key).or_insert(at);
+        }
+        self.failures.extend(batch.failures.into_iter().map(|Recorded { number, row }| (number, row)));
+        for entry in batch.history.into_iter().rev() {
+            self.history.push_front(entry);
+        }
+        self.trim();
+    }
+
+    /// What was given up since the last call.
+    pub fn dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn succeeded(&mut self, handshake: &Handshake) {
+        if let (Some(keyring), Some(key_pair)) = (&handshake.keyring, handshake.key_pair) {
+            self.used.insert((Arc::clone(keyring), key_pair), handshake.time);
+        }
+        // Who shows no certificate is nobody in particular.
+        let Some(facts) = &handshake.peer else { return };
+        if let Some(anchor) = facts.anchor {
+            self.matched.insert(("anchor", anchor.to_string()), handshake.time);
+        }
+        if let Some(pin) = facts.pin {
+            self.matched.insert(("pin", pin.to_string()), handshake.time);
+        }
+        let key: PeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
+        let seen = self.peer(handshake, facts);
+        match self.peers.get_mut(&key) {
+            Some(known) => {
+                let (first_seen, handshakes) = (known.first_seen, known.handshakes + 1);
+                *known = Peer { first_seen, handshakes, ..seen };
+            }
+            None => {
+                self.peers.insert(key, seen);
+                self.trim();
+            }
+        }
+    }
+
+    fn peer(&self, handshake: &Handshake, facts: &PeerFacts) -> Peer {
+        let at = Seconds::from(handshake.time);
+        Peer {
+            instance: self.instance.to_string(),
+            side: handshake.side.as_str().to_owned(),
+            listener: handshake.listener.to_string(),
+            certificate: facts.fingerprint.to_string(),
+            identity: handshake.identity.as_deref().map(cut),
+            partner: handshake.partner.as_deref().map(str::to_owned),
+            subject: cut(&facts.subject),
+            issuer: cut(&facts.issuer),
+            serial: cut(&facts.serial),
+            not_before: facts.not_before.into(),
+            not_after: facts.not_after.into(),
+            public_ca: facts.anchor.is_some_and(|anchor| self.public.contains(&anchor)).into(),
+            address: handshake.peer_addr.map(|address| address.ip().to_string()),
+            keyring: handshake.keyring.as_deref().map(str::to_owned),
+            key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
+            handshakes: 1,
+            first_seen: at,
+            last_seen: at,
+        }
+    }
+
+    fn failed(&mut self, handshake: &Handshake) {
+        let peer = handshake.peer.as_ref();
+        let address = handshake.peer_addr.map(|address| address.ip());
+        let certificate = peer.map(|peer| peer.fingerprint);
+        let key = (handshake.side, Arc::clone(&handshake.listener), address, handshake.reason, certificate);
+        if let Some(known) = self.same.get(&key).and_then(|number| self.failures.get_mut(number)) {
+            known.repeats += 1;
+            return;
+        }
+        self.number += 1;
+        let failure = Failure {
+            instance: self.instance.to_string(),
+            at: handshake.time.into(),
+            side: handshake.side.as_str().to_owned(),
+            listener: handshake.listener.to_string(),
+            reason: handshake.reason.to_owned(),
+            explanation: cut(&handshake.explanation),
+            address: address.map(|address| address.to_string()),
+            server_name: handshake.facts.server_name.as_deref().map(cut),
+            subject: peer.map(|peer| cut(&peer.subject)),
+            issuer: peer.map(|peer| cut(&peer.issuer)),
+            certificate: certificate.map(|certificate| certificate.to_string()),
+            key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
+            alert: handshake.alert_received.or(handshake.alert_sent).map(str::to_owned),
+            repeats: 0,
+        };
+        self.failures.insert(self.number, failure);
+        self.same.insert(key, self.number);
+        self.trim();
+    }
+
+    /// Gives up what is too much, the least valuable first.
+    fn trim(&mut self) {
+        while self.failures.len() > FAILURES || self.len() > MOST && !self.failures.is_empty() {
+            self.failures.pop_first();
+            self.dropped.failures += 1;
+        }
+        while self.len() > MOST && !self.peers.is_empty() {
+            self.peers.pop_first();
+            self.dropped.peers += 1;
+        }
+        while self.len() > MOST {
+            self.history.pop_front();
+            self.dropped.history += 1;
+        }
+        // They have no bound of their own, but are only about what the configuration and the folder hold.
+        if self.same.len() > 2 * FAILURES {
+            let failures = &self.failures;
+            self.same.retain(|_, number| failures.contains_key(number));
+        }
+    }
+}
+
+fn side(text: &str) -> Side {
+    if text == Side::Egress.as_str() { Side::Egress } else { Side::Ingress }
+}
+
+/// What a peer can make long is cut; it is for people.
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Which Events are lines of the history, and how they read: who or what, when, from, to, why.
+
+use jiff::Timestamp;
+
+use super::super::Entry;
+use super::cut;
+use crate::event::{Event, Lesson, TokenOutcome};
+use crate::keyring::{self, Standing};
+use crate::pki::Severity;
+use crate::trust;
+
+/// The line of an Event; `None` for one that changes nothing.
+pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Entry> {
+    let mut entry = Entry {
+        instance: instance.to_owned(),
+        at: now.into(),
+        kind: String::new(),
+        name: String::new(),
+        key_pair: None,
+        was: None,
+        becomes: None,
+        who: "sidekey".to_owned(),
+        reason: String::new(),
+        why: String::new(),
+    };
+    match event {
+        Event::Keyring { event, by, .. } => of_keyring(&mut entry, event, by.as_deref()),
+        Event::Trust { event, .. } => of_trust(&mut entry, event),
+        Event::Folder { keyring, problem } if problem.severity >= Severity::Refused => {
+            "folder".clone_into(&mut entry.kind);
+            "folder".clone_into(&mut entry.who);
+            entry.name = keyring
+                .as_ref()
+                .map_or_else(|| problem.file.to_string(), |keyring| format!("{keyring}: {}", problem.file));
+            problem.reason.clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{}: {}", problem.why, problem.remedy));
+        }
+        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
+            "learned".clone_into(&mut entry.kind);
+            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
+            entry.key_pair = Some(refused.to_string());
+            entry.becomes = Some(standing.as_str().to_owned());
+            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
+        }
+        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
+            "upstream".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {upstream} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(verdict.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        Event::Token {
+            listener,
+            endpoint,
+            keyring,
+            key_pair,
+            outcome: outcome @ TokenOutcome::Refused,
+            reason,
+            explanation,
+            ..
+        } => {
+            "token".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {endpoint} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(outcome.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        Event::Reloaded { error, needs_restart } => {
+            "settings".clone_into(&mut entry.kind);
+            "configuration".clone_into(&mut entry.who);
+            entry.reason = if error.is_some() { "refused" } else { "taken_over" }.to_owned();
+            entry.why = match error {
+                Some(error) => cut(error),
+                None if needs_restart.is_empty() => "everything".to_owned(),
+                None => cut(&format!("all but what needs a restart: {}", needs_restart.join(", "))),
+            };
+        }
+        Event::ClockStep { seconds } => {
+            "clock".clone_into(&mut entry.kind);
+            "time".clone_into(&mut entry.who);
+            "clock_step".clone_into(&mut entry.reason);
+            entry.why = format!("the clock was stepped by {seconds} s");
+        }
+        Event::Delivery { alert, sink, outcome: "given_up", error, .. } => {
+            "alert".clone_into(&mut entry.kind);
+            entry.name = alert.to_string();
+            "given_up".clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{sink}: {}", error.as_deref().unwrap_or("it could not be sent")));
+        }
+        Event::Handshake(_)
+        | Event::Proof { .. }
+        | Event::Token { .. }
+        | Event::Folder { .. }
+        | Event::Epoch { .. }
+        | Event::Drained { .. }
+        | Event::NotRemembered { .. }
+        | Event::Registry { .. }
+        | Event::Alert { .. }
+        | Event::Delivery { .. } => return None,
+    }
+    Some(entry)
+}
+
+fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
+    "keyring".clone_into(&mut entry.kind);
+    match event {
+        keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, .. } => {
+            entry.name = keyring.to_string();
+            entry.key_pair = Some(key_pair.to_string());
+            entry.was = from.map(|from| from.as_str().to_owned());
+            entry.becomes = Some(to.as_str().to_owned());
+            entry.who = by.unwrap_or_else(|| moved_by(reason)).to_owned();
+            (*reason).clone_into(&mut entry.reason);
+            let replaces = replaces.map(|old| format!(" (replaces {})", old.short())).unwrap_or_default();
+            entry.why = cut(&format!("{explanation}{replaces}"));
+        }
+        keyring::Event::LastResort { keyring, key_pair, expired, served } => {
+            entry.name = keyring.to_string();
+            entry.key_pair = Some(key_pair.to_string());
+            entry.was = Some(Standing::Current.as_str().to_owned());
+            entry.becomes = Some(if *served { "last_resort" } else { "not_shown" }.to_owned());
+            "time".clone_into(&mut entry.who);
+            "expired".clone_into(&mut entry.reason);
+            entry.why = format!("expired on {expired}, and no valid key pair is left");
+        }
+    }
+}
+
+/// What brings a change about that nobody asked for, by its reason.
+fn moved_by(reason: &str) -> &'static str {
+    match reason {
+        "configured" | "activate_manual" => "configuration",
+        "due" | "overlap_ended" | "expired" | "more_than_eight_previous" => "time",
+        _ => "folder",
+    }
+}
+
+fn of_trust(entry: &mut Entry, event: &trust::Event) {
+    "trust".clone_into(&mut entry.kind);
+    "folder".clone_into(&mut entry.who);
+    match event {
+        trust::Event::AnchorAdded { trust, anchor, subject } => {
+            entry.name = trust.to_string();
+            entry.key_pair = Some(anchor.to_string());
+            entry.becomes = Some("accepted".to_owned());
+            "added".clone_into(&mut entry.reason);
+            entry.why = cut(subject);
+        }
+        trust::Event::AnchorLeaving { trust, anchor, subject, until } => {
+            entry.name = trust.to_string();
+            entry.key_pair = Some(anchor.to_string());
+            entry.was = Some("accepted".to_owned());
+            entry.becomes = Some("leaving".to_owned());
+            "leaving".clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{subject}, accepted until {until}"));
+        }
+        trust::Event::AnchorRemoved { trust, anchor, subject, reason } => {
+            entry.name = trust.to_string();
+            entry.key_pair = Some(anchor.to_string());
+            entry.was = Some("accepted".to_owned());
+            entry.becomes = Some("removed".to_owned());
+            entry.who = match *reason {
+                "configured" => "configuration",
+                "until" | "overlap_ended" => "time",
+                _ => "folder",
+            }
+            .to_owned();
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(subject);
+        }
+        trust::Event::FileKept { trust, file, why } => {
+            entry.name = trust.to_string();
+            "file_kept".clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{file}: {why}"));
+        }
+        trust::Event::CrlsChanged { trust, count } => {
+            entry.name = trust.to_string();
+            "crls_changed".clone_into(&mut entry.reason);
+            entry.why = format!("{count} CRLs");
+        }
+        trust::Event::CrlStale { trust, issuer, due } => {
+            entry.name = trust.to_string();
+            "time".clone_into(&mut entry.who);
+            "crl_stale".clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{issuer}, to be renewed by {due}"));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What must hold: the same peer is one row and the same failure a number; nothing grows without bound; what is given up is
+//! the least valuable and is counted; a batch that comes back is written again before what came since.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::handshake::tests::{accepted, refused};
+use crate::keyring::{self, Standing};
+use crate::snapshot::Epoch;
+
+fn now() -> Timestamp {
+    "2026-11-25T09:00:00Z".parse().unwrap()
+}
+
+fn served(peer: u8) -> Event {
+    let mut record = accepted();
+    let facts = record.peer.as_mut().unwrap();
+    facts.fingerprint = Fingerprint::from_bytes([peer; 32]);
+    Event::Handshake(Arc::new(record))
+}
+
+fn failed(address: [u8; 4]) -> Event {
+    let record = refused(&std::net::SocketAddr::from((address, 4711)).to_string());
+    Event::Handshake(Arc::new(record))
+}
+
+fn moved(number: u8) -> Event {
+    let event = keyring::Event::Moved {
+        keyring: "api".into(),
+        key_pair: Fingerprint::from_bytes([number; 32]),
+        from: None,
+        to: Standing::Current,
+        reason: "first",
+        explanation: "the first".to_owned(),
+        replaces: None,
+        overlap_ends: None,
+        sources: Vec::new(),
+    };
+    Event::Keyring { event, by: Some("uid 1000".into()), epoch: Epoch(1) }
+}
+
+fn backlog() -> Backlog {
+    Backlog::new("one".into())
+}
+
+#[test]
+fn the_same_peer_is_one_row_and_the_same_failure_a_number() {
+    let mut backlog = backlog();
+    for _ in 0..3 {
+        assert!(backlog.take(&served(1), now()));
+        assert!(backlog.take(&failed([192, 0, 2, 1]), now()));
+    }
+    backlog.take(&failed([192, 0, 2, 2]), now());
+    let batch = backlog.batch();
+    assert_eq!(batch.peers.iter().map(|peer| peer.handshakes).collect::<Vec<_>>(), [3]);
+    let repeats: Vec<_> = batch.failures.iter().map(|failure| failure.row.repeats).collect();
+    assert_eq!(repeats, [2, 0]);
+    assert!(backlog.is_empty() && backlog.batch().is_empty());
+    // In the next batch the same failure is a row again: the last one may be written already.
+    backlog.take(&failed([192, 0, 2, 1]), now());
+    assert_eq!(backlog.batch().failures.len(), 1);
+}
+
+#[test]
+fn history_says_who_asked_or_what_brought_it_about() {
+    let mut backlog = backlog();
+    backlog.take(&moved(1), now());
+    let entry = backlog.batch().history.remove(0).row;
+    assert_eq!((entry.who.as_str(), entry.becomes.as_deref()), ("uid 1000", Some("current")));
+    let Event::Keyring { event, epoch, .. } = moved(2) else { unreachable!() };
+    backlog.take(&Event::Keyring { event, by: None, epoch }, now());
+    assert_eq!(backlog.batch().history[0].row.who, "folder");
+}
+
+#[test]
+fn failures_are_given_up_before_peers_and_peers_before_history() {
+    let mut backlog = backlog();
+    for number in 0..u16::MAX {
+        let [high, low] = number.to_be_bytes();
+        backlog.take(&failed([10, 0, high, low]), now());
+    }
+    assert_eq!(backlog.len(), FAILURES);
+    assert_eq!(backlog.dropped().failures, u64::from(u16::MAX) - FAILURES as u64);
+    for number in 0..=u8::MAX {
+        backlog.take(&served(number), now());
+    }
+    for _ in 0..MOST {
+        backlog.take(&moved(1), now());
+    }
+    let dropped = backlog.dropped();
+    assert_eq!((dropped.failures, dropped.peers, dropped.history), (FAILURES as u64, 256, 0));
+    assert_eq!(backlog.len(), MOST);
+    backlog.take(&moved(1), now());
+    assert_eq!(backlog.dropped().history, 1);
+}
+
+#[test]
+fn what_a_peer_can_make_long_is_cut() {
+    let mut record = accepted();
+    record.identity = Some("é".repeat(LONGEST));
+    let mut backlog = backlog();
+    backlog.take(&Event::Handshake(Arc::new(record)), now());
+    assert!(backlog.batch().peers[0].identity.as_ref().unwrap().len() <= LONGEST + '…'.len_utf8());
+}
+
+#[test]
+fn who_is_vouched_for_by_a_public_anchor_uses_a_public_ca() {
+    let public = Fingerprint::from_bytes([9; 32]);
+    let mut backlog = backlog();
+    backlog.knows_public([public].into());
+    for anchor in [public, Fingerprint::from_bytes([8; 32])] {
+        let mut record = accepted();
+        let facts = record.peer.as_mut().unwrap();
+        (facts.anchor, facts.fingerprint) = (Some(anchor), anchor);
+        backlog.take(&Event::Handshake(Arc::new(record)), now());
+    }
+    let batch = backlog.batch();
+    assert_eq!(batch.peers.iter().filter(|peer| peer.public_ca.is_set()).count(), 1);
+    assert_eq!(batch.matched.len(), 2);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take(Event),
+    Lose,
+    Write,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0u8..4).prop_map(|peer| Step::Take(served(peer))),
+        (0u8..4).prop_map(|last| Step::Take(failed([10, 0, 0, last]))),
+        (0u8..4).prop_map(|number| Step::Take(moved(number))),
+        Just(Step::Lose),
+        Just(Step::Write),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// However often a batch is not written and comes back, in the end each handshake is counted, each failure told with
+    /// all its repeats, and the history is whole and in order.
+    #[test]
+    fn nothing_is_lost_and_nothing_is_counted_twice(steps in steps()) {
+        let mut backlog = backlog();
+        let (mut served, mut failed, mut moved) = (0, 0, 0);
+        let (mut peers, mut failures, mut history) = (0, 0, Vec::new());
+        let mut write = |batch: Batch| {
+            peers += batch.peers.iter().map(|peer| peer.handshakes).sum::<i64>();
+            failures += batch.failures.iter().map(|failure| failure.row.repeats + 1).sum::<i64>();
+            history.extend(batch.history.iter().map(|entry| entry.number));
+        };
+        for step in steps {
+            match step {
+                Step::Take(event) => {
+                    match &event {
+                        Event::Handshake(handshake) if handshake.is_failure() => failed += 1,
+                        Event::Handshake(_) => served += 1,
+                        _ => moved += 1,
+                    }
+                    backlog.take(&event, now());
+                }
+                Step::Lose => {
+                    let batch = backlog.batch();
+                    backlog.put_back(batch);
+                }
+                Step::Write => write(backlog.batch()),
+            }
+        }
+        write(backlog.batch());
+        prop_assert_eq!((peers, failures, history.len()), (served, failed, moved));
+        prop_assert!(history.is_sorted());
+        prop_assert_eq!(backlog.dropped(), Dropped::default());
+    }
+}

@@ -1,0 +1,288 @@
+//! What the registry holds, as JSON for programs and as CSV for spreadsheets. Pure.
+//!
+//! A certificate's subject is text that somebody else wrote: in CSV no cell can begin like a formula (OWASP, "CSV
+//! injection"). A pair that many instances have is one row that names them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Entry, Failure, Inventory, Keyring, Placed, Seconds};
+
+/// Everything.
+#[derive(Serialize)]
+pub struct Export {
+    /// The state.
+    #[serde(flatten)]
+    pub inventory: Inventory,
+    /// The history, the newest first.
+    pub history: Vec<Entry>,
+    /// Failed handshakes, the newest first.
+    pub failures: Vec<Failure>,
+}
+
+/// What a CSV file is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// One row for each key pair in each keyring: what the spreadsheet was.
+    KeyPairs,
+    /// Keyrings by instance.
+    Keyrings,
+    /// Trust anchors and pins by instance.
+    Anchors,
+    /// Peers and upstreams by instance.
+    Peers,
+    /// The history.
+    History,
+    /// Failed handshakes.
+    Failures,
+}
+
+const KEY_PAIRS: [&str; 22] = [
+    "keyring",
+    "purpose",
+    "owner",
+    "contact",
+    "rotate_every_days",
+    "key_pair",
+    "standing",
+    "subject",
+    "names",
+    "issuer",
+    "serial",
+    "key_kind",
+    "spki",
+    "created",
+    "not_before",
+    "not_after",
+    "first_seen",
+    "last_seen",
+    "last_used",
+    "overlap_ends",
+    "sources",
+    "instances",
+];
+const KEYRINGS: [&str; 9] =
+    ["keyring", "instance", "purpose", "owner", "contact", "rotate_every", "first_seen", "last_seen", "present"];
+const ANCHORS: [&str; 11] = [
+    "trust",
+    "kind",
+    "anchor",
+    "subject",
+    "not_after",
+    "accepted_until",
+    "last_matched",
+    "first_seen",
+    "last_seen",
+    "present",
+    "instance",
+];
+const PEERS: [&str; 18] = [
+    "side",
+    "listener",
+    "identity",
+    "partner",
+    "certificate",
+    "subject",
+    "issuer",
+    "serial",
+    "not_before",
+    "not_after",
+    "public_ca",
+    "address",
+    "keyring",
+    "key_pair",
+    "handshakes",
+    "first_seen",
+    "last_seen",
+    "instance",
+];
+const HISTORY: [&str; 10] = ["at", "instance", "kind", "name", "key_pair", "was", "becomes", "who", "reason", "why"];
+const FAILURES: [&str; 14] = [
+    "at",
+    "instance",
+    "side",
+    "listener",
+    "reason",
+    "explanation",
+    "address",
+    "server_name",
+    "subject",
+    "issuer",
+    "certificate",
+    "key_pair",
+    "alert",
+    "repeats",
+];
+
+/// One table as CSV (RFC 4180), the first row its columns' names.
+///
+/// # Errors
+/// Only what writing to memory could.
+pub fn csv(export: &Export, table: Table) -> Result<Vec<u8>, csv::Error> {
+    match table {
+        Table::KeyPairs => written(&KEY_PAIRS, &key_pairs(&export.inventory)),
+        Table::Keyrings => written(&KEYRINGS, &export.inventory.keyrings),
+        Table::Anchors => written(&ANCHORS, &export.inventory.anchors),
+        Table::Peers => written(&PEERS, &export.inventory.peers),
+        Table::History => written(&HISTORY, &export.history),
+        Table::Failures => written(&FAILURES, &export.failures),
+    }
+}
+
+fn written<T: Serialize>(columns: &[&str], rows: &[T]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(columns)?;
+    for row in rows {
+        let row = serde_json::to_value(row).unwrap_or_default();
+        writer.write_record(columns.iter().map(|column| cell(row.get(column))))?;
+    }
+    writer.into_inner().map_err(|error| csv::Error::from(error.into_error()))
+}
+
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        Some(other) => other.to_string(),
+    };
+    inert(text)
+}
+
+/// A cell that no spreadsheet takes for a formula.
+fn inert(text: String) -> String {
+    let starts = text.trim_start_matches(' ').chars().next();
+    let is_formula =
+        starts.is_some_and(|c| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'));
+    if is_formula { format!("'{text}") } else { text }
+}
+
+/// A key pair in a keyring, whatever instances have it.
+#[derive(Serialize)]
+struct KeyPairRow<'a> {
+    keyring: &'a str,
+    purpose: Option<&'a str>,
+    owner: Option<&'a str>,
+    contact: Option<&'a str>,
+    rotate_every_days: Option<i64>,
+    key_pair: &'a str,
+    standing: String,
+    subject: &'a str,
+    names: &'a super::Texts,
+    issuer: &'a str,
+    serial: &'a str,
+    key_kind: &'a str,
+    spki: &'a str,
+    /// When the certificate was issued, as far as it tells.
+    created: Seconds,
+    not_before: Seconds,
+    not_after: Seconds,
+    first_seen: Seconds,
+    last_seen: Seconds,
+    last_used: Option<Seconds>,
+    overlap_ends: Option<Seconds>,
+    sources: &'a super::Texts,
+    instances: Vec<&'a str>,
+}
+
+fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
+    let mut rings: BTreeMap<&str, &Keyring> = BTreeMap::new();
+    for ring in &inventory.keyrings {
+        // Of several instances the one that wrote last knows best.
+        let known = rings.entry(&ring.keyring).or_insert(ring);
+        if (known.present.is_set(), known.last_seen) < (ring.present.is_set(), ring.last_seen) {
+            *known = ring;
+        }
+    }
+    let mut rows: Vec<KeyPairRow<'_>> = Vec::new();
+    // They come sorted by keyring and pair: those of one pair stand together.
+    for same in inventory.key_pairs.chunk_by(|a, b| (&a.keyring, &a.key_pair) == (&b.keyring, &b.key_pair)) {
+        let Some(first) = same.first() else { continue };
+        let ring = rings.get(first.keyring.as_str());
+        rows.push(KeyPairRow {
+            keyring: &first.keyring,
+            purpose: ring.and_then(|ring| ring.purpose.as_deref()),
+            owner: ring.and_then(|ring| ring.owner.as_deref()),
+            contact: ring.and_then(|ring| ring.contact.as_deref()),
+            rotate_every_days: ring.and_then(|ring| ring.rotate_every).map(|seconds| seconds / 86_400),
+            key_pair: &first.key_pair,
+            standing: standing(same),
+            subject: &first.subject,
+            names: &first.names,
+            issuer: &first.issuer,
+            serial: &first.serial,
+            key_kind: &first.key_kind,
+            spki: &first.spki,
+            created: first.not_before,
+            not_before: first.not_before,
+            not_after: first.not_after,
+            first_seen: same.iter().map(|pair| pair.first_seen).min().unwrap_or(first.first_seen),
+            last_seen: same.iter().map(|pair| pair.last_seen).max().unwrap_or(first.last_seen),
+            last_used: same.iter().filter_map(|pair| pair.last_used).max(),
+            overlap_ends: same.iter().filter_map(|pair| pair.overlap_ends).max(),
+            sources: &first.sources,
+            instances: same.iter().map(|pair| pair.instance.as_str()).collect(),
+        });
+    }
+    rows
+}
+
+/// One word where all agree, else each with how many say so; what is no longer there is `gone`.
+fn standing(same: &[Placed]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for pair in same {
+        // An instance that has let a retired pair go has nothing to add to what it was.
+        let is_over = matches!(pair.standing.as_str(), "retired" | "revoked");
+        *counts.entry(if pair.present.is_set() || is_over { &pair.standing } else { "gone" }).or_default() += 1;
+    }
+    match counts.len() {
+        1 => counts.into_keys().next().unwrap_or_default().to_owned(),
+        _ => counts.iter().map(|(word, count)| format!("{word} ({count})")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_begins_like_a_formula() {
+        for evil in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
+            assert!(inert(evil.to_owned()).starts_with('\''), "{evil:?}");
+        }
+        for fine in ["", "CN=api", "2026-11-25", "'quoted", "sha256:aa"] {
+            assert_eq!(inert(fine.to_owned()), fine);
+        }
+    }
+
+    #[test]
+    fn every_column_of_a_table_is_a_field_of_its_rows() {
+        let row = |columns: &[&str], value: &Value| {
+            for column in columns {
+                assert!(value.get(column).is_some(), "{column} is no field");
+            }
+        };
+        let entry = Entry {
+            instance: "a".to_owned(),
+            at: Seconds(0),
+            kind: "keyring".to_owned(),
+            name: "=evil".to_owned(),
+            key_pair: None,
+            was: None,
+            becomes: None,
+            who: "folder".to_owned(),
+            reason: "first".to_owned(),
+            why: "a \"quoted\", text\nwith lines".to_owned(),
+        };
+        row(&HISTORY, &serde_json::to_value(&entry).unwrap());
+        let export = Export { inventory: Inventory::default(), history: vec![entry], failures: Vec::new() };
+        let text = String::from_utf8(csv(&export, Table::History).unwrap()).unwrap();
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(&records[0][0], "1970-01-01T00:00:00Z");
+        assert_eq!(&records[0][3], "'=evil");
+        assert_eq!(&records[0][9], "a \"quoted\", text\nwith lines");
+    }
+}

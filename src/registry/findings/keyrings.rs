@@ -1,0 +1,247 @@
+//! Findings about keyrings and their key pairs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::{Placed, Seconds, WaitingKey};
+use super::{Audit, DAY, Said, day, days, expiry};
+
+/// A pair that is current and has not been used for so long may be needed by nobody.
+const UNUSED: i64 = 90 * DAY;
+/// A key may wait so long for its certificate.
+const WAITS: i64 = 7 * DAY;
+
+/// The longest lifetime that public CAs may give to a certificate that is issued from a day on (CA/Browser Forum,
+/// Baseline Requirements 6.3.2), the latest first: seconds since 1970, and days.
+const PUBLIC_LIMITS: [(i64, i64); 7] = [
+    (1_868_227_200, 47),   // 2029-03-15
+    (1_805_068_800, 100),  // 2027-03-15
+    (1_773_532_800, 200),  // 2026-03-15
+    (1_598_918_400, 398),  // 2020-09-01
+    (1_519_862_400, 825),  // 2018-03-01
+    (1_427_846_400, 1187), // 2015-04-01: 39 months
+    (1_341_100_800, 1826), // 2012-07-01: 60 months
+];
+
+impl Audit<'_> {
+    pub(super) fn keyrings(&self) {
+        for ((instance, name), ring) in &self.rings {
+            if ring.owner.is_none() {
+                let contact =
+                    if ring.contact.is_none() { " nor a contact: nobody gets its alerts by mail" } else { "" };
+                self.note(
+                    "no_owner",
+                    (name, None),
+                    instance,
+                    Said {
+                        explanation: format!("keyring {name} has no owner{contact}"),
+                        remedy: format!("write [keyring.{name}] owner = \"…\" contact = \"…\" into the configuration"),
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn key_pairs(&self) {
+        for pair in self.placed() {
+            let (about, instance) = ((pair.keyring.as_str(), Some(pair.key_pair.as_str())), &pair.instance);
+            if let Some(weakness) = &pair.weakness {
+                self.note(
+                    "weak_key",
+                    about,
+                    instance,
+                    Said {
+                        explanation: format!("{} in keyring {} is weak: {weakness}", pair.short(), pair.keyring),
+                        remedy: "order a new one: sidekey keyring new".to_owned(),
+                    },
+                );
+            }
+            if matches!(pair.standing.as_str(), "current" | "staged") {
+                self.lifetime(pair);
+            }
+            if pair.standing == "current" {
+                self.successor(pair);
+                self.schedule(pair);
+                self.use_of(pair);
+            }
+        }
+    }
+
+    fn lifetime(&self, pair: &Placed) {
+        let Some((_, limit)) = PUBLIC_LIMITS.iter().find(|(from, _)| *from <= pair.not_before.0) else { return };
+        // Both ends belong to it (RFC 5280 4.1.2.5). Who issues its own certificates follows no CA's rules.
+        let lifetime = pair.not_after.0 - pair.not_before.0 + 1;
+        if lifetime <= limit * DAY || pair.self_issued.is_set() {
+            return;
+        }
+        self.note(
+            "long_lifetime",
+            (&pair.keyring, Some(&pair.key_pair)),
+            &pair.instance,
+            Said {
+                explanation: format!(
+                    "{} in keyring {} is valid for {} days; a certificate of {} from a public CA may be for {limit}",
+                    pair.short(),
+                    pair.keyring,
+                    lifetime / DAY,
+                    day(pair.not_before),
+                ),
+                remedy:
+                    "order shorter ones, and let them rotate: partners that follow the public rules refuse long ones"
+                        .to_owned(),
+            },
+        );
+    }
+
+    fn successor(&self, pair: &Placed) {
+        let left = pair.not_after.0 - self.now;
+        if left > self.warned_from(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
+            return;
+        }
+        let later = |other: &&Placed| {
+            other.keyring == pair.keyring
+                && other.instance == pair.instance
+                && other.standing == "staged"
+                && other.not_after.0 > pair.not_after.0
+        };
+        if let Some(staged) = self.placed().find(later) {
+            // It is there, and waits: for its first day, or for somebody.
+            if staged.not_before.0 <= self.now {
+                self.note(
+                    "no_successor",
+                    (&pair.keyring, Some(&pair.key_pair)),
+                    &pair.instance,
+                    Said {
+                        explanation: format!(
+                            "{} in keyring {} {}, and its successor {} still waits",
+                            pair.short(),
+                            pair.keyring,
+                            expiry(left, pair.not_after),
+                            staged.short()
+                        ),
+                        remedy: format!("sidekey keyring promote {} {}", pair.keyring, staged.short()),
+                    },
+                );
+            }
+            return;
+        }
+        self.note(
+            "no_successor",
+            (&pair.keyring, Some(&pair.key_pair)),
+            &pair.instance,
+            Said {
+                explanation: format!(
+                    "{} in keyring {} {}, and there is no successor",
+                    pair.short(),
+                    pair.keyring,
+                    expiry(left, pair.not_after)
+                ),
+                remedy: format!("order one, and drop it beside the old one in the folder of keyring {}", pair.keyring),
+            },
+        );
+    }
+
+    fn schedule(&self, pair: &Placed) {
+        let ring = self.rings.get(&(pair.instance.as_str(), pair.keyring.as_str()));
+        let Some(every) = ring.and_then(|ring| ring.rotate_every) else { return };
+        // Without state every start looks like an activation: seen earlier counts, made earlier too.
+        let since = pair.since.0.min(pair.first_seen.0);
+        if self.now - since <= every {
+            return;
+        }
+        self.note(
+            "past_schedule",
+            (&pair.keyring, Some(&pair.key_pair)),
+            &pair.instance,
+            Said {
+                explanation: format!(
+                    "keyring {} is to be rotated every {}, and {} is current since {}",
+                    pair.keyring,
+                    days(every),
+                    pair.short(),
+                    day(Seconds(since))
+                ),
+                remedy: "order a new key pair, with a new key".to_owned(),
+            },
+        );
+    }
+
+    fn use_of(&self, pair: &Placed) {
+        let since = pair.since.0.max(pair.first_seen.0);
+        let last = pair.last_used.map_or(since, |used| used.0.max(since));
+        if self.now - last <= UNUSED {
+            return;
+        }
+        // One that any instance still uses is used.
+        let used_elsewhere = self.placed().any(|other| {
+            other.key_pair == pair.key_pair && other.last_used.is_some_and(|used| self.now - used.0 <= UNUSED)
+        });
+        if used_elsewhere {
+            return;
+        }
+        self.note(
+            "unused",
+            (&pair.keyring, Some(&pair.key_pair)),
+            &pair.instance,
+            Said {
+                explanation: match pair.last_used {
+                    Some(used) => {
+                        format!("{} in keyring {} was last used on {}", pair.short(), pair.keyring, day(used))
+                    }
+                    None => format!(
+                        "{} in keyring {} has not been used since {}",
+                        pair.short(),
+                        pair.keyring,
+                        day(pair.first_seen)
+                    ),
+                },
+                remedy: "ask its owner whether anybody needs it; if not, take keyring and listener out".to_owned(),
+            },
+        );
+    }
+
+    pub(super) fn shared_keys(&self) {
+        let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let in_use = |pair: &&Placed| matches!(pair.standing.as_str(), "staged" | "current" | "previous");
+        for pair in self.placed().filter(in_use) {
+            keys.entry(&pair.spki).or_default().insert(&pair.keyring);
+        }
+        for pair in self.placed().filter(in_use) {
+            let rings = &keys[pair.spki.as_str()];
+            if rings.len() < 2 {
+                continue;
+            }
+            let all: Vec<&str> = rings.iter().copied().collect();
+            self.note(
+                "shared_private_key",
+                (all[0], Some(&pair.spki)),
+                &pair.instance,
+                Said {
+                    explanation: format!("keyrings {} have the same private key", all.join(", ")),
+                    remedy: "make a key for each: who gets hold of one then has only one".to_owned(),
+                },
+            );
+        }
+    }
+
+    pub(super) fn waiting_keys(&self) {
+        let live = |key: &&WaitingKey| key.present.is_set() && self.live.contains(key.instance.as_str());
+        for key in self.inventory.waiting_keys.iter().filter(live) {
+            if self.now - key.first_seen.0 > WAITS {
+                self.note(
+                    "waiting_key",
+                    (&key.keyring, Some(&key.spki)),
+                    &key.instance,
+                    Said {
+                        explanation: format!(
+                            "the key {} in keyring {} has waited for its certificate since {}",
+                            key.file,
+                            key.keyring,
+                            day(key.first_seen)
+                        ),
+                        remedy: "ask the CA for its answer, or take the key out of the folder".to_owned(),
+                    },
+                );
+            }
+        }
+    }
+}

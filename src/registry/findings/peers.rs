@@ -1,0 +1,80 @@
+//! Findings about peers and upstreams.
+
+use std::collections::BTreeMap;
+
+use super::super::{Peer, short};
+use super::{Audit, DAY, Said, expiry};
+
+/// A peer that was not seen for longer is nobody to call.
+const GONE: i64 = 30 * DAY;
+/// Certificates that live shorter are made by machines.
+const MACHINE_MADE: i64 = 10 * DAY;
+/// Names in one sentence.
+const NAMED: usize = 5;
+
+impl Audit<'_> {
+    pub(super) fn peers(&self) {
+        let seen = |peer: &&Peer| self.live.contains(peer.instance.as_str()) && self.now - peer.last_seen.0 <= GONE;
+        let mut lasting: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for peer in self.inventory.peers.iter().filter(seen) {
+            let end = lasting.entry((&peer.listener, who(peer))).or_insert(peer.not_after.0);
+            *end = peer.not_after.0.max(*end);
+        }
+        let mut public: BTreeMap<(&str, &str), Vec<&Peer>> = BTreeMap::new();
+        for peer in self.inventory.peers.iter().filter(seen) {
+            let lifetime = peer.not_after.0 - peer.not_before.0;
+            let left = peer.not_after.0 - self.now;
+            let ring = peer.keyring.as_deref().unwrap_or_default();
+            let is_last = lasting.get(&(peer.listener.as_str(), who(peer))) == Some(&peer.not_after.0);
+            if is_last && lifetime >= MACHINE_MADE && left <= self.warned_from(&peer.instance, ring, lifetime) {
+                let what = if peer.side == "egress" { "upstream" } else { "peer" };
+                self.note(
+                    "partner_certificate_expires",
+                    (&peer.name(), Some(&peer.certificate)),
+                    &peer.instance,
+                    Said {
+                        explanation: format!(
+                            "the certificate {} of {what} {} at {} {}",
+                            short(&peer.certificate),
+                            peer.name(),
+                            peer.listener,
+                            expiry(left, peer.not_after)
+                        ),
+                        remedy: "tell them: with an expired certificate their connections are refused".to_owned(),
+                    },
+                );
+            }
+            if peer.side == "ingress" && peer.public_ca.is_set() && left >= 0 {
+                public.entry((&peer.listener, &peer.issuer)).or_default().push(peer);
+            }
+        }
+        for ((listener, issuer), peers) in public {
+            let mut names: Vec<String> = peers.iter().map(|peer| peer.name()).collect();
+            names.sort();
+            names.dedup();
+            for peer in &peers {
+                self.note(
+                    "peer_uses_public_ca",
+                    (listener, Some(issuer)),
+                    &peer.instance,
+                    Said {
+                        explanation: format!("at {listener} a public CA ({issuer}) vouches for {}", list(&names)),
+                        remedy: "public CAs issue no client certificates any more, and anybody can buy one there: \
+                             agree on a private CA or on pins"
+                            .to_owned(),
+                    },
+                );
+            }
+        }
+    }
+}
+
+fn who(peer: &Peer) -> &str {
+    peer.identity.as_deref().unwrap_or(&peer.subject)
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = names.len().saturating_sub(NAMED);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}

@@ -1,0 +1,82 @@
+//! Findings about trusts: their anchors and CRLs.
+
+use std::collections::BTreeSet;
+
+use super::super::{Crl, Placed, Trust};
+use super::{Audit, Said, day};
+
+impl<'a> Audit<'a> {
+    fn present_trusts(&self) -> impl Iterator<Item = &'a Trust> {
+        self.inventory
+            .trusts
+            .iter()
+            .filter(|trust| trust.present.is_set() && self.live.contains(trust.instance.as_str()))
+    }
+
+    pub(super) fn own_issuers(&self) {
+        for trust in self.present_trusts() {
+            let rings: BTreeSet<&str> = trust.keyrings.iter().collect();
+            let same_place = |pair: &&Placed| pair.instance == trust.instance && pair.standing == "current";
+            for pair in self.placed().filter(same_place).filter(|pair| rings.contains(pair.keyring.as_str())) {
+                let anchors = self.inventory.anchors.iter().filter(|anchor| anchor.present.is_set());
+                let mut mine =
+                    anchors.filter(|anchor| anchor.instance == trust.instance && anchor.trust == trust.trust);
+                let Some(anchor) = mine.find(|anchor| anchor.subject.as_ref() == Some(&pair.issuer)) else { continue };
+                self.note("trust_is_own_issuer", (&trust.trust, Some(&anchor.anchor)), &trust.instance, Said {
+                    explanation: format!(
+                        "trust {} holds {}, which also issued our own key pair of keyring {}: every certificate that it \
+                         ever issues is let in as a peer, other sidecars' and servers' too",
+                        trust.trust, pair.issuer, pair.keyring
+                    ),
+                    remedy: "name who may come in with allow, or trust a CA that issues for peers only".to_owned(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn crls(&self) {
+        for trust in self.present_trusts().filter(|trust| trust.checks_crls.is_set()) {
+            let of_trust =
+                |crl: &&Crl| crl.present.is_set() && crl.instance == trust.instance && crl.trust == trust.trust;
+            let crls: Vec<&Crl> = self.inventory.crls.iter().filter(of_trust).collect();
+            for crl in crls.iter().filter(|crl| crl.next_update.0 < self.now) {
+                self.note(
+                    "crl_stale",
+                    (&trust.trust, Some(&crl.issuer)),
+                    &trust.instance,
+                    Said {
+                        explanation: format!(
+                            "the CRL of {} in trust {} is out of date: the next one was due on {}",
+                            crl.issuer,
+                            trust.trust,
+                            day(crl.next_update)
+                        ),
+                        remedy: "fetch the current one into the folder".to_owned(),
+                    },
+                );
+            }
+            let covered: BTreeSet<&str> = crls.iter().flat_map(|crl| crl.anchors.iter()).collect();
+            let anchors = self.inventory.anchors.iter().filter(|anchor| {
+                anchor.present.is_set()
+                    && anchor.kind == "anchor"
+                    && anchor.instance == trust.instance
+                    && anchor.trust == trust.trust
+            });
+            for anchor in anchors.filter(|anchor| !covered.contains(anchor.anchor.as_str())) {
+                let subject = anchor.subject.as_deref().unwrap_or_default();
+                self.note(
+                    "crl_missing",
+                    (&trust.trust, Some(&anchor.anchor)),
+                    &trust.instance,
+                    Said {
+                        explanation: format!(
+                            "trust {} checks CRLs and has none of {subject}: nobody whom it issued can be revoked",
+                            trust.trust
+                        ),
+                        remedy: "add its CRL to crls, or set crl_required = true to refuse such peers".to_owned(),
+                    },
+                );
+            }
+        }
+    }
+}

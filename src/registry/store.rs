@@ -1,0 +1,63 @@
+//! The registry's database: one set of statements for SQLite and Postgres, behind one type.
+//!
+//! Every statement is in the subset that both accept (`$1`, BIGINT seconds, TEXT, ON CONFLICT) and stands once. How the two
+//! are spoken to is `sql`'s business, how a database is opened `connect`'s; `write`, `read` and `deliveries` hold the
+//! statements.
+
+mod connect;
+mod deliveries;
+mod read;
+mod sql;
+mod write;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Error;
+use sql::Pool;
+
+pub use connect::{Access, SetAside};
+pub use deliveries::Notice;
+pub use read::Asked;
+pub use write::{Batch, Observed, Recorded};
+
+/// An open registry.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    instance: Arc<str>,
+    place: String,
+}
+
+impl Store {
+    /// This sidecar's name in it.
+    pub fn instance(&self) -> &Arc<str> {
+        &self.instance
+    }
+
+    /// Where it is, for people; never a password.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Whether it still is where it was opened: an SQLite file that somebody deleted is not.
+    pub fn is_in_place(&self) -> bool {
+        let is_file = matches!(self.pool, Pool::Sqlite(_)) && self.place != connect::IN_MEMORY;
+        !is_file || std::path::Path::new(&self.place).exists()
+    }
+
+    fn wrong(&self, source: &sqlx::Error) -> Error {
+        connect::explained(&self.place, source)
+    }
+}
+
+/// The first second that is still remembered, `days` before `now`.
+fn days_before(now: Timestamp, days: i64) -> i64 {
+    now.as_second().saturating_sub(days * 86_400)
+}

@@ -1,0 +1,223 @@
+//! Opens the database: brings its tables up to date, and sets a damaged SQLite file aside, never replacing it silently.
+
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::super::{Error, Place, Settings};
+use super::{Pool, Store};
+use crate::pki::printable;
+
+/// The tables, by version.
+static TABLES: Migrator = sqlx::migrate!("src/registry/migrations");
+
+/// What a registry that ends with the process is called.
+pub(super) const IN_MEMORY: &str = "memory";
+/// How long a lock of another process, or a connection, is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections to a Postgres: one for the writer, one for alerts, one for whoever looks.
+const CONNECTIONS: u32 = 3;
+/// A URL is never longer.
+const LONGEST_URL: u64 = 4096;
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The sidecar's: makes what is not there.
+    Write,
+    /// A command's that changes something: the registry must be there.
+    Change,
+    /// A command's that only looks, also while a sidecar writes.
+    Read,
+}
+
+/// A damaged file and what it is called now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The registry's file.
+    pub file: PathBuf,
+    /// Where what it held is now.
+    pub kept: PathBuf,
+}
+
+impl Store {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being used; [`Error::Damaged`] only for an SQLite file.
+    pub async fn open(settings: &Settings, access: Access) -> Result<Self, Error> {
+        // Boxed: the compiler cannot see through sqlx's own futures that they may move to another thread.
+        let opening: Pin<Box<dyn Future<Output = Result<Self, Error>> + Send>> =
+            Box::pin(opened(settings.clone(), access));
+        opening.await
+    }
+
+    /// Moves a damaged SQLite file, and what belongs to it, out of the way. Nothing is deleted.
+    ///
+    /// # Errors
+    /// The file cannot be renamed: then it stays, and the registry stays down.
+    pub fn set_aside(path: &Path, now: Timestamp) -> Result<SetAside, Error> {
+        let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+        let named = |end: &str, path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let free = |end: String| Some(named(&end, path)).filter(|kept| !kept.exists());
+        let mut ends = std::iter::once(format!(".damaged-{stamp}"));
+        let mut more = (2..100).map(|number| format!(".damaged-{stamp}-{number}"));
+        let kept = ends.find_map(free).or_else(|| more.find_map(free)).unwrap_or_else(|| named(".damaged", path));
+        let wrong = |why| Error::File { file: path.display().to_string(), why };
+        std::fs::rename(path, &kept).map_err(wrong)?;
+        for end in ["-wal", "-shm"] {
+            // They are only there where somebody was writing.
+            let _ = std::fs::rename(named(end, path), named(end, &kept));
+        }
+        Ok(SetAside { file: path.to_owned(), kept })
+    }
+}
+
+async fn opened(settings: Settings, access: Access) -> Result<Store, Error> {
+    let (pool, place) = match &settings.place {
+        Place::Memory if access == Access::Write => (memory().await?, IN_MEMORY.to_owned()),
+        Place::Memory => return Err(Error::None),
+        Place::File(path) => (file(path, access).await?, path.display().to_string()),
+        Place::Postgres(url) => postgres(&options(url, "registry")?, access).await?,
+        Place::PostgresFile(path) => {
+            let url = url_of(path)?;
+            postgres(&options(&url, &printable(&path.display().to_string()))?, access).await?
+        }
+    };
+    Ok(Store { pool, instance: settings.instance, place })
+}
+
+/// An error with its place, told apart where somebody has to do something else.
+pub(super) fn explained(place: &str, source: &sqlx::Error) -> Error {
+    // SQLITE_CORRUPT and SQLITE_NOTADB; the upper bits say more closely which.
+    let damaged = source.as_database_error().and_then(|error| {
+        let code: i64 = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().and(error.code())?.parse().ok()?;
+        matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
+    });
+    match damaged {
+        Some(why) => Error::Damaged { place: place.to_owned(), why },
+        None => {
+            let why = match source {
+                sqlx::Error::Database(error) => error.message().to_owned(),
+                other => other.to_string(),
+            };
+            Error::Database { place: place.to_owned(), why: printable(&why) }
+        }
+    }
+}
+
+async fn memory() -> Result<Pool, Error> {
+    let wrong = |source| explained(IN_MEMORY, &source);
+    let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
+    // The one connection is the database: it must never be let go of.
+    let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
+    let pool = pool.connect_with(options).await.map_err(wrong)?;
+    TABLES.run(&pool).await.map_err(|error| schema(IN_MEMORY, error))?;
+    Ok(Pool::Sqlite(pool))
+}
+
+async fn file(path: &Path, access: Access) -> Result<Pool, Error> {
+    let place = path.display().to_string();
+    let wrong = |source| explained(&place, &source);
+    if access == Access::Write {
+        make(path).map_err(|why| Error::File { file: place.clone(), why })?;
+    }
+    if access != Access::Write && !path.exists() {
+        return Err(Error::Missing { place });
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .read_only(access == Access::Read)
+        .busy_timeout(PATIENCE)
+        .disable_statement_logging();
+    let options = match access {
+        Access::Read => options,
+        Access::Write | Access::Change => {
+            options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal)
+        }
+    };
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
+    let pool = pool.connect_with(options).await.map_err(wrong)?;
+    if access == Access::Write {
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await.map_err(wrong)?;
+        if found != "ok" {
+            pool.close().await;
+            return Err(Error::Damaged { place, why: printable(&found) });
+        }
+        if let Err(error) = TABLES.run(&pool).await {
+            pool.close().await;
+            return Err(schema(&place, error));
+        }
+    }
+    Ok(Pool::Sqlite(pool))
+}
+
+/// Makes the file if it is not there, readable by its owner only: it names peers.
+fn make(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+fn url_of(path: &Path) -> Result<String, Error> {
+    let file = printable(&path.display().to_string());
+    let wrong = |why| Error::File { file: file.clone(), why };
+    let mut url = String::new();
+    std::fs::File::open(path).and_then(|file| file.take(LONGEST_URL).read_to_string(&mut url)).map_err(wrong)?;
+    Ok(url.trim().to_owned())
+}
+
+fn options(url: &str, file: &str) -> Result<PgConnectOptions, Error> {
+    // sqlx's own message might quote the URL, and with it a password.
+    let wrong = |why: &str| Error::Url { file: file.to_owned(), why: why.to_owned() };
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(wrong("holds no URL of the form postgres://USER@HOST/DATABASE"));
+    }
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| wrong("the URL cannot be read: write postgres://USER@HOST/DATABASE, odd letters as %XX"))?;
+    Ok(options.application_name("sidekey").disable_statement_logging())
+}
+
+async fn postgres(options: &PgConnectOptions, access: Access) -> Result<(Pool, String), Error> {
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    let place = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
+    // By hand first: a pool hides why it cannot connect behind "timed out".
+    let slow = || Error::Slow { place: place.clone(), seconds: PATIENCE.as_secs() };
+    let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(|_| slow())?;
+    let connection = connected.map_err(|source| explained(&place, &source))?;
+    // It has done its work; that it says goodbye badly is nobody's business.
+    let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+    let pool = pool.idle_timeout(Duration::from_mins(5)).connect_lazy_with(options.clone());
+    if access == Access::Write {
+        let tables = tokio::time::timeout(PATIENCE * 3, TABLES.run(&pool)).await.map_err(|_| slow())?;
+        tables.map_err(|error| schema(&place, error))?;
+    }
+    Ok((Pool::Postgres(pool), place))
+}
+
+fn schema(place: &str, error: MigrateError) -> Error {
+    let place = place.to_owned();
+    match error {
+        MigrateError::Execute(source) => explained(&place, &source),
+        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
+            Error::Later { place, why: format!("it has tables of version {version}") }
+        }
+        error => Error::Schema { place, why: printable(&error.to_string()) },
+    }
+}

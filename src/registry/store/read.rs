@@ -1,0 +1,87 @@
+//! What is read: the inventory, the history, the failed handshakes. For findings, exports and alerts; nothing else asks.
+
+use super::super::{Entry, Error, Failure, Inventory, Peer};
+use super::Store;
+use super::sql::values;
+
+/// Which lines of a history, or which failures.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Not older than this second.
+    pub since: i64,
+    /// At most so many, the newest first.
+    pub most: i64,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { since: 0, most: 100_000 }
+    }
+}
+
+impl Store {
+    /// Everything but history and failures.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn inventory(&self) -> Result<Inventory, Error> {
+        let pool = &self.pool;
+        let read = async {
+            Ok(Inventory {
+                instances: pool.rows("SELECT * FROM instance ORDER BY instance", vec![]).await?,
+                keyrings: pool.rows("SELECT * FROM keyring ORDER BY keyring, instance", vec![]).await?,
+                key_pairs: pool
+                    .rows(
+                        "SELECT placement.*, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
+                         weakness, self_issued FROM placement JOIN key_pair ON key_pair.key_pair = placement.key_pair \
+                         ORDER BY placement.keyring, not_before DESC, placement.key_pair, placement.instance",
+                        vec![],
+                    )
+                    .await?,
+                waiting_keys: pool
+                    .rows("SELECT * FROM waiting_key ORDER BY keyring, file, spki, instance", vec![])
+                    .await?,
+                trusts: pool.rows("SELECT * FROM trust ORDER BY trust, instance", vec![]).await?,
+                anchors: pool.rows("SELECT * FROM anchor ORDER BY trust, kind, anchor, instance", vec![]).await?,
+                crls: pool.rows("SELECT * FROM crl ORDER BY trust, issuer, instance", vec![]).await?,
+                peers: self.all_peers().await?,
+                alerts: pool.rows("SELECT * FROM alert ORDER BY raised, alert, sink", vec![]).await?,
+                acknowledgements: pool.rows("SELECT * FROM acknowledgement ORDER BY at, key_pair, who", vec![]).await?,
+            })
+        };
+        read.await.map_err(|error| self.wrong(&error))
+    }
+
+    /// Every peer and upstream.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn peers(&self) -> Result<Vec<Peer>, Error> {
+        self.all_peers().await.map_err(|error| self.wrong(&error))
+    }
+
+    async fn all_peers(&self) -> Result<Vec<Peer>, sqlx::Error> {
+        let sql = "SELECT * FROM peer ORDER BY side, listener, certificate, instance";
+        self.pool.rows(sql, vec![]).await
+    }
+
+    /// The history, the newest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn history(&self, asked: &Asked) -> Result<Vec<Entry>, Error> {
+        let sql = "SELECT * FROM history WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
+        let read = self.pool.rows(sql, values![asked.since, asked.most]).await;
+        read.map_err(|error| self.wrong(&error))
+    }
+
+    /// Handshakes that failed, the newest first.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn failures(&self, asked: &Asked) -> Result<Vec<Failure>, Error> {
+        let sql = "SELECT * FROM failure WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
+        let read = self.pool.rows(sql, values![asked.since, asked.most]).await;
+        read.map_err(|error| self.wrong(&error))
+    }
+}

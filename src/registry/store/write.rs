@@ -1,0 +1,243 @@
+//! What is written down: what a snapshot holds, who was seen, what failed, what changed. One transaction for a batch.
+//!
+//! Writing the same batch again changes nothing but the times: after a lost connection nobody knows what was committed.
+
+mod observed;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::{Entry, Error, Failure, Peer};
+use super::sql::{Open, values};
+use super::{Store, days_before};
+use crate::keyring::KeyringName;
+use crate::pki::Fingerprint;
+use crate::snapshot::{KeyringView, TrustView};
+
+/// How long failed handshakes are kept.
+const FAILURE_DAYS: i64 = 30;
+/// How many of one instance at most.
+const FAILURES: i64 = 20_000;
+/// How long peers are remembered after they were last seen.
+const PEER_DAYS: i64 = 400;
+/// How many of one instance at most.
+const PEERS: i64 = 50_000;
+
+/// What a snapshot holds, as far as the registry is concerned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Its keyrings.
+    pub keyrings: Vec<KeyringView>,
+    /// Its trusts.
+    pub trusts: Vec<TrustView>,
+}
+
+/// A row and its number within this run of the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded<T> {
+    /// Its number.
+    pub number: i64,
+    /// The row.
+    pub row: T,
+}
+
+/// What came together since the last batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Peers and upstreams; `handshakes` are those since the last batch.
+    pub peers: Vec<Peer>,
+    /// When pairs last served, by keyring.
+    pub used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
+    /// When anchors and pins (as `anchor` or `pin`, and the hash) last vouched for somebody.
+    pub matched: BTreeMap<(&'static str, String), Timestamp>,
+    /// Handshakes that failed.
+    pub failures: Vec<Recorded<Failure>>,
+    /// What changed.
+    pub history: Vec<Recorded<Entry>>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Store {
+    /// Writes that this sidecar lives, what its snapshot holds where that is not what it held `before` (`None`: nothing
+    /// is known of what was written), and a batch.
+    ///
+    /// # Errors
+    /// The database; then nothing of it was written, or all of it.
+    pub async fn write(
+        &self,
+        (observed, before): (&Observed, Option<&Observed>),
+        (run, batch): (i64, &Batch),
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let writing = Writing { instance: Arc::clone(&self.instance), now: now.as_second(), run };
+        let written = async {
+            let mut open = self.pool.begin().await?;
+            writing.alive(&mut open).await?;
+            if before != Some(observed) {
+                writing.observed(&mut open, observed, before).await?;
+            }
+            writing.batch(&mut open, batch).await?;
+            open.commit().await
+        };
+        written.await.map_err(|error| self.wrong(&error))
+    }
+
+    /// Says of everything that is here that it was seen now, and forgets what is too old or too much.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn tidy(&self, now: Timestamp) -> Result<(), Error> {
+        let tidied = async {
+            for sql in [
+                "UPDATE keyring SET last_seen = $1 WHERE instance = $2 AND present = 1",
+                "UPDATE placement SET last_seen = $1 WHERE instance = $2 AND present = 1",
+                "UPDATE waiting_key SET last_seen = $1 WHERE instance = $2 AND present = 1",
+                "UPDATE trust SET last_seen = $1 WHERE instance = $2 AND present = 1",
+                "UPDATE anchor SET last_seen = $1 WHERE instance = $2 AND present = 1",
+                "UPDATE crl SET last_seen = $1 WHERE instance = $2 AND present = 1",
+            ] {
+                self.pool.execute(sql, values![now, &*self.instance]).await?;
+            }
+            for (sql, days, most) in [
+                (
+                    "DELETE FROM failure WHERE instance = $1 AND (at < $2 OR at < \
+                     (SELECT at FROM failure WHERE instance = $1 ORDER BY at DESC LIMIT 1 OFFSET $3))",
+                    FAILURE_DAYS,
+                    FAILURES,
+                ),
+                (
+                    "DELETE FROM peer WHERE instance = $1 AND (last_seen < $2 OR last_seen < \
+                     (SELECT last_seen FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $3))",
+                    PEER_DAYS,
+                    PEERS,
+                ),
+            ] {
+                self.pool.execute(sql, values![&*self.instance, days_before(now, days), most]).await?;
+            }
+            Ok(())
+        };
+        tidied.await.map_err(|error| self.wrong(&error))
+    }
+}
+
+/// Who writes, and when.
+struct Writing {
+    instance: Arc<str>,
+    now: i64,
+    run: i64,
+}
+
+impl Writing {
+    async fn alive(&self, open: &mut Open) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO instance (instance, version, first_seen, last_seen) VALUES ($1, $2, $3, $3) \
+                   ON CONFLICT (instance) DO UPDATE SET version = excluded.version, last_seen = excluded.last_seen";
+        open.execute(sql, values![&*self.instance, env!("CARGO_PKG_VERSION"), self.now]).await.map(drop)
+    }
+
+    async fn batch(&self, open: &mut Open, batch: &Batch) -> Result<(), sqlx::Error> {
+        for entry in &batch.history {
+            self.history(open, entry).await?;
+        }
+        for peer in &batch.peers {
+            self.peer(open, peer).await?;
+        }
+        for ((keyring, key_pair), at) in &batch.used {
+            let sql = "UPDATE placement SET last_used = $4 WHERE instance = $1 AND keyring = $2 AND key_pair = $3";
+            open.execute(sql, values![&*self.instance, &**keyring, key_pair.to_string(), *at]).await?;
+        }
+        for ((kind, anchor), at) in &batch.matched {
+            let sql = "UPDATE anchor SET last_matched = $4 WHERE instance = $1 AND kind = $2 AND anchor = $3";
+            open.execute(sql, values![&*self.instance, *kind, anchor, *at]).await?;
+        }
+        for failure in &batch.failures {
+            self.failure(open, failure).await?;
+        }
+        Ok(())
+    }
+
+    async fn history(&self, open: &mut Open, Recorded { number, row }: &Recorded<Entry>) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+                   ON CONFLICT (instance, run, number) DO NOTHING";
+        let values = values![
+            &*self.instance,
+            self.run,
+            *number,
+            row.at,
+            &row.kind,
+            &row.name,
+            &row.key_pair,
+            &row.was,
+            &row.becomes,
+            &row.who,
+            &row.reason,
+            &row.why,
+        ];
+        open.execute(sql, values).await.map(drop)
+    }
+
+    async fn peer(&self, open: &mut Open, peer: &Peer) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, \
+                   not_before, not_after, public_ca, address, keyring, key_pair, handshakes, first_seen, last_seen) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+                   ON CONFLICT (instance, side, listener, certificate) DO UPDATE SET identity = excluded.identity, \
+                   partner = excluded.partner, public_ca = excluded.public_ca, address = excluded.address, \
+                   keyring = excluded.keyring, key_pair = excluded.key_pair, \
+                   handshakes = peer.handshakes + excluded.handshakes, last_seen = excluded.last_seen";
+        let values = values![
+            &*self.instance,
+            &peer.side,
+            &peer.listener,
+            &peer.certificate,
+            &peer.identity,
+            &peer.partner,
+            &peer.subject,
+            &peer.issuer,
+            &peer.serial,
+            peer.not_before,
+            peer.not_after,
+            peer.public_ca.is_set(),
+            &peer.address,
+            &peer.keyring,
+            &peer.key_pair,
+            peer.handshakes,
+            peer.first_seen,
+            peer.last_seen,
+        ];
+        open.execute(sql, values).await.map(drop)
+    }
+
+    async fn failure(&self, open: &mut Open, Recorded { number, row }: &Recorded<Failure>) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, \
+                   server_name, subject, issuer, certificate, key_pair, alert, repeats) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+                   ON CONFLICT (instance, run, number) DO NOTHING";
+        let values = values![
+            &*self.instance,
+            self.run,
+            *number,
+            row.at,
+            &row.side,
+            &row.listener,
+            &row.reason,
+            &row.explanation,
+            &row.address,
+            &row.server_name,
+            &row.subject,
+            &row.issuer,
+            &row.certificate,
+            &row.key_pair,
+            &row.alert,
+            row.repeats,
+        ];
+        open.execute(sql, values).await.map(drop)
+    }
+}

@@ -1,0 +1,217 @@
+//! What a snapshot holds, written as far as it is not what it held before.
+
+use jiff::Timestamp;
+
+use super::super::super::Texts;
+use super::super::sql::{Open, values};
+use super::{Observed, Writing};
+use crate::pki::KeyKind;
+use crate::snapshot::{KeyPairView, KeyringView, TrustView};
+
+impl Writing {
+    /// Rows that are as they were before are passed over; rows that are gone are marked as not present.
+    pub(super) async fn observed(
+        &self,
+        open: &mut Open,
+        now: &Observed,
+        before: Option<&Observed>,
+    ) -> Result<(), sqlx::Error> {
+        if before.is_none() {
+            for sql in [
+                "UPDATE keyring SET present = 0 WHERE instance = $1",
+                "UPDATE placement SET present = 0 WHERE instance = $1",
+                "UPDATE waiting_key SET present = 0 WHERE instance = $1",
+                "UPDATE trust SET present = 0 WHERE instance = $1",
+                "UPDATE anchor SET present = 0 WHERE instance = $1",
+                "UPDATE crl SET present = 0 WHERE instance = $1",
+            ] {
+                open.execute(sql, values![&*self.instance]).await?;
+            }
+        }
+        let nothing = Observed::default();
+        let before = before.unwrap_or(&nothing);
+        let find = |name: &str| before.keyrings.iter().find(|view| &*view.name == name);
+        for view in &now.keyrings {
+            let known = find(&view.name);
+            if known != Some(view) {
+                self.keyring(open, view, known).await?;
+            }
+        }
+        for gone in before.keyrings.iter().filter(|old| !now.keyrings.iter().any(|new| new.name == old.name)) {
+            for sql in [
+                "UPDATE keyring SET present = 0, last_seen = $3 WHERE instance = $1 AND keyring = $2",
+                "UPDATE placement SET present = 0, last_seen = $3 WHERE instance = $1 AND keyring = $2 AND present = 1",
+                "UPDATE waiting_key SET present = 0, last_seen = $3 WHERE instance = $1 AND keyring = $2",
+            ] {
+                open.execute(sql, values![&*self.instance, &*gone.name, self.now]).await?;
+            }
+        }
+        for view in now.trusts.iter().filter(|view| !before.trusts.contains(view)) {
+            self.trust(open, view).await?;
+        }
+        for gone in before.trusts.iter().filter(|old| !now.trusts.iter().any(|new| new.holds.name == old.holds.name)) {
+            self.no_trust(open, &gone.holds.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn keyring(
+        &self,
+        open: &mut Open,
+        view: &KeyringView,
+        before: Option<&KeyringView>,
+    ) -> Result<(), sqlx::Error> {
+        let seconds = |duration: &std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let thresholds: Option<Texts> =
+            view.alert_before.as_ref().map(|list| list.iter().map(|one| seconds(one).to_string()).collect());
+        let sql = "INSERT INTO keyring (instance, keyring, purpose, owner, contact, rotate_every, alert_before, \
+                   first_seen, last_seen, present) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, 1) \
+                   ON CONFLICT (instance, keyring) DO UPDATE SET purpose = excluded.purpose, owner = excluded.owner, \
+                   contact = excluded.contact, rotate_every = excluded.rotate_every, \
+                   alert_before = excluded.alert_before, last_seen = excluded.last_seen, present = 1";
+        let values = values![
+            &*self.instance,
+            &*view.name,
+            &view.purpose,
+            &view.owner,
+            &view.contact,
+            view.rotate_every.as_ref().map(seconds),
+            thresholds.map(|texts| texts.0),
+            self.now,
+        ];
+        open.execute(sql, values).await?;
+        let known = before.map(|view| view.key_pairs.as_slice()).unwrap_or_default();
+        for pair in view.key_pairs.iter().filter(|pair| !known.contains(pair)) {
+            self.key_pair(open, &view.name, pair).await?;
+        }
+        let gone = |old: &&KeyPairView| !view.key_pairs.iter().any(|new| new.key_pair == old.key_pair);
+        for pair in known.iter().filter(gone) {
+            let sql = "UPDATE placement SET present = 0, last_seen = $4 \
+                       WHERE instance = $1 AND keyring = $2 AND key_pair = $3";
+            let values = values![&*self.instance, &*view.name, pair.key_pair.to_string(), self.now];
+            open.execute(sql, values).await?;
+        }
+        if before.is_none_or(|before| before.waiting != view.waiting) {
+            let sql = "UPDATE waiting_key SET present = 0 WHERE instance = $1 AND keyring = $2";
+            open.execute(sql, values![&*self.instance, &*view.name]).await?;
+            for waiting in &view.waiting {
+                let sql = "INSERT INTO waiting_key (instance, keyring, file, spki, first_seen, last_seen, present) \
+                           VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (instance, keyring, file, spki) \
+                           DO UPDATE SET last_seen = excluded.last_seen, present = 1";
+                let spki = waiting.spki_hash.to_string();
+                let values = values![&*self.instance, &*view.name, &*waiting.file, spki, self.now];
+                open.execute(sql, values).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn key_pair(&self, open: &mut Open, keyring: &str, pair: &KeyPairView) -> Result<(), sqlx::Error> {
+        let key_pair = pair.key_pair.to_string();
+        let names: Texts = pair.names.iter().collect();
+        let sql = "INSERT INTO key_pair (key_pair, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
+                   weakness, self_issued) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                   ON CONFLICT (key_pair) DO NOTHING";
+        let values = values![
+            &key_pair,
+            &pair.subject,
+            &names,
+            &pair.issuer,
+            &pair.serial,
+            key_kind(pair.key_kind),
+            pair.spki.to_string(),
+            pair.validity.not_before,
+            pair.validity.not_after,
+            &pair.weakness,
+            pair.self_issued,
+        ];
+        open.execute(sql, values).await?;
+        let sources: Texts = pair.sources.iter().collect();
+        // The standing that it had before stays as old as it is: a start without memory would make it new.
+        let sql = "INSERT INTO placement (instance, keyring, key_pair, standing, since, overlap_ends, sources, why, \
+                   first_seen, last_seen, last_used, present) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, NULL, 1) \
+                   ON CONFLICT (instance, keyring, key_pair) DO UPDATE SET standing = excluded.standing, \
+                   since = CASE WHEN placement.standing = excluded.standing AND placement.since < excluded.since \
+                   THEN placement.since ELSE excluded.since END, \
+                   overlap_ends = excluded.overlap_ends, sources = excluded.sources, why = excluded.why, \
+                   last_seen = excluded.last_seen, present = 1";
+        let values = values![
+            &*self.instance,
+            keyring,
+            &key_pair,
+            pair.standing.as_str(),
+            pair.since,
+            pair.overlap_ends,
+            &sources,
+            &pair.why,
+            self.now,
+        ];
+        open.execute(sql, values).await.map(drop)
+    }
+
+    async fn trust(&self, open: &mut Open, view: &TrustView) -> Result<(), sqlx::Error> {
+        let name = &*view.holds.name;
+        let keyrings: Texts = view.keyrings.iter().collect();
+        let sql = "INSERT INTO trust (instance, trust, keyrings, checks_crls, first_seen, last_seen, present) \
+                   VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (instance, trust) DO UPDATE SET \
+                   keyrings = excluded.keyrings, checks_crls = excluded.checks_crls, last_seen = excluded.last_seen, \
+                   present = 1";
+        open.execute(sql, values![&*self.instance, name, &keyrings, view.holds.checks_crls, self.now]).await?;
+        for sql in [
+            "UPDATE anchor SET present = 0 WHERE instance = $1 AND trust = $2",
+            "UPDATE crl SET present = 0 WHERE instance = $1 AND trust = $2",
+        ] {
+            open.execute(sql, values![&*self.instance, name]).await?;
+        }
+        let sql = "INSERT INTO anchor (instance, trust, kind, anchor, subject, not_after, accepted_until, first_seen, \
+                   last_seen, last_matched, present) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, NULL, 1) \
+                   ON CONFLICT (instance, trust, kind, anchor) DO UPDATE SET accepted_until = excluded.accepted_until, \
+                   last_seen = excluded.last_seen, present = 1";
+        for anchor in &view.holds.anchors {
+            let (id, until) = (anchor.anchor.to_string(), anchor.until);
+            let end = Some(anchor.not_after);
+            let values = values![&*self.instance, name, "anchor", id, Some(&*anchor.subject), end, until, self.now];
+            open.execute(sql, values).await?;
+        }
+        for pin in &view.holds.pins {
+            let (none, end): (Option<&str>, Option<Timestamp>) = (None, None);
+            let values = values![&*self.instance, name, "pin", pin.spki.to_string(), none, end, pin.until, self.now];
+            open.execute(sql, values).await?;
+        }
+        // The newest first: the oldest of an issuer must not be the last that is written.
+        for crl in view.holds.crls.iter().rev() {
+            let anchors: Texts = crl.anchors.iter().map(ToString::to_string).collect();
+            let sql = "INSERT INTO crl (instance, trust, issuer, anchors, this_update, next_update, first_seen, last_seen, \
+                       present) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 1) ON CONFLICT (instance, trust, issuer) \
+                       DO UPDATE SET anchors = excluded.anchors, this_update = excluded.this_update, \
+                       next_update = excluded.next_update, last_seen = excluded.last_seen, present = 1";
+            let (made, due) = (crl.this_update, crl.next_update);
+            open.execute(sql, values![&*self.instance, name, &crl.issuer, &anchors, made, due, self.now]).await?;
+        }
+        Ok(())
+    }
+
+    async fn no_trust(&self, open: &mut Open, name: &str) -> Result<(), sqlx::Error> {
+        for sql in [
+            "UPDATE trust SET present = 0, last_seen = $3 WHERE instance = $1 AND trust = $2",
+            "UPDATE anchor SET present = 0, last_seen = $3 WHERE instance = $1 AND trust = $2",
+            "UPDATE crl SET present = 0, last_seen = $3 WHERE instance = $1 AND trust = $2",
+        ] {
+            open.execute(sql, values![&*self.instance, name, self.now]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// As people know it.
+fn key_kind(kind: KeyKind) -> String {
+    match kind {
+        KeyKind::Rsa(bits) => format!("RSA {bits}"),
+        KeyKind::P256 => "ECDSA P-256".to_owned(),
+        KeyKind::P384 => "ECDSA P-384".to_owned(),
+        KeyKind::P521 => "ECDSA P-521".to_owned(),
+        KeyKind::Ed25519 => "Ed25519".to_owned(),
+        KeyKind::Other => "unknown".to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! Views for tests: a pair, a keyring and a snapshot with nothing remarkable about them, to be changed where a test cares.
+
+use std::collections::BTreeMap;
+
+use super::{Epoch, KeyPairView, KeyringView, Snapshot};
+use crate::keyring::{Activate, Prefer, Standing};
+use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
+
+/// A pair whose fingerprint begins so, valid all through 2026, in the folder.
+pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
+    let at = |text: &str| text.parse().expect("a time");
+    let mut bytes = [0; 32];
+    bytes[..first.len()].copy_from_slice(first);
+    KeyPairView {
+        key_pair: Fingerprint::from_bytes(bytes),
+        standing,
+        since: at("2026-11-01T00:00:00Z"),
+        validity: Validity { not_before: at("2026-01-01T00:00:00Z"), not_after: at("2027-01-01T00:00:00Z") },
+        overlap_ends: None,
+        subject: "CN=api".to_owned(),
+        issuer: "CN=CA".to_owned(),
+        serial: "01".to_owned(),
+        key: "P256".to_owned(),
+        names: Vec::new(),
+        sources: vec!["api/tls.crt".into()],
+        in_folder: true,
+        survives_restart: true,
+        why: None,
+        key_kind: KeyKind::P256,
+        spki: SpkiHash::from_bytes(bytes),
+        weakness: None,
+        self_issued: false,
+    }
+}
+
+/// The keyring `api` with these pairs.
+pub(crate) fn keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
+    KeyringView {
+        name: "api".into(),
+        purpose: None,
+        owner: None,
+        contact: None,
+        rotate_every: None,
+        alert_before: None,
+        waiting: Vec::new(),
+        key_pairs,
+        diverges: None,
+        overlap_seconds: 2_592_000,
+        prefer: Prefer::New,
+        activate: Activate::Auto,
+        held: Vec::new(),
+        revoked: Vec::new(),
+    }
+}
+
+/// A snapshot with these keyrings, and no listener.
+pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
+    Snapshot {
+        epoch: Epoch(7),
+        ingresses: BTreeMap::new(),
+        egresses: BTreeMap::new(),
+        waiting: Vec::new(),
+        keyrings,
+        trusts: Vec::new(),
+        key_set: "{\"keys\":[]}".into(),
+    }
+}

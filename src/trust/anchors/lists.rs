@@ -1,0 +1,111 @@
+//! The revocation lists of one trust as the writer holds them: the last good set of every file, and which are out of date.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::Event;
+use super::super::crl::Crl;
+use super::FoundCrl;
+use crate::pki::Certificate;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lists {
+    held: BTreeMap<PathBuf, Vec<Arc<Crl>>>,
+    /// Lists that were to be renewed by a time that has passed, so that it is told once.
+    stale: Vec<(String, Timestamp)>,
+}
+
+impl Lists {
+    /// Every list.
+    pub(super) fn all(&self) -> Vec<Arc<Crl>> {
+        self.held.values().flatten().cloned().collect()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.held.values().map(Vec::len).sum()
+    }
+
+    /// Whether this file has held any.
+    pub(super) fn knows(&self, path: &Path) -> bool {
+        self.held.contains_key(path)
+    }
+
+    /// Files that are no longer named go.
+    pub(super) fn retain(&mut self, named: &[PathBuf]) {
+        self.held.retain(|path, _| named.contains(path));
+    }
+
+    /// Parses a file's lists and checks those whose issuer is one of the anchors: a wrong file must not refuse everybody.
+    pub(super) fn read(
+        &self,
+        path: &Path,
+        found: &FoundCrl,
+        anchors: &[&Arc<Certificate>],
+    ) -> Result<Vec<Arc<Crl>>, String> {
+        let ders = found.as_ref().map_err(Clone::clone)?;
+        if ders.is_empty() {
+            return Err("it holds no CRL".to_owned());
+        }
+        let known = self.held.get(path).map(Vec::as_slice).unwrap_or_default();
+        ders.iter()
+            .map(|der| {
+                let crl = match known.iter().find(|crl| crl.is(der)) {
+                    Some(crl) => Arc::clone(crl),
+                    None => Arc::new(Crl::parse(der.clone())?),
+                };
+                let mut issuers = anchors.iter().filter(|anchor| anchor.subject_der() == crl.issuer_der()).peekable();
+                if issuers.peek().is_some() && !issuers.any(|issuer| crl.is_signed_by(issuer.spki())) {
+                    return Err(format!(
+                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: fetch it again",
+                        crl.issuer()
+                    ));
+                }
+                Ok(crl)
+            })
+            .collect()
+    }
+
+    /// Whether the file's lists are others than before.
+    pub(super) fn take(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
+        let same = self.held.get(&path).is_some_and(|before| {
+            before.len() == lists.len() && before.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
+        });
+        if !same {
+            self.held.insert(path, lists);
+        }
+        !same
+    }
+
+    /// Lists that have gone out of date and were not told yet. A newer one of the same issuer silences it.
+    pub(super) fn stale(&mut self, trust: &Arc<str>, now: Timestamp) -> Vec<Event> {
+        let stale: Vec<_> = self.newest().into_iter().filter(|(_, due)| *due <= now).collect();
+        let new = stale.iter().filter(|one| !self.stale.contains(one));
+        let tell = |(issuer, due): &(String, Timestamp)| Event::CrlStale {
+            trust: Arc::clone(trust),
+            issuer: issuer.clone(),
+            due: *due,
+        };
+        let events = new.map(tell).collect();
+        self.stale = stale;
+        events
+    }
+
+    /// When the next list goes out of date.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let due = self.newest().into_iter().filter(|one| !self.stale.contains(one)).map(|(_, due)| due);
+        due.filter(|due| *due < Timestamp::MAX).min()
+    }
+
+    /// Of each issuer the time by which its newest list was to be renewed.
+    fn newest(&self) -> Vec<(String, Timestamp)> {
+        let mut newest = BTreeMap::<&str, Timestamp>::new();
+        for crl in self.held.values().flatten() {
+            let due = newest.entry(crl.issuer()).or_insert(crl.next_update());
+            *due = (*due).max(crl.next_update());
+        }
+        newest.into_iter().map(|(issuer, due)| (issuer.to_owned(), due)).collect()
+    }
+}

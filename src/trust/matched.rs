@@ -1,0 +1,160 @@
+//! Who was last vouched for by which anchor and pin: what answers "who would break if I removed this one".
+//!
+//! Facts about live handshakes, so they are carried across epochs and not part of any; one small mutex, taken once for a
+//! verified handshake. Bounded: the peers seen longest ago go first.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::Verified;
+use crate::pki::{Fingerprint, SpkiHash};
+
+/// Peers of one trust.
+const PEERS: usize = 1024;
+/// Of those, how many survive a restart.
+const REMEMBERED: usize = 128;
+/// Characters of an identity.
+const LONGEST: usize = 200;
+
+/// By whom a peer was last vouched for, and when.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Vouched {
+    /// The anchor; `None` in `pin_only`.
+    pub anchor: Option<Fingerprint>,
+    /// The pin, where the trust has some.
+    pub pin: Option<SpkiHash>,
+    /// When it was last verified.
+    pub last: Timestamp,
+}
+
+/// What survives a restart: peers by identity, and when each anchor and pin last vouched for anybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Facts {
+    /// Peers by identity, each with who vouched for it last.
+    pub peers: BTreeMap<String, Vouched>,
+    /// When an anchor last vouched for anybody.
+    pub anchors: BTreeMap<Fingerprint, Timestamp>,
+    /// When a pin was last on a verified path.
+    pub pins: BTreeMap<SpkiHash, Timestamp>,
+}
+
+impl Facts {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.anchors.is_empty() && self.pins.is_empty()
+    }
+
+    /// Who would no longer be verified without this anchor, as far as is known: the peers that it vouched for last, and
+    /// when.
+    pub fn without_anchor(&self, anchor: Fingerprint) -> Vec<(&str, Timestamp)> {
+        self.peers_of(|vouched| vouched.anchor == Some(anchor))
+    }
+
+    /// The same for a pin.
+    pub fn without_pin(&self, pin: SpkiHash) -> Vec<(&str, Timestamp)> {
+        self.peers_of(|vouched| vouched.pin == Some(pin))
+    }
+
+    fn peers_of(&self, is: impl Fn(&Vouched) -> bool) -> Vec<(&str, Timestamp)> {
+        let of = self.peers.iter().filter(|(_, vouched)| is(vouched));
+        of.map(|(identity, vouched)| (identity.as_str(), vouched.last)).collect()
+    }
+
+    fn note(&mut self, identity: &str, vouched: Vouched) {
+        if let Some(anchor) = vouched.anchor {
+            self.anchors.insert(anchor, vouched.last);
+        }
+        if let Some(pin) = vouched.pin {
+            self.pins.insert(pin, vouched.last);
+        }
+        let end = identity.char_indices().nth(LONGEST).map_or(identity.len(), |(end, _)| end);
+        let identity = &identity[..end];
+        if let Some(known) = self.peers.get_mut(identity) {
+            *known = vouched;
+            return;
+        }
+        self.bound(PEERS - 1);
+        self.peers.insert(identity.to_owned(), vouched);
+    }
+
+    fn bound(&mut self, most: usize) {
+        while self.peers.len() > most {
+            let oldest =
+                self.peers.iter().min_by_key(|(_, vouched)| vouched.last).map(|(identity, _)| identity.clone());
+            let Some(oldest) = oldest else { return };
+            self.peers.remove(&oldest);
+        }
+    }
+}
+
+/// The live facts of one trust, shared by its epochs.
+#[derive(Debug, Default)]
+pub struct Matched(Mutex<Facts>);
+
+impl Matched {
+    pub(super) fn of(facts: Facts) -> Self {
+        Self(Mutex::new(facts))
+    }
+
+    pub(super) fn note(&self, verified: &Verified, identity: &str, now: Timestamp) {
+        let anchor = verified.anchor.as_ref().map(|(fingerprint, _)| *fingerprint);
+        self.lock().note(identity, Vouched { anchor, pin: verified.pin, last: now });
+    }
+
+    /// All of them.
+    pub fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    /// What of it survives a restart: of the anchors and pins those that are still there.
+    pub(super) fn remembered(&self, anchor: impl Fn(&Fingerprint) -> bool, pin: impl Fn(&SpkiHash) -> bool) -> Facts {
+        let mut facts = self.facts();
+        facts.anchors.retain(|fingerprint, _| anchor(fingerprint));
+        facts.pins.retain(|spki, _| pin(spki));
+        facts.bound(REMEMBERED);
+        facts
+    }
+
+    /// Nothing here is left half-done by a panic, so a poisoned lock is as good as another.
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn by(anchor: &[u8], last: i64) -> Vouched {
+        Vouched { anchor: Some(Fingerprint::of(anchor)), pin: None, last: at(last) }
+    }
+
+    #[test]
+    fn a_peer_counts_for_the_anchor_that_vouched_for_it_last() {
+        let mut facts = Facts::default();
+        facts.note("dns:a", by(b"old", 1));
+        facts.note("dns:b", by(b"old", 2));
+        facts.note("dns:a", by(b"new", 3));
+        assert_eq!(facts.without_anchor(Fingerprint::of(b"old")), [("dns:b", at(2))]);
+        assert_eq!(facts.without_anchor(Fingerprint::of(b"new")), [("dns:a", at(3))]);
+        assert_eq!(facts.anchors[&Fingerprint::of(b"old")], at(2));
+    }
+
+    #[test]
+    fn who_was_seen_longest_ago_makes_room() {
+        let mut facts = Facts::default();
+        for number in 0..i64::try_from(PEERS).unwrap() + 10 {
+            facts.note(&format!("dns:{number}"), by(b"ca", number));
+        }
+        assert_eq!(facts.peers.len(), PEERS);
+        assert!(!facts.peers.contains_key("dns:9") && facts.peers.contains_key("dns:10"));
+        facts.note(&"x".repeat(1000), by(b"ca", 5000));
+        assert!(facts.peers.contains_key(&"x".repeat(LONGEST)));
+    }
+}

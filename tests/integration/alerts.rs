@@ -1,0 +1,297 @@
+//! Alerts: the right people are told, in time, once, at a real SMTP server and an HTTP endpoint; and silence has a reason.
+//!
+//! Must hold: each (certificate, threshold) arrives once, across restarts and for a whole fleet; the log tells without a
+//! database; a sink that is away is tried again and in the end given up visibly; an acknowledgement and a successor silence.
+//! And the story of the twelve integrations: registry, owners and 60-day alerts in place of a spreadsheet.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use sidekey::event::Event;
+use sidekey::pki::issue::Issued;
+use sidekey::registry::export::{Export, Table, csv};
+use sidekey::registry::store::{Access, Asked};
+use sidekey::registry::{Acknowledgement, Store, findings};
+
+use crate::support::backend::Backend;
+use crate::support::ca::{Ca, fingerprint, later, today};
+use crate::support::database::{Database, databases, sqlite, until};
+use crate::support::eventually;
+use crate::support::mailbox::{Hook, Mailbox, text};
+use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
+
+/// A server's pair that is valid from one day to another, counted from now.
+fn pair(ca: &Ca, name: &str, from: i64, to: i64) -> Issued {
+    let mut request = ca.request(name);
+    request.validity = crate::support::ca::around(ca.now, -from, to);
+    ca.issue(&request)
+}
+
+/// `[alerts]` with a webhook, and with mail where there is a mailbox.
+fn sinks(folder: &Path, hook: &Hook, mailbox: Option<&Mailbox>) -> String {
+    std::fs::write(folder.join("hook-url"), format!("http://{}/hook?token=hush\n", hook.address)).expect("a file");
+    let mut toml = "[alerts]\nwebhook = [{ url_file = \"hook-url\" }]\n".to_owned();
+    if let Some(mailbox) = mailbox {
+        std::fs::write(folder.join("smtp"), "sidekey:pass:word\n").expect("a file");
+        toml += &format!(
+            "[alerts.smtp]\nserver = \"127.0.0.1:{}\"\nfrom = \"Sidekey <sidekey@example.com>\"\ncredentials_file = \"smtp\"\ntls = \"none\"\n",
+            mailbox.port
+        );
+    }
+    toml
+}
+
+const OWNED: &str = "[keyring.default]\nowner = \"integrations\"\ncontact = \"i@example.com\"\n";
+
+struct Fleet<'a> {
+    database: &'a Database,
+    ca: &'a Ca,
+    pair: &'a Issued,
+    backend: &'a Backend,
+}
+
+impl Fleet<'_> {
+    async fn start(&self, instance: &str, hook: &Hook, mailbox: Option<&Mailbox>, now: Timestamp) -> Sidecar {
+        let folder = folder();
+        drop_pair(folder.path(), "tls", self.pair);
+        put(folder.path(), "ca.crt", self.ca.pem());
+        let top = format!("{}{}{OWNED}", self.database.toml(instance), sinks(folder.path(), hook, mailbox));
+        // Tables of the top come before the listeners.
+        Sidecar::start_at(folder, &crate::handshake::config(&top, "", self.backend.address), now).await
+    }
+}
+
+/// Waits until every claimed alert has been sent, and a round has passed in which nothing was left to do.
+async fn settled(store: &Store) {
+    until("all alerts are sent", async || {
+        let pending = store.pending().await.expect("read");
+        let all = store.deliveries().await.expect("read");
+        (pending.is_empty() && !all.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_threshold_arrives_once_across_three_restarts_and_three_instances() {
+    for database in databases().await {
+        let (ca, hook, mailbox, backend) =
+            (Ca::new("Test CA"), Hook::new().await, Mailbox::new(None), Backend::echo().await);
+        let pair = pair(&ca, "localhost", -300, 25);
+        let name = |days: u64| format!("expires:{}:{}", fingerprint(&pair).hex(), days * 86_400);
+        let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
+        // SQLite is one sidecar's own; a Postgres is shared by three.
+        let instances: &[&str] = if database.address.is_some() { &["a", "b", "c"] } else { &["a"] };
+        let store = {
+            let first = fleet.start("a", &hook, Some(&mailbox), ca.now).await;
+            let store = database.open().await;
+            first.app.stop_now().await;
+            store
+        };
+        for restart in 0..3 {
+            let mut sidecars = Vec::new();
+            for instance in instances {
+                sidecars.push(fleet.start(instance, &hook, Some(&mailbox), later(ca.now, restart)).await);
+            }
+            for sidecar in &mut sidecars {
+                let told = |event: &Event| match event {
+                    Event::Alert { kind: "expires", .. } => Some(()),
+                    _ => None,
+                };
+                sidecar.event("every instance's own line", told).await;
+            }
+            settled(&store).await;
+            for sidecar in sidecars {
+                sidecar.app.stop_now().await;
+            }
+        }
+        eventually("the first threshold", || hook.alerts() == [name(30)] && mailbox.mails().len() == 1).await;
+        // The next threshold, on all at once.
+        let mut sidecars = Vec::new();
+        for instance in instances {
+            sidecars.push(fleet.start(instance, &hook, Some(&mailbox), later(ca.now, 12)).await);
+        }
+        eventually("the next threshold", || hook.alerts().contains(&name(14)) && mailbox.mails().len() == 2).await;
+        settled(&store).await;
+        for sidecar in sidecars {
+            sidecar.app.stop_now().await;
+        }
+        assert_eq!(
+            hook.alerts(),
+            [name(14), name(30)]
+                .map(|name| name)
+                .into_iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>(),
+            "{}",
+            database.kind
+        );
+        let mail = &mailbox.mails()[0];
+        assert_eq!((&mail["to"][0], &mail["user"]), (&"i@example.com".into(), &"sidekey".into()));
+        assert!(text(&mail["subject"]).contains("a key pair expires: default"), "{mail}");
+        assert!(text(&mail["text"]).contains("expires in 25 days"), "{mail}");
+        assert_eq!(mailbox.mails().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_away_is_tried_again_and_in_the_end_given_up_visibly() {
+    let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
+    let pair = pair(&ca, "localhost", -300, 25);
+    hook.answer(503);
+    let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
+    let mut sidecar = fleet.start("a", &hook, None, ca.now).await;
+    let failed = |event: &Event| match event {
+        Event::Delivery { outcome, error, .. } => Some((*outcome, error.clone().unwrap_or_default())),
+        _ => None,
+    };
+    let (outcome, why) = sidecar.event("a failed delivery", failed).await;
+    assert_eq!(outcome, "failed");
+    assert!(why.contains("answered 503") && !why.contains("hush"), "{why}");
+    let mut now = ca.now;
+    let mut attempts = 1;
+    loop {
+        now += SignedDuration::from_mins(61);
+        sidecar.move_to(now);
+        attempts += 1;
+        if sidecar.event("the next attempt", failed).await.0 == "given_up" {
+            break;
+        }
+    }
+    assert_eq!(attempts, 16);
+    let metrics = sidecar.app.metrics_text();
+    assert!(
+        metrics.contains(r#"sidekey_alerts_total{kind="expires",sink="webhook",outcome="given_up"} 1"#),
+        "{metrics}"
+    );
+    let store = database.open().await;
+    let inventory = store.inventory().await.expect("read");
+    assert!(findings(&inventory, now).iter().any(|finding| finding.finding == "alert_given_up"));
+    // The next threshold is another alert, and the sink is back.
+    hook.answer(200);
+    sidecar.move_to(later(ca.now, 12));
+    eventually("the next threshold", || hook.alerts().len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_and_the_metrics_tell_without_a_database() {
+    let (ca, hook, backend) = (Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
+    let folder = folder();
+    drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -300, 25));
+    put(folder.path(), "ca.crt", ca.pem());
+    let top = format!("registry = {:?}\n{}", folder.path(), sinks(folder.path(), &hook, None));
+    let mut sidecar = Sidecar::start_at(folder, &crate::handshake::config(&top, "", backend.address), ca.now).await;
+    let alert = |event: &Event| match event {
+        Event::Alert { kind, explanation, .. } => Some((*kind, explanation.clone())),
+        _ => None,
+    };
+    let (kind, explanation) = sidecar.event("an alert", alert).await;
+    assert_eq!(kind, "expires");
+    assert!(explanation.contains("25 days"), "{explanation}");
+    eventually("the gauge", || {
+        sidecar.app.metrics_text().contains(r#"sidekey_alerts_active{kind="expires",keyring="default"} 1"#)
+    })
+    .await;
+    assert!(sidecar.log().iter().any(|line| line["target"] == "alert" && line["message"] == "alert"));
+    assert!(hook.alerts().is_empty(), "without a registry nobody knows what was told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_drop_is_told() {
+    let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
+    let good = pair(&ca, "localhost", -10, 300);
+    let fleet = Fleet { database: &database, ca: &ca, pair: &good, backend: &backend };
+    let sidecar = fleet.start("a", &hook, None, ca.now).await;
+    drop_pair(sidecar.folder.path(), "expired", &pair(&ca, "localhost", -30, -1));
+    eventually("the refusal", || hook.posted().iter().any(|one| one["kind"] == "refused_drop")).await;
+}
+
+/// Twelve integrations, each with an owner of its own; their certificates last a year.
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_integrations_need_no_spreadsheet() {
+    let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
+    let mailbox = Mailbox::new(None);
+    let folder = folder();
+    let name = |number: usize| format!("partner-{number:02}");
+    let mut keyrings = String::new();
+    for number in 1..=12 {
+        drop_pair(folder.path(), &format!("{}/2026", name(number)), &pair(&ca, &name(number), -1, 364));
+        keyrings += &format!(
+            "[keyring.{}]\npurpose = \"Integration {number}\"\nowner = \"team-{number}\"\ncontact = \"team-{number}@example.com\"\nrotate_every = \"365d\"\n",
+            name(number)
+        );
+    }
+    drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -1, 9000));
+    put(folder.path(), "ca.crt", ca.pem());
+    let top = format!("{}{}{keyrings}", database.toml("gateway"), sinks(folder.path(), &hook, Some(&mailbox)));
+    let toml = crate::handshake::config(&top, "", backend.address);
+    let mut sidecar = Sidecar::start_at(folder, &toml, ca.now).await;
+
+    // The spreadsheet: one row each, with purpose, owner, contact and dates.
+    let store = database.open().await;
+    let inventory = until("the inventory", async || {
+        Some(store.inventory().await.expect("read")).filter(|inventory| inventory.key_pairs.len() == 13)
+    })
+    .await;
+    let export = Export { inventory, history: Vec::new(), failures: Vec::new() };
+    let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("partner-")).collect();
+    assert_eq!(rows.len(), 12, "{table}");
+    assert!(rows[6].starts_with("partner-07,Integration 7,team-7,team-7@example.com,365,sha256:"), "{}", rows[6]);
+
+    // Ten months of peace, then sixty days' notice to each owner.
+    sidecar.move_to(later(ca.now, 303));
+    assert!(hook.alerts().is_empty());
+    sidecar.move_to(later(ca.now, 304));
+    eventually("twelve alerts", || hook.alerts().len() == 12 && mailbox.mails().len() == 12).await;
+    let mut told: Vec<String> = mailbox.mails().iter().map(|mail| text(&mail["to"][0])).collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), 12, "each owner was told, and only of what is theirs");
+
+    // Eleven act: drop the successor beside the old pair. One knows, and says so.
+    for number in 1..=11 {
+        let next = pair(&ca, &name(number), 304, 304 + 365);
+        drop_pair(sidecar.folder.path(), &format!("{}/2027", name(number)), &next);
+        assert_eq!(sidecar.rotation(&name(number)).await, fingerprint(&next));
+    }
+    let last = store.find("partner-12", "").await.expect("the current pair");
+    let why = "the partner's CA is being replaced".to_owned();
+    let who = "uid 1000 (kim)".to_owned();
+    let acknowledgement =
+        Acknowledgement { key_pair: last, at: later(ca.now, 305).into(), keyring: "partner-12".to_owned(), who, why };
+    store.acknowledge(&acknowledgement, 1).await.expect("written");
+    for day in [334, 350, 357] {
+        sidecar.move_to(later(ca.now, day));
+        let active = r#"sidekey_alerts_active{kind="expires",keyring="partner-12"} 1"#;
+        eventually("the metric goes on", || sidecar.app.metrics_text().contains(active)).await;
+    }
+    assert_eq!((hook.alerts().len(), mailbox.mails().len()), (12, 12), "a successor or somebody who knows silences");
+
+    // The last day: urgent, and no acknowledgement silences that.
+    sidecar.move_to(later(ca.now, 363));
+    eventually("the last call", || mailbox.mails().len() == 13).await;
+    let mail = mailbox.mails().pop().expect("a mail");
+    assert!(text(&mail["subject"]).starts_with("URGENT: "), "{mail}");
+    assert_eq!(mail["to"][0], "team-12@example.com");
+
+    // The audit names it too, and the history says who changed what, when, from what to what, and why.
+    let inventory = store.inventory().await.expect("read");
+    let found = findings(&inventory, later(ca.now, 363));
+    let expiring: Vec<&str> = found
+        .iter()
+        .filter(|finding| finding.finding == "no_successor")
+        .map(|finding| finding.about.as_str())
+        .collect();
+    assert_eq!(expiring, ["partner-12"]);
+    let history = store.history(&Asked::default()).await.expect("read");
+    let of = |keyring: &str, reason: &str| {
+        history.iter().find(|entry| entry.name == keyring && entry.reason == reason).cloned()
+    };
+    assert_eq!(of("partner-12", "acknowledged").expect("a line").who, "uid 1000 (kim)");
+    let rotation = of("partner-03", "newer_arrived").expect("a line");
+    assert_eq!((rotation.who.as_str(), rotation.becomes.as_deref()), ("folder", Some("current")), "{rotation:?}");
+    assert!(Store::open(&database.settings("audit"), Access::Read).await.is_ok(), "it reads beside a running sidecar");
+    let _ = (today(), Duration::ZERO);
+}

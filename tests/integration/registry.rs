@@ -1,0 +1,332 @@
+//! The registry: what was seen is written down, on SQLite and on a real Postgres alike, and no database can hurt traffic.
+//!
+//! Must hold: keyrings, key pairs, anchors, peers, failures and the history are there, also after a restart; many instances
+//! on one Postgres see one pair; a database that is away, slow, locked, damaged or wrongly named costs a line and a metric,
+//! and recovery fills in; no private key gets anywhere.
+
+use std::time::Duration;
+
+use sidekey::event::Event;
+use sidekey::registry::export::{Export, Table, csv};
+use sidekey::registry::store::Asked;
+use sidekey::registry::{Inventory, Place, Store, findings};
+
+use crate::handshake::{Stand, stand};
+use crate::support::between::{Between, Way};
+use crate::support::ca::{Ca, fingerprint};
+use crate::support::database::{Database, databases, postgres, sqlite, until};
+use crate::support::eventually;
+use crate::support::peer::Peer;
+use crate::support::sidecar::{drop_pair, put};
+
+/// Settings of the one keyring of a stand, behind those of the top.
+const OWNED: &str = "[keyring.default]\npurpose = \"Orders\"\nowner = \"integrations\"\ncontact = \"i@example.com\"\n";
+
+fn place(place: &Place, instance: &str) -> String {
+    let line = match place {
+        Place::PostgresFile(path) => format!("registry_file = {path:?}"),
+        other => panic!("{other:?}"),
+    };
+    format!("{line}\ninstance = {instance:?}\n")
+}
+
+/// Waits until the database is said to be there, or not.
+async fn told(stand: &mut Stand, wanted: bool) -> String {
+    stand
+        .sidecar
+        .event("a line about the registry", |event| match event {
+            Event::Registry { up, explanation, .. } if *up == wanted => Some(explanation.clone()),
+            _ => None,
+        })
+        .await
+}
+
+async fn inventory(store: &Store, name: &str, is_there: impl Fn(&Inventory) -> bool) -> Inventory {
+    until(name, async || Some(store.inventory().await.expect("read")).filter(|inventory| is_there(inventory))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
+    for database in databases().await {
+        let mut stand = stand(&format!("{}{OWNED}", database.toml("one"))).await;
+        let client = stand.ca.client("etl", 5);
+        let address = stand.sidecar.ingress("api");
+        Peer::new(&[stand.ca.pem()], Some(&client)).get(address, "/").await.expect("answered");
+        let stranger = Ca::new("=Somebody Else").client("etl", 5);
+        for _ in 0..3 {
+            assert!(Peer::new(&[stand.ca.pem()], Some(&stranger)).get(address, "/").await.is_err());
+        }
+        let next = stand.ca.server(1);
+        drop_pair(stand.sidecar.folder.path(), "2027", &next);
+        stand.sidecar.rotation("default").await;
+
+        let store = database.open().await;
+        let rotated = fingerprint(&next).to_string();
+        let seen = inventory(&store, "rotation and peer", |inventory| {
+            inventory.key_pairs.iter().any(|pair| pair.key_pair == rotated) && !inventory.peers.is_empty()
+        })
+        .await;
+        let ring = &seen.keyrings[0];
+        assert_eq!(
+            (ring.instance.as_str(), ring.purpose.as_deref(), ring.owner.as_deref()),
+            ("one", Some("Orders"), Some("integrations"))
+        );
+        let standing =
+            |pair: &str| seen.key_pairs.iter().find(|one| one.key_pair == pair).map(|one| one.standing.clone());
+        assert_eq!(standing(&rotated).as_deref(), Some("current"));
+        let first = fingerprint(&stand.server).to_string();
+        assert_eq!(standing(&first).as_deref(), Some("previous"));
+        let old = seen.key_pairs.iter().find(|pair| pair.key_pair == first).expect("the first pair");
+        assert!(old.last_used.is_some() && old.overlap_ends.is_some() && old.key_kind == "ECDSA P-256");
+        assert_eq!(old.names.iter().collect::<Vec<_>>(), ["localhost"]);
+        let peer = &seen.peers[0];
+        assert_eq!(peer.identity.as_deref(), Some("uri:spiffe://etl.example/app"));
+        assert_eq!((peer.key_pair.as_deref(), peer.handshakes), (Some(first.as_str()), 1));
+        assert_eq!(peer.certificate, fingerprint(&client).to_string());
+        let anchor = seen.anchors.iter().find(|anchor| anchor.trust == "own:default").expect("the own trust");
+        assert!(anchor.last_matched.is_some(), "the anchor that vouched was not noted");
+
+        let failures = until("failures", async || {
+            let failures = store.failures(&Asked::default()).await.expect("read");
+            (failures.iter().map(|one| one.repeats + 1).sum::<i64>() == 3).then_some(failures)
+        })
+        .await;
+        assert!(failures.iter().all(|failure| failure.reason == "unknown_issuer"));
+        let history = store.history(&Asked::default()).await.expect("read");
+        let rotation =
+            history.iter().find(|entry| entry.key_pair.as_deref() == Some(rotated.as_str())).expect("a line");
+        assert_eq!(
+            (rotation.who.as_str(), rotation.becomes.as_deref(), rotation.kind.as_str()),
+            ("folder", Some("current"), "keyring")
+        );
+        let export = Export { inventory: seen, history, failures };
+        let failed = String::from_utf8(csv(&export, Table::Failures).expect("CSV")).expect("text");
+        assert!(
+            failed.contains("CN=\"\"=Somebody Else")
+                || failed.contains("CN=\\=Somebody Else")
+                || failed.contains("CN==Somebody Else"),
+            "{failed}"
+        );
+        let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+        assert_eq!(table.lines().count(), 3, "{table}");
+
+        // Again, as the same instance: what was seen stays, and nothing is there twice.
+        let (history, folder) = (export.history.len(), stand.sidecar.folder);
+        stand.sidecar.app.stop_now().await;
+        let toml = crate::handshake::config(&format!("{}{OWNED}", database.toml("one")), "", stand.backend.address);
+        let again = crate::support::sidecar::Sidecar::start(folder, &toml).await;
+        let after = until("more history", async || {
+            let all = store.history(&Asked::default()).await.expect("read");
+            (all.len() > history).then_some(all)
+        })
+        .await;
+        assert!(after.iter().any(|entry| entry.key_pair.as_deref() == Some(first.as_str())));
+        let seen = store.inventory().await.expect("read");
+        assert_eq!((seen.instances.len(), seen.peers.len(), seen.key_pairs.len()), (1, 1, 2), "{}", database.kind);
+        again.app.stop_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_at_three_instances_is_one_pair_seen_by_three() {
+    let Some(database) = postgres().await else { return };
+    let mut sidecars = Vec::new();
+    let first = stand(&database.toml("a")).await;
+    for name in ["b", "c"] {
+        let folder = crate::support::sidecar::folder();
+        drop_pair(folder.path(), "tls", &first.server);
+        put(folder.path(), "ca.crt", first.ca.pem());
+        let toml = crate::handshake::config(&database.toml(name), "", first.backend.address);
+        sidecars.push(crate::support::sidecar::Sidecar::start(folder, &toml).await);
+    }
+    let store = database.open().await;
+    let seen = inventory(&store, "three instances", |inventory| inventory.key_pairs.len() == 3).await;
+    let instances: Vec<&str> = seen.key_pairs.iter().map(|pair| pair.instance.as_str()).collect();
+    assert_eq!(instances, ["a", "b", "c"]);
+    let found = findings(&seen, first.ca.now);
+    let owner = found.iter().find(|finding| finding.finding == "no_owner").expect("a finding");
+    assert_eq!(owner.instances, ["a", "b", "c"]);
+    let export = Export { inventory: seen, history: Vec::new(), failures: Vec::new() };
+    let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+    assert_eq!(table.lines().count(), 2, "one pair is one row: {table}");
+    assert!(table.contains("a b c"), "{table}");
+}
+
+/// Serves a request and rotates, whatever the registry does.
+async fn works(stand: &mut Stand, days: i64) -> String {
+    let client = stand.ca.client("etl", 5);
+    let peer = Peer::new(&[stand.ca.pem()], Some(&client)).fresh();
+    assert_eq!(peer.get(stand.sidecar.ingress("api"), "/").await.expect("answered").status, 200);
+    let next = stand.ca.server(days);
+    drop_pair(stand.sidecar.folder.path(), "next", &next);
+    assert_eq!(stand.sidecar.rotation("default").await, fingerprint(&next));
+    fingerprint(&next).to_string()
+}
+
+fn up(stand: &Stand, value: u8) -> bool {
+    stand.sidecar.app.metrics_text().contains(&format!("sidekey_registry_up {value}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_is_away_or_slow_costs_a_line_and_a_metric_and_recovery_fills_in() {
+    let Some(database) = postgres().await else { return };
+    let between = Between::new(database.address.expect("an address"), Way::Cut).await;
+    let mut stand = stand(&place(&database.at(between.address), "one")).await;
+    told(&mut stand, false).await;
+    assert!(up(&stand, 0));
+    let missed = works(&mut stand, 5).await;
+    between.set(Way::Open);
+    told(&mut stand, true).await;
+    assert!(up(&stand, 1));
+    let store = database.open().await;
+    inventory(&store, "what was missed", |inventory| {
+        inventory.key_pairs.iter().any(|pair| pair.key_pair == missed) && !inventory.peers.is_empty()
+    })
+    .await;
+    let history = store.history(&Asked::default()).await.expect("read");
+    assert!(history.iter().any(|entry| entry.key_pair.as_deref() == Some(missed.as_str())), "{history:?}");
+
+    // Killed while it is in use, then slow by ten seconds.
+    between.set(Way::Cut);
+    let missed = works(&mut stand, 3).await;
+    told(&mut stand, false).await;
+    between.set(Way::Slow(Duration::from_secs(10)));
+    let more = works(&mut stand, 2).await;
+    between.set(Way::Open);
+    told(&mut stand, true).await;
+    inventory(&store, "what was missed again", |inventory| {
+        [&missed, &more].iter().all(|pair| inventory.key_pairs.iter().any(|one| one.key_pair == **pair))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_said_without_saying_it() {
+    let Some(database) = postgres().await else { return };
+    let (start, rest) = database.url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+    let user = start.rsplit_once(':').expect("a password").0.to_owned();
+    let wrong = database.other_url(&format!("{user}:swordfish@{rest}"), "wrong");
+    let mut stand = stand(&place(&wrong, "one")).await;
+    let why = told(&mut stand, false).await;
+    assert!(why.contains("password authentication failed") && !why.contains("swordfish"), "{why}");
+    works(&mut stand, 5).await;
+    assert!(stand.sidecar.log().iter().all(|line| !line.to_string().contains("swordfish")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_set_aside_and_never_silently_replaced() {
+    let database = sqlite();
+    std::fs::write(database.file(), vec![b'x'; 20_000]).expect("a file");
+    let mut stand = stand(&database.toml("one")).await;
+    let explanation = stand
+        .sidecar
+        .event("a line about the damage", |event| match event {
+            Event::Registry { damaged: true, explanation, .. } => Some(explanation.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(explanation.contains("set aside"), "{explanation}");
+    told(&mut stand, true).await;
+    let folder = database.file().parent().expect("a folder").to_owned();
+    let names = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let kept: Vec<_> = names.filter(|path| path.to_string_lossy().contains(".damaged-")).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(std::fs::read(&kept[0]).expect("a file"), vec![b'x'; 20_000], "what it held is still there");
+    let log = stand.sidecar.log();
+    let line = log.iter().find(|line| line["target"] == "registry" && line["level"] == "error");
+    assert!(line.is_some(), "no error line");
+    works(&mut stand, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_file_holds_up_nothing_and_is_caught_up_with() {
+    use sqlx::Connection as _;
+    let database = sqlite();
+    let mut stand = stand(&database.toml("one")).await;
+    told(&mut stand, true).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database.file());
+    let mut locker = sqlx::SqliteConnection::connect_with(&options).await.expect("opened");
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut locker).await.expect("locked");
+    let missed = works(&mut stand, 5).await;
+    told(&mut stand, false).await;
+    assert!(up(&stand, 0));
+    sqlx::query("ROLLBACK").execute(&mut locker).await.expect("unlocked");
+    told(&mut stand, true).await;
+    let store = database.open().await;
+    inventory(&store, "what was missed", |inventory| inventory.key_pairs.iter().any(|pair| pair.key_pair == missed))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_cannot_be_a_file_costs_a_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stand = stand(&format!("registry = {:?}\n", folder.path())).await;
+    let why = told(&mut stand, false).await;
+    assert!(why.contains(&*folder.path().to_string_lossy()), "{why}");
+    works(&mut stand, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_deleted_under_it_is_made_anew_with_what_there_is() {
+    let database = sqlite();
+    let mut stand = stand(&database.toml("one")).await;
+    told(&mut stand, true).await;
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", database.file().display()));
+    }
+    let next = works(&mut stand, 5).await;
+    let store = database.open().await;
+    inventory(&store, "a new registry", |inventory| inventory.key_pairs.iter().any(|pair| pair.key_pair == next)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_key_appears_nowhere() {
+    for database in databases().await {
+        let mut stand = stand(&database.toml("one")).await;
+        works(&mut stand, 5).await;
+        let store = database.open().await;
+        let seen = inventory(&store, "the rotation", |inventory| inventory.key_pairs.len() == 2).await;
+        let history = store.history(&Asked::default()).await.expect("read");
+        let failures = store.failures(&Asked::default()).await.expect("read");
+        let export = Export { inventory: seen, history, failures };
+        let mut everything = serde_json::to_string(&export).expect("JSON").into_bytes();
+        for table in [Table::KeyPairs, Table::Keyrings, Table::Anchors, Table::Peers, Table::History, Table::Failures] {
+            everything.extend(csv(&export, table).expect("CSV"));
+        }
+        everything.extend(stand.sidecar.app.metrics_text().into_bytes());
+        for line in stand.sidecar.log() {
+            everything.extend(line.to_string().into_bytes());
+        }
+        if let Place::File(path) = &database.place {
+            for end in ["", "-wal"] {
+                everything.extend(std::fs::read(format!("{}{end}", path.display())).expect("the database's file"));
+            }
+        }
+        let found = |wanted: &[u8]| memchr::memmem::find(&everything, wanted).is_some();
+        assert!(found(b"CN=localhost"), "the search itself finds nothing");
+        let der = base64_of(&stand.server.key_pem);
+        let secret = secret(&der);
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!found(b"PRIVATE KEY") && !found(&secret) && !found(hex.as_bytes()));
+        for line in stand.server.key_pem.lines().filter(|line| !line.starts_with("-----")) {
+            assert!(!found(line.as_bytes()), "a line of the key's PEM");
+        }
+    }
+}
+
+fn base64_of(pem: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    let text: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+}
+
+/// The scalar of a P-256 key in PKCS#8: the 32 bytes behind the marker of ECPrivateKey's second field.
+fn secret(der: &[u8]) -> Vec<u8> {
+    let at = memchr::memmem::find(der, &[0x02, 0x01, 0x01, 0x04, 0x20]).expect("an EC key") + 5;
+    der[at..at + 32].to_vec()
+}
+
+/// One of the databases, for other modules.
+pub async fn shared() -> Option<Database> {
+    postgres().await
+}
