@@ -29,4 +29,5 @@ mod rotation;
 mod soak;
 mod strict;
 mod support;
+mod token;
 mod trust;

@@ -19,6 +19,8 @@ use crate::snapshot::bearer::Settings;
 const REST: Duration = Duration::from_hours(1);
 /// After a failure nobody asks again for this long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After this long a failure that goes on is told again.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 /// How long a token counts as valid that does not say for how long: some endpoints never do.
 const UNSAID: Duration = Duration::from_mins(5);
 /// Nothing is kept for longer.
@@ -78,6 +80,8 @@ struct Kept {
     /// Whose assertions are refused while another pair's are taken, and until when it rests.
     refused: Option<(Fingerprint, Timestamp)>,
     failed: Option<(Instant, Failure)>,
+    /// The last failure that was told: the same again and again is told once a minute.
+    told: Option<(Instant, &'static str)>,
     /// What the tokens were asked for with.
     settings: Option<Arc<Settings>>,
     last: u64,
@@ -108,7 +112,12 @@ impl Slot {
             self.failures.fetch_add(1, Ordering::AcqRel);
             let signer = asker.bearer.signers[0].fingerprint();
             let (reason, explanation) = failure.said();
-            tell(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
+            if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= TELL_AGAIN) {
+                kept.told = Some((Instant::now(), reason));
+                tell(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
+            }
+        } else {
+            kept.told = None;
         }
         Ok(got?)
     }
