@@ -101,7 +101,11 @@ impl Database {
         // Whoever makes the tables may be a moment behind.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match Store::open(&self.settings("test"), Access::Change).await {
+            let opened = async {
+                let store = Store::open(&self.settings("test"), Access::Change).await?;
+                store.inventory().await.map(|_| store)
+            };
+            match opened.await {
                 Ok(store) => return store,
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{}: {error}", self.kind),
             }
