@@ -56,7 +56,6 @@ pub(crate) fn keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
 /// A snapshot with these keyrings, and no listener.
 pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
     Snapshot {
-        key_set: "{\"keys\":[]}".into(),
         epoch: Epoch(7),
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),

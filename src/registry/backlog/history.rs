@@ -38,24 +38,6 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
         Event::Learned { .. } | Event::Upstream { .. } | Event::Token { outcome: TokenOutcome::Refused, .. } => {
             of_others(&mut entry, event);
         }
-        Event::Token {
-            listener,
-            endpoint,
-            keyring,
-            key_pair,
-            outcome: outcome @ TokenOutcome::Refused,
-            reason,
-            explanation,
-            ..
-        } => {
-            "token".clone_into(&mut entry.kind);
-            entry.name = format!("{keyring}: {endpoint} at {listener}");
-            entry.key_pair = Some(key_pair.to_string());
-            entry.becomes = Some(outcome.as_str().to_owned());
-            "upstream".clone_into(&mut entry.who);
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
-        }
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
