@@ -439,7 +439,8 @@ fn a_living_socket_is_not_stolen_and_a_dead_one_is_replaced() {
     assert_eq!(stand.json(&["status", "--control", &control])["pid"], Value::from(stand.running.child.id()));
     stand.kill();
     assert!(socket.exists(), "a killed sidecar leaves its socket");
-    let dead = stand.ask(&["status"]);
+    // Named, as without a name the next usual place is asked, where another test's sidecar may be.
+    let dead = stand.ask(&["status", "--control", &control]);
     assert!(text(&dead.stderr).contains("is it running"), "{}", text(&dead.stderr));
     stand.start();
     assert_eq!(stand.json(&["status"])["pid"], Value::from(stand.running.child.id()));
