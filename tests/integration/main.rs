@@ -15,6 +15,7 @@ mod foreign;
 mod handshake;
 mod house;
 mod http;
+mod jwt;
 mod key_pairs;
 mod learn;
 mod limits;

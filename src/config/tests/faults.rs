@@ -117,7 +117,7 @@ fn ingress_faults() {
         ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt: \"certificates\" is missing"),
         (
             "[ingress.jwt]\npartner = \"acm\"\naudience = \"a\"\ncertificates = [\"c.pem\"]",
-            "there is no [partner.acm]; did you mean acme?",
+            "there is no [partner.acm]; did you mean \"acme\"?",
         ),
         ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "does not lie under"),
     ] {

@@ -41,7 +41,7 @@ class Handler:
         return "250 taken"
 
 def check(server, session, envelope, mechanism, data):
-    return AuthResult(success=data.login == b"sidekey" and data.password == b"pass:word", auth_data=data)
+    return AuthResult(success=data.login == b"sidekey" and data.password == b"pass:word", auth_data=data, handled=False)
 
 async def main():
     context = None
