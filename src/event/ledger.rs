@@ -27,17 +27,35 @@ pub(super) fn note(ledger: &mut Ledger, event: &Event, now: Timestamp) {
                 Outcome::Unproved => Said::HandshakeOk,
             };
             let (key_pair, next_try) = (*key_pair, None);
-            let fact = Fact::Upstream { listener, key_pair, said, handshake: false, reason, explanation, next_try };
+            let fact = Fact::Upstream {
+                listener,
+                keyring: None,
+                key_pair,
+                said,
+                handshake: false,
+                reason,
+                explanation,
+                next_try,
+            };
             ledger.note(&fact, now);
         }
-        Event::Upstream { listener, key_pair, verdict, reason, explanation, next_try, .. } => {
+        Event::Upstream { listener, keyring, key_pair, verdict, reason, explanation, next_try, .. } => {
             let said = match verdict {
                 Verdict::HandshakeOk => Said::HandshakeOk,
                 Verdict::Proved => Said::Proved,
                 Verdict::Refused => Said::Refused,
             };
             let (key_pair, next_try) = (*key_pair, *next_try);
-            let fact = Fact::Upstream { listener, key_pair, said, handshake: false, reason, explanation, next_try };
+            let fact = Fact::Upstream {
+                listener,
+                keyring: Some(keyring),
+                key_pair,
+                said,
+                handshake: false,
+                reason,
+                explanation,
+                next_try,
+            };
             ledger.note(&fact, now);
         }
         Event::Learned { listener, source, keyring, refused, standing, reason, explanation, .. } => {
@@ -84,6 +102,7 @@ fn note_handshake(ledger: &mut Ledger, handshake: &Handshake) {
             };
             let fact = Fact::Upstream {
                 listener,
+                keyring: Some(keyring),
                 key_pair,
                 said,
                 handshake: said == Said::HandshakeOk,

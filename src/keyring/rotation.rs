@@ -23,6 +23,9 @@ use crate::pki::{Fingerprint, KeyPair};
 const ROLLBACK_WINDOW: Duration = Duration::from_hours(7 * 24);
 /// At most this many pairs are `previous`.
 const MOST_PREVIOUS: usize = 8;
+/// At most this many retired pairs whose files are gone are kept for `rollback`, those retired last: rotations without end
+/// must not fill memory and `state/retained/`.
+const MOST_RETIRED: usize = 8;
 
 /// One pair and where it stands.
 #[derive(Clone, Debug)]

@@ -51,6 +51,8 @@ pub enum Fact<'a> {
     Upstream {
         /// The listener that leads to it.
         listener: &'a Arc<str>,
+        /// The keyring of the pair, where it is said.
+        keyring: Option<&'a KeyringName>,
         /// What it was shown.
         key_pair: Fingerprint,
         /// What it made of it.
@@ -135,11 +137,13 @@ pub(super) struct Used {
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) key_pair: Fingerprint,
+    keyring: Option<KeyringName>,
     pub(super) said: Said,
     /// Since when it has said so.
     pub(super) since: Timestamp,
     /// The last handshake.
     pub(super) last: Option<Timestamp>,
+    /// Handshakes since the rotation.
     pub(super) count: u64,
     pub(super) reason: &'static str,
     pub(super) explanation: String,
@@ -189,6 +193,8 @@ impl Ledger {
                 (used.first, used.count) = (None, 0);
             }
         }
+        let shown = self.upstreams.values_mut().flatten();
+        shown.filter(|shown| shown.keyring.as_ref() == Some(keyring)).for_each(|shown| shown.count = 0);
     }
 
     fn peer(&mut self, fact: &Fact<'_>, now: Timestamp) {
@@ -232,7 +238,8 @@ impl Ledger {
     }
 
     fn upstream(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Upstream { listener, key_pair, said, handshake, reason, explanation, next_try } = *fact else {
+        let Fact::Upstream { listener, keyring, key_pair, said, handshake, reason, explanation, next_try } = *fact
+        else {
             return;
         };
         if !self.upstreams.contains_key(listener) && self.upstreams.len() == UPSTREAMS {
@@ -243,6 +250,7 @@ impl Ledger {
             drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
             all.push(Shown {
                 key_pair,
+                keyring: keyring.cloned(),
                 said,
                 since: now,
                 last: None,

@@ -58,7 +58,17 @@ fn upstream(ledger: &mut Ledger, shown: u8, said: Said, handshake: bool, minute:
     let listener = name("salesforce");
     let key_pair = pair(shown);
     let (reason, explanation, next_try) = ("status_403", "it answered 403", None);
-    let fact = Fact::Upstream { listener: &listener, key_pair, said, handshake, reason, explanation, next_try };
+    let keyring = name("api");
+    let fact = Fact::Upstream {
+        listener: &listener,
+        keyring: Some(&keyring),
+        key_pair,
+        said,
+        handshake,
+        reason,
+        explanation,
+        next_try,
+    };
     ledger.note(&fact, at(minute));
 }
 
@@ -191,6 +201,8 @@ fn an_upstream_is_proved_by_an_answer_and_by_nothing_else() {
     upstream(&mut ledger, OLD, Said::HandshakeOk, true, 121);
     let report = told(&ledger, &keyring, 200);
     assert_eq!((report.lines[0].stands, report.verdict.retire), (Use::ProvedNew, Retire::Safe));
+    let line = &report.lines[0];
+    assert_eq!((line.handshakes_new, line.handshakes_old), (2, 2), "those before the rotation do not count");
 }
 
 #[test]

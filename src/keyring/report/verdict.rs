@@ -99,10 +99,10 @@ pub(super) fn of(report: &Report) -> Verdict {
 }
 
 fn everybody(proved: usize) -> String {
-    if proved == 1 {
-        "the only one that came has proved".to_owned()
-    } else {
-        format!("all {proved} that came have proved")
+    match proved {
+        1 => "the only one that came has proved".to_owned(),
+        2 => "both that came have proved".to_owned(),
+        _ => format!("all {proved} that came have proved"),
     }
 }
 

@@ -179,6 +179,8 @@ impl Walk {
             assert!(ends <= held.pair.validity().not_after, "an overlap past not_after");
             assert!(!keyring.steady || now < ends, "an overlap that is over");
         }
+        let gone = held.iter().filter(|held| held.standing == Standing::Retired && !held.in_folder).count();
+        assert!(gone <= MOST_RETIRED, "{gone} retired pairs are kept");
         let shown = keyring.shown(now);
         let retained = keyring.to_retain(now);
         for (candidate, pair) in &shown {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::super::fit::{Fit, fit, later, revoked};
 use super::super::{Activate, Event, OnExpiry, Standing};
-use super::{Entry, Keyring, MOST_PREVIOUS, Overlap, ROLLBACK_WINDOW, Waits, explain};
+use super::{Entry, Keyring, MOST_PREVIOUS, MOST_RETIRED, Overlap, ROLLBACK_WINDOW, Waits, explain};
 use crate::pki::Fingerprint;
 
 /// Why standings are looked at.
@@ -284,8 +284,13 @@ impl Keyring {
     /// What nobody needs any more leaves memory, and its keys with it.
     fn forget(&mut self, now: Timestamp) {
         let steady = self.steady;
+        let mut gone: Vec<_> = self.with(Standing::Retired).filter(|entry| !entry.held.in_folder).collect();
+        gone.sort_by_key(|entry| std::cmp::Reverse((entry.held.since, entry.rank())));
+        let too_many: Vec<Fingerprint> =
+            gone.iter().skip(MOST_RETIRED).map(|entry| entry.held.pair.fingerprint()).collect();
         let needed = |entry: &Entry| match entry.held.standing {
             _ if entry.held.in_folder => true,
+            _ if too_many.contains(&entry.held.pair.fingerprint()) => false,
             Standing::Current | Standing::Previous => true,
             // Without `replaced` it never served: a staged pair that was withdrawn.
             Standing::Retired => {

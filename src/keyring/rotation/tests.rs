@@ -349,3 +349,18 @@ fn without_the_line_activate_manual_still_holds_a_pair_back() {
     keyring.arrive(&folder(&[1, 2]), day(26));
     assert_eq!(standing(&keyring, name(2)), Some(StagedStanding));
 }
+
+#[test]
+fn of_the_retired_pairs_whose_files_are_gone_the_last_eight_are_kept() {
+    let mut keyring = with(|settings| settings.overlap = Duration::ZERO);
+    let pairs: Vec<_> = (0..12).map(|at| crate::keyring::pool::issue(&crate::keyring::pool::api(at, 400))).collect();
+    for (at, pair) in pairs.iter().enumerate() {
+        keyring.arrive(std::slice::from_ref(pair), day(20) + jiff::SignedDuration::from_mins(at as i64));
+        keyring.tick(day(20) + jiff::SignedDuration::from_mins(at as i64), true);
+    }
+    let kept: Vec<_> = keyring.held().iter().map(|held| held.pair.fingerprint()).collect();
+    assert_eq!(kept.len(), 9);
+    assert!(pairs[3..].iter().all(|pair| kept.contains(&pair.fingerprint())), "the latest ones");
+    keyring.command(&Command::Rollback, day(21)).unwrap();
+    assert_eq!(keyring.current().unwrap().pair.fingerprint(), pairs[10].fingerprint());
+}
