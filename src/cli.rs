@@ -16,6 +16,7 @@ mod rotation;
 mod run;
 mod status;
 mod stop;
+mod token;
 mod wait;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Command {
     Probe(Box<probe::Arguments>),
     /// What was ever seen: export, audit, history
     Registry(registry::Arguments),
+    /// Print a JWT signed by a key pair
+    Token(Box<token::Arguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -206,6 +209,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),

@@ -196,7 +196,9 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
 /// Adds what listeners imply: the built-in trust, keyrings without a section, and each keyring's roles.
 fn complete(settings: &mut writer::Settings) {
     let trusts = settings.ingresses.iter().map(|ingress| &ingress.trust);
-    let mut trusts = trusts.chain(settings.egresses.iter().map(|egress| &egress.trust)).flatten();
+    let endpoints = settings.egresses.iter().filter_map(|egress| egress.bearer.as_ref()?.endpoint.as_ref());
+    let of_egresses = settings.egresses.iter().map(|egress| &egress.trust).chain(endpoints.map(|one| &one.trust));
+    let mut trusts = trusts.chain(of_egresses).flatten();
     if trusts.any(|trust| trust.as_ref() == peers::SYSTEM) {
         let name: Arc<str> = Arc::from(peers::SYSTEM);
         let system = crate::trust::Settings::of(Arc::clone(&name), vec![AnchorSource::System]);
@@ -232,5 +234,8 @@ fn named(settings: &writer::Settings) -> std::collections::BTreeSet<PathBuf> {
     }
     files.extend(settings.partners.iter().flat_map(|partner| partner.anchors.iter().cloned()));
     files.extend(settings.ingresses.iter().filter_map(|ingress| ingress.authorities_file.clone()));
+    files.extend(
+        settings.ingresses.iter().filter_map(|ingress| ingress.jwt.as_ref()).flat_map(|jwt| jwt.certificates.clone()),
+    );
     files
 }

@@ -106,6 +106,25 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// A token was fetched for an upstream, or not (egress; `[egress.jwt_bearer]`). The token itself is nowhere.
+    Token {
+        /// Listener.
+        listener: Arc<str>,
+        /// The token endpoint, or the upstream itself: host and port.
+        endpoint: String,
+        /// Whose pairs sign.
+        keyring: crate::keyring::KeyringName,
+        /// The pair that signed.
+        key_pair: Fingerprint,
+        /// What became of it.
+        outcome: TokenOutcome,
+        /// Stable code: `ok`, `token_refused`, `status_401`, `token_unreachable`, `token_late`, …
+        reason: &'static str,
+        /// One printable sentence.
+        explanation: String,
+        /// In which epoch.
+        epoch: Epoch,
+    },
     /// A keyring changed.
     Keyring {
         /// What happened.
@@ -211,6 +230,29 @@ pub enum Event {
     },
 }
 
+/// What became of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenOutcome {
+    /// It is there.
+    Fetched,
+    /// This pair's assertions are refused, and another pair's are taken instead.
+    Refused,
+    /// There is none.
+    Failed,
+}
+
+impl TokenOutcome {
+    /// As in logs and labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Event {
     /// The log target.
     pub fn target(&self) -> &'static str {
@@ -218,6 +260,7 @@ impl Event {
             Self::Handshake(_) => "handshake",
             Self::Proof { .. } | Self::Upstream { .. } => "proof",
             Self::Learned { .. } => "learned",
+            Self::Token { .. } => "token",
             Self::Keyring { .. } => "keyring",
             Self::Trust { .. } => "trust",
             Self::Folder { .. } => "folder",
@@ -384,6 +427,7 @@ impl Events {
             Event::Registry { up, .. } => self.metrics.registry_up(*up),
             Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
             Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
+            Event::Token { listener, outcome, reason, .. } => self.metrics.token(listener, outcome.as_str(), reason),
             _ => {}
         }
     }

@@ -16,6 +16,8 @@ pub mod tls;
 
 pub mod net;
 
+pub mod jwt;
+
 pub mod event;
 
 pub mod snapshot;

@@ -60,6 +60,13 @@ struct RotationLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TokenLabels {
+    listener: String,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -89,6 +96,7 @@ pub struct Metrics {
     handshake_duration: Family<ListenerLabels, Histogram, fn() -> Histogram>,
     key_pair_refusals: Family<RefusalLabels, Counter>,
     replays: Family<ReplayLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
     rotations: Family<RotationLabels, Counter>,
     drained: Family<ReasonLabels, Counter>,
     folder_refusals: Counter,
@@ -116,6 +124,7 @@ impl Metrics {
             handshake_duration: Family::new_with_constructor(|| Histogram::new(HANDSHAKE_BUCKETS)),
             key_pair_refusals: Family::default(),
             replays: Family::default(),
+            tokens: Family::default(),
             rotations: Family::default(),
             drained: Family::default(),
             folder_refusals: Counter::default(),
@@ -157,6 +166,11 @@ impl Metrics {
     /// A request was sent again with another key pair.
     pub fn replayed(&self, listener: &str, why: &'static str) {
         self.replays.get_or_create(&ReplayLabels { listener: listener.to_owned(), why }).inc();
+    }
+
+    /// A token for an upstream was asked for, and this is what became of it.
+    pub fn token(&self, listener: &str, outcome: &'static str, reason: &'static str) {
+        self.tokens.get_or_create(&TokenLabels { listener: listener.to_owned(), outcome, reason }).inc();
     }
 
     /// A key pair arrived in a keyring, and this is what became of it.
@@ -239,6 +253,7 @@ impl Metrics {
             self.key_pair_refusals.clone(),
         );
         ours.register("replays", "Requests sent again with another key pair, and why", self.replays.clone());
+        ours.register("tokens", "Tokens for upstreams, by what became of them", self.tokens.clone());
         ours.register("rotations", "Arrivals of key pairs, by what became of them", self.rotations.clone());
         ours.register("drained", "Connections drained before their time", self.drained.clone());
         ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());

@@ -17,6 +17,7 @@ mod forward;
 pub mod frames;
 pub mod framing;
 mod ingress;
+mod jwt;
 mod learning;
 mod link;
 mod listener;
@@ -28,6 +29,7 @@ mod reading;
 mod replay;
 mod serve;
 mod target;
+mod token;
 mod upgrade;
 mod upstream;
 mod verdicts;
@@ -42,6 +44,7 @@ pub use drain::{ConnectionFacts, Leave, stay};
 pub use learning::lessons;
 pub use workers::{Parts, Workers, start};
 
+use crate::jwt::Refused;
 use crate::net;
 use crate::snapshot::Side;
 use crate::trust::{Denied, Untrusted};
@@ -82,6 +85,17 @@ enum Error {
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The request's token is not good.
+    #[error("token refused: {0}")]
+    Jwt(#[from] Refused),
+    /// There is no token for the upstream: a stable code, and one sentence.
+    #[error("{explanation}")]
+    Token {
+        /// The code.
+        reason: &'static str,
+        /// The sentence.
+        explanation: String,
+    },
     /// The other side of the hop cannot be reached.
     #[error(transparent)]
     Connect(#[from] net::Error),
@@ -126,6 +140,12 @@ enum Error {
     Untrusted(#[from] Untrusted),
 }
 
+impl From<crate::jwt::Error> for Error {
+    fn from(error: crate::jwt::Error) -> Self {
+        Self::Token { reason: "token_unsigned", explanation: error.to_string() }
+    }
+}
+
 impl Error {
     /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
     fn dialling(error: net::Error) -> Self {
@@ -151,10 +171,14 @@ impl Error {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
+            Self::Jwt(Refused::NotBearer) => StatusCode::BAD_REQUEST,
+            Self::Jwt(Refused::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Jwt(_) => StatusCode::UNAUTHORIZED,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
             | Self::Refused { .. }
+            | Self::Token { .. }
             | Self::Exchange(_)
             | Self::Unasked
             | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
@@ -188,9 +212,10 @@ impl Error {
             Self::Denied(_) => "not_allowed",
             Self::CrossSite => "cross_site",
             Self::BodyLate => "body_late",
+            Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } | Self::Refused { reason, .. } => reason,
+            Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
@@ -214,6 +239,7 @@ impl Error {
                 | Self::Denied(_)
                 | Self::CrossSite
                 | Self::BodyLate
+                | Self::Jwt(_)
                 | Self::Untrusted(_)
         )
     }

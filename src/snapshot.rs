@@ -3,6 +3,7 @@
 //! Built by the writer's side (`build`), read by workers (`channel::Reader`). It holds resolved values only: every
 //! name that it mentions is there.
 
+pub mod bearer;
 pub mod build;
 pub mod channel;
 pub mod egress;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::keyring::Standing;
 use crate::keyring::report::{InOverlap, Previous};
 
+pub use bearer::Bearer;
 pub use build::{Parts, build};
 pub use channel::{Publisher, Reader, channel};
 pub use egress::Egress;
@@ -65,6 +67,8 @@ pub struct Snapshot {
     pub egresses: BTreeMap<Arc<str>, Arc<Egress>>,
     /// Listeners that are configured and wait, with what for (one printable sentence).
     pub waiting: Vec<(ListenerId, String)>,
+    /// The JWK Set of all that signs tokens (or may), for the admin listener.
+    pub key_set: Arc<str>,
     /// Every keyring's pairs and standings, for metrics and views. No keys.
     pub keyrings: Vec<KeyringView>,
     /// What every trust holds, for the registry and alerts.

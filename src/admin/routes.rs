@@ -15,6 +15,10 @@ use http_body_util::Full;
 use super::{Kind, Views, readiness};
 use crate::metrics;
 
+/// The public keys that our tokens are verified with (RFC 7517).
+const KEY_SET: &str = "/.well-known/jwks.json";
+
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Said with every answer: nothing here is for another page, or for a cache.
@@ -56,6 +60,7 @@ pub(super) fn answer<B>(request: &Request<B>, (kind, hosts): (Kind, Hosts), view
     let (status, content, text) = refusal.unwrap_or_else(|| match request.uri().path() {
         "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => ready(kind, views),
+        KEY_SET if kind == Kind::Admin => (StatusCode::OK, JSON, views.reader.take().key_set.to_string()),
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
     });

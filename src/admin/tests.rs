@@ -78,6 +78,14 @@ async fn an_ingress_that_waits_is_not_ready_and_only_admin_says_what_for() {
 }
 
 #[tokio::test]
+async fn the_key_set_is_for_the_admin_listener_only() {
+    let (views, _stopping) = views(Vec::new());
+    let set = get("/.well-known/jwks.json", Kind::Admin, &views).await;
+    assert_eq!(set, (StatusCode::OK, "{\"keys\":[]}".to_owned()));
+    assert_eq!(get("/.well-known/jwks.json", Kind::Probes, &views).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_waiting_egress_does_not_matter_and_stopping_does() {
     let (views, stopping) = views(vec![waiting(Side::Egress, "salesforce")]);
     assert_eq!(get("/readyz", Kind::Probes, &views).await, (StatusCode::OK, "ready\n".to_owned()));
@@ -150,6 +158,7 @@ fn metrics_are_documented() {
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.key_pair_refused("ingress", "api", "unknown_ca");
     metrics.replayed("out", "alert");
+    metrics.token("out", "fetched", "ok");
     views.metrics.alert("expires", "log", "sent");
     views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
     views.metrics.registry_dropped("peer", 1);

@@ -9,6 +9,7 @@
 mod export;
 mod import;
 mod make;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use serde::Serialize;
 pub use export::Form;
 pub use import::Import;
 pub use make::{New, Source};
+pub use token::Token;
+
+pub use crate::jwt::Algorithm;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -49,6 +53,9 @@ pub enum Error {
     /// PKCS#12.
     #[error(transparent)]
     Pkcs12(#[from] crate::pki::pkcs12::NotWritten),
+    /// A token.
+    #[error(transparent)]
+    Token(#[from] crate::jwt::Error),
     /// The folder.
     #[error(transparent)]
     Folder(#[from] folder::put::Error),

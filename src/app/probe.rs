@@ -199,13 +199,14 @@ fn egress_to(to: &HostPort, keyring: &KeyringName) -> egress::Settings {
         keep_host: false,
         tcp_keepalive: Duration::from_secs(45),
         dns_refresh: Duration::from_secs(30),
+        probe: crate::keyring::Probe::Off,
+        prove_within: Duration::ZERO,
+        refusal_statuses: Vec::new(),
+        replay_limit: 0,
+        bearer: None,
         tls: tls::Settings::default(),
         limits: Limits::default(),
         log_access: false,
-        probe: crate::keyring::Probe::default(),
-        prove_within: Duration::from_hours(1),
-        refusal_statuses: Vec::new(),
-        replay_limit: 0,
     }
 }
 

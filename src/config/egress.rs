@@ -8,8 +8,11 @@ use super::ingress::{Context, trust};
 use super::listeners;
 use super::top::is_local;
 use super::value;
+use crate::jwt::Algorithm;
+use crate::keyring::KeyringName;
 use crate::keyring::Probe;
 use crate::net::ListenAddress;
+use crate::snapshot::bearer::{self, Endpoint, Grant};
 use crate::snapshot::egress::Settings;
 use crate::snapshot::ingress::Limits;
 use crate::trust::Role;
@@ -17,6 +20,8 @@ use crate::trust::Role;
 /// Statuses with which servers refuse a certificate that TLS has let pass: nginx' 400, 495 and 496, and what applications
 /// say.
 const REFUSALS: [u16; 5] = [400, 401, 403, 495, 496];
+/// The longest validity of an assertion: nobody needs more, and many partners take less.
+const LONGEST_ASSERTION: Duration = Duration::from_hours(1);
 /// How much of a body is kept for a second sending, unless the configuration says otherwise.
 const REPLAY_LIMIT: usize = 64 << 10;
 
@@ -60,6 +65,7 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
     refusal_statuses.sort_unstable();
     let replay_limit = section.or("replay_limit", |item| item.size(0, 64 << 20), REPLAY_LIMIT);
     later(section);
+    let bearer = bearer(section, context, keyring.as_ref());
     let tls = listeners::tls(section);
     Some(Settings {
         name: name?,
@@ -75,6 +81,7 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
         prove_within,
         refusal_statuses,
         replay_limit,
+        bearer,
         tls,
         limits,
         log_access: context.log_access,
@@ -160,25 +167,52 @@ fn refusal(item: &Item<'_>) -> Option<u16> {
 fn later(section: &Section<'_>) {
     section.later("via", Item::words, None);
     section.later("via_credentials_file", Item::path, None);
-    section.later_table("jwt_bearer", |jwt| {
-        jwt.maybe("keyring", |item| item.parse(value::keyring_name));
-        for key in ["issuer", "subject", "audience", "scope"] {
-            jwt.maybe(key, Item::words);
-        }
-        jwt.maybe("lifetime", Item::positive);
-        jwt.maybe("token_url", |item| item.words().filter(|url| is_https(item, url)));
-        jwt.maybe("token_trust", |item| item.parse(value::name));
-        jwt.maybe("grant", |item| item.one_of(&[("jwt_bearer", ()), ("client_credentials", ())]));
-        jwt.maybe("alg", |item| {
-            item.one_of(&[("RS256", ()), ("PS256", ()), ("ES256", ()), ("ES384", ()), ("EdDSA", ())])
-        });
-    });
 }
 
-fn is_https(item: &Item<'_>, url: &str) -> bool {
-    let https = url.starts_with("https://");
-    if !https {
-        item.fault("a token is asked for over https:// only".to_owned());
+/// `[egress.jwt_bearer]`. `keyring` and `name` are the egress' own.
+fn bearer(section: &Section<'_>, context: &Context<'_>, keyring: Option<&KeyringName>) -> Option<bearer::Settings> {
+    let jwt = section.section("jwt_bearer");
+    if !jwt.is_there() {
+        return None;
     }
-    https
+    let own = jwt.maybe("keyring", |item| item.parse(value::keyring_name));
+    let issuer = jwt.required("issuer", Item::words);
+    let subject = jwt.maybe("subject", Item::words).or_else(|| issuer.clone());
+    let audience = jwt.required("audience", Item::words);
+    let lifetime = jwt.or(
+        "lifetime",
+        |item| {
+            let lifetime = item.positive()?;
+            if lifetime > LONGEST_ASSERTION {
+                item.fault("partners refuse an assertion that is valid for so long: an hour at most".to_owned());
+            }
+            Some(lifetime)
+        },
+        Duration::from_mins(2),
+    );
+    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+    let algorithm = jwt.maybe("alg", |item| item.one_of(&algorithms));
+    let url = jwt.maybe("token_url", |item| item.parse(value::https_url));
+    let grants = [("jwt_bearer", Grant::JwtBearer), ("client_credentials", Grant::ClientCredentials)];
+    let grant = jwt.or("grant", |item| item.one_of(&grants), Grant::JwtBearer);
+    let scope = jwt.maybe("scope", Item::words);
+    let trust = jwt.maybe("token_trust", |item| trust(item, context.known));
+    if jwt.get("token_url").is_none() {
+        for key in ["grant", "scope", "token_trust"] {
+            if let Some(item) = jwt.get(key) {
+                item.fault("is for a token_url, and there is none: leave it out".to_owned());
+            }
+        }
+    }
+    jwt.finish();
+    let endpoint = url.map(|(to, path)| Endpoint { to, path, grant, scope, trust });
+    Some(bearer::Settings {
+        keyring: own.or_else(|| keyring.cloned())?,
+        issuer: issuer?,
+        subject: subject?,
+        audience: audience?,
+        lifetime,
+        algorithm,
+        endpoint,
+    })
 }

@@ -145,16 +145,6 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Likewise for a whole table: its keys are checked, then it is refused.
-    pub(super) fn later_table(&self, key: &'static str, read: impl FnOnce(&Self)) {
-        let section = self.section(key);
-        read(&section);
-        section.finish();
-        if section.is_there() {
-            section.fault("not yet supported: leave it out".to_owned());
-        }
-    }
-
     /// The table under `key`, absent or not.
     pub(super) fn section(&self, key: &'static str) -> Self {
         self.get(key).and_then(|item| item.section()).unwrap_or_else(|| Self {

@@ -150,6 +150,8 @@ fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings
         rules: Rules::default(),
         authorities: AuthorityNames::Auto,
         authorities_file: None,
+        jwt: None,
+        jwks: false,
         tls: tls::Settings::default(),
         limits: Limits::default(),
         learn: true,

@@ -51,12 +51,12 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     let rules = rules(section, context.known, trust.as_ref(), client_auth);
     let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
     let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
-    later(section);
     let networks = |item: &Item<'_>| item.list(|item| item.parse(value::network));
     let proxy_protocol_from = section.or("proxy_protocol_from", networks, Vec::new());
     let quiet_from = section.or("quiet_from", networks, Vec::new());
     let forwarded_from = |item: &Item<'_>| item.list(|item| allowed(item, context.known, trust.as_ref(), client_auth));
     let forwarded_from = section.or("forwarded_from", forwarded_from, Vec::new());
+    let (jwt, jwks) = (jwt(section, context), section.or("jwks", Item::flag, false));
     let identity = section.or("identity", identity, Identity::default());
     let also_strip = section.or("also_strip", |item| item.list(|item| item.parse(value::field_pattern)), Vec::new());
     let (tls, limits) = (listeners::tls(section), limits(section));
@@ -75,6 +75,8 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
         rules,
         authorities,
         authorities_file,
+        jwt,
+        jwks,
         tls,
         limits,
         learn: section.or("learn", Item::flag, true),
@@ -99,16 +101,33 @@ fn limits(listener: &Section<'_>) -> Limits {
     limits
 }
 
-/// Keys of later issues.
-fn later(section: &Section<'_>) {
-    section.later("jwks", Item::flag, Some(&false));
-    section.later_table("jwt", |jwt| {
-        jwt.maybe("partner", |item| item.parse(value::name));
-        jwt.maybe("certificates", |item| item.some(Item::words));
-        jwt.maybe("audience", Item::words);
-        jwt.maybe("issuer", Item::words);
-        jwt.maybe("max_lifetime", Item::positive);
+/// `[ingress.jwt]`.
+fn jwt(section: &Section<'_>, context: &Context<'_>) -> Option<crate::jwt::verify::Settings> {
+    let jwt = section.section("jwt");
+    if !jwt.is_there() {
+        return None;
+    }
+    let partner = jwt.required("partner", |item| {
+        let name = item.parse(value::name)?;
+        let known = context.known.partners.iter().find(|partner| *partner.name == *name);
+        if known.is_none() {
+            let names = context.known.partners.iter().map(|partner| partner.name.as_ref());
+            item.fault(format!("there is no [partner.{name}]{}", hint(&name, names)));
+        }
+        known.map(|partner| Arc::clone(&partner.name))
     });
+    let certificates = jwt.required("certificates", |item| item.some(|item| peers::under(item, context.certs)));
+    let audience = jwt.required("audience", Item::words);
+    let issuer = jwt.maybe("issuer", Item::words);
+    let max_lifetime = jwt.or("max_lifetime", Item::positive, std::time::Duration::from_hours(1));
+    jwt.finish();
+    Some(crate::jwt::verify::Settings {
+        partner: partner?,
+        certificates: certificates?,
+        audience: audience?,
+        issuer,
+        max_lifetime,
+    })
 }
 
 fn tcp_only(taken: &Taken, item: &Item<'_>) -> Option<ListenAddress> {

@@ -115,22 +115,12 @@ fn keys_of_later_issues_are_refused_by_name() {
         .filter(|fault| fault.ends_with("not yet supported: leave it out"))
         .map(|fault| fault.split(": ").nth(1).unwrap_or_default().to_owned())
         .collect();
-    let expected = [
-        "admin.allow",
-        "admin.keyring",
-        "admin.trust",
-        "egress.jwt_bearer",
-        "egress.via",
-        "egress.via_credentials_file",
-        "ingress.jwt",
-    ];
+    let expected = ["admin.allow", "admin.keyring", "admin.trust", "egress.via", "egress.via_credentials_file"];
     assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn what_is_true_today_may_be_said_and_anything_else_not() {
-    assert_eq!(faults(&ingress("jwks = false")), Vec::<String>::new());
-    assert!(faults(&ingress("jwks = true"))[0].ends_with("not yet supported: leave it out"));
     assert_eq!(faults(&format!("landlock = \"off\"\n{EGRESS}")), Vec::<String>::new());
     assert_eq!(fault("landlock = \"auto\""), "f.toml:1:12: landlock: not yet supported: leave it out");
     // The type is looked at first: a wrong value is told as such.
@@ -346,4 +336,32 @@ proptest! {
             prop_assert!(faults.iter().all(|fault| (1..=lines).contains(&fault.line) && !fault.message.is_empty()));
         }
     }
+}
+
+#[test]
+fn tokens_are_read_with_their_defaults() {
+    use crate::snapshot::bearer::Grant;
+    let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
+    let jwt = "jwks = true\n[ingress.jwt]\npartner = \"acme\"\ncertificates = [\"trust/jwt.pem\"]\naudience = \"https://orders\"";
+    let config = parse(&format!("{known}{}", ingress(jwt)), Path::new("/etc/sidekey")).unwrap();
+    let ingress = &config.settings.ingresses[0];
+    let settings = ingress.jwt.as_ref().unwrap();
+    assert!(ingress.jwks && settings.issuer.is_none() && settings.max_lifetime == Duration::from_hours(1));
+    assert!(config.folder.named.contains(Path::new("trust/jwt.pem")), "its folder would be taken for a keyring");
+    let bearer = "[egress.jwt_bearer]\nissuer = \"me\"\naudience = \"https://login\"\n";
+    let read = |extra: &str| {
+        let config = parse(&format!("{EGRESS}{bearer}{extra}"), Path::new("/etc/sidekey")).unwrap();
+        let settings = config.settings;
+        (settings.egresses[0].bearer.clone().unwrap(), settings.egresses[0].keyring.clone(), settings.trusts)
+    };
+    let (plain, own, _) = read("");
+    assert_eq!((&plain.keyring, plain.subject.as_str(), plain.lifetime), (&own, "me", Duration::from_mins(2)));
+    assert!(plain.endpoint.is_none() && plain.algorithm.is_none());
+    let (full, _, trusts) = read(
+        "keyring = \"jwt\"\nalg = \"PS256\"\ntoken_url = \"https://Login:8443/a/token?x=1\"\ntoken_trust = \"system\"\ngrant = \"client_credentials\"",
+    );
+    let endpoint = full.endpoint.unwrap();
+    assert_eq!((endpoint.to.to_string().as_str(), endpoint.path.as_str()), ("login:8443", "/a/token?x=1"));
+    assert_eq!((endpoint.grant, &*full.keyring), (Grant::ClientCredentials, "jwt"));
+    assert!(trusts.contains_key("system"), "token_trust alone brings the platform's anchors");
 }

@@ -118,6 +118,17 @@ pub(super) fn upstream(text: &str) -> Result<HostPort, Wrong> {
     authority(text, rest, 443)
 }
 
+/// `https://HOST[:PORT]/PATH`: the server, and what is asked of it.
+pub(super) fn https_url(text: &str) -> Result<(HostPort, String), Wrong> {
+    let Some(rest) = text.strip_prefix("https://") else {
+        return Err(format!("{text:?} is refused: a token is asked for over https:// only"));
+    };
+    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let path =
+        target(path).map_err(|_| format!("{text:?} has no valid path: write it as in \"https://HOST/token\""))?;
+    Ok((authority(text, host, 443)?, path))
+}
+
 /// The target of a request: an absolute path, a query too.
 pub(super) fn target(text: &str) -> Result<String, Wrong> {
     let target = text.parse::<http::uri::PathAndQuery>();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::handshake::colour;
 use super::repeats::Sum;
-use super::{Event, Lesson, Level, Verdict};
+use super::{Event, Lesson, Level, TokenOutcome, Verdict};
 use crate::keyring::Standing;
 use crate::log::{Format, Line, Style};
 use crate::pki::Severity;
@@ -18,7 +18,8 @@ pub(super) fn level(event: &Event) -> Level {
         Event::Handshake(handshake) => handshake.level(),
         Event::Proof { outcome: Outcome::Refused | Outcome::Failed, .. }
         | Event::Learned { standing: Lesson::Unconfirmed, .. }
-        | Event::Upstream { verdict: Verdict::Refused, .. } => Level::WARN,
+        | Event::Upstream { verdict: Verdict::Refused, .. }
+        | Event::Token { outcome: TokenOutcome::Refused | TokenOutcome::Failed, .. } => Level::WARN,
         Event::Keyring { event, .. } => match event {
             keyring::Event::LastResort { .. } => Level::ERROR,
             keyring::Event::Moved { to: Standing::Refused | Standing::Revoked, .. }
@@ -43,6 +44,7 @@ pub(super) fn level(event: &Event) -> Level {
         Event::Proof { .. }
         | Event::Learned { .. }
         | Event::Upstream { .. }
+        | Event::Token { .. }
         | Event::Trust { .. }
         | Event::Epoch { .. }
         | Event::Drained { .. }
@@ -60,6 +62,7 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
         Event::Proof { .. } => proof(&mut line, event),
         Event::Learned { .. } => learned(&mut line, event),
         Event::Upstream { .. } => upstream(&mut line, event),
+        Event::Token { .. } => token(&mut line, event),
         Event::Keyring { event, by, epoch } => {
             of_keyring(&mut line, event);
             line.maybe("by", by.as_deref()).number("epoch", epoch.0);
@@ -115,6 +118,25 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
         }
     }
     line.finish()
+}
+
+fn token(line: &mut Line, event: &Event) {
+    let Event::Token { listener, endpoint, keyring, key_pair, outcome, reason, explanation, epoch } = event else {
+        return;
+    };
+    line.message(match outcome {
+        TokenOutcome::Fetched => "token fetched",
+        TokenOutcome::Refused => "our key pair's tokens are refused",
+        TokenOutcome::Failed => "no token",
+    })
+    .text("listener", listener)
+    .text("endpoint", endpoint)
+    .text("keyring", keyring)
+    .text("key_pair", &key_pair.short())
+    .text("outcome", outcome.as_str())
+    .text("reason", reason)
+    .text("explanation", explanation)
+    .number("epoch", epoch.0);
 }
 
 /// The line of a sum.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Fingerprint, SpkiHash, Validity, blocks};
+use super::{Fingerprint, SpkiHash, Validity, blocks, der};
 pub use request::CertificationRequest;
 pub use revocations::Revocations;
 
@@ -107,6 +107,20 @@ impl Certificate {
     /// The SubjectPublicKeyInfo, DER.
     pub fn spki(&self) -> &[u8] {
         &self.facts.spki
+    }
+    /// The public key alone: the content of the SubjectPublicKeyInfo's BIT STRING (RFC 5280 4.1). A point for ECDSA, 32 bytes
+    /// for Ed25519, an RSAPublicKey (RFC 8017 A.1.1) for RSA.
+    pub fn public_key(&self) -> &[u8] {
+        let outer = der::element(&self.facts.spki).map_or(&[][..], |(outer, _)| outer.content);
+        let bits = der::elements(outer).nth(1).map_or(&[][..], |bits| bits.content);
+        bits.get(1..).unwrap_or_default()
+    }
+    /// The public modulus and exponent of an RSA key, big-endian without leading zeros; `None` for other keys.
+    pub fn rsa_public_key(&self) -> Option<(&[u8], &[u8])> {
+        let KeyKind::Rsa(_) = self.key() else { return None };
+        let (outer, _) = der::element(self.public_key())?;
+        let mut parts = der::elements(outer.content).map(|part| der::unsigned(part.content));
+        Some((parts.next()?, parts.next()?))
     }
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub fn spki_hash(&self) -> SpkiHash {

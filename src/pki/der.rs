@@ -79,9 +79,21 @@ pub(super) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     out
 }
 
+/// An INTEGER's content without leading zeros.
+pub(super) fn unsigned(integer: &[u8]) -> &[u8] {
+    &integer[integer.iter().take_while(|byte| **byte == 0).count()..]
+}
+
+/// The two numbers of an ECDSA signature (RFC 3279 2.2.3), without leading zeros.
+pub(super) fn ecdsa(signature: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (outer, _) = element(signature).filter(|(outer, rest)| outer.tag == SEQUENCE && rest.is_empty())?;
+    let mut numbers = elements(outer.content).filter(|part| part.tag == INTEGER).map(|part| unsigned(part.content));
+    Some((numbers.next()?, numbers.next()?))
+}
+
 /// How many bits an INTEGER's content has, leading zeros left out.
 pub(super) fn bits(integer: &[u8]) -> u32 {
-    let significant = &integer[integer.iter().take_while(|byte| **byte == 0).count()..];
+    let significant = unsigned(integer);
     significant.first().map_or(0, |first| {
         let bits = significant.len().saturating_mul(8) - first.leading_zeros() as usize;
         u32::try_from(bits).unwrap_or(u32::MAX)

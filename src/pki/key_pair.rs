@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
-use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity, blocks};
+use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity, blocks, der};
 
 /// Every scheme that a key may sign with, best first: short and quick signatures before RSA, PSS before PKCS#1
 /// (which TLS 1.3 does not take in handshakes).
@@ -133,6 +133,30 @@ impl KeyPair {
     /// compared with (RFC 8446 4.2.4).
     pub fn issuer_names(&self) -> Vec<Vec<u8>> {
         self.chain.iter().map(|certificate| certificate.issuer_der().to_vec()).collect()
+    }
+    /// Signs with the private key, under one of [`Self::schemes`]: a TLS signature (RFC 8446 4.2.3), ECDSA as DER.
+    ///
+    /// # Errors
+    /// The key has no such scheme, or the provider fails.
+    pub fn sign(&self, scheme: u16, message: &[u8]) -> Result<Vec<u8>, String> {
+        let signer = self.certified.key.choose_scheme(&[SignatureScheme::from(scheme)]);
+        let signer = signer.ok_or_else(|| format!("the key does not sign with 0x{scheme:04x}"))?;
+        signer.sign(message).map_err(|error| error.to_string())
+    }
+    /// The same in the form of JWS (RFC 7518 3.4): an ECDSA signature as two numbers of `width` bytes each; others as they are.
+    ///
+    /// # Errors
+    /// As for [`Self::sign`].
+    pub fn sign_fixed(&self, scheme: u16, width: Option<usize>, message: &[u8]) -> Result<Vec<u8>, String> {
+        let signature = self.sign(scheme, message)?;
+        let Some(width) = width else { return Ok(signature) };
+        let fixed = der::ecdsa(&signature).filter(|(r, s)| r.len() <= width && s.len() <= width).map(|(r, s)| {
+            let mut fixed = vec![0; 2 * width];
+            fixed[width - r.len()..width].copy_from_slice(r);
+            fixed[2 * width - s.len()..].copy_from_slice(s);
+            fixed
+        });
+        fixed.ok_or_else(|| "the provider's signature has another form than ECDSA's".to_owned())
     }
     /// Chain and key as rustls wants them.
     pub fn certified(&self) -> Arc<CertifiedKey> {

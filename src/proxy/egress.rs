@@ -21,6 +21,7 @@ use super::open::{Open, Reached, Tracked, View as OpenView};
 use super::proof;
 use super::serve::Answers;
 use super::target;
+use super::token;
 use super::upstream::{Towards, Upstream};
 use super::waits::Waits;
 use super::worker::Worker;
@@ -106,7 +107,10 @@ impl Connection {
         let to = Destination { host, scheme: Scheme::HTTPS };
         let towards =
             Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
-        proof::send(towards, &mut outbound, &to, &terms, record).await
+        match &view.egress.bearer {
+            Some(bearer) => token::send(towards, bearer, &mut outbound, (&to, &terms), record).await,
+            None => proof::send(towards, &mut outbound, &to, &terms, record).await,
+        }
     }
 }
 

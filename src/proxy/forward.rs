@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
@@ -20,6 +21,7 @@ use super::access::Record;
 use super::body::{Body, Outgoing, Relay};
 use super::expect::Held;
 use super::fields::{Cleaned, Strip, clean_response};
+use super::jwt;
 use super::link::{Destination, Link};
 use super::open::Signal;
 use super::pool::{self, Origin};
@@ -182,6 +184,11 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Error::Jwt(refused) = error
+        && let Some(challenge) = jwt::challenge(refused, listener)
+    {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }

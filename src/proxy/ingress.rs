@@ -17,6 +17,7 @@ use super::admission::Place;
 use super::body::Body;
 use super::fields::{ForBackend, Forwarding, Strip, clean_request};
 use super::forward::{self, Asked, Outbound, refuse, within};
+use super::jwt;
 use super::link::{Destination, Ends, Link};
 use super::listener::Listener;
 use super::open::{Open, Reached, Tracked, View as OpenView};
@@ -96,6 +97,16 @@ impl Connection {
         Ok(view)
     }
 
+    /// The JWK Set, for whoever may ask this listener for its path.
+    fn key_set(&self, view: &View, request: &Request<Incoming>, record: &mut Option<Record>) -> Option<Response<Body>> {
+        view.ingress.key_set.as_ref()?;
+        target::host(request).ok()?;
+        let method = request.method();
+        let rules = &view.ingress.settings.rules;
+        let path = rules.decide(view.peer.as_deref(), method.as_str(), request.uri().path()).ok()?;
+        jwt::key_set(&view.ingress, method, &path, record)
+    }
+
     /// Checks, allows and cleans a request. Nothing here waits.
     fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
@@ -116,6 +127,8 @@ impl Connection {
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
         }
+        let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
+        jwt::check(&view.ingress, peer, request.headers(), &self.worker.shared.used, now)?;
         let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
         let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);
@@ -156,6 +169,9 @@ impl Answers for Connection {
             Err(error) => return refuse(&open.notes.explain(error), &asked, None),
         };
         let mut record = Some(Record::begin(&view.access, &request, flight));
+        if let Some(answer) = self.key_set(&view, &request, &mut record) {
+            return answer;
+        }
         let sent = match self.prepare(&view, request) {
             Ok((mut outbound, to)) => {
                 let towards = Towards { worker: &self.worker, view: &view };

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
@@ -39,6 +40,11 @@ impl Replay {
             kept.rest.size_hint().upper().is_some_and(|size| size <= kept.limit as u64)
         });
         self.method.is_idempotent() && fits
+    }
+
+    /// From now on with this token.
+    pub(super) fn authorize(&mut self, token: &HeaderValue) {
+        self.headers.insert(AUTHORIZATION, token.clone());
     }
 
     /// Whether it may be processed twice.

@@ -34,6 +34,8 @@ pub(super) struct Upstream {
     chosen: RefCell<Option<(Epoch, Rc<Chosen>)>>,
     /// The last pick, good for one choice and one version of what is known.
     picked: Cell<Option<Picked>>,
+    /// Its last token.
+    pub(super) token: super::token::Memory,
     /// A probe runs.
     pub(super) probing: Cell<bool>,
 }

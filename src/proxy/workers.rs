@@ -91,6 +91,10 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// What upstreams make of our key pairs.
     pub(super) verdicts: Verdicts,
+    /// Tokens that were fetched.
+    pub(super) tokens: super::token::Tokens,
+    /// Identifiers of peers' tokens that were used.
+    pub(super) used: super::jwt::Used,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
@@ -202,6 +206,8 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         lessons: parts.lessons,
         metrics: Arc::clone(&parts.metrics),
         verdicts: Verdicts::default(),
+        tokens: super::token::Tokens::default(),
+        used: super::jwt::Used::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
+use super::bearer::Way;
+use super::{Bearer, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
 use crate::clock::Clock;
-use crate::keyring::{Candidates, Held, Keyring, KeyringName};
+use crate::jwt::{Algorithm, Verifier};
+use crate::keyring::{Candidates, Held, Keyring, KeyringName, Prefer, Standing};
 use crate::pki::{Certificate, KeyPair, Waiting};
-use crate::tls::{Acceptor, AuthorityNames, Connector, acceptor, connector};
-use crate::trust::{Anchors, Partner, Partners, Trust, TrustName};
+use crate::tls::{Acceptor, Alpn, AuthorityNames, Connector, acceptor, connector};
+use crate::trust::{Anchors, Partner, Partners, Role, Trust, TrustName};
 
 /// What a snapshot is built from: views into the writer's state.
 pub struct Parts<'a> {
@@ -78,6 +80,7 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         ingresses: BTreeMap::new(),
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
+        key_set: builder.key_set(&parts.keyrings.keys().cloned().collect::<Vec<_>>()),
         keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts)).collect(),
         trusts: builder.trusts.iter().map(|(name, trust)| trust_view(name, trust, parts)).collect(),
     };
@@ -134,12 +137,15 @@ impl Builder<'_> {
             candidates,
             trust,
             partners: Arc::clone(&self.partners),
+            jwt: settings.jwt.as_ref().map(|jwt| self.verifier(jwt)).transpose()?,
+            key_set: settings.jwks.then(|| self.key_set(&settings.keyrings)),
         })
     }
 
     fn egress(&self, settings: &super::egress::Settings) -> Result<Egress, NotIn> {
         let (candidates, pairs) = self.candidates(std::slice::from_ref(&settings.keyring))?;
         let trust = self.trust(settings.trust.as_ref(), &settings.keyring)?;
+        let bearer = self.bearer(settings, &pairs, &trust)?;
         let connectors = pairs.iter().map(|pair| {
             Connector::new(&connector::Parts {
                 pair,
@@ -156,7 +162,92 @@ impl Builder<'_> {
             settings: Arc::new(settings.clone()),
             candidates,
             trust,
+            bearer,
         })
+    }
+
+    /// What an ingress verifies tokens with.
+    fn verifier(&self, jwt: &crate::jwt::verify::Settings) -> Result<Verifier, NotIn> {
+        let certificates: Vec<_> = jwt.certificates.iter().flat_map(|file| (self.parts.named)(file)).collect();
+        let verifier = Verifier::new(jwt.clone(), &certificates);
+        if verifier.has_keys() {
+            return Ok(verifier);
+        }
+        let partner = &jwt.partner;
+        Err(NotIn::Waits(format!("a certificate in jwt.certificates that partner {partner:?} can sign tokens with")))
+    }
+
+    /// Who signs the tokens of an egress, and the way to the endpoint, with the pairs that the egress shows.
+    fn bearer(
+        &self,
+        egress: &super::egress::Settings,
+        pairs: &[Arc<KeyPair>],
+        trust: &Arc<Trust>,
+    ) -> Result<Option<Bearer>, NotIn> {
+        let Some(settings) = &egress.bearer else { return Ok(None) };
+        let (candidates, mut signers) = self.candidates(std::slice::from_ref(&settings.keyring))?;
+        let old_first = candidates.0.first().is_some_and(|first| first.prefer == Prefer::Old);
+        if old_first && signers.len() > 1 {
+            signers.rotate_left(1);
+        }
+        let fits = |pair: &Arc<KeyPair>| match settings.algorithm {
+            Some(algorithm) => algorithm.fits(pair.end_entity().key()),
+            None => Algorithm::of(pair.end_entity().key()).is_some(),
+        };
+        signers.retain(fits);
+        if signers.is_empty() {
+            let algorithm = settings.algorithm.map_or("RS256, ES256, ES384 or EdDSA", Algorithm::as_str);
+            return Err(NotIn::Waits(format!(
+                "a key pair in keyring {:?} that signs with {algorithm}",
+                settings.keyring
+            )));
+        }
+        let way = settings.endpoint.as_ref().map(|endpoint| self.way(egress, endpoint, pairs, trust)).transpose()?;
+        Ok(Some(Bearer { settings: Arc::new(settings.clone()), signers, way }))
+    }
+
+    fn way(
+        &self,
+        egress: &super::egress::Settings,
+        endpoint: &super::bearer::Endpoint,
+        pairs: &[Arc<KeyPair>],
+        trust: &Arc<Trust>,
+    ) -> Result<Way, NotIn> {
+        let trust = match &endpoint.trust {
+            Some(name) => self.trust(Some(name), &egress.keyring)?,
+            None => Arc::clone(trust),
+        };
+        let expects = Role::ServerName(Arc::clone(&endpoint.to.host));
+        let tls = crate::tls::Settings { alpn: vec![Alpn::Http11], ..egress.tls.clone() };
+        let connectors = pairs.iter().map(|pair| {
+            Connector::new(&connector::Parts {
+                pair,
+                trust: &trust,
+                expects: &expects,
+                host: &endpoint.to.host,
+                settings: &tls,
+                clock: self.clock,
+            })
+            .map_err(|source| wrong(Side::Egress, &egress.name, source))
+        });
+        Ok(Way { connectors: connectors.collect::<Result<_, _>>()?, trust, expects })
+    }
+
+    /// The JWK Set of what signs tokens: the keyrings of `jwt_bearer`; where no egress has one, `otherwise`. Staged pairs are
+    /// in it before they sign, and previous ones as long as their overlap lasts.
+    fn key_set(&self, otherwise: &[KeyringName]) -> Arc<str> {
+        let signing = self.parts.egresses.iter().filter_map(|egress| Some(&egress.bearer.as_ref()?.keyring));
+        let mut names: Vec<&KeyringName> = signing.collect();
+        if names.is_empty() {
+            names.extend(otherwise);
+        }
+        names.dedup();
+        let rings = names.into_iter().filter_map(|name| self.parts.keyrings.get(name));
+        let in_play = |held: &&Held| matches!(held.standing, Standing::Current | Standing::Staged | Standing::Previous);
+        let mut held: Vec<&Held> = rings.flat_map(Keyring::held).filter(in_play).collect();
+        // Where two certificates have one key, the one that signs names it.
+        held.sort_by_key(|held| held.standing != Standing::Current);
+        crate::jwt::key_set(held.iter().map(|held| &**held.pair.end_entity())).to_string().into()
     }
 
     /// What the keyrings may show, in the order of the configuration.

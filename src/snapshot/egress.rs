@@ -39,6 +39,8 @@ pub struct Settings {
     pub refusal_statuses: Vec<u16>,
     /// How much of a request's body is kept, in bytes, so that it can be sent again.
     pub replay_limit: usize,
+    /// The token that is added to every request, if one is.
+    pub bearer: Option<super::bearer::Settings>,
     /// Versions, groups, ALPN.
     pub tls: crate::tls::Settings,
     /// Limits; `response` is `response_timeout`.
@@ -69,4 +71,6 @@ pub struct Egress {
     pub connectors: Vec<Connector>,
     /// Whom it trusts.
     pub trust: Arc<Trust>,
+    /// Who signs the tokens that are added, and where they come from.
+    pub bearer: Option<super::Bearer>,
 }

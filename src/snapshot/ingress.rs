@@ -43,6 +43,10 @@ pub struct Settings {
     pub authorities: AuthorityNames,
     /// `ca_names` as a file under the watched folder (resolved into `authorities` when the snapshot is built).
     pub authorities_file: Option<PathBuf>,
+    /// What tokens requests need, if they do.
+    pub jwt: Option<crate::jwt::verify::Settings>,
+    /// `jwks`: serves the JWK Set to peers.
+    pub jwks: bool,
     /// Versions, groups, ALPN.
     pub tls: crate::tls::Settings,
     /// Limits.
@@ -73,6 +77,8 @@ impl Settings {
             rules: Rules::default(),
             authorities: AuthorityNames::Auto,
             authorities_file: None,
+            jwt: None,
+            jwks: false,
             tls: crate::tls::Settings::default(),
             limits: Limits::default(),
             learn: true,
@@ -171,4 +177,8 @@ pub struct Ingress {
     pub trust: Arc<Trust>,
     /// Who its peers are.
     pub partners: Arc<Partners>,
+    /// What tokens are verified with.
+    pub jwt: Option<crate::jwt::Verifier>,
+    /// The JWK Set that peers get.
+    pub key_set: Option<Arc<str>>,
 }

@@ -62,5 +62,6 @@ pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
         waiting: Vec::new(),
         keyrings,
         trusts: Vec::new(),
+        key_set: "{\"keys\":[]}".into(),
     }
 }

@@ -279,6 +279,8 @@ impl State {
         let mut names: BTreeSet<KeyringName> = self.settings.keyrings.keys().cloned().collect();
         names.extend(self.settings.ingresses.iter().flat_map(|ingress| ingress.keyrings.iter().cloned()));
         names.extend(self.settings.egresses.iter().map(|egress| Arc::clone(&egress.keyring)));
+        let bearers = self.settings.egresses.iter().filter_map(|egress| egress.bearer.as_ref());
+        names.extend(bearers.map(|bearer| Arc::clone(&bearer.keyring)));
         names.extend(self.contents.keyrings.keys().cloned());
         self.keyrings.retain(|name, keyring| {
             names.contains(name) || !keyring.held().is_empty() || keyring.remembered() != Default::default()

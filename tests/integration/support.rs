@@ -7,6 +7,7 @@ pub mod database;
 pub mod foreign;
 pub mod mailbox;
 pub mod odd;
+pub mod partner;
 pub mod peer;
 pub mod raw;
 pub mod raw_ca;

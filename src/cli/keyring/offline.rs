@@ -342,6 +342,6 @@ pub(in crate::cli) fn failure(error: keyring::Error) -> Failure {
         keyring::Error::Wrong(_) | keyring::Error::Refused { .. } | keyring::Error::Folder(_) => {
             Failure::Wrong(error.into())
         }
-        keyring::Error::Make(_) | keyring::Error::Pkcs12(_) => Failure::Failed(error.into()),
+        keyring::Error::Make(_) | keyring::Error::Pkcs12(_) | keyring::Error::Token(_) => Failure::Failed(error.into()),
     }
 }

@@ -114,6 +114,12 @@ fn ingress_faults() {
         ("forwarded_from = [{ partner = \"acmee\" }]", "there is no [partner.acmee]"),
         ("proxy_protocol_from = [\"10.0.0.0/33\"]", "is no network"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt: \"certificates\" is missing"),
+        (
+            "[ingress.jwt]\npartner = \"acm\"\naudience = \"a\"\ncertificates = [\"c.pem\"]",
+            "there is no [partner.acm]; did you mean \"acme\"?",
+        ),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "does not lie under"),
     ] {
         let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
         let all = faults(&format!("{known}{}", ingress(extra))).join("\n");
@@ -141,6 +147,16 @@ fn egress_faults() {
         ("[egress.limits]\nhello_waiting = 1", "egress.limits.hello_waiting: bounds handshakes of peers"),
         ("refusal_statuses = [1000]", "out of range"),
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
+        ("[egress.jwt_bearer]\ntoken_url = \"https://a b/\"", "no valid host"),
+        ("[egress.jwt_bearer]\ntoken_url = \"https://u@a/\"", "user name"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"", "egress.jwt_bearer: \"audience\" is missing"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nlifetime = \"2h\"", "an hour at most"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nscope = \"s\"", "is for a token_url"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nalg = \"HS256\"", "write \"RS256\""),
+        (
+            "[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\ntoken_url = \"https://a\"\ntoken_trust = \"x\"",
+            "there is no [trust.x]",
+        ),
     ] {
         assert!(with(extra).contains(wanted), "{extra}\n{}", with(extra));
     }

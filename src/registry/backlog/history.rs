@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::super::Entry;
 use super::cut;
-use crate::event::{Event, Lesson};
+use crate::event::{Event, Lesson, TokenOutcome};
 use crate::keyring::{self, Standing};
 use crate::pki::Severity;
 use crate::trust;
@@ -35,23 +35,8 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             problem.reason.clone_into(&mut entry.reason);
             entry.why = cut(&format!("{}: {}", problem.why, problem.remedy));
         }
-        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
-            "learned".clone_into(&mut entry.kind);
-            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
-            entry.key_pair = Some(refused.to_string());
-            entry.becomes = Some(standing.as_str().to_owned());
-            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
-        }
-        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
-            "upstream".clone_into(&mut entry.kind);
-            entry.name = format!("{keyring}: {upstream} at {listener}");
-            entry.key_pair = Some(key_pair.to_string());
-            entry.becomes = Some(verdict.as_str().to_owned());
-            "upstream".clone_into(&mut entry.who);
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
+        Event::Learned { .. } | Event::Upstream { .. } | Event::Token { outcome: TokenOutcome::Refused, .. } => {
+            of_others(&mut entry, event);
         }
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
@@ -77,6 +62,7 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
         }
         Event::Handshake(_)
         | Event::Proof { .. }
+        | Event::Token { .. }
         | Event::Folder { .. }
         | Event::Epoch { .. }
         | Event::Drained { .. }
@@ -110,6 +96,49 @@ fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
             "expired".clone_into(&mut entry.reason);
             entry.why = format!("expired on {expired}, and no valid key pair is left");
         }
+    }
+}
+
+/// What others make of our pairs.
+fn of_others(entry: &mut Entry, event: &Event) {
+    match event {
+        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
+            "learned".clone_into(&mut entry.kind);
+            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
+            entry.key_pair = Some(refused.to_string());
+            entry.becomes = Some(standing.as_str().to_owned());
+            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
+        }
+        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
+            "upstream".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {upstream} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(verdict.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        Event::Token {
+            listener,
+            endpoint,
+            keyring,
+            key_pair,
+            outcome: TokenOutcome::Refused,
+            reason,
+            explanation,
+            ..
+        } => {
+            "token".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {endpoint} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(TokenOutcome::Refused.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        _ => {}
     }
 }
 

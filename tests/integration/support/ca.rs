@@ -79,8 +79,13 @@ impl Ca {
 
 /// The fingerprint of the end entity.
 pub fn fingerprint(issued: &Issued) -> Fingerprint {
+    certificate(issued).fingerprint()
+}
+
+/// The end entity.
+pub fn certificate(issued: &Issued) -> std::sync::Arc<sidekey::pki::Certificate> {
     let bytes = zeroize(&issued.chain_pem);
-    blocks::read(&bytes, None).certificates.first().expect("a certificate").fingerprint()
+    std::sync::Arc::clone(blocks::read(&bytes, None).certificates.first().expect("a certificate"))
 }
 
 fn zeroize(text: &str) -> zeroize::Zeroizing<Vec<u8>> {

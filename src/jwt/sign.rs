@@ -1,0 +1,120 @@
+//! Signs a token with a key pair: the key never leaves the signer that TLS uses.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::{Algorithm, Error, base64, key_set};
+use crate::pki::KeyPair;
+
+/// How far back a token is dated: a partner whose clock is behind would else refuse one from the future.
+const BACKDATED: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What a token says (RFC 7523 3).
+#[derive(Clone, Debug)]
+pub struct Claims<'a> {
+    /// `iss`.
+    pub issuer: &'a str,
+    /// `sub`.
+    pub subject: &'a str,
+    /// `aud`.
+    pub audience: &'a str,
+    /// How long it is valid from `now` on.
+    pub lifetime: std::time::Duration,
+    /// Its `jti`: never the same twice ([`fresh_id`]).
+    pub id: &'a str,
+    /// Other claims; none of those above.
+    pub more: &'a Map<String, Value>,
+}
+
+/// A token, signed at `now`. `kid` is the key's thumbprint and `x5t#S256` the certificate's, so that whoever holds either
+/// finds the key.
+///
+/// # Errors
+/// The key cannot sign with this algorithm, or not at all.
+pub fn sign(
+    pair: &KeyPair,
+    algorithm: Option<Algorithm>,
+    claims: &Claims<'_>,
+    now: Timestamp,
+) -> Result<String, Error> {
+    let certificate = pair.end_entity();
+    let kind = certificate.key();
+    let unfit = |algorithm: Option<Algorithm>| Error::Unfit {
+        key_pair: pair.fingerprint().short(),
+        kind,
+        algorithm: algorithm.map_or("any algorithm here", Algorithm::as_str),
+    };
+    let algorithm = match algorithm {
+        Some(asked) if asked.fits(kind) => asked,
+        Some(_) => return Err(unfit(algorithm)),
+        None => Algorithm::of(kind).ok_or_else(|| unfit(None))?,
+    };
+    let header = json!({
+        "alg": algorithm.as_str(),
+        "typ": "JWT",
+        "kid": key_set::thumbprint(certificate),
+        "x5t#S256": key_set::x5t(certificate),
+    });
+    let mut payload = claims.more.clone();
+    let expires = now.saturating_add(claims.lifetime).unwrap_or(Timestamp::MAX);
+    let issued = now.saturating_sub(BACKDATED).unwrap_or(now);
+    for (name, value) in [
+        ("iss", Value::from(claims.issuer)),
+        ("sub", claims.subject.into()),
+        ("aud", claims.audience.into()),
+        ("exp", expires.as_second().into()),
+        ("iat", issued.as_second().into()),
+        ("jti", claims.id.into()),
+    ] {
+        payload.insert(name.to_owned(), value);
+    }
+    let mut token =
+        format!("{}.{}", base64(header.to_string().as_bytes()), base64(Value::Object(payload).to_string().as_bytes()));
+    let signature = pair.sign_fixed(algorithm.scheme(), algorithm.width(), token.as_bytes()).map_err(Error::Sign)?;
+    token.push('.');
+    token.push_str(&base64(&signature));
+    Ok(token)
+}
+
+/// 128 random bits: an identifier that nobody has had before.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub fn fresh_id() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Sign("the system gives no random bytes".to_owned()))?;
+    Ok(base64(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{KINDS, claims, now, pair};
+    use super::*;
+    use crate::pki::issue::NewKey;
+
+    #[test]
+    fn every_kind_of_key_signs_and_the_header_names_the_pair() {
+        for kind in KINDS {
+            let pair = pair(kind);
+            let token = sign(&pair, None, &claims(), now()).unwrap();
+            let header = jsonwebtoken::decode_header(&token).unwrap();
+            assert_eq!(header.kid, key_set::thumbprint(pair.end_entity()));
+            assert_eq!(header.x5t_s256, Some(key_set::x5t(pair.end_entity())));
+        }
+    }
+
+    #[test]
+    fn an_algorithm_that_does_not_fit_the_key_is_refused() {
+        let rsa = pair(NewKey::Rsa(2048));
+        assert!(sign(&rsa, Some(Algorithm::Ps256), &claims(), now()).is_ok());
+        for wrong in [Algorithm::Es256, Algorithm::EdDsa] {
+            assert!(matches!(sign(&rsa, Some(wrong), &claims(), now()), Err(Error::Unfit { .. })));
+        }
+    }
+
+    #[test]
+    fn identifiers_do_not_repeat() {
+        let ids: std::collections::BTreeSet<_> = (0..100).map(|_| fresh_id().unwrap()).collect();
+        assert_eq!(ids.len(), 100);
+    }
+}

@@ -1,0 +1,375 @@
+//! Verifies a partner's token against its certificates: every one is tried, and each only with the algorithms of its own
+//! key, so that a token cannot choose how it is verified (RFC 8725 3.1).
+//!
+//! The library checks form, signature, audience and issuer; time is checked here, because its clock cannot be given, and
+//! what a header may not say is refused here. `jku`, `x5u`, `jwk` and `x5c` are never looked at.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde::Deserialize;
+
+use super::replay::Id;
+use super::{Algorithm, SKEW, key_set};
+use crate::pki::{Certificate, Fingerprint, KeyKind, Validity, printable};
+
+/// The longest token that is looked at.
+const LONGEST: usize = 16 * 1024;
+
+/// `[ingress.jwt]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The partner whose tokens these are, and who must be the peer.
+    pub partner: Arc<str>,
+    /// Its certificates: files under the watched folder.
+    pub certificates: Vec<PathBuf>,
+    /// `aud` must name this.
+    pub audience: String,
+    /// `iss` must be this, where it is given.
+    pub issuer: Option<String>,
+    /// No token may be valid for longer than this from now on.
+    pub max_lifetime: Duration,
+}
+
+/// What tokens of one partner are verified with, for one epoch.
+pub struct Verifier {
+    settings: Settings,
+    keys: Vec<Key>,
+}
+
+/// One certificate's key.
+struct Key {
+    certificate: Fingerprint,
+    validity: Validity,
+    kind: KeyKind,
+    thumbprint: Option<String>,
+    decoding: DecodingKey,
+}
+
+/// The peer of the connection that a token came on.
+#[derive(Clone, Copy, Debug)]
+pub struct From<'a> {
+    /// The partner that it is.
+    pub partner: Option<&'a str>,
+    /// Its certificate.
+    pub certificate: Fingerprint,
+}
+
+/// A token that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its identifier, where it has one: it may be used once.
+    pub id: Option<Id>,
+    /// Until when that is to be remembered.
+    pub until: Timestamp,
+    /// Which certificate's key signed it.
+    pub certificate: Fingerprint,
+}
+
+/// Why a token was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// None came.
+    #[error("no token came: Authorization: Bearer is needed")]
+    Missing,
+    /// More than one, or another form.
+    #[error("the Authorization field is not one Bearer token")]
+    NotBearer,
+    /// It is no token.
+    #[error("it is no signed JWT: {0}")]
+    Malformed(&'static str),
+    /// The header asks for an extension.
+    #[error("its header has crit, which names an extension that must be understood; none is")]
+    Critical,
+    /// Its algorithm fits no certificate.
+    #[error("it is signed with {0:?}, which fits the key of no certificate of the partner")]
+    Algorithm(String),
+    /// No key signed it.
+    #[error("no certificate of partner {0:?} signed it")]
+    Signature(String),
+    /// The certificate that signed it is not valid.
+    #[error("the certificate that signed it ({certificate}) is not valid now (from {from} to {until})")]
+    Certificate {
+        /// Short fingerprint.
+        certificate: String,
+        /// Its first second.
+        from: Timestamp,
+        /// Its last second.
+        until: Timestamp,
+    },
+    /// A claim is missing or has another form.
+    #[error("its claim {0} is missing, or not of the form it must have")]
+    Claim(String),
+    /// For somebody else.
+    #[error("it is meant for another audience")]
+    Audience,
+    /// By somebody else.
+    #[error("it is issued by somebody else")]
+    Issuer,
+    /// Over.
+    #[error("it expired at {0}")]
+    Expired(Timestamp),
+    /// Valid for too long.
+    #[error("it is valid until {until}, which is more than the {} s that are allowed", allowed.as_secs())]
+    TooLong {
+        /// Its end.
+        until: Timestamp,
+        /// `max_lifetime`.
+        allowed: Duration,
+    },
+    /// Not yet.
+    #[error("it is not valid before {0}")]
+    NotYet(Timestamp),
+    /// Somebody else's.
+    #[error("the peer is not partner {0:?}, whose token it must be")]
+    OtherPeer(String),
+    /// Bound to another certificate.
+    #[error("it is bound to another certificate than the peer's, or by a way that is not known here")]
+    Bound,
+    /// Used before.
+    #[error("it has been used before")]
+    Replayed,
+    /// The window is full.
+    #[error("too many tokens are remembered: until some expire, no other is taken")]
+    Full,
+}
+
+impl Refused {
+    /// A stable code for the log.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing => "jwt_missing",
+            Self::NotBearer => "jwt_not_bearer",
+            Self::Malformed(_) => "jwt_malformed",
+            Self::Critical => "jwt_critical",
+            Self::Algorithm(_) => "jwt_algorithm",
+            Self::Signature(_) => "jwt_signature",
+            Self::Certificate { .. } => "jwt_certificate",
+            Self::Claim(_) => "jwt_claim",
+            Self::Audience => "jwt_audience",
+            Self::Issuer => "jwt_issuer",
+            Self::Expired(_) => "jwt_expired",
+            Self::TooLong { .. } => "jwt_too_long",
+            Self::NotYet(_) => "jwt_not_yet_valid",
+            Self::OtherPeer(_) => "jwt_other_peer",
+            Self::Bound => "jwt_bound",
+            Self::Replayed => "jwt_replayed",
+            Self::Full => "jwt_window_full",
+        }
+    }
+}
+
+/// The header, as far as it is listened to.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<serde_json::Value>,
+    #[serde(default, rename = "x5t#S256")]
+    x5t: Option<serde_json::Value>,
+    #[serde(default)]
+    crit: Option<serde_json::Value>,
+}
+
+/// The claims that are checked here; the library checks `aud` and `iss`.
+#[derive(Deserialize)]
+struct Checked {
+    #[serde(default)]
+    exp: Option<serde_json::Number>,
+    #[serde(default)]
+    nbf: Option<serde_json::Number>,
+    #[serde(default)]
+    iat: Option<serde_json::Number>,
+    #[serde(default)]
+    iss: Option<String>,
+    #[serde(default)]
+    jti: Option<String>,
+    #[serde(default)]
+    cnf: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl Verifier {
+    /// With these certificates; those whose keys sign no tokens verify none.
+    pub fn new(settings: Settings, certificates: &[Arc<Certificate>]) -> Self {
+        let keys = certificates.iter().filter_map(|certificate| {
+            Some(Key {
+                certificate: certificate.fingerprint(),
+                validity: certificate.validity(),
+                kind: certificate.key(),
+                thumbprint: key_set::thumbprint(certificate),
+                decoding: decoding_key(certificate)?,
+            })
+        });
+        Self { keys: keys.collect(), settings }
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether it can verify anything at all.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Verifies the token of an Authorization field.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn verify(&self, token: &str, from: From<'_>, now: Timestamp) -> Result<Accepted, Refused> {
+        if from.partner != Some(&*self.settings.partner) {
+            return Err(Refused::OtherPeer(self.settings.partner.to_string()));
+        }
+        let header = header(token)?;
+        let algorithm: Algorithm =
+            header.alg.parse().map_err(|_| Refused::Algorithm(printable(&header.alg).chars().take(32).collect()))?;
+        let (key, claims) = self.signed_by(token, algorithm, &header)?;
+        if !key.validity.contains(now) {
+            let Validity { not_before: from, not_after: until } = key.validity;
+            return Err(Refused::Certificate { certificate: key.certificate.short(), from, until });
+        }
+        let until = self.times(&claims, now)?;
+        if let Some(confirmation) = &claims.cnf {
+            bound(confirmation, from.certificate)?;
+        }
+        let id = claims.jti.as_deref().map(|jti| id(claims.iss.as_deref().unwrap_or_default(), jti));
+        Ok(Accepted { id, until, certificate: key.certificate })
+    }
+
+    /// The key that signed it, and what it says. A key that the header names is tried first.
+    fn signed_by(&self, token: &str, algorithm: Algorithm, header: &Header) -> Result<(&Key, Checked), Refused> {
+        let is_named = |key: &Key| {
+            let text =
+                |value: &Option<serde_json::Value>| value.as_ref().and_then(|value| value.as_str().map(str::to_owned));
+            let kid = text(&header.kid);
+            kid.is_some() && kid == key.thumbprint
+                || text(&header.x5t).is_some_and(|x5t| x5t == super::base64(key.certificate.as_bytes()))
+        };
+        let fit = || self.keys.iter().filter(|key| algorithm.fits(key.kind));
+        if fit().next().is_none() {
+            return Err(Refused::Algorithm(algorithm.as_str().to_owned()));
+        }
+        let (named, others): (Vec<&Key>, Vec<&Key>) = fit().partition(|key| is_named(key));
+        let validation = self.validation(algorithm);
+        for key in named.into_iter().chain(others) {
+            match jsonwebtoken::decode::<Checked>(token, &key.decoding, &validation) {
+                Ok(decoded) => return Ok((key, decoded.claims)),
+                Err(error) => match error.kind() {
+                    // Another certificate may have signed it.
+                    ErrorKind::InvalidSignature | ErrorKind::InvalidKeyFormat | ErrorKind::InvalidEcdsaKey => {}
+                    ErrorKind::InvalidAudience => return Err(Refused::Audience),
+                    ErrorKind::InvalidIssuer => return Err(Refused::Issuer),
+                    ErrorKind::MissingRequiredClaim(claim) => return Err(Refused::Claim(claim.clone())),
+                    ErrorKind::Json(_) => return Err(Refused::Claim("exp, nbf, iat, iss, jti or cnf".to_owned())),
+                    ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+                        return Err(Refused::Algorithm(algorithm.as_str().to_owned()));
+                    }
+                    _ => return Err(Refused::Malformed("it cannot be read")),
+                },
+            }
+        }
+        Err(Refused::Signature(self.settings.partner.to_string()))
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(match algorithm {
+            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        });
+        // A claim of another form counts as missing, so what is checked must be asked for, too.
+        let mut required = vec!["exp", "aud"];
+        validation.set_audience(&[&self.settings.audience]);
+        if let Some(issuer) = &self.settings.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation
+    }
+
+    /// `exp`, `nbf` and `iat`; until when the token is to be remembered.
+    fn times(&self, claims: &Checked, now: Timestamp) -> Result<Timestamp, Refused> {
+        let time = |number: &serde_json::Number, name: &str| {
+            let refused = || Refused::Claim(name.to_owned());
+            // RFC 7519 2: seconds, which may have a fraction.
+            let whole = number
+                .as_i64()
+                .or_else(|| number.as_f64().filter(|seconds| seconds.abs() < 1e11).map(|s| s.floor() as i64));
+            Timestamp::from_second(whole.ok_or_else(refused)?).map_err(|_| refused())
+        };
+        let expires = claims.exp.as_ref().ok_or_else(|| Refused::Claim("exp".to_owned()))?;
+        let expires = time(expires, "exp")?;
+        let remembered = expires.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        if remembered < now {
+            return Err(Refused::Expired(expires));
+        }
+        let allowed = self.settings.max_lifetime;
+        if expires > now.saturating_add(allowed + SKEW).unwrap_or(Timestamp::MAX) {
+            return Err(Refused::TooLong { until: expires, allowed });
+        }
+        let latest = now.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        for (number, name) in [(&claims.nbf, "nbf"), (&claims.iat, "iat")] {
+            if let Some(from) =
+                number.as_ref().map(|number| time(number, name)).transpose()?.filter(|from| *from > latest)
+            {
+                return Err(Refused::NotYet(from));
+            }
+        }
+        Ok(remembered)
+    }
+}
+
+/// The header, before anything is believed.
+fn header(token: &str) -> Result<Header, Refused> {
+    use base64::Engine as _;
+    if token.len() > LONGEST {
+        return Err(Refused::Malformed("it is longer than 16 KiB"));
+    }
+    let mut parts = token.split('.');
+    let (Some(first), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(Refused::Malformed("it has not three parts"));
+    };
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(first);
+    let bytes = bytes.map_err(|_| Refused::Malformed("its header is not base64url"))?;
+    let header: Header = serde_json::from_slice(&bytes).map_err(|_| Refused::Malformed("its header cannot be read"))?;
+    if header.crit.is_some() {
+        return Err(Refused::Critical);
+    }
+    Ok(header)
+}
+
+/// RFC 8705 3.1: the certificate that the token is bound to is the peer's. Another way to confirm is not known here, and a
+/// token that asks for one must not pass without it.
+fn bound(confirmation: &serde_json::Map<String, serde_json::Value>, peer: Fingerprint) -> Result<(), Refused> {
+    let named = confirmation.get("x5t#S256").and_then(|value| value.as_str());
+    let is_only = confirmation.len() == 1;
+    if is_only && named == Some(&super::base64(peer.as_bytes())) { Ok(()) } else { Err(Refused::Bound) }
+}
+
+fn id(issuer: &str, jti: &str) -> Id {
+    // The length keeps one issuer's identifiers apart from another's.
+    *Fingerprint::of(format!("{}:{issuer}{jti}", issuer.len()).as_bytes()).as_bytes()
+}
+
+fn decoding_key(certificate: &Certificate) -> Option<DecodingKey> {
+    let public = certificate.public_key();
+    Some(match certificate.key() {
+        KeyKind::Rsa(bits) if bits >= 2048 => DecodingKey::from_rsa_der(public),
+        KeyKind::P256 | KeyKind::P384 => DecodingKey::from_ec_der(public),
+        KeyKind::Ed25519 => DecodingKey::from_ed_der(public),
+        KeyKind::Rsa(_) | KeyKind::P521 | KeyKind::Other => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

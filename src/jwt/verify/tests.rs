@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::super::sample::{KINDS, claims, fresh, now, pair};
+use super::super::{Claims, base64, sign};
+use super::*;
+use crate::pki::KeyPair;
+use crate::pki::issue::NewKey;
+
+fn settings() -> Settings {
+    Settings {
+        partner: "acme".into(),
+        certificates: Vec::new(),
+        audience: "https://orders.example.com".to_owned(),
+        issuer: Some("acme".to_owned()),
+        max_lifetime: Duration::from_hours(1),
+    }
+}
+
+fn verifier(pairs: &[&KeyPair]) -> Verifier {
+    let certificates: Vec<_> = pairs.iter().map(|pair| Arc::clone(pair.end_entity())).collect();
+    Verifier::new(settings(), &certificates)
+}
+
+fn acme() -> From<'static> {
+    From { partner: Some("acme"), certificate: Fingerprint::from_bytes([7; 32]) }
+}
+
+/// A token with this header and these claims, signed by the pair whatever they say.
+fn forged(pair: &KeyPair, header: &Value, claims: &Value) -> String {
+    let text = format!("{}.{}", base64(header.to_string().as_bytes()), base64(claims.to_string().as_bytes()));
+    let algorithm = Algorithm::of(pair.end_entity().key()).unwrap();
+    let signature = pair.sign_fixed(algorithm.scheme(), algorithm.width(), text.as_bytes()).unwrap();
+    format!("{text}.{}", base64(&signature))
+}
+
+fn good() -> Value {
+    let at = now().as_second();
+    json!({ "iss": "acme", "sub": "sync", "aud": "https://orders.example.com", "exp": at + 120, "iat": at, "jti": "1" })
+}
+
+/// The good claims with some changed; null takes one out.
+#[expect(clippy::needless_pass_by_value, reason = "a literal reads better without a borrow")]
+fn with(changes: Value) -> Value {
+    let mut claims = good();
+    for (name, value) in changes.as_object().unwrap().clone() {
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(&name)),
+            value => claims[name] = value,
+        }
+    }
+    claims
+}
+
+fn verdict(claims: &Value) -> Result<Accepted, Refused> {
+    let pair = pair(NewKey::P256);
+    verifier(&[&pair]).verify(&forged(&pair, &json!({ "alg": "ES256" }), claims), acme(), now())
+}
+
+#[test]
+fn every_certificate_is_tried_and_every_kind_of_key_verifies() {
+    let pairs: Vec<_> = KINDS.iter().map(|kind| pair(*kind)).collect();
+    let second = fresh(NewKey::P256);
+    let mut all: Vec<&KeyPair> = pairs.iter().map(AsRef::as_ref).collect();
+    all.push(&second);
+    let verifier = verifier(&all);
+    for pair in &all {
+        let token = sign(pair, None, &claims(), now()).unwrap();
+        let accepted = verifier.verify(&token, acme(), now()).unwrap();
+        assert_eq!(accepted.certificate, pair.fingerprint());
+        assert_eq!(accepted.until, now() + Duration::from_secs(180));
+    }
+    let pss = sign(&pairs[3], Some(Algorithm::Ps256), &claims(), now()).unwrap();
+    assert!(verifier.verify(&pss, acme(), now()).is_ok());
+}
+
+#[test]
+fn a_token_cannot_choose_how_it_is_verified() {
+    let (pair, other) = (pair(NewKey::P256), fresh(NewKey::P256));
+    let verifier = verifier(&[&pair]);
+    let verify = |token: &str| verifier.verify(token, acme(), now()).unwrap_err();
+    let unsigned =
+        |header: Value| format!("{}.{}.", base64(header.to_string().as_bytes()), base64(good().to_string().as_bytes()));
+    assert_eq!(verify(&unsigned(json!({ "alg": "none" }))), Refused::Algorithm("none".to_owned()));
+    assert!(matches!(verify(&unsigned(json!({ "alg": "ES256" }))), Refused::Signature(_) | Refused::Malformed(_)));
+    // A MAC with the public key as the secret, in each of its forms.
+    for secret in [pair.end_entity().public_key(), pair.end_entity().spki(), pair.end_entity().pem().as_bytes()] {
+        let text = format!("{}.{}", base64(br#"{"alg":"HS256"}"#), base64(good().to_string().as_bytes()));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
+        let token = format!("{text}.{}", base64(aws_lc_rs::hmac::sign(&key, text.as_bytes()).as_ref()));
+        assert_eq!(verify(&token), Refused::Algorithm("HS256".to_owned()));
+    }
+    // Another key, however it is brought along.
+    let jwk = &key_set::key_set([&**other.end_entity()])["keys"][0];
+    let x5c = json!([base64::Engine::encode(&base64::engine::general_purpose::STANDARD, other.end_entity().der())]);
+    for header in [
+        json!({ "alg": "ES256", "jwk": jwk }),
+        json!({ "alg": "ES256", "x5c": x5c }),
+        json!({ "alg": "ES256", "jku": "https://evil.example/jwks.json", "x5u": "https://evil.example/x.pem" }),
+        json!({ "alg": "ES256", "kid": key_set::thumbprint(pair.end_entity()) }),
+    ] {
+        assert_eq!(verify(&forged(&other, &header, &good())), Refused::Signature("acme".to_owned()), "{header}");
+        assert!(verifier.verify(&forged(&pair, &header, &good()), acme(), now()).is_ok(), "{header} is not ignored");
+    }
+    for alg in ["RS256", "ES384", "EdDSA", "PS256"] {
+        let token = forged(&pair, &json!({ "alg": alg }), &good());
+        assert_eq!(verify(&token), Refused::Algorithm(alg.to_owned()));
+    }
+    for crit in [json!(["b64"]), json!([]), json!("exp")] {
+        assert_eq!(verify(&forged(&pair, &json!({ "alg": "ES256", "crit": crit }), &good())), Refused::Critical);
+    }
+    for malformed in ["", "a", "a.b", "a.b.c", "a.b.c.d", "..", &"a".repeat(20_000)] {
+        assert!(matches!(verify(malformed), Refused::Malformed(_)), "{malformed:.20}");
+    }
+    let twice = format!("{}.{}.x", base64(br#"{"alg":"none","alg":"ES256"}"#), base64(b"{}"));
+    assert!(matches!(verify(&twice), Refused::Malformed(_)));
+}
+
+#[test]
+fn claims_are_needed_and_of_the_form_they_must_have() {
+    assert!(verdict(&good()).is_ok());
+    let at = now().as_second();
+    for (changes, refused) in [
+        (json!({ "exp": null }), Refused::Claim("exp".to_owned())),
+        (json!({ "aud": null }), Refused::Claim("aud".to_owned())),
+        (json!({ "aud": "https://else.example" }), Refused::Audience),
+        (json!({ "aud": [] }), Refused::Audience),
+        (json!({ "iss": null }), Refused::Claim("iss".to_owned())),
+        (json!({ "iss": "somebody" }), Refused::Issuer),
+        (json!({ "nbf": at + 61 }), Refused::NotYet(now() + Duration::from_secs(61))),
+        (json!({ "iat": at + 61 }), Refused::NotYet(now() + Duration::from_secs(61))),
+        (json!({ "exp": at - 61 }), Refused::Expired(now() - Duration::from_secs(61))),
+        (json!({ "exp": -1 }), Refused::Claim("exp".to_owned())),
+    ] {
+        assert_eq!(verdict(&with(changes.clone())), Err(refused), "{changes}");
+    }
+    for changes in [
+        json!({ "exp": "2099-01-01" }),
+        json!({ "exp": at.to_string() }),
+        json!({ "exp": 1e300 }),
+        json!({ "exp": at + 3661 }),
+        json!({ "aud": [["https://orders.example.com"]] }),
+        json!({ "aud": 1 }),
+        json!({ "iss": [["acme"]] }),
+        json!({ "iss": ["acme", "somebody"] }),
+        json!({ "nbf": "soon" }),
+        json!({ "jti": 1 }),
+        json!({ "cnf": "x" }),
+    ] {
+        assert!(verdict(&with(changes.clone())).is_err(), "{changes}");
+    }
+    for fine in [
+        json!({ "aud": ["https://else.example", "https://orders.example.com"] }),
+        json!({ "exp": at - 59, "nbf": at + 59, "iat": null }),
+        json!({ "exp": at + 3660 }),
+        json!({ "exp": at as f64 + 100.5 }),
+    ] {
+        assert!(verdict(&with(fine.clone())).is_ok(), "{fine}: {:?}", verdict(&with(fine.clone())));
+    }
+    assert_eq!(verdict(&with(json!({ "jti": null }))).unwrap().id, None);
+}
+
+#[test]
+fn the_partner_must_be_the_peer_and_a_bound_token_its_certificate_s() {
+    let pair = pair(NewKey::P256);
+    let verifier = verifier(&[&pair]);
+    let token = sign(&pair, None, &claims(), now()).unwrap();
+    for partner in [None, Some("other"), Some("")] {
+        let refused = verifier.verify(&token, From { partner, ..acme() }, now()).unwrap_err();
+        assert_eq!(refused, Refused::OtherPeer("acme".to_owned()));
+    }
+    let bound = |cnf: Value| verdict(&with(json!({ "cnf": cnf }))).map(|_| ());
+    assert_eq!(bound(json!({ "x5t#S256": base64(&[7; 32]) })), Ok(()));
+    for cnf in [
+        json!({ "x5t#S256": base64(&[8; 32]) }),
+        json!({ "jkt": "x" }),
+        json!({}),
+        json!({ "x5t#S256": base64(&[7; 32]), "jkt": "x" }),
+    ] {
+        assert_eq!(bound(cnf.clone()), Err(Refused::Bound), "{cnf}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_over_verifies_nothing() {
+    let pair = pair(NewKey::P256);
+    let later = pair.validity().not_after + Duration::from_secs(1);
+    let token = sign(&pair, None, &claims(), later).unwrap();
+    assert!(matches!(verifier(&[&pair]).verify(&token, acme(), later), Err(Refused::Certificate { .. })));
+}
+
+#[test]
+fn identifiers_of_two_issuers_are_not_mixed_up() {
+    assert_ne!(id("ab", "c"), id("a", "bc"));
+    assert_eq!(id("a", "b"), id("a", "b"));
+}
+
+proptest! {
+    #[test]
+    fn any_claims_that_are_signed_verify_again(subject in "\\PC{0,40}", jti in "\\PC{1,40}", kind in 0usize..4) {
+        let pair = pair(KINDS[kind]);
+        let more = Map::new();
+        let token = sign(&pair, None, &Claims { subject: &subject, id: &jti, more: &more, ..claims() }, now()).unwrap();
+        let accepted = verifier(&[&pair]).verify(&token, acme(), now()).unwrap();
+        prop_assert_eq!(accepted.id, Some(id("acme", &jti)));
+    }
+
+    #[test]
+    fn no_changed_character_passes(at in 0usize..10_000, change in 1u8..63, kind in 0usize..4) {
+        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let pair = pair(KINDS[kind]);
+        let mut token = sign(&pair, None, &claims(), now()).unwrap().into_bytes();
+        let at = at % token.len();
+        let Some(was) = ALPHABET.iter().position(|letter| *letter == token[at]) else { return Ok(()) };
+        token[at] = ALPHABET[(was + usize::from(change)) % 64];
+        let token = String::from_utf8(token).unwrap();
+        prop_assert!(verifier(&[&pair]).verify(&token, acme(), now()).is_err(), "{}", token);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic_or_passes(text in ".{0,200}") {
+        prop_assert!(verifier(&[&pair(NewKey::P256)]).verify(&text, acme(), now()).is_err());
+    }
+}

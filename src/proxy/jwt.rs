@@ -1,0 +1,134 @@
+//! The token that a peer's request must bring (`[ingress.jwt]`), and the JWK Set that peers may ask for (`jwks`).
+//!
+//! What makes a token good is `jwt::verify`'s. The identifiers that were used are shared by all workers, and outlive epochs:
+//! the one lock on a request's way, held for a look-up, and only where tokens are asked for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Response};
+use jiff::Timestamp;
+
+use super::access::Record;
+use super::body::Body;
+use crate::jwt::verify::{Accepted, From};
+use crate::jwt::{Refused, Window, replay};
+use crate::snapshot::Ingress;
+use crate::trust::Peer;
+
+/// Where the JWK Set is.
+pub(super) const KEY_SET: &str = "/.well-known/jwks.json";
+
+/// The identifiers that were used, by listener.
+#[derive(Default)]
+pub(super) struct Used(Mutex<BTreeMap<Arc<str>, Window>>);
+
+impl Used {
+    fn take(&self, listener: &Arc<str>, accepted: &Accepted, now: Timestamp) -> Result<(), Refused> {
+        let Some(id) = accepted.id else { return Ok(()) };
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = windows.entry(Arc::clone(listener)).or_default();
+        window.take(id, accepted.until, now).map_err(|not_taken| match not_taken {
+            replay::NotTaken::Used => Refused::Replayed,
+            replay::NotTaken::Full => Refused::Full,
+        })
+    }
+}
+
+/// Checks the token of a request, where the listener wants one.
+pub(super) fn check(
+    ingress: &Ingress,
+    peer: Option<&Peer>,
+    headers: &HeaderMap,
+    used: &Used,
+    now: Timestamp,
+) -> Result<(), Refused> {
+    let Some(verifier) = &ingress.jwt else { return Ok(()) };
+    let token = bearer(headers)?;
+    let partner = || Refused::OtherPeer(verifier.settings().partner.to_string());
+    let peer = peer.ok_or_else(partner)?;
+    let from = From { partner: peer.partner().map(AsRef::as_ref), certificate: peer.certificate().fingerprint() };
+    let accepted = verifier.verify(token, from, now)?;
+    used.take(&ingress.settings.name, &accepted, now)
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 2.1). Another scheme is as good as none.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let field = fields.next().ok_or(Refused::Missing)?;
+    if fields.next().is_some() {
+        return Err(Refused::NotBearer);
+    }
+    let text = field.to_str().map_err(|_| Refused::NotBearer)?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refused::Missing);
+    }
+    let token = token.trim_matches(' ');
+    if token.is_empty() || token.contains([' ', ',']) { Err(Refused::NotBearer) } else { Ok(token) }
+}
+
+/// How the answer to a refused token names what is missing (RFC 6750 3), without saying why.
+pub(super) fn challenge(refused: &Refused, realm: &str) -> Option<HeaderValue> {
+    let error = match refused {
+        Refused::Missing => "",
+        Refused::NotBearer => ", error=\"invalid_request\"",
+        Refused::Full => return None,
+        _ => ", error=\"invalid_token\"",
+    };
+    HeaderValue::try_from(format!("Bearer realm=\"{realm}\"{error}")).ok()
+}
+
+/// The JWK Set, where a request asks for it and the listener serves it.
+pub(super) fn key_set(
+    ingress: &Ingress,
+    method: &Method,
+    path: &str,
+    record: &mut Option<Record>,
+) -> Option<Response<Body>> {
+    let set = ingress.key_set.as_ref().filter(|_| path == KEY_SET)?;
+    if ![Method::GET, Method::HEAD].contains(method) {
+        return None;
+    }
+    let mut record = record.take()?;
+    record.answered(http::StatusCode::OK, None);
+    let mut response = Response::new(Body::text(Bytes::from(set.to_string()), Some(record)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A new pair is in the set while it is staged; who asks every few minutes has it before it signs.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn only_one_bearer_token_is_one() {
+        for good in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c "] {
+            assert_eq!(bearer(&with(&[good])), Ok("a.b.c"));
+        }
+        for none in [&[][..], &["Basic YTpi"], &["Bearertoken"]] {
+            assert_eq!(bearer(&with(none)), Err(Refused::Missing));
+        }
+        for wrong in [&["Bearer a", "Bearer a"][..], &["Bearer"], &["Bearer a b"], &["Bearer a,Bearer b"]] {
+            assert_eq!(bearer(&with(wrong)), Err(Refused::NotBearer));
+        }
+    }
+
+    #[test]
+    fn a_challenge_says_which_kind_of_wrong_and_not_why() {
+        let says = |refused| challenge(&refused, "api").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(says(Refused::Missing).unwrap(), "Bearer realm=\"api\"");
+        assert_eq!(says(Refused::NotBearer).unwrap(), "Bearer realm=\"api\", error=\"invalid_request\"");
+        assert_eq!(says(Refused::Audience).unwrap(), "Bearer realm=\"api\", error=\"invalid_token\"");
+        assert_eq!(says(Refused::Full), None);
+    }
+}

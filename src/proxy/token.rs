@@ -1,0 +1,174 @@
+//! The token that an egress adds to each request (`[egress.jwt_bearer]`; RFC 7523): signed here, exchanged at the token
+//! endpoint where there is one, kept until shortly before it expires.
+//!
+//! A 401 costs one fresh token and one more sending, if the request can be sent again. Where an assertion by the new pair is
+//! refused after a rotation, the previous pair signs, and that is remembered for a while.
+
+mod fetch;
+mod store;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+
+use super::Error;
+use super::access::Record;
+use super::body::Body;
+use super::forward::{self, Outbound, Terms};
+use super::link::Destination;
+use super::proof;
+use super::replay::Replay;
+use super::upstream::{Showing, Towards};
+use crate::event::{Event, TokenOutcome};
+use crate::jwt::{self, Claims};
+use crate::pki::{Fingerprint, KeyPair};
+use crate::snapshot::{Bearer, Epoch};
+pub(super) use store::Tokens;
+use store::{Token, turn};
+
+/// What a worker remembers of an upstream's tokens, so that no lock is taken while a token is fresh.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// The last token, for one epoch and one pair that is shown.
+    token: RefCell<Option<(Epoch, Fingerprint, Token)>>,
+    /// Without an endpoint: whose assertions the upstream has refused, and until when.
+    refused: RefCell<Option<(Fingerprint, Timestamp)>>,
+}
+
+/// Sends a request with a token, and once more with another one after a 401.
+pub(super) async fn send(
+    towards: Towards<'_>,
+    bearer: &Bearer,
+    outbound: &mut Outbound,
+    (to, terms): (&Destination, &Terms<'_>),
+    record: &mut Option<Record>,
+) -> Result<Response<Body>, Error> {
+    let Some(request) = outbound.request.take() else { return Err(Error::Late) };
+    let mut replay = Replay::new(request, towards.egress.settings.replay_limit);
+    let showing = Showing::new(towards, towards.choose()?, replay.is_harmless());
+    let first = token(towards, bearer, showing.pick().key_pair, None).await?;
+    replay.authorize(&first.header);
+    let (response, link) = Box::pin(proof::exchange(&showing, &replay, to, terms)).await?;
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return forward::respond(response, link, outbound.websocket.take(), terms, record);
+    }
+    // Whoever asks next needs another token, whether this request can be sent again or not.
+    towards.upstream.token.token.take();
+    drop(showing);
+    let again = match replay.is_whole() {
+        true => Some(Showing::new(towards, towards.choose()?, replay.is_harmless())),
+        false => None,
+    };
+    let second = match &again {
+        Some(showing) => token(towards, bearer, showing.pick().key_pair, Some(&first)).await.ok(),
+        None => {
+            towards.worker.shared.tokens.slot(&towards.egress.settings.name).reject(first.number);
+            None
+        }
+    };
+    let (Some(showing), Some(second)) = (again, second) else {
+        return forward::respond(response, link, outbound.websocket.take(), terms, record);
+    };
+    drop((response, link));
+    towards.worker.shared.metrics.replayed(&towards.egress.settings.name, "token");
+    replay.authorize(&second.header);
+    let (response, link) = Box::pin(proof::exchange(&showing, &replay, to, terms)).await?;
+    let helped = response.status() != StatusCode::UNAUTHORIZED;
+    if bearer.way.is_none() && helped && second.signer != first.signer {
+        remember(towards, bearer, &first, &second);
+    }
+    forward::respond(response, link, outbound.websocket.take(), terms, record)
+}
+
+/// A token to send; `instead` of one that was answered with 401.
+async fn token(
+    towards: Towards<'_>,
+    bearer: &Bearer,
+    shown: Fingerprint,
+    instead: Option<&Token>,
+) -> Result<Token, Error> {
+    let now = towards.worker.clock().now();
+    let memory = &towards.upstream.token;
+    let Some(way) = &bearer.way else {
+        // The assertion itself is the token: whoever takes each only once must never get one twice.
+        let pairs: Vec<Fingerprint> = bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
+        let mut signer = turn(&pairs, *memory.refused.borrow(), now);
+        if let Some(refused) = instead {
+            signer = pairs.iter().position(|pair| *pair != refused.signer).unwrap_or(signer);
+        }
+        let pair = &bearer.signers[signer];
+        return Token::new(&assertion(bearer, pair, now)?, pair.fingerprint(), now);
+    };
+    let slot = towards.worker.shared.tokens.slot(&towards.egress.settings.name);
+    if let Some(refused) = instead {
+        slot.reject(refused.number);
+    } else if let Some((epoch, of, token)) = &*memory.token.borrow()
+        && (*epoch, *of) == (towards.epoch, shown)
+        && token.is_fresh(now)
+        && !slot.is_rejected(token.number)
+    {
+        return Ok(token.clone());
+    }
+    let token = slot.token(&fetch::Asker { towards, bearer, way, shown }).await?;
+    *memory.token.borrow_mut() = Some((towards.epoch, shown, token.clone()));
+    Ok(token)
+}
+
+/// An assertion by this pair, valid from now on.
+fn assertion(bearer: &Bearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
+    let settings = &bearer.settings;
+    let id = jwt::sign::fresh_id()?;
+    let none = serde_json::Map::new();
+    let claims = Claims {
+        issuer: &settings.issuer,
+        subject: &settings.subject,
+        audience: &settings.audience,
+        lifetime: settings.lifetime,
+        id: &id,
+        more: &none,
+    };
+    Ok(jwt::sign(pair, settings.algorithm, &claims, now)?)
+}
+
+/// The upstream takes the other pair's assertions: for a while these come first.
+fn remember(towards: Towards<'_>, bearer: &Bearer, refused: &Token, taken: &Token) {
+    let until = store::again(towards.worker.clock().now());
+    *towards.upstream.token.refused.borrow_mut() = Some((refused.signer, until));
+    let explanation = format!(
+        "the upstream answers 401 to tokens signed by key pair {} and takes those of {}: these are sent until {until}; give \
+         the partner the new certificate",
+        refused.signer.short(),
+        taken.signer.short()
+    );
+    tell(towards, bearer, refused.signer, (TokenOutcome::Refused, "status_401", explanation));
+}
+
+fn tell(
+    towards: Towards<'_>,
+    bearer: &Bearer,
+    key_pair: Fingerprint,
+    (outcome, reason, explanation): (TokenOutcome, &'static str, String),
+) {
+    let settings = &bearer.settings;
+    let endpoint = settings.endpoint.as_ref().map_or(&towards.egress.settings.upstream, |endpoint| &endpoint.to);
+    towards.worker.events().emit(Event::Token {
+        listener: Arc::clone(&towards.egress.settings.name),
+        endpoint: endpoint.to_string(),
+        keyring: Arc::clone(&settings.keyring),
+        key_pair,
+        outcome,
+        reason,
+        explanation,
+        epoch: towards.epoch,
+    });
+}
+
+/// A field that no log, no table of HPACK and no debugger's dump of headers shows.
+fn header(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

@@ -1,0 +1,265 @@
+//! The tokens of all workers, by egress: fetched once however many ask, kept by the pair that signed and the pair that was
+//! shown, and given up before they expire.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use jiff::Timestamp;
+
+use super::fetch::{Asker, Failure, Granted};
+use super::{Error, header, tell};
+use crate::event::TokenOutcome;
+use crate::pki::Fingerprint;
+use crate::snapshot::bearer::Settings;
+
+/// How long a pair whose assertions are refused rests before it signs again.
+const REST: Duration = Duration::from_hours(1);
+/// After a failure nobody asks again for this long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After this long a failure that goes on is told again.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// How long a token counts as valid that does not say for how long: some endpoints never do.
+const UNSAID: Duration = Duration::from_mins(5);
+/// Nothing is kept for longer.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// A token as it is sent.
+#[derive(Clone)]
+pub(in super::super) struct Token {
+    pub(super) header: HeaderValue,
+    /// Unique in this process.
+    pub(super) number: u64,
+    /// Whose assertion it was given for.
+    pub(super) signer: Fingerprint,
+    fresh_until: Timestamp,
+}
+
+impl Token {
+    /// One that is sent once.
+    pub(super) fn new(text: &str, signer: Fingerprint, now: Timestamp) -> Result<Self, Error> {
+        let header = header(text).ok_or(Error::Token {
+            reason: "token_malformed",
+            explanation: "the token has characters that no field can have".to_owned(),
+        })?;
+        Ok(Self { header, number: 0, signer, fresh_until: now })
+    }
+
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.fresh_until
+    }
+}
+
+/// By egress.
+#[derive(Default)]
+pub(in super::super) struct Tokens(Mutex<BTreeMap<Arc<str>, Arc<Slot>>>);
+
+impl Tokens {
+    /// The place of an egress.
+    pub(super) fn slot(&self, egress: &Arc<str>) -> Arc<Slot> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(Arc::clone(egress)).or_default())
+    }
+}
+
+/// The tokens of one egress.
+#[derive(Default)]
+pub(super) struct Slot {
+    /// The last token that was answered with 401.
+    rejected: AtomicU64,
+    failures: AtomicU64,
+    kept: tokio::sync::Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// By who signed and what was shown.
+    tokens: BTreeMap<(Fingerprint, Fingerprint), Token>,
+    /// Whose assertions are refused while another pair's are taken, and until when it rests.
+    refused: Option<(Fingerprint, Timestamp)>,
+    failed: Option<(Instant, Failure)>,
+    /// The last failure that was told: the same again and again is told once a minute.
+    told: Option<(Instant, &'static str)>,
+    /// What the tokens were asked for with.
+    settings: Option<Arc<Settings>>,
+    last: u64,
+}
+
+impl Slot {
+    /// A 401 came: nobody sends this one again.
+    pub(super) fn reject(&self, number: u64) {
+        self.rejected.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Whether it was answered with 401, or is older than one that was.
+    pub(super) fn is_rejected(&self, number: u64) -> bool {
+        number <= self.rejected.load(Ordering::Acquire)
+    }
+
+    /// A fresh token. One asks, the others wait for what it gets, be it a failure.
+    pub(super) async fn token(&self, asker: &Asker<'_>) -> Result<Token, Error> {
+        let failures = self.failures.load(Ordering::Acquire);
+        let mut kept = self.kept.lock().await;
+        let has_failed = self.failures.load(Ordering::Acquire) != failures;
+        if let Some((_, failure)) = kept.failed.as_ref().filter(|(at, _)| has_failed || at.elapsed() < PAUSE) {
+            return Err(failure.clone().into());
+        }
+        let got = self.get(&mut kept, asker).await;
+        kept.failed = got.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
+        if let Err(failure) = &got {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+            let signer = asker.bearer.signers[0].fingerprint();
+            let (reason, explanation) = failure.said();
+            if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= TELL_AGAIN) {
+                kept.told = Some((Instant::now(), reason));
+                tell(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
+            }
+        } else {
+            kept.told = None;
+        }
+        Ok(got?)
+    }
+
+    async fn get(&self, kept: &mut Kept, asker: &Asker<'_>) -> Result<Token, Failure> {
+        let now = asker.towards.worker.clock().now();
+        let signers: Vec<Fingerprint> = asker.bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
+        kept.tidy(&asker.bearer.settings, &signers, now);
+        let first = turn(&signers, kept.refused, now);
+        let order = (first..signers.len()).chain(0..first);
+        let mut refused: Option<(Fingerprint, Failure)> = None;
+        for at in order {
+            let key = (signers[at], asker.shown);
+            if let Some(token) = kept.tokens.get(&key).filter(|token| !self.is_rejected(token.number)) {
+                let token = token.clone();
+                kept.settle(asker, refused.as_ref(), signers[at]);
+                return Ok(token);
+            }
+            match asker.ask(&asker.bearer.signers[at]).await {
+                Ok(granted) => {
+                    // What was rejected meanwhile, this one was not.
+                    kept.last = kept.last.max(self.rejected.load(Ordering::Acquire)) + 1;
+                    let token = granted.token(kept.last, signers[at], now)?;
+                    kept.tokens.insert(key, token.clone());
+                    kept.settle(asker, refused.as_ref(), signers[at]);
+                    let explanation = format!(
+                        "a token for assertions by key pair {}, for {} s",
+                        signers[at].short(),
+                        granted.valid_for().as_secs()
+                    );
+                    tell(asker.towards, asker.bearer, signers[at], (TokenOutcome::Fetched, "ok", explanation));
+                    return Ok(token);
+                }
+                Err(failure) if failure.blames_the_pair() && refused.is_none() && signers.len() > 1 => {
+                    refused = Some((signers[at], failure));
+                }
+                // What another pair made no better was not this pair's fault: the first answer says more.
+                Err(failure) => return Err(refused.map_or(failure, |(_, first)| first)),
+            }
+        }
+        Err(refused.map_or(Failure::NoSigner, |(_, first)| first))
+    }
+}
+
+impl Kept {
+    /// Lets go of what is over, or was asked for otherwise, or by a pair that is gone.
+    fn tidy(&mut self, settings: &Arc<Settings>, signers: &[Fingerprint], now: Timestamp) {
+        if self.settings.as_ref() != Some(settings) {
+            self.tokens.clear();
+            self.refused = None;
+            self.settings = Some(Arc::clone(settings));
+        }
+        self.tokens.retain(|(signer, _), token| signers.contains(signer) && token.is_fresh(now));
+        self.refused = self.refused.filter(|(pair, _)| signers.contains(pair));
+    }
+
+    /// A pair's assertion was taken: is another's refused, or no longer?
+    fn settle(&mut self, asker: &Asker<'_>, refused: Option<&(Fingerprint, Failure)>, taken: Fingerprint) {
+        let now = asker.towards.worker.clock().now();
+        if let Some((pair, failure)) = refused {
+            let until = again(now);
+            self.refused = Some((*pair, until));
+            let (reason, why) = failure.said();
+            let explanation = format!(
+                "{why}; it takes those by key pair {}, which signs until {until}: give the partner the new certificate",
+                taken.short()
+            );
+            tell(asker.towards, asker.bearer, *pair, (TokenOutcome::Refused, reason, explanation));
+        } else if self.refused.is_some_and(|(pair, _)| pair == taken) {
+            self.refused = None;
+        }
+    }
+}
+
+/// When a refused pair signs again.
+pub(super) fn again(now: Timestamp) -> Timestamp {
+    now.saturating_add(REST).unwrap_or(Timestamp::MAX)
+}
+
+/// Who signs first: the preferred pair, unless it rests.
+pub(super) fn turn(signers: &[Fingerprint], refused: Option<(Fingerprint, Timestamp)>, now: Timestamp) -> usize {
+    let resting = refused.filter(|(_, until)| now < *until).map(|(pair, _)| pair);
+    signers.iter().position(|pair| Some(*pair) != resting).unwrap_or(0)
+}
+
+/// For how long a token is sent: a tenth less than it is valid, but no more than a minute less.
+pub(super) fn kept_for(valid: Option<Duration>) -> Duration {
+    let valid = valid.unwrap_or(UNSAID).min(LONGEST);
+    valid - (valid / 10).min(Duration::from_mins(1))
+}
+
+impl Granted {
+    fn valid_for(&self) -> Duration {
+        self.expires_in.unwrap_or(UNSAID)
+    }
+
+    fn token(&self, number: u64, signer: Fingerprint, now: Timestamp) -> Result<Token, Failure> {
+        let malformed = || Failure::Malformed("the access_token has characters that no field can have");
+        let header = header(&self.access_token).ok_or_else(malformed)?;
+        let fresh_until = now.saturating_add(kept_for(self.expires_in)).unwrap_or(Timestamp::MAX);
+        Ok(Token { header, number, signer, fresh_until })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn pair(number: u8) -> Fingerprint {
+        Fingerprint::from_bytes([number; 32])
+    }
+
+    #[test]
+    fn a_pair_that_is_refused_rests_while_there_is_another() {
+        let both = [pair(1), pair(2)];
+        assert_eq!(turn(&both, None, at(0)), 0);
+        assert_eq!(turn(&both, Some((pair(1), at(10))), at(9)), 1);
+        assert_eq!(turn(&both, Some((pair(1), at(10))), at(10)), 0);
+        assert_eq!(turn(&both[..1], Some((pair(1), at(10))), at(9)), 0);
+    }
+
+    #[test]
+    fn a_rejected_token_takes_the_older_ones_with_it() {
+        let slot = Slot::default();
+        slot.reject(3);
+        slot.reject(2);
+        assert!(slot.is_rejected(3) && slot.is_rejected(1) && !slot.is_rejected(4));
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_is_given_up_before_it_expires(seconds in 0u64..1_000_000) {
+            let valid = Duration::from_secs(seconds);
+            let kept = kept_for(Some(valid));
+            prop_assert!(kept <= valid && kept >= valid.min(LONGEST) * 9 / 10 - Duration::from_mins(1));
+            prop_assert!(seconds == 0 || kept < valid);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The token that an egress adds to what it forwards: its settings and, for one epoch, who signs and how its endpoint is
+//! reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::jwt::Algorithm;
+use crate::keyring::KeyringName;
+use crate::net::HostPort;
+use crate::pki::KeyPair;
+use crate::tls::Connector;
+use crate::trust::{Role, Trust, TrustName};
+
+/// `[egress.jwt_bearer]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whose pairs sign; the egress' own unless it is said.
+    pub keyring: KeyringName,
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: String,
+    /// `aud`.
+    pub audience: String,
+    /// How long an assertion is valid.
+    pub lifetime: Duration,
+    /// `alg`, where it is said.
+    pub algorithm: Option<Algorithm>,
+    /// Where assertions are exchanged for tokens; `None`: the assertion itself is the token.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// `token_url` and what goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The server.
+    pub to: HostPort,
+    /// Path and query.
+    pub path: String,
+    /// What is asked for.
+    pub grant: Grant,
+    /// `scope`.
+    pub scope: Option<String>,
+    /// `token_trust`; `None`: the egress'.
+    pub trust: Option<TrustName>,
+}
+
+/// `grant`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grant {
+    /// The assertion is the grant (RFC 7523 2.1).
+    #[default]
+    JwtBearer,
+    /// The assertion says who the client is, private_key_jwt (RFC 7523 2.2).
+    ClientCredentials,
+}
+
+/// One epoch of it.
+pub struct Bearer {
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// Who may sign, the preferred pair first; not empty, and each can sign with the algorithm.
+    pub signers: Vec<Arc<KeyPair>>,
+    /// The way to the endpoint, if there is one.
+    pub way: Option<Way>,
+}
+
+/// The way to a token endpoint. `connectors[i]` shows the egress' `candidates.0[i]`.
+pub struct Way {
+    /// HTTP/1.1 only: one small request.
+    pub connectors: Vec<Connector>,
+    /// Whom it trusts.
+    pub trust: Arc<Trust>,
+    /// Who it must be.
+    pub expects: Role,
+}
