@@ -194,6 +194,16 @@ async fn a_refused_drop_is_told() {
     eventually("the refusal", || hook.posted().iter().any(|one| one["kind"] == "refused_drop")).await;
 }
 
+/// What was posted about expiries; a drop that a slow machine took in two halves may have been told as well.
+fn expiries(hook: &Hook) -> usize {
+    hook.posted().iter().filter(|one| one["kind"] == "expires").count()
+}
+
+/// The mails about expiries.
+fn mails(mailbox: &Mailbox) -> usize {
+    mailbox.mails().iter().filter(|mail| text(&mail["subject"]).contains("a key pair expires")).count()
+}
+
 /// Twelve integrations, each with an owner of its own; their certificates last a year.
 #[tokio::test(flavor = "multi_thread")]
 async fn twelve_integrations_need_no_spreadsheet() {
@@ -231,7 +241,7 @@ async fn twelve_integrations_need_no_spreadsheet() {
     sidecar.move_to(later(ca.now, 303));
     assert!(hook.alerts().is_empty());
     sidecar.move_to(later(ca.now, 304));
-    eventually("twelve alerts", || hook.alerts().len() == 12 && mailbox.mails().len() == 12).await;
+    eventually("twelve alerts", || (expiries(&hook), mails(&mailbox)) == (12, 12)).await;
     let mut told: Vec<String> = mailbox.mails().iter().map(|mail| text(&mail["to"][0])).collect();
     told.sort();
     told.dedup();
@@ -254,13 +264,12 @@ async fn twelve_integrations_need_no_spreadsheet() {
         let active = r#"sidekey_alerts_active{kind="expires",keyring="partner-12"} 1"#;
         eventually("the metric goes on", || sidecar.app.metrics_text().contains(active)).await;
     }
-    assert_eq!((hook.alerts().len(), mailbox.mails().len()), (12, 12), "a successor or somebody who knows silences");
+    assert_eq!((expiries(&hook), mails(&mailbox)), (12, 12), "a successor or somebody who knows silences");
 
     // The last day: urgent, and no acknowledgement silences that.
     sidecar.move_to(later(ca.now, 363));
-    eventually("the last call", || mailbox.mails().len() == 13).await;
-    let mail = mailbox.mails().pop().expect("a mail");
-    assert!(text(&mail["subject"]).starts_with("URGENT: "), "{mail}");
+    eventually("the last call", || mails(&mailbox) == 13).await;
+    let mail = mailbox.mails().into_iter().find(|mail| text(&mail["subject"]).starts_with("URGENT: ")).expect("a mail");
     assert_eq!(mail["to"][0], "team-12@example.com");
 
     // The audit names it too, and the history says who changed what, when, from what to what, and why.
