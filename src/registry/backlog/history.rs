@@ -53,24 +53,7 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             (*reason).clone_into(&mut entry.reason);
             entry.why = cut(explanation);
         }
-        Event::Token {
-            listener,
-            endpoint,
-            keyring,
-            key_pair,
-            outcome: outcome @ TokenOutcome::Refused,
-            reason,
-            explanation,
-            ..
-        } => {
-            "token".clone_into(&mut entry.kind);
-            entry.name = format!("{keyring}: {endpoint} at {listener}");
-            entry.key_pair = Some(key_pair.to_string());
-            entry.becomes = Some(outcome.as_str().to_owned());
-            "upstream".clone_into(&mut entry.who);
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
-        }
+        Event::Token { outcome: TokenOutcome::Refused, .. } => of_token(&mut entry, event),
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
@@ -105,6 +88,19 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
         | Event::Delivery { .. } => return None,
     }
     Some(entry)
+}
+
+fn of_token(entry: &mut Entry, event: &Event) {
+    let Event::Token { listener, endpoint, keyring, key_pair, outcome, reason, explanation, .. } = event else {
+        return;
+    };
+    "token".clone_into(&mut entry.kind);
+    entry.name = format!("{keyring}: {endpoint} at {listener}");
+    entry.key_pair = Some(key_pair.to_string());
+    entry.becomes = Some(outcome.as_str().to_owned());
+    "upstream".clone_into(&mut entry.who);
+    (*reason).clone_into(&mut entry.reason);
+    entry.why = cut(explanation);
 }
 
 fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
