@@ -53,10 +53,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Shake hands with a partner, with each key pair, and explain: nothing is sent
     Probe(Box<probe::Arguments>),
-    /// Print a JWT signed by a key pair
-    Token(Box<token::Arguments>),
     /// What was ever seen: export, audit, history
     Registry(registry::Arguments),
+    /// Print a JWT signed by a key pair
+    Token(Box<token::Arguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::Arguments),
     /// Let a running sidecar read its configuration and folder again
@@ -208,8 +208,8 @@ pub fn main() -> ExitCode {
         Command::Handshakes(arguments) => handshakes::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
-        Command::Token(arguments) => token::run(&arguments),
         Command::Registry(arguments) => registry::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Wait(arguments) => wait::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),

@@ -424,10 +424,10 @@ impl Events {
             }
             Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
             Event::Drained { reason, .. } => self.metrics.drained(reason),
-            Event::Token { listener, outcome, reason, .. } => self.metrics.token(listener, outcome.as_str(), reason),
             Event::Registry { up, .. } => self.metrics.registry_up(*up),
             Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
             Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
+            Event::Token { listener, outcome, reason, .. } => self.metrics.token(listener, outcome.as_str(), reason),
             _ => {}
         }
     }

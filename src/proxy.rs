@@ -169,11 +169,11 @@ impl Error {
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Jwt(Refused::NotBearer) => StatusCode::BAD_REQUEST,
             Self::Jwt(Refused::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
-            Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
@@ -210,9 +210,9 @@ impl Error {
             Self::Method => "method_not_allowed",
             Self::Denied(Denied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
-            Self::Jwt(refused) => refused.reason(),
             Self::CrossSite => "cross_site",
             Self::BodyLate => "body_late",
+            Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::Error::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
             Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
@@ -237,9 +237,9 @@ impl Error {
                 | Self::TooManyFields { .. }
                 | Self::Method
                 | Self::Denied(_)
-                | Self::Jwt(_)
                 | Self::CrossSite
                 | Self::BodyLate
+                | Self::Jwt(_)
                 | Self::Untrusted(_)
         )
     }

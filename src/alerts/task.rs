@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::event::{Event, Events, Follower};
 use crate::metrics::Metrics;
 use crate::pki::printable;
+use crate::process::{Phase, Shutdown};
 use crate::registry::backlog::Backlog;
 use crate::registry::store::Notice;
 use crate::registry::task::Current;
@@ -54,9 +55,11 @@ pub struct Parts {
     pub clock: Clock,
     /// The registry while it can be used.
     pub registry: Current,
+    /// When the process ends.
+    pub shutdown: Shutdown,
 }
 
-/// Runs as long as it is polled.
+/// Runs until the process is over. What is being sent then is sent, and noted as sent: else a restart would send it again.
 pub async fn run(parts: Parts) {
     let instance = Arc::<str>::from("");
     let fold = Mutex::new(Fold { happened: Happened::default(), seen: Backlog::new(instance), dirty: true });
@@ -67,13 +70,20 @@ pub async fn run(parts: Parts) {
         metrics: parts.metrics,
         clock: parts.clock,
         registry: parts.registry,
+        shutdown: parts.shutdown,
         holder: format!("{:016x}", registry::task::run_number()),
         peers: BTreeMap::new(),
         logged: HashSet::new(),
         raised: HashSet::new(),
     };
-    // Neither half ends before the process does.
-    tokio::join!(take(&fold, parts.follower), telling.run(&fold));
+    let taking = async {
+        take(&fold, parts.follower).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = taking => {}
+        () = telling.run(&fold) => {}
+    }
 }
 
 /// What Events have told.
@@ -110,6 +120,7 @@ struct Telling {
     metrics: Arc<Metrics>,
     clock: Clock,
     registry: Current,
+    shutdown: Shutdown,
     /// What claims of this run are held by.
     holder: String,
     /// Peers by side, listener and certificate: those of the registry, and those seen since.
@@ -125,8 +136,10 @@ impl Telling {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut last: Option<Timestamp> = None;
+        let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
+                () = shutdown.reached(Phase::Over) => return,
                 _ = tick.tick() => {}
                 changed = self.registry.changed() => {
                     // It came back, perhaps as another one: what was raised is looked up again.
@@ -229,6 +242,9 @@ impl Telling {
         }
         self.raised.retain(|(name, _)| alerts.iter().any(|alert| alert.name == *name));
         for delivery in store.pending().await? {
+            if self.shutdown.phase() == Phase::Over {
+                return Ok(());
+            }
             let is_due = alerts.iter().find(|alert| *alert.name == *delivery.alert);
             // A refused drop is no state that could still be looked at: who finds it waiting sends it.
             if is_due.is_none() && delivery.kind != Kind::RefusedDrop.as_str() {

@@ -66,7 +66,7 @@ pub(super) fn start(
         events: Arc::clone(&views.events),
         metrics: Arc::clone(&views.metrics),
         clock: clock.clone(),
-        shutdown: parts.shutdown,
+        shutdown: parts.shutdown.clone(),
         public: platform_anchors,
     });
     let (sender, settings) = watch::channel(config.alerts.clone());
@@ -78,11 +78,12 @@ pub(super) fn start(
         metrics: Arc::clone(&views.metrics),
         clock: clock.clone(),
         registry: current,
+        shutdown: parts.shutdown,
     });
     let both = async move {
-        tokio::select! {
-            () = following => {}
-            () = alerting => {}
+        // Both end with the process; the registry is closed when both are done with it.
+        if let (Some(store), ()) = tokio::join!(following, alerting) {
+            store.close().await;
         }
     };
     (sender, both)

@@ -51,12 +51,12 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     let rules = rules(section, context.known, trust.as_ref(), client_auth);
     let authorities_file = section.maybe("ca_names", |item| authorities(item, context.certs));
     let (authorities, authorities_file) = authorities_file.unwrap_or((AuthorityNames::Auto, None));
-    let (jwt, jwks) = (jwt(section, context), section.or("jwks", Item::flag, false));
     let networks = |item: &Item<'_>| item.list(|item| item.parse(value::network));
     let proxy_protocol_from = section.or("proxy_protocol_from", networks, Vec::new());
     let quiet_from = section.or("quiet_from", networks, Vec::new());
     let forwarded_from = |item: &Item<'_>| item.list(|item| allowed(item, context.known, trust.as_ref(), client_auth));
     let forwarded_from = section.or("forwarded_from", forwarded_from, Vec::new());
+    let (jwt, jwks) = (jwt(section, context), section.or("jwks", Item::flag, false));
     let identity = section.or("identity", identity, Identity::default());
     let also_strip = section.or("also_strip", |item| item.list(|item| item.parse(value::field_pattern)), Vec::new());
     let (tls, limits) = (listeners::tls(section), limits(section));

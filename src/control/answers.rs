@@ -192,7 +192,7 @@ async fn stop(desk: &Desk) -> Result<Done, Refused> {
         changed: true,
         did: "stopping".to_owned(),
         means: format!(
-            "It takes no new work once it has drained ingress and then egress, and has ended after {} s at the latest.",
+            "What runs is finished: ingress drains, then egress; it has ended after {} s at the latest.",
             desk.longest_stop.as_secs()
         ),
         ..Done::nothing()

@@ -62,8 +62,9 @@ pub struct Parts {
 /// The registry while it can be used.
 pub type Current = watch::Receiver<Option<Store>>;
 
-/// The task, and where the registry is found while it can be used.
-pub fn follow(parts: Parts) -> (Current, impl Future<Output = ()> + Send + 'static) {
+/// The task, and where the registry is found while it can be used. It ends with the process and hands over what is open, as
+/// others may not be done with it.
+pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + Send + 'static) {
     let (current, found) = watch::channel(None);
     let shared = Arc::new(Shared {
         backlog: Mutex::new(Backlog::new(Arc::clone(&parts.settings.instance))),
@@ -88,8 +89,8 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = ()> + Send + 'stat
     // The taking half ends with the Events, the writing half with the process.
     let both = async move {
         tokio::select! {
-            () = writing.run() => {}
-            () = async { taking.await; std::future::pending().await } => {}
+            store = writing.run() => store,
+            store = async { taking.await; std::future::pending().await } => store,
         }
     };
     (found, both)
@@ -163,7 +164,7 @@ struct Writing {
 }
 
 impl Writing {
-    async fn run(mut self) {
+    async fn run(mut self) -> Option<Store> {
         let mut shutdown = self.shutdown.clone();
         let mut store = None;
         loop {
@@ -185,10 +186,7 @@ impl Writing {
             if ended {
                 // What happened while it stopped is worth a last try, but not a wait.
                 let _ = timeout(LAST, self.once(&mut store)).await;
-                if let Some(store) = store {
-                    let _ = timeout(LAST, store.close()).await;
-                }
-                return;
+                return store;
             }
         }
     }

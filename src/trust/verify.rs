@@ -259,6 +259,13 @@ impl Trust {
     pub fn anchors(&self) -> &[Arc<Certificate>] {
         &self.anchors
     }
+    /// Whether somebody expects peers to be revocable. A keyring's own folder is looked through for CRLs without anybody
+    /// having asked for them.
+    fn checks_crls(&self) -> bool {
+        let settings = &self.settings;
+        let own = settings.anchors.iter().any(|source| matches!(source, super::AnchorSource::Own(_)));
+        settings.crl_required || !self.crls.is_empty() || !own && !settings.crls.is_empty()
+    }
     /// What it holds, for views and the registry.
     pub fn view(&self) -> super::View {
         let anchors = self.anchors.iter().zip(&self.until).map(|(anchor, until)| super::AnchorView {
@@ -283,7 +290,7 @@ impl Trust {
             anchors: anchors.collect(),
             pins: self.settings.pins.clone(),
             crls: crls.collect(),
-            checks_crls: !self.settings.crls.is_empty() || self.settings.crl_required,
+            checks_crls: self.checks_crls(),
         }
     }
     /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.

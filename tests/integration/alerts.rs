@@ -5,7 +5,6 @@
 //! And the story of the twelve integrations: registry, owners and 60-day alerts in place of a spreadsheet.
 
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use sidekey::event::Event;
@@ -15,7 +14,7 @@ use sidekey::registry::store::{Access, Asked};
 use sidekey::registry::{Acknowledgement, Store, findings};
 
 use crate::support::backend::Backend;
-use crate::support::ca::{Ca, fingerprint, later, today};
+use crate::support::ca::{Ca, fingerprint, later};
 use crate::support::database::{Database, databases, sqlite, until};
 use crate::support::eventually;
 use crate::support::mailbox::{Hook, Mailbox, text};
@@ -65,9 +64,10 @@ impl Fleet<'_> {
 /// Waits until every claimed alert has been sent, and a round has passed in which nothing was left to do.
 async fn settled(store: &Store) {
     until("all alerts are sent", async || {
-        let pending = store.pending().await.expect("read");
         let all = store.deliveries().await.expect("read");
-        (pending.is_empty() && !all.is_empty()).then_some(())
+        let failed: Vec<_> = all.iter().filter_map(|delivery| delivery.error.as_ref()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        (!all.is_empty() && all.iter().all(|delivery| delivery.state == "sent")).then_some(())
     })
     .await;
 }
@@ -82,12 +82,7 @@ async fn each_threshold_arrives_once_across_three_restarts_and_three_instances()
         let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
         // SQLite is one sidecar's own; a Postgres is shared by three.
         let instances: &[&str] = if database.address.is_some() { &["a", "b", "c"] } else { &["a"] };
-        let store = {
-            let first = fleet.start("a", &hook, Some(&mailbox), ca.now).await;
-            let store = database.open().await;
-            first.app.stop_now().await;
-            store
-        };
+        let store = Store::open(&database.settings("test"), Access::Write).await.expect("a registry");
         for restart in 0..3 {
             let mut sidecars = Vec::new();
             for instance in instances {
@@ -116,17 +111,9 @@ async fn each_threshold_arrives_once_across_three_restarts_and_three_instances()
         for sidecar in sidecars {
             sidecar.app.stop_now().await;
         }
-        assert_eq!(
-            hook.alerts(),
-            [name(14), name(30)]
-                .map(|name| name)
-                .into_iter()
-                .collect::<std::collections::BTreeSet<_>>()
-                .into_iter()
-                .collect::<Vec<_>>(),
-            "{}",
-            database.kind
-        );
+        let mut expected = [name(14), name(30)];
+        expected.sort();
+        assert_eq!(hook.alerts(), expected, "{}", database.kind);
         let mail = &mailbox.mails()[0];
         assert_eq!((&mail["to"][0], &mail["user"]), (&"i@example.com".into(), &"sidekey".into()));
         assert!(text(&mail["subject"]).contains("a key pair expires: default"), "{mail}");
@@ -287,11 +274,13 @@ async fn twelve_integrations_need_no_spreadsheet() {
     assert_eq!(expiring, ["partner-12"]);
     let history = store.history(&Asked::default()).await.expect("read");
     let of = |keyring: &str, reason: &str| {
-        history.iter().find(|entry| entry.name == keyring && entry.reason == reason).cloned()
+        history
+            .iter()
+            .find(|entry| entry.name == keyring && entry.reason == reason && entry.was.as_deref() != Some("current"))
+            .cloned()
     };
     assert_eq!(of("partner-12", "acknowledged").expect("a line").who, "uid 1000 (kim)");
     let rotation = of("partner-03", "newer_arrived").expect("a line");
     assert_eq!((rotation.who.as_str(), rotation.becomes.as_deref()), ("folder", Some("current")), "{rotation:?}");
     assert!(Store::open(&database.settings("audit"), Access::Read).await.is_ok(), "it reads beside a running sidecar");
-    let _ = (today(), Duration::ZERO);
 }

@@ -56,8 +56,10 @@ impl Stand {
 }
 
 /// What must happen, and soon.
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+pub fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
+    // Boxed: a peer's whole handshake is in some of these.
+    let what = Box::pin(what);
+    async move { tokio::time::timeout(PATIENCE, what).await.expect("in time") }
 }
 
 async fn say(stream: &mut TlsStream<TcpStream>, text: &str) {

@@ -252,8 +252,8 @@ async def answer(reader, writer, told):
             if not head.startswith("HEAD"):
                 writer.write(body)
             await writer.drain()
-    except (asyncio.IncompleteReadError, OSError, ssl.SSLError):
-        pass
+    except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError, ssl.SSLError):
+        pass    # the end of a connection, or of the scene
     finally:
         writer.close()
 

@@ -96,10 +96,13 @@ fn tell(towards: Towards<'_>, key_pair: Fingerprint, change: Change, reason: &'s
     let upstream = settings.upstream.to_string();
     let (short, standing) = (key_pair.short(), shown.standing.as_str());
     let explanation = match change.verdict {
-        Verdict::Refused => format!(
-            "upstream {upstream} refuses our key pair {short} ({standing}): {what}; requests go on with the pair that it \
-             accepts"
-        ),
+        Verdict::Refused => {
+            // An alert's own sentence says whom it is about already.
+            let said = what
+                .strip_prefix("upstream ")
+                .map_or_else(|| format!("refuses our key pair {short} ({standing}): {what}"), ToOwned::to_owned);
+            format!("upstream {upstream} {said}; requests go on with the pair that it accepts")
+        }
         Verdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
         Verdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),
     };

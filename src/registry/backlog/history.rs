@@ -35,25 +35,9 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             problem.reason.clone_into(&mut entry.reason);
             entry.why = cut(&format!("{}: {}", problem.why, problem.remedy));
         }
-        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
-            "learned".clone_into(&mut entry.kind);
-            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
-            entry.key_pair = Some(refused.to_string());
-            entry.becomes = Some(standing.as_str().to_owned());
-            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
+        Event::Learned { .. } | Event::Upstream { .. } | Event::Token { outcome: TokenOutcome::Refused, .. } => {
+            of_others(&mut entry, event);
         }
-        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
-            "upstream".clone_into(&mut entry.kind);
-            entry.name = format!("{keyring}: {upstream} at {listener}");
-            entry.key_pair = Some(key_pair.to_string());
-            entry.becomes = Some(verdict.as_str().to_owned());
-            "upstream".clone_into(&mut entry.who);
-            (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
-        }
-        Event::Token { outcome: TokenOutcome::Refused, .. } => of_token(&mut entry, event),
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
@@ -90,19 +74,6 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
     Some(entry)
 }
 
-fn of_token(entry: &mut Entry, event: &Event) {
-    let Event::Token { listener, endpoint, keyring, key_pair, outcome, reason, explanation, .. } = event else {
-        return;
-    };
-    "token".clone_into(&mut entry.kind);
-    entry.name = format!("{keyring}: {endpoint} at {listener}");
-    entry.key_pair = Some(key_pair.to_string());
-    entry.becomes = Some(outcome.as_str().to_owned());
-    "upstream".clone_into(&mut entry.who);
-    (*reason).clone_into(&mut entry.reason);
-    entry.why = cut(explanation);
-}
-
 fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
     "keyring".clone_into(&mut entry.kind);
     match event {
@@ -125,6 +96,49 @@ fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
             "expired".clone_into(&mut entry.reason);
             entry.why = format!("expired on {expired}, and no valid key pair is left");
         }
+    }
+}
+
+/// What others make of our pairs.
+fn of_others(entry: &mut Entry, event: &Event) {
+    match event {
+        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
+            "learned".clone_into(&mut entry.kind);
+            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
+            entry.key_pair = Some(refused.to_string());
+            entry.becomes = Some(standing.as_str().to_owned());
+            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
+        }
+        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
+            "upstream".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {upstream} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(verdict.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        Event::Token {
+            listener,
+            endpoint,
+            keyring,
+            key_pair,
+            outcome: TokenOutcome::Refused,
+            reason,
+            explanation,
+            ..
+        } => {
+            "token".clone_into(&mut entry.kind);
+            entry.name = format!("{keyring}: {endpoint} at {listener}");
+            entry.key_pair = Some(key_pair.to_string());
+            entry.becomes = Some(TokenOutcome::Refused.as_str().to_owned());
+            "upstream".clone_into(&mut entry.who);
+            (*reason).clone_into(&mut entry.reason);
+            entry.why = cut(explanation);
+        }
+        _ => {}
     }
 }
 

@@ -92,6 +92,11 @@ impl Backend {
         self.seen.lock().expect("lock").clone()
     }
 
+    /// Lets go of everything that arrived.
+    pub fn forget(&self) {
+        self.seen.lock().expect("lock").clear();
+    }
+
     /// The latest request.
     pub fn last(&self) -> Seen {
         self.seen().pop().expect("no request reached the backend")

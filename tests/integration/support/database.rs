@@ -40,7 +40,10 @@ pub fn sqlite() -> Database {
 pub async fn postgres() -> Option<Database> {
     let Ok(url) = std::env::var("SIDEKEY_TEST_POSTGRES") else {
         assert!(std::env::var_os("CI").is_none(), "SIDEKEY_TEST_POSTGRES is not set: run tests/all");
-        eprintln!("NOT TESTED with Postgres: SIDEKEY_TEST_POSTGRES is not set (tests/all starts one)");
+        #[expect(clippy::print_stderr, reason = "what is skipped is said")]
+        {
+            eprintln!("NOT TESTED with Postgres: SIDEKEY_TEST_POSTGRES is not set (tests/all starts one)");
+        }
         return None;
     };
     let options = PgConnectOptions::from_str(&url).expect("a URL").disable_statement_logging();
@@ -101,7 +104,11 @@ impl Database {
         // Whoever makes the tables may be a moment behind.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match Store::open(&self.settings("test"), Access::Change).await {
+            let opened = async {
+                let store = Store::open(&self.settings("test"), Access::Change).await?;
+                store.inventory().await.map(|_| store)
+            };
+            match opened.await {
                 Ok(store) => return store,
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{}: {error}", self.kind),
             }

@@ -27,7 +27,9 @@ static PYTHON: LazyLock<String> = LazyLock::new(|| {
 });
 
 const SERVER: &str = r#"
-import asyncio, email, email.policy, json, ssl, sys
+import asyncio, email, email.policy, json, logging, ssl, sys, warnings
+warnings.simplefilter("ignore")
+logging.disable(logging.WARNING)
 from aiosmtpd.smtp import SMTP, AuthResult
 
 class Handler:
@@ -39,7 +41,7 @@ class Handler:
         return "250 taken"
 
 def check(server, session, envelope, mechanism, data):
-    return AuthResult(success=data.login == b"sidekey" and data.password == b"pass:word")
+    return AuthResult(success=data.login == b"sidekey" and data.password == b"pass:word", auth_data=data, handled=False)
 
 async def main():
     context = None
