@@ -1,8 +1,9 @@
 //! JSON Web Tokens with the key pairs that TLS uses (RFC 7515, 7517, 7519, 7523, 7638): signed by ours, verified against a
-//! partner's certificates, and the public keys as a set.
+//! partner's certificates, exchanged at a token endpoint, and the public keys as a set.
 //!
 //! Pure: time and chance come in as arguments. Where tokens are fetched and where they are asked for is `proxy`'s.
 
+pub mod grant;
 pub mod key_set;
 pub mod replay;
 pub mod sign;
@@ -12,6 +13,7 @@ use std::str::FromStr;
 
 use crate::pki::KeyKind;
 
+pub use grant::Grant;
 pub use key_set::key_set;
 pub use replay::Window;
 pub use sign::{Claims, sign};

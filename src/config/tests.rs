@@ -340,7 +340,7 @@ proptest! {
 
 #[test]
 fn tokens_are_read_with_their_defaults() {
-    use crate::snapshot::bearer::Grant;
+    use crate::jwt::Grant;
     let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
     let jwt = "jwks = true\n[ingress.jwt]\npartner = \"acme\"\ncertificates = [\"trust/jwt.pem\"]\naudience = \"https://orders\"";
     let config = parse(&format!("{known}{}", ingress(jwt)), Path::new("/etc/sidekey")).unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::jwt::Algorithm;
+use crate::jwt::{Algorithm, Grant};
 use crate::keyring::KeyringName;
 use crate::net::HostPort;
 use crate::pki::KeyPair;
@@ -43,16 +43,6 @@ pub struct Endpoint {
     pub scope: Option<String>,
     /// `token_trust`; `None`: the egress'.
     pub trust: Option<TrustName>,
-}
-
-/// `grant`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grant {
-    /// The assertion is the grant (RFC 7523 2.1).
-    #[default]
-    JwtBearer,
-    /// The assertion says who the client is, private_key_jwt (RFC 7523 2.2).
-    ClientCredentials,
 }
 
 /// One epoch of it.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use jiff::Timestamp;
 
-use super::fetch::{Asker, Failure, Granted};
+use super::fetch::{Asker, Failure};
 use super::{Error, header, tell};
 use crate::event::TokenOutcome;
+use crate::jwt::grant::{Granted, NotGranted};
 use crate::pki::Fingerprint;
 use crate::snapshot::bearer::Settings;
 
@@ -140,13 +141,13 @@ impl Slot {
                 Ok(granted) => {
                     // What was rejected meanwhile, this one was not.
                     kept.last = kept.last.max(self.rejected.load(Ordering::Acquire)) + 1;
-                    let token = granted.token(kept.last, signers[at], now)?;
+                    let token = self::kept(&granted, kept.last, signers[at], now)?;
                     kept.tokens.insert(key, token.clone());
                     kept.settle(asker, refused.as_ref(), signers[at]);
                     let explanation = format!(
                         "a token for assertions by key pair {}, for {} s",
                         signers[at].short(),
-                        granted.valid_for().as_secs()
+                        granted.expires_in.unwrap_or(UNSAID).as_secs()
                     );
                     tell(asker.towards, asker.bearer, signers[at], (TokenOutcome::Fetched, "ok", explanation));
                     return Ok(token);
@@ -209,17 +210,12 @@ pub(super) fn kept_for(valid: Option<Duration>) -> Duration {
     valid - (valid / 10).min(Duration::from_mins(1))
 }
 
-impl Granted {
-    fn valid_for(&self) -> Duration {
-        self.expires_in.unwrap_or(UNSAID)
-    }
-
-    fn token(&self, number: u64, signer: Fingerprint, now: Timestamp) -> Result<Token, Failure> {
-        let malformed = || Failure::Malformed("the access_token has characters that no field can have");
-        let header = header(&self.access_token).ok_or_else(malformed)?;
-        let fresh_until = now.saturating_add(kept_for(self.expires_in)).unwrap_or(Timestamp::MAX);
-        Ok(Token { header, number, signer, fresh_until })
-    }
+/// What was given, as it is sent.
+fn kept(granted: &Granted, number: u64, signer: Fingerprint, now: Timestamp) -> Result<Token, Failure> {
+    let malformed = || Failure::Answered(NotGranted::Malformed("no field can have its access_token"), signer);
+    let header = header(&granted.access_token).ok_or_else(malformed)?;
+    let fresh_until = now.saturating_add(kept_for(granted.expires_in)).unwrap_or(Timestamp::MAX);
+    Ok(Token { header, number, signer, fresh_until })
 }
 
 #[cfg(test)]

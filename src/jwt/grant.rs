@@ -1,0 +1,239 @@
+//! What is asked of a token endpoint with an assertion, and what its answer means (RFC 6749 4 and 5, RFC 7521 4, RFC 7523 2).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::pki::printable;
+
+/// What is shown of what it says, in characters.
+const SHOWN: usize = 300;
+
+/// `grant`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grant {
+    /// The assertion is the grant (RFC 7523 2.1).
+    #[default]
+    JwtBearer,
+    /// The assertion says who the client is, private_key_jwt (RFC 7523 2.2).
+    ClientCredentials,
+}
+
+/// What was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The token: characters that a Bearer field can have (RFC 6750 2.1).
+    pub access_token: String,
+    /// For how long it is valid, where that is said.
+    pub expires_in: Option<Duration>,
+}
+
+/// An answer that gives no token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotGranted {
+    /// It says no (RFC 6749 5.2).
+    #[error("the token endpoint refuses with {status} {code}: {description}")]
+    Refused {
+        /// Its code, printable and cut.
+        code: String,
+        /// Its words, printable and cut.
+        description: String,
+        /// Its status.
+        status: u16,
+    },
+    /// It answers something else.
+    #[error("the token endpoint's answer is none: {0}")]
+    Malformed(&'static str),
+    /// It sends us elsewhere.
+    #[error("the token endpoint answers {0}; a redirect is not followed: name the new address in token_url")]
+    Redirect(u16),
+    /// Another status, which is no answer of a token endpoint.
+    #[error("the token endpoint answers {0}, without a reason")]
+    Status(u16),
+}
+
+impl NotGranted {
+    /// A stable code for the log.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "token_refused",
+            Self::Malformed(_) => "token_malformed",
+            Self::Redirect(_) => "token_redirect",
+            Self::Status(_) => "token_status",
+        }
+    }
+
+    /// Whether another key's assertion may be taken (RFC 7521 4.1 and 4.2).
+    pub fn blames_the_assertion(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "invalid_grant" || code == "invalid_client")
+    }
+}
+
+/// The form that a token is asked for with.
+pub fn form(grant: Grant, assertion: &str, scope: Option<&str>) -> String {
+    let mut fields = match grant {
+        Grant::JwtBearer => {
+            vec![("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)]
+        }
+        Grant::ClientCredentials => vec![
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion),
+        ],
+    };
+    fields.extend(scope.map(|scope| ("scope", scope)));
+    fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&")
+}
+
+/// For a form (RFC 3986 2.1): everything but unreserved characters as %XX.
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// An answer that gives a token.
+#[derive(Deserialize)]
+struct Success {
+    access_token: String,
+    token_type: String,
+    #[serde(default)]
+    expires_in: Option<serde_json::Value>,
+}
+
+/// An answer that gives none.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    #[serde(default)]
+    error_description: Option<String>,
+}
+
+/// What an answer means.
+///
+/// # Errors
+/// It gives no token.
+pub fn read(status: u16, body: &[u8]) -> Result<Granted, NotGranted> {
+    match status {
+        200 => {}
+        300..=399 => return Err(NotGranted::Redirect(status)),
+        _ => return Err(refusal(status, body)),
+    }
+    let success: Success =
+        serde_json::from_slice(body).map_err(|_| NotGranted::Malformed("it has no access_token and token_type"))?;
+    if !success.token_type.eq_ignore_ascii_case("bearer") {
+        return Err(NotGranted::Malformed("its token_type is not Bearer"));
+    }
+    // Salesforce has an exclamation mark in it, which RFC 6750 2.1 does not have.
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=!".contains(&byte);
+    if success.access_token.is_empty() || !success.access_token.bytes().all(is_token) {
+        return Err(NotGranted::Malformed("its access_token has characters that no Bearer token can have"));
+    }
+    Ok(Granted { access_token: success.access_token, expires_in: success.expires_in.and_then(|value| seconds(&value)) })
+}
+
+/// A number, or a number in quotes, as some write it.
+fn seconds(value: &serde_json::Value) -> Option<Duration> {
+    let seconds = match value {
+        serde_json::Value::Number(number) => number.as_f64()?,
+        serde_json::Value::String(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+fn refusal(status: u16, body: &[u8]) -> NotGranted {
+    let shown = |text: &str| printable(text).chars().take(SHOWN).collect::<String>();
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) if (400..500).contains(&status) => NotGranted::Refused {
+            code: shown(&refusal.error),
+            description: shown(refusal.error_description.as_deref().unwrap_or("without a description")),
+            status,
+        },
+        _ => NotGranted::Status(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_gives_a_token_is_read_with_and_without_its_end() {
+        let read = |body: &str| read(200, body.as_bytes()).unwrap();
+        let granted = read(r#"{"access_token":"00D!a.b-c","token_type":"bearer","expires_in":"3600"}"#);
+        assert_eq!((granted.access_token.as_str(), granted.expires_in), ("00D!a.b-c", Some(Duration::from_hours(1))));
+        assert_eq!(read(r#"{"access_token":"a","token_type":"Bearer","scope":"api","id":"x"}"#).expires_in, None);
+        for (said, meant) in [("60", 60), ("-5", 0), ("59.0", 59)] {
+            let granted = read(&format!(r#"{{"access_token":"a","token_type":"Bearer","expires_in":{said}}}"#));
+            assert_eq!(granted.expires_in, Some(Duration::from_secs(meant)));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_gives_none_says_why_without_breaking_a_line() {
+        let refused =
+            read(400, br#"{"error":"invalid_grant","error_description":"user hasn't\napproved"}"#).unwrap_err();
+        assert!(refused.blames_the_assertion());
+        assert!(refused.to_string().ends_with("invalid_grant: user hasn't\\u{a}approved"), "{refused}");
+        assert!(read(401, br#"{"error":"invalid_client"}"#).unwrap_err().blames_the_assertion());
+        for (status, body, reason) in [
+            (400, r#"{"error":"invalid_scope"}"#, "token_refused"),
+            (400, "<html>", "token_status"),
+            (500, r#"{"error":"invalid_grant"}"#, "token_status"),
+            (201, "{}", "token_status"),
+            (302, "", "token_redirect"),
+            (200, "{}", "token_malformed"),
+            (200, r#"{"access_token":"a","token_type":"DPoP"}"#, "token_malformed"),
+            (200, r#"{"access_token":"","token_type":"Bearer"}"#, "token_malformed"),
+            (200, r#"{"access_token":"a\r\nX: y","token_type":"Bearer"}"#, "token_malformed"),
+            (200, r#"{"access_token":"a b","token_type":"Bearer"}"#, "token_malformed"),
+        ] {
+            let answer = read(status, body.as_bytes()).unwrap_err();
+            assert_eq!((answer.reason(), answer.blames_the_assertion()), (reason, false), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_form_escapes_what_a_form_must() {
+        assert_eq!(
+            form(Grant::JwtBearer, "a.b-c_d", Some("api refresh&x=y")),
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b-c_d&scope=api%20refresh%26x%3Dy"
+        );
+        let client = form(Grant::ClientCredentials, "a", None);
+        assert!(
+            client.starts_with("grant_type=client_credentials&client_assertion_type=urn") && client.ends_with("=a")
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(status in 100u16..600, body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = read(status, &body);
+        }
+
+        #[test]
+        fn a_field_of_a_form_is_read_back(value in "\\PC{0,60}") {
+            let escaped = escaped(&value);
+            proptest::prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
+            let mut bytes = Vec::new();
+            let mut rest = escaped.as_bytes();
+            while let [first, more @ ..] = rest {
+                if *first == b'%' {
+                    bytes.push(u8::from_str_radix(std::str::from_utf8(&more[..2]).unwrap(), 16).unwrap());
+                    rest = &more[2..];
+                } else {
+                    bytes.push(*first);
+                    rest = more;
+                }
+            }
+            proptest::prop_assert_eq!(String::from_utf8(bytes).unwrap(), value);
+        }
+    }
+}
