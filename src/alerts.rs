@@ -1,6 +1,6 @@
 //! Alerts: what somebody should be told of now, and to whom (contract section 8).
 //!
-//! [`due`] is pure: what there is (a snapshot's views, peers, what happened) and the time make the alerts. Telling them is
+//! [`due()`] is pure: what there is (a snapshot's views, peers, what happened) and the time make the alerts. Telling them is
 //! `task`'s: the log and the metrics at once, on every instance and without a database; webhooks and mail once for the whole
 //! fleet, claimed in the registry. `webhook` and `mail` know the two ways out.
 

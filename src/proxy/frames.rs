@@ -2,7 +2,7 @@
 //!
 //! h2 and hyper judge what a frame may be; what they do not bound is how many of a kind there are, one at a time: paced
 //! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`Scanner`]
-//! is pure and reads frame headers only; [`guard`] stands with it between the stream and hyper.
+//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper.
 
 pub(super) mod guard;
 
