@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::event::{Event, Lesson, Verdict};
+use crate::event::{Event, Lesson, TokenOutcome, Verdict};
 use crate::keyring::{self, KeyringName, Standing};
 use crate::pki::{Fingerprint, Severity};
 
@@ -92,6 +92,14 @@ impl Happened {
                     Verdict::Refused => self.refusal(by, keyring, explanation, now),
                     Verdict::Proved => drop(self.refusals.remove(&by)),
                     Verdict::HandshakeOk => return false,
+                }
+            }
+            Event::Token { listener, endpoint, keyring, key_pair, outcome, explanation, .. } => {
+                let by = (Arc::clone(listener), endpoint.clone(), *key_pair);
+                match outcome {
+                    TokenOutcome::Refused => self.refusal(by, keyring, explanation, now),
+                    TokenOutcome::Fetched => drop(self.refusals.remove(&by)),
+                    TokenOutcome::Failed => return false,
                 }
             }
             Event::Learned { listener, source, keyring, refused, standing, explanation, .. } => {

@@ -127,8 +127,11 @@ impl Connection {
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
         }
-        let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
-        jwt::check(&view.ingress, peer, request.headers(), &self.worker.shared.used, now)?;
+        if let Some(verifier) = &view.ingress.jwt {
+            let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
+            let accepted = jwt::check(verifier, peer, request.headers(), now)?;
+            self.worker.shared.used.take(&settings.name, &accepted, now)?;
+        }
         let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
         let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.set(request.headers_mut(), &host);

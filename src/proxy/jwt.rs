@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::access::Record;
 use super::body::Body;
 use crate::jwt::verify::{Accepted, From};
-use crate::jwt::{Refused, Window, replay};
+use crate::jwt::{Refused, Verifier, Window, replay};
 use crate::snapshot::Ingress;
 use crate::trust::Peer;
 
@@ -26,7 +26,8 @@ pub(super) const KEY_SET: &str = "/.well-known/jwks.json";
 pub(super) struct Used(Mutex<BTreeMap<Arc<str>, Window>>);
 
 impl Used {
-    fn take(&self, listener: &Arc<str>, accepted: &Accepted, now: Timestamp) -> Result<(), Refused> {
+    /// A token that was accepted is used now.
+    pub(super) fn take(&self, listener: &Arc<str>, accepted: &Accepted, now: Timestamp) -> Result<(), Refused> {
         let Some(id) = accepted.id else { return Ok(()) };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let window = windows.entry(Arc::clone(listener)).or_default();
@@ -37,21 +38,18 @@ impl Used {
     }
 }
 
-/// Checks the token of a request, where the listener wants one.
+/// Checks the token of a request, but not whether it was used before.
 pub(super) fn check(
-    ingress: &Ingress,
+    verifier: &Verifier,
     peer: Option<&Peer>,
     headers: &HeaderMap,
-    used: &Used,
     now: Timestamp,
-) -> Result<(), Refused> {
-    let Some(verifier) = &ingress.jwt else { return Ok(()) };
+) -> Result<Accepted, Refused> {
     let token = bearer(headers)?;
     let partner = || Refused::OtherPeer(verifier.settings().partner.to_string());
     let peer = peer.ok_or_else(partner)?;
     let from = From { partner: peer.partner().map(AsRef::as_ref), certificate: peer.certificate().fingerprint() };
-    let accepted = verifier.verify(token, from, now)?;
-    used.take(&ingress.settings.name, &accepted, now)
+    verifier.verify(token, from, now)
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 2.1). Another scheme is as good as none.

@@ -53,6 +53,7 @@ pub(super) async fn send(
     replay.authorize(&first.header);
     let (response, link) = Box::pin(proof::exchange(&showing, &replay, to, terms)).await?;
     if response.status() != StatusCode::UNAUTHORIZED {
+        taken_again(towards, bearer, &first);
         return forward::respond(response, link, outbound.websocket.take(), terms, record);
     }
     // Whoever asks next needs another token, whether this request can be sent again or not.
@@ -144,6 +145,16 @@ fn remember(towards: Towards<'_>, bearer: &Bearer, refused: &Token, taken: &Toke
         taken.signer.short()
     );
     tell(towards, bearer, refused.signer, (TokenOutcome::Refused, "status_401", explanation));
+}
+
+/// A pair whose assertions were refused, and that has rested since, is no longer.
+fn taken_again(towards: Towards<'_>, bearer: &Bearer, token: &Token) {
+    let mut refused = towards.upstream.token.refused.borrow_mut();
+    if refused.is_some_and(|(pair, _)| pair == token.signer) {
+        refused.take();
+        let explanation = format!("the upstream takes tokens signed by key pair {} again", token.signer.short());
+        tell(towards, bearer, token.signer, (TokenOutcome::Fetched, "ok", explanation));
+    }
 }
 
 fn tell(

@@ -278,6 +278,18 @@ async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
         assert_eq!(scene.send(Method::POST, "c").await.0, OK);
     }
     assert!(scene.partner.state().refusals.len() <= 2, "{:?}", scene.partner.state().refusals);
+    // When it has rested, and the partner has the certificate, the new pair's are taken, and that is told, too.
+    scene.partner.state().registered.push(certificate(&scene.new));
+    scene.wait(3700);
+    for _ in 0..20 {
+        assert_eq!(scene.send(Method::POST, "d").await.0, OK);
+    }
+    let new = fingerprint(&scene.new);
+    let again = |event: &Event| match event {
+        Event::Token { outcome: TokenOutcome::Fetched, key_pair, .. } => (*key_pair == new).then_some(()),
+        _ => None,
+    };
+    scene.sidecar.event("the new pair's tokens are taken", again).await;
 }
 
 /// The story of the page `docs/stories/nightly-sync.md`.
