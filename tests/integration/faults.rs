@@ -269,21 +269,8 @@ async fn a_slow_reader_stops_a_fast_backend() {
         })
         .await;
         let stand = stand(&format!("http://{}", backend.address), "").await;
-        let stream = stand.peer(alpn).tls(stand.sidecar.ingress("api")).await.expect("connected");
         let request = Request::get("https://localhost/").header("host", "localhost").body(full("")).expect("a request");
-        let response = if alpn == "h2" {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                    .await
-                    .expect("HTTP/2");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        };
+        let response = stand.send(alpn, request).await;
         let mut response = response.expect("answered");
         let written = soon(stalled.recv()).await.expect("told");
         assert!(written < FLAT, "{written} bytes were taken from the backend over {alpn} while nobody read");

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sidekey::pki::issue::Issued;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,17 @@ impl Stand {
     /// A connection on which the test writes HTTP/1.1 itself.
     pub async fn wire(&self) -> TlsStream<TcpStream> {
         self.peer("http/1.1").tls(self.sidecar.ingress("api")).await.expect("connected")
+    }
+
+    /// Sends one request over a connection of its own, which lasts as long as the answer.
+    pub async fn send(&self, alpn: &str, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        if alpn == "h2" {
+            return soon(self.h2().await.send_request(request)).await;
+        }
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.wire().await)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        soon(sender.send_request(request)).await
     }
 
     /// A connection for streams.
@@ -253,22 +264,9 @@ async fn events_arrive_when_they_are_sent() {
         })
         .await;
         let stand = stand(&format!("http://{}", backend.address), "").await;
-        let stream = stand.peer(alpn).tls(stand.sidecar.ingress("api")).await.expect("connected");
         let request =
             Request::get("https://localhost/events").header("host", "localhost").body(full("")).expect("a request");
-        let response = if alpn == "h2" {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                    .await
-                    .expect("HTTP/2");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        };
+        let response = stand.send(alpn, request).await;
         // The head is here before the first event is sent.
         let mut response = response.expect("answered");
         for event in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
@@ -387,20 +385,7 @@ async fn an_answer_to_half_an_upload_reaches_the_client_on_both_protocols() {
         let (_unfinished, body) = channel();
         _unfinished.send(data("the beginning")).await.expect("sent");
         let request = Request::post("https://localhost/").header("host", "localhost").body(body).expect("a request");
-        let stream = stand.peer(alpn).tls(stand.sidecar.ingress("api")).await.expect("connected");
-        let response = if alpn == "h2" {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                    .await
-                    .expect("HTTP/2");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
-            tokio::spawn(connection);
-            soon(sender.send_request(request)).await
-        };
+        let response = stand.send(alpn, request).await;
         let response = response.unwrap_or_else(|error| panic!("no answer over {alpn}: {error:?}"));
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "over {alpn}");
         let body = soon(response.into_body().collect()).await.expect("its body").to_bytes();
