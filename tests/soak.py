@@ -246,11 +246,13 @@ probes = "127.0.0.1:{self.probes}"
             self.rotate()
             turn += 1
             if self.a.restarts and turn % 12 == 0:
-                self.down_until = time.time() + 3
+                # However long it takes on this machine; what was under way when it came back may still fail.
+                self.down_until = float("inf")
                 self.backend.kill()
                 self.backend.wait()
                 await asyncio.sleep(0.5)
                 self.backend = await asyncio.to_thread(self.start_backend)
+                self.down_until = time.time() + 2
             if turn % self.a.sample == 0:
                 await asyncio.to_thread(self.sample)
             if self.sidecar.poll() is not None:
