@@ -154,7 +154,7 @@ probes = "127.0.0.1:{self.probes}"
 
     def start_backend(self):
         process = subprocess.Popen([sys.executable, __file__, "--backend", str(self.backend_port)])
-        until = time.time() + 10
+        until = time.time() + 60
         while time.time() < until:
             try:
                 socket.create_connection(("127.0.0.1", self.backend_port), 1).close()
