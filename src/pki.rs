@@ -51,12 +51,12 @@ macro_rules! sha256_value {
 
             /// All 64 lower-case hex digits, without prefix.
             pub fn hex(&self) -> String {
-                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+                hex(&self.0)
             }
 
             /// The first 12 hex digits: the short form of the contract.
             pub fn short(&self) -> String {
-                self.0[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+                hex(&self.0[..6])
             }
         }
 
@@ -130,9 +130,23 @@ impl Validity {
     }
 }
 
+/// Lower-case hex digits, two a byte. Every handshake writes some hashes.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        out.push(digit(byte >> 4));
+        out.push(digit(byte & 15));
+    }
+    out
+}
+
 /// Makes peer text safe for a log line, a terminal and a header: everything but printable text without control,
 /// bidirectional and line-separator characters becomes `\u{…}`.
 pub fn printable(text: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let hidden = c.is_control()

@@ -282,6 +282,9 @@ fn is_bare(value: &str) -> bool {
 fn escaped(value: &str, limit: usize) -> (String, bool) {
     let head = &value[..value.floor_char_boundary(limit)];
     let mut cut = head.len() < value.len();
+    if !cut && head.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        return (head.to_owned(), false);
+    }
     let mut out = String::with_capacity(head.len() + 8);
     // Room for the ellipsis, which is three bytes.
     let mut keep = 0;

@@ -44,6 +44,7 @@ pub(super) struct View {
     host: Option<HeaderValue>,
     strip: Rc<Strip>,
     access: Rc<Prepared>,
+    known: target::Known,
 }
 
 /// One connection of the application.
@@ -80,6 +81,7 @@ impl Connection {
             host,
             strip: Rc::default(),
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
+            known: target::Known::default(),
             egress,
         });
         *self.tracked.open.view.borrow_mut() = OpenView::Egress(Rc::clone(&view));
@@ -93,7 +95,7 @@ impl Connection {
         record: &mut Option<Record>,
     ) -> Result<Response<Body>, Error> {
         let limits = &view.egress.settings.limits;
-        let named = target::host(&request)?;
+        let named = target::host(&request, &view.known)?;
         cross_site::check(request.headers(), &named, &view.authority)?;
         within(request.headers(), limits)?;
         if request.uri().authority().is_some() {

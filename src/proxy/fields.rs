@@ -163,7 +163,7 @@ const NEVER_IN_TRAILERS: [&[u8]; 10] = [
 /// `Content-Length`, which a backend that reads `_` as `-` would take for the real ones.
 fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.first() {
-        Some(b'c') => is(name, b"connection") || (is(name, b"content-length") && name != b"content-length"),
+        Some(b'c') => is(name, b"connection") || (name != b"content-length" && is(name, b"content-length")),
         Some(b'h') => is(name, b"http2-settings"),
         Some(b'k') => is(name, b"keep-alive"),
         Some(b'p') => {
@@ -177,8 +177,8 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
 
 /// A name that is not `Content-Length` or `Transfer-Encoding`, and that some backends read as one.
 pub(super) fn is_framing_twin(name: &[u8]) -> bool {
-    (is(name, b"content-length") && name != b"content-length")
-        || (is(name, b"transfer-encoding") && name != b"transfer-encoding")
+    (name != b"content-length" && is(name, b"content-length"))
+        || (name != b"transfer-encoding" && is(name, b"transfer-encoding"))
 }
 
 /// The identity family of contract section 11.

@@ -46,6 +46,7 @@ pub(super) struct View {
     strip: Rc<Strip>,
     pool: Rc<Pool>,
     access: Rc<Prepared>,
+    host: target::Known,
 }
 
 /// One connection of a peer.
@@ -92,6 +93,7 @@ impl Connection {
             access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
             peer,
             ingress,
+            host: target::Known::default(),
         });
         *self.tracked.open.view.borrow_mut() = OpenView::Ingress(Rc::clone(&view));
         Ok(view)
@@ -100,7 +102,7 @@ impl Connection {
     /// The JWK Set, for whoever may ask this listener for its path.
     fn key_set(&self, view: &View, request: &Request<Incoming>, record: &mut Option<Record>) -> Option<Response<Body>> {
         view.ingress.key_set.as_ref()?;
-        target::host(request).ok()?;
+        target::host(request, &view.host).ok()?;
         let method = request.method();
         let rules = &view.ingress.settings.rules;
         let path = rules.decide(view.peer.as_deref(), method.as_str(), request.uri().path()).ok()?;
@@ -110,7 +112,7 @@ impl Connection {
     /// Checks, allows and cleans a request. Nothing here waits.
     fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
         let settings = &view.ingress.settings;
-        let host = target::host(&request)?;
+        let host = target::host(&request, &view.host)?;
         if settings.keyrings.len() > 1
             && let Some(named) = &self.server_name
             && !target::is_for(&host, named)

@@ -8,8 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::UPGRADE;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::header::{HeaderName, HeaderValue, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::Error;
@@ -21,6 +22,8 @@ use super::waits::{Ticks, Waits};
 const IDLE: usize = 256;
 /// How often a request may be sent, the first time included.
 const ATTEMPTS: usize = 3;
+/// Room for a usual request's head, so that keeping it costs one allocation.
+const SPARE: usize = 1024;
 
 /// The connections.
 pub(super) struct Pool {
@@ -210,7 +213,7 @@ pub(super) async fn exchange(
             return Err(told.unwrap_or(error));
         }
         if !unsent && reused && matches!(error, Error::Exchange(_)) {
-            *request = spare.map(Spare::into_request);
+            *request = spare.and_then(Spare::into_request);
         }
         if request.is_none() || attempt == ATTEMPTS {
             return Err(told.unwrap_or(error));
@@ -221,28 +224,85 @@ pub(super) async fn exchange(
     Err(Error::Late)
 }
 
-/// What is needed to send a request again.
+/// What is needed to send a request without content again: its head as flat text. Almost none is ever needed, and a copy of
+/// the map would cost an allocation for most values.
 struct Spare {
     method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    version: Version,
+    path: usize,
+    text: Vec<u8>,
 }
+
+/// Marks the length of a name whose value must not be indexed (RFC 7541 7.1.3).
+const SENSITIVE: u32 = 1 << 31;
 
 impl Spare {
     fn of(request: &Request<Outgoing>) -> Option<Self> {
-        let again = request.method().is_idempotent() && request.body().is_end_stream();
-        again.then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
+        if !request.method().is_idempotent() || !request.body().is_end_stream() {
+            return None;
+        }
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let mut text = Vec::with_capacity(SPARE);
+        text.extend_from_slice(path.as_bytes());
+        for (name, value) in request.headers() {
+            let (name, sensitive) = (name.as_str().as_bytes(), if value.is_sensitive() { SENSITIVE } else { 0 });
+            text.extend_from_slice(&(u32::try_from(name.len()).ok()? | sensitive).to_ne_bytes());
+            text.extend_from_slice(&u32::try_from(value.len()).ok()?.to_ne_bytes());
+            text.extend_from_slice(name);
+            text.extend_from_slice(value.as_bytes());
+        }
+        Some(Self { method: request.method().clone(), version: request.version(), path: path.len(), text })
     }
 
-    fn into_request(self) -> Request<Outgoing> {
+    /// The request, its target in origin form: the connection that it goes out on shapes it.
+    fn into_request(self) -> Option<Request<Outgoing>> {
         let mut request = Request::new(Outgoing::Empty);
+        let (path, mut fields) = self.text.split_at_checked(self.path)?;
+        *request.uri_mut() = Uri::try_from(path).ok()?;
+        while let Some((length, rest)) = fields.split_first_chunk() {
+            let (value_length, rest) = rest.split_first_chunk()?;
+            let length = u32::from_ne_bytes(*length);
+            let (name, rest) = rest.split_at_checked((length & !SENSITIVE) as usize)?;
+            let (value, rest) = rest.split_at_checked(u32::from_ne_bytes(*value_length) as usize)?;
+            let mut value = HeaderValue::from_bytes(value).ok()?;
+            value.set_sensitive(length & SENSITIVE != 0);
+            request.headers_mut().append(HeaderName::from_bytes(name).ok()?, value);
+            fields = rest;
+        }
         *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
+        *request.version_mut() = self.version;
+        Some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{AUTHORIZATION, COOKIE, HOST};
+
+    use super::*;
+
+    #[test]
+    fn a_request_without_content_can_be_made_again_field_by_field() {
+        let mut secret = HeaderValue::from_static("Bearer a");
+        secret.set_sensitive(true);
+        let request = Request::delete("/a/b?c=%20")
+            .header(HOST, "api.example")
+            .header(AUTHORIZATION, secret)
+            .header(COOKIE, "a=1")
+            .header(COOKIE, "")
+            .header("x-name", HeaderValue::from_bytes(b"\xff, b").unwrap())
+            .body(Outgoing::Empty)
+            .unwrap();
+        let again = Spare::of(&request).unwrap().into_request().unwrap();
+        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
+        assert_eq!(again.headers(), request.headers());
+        assert!(again.headers()[AUTHORIZATION].is_sensitive() && !again.headers()[HOST].is_sensitive());
+    }
+
+    #[test]
+    fn a_request_that_changes_something_each_time_or_has_content_is_not_kept() {
+        assert!(Spare::of(&Request::post("/").body(Outgoing::Empty).unwrap()).is_none());
+        let content = Outgoing::frames(vec![bytes::Bytes::from_static(b"a")], None);
+        assert!(Spare::of(&Request::put("/").body(content).unwrap()).is_none());
     }
 }

@@ -3,6 +3,8 @@
 //! Pure. Message boundaries, methods and forms of targets on HTTP/1 are `framing`'s, which has judged the bytes before;
 //! what stands in for a request that it refused ends here.
 
+use std::cell::RefCell;
+
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
@@ -11,26 +13,48 @@ use super::Error;
 use super::fields::is_framing_twin;
 use super::framing::{Fault, decimal};
 
+/// The last Host or `:authority` of a connection that was found well formed: almost always the next request's too.
+#[derive(Default)]
+pub(super) struct Known(RefCell<Option<HeaderValue>>);
+
+impl Known {
+    /// The same, if it is that.
+    fn is(&self, named: &[u8]) -> Option<HeaderValue> {
+        self.0.borrow().as_ref().filter(|known| known.as_bytes() == named).cloned()
+    }
+
+    fn note(&self, named: &HeaderValue) {
+        *self.0.borrow_mut() = Some(named.clone());
+    }
+}
+
 /// Checks a request as it came and says whom it is for: the one Host that everything it carries agrees on.
-pub(super) fn host<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+pub(super) fn host<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
     if let Some(fault) = request.extensions().get::<Fault>() {
         return Err(Error::Framing(*fault));
     }
-    if request.version() == Version::HTTP_2 { host_of_h2(request) } else { host_of_h1(request) }
+    if request.version() == Version::HTTP_2 { host_of_h2(request, known) } else { host_of_h1(request, known) }
 }
 
-fn host_of_h1<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+fn host_of_h1<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
     let host = only_host(request.headers())?.ok_or(Error::Malformed("no Host"))?;
+    let target = request.uri().authority();
+    if target.is_none()
+        && let Some(last) = known.is(host.as_bytes())
+    {
+        return Ok(last);
+    }
     let authority = authority(host)?;
-    if let Some(target) = request.uri().authority() {
+    if let Some(target) = target {
         // Absolute form; the authority form belongs to CONNECT.
         let scheme = request.uri().scheme().ok_or(Error::Malformed("authority as a target"))?;
         agree(&authority, target, scheme)?;
     }
+    known.note(host);
     Ok(host.clone())
 }
 
-fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
+fn host_of_h2<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
         return Err(Error::Method);
     }
@@ -52,12 +76,20 @@ fn host_of_h2<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
         return Ok(host.clone());
     };
     let scheme = request.uri().scheme().ok_or(Error::Malformed("no :scheme"))?;
-    well_formed(target).map_err(|()| Error::Malformed("bad :authority"))?;
+    let last = known.is(target.as_str().as_bytes());
+    if last.is_none() {
+        well_formed(target).map_err(|()| Error::Malformed("bad :authority"))?;
+    }
     match host {
         Some(host) => agree(&authority(host)?, target, scheme)?,
         None => drop(default_port(scheme)?),
     }
-    HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))
+    if let Some(last) = last {
+        return Ok(last);
+    }
+    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))?;
+    known.note(&named);
+    Ok(named)
 }
 
 fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
@@ -132,7 +164,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        host(&request.body(()).unwrap())
+        host(&request.body(()).unwrap(), &Known::default())
     }
 
     fn h2(target: &str, fields: &[(&str, &str)]) -> Result<HeaderValue, Error> {
@@ -140,7 +172,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        host(&request.body(()).unwrap())
+        host(&request.body(()).unwrap(), &Known::default())
     }
 
     #[test]
@@ -176,14 +208,14 @@ mod tests {
     fn connect_trace_and_asterisk_are_not_forwarded() {
         for (method, target) in [("CONNECT", "a:80"), ("TRACE", "https://a/"), ("OPTIONS", "*")] {
             let request = Request::builder().method(method).uri(target).version(Version::HTTP_2).body(()).unwrap();
-            assert!(matches!(host(&request), Err(Error::Method)), "{method}");
+            assert!(matches!(host(&request, &Known::default()), Err(Error::Method)), "{method}");
         }
     }
 
     #[test]
     fn what_stands_in_for_a_refused_request_is_refused_as_that() {
         let request = Request::get("/").header("host", "a").extension(Fault::BareLineFeed).body(()).unwrap();
-        assert!(matches!(host(&request), Err(Error::Framing(Fault::BareLineFeed))));
+        assert!(matches!(host(&request, &Known::default()), Err(Error::Framing(Fault::BareLineFeed))));
     }
 
     #[test]
@@ -199,6 +231,28 @@ mod tests {
         assert!(h2("https://a.example/x", &[("content-length", "3"), ("content-length", "3")]).is_err());
         assert!(h2("https://a.example/x", &[("content-length", "3")]).is_ok());
         assert!(h2("https://u@a.example/x", &[]).is_err());
+    }
+
+    #[test]
+    fn what_a_connection_has_named_before_is_judged_no_more_mildly_the_second_time() {
+        let known = Known::default();
+        let ask = |version, target: &str, fields: &[(&str, &str)]| {
+            let mut request = Request::builder().version(version).uri(target);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            host(&request.body(()).unwrap(), &known)
+        };
+        for _ in 0..2 {
+            assert_eq!(ask(Version::HTTP_11, "/", &[("host", "a.example")]).unwrap(), "a.example");
+            assert_eq!(ask(Version::HTTP_2, "https://a.example/", &[]).unwrap(), "a.example");
+            assert!(ask(Version::HTTP_11, "http://b.example/", &[("host", "a.example")]).is_err());
+            assert!(ask(Version::HTTP_11, "/", &[("host", "a.example"), ("host", "a.example")]).is_err());
+            assert!(ask(Version::HTTP_11, "/", &[("host", "u@a.example")]).is_err());
+            assert!(ask(Version::HTTP_2, "https://a.example/", &[("host", "b.example")]).is_err());
+            assert!(ask(Version::HTTP_2, "ftp://a.example/", &[]).is_err());
+        }
+        assert_eq!(ask(Version::HTTP_11, "/", &[("host", "b.example")]).unwrap(), "b.example");
     }
 
     #[test]

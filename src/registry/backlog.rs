@@ -176,20 +176,18 @@ impl Backlog {
             self.matched.insert(("pin", pin.to_string()), handshake.time);
         }
         let key: PeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
-        let seen = self.peer(handshake, facts);
+        let public_ca = facts.anchor.is_some_and(|anchor| self.public.contains(&anchor));
         match self.peers.get_mut(&key) {
-            Some(known) => {
-                let (first_seen, handshakes) = (known.first_seen, known.handshakes + 1);
-                *known = Peer { first_seen, handshakes, ..seen };
-            }
+            Some(known) => again(known, handshake, public_ca),
             None => {
+                let seen = self.peer(handshake, facts, public_ca);
                 self.peers.insert(key, seen);
                 self.trim();
             }
         }
     }
 
-    fn peer(&self, handshake: &Handshake, facts: &PeerFacts) -> Peer {
+    fn peer(&self, handshake: &Handshake, facts: &PeerFacts, public_ca: bool) -> Peer {
         let at = Seconds::from(handshake.time);
         Peer {
             instance: self.instance.to_string(),
@@ -203,7 +201,7 @@ impl Backlog {
             serial: cut(&facts.serial),
             not_before: facts.not_before.into(),
             not_after: facts.not_after.into(),
-            public_ca: facts.anchor.is_some_and(|anchor| self.public.contains(&anchor)).into(),
+            public_ca: public_ca.into(),
             address: handshake.peer_addr.map(|address| address.ip().to_string()),
             keyring: handshake.keyring.as_deref().map(str::to_owned),
             key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
@@ -264,6 +262,18 @@ impl Backlog {
             self.same.retain(|_, number| failures.contains_key(number));
         }
     }
+}
+
+/// The same certificate once more: what it says is known, and only how it came may have changed.
+fn again(known: &mut Peer, handshake: &Handshake, public_ca: bool) {
+    known.handshakes += 1;
+    known.last_seen = handshake.time.into();
+    known.identity = handshake.identity.as_deref().map(cut);
+    known.partner = handshake.partner.as_deref().map(str::to_owned);
+    known.public_ca = public_ca.into();
+    known.address = handshake.peer_addr.map(|address| address.ip().to_string());
+    known.keyring = handshake.keyring.as_deref().map(str::to_owned);
+    known.key_pair = handshake.key_pair.map(|key_pair| key_pair.to_string());
 }
 
 fn side(text: &str) -> Side {

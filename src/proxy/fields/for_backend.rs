@@ -3,6 +3,7 @@
 //! Prepared once a connection, so that a request only copies ready values. A value is whole or absent, never cut: a
 //! shortened identity could be another peer's.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -35,6 +36,8 @@ pub struct ForBackend {
     fields: Vec<(HeaderName, HeaderValue)>,
     /// `Forwarded` up to and without the host.
     forwarded: String,
+    /// The `Forwarded` of the request before, and the host it was for: almost always the next one's too.
+    last: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// What the peer says about where a request came from is kept, and this hop added to it.
     continues: bool,
 }
@@ -64,7 +67,7 @@ impl ForBackend {
                 set(CLIENT_CERT_CHAIN, byte_sequences(issuers.map(|issuer| issuer.der().as_ref())));
             }
         }
-        Self { fields, forwarded: forwarded(from), continues: false }
+        Self { fields, forwarded: forwarded(from), last: RefCell::default(), continues: false }
     }
 
     /// Continues what this peer says about where its requests came from (`forwarded_from`).
@@ -80,6 +83,7 @@ impl ForBackend {
 
     /// Sets `X-Forwarded-Client-Cert`, `X-Sidekey-Peer`, `Client-Cert…`, `X-Forwarded-For/-Proto/-Host` and `Forwarded`.
     pub fn set(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+        headers.reserve(self.fields.len() + 2);
         for (name, value) in &self.fields {
             match (self.continues, name) {
                 (true, name) if *name == FORWARDED_FOR => extend(headers, name, value.as_bytes()),
@@ -91,6 +95,21 @@ impl ForBackend {
         if !(self.continues && headers.contains_key(FORWARDED_HOST)) {
             headers.insert(FORWARDED_HOST, host.clone());
         }
+        let Some(value) = self.forwarded(host) else { return };
+        if self.continues {
+            extend(headers, &FORWARDED, value.as_bytes());
+        } else {
+            headers.insert(FORWARDED, value);
+        }
+    }
+
+    /// This hop's `Forwarded`.
+    fn forwarded(&self, host: &HeaderValue) -> Option<HeaderValue> {
+        if let Some((known, value)) = &*self.last.borrow()
+            && known == host
+        {
+            return Some(value.clone());
+        }
         let mut value = Vec::with_capacity(self.forwarded.len() + host.len() + 8);
         value.extend_from_slice(self.forwarded.as_bytes());
         // A host that needed escapes inside quotes is no host; it then stays out of this field.
@@ -99,11 +118,9 @@ impl ForBackend {
             value.extend_from_slice(host.as_bytes());
             value.push(b'"');
         }
-        if self.continues {
-            extend(headers, &FORWARDED, &value);
-        } else if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-            headers.insert(FORWARDED, value);
-        }
+        let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).ok()?;
+        *self.last.borrow_mut() = Some((host.clone(), value.clone()));
+        Some(value)
     }
 }
 
@@ -283,6 +300,17 @@ mod tests {
         let sequence = |index: usize| byte_sequences([peer.verified().path[index].der().as_ref()]).unwrap();
         assert_eq!(rfc_9440[CLIENT_CERT], sequence(0).as_str());
         assert_eq!(rfc_9440[CLIENT_CERT_CHAIN], sequence(1).as_str());
+    }
+
+    #[test]
+    fn forwarded_names_the_host_of_this_request_and_not_of_the_one_before() {
+        let for_backend = ForBackend::new(None, Some([127, 0, 0, 1].into()), Identity::default());
+        for host in ["a.example", "a.example", "b.example", "a.example"] {
+            let mut headers = HeaderMap::new();
+            for_backend.set(&mut headers, &HeaderValue::from_static(host));
+            assert_eq!(headers[FORWARDED], format!("for=127.0.0.1;proto=https;host=\"{host}\"").as_str());
+            assert_eq!(headers[FORWARDED_HOST], host);
+        }
     }
 
     #[test]

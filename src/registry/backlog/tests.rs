@@ -62,6 +62,27 @@ fn the_same_peer_is_one_row_and_the_same_failure_a_number() {
 }
 
 #[test]
+fn of_a_peer_that_comes_again_the_row_says_how_it_came_last() {
+    let mut backlog = backlog();
+    let Event::Handshake(first) = served(1) else { unreachable!() };
+    backlog.take(&Event::Handshake(Arc::clone(&first)), now());
+    let mut last = (*first).clone();
+    last.time = now() + jiff::SignedDuration::from_hours(1);
+    last.peer_addr = Some(([192, 0, 2, 9], 4711).into());
+    last.partner = Some("etl".into());
+    last.keyring = Some("other".into());
+    last.key_pair = Some(Fingerprint::from_bytes([9; 32]));
+    backlog.take(&Event::Handshake(Arc::new(last.clone())), now());
+    let row = backlog.batch().peers.remove(0);
+    // As if it had only come the last time, but for what counts both.
+    let mut alone = Backlog::new("one".into());
+    alone.take(&Event::Handshake(Arc::new(last)), now());
+    let only = alone.batch().peers.remove(0);
+    assert_eq!((row.handshakes, row.first_seen), (2, first.time.into()));
+    assert_eq!(Peer { handshakes: 1, first_seen: only.first_seen, ..row }, only);
+}
+
+#[test]
 fn history_says_who_asked_or_what_brought_it_about() {
     let mut backlog = backlog();
     backlog.take(&moved(1), now());
