@@ -349,6 +349,17 @@ impl Events {
         ledger::recall(&mut lock(&self.ledger), entry);
     }
 
+    /// There is a registry that may know who used which pair before this process began: the rotation report says that it
+    /// waits for it.
+    pub fn await_registry(&self) {
+        lock(&self.ledger).await_registry();
+    }
+
+    /// Who used which pair before this process began, as the registry has had it since `since`.
+    pub fn recall_uses(&self, recalled: Vec<report::Recalled>, since: Timestamp) {
+        lock(&self.ledger).recall(recalled, since);
+    }
+
     /// Why the settings that were read last are not in use, if they are not.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()

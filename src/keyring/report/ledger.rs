@@ -1,12 +1,15 @@
 //! Who used which key pair, and what they made of it: a fold over what happens, bounded whatever peers do.
 //!
-//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for.
+//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for. What a former
+//! process has written down is taken in too, where there is a registry; what this one has seen itself goes before it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::super::learned::Lesson;
 use super::super::{ChosenBy, KeyringName};
@@ -96,6 +99,73 @@ pub enum Said {
     Refused,
 }
 
+/// What is known of the time before this process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// Nothing: there is no registry.
+    #[default]
+    Unknown,
+    /// Nothing yet: the registry has not answered.
+    Awaited,
+    /// What the registry has of it.
+    Recalled,
+}
+
+/// What a former process of this sidecar has written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// The pair that a verified peer was shown last.
+    Peer {
+        /// Which keyring.
+        keyring: KeyringName,
+        /// Where it came to.
+        listener: Arc<str>,
+        /// Who it is.
+        identity: String,
+        /// The partner that it was.
+        partner: Option<Arc<str>>,
+        /// Where it came from.
+        source: Option<IpAddr>,
+        /// What it was shown.
+        key_pair: Fingerprint,
+        /// Why, where that was written down.
+        chosen_by: Option<ChosenBy>,
+        /// When.
+        last: Timestamp,
+        /// Whether that was after the rotation.
+        is_after: bool,
+    },
+    /// The pair that an upstream was shown last.
+    Shown {
+        /// Which keyring.
+        keyring: KeyringName,
+        /// The listener that leads to it.
+        listener: Arc<str>,
+        /// What it was shown.
+        key_pair: Fingerprint,
+        /// When.
+        last: Timestamp,
+    },
+    /// What an upstream made of a pair.
+    Upstream {
+        /// Which keyring.
+        keyring: KeyringName,
+        /// The listener that leads to it.
+        listener: Arc<str>,
+        /// Which pair.
+        key_pair: Fingerprint,
+        /// What it made of it.
+        said: Said,
+        /// Since when.
+        since: Timestamp,
+        /// Stable code.
+        reason: String,
+        /// One sentence.
+        explanation: String,
+    },
+}
+
 /// A verified peer at one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerKey {
@@ -129,8 +199,8 @@ pub(super) struct Used {
     pub(super) last: Timestamp,
     /// Since the rotation.
     pub(super) count: u64,
-    /// Why it was shown last.
-    pub(super) chosen_by: ChosenBy,
+    /// Why it was shown last; `None`: a former process did not write it down.
+    pub(super) chosen_by: Option<ChosenBy>,
 }
 
 /// One pair that an upstream was shown.
@@ -145,7 +215,7 @@ pub(super) struct Shown {
     pub(super) last: Option<Timestamp>,
     /// Handshakes since the rotation.
     pub(super) count: u64,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
     pub(super) explanation: String,
     pub(super) next_try: Option<Timestamp>,
 }
@@ -165,6 +235,7 @@ pub(super) struct Source {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(super) since: Timestamp,
+    pub(super) before: Before,
     pub(super) peers: HashMap<PeerKey, PeerUse>,
     pub(super) upstreams: BTreeMap<Arc<str>, Vec<Shown>>,
     pub(super) sources: BTreeMap<(Arc<str>, String), Source>,
@@ -174,7 +245,14 @@ pub struct Ledger {
 impl Ledger {
     /// Empty; it watches from now on.
     pub fn new(now: Timestamp) -> Self {
-        Self { since: now, peers: HashMap::new(), upstreams: BTreeMap::new(), sources: BTreeMap::new(), forgotten: 0 }
+        Self {
+            since: now,
+            before: Before::Unknown,
+            peers: HashMap::new(),
+            upstreams: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            forgotten: 0,
+        }
     }
 
     /// Takes in what happened.
@@ -185,6 +263,81 @@ impl Ledger {
             Fact::Upstream { .. } => self.upstream(fact, now),
             Fact::Source { .. } => self.source(fact, now),
         }
+    }
+
+    /// There is a registry that may know what was before; it will be heard, or not.
+    pub fn await_registry(&mut self) {
+        self.before = Before::Awaited;
+    }
+
+    /// Takes in what the registry has had since `since`, the latest first. Nothing of it goes before what this process has
+    /// seen, and it counts no handshakes.
+    pub fn recall(&mut self, recalled: Vec<Recalled>, since: Timestamp) {
+        (self.since, self.before) = (self.since.min(since), Before::Recalled);
+        for one in recalled {
+            match one {
+                Recalled::Peer { .. } => self.recall_peer(one),
+                Recalled::Shown { keyring, listener, key_pair, last } => {
+                    let shown = self.recall_shown(keyring, &listener, key_pair, last);
+                    shown.last = shown.last.max(Some(last));
+                }
+                Recalled::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
+                    let shown = self.recall_shown(keyring, &listener, key_pair, since);
+                    // A handshake of this process has taken nothing back.
+                    if shown.said == Said::HandshakeOk {
+                        (shown.said, shown.since) = (said, since);
+                        (shown.reason, shown.explanation) = (Cow::Owned(reason), explanation);
+                    }
+                }
+            }
+        }
+    }
+
+    fn recall_peer(&mut self, recalled: Recalled) {
+        let Recalled::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by, last, is_after } =
+            recalled
+        else {
+            return;
+        };
+        let key = PeerKey { keyring, listener, identity };
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&key) {
+            self.forgotten += 1;
+            return;
+        }
+        let peer =
+            self.peers.entry(key).or_insert_with(|| PeerUse { partner, source, last, pairs: Vec::with_capacity(2) });
+        let first = is_after.then_some(last);
+        if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
+            used.first = used.first.into_iter().chain(first).min();
+        } else if peer.pairs.len() < PAIRS {
+            peer.pairs.push(Used { key_pair, first, last, count: 0, chosen_by });
+        }
+    }
+
+    fn recall_shown(
+        &mut self,
+        keyring: KeyringName,
+        listener: &Arc<str>,
+        key_pair: Fingerprint,
+        since: Timestamp,
+    ) -> &mut Shown {
+        let all = self.upstreams.entry(Arc::clone(listener)).or_default();
+        let at = all.iter().position(|shown| shown.key_pair == key_pair).unwrap_or_else(|| {
+            drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
+            all.push(Shown {
+                key_pair,
+                keyring: Some(keyring),
+                said: Said::HandshakeOk,
+                since,
+                last: None,
+                count: 0,
+                reason: Cow::Borrowed("ok"),
+                explanation: String::new(),
+                next_try: None,
+            });
+            all.len() - 1
+        });
+        &mut all[at]
     }
 
     fn rotated(&mut self, keyring: &KeyringName) {
@@ -213,11 +366,11 @@ impl Ledger {
         (peer.source, peer.last) = (source.or(peer.source), now);
         if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
             used.first = used.first.or(Some(now));
-            (used.last, used.chosen_by) = (now, chosen_by);
+            (used.last, used.chosen_by) = (now, Some(chosen_by));
             used.count += 1;
         } else {
             drop_oldest(&mut peer.pairs, |used| used.last);
-            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by });
+            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by: Some(chosen_by) });
         }
         if self.peers.len() > PEERS {
             self.forget_peers();
@@ -255,7 +408,7 @@ impl Ledger {
                 since: now,
                 last: None,
                 count: 0,
-                reason,
+                reason: Cow::Borrowed(reason),
                 explanation: explanation.to_owned(),
                 next_try,
             });
@@ -271,7 +424,7 @@ impl Ledger {
         if shown.said != said {
             (shown.said, shown.since) = (said, now);
         }
-        (shown.reason, shown.next_try) = (reason, next_try);
+        (shown.reason, shown.next_try) = (Cow::Borrowed(reason), next_try);
         explanation.clone_into(&mut shown.explanation);
     }
 
