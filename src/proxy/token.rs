@@ -50,7 +50,7 @@ pub(super) async fn send(
     let Some(request) = outbound.request.take() else { return Err(Error::Late) };
     let mut replay = Replay::new(request, towards.egress.settings.replay_limit);
     let showing = Showing::new(towards, towards.choose()?, replay.is_harmless());
-    let mut bearing = Bearing { towards, bearer, sent: None, refused: Vec::new() };
+    let mut bearing = Bearing::new(towards, bearer);
     let exchanged = Box::pin(proof::exchange(&showing, &mut replay, Some(&mut bearing), to, terms)).await;
     let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
     forward::respond(response, link, outbound.websocket.take(), terms, record)
@@ -67,7 +67,12 @@ pub(super) struct Bearing<'a> {
     refused: Vec<(Fingerprint, Token)>,
 }
 
-impl Bearing<'_> {
+impl<'a> Bearing<'a> {
+    /// None yet.
+    pub(super) fn new(towards: Towards<'a>, bearer: &'a Bearer) -> Self {
+        Self { towards, bearer, sent: None, refused: Vec::new() }
+    }
+
     /// Gives the request the token for this pair, unless it has it.
     ///
     /// # Errors

@@ -310,7 +310,8 @@ fn served_last(scene: &Scene) -> Fingerprint {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() {
-    for (status, probe) in [(400, ""), (401, "probe = false"), (403, ""), (401, "")] {
+    let head = "probe = { path = \"/healthz\" }";
+    for (status, probe) in [(400, ""), (401, "probe = false"), (403, ""), (401, ""), (401, head)] {
         let ca = Ca::new("Our CA");
         let new = ca.client("ours", 1);
         let mut scene = Scene::with(&ca, new, probe, "ENDPOINT").await;
