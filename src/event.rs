@@ -77,6 +77,8 @@ pub enum Event {
         shown: Fingerprint,
         /// How sure this is now.
         standing: Lesson,
+        /// The identity of the peer that confirmed it.
+        peer: Option<String>,
         /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
         /// `evicted`.
         reason: &'static str,

@@ -144,7 +144,11 @@ fn forget(desk: &Desk, source: &str) -> Result<Done, Refused> {
         )),
         count => Ok(Done {
             changed: true,
-            did: format!("forgot what {count} entr{} of this source said", if count == 1 { "y" } else { "ies" }),
+            did: format!(
+                "forgot what {} has taught{}",
+                crate::pki::printable(source),
+                if count == 1 { String::new() } else { format!(" ({count} times)") }
+            ),
             means: "It is shown the new key pair from its next connection on; if it refuses that again, one more \
                     handshake fails and it is shown the previous one."
                 .to_owned(),

@@ -6,6 +6,7 @@
 //! is counted beside them.
 
 mod ledger;
+mod recalled;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -20,8 +21,9 @@ use serde::{Deserialize, Serialize};
 use super::learned::Lesson;
 use super::{ChosenBy, KeyringName};
 use crate::pki::Fingerprint;
-pub use ledger::{Before, Fact, Ledger, Recalled, Said};
+pub use ledger::{Fact, Ledger, Said};
 use ledger::{PeerUse, Source, Used};
+pub use recalled::{Before, Recalled};
 pub use verdict::{First, Retire, Verdict};
 
 /// A keyring in overlap, as it is now.
@@ -181,9 +183,11 @@ fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, Strin
     let mut lines = Vec::new();
     let mut named = Vec::new();
     for (key, peer) in ledger.peers.iter().filter(|(key, _)| key.keyring == keyring.keyring) {
-        let taught = sources.iter().find(|(listener, name, source)| {
+        let of_source = sources.iter().filter(|(listener, name, source)| {
             source.lesson == Lesson::Confirmed && **listener == key.listener && peer.comes_from(name)
         });
+        // Several peers may come from one address: what it has taught is first of all about the one that confirmed it.
+        let taught = of_source.min_by_key(|(_, _, source)| source.peer.as_deref() != Some(key.identity.as_str()));
         let line = peer_line(keyring, (&key.listener, &key.identity), peer, taught.map(|(_, _, source)| *source));
         // A source that is known by name needs no line of its own.
         named.extend(taught.filter(|_| line.stands == Use::InsistsOnOld).map(|(listener, name, _)| (*listener, *name)));
@@ -256,6 +260,14 @@ fn peer_line(
     let taught = taught.filter(|_| old.chosen_by == Some(ChosenBy::Learned));
     line.since = Some(old.first.unwrap_or(old.last));
     line.stands = if old.chosen_by.is_some_and(insists) { Use::InsistsOnOld } else { Use::StillOnOld };
+    if let Some(other) = taught.and_then(|source| source.peer.as_deref()).filter(|peer| *peer != identity) {
+        line.stands = Use::StillOnOld;
+        line.reason = Some(ChosenBy::Learned.as_str().to_owned());
+        line.because = Some(format!(
+            "it comes from the address of {other}, which refused the new key pair; nothing is known about this one"
+        ));
+        return line;
+    }
     (line.reason, line.because) = match (taught, old.chosen_by) {
         (Some(source), _) => (Some(source.reason.to_owned()), Some(source.explanation.clone())),
         (None, Some(chosen_by)) => (Some(chosen_by.as_str().to_owned()), Some(because(chosen_by).to_owned())),

@@ -152,6 +152,8 @@ fn a_revoked_pair_never_comes_back() {
     assert_eq!((&done["changed"], &done["survives_restart"]), (&Value::from(true), &Value::from(true)), "{done}");
     assert!(!retained.exists(), "its key is deleted");
     stand.running.line(&["keyring", "revoked", &short(&old), "\"by\":\"uid "]);
+    let shown = stand.said(&["keyring", "show", "default"]);
+    assert!(shown.contains("revoked   ") && !shown.contains("overlap      ends"), "an overlap that is over: {shown}");
     for _ in 0..2 {
         drop_pair(stand.folder.path(), "again", &old);
         stand.running.line(&["keyring", "revoked", "again.crt", &short(&old)]);

@@ -17,6 +17,7 @@ use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::Issued;
 use tokio::net::TcpStream;
 
+use crate::support::PATIENCE;
 use crate::support::ca::{Ca, certificate, fingerprint, today};
 use crate::support::partner::{AUDIENCE, CLIENT, Partner, TOKEN, pass};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
@@ -64,6 +65,16 @@ impl Scene {
     pub async fn rotate(&mut self) {
         drop_pair(self.sidecar.folder.path(), "out/new", &self.new);
         assert_eq!(self.sidecar.rotation("out").await, fingerprint(&self.new));
+    }
+
+    /// Waits until the new pair's probe is over: until then no request shows it.
+    async fn probed(&mut self) {
+        let new = fingerprint(&self.new);
+        let told = |event: &Event| match event {
+            Event::Upstream { key_pair, .. } => (*key_pair == new).then_some(()),
+            _ => None,
+        };
+        self.sidecar.event("a probe", told).await;
     }
 
     /// Both clocks, so many seconds on.
@@ -197,6 +208,7 @@ async fn after_a_rotation_that_the_partner_has_not_heard_of_the_previous_pair_si
         let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
         assert_eq!(scene.send(Method::GET, "").await.0, OK);
         scene.rotate().await;
+        scene.probed().await;
         assert_eq!(scene.send(Method::GET, "").await.0, OK, "{:?}", scene.partner.state().refusals);
         let (outcome, reason, refused, explanation) = scene.told().await;
         assert_eq!((outcome, reason, refused), (TokenOutcome::Refused, "token_refused", new), "{explanation}");
@@ -280,6 +292,7 @@ async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
     assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{:?}", scene.partner.state().refusals);
     assert!(scene.partner.state().refusals.is_empty(), "{:?}", scene.partner.state().refusals);
     // What shows the new pair is signed by that one; where it is not taken, the previous one's is, and that is remembered.
+    scene.probed().await;
     assert_eq!(scene.send(Method::PUT, "b").await.0, OK, "{:?}", scene.partner.state().refusals);
     let told = scene.told().await;
     assert_eq!((told.0, told.1, told.2), (TokenOutcome::Refused, "status_401", fingerprint(&scene.new)));
@@ -342,7 +355,12 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
         // When the partner has put it right, everything moves over, with tokens of the new pair.
         scene.partner.state().refuses = None;
         scene.wait(7200);
-        assert_eq!(scene.send(Method::GET, "").await.0, OK);
+        let moves_over = async {
+            while served_last(&scene) != new {
+                assert_eq!(scene.send(Method::GET, "").await.0, OK);
+            }
+        };
+        tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
         assert_eq!(scene.send(Method::POST, "b").await.0, OK);
         assert_eq!(served_last(&scene), new, "{status}");
     }

@@ -1,7 +1,7 @@
 //! Who used which key pair, and what they made of it: a fold over what happens, bounded whatever peers do.
 //!
 //! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for. What a former
-//! process has written down is taken in too, where there is a registry; what this one has seen itself goes before it.
+//! process has written down is `recalled`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -9,11 +9,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::super::learned::Lesson;
 use super::super::{ChosenBy, KeyringName};
-use super::is_from;
+use super::{Before, is_from};
 use crate::pki::Fingerprint;
 
 /// Verified peers that are remembered, over all keyrings and listeners.
@@ -23,7 +22,7 @@ pub(super) const SOURCES: usize = 1024;
 /// Upstreams that are remembered: as many as the configuration has, and those of former configurations.
 const UPSTREAMS: usize = 1024;
 /// Pairs of one peer or upstream: a current one, eight previous ones, and the one after.
-const PAIRS: usize = 10;
+pub(super) const PAIRS: usize = 10;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +80,8 @@ pub enum Fact<'a> {
         refused: Fingerprint,
         /// How sure that is.
         lesson: Lesson,
+        /// The identity of the peer that confirmed it.
+        peer: Option<&'a str>,
         /// Stable code.
         reason: &'static str,
         /// One sentence.
@@ -99,73 +100,6 @@ pub enum Said {
     Refused,
 }
 
-/// What is known of the time before this process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Before {
-    /// Nothing: there is no registry.
-    #[default]
-    Unknown,
-    /// Nothing yet: the registry has not answered.
-    Awaited,
-    /// What the registry has of it.
-    Recalled,
-}
-
-/// What a former process of this sidecar has written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recalled {
-    /// The pair that a verified peer was shown last.
-    Peer {
-        /// Which keyring.
-        keyring: KeyringName,
-        /// Where it came to.
-        listener: Arc<str>,
-        /// Who it is.
-        identity: String,
-        /// The partner that it was.
-        partner: Option<Arc<str>>,
-        /// Where it came from.
-        source: Option<IpAddr>,
-        /// What it was shown.
-        key_pair: Fingerprint,
-        /// Why, where that was written down.
-        chosen_by: Option<ChosenBy>,
-        /// When.
-        last: Timestamp,
-        /// Whether that was after the rotation.
-        is_after: bool,
-    },
-    /// The pair that an upstream was shown last.
-    Shown {
-        /// Which keyring.
-        keyring: KeyringName,
-        /// The listener that leads to it.
-        listener: Arc<str>,
-        /// What it was shown.
-        key_pair: Fingerprint,
-        /// When.
-        last: Timestamp,
-    },
-    /// What an upstream made of a pair.
-    Upstream {
-        /// Which keyring.
-        keyring: KeyringName,
-        /// The listener that leads to it.
-        listener: Arc<str>,
-        /// Which pair.
-        key_pair: Fingerprint,
-        /// What it made of it.
-        said: Said,
-        /// Since when.
-        since: Timestamp,
-        /// Stable code.
-        reason: String,
-        /// One sentence.
-        explanation: String,
-    },
-}
-
 /// A verified peer at one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PeerKey {
@@ -178,8 +112,8 @@ pub(super) struct PeerKey {
 #[derive(Clone, Debug)]
 pub(super) struct PeerUse {
     pub(super) partner: Option<Arc<str>>,
-    source: Option<IpAddr>,
-    last: Timestamp,
+    pub(super) source: Option<IpAddr>,
+    pub(super) last: Timestamp,
     pub(super) pairs: Vec<Used>,
 }
 
@@ -207,7 +141,7 @@ pub(super) struct Used {
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) key_pair: Fingerprint,
-    keyring: Option<KeyringName>,
+    pub(super) keyring: Option<KeyringName>,
     pub(super) said: Said,
     /// Since when it has said so.
     pub(super) since: Timestamp,
@@ -226,6 +160,7 @@ pub(super) struct Source {
     pub(super) keyring: KeyringName,
     pub(super) refused: Fingerprint,
     pub(super) lesson: Lesson,
+    pub(super) peer: Option<String>,
     pub(super) since: Timestamp,
     pub(super) reason: &'static str,
     pub(super) explanation: String,
@@ -263,81 +198,6 @@ impl Ledger {
             Fact::Upstream { .. } => self.upstream(fact, now),
             Fact::Source { .. } => self.source(fact, now),
         }
-    }
-
-    /// There is a registry that may know what was before; it will be heard, or not.
-    pub fn await_registry(&mut self) {
-        self.before = Before::Awaited;
-    }
-
-    /// Takes in what the registry has had since `since`, the latest first. Nothing of it goes before what this process has
-    /// seen, and it counts no handshakes.
-    pub fn recall(&mut self, recalled: Vec<Recalled>, since: Timestamp) {
-        (self.since, self.before) = (self.since.min(since), Before::Recalled);
-        for one in recalled {
-            match one {
-                Recalled::Peer { .. } => self.recall_peer(one),
-                Recalled::Shown { keyring, listener, key_pair, last } => {
-                    let shown = self.recall_shown(keyring, &listener, key_pair, last);
-                    shown.last = shown.last.max(Some(last));
-                }
-                Recalled::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
-                    let shown = self.recall_shown(keyring, &listener, key_pair, since);
-                    // A handshake of this process has taken nothing back.
-                    if shown.said == Said::HandshakeOk {
-                        (shown.said, shown.since) = (said, since);
-                        (shown.reason, shown.explanation) = (Cow::Owned(reason), explanation);
-                    }
-                }
-            }
-        }
-    }
-
-    fn recall_peer(&mut self, recalled: Recalled) {
-        let Recalled::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by, last, is_after } =
-            recalled
-        else {
-            return;
-        };
-        let key = PeerKey { keyring, listener, identity };
-        if self.peers.len() >= PEERS && !self.peers.contains_key(&key) {
-            self.forgotten += 1;
-            return;
-        }
-        let peer =
-            self.peers.entry(key).or_insert_with(|| PeerUse { partner, source, last, pairs: Vec::with_capacity(2) });
-        let first = is_after.then_some(last);
-        if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
-            used.first = used.first.into_iter().chain(first).min();
-        } else if peer.pairs.len() < PAIRS {
-            peer.pairs.push(Used { key_pair, first, last, count: 0, chosen_by });
-        }
-    }
-
-    fn recall_shown(
-        &mut self,
-        keyring: KeyringName,
-        listener: &Arc<str>,
-        key_pair: Fingerprint,
-        since: Timestamp,
-    ) -> &mut Shown {
-        let all = self.upstreams.entry(Arc::clone(listener)).or_default();
-        let at = all.iter().position(|shown| shown.key_pair == key_pair).unwrap_or_else(|| {
-            drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
-            all.push(Shown {
-                key_pair,
-                keyring: Some(keyring),
-                said: Said::HandshakeOk,
-                since,
-                last: None,
-                count: 0,
-                reason: Cow::Borrowed("ok"),
-                explanation: String::new(),
-                next_try: None,
-            });
-            all.len() - 1
-        });
-        &mut all[at]
     }
 
     fn rotated(&mut self, keyring: &KeyringName) {
@@ -429,7 +289,9 @@ impl Ledger {
     }
 
     fn source(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Source { keyring, listener, source, refused, lesson, reason, explanation } = *fact else { return };
+        let Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation } = *fact else {
+            return;
+        };
         let key = (Arc::clone(listener), source.to_owned());
         if lesson == Lesson::Forgotten {
             self.sources.remove(&key);
@@ -450,7 +312,8 @@ impl Ledger {
             }
         }
         let keyring = Arc::clone(keyring);
-        self.sources.insert(key, Source { keyring, refused, lesson, since, reason, explanation });
+        let peer = peer.map(str::to_owned);
+        self.sources.insert(key, Source { keyring, refused, lesson, peer, since, reason, explanation });
     }
 
     /// How much it remembers: peers, sources, upstreams.
@@ -460,7 +323,7 @@ impl Ledger {
 }
 
 /// Makes room for one more.
-fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
+pub(super) fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
     if all.len() == PAIRS
         && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| last(one))
     {

@@ -47,10 +47,15 @@ fn came(ledger: &mut Ledger, who: &str, shown: u8, chosen_by: ChosenBy, minute: 
 }
 
 fn taught(ledger: &mut Ledger, source: &str, lesson: Lesson, minute: i64) {
+    taught_by(ledger, source, None, lesson, minute);
+}
+
+fn taught_by(ledger: &mut Ledger, source: &str, peer: Option<&str>, lesson: Lesson, minute: i64) {
     let (keyring, listener) = (name("api"), name("api"));
     let explanation = "unknown CA";
     let (refused, reason) = (pair(NEW), "unknown_ca");
-    let fact = Fact::Source { keyring: &keyring, listener: &listener, source, refused, lesson, reason, explanation };
+    let (keyring, listener) = (&keyring, &listener);
+    let fact = Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation };
     ledger.note(&fact, at(minute));
 }
 
@@ -174,6 +179,21 @@ fn only_a_confirmed_source_has_a_say_and_a_known_peer_speaks_for_it() {
     taught(&mut ledger, "203.0.113.7 localhost", Lesson::Forgotten, 130);
     came(&mut ledger, "acme-etl", NEW, ChosenBy::Prefer, 131);
     assert_eq!(told(&ledger, &overlap(), 200).verdict.retire, Retire::Safe);
+}
+
+#[test]
+fn who_only_shares_an_address_with_one_that_refused_is_not_said_to_insist() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    taught_by(&mut ledger, "203.0.113.7 localhost", None, Lesson::Unconfirmed, 110);
+    taught_by(&mut ledger, "203.0.113.7 localhost", Some("acme-etl"), Lesson::Confirmed, 111);
+    came(&mut ledger, "acme-etl", OLD, ChosenBy::Learned, 111);
+    came(&mut ledger, "neighbour", OLD, ChosenBy::Learned, 112);
+    let report = told(&ledger, &overlap(), 200);
+    assert_eq!(uses(&report), [("acme-etl", Use::InsistsOnOld), ("neighbour", Use::StillOnOld)]);
+    assert!(report.verdict.sentence.starts_with("1 of 2 would break: call acme"), "{}", report.verdict.sentence);
+    let because = report.lines[1].because.as_deref().unwrap();
+    assert!(because.contains("the address of acme-etl"), "{because}");
 }
 
 #[test]

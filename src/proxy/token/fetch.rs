@@ -115,9 +115,9 @@ impl Asker<'_> {
         for index in (first..candidates.len()).chain(0..first) {
             match timeout_at(deadline, self.ask_showing(endpoint, index, signer)).await {
                 Ok(Ok(granted)) => return Ok(granted),
-                // What was said to the pair that requests show says most.
+                // Where none does better, what was said to the pair that requests show says most.
                 Ok(Err(Missed { failure, another: true })) => drop(missed.get_or_insert(failure)),
-                Ok(Err(Missed { failure, another: false })) => return Err(missed.unwrap_or(failure)),
+                Ok(Err(Missed { failure, another: false })) => return Err(failure),
                 Err(_) => return Err(missed.unwrap_or(Failure::Late)),
             }
         }
