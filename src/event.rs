@@ -78,7 +78,7 @@ pub enum Event {
         /// How sure this is now.
         standing: Lesson,
         /// The identity of the peer that confirmed it.
-        peer: Option<String>,
+        peer: Option<Arc<str>>,
         /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
         /// `evicted`.
         reason: &'static str,

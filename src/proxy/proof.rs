@@ -187,15 +187,13 @@ pub(super) async fn exchange(
         let error = match answered {
             Ok((response, link)) => {
                 let status = response.status();
-                match &mut bearing {
-                    Some(bearing) if status == StatusCode::UNAUTHORIZED => {
-                        if bearing.again(replay).await {
-                            towards.worker.shared.metrics.replayed(listener, "token");
-                            continue;
-                        }
+                if let Some(bearing) = &mut bearing {
+                    if status != StatusCode::UNAUTHORIZED {
+                        bearing.taken();
+                    } else if bearing.again(replay).await {
+                        towards.worker.shared.metrics.replayed(listener, "token");
+                        continue;
                     }
-                    Some(bearing) => bearing.taken(),
-                    None => {}
                 }
                 if let Some(suspect) = suspect.take() {
                     judge(towards, &suspect, status);

@@ -401,7 +401,9 @@ async fn a_peer_that_insists_on_the_old_pair_is_whom_to_call_until_it_is_forgott
         // The lesson is remembered, and the registry knows whose it is, before the peer comes again.
         eventually_remembered(stand.folder.path());
         eventually("the registry has it", || {
-            stand.said(&["registry", "export", "--format", "csv", "--table", "peers"]).contains(",learned,")
+            let registry = ["--backend", "http://127.0.0.1:1", "--state", "state"];
+            let peers = ["registry", "export", "--format", "csv", "--table", "peers"];
+            stand.said(&[&peers[..], &registry[..]].concat()).contains(",learned,")
         });
         stand.kill_and_start();
         let recalled = || stand.json(&["rotation"])["keyrings"][0].clone();
