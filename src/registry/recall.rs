@@ -64,8 +64,11 @@ fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
     }
     let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?;
     let mut last = peer.last_seen.time();
-    // Rows know whole seconds: the new pair was not shown before it was current.
-    if key_pair == current.key_pair && last.as_second() == current.since.as_second() {
+    // Rows know whole seconds. In that of the rotation, what was shown for any other reason than that there was no other pair
+    // was shown after it.
+    let chosen_by = peer.chosen_by.as_deref().and_then(ChosenBy::parse);
+    let is_alone = key_pair != current.key_pair && chosen_by.is_none_or(|chosen_by| chosen_by == ChosenBy::Only);
+    if !is_alone && last.as_second() == current.since.as_second() {
         last = last.max(current.since);
     }
     let (keyring, listener) = (Arc::clone(&keyring.name), peer.listener.into());
@@ -79,7 +82,7 @@ fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
         partner: peer.partner.map(Into::into),
         source: peer.address.and_then(|address| address.parse().ok()),
         key_pair,
-        chosen_by: peer.chosen_by.as_deref().and_then(ChosenBy::parse),
+        chosen_by,
         last,
         is_after: current.since <= last,
     })

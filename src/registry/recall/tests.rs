@@ -147,3 +147,23 @@ fn every_reason_and_verdict_that_is_written_is_read_back() {
     }
     assert_eq!((said("else"), ChosenBy::parse("else")), (None, None));
 }
+
+#[test]
+fn what_came_in_the_very_second_of_the_rotation_came_after_it_unless_there_was_no_choice() {
+    let mut keyrings = keyrings();
+    keyrings[0].key_pairs[0].since += SignedDuration::from_millis(500);
+    let is_after = |shown: u8, chosen_by: &str| {
+        let mut row = peer(Side::Ingress, shown, 0);
+        row.chosen_by = Some(chosen_by.to_owned());
+        let former = Former { since: after(-2000), peers: vec![row], upstreams: Vec::new() };
+        match &recalled(former, &keyrings, &[])[..] {
+            [Recalled::Peer { is_after, last, .. }] => {
+                assert_eq!(*is_after, keyrings[0].key_pairs[0].since <= *last);
+                *is_after
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(is_after(NEW, "prefer") && is_after(OLD, "learned") && is_after(OLD, "prefer"));
+    assert!(!is_after(OLD, "only"));
+}
