@@ -17,10 +17,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::keyring::report::{Kind, Line, Report, Retire, Use};
+pub use crate::keyring::report::{Before, Kind, Line, Report, Retire, Use};
 pub use crate::keyring::{Activate, Prefer, Standing};
 use crate::pki::Fingerprint;
-pub use crate::snapshot::{KeyPairView, KeyringView};
+pub use crate::snapshot::{KeyPairView, KeyringView, Voucher, Vouchers};
 pub use answers::Desk;
 pub use status::Status;
 
@@ -136,8 +136,8 @@ pub enum Answer {
     Done(Done),
     /// What to act on.
     Status(Box<Status>),
-    /// The rotation report, one for each keyring in overlap.
-    Rotation(Vec<Report>),
+    /// The rotation report.
+    Rotation(Rotation),
     /// Keyrings as they are served.
     Keyrings(Vec<KeyringView>),
     /// One of them.
@@ -148,6 +148,15 @@ pub enum Answer {
     Handshake(serde_json::Value),
     /// It was not done.
     Refused(Refused),
+}
+
+/// The rotation report: what may go, and who would break.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// Every keyring in overlap: who still needs its old pair.
+    pub keyrings: Vec<Report>,
+    /// Every trust in use: who needs which of its anchors and pins.
+    pub trusts: Vec<Vouchers>,
 }
 
 /// What a command did, and what that means.

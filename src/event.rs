@@ -77,6 +77,8 @@ pub enum Event {
         shown: Fingerprint,
         /// How sure this is now.
         standing: Lesson,
+        /// The identity of the peer that confirmed it.
+        peer: Option<Arc<str>>,
         /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
         /// `evicted`.
         reason: &'static str,
@@ -347,6 +349,17 @@ impl Events {
     /// A lesson of the last run, for the rotation report.
     pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
         ledger::recall(&mut lock(&self.ledger), entry);
+    }
+
+    /// There is a registry that may know who used which pair before this process began: the rotation report says that it
+    /// waits for it.
+    pub fn await_registry(&self) {
+        lock(&self.ledger).await_registry();
+    }
+
+    /// Who used which pair before this process began, as the registry has had it since `since`.
+    pub fn recall_uses(&self, recalled: Vec<report::Recalled>, since: Timestamp) {
+        lock(&self.ledger).recall(recalled, since);
     }
 
     /// Why the settings that were read last are not in use, if they are not.

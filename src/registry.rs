@@ -8,6 +8,7 @@
 pub mod backlog;
 pub mod export;
 pub mod findings;
+mod recall;
 mod rows;
 pub mod store;
 pub mod task;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use findings::{Finding, findings};
+pub use recall::Former;
 pub use rows::{
     Acknowledgement, Anchor, Crl, Delivery, Entry, Failure, Flag, Instance, Inventory, Keyring, Peer, Placed, Seconds,
     Texts, Trust, WaitingKey, short,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::keyring::Standing;
 use crate::keyring::report::{InOverlap, Previous};
 
+pub use crate::trust::matched::{Voucher, Vouchers};
 pub use bearer::Bearer;
 pub use build::{Parts, build};
 pub use channel::{Publisher, Reader, channel};
@@ -88,6 +89,15 @@ impl Snapshot {
             Some((Arc::clone(&partner.settings.name), partner.settings.contact.clone()?))
         };
         partners.filter_map(contact).collect()
+    }
+
+    /// Of every trust that a listener verifies with, by name: who would break without which of its anchors and pins, by what
+    /// is known now.
+    pub fn vouchers(&self) -> Vec<Vouchers> {
+        let of_ingresses = self.ingresses.values().map(|ingress| &ingress.trust);
+        let of_egresses = self.egresses.values().map(|egress| &egress.trust);
+        let trusts: BTreeMap<_, _> = of_ingresses.chain(of_egresses).map(|trust| (trust.name(), trust)).collect();
+        trusts.values().map(|trust| Vouchers::of(trust, &trust.matched())).collect()
     }
 
     fn overlap_of(&self, keyring: &KeyringView) -> Option<InOverlap> {

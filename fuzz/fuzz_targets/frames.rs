@@ -1,10 +1,11 @@
-//! Any bytes behind the preface: the HTTP/2 scanner never panics, and judges a split as it judges the whole.
+//! Any bytes behind the preface: the HTTP/2 scanner never panics, and judges a split as it judges the whole; so does what counts
+//! refused streams in what goes out.
 #![no_main]
 
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::proxy::frames::{Flood, Scanner};
+use sidekey::proxy::frames::{Flood, Refusals, Scanner};
 
 fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<Flood>) {
     let mut scanner = Scanner::new(1024, Duration::ZERO);
@@ -29,4 +30,6 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(run([&bytes[..cut], &bytes[cut..]]), whole);
     assert_eq!(run(bytes.chunks(3)), whole);
     assert!(whole.0 <= bytes.len());
+    let (mut refusals, mut pieces) = (Refusals::default(), Refusals::default());
+    assert_eq!(refusals.count(bytes), bytes.chunks(3).map(|piece| pieces.count(piece)).sum::<u64>());
 });

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -12,8 +11,7 @@ use crate::folder;
 use crate::keyring::Standing;
 use crate::pki::{Problem, Severity};
 use crate::snapshot::{KeyringView, Side};
-use crate::trust::Trust;
-use crate::trust::matched::Facts;
+use crate::trust::matched::{Voucher, Vouchers};
 use crate::writer::{self, State};
 
 /// What would be accepted, and as what.
@@ -37,20 +35,7 @@ pub struct TrustView {
     /// Printable subjects of its anchors.
     pub holds: Vec<String>,
     /// Anchors and pins, and who would break without each.
-    pub vouchers: Vec<VoucherView>,
-}
-
-/// An anchor or a pin, and what is remembered of whom it vouched for.
-#[derive(Serialize)]
-pub struct VoucherView {
-    /// The anchor's fingerprint, or the pin.
-    pub id: String,
-    /// The anchor's subject; `pin` for a pin.
-    pub subject: String,
-    /// When it last vouched for anybody, as far as is remembered.
-    pub last_matched: Option<Timestamp>,
-    /// The peers that it vouched for last: they would no longer be verified without it.
-    pub would_break: Vec<String>,
+    pub vouchers: Vec<Voucher>,
 }
 
 /// One problem.
@@ -101,7 +86,7 @@ pub fn check(config: &Config) -> Result<Checked, super::Error> {
     let trusts = state.trusts().iter().map(|(name, anchors)| {
         let trust = anchors.build(clock.now());
         let facts = remembered.remove(name).unwrap_or_default().matched;
-        TrustView { name: Arc::clone(name), holds: trust.holds(), vouchers: vouchers(&trust, &facts) }
+        TrustView { name: Arc::clone(name), holds: trust.holds(), vouchers: Vouchers::of(&trust, &facts).vouchers }
     });
     Ok(Checked {
         trusts: trusts.collect(),
@@ -109,23 +94,6 @@ pub fn check(config: &Config) -> Result<Checked, super::Error> {
         listeners: listeners(&state, &snapshot),
         keyrings: snapshot.keyrings,
     })
-}
-
-fn vouchers(trust: &Trust, facts: &Facts) -> Vec<VoucherView> {
-    let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
-    let anchors = trust.anchors().iter().map(|anchor| VoucherView {
-        id: anchor.fingerprint().to_string(),
-        subject: anchor.subject().to_owned(),
-        last_matched: facts.anchors.get(&anchor.fingerprint()).copied(),
-        would_break: names(facts.without_anchor(anchor.fingerprint())),
-    });
-    let pins = trust.settings().pins.iter().map(|pin| VoucherView {
-        id: pin.spki.to_string(),
-        subject: "pin".to_owned(),
-        last_matched: facts.pins.get(&pin.spki).copied(),
-        would_break: names(facts.without_pin(pin.spki)),
-    });
-    anchors.chain(pins).collect()
 }
 
 fn problems(contents: &folder::Contents) -> Vec<ProblemView> {

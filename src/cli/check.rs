@@ -1,7 +1,8 @@
 //! `sidekey check`: says, offline, what would be accepted and as what. Exit code 2 if something would be refused.
 
 use super::{Failure, Source, print};
-use crate::app::check::{self, Checked, VoucherView};
+use crate::app::check::{self, Checked};
+use crate::control::Voucher;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +31,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if checked.is_good() { Ok(()) } else { Err(Failure::Said(2)) }
 }
 
-fn would_break(voucher: &VoucherView) -> String {
+/// Who would break without an anchor or a pin, the first few by name.
+pub(super) fn would_break(voucher: &Voucher) -> String {
     const NAMED: usize = 8;
     let peers = &voucher.would_break;
     if peers.is_empty() {

@@ -1,11 +1,14 @@
-//! `sidekey rotation`: the report on every keyring in overlap; `rotation forget SOURCE`: what a source has taught is over.
+//! `sidekey rotation`: the report on every keyring in overlap, and who would break without which trust anchor or pin;
+//! `rotation forget SOURCE`: what a source has taught is over.
 
 use jiff::Timestamp;
 
 use super::ask::{Ask, unexpected};
+use super::check::would_break;
 use super::{Failure, print};
 use crate::clock::Clock;
-use crate::control::{Answer, Line, Report, Request, Use};
+use crate::control::{Answer, Before, Line, Report, Request, Use, Voucher, Vouchers};
+use crate::pki::printable;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -38,28 +41,57 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(Command::Forget(Forget { source, ask })) = &arguments.command {
         return ask.change(&Request::Forget { source: source.join(" ") });
     }
-    let mut reports = match arguments.ask.one(&Request::Rotation {})? {
-        Answer::Rotation(reports) => reports,
+    let mut rotation = match arguments.ask.one(&Request::Rotation {})? {
+        Answer::Rotation(rotation) => rotation,
         other => return Err(unexpected(&other)),
     };
     if let Some(keyring) = &arguments.keyring {
-        reports.retain(|report| *report.keyring == **keyring);
+        rotation.keyrings.retain(|report| *report.keyring == **keyring);
+        rotation.trusts.clear();
     }
     if arguments.ask.json {
-        print::json(&reports);
+        print::json(&rotation);
         return Ok(());
     }
-    if reports.is_empty() {
-        print::line("No keyring is in overlap.");
+    match &arguments.keyring {
+        Some(keyring) if rotation.keyrings.is_empty() => {
+            print::line(&format!("Keyring {} is not in overlap.", printable(keyring)));
+        }
+        None if rotation.keyrings.is_empty() => print::line("No keyring is in overlap."),
+        _ => {}
     }
     let now = Clock::system().now();
-    for (number, report) in reports.iter().enumerate() {
+    for (number, report) in rotation.keyrings.iter().enumerate() {
         if number > 0 {
             print::line("");
         }
         say(report, now);
     }
+    for trust in rotation.trusts.iter().filter(|trust| !trust.vouchers.is_empty()) {
+        print::line("");
+        say_vouchers(trust, now);
+    }
     Ok(())
+}
+
+/// Who needs which anchor and pin.
+fn say_vouchers(trust: &Vouchers, now: Timestamp) {
+    print::line(&format!("trust {}: who would break without which anchor or pin", trust.trust));
+    for voucher in &trust.vouchers {
+        let until = voucher.until.map_or_else(String::new, |until| {
+            format!("accepted until {} ({}); ", print::minute(until), print::in_time(now, until))
+        });
+        let last = voucher
+            .last_matched
+            .map_or_else(String::new, |last| format!("last vouched for a peer {}; ", print::in_time(now, last)));
+        print::line(&format!("  {} {}: {until}{last}{}", voucher.subject, short(voucher), would_break(voucher)));
+    }
+}
+
+/// The first 12 digits of a fingerprint or pin.
+fn short(voucher: &Voucher) -> &str {
+    let hex = voucher.id.strip_prefix("sha256:").unwrap_or(&voucher.id);
+    hex.get(..12).unwrap_or(hex)
 }
 
 fn say(report: &Report, now: Timestamp) {
@@ -87,9 +119,8 @@ fn say(report: &Report, now: Timestamp) {
     if let Some(contact) = &report.contact {
         print::field("contact", contact);
     }
-    if report.rotated < report.watched_since {
-        let since = print::minute(report.watched_since);
-        print::field("watched", &format!("since {since}: this process is younger than the rotation"));
+    if let Some(why) = unknown(report) {
+        print::field("watched", &format!("since {}: {why}", print::minute(report.watched_since)));
     }
     if !report.lines.is_empty() {
         print::line("");
@@ -102,6 +133,17 @@ fn say(report: &Report, now: Timestamp) {
             "  {} source(s) refused the new key pair by an alert that nobody vouches for; they have no say",
             report.unconfirmed
         ));
+    }
+}
+
+/// What may be unknown of the time before the report watches, where there is such a time.
+fn unknown(report: &Report) -> Option<&'static str> {
+    let is_younger = report.rotated < report.watched_since;
+    match report.before {
+        Before::Awaited => Some("the registry, which may know who came before, has not answered yet"),
+        Before::Unknown if is_younger => Some("this process is younger than the rotation, and has no registry"),
+        Before::Recalled if is_younger => Some("the registry is younger than the rotation"),
+        Before::Unknown | Before::Recalled => None,
     }
 }
 

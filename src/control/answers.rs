@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::handshakes::{self, Follow};
 use super::status::{self, Known};
-use super::{Answer, Change, Done, Reason, Refused, Request, change};
+use super::{Answer, Change, Done, Reason, Refused, Request, Rotation, change};
 use crate::admin::Views;
 use crate::event::Event;
 use crate::keyring::Lessons;
@@ -68,9 +68,10 @@ async fn answer(request: Request, by: Arc<str>, desk: &Desk) -> Result<Answer, R
             let wanted = Wanted { change, key_pair: key_pair.as_deref(), until_restart };
             Answer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        Request::Rotation {} => {
-            Answer::Rotation(desk.views.events.report(&snapshot.in_overlap(), &snapshot.contacts()))
-        }
+        Request::Rotation {} => Answer::Rotation(Rotation {
+            keyrings: desk.views.events.report(&snapshot.in_overlap(), &snapshot.contacts()),
+            trusts: snapshot.vouchers(),
+        }),
         Request::Forget { source } => Answer::Done(forget(desk, &source)?),
         Request::Handshake { id } => Answer::Handshake(handshakes::one(&desk.views.events, id)?),
         Request::Reload {} => Answer::Done(reload(desk).await?),
@@ -143,7 +144,11 @@ fn forget(desk: &Desk, source: &str) -> Result<Done, Refused> {
         )),
         count => Ok(Done {
             changed: true,
-            did: format!("forgot what {count} entr{} of this source said", if count == 1 { "y" } else { "ies" }),
+            did: format!(
+                "forgot what {} has taught{}",
+                crate::pki::printable(source),
+                if count == 1 { String::new() } else { format!(" ({count} times)") }
+            ),
             means: "It is shown the new key pair from its next connection on; if it refuses that again, one more \
                     handshake fails and it is shown the previous one."
                 .to_owned(),

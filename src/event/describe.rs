@@ -194,7 +194,7 @@ fn proof(line: &mut Line, event: &Event) {
 }
 
 fn learned(line: &mut Line, event: &Event) {
-    let Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, epoch } = event
+    let Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, epoch, .. } = event
     else {
         return;
     };

@@ -58,10 +58,9 @@ pub(super) fn note(ledger: &mut Ledger, event: &Event, now: Timestamp) {
             };
             ledger.note(&fact, now);
         }
-        Event::Learned { listener, source, keyring, refused, standing, reason, explanation, .. } => {
-            let lesson = *standing;
-            let refused = *refused;
-            ledger.note(&Fact::Source { keyring, listener, source, refused, lesson, reason, explanation }, now);
+        Event::Learned { listener, source, keyring, refused, standing, peer, reason, explanation, .. } => {
+            let (lesson, refused, peer) = (*standing, *refused, peer.as_deref());
+            ledger.note(&Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation }, now);
         }
         Event::Keyring {
             event: keyring::Event::Moved { keyring, to: Standing::Current, replaces: Some(_), .. },
@@ -127,6 +126,7 @@ pub(super) fn recall(ledger: &mut Ledger, entry: &Entry) {
             source: &source,
             refused: *refused,
             lesson: entry.standing,
+            peer: entry.peer.as_deref(),
             reason: entry.reason,
             explanation: &explanation,
         };

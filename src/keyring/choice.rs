@@ -102,6 +102,12 @@ impl ChosenBy {
             Self::LastResort => "last_resort",
         }
     }
+
+    /// What [`ChosenBy::as_str`] has written.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Only, Self::Authorities, Self::Partner, Self::Learned, Self::Prefer, Self::LastResort];
+        all.into_iter().find(|one| one.as_str() == text)
+    }
 }
 
 /// The answer.

@@ -6,6 +6,7 @@
 //! is counted beside them.
 
 mod ledger;
+mod recalled;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -22,6 +23,7 @@ use super::{ChosenBy, KeyringName};
 use crate::pki::Fingerprint;
 pub use ledger::{Fact, Ledger, Said};
 use ledger::{PeerUse, Source, Used};
+pub use recalled::{Before, Recalled};
 pub use verdict::{First, Retire, Verdict};
 
 /// A keyring in overlap, as it is now.
@@ -73,8 +75,11 @@ pub struct Report {
     pub ends: Timestamp,
     /// Seconds until then.
     pub seconds_left: i64,
-    /// Since when this process watches: who came before then and not since is not known.
+    /// Since when this sidecar watches, with what its registry has of former processes: who came before then and not since is
+    /// not known.
     pub watched_since: Timestamp,
+    /// What is known of the time before this process began.
+    pub before: Before,
     /// Peers, upstreams and sources, those to act on first.
     pub lines: Vec<Line>,
     /// Sources that sent an alert and have proved nothing yet: they have no say.
@@ -178,9 +183,11 @@ fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, Strin
     let mut lines = Vec::new();
     let mut named = Vec::new();
     for (key, peer) in ledger.peers.iter().filter(|(key, _)| key.keyring == keyring.keyring) {
-        let taught = sources.iter().find(|(listener, name, source)| {
+        let of_source = sources.iter().filter(|(listener, name, source)| {
             source.lesson == Lesson::Confirmed && **listener == key.listener && peer.comes_from(name)
         });
+        // Several peers may come from one address: what it has taught is first of all about the one that confirmed it.
+        let taught = of_source.min_by_key(|(_, _, source)| source.peer.as_deref() != Some(key.identity.as_str()));
         let line = peer_line(keyring, (&key.listener, &key.identity), peer, taught.map(|(_, _, source)| *source));
         // A source that is known by name needs no line of its own.
         named.extend(taught.filter(|_| line.stands == Use::InsistsOnOld).map(|(listener, name, _)| (*listener, *name)));
@@ -212,6 +219,7 @@ fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, Strin
         ends,
         seconds_left: ends.duration_since(now).as_secs().max(0),
         watched_since: ledger.since,
+        before: ledger.before,
         lines,
         unconfirmed: unconfirmed as u64,
         forgotten: ledger.forgotten,
@@ -249,12 +257,21 @@ fn peer_line(
         contact: None,
     };
     let Some(old) = on_old else { return line };
-    let taught = taught.filter(|_| old.chosen_by == ChosenBy::Learned);
+    let taught = taught.filter(|_| old.chosen_by == Some(ChosenBy::Learned));
     line.since = Some(old.first.unwrap_or(old.last));
-    line.stands = if insists(old.chosen_by) { Use::InsistsOnOld } else { Use::StillOnOld };
-    (line.reason, line.because) = match taught {
-        Some(source) => (Some(source.reason.to_owned()), Some(source.explanation.clone())),
-        None => (Some(old.chosen_by.as_str().to_owned()), Some(because(old.chosen_by).to_owned())),
+    line.stands = if old.chosen_by.is_some_and(insists) { Use::InsistsOnOld } else { Use::StillOnOld };
+    if let Some(other) = taught.and_then(|source| source.peer.as_deref()).filter(|peer| *peer != identity) {
+        line.stands = Use::StillOnOld;
+        line.reason = Some(ChosenBy::Learned.as_str().to_owned());
+        line.because = Some(format!(
+            "it comes from the address of {other}, which refused the new key pair; nothing is known about this one"
+        ));
+        return line;
+    }
+    (line.reason, line.because) = match (taught, old.chosen_by) {
+        (Some(source), _) => (Some(source.reason.to_owned()), Some(source.explanation.clone())),
+        (None, Some(chosen_by)) => (Some(chosen_by.as_str().to_owned()), Some(because(chosen_by).to_owned())),
+        (None, None) => (None, Some("why it was shown the old key pair was not written down".to_owned())),
     };
     if let Some(source) = taught {
         line.since = Some(source.since);
@@ -329,7 +346,7 @@ fn upstream_line(ledger: &Ledger, keyring: &InOverlap, listener: &Arc<str>, name
         last_old: old.and_then(|old| old.last),
         handshakes_new: new.map_or(0, |new| new.count),
         handshakes_old: shown.iter().filter(|shown| is_old(shown.key_pair)).map(|shown| shown.count).sum(),
-        reason: told.map(|new| new.reason.to_owned()),
+        reason: told.map(|new| new.reason.clone().into_owned()),
         because: match stands {
             Use::StillOnOld => Some(still.to_owned()),
             _ => told.map(|new| new.explanation.clone()),

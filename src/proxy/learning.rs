@@ -36,6 +36,7 @@ fn tell(change: Change, events: &Events, reader: &Reader) {
         refused,
         shown: entry.shown,
         standing,
+        peer: entry.peer.map(Into::into),
         reason,
         explanation,
         epoch: reader.take().epoch,

@@ -22,6 +22,7 @@ use super::forward::Terms;
 use super::link::Destination;
 use super::proof::{self, Proof, fact};
 use super::replay::Replay;
+use super::token::Bearing;
 use super::upstream::{Chosen, Showing, Towards};
 use super::worker::Worker;
 use crate::keyring::Probe;
@@ -104,11 +105,13 @@ async fn head(towards: Towards<'_>, chosen: Rc<Chosen>, path: &str) -> bool {
     *request.uri_mut() = uri;
     request.headers_mut().insert(HOST, host.clone());
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("sidekey-probe"));
-    let replay = Replay::new(request, 0);
+    let mut replay = Replay::new(request, 0);
+    // Without its token a request may be refused whatever pair it shows, which would prove nothing.
+    let mut bearing = towards.egress.bearer.as_ref().map(|bearer| Bearing::new(towards, bearer));
     let strip = Rc::<Strip>::default();
     let terms = Terms { limits: &settings.limits, strip: &strip, waits: towards.worker.waits() };
     let to = Destination { host, scheme: Scheme::HTTPS };
-    if let Ok((_, link)) = proof::exchange(&showing, &replay, &to, &terms).await {
+    if let Ok((_, link)) = proof::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await {
         link.finish();
     }
     true

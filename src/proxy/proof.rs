@@ -19,6 +19,7 @@ use super::forward::{self, Outbound, Terms};
 use super::link::{Destination, Link};
 use super::pool;
 use super::replay::Replay;
+use super::token::Bearing;
 use super::upstream::{Showing, Towards};
 use crate::event::Event;
 use crate::keyring::proved::{How, Shown};
@@ -145,10 +146,10 @@ pub(super) async fn send(
         return forward::send(&showing, outbound, to, terms, record).await;
     }
     let Some(request) = outbound.request.take() else { return Err(Error::Late) };
-    let replay = Replay::new(request, towards.egress.settings.replay_limit);
+    let mut replay = Replay::new(request, towards.egress.settings.replay_limit);
     let showing = Showing::new(towards, chosen, replay.is_harmless());
     // Boxed: it is needed in an overlap only.
-    let exchanged = Box::pin(exchange(&showing, &replay, to, terms)).await;
+    let exchanged = Box::pin(exchange(&showing, &mut replay, None, to, terms)).await;
     let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
     forward::respond(response, link, outbound.websocket.take(), terms, record)
 }
@@ -160,10 +161,12 @@ struct Suspect {
     answer: Option<(Response<Incoming>, Link)>,
 }
 
-/// Sends a request, and again while that is allowed and another pair is left.
+/// Sends a request, and again while that is allowed and another pair is left; where it bears a token, each time with one for the
+/// pair that it shows.
 pub(super) async fn exchange(
     showing: &Showing<'_>,
-    replay: &Replay,
+    replay: &mut Replay,
+    mut bearing: Option<&mut Bearing<'_>>,
     to: &Destination,
     terms: &Terms<'_>,
 ) -> Result<(Response<Incoming>, Link), Error> {
@@ -171,6 +174,11 @@ pub(super) async fn exchange(
     let listener = &towards.egress.settings.name;
     let mut suspect = None;
     loop {
+        if let Some(bearing) = &mut bearing
+            && let Err(error) = bearing.authorize(replay, showing.pick().key_pair).await
+        {
+            return instead(suspect, error);
+        }
         let answered =
             pool::exchange(showing, &mut Some(replay.request()), to, terms.waits, terms.limits.response).await;
         let pick = showing.pick();
@@ -179,6 +187,14 @@ pub(super) async fn exchange(
         let error = match answered {
             Ok((response, link)) => {
                 let status = response.status();
+                if let Some(bearing) = &mut bearing {
+                    if status != StatusCode::UNAUTHORIZED {
+                        bearing.taken();
+                    } else if bearing.again(replay).await {
+                        towards.worker.shared.metrics.replayed(listener, "token");
+                        continue;
+                    }
+                }
                 if let Some(suspect) = suspect.take() {
                     judge(towards, &suspect, status);
                 } else if unproved && towards.egress.settings.is_refusal(status.as_u16()) {

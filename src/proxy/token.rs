@@ -1,8 +1,9 @@
 //! The token that an egress adds to each request (`[egress.jwt_bearer]`; RFC 7523): signed here, exchanged at the token
 //! endpoint where there is one, kept until shortly before it expires.
 //!
-//! A 401 costs one fresh token and one more sending, if the request can be sent again. Where an assertion by the new pair is
-//! refused after a rotation, the previous pair signs, and that is remembered for a while.
+//! A 401 costs one fresh token and one more sending, if the request can be sent again. A request that goes on with another
+//! pair has that pair's token. Where an assertion by the new pair is refused after a rotation, the previous pair signs, and that
+//! is remembered for a while.
 
 mod fetch;
 mod store;
@@ -10,8 +11,8 @@ mod store;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use http::Response;
 use http::header::HeaderValue;
-use http::{Response, StatusCode};
 use jiff::Timestamp;
 
 use super::Error;
@@ -49,39 +50,71 @@ pub(super) async fn send(
     let Some(request) = outbound.request.take() else { return Err(Error::Late) };
     let mut replay = Replay::new(request, towards.egress.settings.replay_limit);
     let showing = Showing::new(towards, towards.choose()?, replay.is_harmless());
-    let first = token(towards, bearer, showing.pick().key_pair, None).await?;
-    replay.authorize(&first.header);
-    let (response, link) = Box::pin(proof::exchange(&showing, &replay, to, terms)).await?;
-    if response.status() != StatusCode::UNAUTHORIZED {
-        taken_again(towards, bearer, &first);
-        return forward::respond(response, link, outbound.websocket.take(), terms, record);
-    }
-    // Whoever asks next needs another token, whether this request can be sent again or not.
-    towards.upstream.token.token.take();
-    drop(showing);
-    let again = match replay.is_whole() {
-        true => Some(Showing::new(towards, towards.choose()?, replay.is_harmless())),
-        false => None,
-    };
-    let second = match &again {
-        Some(showing) => token(towards, bearer, showing.pick().key_pair, Some(&first)).await.ok(),
-        None => {
-            towards.worker.shared.tokens.slot(&towards.egress.settings.name).reject(first.number);
-            None
-        }
-    };
-    let (Some(showing), Some(second)) = (again, second) else {
-        return forward::respond(response, link, outbound.websocket.take(), terms, record);
-    };
-    drop((response, link));
-    towards.worker.shared.metrics.replayed(&towards.egress.settings.name, "token");
-    replay.authorize(&second.header);
-    let (response, link) = Box::pin(proof::exchange(&showing, &replay, to, terms)).await?;
-    let helped = response.status() != StatusCode::UNAUTHORIZED;
-    if bearer.way.is_none() && helped && second.signer != first.signer {
-        remember(towards, bearer, &first, &second);
-    }
+    let mut bearing = Bearing::new(towards, bearer);
+    let exchanged = Box::pin(proof::exchange(&showing, &mut replay, Some(&mut bearing), to, terms)).await;
+    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
     forward::respond(response, link, outbound.websocket.take(), terms, record)
+}
+
+/// The tokens of one request. Each pair that it is shown with has its own: a token may be bound to the certificate that it was
+/// fetched with (RFC 8705), and an assertion is good once.
+pub(super) struct Bearing<'a> {
+    towards: Towards<'a>,
+    bearer: &'a Bearer,
+    /// What it is sent with now.
+    sent: Option<(Fingerprint, Token)>,
+    /// The pairs with which it was answered 401, each with the token that this cost.
+    refused: Vec<(Fingerprint, Token)>,
+}
+
+impl<'a> Bearing<'a> {
+    /// None yet.
+    pub(super) fn new(towards: Towards<'a>, bearer: &'a Bearer) -> Self {
+        Self { towards, bearer, sent: None, refused: Vec::new() }
+    }
+
+    /// Gives the request the token for this pair, unless it has it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn authorize(&mut self, replay: &mut Replay, shown: Fingerprint) -> Result<(), Error> {
+        if self.sent.as_ref().is_none_or(|(pair, _)| *pair != shown) {
+            let token = token(self.towards, self.bearer, shown, None).await?;
+            replay.authorize(&token.header);
+            self.sent = Some((shown, token));
+        }
+        Ok(())
+    }
+
+    /// It was answered 401: whether it can go once more with the same pair and another token, which it has then. Once for each
+    /// pair: what a fresh token makes no better is about the pair, or for the application.
+    pub(super) async fn again(&mut self, replay: &mut Replay) -> bool {
+        let Some((shown, sent)) = self.sent.clone() else { return false };
+        // Whoever asks next needs another token, whether this request can be sent again or not.
+        self.towards.upstream.token.token.take();
+        if self.refused.iter().any(|(pair, _)| *pair == shown) {
+            return false;
+        }
+        if !replay.is_whole() {
+            self.towards.worker.shared.tokens.slot(&self.towards.egress.settings.name).reject(sent.number);
+            return false;
+        }
+        let Ok(token) = token(self.towards, self.bearer, shown, Some(&sent)).await else { return false };
+        replay.authorize(&token.header);
+        self.refused.push((shown, sent));
+        self.sent = Some((shown, token));
+        true
+    }
+
+    /// It was answered, and not with 401.
+    pub(super) fn taken(&self) {
+        let Some((shown, token)) = &self.sent else { return };
+        let refused = self.refused.iter().find(|(pair, refused)| pair == shown && refused.signer != token.signer);
+        match refused {
+            Some((_, refused)) if self.bearer.way.is_none() => remember(self.towards, self.bearer, refused, token),
+            _ => taken_again(self.towards, self.bearer, token),
+        }
+    }
 }
 
 /// A token to send; `instead` of one that was answered with 401.
@@ -96,7 +129,7 @@ async fn token(
     let Some(way) = &bearer.way else {
         // The assertion itself is the token: whoever takes each only once must never get one twice.
         let pairs: Vec<Fingerprint> = bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
-        let mut signer = turn(&pairs, *memory.refused.borrow(), now);
+        let mut signer = turn(&pairs, own(towards, bearer, shown), *memory.refused.borrow(), now);
         if let Some(refused) = instead {
             signer = pairs.iter().position(|pair| *pair != refused.signer).unwrap_or(signer);
         }
@@ -116,6 +149,11 @@ async fn token(
     let token = slot.token(&fetch::Asker { towards, bearer, way, shown }).await?;
     *memory.token.borrow_mut() = Some((towards.epoch, shown, token.clone()));
     Ok(token)
+}
+
+/// The pair that is shown, where the egress' own keyring signs.
+fn own(towards: Towards<'_>, bearer: &Bearer, shown: Fingerprint) -> Option<Fingerprint> {
+    (bearer.settings.keyring == towards.egress.settings.keyring).then_some(shown)
 }
 
 /// An assertion by this pair, valid from now on.

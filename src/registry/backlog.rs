@@ -205,6 +205,7 @@ impl Backlog {
             address: handshake.peer_addr.map(|address| address.ip().to_string()),
             keyring: handshake.keyring.as_deref().map(str::to_owned),
             key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
+            chosen_by: handshake.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned()),
             handshakes: 1,
             first_seen: at,
             last_seen: at,

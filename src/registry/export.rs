@@ -78,7 +78,7 @@ const ANCHORS: [&str; 11] = [
     "present",
     "instance",
 ];
-const PEERS: [&str; 18] = [
+const PEERS: [&str; 19] = [
     "side",
     "listener",
     "identity",
@@ -93,6 +93,7 @@ const PEERS: [&str; 18] = [
     "address",
     "keyring",
     "key_pair",
+    "chosen_by",
     "handshakes",
     "first_seen",
     "last_seen",

@@ -294,6 +294,9 @@ pub struct Peer {
     pub keyring: Option<String>,
     /// The pair that was last shown to it.
     pub key_pair: Option<String>,
+    /// Why that one.
+    #[sqlx(default)]
+    pub chosen_by: Option<String>,
     /// Handshakes that went well.
     pub handshakes: i64,
     /// First seen.

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backlog::Backlog;
+use super::recall::{Former, recalled};
 use super::store::{Access, Batch, Observed, Store};
 use super::{Error, Place, Settings};
 use crate::clock::Clock;
@@ -70,6 +71,10 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + S
         backlog: Mutex::new(Backlog::new(Arc::clone(&parts.settings.instance))),
         something: Notify::new(),
     });
+    let is_new = parts.settings.place == Place::Memory;
+    if !is_new {
+        parts.events.await_registry();
+    }
     let taking = take(Arc::clone(&shared), parts.follower, parts.events.clone(), parts.public);
     let writing = Writing {
         settings: parts.settings,
@@ -85,6 +90,7 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + S
         state: State::Unknown,
         pause: PAUSE,
         tidied: None,
+        recalls: !is_new,
     };
     // The taking half ends with the Events, the writing half with the process.
     let both = async move {
@@ -161,6 +167,8 @@ struct Writing {
     state: State,
     pause: Duration,
     tidied: Option<Instant>,
+    /// What it has of former processes has not been read yet.
+    recalls: bool,
 }
 
 impl Writing {
@@ -212,6 +220,8 @@ impl Writing {
         let snapshot = self.reader.take();
         let observed = Observed { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
         let batch = self.shared.backlog().batch();
+        let overlaps = snapshot.in_overlap();
+        let former = self.recalls.then(|| overlaps.iter().map(|overlap| overlap.rotated).min());
         let tidy = self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY);
         let job = Job {
             settings: &self.settings,
@@ -220,6 +230,7 @@ impl Writing {
             written: self.written.as_ref(),
             batch: (self.run, &batch),
             tidy,
+            former,
             now: self.clock.now(),
         };
         let mut work = Box::pin(job.work());
@@ -236,7 +247,12 @@ impl Writing {
         };
         drop(work);
         match done {
-            Ok(open) => {
+            Ok((open, former)) => {
+                if let Some(former) = former {
+                    self.recalls = false;
+                    let since = former.since.time();
+                    self.events.recall_uses(recalled(former, &snapshot.keyrings, &overlaps), since);
+                }
                 self.written = Some(observed);
                 if tidy {
                     self.tidied = Some(Instant::now());
@@ -331,11 +347,13 @@ struct Job<'a> {
     written: Option<&'a Observed>,
     batch: (i64, &'a Batch),
     tidy: bool,
+    /// What there is of former processes is asked for, and since when there is an overlap.
+    former: Option<Option<Timestamp>>,
     now: Timestamp,
 }
 
 impl Job<'_> {
-    async fn work(self) -> Result<Store, Error> {
+    async fn work(self) -> Result<(Store, Option<Former>), Error> {
         let (store, written) = match self.store {
             Some(store) => (store, self.written),
             None => (Store::open(self.settings, Access::Write).await?, None),
@@ -345,6 +363,10 @@ impl Job<'_> {
             store.tidy(self.now).await?;
             store.forget_alerts(self.now).await?;
         }
-        Ok(store)
+        let former = match self.former {
+            Some(rotated) => Some(store.former(rotated).await?),
+            None => None,
+        };
+        Ok((store, former))
     }
 }

@@ -320,7 +320,7 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
         standing: held.standing,
         since: held.since,
         validity: held.pair.validity(),
-        overlap_ends: held.overlap_ends,
+        overlap_ends: held.overlap_ends.filter(|_| held.standing == Standing::Previous),
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),

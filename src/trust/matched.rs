@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::Verified;
+use super::verify::{Trust, Verified};
+use super::{AnchorSource, TrustName};
 use crate::pki::{Fingerprint, SpkiHash};
 
 /// Peers of one trust.
@@ -86,6 +87,56 @@ impl Facts {
             let Some(oldest) = oldest else { return };
             self.peers.remove(&oldest);
         }
+    }
+}
+
+/// Who would break without which anchor or pin of one trust.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Vouchers {
+    /// The trust.
+    pub trust: TrustName,
+    /// Its anchors and pins.
+    pub vouchers: Vec<Voucher>,
+}
+
+/// An anchor or a pin, and what is known of whom it vouched for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Voucher {
+    /// The anchor's fingerprint, or the pin.
+    pub id: String,
+    /// The anchor's subject, printable; `pin` for a pin.
+    pub subject: String,
+    /// Until when it is accepted, where there is an end: `until`, or the end of its overlap.
+    pub until: Option<Timestamp>,
+    /// When it last vouched for anybody, as far as is known.
+    pub last_matched: Option<Timestamp>,
+    /// The peers and upstreams that it vouched for last: they would no longer be verified without it.
+    pub would_break: Vec<String>,
+}
+
+impl Vouchers {
+    /// The dry answer to "who would break if I removed this one", for everything that this trust holds. Of the platform's
+    /// anchors only those that have ever vouched for somebody.
+    pub fn of(trust: &Trust, facts: &Facts) -> Self {
+        let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
+        let view = trust.view();
+        let anchors = view.anchors.iter().map(|anchor| Voucher {
+            id: anchor.anchor.to_string(),
+            subject: anchor.subject.clone(),
+            until: anchor.until,
+            last_matched: facts.anchors.get(&anchor.anchor).copied(),
+            would_break: names(facts.without_anchor(anchor.anchor)),
+        });
+        let pins = view.pins.iter().map(|pin| Voucher {
+            id: pin.spki.to_string(),
+            subject: "pin".to_owned(),
+            until: pin.until,
+            last_matched: facts.pins.get(&pin.spki).copied(),
+            would_break: names(facts.without_pin(pin.spki)),
+        });
+        let is_platform = trust.settings().anchors.contains(&AnchorSource::System);
+        let is_of_use = |voucher: &Voucher| !is_platform || voucher.last_matched.is_some();
+        Self { trust: view.name.clone(), vouchers: anchors.chain(pins).filter(is_of_use).collect() }
     }
 }
 

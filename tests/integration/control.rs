@@ -152,6 +152,8 @@ fn a_revoked_pair_never_comes_back() {
     assert_eq!((&done["changed"], &done["survives_restart"]), (&Value::from(true), &Value::from(true)), "{done}");
     assert!(!retained.exists(), "its key is deleted");
     stand.running.line(&["keyring", "revoked", &short(&old), "\"by\":\"uid "]);
+    let shown = stand.said(&["keyring", "show", "default"]);
+    assert!(shown.contains("revoked   ") && !shown.contains("overlap      ends"), "an overlap that is over: {shown}");
     for _ in 0..2 {
         drop_pair(stand.folder.path(), "again", &old);
         stand.running.line(&["keyring", "revoked", "again.crt", &short(&old)]);
@@ -336,7 +338,7 @@ async fn the_report_says_who_has_proved_the_new_pair_and_who_was_not_seen() {
     });
     connect(&etl).await;
     tokio::task::block_in_place(|| {
-        let report = &stand.json(&["rotation"])[0];
+        let report = &stand.json(&["rotation"])["keyrings"][0];
         let line = |name: &str| {
             let lines = report["lines"].as_array().expect("lines");
             lines.iter().find(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name}: {report}")).clone()
@@ -348,7 +350,20 @@ async fn the_report_says_who_has_proved_the_new_pair_and_who_was_not_seen() {
     });
     connect(&seldom).await;
     tokio::task::block_in_place(|| {
+        // Who would break without the one anchor: both, and nobody else. No keyring has to be in overlap to ask.
+        let trusts = &stand.json(&["rotation"])["trusts"];
+        let voucher = &trusts[0]["vouchers"][0];
+        assert_eq!(
+            (trusts[0]["trust"].as_str(), voucher["subject"].as_str()),
+            (Some("own:default"), Some("CN=Test CA"))
+        );
+        let both = ["uri:spiffe://etl.example/app", "uri:spiffe://seldom.example/app"];
+        assert_eq!(voucher["would_break"], Value::from(both.to_vec()), "{trusts}");
+        assert!(voucher["last_matched"].is_string() && voucher["until"].is_null(), "{voucher}");
         let said = stand.said(&["rotation"]);
+        assert!(said.contains(&format!("without it would break: {}", both.join(", "))), "{said}");
+        let one = stand.said(&["rotation", "--keyring", "default"]);
+        assert!(one.starts_with("keyring default") && !one.contains("trust "), "{one}");
         assert!(said.starts_with("keyring default: safe to retire"), "{said}");
         let none = stand.ask(&["rotation", "forget", "203.0.113.7"]);
         assert_eq!(none.status.code(), Some(1));
@@ -365,11 +380,11 @@ async fn a_peer_that_insists_on_the_old_pair_is_whom_to_call_until_it_is_forgott
     let new = Ca::new("The next CA").server(5);
     tokio::task::block_in_place(|| stand.rotate(&new));
     assert!(stubborn.get(stand.address(), "/").await.is_err(), "exactly one handshake fails");
-    let unconfirmed = tokio::task::block_in_place(|| stand.json(&["rotation"])[0].clone());
+    let unconfirmed = tokio::task::block_in_place(|| stand.json(&["rotation"])["keyrings"][0].clone());
     assert_eq!((&unconfirmed["unconfirmed"], &unconfirmed["verdict"]["retire"]), (&1.into(), &"wait".into()));
     stubborn.get(stand.address(), "/").await.expect("shown the old pair");
     tokio::task::block_in_place(|| {
-        let report = &stand.json(&["rotation"])[0];
+        let report = &stand.json(&["rotation"])["keyrings"][0];
         let line = &report["lines"][0];
         assert_eq!(report["lines"].as_array().map(Vec::len), Some(1), "one line for it, by its name: {report}");
         assert_eq!(
@@ -383,32 +398,42 @@ async fn a_peer_that_insists_on_the_old_pair_is_whom_to_call_until_it_is_forgott
         );
         let status = stand.ask(&["status"]);
         assert!(text(&status.stdout).contains("call uri:spiffe://etl.example/app"), "{}", text(&status.stdout));
-        // The lesson is remembered, so the report knows it before the peer comes again.
+        // The lesson is remembered, and the registry knows whose it is, before the peer comes again.
         eventually_remembered(stand.folder.path());
+        eventually("the registry has it", || {
+            let registry = ["--backend", "http://127.0.0.1:1", "--state", "state"];
+            let peers = ["registry", "export", "--format", "csv", "--table", "peers"];
+            stand.said(&[&peers[..], &registry[..]].concat()).contains(",learned,")
+        });
         stand.kill_and_start();
-        let report = &stand.json(&["rotation"])[0];
+        let recalled = || stand.json(&["rotation"])["keyrings"][0].clone();
+        eventually("the registry has answered", || recalled()["before"] == "recalled");
+        let report = recalled();
+        let line = &report["lines"][0];
         assert_eq!(
-            (report["lines"][0]["kind"].as_str(), &report["verdict"]["retire"]),
-            (Some("source"), &"call".into()),
+            (line["name"].as_str(), line["reason"].as_str(), &report["verdict"]["retire"]),
+            (Some("uri:spiffe://etl.example/app"), Some("unknown_ca"), &"call".into()),
             "{report}"
         );
+        assert_eq!(report["lines"].as_array().map(Vec::len), Some(1), "{report}");
         let forgotten = stand.json(&["rotation", "forget", "127.0.0.1"]);
         assert_eq!(forgotten["changed"], Value::from(true));
-        let report = &stand.json(&["rotation"])[0];
-        assert_eq!(
-            (&report["lines"], &report["verdict"]["retire"]),
-            (&Value::Array(Vec::new()), &"wait".into()),
-            "{report}"
-        );
     });
     assert!(stubborn.get(stand.address(), "/").await.is_err(), "it is shown the new pair again");
 }
 
 /// Waits until a confirmed lesson is in the decisions.
 fn eventually_remembered(folder: &Path) {
+    eventually("the lesson is remembered", || {
+        std::fs::read_to_string(folder.join("state/decisions.json")).is_ok_and(|text| text.contains("unknown_ca"))
+    });
+}
+
+/// Asks again and again.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    while !std::fs::read_to_string(folder.join("state/decisions.json")).is_ok_and(|text| text.contains("unknown_ca")) {
-        assert!(std::time::Instant::now() < deadline, "the lesson is not remembered");
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
         std::thread::yield_now();
     }
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use sidekey::event::Event;
+use sidekey::keyring::report::{Before, Report, Retire, Use};
 use sidekey::registry::export::{Export, Table, csv};
 use sidekey::registry::store::Asked;
 use sidekey::registry::{Inventory, Place, Store, findings};
@@ -17,7 +18,7 @@ use crate::support::ca::{Ca, fingerprint};
 use crate::support::database::{databases, postgres, sqlite, until};
 use crate::support::eventually;
 use crate::support::peer::Peer;
-use crate::support::sidecar::{drop_pair, put};
+use crate::support::sidecar::{Sidecar, drop_pair, put};
 
 /// Settings of the one keyring of a stand, behind those of the top.
 const OWNED: &str = "[keyring.default]\npurpose = \"Orders\"\nowner = \"integrations\"\ncontact = \"i@example.com\"\n";
@@ -125,6 +126,74 @@ async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
         assert_eq!((seen.instances.len(), seen.peers.len(), seen.key_pairs.len()), (1, 1, 2), "{}", database.kind);
         again.app.stop_now().await;
     }
+}
+
+/// The rotation report of the one keyring of a stand.
+fn report(sidecar: &Sidecar) -> Report {
+    let snapshot = sidecar.app.reader().take();
+    let mut reports = sidecar.app.events().report(&snapshot.in_overlap(), &snapshot.contacts());
+    assert_eq!(reports.len(), 1, "one keyring in overlap");
+    reports.remove(0)
+}
+
+/// Who is in it, and how each stands.
+fn uses(report: &Report) -> Vec<(&str, Use)> {
+    report.lines.iter().map(|line| (line.name.as_str(), line.stands)).collect()
+}
+
+const ETL: &str = "uri:spiffe://etl.example/app";
+const SELDOM: &str = "uri:spiffe://seldom.example/app";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_in_mid_overlap_forgets_nobody_in_the_rotation_report() {
+    for database in databases().await {
+        let top = format!("state = \"state\"\n{}", database.toml("one"));
+        let mut stand = stand(&top).await;
+        let peer = |ca: &Ca, name: &str| Peer::new(&[ca.pem()], Some(&ca.client(name, 5))).fresh();
+        let (etl, seldom) = (peer(&stand.ca, "etl"), peer(&stand.ca, "seldom"));
+        for one in [&etl, &seldom] {
+            one.get(stand.sidecar.ingress("api"), "/").await.expect("answered");
+        }
+        let next = stand.ca.server(1);
+        drop_pair(stand.sidecar.folder.path(), "next", &next);
+        stand.sidecar.rotation("default").await;
+        etl.get(stand.sidecar.ingress("api"), "/").await.expect("answered");
+        let store = database.open().await;
+        let new = fingerprint(&next).to_string();
+        inventory(&store, "both peers", |inventory| {
+            let has = |pair: &str| inventory.peers.iter().any(|peer| peer.key_pair.as_deref() == Some(pair));
+            has(&new) && inventory.peers.len() == 2
+        })
+        .await;
+
+        let folder = stand.sidecar.folder;
+        stand.sidecar.app.stop_now().await;
+        let toml = crate::handshake::config(&top, "", stand.backend.address);
+        let again = Sidecar::start(folder, &toml).await;
+        eventually("the registry has answered", || report(&again).before == Before::Recalled).await;
+        let recalled = report(&again);
+        assert_eq!(uses(&recalled), [(SELDOM, Use::NotSeen), (ETL, Use::ProvedNew)], "{}", database.kind);
+        assert!(recalled.watched_since < recalled.rotated, "{recalled:?}");
+        seldom.get(again.ingress("api"), "/").await.expect("answered");
+        let safe = report(&again);
+        assert_eq!(safe.verdict.retire, Retire::Safe, "{}: {}", database.kind, safe.verdict.sentence);
+        again.app.stop_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answer_of_the_registry_the_report_says_so_and_nothing_waits() {
+    let Some(database) = postgres().await else { return };
+    let between = Between::new(database.address.expect("an address"), Way::Cut).await;
+    let top = format!("state = \"state\"\n{}", place(&database.at(between.address), "one"));
+    let mut stand = stand(&top).await;
+    works(&mut stand, 5).await;
+    is_up(&stand, 0).await;
+    let awaited = report(&stand.sidecar);
+    assert_eq!((awaited.before, uses(&awaited)), (Before::Awaited, vec![(ETL, Use::NotSeen)]));
+    between.set(Way::Open);
+    eventually("the registry has answered", || report(&stand.sidecar).before == Before::Recalled).await;
+    assert_eq!(uses(&report(&stand.sidecar)), [(ETL, Use::NotSeen)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

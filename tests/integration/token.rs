@@ -12,11 +12,12 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, TokenOutcome};
+use sidekey::event::{Event, TokenOutcome, Verdict};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::Issued;
 use tokio::net::TcpStream;
 
+use crate::support::PATIENCE;
 use crate::support::ca::{Ca, certificate, fingerprint, today};
 use crate::support::partner::{AUDIENCE, CLIENT, Partner, TOKEN, pass};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
@@ -34,7 +35,13 @@ impl Scene {
     /// The partner has the old pair's certificate, and trusts the CA of both.
     pub async fn set(extra: &str) -> Self {
         let ca = Ca::new("Our CA");
-        let (old, new) = (ca.client("ours", 5), ca.client("ours", 1));
+        let new = ca.client("ours", 1);
+        Self::with(&ca, new, "", extra).await
+    }
+
+    /// The partner trusts `ca`, which has issued the old pair; settings of the egress, and of its token.
+    async fn with(ca: &Ca, new: Issued, of_egress: &str, extra: &str) -> Self {
+        let old = ca.client("ours", 5);
         let now = today();
         let partner = Partner::start(&ca.server(5), &[ca.pem()], &[&old], now).await;
         let folder = folder();
@@ -43,7 +50,7 @@ impl Scene {
         let port = partner.address.port();
         let extra = extra.replace("ENDPOINT", &format!("token_url = \"https://localhost:{port}{TOKEN}\""));
         let toml = format!(
-            "certs = \"certs\"\nworkers = 2\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://localhost:{port}\"\nkeyring = \"out\"\n[egress.jwt_bearer]\nissuer = \"{CLIENT}\"\nsubject = \"sync@example.com\"\naudience = \"{AUDIENCE}\"\n{extra}\n"
+            "certs = \"certs\"\nworkers = 2\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://localhost:{port}\"\nkeyring = \"out\"\n{of_egress}\n[egress.jwt_bearer]\nissuer = \"{CLIENT}\"\nsubject = \"sync@example.com\"\naudience = \"{AUDIENCE}\"\n{extra}\n"
         );
         let sidecar = Sidecar::start_at(folder, &toml, now).await;
         Self { sidecar, partner, now, old, new }
@@ -58,6 +65,16 @@ impl Scene {
     pub async fn rotate(&mut self) {
         drop_pair(self.sidecar.folder.path(), "out/new", &self.new);
         assert_eq!(self.sidecar.rotation("out").await, fingerprint(&self.new));
+    }
+
+    /// Waits until the new pair's probe is over: until then no request shows it.
+    async fn probed(&mut self) {
+        let new = fingerprint(&self.new);
+        let told = |event: &Event| match event {
+            Event::Upstream { key_pair, .. } => (*key_pair == new).then_some(()),
+            _ => None,
+        };
+        self.sidecar.event("a probe", told).await;
     }
 
     /// Both clocks, so many seconds on.
@@ -191,6 +208,7 @@ async fn after_a_rotation_that_the_partner_has_not_heard_of_the_previous_pair_si
         let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
         assert_eq!(scene.send(Method::GET, "").await.0, OK);
         scene.rotate().await;
+        scene.probed().await;
         assert_eq!(scene.send(Method::GET, "").await.0, OK, "{:?}", scene.partner.state().refusals);
         let (outcome, reason, refused, explanation) = scene.told().await;
         assert_eq!((outcome, reason, refused), (TokenOutcome::Refused, "token_refused", new), "{explanation}");
@@ -267,9 +285,15 @@ async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
         assert_eq!(scene.send(Method::POST, "a").await.0, OK, "{:?}", scene.partner.state().refusals);
     }
     assert_eq!(scene.partner.state().served.len(), 10);
-    // After a rotation that the partner has not heard of, the previous pair's are taken, and remembered.
+    // After a rotation that the partner has not heard of, what goes on with the previous pair is signed by it, so that also
+    // what cannot be sent again arrives.
     scene.rotate().await;
-    assert_eq!(scene.send(Method::POST, "b").await.0, OK, "{:?}", scene.partner.state().refusals);
+    let large = "x".repeat(200 * 1024);
+    assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{:?}", scene.partner.state().refusals);
+    assert!(scene.partner.state().refusals.is_empty(), "{:?}", scene.partner.state().refusals);
+    // What shows the new pair is signed by that one; where it is not taken, the previous one's is, and that is remembered.
+    scene.probed().await;
+    assert_eq!(scene.send(Method::PUT, "b").await.0, OK, "{:?}", scene.partner.state().refusals);
     let told = scene.told().await;
     assert_eq!((told.0, told.1, told.2), (TokenOutcome::Refused, "status_401", fingerprint(&scene.new)));
     assert_eq!(scene.partner.state().served.last().expect("served").0, "b");
@@ -290,6 +314,79 @@ async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
         _ => None,
     };
     scene.sidecar.event("the new pair's tokens are taken", again).await;
+}
+
+/// The pair that brought what the API served last.
+fn served_last(scene: &Scene) -> Fingerprint {
+    scene.partner.state().served.last().expect("served").1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() {
+    let head = "probe = { path = \"/healthz\" }";
+    for (status, probe) in [(400, ""), (401, "probe = false"), (403, ""), (401, ""), (401, head)] {
+        let ca = Ca::new("Our CA");
+        let new = ca.client("ours", 1);
+        let mut scene = Scene::with(&ca, new, probe, "ENDPOINT").await;
+        let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
+        // Both are known to sign; the new one is refused by a status, as nginx and applications do, at both addresses.
+        {
+            let mut state = scene.partner.state();
+            state.registered.push(certificate(&scene.new));
+            (state.binds, state.refuses) = (true, Some((new, status)));
+        }
+        assert_eq!(scene.send(Method::GET, "").await.0, OK);
+        scene.rotate().await;
+        for method in [Method::GET, Method::POST, Method::GET, Method::PUT] {
+            let (got, body) = scene.send(method.clone(), "").await;
+            assert_eq!((got, body.as_str()), (OK, "synced"), "{status} {method}: {:?}", scene.partner.state().refusals);
+            assert_eq!(served_last(&scene), old);
+        }
+        let large = "x".repeat(200 * 1024);
+        assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{status}");
+        // It is refused, and not called proved because a token of the other pair was refused as well.
+        let refused = |event: &Event| match event {
+            Event::Upstream { verdict, key_pair, .. } if *key_pair == new && *verdict != Verdict::HandshakeOk => {
+                Some(*verdict)
+            }
+            _ => None,
+        };
+        assert_eq!(scene.sidecar.event("a verdict", refused).await, Verdict::Refused, "{status}");
+        // When the partner has put it right, everything moves over, with tokens of the new pair.
+        scene.partner.state().refuses = None;
+        scene.wait(7200);
+        let moves_over = async {
+            while served_last(&scene) != new {
+                assert_eq!(scene.send(Method::GET, "").await.0, OK);
+            }
+        };
+        tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
+        assert_eq!(scene.send(Method::POST, "b").await.0, OK);
+        assert_eq!(served_last(&scene), new, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_at_the_token_endpoint_and_at_the_api_costs_the_application_nothing() {
+    for probe in ["", "probe = false"] {
+        for grant in ["ENDPOINT", ""] {
+            let ca = Ca::new("Our CA");
+            let new = Ca::new("Our next CA").client("ours", 1);
+            let mut scene = Scene::with(&ca, new, probe, grant).await;
+            {
+                let mut state = scene.partner.state();
+                (state.binds, state.direct) = (true, grant.is_empty());
+            }
+            let old = fingerprint(&scene.old);
+            scene.rotate().await;
+            let large = "x".repeat(200 * 1024);
+            for (method, body) in [(Method::GET, ""), (Method::POST, "a"), (Method::POST, large.as_str())] {
+                let got = scene.send(method, body).await;
+                assert_eq!(got.0, OK, "{probe} {grant}: {:?}", scene.partner.state().refusals);
+                assert_eq!(served_last(&scene), old);
+            }
+        }
+    }
 }
 
 /// The story of the page `docs/stories/nightly-sync.md`.

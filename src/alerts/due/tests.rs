@@ -82,6 +82,7 @@ fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {
         address: None,
         keyring: Some("api".to_owned()),
         key_pair: None,
+        chosen_by: None,
         handshakes: 1,
         first_seen: Seconds(0),
         last_seen: now().into(),

@@ -1,7 +1,9 @@
 //! Who used which key pair, and what they made of it: a fold over what happens, bounded whatever peers do.
 //!
-//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for.
+//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for. What a former
+//! process has written down is `recalled`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use jiff::Timestamp;
 
 use super::super::learned::Lesson;
 use super::super::{ChosenBy, KeyringName};
-use super::is_from;
+use super::{Before, is_from};
 use crate::pki::Fingerprint;
 
 /// Verified peers that are remembered, over all keyrings and listeners.
@@ -20,7 +22,7 @@ pub(super) const SOURCES: usize = 1024;
 /// Upstreams that are remembered: as many as the configuration has, and those of former configurations.
 const UPSTREAMS: usize = 1024;
 /// Pairs of one peer or upstream: a current one, eight previous ones, and the one after.
-const PAIRS: usize = 10;
+pub(super) const PAIRS: usize = 10;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,8 @@ pub enum Fact<'a> {
         refused: Fingerprint,
         /// How sure that is.
         lesson: Lesson,
+        /// The identity of the peer that confirmed it.
+        peer: Option<&'a str>,
         /// Stable code.
         reason: &'static str,
         /// One sentence.
@@ -108,8 +112,8 @@ pub(super) struct PeerKey {
 #[derive(Clone, Debug)]
 pub(super) struct PeerUse {
     pub(super) partner: Option<Arc<str>>,
-    source: Option<IpAddr>,
-    last: Timestamp,
+    pub(super) source: Option<IpAddr>,
+    pub(super) last: Timestamp,
     pub(super) pairs: Vec<Used>,
 }
 
@@ -129,15 +133,15 @@ pub(super) struct Used {
     pub(super) last: Timestamp,
     /// Since the rotation.
     pub(super) count: u64,
-    /// Why it was shown last.
-    pub(super) chosen_by: ChosenBy,
+    /// Why it was shown last; `None`: a former process did not write it down.
+    pub(super) chosen_by: Option<ChosenBy>,
 }
 
 /// One pair that an upstream was shown.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     pub(super) key_pair: Fingerprint,
-    keyring: Option<KeyringName>,
+    pub(super) keyring: Option<KeyringName>,
     pub(super) said: Said,
     /// Since when it has said so.
     pub(super) since: Timestamp,
@@ -145,7 +149,7 @@ pub(super) struct Shown {
     pub(super) last: Option<Timestamp>,
     /// Handshakes since the rotation.
     pub(super) count: u64,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
     pub(super) explanation: String,
     pub(super) next_try: Option<Timestamp>,
 }
@@ -156,6 +160,7 @@ pub(super) struct Source {
     pub(super) keyring: KeyringName,
     pub(super) refused: Fingerprint,
     pub(super) lesson: Lesson,
+    pub(super) peer: Option<String>,
     pub(super) since: Timestamp,
     pub(super) reason: &'static str,
     pub(super) explanation: String,
@@ -165,6 +170,7 @@ pub(super) struct Source {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(super) since: Timestamp,
+    pub(super) before: Before,
     pub(super) peers: HashMap<PeerKey, PeerUse>,
     pub(super) upstreams: BTreeMap<Arc<str>, Vec<Shown>>,
     pub(super) sources: BTreeMap<(Arc<str>, String), Source>,
@@ -174,7 +180,14 @@ pub struct Ledger {
 impl Ledger {
     /// Empty; it watches from now on.
     pub fn new(now: Timestamp) -> Self {
-        Self { since: now, peers: HashMap::new(), upstreams: BTreeMap::new(), sources: BTreeMap::new(), forgotten: 0 }
+        Self {
+            since: now,
+            before: Before::Unknown,
+            peers: HashMap::new(),
+            upstreams: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            forgotten: 0,
+        }
     }
 
     /// Takes in what happened.
@@ -213,11 +226,11 @@ impl Ledger {
         (peer.source, peer.last) = (source.or(peer.source), now);
         if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
             used.first = used.first.or(Some(now));
-            (used.last, used.chosen_by) = (now, chosen_by);
+            (used.last, used.chosen_by) = (now, Some(chosen_by));
             used.count += 1;
         } else {
             drop_oldest(&mut peer.pairs, |used| used.last);
-            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by });
+            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by: Some(chosen_by) });
         }
         if self.peers.len() > PEERS {
             self.forget_peers();
@@ -255,7 +268,7 @@ impl Ledger {
                 since: now,
                 last: None,
                 count: 0,
-                reason,
+                reason: Cow::Borrowed(reason),
                 explanation: explanation.to_owned(),
                 next_try,
             });
@@ -271,12 +284,14 @@ impl Ledger {
         if shown.said != said {
             (shown.said, shown.since) = (said, now);
         }
-        (shown.reason, shown.next_try) = (reason, next_try);
+        (shown.reason, shown.next_try) = (Cow::Borrowed(reason), next_try);
         explanation.clone_into(&mut shown.explanation);
     }
 
     fn source(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Source { keyring, listener, source, refused, lesson, reason, explanation } = *fact else { return };
+        let Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation } = *fact else {
+            return;
+        };
         let key = (Arc::clone(listener), source.to_owned());
         if lesson == Lesson::Forgotten {
             self.sources.remove(&key);
@@ -297,7 +312,8 @@ impl Ledger {
             }
         }
         let keyring = Arc::clone(keyring);
-        self.sources.insert(key, Source { keyring, refused, lesson, since, reason, explanation });
+        let peer = peer.map(str::to_owned);
+        self.sources.insert(key, Source { keyring, refused, lesson, peer, since, reason, explanation });
     }
 
     /// How much it remembers: peers, sources, upstreams.
@@ -307,7 +323,7 @@ impl Ledger {
 }
 
 /// Makes room for one more.
-fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
+pub(super) fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
     if all.len() == PAIRS
         && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| last(one))
     {

@@ -47,10 +47,15 @@ fn came(ledger: &mut Ledger, who: &str, shown: u8, chosen_by: ChosenBy, minute: 
 }
 
 fn taught(ledger: &mut Ledger, source: &str, lesson: Lesson, minute: i64) {
+    taught_by(ledger, source, None, lesson, minute);
+}
+
+fn taught_by(ledger: &mut Ledger, source: &str, peer: Option<&str>, lesson: Lesson, minute: i64) {
     let (keyring, listener) = (name("api"), name("api"));
     let explanation = "unknown CA";
     let (refused, reason) = (pair(NEW), "unknown_ca");
-    let fact = Fact::Source { keyring: &keyring, listener: &listener, source, refused, lesson, reason, explanation };
+    let (keyring, listener) = (&keyring, &listener);
+    let fact = Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation };
     ledger.note(&fact, at(minute));
 }
 
@@ -177,6 +182,21 @@ fn only_a_confirmed_source_has_a_say_and_a_known_peer_speaks_for_it() {
 }
 
 #[test]
+fn who_only_shares_an_address_with_one_that_refused_is_not_said_to_insist() {
+    let mut ledger = Ledger::new(at(0));
+    rotated(&mut ledger);
+    taught_by(&mut ledger, "203.0.113.7 localhost", None, Lesson::Unconfirmed, 110);
+    taught_by(&mut ledger, "203.0.113.7 localhost", Some("acme-etl"), Lesson::Confirmed, 111);
+    came(&mut ledger, "acme-etl", OLD, ChosenBy::Learned, 111);
+    came(&mut ledger, "neighbour", OLD, ChosenBy::Learned, 112);
+    let report = told(&ledger, &overlap(), 200);
+    assert_eq!(uses(&report), [("acme-etl", Use::InsistsOnOld), ("neighbour", Use::StillOnOld)]);
+    assert!(report.verdict.sentence.starts_with("1 of 2 would break: call acme"), "{}", report.verdict.sentence);
+    let because = report.lines[1].because.as_deref().unwrap();
+    assert!(because.contains("the address of acme-etl"), "{because}");
+}
+
+#[test]
 fn an_upstream_is_proved_by_an_answer_and_by_nothing_else() {
     let mut ledger = Ledger::new(at(0));
     let keyring = InOverlap { upstreams: vec![(name("salesforce"), "sf.example:8443".to_owned())], ..overlap() };
@@ -216,6 +236,105 @@ fn who_watches_since_after_the_rotation_calls_nothing_safe() {
     assert_eq!((nobody.verdict.retire, nobody.lines.len()), (Retire::Wait, 0));
 }
 
+fn remembered(who: &str, shown: u8, chosen_by: Option<ChosenBy>, minute: i64) -> Recalled {
+    Recalled::Peer {
+        keyring: name("api"),
+        listener: name("api"),
+        identity: who.to_owned(),
+        partner: who.starts_with("acme").then(|| name("acme")),
+        source: Some("203.0.113.7".parse().unwrap()),
+        key_pair: pair(shown),
+        chosen_by,
+        last: at(minute),
+        is_after: minute >= 100,
+    }
+}
+
+#[test]
+fn what_the_registry_has_makes_a_restart_forget_nothing() {
+    // The process is younger than the rotation.
+    let mut ledger = Ledger::new(at(150));
+    ledger.await_registry();
+    came(&mut ledger, "a", NEW, ChosenBy::Prefer, 160);
+    let awaited = told(&ledger, &overlap(), 200);
+    assert_eq!((awaited.verdict.retire, awaited.before), (Retire::Wait, Before::Awaited));
+    assert!(awaited.verdict.sentence.contains("until the registry answers"), "{}", awaited.verdict.sentence);
+    let former =
+        vec![remembered("a", OLD, Some(ChosenBy::Authorities), 120), remembered("b", NEW, Some(ChosenBy::Prefer), 130)];
+    ledger.recall(former, at(0));
+    let safe = told(&ledger, &overlap(), 200);
+    assert_eq!((safe.verdict.retire, safe.before, safe.watched_since), (Retire::Safe, Before::Recalled, at(0)));
+    assert_eq!(uses(&safe), [("a", Use::ProvedNew), ("b", Use::ProvedNew)], "what this process saw goes first");
+    assert_eq!((safe.lines[1].last_new, safe.lines[1].handshakes_new), (Some(at(130)), 0));
+
+    // Who came before the rotation only is not seen; who was on the old pair after it is still there, and why.
+    let former = vec![
+        remembered("acme-etl", OLD, Some(ChosenBy::Authorities), 140),
+        remembered("old-row", OLD, None, 130),
+        remembered("seldom", OLD, Some(ChosenBy::Only), 50),
+    ];
+    ledger.recall(former, at(0));
+    let call = told(&ledger, &overlap(), 200);
+    assert_eq!(
+        uses(&call)[..3],
+        [("acme-etl", Use::InsistsOnOld), ("old-row", Use::StillOnOld), ("seldom", Use::NotSeen)]
+    );
+    assert_eq!((call.verdict.retire, call.lines[0].since), (Retire::Call, Some(at(140))));
+    assert_eq!(call.lines[0].contact.as_deref(), Some("noc@acme.example"));
+
+    // A registry that was begun after the rotation cannot know everybody.
+    let mut young = Ledger::new(at(190));
+    young.recall(vec![remembered("a", NEW, Some(ChosenBy::Prefer), 160)], at(150));
+    let half = told(&young, &overlap(), 200);
+    assert_eq!((half.verdict.retire, half.watched_since), (Retire::Wait, at(150)));
+    assert!(half.verdict.sentence.contains("before the registry was begun"), "{}", half.verdict.sentence);
+}
+
+#[test]
+fn more_than_the_table_holds_is_not_recalled_and_that_is_counted() {
+    let mut ledger = Ledger::new(at(150));
+    let former = (0..PEERS as i64 + 10).map(|number| remembered(&format!("peer-{number}"), NEW, None, 120));
+    ledger.recall(former.collect(), at(0));
+    let report = told(&ledger, &overlap(), 200);
+    assert_eq!((ledger.size().0, report.forgotten, report.verdict.retire), (PEERS, 10, Retire::Wait));
+}
+
+#[test]
+fn what_an_upstream_had_made_of_the_new_pair_is_recalled_until_it_says_something_else() {
+    let keyring = InOverlap { upstreams: vec![(name("salesforce"), "sf.example:8443".to_owned())], ..overlap() };
+    let word = |said| Recalled::Upstream {
+        keyring: name("api"),
+        listener: name("salesforce"),
+        key_pair: pair(NEW),
+        said,
+        since: at(120),
+        reason: "status_401".to_owned(),
+        explanation: "it answered 401".to_owned(),
+    };
+    let shown = |key_pair, minute| Recalled::Shown {
+        keyring: name("api"),
+        listener: name("salesforce"),
+        key_pair: pair(key_pair),
+        last: at(minute),
+    };
+    let mut ledger = Ledger::new(at(150));
+    // The probe of this process comes first, as it does.
+    upstream(&mut ledger, NEW, Said::HandshakeOk, true, 151);
+    ledger.recall(vec![shown(OLD, 140), word(Said::Refused)], at(0));
+    let report = told(&ledger, &keyring, 200);
+    let line = &report.lines[0];
+    assert_eq!(
+        (line.stands, line.reason.as_deref(), line.since),
+        (Use::InsistsOnOld, Some("status_401"), Some(at(120)))
+    );
+    assert_eq!((line.last_old, line.last_new), (Some(at(140)), Some(at(151))));
+    upstream(&mut ledger, NEW, Said::Proved, false, 160);
+    assert_eq!(told(&ledger, &keyring, 200).verdict.retire, Retire::Safe);
+    // What it says now goes before what it said.
+    ledger.recall(vec![word(Said::Refused)], at(0));
+    assert_eq!(told(&ledger, &keyring, 200).lines[0].stands, Use::ProvedNew);
+}
+
 #[test]
 fn a_fleet_larger_than_the_table_is_counted_and_never_called_safe() {
     let mut ledger = Ledger::new(at(0));
@@ -246,7 +365,7 @@ fn the_shape_is_public() {
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&value),
-        "contact current ends forgotten keyring lines owner previous rotated seconds_left unconfirmed verdict watched_since"
+        "before contact current ends forgotten keyring lines owner previous rotated seconds_left unconfirmed verdict watched_since"
     );
     assert_eq!(
         keys(&value["lines"][0]),
@@ -323,6 +442,37 @@ proptest! {
         prop_assert_eq!(&told(&ledger, &keyring, now), &report);
         let text = serde_json::to_string(&report).unwrap();
         prop_assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+}
+
+proptest! {
+    /// It does not matter when the registry answers: before this process has seen somebody, or after.
+    #[test]
+    fn what_is_recalled_late_is_as_if_it_had_been_known_from_the_start(
+        former in prop::collection::vec((0..6_u16, 1..5_u8, 50..150_i64), 0..12),
+        steps in prop::collection::vec((0..6_u16, 1..5_u8, 0..3_i64), 0..30),
+        answered in 0..30_usize,
+    ) {
+        let all: Vec<Recalled> = former
+            .iter()
+            .map(|(who, shown, minute)| remembered(&format!("peer-{who}"), *shown, Some(ChosenBy::Only), *minute))
+            .collect();
+        let tell = |answered: usize| {
+            let mut ledger = Ledger::new(at(150));
+            let mut now = 150;
+            for (number, (who, shown, minutes)) in steps.iter().enumerate() {
+                if number == answered {
+                    ledger.recall(all.clone(), at(0));
+                }
+                now += minutes;
+                came(&mut ledger, &format!("peer-{who}"), *shown, ChosenBy::Only, now);
+            }
+            if steps.len() <= answered {
+                ledger.recall(all.clone(), at(0));
+            }
+            told(&ledger, &overlap(), 300)
+        };
+        prop_assert_eq!(tell(answered), tell(0));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Line, Report, Use};
+use super::{Before, Line, Report, Use};
 
 /// May the old pair be retired?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +136,14 @@ fn half(report: &Report, proved: usize) -> String {
     let why = if report.forgotten > 0 {
         format!("{} peers were more than could be remembered", report.forgotten)
     } else {
-        format!("who came before this process began to watch ({}) is not known", report.watched_since)
+        let since = report.watched_since;
+        match report.before {
+            Before::Unknown => format!("who came before this process began to watch ({since}) is not known"),
+            Before::Awaited => {
+                format!("who came before this process began to watch ({since}) is not known until the registry answers")
+            }
+            Before::Recalled => format!("who came before the registry was begun ({since}) is not known"),
+        }
     };
     format!("{} the new key pair, but {why}: wait for those that come seldom", everybody(proved))
 }

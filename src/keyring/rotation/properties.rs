@@ -206,6 +206,11 @@ impl Walk {
                 "a usable pair, and nothing valid is shown"
             );
         }
+        // Also what is only kept, its files long gone.
+        let serves = |held: &Held| matches!(held.standing, Standing::Current | Standing::Previous);
+        if held.iter().any(|held| serves(held) && held.pair.is_valid(now)) {
+            assert!(shown.iter().any(|(candidate, _)| !candidate.last_resort), "a valid pair, and none is shown");
+        }
         for held in held {
             assert_eq!(self.told.get(&held.pair.fingerprint()), Some(&held.standing), "a change that no Event told");
         }

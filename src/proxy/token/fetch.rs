@@ -89,42 +89,63 @@ impl From<Failure> for Error {
     }
 }
 
+/// Why one pair got nothing, and whether another that may be shown could do better.
+struct Missed {
+    failure: Failure,
+    another: bool,
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, another: false }
+    }
+}
+
 impl Asker<'_> {
-    /// Exchanges one assertion by this pair.
+    /// Exchanges one assertion by this pair, over TLS with the pair that requests show; where the endpoint refuses that one,
+    /// as servers do within the handshake, right after it or by a status, with another that may be shown. Nothing comes of
+    /// asking twice: each time the assertion is a new one.
     pub(super) async fn ask(&self, signer: &Arc<KeyPair>) -> Result<Granted, Failure> {
         let Some(endpoint) = &self.bearer.settings.endpoint else { return Err(Failure::NoSigner) };
         let limits = &self.towards.egress.settings.limits;
         let deadline = Instant::now() + limits.response.min(PATIENCE);
-        let stream = self.connect(endpoint).await?;
+        let candidates = &self.towards.egress.candidates.0;
+        let first = candidates.iter().position(|candidate| candidate.key_pair == self.shown).unwrap_or(0);
+        let mut missed = None;
+        for index in (first..candidates.len()).chain(0..first) {
+            match timeout_at(deadline, self.ask_showing(endpoint, index, signer)).await {
+                Ok(Ok(granted)) => return Ok(granted),
+                // Where none does better, what was said to the pair that requests show says most.
+                Ok(Err(Missed { failure, another: true })) => drop(missed.get_or_insert(failure)),
+                Ok(Err(Missed { failure, another: false })) => return Err(failure),
+                Err(_) => return Err(missed.unwrap_or(Failure::Late)),
+            }
+        }
+        Err(missed.unwrap_or(Failure::NoSigner))
+    }
+
+    async fn ask_showing(&self, endpoint: &Endpoint, index: usize, signer: &Arc<KeyPair>) -> Result<Granted, Missed> {
+        let stream = self.handshake(endpoint, index).await.map_err(|error| match error {
+            Error::Refused { reason, explanation, .. } => {
+                Missed { failure: Failure::Unreachable(reason, explanation), another: true }
+            }
+            Error::Handshake { reason, explanation } => Failure::Unreachable(reason, explanation).into(),
+            error => Failure::Unreachable("token_unreachable", error.to_string()).into(),
+        })?;
         // After the handshake: a slow one must not make the assertion old.
         let signed = assertion(self.bearer, signer, self.towards.worker.clock().now());
         let signed = signed.map_err(|error| Failure::Sign(error.to_string()))?;
         let request = request(endpoint, grant::form(endpoint.grant, &signed, endpoint.scope.as_deref()));
-        match timeout_at(deadline, exchange(stream, request)).await {
-            Ok(answer) => {
-                let (status, body) = answer?;
-                grant::read(status, &body).map_err(|answer| Failure::Answered(answer, signer.fingerprint()))
-            }
-            Err(_) => Err(Failure::Late),
-        }
-    }
-
-    /// With the pair that requests show; where that one is refused, with another that may be shown.
-    async fn connect(&self, endpoint: &Endpoint) -> Result<ClientStream<Stream>, Failure> {
-        let candidates = &self.towards.egress.candidates.0;
-        let first = candidates.iter().position(|candidate| candidate.key_pair == self.shown).unwrap_or(0);
-        let mut failed = None;
-        for index in (first..candidates.len()).chain(0..first) {
-            match self.handshake(endpoint, index).await {
-                Ok(stream) => return Ok(stream),
-                Err(Error::Refused { reason, explanation, .. }) => {
-                    failed = Some(Failure::Unreachable(reason, explanation))
-                }
-                Err(Error::Handshake { reason, explanation }) => return Err(Failure::Unreachable(reason, explanation)),
-                Err(error) => return Err(Failure::Unreachable("token_unreachable", error.to_string())),
-            }
-        }
-        Err(failed.unwrap_or(Failure::NoSigner))
+        let (status, body) = exchange(stream, request).await.map_err(|failure| {
+            // TLS 1.3 refuses our certificate after the handshake.
+            let another = matches!(failure, Failure::Unreachable(..));
+            Missed { failure, another }
+        })?;
+        grant::read(status, &body).map_err(|answer| {
+            let another =
+                matches!(answer, NotGranted::Status(status) if self.towards.egress.settings.is_refusal(status));
+            Missed { failure: Failure::Answered(answer, signer.fingerprint()), another }
+        })
     }
 
     /// Dials, shakes hands, and records it like every handshake.

@@ -10,7 +10,7 @@ use http::header::HeaderValue;
 use jiff::Timestamp;
 
 use super::fetch::{Asker, Failure};
-use super::{Error, header, tell};
+use super::{Error, header, own, tell};
 use crate::event::TokenOutcome;
 use crate::jwt::grant::{Granted, NotGranted};
 use crate::pki::Fingerprint;
@@ -123,11 +123,12 @@ impl Slot {
         Ok(got?)
     }
 
+    /// The pair that is shown signs first, where it may: who knows it from TLS knows it here.
     async fn get(&self, kept: &mut Kept, asker: &Asker<'_>) -> Result<Token, Failure> {
         let now = asker.towards.worker.clock().now();
         let signers: Vec<Fingerprint> = asker.bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
         kept.tidy(&asker.bearer.settings, &signers, now);
-        let first = turn(&signers, kept.refused, now);
+        let first = turn(&signers, own(asker.towards, asker.bearer, asker.shown), kept.refused, now);
         let order = (first..signers.len()).chain(0..first);
         let mut refused: Option<(Fingerprint, Failure)> = None;
         for at in order {
@@ -198,10 +199,17 @@ pub(super) fn again(now: Timestamp) -> Timestamp {
     now.saturating_add(REST).unwrap_or(Timestamp::MAX)
 }
 
-/// Who signs first: the preferred pair, unless it rests.
-pub(super) fn turn(signers: &[Fingerprint], refused: Option<(Fingerprint, Timestamp)>, now: Timestamp) -> usize {
+/// Who signs first: `shown` if it may sign, else the keyring's preferred pair; none that rests.
+pub(super) fn turn(
+    signers: &[Fingerprint],
+    shown: Option<Fingerprint>,
+    refused: Option<(Fingerprint, Timestamp)>,
+    now: Timestamp,
+) -> usize {
     let resting = refused.filter(|(_, until)| now < *until).map(|(pair, _)| pair);
-    signers.iter().position(|pair| Some(*pair) != resting).unwrap_or(0)
+    let is_up = |pair: &Fingerprint| Some(*pair) != resting;
+    let own = shown.filter(is_up).and_then(|shown| signers.iter().position(|pair| *pair == shown));
+    own.or_else(|| signers.iter().position(is_up)).unwrap_or(0)
 }
 
 /// For how long a token is sent: a tenth less than it is valid, but no more than a minute less.
@@ -235,10 +243,14 @@ mod tests {
     #[test]
     fn a_pair_that_is_refused_rests_while_there_is_another() {
         let both = [pair(1), pair(2)];
-        assert_eq!(turn(&both, None, at(0)), 0);
-        assert_eq!(turn(&both, Some((pair(1), at(10))), at(9)), 1);
-        assert_eq!(turn(&both, Some((pair(1), at(10))), at(10)), 0);
-        assert_eq!(turn(&both[..1], Some((pair(1), at(10))), at(9)), 0);
+        assert_eq!(turn(&both, None, None, at(0)), 0);
+        assert_eq!(turn(&both, None, Some((pair(1), at(10))), at(9)), 1);
+        assert_eq!(turn(&both, None, Some((pair(1), at(10))), at(10)), 0);
+        assert_eq!(turn(&both[..1], None, Some((pair(1), at(10))), at(9)), 0);
+        // The pair that is shown, unless it rests or does not sign.
+        assert_eq!(turn(&both, Some(pair(2)), None, at(0)), 1);
+        assert_eq!(turn(&both, Some(pair(2)), Some((pair(2), at(10))), at(9)), 0);
+        assert_eq!(turn(&both, Some(pair(9)), None, at(0)), 0);
     }
 
     #[test]

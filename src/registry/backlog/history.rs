@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::super::Entry;
+use super::super::recall::upstream_name;
 use super::cut;
 use crate::event::{Event, Lesson, TokenOutcome};
 use crate::keyring::{self, Standing};
@@ -113,7 +114,7 @@ fn of_others(entry: &mut Entry, event: &Event) {
         }
         Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
             "upstream".clone_into(&mut entry.kind);
-            entry.name = format!("{keyring}: {upstream} at {listener}");
+            entry.name = upstream_name(keyring, upstream, listener);
             entry.key_pair = Some(key_pair.to_string());
             entry.becomes = Some(verdict.as_str().to_owned());
             "upstream".clone_into(&mut entry.who);

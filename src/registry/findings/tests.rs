@@ -74,6 +74,7 @@ fn peer(number: u8) -> Peer {
         address: None,
         keyring: Some("api".to_owned()),
         key_pair: None,
+        chosen_by: None,
         handshakes: 5,
         first_seen: at(-200),
         last_seen: at(-1),

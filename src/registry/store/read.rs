@@ -1,8 +1,14 @@
-//! What is read: the inventory, the history, the failed handshakes. For findings, exports and alerts; nothing else asks.
+//! What is read: the inventory, the history, the failed handshakes. For findings, exports and alerts, and once for the
+//! rotation report; nothing else asks.
 
-use super::super::{Entry, Error, Failure, Inventory, Peer};
+use jiff::Timestamp;
+
+use super::super::{Entry, Error, Failure, Former, Instance, Inventory, Peer, Seconds};
 use super::Store;
 use super::sql::values;
+
+/// Peers and upstreams of one instance that are read again after a restart.
+const FORMER: i64 = 5_000;
 
 /// Which lines of a history, or which failures.
 #[derive(Clone, Debug)]
@@ -63,6 +69,29 @@ impl Store {
     async fn all_peers(&self) -> Result<Vec<Peer>, sqlx::Error> {
         let sql = "SELECT * FROM peer ORDER BY side, listener, certificate, instance";
         self.pool.rows(sql, vec![]).await
+    }
+
+    /// What there is of this instance: who used which pair last, and what upstreams have made of its pairs since `rotated`.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn former(&self, rotated: Option<Timestamp>) -> Result<Former, Error> {
+        let read = async {
+            let instances: Vec<Instance> =
+                self.pool.rows("SELECT * FROM instance WHERE instance = $1", values![&*self.instance]).await?;
+            let peers = "SELECT * FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT $2";
+            let upstreams = "SELECT * FROM history WHERE instance = $1 AND kind = 'upstream' AND at >= $2 \
+                             ORDER BY at DESC, number DESC LIMIT $3";
+            Ok(Former {
+                since: instances.first().map_or(Seconds(i64::MAX), |instance| instance.first_seen),
+                peers: self.pool.rows(peers, values![&*self.instance, FORMER]).await?,
+                upstreams: match rotated {
+                    Some(rotated) => self.pool.rows(upstreams, values![&*self.instance, rotated, FORMER]).await?,
+                    None => Vec::new(),
+                },
+            })
+        };
+        read.await.map_err(|error| self.wrong(&error))
     }
 
     /// The history, the newest first.

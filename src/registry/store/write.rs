@@ -186,11 +186,12 @@ impl Writing {
 
     async fn peer(&self, open: &mut Open, peer: &Peer) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, \
-                   not_before, not_after, public_ca, address, keyring, key_pair, handshakes, first_seen, last_seen) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+                   not_before, not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, \
+                   last_seen) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
                    ON CONFLICT (instance, side, listener, certificate) DO UPDATE SET identity = excluded.identity, \
                    partner = excluded.partner, public_ca = excluded.public_ca, address = excluded.address, \
-                   keyring = excluded.keyring, key_pair = excluded.key_pair, \
+                   keyring = excluded.keyring, key_pair = excluded.key_pair, chosen_by = excluded.chosen_by, \
                    handshakes = peer.handshakes + excluded.handshakes, last_seen = excluded.last_seen";
         let values = values![
             &*self.instance,
@@ -208,6 +209,7 @@ impl Writing {
             &peer.address,
             &peer.keyring,
             &peer.key_pair,
+            &peer.chosen_by,
             peer.handshakes,
             peer.first_seen,
             peer.last_seen,

@@ -55,6 +55,13 @@ pub struct State {
     pub direct: bool,
     /// Tokens that are good, and until when.
     pub tokens: BTreeMap<String, Timestamp>,
+    /// A client's pair that it answers with this status and a page, whatever is asked: as servers do that judge certificates
+    /// behind TLS.
+    pub refuses: Option<(Fingerprint, u16)>,
+    /// Tokens are good only with the pair that they were fetched with (RFC 8705).
+    pub binds: bool,
+    /// The pair that each token was fetched with.
+    bound: BTreeMap<String, Fingerprint>,
     /// Header and claims of every assertion that was accepted, and whose TLS pair brought it.
     pub assertions: Vec<(Value, Value, Fingerprint)>,
     /// Forms that came to the token endpoint.
@@ -79,6 +86,9 @@ impl Partner {
             instead: None,
             direct: false,
             tokens: BTreeMap::new(),
+            refuses: None,
+            binds: false,
+            bound: BTreeMap::new(),
             assertions: Vec::new(),
             forms: Vec::new(),
             refusals: Vec::new(),
@@ -116,7 +126,10 @@ async fn serve(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, state: Arc<
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
             let mut state = state.lock().expect("lock");
-            let (status, text) = if parts.uri.path() == TOKEN {
+            let refused = state.refuses.filter(|(pair, _)| *pair == client).map(|(_, status)| status);
+            let (status, text) = if let Some(status) = refused {
+                (status, "<html>no required SSL certificate was sent</html>".to_owned())
+            } else if parts.uri.path() == TOKEN {
                 let form =
                     parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/x-www-form-urlencoded");
                 state.grant(parts.method == Method::POST && form, &body, client)
@@ -168,6 +181,7 @@ impl State {
                 self.assertions.push((header, claims, client));
                 self.issued += 1;
                 let token = format!("00D{}!secret.{}", self.issued, self.issued);
+                self.bound.insert(token.clone(), client);
                 self.tokens
                     .insert(token.clone(), self.now + jiff::SignedDuration::from_secs(self.expires_in.unwrap_or(7200)));
                 let mut answer = json!({ "access_token": token, "token_type": "Bearer", "scope": field("scope") });
@@ -232,7 +246,8 @@ impl State {
                 .map(|(header, claims)| self.assertions.push((header, claims, client)))
                 .is_ok()
         } else {
-            self.tokens.get(token).is_some_and(|until| self.now < *until)
+            let is_bound = !self.binds || self.bound.get(token) == Some(&client);
+            is_bound && self.tokens.get(token).is_some_and(|until| self.now < *until)
         };
         if !is_good {
             return error(401, "INVALID_SESSION_ID", "Session expired or invalid");

@@ -1,0 +1,102 @@
+//! What the registry has of former processes, for the rotation report: who used which pair last, and what upstreams made of
+//! the new ones. Pure.
+//!
+//! It is read once, when the registry first answers. Only rows of this sidecar count, and only of pairs that its keyrings
+//! still show: who has not come for as long as a pair has served is nobody to wait for.
+
+use std::sync::Arc;
+
+use super::{Entry, Peer, Seconds};
+use crate::keyring::report::{InOverlap, Recalled, Said};
+use crate::keyring::{ChosenBy, Standing, Verdict};
+use crate::pki::Fingerprint;
+use crate::snapshot::{KeyringView, Side};
+
+/// What is remembered of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// When it first wrote.
+    pub since: Seconds,
+    /// Peers and upstreams, those seen last first.
+    pub peers: Vec<Peer>,
+    /// What upstreams made of its pairs, the latest first.
+    pub upstreams: Vec<Entry>,
+}
+
+/// The rows that matter to keyrings as they are now.
+pub(super) fn recalled(former: Former, keyrings: &[KeyringView], overlaps: &[InOverlap]) -> Vec<Recalled> {
+    let mut all: Vec<Recalled> = former.peers.into_iter().filter_map(|peer| of_peer(peer, keyrings)).collect();
+    for overlap in overlaps {
+        for (listener, upstream) in &overlap.upstreams {
+            let name = upstream_name(&overlap.keyring, upstream, listener);
+            let told = former.upstreams.iter().find(|entry| {
+                entry.name == name
+                    && overlap.rotated <= entry.at.time()
+                    && is(entry.key_pair.as_deref(), overlap.current)
+            });
+            all.extend(told.and_then(|entry| {
+                Some(Recalled::Upstream {
+                    keyring: Arc::clone(&overlap.keyring),
+                    listener: Arc::clone(listener),
+                    key_pair: overlap.current,
+                    said: said(entry.becomes.as_deref()?)?,
+                    since: entry.at.time(),
+                    reason: entry.reason.clone(),
+                    explanation: entry.why.clone(),
+                })
+            }));
+        }
+    }
+    all
+}
+
+/// What an upstream is called in the history.
+pub(super) fn upstream_name(keyring: &str, upstream: &str, listener: &str) -> String {
+    format!("{keyring}: {upstream} at {listener}")
+}
+
+fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
+    let keyring = keyrings.iter().find(|keyring| peer.keyring.as_deref() == Some(&*keyring.name))?;
+    let key_pair: Fingerprint = peer.key_pair.as_deref()?.parse().ok()?;
+    let is_shown = |standing| matches!(standing, Standing::Current | Standing::Previous);
+    if !keyring.key_pairs.iter().any(|pair| pair.key_pair == key_pair && is_shown(pair.standing)) {
+        return None;
+    }
+    let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?;
+    let mut last = peer.last_seen.time();
+    // Rows know whole seconds. In that of the rotation, what was shown for any other reason than that there was no other pair
+    // was shown after it.
+    let chosen_by = peer.chosen_by.as_deref().and_then(ChosenBy::parse);
+    let is_alone = key_pair != current.key_pair && chosen_by.is_none_or(|chosen_by| chosen_by == ChosenBy::Only);
+    if !is_alone && last.as_second() == current.since.as_second() {
+        last = last.max(current.since);
+    }
+    let (keyring, listener) = (Arc::clone(&keyring.name), peer.listener.into());
+    if peer.side == Side::Egress.as_str() {
+        return Some(Recalled::Shown { keyring, listener, key_pair, last });
+    }
+    Some(Recalled::Peer {
+        keyring,
+        listener,
+        identity: peer.identity?,
+        partner: peer.partner.map(Into::into),
+        source: peer.address.and_then(|address| address.parse().ok()),
+        key_pair,
+        chosen_by,
+        last,
+        is_after: current.since <= last,
+    })
+}
+
+fn said(verdict: &str) -> Option<Said> {
+    let all =
+        [(Verdict::HandshakeOk, Said::HandshakeOk), (Verdict::Proved, Said::Proved), (Verdict::Refused, Said::Refused)];
+    all.into_iter().find(|(one, _)| one.as_str() == verdict).map(|(_, said)| said)
+}
+
+fn is(written: Option<&str>, key_pair: Fingerprint) -> bool {
+    written.and_then(|text| text.parse().ok()) == Some(key_pair)
+}
+
+#[cfg(test)]
+mod tests;
