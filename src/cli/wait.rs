@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let said = match answer {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
-                Ok(Err(error)) => format!("no answer: {error:#}"),
+                Ok(Err(error)) => format!("no answer: {}", print::causes(&error)),
                 Err(_) => "no answer in time".to_owned(),
             };
             if Instant::now() + EVERY >= deadline {

@@ -82,7 +82,9 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
             .text("remedy", &problem.remedy);
         }
         Event::Epoch { epoch, waiting } => {
-            line.message("snapshot published").number("epoch", epoch.0).list("waiting", waiting);
+            let message =
+                if waiting.is_empty() { "snapshot published" } else { "not ready: waiting for what is missing" };
+            line.message(message).number("epoch", epoch.0).list("waiting", waiting);
         }
         Event::ClockStep { seconds } => {
             line.message("clock_step").number("seconds", *seconds);
