@@ -313,7 +313,7 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
                 .text("reason", reason);
         }
         trust::Event::FileKept { trust, file, why } => {
-            line.message("trust file unusable, the last good set stays")
+            line.message("trust file unusable, the last good set stays where there was one")
                 .text("trust", trust)
                 .text("file", file)
                 .text("explanation", why);
