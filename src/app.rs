@@ -89,8 +89,31 @@ pub fn run(config: Config) -> Result<(), Error> {
     let lines = Lines::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
     hardened.tell();
+    told_start(&config);
     let app = App::launch(config, Surroundings { clock: Clock::system(), lines }, true)?;
     app.wait()
+}
+
+/// The first line: which program this is, what it was told, and where it will listen once it has something to show.
+fn told_start(config: &Config) {
+    let settings = &config.settings;
+    let ingresses = settings.ingresses.iter().map(|one| format!("ingress {} on {}", one.name, one.listen));
+    let egresses = settings.egresses.iter().map(|one| format!("egress {} on {}", one.name, one.listen));
+    let admin = [("admin", &config.admin.listen), ("probes", &config.admin.probes)];
+    let admin = admin.into_iter().filter_map(|(name, listen)| Some(format!("{name} on {}", listen.as_ref()?)));
+    let path = |path: Option<&std::path::Path>, none: &str| {
+        path.map_or(none.to_owned(), |path| crate::pki::printable(&path.display().to_string()))
+    };
+    tracing::info!(
+        target: "process",
+        version = env!("CARGO_PKG_VERSION"),
+        process = std::process::id(),
+        configuration = path(config.source.as_deref(), "flags"),
+        certs = path(Some(&config.folder.root), ""),
+        state = path(config.state.as_deref(), "memory only"),
+        listeners = ingresses.chain(egresses).chain(admin).collect::<Vec<_>>().join(", "),
+        "starting"
+    );
 }
 
 impl App {
@@ -237,6 +260,9 @@ impl App {
     /// Waits for the end.
     fn wait(mut self) -> Result<(), Error> {
         let ended = join(self.control.take(), self.workers.take());
+        if let Some(Ended::Drained { left }) = ended {
+            tracing::info!(target: "process", closed_at_the_deadline = left, "stopped");
+        }
         self.views.events.finish();
         match ended {
             Some(Ended::Drained { .. }) => Ok(()),

@@ -133,8 +133,8 @@ impl Command {
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-const FLAGS: [&str; 9] =
-    ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "control", "log_format"];
+/// `control` is none of them: every command takes it, and all must mean the same place.
+const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
 
 /// The flags that come from there and say the same as a key of the file.
 fn beside_file(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
@@ -170,7 +170,6 @@ impl Source {
                 "state" => self.state = None,
                 "probes" => self.probes = None,
                 "admin" => self.admin = None,
-                "control" => self.control = None,
                 _ => self.log_format = None,
             }
         }

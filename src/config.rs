@@ -72,6 +72,8 @@ pub struct Admin {
     pub probes: Option<ListenAddress>,
     /// Where the control socket is, absolute; `None`: the default place.
     pub control: Option<PathBuf>,
+    /// It was named beside the file (`--control`), which then does not count.
+    pub control_is_given: bool,
     /// The group that may use it beside its owner and root.
     pub control_group: Option<String>,
 }

@@ -1,7 +1,9 @@
 //! `sidekey check`: says, offline, what would be accepted and as what. Exit code 2 if something would be refused.
 
+use std::fmt::Write as _;
+
 use super::{Failure, Source, print};
-use crate::app::check::{self, Checked};
+use crate::app::check::{self, Checked, ProblemView};
 use crate::control::Voucher;
 
 #[derive(clap::Args)]
@@ -31,9 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if checked.is_good() { Ok(()) } else { Err(Failure::Said(2)) }
 }
 
+/// How many names one line has.
+const NAMED: usize = 8;
+
 /// Who would break without an anchor or a pin, the first few by name.
 pub(super) fn would_break(voucher: &Voucher) -> String {
-    const NAMED: usize = 8;
     let peers = &voucher.would_break;
     if peers.is_empty() {
         return "nobody is known who needs it".to_owned();
@@ -42,7 +46,24 @@ pub(super) fn would_break(voucher: &Voucher) -> String {
     format!("without it would break: {}{more}", peers[..peers.len().min(NAMED)].join(", "))
 }
 
+/// Subjects have commas of their own, and the platform's store has 150.
+fn holds(subjects: &[String]) -> String {
+    if subjects.is_empty() {
+        return "nothing".to_owned();
+    }
+    let quoted: Vec<String> = subjects.iter().take(NAMED).map(|subject| format!("\"{subject}\"")).collect();
+    let more = if subjects.len() > NAMED { format!(" and {} more", subjects.len() - NAMED) } else { String::new() };
+    format!("{}{more}", quoted.join(", "))
+}
+
+/// In parts with a blank line between them; a part without a line leaves none.
 fn say(checked: &Checked) {
+    let parts = [pairs(checked), reasons(checked), trusts(checked), problems(checked), listeners(checked)];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    print::bytes(parts.join("\n").as_bytes());
+}
+
+fn pairs(checked: &Checked) -> String {
     let mut rows =
         vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "FILES"].map(str::to_owned).to_vec()];
     for keyring in &checked.keyrings {
@@ -57,35 +78,66 @@ fn say(checked: &Checked) {
             ]);
         }
     }
-    print::bytes(print::table(&rows).as_bytes());
+    if rows.len() == 1 { "no key pair\n".to_owned() } else { print::table(&rows) }
+}
+
+/// Why a key pair is not current.
+fn reasons(checked: &Checked) -> String {
+    let mut out = String::new();
     for keyring in &checked.keyrings {
-        for pair in keyring.key_pairs.iter().filter(|pair| pair.why.is_some()) {
-            let why = pair.why.as_deref().unwrap_or_default();
-            print::line(&format!("{} {}: {}", keyring.name, pair.key_pair.short(), why));
+        for pair in &keyring.key_pairs {
+            if let Some(why) = &pair.why {
+                let _ = writeln!(out, "{} {}: {why}", keyring.name, pair.key_pair.short());
+            }
         }
     }
+    out
+}
+
+fn trusts(checked: &Checked) -> String {
+    let mut out = String::new();
     for trust in &checked.trusts {
-        print::line(&format!(
-            "trust {}: {}",
-            trust.name,
-            if trust.holds.is_empty() { "nothing".to_owned() } else { trust.holds.join(", ") }
-        ));
+        let _ = writeln!(out, "trust {}: {}", trust.name, holds(&trust.holds));
         for voucher in &trust.vouchers {
             // Without a state nothing is remembered, and nothing can be said.
             let Some(last) = voucher.last_matched else { continue };
-            print::line(&format!("  {}: last vouched for a peer {last}; {}", voucher.subject, would_break(voucher)));
+            let _ = writeln!(out, "  {}: last vouched for a peer {last}; {}", voucher.subject, would_break(voucher));
         }
     }
+    out
+}
+
+fn problems(checked: &Checked) -> String {
+    let mut out = String::new();
     for problem in &checked.problems {
-        print::line(&format!(
-            "{}: {} ({}): {}. {}",
-            problem.severity, problem.file, problem.reason, problem.why, problem.remedy
-        ));
+        let ProblemView { severity, file, reason, why, remedy } = problem;
+        let _ = writeln!(out, "{severity}: {file} ({reason}): {why}\n  what to do: {remedy}");
     }
+    out
+}
+
+fn listeners(checked: &Checked) -> String {
+    let mut out = String::new();
     for listener in &checked.listeners {
-        match &listener.waits_for {
-            None => print::line(&format!("{} {:?}: ready", listener.side.as_str(), listener.name)),
-            Some(what) => print::line(&format!("{} {:?}: waits for {what}", listener.side.as_str(), listener.name)),
-        }
+        let (side, name) = (listener.side.as_str(), &listener.name);
+        let _ = match &listener.waits_for {
+            None => writeln!(out, "{side} {name:?}: ready"),
+            Some(what) => writeln!(out, "{side} {name:?}: waits for {what}"),
+        };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_told_apart_and_a_store_of_many_is_not_listed_whole() {
+        assert_eq!(holds(&[]), "nothing");
+        let two = ["CN=A, O=X".to_owned(), "CN=B".to_owned()];
+        assert_eq!(holds(&two), "\"CN=A, O=X\", \"CN=B\"");
+        let many: Vec<String> = (0..150).map(|n| format!("CN={n}")).collect();
+        assert!(holds(&many).ends_with("\"CN=7\" and 142 more"), "{}", holds(&many));
     }
 }

@@ -103,14 +103,25 @@ struct ProblemView {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let now = Clock::system().now();
-    let mut inspected = Vec::new();
+    let (mut inspected, mut failed) = (Vec::new(), None);
     for file in &arguments.files {
-        inspected.push(inspect(file, arguments, now)?);
+        match inspect(file, arguments, now) {
+            Ok(one) => inspected.push(one),
+            // The others are explained all the same.
+            Err(Failure::Wrong(error)) => {
+                print::error(&error);
+                failed = Some(Failure::Said(2));
+            }
+            Err(other) => return Err(other),
+        }
     }
     if arguments.json {
         print::json(&inspected);
     } else {
         inspected.iter().for_each(say);
+    }
+    if let Some(failed) = failed {
+        return Err(failed);
     }
     let useless = |file: &Inspected| {
         !file.problems.is_empty()
@@ -182,7 +193,7 @@ fn request_view(request: CertificationRequest) -> RequestView {
     RequestView {
         subject: request.subject,
         names: request.names,
-        key: format!("{:?}", request.key),
+        key: request.key.to_string(),
         pin: request.spki_hash.to_string(),
         signature: request.signature.err(),
     }
@@ -230,7 +241,7 @@ fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp
         not_before: validity.not_before,
         not_after: validity.not_after,
         validity: validity_text(validity, now),
-        key: format!("{:?}", certificate.key()),
+        key: certificate.key().to_string(),
         usage: match (usage.limited, usage.server, usage.client) {
             (false, ..) => "any (no extended key usage)",
             (true, true, true) => "server and client",

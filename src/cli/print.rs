@@ -52,7 +52,21 @@ pub(super) fn talk(text: &str) {
 
 /// An error with its causes.
 pub(super) fn error(error: &anyhow::Error) {
-    talk(&format!("sidekey: {error:#}"));
+    talk(&format!("sidekey: {}", causes(error)));
+}
+
+/// An error and its causes in one line. Some of our errors say their cause themselves, since a log line shows nothing
+/// else; it is not said twice.
+pub(super) fn causes(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// `in 29 days`, `3 h ago`, `now`.

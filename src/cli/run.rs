@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+
 use super::{Failure, Source};
 use crate::app;
 use crate::config::{self, Config};
@@ -33,9 +35,20 @@ impl Source {
         Ok(self.file().map(|path| config::load(&path)).transpose()?)
     }
 
+    /// The same, with the control socket where `--control` (`SIDEKEY_CONTROL`) wants it: whoever names the place to the other
+    /// commands names it to the sidecar too.
+    fn load_file_with_control(&self) -> anyhow::Result<Option<Config>> {
+        let Some(mut config) = self.load_file()? else { return Ok(None) };
+        if let Some(control) = &self.control {
+            config.admin.control = Some(std::path::absolute(control).context("--control")?);
+            config.admin.control_is_given = true;
+        }
+        Ok(Some(config))
+    }
+
     /// The configuration: a file where there is one, else flags.
     pub(super) fn load(&self) -> anyhow::Result<Config> {
-        match self.load_file()? {
+        match self.load_file_with_control()? {
             Some(config) => Ok(config),
             None if self.backend.is_some() => Ok(config::from_flags(self.flags())?),
             None => anyhow::bail!(

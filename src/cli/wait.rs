@@ -37,8 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let said = match answer {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
-                Ok(Err(error)) => format!("no answer: {error:#}"),
-                Err(_) => "no answer in time".to_owned(),
+                Ok(Err(error)) => format!("no answer from {address}: {}", print::causes(&error)),
+                Err(_) => format!("no answer from {address} in time"),
             };
             if Instant::now() + EVERY >= deadline {
                 print::talk(&format!("sidekey: {said}"));

@@ -124,7 +124,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         instance: None,
         registry: place,
         alerts: crate::alerts::Settings::default(),
-        admin: Admin { listen: admin, probes, control, control_group: None },
+        admin: Admin { listen: admin, probes, control, control_is_given: false, control_group: None },
         shutdown: process::Settings::default(),
         log: log::Settings { format, ..log::Settings::default() },
         source: None,

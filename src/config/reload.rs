@@ -42,7 +42,7 @@ fn process_wide(old: &Config, new: &Config) -> Vec<String> {
         ("registry", old.registry != new.registry),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.probes", old.admin.probes != new.admin.probes),
-        ("admin.control", old.admin.control != new.admin.control),
+        ("admin.control", !old.admin.control_is_given && old.admin.control != new.admin.control),
         ("admin.control_group", old.admin.control_group != new.admin.control_group),
         ("shutdown.delay", shutdown.0.delay != shutdown.1.delay),
         ("shutdown.drain", shutdown.0.drain != shutdown.1.drain),

@@ -182,7 +182,7 @@ pub(super) fn admin(top: &Section<'_>, taken: &Taken) -> Admin {
     section.later("trust", Item::words, None);
     section.later("allow", |item| item.list(super::peers::matcher), None);
     section.finish();
-    Admin { listen, probes, control, control_group }
+    Admin { listen, probes, control, control_is_given: false, control_group }
 }
 
 /// Whether only this host can connect.

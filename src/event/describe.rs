@@ -82,7 +82,9 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
             .text("remedy", &problem.remedy);
         }
         Event::Epoch { epoch, waiting } => {
-            line.message("snapshot published").number("epoch", epoch.0).list("waiting", waiting);
+            let message =
+                if waiting.is_empty() { "snapshot published" } else { "not ready: waiting for what is missing" };
+            line.message(message).number("epoch", epoch.0).list("waiting", waiting);
         }
         Event::ClockStep { seconds } => {
             line.message("clock_step").number("seconds", *seconds);
@@ -311,7 +313,7 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
                 .text("reason", reason);
         }
         trust::Event::FileKept { trust, file, why } => {
-            line.message("trust file unusable, the last good set stays")
+            line.message("trust file unusable, the last good set stays where there was one")
                 .text("trust", trust)
                 .text("file", file)
                 .text("explanation", why);

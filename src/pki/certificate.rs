@@ -46,6 +46,7 @@ struct Facts {
     is_ca: bool,
     usage: Usage,
     key: KeyKind,
+    version: u32,
     weakness: Option<String>,
 }
 
@@ -75,6 +76,19 @@ pub enum KeyKind {
     Ed25519,
     /// Something that TLS here cannot use.
     Other,
+}
+
+impl std::fmt::Display for KeyKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rsa(bits) => write!(out, "RSA {bits}"),
+            Self::P256 => out.write_str("ECDSA P-256"),
+            Self::P384 => out.write_str("ECDSA P-384"),
+            Self::P521 => out.write_str("ECDSA P-521"),
+            Self::Ed25519 => out.write_str("Ed25519"),
+            Self::Other => out.write_str("of another kind"),
+        }
+    }
 }
 
 /// DER that is no certificate.
@@ -204,6 +218,14 @@ impl Certificate {
     /// The kind of its public key.
     pub fn key(&self) -> KeyKind {
         self.facts.key
+    }
+    /// The version of X.509: 1, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.facts.version
+    }
+    /// Why its key alone is too weak (RSA under 2048 bits), if it is.
+    pub fn key_weakness(&self) -> Option<String> {
+        facts::key_weakness(self.facts.key)
     }
     /// Why it is too weak to serve or to vouch (RSA under 2048 bits, an MD5 or SHA-1 signature, X.509 v1), if so.
     /// The signature of a self-issued certificate is not counted: nobody relies on it.

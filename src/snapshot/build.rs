@@ -324,7 +324,7 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
-        key: format!("{:?}", certificate.key()),
+        key: certificate.key().to_string(),
         names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
         sources: held.pair.sources().to_vec(),
         in_folder: held.in_folder,

@@ -20,7 +20,7 @@ pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
         subject: "CN=api".to_owned(),
         issuer: "CN=CA".to_owned(),
         serial: "01".to_owned(),
-        key: "P256".to_owned(),
+        key: "ECDSA P-256".to_owned(),
         names: Vec::new(),
         sources: vec!["api/tls.crt".into()],
         in_folder: true,

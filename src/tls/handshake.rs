@@ -58,7 +58,7 @@ pub struct Failed {
     pub facts: Facts,
     /// What our hooks saw.
     pub seen: Seen,
-    /// The first bytes that came (up to 8), to name a protocol that is not TLS.
+    /// The first bytes that came (up to 11), to name a protocol that is not TLS, or a version that is too old.
     pub first_bytes: Vec<u8>,
 }
 
@@ -111,17 +111,18 @@ pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytes<S>>;
 /// A client-side TLS stream.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytes<Keep<S>>>;
 
-/// Passes everything through (vectored writes too) and remembers the first 8 bytes that were read.
+/// Passes everything through (vectored writes too) and remembers the first bytes that were read: of a
+/// ClientHello those up to its `legacy_version` (RFC 8446 4.1.2).
 #[derive(Debug)]
 pub struct FirstBytes<S> {
     inner: S,
-    bytes: [u8; 8],
+    bytes: [u8; 11],
     count: usize,
 }
 
 impl<S> FirstBytes<S> {
     fn new(inner: S) -> Self {
-        Self { inner, bytes: [0; 8], count: 0 }
+        Self { inner, bytes: [0; 11], count: 0 }
     }
     /// The stream below.
     pub fn get_ref(&self) -> &S {

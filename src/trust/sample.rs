@@ -186,6 +186,42 @@ pub(crate) fn weak() -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(WEAK.as_bytes()).unwrap()
 }
 
+/// An X.509 v1 certificate, which rcgen cannot make: a root of old, signed by itself, valid until 2036; and what it issued
+/// in version 3 to `a.test`.
+pub(crate) fn of_version_1() -> [CertificateDer<'static>; 2] {
+    use rustls_pki_types::pem::PemObject as _;
+    [V1_ROOT, BELOW_V1].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+}
+
+/// A trust of these settings with this anchor.
+pub(crate) fn trust_in(change: &dyn Fn(&mut Settings), anchor: &CertificateDer<'static>) -> Trust {
+    let certificate = Certificate::parse(anchor.clone()).unwrap();
+    Trust::new(settings(change), vec![Accepted { certificate, until: None }], Vec::new())
+}
+
+const V1_ROOT: &str = "-----BEGIN CERTIFICATE-----
+MIIBHzCBxwIUPDreqZO87S7xydrnsF3Y7W9iOj4wCgYIKoZIzj0EAwIwEzERMA8G
+A1UEAwwIT2xkIFJvb3QwHhcNMjYxMTI4MDY1ODU1WhcNMzYxMTI1MDY1ODU1WjAT
+MREwDwYDVQQDDAhPbGQgUm9vdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABGtb
+GpD7WoXTXzUG8TTTjPJG9BgJDdyAJzKX19dqcDBgWZWIpG0t5OX9oc5Jfev1jeew
+4NOQY7BlQn5QL/oNd4swCgYIKoZIzj0EAwIDRwAwRAIgQnt0NNTDRurLzDCxQFGA
+QiGHkhdzQYq7t0+a8nTuD3MCIGR9RS6Fg96Fwu94jcJQ/9mwhLv7n9KaksucG5+m
+NPou
+-----END CERTIFICATE-----
+";
+const BELOW_V1: &str = "-----BEGIN CERTIFICATE-----
+MIIBfzCCASWgAwIBAgIBTTAKBggqhkjOPQQDAjATMREwDwYDVQQDDAhPbGQgUm9v
+dDAeFw0yNjExMjgwNjU4NTVaFw0zNjExMjQwNjU4NTVaMA8xDTALBgNVBAMMBHBl
+ZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARl0bh0Th4ZSdgwvfUDyxU551Jr
+ubGvnSLE9lnlIZNkxVEHcwRdfkNAUBBlzINI9Q0+PcUI5/uU0tAx+RfL/d8Po24w
+bDARBgNVHREECjAIggZhLnRlc3QwHQYDVR0OBBYEFGBJslcfe41cJweUcjmE4sk2
+Y82GMDgGA1UdIwQxMC+hF6QVMBMxETAPBgNVBAMMCE9sZCBSb290ghQ8Ot6pk7zt
+LvHJ2uewXdjtb2I6PjAKBggqhkjOPQQDAgNIADBFAiEA3pODqgc4rEsF8pdIqdhE
+mnj/nCgYVD69bo5RIEwraAgCIFmLj1f2hP5tronDmh9eLLhuAEaxY+OMCsvGHJqX
+AR80
+-----END CERTIFICATE-----
+";
+
 const WEAK: &str = "-----BEGIN CERTIFICATE-----
 MIICBDCCAW2gAwIBAgIUKChXclXb6G0Y/QiDaXW1oE2w4SQwDQYJKoZIhvcNAQELBQAwFDESMBAGA1UEAwwJd2Vhay50ZXN0MB4X
 DTI2MTEyNTEwNDMzMVoXDTM2MTEyMjEwNDMzMVowFDESMBAGA1UEAwwJd2Vhay50ZXN0MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCB

@@ -364,7 +364,7 @@ impl Trust {
     /// `pin_only`: the pinned key is the identity; no chain, and CA:TRUE or a signature of its own are fine.
     fn verify_pinned(&self, end_entity: &Arc<Certificate>, role: &Role, terms: &Terms) -> Result<Verified, Untrusted> {
         let pin = self.pin_on(std::slice::from_ref(end_entity), terms.now)?;
-        refusal::strong(end_entity)?;
+        refusal::own(end_entity)?;
         if !terms.lenient {
             refusal::valid(end_entity, terms.now)?;
         }

@@ -137,6 +137,9 @@ fn a_file_beside_the_image_s_environment_is_fine_and_beside_typed_flags_is_2() {
     let fine = check(&[]);
     assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stderr));
     assert_eq!(text(&fine.stderr).matches("SIDEKEY_CERTS, SIDEKEY_PROBES").count(), 1, "{}", text(&fine.stderr));
+    let missing = output(sidekey().args(["check", "--config", "/nowhere.toml"]));
+    assert_eq!(missing.status.code(), Some(2));
+    assert_eq!(text(&missing.stderr).matches("No such file").count(), 1, "{}", text(&missing.stderr));
     let both = check(&["--certs", "elsewhere"]);
     assert_eq!(both.status.code(), Some(2), "{}", text(&both.stderr));
     assert!(text(&both.stderr).contains("--certs"), "{}", text(&both.stderr));
@@ -151,6 +154,40 @@ fn a_file_beside_the_image_s_environment_is_fine_and_beside_typed_flags_is_2() {
     assert!(text(&nowhere.stderr).contains("neither [admin] probes nor listen"), "{}", text(&nowhere.stderr));
     let asked = wait(&["--probes", "127.0.0.1:1"]);
     assert_eq!(asked.status.code(), Some(1), "{}", text(&asked.stderr));
+}
+
+#[test]
+fn the_control_socket_is_where_every_command_was_told_also_beside_a_file() {
+    let folder = folder();
+    let toml = format!(
+        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nkeyrings = [\"default\"]\nlisten = \"127.0.0.1:{}\"\n\
+         backend = \"http://127.0.0.1:9\"\n[admin]\ncontrol = \"file.sock\"\n[log]\nformat = \"json\"\n[shutdown]\ndelay = \"0s\"\n\
+         egress_linger = \"0s\"\n",
+        free_port()
+    );
+    std::fs::write(folder.path().join("sidekey.toml"), toml).expect("written");
+    let here = |command: &str| {
+        let mut here = sidekey();
+        here.current_dir(folder.path()).env("SIDEKEY_CONTROL", "told.sock").arg(command);
+        here
+    };
+    let mut running = Running::start(&mut here("run"));
+    let first = running.line(&["starting"]);
+    assert!(first.contains("ingress api on 127.0.0.1:") && first.contains("sidekey.toml"), "{first}");
+    running.line(&["not ready", "key pair"]);
+    // The line may be there a moment before the socket listens.
+    let deadline = Instant::now() + PATIENCE;
+    let mut reloaded = output(&mut here("reload"));
+    while text(&reloaded.stderr).contains("no sidekey answers") && Instant::now() < deadline {
+        reloaded = output(&mut here("reload"));
+    }
+    assert_eq!(reloaded.status.code(), Some(0), "{}", text(&reloaded.stderr));
+    assert!(!running.line(&["settings taken over"]).contains("admin.control"), "the file's place does not count");
+    assert!(!folder.path().join("file.sock").exists());
+    let stopped = output(&mut here("stop"));
+    assert_eq!(stopped.status.code(), Some(0), "{}", text(&stopped.stderr));
+    running.line(&["\"message\":\"stopped\""]);
+    assert_eq!(running.code(), Some(0));
 }
 
 #[test]
@@ -266,7 +303,11 @@ fn inspect_explains_what_a_file_is_and_how_to_convert_it() {
     std::fs::rename(folder.path().join("certs/store.jks"), folder.path().join("certs/my store.jks")).expect("renamed");
     let spaced = output(sidekey().current_dir(folder.path()).args(["inspect", "--json", "certs/my store.jks"]));
     assert!(text(&spaced.stdout).contains("keytool -importkeystore -srckeystore FILE "), "{}", text(&spaced.stdout));
-    assert_eq!(output(sidekey().args(["inspect", "/nowhere"])).status.code(), Some(2));
+    // One that cannot be read does not keep the others from being explained.
+    let mixed = output(sidekey().current_dir(folder.path()).args(["inspect", "/nowhere", "certs/pair.pem"]));
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(text(&mixed.stdout).contains("CN=localhost"), "{}", text(&mixed.stdout));
+    assert!(text(&mixed.stderr).contains("/nowhere"), "{}", text(&mixed.stderr));
 }
 
 #[test]

@@ -234,6 +234,12 @@ fn who_watches_since_after_the_rotation_calls_nothing_safe() {
     assert!(report.verdict.sentence.contains("is not known"), "{}", report.verdict.sentence);
     let nobody = told(&Ledger::new(at(0)), &overlap(), 200);
     assert_eq!((nobody.verdict.retire, nobody.lines.len()), (Retire::Wait, 0));
+    for (ends, left) in [(201, "60 s are left"), (230, "30 min are left"), (500, "5 h are left")] {
+        let mut keyring = overlap();
+        keyring.previous[0].ends = at(ends);
+        let said = told(&Ledger::new(at(0)), &keyring, 200).verdict.sentence;
+        assert_eq!(said, format!("nobody has used this keyring since 2026-01-01 00:00 UTC: {left} to see who does"));
+    }
 }
 
 fn remembered(who: &str, shown: u8, chosen_by: Option<ChosenBy>, minute: i64) -> Recalled {

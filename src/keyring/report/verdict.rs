@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Before, Line, Report, Use};
@@ -58,6 +59,11 @@ impl Verdict {
     }
 }
 
+/// To the minute, UTC, as the rest of the report.
+fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
 /// The verdict on a report whose lines are in order: those to act on first.
 pub(super) fn of(report: &Report) -> Verdict {
     let count = |stands: Use| report.lines.iter().filter(|line| line.stands == stands).count();
@@ -66,7 +72,9 @@ pub(super) fn of(report: &Report) -> Verdict {
     let days = report.seconds_left / 86_400;
     let left = match report.seconds_left {
         0 => "the overlap is about to end".to_owned(),
-        seconds if seconds < 172_800 => format!("{} h are left", seconds / 3600),
+        seconds @ 1..120 => format!("{seconds} s are left"),
+        seconds @ 120..7_200 => format!("{} min are left", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h are left", seconds / 3600),
         _ => format!("{days} days are left"),
     };
     let (retire, sentence) = match first.map(|line| (line, line.stands)) {
@@ -78,7 +86,7 @@ pub(super) fn of(report: &Report) -> Verdict {
         }
         None if all == 0 => {
             let sentence =
-                format!("nobody has used this keyring since {}: {left} to see who does", report.watched_since);
+                format!("nobody has used this keyring since {}: {left} to see who does", minute(report.watched_since));
             (Retire::Wait, sentence)
         }
         None if report.rotated < report.watched_since || report.forgotten > 0 => (Retire::Wait, half(report, proved)),
@@ -136,7 +144,7 @@ fn half(report: &Report, proved: usize) -> String {
     let why = if report.forgotten > 0 {
         format!("{} peers were more than could be remembered", report.forgotten)
     } else {
-        let since = report.watched_since;
+        let since = minute(report.watched_since);
         match report.before {
             Before::Unknown => format!("who came before this process began to watch ({since}) is not known"),
             Before::Awaited => {

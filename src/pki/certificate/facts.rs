@@ -55,6 +55,7 @@ impl Facts {
             is_ca: x509.is_ca(),
             usage: usage(&x509)?,
             key: key_kind(x509.public_key()),
+            version: x509.version().0.saturating_add(1),
             weakness: weakness(&x509),
         })
     }
@@ -166,13 +167,20 @@ fn weakness(x509: &X509Certificate<'_>) -> Option<String> {
     if x509.version() != X509Version::V3 {
         return Some(format!("it is an X.509 v{} certificate, which TLS no longer accepts", x509.version().0 + 1));
     }
-    if let KeyKind::Rsa(bits @ ..2048) = key_kind(x509.public_key()) {
-        return Some(format!("its RSA key has {bits} bits, fewer than 2048"));
+    if let Some(why) = key_weakness(key_kind(x509.public_key())) {
+        return Some(why);
     }
     if x509.subject().as_raw() == x509.issuer().as_raw() {
         return None;
     }
     weak_hash(&x509.signature_algorithm).map(|hash| format!("it is signed with {hash}"))
+}
+
+pub(super) fn key_weakness(key: KeyKind) -> Option<String> {
+    match key {
+        KeyKind::Rsa(bits @ ..2048) => Some(format!("its RSA key has {bits} bits, fewer than 2048")),
+        _ => None,
+    }
 }
 
 /// The broken hash that a signature algorithm uses, if it does.

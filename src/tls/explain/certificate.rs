@@ -102,7 +102,7 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
         Untrusted::NotAnEndEntity { subject, why } => (
             "not_an_end_entity",
             format!(
-                "\"{}\" cannot be a {who}'s own certificate: {}; have an end-entity certificate issued",
+                "\"{}\" cannot be a {who}'s own certificate: {}; have an end-entity certificate of version 3 issued",
                 clip(subject),
                 clip(why)
             ),

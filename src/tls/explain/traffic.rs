@@ -52,6 +52,7 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
 
 /// `"GET / HT"` where it is text, else hex.
 fn shown(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(8)];
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|c| !c.is_control() || matches!(c, '\r' | '\n')) => {
             format!("\"{}\"", text.escape_default())
@@ -60,6 +61,16 @@ fn shown(bytes: &[u8]) -> String {
             let _ = write!(out, "{}{byte:02x}", if index == 0 { "" } else { " " });
             out
         }),
+    }
+}
+
+/// The version that a ClientHello offers at most, where it is one that ended before TLS 1.2: RFC 8446 4.1.2 fixes the field
+/// for all newer ones.
+fn outdated(first: &[u8]) -> Option<&'static str> {
+    match first {
+        // A record with a handshake message, which is a ClientHello, and its version.
+        [22, _, _, _, _, 1, _, _, _, 3, minor @ 0..3] => Some(["SSL 3.0", "TLS 1.0", "TLS 1.1"][usize::from(*minor)]),
+        _ => None,
     }
 }
 
@@ -74,7 +85,7 @@ pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said
                 "{who} offers no protocol by ALPN that this listener speaks (alpn); HTTP/1.1 clients may offer none"
             ),
         ),
-        Error::PeerIncompatible(error) => incompatible(error, context),
+        Error::PeerIncompatible(error) => incompatible(error, outdated(&failed.first_bytes), context),
         Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => alert::renegotiation(context),
         // A CertificateRequest after the handshake (RFC 8446 4.6.2), which we never offer.
         Error::InappropriateHandshakeMessage { got_type: HandshakeType::CertificateRequest, .. }
@@ -123,8 +134,14 @@ fn malformed(what: &str, context: &Context<'_>) -> Said {
     Said::failed("malformed_tls", why)
 }
 
-fn incompatible(error: &PeerIncompatible, context: &Context<'_>) -> Said {
+fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Context<'_>) -> Said {
     let who = context.who();
+    if let (Some(version), true) = (outdated, context.ingress) {
+        // What else it lacks is of no use to anybody.
+        let why =
+            format!("peer speaks {version} at most, and nothing before TLS 1.2 is spoken here: it needs an update");
+        return Said::refused("no_common_version", why);
+    }
     let (reason, why) = match error {
         PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -149,12 +166,18 @@ fn incompatible(error: &PeerIncompatible, context: &Context<'_>) -> Said {
         | PeerIncompatible::KeyShareExtensionRequired => (
             "no_common_group",
             format!(
-                "{who} has no key exchange group in common with us: X25519MLKEM768, X25519, secp256r1 and secp384r1 \
-                 are there, as groups allows"
+                "{who} has no key exchange group in common with us: of X25519MLKEM768, X25519, secp256r1 and \
+                 secp384r1 we offer those that groups allows"
+            ),
+        ),
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => (
+            "no_common_signature_scheme",
+            format!(
+                "{who} names no signature that it accepts, which leaves it SHA-1 (RFC 5246 7.4.1.4.1), and no key pair of \
+                 ours signs with that: it needs an update"
             ),
         ),
         PeerIncompatible::NoSignatureSchemesInCommon
-        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => (
             "no_common_signature_scheme",
             format!(

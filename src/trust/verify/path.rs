@@ -43,7 +43,7 @@ impl Trust {
         terms: &Terms,
     ) -> Result<Verified, Untrusted> {
         let now = terms.now;
-        refusal::strong(end_entity)?;
+        refusal::own(end_entity)?;
         let purpose = Purpose(match role {
             Role::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
             Role::ServerName(_) | Role::ServerUri(_) => Some(SERVER_AUTH),
@@ -107,7 +107,7 @@ impl Trust {
         if until.is_some_and(|until| until <= now) {
             return Err(self.unknown_issuer(end_entity, &path));
         }
-        refusal::strong(anchor)?;
+        refusal::strong_anchor(anchor)?;
         refusal::valid(anchor, now)?;
         let pin = self.pin_on(&path, now)?;
         self.not_revoked(candidate, &path, anchor, now)?;

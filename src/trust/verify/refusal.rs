@@ -14,6 +14,25 @@ use crate::pki::Certificate;
 /// Names of a certificate, or anchors of a trust, that one refusal lists.
 const LISTED: usize = 8;
 
+/// Refuses what cannot be anybody's own certificate: TLS takes X.509 version 3 only (RFC 8446 4.4.2.2), whoever vouches
+/// for it, and weak keys and signatures.
+pub(super) fn own(certificate: &Certificate) -> Result<(), Untrusted> {
+    let version = certificate.version();
+    if version == 3 {
+        return strong(certificate);
+    }
+    let why = format!("it is an X.509 v{version} certificate, and TLS takes only version 3 (RFC 8446 4.4.2.2)");
+    Err(Untrusted::NotAnEndEntity { subject: certificate.subject().to_owned(), why })
+}
+
+/// Refuses anchors with a weak key. Their version and signature say nothing: an anchor is a name and a key (RFC 5280 6.1.1).
+pub(super) fn strong_anchor(anchor: &Certificate) -> Result<(), Untrusted> {
+    match anchor.key_weakness() {
+        Some(why) => Err(Untrusted::Weak { subject: anchor.subject().to_owned(), why }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses weak keys and signatures.
 pub(super) fn strong(certificate: &Certificate) -> Result<(), Untrusted> {
     match certificate.weakness() {

@@ -1,7 +1,9 @@
 //! What a trust accepts and what it says where it does not.
 
 use super::*;
-use crate::trust::sample::{Ca, Made, days, now, self_signed, settings, trust, trust_with, weak};
+use crate::trust::sample::{
+    Ca, Made, days, now, of_version_1, self_signed, settings, trust, trust_in, trust_with, weak,
+};
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, SanType, SerialNumber};
 
 fn as_client(trust: &Trust, made: &Made) -> Result<Arc<Verified>, Untrusted> {
@@ -320,6 +322,23 @@ fn a_verdict_is_remembered_and_ends_with_the_path() {
 fn a_weak_key_is_called_weak() {
     let refused = trust(&[&Ca::new("CA")]).verify(&[weak()], &Role::Client, days(30)).unwrap_err();
     assert!(matches!(refused, Untrusted::Weak { .. }), "{refused}");
+}
+
+/// RFC 8446 4.4.2.2 for what is shown, RFC 5280 6.1.1 for what vouches.
+#[test]
+fn a_root_of_x509_v1_vouches_for_others_and_cannot_be_shown_itself_pinned_or_not() {
+    let [root, below] = of_version_1();
+    let trust = trust_in(&|_| (), &root);
+    assert!(trust.verify(std::slice::from_ref(&below), &Role::Client, days(30)).is_ok());
+    assert!(trust.verify(&[below, root.clone()], &Role::Client, days(30)).is_ok(), "the root is sent along");
+    let pin = Pin { spki: Certificate::parse(root.clone()).unwrap().spki_hash(), until: None };
+    let pinned = trust_in(&|settings| (settings.pin_only, settings.pins) = (true, vec![pin]), &root);
+    for trust in [trust, pinned] {
+        let Err(Untrusted::NotAnEndEntity { why, .. }) = trust.verify(&[root.clone()], &Role::Client, days(30)) else {
+            panic!("not refused for its version")
+        };
+        assert!(why.starts_with("it is an X.509 v1 certificate"), "{why}");
+    }
 }
 
 #[test]

@@ -132,6 +132,31 @@ async fn what_is_not_tls_is_named() {
     assert!(said.explanation.starts_with("peer speaks plain HTTP on a TLS port"));
 }
 
+/// A ClientHello of the version 3.`minor` that offers one suite and no extension, as clients sent it before TLS 1.2.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let mut body = vec![3, minor];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    let mut hello = vec![22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8];
+    hello.extend(body);
+    hello
+}
+
+#[tokio::test]
+async fn a_client_from_before_tls_1_2_is_told_from_one_that_signs_otherwise() {
+    let trust = world().trust;
+    for (minor, reason, says) in [
+        (0, "no_common_version", "peer speaks SSL 3.0 at most"),
+        (1, "no_common_version", "peer speaks TLS 1.0 at most"),
+        (2, "no_common_version", "peer speaks TLS 1.1 at most"),
+        (3, "no_common_signature_scheme", "peer names no signature that it accepts"),
+    ] {
+        let said = told(&*sent_to_ingress(&old_hello(minor)).await, &trust, true);
+        assert_eq!((said.reason, said.outcome.as_str()), (reason, "refused"), "{}", said.explanation);
+        assert!(said.explanation.starts_with(says), "{}", said.explanation);
+    }
+}
+
 #[tokio::test]
 async fn the_alert_arrives_before_the_end_of_a_refused_stream() {
     let (near, mut far) = tokio::io::duplex(64 * 1024);
