@@ -27,6 +27,7 @@ mod proxied;
 mod reasons;
 mod registry;
 mod rotation;
+mod secrecy;
 mod soak;
 mod strict;
 mod support;

@@ -48,6 +48,7 @@ async fn every_pair_is_shown_and_gets_its_answer_and_no_request_is_sent() {
     let told: Vec<_> = verdicts(&report);
     let wanted = [("", "refused"), ("current", "taken"), ("previous", "refused")];
     assert_eq!(told, wanted.map(|(standing, verdict)| (standing.to_owned(), verdict.to_owned())), "{report}");
+    assert!(report["answers"][0]["says"].as_str().is_some_and(|says| says.starts_with("it demands")), "{report}");
     assert_eq!(report["answers"][1]["key_pair"], fingerprint(&good).to_string());
     assert!(
         report["answers"][2]["says"].as_str().is_some_and(|says| says.contains("none of the authorities")),
