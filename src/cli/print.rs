@@ -50,9 +50,15 @@ pub(super) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// An error with its causes.
+/// An error with its causes, each said once: some say theirs themselves.
 pub(super) fn error(error: &anyhow::Error) {
-    talk(&format!("sidekey: {error:#}"));
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    talk(&format!("sidekey: {text}"));
 }
 
 /// `in 29 days`, `3 h ago`, `now`.

@@ -77,6 +77,20 @@ pub enum KeyKind {
     Other,
 }
 
+/// As people know it.
+impl std::fmt::Display for KeyKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rsa(bits) => write!(out, "RSA {bits}"),
+            Self::P256 => out.write_str("ECDSA P-256"),
+            Self::P384 => out.write_str("ECDSA P-384"),
+            Self::P521 => out.write_str("ECDSA P-521"),
+            Self::Ed25519 => out.write_str("Ed25519"),
+            Self::Other => out.write_str("unknown"),
+        }
+    }
+}
+
 /// DER that is no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {why}")]

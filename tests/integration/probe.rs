@@ -137,6 +137,7 @@ fn nobody_there_and_nothing_to_show_are_told_apart() {
         "{}",
         text(&nobody.stderr)
     );
+    assert_eq!(text(&nobody.stderr).matches("Connection refused").count(), 1, "{}", text(&nobody.stderr));
     for wrong in [&["--trust", "none"][..], &["--keyring", "none"], &["--wait", "soon"]] {
         let wrong = output(sidekey().current_dir(folder.path()).args(["probe", "127.0.0.1:1"]).args(wrong));
         assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));

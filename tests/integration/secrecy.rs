@@ -221,10 +221,9 @@ const ASKED: [&[&str]; 30] = [
     &["completions", "bash"],
 ];
 
-#[test]
-fn nothing_that_can_be_asked_answers_with_a_private_key() {
-    let mut scene = Scene::new();
-    let [api, out, admin, probes] = scene.ports;
+/// Starts the sidecar with its log in the file `log`, and waits until it is ready and every broken drop is refused.
+fn started(scene: &Scene) -> Process {
+    let [api, out, _, probes] = scene.ports;
     let log = scene.path().join("log");
     let file = File::create(&log).expect("a file");
     let mut run = sidekey();
@@ -242,41 +241,45 @@ fn nothing_that_can_be_asked_answers_with_a_private_key() {
     let _ = plain.read_to_end(&mut Vec::new());
     // Until the folder has been quiet for `settle`, what is refused may still become whole.
     let deadline = Instant::now() + PATIENCE;
-    while !["pair.", "cut.key", "typed.key", "chain.crt"].iter().all(|name| {
-        let said = std::fs::read_to_string(&log).expect("read");
-        said.lines().any(|line| line.contains("broken") && line.contains(name) && line.contains("refused"))
-    }) {
-        assert!(Instant::now() < deadline, "not refused:\n{}", std::fs::read_to_string(&log).expect("read"));
+    let said = || std::fs::read_to_string(&log).expect("read");
+    let is_refused = |name: &&str| {
+        said().lines().any(|line| line.contains("broken") && line.contains(*name) && line.contains("refused"))
+    };
+    while !["pair.", "cut.key", "typed.key", "chain.crt"].iter().all(is_refused) {
+        assert!(Instant::now() < deadline, "not refused:\n{}", said());
         std::thread::yield_now();
     }
+    running
+}
 
+/// Everything that commands and listeners say, each under its name.
+fn answers(scene: &Scene) -> Vec<(String, Vec<u8>)> {
+    let [api, _, admin, probes] = scene.ports;
     let mut said: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut ask = |scene: &Scene, arguments: &[&str]| {
+    let mut ask = |arguments: &[&str]| {
         let plain = scene.asked(arguments);
         assert!(!plain.is_empty() && !text(&plain).contains("Usage: "), "{arguments:?}: {}", text(&plain));
         said.push((format!("{arguments:?}"), plain));
         let json = [arguments, &["--json"]].concat();
         said.push((format!("{json:?}"), scene.asked(&json)));
     };
-    for arguments in ASKED {
-        ask(&scene, arguments);
-    }
+    ASKED.into_iter().for_each(&mut ask);
     for port in [api, admin] {
-        ask(&scene, &["probe", &format!("localhost:{port}"), "--keyring", "client"]);
+        ask(&["probe", &format!("localhost:{port}"), "--keyring", "client"]);
     }
     let listed = text(&scene.asked(&["handshakes"]));
     let shown = |line: &str| Some(line.split("connection=").nth(1)?.split(' ').next()?.to_owned());
     let connections: Vec<String> = listed.lines().filter_map(shown).collect();
     assert!(connections.len() >= 2, "{listed}");
     for connection in connections {
-        ask(&scene, &["handshakes", "show", &connection]);
+        ask(&["handshakes", "show", &connection]);
     }
     let files = scene.files();
     assert!(files.len() > 14, "{files:?}");
     for file in &files {
         let file = file.to_str().expect("text");
-        ask(&scene, &["inspect", file]);
-        ask(&scene, &["inspect", file, "--keyring", "default"]);
+        ask(&["inspect", file]);
+        ask(&["inspect", file, "--keyring", "default"]);
     }
     for (port, path) in [
         (admin, "/"),
@@ -291,6 +294,14 @@ fn nothing_that_can_be_asked_answers_with_a_private_key() {
     ] {
         said.push((format!("GET {path}"), get(port, path)));
     }
+    said
+}
+
+#[test]
+fn nothing_that_can_be_asked_answers_with_a_private_key() {
+    let mut scene = Scene::new();
+    let running = started(&scene);
+    let mut said = answers(&scene);
     drop(running);
     for name in ["log", "state/registry.db", "state/registry.db-wal", "state/decisions.json"] {
         // Where the process was killed the log of the database is there, where it closed it is not.
@@ -300,7 +311,7 @@ fn nothing_that_can_be_asked_answers_with_a_private_key() {
     }
 
     // What the commands made has a key as well.
-    for file in files {
+    for file in scene.files() {
         let bytes = Zeroizing::new(std::fs::read(scene.path().join(file)).expect("read"));
         scene.keys.extend(blocks::read(&bytes, None).keys.iter().map(|key| key.pem().to_string()));
     }
@@ -321,8 +332,8 @@ fn nothing_that_can_be_asked_answers_with_a_private_key() {
 
 /// What a panic says of this.
 fn panicked(value: impl Debug) -> String {
-    let result: Result<(), _> = Err(value);
-    let said = catch_unwind(AssertUnwindSafe(move || result.expect("the test's own panic"))).expect_err("it panics");
+    let panics = |result: Result<(), _>| result.expect("the test's own panic");
+    let said = catch_unwind(AssertUnwindSafe(move || panics(Err(value)))).expect_err("it panics");
     said.downcast_ref::<String>().expect("a text").clone()
 }
 
