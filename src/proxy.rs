@@ -226,6 +226,20 @@ impl Error {
         }
     }
 
+    /// The key of the limit that was reached, if one was.
+    fn limit(&self) -> Option<&'static str> {
+        use framing::Fault;
+        Some(match self {
+            Self::BodyLate => "body_idle",
+            Self::Late => "response",
+            Self::Connect(net::Error::Late { .. }) => "connect",
+            Self::UsedUp(_) => "connections",
+            Self::TooManyFields { .. } | Self::Framing(Fault::TooManyFields) => "fields",
+            Self::Framing(Fault::HeadTooLarge | Fault::TargetTooLong) => "head_size",
+            _ => return None,
+        })
+    }
+
     /// Whether the request itself is at fault. What a peer can cause as often as it likes is no warning.
     fn is_refusal(&self) -> bool {
         matches!(

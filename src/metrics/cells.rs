@@ -20,17 +20,22 @@ const BUCKETS: [u64; 16] = [
 /// Whose fault an error is.
 const FAULTS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
 /// Limits that can be reached, by the names of their keys; `partner` is a partner's `max_connections`.
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 15] = [
     "body_idle",
+    "connect",
     "connection_age",
     "connections",
+    "fields",
     "handshake",
     "handshakes",
     "handshakes_per_source",
     "head",
+    "head_size",
     "hello_waiting",
     "idle",
     "partner",
+    "response",
+    "streams",
 ];
 /// The first status code there is, and how many there are.
 const FIRST_STATUS: u16 = 100;

@@ -20,7 +20,7 @@ use super::fields::{Strip, clean_trailers};
 use super::link::Link;
 use super::reading::Mark;
 use super::replay::Turn;
-use super::waits::{Wait, Waits};
+use super::waits::{Ticks, Wait, Waits};
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,35 @@ pub(super) enum Broken {
     SentAgain,
 }
 
+/// How a request's body gets on, for whoever waits for the response.
+#[derive(Default)]
+pub(super) struct Upload {
+    /// It stood still for too long: the error that hyper makes of it does not say so in every protocol.
+    late: Cell<bool>,
+    /// Whether more of it has been asked for and is not there: how long that may take is `body_idle`'s.
+    awaited: Cell<bool>,
+    /// When a part of it, or its end, was last handed on.
+    moved: Cell<Ticks>,
+}
+
+impl Upload {
+    /// Whether it stood still for too long.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.get()
+    }
+
+    /// It is sent (again): what became of an earlier sending does not count.
+    pub(super) fn begins(&self, now: Ticks) {
+        self.awaited.set(false);
+        self.moved.set(now);
+    }
+
+    /// Since when the response alone is waited for.
+    pub(super) fn waits_since(&self, now: Ticks) -> Ticks {
+        if self.awaited.get() { now } else { self.moved.get() }
+    }
+}
+
 /// A body on its way through.
 pub(super) struct Relay {
     incoming: Incoming,
@@ -46,13 +75,13 @@ pub(super) struct Relay {
     held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
-    /// Told that it was late: the error that hyper makes of it does not say so in every protocol.
-    late: Option<Rc<Cell<bool>>>,
+    /// Told how it gets on.
+    upload: Option<Rc<Upload>>,
 }
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), late: None }
+        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), upload: None }
     }
 
     /// Holds it back until it is asked for.
@@ -61,9 +90,9 @@ impl Relay {
         self
     }
 
-    /// Says through this that it was late.
-    pub(super) fn telling(mut self, late: &Rc<Cell<bool>>) -> Self {
-        self.late = Some(Rc::clone(late));
+    /// Says through this how it gets on.
+    pub(super) fn telling(mut self, upload: &Rc<Upload>) -> Self {
+        self.upload = Some(Rc::clone(upload));
         self
     }
 
@@ -77,6 +106,9 @@ impl Relay {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.wait.progress();
+                if let Some(upload) = &self.upload {
+                    upload.begins(self.wait.now());
+                }
                 Poll::Ready(frame.map(|frame| {
                     let mut frame = frame?;
                     if let Some(trailers) = frame.trailers_mut() {
@@ -86,12 +118,17 @@ impl Relay {
                 }))
             }
             Poll::Pending if self.wait.late(cx) => {
-                if let Some(late) = &self.late {
-                    late.set(true);
+                if let Some(upload) = &self.upload {
+                    upload.late.set(true);
                 }
                 Poll::Ready(Some(Err(Broken::Late)))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if let Some(upload) = &self.upload {
+                    upload.awaited.set(true);
+                }
+                Poll::Pending
+            }
         }
     }
 }
@@ -117,6 +154,17 @@ impl Outgoing {
             Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
             // Sent again, it may be wanted after all: only a 100 or the time asks for it.
             Self::Kept(_) => None,
+            #[cfg(test)]
+            Self::Frames(_) => None,
+        }
+    }
+
+    /// How it gets on, if it is one that comes in pieces.
+    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
+        match self {
+            Self::Empty => None,
+            Self::Relay(relay) => relay.upload.clone(),
+            Self::Kept(turn) => turn.upload(),
             #[cfg(test)]
             Self::Frames(_) => None,
         }

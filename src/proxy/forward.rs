@@ -3,7 +3,6 @@
 //! What both sides have in common: the shape of a request on its way out, the shape of its response on the way back, and
 //! the answer in our own name where there is none.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::Error;
 use super::access::Record;
-use super::body::{Body, Outgoing, Relay};
+use super::body::{Body, Outgoing, Relay, Upload};
 use super::expect::Held;
 use super::fields::{Cleaned, Strip, clean_response};
 use super::jwt;
@@ -42,8 +41,8 @@ pub(super) struct Outbound {
     /// There until it is sent.
     pub(super) request: Option<Request<Outgoing>>,
     pub(super) websocket: Option<OnUpgrade>,
-    /// Whether its body stood still for too long, if it has one.
-    late: Option<Rc<Cell<bool>>>,
+    /// How its body gets on, if it has one.
+    upload: Option<Rc<Upload>>,
 }
 
 impl Outbound {
@@ -66,19 +65,19 @@ impl Outbound {
             upgrade::name_it(&mut parts.headers);
         }
         let mut request = Request::from_parts(parts, Outgoing::Empty);
-        let mut late = None;
+        let mut upload = None;
         if !body.is_end_stream() {
             let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
-            let relay = relay.telling(late.insert(Rc::default()));
+            let relay = relay.telling(upload.insert(Rc::default()));
             let relay = if holds { relay.hold(Held::new(&mut request, terms.waits)) } else { relay };
             *request.body_mut() = Outgoing::Relay(Box::new(relay));
         }
-        Self { request: Some(request), websocket, late }
+        Self { request: Some(request), websocket, upload }
     }
 
     /// What an exchange failed of: also where the library only says that a body broke off.
     pub(super) fn blame(&self, error: Error) -> Error {
-        if self.late.as_ref().is_some_and(|late| late.get()) { Error::BodyLate } else { error }
+        if self.upload.as_ref().is_some_and(|upload| upload.is_late()) { Error::BodyLate } else { error }
     }
 }
 
@@ -174,8 +173,8 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
         if error.is_refusal() {
             record.refused(reason);
         }
-        if matches!(error, Error::BodyLate) {
-            record.limited("body_idle");
+        if let Some(limit) = error.limit() {
+            record.limited(limit);
         }
         record
     });

@@ -2,11 +2,15 @@
 //!
 //! h2 and hyper judge what a frame may be; what they do not bound is how many of a kind there are, one at a time: paced
 //! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`Scanner`]
-//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper.
+//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper, and with [`Refusals`], which
+//! counts the streams that h2 refuses as too many.
 
 pub(super) mod guard;
+mod refusals;
 
 use std::time::Duration;
+
+pub use refusals::Refusals;
 
 /// A budget is for so long; then it is full again.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -106,6 +110,9 @@ pub struct Scanner {
     last_stream: u32,
     /// The header block that is not over: its bytes and its `CONTINUATION` frames.
     block: (usize, usize),
+    /// Its stream, and whether the frame that is being read is its last.
+    within: Option<u32>,
+    last: bool,
     /// When the budgets were full.
     since: Duration,
     spent: Spent,
@@ -146,11 +153,18 @@ impl Scanner {
             head_size,
             last_stream: 0,
             block: (0, 0),
+            within: None,
+            last: false,
             since: now,
             spent: Spent::default(),
             sent_before: 0,
             over: None,
         }
+    }
+
+    /// The stream whose header block has begun and is not whole.
+    pub fn block(&self) -> Option<u32> {
+        self.within
     }
 
     /// Looks at what it left the last time and what has arrived since; `sent` bytes have gone out on the connection, and it
@@ -177,7 +191,7 @@ impl Scanner {
                 }
                 State::Content(left) => {
                     let part = rest.len().min(left);
-                    self.state = if part == left { State::Header } else { State::Content(left - part) };
+                    self.content(left - part);
                     part
                 }
                 State::Header => match Frame::read(rest) {
@@ -187,7 +201,7 @@ impl Scanner {
                         if self.over.is_some() {
                             break;
                         }
-                        self.state = if frame.length == 0 { State::Header } else { State::Content(frame.length) };
+                        self.content(frame.length);
                         HEADER
                     }
                 },
@@ -197,6 +211,14 @@ impl Scanner {
             }
         }
         Step { pass: at, flood: self.over }
+    }
+
+    /// So much of the frame's content is still to come.
+    fn content(&mut self, left: usize) {
+        self.state = if left == 0 { State::Header } else { State::Content(left) };
+        if left == 0 && std::mem::take(&mut self.last) {
+            self.within = None;
+        }
     }
 
     fn count(&mut self, frame: &Frame, sent: u64) -> Result<(), Flood> {
@@ -220,7 +242,8 @@ impl Scanner {
                     spent.opened += 1;
                 }
                 self.block = (0, 0);
-                self.block(frame)
+                self.within = Some(frame.stream);
+                self.add(frame)
             }
             Kind::Continuation => {
                 self.block.1 += 1;
@@ -228,7 +251,7 @@ impl Scanner {
                 if self.block.1 > CONTINUATIONS.max(full + full / 4) {
                     return Err(Flood::Continuations);
                 }
-                self.block(frame)
+                self.add(frame)
             }
             // Every second request may be given up.
             Kind::Reset => spend(&mut spent.resets, 500 + spent.opened / 2, Flood::Resets),
@@ -241,10 +264,12 @@ impl Scanner {
         }
     }
 
-    fn block(&mut self, frame: &Frame) -> Result<(), Flood> {
+    /// A part of a header block.
+    fn add(&mut self, frame: &Frame) -> Result<(), Flood> {
         self.block.0 += frame.length;
         let over = self.block.0 > self.head_size;
-        if frame.flags & END_HEADERS != 0 {
+        self.last = frame.flags & END_HEADERS != 0;
+        if self.last {
             self.block = (0, 0);
         }
         if over { Err(Flood::HeaderBlock) } else { Ok(()) }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use super::Error;
-use super::body::Outgoing;
+use super::body::{Outgoing, Upload};
 use super::expect::Gatekeeper;
 use super::open::{Open, Signal, Tracked};
 use super::pool::Pool;
@@ -208,7 +208,8 @@ impl Link {
         }
     }
 
-    /// Sends one request and waits for the head of its response. A request that could not be sent is put back.
+    /// Sends one request and waits for the head of its response: `limit` at most, from when the body moved last. A request
+    /// that could not be sent is put back.
     pub(super) async fn exchange(
         &mut self,
         request: &mut Option<Request<Outgoing>>,
@@ -221,11 +222,15 @@ impl Link {
         let Some(shaped) = request.as_mut() else { return Err(unanswered(Error::Late)) };
         shape::shape(shaped, to, self.is_http2()).map_err(unanswered)?;
         self.gatekeeper = shaped.body().gate().map(|gate| Gatekeeper(Arc::clone(gate)));
+        let upload = shaped.body().upload();
         if !shaped.body().is_end_stream() {
             self.detach();
         }
         let Some(shaped) = request.take() else { return Err(unanswered(Error::Late)) };
-        let mut wait = Wait::new(waits, limit);
+        let mut wait = Awaited { wait: Wait::new(waits, limit), upload };
+        if let Some(upload) = &wait.upload {
+            upload.begins(waits.now());
+        }
         let sent = match &mut self.wire {
             Wire::H1 { sender, drive, dead, .. } => {
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
@@ -346,10 +351,26 @@ pub(super) fn told(open: Option<&Rc<Open>>, cx: &Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-fn in_time<T>(polled: Poll<T>, wait: &mut Wait, cx: &Context<'_>) -> Poll<Option<T>> {
+/// A response head that is waited for. Its time does not run while the asker is still sending: an honest upload takes as
+/// long as it takes, and one that stands still is `body_idle`'s.
+struct Awaited {
+    wait: Wait,
+    upload: Option<Rc<Upload>>,
+}
+
+impl Awaited {
+    fn is_late(&mut self, cx: &Context<'_>) -> bool {
+        match &self.upload {
+            None => self.wait.late(cx),
+            Some(upload) => self.wait.late_since(|now| upload.waits_since(now), cx),
+        }
+    }
+}
+
+fn in_time<T>(polled: Poll<T>, wait: &mut Awaited, cx: &Context<'_>) -> Poll<Option<T>> {
     match polled {
         Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending if wait.late(cx) => Poll::Ready(None),
+        Poll::Pending if wait.is_late(cx) => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     }
 }

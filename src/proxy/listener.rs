@@ -165,8 +165,8 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     let terms = accept::Terms { ingress: &ingress, epoch, events, clock, lessons, cells, partnered };
     let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
     let accept::Accepted { tls, peer, key_pair, from, place } = accepted;
-    let head = (tls.facts.alpn != Some(Alpn::H2)).then_some(limits.head);
-    let open = open(&worker, &listener, number, limits, (head, Some(key_pair), tls.chain.clone()));
+    let http2 = tls.facts.alpn == Some(Alpn::H2);
+    let open = open(&worker, &listener, number, limits, (http2, Some(key_pair), tls.chain.clone()));
     open.set_valid_until(peer.map(|peer| peer.valid_until()));
     let connection = Rc::new(ingress::Connection {
         tracked: worker.track(open, epoch),
@@ -182,10 +182,11 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     connection.tracked.open.belongs_to(&connection);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
     let limits = limits.clone();
-    match head {
-        None => spawn_local(Box::pin(serve::serve_http2(tls.stream, connection, limits))),
-        Some(_) => spawn_local(Box::pin(serve::serve_http1(tls.stream, connection, limits))),
-    };
+    if http2 {
+        spawn_local(Box::pin(serve::serve_http2(tls.stream, connection, limits)));
+    } else {
+        spawn_local(Box::pin(serve::serve_http1(tls.stream, connection, limits)));
+    }
 }
 
 fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
@@ -199,7 +200,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         return;
     }
     let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
-    let open = open(worker, &listener, worker.number(), &limits, (Some(limits.head), None, Vec::new()));
+    let open = open(worker, &listener, worker.number(), &limits, (false, None, Vec::new()));
     let connection = Rc::new(egress::Connection {
         tracked: worker.track(open, epoch),
         worker: Rc::clone(worker),
@@ -224,11 +225,12 @@ fn open(
     listener: &Listener,
     number: u64,
     limits: &Limits,
-    (head, key_pair, chain): (Option<Duration>, Option<Fingerprint>, Vec<CertificateDer<'static>>),
+    (http2, key_pair, chain): (bool, Option<Fingerprint>, Vec<CertificateDer<'static>>),
 ) -> Rc<Open> {
     let name = std::sync::Arc::clone(&listener.id.name);
     let facts = ConnectionFacts { side: listener.id.side, listener: name, key_pair, chain, role: Role::Client };
     let (unread, age) = (limits.body_idle, limits.connection_age);
-    let patience = Patience { head, idle: Some(limits.idle), unread, age, drain: worker.drain() };
+    let (head, idle) = (Some(limits.head), Some(limits.idle));
+    let patience = Patience { head, http2, idle, unread, age, drain: worker.drain() };
     Open::new(number, facts, patience, worker.waits())
 }

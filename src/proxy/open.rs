@@ -33,7 +33,7 @@ pub(super) enum Signal {
     Drain,
     /// Leave now: GOAWAY, `connection: close`, or close if idle.
     Leave,
-    /// The request head that has begun is late: say so, and close.
+    /// The request head or header block that has begun is late: say so, and close.
     Late,
     /// Close, whatever runs.
     Close,
@@ -53,8 +53,10 @@ pub(super) enum View {
 /// How long things may take on a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// A request head that has begun; `None` where nobody sends one (HTTP/2, which bounds it by `idle`).
+    /// A request head, or a header block, that has begun; `None` for connections to upstreams, which send none.
     pub(super) head: Option<Duration>,
+    /// Whether requests share it: a header block is no sign that nothing else runs.
+    pub(super) http2: bool,
     /// Without a request; `None` for connections to upstreams, which their pool lets go.
     pub(super) idle: Option<Duration>,
     /// What we write is not read by the other side.
@@ -70,6 +72,8 @@ pub(super) struct Patience {
 pub(super) enum Reached {
     /// A request head.
     Head,
+    /// A header block of HTTP/2.
+    Block,
     /// Nothing asked.
     Idle,
     /// Nothing read of what we wrote.
@@ -81,6 +85,7 @@ impl Reached {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Head => "head_late",
+            Self::Block => "header_block_late",
             Self::Idle => "idle",
             Self::Unread => "body_unread",
         }
@@ -89,7 +94,7 @@ impl Reached {
     /// The key of the limit.
     pub(super) fn key(self) -> &'static str {
         match self {
-            Self::Head => "head",
+            Self::Head | Self::Block => "head",
             Self::Idle => "idle",
             Self::Unread => "body_idle",
         }
@@ -100,6 +105,7 @@ impl fmt::Display for Reached {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Head => "a request head was not whole in time (limits.head)",
+            Self::Block => "a header block was not whole in time (limits.head)",
             Self::Idle => "nothing was asked for long enough (limits.idle)",
             Self::Unread => "what was sent is not read (limits.body_idle)",
         })
@@ -135,7 +141,8 @@ pub(super) struct Open {
     born: Ticks,
     blocked_since: Cell<Option<Ticks>>,
     drains_since: Cell<Option<Ticks>>,
-    head_since: Cell<Option<Ticks>>,
+    /// The head that has begun, and since when: the stream's number on HTTP/2, so that many quick ones are not one slow one.
+    head_since: Cell<Option<(u32, Ticks)>>,
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
     waker: RefCell<Option<Waker>>,
@@ -219,8 +226,10 @@ impl Open {
         let now = self.waits.now();
         self.drains_since.set(Some(now));
         // A busy connection, and HTTP/2 with its two GOAWAYs, can leave without losing anything.
-        let at_once =
-            self.in_flight.get() > 0 || self.patience.head.is_none() || self.idle_for(now) >= Ticks::of(LAST_CALL);
+        let at_once = self.in_flight.get() > 0
+            || self.patience.http2
+            || self.is_upstream()
+            || self.idle_for(now) >= Ticks::of(LAST_CALL);
         self.tell(if at_once { Signal::Leave } else { Signal::Drain });
         true
     }
@@ -259,8 +268,12 @@ impl Open {
             self.drain();
             return Some(Due::TooOld(Leave::too_old(age)));
         }
+        if self.patience.http2 && self.head_is_late(ticks) {
+            self.tell(Signal::Late);
+            return Some(Due::Limit(Reached::Block));
+        }
         let idle = idle?;
-        if self.head_is_late(ticks) {
+        if !self.patience.http2 && self.head_is_late(ticks) {
             self.tell(Signal::Late);
             Some(Due::Limit(Reached::Head))
         } else if self.patience.idle.is_some_and(|limit| idle >= Ticks::of(limit)) {
@@ -289,14 +302,11 @@ impl Open {
 
     fn head_is_late(&self, ticks: Ticks) -> bool {
         let Some(limit) = self.patience.head else { return false };
-        if !self.pulse.has_heard() {
-            self.head_since.set(None);
-            return false;
-        }
-        match self.head_since.get() {
-            Some(since) => ticks.since(since) >= Ticks::of(limit),
-            None => {
-                self.head_since.set(Some(ticks));
+        let head = if self.patience.http2 { self.pulse.open_block() } else { self.pulse.has_heard().then_some(0) };
+        match (head, self.head_since.get()) {
+            (Some(head), Some((begun, since))) if head == begun => ticks.since(since) >= Ticks::of(limit),
+            (head, _) => {
+                self.head_since.set(head.map(|head| (head, ticks)));
                 false
             }
         }
@@ -338,8 +348,10 @@ impl Drop for Flight {
         let open = &self.0;
         open.in_flight.set(open.in_flight.get() - 1);
         open.idle_since.set(open.waits.now());
-        open.pulse.forget_heard();
-        open.head_since.set(None);
+        if !open.patience.http2 {
+            open.pulse.forget_heard();
+            open.head_since.set(None);
+        }
     }
 }
 

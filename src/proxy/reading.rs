@@ -116,7 +116,7 @@ mod tests {
             role: Role::Client,
         };
         let day = Duration::from_secs(86_400);
-        let patience = Patience { head: None, idle: None, unread: day, age: None, drain: day };
+        let patience = Patience { head: None, http2: true, idle: None, unread: day, age: None, drain: day };
         let open = Open::new(1, facts, patience, &waits);
         let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
         let mut task = Box::pin(poll_fn(move |_| {

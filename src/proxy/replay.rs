@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::body::{Broken, Outgoing};
+use super::body::{Broken, Outgoing, Upload};
 
 /// A request that can be made more than once.
 pub(super) struct Replay {
@@ -154,6 +154,13 @@ pub(super) struct Turn {
     turn: u32,
     /// How many of the kept frames have been given out.
     at: usize,
+}
+
+impl Turn {
+    /// How the body gets on, as it comes from the asker.
+    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
+        self.kept.borrow().rest.upload()
+    }
 }
 
 impl HttpBody for Turn {

@@ -3,7 +3,6 @@
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
 //! the worker's tick's (`open`), not timers of hyper's.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -20,6 +19,7 @@ use tokio::task::spawn_local;
 
 use super::access::Desk;
 use super::body::Body;
+use super::frames::guard::Found;
 use super::frames::{self, Flood};
 use super::framing::Bounds;
 use super::framing::guard::Guard;
@@ -139,9 +139,9 @@ where
         let answer = Box::pin(Rc::clone(&connection).answer(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let flood = Rc::new(Cell::new(None));
+    let found = Rc::new(Found::default());
     let watched = Watched::new(stream, &open.pulse);
-    let io = TokioIo::new(frames::guard::Guard::new(watched, limits.head_size, open.waits(), Rc::clone(&flood)));
+    let io = TokioIo::new(frames::guard::Guard::new(watched, limits.head_size, open.waits(), (&open.pulse, &found)));
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
@@ -150,18 +150,21 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .max_local_error_reset_streams(ERRORS);
     let mut served = std::pin::pin!(builder.serve_connection(io, service));
-    let mut leaving = false;
+    let (mut leaving, mut crowded) = (false, false);
     poll_fn(|cx| {
         match open.signal() {
             Signal::Close => return Poll::Ready(()),
-            Signal::Leave | Signal::Drain if !leaving => {
+            // Late is a header block, behind which nothing can be heard: GOAWAY is said, and the next signal is to close.
+            Signal::Leave | Signal::Drain | Signal::Late if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
             _ => {}
         }
         open.listen(cx);
-        served.as_mut().poll(cx).map(|ended| match (flood.get(), &ended) {
+        let polled = served.as_mut().poll(cx);
+        too_many_streams(&*asked, found.refused.take(), limits.streams, &mut crowded);
+        polled.map(|ended| match (found.flood.get(), &ended) {
             (Some(flood), _) => broke_off(&*asked, flood.reason(), flood.explanation()),
             (None, Err(error)) => match broken_rule(error) {
                 Some((reason, rule)) => broke_off(&*asked, reason, &rule),
@@ -171,6 +174,18 @@ where
         })
     })
     .await;
+}
+
+/// Streams were refused because as many were open as may be: each is counted, and the first of a connection is logged.
+fn too_many_streams<C: Answers>(connection: &C, refused: u64, limit: u32, logged: &mut bool) {
+    for _ in 0..refused {
+        connection.desk().cells.limit("streams");
+    }
+    if refused > 0 && !std::mem::replace(logged, true) {
+        let facts = &connection.open().facts;
+        let (side, listener, number) = (facts.side.as_str(), &*facts.listener, connection.open().number);
+        tracing::info!(target: "proxy", side, listener, connection = number, limit, reason = "too_many_streams", "stream refused: more at once than the limit (limits.streams)");
+    }
 }
 
 /// The other side broke a rule, and there was no request that could be answered with a refusal.

@@ -113,6 +113,27 @@ impl Wait {
         false
     }
 
+    /// The worker's time.
+    pub(super) fn now(&self) -> Ticks {
+        self.waits.now()
+    }
+
+    /// As [`Wait::late`], where what is waited for may have begun anew meanwhile: `since` says when.
+    pub(super) fn late_since(&mut self, since: impl FnOnce(Ticks) -> Ticks, cx: &Context<'_>) -> bool {
+        if !self.late(cx) {
+            return false;
+        }
+        let now = self.waits.now();
+        let due = Ticks(since(now).0.saturating_add(self.limit).saturating_add(1));
+        if due <= now {
+            return true;
+        }
+        if let Some(index) = self.slot {
+            self.waits.slots.borrow_mut().all[index] = Slot { due, waker: Some(cx.waker().clone()) };
+        }
+        false
+    }
+
     /// It went on: the next wait begins anew.
     pub(super) fn progress(&mut self) {
         if let Some(index) = self.slot.take() {
@@ -170,6 +191,23 @@ mod tests {
         assert!(!wait.late(&cx));
         waits.tick(Ticks(8));
         assert!(!wait.late(&cx));
+    }
+
+    #[test]
+    fn what_has_begun_anew_is_late_a_whole_limit_after_that() {
+        let (waits, count) = (Rc::new(Waits::default()), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        let mut wait = Wait::new(&waits, TICK * 4);
+        assert!(!wait.late_since(|_| Ticks(0), &cx));
+        waits.tick(Ticks(5));
+        assert!(!wait.late_since(|_| Ticks(3), &cx), "it is looked at when the first limit is over");
+        waits.tick(Ticks(7));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        waits.tick(Ticks(8));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        assert!(wait.late_since(|_| Ticks(3), &cx));
+        assert!(!wait.late_since(|now| now, &cx));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,6 +23,8 @@ pub(super) struct Pulse {
     blocked: AtomicBool,
     written: AtomicBool,
     late: AtomicBool,
+    /// The stream whose header block has begun and is not whole; 0 where there is none.
+    block: AtomicU32,
 }
 
 impl Pulse {
@@ -49,6 +51,16 @@ impl Pulse {
     /// The next read is answered with 408 and the end.
     pub(super) fn is_late(&self) {
         self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// The stream whose header block has begun and is not whole (HTTP/2).
+    pub(super) fn open_block(&self) -> Option<u32> {
+        Some(self.block.load(Ordering::Relaxed)).filter(|stream| *stream != 0)
+    }
+
+    /// Notes that.
+    pub(super) fn set_open_block(&self, stream: Option<u32>) {
+        self.block.store(stream.unwrap_or(0), Ordering::Relaxed);
     }
 
     pub(super) fn hear(&self) {

@@ -137,6 +137,18 @@ async fn a_slow_head_is_answered_with_408_and_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_counts_as_its_limit() {
+    let backend = Backend::echo().await;
+    let (ca, sidecar) = front(backend.address, "", "[ingress.limits]\nhead_size = \"8KiB\"\nfields = 10").await;
+    for (fields, limit) in [("x: y\r\n".repeat(11), "fields"), (format!("x: {}", "y".repeat(9000)), "head_size")] {
+        let mut stream = by_hand(&ca, &sidecar).await;
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}").as_bytes()).await.expect("written");
+        assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431 "));
+        assert_eq!(reached(&sidecar, limit), 1, "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_asks_nothing_is_closed() {
     let backend = Backend::echo().await;
     let (ca, sidecar) = front(backend.address, "", "[ingress.limits]\nidle = \"500ms\"").await;
@@ -167,7 +179,7 @@ async fn a_slow_body_is_answered_with_408_over_either_protocol_and_to_either_bac
 }
 
 /// A backend that answers only when the body is whole, in either protocol.
-async fn patient() -> SocketAddr {
+pub async fn patient() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {

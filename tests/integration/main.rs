@@ -28,6 +28,7 @@ mod reasons;
 mod registry;
 mod rotation;
 mod secrecy;
+mod slow;
 mod soak;
 mod strict;
 mod support;

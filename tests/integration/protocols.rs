@@ -78,12 +78,12 @@ async fn say(stream: &mut TlsStream<TcpStream>, text: &str) {
 }
 
 /// A body that the test sends piece by piece.
-fn channel() -> (mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>, Body) {
+pub fn channel() -> (mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>, Body) {
     let (sender, receiver) = mpsc::channel(4);
     (sender, BodyExt::boxed_unsync(StreamBody::new(Received(receiver))))
 }
 
-fn data(text: &'static str) -> Result<Frame<Bytes>, hyper::Error> {
+pub fn data(text: &'static str) -> Result<Frame<Bytes>, hyper::Error> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 

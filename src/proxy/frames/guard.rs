@@ -5,17 +5,28 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Flood, Scanner};
+use super::{Flood, Refusals, Scanner};
 use crate::proxy::framing::held::Held;
 use crate::proxy::waits::{TICK, Waits};
+use crate::proxy::watched::Pulse;
 
 /// A `WINDOW_UPDATE` of the connection by nothing, which is an error of the connection (RFC 9113 6.9).
 const GO_AWAY: &[u8] = &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What was found on a connection, for whoever serves it.
+#[derive(Default)]
+pub(in crate::proxy) struct Found {
+    /// There is too much of this.
+    pub(in crate::proxy) flood: Cell<Option<Flood>>,
+    /// Streams that were refused as too many, and not reported yet.
+    pub(in crate::proxy) refused: Cell<u64>,
+}
 
 /// A stream from which no more frames of a kind can be read than is in order.
 pub(in crate::proxy) struct Guard<S> {
@@ -23,26 +34,46 @@ pub(in crate::proxy) struct Guard<S> {
     scanner: Scanner,
     held: Held,
     sent: u64,
+    refusals: Refusals,
     waits: Rc<Waits>,
-    flood: Rc<Cell<Option<Flood>>>,
+    pulse: Arc<Pulse>,
+    found: Rc<Found>,
 }
 
 impl<S> Guard<S> {
-    /// Around `stream`; what there is too much of is left in `flood`.
+    /// Around `stream`; `pulse` is told of header blocks that are not whole, and the rest is left in `found`.
     pub(in crate::proxy) fn new(
         stream: S,
         head_size: usize,
         waits: &Rc<Waits>,
-        flood: Rc<Cell<Option<Flood>>>,
+        (pulse, found): (&Arc<Pulse>, &Rc<Found>),
     ) -> Self {
-        let scanner = Scanner::new(head_size, elapsed(waits));
-        Self { stream, scanner, held: Held::default(), sent: 0, waits: Rc::clone(waits), flood }
+        Self {
+            stream,
+            scanner: Scanner::new(head_size, elapsed(waits)),
+            held: Held::default(),
+            sent: 0,
+            refusals: Refusals::default(),
+            waits: Rc::clone(waits),
+            pulse: Arc::clone(pulse),
+            found: Rc::clone(found),
+        }
     }
 
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
-        self.flood.set(step.flood);
+        self.found.flood.set(step.flood);
+        self.pulse.set_open_block(self.scanner.block());
         step.pass
+    }
+
+    /// These bytes have gone out.
+    fn note(&mut self, bytes: &[u8]) {
+        self.sent += bytes.len() as u64;
+        let refused = self.refusals.count(bytes);
+        if refused > 0 {
+            self.found.refused.set(self.found.refused.get() + refused);
+        }
     }
 }
 
@@ -57,7 +88,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         if buf.remaining() == 0 || this.held.give(buf) {
             return Poll::Ready(Ok(()));
         }
-        if this.flood.get().is_some() {
+        if this.found.flood.get().is_some() {
             // Nothing more is heard; h2 is about to close.
             return Poll::Pending;
         }
@@ -70,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             }
             if this.held.is_empty() {
                 let pass = this.judge(arrived);
-                if this.flood.get().is_none() && pass < arrived.len() {
+                if this.found.flood.get().is_none() && pass < arrived.len() {
                     this.held.push(&arrived[pass..]);
                 }
                 buf.set_filled(before + pass);
@@ -81,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 held.judge(|bytes| this.judge(bytes));
                 this.held = held;
             }
-            if this.flood.get().is_some() {
+            if this.found.flood.get().is_some() {
                 this.held.replace_rest(GO_AWAY);
             }
             if buf.filled().len() > before || this.held.give(buf) {
@@ -94,7 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.sent += written as u64;
+        self.note(&buf[..written]);
         Poll::Ready(Ok(written))
     }
 
@@ -112,7 +143,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.sent += written as u64;
+        let mut left = written;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            self.note(&buf[..part]);
+            left -= part;
+        }
         Poll::Ready(Ok(written))
     }
 

@@ -3,6 +3,10 @@ use crate::snapshot::Side;
 use crate::trust::Role;
 
 fn open(waits: &Rc<Waits>) -> Rc<Open> {
+    open_with(waits, false)
+}
+
+fn open_with(waits: &Rc<Waits>, http2: bool) -> Rc<Open> {
     let facts = ConnectionFacts {
         side: Side::Ingress,
         listener: "api".into(),
@@ -12,7 +16,8 @@ fn open(waits: &Rc<Waits>) -> Rc<Open> {
     };
     let seconds = Duration::from_secs;
     let (unread, age) = (seconds(30), Some(seconds(7200)));
-    let patience = Patience { head: Some(seconds(10)), idle: Some(seconds(60)), unread, age, drain: seconds(15) };
+    let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
+    let patience = Patience { head, http2, idle, unread, age, drain: seconds(15) };
     Open::new(1, facts, patience, waits)
 }
 
@@ -56,6 +61,26 @@ fn a_slow_head_is_closed_and_bytes_of_a_running_request_are_no_head() {
     assert_eq!(at(&open, &waits, 41).0, Signal::Serve);
     assert_eq!(at(&open, &waits, 51), (Signal::Late, Some("head_late")));
     assert_eq!(at(&open, &waits, 52), (Signal::Close, None));
+}
+
+#[test]
+fn a_slow_header_block_is_closed_whatever_else_runs_and_many_quick_ones_are_not() {
+    let waits = Rc::new(Waits::default());
+    let (quick, slow) = (open_with(&waits, true), open_with(&waits, true));
+    let _running = slow.flight();
+    slow.pulse.set_open_block(Some(3));
+    for second in 1..=20 {
+        // At each look another block is not whole, and a request ends.
+        quick.pulse.set_open_block(Some(2 * second + 1));
+        drop(quick.flight());
+        assert_eq!(at(&quick, &waits, second), (Signal::Serve, None));
+        drop(slow.flight());
+        match second {
+            1..=10 => assert_eq!(at(&slow, &waits, second), (Signal::Serve, None)),
+            11 => assert_eq!(at(&slow, &waits, second), (Signal::Late, Some("header_block_late"))),
+            _ => assert_eq!(at(&slow, &waits, second), (Signal::Close, None)),
+        }
+    }
 }
 
 #[test]

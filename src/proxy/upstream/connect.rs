@@ -118,7 +118,7 @@ impl Showing<'_> {
         };
         let limits = &towards.egress.settings.limits;
         let (unread, age) = (limits.body_idle, limits.connection_age);
-        let patience = Patience { head: None, idle: None, unread, age, drain: towards.worker.drain() };
+        let patience = Patience { head: None, http2: false, idle: None, unread, age, drain: towards.worker.drain() };
         let open = Open::new(connection, facts, patience, towards.worker.waits());
         open.set_valid_until(Some(peer.valid_until()));
         let tracked = towards.worker.track(Rc::clone(&open), towards.epoch);

@@ -1,0 +1,86 @@
+//! Counts the streams that are refused because too many are open: h2 refuses them itself and tells nobody but the peer.
+//!
+//! Pure: it is shown what goes out on the connection, however it is cut, and follows the frames by their headers.
+
+use super::HEADER;
+
+/// RFC 9113 6.4, and the code of a stream that was not processed (7).
+const RST_STREAM: u8 = 3;
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+const RESET: usize = HEADER + REFUSED_STREAM.len();
+
+/// The state between two looks.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    /// What there is of a frame that is not decided yet: its header, and a reset's code.
+    frame: [u8; RESET],
+    have: usize,
+    /// Bytes of a frame's content that are of no interest.
+    skip: usize,
+}
+
+impl Refusals {
+    /// How many streams the next bytes refuse.
+    pub fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut refused = 0;
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let wanted = if self.have < HEADER { HEADER } else { RESET };
+            let part = bytes.len().min(wanted - self.have);
+            self.frame[self.have..self.have + part].copy_from_slice(&bytes[..part]);
+            self.have += part;
+            bytes = &bytes[part..];
+            let [l0, l1, l2, kind, ..] = self.frame;
+            let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
+            let reset = kind == RST_STREAM && length == REFUSED_STREAM.len();
+            if self.have == RESET {
+                refused += u64::from(self.frame[HEADER..] == REFUSED_STREAM);
+                self.have = 0;
+            } else if self.have == HEADER && !reset {
+                (self.have, self.skip) = (0, length);
+            }
+        }
+        refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(content.len()).unwrap();
+        [&[0, 0, length, kind, 0, 0, 0, 0, 1][..], content].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn refused_streams_are_counted_and_nothing_else_however_the_bytes_are_cut(
+            kinds in prop::collection::vec(0u8..6, 0..20), sizes in prop::collection::vec(1usize..30, 1..20),
+        ) {
+            let bytes: Vec<u8> = kinds.iter().flat_map(|kind| match kind {
+                0 => frame(RST_STREAM, &REFUSED_STREAM),
+                // Given up, or content that looks like a refusal.
+                1 => frame(RST_STREAM, &[0, 0, 0, 8]),
+                2 => frame(0, &frame(RST_STREAM, &REFUSED_STREAM)),
+                3 => frame(4, &[]),
+                4 => frame(8, &REFUSED_STREAM),
+                _ => frame(1, &[0x88; 40]),
+            }).collect();
+            let (mut refusals, mut counted, mut rest) = (Refusals::default(), 0, &bytes[..]);
+            for size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, after) = rest.split_at((*size).min(rest.len()));
+                counted += refusals.count(piece);
+                rest = after;
+            }
+            prop_assert_eq!(counted, kinds.iter().filter(|kind| **kind == 0).count() as u64);
+        }
+    }
+}
