@@ -178,6 +178,15 @@ pub enum Error {
     },
 }
 
+/// What went wrong on the way to a server, and what to do where that is known: the library's words name no file.
+fn explained(why: String) -> String {
+    if why.contains("UnknownIssuer") {
+        format!("{why}: no trust anchor of the platform vouches for its certificate; SSL_CERT_FILE=FILE names others")
+    } else {
+        why
+    }
+}
+
 /// The one line of a small file that holds a secret, such as a URL.
 fn secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Error> {
     use std::io::Read as _;

@@ -25,6 +25,8 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::process::harden::harden;
+
 /// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
 #[derive(Parser)]
 #[command(name = "sidekey", version, max_term_width = 110, arg_required_else_help = true)]
@@ -188,6 +190,8 @@ fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
 
 /// Parses what was typed and does it.
 pub fn main() -> ExitCode {
+    // Commands hold keys too. What the kernel refuses, `run` logs when it has a log.
+    let _ = harden();
     let matches = Typed::command().get_matches();
     let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` may be told the listener beside a file: it only asks.

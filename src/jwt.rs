@@ -107,7 +107,7 @@ pub struct NotAnAlgorithm;
 pub enum Error {
     /// The key cannot.
     #[error(
-        "key pair {key_pair} ({kind:?}) cannot sign a token with {algorithm}; tokens are signed by RSA, P-256, P-384 or Ed25519 keys"
+        "key pair {key_pair} ({kind}) cannot sign a token with {algorithm}; tokens are signed by RSA, P-256, P-384 or Ed25519 keys"
     )]
     Unfit {
         /// Short fingerprint.

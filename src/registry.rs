@@ -115,11 +115,16 @@ pub enum Error {
     #[error("there is no registry: set state = \"state\" or registry = \"postgres://…\" in the configuration")]
     None,
     /// No such certificate in it.
-    #[error("keyring {keyring:?} has no key pair {key_pair:?} in the registry")]
+    #[error("keyring {keyring:?} has {} in the registry: sidekey registry export says what it has", none(key_pair))]
     Unknown {
         /// The keyring.
         keyring: String,
         /// What was asked for.
         key_pair: String,
     },
+}
+
+/// What a keyring has not: the pair that was named, or where none was, a current one.
+fn none(key_pair: &str) -> String {
+    if key_pair.is_empty() { "no current key pair".to_owned() } else { format!("no one key pair {key_pair:?}") }
 }

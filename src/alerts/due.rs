@@ -47,6 +47,8 @@ pub struct Records<'a> {
     pub peers: &'a [Peer],
     /// What Events have told.
     pub happened: &'a Happened,
+    /// How to reach partners, by name.
+    pub contacts: &'a BTreeMap<Arc<str>, String>,
 }
 
 /// Every alert that there is now.
@@ -314,7 +316,12 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
             left(validity.not_after, now),
             day(validity.not_after)
         ),
-        remedy: "tell them: with an expired certificate their connections are refused".to_owned(),
+        remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
+            Some(partner) => {
+                format!("tell them ({partner}): with an expired certificate their connections are refused")
+            }
+            None => "tell them: with an expired certificate their connections are refused".to_owned(),
+        },
     })
 }
 

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use lettre::message::header::ContentType;
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
-use super::{Error, Smtp, SmtpTls, secret};
-use crate::pki::printable;
+use super::{Error, Smtp, SmtpTls, explained, secret};
+use crate::pki::{Fingerprint, printable};
 use crate::registry::Delivery;
 
 /// For the whole exchange.
@@ -28,7 +28,7 @@ pub(super) async fn send(smtp: &Smtp, delivery: &Delivery) -> Result<(), Error> 
     let transport = transport(smtp).await?;
     let sending = tokio::time::timeout(PATIENCE, transport.send(message));
     let sent = sending.await.map_err(|_| Error::Late { seconds: PATIENCE.as_secs() })?;
-    sent.map(drop).map_err(|error| Error::Refused { place, why: reasons(&error) })
+    sent.map(drop).map_err(|error| Error::Refused { place, why: explained(reasons(&error)) })
 }
 
 fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
@@ -36,12 +36,16 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
     let to: Mailbox = contact.parse().map_err(|_| Error::Contact { contact })?;
     let wrong = |why: String| Error::Refused { place: smtp.server.to_string(), why };
     let from: Mailbox = smtp.from.parse().map_err(|_| wrong(format!("{:?} is no sender", smtp.from)))?;
+    let from_domain = from.email.domain().to_owned();
     let urgent = if delivery.urgent.is_set() { "URGENT: " } else { "" };
     let about = if delivery.keyring.is_empty() { "the folder" } else { &delivery.keyring };
     Message::builder()
         .from(from)
         .to(to)
         .subject(format!("{urgent}Sidekey: {} {about}", subject(&delivery.kind)))
+        .message_id(Some(message_id(delivery, &from_domain)))
+        // RFC 3834: nobody's absence note is sent to it.
+        .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned()))
         .header(ContentType::TEXT_PLAIN)
         .body(format!(
             "{}.\r\n\r\nWhat to do: {}.\r\n\r\nkeyring:  {}\r\nkey pair: {}\r\nraised:   {} by {}\r\nalert:    {}\r\n\r\n\
@@ -56,6 +60,13 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
             delivery.keyring,
         ))
         .map_err(|error| wrong(error.to_string()))
+}
+
+/// The same for an alert that is sent once more because nobody knows if it arrived: mailboxes show it once.
+fn message_id(delivery: &Delivery, domain: &str) -> String {
+    let digest = Fingerprint::of(format!("{}\n{}", delivery.alert, delivery.sink).as_bytes());
+    let digits: String = digest.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("<{digits}@{domain}>")
 }
 
 /// What an alert's kind is called in a mail's subject.

@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// Failures until an alert is given up: after about half a day.
 const ATTEMPTS: i64 = 16;
+/// What is still to be told after so many seconds was raised by somebody who is gone: it would have been given up.
+const ABANDONED: i64 = 7 * 86_400;
 /// Peers that are remembered here, beside those of the registry.
 const PEERS: usize = 20_000;
 /// What a round may take of the database's time.
@@ -179,8 +181,13 @@ impl Telling {
         };
         let snapshot = self.reader.take();
         let peers: Vec<Peer> = self.peers.values().cloned().collect();
-        let records =
-            Records { keyrings: &snapshot.keyrings, trusts: &snapshot.trusts, peers: &peers, happened: &happened };
+        let records = Records {
+            keyrings: &snapshot.keyrings,
+            trusts: &snapshot.trusts,
+            peers: &peers,
+            happened: &happened,
+            contacts: &snapshot.contacts(),
+        };
         let alerts = due(&records, now);
         self.tell(&alerts);
         if let Some(store) = store {
@@ -248,7 +255,8 @@ impl Telling {
             let is_due = alerts.iter().find(|alert| *alert.name == *delivery.alert);
             // A refused drop is no state that could still be looked at: who finds it waiting sends it.
             if is_due.is_none() && delivery.kind != Kind::RefusedDrop.as_str() {
-                if delivery.raised_by == **store.instance() {
+                let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED;
+                if delivery.raised_by == **store.instance() || nobody_does {
                     store.silence(&delivery).await?;
                     self.ended(&delivery, "silenced", None);
                 }
@@ -257,7 +265,11 @@ impl Telling {
             if is_due.is_some_and(|alert| is_acknowledged(&acknowledged, alert)) {
                 store.silence(&delivery).await?;
                 self.ended(&delivery, "silenced", None);
-            } else if store.claim(&delivery, &self.holder, now).await? {
+                continue;
+            }
+            // A slow sink takes its time, and a lease that began with the round would be over before it was held.
+            let now = self.clock.now();
+            if store.claim(&delivery, &self.holder, now).await? {
                 self.send(store, &settings, &delivery, now).await?;
             }
         }

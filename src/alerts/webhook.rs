@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Error, Format, Webhook, secret};
+use super::{Error, Format, Webhook, explained, secret};
 use crate::net::HostPort;
 use crate::registry::Delivery;
 use crate::tls::anonymous;
@@ -39,7 +39,7 @@ pub(super) async fn post(webhook: &Webhook, delivery: &Delivery) -> Result<(), E
         let way = |why: String| Error::Way { place: to.to_string(), why };
         let stream = TcpStream::connect((host.as_str(), to.port)).await.map_err(|error| way(error.to_string()))?;
         if encrypted {
-            let stream = anonymous::connect(stream, &host).await.map_err(|error| way(error.to_string()))?;
+            let stream = anonymous::connect(stream, &host).await.map_err(|error| way(explained(error.to_string())))?;
             request(stream, &uri, &to, body).await
         } else {
             request(stream, &uri, &to, body).await

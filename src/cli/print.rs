@@ -50,7 +50,7 @@ pub(super) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// An error with its causes.
+/// An error with its causes, each said once: some say theirs themselves.
 pub(super) fn error(error: &anyhow::Error) {
     talk(&format!("sidekey: {}", causes(error)));
 }
@@ -62,7 +62,7 @@ pub(super) fn causes(error: &anyhow::Error) -> String {
     for cause in error.chain().map(ToString::to_string) {
         if said.is_empty() {
             said = cause;
-        } else if !said.ends_with(&cause) {
+        } else if !said.contains(&cause) {
             said = format!("{said}: {cause}");
         }
     }

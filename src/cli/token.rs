@@ -41,6 +41,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let wrong = |error: String| Failure::Wrong(anyhow::anyhow!(error));
     let lifetime = arguments.lifetime.as_deref().map(config::duration).transpose();
+    if lifetime.as_ref().is_ok_and(|lifetime| lifetime.is_some_and(|lifetime| lifetime.is_zero())) {
+        return Err(wrong("--lifetime: a token that is valid for no time is of no use".to_owned()));
+    }
     let algorithm = arguments.alg.as_deref().map(Algorithm::from_str).transpose();
     let mut more = Map::new();
     for claim in &arguments.claim {

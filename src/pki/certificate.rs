@@ -78,6 +78,7 @@ pub enum KeyKind {
     Other,
 }
 
+/// As people know it.
 impl std::fmt::Display for KeyKind {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -102,6 +102,11 @@ impl<'a> Audit<'a> {
         }
     }
 
+    /// About a pair in its keyring, at its instance.
+    fn note_pair(&self, finding: &'static str, pair: &Placed, said: Said) {
+        self.note(finding, (&pair.keyring, Some(&pair.key_pair)), &pair.instance, said);
+    }
+
     /// Pairs that are in a keyring now.
     fn placed(&self) -> impl Iterator<Item = &'a Placed> {
         self.inventory

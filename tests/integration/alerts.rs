@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use sidekey::event::Event;
 use sidekey::pki::issue::Issued;
 use sidekey::registry::export::{Export, Table, csv};
-use sidekey::registry::store::{Access, Asked};
+use sidekey::registry::store::{Access, Asked, Notice};
 use sidekey::registry::{Acknowledgement, Inventory, Store, findings};
 
+use crate::command::{Running, sidekey};
 use crate::support::backend::Backend;
 use crate::support::ca::{Ca, fingerprint, later};
 use crate::support::database::{Database, databases, sqlite, until};
@@ -76,7 +77,7 @@ async fn settled(store: &Store) {
 async fn each_threshold_arrives_once_across_three_restarts_and_three_instances() {
     for database in databases().await {
         let (ca, hook, mailbox, backend) =
-            (Ca::new("Test CA"), Hook::new().await, Mailbox::new(None), Backend::echo().await);
+            (Ca::new("Test CA"), Hook::new().await, Mailbox::new(), Backend::echo().await);
         let pair = pair(&ca, "localhost", -300, 25);
         let name = |days: u64| format!("expires:{}:{}", fingerprint(&pair).hex(), days * 86_400);
         let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
@@ -195,6 +196,96 @@ async fn a_refused_drop_is_told() {
 }
 
 /// What was posted about expiries; a drop that a slow machine took in two halves may have been told as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_and_mail_go_over_tls_to_servers_that_are_trusted_and_to_no_others() {
+    let (ca, stranger) = (Ca::new("Own CA"), Ca::new("Stranger"));
+    let server = ca.server(5);
+    for (wrapped, tls) in [(false, "starttls"), (true, "tls")] {
+        let (hook, other) = (Hook::tls(&server).await, Hook::tls(&stranger.server(5)).await);
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -360, 5));
+        put(folder.path(), "ca.crt", ca.pem());
+        let mailbox_of = |issued: &Issued, name: &str| {
+            let (certificate, key) = (at(&format!("{name}.crt")), at(&format!("{name}.key")));
+            std::fs::write(&certificate, &issued.chain_pem).expect("written");
+            std::fs::write(&key, issued.key_pem.as_bytes()).expect("written");
+            Mailbox::tls(&certificate, &key, wrapped)
+        };
+        let mailbox = mailbox_of(&server, "mail");
+        for (name, text) in [
+            ("hook", format!("https://localhost:{}/hook?token=hush", hook.address.port())),
+            ("other", format!("https://localhost:{}/hook?token=hush", other.address.port())),
+            ("smtp", "sidekey:pass:word".to_owned()),
+            ("anchors.pem", ca.pem().to_owned()),
+        ] {
+            std::fs::write(at(name), text).expect("written");
+        }
+        let toml = format!(
+            "state = \"state\"\n{OWNED}[alerts]\nwebhook = [{{ url_file = \"hook\" }}, {{ url_file = \"other\" }}]\n\
+             [alerts.smtp]\nserver = \"localhost:{}\"\nfrom = \"sidekey@example.com\"\ncredentials_file = \"smtp\"\n\
+             tls = \"{tls}\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\n\
+             backend = \"http://127.0.0.1:9\"\n",
+            mailbox.port
+        );
+        std::fs::write(at("sidekey.toml"), toml).expect("written");
+        let run = |anchors: &Path| {
+            let mut command = sidekey();
+            command.current_dir(folder.path()).env("SSL_CERT_FILE", anchors);
+            Running::start(command.args(["run", "--config", "sidekey.toml"]))
+        };
+        let running = run(&at("anchors.pem"));
+        let refused =
+            tokio::task::block_in_place(|| running.line(&["alert delivery", "webhook", "failed", "SSL_CERT_FILE"]));
+        assert!(refused.contains(&other.address.port().to_string()) && !refused.contains("hush"), "{refused}");
+        // The registry has them in order: when the second webhook was tried, mail and the first one had gone out.
+        assert_eq!((expiries(&hook), mails(&mailbox), other.posted().len()), (1, 1, 0), "{tls}");
+        let mail = &mailbox.mails()[0];
+        assert_eq!(
+            (&mail["tls"], &mail["user"], &mail["auto"]),
+            (&true.into(), &"sidekey".into(), &"auto-generated".into())
+        );
+        assert!(text(&mail["id"]).ends_with("@example.com>"), "{mail}");
+        drop(running);
+
+        // Whoever trusts somebody else tells this server nothing, not even who asks.
+        std::fs::remove_dir_all(at("state")).expect("forgotten");
+        std::fs::write(at("anchors.pem"), stranger.pem()).expect("written");
+        let running = run(&at("anchors.pem"));
+        tokio::task::block_in_place(|| running.line(&["alert delivery", "\"mail\"", "failed", "SSL_CERT_FILE"]));
+        assert_eq!(mails(&mailbox), 1, "{tls}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_alerts_that_nobody_takes_do_not_keep_the_next_one_from_being_told() {
+    for database in databases().await {
+        let store = Store::open(&database.settings("one"), Access::Write).await.expect("opened");
+        let now = crate::support::ca::today();
+        let notice = |alert: String| Notice {
+            alert,
+            sink: "webhook:1".to_owned(),
+            kind: "partner_expires",
+            keyring: "default".to_owned(),
+            key_pair: None,
+            urgent: false,
+            recipient: None,
+            summary: "s".to_owned(),
+            remedy: "r".to_owned(),
+        };
+        for number in 0..1000 {
+            store.raise(&notice(format!("old {number}")), now).await.expect("written");
+        }
+        for delivery in store.pending().await.expect("read") {
+            let pause = std::time::Duration::from_hours(1);
+            store.postpone(&delivery, "it is away", pause, now).await.expect("written");
+        }
+        store.raise(&notice("next".to_owned()), later(now, 0) + SignedDuration::from_secs(60)).await.expect("written");
+        let first = store.pending().await.expect("read").remove(0);
+        assert_eq!(first.alert, "next", "{}", database.kind);
+    }
+}
+
 fn expiries(hook: &Hook) -> usize {
     hook.posted().iter().filter(|one| one["kind"] == "expires").count()
 }
@@ -208,7 +299,7 @@ fn mails(mailbox: &Mailbox) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn twelve_integrations_need_no_spreadsheet() {
     let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
-    let mailbox = Mailbox::new(None);
+    let mailbox = Mailbox::new();
     let folder = folder();
     let name = |number: usize| format!("partner-{number:02}");
     let mut keyrings = String::new();

@@ -270,6 +270,7 @@ fn pyjwt_verifies_our_tokens_of_every_kind_with_the_set_that_the_admin_listener_
     for wrong in [
         &["token", "p256", "--audience", "a"][..],
         &["token", "p256", "--issuer", "a", "--audience", "a", "--alg", "RS256"],
+        &["token", "p256", "--issuer", "a", "--audience", "a", "--lifetime", "0s"],
         &["token", "p256", "--issuer", "a", "--audience", "a", "--alg", "HS256"],
         &["token", "p256", "--issuer", "a", "--audience", "a", "--claim", "exp=1"],
         &["token", "none", "--issuer", "a", "--audience", "a"],

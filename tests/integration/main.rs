@@ -27,6 +27,7 @@ mod proxied;
 mod reasons;
 mod registry;
 mod rotation;
+mod secrecy;
 mod slow;
 mod soak;
 mod strict;

@@ -48,6 +48,7 @@ async fn every_pair_is_shown_and_gets_its_answer_and_no_request_is_sent() {
     let told: Vec<_> = verdicts(&report);
     let wanted = [("", "refused"), ("current", "taken"), ("previous", "refused")];
     assert_eq!(told, wanted.map(|(standing, verdict)| (standing.to_owned(), verdict.to_owned())), "{report}");
+    assert!(report["answers"][0]["says"].as_str().is_some_and(|says| says.starts_with("it demands")), "{report}");
     assert_eq!(report["answers"][1]["key_pair"], fingerprint(&good).to_string());
     assert!(
         report["answers"][2]["says"].as_str().is_some_and(|says| says.contains("none of the authorities")),
@@ -136,6 +137,7 @@ fn nobody_there_and_nothing_to_show_are_told_apart() {
         "{}",
         text(&nobody.stderr)
     );
+    assert_eq!(text(&nobody.stderr).matches("Connection refused").count(), 1, "{}", text(&nobody.stderr));
     for wrong in [&["--trust", "none"][..], &["--keyring", "none"], &["--wait", "soon"]] {
         let wrong = output(sidekey().current_dir(folder.path()).args(["probe", "127.0.0.1:1"]).args(wrong));
         assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));

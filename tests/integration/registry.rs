@@ -1,24 +1,27 @@
 //! The registry: what was seen is written down, on SQLite and on a real Postgres alike, and no database can hurt traffic.
 //!
 //! Must hold: keyrings, key pairs, anchors, peers, failures and the history are there, also after a restart; many instances
-//! on one Postgres see one pair; a database that is away, slow, locked, damaged or wrongly named costs a line and a metric,
+//! on one Postgres see one pair; a database that is away, slow, locked, full, damaged or wrongly named costs a line and a metric,
 //! and recovery fills in; no private key gets anywhere.
 
+use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use sidekey::event::Event;
 use sidekey::keyring::report::{Before, Report, Retire, Use};
 use sidekey::registry::export::{Export, Table, csv};
 use sidekey::registry::store::Asked;
 use sidekey::registry::{Inventory, Place, Store, findings};
 
+use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::handshake::{Stand, stand};
 use crate::support::between::{Between, Way};
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::database::{databases, postgres, sqlite, until};
 use crate::support::eventually;
 use crate::support::peer::Peer;
-use crate::support::sidecar::{Sidecar, drop_pair, put};
+use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 
 /// Settings of the one keyring of a stand, behind those of the top.
 const OWNED: &str = "[keyring.default]\npurpose = \"Orders\"\nowner = \"integrations\"\ncontact = \"i@example.com\"\n";
@@ -339,6 +342,39 @@ async fn a_place_that_cannot_be_a_file_costs_a_line() {
     let why = told(&mut stand, false).await;
     assert!(why.contains(&*folder.path().to_string_lossy()), "{why}");
     works(&mut stand, 5).await;
+}
+
+#[test]
+fn a_full_disk_costs_a_line_and_recovery_fills_in() {
+    let (folder, ca) = (folder(), Ca::new("Test CA"));
+    drop_pair(folder.path(), "tls", &ca.server(20));
+    put(folder.path(), "ca.crt", ca.pem());
+    // The kernel's limit on the size of a file is the disk, without the signal that would come with it.
+    let run = run_in(folder.path(), free_port(), free_port());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+    shell.args(["--state", "state"]).current_dir(folder.path());
+    for (name, value) in run.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let running = Running::start(&mut shell);
+    running.line(&["the registry is there"]);
+    let (pid, maximum) = (Pid::from_child(&running.child), getrlimit(Resource::Fsize).maximum);
+    let disk = |current| prlimit(Some(pid), Resource::Fsize, Rlimit { current, maximum }).expect("set");
+    disk(Some(4096));
+    let next = ca.server(5);
+    drop_pair(folder.path(), "next", &next);
+    let next = fingerprint(&next);
+    running.line(&["rotation", &next.short()]);
+    running.line(&["the registry cannot be used"]);
+    disk(maximum);
+    running.line(&["the registry is there"]);
+    let export = ["registry", "export", "--format", "csv", "--backend", "http://127.0.0.1:9", "--state", "state"];
+    let table = output(sidekey().current_dir(folder.path()).args(export));
+    assert!(text(&table.stdout).contains(&next.to_string()), "{}{}", text(&table.stdout), text(&table.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

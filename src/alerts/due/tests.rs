@@ -90,7 +90,8 @@ fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {
 }
 
 fn of(rings: &[KeyringView], peers: &[Peer], happened: &Happened, time: Timestamp) -> Vec<Alert> {
-    due(&Records { keyrings: rings, trusts: &[], peers, happened }, time)
+    let contacts = BTreeMap::from([("acme".into(), "noc@acme.example".to_owned())]);
+    due(&Records { keyrings: rings, trusts: &[], peers, happened, contacts: &contacts }, time)
 }
 
 fn kinds(alerts: &[Alert]) -> Vec<Kind> {
@@ -163,6 +164,7 @@ fn partners_certificates_are_watched_until_a_newer_one_is_seen() {
     let alerts = of(&rings, std::slice::from_ref(&old), &quiet(), now());
     assert_eq!(kinds(&alerts), [Kind::PartnerExpires]);
     assert!(alerts[0].explanation.contains("acme (uri:spiffe://acme/etl)"), "{}", alerts[0].explanation);
+    assert!(alerts[0].remedy.starts_with("tell them (noc@acme.example)"), "{}", alerts[0].remedy);
     let new = peer(8, "uri:spiffe://acme/etl", -1, 300);
     assert!(of(&rings, &[old.clone(), new], &quiet(), now()).is_empty());
     let machine = peer(9, "uri:spiffe://acme/pod", 0, 1);
@@ -233,7 +235,8 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
     };
     let told = |crls| {
         let (rings, trusts, happened) = ([ring(Vec::new())], [view(crls)], quiet());
-        due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened }, now())
+        let contacts = BTreeMap::new();
+        due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts }, now())
     };
     assert_eq!(told(vec![crl(-1)])[0].contact.as_deref(), Some("integrations@example.com"));
     assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");

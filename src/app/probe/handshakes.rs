@@ -177,13 +177,14 @@ impl Stand {
         let explained = explain(&failed, &context);
         let is_refusal = explained.alert_received.is_some();
         let verdict = if is_refusal { Verdict::Refused } else { Verdict::Failed };
-        Tried {
-            facts: failed.facts,
-            chain: parsed(&failed.seen.chain),
-            asked: failed.seen.asked,
-            verdict,
-            says: explained.explanation,
-        }
+        let says = match (shown, explained.reason) {
+            // An egress always shows a pair, and the explanation is made for it.
+            (None, "refused_certificate_required") => {
+                "it demands a certificate of ours (certificate_required)".to_owned()
+            }
+            _ => explained.explanation,
+        };
+        Tried { facts: failed.facts, chain: parsed(&failed.seen.chain), asked: failed.seen.asked, verdict, says }
     }
 }
 

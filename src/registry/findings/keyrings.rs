@@ -43,12 +43,10 @@ impl Audit<'_> {
 
     pub(super) fn key_pairs(&self) {
         for pair in self.placed() {
-            let (about, instance) = ((pair.keyring.as_str(), Some(pair.key_pair.as_str())), &pair.instance);
             if let Some(weakness) = &pair.weakness {
-                self.note(
+                self.note_pair(
                     "weak_key",
-                    about,
-                    instance,
+                    pair,
                     Said {
                         explanation: format!("{} in keyring {} is weak: {weakness}", pair.short(), pair.keyring),
                         remedy: "order a new one: sidekey keyring new".to_owned(),
@@ -73,10 +71,9 @@ impl Audit<'_> {
         if lifetime <= limit * DAY || pair.self_issued.is_set() {
             return;
         }
-        self.note(
+        self.note_pair(
             "long_lifetime",
-            (&pair.keyring, Some(&pair.key_pair)),
-            &pair.instance,
+            pair,
             Said {
                 explanation: format!(
                     "{} in keyring {} is valid for {} days; a certificate of {} from a public CA may be for {limit}",
@@ -106,10 +103,9 @@ impl Audit<'_> {
         if let Some(staged) = self.placed().find(later) {
             // It is there, and waits: for its first day, or for somebody.
             if staged.not_before.0 <= self.now {
-                self.note(
+                self.note_pair(
                     "no_successor",
-                    (&pair.keyring, Some(&pair.key_pair)),
-                    &pair.instance,
+                    pair,
                     Said {
                         explanation: format!(
                             "{} in keyring {} {}, and its successor {} still waits",
@@ -124,10 +120,9 @@ impl Audit<'_> {
             }
             return;
         }
-        self.note(
+        self.note_pair(
             "no_successor",
-            (&pair.keyring, Some(&pair.key_pair)),
-            &pair.instance,
+            pair,
             Said {
                 explanation: format!(
                     "{} in keyring {} {}, and there is no successor",
@@ -148,10 +143,9 @@ impl Audit<'_> {
         if self.now - since <= every {
             return;
         }
-        self.note(
+        self.note_pair(
             "past_schedule",
-            (&pair.keyring, Some(&pair.key_pair)),
-            &pair.instance,
+            pair,
             Said {
                 explanation: format!(
                     "keyring {} is to be rotated every {}, and {} is current since {}",
@@ -178,10 +172,9 @@ impl Audit<'_> {
         if used_elsewhere {
             return;
         }
-        self.note(
+        self.note_pair(
             "unused",
-            (&pair.keyring, Some(&pair.key_pair)),
-            &pair.instance,
+            pair,
             Said {
                 explanation: match pair.last_used {
                     Some(used) => {

@@ -66,12 +66,13 @@ impl Store {
         Ok(touched > 0)
     }
 
-    /// What is still to be told.
+    /// What is still to be told, at most a thousand at once: what waits longest first, so that a sink that takes nothing
+    /// does not keep others from being told.
     ///
     /// # Errors
     /// The database.
     pub async fn pending(&self) -> Result<Vec<Delivery>, Error> {
-        let sql = "SELECT * FROM alert WHERE state = 'pending' ORDER BY raised, alert, sink LIMIT 1000";
+        let sql = "SELECT * FROM alert WHERE state = 'pending' ORDER BY next_try, raised, alert, sink LIMIT 1000";
         self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
     }
 

@@ -14,8 +14,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde_json::Value;
+use sidekey::pki::issue::Issued;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// The interpreter that `tests/tools` installs, with `aiosmtpd`.
 static PYTHON: LazyLock<String> = LazyLock::new(|| {
@@ -32,11 +35,14 @@ warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 from aiosmtpd.smtp import SMTP, AuthResult
 
+wrapped = "wrapped" in sys.argv
+
 class Handler:
     async def handle_DATA(self, server, session, envelope):
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         print(json.dumps({"from": envelope.mail_from, "to": envelope.rcpt_tos, "subject": mail["subject"],
-                          "text": mail.get_content(), "tls": session.ssl is not None,
+                          "text": mail.get_content(), "tls": wrapped or session.ssl is not None,
+                          "id": mail["Message-ID"], "auto": mail["Auto-Submitted"],
                           "user": session.auth_data.login.decode()}), flush=True)
         return "250 taken"
 
@@ -45,13 +51,14 @@ def check(server, session, envelope, mechanism, data):
 
 async def main():
     context = None
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 3:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[1], sys.argv[2])
     def server():
-        return SMTP(Handler(), authenticator=check, auth_required=True, auth_require_tls=context is not None,
-                    tls_context=context, require_starttls=context is not None)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+        return SMTP(Handler(), authenticator=check, auth_required=True, auth_require_tls=upgrades,
+                    tls_context=context if upgrades else None, require_starttls=upgrades)
+    upgrades = context is not None and not wrapped
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context if wrapped else None)
     print(listening.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
@@ -73,12 +80,21 @@ impl Drop for Mailbox {
 }
 
 impl Mailbox {
-    /// Without TLS, or with STARTTLS and this certificate and key.
-    pub fn new(tls: Option<(&Path, &Path)>) -> Self {
+    /// Without TLS.
+    pub fn new() -> Self {
+        Self::start(None)
+    }
+
+    /// With this certificate and key; `wrapped`: from the first byte on, else after STARTTLS.
+    pub fn tls(certificate: &Path, key: &Path, wrapped: bool) -> Self {
+        Self::start(Some((certificate, key, if wrapped { "wrapped" } else { "upgraded" })))
+    }
+
+    fn start(tls: Option<(&Path, &Path, &str)>) -> Self {
         let mut command = Command::new(&*PYTHON);
         command.args(["-c", SERVER]);
-        if let Some((certificate, key)) = tls {
-            command.args([certificate, key]);
+        if let Some((certificate, key, how)) = tls {
+            command.args([certificate, key]).arg(how);
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("python");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
@@ -108,6 +124,22 @@ pub struct Hook {
 
 impl Hook {
     pub async fn new() -> Self {
+        Self::start(None).await
+    }
+
+    /// With TLS and this pair.
+    pub async fn tls(pair: &Issued) -> Self {
+        let (chain, key) = super::peer::chain(pair);
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        Self::start(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (posted, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU16::new(200)));
@@ -126,9 +158,16 @@ impl Hook {
                         Ok::<_, Infallible>(answer.expect("an answer"))
                     }
                 });
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     let connection = hyper::server::conn::http1::Builder::new();
-                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                    let Some(tls) = tls else {
+                        let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                        return;
+                    };
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });

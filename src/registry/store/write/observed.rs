@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use super::super::super::Texts;
 use super::super::sql::{Open, values};
 use super::{Observed, Writing};
-use crate::pki::KeyKind;
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 impl Writing {
@@ -118,7 +117,7 @@ impl Writing {
             &names,
             &pair.issuer,
             &pair.serial,
-            key_kind(pair.key_kind),
+            pair.key_kind.to_string(),
             pair.spki.to_string(),
             pair.validity.not_before,
             pair.validity.not_after,
@@ -201,17 +200,5 @@ impl Writing {
             open.execute(sql, values![&*self.instance, name, self.now]).await?;
         }
         Ok(())
-    }
-}
-
-/// As people know it.
-fn key_kind(kind: KeyKind) -> String {
-    match kind {
-        KeyKind::Rsa(bits) => format!("RSA {bits}"),
-        KeyKind::P256 => "ECDSA P-256".to_owned(),
-        KeyKind::P384 => "ECDSA P-384".to_owned(),
-        KeyKind::P521 => "ECDSA P-521".to_owned(),
-        KeyKind::Ed25519 => "Ed25519".to_owned(),
-        KeyKind::Other => "unknown".to_owned(),
     }
 }
