@@ -334,7 +334,9 @@ fn a_root_of_x509_v1_vouches_for_others_and_cannot_be_shown_itself_pinned_or_not
     let pin = Pin { spki: Certificate::parse(root.clone()).unwrap().spki_hash(), until: None };
     let pinned = trust_in(&|settings| (settings.pin_only, settings.pins) = (true, vec![pin]), &root);
     for trust in [trust, pinned] {
-        let Err(Untrusted::NotAnEndEntity { why, .. }) = trust.verify(&[root.clone()], &Role::Client, days(30)) else {
+        let Err(Untrusted::NotAnEndEntity { why, .. }) =
+            trust.verify(std::slice::from_ref(&root), &Role::Client, days(30))
+        else {
             panic!("not refused for its version")
         };
         assert!(why.starts_with("it is an X.509 v1 certificate"), "{why}");
