@@ -62,14 +62,23 @@ impl Running {
 
     /// The next line that holds all of these.
     pub fn line(&self, parts: &[&str]) -> String {
+        self.lines(&[parts]).remove(0)
+    }
+
+    /// A line for each of these, in whatever order they come: nothing is said of which of two threads writes first.
+    pub fn lines(&self, wanted: &[&[&str]]) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        let mut found: Vec<Option<String>> = vec![None; wanted.len()];
+        while let Some(missing) = found.iter().position(Option::is_none) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {parts:?}"));
-            if parts.iter().all(|part| line.contains(part)) {
-                return line;
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("no line with {:?}", wanted[missing]));
+            let fits = |parts: &[&str]| parts.iter().all(|part| line.contains(part));
+            if let Some((place, _)) = found.iter_mut().zip(wanted).find(|(place, parts)| place.is_none() && fits(parts))
+            {
+                *place = Some(line);
             }
         }
+        found.into_iter().flatten().collect()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

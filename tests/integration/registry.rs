@@ -368,8 +368,7 @@ fn a_full_disk_costs_a_line_and_recovery_fills_in() {
     let next = ca.server(5);
     drop_pair(folder.path(), "next", &next);
     let next = fingerprint(&next);
-    running.line(&["rotation", &next.short()]);
-    running.line(&["the registry cannot be used"]);
+    running.lines(&[&["rotation", &next.short()], &["the registry cannot be used"]]);
     disk(maximum);
     running.line(&["the registry is there"]);
     let export = ["registry", "export", "--format", "csv", "--backend", "http://127.0.0.1:9", "--state", "state"];
