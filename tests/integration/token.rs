@@ -361,6 +361,12 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
             }
         };
         tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
+        // What the partner saw of the new pair may have been the probe, whose answer is still on its way to us.
+        let proved = |event: &Event| {
+            matches!(event, Event::Upstream { verdict: Verdict::Proved, key_pair, .. } if *key_pair == new)
+                .then_some(())
+        };
+        scene.sidecar.event("the new pair proved", proved).await;
         assert_eq!(scene.send(Method::POST, "b").await.0, OK);
         assert_eq!(served_last(&scene), new, "{status}");
     }
