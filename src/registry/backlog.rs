@@ -178,35 +178,37 @@ impl Backlog {
         let key: PeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
         let public_ca = facts.anchor.is_some_and(|anchor| self.public.contains(&anchor));
         match self.peers.get_mut(&key) {
-            Some(known) => again(known, handshake, public_ca),
+            Some(known) => came(known, handshake, public_ca),
             None => {
-                let seen = self.peer(handshake, facts, public_ca);
+                let mut seen = self.peer(handshake, facts);
+                came(&mut seen, handshake, public_ca);
                 self.peers.insert(key, seen);
                 self.trim();
             }
         }
     }
 
-    fn peer(&self, handshake: &Handshake, facts: &PeerFacts, public_ca: bool) -> Peer {
+    /// What the key and the certificate say, before it has come.
+    fn peer(&self, handshake: &Handshake, facts: &PeerFacts) -> Peer {
         let at = Seconds::from(handshake.time);
         Peer {
             instance: self.instance.to_string(),
             side: handshake.side.as_str().to_owned(),
             listener: handshake.listener.to_string(),
             certificate: facts.fingerprint.to_string(),
-            identity: handshake.identity.as_deref().map(cut),
-            partner: handshake.partner.as_deref().map(str::to_owned),
+            identity: None,
+            partner: None,
             subject: cut(&facts.subject),
             issuer: cut(&facts.issuer),
             serial: cut(&facts.serial),
             not_before: facts.not_before.into(),
             not_after: facts.not_after.into(),
-            public_ca: public_ca.into(),
-            address: handshake.peer_addr.map(|address| address.ip().to_string()),
-            keyring: handshake.keyring.as_deref().map(str::to_owned),
-            key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
-            chosen_by: handshake.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned()),
-            handshakes: 1,
+            public_ca: false.into(),
+            address: None,
+            keyring: None,
+            key_pair: None,
+            chosen_by: None,
+            handshakes: 0,
             first_seen: at,
             last_seen: at,
         }
@@ -265,16 +267,17 @@ impl Backlog {
     }
 }
 
-/// The same certificate once more: what it says is known, and only how it came may have changed.
-fn again(known: &mut Peer, handshake: &Handshake, public_ca: bool) {
-    known.handshakes += 1;
-    known.last_seen = handshake.time.into();
-    known.identity = handshake.identity.as_deref().map(cut);
-    known.partner = handshake.partner.as_deref().map(str::to_owned);
-    known.public_ca = public_ca.into();
-    known.address = handshake.peer_addr.map(|address| address.ip().to_string());
-    known.keyring = handshake.keyring.as_deref().map(str::to_owned);
-    known.key_pair = handshake.key_pair.map(|key_pair| key_pair.to_string());
+/// It came once more: all that may differ from one handshake with a certificate to the next, set here and nowhere else.
+fn came(peer: &mut Peer, handshake: &Handshake, public_ca: bool) {
+    peer.handshakes += 1;
+    peer.last_seen = handshake.time.into();
+    peer.identity = handshake.identity.as_deref().map(cut);
+    peer.partner = handshake.partner.as_deref().map(str::to_owned);
+    peer.public_ca = public_ca.into();
+    peer.address = handshake.peer_addr.map(|address| address.ip().to_string());
+    peer.keyring = handshake.keyring.as_deref().map(str::to_owned);
+    peer.key_pair = handshake.key_pair.map(|key_pair| key_pair.to_string());
+    peer.chosen_by = handshake.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned());
 }
 
 fn side(text: &str) -> Side {

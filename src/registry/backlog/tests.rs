@@ -72,6 +72,8 @@ fn of_a_peer_that_comes_again_the_row_says_how_it_came_last() {
     last.partner = Some("etl".into());
     last.keyring = Some("other".into());
     last.key_pair = Some(Fingerprint::from_bytes([9; 32]));
+    last.chosen_by = Some(keyring::ChosenBy::Learned);
+    assert_ne!(first.chosen_by, last.chosen_by);
     backlog.take(&Event::Handshake(Arc::new(last.clone())), now());
     let row = backlog.batch().peers.remove(0);
     // As if it had only come the last time, but for what counts both.
