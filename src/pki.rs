@@ -131,7 +131,7 @@ impl Validity {
 }
 
 /// Lower-case hex digits, two a byte. Every handshake writes some hashes.
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     let mut out = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -139,6 +139,11 @@ fn hex(bytes: &[u8]) -> String {
         out.push(digit(byte & 15));
     }
     out
+}
+
+/// A time as people are told it: to the minute, UTC.
+pub fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// Makes peer text safe for a log line, a terminal and a header: everything but printable text without control,

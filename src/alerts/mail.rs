@@ -10,7 +10,7 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
 use super::{Error, Smtp, SmtpTls, explained, secret};
-use crate::pki::{Fingerprint, printable};
+use crate::pki::{Fingerprint, hex, printable};
 use crate::registry::Delivery;
 
 /// For the whole exchange.
@@ -65,8 +65,7 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
 /// The same for an alert that is sent once more because nobody knows if it arrived: mailboxes show it once.
 fn message_id(delivery: &Delivery, domain: &str) -> String {
     let digest = Fingerprint::of(format!("{}\n{}", delivery.alert, delivery.sink).as_bytes());
-    let digits: String = digest.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("<{digits}@{domain}>")
+    format!("<{}@{domain}>", hex(&digest.as_bytes()[..16]))
 }
 
 /// What an alert's kind is called in a mail's subject.

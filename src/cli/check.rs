@@ -42,8 +42,7 @@ pub(super) fn would_break(voucher: &Voucher) -> String {
     if peers.is_empty() {
         return "nobody is known who needs it".to_owned();
     }
-    let more = if peers.len() > NAMED { format!(" and {} more", peers.len() - NAMED) } else { String::new() };
-    format!("without it would break: {}{more}", peers[..peers.len().min(NAMED)].join(", "))
+    format!("without it would break: {}", first_few(peers))
 }
 
 /// Subjects have commas of their own, and the platform's store has 150.
@@ -51,9 +50,12 @@ fn holds(subjects: &[String]) -> String {
     if subjects.is_empty() {
         return "nothing".to_owned();
     }
-    let quoted: Vec<String> = subjects.iter().take(NAMED).map(|subject| format!("\"{subject}\"")).collect();
-    let more = if subjects.len() > NAMED { format!(" and {} more", subjects.len() - NAMED) } else { String::new() };
-    format!("{}{more}", quoted.join(", "))
+    first_few(&subjects.iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>())
+}
+
+fn first_few(names: &[String]) -> String {
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 /// In parts with a blank line between them; a part without a line leaves none.

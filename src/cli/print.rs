@@ -79,10 +79,7 @@ pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
     if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
 }
 
-/// A time to the minute, UTC.
-pub(super) fn minute(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
+pub(super) use crate::pki::minute;
 
 /// What stands where there is nothing to say.
 pub(super) fn dash() -> String {

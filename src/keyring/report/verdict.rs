@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Before, Line, Report, Use};
+use crate::pki::minute;
 
 /// May the old pair be retired?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +57,6 @@ impl Verdict {
     pub(super) const fn unknown() -> Self {
         Self { retire: Retire::Wait, sentence: String::new(), first: None }
     }
-}
-
-/// To the minute, UTC, as the rest of the report.
-fn minute(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// The verdict on a report whose lines are in order: those to act on first.

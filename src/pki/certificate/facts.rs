@@ -14,7 +14,7 @@ use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name, X509Version};
 
-use super::super::{Fingerprint, SpkiHash, Validity, der, printable};
+use super::super::{Fingerprint, SpkiHash, Validity, der, hex, printable};
 use super::{Facts, KeyKind, Usage};
 
 impl Facts {
@@ -216,7 +216,7 @@ fn serial_text(raw: &[u8]) -> String {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digits)
 }
 
 fn attributes<'a>(name: &'a X509Name<'_>, oid: &'a Oid<'static>) -> impl Iterator<Item = String> + 'a {
@@ -231,7 +231,7 @@ pub(super) fn name_of(der: &[u8]) -> String {
     use x509_parser::prelude::FromDer as _;
     match X509Name::from_der(der) {
         Ok((_, name)) => name_text(&name),
-        Err(_) => der.iter().take(64).map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => hex(&der[..der.len().min(64)]),
     }
 }
 
@@ -265,10 +265,7 @@ fn part_text(part: &AttributeTypeAndValue<'_>) -> String {
     };
     match attribute_text(part.attr_value()) {
         Some(text) => format!("{label}={}", printable(&escape(&text))),
-        None => {
-            let hex: String = part.attr_value().data.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{label}=#{hex}")
-        }
+        None => format!("{label}=#{}", hex(part.attr_value().data)),
     }
 }
 
