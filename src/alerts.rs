@@ -107,6 +107,8 @@ pub enum Kind {
     Refuses,
     /// An overlap is about to end with peers still on the old pair.
     OverlapEnds,
+    /// A trust anchor expires, and with it everybody whom it vouches for.
+    AnchorExpires,
     /// A CRL is out of date.
     CrlStale,
     /// An expired pair is in use, because there is no other.
@@ -123,6 +125,7 @@ impl Kind {
             Self::Diverges => "diverges",
             Self::Refuses => "refuses",
             Self::OverlapEnds => "overlap_ends",
+            Self::AnchorExpires => "anchor_expires",
             Self::CrlStale => "crl_stale",
             Self::LastResort => "last_resort",
         }

@@ -200,6 +200,25 @@ pub struct KeyPairView {
     pub weakness: Option<String>,
     /// It is its own issuer.
     pub self_issued: bool,
+    /// Where an intermediate of its chain ends before it: the first one that does.
+    #[serde(default)]
+    pub chain_ends: Option<ChainEnd>,
+}
+
+/// An intermediate that ends before the end entity that it vouches for: peers refuse the chain from then on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ChainEnd {
+    /// Its subject, printable.
+    pub subject: String,
+    /// Its end.
+    pub not_after: jiff::Timestamp,
+}
+
+impl KeyPairView {
+    /// Until when peers can verify it, as far as its own chain tells.
+    pub fn ends(&self) -> jiff::Timestamp {
+        self.chain_ends.as_ref().map_or(self.validity.not_after, |chain| chain.not_after)
+    }
 }
 
 /// What a view that came over the control socket leaves out.
@@ -214,4 +233,6 @@ pub struct TrustView {
     pub holds: crate::trust::View,
     /// The keyrings of the ingress listeners whose peers it verifies.
     pub keyrings: Vec<Arc<str>>,
+    /// Keyrings of every listener that verifies somebody with it, upstreams too.
+    pub used_by: Vec<Arc<str>>,
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::keyring::KeyringName;
-use crate::pki::{Fingerprint, SpkiHash};
+use crate::pki::{Fingerprint, SpkiHash, Validity};
 
 pub use allow::{Allow, Denied, Matcher, Rule, Rules};
 pub use anchors::Anchors;
@@ -115,6 +115,20 @@ pub struct View {
     pub checks_crls: bool,
 }
 
+impl View {
+    /// Anchors that somebody here has to renew: a file names them, they are not on their way out, and no other one of the
+    /// same name lasts longer.
+    pub fn ending(&self) -> impl Iterator<Item = &AnchorView> {
+        let end = |anchor: &AnchorView| anchor.validity.not_after;
+        self.anchors.iter().filter(move |anchor| {
+            let renewed = |other: &AnchorView| other.subject == anchor.subject && end(other) > end(anchor);
+            !anchor.platform
+                && anchor.until.is_none_or(|until| until > end(anchor))
+                && !self.anchors.iter().any(renewed)
+        })
+    }
+}
+
 /// One anchor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnchorView {
@@ -122,10 +136,12 @@ pub struct AnchorView {
     pub anchor: Fingerprint,
     /// Its subject, printable.
     pub subject: String,
-    /// Its own end.
-    pub not_after: Timestamp,
+    /// Its own.
+    pub validity: Validity,
     /// Until when it is accepted, where there is an end.
     pub until: Option<Timestamp>,
+    /// No file names it: it is one of the platform's.
+    pub platform: bool,
 }
 
 /// One CRL.

@@ -39,6 +39,7 @@ impl Collector for Gauges {
             return Ok(());
         }
         self.pairs(&mut encoder)?;
+        self.anchors(&mut encoder)?;
         self.overlaps(&mut encoder)?;
         self.keyrings(&mut encoder)
     }
@@ -52,13 +53,27 @@ impl Gauges {
     }
 
     fn pairs(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "When a key pair's certificate expires";
+        let help = "Until when peers can verify a key pair: the end of its certificate, or of an intermediate that ends before";
         let mut metric =
             encoder.encode_descriptor("certificate_not_after_timestamp_seconds", help, None, MetricType::Gauge)?;
         for (keyring, pair) in self.all() {
             let (standing, key_pair) = (pair.standing.as_str(), pair.key_pair.short());
             let labels = [("keyring", &*keyring.name), ("standing", standing), ("key_pair", &key_pair)];
-            metric.encode_family(&labels)?.encode_gauge(&pair.validity.not_after.as_second())?;
+            metric.encode_family(&labels)?.encode_gauge(&pair.ends().as_second())?;
+        }
+        Ok(())
+    }
+
+    fn anchors(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "When a trust anchor that a file names expires";
+        let mut metric =
+            encoder.encode_descriptor("trust_anchor_not_after_timestamp_seconds", help, None, MetricType::Gauge)?;
+        for trust in &self.snapshot.trusts {
+            for anchor in trust.holds.anchors.iter().filter(|anchor| !anchor.platform) {
+                let id = anchor.anchor.short();
+                let labels = [("trust", &*trust.holds.name), ("anchor", &id)];
+                metric.encode_family(&labels)?.encode_gauge(&anchor.validity.not_after.as_second())?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! A threshold is passed once and for all: of several that have passed only the last is told, so that somebody who looks
 //! for the first time five days before an expiry gets one message and not four.
 
+mod others;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +29,6 @@ const AUTO: [Duration; 5] = [
 ];
 /// Lifetimes from here on are long.
 const LONG: Duration = Duration::from_hours(180 * 24);
-/// Peers' certificates that live shorter are made by machines, every day anew: no expiry of theirs is news.
-const MACHINE_MADE: Duration = Duration::from_hours(10 * 24);
-/// A peer that was not seen for longer is nobody to warn about.
-const GONE: Duration = Duration::from_hours(30 * 24);
 /// How long the folder may hold something newer before it is an alert.
 const DIVERGES: Duration = Duration::from_hours(1);
 /// Peers that are named in one sentence.
@@ -67,8 +65,9 @@ pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
     }
     alerts.extend(refused_drops(records));
     alerts.extend(refusals(records));
-    alerts.extend(partners(records, now));
-    alerts.extend(records.trusts.iter().flat_map(|trust| stale_crls(records, trust, now)));
+    alerts.extend(others::partners(records, now));
+    alerts.extend(records.trusts.iter().flat_map(|trust| others::anchors(records, trust, now)));
+    alerts.extend(records.trusts.iter().flat_map(|trust| others::stale_crls(records, trust, now)));
     // One certificate may be in several keyrings: it is told of once.
     let mut told = std::collections::BTreeSet::new();
     alerts.retain(|alert| told.insert(Arc::clone(&alert.name)));
@@ -93,13 +92,18 @@ pub fn passed(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option
 
 fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
     let thresholds = thresholds(keyring.alert_before.as_deref(), pair.validity);
-    let (threshold, urgent) = passed(pair.validity.not_after, &thresholds, now)?;
+    let (threshold, urgent) = passed(pair.ends(), &thresholds, now)?;
     let staged = keyring
         .key_pairs
         .iter()
         .filter(|other| other.standing == Standing::Staged && other.validity.not_after > pair.validity.not_after)
         .max_by_key(|other| (other.validity.not_after, other.key_pair));
     let remedy = match staged {
+        None if pair.chain_ends.is_some() => format!(
+            "ask its CA for the next intermediate, and drop the chain with that one into the folder of keyring {}; or \
+             order a new pair",
+            keyring.name
+        ),
         Some(staged) => format!(
             "its successor {} waits: sidekey keyring promote {} {}",
             staged.key_pair.short(),
@@ -117,14 +121,25 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
         keyring: Arc::clone(&keyring.name),
         key_pair: Some(pair.key_pair),
         contact: keyring.contact.clone(),
-        explanation: format!(
-            "key pair {} of keyring {} ({}) expires in {} ({}), and no successor is current",
-            pair.key_pair.short(),
-            keyring.name,
-            pair.subject,
-            left(pair.validity.not_after, now),
-            day(pair.validity.not_after),
-        ),
+        explanation: match &pair.chain_ends {
+            None => format!(
+                "key pair {} of keyring {} ({}) expires in {} ({}), and no successor is current",
+                pair.key_pair.short(),
+                keyring.name,
+                pair.subject,
+                left(pair.validity.not_after, now),
+                day(pair.validity.not_after),
+            ),
+            Some(chain) => format!(
+                "the intermediate {} in the chain of key pair {} of keyring {} ({}) {}, before the pair itself does ({})",
+                chain.subject,
+                pair.key_pair.short(),
+                keyring.name,
+                pair.subject,
+                ends(chain.not_after, now),
+                day(pair.validity.not_after),
+            ),
+        },
         remedy,
     })
 }
@@ -274,78 +289,6 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
     })
 }
 
-fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
-    // Of one peer's certificates only the one that lasts longest counts: a successor silences.
-    let mut lasting: BTreeMap<(&str, &str, &str), &Peer> = BTreeMap::new();
-    for peer in records.peers {
-        let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
-        let known = lasting.entry(key).or_insert(peer);
-        if (known.not_after, &known.certificate, known.last_seen) < (peer.not_after, &peer.certificate, peer.last_seen)
-        {
-            *known = peer;
-        }
-    }
-    lasting.into_values().filter_map(|peer| partner(records, peer, now)).collect()
-}
-
-fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> {
-    let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
-    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
-    let unseen = now.duration_since(peer.last_seen.time());
-    if lifetime < MACHINE_MADE || validity.not_after < now || unseen.is_positive() && unseen.unsigned_abs() > GONE {
-        return None;
-    }
-    let keyring = peer.keyring.as_deref().unwrap_or_default();
-    let view = records.keyrings.iter().find(|view| &*view.name == keyring);
-    let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity);
-    let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
-    let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
-    let what = if peer.side == "egress" { "upstream" } else { "peer" };
-    Some(Alert {
-        name: format!("partner_expires:{}:{}", certificate?.hex(), threshold.as_secs()).into(),
-        kind: Kind::PartnerExpires,
-        urgent,
-        keyring: keyring.into(),
-        key_pair: certificate,
-        contact: view.and_then(|view| view.contact.clone()),
-        explanation: format!(
-            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one was seen",
-            certificate?.short(),
-            peer.name(),
-            peer.listener,
-            left(validity.not_after, now),
-            day(validity.not_after)
-        ),
-        remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
-            Some(partner) => {
-                format!("tell them ({partner}): with an expired certificate their connections are refused")
-            }
-            None => "tell them: with an expired certificate their connections are refused".to_owned(),
-        },
-    })
-}
-
-fn stale_crls<'a>(records: &'a Records<'_>, trust: &'a TrustView, now: Timestamp) -> impl Iterator<Item = Alert> + 'a {
-    // The newest of an issuer comes first.
-    let mut seen = std::collections::BTreeSet::new();
-    let newest = trust.holds.crls.iter().filter(move |crl| seen.insert(&crl.issuer));
-    newest.filter(move |crl| crl.next_update < now).map(|crl| Alert {
-        name: format!("crl_stale:{}:{}:{}", trust.holds.name, crl.issuer, crl.next_update.as_second()).into(),
-        kind: Kind::CrlStale,
-        urgent: false,
-        keyring: Arc::clone(&trust.holds.name),
-        key_pair: None,
-        contact: trust.keyrings.iter().find_map(|keyring| contact(records, keyring)),
-        explanation: format!(
-            "the CRL of {} in trust {} is out of date: the next one was due on {}",
-            crl.issuer,
-            trust.holds.name,
-            day(crl.next_update)
-        ),
-        remedy: "fetch the current one into the folder".to_owned(),
-    })
-}
-
 fn contact(records: &Records<'_>, keyring: &str) -> Option<String> {
     records.keyrings.iter().find(|view| &*view.name == keyring).and_then(|view| view.contact.clone())
 }
@@ -359,6 +302,11 @@ fn left(end: Timestamp, now: Timestamp) -> String {
         seconds => (seconds / 86_400, "day"),
     };
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `expires in 60 days (2026-03-01)`, `expired on 2026-03-01`.
+fn ends(end: Timestamp, now: Timestamp) -> String {
+    if end < now { format!("expired on {}", day(end)) } else { format!("expires in {} ({})", left(end, now), day(end)) }
 }
 
 fn day(time: Timestamp) -> String {

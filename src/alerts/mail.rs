@@ -73,6 +73,7 @@ fn subject(kind: &str) -> &str {
     match kind {
         "expires" => "a key pair expires:",
         "partner_expires" => "a partner's certificate expires:",
+        "anchor_expires" => "a trust anchor expires:",
         "refused_drop" => "a drop was refused:",
         "diverges" => "a newer key pair is not in use:",
         "refuses" => "a partner refuses the new key pair:",

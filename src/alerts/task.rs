@@ -335,7 +335,7 @@ fn sinks(settings: &Settings, alert: &Alert) -> Vec<(String, Option<String>)> {
 /// Somebody knows about this expiry: there is nothing more to say until the last threshold.
 fn is_acknowledged(acknowledged: &[Acknowledgement], alert: &Alert) -> bool {
     let key_pair = alert.key_pair.map(|key_pair| key_pair.to_string());
-    let is_expiry = matches!(alert.kind, Kind::Expires | Kind::PartnerExpires);
+    let is_expiry = matches!(alert.kind, Kind::Expires | Kind::PartnerExpires | Kind::AnchorExpires);
     is_expiry && !alert.urgent && acknowledged.iter().any(|one| Some(&one.key_pair) == key_pair.as_ref())
 }
 

@@ -16,8 +16,9 @@ use crate::event::Handshake;
 use crate::keyring::report::{Report, Retire};
 use crate::pki::Severity;
 use crate::process::Phase;
-use crate::snapshot::{KeyringView, Snapshot};
+use crate::snapshot::{KeyringView, Snapshot, TrustView};
 use crate::writer::Look;
+use keyrings::{expiry, soon, urgency};
 
 /// Failures are summed up over this time.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -125,6 +126,7 @@ pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
     for keyring in &snapshot.keyrings {
         keyrings::look_at(keyring, now, &mut act_on);
     }
+    snapshot.trusts.iter().for_each(|trust| anchors(snapshot, trust, now, &mut act_on));
     known.reports.iter().for_each(|report| rotation(report, &mut act_on));
     troubles(known, &mut act_on);
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
@@ -157,6 +159,25 @@ fn waiting(snapshot: &Snapshot, out: &mut Vec<Item>) {
     for (id, what) in &snapshot.waiting {
         let what = format!("{} {:?} does not serve: it waits for {what}", id.side.as_str(), id.name);
         out.push(item(Urgency::Now, "listener_waits", what, "put it into the folder"));
+    }
+}
+
+/// Anchors of files that expire with nothing of the same name beside them.
+fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec<Item>) {
+    let mut users = snapshot.keyrings.iter().filter(|keyring| trust.used_by.contains(&keyring.name));
+    let alert_before = users.find_map(|keyring| keyring.alert_before.as_deref());
+    for anchor in trust.holds.ending() {
+        let ends = anchor.validity.not_after;
+        if trust.used_by.is_empty() || soon(alert_before, anchor.validity, now) <= ends {
+            continue;
+        }
+        let (id, name) = (anchor.anchor.short(), &trust.holds.name);
+        let what = format!(
+            "trust anchor {id} ({}) of trust {name} {}, and with it everybody whom it vouches for",
+            anchor.subject,
+            expiry(ends, now)
+        );
+        out.push(item(urgency(ends, now), "anchor_expires", what, "add its successor to the same file"));
     }
 }
 

@@ -113,6 +113,13 @@ impl KeyPair {
     pub fn validity(&self) -> Validity {
         self.end_entity().validity()
     }
+    /// The intermediate that ends first, where one ends before the end entity: with it the chain is worth nothing
+    /// (RFC 5280 6.1.3).
+    pub fn ends_early(&self) -> Option<&Arc<Certificate>> {
+        let end = |certificate: &&Arc<Certificate>| certificate.validity().not_after;
+        let first = self.chain[1..].iter().min_by_key(end)?;
+        (end(&first) < self.validity().not_after).then_some(first)
+    }
     /// Whether the end entity is valid at `now`.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.validity().contains(now)

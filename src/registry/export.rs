@@ -65,11 +65,12 @@ const KEY_PAIRS: [&str; 22] = [
 ];
 const KEYRINGS: [&str; 9] =
     ["keyring", "instance", "purpose", "owner", "contact", "rotate_every", "first_seen", "last_seen", "present"];
-const ANCHORS: [&str; 11] = [
+const ANCHORS: [&str; 12] = [
     "trust",
     "kind",
     "anchor",
     "subject",
+    "not_before",
     "not_after",
     "accepted_until",
     "last_matched",

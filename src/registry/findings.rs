@@ -48,6 +48,7 @@ pub fn findings(inventory: &Inventory, now: Timestamp) -> Vec<Finding> {
     audit.waiting_keys();
     audit.peers();
     audit.own_issuers();
+    audit.anchors();
     audit.crls();
     audit.undelivered();
     let mut all: Vec<Finding> = audit.found.into_inner().into_values().collect();

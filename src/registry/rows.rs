@@ -168,6 +168,10 @@ pub struct Placed {
     pub weakness: Option<String>,
     /// It is its own issuer.
     pub self_issued: Flag,
+    /// Where an intermediate of its chain ends before it: when.
+    pub chain_ends: Option<Seconds>,
+    /// That intermediate, printable.
+    pub chain_issuer: Option<String>,
 }
 
 impl Placed {
@@ -222,12 +226,14 @@ pub struct Anchor {
     pub instance: String,
     /// Of which trust.
     pub trust: String,
-    /// `anchor` or `pin`.
+    /// `anchor` (of a file), `platform` or `pin`.
     pub kind: String,
     /// Fingerprint of the anchor, or the pin.
     pub anchor: String,
     /// An anchor's subject.
     pub subject: Option<String>,
+    /// An anchor's own begin.
+    pub not_before: Option<Seconds>,
     /// An anchor's own end.
     pub not_after: Option<Seconds>,
     /// Until when it is accepted, where there is an end.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::bearer::Way;
-use super::{Bearer, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView};
+use super::{
+    Bearer, ChainEnd, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView,
+};
 use crate::clock::Clock;
 use crate::jwt::{Algorithm, Verifier};
 use crate::keyring::{Candidates, Held, Keyring, KeyringName, Prefer, Standing};
@@ -334,17 +336,26 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
         spki: certificate.spki_hash(),
         weakness: certificate.weakness().map(str::to_owned),
         self_issued: certificate.is_self_issued(),
+        chain_ends: held.pair.ends_early().map(|intermediate| ChainEnd {
+            subject: intermediate.subject().to_owned(),
+            not_after: intermediate.validity().not_after,
+        }),
     }
 }
 
 fn trust_view(name: &TrustName, trust: &Trust, parts: &Parts<'_>) -> TrustView {
-    let verifies = |settings: &&super::ingress::Settings| match &settings.trust {
+    let is_it = |named: &Option<TrustName>, first: Option<&KeyringName>| match named {
         Some(named) => named == name,
-        None => settings.keyrings.first().is_some_and(|first| own_trust(first) == *name),
+        None => first.is_some_and(|first| own_trust(first) == *name),
     };
-    let listeners = parts.ingresses.iter().filter(verifies);
-    let mut keyrings: Vec<KeyringName> = listeners.flat_map(|settings| settings.keyrings.iter().cloned()).collect();
-    keyrings.sort();
-    keyrings.dedup();
-    TrustView { holds: trust.view(), keyrings }
+    let ingresses = parts.ingresses.iter().filter(|settings| is_it(&settings.trust, settings.keyrings.first()));
+    let mut keyrings: Vec<KeyringName> = ingresses.flat_map(|settings| settings.keyrings.iter().cloned()).collect();
+    let egresses = parts.egresses.iter().filter(|settings| is_it(&settings.trust, Some(&settings.keyring)));
+    let mut used_by: Vec<KeyringName> = egresses.map(|settings| Arc::clone(&settings.keyring)).collect();
+    used_by.extend(keyrings.iter().cloned());
+    for names in [&mut keyrings, &mut used_by] {
+        names.sort();
+        names.dedup();
+    }
+    TrustView { holds: trust.view(), keyrings, used_by }
 }

@@ -1,10 +1,11 @@
-//! Views for tests: a pair, a keyring and a snapshot with nothing remarkable about them, to be changed where a test cares.
+//! Views for tests: a pair, a keyring, a trust and a snapshot with nothing remarkable about them, to be changed where a test cares.
 
 use std::collections::BTreeMap;
 
-use super::{Epoch, KeyPairView, KeyringView, Snapshot};
+use super::{Epoch, KeyPairView, KeyringView, Snapshot, TrustView};
 use crate::keyring::{Activate, Prefer, Standing};
 use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
+use crate::trust::{AnchorView, View};
 
 /// A pair whose fingerprint begins so, valid all through 2026, in the folder.
 pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
@@ -30,6 +31,7 @@ pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
         spki: SpkiHash::from_bytes(bytes),
         weakness: None,
         self_issued: false,
+        chain_ends: None,
     }
 }
 
@@ -64,4 +66,18 @@ pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
         trusts: Vec::new(),
         key_set: "{\"keys\":[]}".into(),
     }
+}
+
+/// A trust with this anchor of "CN=Partners' CA", used by the keyring `api`.
+pub(crate) fn trust(validity: Validity) -> TrustView {
+    let anchor = AnchorView {
+        anchor: Fingerprint::from_bytes([7; 32]),
+        subject: "CN=Partners' CA".to_owned(),
+        validity,
+        until: None,
+        platform: false,
+    };
+    let holds =
+        View { name: "partners".into(), anchors: vec![anchor], pins: Vec::new(), crls: Vec::new(), checks_crls: false };
+    TrustView { holds, keyrings: vec!["api".into()], used_by: vec!["api".into()] }
 }

@@ -67,8 +67,9 @@ impl Anchors {
     pub fn open(settings: Settings, remembered: &Remembered, retained: &[Arc<Certificate>]) -> Self {
         let leaving = retained.iter().filter_map(|certificate| {
             let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
-            let leaving = Accepted { certificate: Arc::clone(certificate), until: Some(until) };
-            Some((certificate.fingerprint(), leaving))
+            let certificate = Arc::clone(certificate);
+            let leaving = Accepted { certificate, until: Some(until), platform: false };
+            Some((leaving.certificate.fingerprint(), leaving))
         });
         let held = |source: &AnchorSource| {
             let held = remembered.held.get(&file_name(source))?;
@@ -234,7 +235,7 @@ impl Anchors {
         let end = until_of(source).map_or(end, |until| until.min(end));
         for certificate in before {
             if !certificates.contains(&certificate) {
-                let leaving = Accepted { certificate, until: Some(end) };
+                let leaving = Accepted { certificate, until: Some(end), platform: *source == AnchorSource::System };
                 self.leaving.insert(leaving.certificate.fingerprint(), leaving);
             }
         }
@@ -249,11 +250,13 @@ impl Anchors {
             if until.is_some_and(|until| until <= now) {
                 continue;
             }
+            let platform = *source == AnchorSource::System;
             for certificate in certificates {
-                let new = Accepted { certificate: Arc::clone(certificate), until };
+                let new = Accepted { certificate: Arc::clone(certificate), until, platform };
                 let known = next.entry(certificate.fingerprint()).or_insert_with(|| new.clone());
                 // Of several sources the one that lasts longest counts; no date is for ever.
                 known.until = known.until.zip(until).map(|(one, other)| one.max(other));
+                known.platform &= platform;
             }
         }
         let held = |fingerprint: &Fingerprint| next.contains_key(fingerprint);

@@ -175,7 +175,8 @@ pub(crate) fn trust_with(
     anchors: &[&Ca],
     crls: &[CertificateRevocationListDer<'static>],
 ) -> Trust {
-    let anchors = anchors.iter().map(|ca| Accepted { certificate: ca.certificate(), until: None }).collect();
+    let anchors =
+        anchors.iter().map(|ca| Accepted { certificate: ca.certificate(), until: None, platform: false }).collect();
     let crls = crls.iter().map(|der| Arc::new(Crl::parse(der.clone()).unwrap())).collect();
     Trust::new(settings(change), anchors, crls)
 }
@@ -196,7 +197,7 @@ pub(crate) fn of_version_1() -> [CertificateDer<'static>; 2] {
 /// A trust of these settings with this anchor.
 pub(crate) fn trust_in(change: &dyn Fn(&mut Settings), anchor: &CertificateDer<'static>) -> Trust {
     let certificate = Certificate::parse(anchor.clone()).unwrap();
-    Trust::new(settings(change), vec![Accepted { certificate, until: None }], Vec::new())
+    Trust::new(settings(change), vec![Accepted { certificate, until: None, platform: false }], Vec::new())
 }
 
 const V1_ROOT: &str = "-----BEGIN CERTIFICATE-----

@@ -42,10 +42,11 @@ pub enum Role {
 /// What an epoch verifies with. Anchors, pins and CRLs are accepted together.
 pub struct Trust {
     settings: Settings,
-    /// Three lists of one length: an anchor, the same for webpki, and its `until`.
+    /// Four lists of one length: an anchor, the same for webpki, its `until`, and whether only the platform names it.
     anchors: Vec<Arc<Certificate>>,
     for_webpki: Vec<TrustAnchor<'static>>,
     until: Vec<Option<Timestamp>>,
+    platform: Vec<bool>,
     /// The newest first.
     crls: Vec<Arc<Crl>>,
     /// Whose expired certificates are accepted for a while (`accept_expired_until`).
@@ -59,6 +60,8 @@ pub struct Trust {
 pub(super) struct Accepted {
     pub(super) certificate: Arc<Certificate>,
     pub(super) until: Option<Timestamp>,
+    /// No file names it: one of the platform's many, and nobody's here to renew.
+    pub(super) platform: bool,
 }
 
 impl Accepted {
@@ -207,16 +210,18 @@ impl Trust {
             anchors: Vec::with_capacity(accepted.len()),
             for_webpki: Vec::with_capacity(accepted.len()),
             until: Vec::with_capacity(accepted.len()),
+            platform: Vec::with_capacity(accepted.len()),
             crls,
             partners: Arc::default(),
             matched: Arc::default(),
             cache: Cache::default(),
         };
-        for Accepted { certificate, until } in accepted {
+        for Accepted { certificate, until, platform } in accepted {
             let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate.der()) else { continue };
             trust.for_webpki.push(anchor.to_owned());
             trust.anchors.push(certificate);
             trust.until.push(until);
+            trust.platform.push(platform);
         }
         trust
     }
@@ -268,11 +273,13 @@ impl Trust {
     }
     /// What it holds, for views and the registry.
     pub fn view(&self) -> super::View {
-        let anchors = self.anchors.iter().zip(&self.until).map(|(anchor, until)| super::AnchorView {
+        let each = self.anchors.iter().zip(&self.until).zip(&self.platform);
+        let anchors = each.map(|((anchor, until), platform)| super::AnchorView {
             anchor: anchor.fingerprint(),
             subject: anchor.subject().to_owned(),
-            not_after: anchor.validity().not_after,
+            validity: anchor.validity(),
             until: *until,
+            platform: *platform,
         });
         let crls = self.crls.iter().map(|crl| super::CrlView {
             issuer: crl.issuer().to_owned(),

@@ -8,14 +8,14 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use sidekey::event::Event;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::{Authority, Issued, Request};
 use sidekey::registry::export::{Export, Table, csv};
 use sidekey::registry::store::{Access, Asked, Notice};
 use sidekey::registry::{Acknowledgement, Inventory, Store, findings};
 
 use crate::command::{Running, sidekey};
 use crate::support::backend::Backend;
-use crate::support::ca::{Ca, fingerprint, later};
+use crate::support::ca::{Ca, around, fingerprint, later};
 use crate::support::database::{Database, databases, sqlite, until};
 use crate::support::eventually;
 use crate::support::mailbox::{Hook, Mailbox, text};
@@ -24,7 +24,7 @@ use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 /// A server's pair that is valid from one day to another, counted from now.
 fn pair(ca: &Ca, name: &str, from: i64, to: i64) -> Issued {
     let mut request = ca.request(name);
-    request.validity = crate::support::ca::around(ca.now, -from, to);
+    request.validity = around(ca.now, -from, to);
     ca.issue(&request)
 }
 
@@ -193,6 +193,73 @@ async fn a_refused_drop_is_told() {
     let sidecar = fleet.start("a", &hook, None, ca.now).await;
     drop_pair(sidecar.folder.path(), "expired", &pair(&ca, "localhost", -30, -1));
     eventually("the refusal", || hook.posted().iter().any(|one| one["kind"] == "refused_drop")).await;
+}
+
+/// A pair is worth as little as the first of its chain that ends, and a trust as little as its anchors.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intermediate_and_an_anchor_that_end_first_are_told_of_until_others_are_there() {
+    for database in databases().await {
+        let (ca, hook, backend) = (Ca::new("Own root"), Hook::new().await, Backend::echo().await);
+        let issuing = ca.authority.intermediate("Issuing CA", around(ca.now, 300, 20)).expect("a CA");
+        let long = |now: Timestamp| {
+            let mut request = ca.request("localhost");
+            request.validity = around(now, 10, 300);
+            request
+        };
+        let ends_early = issuing.issue(&long(ca.now)).expect("a pair");
+        let anchor = |before, after| Authority::new("Partners' CA", around(ca.now, before, after)).expect("a CA");
+        let (old, new) = (anchor(300, 25), anchor(1, 3000));
+        let folder = folder();
+        drop_pair(folder.path(), "tls", &ends_early);
+        put(folder.path(), "ca.crt", old.certificate_pem());
+        let top = format!("{}{}{OWNED}", database.toml("a"), sinks(folder.path(), &hook, None));
+        let toml = crate::handshake::config(&top, "", backend.address);
+        let mut sidecar = Sidecar::start_at(folder, &toml, ca.now).await;
+        let told = |kind: &str| {
+            let all = hook.posted().into_iter().filter(|one| one["kind"] == kind);
+            all.map(|one| text(&one["summary"])).collect::<Vec<_>>()
+        };
+        eventually("both", || !told("expires").is_empty() && !told("anchor_expires").is_empty()).await;
+        let (chain, trust) = (told("expires").remove(0), told("anchor_expires").remove(0));
+        assert!(chain.contains("CN=Issuing CA") && chain.contains("expires in 20 days"), "{chain}");
+        assert!(trust.contains("CN=Partners' CA") && trust.contains("expires in 25 days"), "{trust}");
+        let audit = async |store: &Store| -> Vec<&'static str> {
+            let found = findings(&store.inventory().await.expect("read"), ca.now);
+            let mut found: Vec<_> = found.into_iter().map(|one| one.finding).collect();
+            found.retain(|finding| matches!(*finding, "chain_expires" | "anchor_expires"));
+            found
+        };
+        let store = Store::open(&database.settings("test"), Access::Write).await.expect("a registry");
+        assert_eq!(audit(&store).await, ["anchor_expires", "chain_expires"], "{}", database.kind);
+        let metrics = sidecar.app.metrics_text();
+        let of_anchor = format!(
+            r#"sidekey_trust_anchor_not_after_timestamp_seconds{{trust="own:default",anchor="{}"}} {}"#,
+            &store.inventory().await.expect("read").anchors[0].anchor[7..19],
+            later(ca.now, 25).as_second()
+        );
+        assert!(metrics.contains(&of_anchor), "{of_anchor}\n{metrics}");
+
+        // Somebody knows about the anchor: named by its first digits, in its trust.
+        let anchor = store.inventory().await.expect("read").anchors[0].anchor.clone();
+        assert_eq!(store.find("own:default", &anchor[7..15]).await.expect("the anchor"), anchor);
+
+        let successor = ca.issue(&Request { validity: around(ca.now, 5, 300), ..long(ca.now) });
+        drop_pair(sidecar.folder.path(), "next", &successor);
+        assert_eq!(sidecar.rotation("default").await, fingerprint(&successor));
+        put(sidecar.folder.path(), "ca.crt", &format!("{}{}", old.certificate_pem(), new.certificate_pem()));
+        eventually("silence", || nothing_expires(&sidecar)).await;
+        until("the registry", async || audit(&store).await.is_empty().then_some(())).await;
+    }
+}
+
+/// Nothing is told of any more.
+fn nothing_expires(sidecar: &Sidecar) -> bool {
+    let metrics = sidecar.app.metrics_text();
+    ["expires", "anchor_expires"].iter().all(|kind| {
+        let mut active =
+            metrics.lines().filter(|line| line.starts_with(&format!("sidekey_alerts_active{{kind=\"{kind}\"")));
+        active.all(|line| line.ends_with(" 0"))
+    })
 }
 
 /// What was posted about expiries; a drop that a slow machine took in two halves may have been told as well.

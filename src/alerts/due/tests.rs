@@ -8,7 +8,8 @@ use super::*;
 use crate::keyring::{Activate, Prefer};
 use crate::pki::{KeyKind, SpkiHash};
 use crate::registry::Seconds;
-use crate::trust::{CrlView, View};
+use crate::snapshot::ChainEnd;
+use crate::trust::{AnchorView, CrlView, View};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -43,6 +44,7 @@ fn pair(byte: u8, standing: Standing, from_days: i64, to_days: i64) -> KeyPairVi
         spki: SpkiHash::from_bytes([byte; 32]),
         weakness: None,
         self_issued: false,
+        chain_ends: None,
     }
 }
 
@@ -221,6 +223,58 @@ fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
     assert!(of(&rings, &[], &happened, after(now(), 1)).is_empty(), "it waits for its first day");
 }
 
+/// What a trust that is used by these keyrings is told of.
+fn of_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]) -> Vec<Alert> {
+    let holds = View { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
+    let used_by: Vec<Arc<str>> = used_by.iter().map(|name| (*name).into()).collect();
+    let trusts = [TrustView { holds, keyrings: used_by.clone(), used_by }];
+    let (rings, contacts, happened) = ([ring(Vec::new())], BTreeMap::new(), quiet());
+    due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts }, now())
+}
+
+fn anchor(byte: u8, to_days: i64) -> AnchorView {
+    AnchorView {
+        anchor: Fingerprint::from_bytes([byte; 32]),
+        subject: "CN=Acme CA".to_owned(),
+        validity: Validity { not_before: after(now(), -1000), not_after: after(now(), to_days) },
+        until: None,
+        platform: false,
+    }
+}
+
+#[test]
+fn an_anchor_that_expires_is_told_of_until_its_successor_is_there_or_it_is_on_its_way_out() {
+    let told = |anchors| of_trust(anchors, Vec::new(), &["api"]);
+    let alerts = told(vec![anchor(1, 20)]);
+    assert_eq!(kinds(&alerts), [Kind::AnchorExpires]);
+    let alert = &alerts[0];
+    assert_eq!((&*alert.keyring, alert.contact.as_deref()), ("partners", Some("integrations@example.com")));
+    assert!(alert.explanation.contains("CN=Acme CA") && alert.explanation.contains("in 20 days"), "{alert:?}");
+    assert!(told(vec![anchor(1, -2)])[0].explanation.contains("expired on 2026-11-23"));
+    assert!(told(vec![anchor(1, 61)]).is_empty());
+    assert!(told(vec![anchor(1, 20), anchor(2, 900)]).is_empty(), "its successor has the same name");
+    let other = AnchorView { subject: "CN=Another CA".to_owned(), ..anchor(2, 900) };
+    assert_eq!(told(vec![anchor(1, 20), other]).len(), 1);
+    assert!(
+        told(vec![AnchorView { until: Some(after(now(), 3)), ..anchor(1, 20) }]).is_empty(),
+        "somebody decided that"
+    );
+    assert!(told(vec![AnchorView { platform: true, ..anchor(1, 20) }]).is_empty());
+    assert!(of_trust(vec![anchor(1, 20)], Vec::new(), &[]).is_empty(), "nobody is verified with it");
+}
+
+#[test]
+fn an_intermediate_that_ends_before_its_pair_is_told_of_in_its_stead() {
+    let mut short = pair(1, Standing::Current, -100, 300);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 20) });
+    let alerts = of(&[ring(vec![short.clone()])], &[], &quiet(), now());
+    assert_eq!(kinds(&alerts), [Kind::Expires]);
+    assert!(alerts[0].explanation.contains("CN=Issuing CA") && alerts[0].explanation.contains("20 days"), "{alerts:?}");
+    assert!(alerts[0].remedy.contains("next intermediate"), "{}", alerts[0].remedy);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 100) });
+    assert!(of(&[ring(vec![short])], &[], &quiet(), now()).is_empty());
+}
+
 #[test]
 fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
     let crl = |days| CrlView {
@@ -229,15 +283,7 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
         this_update: after(now(), days - 7),
         next_update: after(now(), days),
     };
-    let view = |crls| TrustView {
-        holds: View { name: "partners".into(), anchors: Vec::new(), pins: Vec::new(), crls, checks_crls: true },
-        keyrings: vec!["api".into()],
-    };
-    let told = |crls| {
-        let (rings, trusts, happened) = ([ring(Vec::new())], [view(crls)], quiet());
-        let contacts = BTreeMap::new();
-        due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts }, now())
-    };
+    let told = |crls| of_trust(Vec::new(), crls, &["api"]);
     assert_eq!(told(vec![crl(-1)])[0].contact.as_deref(), Some("integrations@example.com"));
     assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");
 }

@@ -13,9 +13,10 @@ use crate::registry::{Acknowledgement, Error, short};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The keyring
+    /// The keyring, or the trust
     keyring: String,
-    /// The key pair, or the partner's certificate, by the first digits of its fingerprint [default: the current one]
+    /// The key pair, the partner's certificate or the trust anchor, by the first digits of its fingerprint [default: the
+    /// current pair]
     key_pair: Option<String>,
     /// What is being done about it
     #[arg(long, value_name = "TEXT")]

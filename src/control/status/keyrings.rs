@@ -1,6 +1,7 @@
 //! What to act on in one keyring: expiries, and pairs that wait or are refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,20 +20,24 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>
     };
     let of = |standing| keyring.key_pairs.iter().filter(move |pair| pair.standing == standing);
     if let Some(current) = of(Standing::Current).next() {
-        let ends = current.validity.not_after;
-        let day = ends.strftime("%Y-%m-%d");
-        let is_successor = |pair: &&KeyPairView| ends < pair.validity.not_after;
-        if ends < now {
-            let what = format!("the current key pair {} of {name} expired on {day}", current.key_pair.short());
+        let short = current.key_pair.short();
+        let is_successor = |pair: &&KeyPairView| current.ends() < pair.ends();
+        if current.validity.not_after < now {
+            let what = format!("the current key pair {short} of {name} expired on {}", day(current.ends()));
             add(Urgency::Now, "expired", what, "drop a new one".to_owned());
-        } else if ends < soon(current.validity, now) && of(Standing::Staged).find(is_successor).is_none() {
-            let left = ends.duration_since(now);
-            let days = left.as_hours() / 24;
-            let left = if days < 2 { format!("{} h", left.as_hours()) } else { format!("{days} days") };
-            let what =
-                format!("the current key pair {} of {name} expires in {left}, on {day}", current.key_pair.short());
-            let urgency = if days < 7 { Urgency::Now } else { Urgency::Soon };
-            add(urgency, "expires", what, "drop its successor".to_owned());
+        } else if current.ends() < soon(keyring.alert_before.as_deref(), current.validity, now)
+            && !of(Standing::Staged).any(|pair| is_successor(&pair))
+        {
+            let ends = expiry(current.ends(), now);
+            let (code, what, remedy) = match &current.chain_ends {
+                None => ("expires", format!("the current key pair {short} of {name} {ends}"), "drop its successor"),
+                Some(chain) => (
+                    "chain_expires",
+                    format!("the intermediate {} of the current key pair {short} of {name} {ends}", chain.subject),
+                    "drop its chain with the next intermediate, or its successor",
+                ),
+            };
+            add(urgency(current.ends(), now), code, what, remedy.to_owned());
         }
     }
     for pair in of(Standing::Refused) {
@@ -59,9 +64,30 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>
     }
 }
 
-/// From when on an expiry is said: 60 days before; a quarter of the lifetime where that is under 180 days.
-fn soon(validity: Validity, now: Timestamp) -> Timestamp {
+/// From when on an expiry is said: the longest of `alert_before`; without one 60 days before, and a quarter of the lifetime
+/// where that is under 180 days.
+pub(super) fn soon(alert_before: Option<&[Duration]>, validity: Validity, now: Timestamp) -> Timestamp {
     let lifetime = validity.not_after.duration_since(validity.not_before);
-    let before = if lifetime < DAY * 180 { lifetime / 4 } else { DAY * 60 };
-    now.saturating_add(before).unwrap_or(Timestamp::MAX)
+    let auto = if lifetime < DAY * 180 { lifetime / 4 } else { DAY * 60 };
+    let own = alert_before.and_then(|list| list.iter().max()).and_then(|longest| (*longest).try_into().ok());
+    now.saturating_add(own.unwrap_or(auto)).unwrap_or(Timestamp::MAX)
+}
+
+/// `expires in 9 days, on 2026-03-01`, `expired on 2026-03-01`.
+pub(super) fn expiry(end: Timestamp, now: Timestamp) -> String {
+    if end < now {
+        return format!("expired on {}", day(end));
+    }
+    let hours = end.duration_since(now).as_hours();
+    let left = if hours < 48 { format!("{hours} h") } else { format!("{} days", hours / 24) };
+    format!("expires in {left}, on {}", day(end))
+}
+
+/// In the last week it is urgent.
+pub(super) fn urgency(end: Timestamp, now: Timestamp) -> Urgency {
+    if end.duration_since(now) < DAY * 7 { Urgency::Now } else { Urgency::Soon }
+}
+
+fn day(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
 }

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use super::*;
 use crate::event::handshake::tests::{accepted, refused};
 use crate::keyring::Standing;
 use crate::pki::{Fingerprint, Problem, Validity};
-use crate::snapshot::{KeyPairView, ListenerId, Side, sample};
+use crate::snapshot::{ChainEnd, KeyPairView, ListenerId, Side, sample};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -71,6 +73,32 @@ fn an_expiry_is_said_sixty_days_before_and_for_short_lifetimes_a_quarter() {
     assert_eq!(soon("2026-09-20T00:00:00Z", "2026-12-19T00:00:00Z"), []);
     assert_eq!(soon("2026-09-17T00:00:00Z", "2026-12-16T00:00:00Z"), expires(Urgency::Soon));
     assert_eq!(soon("2025-01-01T00:00:00Z", "2026-11-24T00:00:00Z"), [("expired".to_owned(), Urgency::Now)]);
+}
+
+#[test]
+fn alert_before_counts_in_place_of_the_lifetime() {
+    let ring = |days: u64| KeyringView {
+        alert_before: Some(vec![Duration::from_hours(24 * days)]),
+        ..sample::keyring(vec![pair(1, Standing::Current, ("2026-01-25T00:00:00Z", "2027-01-25T00:00:00Z"))])
+    };
+    let listed = |days| status(vec![ring(days)], &Look::default(), None, &[]).act_on.len();
+    assert_eq!((listed(61), listed(30)), (1, 0));
+}
+
+#[test]
+fn an_intermediate_and_an_anchor_that_end_first_are_to_be_acted_on() {
+    let mut short = pair(1, Standing::Current, LONG);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: at("2026-12-05T00:00:00Z") });
+    assert_eq!(codes(vec![short], &[]), [("chain_expires".to_owned(), Urgency::Soon)]);
+    let items = |days: i64| {
+        let not_after = now() + SignedDuration::from_hours(24 * days);
+        let mut snapshot = sample::snapshot(vec![sample::keyring(vec![pair(1, Standing::Current, LONG)])]);
+        snapshot.trusts.push(sample::trust(Validity { not_before: at("2020-01-01T00:00:00Z"), not_after }));
+        of(&known(&snapshot, &Look::default(), None, &[]), now()).act_on
+    };
+    assert_eq!((items(61).len(), items(20)[0].urgency, items(3)[0].urgency), (0, Urgency::Soon, Urgency::Now));
+    assert_eq!((items(20)[0].code.as_str(), items(-1).len()), ("anchor_expires", 1));
+    assert!(items(20)[0].what.contains("expires in 20 days"), "{}", items(20)[0].what);
 }
 
 #[test]

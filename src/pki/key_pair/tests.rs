@@ -87,3 +87,17 @@ fn nothing_of_the_key_is_shown() {
     let pair = pair(&self_signed(&request(NewKey::P256)).unwrap()).unwrap();
     assert_eq!(format!("{pair:?}"), format!("KeyPair({})", pair.fingerprint().short()));
 }
+
+#[test]
+fn an_intermediate_that_ends_before_its_pair_is_known() {
+    let root = Authority::new("Root", validity()).unwrap();
+    let until = |not_after: &str| Validity { not_after: not_after.parse().unwrap(), ..validity() };
+    let of = |ends: &str| {
+        let issuing = root.intermediate("Issuing", until(ends)).unwrap();
+        let pair = pair(&issuing.issue(&request(NewKey::P256)).unwrap()).unwrap();
+        pair.ends_early().map(|intermediate| intermediate.validity().not_after.to_string())
+    };
+    assert_eq!(of("2026-12-01T00:00:00Z").as_deref(), Some("2026-12-01T00:00:00Z"));
+    assert_eq!(of("2027-01-01T00:00:00Z"), None);
+    assert_eq!(pair(&self_signed(&request(NewKey::P256)).unwrap()).unwrap().ends_early(), None);
+}

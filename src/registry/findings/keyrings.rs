@@ -58,6 +58,7 @@ impl Audit<'_> {
             }
             if pair.standing == "current" {
                 self.successor(pair);
+                self.chain(pair);
                 self.schedule(pair);
                 self.use_of(pair);
             }
@@ -131,6 +132,33 @@ impl Audit<'_> {
                     expiry(left, pair.not_after)
                 ),
                 remedy: format!("order one, and drop it beside the old one in the folder of keyring {}", pair.keyring),
+            },
+        );
+    }
+
+    /// An intermediate that ends before the pair: every peer refuses the chain from then on.
+    fn chain(&self, pair: &Placed) {
+        let Some(end) = pair.chain_ends else { return };
+        let left = end.0 - self.now;
+        if left > self.warned_from(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
+            return;
+        }
+        self.note_pair(
+            "chain_expires",
+            pair,
+            Said {
+                explanation: format!(
+                    "the intermediate {} in the chain of {} in keyring {} {}, before the pair itself does ({})",
+                    pair.chain_issuer.as_deref().unwrap_or_default(),
+                    pair.short(),
+                    pair.keyring,
+                    expiry(left, end),
+                    day(pair.not_after)
+                ),
+                remedy: format!(
+                    "ask its CA for the next intermediate, and drop the chain with that one into the folder of keyring {}",
+                    pair.keyring
+                ),
             },
         );
     }

@@ -54,6 +54,8 @@ fn placed(instance: &str, keyring: &str, number: u8) -> Placed {
         not_after: at(130),
         weakness: None,
         self_issued: false.into(),
+        chain_ends: None,
+        chain_issuer: None,
     }
 }
 
@@ -145,6 +147,9 @@ fn what_the_contract_lists_about_key_pairs() {
     });
     assert_eq!(shared.finding, "shared_private_key");
     assert!(shared.explanation.contains("api, salesforce"));
+    let chain = of_all(|pair| (pair.chain_ends, pair.chain_issuer) = (Some(at(9)), Some("CN=Issuing CA".to_owned())));
+    assert_eq!(chain.finding, "chain_expires");
+    assert!(chain.explanation.contains("CN=Issuing CA") && chain.explanation.contains("9 days"), "{chain:?}");
     let late = only(|inventory| inventory.keyrings[0].rotate_every = Some(30 * DAY));
     assert_eq!(late.finding, "past_schedule");
     let waits = only(|inventory| {
@@ -235,7 +240,8 @@ fn what_the_contract_lists_about_trusts() {
         kind: "anchor".to_owned(),
         anchor: "sha256:aa".to_owned(),
         subject: Some(subject.to_owned()),
-        not_after: None,
+        not_before: Some(at(-900)),
+        not_after: Some(at(900)),
         accepted_until: None,
         first_seen: at(0),
         last_seen: at(0),
@@ -247,6 +253,28 @@ fn what_the_contract_lists_about_trusts() {
         inventory.anchors.push(anchor("CN=Our CA"));
     });
     assert_eq!(own.finding, "trust_is_own_issuer");
+    let expiring = |change: fn(&mut Anchor)| {
+        let mut inventory = healthy();
+        trust(&mut inventory, false);
+        let mut ends = Anchor { not_after: Some(at(20)), ..anchor("CN=Acme CA") };
+        change(&mut ends);
+        inventory.anchors.push(ends);
+        inventory
+    };
+    let ends = &findings(&expiring(|_| ()), now())[0];
+    assert_eq!((ends.finding, &*ends.about), ("anchor_expires", "partners"));
+    assert!(ends.explanation.contains("expires in 20 days"), "{}", ends.explanation);
+    for change in [
+        |anchor: &mut Anchor| anchor.not_after = Some(at(61)),
+        |anchor: &mut Anchor| anchor.accepted_until = Some(at(3)),
+        |anchor: &mut Anchor| anchor.kind = "platform".to_owned(),
+        |anchor: &mut Anchor| anchor.present = false.into(),
+    ] {
+        assert_eq!(findings(&expiring(change), now()), []);
+    }
+    let mut renewed = expiring(|_| ());
+    renewed.anchors.push(Anchor { anchor: "sha256:bb".to_owned(), ..anchor("CN=Acme CA") });
+    assert_eq!(findings(&renewed, now()), [], "its successor is accepted too");
     let missing = only(|inventory| {
         trust(inventory, true);
         inventory.anchors.push(anchor("CN=Acme CA"));

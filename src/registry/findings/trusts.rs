@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Crl, Placed, Trust};
-use super::{Audit, Said, day};
+use super::super::{Anchor, Crl, Placed, Trust, short};
+use super::{Audit, Said, day, expiry};
 
 impl<'a> Audit<'a> {
     fn present_trusts(&self) -> impl Iterator<Item = &'a Trust> {
@@ -18,9 +18,7 @@ impl<'a> Audit<'a> {
             let rings: BTreeSet<&str> = trust.keyrings.iter().collect();
             let same_place = |pair: &&Placed| pair.instance == trust.instance && pair.standing == "current";
             for pair in self.placed().filter(same_place).filter(|pair| rings.contains(pair.keyring.as_str())) {
-                let anchors = self.inventory.anchors.iter().filter(|anchor| anchor.present.is_set());
-                let mut mine =
-                    anchors.filter(|anchor| anchor.instance == trust.instance && anchor.trust == trust.trust);
+                let mut mine = self.present_anchors(trust);
                 let Some(anchor) = mine.find(|anchor| anchor.subject.as_ref() == Some(&pair.issuer)) else { continue };
                 self.note("trust_is_own_issuer", (&trust.trust, Some(&anchor.anchor)), &trust.instance, Said {
                     explanation: format!(
@@ -32,6 +30,47 @@ impl<'a> Audit<'a> {
                 });
             }
         }
+    }
+
+    /// Anchors of files that expire with nothing of the same name beside them. The platform's are somebody else's to renew.
+    pub(super) fn anchors(&self) {
+        for trust in self.present_trusts() {
+            let all: Vec<&Anchor> = self.present_anchors(trust).filter(|anchor| anchor.kind == "anchor").collect();
+            for anchor in &all {
+                let (Some(begin), Some(end)) = (anchor.not_before, anchor.not_after) else { continue };
+                let is_leaving = anchor.accepted_until.is_some_and(|until| until.0 <= end.0);
+                let renewed = |other: &&&Anchor| other.subject == anchor.subject && other.not_after > anchor.not_after;
+                let ring = trust.keyrings.iter().next().unwrap_or_default();
+                let left = end.0 - self.now;
+                let is_far = left > self.warned_from(&trust.instance, ring, end.0 - begin.0);
+                if is_leaving || is_far || all.iter().any(|other| renewed(&other)) {
+                    continue;
+                }
+                let subject = anchor.subject.as_deref().unwrap_or_default();
+                self.note(
+                    "anchor_expires",
+                    (&trust.trust, Some(&anchor.anchor)),
+                    &trust.instance,
+                    Said {
+                        explanation: format!(
+                            "trust anchor {} ({subject}) of trust {} {}: from then on everybody whom it vouches for is refused",
+                            short(&anchor.anchor),
+                            trust.trust,
+                            expiry(left, end)
+                        ),
+                        remedy: "ask that CA for its next anchor, and add it beside this one; where nobody depends on it, \
+                                 take it out"
+                            .to_owned(),
+                    },
+                );
+            }
+        }
+    }
+
+    fn present_anchors(&self, trust: &Trust) -> impl Iterator<Item = &'a Anchor> {
+        self.inventory.anchors.iter().filter(move |anchor| {
+            anchor.present.is_set() && anchor.instance == trust.instance && anchor.trust == trust.trust
+        })
     }
 
     pub(super) fn crls(&self) {
@@ -56,12 +95,7 @@ impl<'a> Audit<'a> {
                 );
             }
             let covered: BTreeSet<&str> = crls.iter().flat_map(|crl| crl.anchors.iter()).collect();
-            let anchors = self.inventory.anchors.iter().filter(|anchor| {
-                anchor.present.is_set()
-                    && anchor.kind == "anchor"
-                    && anchor.instance == trust.instance
-                    && anchor.trust == trust.trust
-            });
+            let anchors = self.present_anchors(trust).filter(|anchor| anchor.kind != "pin");
             for anchor in anchors.filter(|anchor| !covered.contains(anchor.anchor.as_str())) {
                 let subject = anchor.subject.as_deref().unwrap_or_default();
                 self.note(

@@ -207,7 +207,8 @@ impl Store {
         self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
     }
 
-    /// The pair of a keyring that is meant: the one that begins with these hex digits, or (empty) the current one.
+    /// What is meant: the pair of a keyring, a partner's certificate or the anchor of a trust that begins with these hex
+    /// digits, or (empty) the current pair.
     ///
     /// # Errors
     /// The database; [`Error::Unknown`] for none or several.
@@ -215,7 +216,8 @@ impl Store {
         let digits = key_pair.strip_prefix("sha256:").unwrap_or(key_pair).to_ascii_lowercase();
         // A partner's certificate belongs to the keyring that was shown to it; it is never the one that is meant by nothing.
         let sql = "SELECT key_pair, CASE WHEN standing = 'current' THEN present ELSE 0 END FROM placement \
-                   WHERE keyring = $1 UNION ALL SELECT certificate, 0 FROM peer WHERE keyring = $1";
+                   WHERE keyring = $1 UNION ALL SELECT certificate, 0 FROM peer WHERE keyring = $1 \
+                   UNION ALL SELECT anchor, 0 FROM anchor WHERE trust = $1 AND kind <> 'pin'";
         let rows: Vec<(String, i64)> =
             self.pool.rows(sql, values![keyring]).await.map_err(|error| self.wrong(&error))?;
         let fits = |(name, is_current): &&(String, i64)| {

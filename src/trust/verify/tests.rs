@@ -38,7 +38,7 @@ fn old_and_new_anchors_are_accepted_together() {
 fn of_two_anchors_with_one_key_the_one_that_lasts_counts() {
     let ca = Ca::new("CA");
     let trust = trust_with(&|_| (), &[&ca], &[]);
-    let accepted = |until| Accepted { certificate: ca.certificate(), until };
+    let accepted = |until| Accepted { certificate: ca.certificate(), until, platform: false };
     let twice = Trust::new(settings(&|_| ()), vec![accepted(Some(days(1))), accepted(None)], Vec::new());
     let peer = ca.peer("a.test", &|_| ());
     assert_eq!(as_client(&twice, &peer).unwrap().valid_until, as_client(&trust, &peer).unwrap().valid_until);
@@ -85,7 +85,7 @@ fn an_expired_anchor_vouches_for_nobody() {
 #[test]
 fn an_anchor_ends_with_its_until() {
     let ca = Ca::new("CA");
-    let accepted = |until| vec![Accepted { certificate: ca.certificate(), until: Some(until) }];
+    let accepted = |until| vec![Accepted { certificate: ca.certificate(), until: Some(until), platform: false }];
     let peer = ca.peer("a.test", &|_| ());
     let soon = Trust::new(settings(&|_| ()), accepted(days(3)), Vec::new());
     assert_eq!(as_client(&soon, &peer).unwrap().valid_until, days(3));

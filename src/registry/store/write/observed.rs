@@ -128,13 +128,15 @@ impl Writing {
         let sources: Texts = pair.sources.iter().collect();
         // The standing that it had before stays as old as it is: a start without memory would make it new.
         let sql = "INSERT INTO placement (instance, keyring, key_pair, standing, since, overlap_ends, sources, why, \
-                   first_seen, last_seen, last_used, present) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, NULL, 1) \
+                   first_seen, last_seen, last_used, present, chain_ends, chain_issuer) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, NULL, 1, $10, $11) \
                    ON CONFLICT (instance, keyring, key_pair) DO UPDATE SET standing = excluded.standing, \
                    since = CASE WHEN placement.standing = excluded.standing AND placement.since < excluded.since \
                    THEN placement.since ELSE excluded.since END, \
                    overlap_ends = excluded.overlap_ends, sources = excluded.sources, why = excluded.why, \
-                   last_seen = excluded.last_seen, present = 1";
+                   last_seen = excluded.last_seen, present = 1, chain_ends = excluded.chain_ends, \
+                   chain_issuer = excluded.chain_issuer";
+        let chain = pair.chain_ends.as_ref();
         let values = values![
             &*self.instance,
             keyring,
@@ -145,6 +147,8 @@ impl Writing {
             &sources,
             &pair.why,
             self.now,
+            chain.map(|chain| chain.not_after),
+            chain.map(|chain| &*chain.subject),
         ];
         open.execute(sql, values).await.map(drop)
     }
@@ -164,18 +168,21 @@ impl Writing {
             open.execute(sql, values![&*self.instance, name]).await?;
         }
         let sql = "INSERT INTO anchor (instance, trust, kind, anchor, subject, not_after, accepted_until, first_seen, \
-                   last_seen, last_matched, present) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, NULL, 1) \
+                   last_seen, last_matched, present, not_before) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, NULL, 1, $9) \
                    ON CONFLICT (instance, trust, kind, anchor) DO UPDATE SET accepted_until = excluded.accepted_until, \
-                   last_seen = excluded.last_seen, present = 1";
+                   last_seen = excluded.last_seen, present = 1, not_before = excluded.not_before";
         for anchor in &view.holds.anchors {
             let (id, until) = (anchor.anchor.to_string(), anchor.until);
-            let end = Some(anchor.not_after);
-            let values = values![&*self.instance, name, "anchor", id, Some(&*anchor.subject), end, until, self.now];
+            let (begin, end) = (Some(anchor.validity.not_before), Some(anchor.validity.not_after));
+            let kind = if anchor.platform { "platform" } else { "anchor" };
+            let subject = Some(&*anchor.subject);
+            let values = values![&*self.instance, name, kind, id, subject, end, until, self.now, begin];
             open.execute(sql, values).await?;
         }
         for pin in &view.holds.pins {
             let (none, end): (Option<&str>, Option<Timestamp>) = (None, None);
-            let values = values![&*self.instance, name, "pin", pin.spki.to_string(), none, end, pin.until, self.now];
+            let values =
+                values![&*self.instance, name, "pin", pin.spki.to_string(), none, end, pin.until, self.now, end];
             open.execute(sql, values).await?;
         }
         // The newest first: the oldest of an issuer must not be the last that is written.

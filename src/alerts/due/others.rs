@@ -1,0 +1,127 @@
+//! What is due about certificates that are not ours: peers' and upstreams' own, trust anchors, CRLs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::{Alert, Kind};
+use super::{Records, contact, day, ends, left, passed, thresholds};
+use crate::pki::{Fingerprint, Validity};
+use crate::registry::Peer;
+use crate::snapshot::TrustView;
+
+/// Peers' certificates that live shorter are made by machines, every day anew: no expiry of theirs is news.
+const MACHINE_MADE: Duration = Duration::from_hours(10 * 24);
+/// A peer that was not seen for longer is nobody to warn about.
+const GONE: Duration = Duration::from_hours(30 * 24);
+
+pub(super) fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
+    // Of one peer's certificates only the one that lasts longest counts: a successor silences.
+    let mut lasting: BTreeMap<(&str, &str, &str), &Peer> = BTreeMap::new();
+    for peer in records.peers {
+        let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
+        let known = lasting.entry(key).or_insert(peer);
+        if (known.not_after, &known.certificate, known.last_seen) < (peer.not_after, &peer.certificate, peer.last_seen)
+        {
+            *known = peer;
+        }
+    }
+    lasting.into_values().filter_map(|peer| partner(records, peer, now)).collect()
+}
+
+fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> {
+    let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
+    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
+    let unseen = now.duration_since(peer.last_seen.time());
+    if lifetime < MACHINE_MADE || validity.not_after < now || unseen.is_positive() && unseen.unsigned_abs() > GONE {
+        return None;
+    }
+    let keyring = peer.keyring.as_deref().unwrap_or_default();
+    let view = records.keyrings.iter().find(|view| &*view.name == keyring);
+    let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity);
+    let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
+    let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
+    let what = if peer.side == "egress" { "upstream" } else { "peer" };
+    Some(Alert {
+        name: format!("partner_expires:{}:{}", certificate?.hex(), threshold.as_secs()).into(),
+        kind: Kind::PartnerExpires,
+        urgent,
+        keyring: keyring.into(),
+        key_pair: certificate,
+        contact: view.and_then(|view| view.contact.clone()),
+        explanation: format!(
+            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one was seen",
+            certificate?.short(),
+            peer.name(),
+            peer.listener,
+            left(validity.not_after, now),
+            day(validity.not_after)
+        ),
+        remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
+            Some(partner) => {
+                format!("tell them ({partner}): with an expired certificate their connections are refused")
+            }
+            None => "tell them: with an expired certificate their connections are refused".to_owned(),
+        },
+    })
+}
+
+/// Anchors that somebody here has to renew.
+pub(super) fn anchors<'a>(
+    records: &'a Records<'_>,
+    trust: &'a TrustView,
+    now: Timestamp,
+) -> impl Iterator<Item = Alert> + 'a {
+    let users = || trust.used_by.iter().filter_map(|name| records.keyrings.iter().find(|view| view.name == *name));
+    let watched = trust.holds.ending().filter(|_| !trust.used_by.is_empty());
+    watched.filter_map(move |anchor| {
+        let own = users().find_map(|view| view.alert_before.as_deref());
+        let (threshold, urgent) = passed(anchor.validity.not_after, &thresholds(own, anchor.validity), now)?;
+        let end = anchor.validity.not_after;
+        Some(Alert {
+            name: format!("anchor_expires:{}:{}", anchor.anchor.hex(), threshold.as_secs()).into(),
+            kind: Kind::AnchorExpires,
+            urgent,
+            keyring: Arc::clone(&trust.holds.name),
+            key_pair: Some(anchor.anchor),
+            contact: users().find_map(|view| view.contact.clone()),
+            explanation: format!(
+                "trust anchor {} ({}) of trust {} {}: from then on everybody whom it vouches for is refused",
+                anchor.anchor.short(),
+                anchor.subject,
+                trust.holds.name,
+                ends(end, now)
+            ),
+            remedy: "ask that CA for its next anchor, and add it beside this one: both are accepted together. sidekey rotation \
+                     says who depends on it; where nobody does, take it out"
+                .to_owned(),
+        })
+    })
+}
+
+pub(super) fn stale_crls<'a>(
+    records: &'a Records<'_>,
+    trust: &'a TrustView,
+    now: Timestamp,
+) -> impl Iterator<Item = Alert> + 'a {
+    // The newest of an issuer comes first.
+    let mut seen = std::collections::BTreeSet::new();
+    let newest = trust.holds.crls.iter().filter(move |crl| seen.insert(&crl.issuer));
+    newest.filter(move |crl| crl.next_update < now).map(|crl| Alert {
+        name: format!("crl_stale:{}:{}:{}", trust.holds.name, crl.issuer, crl.next_update.as_second()).into(),
+        kind: Kind::CrlStale,
+        urgent: false,
+        keyring: Arc::clone(&trust.holds.name),
+        key_pair: None,
+        contact: trust.used_by.iter().find_map(|keyring| contact(records, keyring)),
+        explanation: format!(
+            "the CRL of {} in trust {} is out of date: the next one was due on {}",
+            crl.issuer,
+            trust.holds.name,
+            day(crl.next_update)
+        ),
+        remedy: "fetch the current one into the folder".to_owned(),
+    })
+}
