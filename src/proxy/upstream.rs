@@ -5,6 +5,7 @@
 //! accepted is `proof`'s business.
 
 mod connect;
+mod reach;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use crate::keyring::proved::{How, Order, Pick, Shown, order};
 use crate::keyring::{Asked, ChosenBy, choose};
 use crate::pki::Fingerprint;
 use crate::snapshot::{Egress, Epoch};
+
+pub(super) use reach::Reach;
 
 /// One worker's memory of one upstream. It outlives epochs: a pair that stays in use keeps its connections.
 #[derive(Default)]

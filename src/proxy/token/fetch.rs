@@ -13,19 +13,16 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::Error;
-use super::super::attempt::Attempt;
 use super::super::egress::authority;
-use super::super::upstream::Towards;
+use super::super::upstream::{Reach, Towards};
 use super::assertion;
 use crate::jwt::grant::{self, Granted, NotGranted};
 use crate::keyring::ChosenBy;
-use crate::net::{Stream, dial};
+use crate::net::Stream;
 use crate::pki::{Fingerprint, KeyPair, printable};
+use crate::snapshot::Bearer;
 use crate::snapshot::bearer::{Endpoint, Way};
-use crate::snapshot::{Bearer, Side};
-use crate::tls::Outcome;
-use crate::tls::handshake::{ClientStream, connect};
-use crate::trust::{Partners, Peer};
+use crate::tls::handshake::ClientStream;
 
 /// The longest answer that is read.
 const LARGEST: usize = 64 * 1024;
@@ -148,61 +145,19 @@ impl Asker<'_> {
         })
     }
 
-    /// Dials, shakes hands, and records it like every handshake.
+    /// Shakes hands, showing this one of the egress' pairs.
     async fn handshake(&self, endpoint: &Endpoint, index: usize) -> Result<ClientStream<Stream>, Error> {
-        let towards = self.towards;
-        let settings = &towards.egress.settings;
-        let (events, clock) = (towards.worker.events(), towards.worker.clock());
-        let mut attempt = Attempt {
-            side: Side::Egress,
-            listener: Arc::clone(&settings.name),
-            connection: towards.worker.number(),
-            address: None,
-            epoch: towards.epoch,
-            started: std::time::Instant::now(),
-            quiet: false,
-            shown: Some((towards.egress.candidates.0[index].clone(), ChosenBy::Prefer)),
-            shown_next: None,
+        let reach = Reach {
+            towards: self.towards,
+            to: &endpoint.to,
+            connector: &self.way.connectors[index],
+            shown: (self.towards.egress.candidates.0[index].clone(), ChosenBy::Prefer),
+            trust: &self.way.trust,
+            expects: &self.way.expects,
+            keepalive: None,
         };
-        let began = Instant::now();
-        let terms =
-            dial::Terms { deadline: began + settings.limits.connect, keepalive: None, refresh: settings.dns_refresh };
-        let stream = match towards.worker.dialler().tcp(&endpoint.to, terms).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                events.emit(attempt.not_reached(&endpoint.to.to_string(), &error, clock.now()));
-                return Err(Error::Connect(error));
-            }
-        };
-        attempt.address = stream.peer_addr();
-        let tls = match connect(stream, &self.way.connectors[index], began + settings.limits.handshake).await {
-            Ok(tls) => tls,
-            Err(failed) => {
-                let (said, silent) = (failed.refuses_key_pair(), failed.lets_go_of_key_pair());
-                let (event, reason, explanation) = attempt.failed(&failed, &self.way.trust, clock.now());
-                events.emit(event);
-                return Err(if said || silent {
-                    Error::Refused { reason, explanation, said }
-                } else {
-                    Error::Handshake { reason, explanation }
-                });
-            }
-        };
-        let now = clock.now();
-        match self.way.trust.verify(&tls.chain, &self.way.expects, now) {
-            Ok(verified) => {
-                let peer = Peer::new(verified, &Partners::default());
-                let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
-                Ok(tls.stream)
-            }
-            Err(untrusted) => {
-                let (event, reason, explanation) =
-                    attempt.untrusted(&untrusted, &self.way.trust, tls.facts.clone(), &tls.chain, now);
-                events.emit(event);
-                Err(Error::Handshake { reason, explanation })
-            }
-        }
+        // What it wants to be shown is no rule for the upstream.
+        Ok(reach.handshake(drop).await?.tls.stream)
     }
 }
 
