@@ -62,7 +62,11 @@ impl Happened {
                 let drop = RefusedDrop {
                     at: now,
                     key_pair: None,
-                    why: format!("{}: {}", problem.file, problem.why),
+                    // The folder itself is named by what is wrong with it.
+                    why: match &*problem.file {
+                        "." => problem.why.clone(),
+                        file => format!("{file}: {}", problem.why),
+                    },
                     remedy: problem.remedy.clone(),
                 };
                 self.drop((keyring, problem.file.to_string(), problem.reason), drop);

@@ -273,7 +273,8 @@ pub(super) fn no_hash(text: &str) -> Wrong {
     format!("{text:?} is no SHA-256: write \"sha256:\" and 64 hex digits, as \"sidekey inspect FILE\" prints them")
 }
 
-/// A filter for log events: a level, or levels by target as in `info,sidekey::folder=debug`.
+/// A filter for log events: a level, or levels by target as in `info,sidekey::folder=debug`. A release build has nothing
+/// finer than `debug`; `trace` is for development, of libraries too.
 pub(super) fn level(text: &str) -> Result<String, Wrong> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     // A lone word that is no level would be taken for a target, and a slip would then silence everything else.

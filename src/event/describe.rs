@@ -234,7 +234,7 @@ fn upstream(line: &mut Line, event: &Event) {
     .text("verdict", verdict.as_str())
     .text("reason", reason)
     .text("explanation", explanation)
-    .maybe("next_try", next_try.map(|next| next.to_string()).as_deref())
+    .maybe("next_try", next_try.map(second).as_deref())
     .number("epoch", epoch.0);
 }
 
@@ -257,7 +257,7 @@ fn of_keyring(line: &mut Line, event: &keyring::Event) {
                 .text("keyring", keyring)
                 .text("key_pair", &key_pair.short())
                 .maybe("replaces", replaces.map(|old| old.short()).as_deref())
-                .maybe("overlap_ends", overlap_ends.map(|end| end.to_string()).as_deref())
+                .maybe("overlap_ends", overlap_ends.map(second).as_deref())
                 .maybe("from", from.map(Standing::as_str))
                 .text("to", to.as_str())
                 .text("reason", reason)
@@ -272,9 +272,14 @@ fn of_keyring(line: &mut Line, event: &keyring::Event) {
             })
             .text("keyring", keyring)
             .text("key_pair", &key_pair.short())
-            .text("expired", &expired.to_string());
+            .text("expired", &second(*expired));
         }
     }
+}
+
+/// A moment, to the second: nobody acts on less.
+fn second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The message of a change of standing.
@@ -303,7 +308,7 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
                 .text("trust", trust)
                 .text("anchor", &anchor.short())
                 .text("subject", subject)
-                .text("until", &until.to_string());
+                .text("until", &second(*until));
         }
         trust::Event::AnchorRemoved { trust, anchor, subject, reason } => {
             line.message("trust anchor removed")
@@ -325,7 +330,7 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
             line.message("revocation list out of date")
                 .text("trust", trust)
                 .text("issuer", issuer)
-                .text("due", &due.to_string());
+                .text("due", &second(*due));
         }
     }
     line.number("epoch", epoch.0);
