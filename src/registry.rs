@@ -20,7 +20,7 @@ pub use findings::{Finding, findings};
 pub use recall::Former;
 pub use rows::{
     Acknowledgement, Anchor, Crl, Delivery, Entry, Failure, Flag, Instance, Inventory, Keyring, Peer, Placed, Seconds,
-    Texts, Trust, WaitingKey, short,
+    Texts, Trust, WaitingKey, few, short,
 };
 pub use store::Store;
 

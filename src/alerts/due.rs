@@ -15,7 +15,7 @@ use super::happened::Happened;
 use super::{Alert, Kind};
 use crate::keyring::Standing;
 use crate::pki::{Fingerprint, Validity};
-use crate::registry::Peer;
+use crate::registry::{Peer, few};
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -31,8 +31,6 @@ const AUTO: [Duration; 5] = [
 const LONG: Duration = Duration::from_hours(180 * 24);
 /// How long the folder may hold something newer before it is an alert.
 const DIVERGES: Duration = Duration::from_hours(1);
-/// Peers that are named in one sentence.
-const NAMED: usize = 5;
 
 /// What alerts are worked out from.
 #[derive(Clone, Copy)]
@@ -240,7 +238,7 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
                 "the new key pair {} of keyring {} is refused at {listener} by {}: {}",
                 key_pair.short(),
                 first.keyring,
-                list(&who),
+                few(&who),
                 first.explanation
             ),
             remedy: "ask them to accept it; until then they get the previous pair. sidekey rotation has the report"
@@ -283,7 +281,7 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
             left(ends, now),
             day(ends),
             pair.key_pair.short(),
-            list(&who)
+            few(&who)
         ),
         remedy: "call them, or lengthen overlap; sidekey rotation says whom first".to_owned(),
     })
@@ -311,12 +309,6 @@ fn ends(end: Timestamp, now: Timestamp) -> String {
 
 fn day(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d").to_string()
-}
-
-fn list(names: &[String]) -> String {
-    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    let more = names.len().saturating_sub(NAMED);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 #[cfg(test)]

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Peer, short};
+use super::super::{Peer, few, short};
 use super::{Audit, DAY, Said, expiry};
 
 /// A peer that was not seen for longer is nobody to call.
 const GONE: i64 = 30 * DAY;
 /// Certificates that live shorter are made by machines.
 const MACHINE_MADE: i64 = 10 * DAY;
-/// Names in one sentence.
-const NAMED: usize = 5;
 
 impl Audit<'_> {
     pub(super) fn peers(&self) {
@@ -58,7 +56,7 @@ impl Audit<'_> {
                     (listener, Some(issuer)),
                     &peer.instance,
                     Said {
-                        explanation: format!("at {listener} a public CA ({issuer}) vouches for {}", list(&names)),
+                        explanation: format!("at {listener} a public CA ({issuer}) vouches for {}", few(&names)),
                         remedy: "public CAs issue no client certificates any more, and anybody can buy one there: \
                              agree on a private CA or on pins"
                             .to_owned(),
@@ -71,10 +69,4 @@ impl Audit<'_> {
 
 fn who(peer: &Peer) -> &str {
     peer.identity.as_deref().unwrap_or(&peer.subject)
-}
-
-fn list(names: &[String]) -> String {
-    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    let more = names.len().saturating_sub(NAMED);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
