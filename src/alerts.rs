@@ -4,6 +4,7 @@
 //! `task`'s: the log and the metrics at once, on every instance and without a database; webhooks and mail once for the whole
 //! fleet, claimed in the registry. `webhook` and `mail` know the two ways out.
 
+mod deliver;
 pub mod due;
 pub mod happened;
 mod mail;
@@ -12,6 +13,8 @@ mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
@@ -82,14 +85,33 @@ pub struct Alert {
     pub urgent: bool,
     /// The keyring, or the trust.
     pub keyring: Arc<str>,
+    /// Other keyrings or trusts that it concerns as well.
+    pub also: Vec<Arc<str>>,
     /// The pair or certificate it is about.
     pub key_pair: Option<Fingerprint>,
+    /// For an expiry: when.
+    pub ends: Option<Timestamp>,
     /// Whom to tell.
-    pub contact: Option<String>,
+    pub contacts: Vec<String>,
     /// One printable sentence.
     pub explanation: String,
     /// What to do.
     pub remedy: String,
+}
+
+impl Alert {
+    /// The same certificate in another keyring or trust: told of once, to everybody whom it concerns.
+    fn join(&mut self, other: Self) {
+        if other.keyring != self.keyring && !self.also.contains(&other.keyring) {
+            self.explanation.push_str(&format!("; {} has it too", other.keyring));
+            self.also.push(other.keyring);
+        }
+        for contact in other.contacts {
+            if !self.contacts.contains(&contact) {
+                self.contacts.push(contact);
+            }
+        }
+    }
 }
 
 /// What an alert is about.

@@ -79,6 +79,12 @@ pub enum Error {
         /// What is unknown.
         why: String,
     },
+    /// An earlier version of Sidekey wrote it, and nobody has brought it up to date: who only reads does not.
+    #[error("{place} was written by an earlier version of Sidekey: run a sidecar of this version with it once")]
+    Earlier {
+        /// Which.
+        place: String,
+    },
     /// The schema cannot be brought up to date.
     #[error("{place}: the tables cannot be made: {why}")]
     Schema {
@@ -117,6 +123,14 @@ pub enum Error {
     /// No such certificate in it.
     #[error("keyring {keyring:?} has {} in the registry: sidekey registry export says what it has", none(key_pair))]
     Unknown {
+        /// The keyring.
+        keyring: String,
+        /// What was asked for.
+        key_pair: String,
+    },
+    /// More than one begins so.
+    #[error("keyring {keyring:?} has several certificates that begin with {key_pair:?}: give more digits")]
+    Several {
         /// The keyring.
         keyring: String,
         /// What was asked for.

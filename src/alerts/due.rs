@@ -5,7 +5,7 @@
 
 mod others;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,10 +66,22 @@ pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
     alerts.extend(others::partners(records, now));
     alerts.extend(records.trusts.iter().flat_map(|trust| others::anchors(records, trust, now)));
     alerts.extend(records.trusts.iter().flat_map(|trust| others::stale_crls(records, trust, now)));
-    // One certificate may be in several keyrings: it is told of once.
-    let mut told = std::collections::BTreeSet::new();
-    alerts.retain(|alert| told.insert(Arc::clone(&alert.name)));
-    alerts
+    once(alerts)
+}
+
+/// One certificate may be in several keyrings: it is told of once, to the owners of all.
+fn once(alerts: Vec<Alert>) -> Vec<Alert> {
+    let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    let mut all: Vec<Alert> = Vec::new();
+    for alert in alerts {
+        if let Some(place) = places.get(&alert.name) {
+            all[*place].join(alert);
+        } else {
+            places.insert(Arc::clone(&alert.name), all.len());
+            all.push(alert);
+        }
+    }
+    all
 }
 
 /// The thresholds of a certificate, the longest first (contract section 5).
@@ -112,13 +124,22 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
             format!("order its successor, and drop it beside the old one in the folder of keyring {}", keyring.name)
         }
     };
+    // Another end is another expiry: what was told of an intermediate says nothing of the pair itself.
+    let name = match &pair.chain_ends {
+        None => format!("expires:{}:{}", pair.key_pair.hex(), threshold.as_secs()),
+        Some(chain) => {
+            format!("expires:{}:{}:{}", pair.key_pair.hex(), chain.not_after.as_second(), threshold.as_secs())
+        }
+    };
     Some(Alert {
-        name: format!("expires:{}:{}", pair.key_pair.hex(), threshold.as_secs()).into(),
+        name: name.into(),
         kind: Kind::Expires,
         urgent,
         keyring: Arc::clone(&keyring.name),
+        also: Vec::new(),
         key_pair: Some(pair.key_pair),
-        contact: keyring.contact.clone(),
+        ends: Some(pair.ends()),
+        contacts: keyring.contact.iter().cloned().collect(),
         explanation: match &pair.chain_ends {
             None => format!(
                 "key pair {} of keyring {} ({}) expires in {} ({}), and no successor is current",
@@ -148,8 +169,10 @@ fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
         kind: Kind::LastResort,
         urgent: true,
         keyring: Arc::clone(&keyring.name),
+        also: Vec::new(),
         key_pair: Some(pair.key_pair),
-        contact: keyring.contact.clone(),
+        ends: None,
+        contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
             "key pair {} of keyring {} ({}) expired on {}, and there is no other",
             pair.key_pair.short(),
@@ -180,8 +203,10 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
         kind: Kind::Diverges,
         urgent: false,
         keyring: Arc::clone(&keyring.name),
+        also: Vec::new(),
         key_pair: Some(key_pair),
-        contact: keyring.contact.clone(),
+        ends: None,
+        contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
             "the folder of keyring {} holds {} ({}), which is newer than what is in use and {}{why}",
             keyring.name,
@@ -200,8 +225,10 @@ fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 
         kind: Kind::RefusedDrop,
         urgent: false,
         keyring: Arc::clone(keyring),
+        also: Vec::new(),
         key_pair: drop.key_pair,
-        contact: contact(records, keyring),
+        ends: None,
+        contacts: contacts(records, [keyring]),
         explanation: format!(
             "a drop{} was refused: {}",
             if keyring.is_empty() { String::new() } else { format!(" in keyring {keyring}") },
@@ -232,8 +259,10 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
             kind: Kind::Refuses,
             urgent: false,
             keyring: Arc::clone(&first.keyring),
+            also: Vec::new(),
             key_pair: Some(key_pair),
-            contact: contact(records, &first.keyring),
+            ends: None,
+            contacts: contacts(records, [&first.keyring]),
             explanation: format!(
                 "the new key pair {} of keyring {} is refused at {listener} by {}: {}",
                 key_pair.short(),
@@ -273,8 +302,10 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
         kind: Kind::OverlapEnds,
         urgent,
         keyring: Arc::clone(&keyring.name),
+        also: Vec::new(),
         key_pair: Some(pair.key_pair),
-        contact: keyring.contact.clone(),
+        ends: None,
+        contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
             "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still used with {}",
             keyring.name,
@@ -287,8 +318,11 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
     })
 }
 
-fn contact(records: &Records<'_>, keyring: &str) -> Option<String> {
-    records.keyrings.iter().find(|view| &*view.name == keyring).and_then(|view| view.contact.clone())
+/// Whom to tell about these keyrings, each once.
+fn contacts<'a>(records: &Records<'_>, keyrings: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<String> {
+    let view = |name: &Arc<str>| records.keyrings.iter().find(|view| view.name == *name);
+    let all: BTreeSet<String> = keyrings.into_iter().filter_map(|name| view(name)?.contact.clone()).collect();
+    all.into_iter().collect()
 }
 
 /// `60 days`, `5 hours`, `3 minutes`.

@@ -11,7 +11,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
 use super::{Error, Smtp, SmtpTls, explained, secret};
 use crate::pki::{Fingerprint, hex, printable};
-use crate::registry::Delivery;
+use crate::registry::{Delivery, short};
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,8 +48,7 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
         .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned()))
         .header(ContentType::TEXT_PLAIN)
         .body(format!(
-            "{}.\r\n\r\nWhat to do: {}.\r\n\r\nkeyring:  {}\r\nkey pair: {}\r\nraised:   {} by {}\r\nalert:    {}\r\n\r\n\
-             Somebody works on it already? sidekey keyring ack {} --why \"…\"\r\n",
+            "{}.\r\n\r\nWhat to do: {}.\r\n\r\nkeyring:  {}\r\nkey pair: {}\r\nraised:   {} by {}\r\nalert:    {}\r\n{}",
             delivery.summary,
             delivery.remedy,
             delivery.keyring,
@@ -57,9 +56,22 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
             delivery.raised,
             delivery.raised_by,
             delivery.alert,
-            delivery.keyring,
+            acknowledging(delivery),
         ))
         .map_err(|error| wrong(error.to_string()))
+}
+
+/// How to say that somebody knows, where that silences anything: always with the certificate, or one's own pair is meant.
+fn acknowledging(delivery: &Delivery) -> String {
+    let is_expiry = matches!(&*delivery.kind, "expires" | "partner_expires" | "anchor_expires");
+    match &delivery.key_pair {
+        Some(key_pair) if is_expiry && !delivery.keyring.is_empty() => format!(
+            "\r\nSomebody works on it already? sidekey keyring ack {} {} --why \"…\"\r\n",
+            delivery.keyring,
+            short(key_pair)
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The same for an alert that is sent once more because nobody knows if it arrived: mailboxes show it once.

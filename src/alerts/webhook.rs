@@ -16,11 +16,22 @@ use tokio::time::timeout;
 
 use super::{Error, Format, Webhook, explained, secret};
 use crate::net::HostPort;
+use crate::pki::{Fingerprint, hex, printable};
 use crate::registry::Delivery;
 use crate::tls::anonymous;
 
 /// From dialling to the answer's head.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A webhook's name in the registry: the host, and the first digits of a hash of the URL, which is a secret. Two sidecars
+/// with the same URL have one sink; numbers in the configuration would take another team's channel for one's own.
+pub(super) fn name(webhook: &Webhook) -> String {
+    // Without its file nothing can be posted; then the file is its name.
+    let url = secret(&webhook.url_file).map_or_else(|_| webhook.url_file.display().to_string(), |url| url.to_string());
+    let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let digest = Fingerprint::of(format!("{:?} {url}", webhook.format).as_bytes());
+    format!("webhook:{}:{}", printable(&host), hex(&digest.as_bytes()[..4]))
+}
 
 /// Posts an alert. The file is read each time, so that a new URL needs no restart.
 pub(super) async fn post(webhook: &Webhook, delivery: &Delivery) -> Result<(), Error> {

@@ -90,6 +90,9 @@ impl<'a> Bearing<'a> {
     /// pair: what a fresh token makes no better is about the pair, or for the application.
     pub(super) async fn again(&mut self, replay: &mut Replay) -> bool {
         let Some((shown, sent)) = self.sent.clone() else { return false };
+        if sent.is_new(self.towards.worker.clock().now()) {
+            return false;
+        }
         // Whoever asks next needs another token, whether this request can be sent again or not.
         self.towards.upstream.token.token.take();
         if self.refused.iter().any(|(pair, _)| *pair == shown) {

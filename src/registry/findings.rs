@@ -63,7 +63,17 @@ struct Audit<'a> {
     now: i64,
     live: BTreeSet<&'a str>,
     rings: BTreeMap<(&'a str, &'a str), &'a Keyring>,
+    /// By keyring and pair, over all instances that ever had it: pods come and go, the pair stays.
+    ages: BTreeMap<(&'a str, &'a str), Age>,
     found: std::cell::RefCell<BTreeMap<FoundKey, Finding>>,
+}
+
+/// What all instances together know of a pair in a keyring.
+#[derive(Clone, Copy)]
+struct Age {
+    /// Since when it was there, and so stood.
+    since: i64,
+    used: Option<i64>,
 }
 
 /// What a finding says beside whom it is about.
@@ -82,7 +92,14 @@ impl<'a> Audit<'a> {
             .filter(|keyring| live.contains(keyring.instance.as_str()))
             .map(|keyring| ((keyring.instance.as_str(), keyring.keyring.as_str()), keyring))
             .collect();
-        Self { inventory, now: now.as_second(), live, rings, found: std::cell::RefCell::default() }
+        let mut ages: BTreeMap<(&str, &str), Age> = BTreeMap::new();
+        for pair in &inventory.key_pairs {
+            let since = pair.since.0.max(pair.first_seen.0);
+            let age = ages.entry((&pair.keyring, &pair.key_pair)).or_insert(Age { since, used: None });
+            age.since = age.since.min(since);
+            age.used = age.used.max(pair.last_used.map(|used| used.0));
+        }
+        Self { inventory, now: now.as_second(), live, rings, ages, found: std::cell::RefCell::default() }
     }
 
     fn note(&self, finding: &'static str, (about, key_pair): (&str, Option<&str>), instance: &str, said: Said) {

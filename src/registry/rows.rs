@@ -433,6 +433,8 @@ pub struct Acknowledgement {
     pub who: String,
     /// Why.
     pub why: String,
+    /// The end that it is about; `None`: any.
+    pub ends: Option<Seconds>,
 }
 
 /// Everything but history and failures: what findings, export and alerts are worked out from.

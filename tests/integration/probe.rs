@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use sidekey::pki::issue::{Issued, NewKey};
 
 use crate::command::{output, sidekey, text};
 use crate::support::ca::{Ca, fingerprint};
@@ -83,6 +84,40 @@ impl Drop for Server {
     }
 }
 
+/// OpenSSL's server with this pair, and where it listens.
+async fn openssl(path: &Path, pair: &Issued, more: &[&str]) -> (Server, u16) {
+    std::fs::write(path.join("server.pem"), format!("{}{}", pair.chain_pem, *pair.key_pem)).expect("written");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let mut command = Command::new("openssl");
+    command.current_dir(path).args(["s_server", "-accept", &port.to_string(), "-cert", "server.pem", "-quiet"]);
+    command.args(more).stdin(Stdio::piped());
+    let server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("openssl"));
+    eventually("openssl listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    (server, port)
+}
+
+/// A certificate is asked for and not demanded, and our key can sign with nothing that is asked for: rustls sends none, and
+/// that the server goes on says nothing of the pair.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_fits_no_scheme_was_not_sent_and_so_not_taken() {
+    let (ours, theirs) = (Ca::new("Our CA"), Ca::new("Other CA"));
+    let folder = folder();
+    let path = folder.path().to_owned();
+    put(&path, "out/ca.crt", theirs.pem());
+    let mut request = ours.request("app.example");
+    request.key = NewKey::Ed25519;
+    drop_pair(&path, "out/good", &ours.issue(&request));
+    let asks = ["-verify", "1", "-client_sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"];
+    for version in ["-tls1_3", "-tls1_2"] {
+        let (_server, port) = openssl(&path, &theirs.server(5), &[&asks[..], &[version]].concat()).await;
+        let (_, report) =
+            tokio::time::timeout(PATIENCE, probe(&path, format!("127.0.0.1:{port}"), &[])).await.expect("in time");
+        assert_eq!(verdicts(&report)[1], ("current".to_owned(), "refused".to_owned()), "{report}");
+        let says = report["answers"][1]["says"].as_str().unwrap_or_default();
+        assert!(says.starts_with("no certificate was sent"), "{report}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_is_told_apart_by_version_and_by_what_it_demands() {
     let (ours, theirs) = (Ca::new("Our CA"), Ca::new("Other CA"));
@@ -91,22 +126,9 @@ async fn openssl_is_told_apart_by_version_and_by_what_it_demands() {
     put(&path, "out/ca.crt", theirs.pem());
     drop_pair(&path, "out/good", &ours.client("app", 5));
     let server = theirs.server(5);
-    std::fs::write(path.join("server.pem"), format!("{}{}", server.chain_pem, *server.key_pem)).expect("written");
     std::fs::write(path.join("ours.pem"), ours.pem()).expect("written");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-    let mut command = Command::new("openssl");
-    command.current_dir(&path).args([
-        "s_server",
-        "-accept",
-        &port.to_string(),
-        "-cert",
-        "server.pem",
-        "-tls1_2",
-        "-quiet",
-    ]);
-    command.args(["-Verify", "1", "-verify_return_error", "-CAfile", "ours.pem"]).stdin(Stdio::piped());
-    let _server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("openssl"));
-    eventually("openssl listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let demands = ["-tls1_2", "-Verify", "1", "-verify_return_error", "-CAfile", "ours.pem"];
+    let (_server, port) = openssl(&path, &server, &demands).await;
     let (code, report) =
         tokio::time::timeout(PATIENCE, probe(&path, format!("127.0.0.1:{port}"), &[])).await.expect("in time");
     assert_eq!(code, Some(0), "{report}");

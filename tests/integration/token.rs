@@ -169,13 +169,14 @@ async fn a_token_is_given_up_shortly_before_it_expires_and_one_that_says_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_401_costs_one_token_more_and_the_application_sees_nothing_of_it() {
-    let scene = Scene::set("ENDPOINT\n").await;
+    let mut scene = Scene::set("ENDPOINT\n").await;
     assert_eq!(scene.send(Method::GET, "").await.0, OK);
     scene.partner.state().tokens.clear();
     assert_eq!(scene.send(Method::POST, "orders").await, (OK, "synced".to_owned()));
     assert_eq!(scene.partner.state().served.last().expect("served").0, "orders");
     assert_eq!(scene.partner.state().forms.len(), 2);
     // Many at once: still one.
+    scene.wait(11);
     scene.partner.state().tokens.clear();
     let address = scene.sidecar.egress("out");
     let all: Vec<_> = (0..16).map(|_| tokio::spawn(send(address, Method::POST, "more"))).collect();
@@ -184,6 +185,7 @@ async fn a_401_costs_one_token_more_and_the_application_sees_nothing_of_it() {
     }
     assert_eq!(scene.partner.state().forms.len(), 3, "{:?}", scene.partner.state().authorizations);
     // A body that is no longer there is not sent again, but the next request has another token.
+    scene.wait(11);
     scene.partner.state().tokens.clear();
     let large = "x".repeat(200 * 1024);
     assert_eq!(scene.send(Method::POST, &large).await.0, StatusCode::UNAUTHORIZED);
@@ -194,11 +196,19 @@ async fn a_401_costs_one_token_more_and_the_application_sees_nothing_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_401_to_a_fresh_token_too_is_the_applications_to_see() {
-    let scene = Scene::set("ENDPOINT").await;
+    let mut scene = Scene::set("ENDPOINT").await;
     scene.partner.state().direct = true;
     assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(scene.partner.state().forms.len(), 2);
     assert_eq!(scene.partner.state().authorizations.len(), 2);
+    // Whoever polls what is forbidden to them has no token fetched each time.
+    for _ in 0..5 {
+        assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(scene.partner.state().forms.len(), 2);
+    scene.wait(11);
+    assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(scene.partner.state().forms.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

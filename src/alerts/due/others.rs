@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::{Alert, Kind};
-use super::{Records, contact, day, ends, left, passed, thresholds};
+use super::{Records, contacts, day, ends, left, passed, thresholds};
 use crate::pki::{Fingerprint, Validity};
 use crate::registry::Peer;
 use crate::snapshot::TrustView;
@@ -40,6 +40,10 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
     }
     let keyring = peer.keyring.as_deref().unwrap_or_default();
     let view = records.keyrings.iter().find(|view| &*view.name == keyring);
+    // In a shared registry: whoever has that keyring knows when its owner wants to be told, and who it is.
+    if view.is_none() && !keyring.is_empty() {
+        return None;
+    }
     let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity);
     let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
     let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
@@ -49,8 +53,10 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
         kind: Kind::PartnerExpires,
         urgent,
         keyring: keyring.into(),
+        also: Vec::new(),
         key_pair: certificate,
-        contact: view.and_then(|view| view.contact.clone()),
+        ends: Some(validity.not_after),
+        contacts: view.and_then(|view| view.contact.clone()).into_iter().collect(),
         explanation: format!(
             "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one was seen",
             certificate?.short(),
@@ -85,8 +91,10 @@ pub(super) fn anchors<'a>(
             kind: Kind::AnchorExpires,
             urgent,
             keyring: Arc::clone(&trust.holds.name),
+            also: Vec::new(),
             key_pair: Some(anchor.anchor),
-            contact: users().find_map(|view| view.contact.clone()),
+            ends: Some(end),
+            contacts: contacts(records, &trust.used_by),
             explanation: format!(
                 "trust anchor {} ({}) of trust {} {}: from then on everybody whom it vouches for is refused",
                 anchor.anchor.short(),
@@ -114,8 +122,10 @@ pub(super) fn stale_crls<'a>(
         kind: Kind::CrlStale,
         urgent: false,
         keyring: Arc::clone(&trust.holds.name),
+        also: Vec::new(),
         key_pair: None,
-        contact: trust.used_by.iter().find_map(|keyring| contact(records, keyring)),
+        ends: None,
+        contacts: contacts(records, &trust.used_by),
         explanation: format!(
             "the CRL of {} in trust {} is out of date: the next one was due on {}",
             crl.issuer,

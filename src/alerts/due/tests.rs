@@ -112,7 +112,7 @@ fn a_year_long_certificate_is_told_of_five_times_and_the_last_time_urgently() {
         let alerts = of(&rings, &[], &quiet(), after(now(), day));
         assert!(alerts.len() <= 1);
         for alert in alerts {
-            assert_eq!(alert.contact.as_deref(), Some("integrations@example.com"));
+            assert_eq!(alert.contacts, ["integrations@example.com"]);
             if names.last() != Some(&(alert.name.to_string(), alert.urgent)) {
                 names.push((alert.name.to_string(), alert.urgent));
             }
@@ -248,7 +248,7 @@ fn an_anchor_that_expires_is_told_of_until_its_successor_is_there_or_it_is_on_it
     let alerts = told(vec![anchor(1, 20)]);
     assert_eq!(kinds(&alerts), [Kind::AnchorExpires]);
     let alert = &alerts[0];
-    assert_eq!((&*alert.keyring, alert.contact.as_deref()), ("partners", Some("integrations@example.com")));
+    assert_eq!((&*alert.keyring, &alert.contacts[..]), ("partners", &["integrations@example.com".to_owned()][..]));
     assert!(alert.explanation.contains("CN=Acme CA") && alert.explanation.contains("in 20 days"), "{alert:?}");
     assert!(told(vec![anchor(1, -2)])[0].explanation.contains("expired on 2026-11-23"));
     assert!(told(vec![anchor(1, 61)]).is_empty());
@@ -276,6 +276,35 @@ fn an_intermediate_that_ends_before_its_pair_is_told_of_in_its_stead() {
 }
 
 #[test]
+fn an_intermediate_that_was_renewed_leaves_the_expiry_of_the_pair_untold() {
+    let mut short = pair(1, Standing::Current, -100, 20);
+    let own = of(&[ring(vec![short.clone()])], &[], &quiet(), now()).remove(0);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 19) });
+    let chain = of(&[ring(vec![short])], &[], &quiet(), now()).remove(0);
+    assert_ne!(own.name, chain.name);
+    assert_eq!((own.ends, chain.ends), (Some(after(now(), 20)), Some(after(now(), 19))));
+}
+
+#[test]
+fn every_owner_of_a_shared_pair_is_told_and_it_is_one_alert() {
+    let shared = || vec![pair(1, Standing::Current, -300, 20)];
+    let other =
+        KeyringView { name: "salesforce".into(), contact: Some("sales@example.com".to_owned()), ..ring(shared()) };
+    let alerts = of(&[ring(shared()), other], &[], &quiet(), now());
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(alerts[0].contacts, ["integrations@example.com", "sales@example.com"]);
+    assert_eq!((&*alerts[0].keyring, &*alerts[0].also[0]), ("api", "salesforce"));
+    assert!(alerts[0].explanation.ends_with("; salesforce has it too"), "{}", alerts[0].explanation);
+}
+
+#[test]
+fn whoever_has_the_keyring_tells_of_its_partners() {
+    let mut stranger = peer(7, "uri:spiffe://acme/etl", -300, 20);
+    stranger.keyring = Some("elsewhere".to_owned());
+    assert!(of(&[ring(Vec::new())], &[stranger], &quiet(), now()).is_empty());
+}
+
+#[test]
 fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
     let crl = |days| CrlView {
         issuer: "CN=Acme CA".to_owned(),
@@ -284,7 +313,7 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
         next_update: after(now(), days),
     };
     let told = |crls| of_trust(Vec::new(), crls, &["api"]);
-    assert_eq!(told(vec![crl(-1)])[0].contact.as_deref(), Some("integrations@example.com"));
+    assert_eq!(told(vec![crl(-1)])[0].contacts, ["integrations@example.com"]);
     assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");
 }
 

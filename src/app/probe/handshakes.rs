@@ -108,6 +108,16 @@ impl Stand {
             Err(failed) => return Ok(self.ended(*failed, shown)),
         };
         let (verdict, says) = self.listen(&mut tls, shown).await;
+        // Asked for, and optional: rustls then says that it has none, and a server that goes on has read no certificate.
+        let fits = |asked: &Asked| pair.schemes().iter().any(|scheme| asked.schemes.contains(scheme));
+        let (verdict, says) = match &tls.asked {
+            Some(asked) if shown.is_some() && verdict == Verdict::Taken && !fits(asked) => {
+                let says =
+                    "no certificate was sent: our key can sign with none of the schemes that it asks for".to_owned();
+                (Verdict::Refused, says)
+            }
+            _ => (verdict, says),
+        };
         Ok(Tried { facts: tls.facts, chain: parsed(&tls.chain), asked: tls.asked, verdict, says })
     }
 

@@ -43,19 +43,20 @@ impl Arguments {
         let config = self.source.load().map_err(Failure::Wrong)?;
         let who = self.by.clone().unwrap_or_else(asking);
         let work = async |store: &crate::registry::Store| {
-            let key_pair = store.find(&self.keyring, self.key_pair.as_deref().unwrap_or_default()).await?;
+            let (key_pair, ends) = store.find(&self.keyring, self.key_pair.as_deref().unwrap_or_default()).await?;
             let acknowledgement = Acknowledgement {
                 key_pair,
                 at: Clock::system().now().into(),
                 keyring: self.keyring.clone(),
                 who: printable(&who),
                 why: printable(&self.why),
+                ends: Some(ends),
             };
             store.acknowledge(&acknowledgement, run_number()).await?;
             Ok(acknowledgement)
         };
         let done = with_registry(&config, Access::Change, work).map_err(|error| match error {
-            Error::None | Error::Unknown { .. } => Failure::Wrong(error.into()),
+            Error::None | Error::Unknown { .. } | Error::Several { .. } => Failure::Wrong(error.into()),
             error => Failure::Failed(error.into()),
         })?;
         if self.json {

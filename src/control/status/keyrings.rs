@@ -23,7 +23,7 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>
         let short = current.key_pair.short();
         let is_successor = |pair: &&KeyPairView| current.ends() < pair.ends();
         if current.validity.not_after < now {
-            let what = format!("the current key pair {short} of {name} expired on {}", day(current.ends()));
+            let what = format!("the current key pair {short} of {name} expired on {}", day(current.validity.not_after));
             add(Urgency::Now, "expired", what, "drop a new one".to_owned());
         } else if current.ends() < soon(keyring.alert_before.as_deref(), current.validity, now)
             && !of(Standing::Staged).any(|pair| is_successor(&pair))

@@ -22,6 +22,8 @@ const REST: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// After this long a failure that goes on is told again.
 const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// A token that replaced a rejected one so lately is as good as another: what answers 401 to it means the request.
+const NEW: Duration = Duration::from_secs(10);
 /// How long a token counts as valid that does not say for how long: some endpoints never do.
 const UNSAID: Duration = Duration::from_mins(5);
 /// Nothing is kept for longer.
@@ -36,6 +38,8 @@ pub(in super::super) struct Token {
     /// Whose assertion it was given for.
     pub(super) signer: Fingerprint,
     fresh_until: Timestamp,
+    /// Until when a 401 says nothing about it.
+    new_until: Option<Timestamp>,
 }
 
 impl Token {
@@ -45,7 +49,13 @@ impl Token {
             reason: "token_malformed",
             explanation: "the token has characters that no field can have".to_owned(),
         })?;
-        Ok(Self { header, number: 0, signer, fresh_until: now })
+        Ok(Self { header, number: 0, signer, fresh_until: now, new_until: None })
+    }
+
+    /// Whether it has just replaced one that was answered with 401: nothing would come of yet another, and whoever polls
+    /// what is forbidden to them would have one fetched each time.
+    pub(super) fn is_new(&self, now: Timestamp) -> bool {
+        self.new_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
@@ -141,8 +151,11 @@ impl Slot {
             match asker.ask(&asker.bearer.signers[at]).await {
                 Ok(granted) => {
                     // What was rejected meanwhile, this one was not.
-                    kept.last = kept.last.max(self.rejected.load(Ordering::Acquire)) + 1;
-                    let token = self::kept(&granted, kept.last, signers[at], now)?;
+                    let rejected = self.rejected.load(Ordering::Acquire);
+                    let replaces = kept.last > 0 && kept.last <= rejected;
+                    kept.last = kept.last.max(rejected) + 1;
+                    let mut token = self::kept(&granted, kept.last, signers[at], now)?;
+                    token.new_until = replaces.then(|| now.saturating_add(NEW).unwrap_or(Timestamp::MAX));
                     kept.tokens.insert(key, token.clone());
                     kept.settle(asker, refused.as_ref(), signers[at]);
                     let explanation = format!(
@@ -223,7 +236,7 @@ fn kept(granted: &Granted, number: u64, signer: Fingerprint, now: Timestamp) -> 
     let malformed = || Failure::Answered(NotGranted::Malformed("no field can have its access_token"), signer);
     let header = header(&granted.access_token).ok_or_else(malformed)?;
     let fresh_until = now.saturating_add(kept_for(granted.expires_in)).unwrap_or(Timestamp::MAX);
-    Ok(Token { header, number, signer, fresh_until })
+    Ok(Token { header, number, signer, fresh_until, new_until: None })
 }
 
 #[cfg(test)]

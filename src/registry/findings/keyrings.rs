@@ -166,8 +166,10 @@ impl Audit<'_> {
     fn schedule(&self, pair: &Placed) {
         let ring = self.rings.get(&(pair.instance.as_str(), pair.keyring.as_str()));
         let Some(every) = ring.and_then(|ring| ring.rotate_every) else { return };
-        // Without state every start looks like an activation: seen earlier counts, made earlier too.
-        let since = pair.since.0.min(pair.first_seen.0);
+        // Without state every start looks like an activation: seen earlier counts, anywhere, and where nobody has been here
+        // for long, when it was made.
+        let age = self.ages[&(pair.keyring.as_str(), pair.key_pair.as_str())];
+        let since = pair.since.0.min(age.since).min(pair.not_before.0);
         if self.now - since <= every {
             return;
         }
@@ -176,7 +178,7 @@ impl Audit<'_> {
             pair,
             Said {
                 explanation: format!(
-                    "keyring {} is to be rotated every {}, and {} is current since {}",
+                    "keyring {} is to be rotated every {}, and {} is from {}",
                     pair.keyring,
                     days(every),
                     pair.short(),
@@ -188,31 +190,24 @@ impl Audit<'_> {
     }
 
     fn use_of(&self, pair: &Placed) {
-        let since = pair.since.0.max(pair.first_seen.0);
-        let last = pair.last_used.map_or(since, |used| used.0.max(since));
-        if self.now - last <= UNUSED {
-            return;
-        }
         // One that any instance still uses is used.
-        let used_elsewhere = self.placed().any(|other| {
-            other.key_pair == pair.key_pair && other.last_used.is_some_and(|used| self.now - used.0 <= UNUSED)
-        });
-        if used_elsewhere {
+        let age = self.ages[&(pair.keyring.as_str(), pair.key_pair.as_str())];
+        if self.now - age.used.map_or(age.since, |used| used.max(age.since)) <= UNUSED {
             return;
         }
         self.note_pair(
             "unused",
             pair,
             Said {
-                explanation: match pair.last_used {
+                explanation: match age.used {
                     Some(used) => {
-                        format!("{} in keyring {} was last used on {}", pair.short(), pair.keyring, day(used))
+                        format!("{} in keyring {} was last used on {}", pair.short(), pair.keyring, day(Seconds(used)))
                     }
                     None => format!(
                         "{} in keyring {} has not been used since {}",
                         pair.short(),
                         pair.keyring,
-                        day(pair.first_seen)
+                        day(Seconds(age.since))
                     ),
                 },
                 remedy: "ask its owner whether anybody needs it; if not, take keyring and listener out".to_owned(),
@@ -247,7 +242,10 @@ impl Audit<'_> {
     pub(super) fn waiting_keys(&self) {
         let live = |key: &&WaitingKey| key.present.is_set() && self.live.contains(key.instance.as_str());
         for key in self.inventory.waiting_keys.iter().filter(live) {
-            if self.now - key.first_seen.0 > WAITS {
+            let same = |other: &&WaitingKey| other.keyring == key.keyring && other.spki == key.spki;
+            let all = self.inventory.waiting_keys.iter().filter(same);
+            let since = all.map(|other| other.first_seen.0).min().unwrap_or(key.first_seen.0);
+            if self.now - since > WAITS {
                 self.note(
                     "waiting_key",
                     (&key.keyring, Some(&key.spki)),
@@ -257,7 +255,7 @@ impl Audit<'_> {
                             "the key {} in keyring {} has waited for its certificate since {}",
                             key.file,
                             key.keyring,
-                            day(key.first_seen)
+                            day(Seconds(since))
                         ),
                         remedy: "ask the CA for its answer, or take the key out of the folder".to_owned(),
                     },

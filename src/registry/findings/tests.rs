@@ -152,6 +152,21 @@ fn what_the_contract_lists_about_key_pairs() {
     assert!(chain.explanation.contains("CN=Issuing CA") && chain.explanation.contains("9 days"), "{chain:?}");
     let late = only(|inventory| inventory.keyrings[0].rotate_every = Some(30 * DAY));
     assert_eq!(late.finding, "past_schedule");
+    // Pods come and go: what each of them has seen is the age of the pair.
+    let pods = only(|inventory| {
+        inventory.keyrings[0].rotate_every = Some(30 * DAY);
+        for pair in &mut inventory.key_pairs {
+            (pair.since, pair.first_seen, pair.not_before) = (at(-1), at(-1), at(-2));
+        }
+        inventory.key_pairs.push(Placed {
+            present: false.into(),
+            first_seen: at(-40),
+            since: at(-40),
+            ..placed("gone", "api", 1)
+        });
+    });
+    assert_eq!(pods.finding, "past_schedule");
+    assert!(pods.explanation.contains("is from 2026-10-16"), "{}", pods.explanation);
     let waits = only(|inventory| {
         inventory.waiting_keys.push(WaitingKey {
             instance: "one".to_owned(),

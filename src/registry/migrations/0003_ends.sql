@@ -4,3 +4,6 @@
 ALTER TABLE placement ADD COLUMN chain_ends BIGINT;
 ALTER TABLE placement ADD COLUMN chain_issuer TEXT;
 ALTER TABLE anchor ADD COLUMN not_before BIGINT;
+
+-- What somebody has acknowledged is one end of a certificate, not the next one too.
+ALTER TABLE acknowledgement ADD COLUMN ends BIGINT;

@@ -97,6 +97,14 @@ async fn opened(settings: Settings, access: Access) -> Result<Store, Error> {
             postgres(&options(&url, &printable(&path.display().to_string()))?, access).await?
         }
     };
+    if access != Access::Write {
+        let newest = TABLES.iter().map(|migration| migration.version).max();
+        let has = pool.rows::<(i64,)>("SELECT version FROM _sqlx_migrations ORDER BY version DESC LIMIT 1", vec![]);
+        let has = has.await.map_err(|error| explained(&place, &error))?.first().map(|(version,)| *version);
+        if has < newest {
+            return Err(Error::Earlier { place });
+        }
+    }
     Ok(Store { pool, instance: settings.instance, place })
 }
 

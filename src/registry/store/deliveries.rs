@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::{Acknowledgement, Delivery, Entry, Error};
+use super::super::{Acknowledgement, Delivery, Entry, Error, Seconds};
 use super::sql::values;
 use super::{Store, days_before};
 
@@ -40,7 +40,7 @@ pub struct Notice {
 }
 
 impl Store {
-    /// Notes an alert for a sink, if nobody has.
+    /// Notes an alert for a sink, if nobody has; one that fell silent because it was over is to be told again.
     ///
     /// # Errors
     /// The database.
@@ -48,7 +48,10 @@ impl Store {
         let sql = "INSERT INTO alert (alert, sink, kind, keyring, key_pair, urgent, recipient, summary, remedy, \
                    raised_by, raised, state, holder, lease_ends, attempts, next_try, error) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', '', 0, 0, $11, NULL) \
-                   ON CONFLICT (alert, sink) DO NOTHING";
+                   ON CONFLICT (alert, sink) DO UPDATE SET urgent = excluded.urgent, summary = excluded.summary, \
+                   remedy = excluded.remedy, raised_by = excluded.raised_by, raised = excluded.raised, state = 'pending', \
+                   holder = '', lease_ends = 0, attempts = 0, next_try = excluded.next_try, error = NULL \
+                   WHERE alert.state = 'silenced'";
         let values = values![
             &notice.alert,
             &notice.sink,
@@ -161,7 +164,7 @@ impl Store {
     /// # Errors
     /// The database; [`Error::Unknown`] where no such pair was ever seen.
     pub async fn acknowledge(&self, acknowledgement: &Acknowledgement, run: i64) -> Result<(), Error> {
-        let Acknowledgement { key_pair, at, keyring, who, why } = acknowledgement;
+        let Acknowledgement { key_pair, at, keyring, who, why, ends } = acknowledgement;
         let entry = Entry {
             instance: self.instance.to_string(),
             at: *at,
@@ -176,9 +179,9 @@ impl Store {
         };
         let done = async {
             let mut open = self.pool.begin().await?;
-            let sql = "INSERT INTO acknowledgement (key_pair, at, keyring, who, why) VALUES ($1, $2, $3, $4, $5) \
-                       ON CONFLICT (key_pair, at, who) DO NOTHING";
-            open.execute(sql, values![key_pair, *at, keyring, who, why]).await?;
+            let sql = "INSERT INTO acknowledgement (key_pair, at, keyring, who, why, ends) \
+                       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_pair, at, who) DO NOTHING";
+            open.execute(sql, values![key_pair, *at, keyring, who, why, ends.map(Seconds::time)]).await?;
             let sql = "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, \
                        why) VALUES ($1, $2, 0, $3, $4, $5, $6, NULL, NULL, $7, $8, $9)";
             let values = values![
@@ -208,31 +211,37 @@ impl Store {
     }
 
     /// What is meant: the pair of a keyring, a partner's certificate or the anchor of a trust that begins with these hex
-    /// digits, or (empty) the current pair.
+    /// digits, or (empty) the current pair, as the instance that was heard of last says; and when that ends.
     ///
     /// # Errors
-    /// The database; [`Error::Unknown`] for none or several.
-    pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<String, Error> {
+    /// The database; [`Error::Unknown`] for none, [`Error::Several`].
+    pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<(String, Seconds), Error> {
         let digits = key_pair.strip_prefix("sha256:").unwrap_or(key_pair).to_ascii_lowercase();
         // A partner's certificate belongs to the keyring that was shown to it; it is never the one that is meant by nothing.
-        let sql = "SELECT key_pair, CASE WHEN standing = 'current' THEN present ELSE 0 END FROM placement \
-                   WHERE keyring = $1 UNION ALL SELECT certificate, 0 FROM peer WHERE keyring = $1 \
-                   UNION ALL SELECT anchor, 0 FROM anchor WHERE trust = $1 AND kind <> 'pin'";
-        let rows: Vec<(String, i64)> =
+        let sql = "SELECT placement.key_pair, COALESCE(chain_ends, not_after), \
+                   CASE WHEN standing = 'current' THEN present ELSE 0 END, instance.last_seen FROM placement \
+                   JOIN key_pair ON key_pair.key_pair = placement.key_pair \
+                   JOIN instance ON instance.instance = placement.instance WHERE keyring = $1 \
+                   UNION ALL SELECT certificate, not_after, 0, last_seen FROM peer WHERE keyring = $1 \
+                   UNION ALL SELECT anchor, COALESCE(not_after, 0), 0, last_seen FROM anchor \
+                   WHERE trust = $1 AND kind <> 'pin'";
+        let mut rows: Vec<(String, Seconds, i64, i64)> =
             self.pool.rows(sql, values![keyring]).await.map_err(|error| self.wrong(&error))?;
-        let fits = |(name, is_current): &&(String, i64)| {
+        rows.retain(|(name, _, is_current, _)| {
             if digits.is_empty() {
                 *is_current == 1
             } else {
                 name.strip_prefix("sha256:").unwrap_or(name).starts_with(&digits)
             }
+        });
+        // Pods that are gone say for ever what was current with them; of one certificate's rows the newest counts.
+        rows.sort_by_key(|(_, _, _, seen)| std::cmp::Reverse(*seen));
+        let Some((name, ends, _, _)) = rows.first().cloned() else {
+            return Err(Error::Unknown { keyring: keyring.to_owned(), key_pair: key_pair.to_owned() });
         };
-        let mut found: Vec<&String> = rows.iter().filter(fits).map(|(name, _)| name).collect();
-        found.sort_unstable();
-        found.dedup();
-        match found[..] {
-            [one] => Ok(one.clone()),
-            _ => Err(Error::Unknown { keyring: keyring.to_owned(), key_pair: key_pair.to_owned() }),
+        if !digits.is_empty() && rows.iter().any(|(other, _, _, _)| *other != name) {
+            return Err(Error::Several { keyring: keyring.to_owned(), key_pair: key_pair.to_owned() });
         }
+        Ok((name, ends))
     }
 }

@@ -106,21 +106,39 @@ impl Store {
             ] {
                 self.pool.execute(sql, values![now, &*self.instance]).await?;
             }
-            for (sql, days, most) in [
+            for (sql, most) in [
                 (
-                    "DELETE FROM failure WHERE instance = $1 AND (at < $2 OR at < \
-                     (SELECT at FROM failure WHERE instance = $1 ORDER BY at DESC LIMIT 1 OFFSET $3))",
-                    FAILURE_DAYS,
+                    "DELETE FROM failure WHERE instance = $1 AND at < \
+                     (SELECT at FROM failure WHERE instance = $1 ORDER BY at DESC LIMIT 1 OFFSET $2)",
                     FAILURES,
                 ),
                 (
-                    "DELETE FROM peer WHERE instance = $1 AND (last_seen < $2 OR last_seen < \
-                     (SELECT last_seen FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $3))",
-                    PEER_DAYS,
+                    "DELETE FROM peer WHERE instance = $1 AND last_seen < \
+                     (SELECT last_seen FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $2)",
                     PEERS,
                 ),
             ] {
-                self.pool.execute(sql, values![&*self.instance, days_before(now, days), most]).await?;
+                self.pool.execute(sql, values![&*self.instance, most]).await?;
+            }
+            // Everybody's, or what pods that are gone have left would stay for ever.
+            for (sql, days) in [
+                ("DELETE FROM failure WHERE at < $1", FAILURE_DAYS),
+                ("DELETE FROM peer WHERE last_seen < $1", PEER_DAYS),
+                ("DELETE FROM anchor WHERE last_seen < $1 AND present = 0", PEER_DAYS),
+                ("DELETE FROM crl WHERE last_seen < $1 AND present = 0", PEER_DAYS),
+                ("DELETE FROM trust WHERE last_seen < $1 AND present = 0", PEER_DAYS),
+                ("DELETE FROM waiting_key WHERE last_seen < $1 AND present = 0", PEER_DAYS),
+            ] {
+                self.pool.execute(sql, values![days_before(now, days)]).await?;
+            }
+            // What an instance that is gone held then; its pairs stay, they are the memory of all.
+            for sql in [
+                "DELETE FROM anchor WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
+                "DELETE FROM crl WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
+                "DELETE FROM trust WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
+                "DELETE FROM waiting_key WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
+            ] {
+                self.pool.execute(sql, values![days_before(now, PEER_DAYS)]).await?;
             }
             Ok(())
         };
@@ -154,7 +172,8 @@ impl Writing {
             open.execute(sql, values![&*self.instance, &**keyring, key_pair.to_string(), *at]).await?;
         }
         for ((kind, anchor), at) in &batch.matched {
-            let sql = "UPDATE anchor SET last_matched = $4 WHERE instance = $1 AND kind = $2 AND anchor = $3";
+            let sql = "UPDATE anchor SET last_matched = $4 WHERE instance = $1 AND anchor = $3 \
+                       AND (kind = $2 OR kind = 'platform' AND $2 = 'anchor')";
             open.execute(sql, values![&*self.instance, *kind, anchor, *at]).await?;
         }
         for failure in &batch.failures {

@@ -1,0 +1,292 @@
+//! Webhooks and mail, through claims in the registry: once for a whole fleet, again after a failure, given up in the end.
+//!
+//! A webhook that hangs holds up other webhooks for a while, and a database that hangs all of them; nothing else waits for
+//! this. What could not be sent is tried again with growing pauses from the row in the registry, by whichever instance with
+//! that sink is there then; in the end it is given up, which is an error line, a count, a line of the history and a finding.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::task::{Fold, ROUND, lock};
+use super::{Alert, Kind, Settings, Webhook, mail, webhook};
+use crate::clock::Clock;
+use crate::event::{Event, Events};
+use crate::pki::printable;
+use crate::process::{Phase, Shutdown};
+use crate::registry::store::Notice;
+use crate::registry::task::{Current, run_number};
+use crate::registry::{self, Acknowledgement, Delivery, Store};
+
+/// The first pause after a failure; each one is twice as long, up to the longest.
+const PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// Failures until an alert is given up: after about half a day.
+const ATTEMPTS: i64 = 16;
+/// What is still to be told after so many seconds was raised by somebody who is gone: it would have been given up.
+const ABANDONED: i64 = 7 * 86_400;
+/// What one question to the database may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct Delivering {
+    settings: watch::Receiver<Settings>,
+    registry: Current,
+    due: watch::Receiver<Vec<Alert>>,
+    events: Arc<Events>,
+    clock: Clock,
+    shutdown: Shutdown,
+    /// What claims of this run are held by.
+    holder: String,
+    /// Alerts and sinks that are in the registry.
+    raised: HashSet<(Arc<str>, String)>,
+    /// When the registry was last asked whom it knows.
+    read: Option<Timestamp>,
+}
+
+/// The ways out of one pass, each with its name in the registry.
+struct Ways<'a> {
+    settings: &'a Settings,
+    webhooks: Vec<(String, &'a Webhook)>,
+}
+
+impl Delivering {
+    pub(super) fn new(
+        settings: watch::Receiver<Settings>,
+        registry: Current,
+        due: watch::Receiver<Vec<Alert>>,
+        events: Arc<Events>,
+        clock: Clock,
+        shutdown: Shutdown,
+    ) -> Self {
+        let holder = format!("{:016x}", run_number());
+        let (raised, read) = (HashSet::new(), None);
+        Self { settings, registry, due, events, clock, shutdown, holder, raised, read }
+    }
+
+    pub(super) async fn run(mut self, fold: &Mutex<Fold>) {
+        let mut shutdown = self.shutdown.clone();
+        let mut is_opened = true;
+        loop {
+            tokio::select! {
+                () = shutdown.reached(Phase::Over) => return,
+                changed = self.registry.changed(), if is_opened => {
+                    // It came back, perhaps as another one: what was raised is looked up again.
+                    self.raised.clear();
+                    self.read = None;
+                    is_opened = changed.is_ok();
+                }
+                changed = self.due.changed() => if changed.is_err() { return },
+            }
+            let Some(store) = self.registry.borrow().clone() else { continue };
+            if let Err(error) = self.pass(&store, fold).await {
+                // The registry's own task says what is wrong with the database.
+                tracing::debug!(target: "alert", %error, "alerts wait for the registry");
+            }
+        }
+    }
+
+    async fn pass(&mut self, store: &Store, fold: &Mutex<Fold>) -> Result<(), registry::Error> {
+        let now = self.clock.now();
+        if self.read.is_none_or(|read| now.duration_since(read).unsigned_abs() >= ROUND) {
+            let peers = within(store, store.peers()).await?;
+            self.read = Some(now);
+            // What is due is worked out anew with these, and comes then: before, it would look as if it were no longer due.
+            lock(fold).read(peers);
+            return Ok(());
+        }
+        let alerts = self.due.borrow_and_update().clone();
+        self.deliver(store, &alerts, now).await
+    }
+
+    async fn deliver(&mut self, store: &Store, alerts: &[Alert], now: Timestamp) -> Result<(), registry::Error> {
+        let settings = self.settings.borrow().clone();
+        if settings.webhooks.is_empty() && settings.smtp.is_none() {
+            return Ok(());
+        }
+        let webhooks = settings.webhooks.iter().map(|webhook| (webhook::name(webhook), webhook)).collect();
+        let ways = Ways { settings: &settings, webhooks };
+        let acknowledged = within(store, store.acknowledgements()).await?;
+        for alert in alerts.iter().filter(|alert| !is_acknowledged(&acknowledged, alert)) {
+            for (sink, recipient) in ways.sinks(alert) {
+                let key = (Arc::clone(&alert.name), sink);
+                if !self.raised.contains(&key) {
+                    within(store, store.raise(&notice(alert, &key.1, recipient), now)).await?;
+                    self.raised.insert(key);
+                }
+            }
+        }
+        self.raised.retain(|(name, _)| alerts.iter().any(|alert| alert.name == *name));
+        for delivery in within(store, store.pending()).await? {
+            if self.shutdown.phase() == Phase::Over {
+                return Ok(());
+            }
+            let is_due = alerts.iter().find(|alert| *alert.name == *delivery.alert);
+            // A refused drop is no state that could still be looked at: who finds it waiting sends it.
+            let is_over = is_due.is_none() && delivery.kind != Kind::RefusedDrop.as_str();
+            if is_over || !ways.has(&delivery.sink) {
+                // Its own instance says that it is over, or that its sink is gone from the configuration.
+                let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED;
+                if delivery.raised_by == **store.instance() || nobody_does {
+                    self.silence(store, &delivery).await?;
+                }
+                continue;
+            }
+            if is_due.is_some_and(|alert| is_acknowledged(&acknowledged, alert)) {
+                self.silence(store, &delivery).await?;
+                continue;
+            }
+            // A slow sink takes its time, and a lease that began with the round would be over before it was held.
+            let now = self.clock.now();
+            if within(store, store.claim(&delivery, &self.holder, now)).await? {
+                self.send(store, &ways, &delivery, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn silence(&self, store: &Store, delivery: &Delivery) -> Result<(), registry::Error> {
+        within(store, store.silence(delivery)).await?;
+        self.ended(delivery, "silenced", None);
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        store: &Store,
+        ways: &Ways<'_>,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Result<(), registry::Error> {
+        let webhook = ways.webhooks.iter().find(|(name, _)| *name == delivery.sink);
+        let sent = match (webhook, &ways.settings.smtp) {
+            (Some((_, to)), _) => webhook::post(to, delivery).await,
+            (None, Some(smtp)) => mail::send(smtp, delivery).await,
+            (None, None) => return Ok(()),
+        };
+        let Err(error) = sent else {
+            within(store, store.sent(delivery)).await?;
+            self.ended(delivery, "sent", None);
+            return Ok(());
+        };
+        let why = printable(&error.to_string());
+        // The row was read before the claim counted this attempt.
+        if delivery.attempts + 1 >= ATTEMPTS {
+            within(store, store.give_up(delivery, &why)).await?;
+            self.ended(delivery, "given_up", Some(why));
+        } else {
+            within(store, store.postpone(delivery, &why, pause(delivery.attempts), now)).await?;
+            self.ended(delivery, "failed", Some(why));
+        }
+        Ok(())
+    }
+
+    fn ended(&self, delivery: &Delivery, outcome: &'static str, error: Option<String>) {
+        let sink = if is_mail(&delivery.sink) { "mail" } else { "webhook" };
+        let (alert, kind) = (delivery.alert.as_str().into(), delivery.kind.clone());
+        self.events.emit(Event::Delivery { alert, kind, sink, outcome, error });
+    }
+}
+
+impl Ways<'_> {
+    /// Where an alert goes beside the log, and for mail to whom.
+    fn sinks(&self, alert: &Alert) -> Vec<(String, Option<String>)> {
+        let mut sinks: Vec<_> = self.webhooks.iter().map(|(name, _)| (name.clone(), None)).collect();
+        if self.settings.smtp.is_some() {
+            sinks.extend(alert.contacts.iter().map(|contact| (format!("mail:{contact}"), Some(contact.clone()))));
+        }
+        sinks
+    }
+
+    /// Whether what goes there can go out here. In a shared registry another sidecar may have other sinks.
+    fn has(&self, sink: &str) -> bool {
+        if is_mail(sink) { self.settings.smtp.is_some() } else { self.webhooks.iter().any(|(name, _)| name == sink) }
+    }
+}
+
+fn is_mail(sink: &str) -> bool {
+    sink.starts_with("mail:")
+}
+
+/// Nobody waits longer for one answer of the database.
+async fn within<T>(
+    store: &Store,
+    asking: impl Future<Output = Result<T, registry::Error>>,
+) -> Result<T, registry::Error> {
+    let slow = |_| registry::Error::Slow { place: store.place().to_owned(), seconds: PATIENCE.as_secs() };
+    timeout(PATIENCE, asking).await.map_err(slow)?
+}
+
+/// After so many failures before this one.
+fn pause(attempts: i64) -> Duration {
+    let doubled = PAUSE.saturating_mul(1 << attempts.clamp(0, 10));
+    doubled.min(LONGEST_PAUSE)
+}
+
+/// Somebody knows about this expiry: there is nothing more to say until the last threshold. An acknowledgement is of one
+/// end: with another intermediate the pair itself may be what ends next.
+fn is_acknowledged(acknowledged: &[Acknowledgement], alert: &Alert) -> bool {
+    let (Some(key_pair), Some(ends)) = (alert.key_pair, alert.ends) else { return false };
+    let key_pair = key_pair.to_string();
+    let same_end = |one: &Acknowledgement| one.ends.is_none_or(|end| end.0 == ends.as_second());
+    !alert.urgent && acknowledged.iter().any(|one| one.key_pair == key_pair && same_end(one))
+}
+
+fn notice(alert: &Alert, sink: &str, recipient: Option<String>) -> Notice {
+    Notice {
+        alert: alert.name.to_string(),
+        sink: sink.to_owned(),
+        kind: alert.kind.as_str(),
+        keyring: alert.keyring.to_string(),
+        key_pair: alert.key_pair.map(|key_pair| key_pair.to_string()),
+        urgent: alert.urgent,
+        recipient,
+        summary: alert.explanation.clone(),
+        remedy: alert.remedy.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_have_an_end() {
+        assert_eq!(pause(0), PAUSE);
+        assert_eq!(pause(3), PAUSE * 8);
+        assert_eq!(pause(63), LONGEST_PAUSE);
+        assert!(pause(-1) >= PAUSE);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_of_one_end_and_not_of_the_last_day() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let key_pair = crate::pki::Fingerprint::from_bytes([1; 32]);
+        let alert = |ends, urgent| Alert {
+            name: "expires".into(),
+            kind: Kind::Expires,
+            urgent,
+            keyring: "api".into(),
+            also: Vec::new(),
+            key_pair: Some(key_pair),
+            ends,
+            contacts: Vec::new(),
+            explanation: String::new(),
+            remedy: String::new(),
+        };
+        let of = |ends: Option<i64>| {
+            let (who, why) = ("kim".to_owned(), "known".to_owned());
+            let (at, ends) = (registry::Seconds(0), ends.map(registry::Seconds));
+            [Acknowledgement { key_pair: key_pair.to_string(), at, keyring: "api".to_owned(), who, why, ends }]
+        };
+        assert!(is_acknowledged(&of(Some(9)), &alert(Some(at(9)), false)));
+        assert!(is_acknowledged(&of(None), &alert(Some(at(9)), false)));
+        assert!(!is_acknowledged(&of(Some(8)), &alert(Some(at(9)), false)), "its intermediate's");
+        assert!(!is_acknowledged(&of(Some(9)), &alert(Some(at(9)), true)));
+        assert!(!is_acknowledged(&of(None), &alert(None, false)), "no expiry");
+    }
+}
