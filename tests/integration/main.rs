@@ -26,6 +26,7 @@ mod protocols;
 mod proxied;
 mod reasons;
 mod registry;
+mod reload;
 mod rotation;
 mod secrecy;
 mod slow;
