@@ -31,6 +31,7 @@ mod rotation;
 mod secrecy;
 mod slow;
 mod soak;
+mod streams;
 mod strict;
 mod support;
 mod token;
