@@ -212,9 +212,15 @@ impl Link {
                 })
                 .await
             }
-            Wire::H2 { sender, .. } => {
+            Wire::H2 { sender, stream } => {
+                let heard = stream.heard();
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await
+                let answered = poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await;
+                if answered.is_none() && stream.heard() == heard {
+                    // Its other end may be gone without a word: the next request must not wait for it too.
+                    stream.retire();
+                }
+                answered
             }
         };
         match sent {

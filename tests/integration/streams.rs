@@ -1,16 +1,18 @@
-//! HTTP/2 towards a backend: what is not processed is sent again, and nothing else is.
+//! HTTP/2 towards a backend: what is not processed is sent again, and a connection that is no good is left without cutting what
+//! runs on it.
 //!
-//! The backends speak frames by hand: no library says at will what it has not processed.
+//! The backends speak frames by hand: no library says at will what it has not processed, or falls silent.
 
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::support::ca::Ca;
 use crate::support::peer::Peer;
@@ -225,4 +227,34 @@ async fn a_burst_on_a_new_connection_that_allows_few_streams_is_answered_whole()
     for one in all {
         assert_eq!(one.await.expect("joined"), 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_fallen_silent_is_left_and_what_runs_on_it_is_not_cut() {
+    let speak = Arc::new(Notify::new());
+    let spoken = Arc::clone(&speak);
+    let backend = Raw::start(move |number, stream| {
+        let speak = Arc::clone(&spoken);
+        async move {
+            let Some(mut frames) = Frames::of(stream).await else { return };
+            frames.write(SETTINGS, 0, 0, &[]).await;
+            if number == 0 {
+                let Some((stream, _)) = frames.request().await else { return };
+                frames.write(HEADERS, END_HEADERS, stream, OK).await;
+                speak.notified().await;
+                frames.write(DATA, END_STREAM, stream, b"late but whole").await;
+            }
+            frames.answer_all().await;
+        }
+    })
+    .await;
+    let (_sidecar, sender) = stand(&backend, "limits = { response = \"1s\" }").await;
+    let slow = sender.clone().send_request(request(&Method::GET, "")).await.expect("a head");
+    assert_eq!(ask(&sender, &Method::POST, "").await, 504);
+    for _ in 0..3 {
+        assert_eq!(ask(&sender, &Method::POST, "").await, 200);
+    }
+    assert_eq!(backend.connections(), 2);
+    speak.notify_one();
+    assert_eq!(slow.into_body().collect().await.expect("a body").to_bytes(), "late but whole");
 }

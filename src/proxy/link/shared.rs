@@ -62,6 +62,11 @@ impl Stream {
         Self(Rc::clone(common))
     }
 
+    /// How often something was received on the connection.
+    pub(super) fn heard(&self) -> u32 {
+        self.0.heard.get()
+    }
+
     /// The connection takes no further request.
     pub(super) fn retire(&self) {
         self.0.retired.set(true);
