@@ -20,7 +20,7 @@ use crate::proxy::open::{Signal, Tracked};
 use crate::proxy::pool::Pool;
 use crate::proxy::proof::Proof;
 use crate::proxy::serve::Local;
-use crate::proxy::waits::Ticks;
+use crate::proxy::waits::{Ticks, Waits};
 use crate::tls::passing::passes_writes;
 
 /// Streams that are opened before the other side has said how many it allows. What is beyond waits for its SETTINGS, a round
@@ -40,8 +40,9 @@ pub(in crate::proxy) struct Common {
     heard: Cell<u32>,
     /// Woken by what is received first: the SETTINGS.
     told: RefCell<Option<Waker>>,
-    /// When a stream was seen on it last.
+    /// When the last stream ended.
     idle_since: Cell<Ticks>,
+    waits: Rc<Waits>,
 }
 
 impl Common {
@@ -76,6 +77,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(self.0.waits.now());
     }
 }
 
@@ -112,6 +114,7 @@ impl Link {
             heard: Cell::new(0),
             told: RefCell::default(),
             idle_since: Cell::new(waits.now()),
+            waits: Rc::clone(waits),
         });
         let mut builder = http2::Builder::new(Local);
         builder.max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX)).initial_max_send_streams(UNTOLD);
@@ -194,15 +197,61 @@ impl Shared {
     /// Whether it may be lent: not closed, not retired, not told to leave, not idle for longer than `limit`.
     pub(in crate::proxy) fn keeps(&self, now: Ticks, limit: u32) -> bool {
         let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve);
-        if self.common.streams.get() > 0 {
-            self.common.idle_since.set(now);
-        }
-        let idle = now.since(self.common.idle_since.get()) >= limit;
+        let idle = self.common.streams.get() == 0 && now.since(self.common.idle_since.get()) >= limit;
         !told && !self.common.retired.get() && !self.sender.is_closed() && !idle
     }
 
     /// Whether it is this one.
     pub(in crate::proxy) fn is(&self, common: &Rc<Common>) -> bool {
         Rc::ptr_eq(&self.common, common)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(50);
+
+    /// A connection whose other end says nothing, and its pool.
+    async fn connection(waits: &Rc<Waits>) -> (Rc<Pool>, Link, tokio::io::DuplexStream) {
+        let pool = Pool::new(Some(true), KEEP, waits);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let link = Link::http2(ours, Ends { home: Rc::clone(&pool), tracked: None, proof: None }).await.unwrap();
+        (pool, link, theirs)
+    }
+
+    fn second(seconds: u64) -> Ticks {
+        Ticks(Ticks::of(Duration::from_secs(seconds)))
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_from_the_end_of_its_last_stream() {
+        let waits = Rc::new(Waits::default());
+        let test = async {
+            let (pool, link, _theirs) = connection(&waits).await;
+            drop(link);
+            // Never busy when it is looked at.
+            for seconds in (5..=500).step_by(5) {
+                waits.tick(second(seconds));
+                drop(pool.take(None).expect("it is there"));
+                pool.sweep();
+            }
+            waits.tick(second(549));
+            pool.sweep();
+            let link = pool.take(None).expect("it is there");
+            waits.tick(second(700));
+            pool.sweep();
+            drop(link);
+            assert!(!pool.is_empty(), "a stream ran on it until now");
+            waits.tick(second(750));
+            pool.sweep();
+            assert!(pool.is_empty());
+        };
+        LocalSet::new().run_until(test).await;
     }
 }
