@@ -254,4 +254,23 @@ mod tests {
         };
         LocalSet::new().run_until(test).await;
     }
+
+    #[tokio::test]
+    async fn a_retired_connection_is_lent_no_more_and_what_runs_on_it_goes_on() {
+        let waits = Rc::new(Waits::default());
+        let test = async {
+            let (pool, refused, _theirs) = connection(&waits).await;
+            let runs = pool.take(None).expect("it is shared");
+            refused.retire();
+            drop(refused);
+            assert!(pool.take(None).is_none());
+            pool.sweep();
+            assert!(pool.is_empty());
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(matches!(&runs.wire, Wire::H2 { sender, .. } if !sender.is_closed()));
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }
