@@ -1,4 +1,5 @@
 //! May an open connection stay? The two questions of every epoch: is its key pair still in use, does its peer still verify?
+//! And of one to an upstream before them: is that still the upstream?
 //!
 //! Pure. Who asks, and what leaving means for a connection, is `worker`'s and `open`'s.
 
@@ -9,8 +10,9 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
 use crate::keyring::{Candidates, Standing};
+use crate::net::HostPort;
 use crate::pki::Fingerprint;
-use crate::snapshot::{Side, Snapshot};
+use crate::snapshot::{Side, Snapshot, egress};
 use crate::tls::ClientAuth;
 use crate::trust::{Role, Trust, Untrusted};
 
@@ -27,13 +29,15 @@ pub struct ConnectionFacts {
     pub chain: Vec<CertificateDer<'static>>,
     /// As what the peer was verified.
     pub role: Role,
+    /// The upstream that it leads to; `None` where it leads to none of ours.
+    pub upstream: Option<HostPort>,
 }
 
 /// Why a connection has to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leave {
     /// `connection_age`, `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
-    /// `trust_removed` or `stopping`.
+    /// `trust_removed`, `upstream_changed` or `stopping`.
     pub reason: &'static str,
     /// One printable sentence.
     pub explanation: String,
@@ -80,7 +84,10 @@ pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Res
             None => return Err(nothing_to_show()),
         },
         Side::Egress => match snapshot.egresses.get(&facts.listener) {
-            Some(egress) => (&egress.candidates, &egress.trust, false),
+            Some(egress) => {
+                still_meant(facts, &egress.settings)?;
+                (&egress.candidates, &egress.trust, false)
+            }
             None => return Err(nothing_to_show()),
         },
     };
@@ -90,6 +97,20 @@ pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Res
 
 fn nothing_to_show() -> Leave {
     Leave { reason: "no_key_pair", explanation: "this listener has no key pair to show any more".to_owned() }
+}
+
+/// Before both questions: a connection to an upstream that the settings no longer name, or name otherwise, is nobody's.
+fn still_meant(facts: &ConnectionFacts, settings: &egress::Settings) -> Result<(), Leave> {
+    let explanation = match &facts.upstream {
+        Some(upstream) if *upstream != settings.upstream => {
+            format!("this connection leads to {upstream}, and the upstream is {} now", settings.upstream)
+        }
+        _ if facts.role != settings.expects => {
+            "the settings expect another name of the upstream than this connection was made for".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Leave { reason: "upstream_changed", explanation })
 }
 
 fn standing(key_pair: Fingerprint, snapshot: &Snapshot) -> Option<Standing> {

@@ -98,7 +98,7 @@ pub(super) async fn send(
 /// Shapes what came back.
 pub(super) fn respond(
     response: Response<Incoming>,
-    mut link: Link,
+    link: Link,
     websocket: Option<OnUpgrade>,
     terms: &Terms<'_>,
     record: &mut Option<Record>,

@@ -38,6 +38,9 @@ use crate::trust::{Peer, Role};
 /// How long a backend's address is used before it is looked up again.
 const REFRESH: Duration = Duration::from_secs(30);
 
+/// How much of a request's content is kept in case the backend says that it has not processed it.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
 /// What the requests of one connection share, made once per epoch.
 pub(super) struct View {
     ingress: Arc<Ingress>,
@@ -234,6 +237,10 @@ impl Origin for Towards<'_> {
             Backend::Http(_) | Backend::Unix(_) => Link::http1(stream, ends).await,
             Backend::H2c(_) => Link::http2(stream, ends).await,
         }
+    }
+
+    fn replay_limit(&self) -> usize {
+        REPLAY_LIMIT
     }
 
     fn answered(&self, _: &Link, _: http::StatusCode) {}

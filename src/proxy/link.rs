@@ -30,10 +30,9 @@ use super::expect::Gatekeeper;
 use super::open::{Open, Signal, Tracked};
 use super::pool::Pool;
 use super::proof::Proof;
-use super::serve::Local;
 use super::waits::{Ticks, Wait, Waits};
 
-pub(super) use shared::Shared;
+pub(super) use shared::{Common, Shared};
 
 /// A response's head may be as large as a request's.
 const HEAD: usize = 64 * 1024;
@@ -54,13 +53,13 @@ pub(super) struct Link {
     /// It has carried a request before.
     reused: bool,
     /// It will carry no other.
-    retired: bool,
+    retired: Cell<bool>,
     idle_since: Ticks,
 }
 
 enum Wire {
     H1 { sender: http1::SendRequest<Outgoing>, drive: Option<Drive>, dead: bool, _counted: Counted },
-    H2 { sender: http2::SendRequest<Outgoing>, _streams: shared::Streams },
+    H2 { sender: http2::SendRequest<Outgoing>, stream: shared::Stream },
 }
 
 /// Counted in its pool until it is dropped.
@@ -93,6 +92,8 @@ pub(super) struct Unanswered {
     pub(super) unsent: bool,
     /// The connection was not new: its other end may have closed it before it saw the request.
     pub(super) reused: bool,
+    /// The other side says that it has not processed the request (RFC 9113 8.7).
+    pub(super) unprocessed: bool,
 }
 
 /// What a new connection comes with.
@@ -120,40 +121,6 @@ impl Link {
         Ok(Self::new(wire, ends))
     }
 
-    /// Speaks HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and leaves the connection to its pool.
-    pub(super) async fn http2<S>(stream: S, ends: Ends) -> Result<Self, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let mut builder = http2::Builder::new(Local);
-        builder.max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX));
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
-        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        let told_allowed = Rc::clone(&allowed);
-        let mut connection = Box::pin(connection);
-        spawn_local(poll_fn(move |cx| match told(open.as_ref(), cx) {
-            Poll::Pending => {
-                let polled = connection.as_mut().poll(cx).map(drop);
-                told_allowed.set(connection.current_max_send_streams());
-                polled
-            }
-            closed => closed,
-        }));
-        let streams = Rc::new(Cell::new(0));
-        let shared = Shared {
-            sender: sender.clone(),
-            streams: Rc::clone(&streams),
-            allowed,
-            tracked: ends.tracked.clone(),
-            proof: ends.proof.clone(),
-            idle_since: Cell::new(Ticks::default()),
-            _counted: ends.home.count(),
-        };
-        ends.home.share(shared);
-        Ok(Self::new(Wire::H2 { sender, _streams: shared::Streams::one_more(&streams) }, ends))
-    }
-
     fn new(wire: Wire, ends: Ends) -> Self {
         let Ends { home, tracked, proof } = ends;
         Self {
@@ -163,7 +130,7 @@ impl Link {
             proof,
             gatekeeper: None,
             reused: false,
-            retired: false,
+            retired: Cell::new(false),
             idle_since: Ticks::default(),
         }
     }
@@ -218,7 +185,7 @@ impl Link {
         limit: Duration,
     ) -> Result<Response<Incoming>, Unanswered> {
         let reused = std::mem::replace(&mut self.reused, true);
-        let unanswered = |error| Unanswered { error, unsent: false, reused };
+        let unanswered = |error| Unanswered { error, unsent: false, reused, unprocessed: false };
         let Some(shaped) = request.as_mut() else { return Err(unanswered(Error::Late)) };
         shape::shape(shaped, to, self.is_http2()).map_err(unanswered)?;
         self.gatekeeper = shaped.body().gate().map(|gate| Gatekeeper(Arc::clone(gate)));
@@ -245,9 +212,15 @@ impl Link {
                 })
                 .await
             }
-            Wire::H2 { sender, .. } => {
+            Wire::H2 { sender, stream } => {
+                let heard = stream.heard();
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await
+                let answered = poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await;
+                if answered.is_none() && stream.heard() == heard {
+                    // Its other end may be gone without a word: the next request must not wait for it too.
+                    stream.retire();
+                }
+                answered
             }
         };
         match sent {
@@ -262,9 +235,11 @@ impl Link {
             }
             Some(Err(mut failed)) => {
                 *request = failed.take_message();
-                Err(Unanswered { error: Error::Exchange(failed.into_error()), unsent: request.is_some(), reused })
+                let error = failed.into_error();
+                let unprocessed = self.has_not_processed(&error);
+                Err(Unanswered { error: Error::Exchange(error), unsent: request.is_some(), reused, unprocessed })
             }
-            None => Err(Unanswered { error: Error::Late, unsent: false, reused: false }),
+            None => Err(unanswered(Error::Late)),
         }
     }
 
@@ -296,9 +271,12 @@ impl Link {
         }
     }
 
-    /// It carries no other request: what it said could be read in two ways.
-    pub(super) fn retire(&mut self) {
-        self.retired = true;
+    /// It carries no other request. Those that run on it go on for as long as they take.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
+        if let Wire::H2 { stream, .. } = &self.wire {
+            stream.retire();
+        }
     }
 
     fn is_ready(&self) -> bool {
@@ -317,7 +295,7 @@ impl Link {
 
     /// Whether it takes no further request: it was told to leave, or cannot be trusted with one.
     fn must_go(&self) -> bool {
-        self.retired || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
+        self.retired.get() || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
     }
 
     /// Whether an idle connection can carry a request: not told to leave, and not closed by its other end.

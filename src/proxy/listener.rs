@@ -228,7 +228,8 @@ fn open(
     (http2, key_pair, chain): (bool, Option<Fingerprint>, Vec<CertificateDer<'static>>),
 ) -> Rc<Open> {
     let name = std::sync::Arc::clone(&listener.id.name);
-    let facts = ConnectionFacts { side: listener.id.side, listener: name, key_pair, chain, role: Role::Client };
+    let facts =
+        ConnectionFacts { side: listener.id.side, listener: name, key_pair, chain, role: Role::Client, upstream: None };
     let (unread, age) = (limits.body_idle, limits.connection_age);
     let (head, idle) = (Some(limits.head), Some(limits.idle));
     let patience = Patience { head, http2, idle, unread, age, drain: worker.drain() };

@@ -1,29 +1,29 @@
 //! A worker's connections to one backend, or to one upstream with one key pair: idle HTTP/1.1, shared HTTP/2.
 //!
-//! A request that could not be sent goes to another connection, and so does an idempotent one without content whose
-//! connection was not new: its other end may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing
-//! else is ever sent twice.
+//! A request that could not be sent goes to another connection. So does one that the other side says it has not processed (RFC 9113
+//! 8.7), if its content is still there, and an idempotent one without content whose connection was not new: its other end may
+//! have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is ever sent twice.
+
+mod spare;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue, UPGRADE};
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use http::header::UPGRADE;
+use http::{Request, Response};
+use hyper::body::Incoming;
 
 use super::Error;
 use super::body::Outgoing;
-use super::link::{Counted, Destination, Link, Shared, Unanswered};
+use super::link::{Common, Counted, Destination, Link, Shared, Unanswered};
 use super::waits::{Ticks, Waits};
+use spare::Spare;
 
 /// Idle HTTP/1.1 connections of one pool; those beyond it close.
 const IDLE: usize = 256;
 /// How often a request may be sent, the first time included.
 const ATTEMPTS: usize = 3;
-/// Room for a usual request's head, so that keeping it costs one allocation.
-const SPARE: usize = 1024;
 
 /// The connections.
 pub(super) struct Pool {
@@ -47,6 +47,8 @@ pub(super) trait Origin {
     fn pool(&self) -> Result<Rc<Pool>, Error>;
     /// Makes a connection; with `http1` one that speaks HTTP/1.1, where there is a choice.
     async fn connect(&self, http1: bool) -> Result<Link, Error>;
+    /// How much of a request's content is kept, in bytes, where it may have to be sent again.
+    fn replay_limit(&self) -> usize;
     /// Told of every response head.
     fn answered(&self, link: &Link, status: http::StatusCode);
     /// Told of a connection on which a request got no response: what it means, if more than the error says.
@@ -73,6 +75,11 @@ impl Pool {
         self.waits.now()
     }
 
+    /// The worker's deadlines.
+    pub(super) fn waits(&self) -> &Rc<Waits> {
+        &self.waits
+    }
+
     /// Counts a connection in.
     pub(super) fn count(&self) -> Counted {
         Counted::one_more(&self.open)
@@ -93,17 +100,13 @@ impl Pool {
 
     /// Takes a connection in that everybody shares.
     pub(super) fn share(&self, shared: Shared) {
-        shared.begins(self.now());
         self.shared.borrow_mut().push(shared);
     }
 
-    /// A connection that is there, the one used last first.
-    fn take(self: &Rc<Self>) -> Option<Link> {
-        let lent = self
-            .shared
-            .borrow()
-            .iter()
-            .find_map(|shared| if shared.keeps(self.now(), u32::MAX) { shared.lend(self) } else { None });
+    /// A connection that is there, the one used last first; none that this request shuns.
+    pub(super) fn take(self: &Rc<Self>, shunned: Option<&Rc<Common>>) -> Option<Link> {
+        let may = |shared: &Shared| shared.keeps(self.now(), u32::MAX) && !shunned.is_some_and(|one| shared.is(one));
+        let lent = self.shared.borrow().iter().find_map(|shared| if may(shared) { shared.lend(self) } else { None });
         if lent.is_some() {
             return lent;
         }
@@ -150,12 +153,17 @@ impl Pool {
 
 /// A connection to send on: one that is there, or a new one. For an upgrade that is one of HTTP/1.1: where the other side has
 /// chosen HTTP/2, a connection beside the others.
-async fn checkout(origin: &impl Origin, fresh: bool, upgrade: bool) -> Result<Link, Error> {
+async fn checkout(
+    origin: &impl Origin,
+    fresh: bool,
+    shunned: Option<&Rc<Common>>,
+    upgrade: bool,
+) -> Result<Link, Error> {
     let pool = origin.pool()?;
     if upgrade && pool.http2.get() != Some(false) {
         return Box::pin(origin.connect(true)).await;
     }
-    if !fresh && let Some(link) = pool.take() {
+    if !fresh && let Some(link) = pool.take(shunned) {
         return Ok(link);
     }
     if pool.http2.get() == Some(false) {
@@ -165,7 +173,7 @@ async fn checkout(origin: &impl Origin, fresh: bool, upgrade: bool) -> Result<Li
     let failures = pool.failures.get();
     let guard = pool.connecting.lock().await;
     let now = origin.pool()?;
-    if let Some(link) = now.take() {
+    if let Some(link) = now.take(shunned) {
         return Ok(link);
     }
     // Where nothing can be shared, or the one before had no luck, nobody waits for anybody.
@@ -194,26 +202,37 @@ pub(super) async fn exchange(
     waits: &Rc<Waits>,
     limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Error> {
-    let mut fresh = false;
+    let (mut fresh, mut shunned) = (false, None);
     let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
     for attempt in 1.. {
-        let mut link = checkout(origin, fresh, upgrade).await?;
-        let spare = request.as_ref().filter(|_| link.is_reused()).and_then(Spare::of);
+        let mut link = checkout(origin, fresh, shunned.as_ref(), upgrade).await?;
+        let spare = match request {
+            Some(request) if link.is_http2() => Spare::whole(request, origin.replay_limit()),
+            Some(request) if link.is_reused() => Spare::of(request),
+            _ => None,
+        };
         let failed = match link.exchange(request, to, waits, limit).await {
             Ok(response) => {
                 origin.answered(&link, response.status());
+                if let Some(spare) = spare {
+                    spare.let_go();
+                }
                 return Ok((response, link));
             }
             Err(failed) => failed,
         };
-        let Unanswered { error, unsent, reused } = failed;
+        let Unanswered { error, unsent, reused, unprocessed } = failed;
         let told = origin.failed(&link);
         if matches!(told, Some(Error::Refused { .. })) {
             // Nothing was processed, but another connection like this one would be refused as well.
             return Err(told.unwrap_or(error));
         }
-        if !unsent && reused && matches!(error, Error::Exchange(_)) {
+        if unprocessed {
             *request = spare.and_then(Spare::into_request);
+            // What refuses a stream may refuse the next one too: another connection, if need be a new one.
+            shunned = link.common();
+        } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
+            *request = spare.filter(Spare::is_harmless).and_then(Spare::into_request);
         }
         if request.is_none() || attempt == ATTEMPTS {
             return Err(told.unwrap_or(error));
@@ -222,87 +241,4 @@ pub(super) async fn exchange(
         fresh = true;
     }
     Err(Error::Late)
-}
-
-/// What is needed to send a request without content again: its head as flat text. Almost none is ever needed, and a copy of
-/// the map would cost an allocation for most values.
-struct Spare {
-    method: Method,
-    version: Version,
-    path: usize,
-    text: Vec<u8>,
-}
-
-/// Marks the length of a name whose value must not be indexed (RFC 7541 7.1.3).
-const SENSITIVE: u32 = 1 << 31;
-
-impl Spare {
-    fn of(request: &Request<Outgoing>) -> Option<Self> {
-        if !request.method().is_idempotent() || !request.body().is_end_stream() {
-            return None;
-        }
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let mut text = Vec::with_capacity(SPARE);
-        text.extend_from_slice(path.as_bytes());
-        for (name, value) in request.headers() {
-            let (name, sensitive) = (name.as_str().as_bytes(), if value.is_sensitive() { SENSITIVE } else { 0 });
-            text.extend_from_slice(&(u32::try_from(name.len()).ok()? | sensitive).to_ne_bytes());
-            text.extend_from_slice(&u32::try_from(value.len()).ok()?.to_ne_bytes());
-            text.extend_from_slice(name);
-            text.extend_from_slice(value.as_bytes());
-        }
-        Some(Self { method: request.method().clone(), version: request.version(), path: path.len(), text })
-    }
-
-    /// The request, its target in origin form: the connection that it goes out on shapes it.
-    fn into_request(self) -> Option<Request<Outgoing>> {
-        let mut request = Request::new(Outgoing::Empty);
-        let (path, mut fields) = self.text.split_at_checked(self.path)?;
-        *request.uri_mut() = Uri::try_from(path).ok()?;
-        while let Some((length, rest)) = fields.split_first_chunk() {
-            let (value_length, rest) = rest.split_first_chunk()?;
-            let length = u32::from_ne_bytes(*length);
-            let (name, rest) = rest.split_at_checked((length & !SENSITIVE) as usize)?;
-            let (value, rest) = rest.split_at_checked(u32::from_ne_bytes(*value_length) as usize)?;
-            let mut value = HeaderValue::from_bytes(value).ok()?;
-            value.set_sensitive(length & SENSITIVE != 0);
-            request.headers_mut().append(HeaderName::from_bytes(name).ok()?, value);
-            fields = rest;
-        }
-        *request.method_mut() = self.method;
-        *request.version_mut() = self.version;
-        Some(request)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header::{AUTHORIZATION, COOKIE, HOST};
-
-    use super::*;
-
-    #[test]
-    fn a_request_without_content_can_be_made_again_field_by_field() {
-        let mut secret = HeaderValue::from_static("Bearer a");
-        secret.set_sensitive(true);
-        let request = Request::delete("/a/b?c=%20")
-            .header(HOST, "api.example")
-            .header(AUTHORIZATION, secret)
-            .header(COOKIE, "a=1")
-            .header(COOKIE, "")
-            .header("x-name", HeaderValue::from_bytes(b"\xff, b").unwrap())
-            .body(Outgoing::Empty)
-            .unwrap();
-        let again = Spare::of(&request).unwrap().into_request().unwrap();
-        assert_eq!((again.method(), again.uri()), (request.method(), request.uri()));
-        assert_eq!(again.headers(), request.headers());
-        assert!(again.headers()[AUTHORIZATION].is_sensitive() && !again.headers()[HOST].is_sensitive());
-    }
-
-    #[test]
-    fn a_request_that_changes_something_each_time_or_has_content_is_not_kept() {
-        assert!(Spare::of(&Request::post("/").body(Outgoing::Empty).unwrap()).is_none());
-        let content = Outgoing::frames(vec![bytes::Bytes::from_static(b"a")], None);
-        assert!(Spare::of(&Request::put("/").body(content).unwrap()).is_none());
-    }
 }

@@ -203,7 +203,9 @@ pub(super) async fn exchange(
                         suspect = Some(Suspect { key_pair: pick.key_pair, answer: Some((response, link)) });
                         continue;
                     }
-                    leave(&link);
+                    // A server that refuses a certificate by a status does so for as long as the connection lasts: nobody
+                    // else is sent on it. What runs on it is answered.
+                    link.retire();
                     fact::refused_once(towards, pick.key_pair, Shown::Status, fact::status_code(status));
                 }
                 return Ok((response, link));
@@ -234,13 +236,6 @@ pub(super) async fn exchange(
     }
 }
 
-/// A server that refuses a certificate by a status does so for as long as the connection lasts: nobody else is sent on it.
-fn leave(link: &Link) {
-    if let Some(open) = link.open() {
-        open.drain();
-    }
-}
-
 /// No pair got anything better: the answer that there was, if there was one.
 fn instead(suspect: Option<Suspect>, error: Error) -> Result<(Response<Incoming>, Link), Error> {
     suspect.and_then(|suspect| suspect.answer).ok_or(error)
@@ -263,7 +258,7 @@ fn judge(towards: Towards<'_>, suspect: &Suspect, status: StatusCode) {
             if let Some(proof) = link.proof() {
                 proof.refused_by_status(towards, response.status(), status);
             }
-            leave(link);
+            link.retire();
             fact::status(towards, key_pair, response.status(), status);
         }
         None => fact::dropped(towards, key_pair, status),

@@ -114,6 +114,7 @@ mod tests {
             key_pair: None,
             chain: Vec::new(),
             role: Role::Client,
+            upstream: None,
         };
         let day = Duration::from_secs(86_400);
         let patience = Patience { head: None, http2: true, idle: None, unread: day, age: None, drain: day };

@@ -75,6 +75,46 @@ impl Replay {
     }
 }
 
+/// Keeps a body on its way, for a request whose head is kept elsewhere.
+pub(super) struct Keeper {
+    kept: Rc<RefCell<Kept>>,
+    /// Nobody else wants it kept.
+    alone: bool,
+}
+
+impl Keeper {
+    /// Keeps `limit` bytes at most from now on; more where somebody else keeps more already. `None` for a body that is held back
+    /// until it is asked for: who asks for it must find it as it is.
+    pub(super) fn of(body: &mut Outgoing, limit: usize) -> Option<Self> {
+        if let Outgoing::Kept(turn) = body {
+            return Some(Self { kept: Rc::clone(&turn.kept), alone: false });
+        }
+        if body.gate().is_some() {
+            return None;
+        }
+        let rest = std::mem::replace(body, Outgoing::Empty);
+        let kept = Rc::new(RefCell::new(Kept::new(rest, limit)));
+        let turn = kept.borrow_mut().next_turn();
+        *body = Outgoing::Kept(Turn { kept: Rc::clone(&kept), turn, at: 0 });
+        Some(Self { kept, alone: true })
+    }
+
+    /// The body from its beginning, if all of it is still there. A sending that was begun before breaks off.
+    pub(super) fn again(&self) -> Option<Outgoing> {
+        let mut kept = self.kept.borrow_mut();
+        let turn = (!kept.is_gone).then(|| kept.next_turn())?;
+        Some(Outgoing::Kept(Turn { kept: Rc::clone(&self.kept), turn, at: 0 }))
+    }
+
+    /// What comes from now on is not kept.
+    pub(super) fn let_go(self) {
+        if self.alone {
+            // With the next frame what was kept goes too; until then a later sending may still have to give it out.
+            self.kept.borrow_mut().limit = 0;
+        }
+    }
+}
+
 /// A body, and what is kept of it.
 pub(super) struct Kept {
     rest: Outgoing,

@@ -286,6 +286,10 @@ impl Origin for Showing<'_> {
         self.link(self.attempt(http1).await?).await
     }
 
+    fn replay_limit(&self) -> usize {
+        self.towards.egress.settings.replay_limit
+    }
+
     fn answered(&self, link: &Link, status: http::StatusCode) {
         let Some(proof) = link.proof() else { return };
         let towards = self.towards;

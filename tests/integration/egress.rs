@@ -31,7 +31,7 @@ pub async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: Soc
 }
 
 /// One request of the application, on a connection of its own.
-async fn ask(to: SocketAddr, method: Method, body: &str) -> anyhow::Result<(http::StatusCode, Bytes)> {
+pub async fn ask(to: SocketAddr, method: Method, body: &str) -> anyhow::Result<(http::StatusCode, Bytes)> {
     let stream = TcpStream::connect(to).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -364,7 +364,7 @@ events {{ worker_connections 512; }}
 http {{
   access_log off; client_body_temp_path {scene.path("body")}; proxy_temp_path {scene.path("proxy")};
   fastcgi_temp_path {scene.path("f")}; uwsgi_temp_path {scene.path("u")}; scgi_temp_path {scene.path("s")};
-  client_max_body_size 1m; client_body_buffer_size 256k; keepalive_requests 100000; large_client_header_buffers 4 16k;
+  client_max_body_size 1m; client_body_buffer_size 256k; keepalive_requests 1000; large_client_header_buffers 4 16k;
   server {{
     listen 127.0.0.1:{scene.port} ssl {"http2" if http2 else ""};
     ssl_certificate {scene.path("server.crt")}; ssl_certificate_key {scene.path("server.key")};

@@ -1,74 +1,276 @@
 //! An HTTP/2 connection that all requests of its pool share: one stream each, as many as the other side allows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::error::Error as _;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::spawn_local;
 
-use super::{Counted, Link, Wire};
+use super::{Counted, Ends, HEAD, Link, Wire, told};
+use crate::proxy::Error;
 use crate::proxy::body::Outgoing;
 use crate::proxy::open::{Signal, Tracked};
 use crate::proxy::pool::Pool;
 use crate::proxy::proof::Proof;
-use crate::proxy::waits::Ticks;
+use crate::proxy::serve::Local;
+use crate::proxy::waits::{Ticks, Waits};
+use crate::tls::passing::passes_writes;
 
-/// How many streams a shared connection carries; one less when this is dropped.
-pub(super) struct Streams(Rc<Cell<usize>>);
+/// Streams that are opened before the other side has said how many it allows. What is beyond waits for its SETTINGS, a round
+/// trip at most. Hardly any server allows fewer; one that does refuses what is too much, and that is sent again.
+const UNTOLD: usize = 16;
+/// Requests that may wait for these SETTINGS, those included: as many as a server should allow (RFC 9113 6.5.2).
+const WAITING: usize = 100;
 
-impl Streams {
-    pub(super) fn one_more(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
+/// What a connection and its streams know of each other.
+pub(in crate::proxy) struct Common {
+    streams: Cell<usize>,
+    /// How many the other side allows (SETTINGS_MAX_CONCURRENT_STREAMS).
+    allowed: Cell<usize>,
+    /// It takes no further request; those that run on it go on.
+    retired: Cell<bool>,
+    /// How often something was received.
+    heard: Cell<u32>,
+    /// Woken by what is received first: the SETTINGS.
+    told: RefCell<Option<Waker>>,
+    /// When the last stream ended.
+    idle_since: Cell<Ticks>,
+    waits: Rc<Waits>,
+}
+
+impl Common {
+    fn hears(&self) {
+        self.heard.set(self.heard.get().wrapping_add(1));
+        if let Some(told) = self.told.take() {
+            told.wake();
+        }
     }
 }
 
-impl Drop for Streams {
+/// One stream of a connection, until this is dropped.
+pub(super) struct Stream(Rc<Common>);
+
+impl Stream {
+    fn one_more(common: &Rc<Common>) -> Self {
+        common.streams.set(common.streams.get() + 1);
+        Self(Rc::clone(common))
+    }
+
+    /// How often something was received on the connection.
+    pub(super) fn heard(&self) -> u32 {
+        self.0.heard.get()
+    }
+
+    /// The connection takes no further request.
+    pub(super) fn retire(&self) {
+        self.0.retired.set(true);
+    }
+}
+
+impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(self.0.waits.now());
+    }
+}
+
+/// Counts what is received.
+struct Heard<S> {
+    stream: S,
+    common: Rc<Common>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.common.hears();
+        }
+        read
+    }
+}
+
+passes_writes!(Heard.stream);
+
+impl Link {
+    /// Speaks HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and leaves the connection to its pool.
+    pub(in crate::proxy) async fn http2<S>(stream: S, ends: Ends) -> Result<Self, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let waits = ends.home.waits();
+        let common = Rc::new(Common {
+            streams: Cell::new(0),
+            allowed: Cell::new(WAITING),
+            retired: Cell::new(false),
+            heard: Cell::new(0),
+            told: RefCell::default(),
+            idle_since: Cell::new(waits.now()),
+            waits: Rc::clone(waits),
+        });
+        let mut builder = http2::Builder::new(Local);
+        builder.max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX)).initial_max_send_streams(UNTOLD);
+        let stream = Heard { stream, common: Rc::clone(&common) };
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
+        let told_common = Rc::clone(&common);
+        let mut connection = Box::pin(connection);
+        spawn_local(poll_fn(move |cx| match told(open.as_ref(), cx) {
+            Poll::Pending => {
+                let polled = connection.as_mut().poll(cx).map(drop);
+                if told_common.heard.get() == 0 {
+                    *told_common.told.borrow_mut() = Some(cx.waker().clone());
+                } else {
+                    told_common.allowed.set(connection.current_max_send_streams());
+                }
+                polled
+            }
+            closed => closed,
+        }));
+        ends.home.share(Shared {
+            sender: sender.clone(),
+            common: Rc::clone(&common),
+            tracked: ends.tracked.clone(),
+            proof: ends.proof.clone(),
+            _counted: ends.home.count(),
+        });
+        Ok(Self::new(Wire::H2 { sender, stream: Stream::one_more(&common) }, ends))
+    }
+
+    /// Whether the other side says by this error that it has not processed the request (RFC 9113 8.7): it ends the connection,
+    /// and the stream is not among those that it still answers, or it refuses the stream.
+    ///
+    /// h2 gives the error of a GOAWAY only to streams above the last one that it names.
+    pub(super) fn has_not_processed(&self, error: &hyper::Error) -> bool {
+        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+        if error.is_remote() && error.is_go_away() {
+            self.retire();
+            return true;
+        }
+        error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    }
+
+    /// What its requests share, if they share it.
+    pub(in crate::proxy) fn common(&self) -> Option<Rc<Common>> {
+        match &self.wire {
+            Wire::H1 { .. } => None,
+            Wire::H2 { stream, .. } => Some(Rc::clone(&stream.0)),
+        }
     }
 }
 
 /// An HTTP/2 connection that all requests of its pool share.
 pub(in crate::proxy) struct Shared {
-    pub(super) sender: http2::SendRequest<Outgoing>,
-    pub(super) streams: Rc<Cell<usize>>,
-    /// How many the other side allows (SETTINGS_MAX_CONCURRENT_STREAMS).
-    pub(super) allowed: Rc<Cell<usize>>,
-    pub(super) tracked: Option<Rc<Tracked>>,
-    pub(super) proof: Option<Rc<Proof>>,
-    pub(super) idle_since: Cell<Ticks>,
-    pub(super) _counted: Counted,
+    sender: http2::SendRequest<Outgoing>,
+    common: Rc<Common>,
+    tracked: Option<Rc<Tracked>>,
+    proof: Option<Rc<Proof>>,
+    _counted: Counted,
 }
 
 impl Shared {
     /// Lends the connection if the other side allows one more stream.
     pub(in crate::proxy) fn lend(&self, home: &Rc<Pool>) -> Option<Link> {
-        if !self.sender.is_ready() || self.streams.get() >= self.allowed.get() {
+        if !self.sender.is_ready() || self.common.streams.get() >= self.common.allowed.get() {
             return None;
         }
         Some(Link {
-            wire: Wire::H2 { sender: self.sender.clone(), _streams: Streams::one_more(&self.streams) },
+            wire: Wire::H2 { sender: self.sender.clone(), stream: Stream::one_more(&self.common) },
             home: Rc::clone(home),
             tracked: self.tracked.clone(),
             proof: self.proof.clone(),
             gatekeeper: None,
             reused: true,
-            retired: false,
+            retired: Cell::new(false),
             idle_since: Ticks::default(),
         })
     }
 
-    /// Whether it may be lent: not closed, not told to leave, not idle for longer than `limit`.
+    /// Whether it may be lent: not closed, not retired, not told to leave, not idle for longer than `limit`.
     pub(in crate::proxy) fn keeps(&self, now: Ticks, limit: u32) -> bool {
-        if self.streams.get() > 0 {
-            self.idle_since.set(now);
-        }
         let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve);
-        !told && !self.sender.is_closed() && now.since(self.idle_since.get()) < limit
+        let idle = self.common.streams.get() == 0 && now.since(self.common.idle_since.get()) >= limit;
+        !told && !self.common.retired.get() && !self.sender.is_closed() && !idle
     }
 
-    /// It has just been made.
-    pub(in crate::proxy) fn begins(&self, now: Ticks) {
-        self.idle_since.set(now);
+    /// Whether it is this one.
+    pub(in crate::proxy) fn is(&self, common: &Rc<Common>) -> bool {
+        Rc::ptr_eq(&self.common, common)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const KEEP: Duration = Duration::from_secs(50);
+
+    /// A connection whose other end says nothing, and its pool.
+    async fn connection(waits: &Rc<Waits>) -> (Rc<Pool>, Link, tokio::io::DuplexStream) {
+        let pool = Pool::new(Some(true), KEEP, waits);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let link = Link::http2(ours, Ends { home: Rc::clone(&pool), tracked: None, proof: None }).await.unwrap();
+        (pool, link, theirs)
+    }
+
+    fn second(seconds: u64) -> Ticks {
+        Ticks(Ticks::of(Duration::from_secs(seconds)))
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_from_the_end_of_its_last_stream() {
+        let waits = Rc::new(Waits::default());
+        let test = async {
+            let (pool, link, _theirs) = connection(&waits).await;
+            drop(link);
+            // Never busy when it is looked at.
+            for seconds in (5..=500).step_by(5) {
+                waits.tick(second(seconds));
+                drop(pool.take(None).expect("it is there"));
+                pool.sweep();
+            }
+            waits.tick(second(549));
+            pool.sweep();
+            let link = pool.take(None).expect("it is there");
+            waits.tick(second(700));
+            pool.sweep();
+            drop(link);
+            assert!(!pool.is_empty(), "a stream ran on it until now");
+            waits.tick(second(750));
+            pool.sweep();
+            assert!(pool.is_empty());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_retired_connection_is_lent_no_more_and_what_runs_on_it_goes_on() {
+        let waits = Rc::new(Waits::default());
+        let test = async {
+            let (pool, refused, _theirs) = connection(&waits).await;
+            let runs = pool.take(None).expect("it is shared");
+            refused.retire();
+            drop(refused);
+            assert!(pool.take(None).is_none());
+            pool.sweep();
+            assert!(pool.is_empty());
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(matches!(&runs.wire, Wire::H2 { sender, .. } if !sender.is_closed()));
+        };
+        LocalSet::new().run_until(test).await;
     }
 }

@@ -13,6 +13,7 @@ fn open_with(waits: &Rc<Waits>, http2: bool) -> Rc<Open> {
         key_pair: None,
         chain: Vec::new(),
         role: Role::Client,
+        upstream: None,
     };
     let seconds = Duration::from_secs;
     let (unread, age) = (seconds(30), Some(seconds(7200)));

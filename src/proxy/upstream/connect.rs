@@ -49,6 +49,7 @@ impl Showing<'_> {
             key_pair: Some(key_pair),
             chain: tls.chain,
             role: towards.egress.settings.expects.clone(),
+            upstream: Some(towards.egress.settings.upstream.clone()),
         };
         let limits = &towards.egress.settings.limits;
         let (unread, age) = (limits.body_idle, limits.connection_age);

@@ -68,6 +68,27 @@ impl Sidecar {
     /// Starts, and does not wait.
     pub fn begin(folder: tempfile::TempDir, toml: &str, now: Option<Timestamp>) -> Self {
         let config = sidekey::config::parse(toml, folder.path()).expect("a configuration");
+        Self::of(folder, config, now)
+    }
+
+    /// Starts with this `sidekey.toml` as a file in the folder, so that it can be rewritten; waits until it is ready.
+    pub async fn start_from_file(folder: tempfile::TempDir, toml: &str) -> Self {
+        let file = folder.path().join("sidekey.toml");
+        std::fs::write(&file, toml).expect("a file");
+        let config = sidekey::config::load(&file).expect("a configuration");
+        let sidecar = Self::of(folder, config, None);
+        sidecar.app.ready(PATIENCE).await.expect("ready");
+        sidecar
+    }
+
+    /// Replaces the file that it was started from; it notices by itself.
+    pub fn rewrite(&self, toml: &str) {
+        let (aside, file) = (self.folder.path().join("aside~"), self.folder.path().join("sidekey.toml"));
+        std::fs::write(&aside, toml).expect("a file");
+        std::fs::rename(&aside, &file).expect("renamed");
+    }
+
+    fn of(folder: tempfile::TempDir, config: sidekey::config::Config, now: Option<Timestamp>) -> Self {
         let (clock, manual) = match now {
             None => (Clock::system(), None),
             Some(now) => {
