@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Error, HostPort, Stream};
+use super::{Error, HostPort, Stream, probes};
 
 /// The least that one of several addresses gets of what is left.
 const LEAST_ATTEMPT: Duration = Duration::from_millis(250);
@@ -172,10 +172,7 @@ impl Dialler {
 fn prepare(stream: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match keepalive {
-        Some(every) => {
-            let probes = socket2::TcpKeepalive::new().with_time(every).with_interval(every);
-            socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
-        }
+        Some(every) => socket2::SockRef::from(stream).set_tcp_keepalive(&probes(every)),
         None => Ok(()),
     }
 }
