@@ -10,10 +10,21 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::TcpKeepalive;
 
 pub use dial::Dialler;
 pub use listen::Bound;
 pub use stream::Stream;
+
+/// How long a connection is silent before TCP asks whether its other end is still there, where nothing else is said. Who
+/// vanished without a word would else be waited for for ever where no limit ends silence, as in a tunnel.
+pub const KEEPALIVE: Duration = Duration::from_secs(45);
+
+fn probes(every: Duration) -> TcpKeepalive {
+    TcpKeepalive::new().with_time(every).with_interval(every)
+}
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

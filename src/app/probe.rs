@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder::{self, DEFAULT_KEYRING};
 use crate::keyring::{KeyringName, Standing};
-use crate::net::{HostPort, ListenAddress, dial};
+use crate::net::{HostPort, KEEPALIVE, ListenAddress, dial};
 use crate::pki::{Fingerprint, KeyPair};
 use crate::snapshot::build::own_trust;
 use crate::snapshot::{egress, ingress::Limits};
@@ -197,7 +197,7 @@ fn egress_to(to: &HostPort, keyring: &KeyringName) -> egress::Settings {
         trust: None,
         expects: Role::ServerName(Arc::clone(&to.host)),
         keep_host: false,
-        tcp_keepalive: Duration::from_secs(45),
+        tcp_keepalive: KEEPALIVE,
         dns_refresh: Duration::from_secs(30),
         probe: crate::keyring::Probe::Off,
         prove_within: Duration::ZERO,

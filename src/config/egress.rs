@@ -11,7 +11,7 @@ use super::value;
 use crate::jwt::{Algorithm, Grant};
 use crate::keyring::KeyringName;
 use crate::keyring::Probe;
-use crate::net::ListenAddress;
+use crate::net::{KEEPALIVE, ListenAddress};
 use crate::snapshot::bearer::{self, Endpoint};
 use crate::snapshot::egress::Settings;
 use crate::snapshot::ingress::Limits;
@@ -57,7 +57,7 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
         limits.response,
     );
     let keep_host = section.or("host", |item| item.one_of(&[("upstream", false), ("keep", true)]), false);
-    let tcp_keepalive = section.or("tcp_keepalive", Item::positive, Duration::from_secs(45));
+    let tcp_keepalive = section.or("tcp_keepalive", Item::positive, KEEPALIVE);
     let dns_refresh = section.or("dns_refresh", Item::positive, Duration::from_secs(30));
     let probe = section.or("probe", probe, Probe::default());
     let prove_within = section.or("prove_within", Item::positive, Duration::from_hours(1));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 /// Identifiers that are remembered at once.
-const MOST: usize = 100_000;
+pub const MOST: usize = 100_000;
 
 /// A token's identifier, as its issuer and `jti` make it.
 pub type Id = [u8; 32];
@@ -15,6 +15,17 @@ pub type Id = [u8; 32];
 pub struct Window {
     used: BTreeMap<Id, Timestamp>,
     by_end: BTreeSet<(Timestamp, Id)>,
+    /// Whether that it is nearly full has been said.
+    said: bool,
+}
+
+/// An identifier was taken, and what that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There is room, or what there is to say of it has been said.
+    Quietly,
+    /// A quarter of the room is left, for the first time since there was half of it.
+    NearlyFull,
 }
 
 /// Why an identifier was not taken.
@@ -31,11 +42,11 @@ impl Window {
     ///
     /// # Errors
     /// It was used before, or so many are that no other can be remembered.
-    pub fn take(&mut self, id: Id, until: Timestamp, now: Timestamp) -> Result<(), NotTaken> {
+    pub fn take(&mut self, id: Id, until: Timestamp, now: Timestamp) -> Result<Taken, NotTaken> {
         self.take_within(id, until, now, MOST)
     }
 
-    fn take_within(&mut self, id: Id, until: Timestamp, now: Timestamp, most: usize) -> Result<(), NotTaken> {
+    fn take_within(&mut self, id: Id, until: Timestamp, now: Timestamp, most: usize) -> Result<Taken, NotTaken> {
         while let Some(first) = self.by_end.first().copied().filter(|(end, _)| *end < now) {
             self.by_end.remove(&first);
             self.used.remove(&first.1);
@@ -48,7 +59,10 @@ impl Window {
         }
         self.used.insert(id, until);
         self.by_end.insert((until, id));
-        Ok(())
+        let (nearly_full, half_empty) = (self.used.len() >= most / 4 * 3, self.used.len() <= most / 2);
+        let taken = if nearly_full && !self.said { Taken::NearlyFull } else { Taken::Quietly };
+        self.said = nearly_full || (self.said && !half_empty);
+        Ok(taken)
     }
 }
 
@@ -65,18 +79,33 @@ mod tests {
     #[test]
     fn an_identifier_is_taken_once_until_it_ends() {
         let mut window = Window::default();
-        assert_eq!(window.take([1; 32], at(10), at(0)), Ok(()));
+        assert_eq!(window.take([1; 32], at(10), at(0)), Ok(Taken::Quietly));
         assert_eq!(window.take([1; 32], at(99), at(10)), Err(NotTaken::Used));
-        assert_eq!(window.take([1; 32], at(20), at(11)), Ok(()));
+        assert_eq!(window.take([1; 32], at(20), at(11)), Ok(Taken::Quietly));
     }
 
     #[test]
     fn a_full_window_takes_nothing_rather_than_forget() {
         let mut window = Window::default();
-        assert_eq!(window.take_within([1; 32], at(10), at(0), 1), Ok(()));
+        assert!(window.take_within([1; 32], at(10), at(0), 1).is_ok());
         assert_eq!(window.take_within([2; 32], at(10), at(0), 1), Err(NotTaken::Full));
         assert_eq!(window.take_within([1; 32], at(10), at(0), 1), Err(NotTaken::Used));
-        assert_eq!(window.take_within([2; 32], at(30), at(11), 1), Ok(()));
+        assert!(window.take_within([2; 32], at(30), at(11), 1).is_ok());
+    }
+
+    #[test]
+    fn a_window_that_is_three_quarters_full_says_so_once_until_half_of_it_is_free_again() {
+        let mut window = Window::default();
+        let mut take = |ids: std::ops::Range<u8>, until, now| {
+            let mut said = |id| window.take_within([id; 32], at(until), at(now), 8).unwrap() == Taken::NearlyFull;
+            ids.filter(|id| said(*id)).collect::<Vec<_>>()
+        };
+        assert!(take(0..3, 10, 0).is_empty());
+        assert_eq!(take(3..8, 20, 0), [5]);
+        // Five of eight are left: to and fro around three quarters is no news.
+        assert!(take(8..11, 30, 11).is_empty());
+        // At 21 three of eight are, and it fills again.
+        assert_eq!(take(11..15, 40, 21), [13]);
     }
 
     proptest! {
@@ -87,7 +116,7 @@ mod tests {
             for (id, length, pass) in steps {
                 now += pass;
                 all.retain(|(_, until)| *until >= now);
-                let expected = match () {
+                let expected: Result<(), NotTaken> = match () {
                     () if all.iter().any(|(used, _)| *used == id) => Err(NotTaken::Used),
                     () if all.len() >= 3 => Err(NotTaken::Full),
                     () => {
@@ -95,7 +124,7 @@ mod tests {
                         Ok(())
                     }
                 };
-                prop_assert_eq!(window.take_within([id; 32], at(now + length), at(now), 3), expected);
+                prop_assert_eq!(window.take_within([id; 32], at(now + length), at(now), 3).map(drop), expected);
                 prop_assert_eq!(window.used.len(), window.by_end.len());
             }
         }

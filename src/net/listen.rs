@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Error, ListenAddress, Stream};
+use super::{Error, KEEPALIVE, ListenAddress, Stream, probes};
 
 /// Connections that may wait to be accepted; the kernel has the last word (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -203,8 +203,9 @@ fn tcp(at: SocketAddr) -> io::Result<Socket> {
         // Dual-stack only where every address is meant; an IPv6 address that was written out means just that.
         socket.set_only_v6(!at.ip().is_unspecified())?;
     }
-    // Accepted sockets inherit this option on Linux, so that it costs nothing per connection.
+    // Accepted sockets inherit these two on Linux, so that they cost nothing per connection.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&probes(KEEPALIVE))?;
     // For a restart while old connections are in TIME_WAIT. Linux still refuses to bind where somebody listens; of two that
     // have only bound, the second fails to listen.
     socket.set_reuse_address(true)?;
@@ -291,7 +292,10 @@ mod tests {
         drop(one);
         let accepted = two.accept().await.unwrap();
         assert!(accepted.from.unwrap().ip().is_loopback());
-        assert!(matches!(accepted.into_stream().unwrap(), Stream::Tcp(stream) if stream.nodelay().unwrap()));
+        let Stream::Tcp(stream) = accepted.into_stream().unwrap() else { panic!("not TCP") };
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
     }
 
     #[tokio::test]

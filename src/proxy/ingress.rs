@@ -28,8 +28,8 @@ use super::waits::Waits;
 use super::worker::Worker;
 use super::workers::Slot;
 use crate::metrics;
-use crate::net::Backend;
 use crate::net::dial::{self, Terms};
+use crate::net::{Backend, KEEPALIVE};
 use crate::snapshot::ingress::Settings;
 use crate::snapshot::{Ingress, Side};
 use crate::tls::ClientAuth;
@@ -226,7 +226,7 @@ impl Origin for Towards<'_> {
             return Err(Error::UsedUp(format!("{most} are open, which is this worker's share of the limit")));
         }
         let deadline = Instant::now() + settings.limits.connect;
-        let terms = Terms { deadline, keepalive: None, refresh: REFRESH };
+        let terms = Terms { deadline, keepalive: Some(KEEPALIVE), refresh: REFRESH };
         let ends = Ends { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
         let stream = match &settings.backend {
             Backend::Http(to) | Backend::H2c(to) => self.worker.dialler().tcp(to, terms).await,

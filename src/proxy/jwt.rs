@@ -13,15 +13,17 @@ use jiff::Timestamp;
 
 use super::access::Record;
 use super::body::Body;
+use crate::jwt::replay::{self, NotTaken, Taken, Window};
 use crate::jwt::verify::{Accepted, From};
-use crate::jwt::{Refused, Verifier, Window, replay};
+use crate::jwt::{Refused, Verifier};
 use crate::snapshot::Ingress;
 use crate::trust::Peer;
 
 /// Where the JWK Set is.
 pub(super) const KEY_SET: &str = "/.well-known/jwks.json";
 
-/// The identifiers that were used, by listener.
+/// The identifiers that were used, by listener: one listener asks for the tokens of one partner, so that no partner takes
+/// another one's room.
 #[derive(Default)]
 pub(super) struct Used(Mutex<BTreeMap<Arc<str>, Window>>);
 
@@ -29,12 +31,27 @@ impl Used {
     /// A token that was accepted is used now.
     pub(super) fn take(&self, listener: &Arc<str>, accepted: &Accepted, now: Timestamp) -> Result<(), Refused> {
         let Some(id) = accepted.id else { return Ok(()) };
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.entry(Arc::clone(listener)).or_default();
-        window.take(id, accepted.until, now).map_err(|not_taken| match not_taken {
-            replay::NotTaken::Used => Refused::Replayed,
-            replay::NotTaken::Full => Refused::Full,
-        })
+        let taken = {
+            let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            windows.entry(Arc::clone(listener)).or_default().take(id, accepted.until, now)
+        };
+        match taken {
+            Ok(Taken::Quietly) => Ok(()),
+            Ok(Taken::NearlyFull) => {
+                let most = replay::MOST;
+                tracing::warn!(
+                    target: "proxy",
+                    listener = &**listener,
+                    reason = "jwt_window_nearly_full",
+                    "three quarters of the {most} tokens that can be remembered as used are, each until it expires; when all \
+                     are, tokens are refused (jwt_window_full): have the partner issue shorter ones, and hold it to that \
+                     with ingress.jwt.max_lifetime"
+                );
+                Ok(())
+            }
+            Err(NotTaken::Used) => Err(Refused::Replayed),
+            Err(NotTaken::Full) => Err(Refused::Full),
+        }
     }
 }
 
@@ -103,6 +120,7 @@ pub(super) fn key_set(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::Fingerprint;
 
     fn with(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect()
@@ -119,6 +137,31 @@ mod tests {
         for wrong in [&["Bearer a", "Bearer a"][..], &["Bearer"], &["Bearer a b"], &["Bearer a,Bearer b"]] {
             assert_eq!(bearer(&with(wrong)), Err(Refused::NotBearer));
         }
+    }
+
+    #[test]
+    fn what_one_listener_remembers_takes_no_room_of_another_and_the_log_warns_before_it_is_full() {
+        let (used, now) = (Used::default(), Timestamp::UNIX_EPOCH);
+        let (acme, other): (Arc<str>, Arc<str>) = ("acme".into(), "other".into());
+        let accepted = |number: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            Accepted { id: Some(id), until: now, certificate: Fingerprint::of(b"") }
+        };
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log.reopen().unwrap())).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..replay::MOST {
+                assert_eq!(used.take(&acme, &accepted(number), now), Ok(()));
+            }
+        });
+        assert_eq!(used.take(&acme, &accepted(replay::MOST), now), Err(Refused::Full));
+        assert_eq!(used.take(&acme, &accepted(0), now), Err(Refused::Replayed));
+        assert_eq!(used.take(&other, &accepted(0), now), Ok(()));
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains(" WARN proxy: ") && log.contains("reason=\"jwt_window_nearly_full\""), "{log}");
     }
 
     #[test]

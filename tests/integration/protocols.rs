@@ -253,6 +253,38 @@ async fn a_websocket_reaches_an_upstream_that_prefers_http_2_on_a_connection_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_ends_of_an_idle_tunnel_are_probed_so_that_one_that_vanished_is_noticed() {
+    let backend = Raw::start(|_, mut stream| async move {
+        head(&mut stream).await.expect("a head");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.expect("written");
+        rest(&mut stream).await;
+    })
+    .await;
+    let stand = stand(&format!("http://{}", backend.address), "").await;
+    let mut client = stand.wire().await;
+    say(&mut client, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    let answer = soon(head(&mut client)).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let (ingress, peer) = (stand.sidecar.ingress("api"), client.get_ref().0.local_addr().expect("an address"));
+    eventually("the peer's connection is probed", || {
+        is_probed(|local, remote| (local, remote) == (ingress.port(), peer.port()))
+    })
+    .await;
+    eventually("the backend's connection is probed", || is_probed(|_, remote| remote == backend.address.port())).await;
+}
+
+/// Whether the kernel's keep-alive timer runs for the open IPv4 connection with these ports (proc(5), the column `tr`).
+fn is_probed(ports: impl Fn(u16, u16) -> bool) -> bool {
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().expect("a port"), 16).expect("a number");
+    let connections = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+    connections.lines().skip(1).any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        ports(port(columns[1]), port(columns[2])) && columns[3] == "01" && columns[5].starts_with("02:")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_when_they_are_sent() {
     for alpn in ["http/1.1", "h2"] {
         let (events, body) = channel();

@@ -1,8 +1,9 @@
 //! The shape of a request on the connection it goes out on, and of a response that comes back on it.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderMap, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use hyper::body::Body as _;
 
 use super::Destination;
 use crate::proxy::Error;
@@ -31,6 +32,9 @@ pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bo
             // RFC 9110 10.1.4: TE is for this hop only, so it is named.
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
         }
+        if has_unannounced_content(request) {
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         return Ok(());
     }
     if request.headers().contains_key(UPGRADE) {
@@ -40,6 +44,7 @@ pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bo
     let headers = request.headers_mut();
     headers.remove(HOST);
     headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
     let authority = Authority::try_from(to.host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
     let path = request.uri().path_and_query().cloned();
     let mut parts = http::uri::Parts::default();
@@ -48,6 +53,15 @@ pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bo
     parts.path_and_query = Some(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Error::Malformed("bad target"))?;
     Ok(())
+}
+
+/// Whether there is content of unknown length that the library would leave out: it takes a GET or HEAD without a framing
+/// field for one without content. (CONNECT is one more such method, and never forwarded.) To every other method it gives
+/// the field itself.
+fn has_unannounced_content(request: &Request<Outgoing>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(CONTENT_LENGTH)
+        && !request.body().is_end_stream()
 }
 
 #[cfg(test)]
@@ -71,6 +85,28 @@ mod tests {
         assert_eq!((request.uri().to_string().as_str(), request.version()), ("/a?b", Version::HTTP_11));
         assert_eq!(request.headers()[HOST], "api.example");
         assert_eq!(request.headers()[CONNECTION], "te");
+    }
+
+    #[test]
+    fn content_of_unknown_length_is_announced_towards_http_1_and_only_there() {
+        let to = Destination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
+        let content = || Outgoing::frames(vec!["hello".into()], None);
+        for (method, length, body, announced) in [
+            ("GET", None, content(), true),
+            ("HEAD", None, content(), true),
+            ("GET", Some("5"), content(), false),
+            ("GET", None, Outgoing::Empty, false),
+        ] {
+            let mut request = Request::builder().method(method).uri("/a").header(HOST, "api.example");
+            if let Some(length) = length {
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            let mut request = request.body(body).unwrap();
+            shape(&mut request, &to, false).unwrap();
+            assert_eq!(request.headers().contains_key(TRANSFER_ENCODING), announced, "{method} {length:?}");
+            shape(&mut request, &to, true).unwrap();
+            assert!(!request.headers().contains_key(TRANSFER_ENCODING));
+        }
     }
 
     #[test]
