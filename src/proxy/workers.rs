@@ -26,6 +26,9 @@ use crate::net::listen::Accepted;
 use crate::process::{Busy, Progress, Shutdown};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 
+/// What work on other threads still gets when a worker ends.
+const LEFT_BEHIND: Duration = Duration::from_millis(200);
+
 /// Connections handed to a worker that it has not taken yet.
 const HANDED: usize = 1024;
 
@@ -237,7 +240,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
             match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
                 Ok(runtime) => {
                     let _ = made.send(Ok(()));
-                    run(&runtime, seat);
+                    run(runtime, seat);
                 }
                 Err(error) => {
                     let _ = made.send(Err(error));
@@ -269,6 +272,8 @@ pub(super) struct Seat {
     pub(super) drain: Duration,
 }
 
-fn run(runtime: &LocalRuntime, seat: Seat) {
+fn run(runtime: LocalRuntime, seat: Seat) {
     runtime.block_on(async move { Worker::run(seat).await });
+    // A resolver that hangs must not hold up the end of the process: its thread is left behind.
+    runtime.shutdown_timeout(LEFT_BEHIND);
 }
