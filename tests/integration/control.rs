@@ -275,8 +275,9 @@ async fn handshakes_are_listed_followed_and_shown_with_the_peers_certificates() 
     let mut follow = follow.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     let mut followed = BufReader::new(follow.stdout.take().expect("piped")).lines();
 
-    let good = Peer::new(&[stand.ca.pem()], Some(&client)).tls(stand.address()).await;
-    assert!(good.is_ok());
+    // An answer: in TLS 1.3 a client is done with the handshake before the other side is.
+    let good = Peer::new(&[stand.ca.pem()], Some(&client)).fresh().get(stand.address(), "/").await;
+    assert_eq!(good.expect("an answer").status, 502);
     // Until the follower hears: the handshakes before it began are among what it tells first.
     let stranger = Ca::new("Stranger");
     let refused = Peer::new(&[stand.ca.pem()], Some(&stranger.client("eve", 5))).tls(stand.address()).await;
@@ -307,7 +308,7 @@ async fn handshakes_are_listed_followed_and_shown_with_the_peers_certificates() 
         let bytes = zeroize::Zeroizing::new(pem.as_bytes().to_vec());
         let sent = sidekey::pki::blocks::read(&bytes, None);
         assert_eq!(sent.certificates[0].subject(), "CN=eve.example");
-        let good = stand.json(&["handshakes", "show", &all_ids(&all)[0]]);
+        let good = stand.json(&["handshakes", "show", &all_ids(&etl)[0]]);
         assert_eq!(good["peer.identity"], "uri:spiffe://etl.example/app", "{good}");
         assert_eq!(good["chain_pem"].as_array().map(Vec::len), Some(1));
         assert_eq!(stand.ask(&["handshakes", "show", "999999"]).status.code(), Some(1));
