@@ -17,7 +17,7 @@ use sidekey::registry::{Inventory, Place, Store, findings};
 use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::handshake::{Stand, stand};
 use crate::support::between::{Between, Way};
-use crate::support::ca::{Ca, fingerprint};
+use crate::support::ca::{Ca, fingerprint, later, today};
 use crate::support::database::{databases, postgres, sqlite, until};
 use crate::support::eventually;
 use crate::support::peer::Peer;
@@ -315,6 +315,47 @@ async fn a_damaged_file_is_set_aside_and_never_silently_replaced() {
     let line = log.iter().find(|line| line["target"] == "registry" && line["level"] == "error");
     assert!(line.is_some(), "no error line");
     works(&mut stand, 5).await;
+}
+
+/// What is too old goes, whoever wrote it: pods do not come back to tidy up. Their pairs stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pods_that_are_gone_have_left_does_not_stay_for_ever() {
+    use sqlx::Connection as _;
+
+    let database = sqlite();
+    let mut stand = stand(&database.toml("one")).await;
+    works(&mut stand, 5).await;
+    let store = database.open().await;
+    let before = inventory(&store, "its own", |inventory| !inventory.peers.is_empty()).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database.file());
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.expect("opened");
+    let old = later(today(), -401).as_second();
+    for sql in [
+        format!("INSERT INTO instance VALUES ('pod', '0', {old}, {old})"),
+        format!("INSERT INTO trust VALUES ('pod', 't', '', 0, {old}, {old}, 1)"),
+        format!("INSERT INTO anchor VALUES ('pod', 't', 'anchor', 'a', NULL, NULL, NULL, {old}, {old}, NULL, 1, NULL)"),
+        format!("INSERT INTO crl VALUES ('pod', 't', 'i', '', 0, 0, {old}, {old}, 1)"),
+        format!("INSERT INTO waiting_key VALUES ('pod', 'k', 'f', 's', {old}, {old}, 1)"),
+        format!(
+            "INSERT INTO placement SELECT 'pod', keyring, key_pair, standing, {old}, NULL, '', NULL, {old}, {old}, NULL, 1, \
+             NULL, NULL FROM placement LIMIT 1"
+        ),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut other).await.expect("written");
+    }
+    store.tidy(today()).await.expect("tidied");
+    let after = store.inventory().await.expect("read");
+    let of_pod = |instance: &str| instance == "pod";
+    assert!(!after.trusts.iter().any(|row| of_pod(&row.instance)));
+    assert!(!after.anchors.iter().any(|row| of_pod(&row.instance)));
+    assert!(!after.crls.iter().any(|row| of_pod(&row.instance)));
+    assert!(!after.waiting_keys.iter().any(|row| of_pod(&row.instance)));
+    assert!(after.key_pairs.iter().any(|row| of_pod(&row.instance)));
+    assert_eq!(
+        (after.anchors.len(), after.peers.len()),
+        (before.anchors.len(), before.peers.len()),
+        "what is there stays"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

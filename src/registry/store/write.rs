@@ -120,25 +120,17 @@ impl Store {
             ] {
                 self.pool.execute(sql, values![&*self.instance, most]).await?;
             }
-            // Everybody's, or what pods that are gone have left would stay for ever.
+            // Everybody's: who is there has just said so of what is present, and what pods that are gone have left would stay
+            // for ever. Their pairs stay, they are the memory of all.
             for (sql, days) in [
                 ("DELETE FROM failure WHERE at < $1", FAILURE_DAYS),
                 ("DELETE FROM peer WHERE last_seen < $1", PEER_DAYS),
-                ("DELETE FROM anchor WHERE last_seen < $1 AND present = 0", PEER_DAYS),
-                ("DELETE FROM crl WHERE last_seen < $1 AND present = 0", PEER_DAYS),
-                ("DELETE FROM trust WHERE last_seen < $1 AND present = 0", PEER_DAYS),
-                ("DELETE FROM waiting_key WHERE last_seen < $1 AND present = 0", PEER_DAYS),
+                ("DELETE FROM anchor WHERE last_seen < $1", PEER_DAYS),
+                ("DELETE FROM crl WHERE last_seen < $1", PEER_DAYS),
+                ("DELETE FROM trust WHERE last_seen < $1", PEER_DAYS),
+                ("DELETE FROM waiting_key WHERE last_seen < $1", PEER_DAYS),
             ] {
                 self.pool.execute(sql, values![days_before(now, days)]).await?;
-            }
-            // What an instance that is gone held then; its pairs stay, they are the memory of all.
-            for sql in [
-                "DELETE FROM anchor WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
-                "DELETE FROM crl WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
-                "DELETE FROM trust WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
-                "DELETE FROM waiting_key WHERE instance IN (SELECT instance FROM instance WHERE last_seen < $1)",
-            ] {
-                self.pool.execute(sql, values![days_before(now, PEER_DAYS)]).await?;
             }
             Ok(())
         };
