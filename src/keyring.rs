@@ -11,6 +11,7 @@ pub(crate) mod pool;
 pub mod proved;
 pub mod report;
 pub mod rotation;
+pub mod warning;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

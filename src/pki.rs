@@ -14,6 +14,8 @@ pub mod pkcs12;
 use std::fmt;
 use std::str::FromStr;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 pub use blocks::{Blocks, PrivateKey, Unreadable};
@@ -128,6 +130,11 @@ impl Validity {
     pub fn contains(&self, now: Timestamp) -> bool {
         self.not_before <= now && now <= self.not_after
     }
+
+    /// From its begin to its end.
+    pub fn lifetime(&self) -> Duration {
+        self.not_after.duration_since(self.not_before).unsigned_abs()
+    }
 }
 
 /// Lower-case hex digits, two a byte. Every handshake writes some hashes.
@@ -144,6 +151,18 @@ pub fn hex(bytes: &[u8]) -> String {
 /// A time as people are told it: to the minute, UTC.
 pub fn minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// A day as people are told it, UTC.
+pub fn day(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+/// The first `most` names of a list, and how many there are beside them.
+pub fn first_few(names: &[String], most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 /// Makes peer text safe for a log line, a terminal and a header: everything but printable text without control,

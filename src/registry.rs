@@ -20,7 +20,7 @@ pub use findings::{Finding, findings};
 pub use recall::Former;
 pub use rows::{
     Acknowledgement, Anchor, Crl, Delivery, Entry, Failure, Flag, Instance, Inventory, Keyring, Peer, Placed, Seconds,
-    Texts, Trust, WaitingKey, few, short,
+    Texts, Trust, WaitingKey, short,
 };
 pub use store::Store;
 

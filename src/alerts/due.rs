@@ -14,23 +14,17 @@ use jiff::Timestamp;
 use super::happened::Happened;
 use super::{Alert, Kind};
 use crate::keyring::Standing;
-use crate::pki::{Fingerprint, Validity};
-use crate::registry::{Peer, few};
+use crate::keyring::warning::thresholds;
+use crate::pki::{Fingerprint, day, first_few};
+use crate::registry::Peer;
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 const DAY: Duration = Duration::from_hours(24);
-/// `alert_before = "auto"` for long lifetimes.
-const AUTO: [Duration; 5] = [
-    Duration::from_hours(60 * 24),
-    Duration::from_hours(30 * 24),
-    Duration::from_hours(14 * 24),
-    Duration::from_hours(7 * 24),
-    DAY,
-];
-/// Lifetimes from here on are long.
-const LONG: Duration = Duration::from_hours(180 * 24);
 /// How long the folder may hold something newer before it is an alert.
 const DIVERGES: Duration = Duration::from_hours(1);
+
+/// Peers that are named in one sentence.
+const NAMED: usize = 5;
 
 /// What alerts are worked out from.
 #[derive(Clone, Copy)]
@@ -84,15 +78,6 @@ fn once(alerts: Vec<Alert>) -> Vec<Alert> {
     all
 }
 
-/// The thresholds of a certificate, the longest first (contract section 5).
-pub fn thresholds(alert_before: Option<&[Duration]>, validity: Validity) -> Vec<Duration> {
-    if let Some(list) = alert_before {
-        return list.to_vec();
-    }
-    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
-    if lifetime >= LONG { AUTO.to_vec() } else { vec![lifetime / 4, lifetime / 8, lifetime / 30] }
-}
-
 /// The last threshold that has passed, and whether it is the last of all.
 pub fn passed(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option<(Duration, bool)> {
     let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
@@ -101,7 +86,7 @@ pub fn passed(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option
 }
 
 fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
-    let thresholds = thresholds(keyring.alert_before.as_deref(), pair.validity);
+    let thresholds = thresholds(keyring.alert_before.as_deref(), pair.validity.lifetime());
     let (threshold, urgent) = passed(pair.ends(), &thresholds, now)?;
     let staged = keyring
         .key_pairs
@@ -267,7 +252,7 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
                 "the new key pair {} of keyring {} is refused at {listener} by {}: {}",
                 key_pair.short(),
                 first.keyring,
-                few(&who),
+                first_few(&who, NAMED),
                 first.explanation
             ),
             remedy: "ask them to accept it; until then they get the previous pair. sidekey rotation has the report"
@@ -312,7 +297,7 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
             left(ends, now),
             day(ends),
             pair.key_pair.short(),
-            few(&who)
+            first_few(&who, NAMED)
         ),
         remedy: "call them, or lengthen overlap; sidekey rotation says whom first".to_owned(),
     })
@@ -339,10 +324,6 @@ fn left(end: Timestamp, now: Timestamp) -> String {
 /// `expires in 60 days (2026-03-01)`, `expired on 2026-03-01`.
 fn ends(end: Timestamp, now: Timestamp) -> String {
     if end < now { format!("expired on {}", day(end)) } else { format!("expires in {} ({})", left(end, now), day(end)) }
-}
-
-fn day(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d").to_string()
 }
 
 #[cfg(test)]

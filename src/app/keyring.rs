@@ -293,7 +293,7 @@ impl Offline {
     fn stem(&self, asked: Option<&str>, spki_hash: SpkiHash) -> Result<String, Error> {
         let stem = match asked {
             Some(name) => name.to_owned(),
-            None => format!("{}-{}", self.now.strftime("%Y-%m-%d"), &spki_hash.short()[..8]),
+            None => format!("{}-{}", crate::pki::day(self.now), &spki_hash.short()[..8]),
         };
         let is_plain = stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !is_plain || stem.is_empty() || stem.starts_with('.') || matches!(stem.as_str(), "ca" | "ca-bundle") {

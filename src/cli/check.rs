@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Failure, Source, print};
 use crate::app::check::{self, Checked, ProblemView};
 use crate::control::Voucher;
+use crate::pki::first_few;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -42,7 +43,7 @@ pub(super) fn would_break(voucher: &Voucher) -> String {
     if peers.is_empty() {
         return "nobody is known who needs it".to_owned();
     }
-    format!("without it would break: {}", first_few(peers))
+    format!("without it would break: {}", first_few(peers, NAMED))
 }
 
 /// Subjects have commas of their own, and the platform's store has 150.
@@ -50,12 +51,7 @@ fn holds(subjects: &[String]) -> String {
     if subjects.is_empty() {
         return "nothing".to_owned();
     }
-    first_few(&subjects.iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>())
-}
-
-fn first_few(names: &[String]) -> String {
-    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
-    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
+    first_few(&subjects.iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>(), NAMED)
 }
 
 /// In parts with a blank line between them; a part without a line leaves none.

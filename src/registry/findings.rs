@@ -8,11 +8,13 @@ mod peers;
 mod trusts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Inventory, Keyring, Placed, Seconds};
+use super::{Inventory, Keyring, Placed, Seconds, Texts};
+use crate::keyring::warning::longest;
 
 const DAY: i64 = 86_400;
 /// An instance that was last heard of so long before the latest one has no say.
@@ -136,9 +138,11 @@ impl<'a> Audit<'a> {
     /// The longest threshold of a keyring at an instance (contract section 5).
     fn warned_from(&self, instance: &str, keyring: &str, lifetime: i64) -> i64 {
         let ring = self.rings.get(&(instance, keyring));
-        let list = ring.and_then(|ring| ring.alert_before.as_ref());
-        let longest = list.and_then(|list| list.iter().filter_map(|text| text.parse().ok()).max());
-        longest.unwrap_or(if lifetime >= 180 * DAY { 60 * DAY } else { lifetime / 4 })
+        let seconds =
+            |list: &Texts| list.iter().filter_map(|text| text.parse().ok()).map(Duration::from_secs).collect();
+        let list: Option<Vec<Duration>> = ring.and_then(|ring| ring.alert_before.as_ref()).map(seconds);
+        let lifetime = Duration::from_secs(lifetime.unsigned_abs());
+        longest(list.filter(|list| !list.is_empty()).as_deref(), lifetime).as_secs().cast_signed()
     }
 
     fn undelivered(&self) {
@@ -174,7 +178,7 @@ fn days(seconds: i64) -> String {
 }
 
 fn day(time: Seconds) -> String {
-    time.time().strftime("%Y-%m-%d").to_string()
+    crate::pki::day(time.time())
 }
 
 #[cfg(test)]

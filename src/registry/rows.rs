@@ -187,14 +187,6 @@ pub fn short(fingerprint: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
-/// The first names of a list, and how many there are beside them: as many as a sentence bears.
-pub fn few(names: &[String]) -> String {
-    const NAMED: usize = 5;
-    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    let more = names.len().saturating_sub(NAMED);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
-}
-
 /// A key that waits for its certificate.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct WaitingKey {

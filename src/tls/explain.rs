@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::Failed;
 use super::handshake::Cause;
 use crate::keyring::Standing;
-use crate::pki::{Certificate, Fingerprint, minute};
+use crate::pki::{Certificate, Fingerprint, day, minute};
 use crate::trust::{Trust, Untrusted};
 
 pub(super) use alert::name as alert_name;
@@ -268,5 +268,5 @@ fn distance(from: Timestamp, to: Timestamp) -> String {
 /// The day (UTC); with the time of day where it is less than a day away.
 fn date(at: Timestamp, now: Timestamp) -> String {
     let near = at.as_second().abs_diff(now.as_second()) < 86_400;
-    if near { minute(at) } else { at.strftime("%Y-%m-%d").to_string() }
+    if near { minute(at) } else { day(at) }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::{Alert, Kind};
-use super::{Records, contacts, day, ends, left, passed, thresholds};
-use crate::pki::{Fingerprint, Validity};
+use super::{Records, contacts, ends, left, passed};
+use crate::keyring::warning::thresholds;
+use crate::pki::{Fingerprint, Validity, day};
 use crate::registry::Peer;
 use crate::snapshot::TrustView;
 
@@ -33,9 +34,11 @@ pub(super) fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
 
 fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> {
     let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
-    let lifetime = validity.not_after.duration_since(validity.not_before).unsigned_abs();
     let unseen = now.duration_since(peer.last_seen.time());
-    if lifetime < MACHINE_MADE || validity.not_after < now || unseen.is_positive() && unseen.unsigned_abs() > GONE {
+    if validity.lifetime() < MACHINE_MADE
+        || validity.not_after < now
+        || unseen.is_positive() && unseen.unsigned_abs() > GONE
+    {
         return None;
     }
     let keyring = peer.keyring.as_deref().unwrap_or_default();
@@ -44,7 +47,7 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
     if view.is_none() && !keyring.is_empty() {
         return None;
     }
-    let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity);
+    let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity.lifetime());
     let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
     let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
     let what = if peer.side == "egress" { "upstream" } else { "peer" };
@@ -84,7 +87,7 @@ pub(super) fn anchors<'a>(
     let watched = trust.holds.ending().filter(|_| !trust.used_by.is_empty());
     watched.filter_map(move |anchor| {
         let own = users().find_map(|view| view.alert_before.as_deref());
-        let (threshold, urgent) = passed(anchor.validity.not_after, &thresholds(own, anchor.validity), now)?;
+        let (threshold, urgent) = passed(anchor.validity.not_after, &thresholds(own, anchor.validity.lifetime()), now)?;
         let end = anchor.validity.not_after;
         Some(Alert {
             name: format!("anchor_expires:{}:{}", anchor.anchor.hex(), threshold.as_secs()).into(),

@@ -5,10 +5,9 @@ use proptest::prelude::*;
 
 use super::super::happened::{Refusal, RefusedDrop};
 use super::*;
-use crate::keyring::{Activate, Prefer};
-use crate::pki::{KeyKind, SpkiHash};
+use crate::pki::Validity;
 use crate::registry::Seconds;
-use crate::snapshot::ChainEnd;
+use crate::snapshot::{ChainEnd, sample};
 use crate::trust::{AnchorView, CrlView, View};
 
 fn at(text: &str) -> Timestamp {
@@ -25,46 +24,11 @@ fn after(time: Timestamp, days: i64) -> Timestamp {
 
 fn pair(byte: u8, standing: Standing, from_days: i64, to_days: i64) -> KeyPairView {
     let validity = Validity { not_before: after(now(), from_days), not_after: after(now(), to_days) };
-    KeyPairView {
-        key_pair: Fingerprint::from_bytes([byte; 32]),
-        standing,
-        since: after(now(), from_days),
-        validity,
-        overlap_ends: None,
-        subject: "CN=api".to_owned(),
-        issuer: "CN=CA".to_owned(),
-        serial: "01".to_owned(),
-        key: "P256".to_owned(),
-        names: Vec::new(),
-        sources: Vec::new(),
-        in_folder: true,
-        survives_restart: true,
-        why: None,
-        key_kind: KeyKind::P256,
-        spki: SpkiHash::from_bytes([byte; 32]),
-        weakness: None,
-        self_issued: false,
-        chain_ends: None,
-    }
+    KeyPairView { since: validity.not_before, validity, ..sample::pair(&[byte; 32], standing) }
 }
 
 fn ring(key_pairs: Vec<KeyPairView>) -> KeyringView {
-    KeyringView {
-        name: "api".into(),
-        owner: None,
-        contact: Some("integrations@example.com".to_owned()),
-        purpose: None,
-        rotate_every: None,
-        waiting: Vec::new(),
-        alert_before: None,
-        key_pairs,
-        diverges: None,
-        overlap_seconds: 0,
-        prefer: Prefer::New,
-        activate: Activate::Auto,
-        held: Vec::new(),
-        revoked: Vec::new(),
-    }
+    KeyringView { contact: Some("integrations@example.com".to_owned()), ..sample::keyring(key_pairs) }
 }
 
 fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Item, Urgency};
 use crate::keyring::Standing;
-use crate::pki::Validity;
+use crate::keyring::warning::longest;
+use crate::pki::{Validity, day};
 use crate::snapshot::{KeyPairView, KeyringView};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -64,13 +65,9 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>
     }
 }
 
-/// From when on an expiry is said: the longest of `alert_before`; without one 60 days before, and a quarter of the lifetime
-/// where that is under 180 days.
+/// What ends before this is said.
 pub(super) fn soon(alert_before: Option<&[Duration]>, validity: Validity, now: Timestamp) -> Timestamp {
-    let lifetime = validity.not_after.duration_since(validity.not_before);
-    let auto = if lifetime < DAY * 180 { lifetime / 4 } else { DAY * 60 };
-    let own = alert_before.and_then(|list| list.iter().max()).and_then(|longest| (*longest).try_into().ok());
-    now.saturating_add(own.unwrap_or(auto)).unwrap_or(Timestamp::MAX)
+    now.saturating_add(longest(alert_before, validity.lifetime())).unwrap_or(Timestamp::MAX)
 }
 
 /// `expires in 9 days, on 2026-03-01`, `expired on 2026-03-01`.
@@ -86,8 +83,4 @@ pub(super) fn expiry(end: Timestamp, now: Timestamp) -> String {
 /// In the last week it is urgent.
 pub(super) fn urgency(end: Timestamp, now: Timestamp) -> Urgency {
     if end.duration_since(now) < DAY * 7 { Urgency::Now } else { Urgency::Soon }
-}
-
-fn day(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d").to_string()
 }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Peer, few, short};
+use super::super::{Peer, short};
 use super::{Audit, DAY, Said, expiry};
+use crate::pki::first_few;
 
 /// A peer that was not seen for longer is nobody to call.
 const GONE: i64 = 30 * DAY;
 /// Certificates that live shorter are made by machines.
 const MACHINE_MADE: i64 = 10 * DAY;
+
+/// Names in one sentence.
+const NAMED: usize = 5;
 
 impl Audit<'_> {
     pub(super) fn peers(&self) {
@@ -56,7 +60,10 @@ impl Audit<'_> {
                     (listener, Some(issuer)),
                     &peer.instance,
                     Said {
-                        explanation: format!("at {listener} a public CA ({issuer}) vouches for {}", few(&names)),
+                        explanation: format!(
+                            "at {listener} a public CA ({issuer}) vouches for {}",
+                            first_few(&names, NAMED)
+                        ),
                         remedy: "public CAs issue no client certificates any more, and anybody can buy one there: \
                              agree on a private CA or on pins"
                             .to_owned(),
