@@ -1,8 +1,8 @@
-//! Alerts: what somebody should be told of now, and to whom (contract section 8).
+//! Alerts: what needs action now, and the contacts that are notified (contract section 8).
 //!
-//! [`due()`] is pure: what there is (a snapshot's views, peers, what happened) and the time make the alerts. Telling them is
-//! `task`'s: the log and the metrics at once, on every instance and without a database; webhooks and mail once for the whole
-//! fleet, claimed in the registry. `webhook` and `mail` know the two ways out.
+//! [`due()`] is pure: it derives the alerts from a snapshot's views, peers, past Events and the time. `task` reports
+//! them: in log and metrics at once, on every instance and without a database; by webhook and mail once for the whole
+//! fleet, claimed in the registry. `webhook` and `mail` implement the two kinds of sink.
 
 mod deliver;
 pub mod due;
@@ -35,7 +35,7 @@ pub struct Settings {
 /// One webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// The file that holds its URL: whoever knows it can post there.
+    /// The file that holds its URL, which is a secret: knowing it is enough to post there.
     pub url_file: PathBuf,
     /// What is posted.
     pub format: Format,
@@ -46,7 +46,7 @@ pub struct Webhook {
 pub enum Format {
     /// One object with every field.
     Json,
-    /// A message as Slack, Mattermost and others take it.
+    /// A message in the format of Slack, Mattermost and others.
     Slack,
 }
 
@@ -55,18 +55,18 @@ pub enum Format {
 pub struct Smtp {
     /// The server.
     pub server: HostPort,
-    /// The sender.
+    /// The sender's address.
     pub from: String,
     /// The file with `USER:PASSWORD`.
     pub credentials_file: Option<PathBuf>,
-    /// How it is protected.
+    /// How the connection is protected.
     pub tls: SmtpTls,
 }
 
 /// `tls` of `[alerts.smtp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmtpTls {
-    /// Begins in plain text; a server without STARTTLS gets nothing.
+    /// Starts in plain text and upgrades; nothing is sent to a server without STARTTLS.
     StartTls,
     /// TLS from the first byte.
     Tls,
@@ -74,10 +74,10 @@ pub enum SmtpTls {
     None,
 }
 
-/// Something that somebody should act on.
+/// A condition that needs action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// Its name: the same on every instance, and another one for each threshold.
+    /// Its name: the same on every instance, a different one for each threshold.
     pub name: Arc<str>,
     /// Stable code.
     pub kind: Kind,
@@ -85,13 +85,13 @@ pub struct Alert {
     pub urgent: bool,
     /// The keyring, or the trust.
     pub keyring: Arc<str>,
-    /// Other keyrings or trusts that it concerns as well.
+    /// Other keyrings or trusts that it also concerns.
     pub also: Vec<Arc<str>>,
     /// The pair or certificate it is about.
     pub key_pair: Option<Fingerprint>,
-    /// For an expiry: when.
+    /// For an expiry: the time of expiry.
     pub ends: Option<Timestamp>,
-    /// Whom to tell.
+    /// Contacts to notify.
     pub contacts: Vec<String>,
     /// One printable sentence.
     pub explanation: String,
@@ -100,10 +100,10 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// The same certificate in another keyring or trust: told of once, to everybody whom it concerns.
+    /// Merges an alert for the same certificate in another keyring or trust: one alert, sent to all contacts.
     fn join(&mut self, other: Self) {
         if other.keyring != self.keyring && !self.also.contains(&other.keyring) {
-            self.explanation.push_str(&format!("; {} has it too", other.keyring));
+            self.explanation.push_str(&format!("; also in {}", other.keyring));
             self.also.push(other.keyring);
         }
         for contact in other.contacts {
@@ -123,13 +123,13 @@ pub enum Kind {
     PartnerExpires,
     /// A drop was refused.
     RefusedDrop,
-    /// The folder has held something newer for a while that is not current.
+    /// The folder has held a newer key pair for a while that is not current.
     Diverges,
     /// A partner refuses a new pair.
     Refuses,
     /// An overlap is about to end with peers still on the old pair.
     OverlapEnds,
-    /// A trust anchor expires, and with it everybody whom it vouches for.
+    /// A trust anchor expires, and with it every peer certificate that it issued.
     AnchorExpires,
     /// A CRL is out of date.
     CrlStale,
@@ -138,7 +138,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As in logs, labels and webhooks.
+    /// The code used in logs, labels and webhooks.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Expires => "expires",
@@ -157,15 +157,15 @@ impl Kind {
 /// Why an alert could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file with a secret.
+    /// A file with a secret cannot be used.
     #[error("{file}: {why}")]
     Secret {
         /// Which file.
         file: String,
-        /// What is wrong with it; never what is in it.
+        /// What is wrong with it; never its content.
         why: String,
     },
-    /// The way there.
+    /// The connection failed.
     #[error("{place}: {why}")]
     Way {
         /// Host and port.
@@ -173,7 +173,7 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// The answer.
+    /// The server answered with an error status.
     #[error("{place} answered {status}")]
     Status {
         /// Host and port.
@@ -181,13 +181,13 @@ pub enum Error {
         /// The status.
         status: u16,
     },
-    /// The address it should go to.
-    #[error("{contact:?} is no mail address: the keyring's contact must be one for alerts to be mailed")]
+    /// The recipient's address is not valid.
+    #[error("invalid mail address {contact:?}: to receive alerts by mail, a keyring's contact must be a mail address")]
     Contact {
         /// The keyring's contact.
         contact: String,
     },
-    /// The server does not take it.
+    /// The server rejected the message.
     #[error("{place}: {why}")]
     Refused {
         /// Host and port.
@@ -195,24 +195,24 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// It took too long.
+    /// The server did not answer in time.
     #[error("no answer within {seconds} s")]
     Late {
-        /// How long it was given.
+        /// The timeout.
         seconds: u64,
     },
 }
 
-/// What went wrong on the way to a server, and what to do where that is known: the library's words name no file.
+/// Adds what to do to a connection error where that is known: the library's message does not name the file.
 fn explained(why: String) -> String {
     if why.contains("UnknownIssuer") {
-        format!("{why}: no trust anchor of the platform vouches for its certificate; SSL_CERT_FILE=FILE names others")
+        format!("{why}: no platform trust anchor issued the server's certificate; SSL_CERT_FILE=FILE sets others")
     } else {
         why
     }
 }
 
-/// The one line of a small file that holds a secret, such as a URL.
+/// Reads the single line of a small file that holds a secret, such as a URL.
 fn secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Error> {
     use std::io::Read as _;
     let shown = crate::pki::printable(&file.display().to_string());
@@ -222,7 +222,7 @@ fn secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Error> {
     opened.take(8192).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
     let line = text.trim();
     if line.is_empty() || line.contains(['\n', '\r']) {
-        return Err(wrong("must hold one line".to_owned()));
+        return Err(wrong("must contain exactly one line".to_owned()));
     }
     Ok(zeroize::Zeroizing::new(line.to_owned()))
 }

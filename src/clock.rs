@@ -30,7 +30,7 @@ impl Clock {
         (Self(Source::Manual(Arc::clone(&cell))), ManualClock(cell))
     }
 
-    /// Whether it is moved by hand: then a step is no fault of the machine's.
+    /// Whether a test moves this clock by hand; a time step then does not come from the host.
     pub fn is_manual(&self) -> bool {
         matches!(self.0, Source::Manual(_))
     }

@@ -33,7 +33,7 @@ pub use flags::{Flags, from_flags, of_folder};
 pub use place::Fault;
 pub use reload::{Reload, compare};
 
-/// A larger file is no configuration.
+/// Larger files are rejected.
 const LARGEST: u64 = 1 << 20;
 
 /// Everything the configuration says, by area.
@@ -72,13 +72,13 @@ pub struct Admin {
     pub probes: Option<ListenAddress>,
     /// Where the control socket is, absolute; `None`: the default place.
     pub control: Option<PathBuf>,
-    /// It was named beside the file (`--control`), which then does not count.
+    /// `--control` was given: it overrides the file.
     pub control_is_given: bool,
-    /// The group that may use it beside its owner and root.
+    /// The group that may use it in addition to its owner and root.
     pub control_group: Option<String>,
 }
 
-/// Why there is no configuration.
+/// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -89,7 +89,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// Its text, or a flag, is wrong: every fault, in the order of the file.
+    /// Its text, or a flag, is invalid: every fault, in the order of the file.
     #[error("{}", lines(.0))]
     Invalid(Vec<Fault>),
 }
@@ -107,7 +107,7 @@ pub fn load(file: &Path) -> Result<Config, Error> {
     let opened = std::fs::File::open(&path).map_err(unreadable)?;
     opened.take(LARGEST + 1).read_to_string(&mut content).map_err(unreadable)?;
     if content.len() as u64 > LARGEST {
-        return Err(unreadable(std::io::Error::other("larger than 1 MiB: this is no configuration")));
+        return Err(unreadable(std::io::Error::other("larger than 1 MiB: this is not a configuration file")));
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
     let text = place::Text { file: &shown, content: &content };
@@ -165,7 +165,7 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
     let alerts = alerts::read(document);
     document.finish();
     if document.get("ingress").is_none() && document.get("egress").is_none() {
-        document.fault("there is nothing to do: add at least one [[ingress]] or [[egress]]".to_owned());
+        document.fault("no listeners configured: add at least one [[ingress]] or [[egress]]".to_owned());
     }
     let mut settings = writer::Settings {
         keyrings,
@@ -224,7 +224,7 @@ fn complete(settings: &mut writer::Settings) {
     }
 }
 
-/// Files that the settings name: a folder that holds only such files is no keyring.
+/// Files that the settings name: a folder that holds only such files is not a keyring.
 fn named(settings: &writer::Settings) -> std::collections::BTreeSet<PathBuf> {
     let mut files = std::collections::BTreeSet::new();
     for trust in settings.trusts.values() {

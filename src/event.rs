@@ -1,13 +1,13 @@
-//! Events: what happened, told once, to everybody who listens: log line, counters, and a bounded queue to followers.
+//! Events: each is reported once, to the log, the counters, and a bounded queue for each follower.
 //!
-//! `emit` returns at once, always. Requests are not Events: one counter and one access line each. How an Event reads is
-//! `describe`'s business, which failures are summed up `repeats`'.
+//! `emit` never blocks. Requests are not Events: one counter and one access line each. `describe` formats Events, and
+//! `repeats` decides which failures are summed up.
 //!
-//! Levels. error: someone must act (an expired pair in use, settings that are refused). warn: degraded but serving (a
-//! refused drop, a refused handshake, a trust file that went bad). info: state changed, a handshake served. debug: per
-//! step, and connections that closed without a byte.
+//! Levels. error: the operator must act (an expired pair in use, a rejected configuration). warn: degraded but serving
+//! (a refused drop, a refused handshake, an unusable trust file). info: state changed, a handshake succeeded. debug:
+//! single steps, and connections closed without a byte.
 
-// Long because it is one list: every Event there is, each with its fields explained.
+// Long because it is one list: every Event, with its fields explained.
 
 mod describe;
 mod follower;
@@ -38,15 +38,15 @@ use crate::tls::Outcome;
 use recent::Recent;
 use repeats::{Repeats, Sum};
 
-/// Events that a follower may lag behind before it misses some.
+/// How many Events a follower may lag behind before it misses some.
 const QUEUE: usize = 1024;
 
-/// Anything worth telling.
+/// Anything worth reporting.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A handshake ended, one way or the other.
+    /// A handshake succeeded or failed.
     Handshake(Arc<Handshake>),
-    /// Egress in TLS 1.3: it is known now whether the upstream accepts our key pair.
+    /// Egress in TLS 1.3: the upstream has accepted or refused our key pair after the handshake.
     Proof {
         /// Listener.
         listener: Arc<str>,
@@ -63,11 +63,11 @@ pub enum Event {
         /// The snapshot that chose the pair.
         epoch: Epoch,
     },
-    /// What a source has taught us about our pairs changed (ingress; contract section 4, rule 4).
+    /// A source's refusal of a pair of ours was recorded, confirmed or forgotten (ingress; contract section 4, rule 4).
     Learned {
         /// Listener.
         listener: Arc<str>,
-        /// Who: address (IPv6 by /64) and server name, printable.
+        /// The source: address (IPv6 by /64) and server name, printable.
         source: String,
         /// The keyring it is about.
         keyring: crate::keyring::KeyringName,
@@ -75,7 +75,7 @@ pub enum Event {
         refused: Fingerprint,
         /// The pair that it is shown instead.
         shown: Fingerprint,
-        /// How sure this is now.
+        /// Its status now.
         standing: Lesson,
         /// The identity of the peer that confirmed it.
         peer: Option<Arc<str>>,
@@ -87,7 +87,7 @@ pub enum Event {
         /// In which epoch.
         epoch: Epoch,
     },
-    /// What an upstream makes of one of our pairs changed (egress; contract section 4).
+    /// An upstream's verdict on one of our pairs changed (egress; contract section 4).
     Upstream {
         /// Listener.
         listener: Arc<str>,
@@ -97,28 +97,28 @@ pub enum Event {
         keyring: crate::keyring::KeyringName,
         /// The pair it is about.
         key_pair: Fingerprint,
-        /// What it makes of it.
+        /// The upstream's verdict.
         verdict: Verdict,
         /// Stable code: the alert's name, `status_NNN`, `response`, `probe`, `prove_within`, `tried_again`, …
         reason: &'static str,
         /// One printable sentence.
         explanation: String,
-        /// For `Refused`: when the pair is tried again.
+        /// For `Refused`: when the sidecar tries the pair again.
         next_try: Option<Timestamp>,
         /// In which epoch.
         epoch: Epoch,
     },
-    /// A token was fetched for an upstream, or not (egress; `[egress.jwt_bearer]`). The token itself is nowhere.
+    /// Fetching a token for an upstream succeeded or failed (egress; `[egress.jwt_bearer]`). Never holds the token.
     Token {
         /// Listener.
         listener: Arc<str>,
         /// The token endpoint, or the upstream itself: host and port.
         endpoint: String,
-        /// Whose pairs sign.
+        /// The keyring that signs.
         keyring: crate::keyring::KeyringName,
         /// The pair that signed.
         key_pair: Fingerprint,
-        /// What became of it.
+        /// The outcome.
         outcome: TokenOutcome,
         /// Stable code: `ok`, `token_refused`, `status_401`, `token_unreachable`, `token_late`, …
         reason: &'static str,
@@ -131,7 +131,7 @@ pub enum Event {
     Keyring {
         /// What happened.
         event: crate::keyring::Event,
-        /// Who asked for it, where somebody did: `uid 1000` over the control socket.
+        /// The operator behind it, if any: `uid 1000` over the control socket.
         by: Option<Arc<str>>,
         /// In which epoch it is true.
         epoch: Epoch,
@@ -143,7 +143,7 @@ pub enum Event {
         /// In which epoch it is true.
         epoch: Epoch,
     },
-    /// Something in the watched folder cannot be used, or is worth a line.
+    /// A file in the watched folder is unusable, or deserves a log line.
     Folder {
         /// Which keyring; `None` for trust files and the folder itself.
         keyring: Option<Arc<str>>,
@@ -154,7 +154,7 @@ pub enum Event {
     Epoch {
         /// Its number.
         epoch: Epoch,
-        /// Listeners that wait, and for what.
+        /// Listeners that are not ready, and what each waits for.
         waiting: Vec<String>,
     },
     /// The clock was stepped.
@@ -162,7 +162,7 @@ pub enum Event {
         /// By how many seconds, forwards positive.
         seconds: i64,
     },
-    /// A connection is drained before its time.
+    /// A connection is drained early.
     Drained {
         /// Side.
         side: crate::snapshot::Side,
@@ -175,23 +175,23 @@ pub enum Event {
         /// One printable sentence.
         explanation: String,
     },
-    /// State could not be saved: what was decided is not remembered across a restart.
+    /// State could not be saved: the decisions do not survive a restart.
     NotRemembered {
         /// Which file.
         file: String,
         /// Why.
         why: String,
     },
-    /// The registry's database came, went, or was found damaged. Traffic and rotations do not mind.
+    /// The registry's database connected, disconnected, or is damaged. Traffic and rotations are not affected.
     Registry {
         /// Whether it can be written to now.
         up: bool,
-        /// Its file was damaged: it was set aside, and somebody should look at it.
+        /// Its file was damaged and has been set aside; an operator should inspect it.
         damaged: bool,
         /// One printable sentence.
         explanation: String,
     },
-    /// Whoever answers for something should act. Told by every instance that sees it, whatever the registry says.
+    /// The owner should act. Reported by every instance that sees it, whatever the registry says.
     Alert {
         /// Its name, the same on every instance.
         alert: Arc<str>,
@@ -203,14 +203,14 @@ pub enum Event {
         keyring: Arc<str>,
         /// The pair or certificate it is about.
         key_pair: Option<Fingerprint>,
-        /// Whom to ask.
+        /// The owner's contact.
         contact: Option<String>,
         /// One printable sentence.
         explanation: String,
         /// What to do.
         remedy: String,
     },
-    /// What became of an alert at a webhook or by mail.
+    /// The outcome of delivering an alert by webhook or mail.
     Delivery {
         /// Its name.
         alert: Arc<str>,
@@ -218,29 +218,29 @@ pub enum Event {
         kind: String,
         /// `webhook` or `mail`.
         sink: &'static str,
-        /// `sent`, `failed` (it is tried again), `given_up`, `silenced` (it has nothing more to say).
+        /// `sent`, `failed` (it is retried), `given_up`, `silenced` (the alert no longer applies).
         outcome: &'static str,
-        /// Why it could not be sent.
+        /// Why delivery failed.
         error: Option<String>,
     },
-    /// Settings were taken over from a reload, or refused.
+    /// A reload changed the configuration, or was rejected.
     Reloaded {
-        /// `None` = taken over; else why not, with file, line and column.
+        /// `None` = reloaded; else the error, with file, line and column.
         error: Option<String>,
-        /// What needs a restart to change.
+        /// Settings that take effect only after a restart.
         needs_restart: Vec<String>,
     },
 }
 
-/// What became of a token.
+/// The outcome of a token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenOutcome {
-    /// It is there.
+    /// The token was fetched.
     Fetched,
-    /// This pair's assertions are refused, and another pair's are taken instead.
+    /// The endpoint refuses this pair's assertions; another pair signs instead.
     Refused,
-    /// There is none.
+    /// No token could be fetched.
     Failed,
 }
 
@@ -291,10 +291,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events to these lines and metrics, and to whoever follows.
+    /// Sends Events to these lines and metrics, and to all followers.
     ///
     /// # Errors
-    /// A log level that is not known.
+    /// The log level is unknown.
     pub fn new(
         lines: Arc<Lines>,
         metrics: Arc<Metrics>,
@@ -315,7 +315,7 @@ impl Events {
         })
     }
 
-    /// Tells everybody. Returns at once, always.
+    /// Reports an Event to the log, the metrics and all followers. Never blocks.
     pub fn emit(&self, event: Event) {
         self.count(&event);
         ledger::note(&mut lock(&self.ledger), &event, self.clock.now());
@@ -346,39 +346,39 @@ impl Events {
         report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
     }
 
-    /// A lesson of the last run, for the rotation report.
+    /// Restores a recorded refusal of the last run, for the rotation report.
     pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
         ledger::recall(&mut lock(&self.ledger), entry);
     }
 
-    /// There is a registry that may know who used which pair before this process began: the rotation report says that it
+    /// A registry may know which peer used which pair before this process started: the rotation report says that it
     /// waits for it.
     pub fn await_registry(&self) {
         lock(&self.ledger).await_registry();
     }
 
-    /// Who used which pair before this process began, as the registry has had it since `since`.
+    /// Restores which peer used which pair before this process started, from the registry's records since `since`.
     pub fn recall_uses(&self, recalled: Vec<report::Recalled>, since: Timestamp) {
         lock(&self.ledger).recall(recalled, since);
     }
 
-    /// Why the settings that were read last are not in use, if they are not.
+    /// Why the configuration that was read last was rejected, if it was.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()
     }
 
-    /// Follows what is emitted from now on.
+    /// Follows all Events emitted from now on.
     pub fn subscribe(&self) -> Follower {
         Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
-    /// Writes the sums of repeated failures that are due. To be called once a second.
+    /// Logs the summaries of repeated failures that are due. Call once a second.
     pub fn tick(&self, now: Timestamp) {
         let sums = lock(&self.repeats).tick(now);
         self.tell(&sums, now);
     }
 
-    /// Writes what is left to sum up, and waits a second at most until the log is written: the end of the process.
+    /// Logs the remaining summaries and waits at most a second for the log to be written: at the end of the process.
     pub fn finish(&self) {
         let now = self.clock.now();
         let sums = lock(&self.repeats).finish(now);
@@ -386,12 +386,12 @@ impl Events {
         self.lines.flush();
     }
 
-    /// The time by the clock that Events are told by.
+    /// The time by the clock that stamps Events.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Log lines that were dropped.
+    /// The number of dropped log lines.
     pub fn log_lines_dropped(&self) -> u64 {
         self.lines.dropped()
     }
@@ -460,7 +460,7 @@ fn refuses_key_pair(alert: &str) -> bool {
     )
 }
 
-/// A panic elsewhere leaves lists like ours whole.
+/// A panic elsewhere leaves these lists consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

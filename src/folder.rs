@@ -1,4 +1,4 @@
-//! The watched folder: notices changes, reads everything off the runtime, and decides when a state is whole enough to act on.
+//! The watched folder: notices changes, reads everything off the runtime, decides when it is complete enough to use.
 //!
 //! What goes on is always *everything the folder holds*, never a difference, so a lost or doubled notification changes
 //! nothing. It writes nothing but what an operator types (`put`), and judges no pair.
@@ -36,7 +36,7 @@ pub struct Settings {
     pub settle: Duration,
     /// A key file readable by others is refused instead of warned about.
     pub strict_permissions: bool,
-    /// Files (relative) that trust, partner, jwt or crls name: a folder that holds only such files is no keyring.
+    /// Files (relative) that trust, partner, jwt or crls name: a folder that holds only such files is not a keyring.
     pub named: BTreeSet<PathBuf>,
     /// PKCS#12 password files by keyring, absolute.
     pub pkcs12_passwords: BTreeMap<Arc<str>, PathBuf>,

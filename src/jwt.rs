@@ -19,7 +19,7 @@ pub use replay::Window;
 pub use sign::{Claims, sign};
 pub use verify::{Refused, Verifier};
 
-/// How far partners' clocks may be off.
+/// How far a partner's clock may be off.
 pub const SKEW: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A signature algorithm (RFC 7518 3.1, RFC 8037 3.1); each fits one kind of key.
@@ -41,7 +41,7 @@ impl Algorithm {
     /// All there are.
     pub const ALL: [Self; 5] = [Self::Rs256, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
 
-    /// As `alg` says it.
+    /// Its name in the `alg` header parameter.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -52,7 +52,7 @@ impl Algorithm {
         }
     }
 
-    /// The one that a key of this kind signs with unless another is asked for; `None`: no token can be signed with it.
+    /// The default algorithm for a key of this kind; `None`: a key of this kind cannot sign tokens.
     pub const fn of(key: KeyKind) -> Option<Self> {
         match key {
             KeyKind::Rsa(_) => Some(Self::Rs256),
@@ -97,15 +97,15 @@ impl FromStr for Algorithm {
     }
 }
 
-/// A name of no algorithm that is spoken here.
+/// The name of an algorithm that Sidekey does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a signature algorithm: write RS256, PS256, ES256, ES384 or EdDSA")]
+#[error("unknown signature algorithm: use RS256, PS256, ES256, ES384 or EdDSA")]
 pub struct NotAnAlgorithm;
 
-/// Why no token was signed.
+/// Why signing a token failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The key cannot.
+    /// The key does not support the algorithm.
     #[error(
         "key pair {key_pair} ({kind}) cannot sign a token with {algorithm}; tokens are signed by RSA, P-256, P-384 or Ed25519 keys"
     )]
@@ -114,7 +114,7 @@ pub enum Error {
         key_pair: String,
         /// Its key.
         kind: KeyKind,
-        /// What was asked for.
+        /// The requested algorithm.
         algorithm: &'static str,
     },
     /// The provider failed.

@@ -1,7 +1,7 @@
 //! Keyrings: a named set of key pairs used for one purpose, and the rules that move a pair from standing to standing.
 //!
-//! Pure: no I/O, no clock, no log. The writer feeds it what the folder holds, the configuration and the time, and it
-//! answers with [`Event`]s. The proxy asks [`choice::choose`] which pair to show.
+//! Pure: no I/O, no clock, no log. The writer passes in the folder's contents, the configuration and the time, and gets
+//! [`Event`]s back. The proxy calls [`choice::choose`] to select the pair to show.
 
 pub mod choice;
 pub mod fit;
@@ -26,25 +26,25 @@ pub use learned::Lessons;
 pub use proved::{Probe, Proved, Verdict};
 pub use rotation::{Held, Keyring, Remembered};
 
-/// A keyring's name: the sub-folder's, `default` for the top of the watched folder.
+/// A keyring's name: the name of its sub-folder, `default` for the top of the watched folder.
 pub type KeyringName = Arc<str>;
 
-/// What the configuration says of one keyring (`[keyring.NAME]`).
+/// The configuration of one keyring (`[keyring.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
     pub name: KeyringName,
     /// What it is for.
     pub purpose: Option<String>,
-    /// Who answers for it.
+    /// The owner.
     pub owner: Option<String>,
     /// Where alerts go.
     pub contact: Option<String>,
     /// How long a replaced pair stays valid beside its successor.
     pub overlap: Duration,
-    /// Which pair is shown when nothing else decides.
+    /// Which pair to show when nothing else decides.
     pub prefer: Prefer,
-    /// Whether an arrival becomes current by itself.
+    /// Whether a new pair becomes current automatically.
     pub activate: Activate,
     /// The pair that is current whatever else the folder holds.
     pub current: Option<Fingerprint>,
@@ -54,18 +54,18 @@ pub struct Settings {
     pub eku: Eku,
     /// What happens when the last usable pair expires.
     pub on_expiry: OnExpiry,
-    /// How long after `not_before` a pair that came too early starts to serve.
+    /// How long after `not_before` a pair that arrived early starts to serve.
     pub skew: Duration,
-    /// The roles that listeners and upstreams give it.
+    /// The roles in which listeners and upstreams use it.
     pub roles: Roles,
-    /// The schedule that the registry holds the owner to.
+    /// The rotation schedule that the registry checks.
     pub rotate_every: Option<Duration>,
-    /// How long before an expiry the owner is told, the longest first; `None` ("auto"): by the certificate's lifetime.
+    /// How long before an expiry to alert the owner, longest first; `None` ("auto"): by the certificate's lifetime.
     pub alert_before: Option<Vec<Duration>>,
 }
 
 impl Settings {
-    /// The defaults of the contract for a folder without a section.
+    /// The contract's defaults for a folder without a configuration section.
     pub fn of(name: KeyringName) -> Self {
         Self {
             name,
@@ -124,14 +124,14 @@ pub enum Eku {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
-    /// Go on showing the last pair: the peer judges it.
+    /// Keep showing the last pair; the peer decides whether to accept it.
     #[default]
     Serve,
     /// Show nothing.
     Refuse,
 }
 
-/// The sides a keyring is used on.
+/// The sides on which a keyring is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// An ingress shows it.
@@ -146,11 +146,11 @@ pub struct Roles {
 pub enum Standing {
     /// Not fit to serve.
     Refused,
-    /// Waits: for its `not_before`, or for `promote`.
+    /// Waits for its `not_before`, or for `promote`.
     Staged,
-    /// The one that is shown by default.
+    /// Shown by default.
     Current,
-    /// Replaced, and valid beside its successor until the overlap ends.
+    /// Replaced, but valid alongside its successor until the overlap ends.
     Previous,
     /// Its overlap is over.
     Retired,
@@ -172,30 +172,30 @@ impl Standing {
     }
 }
 
-/// What an operator asks of a keyring.
+/// An operator's command to a keyring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Make this pair current (a staged one, or a previous one).
     Promote(Fingerprint),
-    /// Make the latest previous pair current again, and hold the one rolled back from.
+    /// Make the latest previous pair current again, and hold back the one it replaces.
     Rollback,
     /// End this previous pair's overlap now.
     Retire(Fingerprint),
-    /// This pair never serves again; what was kept of it is deleted.
+    /// This pair never serves again; its retained files are deleted.
     Revoke(Fingerprint),
 }
 
-/// What happened to a keyring. Every change of standing is one.
+/// A change to a keyring. Every change of standing is one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A pair got another standing. A rotation is the one whose `to` is `current` while `replaces` is some.
+    /// A pair changed its standing. It is a rotation if `to` is `current` and `replaces` is set.
     Moved {
         /// Which keyring.
         keyring: KeyringName,
         /// Which pair.
         key_pair: Fingerprint,
-        /// Its standing before; `None` for one never seen.
+        /// Its standing before; `None` for a new pair.
         from: Option<Standing>,
         /// Its standing now.
         to: Standing,
@@ -210,7 +210,7 @@ pub enum Event {
         /// Files it came from.
         sources: Vec<FileName>,
     },
-    /// The last usable pair expired and is still shown (`on_expiry = "serve"`), or no longer is (`refuse`).
+    /// The last usable pair expired and is still shown (`on_expiry = "serve"`), or no longer shown (`refuse`).
     LastResort {
         /// Which keyring.
         keyring: KeyringName,

@@ -1,7 +1,7 @@
-//! Log lines: formatted by the thread that has them, handed to one writer thread through a bounded queue.
+//! Log lines: formatted by the thread that logs them, handed to one writer thread through a bounded queue.
 //!
-//! Full or closed: dropped and counted. No path ever waits for a log reader. What a line looks like, and why nothing in
-//! it can break it or forge a field, is `line`'s business; which lines there are is everybody else's.
+//! Full or closed: lines are dropped and counted. Nothing ever waits for a log reader. The format, and why no
+//! value can break a line or forge a field, is in `line`; the other rooms decide which lines there are.
 
 mod layer;
 pub mod line;
@@ -51,7 +51,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The format that is meant: text on a terminal and JSON otherwise, unless the settings say.
+    /// The format to use: what the settings say, else text on a terminal and JSON otherwise.
     pub fn resolved_format(&self) -> Format {
         let terminal = || std::io::stdout().is_terminal();
         self.format.unwrap_or_else(|| if terminal() { Format::Text } else { Format::Json })
@@ -61,17 +61,17 @@ impl Settings {
 /// A log that cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// `level` is no filter.
+    /// `level` is not a valid filter.
     #[error(
-        "log level {level:?} is not known: say off, error, warn, info, debug or trace, \
-         or add targets as in \"info,handshake=debug\""
+        "unknown log level {level:?}: use off, error, warn, info, debug or trace, \
+         or add targets, as in \"info,handshake=debug\""
     )]
     Level {
-        /// What was said.
+        /// The configured value.
         level: String,
     },
-    /// Someone has installed a subscriber before: the lines of `tracing` go there.
-    #[error("another tracing subscriber is installed already")]
+    /// Another subscriber was installed before: the events of `tracing` go there.
+    #[error("another tracing subscriber is already installed")]
     Installed,
 }
 
@@ -82,7 +82,7 @@ pub struct Filter(Targets);
 impl Filter {
     /// Reads `level` of the settings.
     ///
-    /// `Targets` takes a misspelt level for the name of a target and then logs nothing, so each part is checked here.
+    /// `Targets` reads a misspelt level as the name of a target and then logs nothing, so each part is checked here.
     pub fn parse(level: &str) -> Result<Self, Error> {
         let unknown = || Error::Level { level: level.to_owned() };
         for part in level.split(',') {
@@ -112,7 +112,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Starts the writer thread on standard output. Never blocks a caller afterwards.
+    /// Starts the writer thread on standard output. Logging never blocks a caller afterwards.
     ///
     /// Where the thread cannot be started every line counts as dropped.
     pub fn stdout(format: Format) -> Arc<Self> {
@@ -144,7 +144,7 @@ impl Lines {
 
     /// Queues one line (without its end); at most 8 KiB are kept. Returns at once.
     ///
-    /// A [`Line`] is short enough. Of other lines a text is cut; a JSON object cannot be, and counts as dropped.
+    /// A [`Line`] is short enough. Other text lines are cut; a JSON object cannot be cut, and counts as dropped.
     pub fn push(&self, mut line: Vec<u8>) {
         if line.len() > LIMIT {
             if self.style.format == Format::Json {
@@ -170,7 +170,7 @@ impl Lines {
         self.progress.dropped()
     }
 
-    /// Waits until everything queued is written, or a second has passed: the end of the process.
+    /// Waits until everything queued is written, for at most a second; called at the end of the process.
     pub fn flush(&self) {
         self.progress.wait_for(self.queued.load(Ordering::Relaxed));
     }
@@ -179,7 +179,7 @@ impl Lines {
 /// Makes `lines` where `tracing` events go, in the same format, with the same escaping.
 ///
 /// # Errors
-/// A level that is not known; a subscriber that was installed before.
+/// An unknown level, or a subscriber that was installed before.
 pub fn install(lines: Arc<Lines>, settings: &Settings) -> Result<(), Error> {
     let filter = Filter::parse(&settings.level)?;
     let subscriber = tracing_subscriber::registry().with(layer::ToLines::new(lines).with_filter(filter.0));

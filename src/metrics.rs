@@ -1,4 +1,4 @@
-//! Prometheus text: counters in the workers' own cells, added up when somebody scrapes.
+//! Prometheus text: counters in the workers' own cells, added up at each scrape.
 //!
 //! Labels are names from the configuration or from fixed lists, never peer text. What the snapshot already says (expiry,
 //! overlaps, the epoch) is not stored here again: the admin room adds it at scrape time. Names are public: each one is in
@@ -138,14 +138,14 @@ impl Metrics {
         }
     }
 
-    /// One worker's own cells for one listener: asked for once, when the worker starts; only that worker writes them.
+    /// One worker's own cells for one listener: created once, when the worker starts; only that worker writes them.
     pub fn cells(&self, side: &'static str, listener: &str) -> Arc<Cells> {
         let cells = Arc::new(Cells::new(side, listener));
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
         cells
     }
 
-    /// A handshake at a listener ended, with an outcome for a reason.
+    /// Counts a handshake at a listener, with its outcome and reason.
     pub fn handshake(
         &self,
         (side, listener): (&'static str, &str),
@@ -158,37 +158,37 @@ impl Metrics {
         self.handshakes.get_or_create(&HandshakeLabels { side, listener, outcome, reason }).inc();
     }
 
-    /// The other side refused the key pair that we showed: with this alert, or for this reason where it came later.
+    /// Counts a refusal of our key pair by the other side: with this alert, or for this reason where it came later.
     pub fn key_pair_refused(&self, side: &'static str, listener: &str, alert: &'static str) {
         self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
     }
 
-    /// A request was sent again with another key pair.
+    /// Counts a request that was sent again with another key pair.
     pub fn replayed(&self, listener: &str, why: &'static str) {
         self.replays.get_or_create(&ReplayLabels { listener: listener.to_owned(), why }).inc();
     }
 
-    /// A token for an upstream was asked for, and this is what became of it.
+    /// Counts a token request for an upstream, with its outcome.
     pub fn token(&self, listener: &str, outcome: &'static str, reason: &'static str) {
         self.tokens.get_or_create(&TokenLabels { listener: listener.to_owned(), outcome, reason }).inc();
     }
 
-    /// A key pair arrived in a keyring, and this is what became of it.
+    /// Counts a key pair that arrived in a keyring, with its outcome.
     pub fn rotation(&self, keyring: &str, outcome: &'static str) {
         self.rotations.get_or_create(&RotationLabels { keyring: keyring.to_owned(), outcome }).inc();
     }
 
-    /// A connection is drained before its time.
+    /// Counts a connection that the sidecar drains early.
     pub fn drained(&self, reason: &'static str) {
         self.drained.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// Something in the watched folder was refused.
+    /// Counts a refusal in the watched folder.
     pub fn folder_refused(&self) {
         self.folder_refusals.inc();
     }
 
-    /// A follower was too slow for this many Events.
+    /// Counts Events that a slow follower missed.
     pub fn events_dropped(&self, count: u64) {
         self.events_dropped.inc_by(count);
     }
@@ -198,19 +198,19 @@ impl Metrics {
         self.registry_up.set(i64::from(up));
     }
 
-    /// So many rows of this kind were given up because the registry's database was away for too long.
+    /// Counts rows of this kind that were dropped because the registry's database was unavailable for too long.
     pub fn registry_dropped(&self, kind: &'static str, count: u64) {
         if count > 0 {
             self.registry_dropped.get_or_create(&KindLabels { kind }).inc_by(count);
         }
     }
 
-    /// An alert of this kind came to this end at this sink.
+    /// Counts an alert of this kind, with its outcome at this sink.
     pub fn alert(&self, kind: &str, sink: &'static str, outcome: &'static str) {
         self.alerts.get_or_create(&AlertLabels { kind: kind.to_owned(), sink, outcome }).inc();
     }
 
-    /// How many alerts there are now, by kind and keyring; what is not named has none.
+    /// Sets the number of active alerts, by kind and keyring; those not named have none.
     pub fn alerts_active(&self, active: &std::collections::BTreeMap<(&'static str, String), i64>) {
         self.alerts_active.clear();
         for ((kind, keyring), count) in active {
@@ -219,7 +219,7 @@ impl Metrics {
         }
     }
 
-    /// Counts every panic from now on, and logs it, in place of what Rust prints by itself.
+    /// Counts every panic from now on, and logs it instead of Rust's default message.
     pub fn watch_panics(self: &Arc<Self>) {
         let metrics = Arc::clone(self);
         std::panic::set_hook(Box::new(move |panic| {
@@ -229,7 +229,7 @@ impl Metrics {
         }));
     }
 
-    /// Everything as Prometheus text ([`CONTENT_TYPE`]); `also` adds what is known elsewhere, under the same prefix.
+    /// Renders all metrics as Prometheus text ([`CONTENT_TYPE`]); `also` adds other metrics, under the same prefix.
     pub fn render(&self, also: Option<Box<dyn Collector>>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.process));
@@ -241,7 +241,7 @@ impl Metrics {
 
     fn register(&self, ours: &mut Registry, also: Option<Box<dyn Collector>>) {
         ours.register_collector(Box::new(cells::Sums(Arc::clone(&self.cells))));
-        ours.register("handshakes", "Handshakes, by how they ended and why", self.handshakes.clone());
+        ours.register("handshakes", "Handshakes, by outcome and reason", self.handshakes.clone());
         ours.register(
             "handshake_duration_seconds",
             "Time from accept or dial to the end of the handshake",
@@ -252,21 +252,21 @@ impl Metrics {
             "Key pairs that the other side refused, by alert",
             self.key_pair_refusals.clone(),
         );
-        ours.register("replays", "Requests sent again with another key pair, and why", self.replays.clone());
-        ours.register("tokens", "Tokens for upstreams, by what became of them", self.tokens.clone());
-        ours.register("rotations", "Arrivals of key pairs, by what became of them", self.rotations.clone());
-        ours.register("drained", "Connections drained before their time", self.drained.clone());
+        ours.register("replays", "Requests sent again with another key pair, by reason", self.replays.clone());
+        ours.register("tokens", "Token requests for upstreams, by outcome", self.tokens.clone());
+        ours.register("rotations", "Key pairs that arrived, by outcome", self.rotations.clone());
+        ours.register("drained", "Connections drained early, by reason", self.drained.clone());
         ours.register("folder_refusals", "Refusals in the watched folder", self.folder_refusals.clone());
         ours.register("events_dropped", "Events that a slow follower missed", self.events_dropped.clone());
         ours.register("panics", "Panics that ended a connection or a task", self.panics.clone());
         ours.register("registry_up", "Whether the registry's database can be written to", self.registry_up.clone());
         ours.register(
             "registry_events_dropped",
-            "Rows given up because the registry's database was away for too long",
+            "Rows dropped because the registry's database was unavailable for too long",
             self.registry_dropped.clone(),
         );
-        ours.register("alerts", "Alerts, by what became of them at each sink", self.alerts.clone());
-        ours.register("alerts_active", "Alerts that there are now", self.alerts_active.clone());
+        ours.register("alerts", "Alerts, by outcome at each sink", self.alerts.clone());
+        ours.register("alerts_active", "Active alerts", self.alerts_active.clone());
         if let Some(also) = also {
             ours.register_collector(also);
         }

@@ -18,8 +18,8 @@ pub use dial::Dialler;
 pub use listen::Bound;
 pub use stream::Stream;
 
-/// How long a connection is silent before TCP asks whether its other end is still there, where nothing else is said. Who
-/// vanished without a word would else be waited for for ever where no limit ends silence, as in a tunnel.
+/// How long a connection is silent before TCP probes its other end, by default. Without probes a tunnel, which has no
+/// idle limit, would wait for ever for an end that vanished without closing.
 pub const KEEPALIVE: Duration = Duration::from_secs(45);
 
 fn probes(every: Duration) -> TcpKeepalive {
@@ -31,7 +31,7 @@ fn probes(every: Duration) -> TcpKeepalive {
 pub enum ListenAddress {
     /// TCP.
     Tcp(SocketAddr),
-    /// `[::]:PORT` by default: IPv6 and IPv4, `0.0.0.0` where there is no IPv6.
+    /// `[::]:PORT` by default: IPv6 and IPv4, `0.0.0.0` where the host has no IPv6.
     AnyTcp(u16),
     /// A Unix socket (egress, admin).
     Unix {
@@ -64,7 +64,7 @@ pub enum Backend {
     Unix(PathBuf),
 }
 
-/// Whose address it is, as far as one host can choose its own: of IPv6 the /64, all of which one host may have.
+/// The network that one host can choose addresses from: the address itself for IPv4, its /64 for IPv6.
 pub fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
@@ -102,11 +102,11 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A socket that cannot be had.
+/// Why a socket or connection cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else listens there.
-    #[error("{address} is in use by another process: stop it, or listen elsewhere")]
+    /// Another process listens there.
+    #[error("{address} is in use by another process: stop it, or listen on another address")]
     InUse {
         /// Where.
         address: String,
@@ -119,8 +119,8 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A group that the system does not know.
-    #[error("cannot listen on {address}: there is no group {group:?}")]
+    /// The group of the socket file does not exist.
+    #[error("cannot listen on {address}: group {group:?} does not exist")]
     Group {
         /// Where.
         address: String,
@@ -135,7 +135,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// Nobody could be reached.
+    /// No address could be reached.
     #[error("cannot connect to {address}: {source}")]
     Connect {
         /// The last address that was tried.
@@ -144,9 +144,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The deadline passed.
-    #[error("no connection to {address} within its deadline")]
+    #[error("connecting to {address} timed out")]
     Late {
-        /// Whom.
+        /// The address.
         address: String,
     },
 }

@@ -111,7 +111,7 @@ macro_rules! sha256_value {
 sha256_value!(Fingerprint);
 sha256_value!(SpkiHash);
 
-/// A text that is no SHA-256 in hex.
+/// A text that is not a SHA-256 in hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a SHA-256: expected \"sha256:\" and 64 hex digits")]
 pub struct NotAHash;
@@ -148,12 +148,12 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// A time as people are told it: to the minute, UTC.
+/// A time as people read it: to the minute, UTC.
 pub fn minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// A day as people are told it, UTC.
+/// A day as people read it, UTC.
 pub fn day(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()
 }

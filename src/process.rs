@@ -1,7 +1,7 @@
-//! The process: signals, the phases of stopping, and what systemd wants to hear.
+//! The process: signals, the phases of stopping, and notifications to systemd.
 //!
 //! Stopping goes one way only. [`conduct`] takes it from phase to phase; workers follow through their [`Shutdown`] and
-//! report through [`Progress`] how many connections are left. What a phase means for a listener is the workers' business.
+//! report through [`Progress`] how many connections are left. Workers decide what a phase means for a listener.
 
 pub mod harden;
 pub mod notify;
@@ -89,7 +89,7 @@ impl Shutdown {
     }
     /// Waits until it is at least `phase`.
     pub async fn reached(&mut self, phase: Phase) {
-        // A writer that is gone without having said so has ended: that is the last phase too.
+        // A sender that is gone has ended: that counts as the last phase too.
         let _ = self.0.wait_for(|now| *now >= phase).await;
     }
 }
@@ -115,15 +115,15 @@ pub struct Busy {
 }
 
 impl Progress {
-    /// Nothing open.
+    /// With no open connection.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
-    /// A peer's connection is open.
+    /// Counts an open connection of a peer.
     pub fn ingress(self: &Arc<Self>) -> Busy {
         self.busy(true)
     }
-    /// A connection of the application's is open.
+    /// Counts an open connection of the application.
     pub fn egress(self: &Arc<Self>) -> Busy {
         self.busy(false)
     }
@@ -149,7 +149,7 @@ impl Progress {
 impl Open {
     async fn none(&self) {
         loop {
-            // Made before the count is read: a connection that closes in between wakes it all the same.
+            // Registered before the count is read: a connection that closes in between still wakes it.
             let none_left = self.none_left.notified();
             if self.count.load(Ordering::Acquire) == 0 {
                 return;
@@ -168,7 +168,7 @@ impl Drop for Busy {
     }
 }
 
-/// What the process is told from outside.
+/// What a signal asks the process to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// SIGTERM, SIGINT.
@@ -177,7 +177,7 @@ pub enum Told {
     Reload,
 }
 
-/// The signals we listen to.
+/// The signals that the process handles.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -185,7 +185,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on they no longer end the process by themselves.
+    /// Installs the handlers; from now on these signals no longer end the process by themselves.
     ///
     /// # Errors
     /// The handlers cannot be installed.
@@ -197,7 +197,7 @@ impl Signals {
         })
     }
 
-    /// Hands every signal on until nobody wants them any more.
+    /// Forwards every signal until the receiver is gone.
     pub async fn forward(mut self, told: mpsc::Sender<Told>) {
         loop {
             let next = tokio::select! {
@@ -215,17 +215,17 @@ impl Signals {
 /// How stopping ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// In its own time. Connections that were still open at the deadline were closed.
+    /// Normally. Connections that were still open at the deadline were closed.
     Drained {
         /// How many.
         left: usize,
     },
-    /// Told a second time: everything was closed at once.
+    /// After a second stop signal: everything was closed at once.
     Hurried,
 }
 
-/// Waits to be told to stop, and then leads the process through the phases to [`Phase::Over`]. Being told to reload wakes
-/// `reload`, also while stopping: the writer then has other things to do and may ignore it.
+/// Waits for a stop signal, and then takes the process through the phases to [`Phase::Over`]. A reload signal wakes
+/// `reload`, also while stopping; the writer may then ignore it.
 pub async fn conduct(
     mut told: mpsc::Receiver<Told>,
     stopping: Stopping,
@@ -252,7 +252,7 @@ async fn until_stop(told: &mut mpsc::Receiver<Told>, reload: &Notify) {
         match told.recv().await {
             Some(Told::Stop) => return,
             Some(Told::Reload) => reload.notify_one(),
-            // Nobody is left who could tell us: only the phases go on.
+            // No sender is left: only the phases go on.
             None => std::future::pending().await,
         }
     }

@@ -1,7 +1,7 @@
-//! The data plane: worker threads that read snapshots, serve connections and report Events. They never ask.
+//! The data plane: worker threads that read snapshots, serve connections and report Events. They never query.
 //!
-//! A request ends in a response, never in an error: `Error` says whose fault it was, and one table here makes a status
-//! of it. What the other side sees is less than what the log says.
+//! A request ends in a response, never in an error: `Error` says which side is at fault, and one table makes a status
+//! of it. The other side sees less than the log shows.
 
 mod accept;
 mod access;
@@ -49,17 +49,17 @@ use crate::net;
 use crate::snapshot::Side;
 use crate::trust::{Denied, Untrusted};
 
-/// Why a request is not answered by the backend or upstream. For the log; the body of the answer never says it.
+/// Why a request is not answered by the backend or upstream. For the log; the response body never contains it.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// A request that RFC 9112 or RFC 9113 forbids, or that two readers could read differently.
     #[error("malformed request: {0}")]
     Malformed(&'static str),
-    /// Bytes that do not say where the request ends, or that say it in two ways.
+    /// Bytes that leave open where the request ends, or that define it in two ways.
     #[error("{}", .0.explanation())]
     Framing(framing::Fault),
     /// Another host than the one that the connection is for, where that chose the key pair.
-    #[error("the connection is for {named:?}, the request for another host")]
+    #[error("the connection is for {named:?}, but the request names another host")]
     Misdirected {
         /// The server name of the handshake.
         named: String,
@@ -68,27 +68,27 @@ enum Error {
     #[error(transparent)]
     Fields(#[from] fields::Violation),
     /// More fields than the limit.
-    #[error("more than {limit} fields")]
+    #[error("the request has more than {limit} fields")]
     TooManyFields {
         /// The limit.
         limit: usize,
     },
     /// `CONNECT`, `TRACE` or `*`.
-    #[error("a method or target that is not forwarded")]
+    #[error("CONNECT, TRACE and the target * are not forwarded")]
     Method,
-    /// A browser says that another site sends this.
-    #[error("a browser sends this for another site (Sec-Fetch-Site, Origin)")]
+    /// A browser marks the request as another site's.
+    #[error("a browser sent this request on behalf of another site (Sec-Fetch-Site, Origin)")]
     CrossSite,
-    /// The peer's content stood still for too long.
-    #[error("the request's body stood still for too long (limits.body_idle)")]
+    /// The peer sent no part of its content for too long.
+    #[error("the request body timed out (limits.body_idle)")]
     BodyLate,
-    /// A rule says no.
+    /// A rule denies the request.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The request's token is not good.
+    /// The request's token is not valid.
     #[error("token refused: {0}")]
     Jwt(#[from] Refused),
-    /// There is no token for the upstream: a stable code, and one sentence.
+    /// No token for the upstream could be obtained: a stable code, and one sentence.
     #[error("{explanation}")]
     Token {
         /// The code.
@@ -114,23 +114,23 @@ enum Error {
         reason: &'static str,
         /// Its sentence.
         explanation: String,
-        /// By an alert; else it only ended the handshake, which may mean something else.
+        /// By an alert; otherwise it only ended the handshake, which may mean something else.
         said: bool,
     },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
-    /// A 101 that was not asked for, or to another protocol.
-    #[error("101 to something else than was asked for")]
+    /// A 101 that was not requested, or to another protocol.
+    #[error("received 101 for an upgrade that was not requested")]
     Unasked,
     /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
-    #[error("a WebSocket needs HTTP/1.1, and the other side speaks HTTP/2 only")]
+    #[error("a WebSocket needs HTTP/1.1, but the other side speaks only HTTP/2")]
     UpgradeNeedsHttp1,
     /// As many connections to the backend are open as may be, or the system has none left for us.
-    #[error("no connection to the backend is left: {0}")]
+    #[error("no connection to the backend is available: {0}")]
     UsedUp(String),
     /// No response head in time.
-    #[error("no response within its deadline")]
+    #[error("no response before the deadline")]
     Late,
     /// This listener has no key pair to show now.
     #[error("no key pair to show")]
@@ -147,7 +147,7 @@ impl From<crate::jwt::Error> for Error {
 }
 
 impl Error {
-    /// A backend that could not be reached: its own fault, or there is nothing left to reach it with.
+    /// A backend could not be reached: through its own fault, or because the sidecar has no descriptor or port left.
     fn dialling(error: net::Error) -> Self {
         use rustix::io::Errno;
         let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
@@ -186,7 +186,7 @@ impl Error {
         }
     }
 
-    /// Whose fault it was: `peer`, `backend` (the application, on either side), `upstream` or `sidecar`.
+    /// The side at fault: `peer`, `backend` (the application, on either side), `upstream` or `sidecar`.
     fn fault(&self, side: Side) -> &'static str {
         let (asks, answers) = match side {
             Side::Ingress => ("peer", "backend"),
@@ -240,7 +240,7 @@ impl Error {
         })
     }
 
-    /// Whether the request itself is at fault. What a peer can cause as often as it likes is no warning.
+    /// Whether the request itself is at fault. What a peer can cause at will is not logged as a warning.
     fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(Error::Denied(Denied::Path("%2f")).status(), 400);
         let denied = Error::Denied(Denied::Allow { identity: "dns:a".to_owned() });
         assert_eq!((denied.status().as_u16(), denied.fault(Side::Ingress)), (403, "peer"));
-        assert!(!denied.closes() && Error::Malformed("no Host").closes());
+        assert!(!denied.closes() && Error::Malformed("missing Host").closes());
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
         let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
-            (Error::Malformed("two Hosts"), 400, "peer", "malformed_request", true),
+            (Error::Malformed("several Host fields"), 400, "peer", "malformed_request", true),
             (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
             (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),

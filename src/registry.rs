@@ -1,9 +1,9 @@
-//! The registry: what was ever seen, in SQLite by default or in a Postgres that many sidecars share (contract section 7).
+//! The registry: what was seen, in SQLite by default or in a Postgres that many sidecars share (contract section 7).
 //!
-//! It is memory, never authority: nothing read from it changes a standing, and nothing on the way of traffic waits for it.
-//! Private keys never enter it: what it is fed with are Events and the views of a snapshot, and neither has one. What a row
-//! is, every other file of the room and the alerts have from `rows`; how they are kept is `store`'s business, how
-//! they get there `task`'s.
+//! It is a record, never an authority: nothing read from it changes a standing, and traffic never waits for it. Private
+//! keys never enter it: its sources are Events and a snapshot's views, and neither contains one. `rows` defines rows
+//! for every other file of this module and for the alerts, `store` has the statements that
+//! read and write them, `task` writes the Events.
 
 pub mod backlog;
 pub mod export;
@@ -24,7 +24,7 @@ pub use rows::{
 };
 pub use store::Store;
 
-/// Where the registry is, and who writes.
+/// Where the registry is, and the name of this sidecar in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where it is.
@@ -36,7 +36,7 @@ pub struct Settings {
 /// Where a registry is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Nowhere: it ends with the process (no `state`, no `registry`).
+    /// In memory: it ends with the process (no `state`, no `registry`).
     Memory,
     /// An SQLite file.
     File(PathBuf),
@@ -49,7 +49,7 @@ pub enum Place {
 /// Why the registry cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database, or the way to it.
+    /// The database, or the connection to it, failed.
     #[error("{place}: {why}")]
     Database {
         /// The file, or host and database; never a password.
@@ -57,8 +57,8 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// There is no such file.
-    #[error("{place} is not there: no sidecar with this configuration has run here yet")]
+    /// The file does not exist.
+    #[error("{place} does not exist: no sidecar with this configuration has run here yet")]
     Missing {
         /// The file.
         place: String,
@@ -68,7 +68,7 @@ pub enum Error {
     Damaged {
         /// The file.
         place: String,
-        /// What SQLite says.
+        /// SQLite's message.
         why: String,
     },
     /// A later version of Sidekey wrote it.
@@ -79,21 +79,21 @@ pub enum Error {
         /// What is unknown.
         why: String,
     },
-    /// An earlier version of Sidekey wrote it, and nobody has brought it up to date: who only reads does not.
-    #[error("{place} was written by an earlier version of Sidekey: run a sidecar of this version with it once")]
+    /// An earlier version of Sidekey wrote it, and it was not migrated: commands that only read do not migrate it.
+    #[error("{place} was written by an earlier version of Sidekey: start a sidecar of this version to migrate it")]
     Earlier {
         /// Which.
         place: String,
     },
-    /// The schema cannot be brought up to date.
-    #[error("{place}: the tables cannot be made: {why}")]
+    /// The schema cannot be migrated.
+    #[error("{place}: the tables cannot be created or migrated: {why}")]
     Schema {
         /// Which.
         place: String,
         /// Why.
         why: String,
     },
-    /// The file with the URL, or the URL.
+    /// The file with the URL, or the URL, is not valid.
     #[error("{file}: {why}")]
     Url {
         /// `registry_file`, or `registry`.
@@ -101,7 +101,7 @@ pub enum Error {
         /// Why; never the URL, which may hold a password.
         why: String,
     },
-    /// A file of the registry.
+    /// A file of the registry cannot be read or written.
     #[error("{file}: {why}")]
     File {
         /// Which.
@@ -109,27 +109,27 @@ pub enum Error {
         /// Why.
         why: std::io::Error,
     },
-    /// Too slow to be waited for.
+    /// The database did not answer in time.
     #[error("{place} has not answered for {seconds} s")]
     Slow {
         /// Which.
         place: String,
-        /// How long it was given.
+        /// The timeout.
         seconds: u64,
     },
-    /// There is none: commands that read it cannot.
-    #[error("there is no registry: set state = \"state\" or registry = \"postgres://…\" in the configuration")]
+    /// No registry is configured: commands cannot read it.
+    #[error("no registry configured: set state = \"state\" or registry = \"postgres://…\" in the configuration")]
     None,
-    /// No such certificate in it.
-    #[error("keyring {keyring:?} has {} in the registry: sidekey registry export says what it has", none(key_pair))]
+    /// The certificate is not in the registry.
+    #[error("keyring {keyring:?} has {} in the registry: sidekey registry export lists what it has", none(key_pair))]
     Unknown {
         /// The keyring.
         keyring: String,
         /// What was asked for.
         key_pair: String,
     },
-    /// More than one begins so.
-    #[error("keyring {keyring:?} has several certificates that begin with {key_pair:?}: give more digits")]
+    /// The prefix is ambiguous.
+    #[error("keyring {keyring:?} has several certificates that begin with {key_pair:?}: specify more digits")]
     Several {
         /// The keyring.
         keyring: String,
@@ -138,7 +138,7 @@ pub enum Error {
     },
 }
 
-/// What a keyring has not: the pair that was named, or where none was, a current one.
+/// What the keyring lacks: the key pair that was given, or if none was, a current one.
 fn none(key_pair: &str) -> String {
-    if key_pair.is_empty() { "no current key pair".to_owned() } else { format!("no one key pair {key_pair:?}") }
+    if key_pair.is_empty() { "no current key pair".to_owned() } else { format!("no key pair {key_pair:?}") }
 }

@@ -91,8 +91,8 @@ impl Snapshot {
         partners.filter_map(contact).collect()
     }
 
-    /// Of every trust that a listener verifies with, by name: who would break without which of its anchors and pins, by what
-    /// is known now.
+    /// Of every trust that a listener verifies with, by name: which peers would fail without which of its anchors and
+    /// pins, by what is known now.
     pub fn vouchers(&self) -> Vec<Vouchers> {
         let of_ingresses = self.ingresses.values().map(|ingress| &ingress.trust);
         let of_egresses = self.egresses.values().map(|egress| &egress.trust);
@@ -131,7 +131,7 @@ pub struct KeyringView {
     pub name: Arc<str>,
     /// Its owner.
     pub owner: Option<String>,
-    /// Whom alerts go to.
+    /// Where alerts go.
     pub contact: Option<String>,
     /// What it is for.
     pub purpose: Option<String>,
@@ -141,7 +141,7 @@ pub struct KeyringView {
     /// Private keys whose certificate has not come yet.
     #[serde(skip)]
     pub waiting: Vec<crate::pki::Waiting>,
-    /// How long before an expiry the owner is told, the longest first; `None`: by the certificate's lifetime.
+    /// How long before an expiry the owner is alerted, the longest first; `None`: by the certificate's lifetime.
     #[serde(skip)]
     pub alert_before: Option<Vec<Duration>>,
     /// Every pair it knows.
@@ -191,7 +191,7 @@ pub struct KeyPairView {
     pub survives_restart: bool,
     /// Why it is refused or staged.
     pub why: Option<String>,
-    /// The kind of its key; in JSON `key` says it.
+    /// The kind of its key; in JSON `key` holds it.
     #[serde(skip, default = "unknown")]
     pub key_kind: crate::pki::KeyKind,
     /// SHA-256 of its SubjectPublicKeyInfo.
@@ -205,7 +205,7 @@ pub struct KeyPairView {
     pub chain_ends: Option<ChainEnd>,
 }
 
-/// An intermediate that ends before the end entity that it vouches for: peers refuse the chain from then on.
+/// An intermediate that ends before the end entity that it certifies: peers refuse the chain from then on.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ChainEnd {
     /// Its subject, printable.
@@ -215,7 +215,7 @@ pub struct ChainEnd {
 }
 
 impl KeyPairView {
-    /// Until when peers can verify it, as far as its own chain tells.
+    /// Until when peers can verify it, as far as its own chain shows.
     pub fn ends(&self) -> jiff::Timestamp {
         self.chain_ends.as_ref().map_or(self.validity.not_after, |chain| chain.not_after)
     }
@@ -233,6 +233,6 @@ pub struct TrustView {
     pub holds: crate::trust::View,
     /// The keyrings of the ingress listeners whose peers it verifies.
     pub keyrings: Vec<Arc<str>>,
-    /// Keyrings of every listener that verifies somebody with it, upstreams too.
+    /// Keyrings of every listener that verifies peers with it, upstreams too.
     pub used_by: Vec<Arc<str>>,
 }

@@ -31,7 +31,7 @@ pub use connector::Connector;
 pub use explain::{Context, Explained, Outcome, explain};
 pub use handshake::{Established, Facts, Failed, Hello};
 
-/// What a listener or an upstream says about TLS.
+/// The TLS settings of a listener or an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `tls_min`.
@@ -91,13 +91,13 @@ impl Alpn {
     }
 }
 
-/// Whether a client certificate is needed.
+/// Whether a client certificate is required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// No certificate, no handshake.
+    /// Without a certificate the handshake fails.
     #[default]
     Required,
-    /// Asked for; rules decide about anonymous peers.
+    /// Requested, not required; rules decide about anonymous peers.
     Optional,
 }
 
@@ -116,7 +116,7 @@ pub enum AuthorityNames {
 /// A config that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// rustls refuses the pair or the settings.
+    /// rustls rejects the key pair or the settings.
     #[error("cannot build a TLS config with key pair {key_pair}: {why}")]
     Config {
         /// Short fingerprint.
@@ -158,7 +158,7 @@ fn alpn(settings: &Settings) -> Vec<Vec<u8>> {
     settings.alpn.iter().map(|protocol| protocol.name().to_vec()).collect()
 }
 
-/// The name of a signature scheme by its code point (RFC 8446 4.2.3); one that has none here as hex.
+/// The name of a signature scheme by its code point (RFC 8446 4.2.3); an unknown code point as hex.
 pub fn scheme_name(code: u16) -> String {
     let scheme = rustls::SignatureScheme::from(code);
     scheme.as_str().map_or_else(|| format!("0x{code:04x}"), |name| name.to_ascii_lowercase())
@@ -168,7 +168,7 @@ fn config_error(pair: &KeyPair, error: &rustls::Error) -> Error {
     Error::Config { key_pair: pair.fingerprint().short(), why: error.to_string() }
 }
 
-/// Our clock as rustls': what walks past an expiry in a test does so for rustls too.
+/// Our clock as rustls' time provider: a test that moves the clock moves it for rustls too.
 #[derive(Debug)]
 struct Provided(Clock);
 

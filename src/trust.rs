@@ -1,4 +1,4 @@
-//! Trust: the anchors, pins and CRLs that a peer is verified against, who the peer then is, and what it may do.
+//! Trust: the anchors, pins and CRLs that a peer is verified against, its identity, and what it may do.
 //!
 //! Pure: no I/O, no clock, no log. Two halves: [`anchors::Anchors`] is the writer's state (overlap, `until`, files that
 //! vanish), [`Trust`] is what an epoch verifies with: immutable, all accepted together, its cache born empty.
@@ -32,7 +32,7 @@ pub use verify::{Role, Trust, Untrusted, Verified};
 /// The name of a trust. A keyring's own `ca.crt` is named like its keyring.
 pub type TrustName = Arc<str>;
 
-/// What the configuration says of one trust (`[trust.NAME]`), or what a keyring's own `ca.crt` stands for.
+/// The configuration of one trust (`[trust.NAME]`), or of the one that a keyring's own `ca.crt` makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub pins: Vec<Pin>,
     /// Self-signed partners: a pin on the end entity is enough, no chain (validity still checked).
     pub pin_only: bool,
-    /// CRL files, under the watched folder; for a keyring's own trust its folder, of which every list counts.
+    /// CRL files, under the watched folder; for a keyring's own trust its folder, with every list in it.
     pub crls: Vec<PathBuf>,
     /// `crl_depth`: the end entity only, or every certificate of the path.
     pub crl_whole_chain: bool,
@@ -58,7 +58,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults of the contract for a trust with nothing but these sources of anchors.
+    /// The default settings, with these sources of anchors.
     pub fn of(name: TrustName, anchors: Vec<AnchorSource>) -> Self {
         Self {
             name,
@@ -100,7 +100,7 @@ pub struct Pin {
     pub until: Option<Timestamp>,
 }
 
-/// What one trust holds, as people see it.
+/// What one trust holds, for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Its name.
@@ -116,7 +116,7 @@ pub struct View {
 }
 
 impl View {
-    /// Anchors that somebody here has to renew: a file names them, they are not on their way out, and no other one of the
+    /// Anchors that the operator has to renew: a file names them, they are not to be removed, and no other one of the
     /// same name lasts longer.
     pub fn ending(&self) -> impl Iterator<Item = &AnchorView> {
         let end = |anchor: &AnchorView| anchor.validity.not_after;
@@ -132,13 +132,13 @@ impl View {
 /// One anchor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnchorView {
-    /// Which.
+    /// Its fingerprint.
     pub anchor: Fingerprint,
     /// Its subject, printable.
     pub subject: String,
-    /// Its own.
+    /// Its validity.
     pub validity: Validity,
-    /// Until when it is accepted, where there is an end.
+    /// Until when it is accepted, if not for ever.
     pub until: Option<Timestamp>,
     /// No file names it: it is one of the platform's.
     pub platform: bool,
@@ -161,7 +161,7 @@ pub struct CrlView {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A trust anchor is accepted from now on.
+    /// A trust anchor was added.
     AnchorAdded {
         /// Which trust.
         trust: TrustName,
@@ -170,7 +170,7 @@ pub enum Event {
         /// Its subject, printable.
         subject: String,
     },
-    /// A trust anchor vanished from its file and stays accepted for a while.
+    /// A trust anchor vanished from its file and is scheduled for removal.
     AnchorLeaving {
         /// Which trust.
         trust: TrustName,
@@ -181,7 +181,7 @@ pub enum Event {
         /// Until when.
         until: Timestamp,
     },
-    /// A trust anchor is no longer accepted.
+    /// A trust anchor was removed.
     AnchorRemoved {
         /// Which trust.
         trust: TrustName,
@@ -192,7 +192,7 @@ pub enum Event {
         /// `vanished`, `until`, `overlap_ended`, `configured`.
         reason: &'static str,
     },
-    /// A file that is missing, empty or unparsable: the last good set stays.
+    /// A file is missing, empty or malformed: the last good set stays.
     FileKept {
         /// Which trust.
         trust: TrustName,
@@ -201,20 +201,20 @@ pub enum Event {
         /// Why, one sentence with what to do.
         why: String,
     },
-    /// CRLs were taken over.
+    /// CRLs were loaded.
     CrlsChanged {
         /// Which trust.
         trust: TrustName,
         /// How many.
         count: usize,
     },
-    /// A CRL was to be renewed by a time that has passed (`crl_stale` says what that means).
+    /// A CRL is past its next update (`crl_stale` decides what follows).
     CrlStale {
         /// Which trust.
         trust: TrustName,
-        /// Whose list, printable.
+        /// The list's issuer, printable.
         issuer: String,
-        /// By when it was to be renewed.
+        /// Its next update.
         due: Timestamp,
     },
 }

@@ -41,7 +41,7 @@ pub struct Settings {
     pub skew: Duration,
     /// `state` is configured: decisions are remembered.
     pub remembers: bool,
-    /// The platform's trust anchors, what `"system"` stands for; loaded by whoever may read files.
+    /// The platform's trust anchors, what `"system"` stands for; loaded by a caller that may read files.
     pub system_anchors: Arc<Vec<Arc<Certificate>>>,
 }
 
@@ -55,18 +55,18 @@ pub enum Input {
     Tick,
     /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
     Learned(Vec<keyring::learned::Remembered>),
-    /// An operator asks; the answer says in which epoch it is true.
+    /// An operator's command; the answer carries the epoch in which it is true.
     Command {
         /// Which keyring.
         keyring: KeyringName,
         /// What.
         command: Command,
-        /// Who asks, as the history will say.
+        /// Its requester, as the history records it.
         by: Arc<str>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(Epoch, Vec<keyring::Event>), NotDone>>,
     },
-    /// Somebody wants to know what the writer alone knows; nothing changes.
+    /// A request for what the writer alone knows; nothing changes.
     Look {
         /// Where the answer goes.
         reply: oneshot::Sender<Look>,
@@ -88,7 +88,7 @@ pub struct Look {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
     /// No such keyring.
-    #[error("there is no keyring {0:?}")]
+    #[error("keyring {0:?} does not exist")]
     NoKeyring(String),
     /// The keyring refuses.
     #[error(transparent)]
@@ -101,7 +101,7 @@ pub enum NotDone {
     Build(#[from] snapshot::build::Error),
 }
 
-/// The first epoch: the state that the last run, the settings and the folder make, saved, published and told. What
+/// The first epoch: the state that the last run, the settings and the folder make, saved, published and emitted. What
 /// follows is [`run`]'s.
 ///
 /// # Errors
@@ -155,14 +155,14 @@ impl Writer {
     async fn take(&mut self, input: Input) {
         let now = self.clock.now();
         if let Input::Look { reply } = input {
-            // Who asked may be gone.
+            // The requester may be gone.
             let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
             return;
         }
         if matches!(input, Input::Tick) && !self.state.is_due(now) {
             self.state.saw(now);
             if self.save_again.is_some_and(|again| again <= now) {
-                // It was told that this failed; it is told again only when something changes.
+                // This failure was reported; it is reported again only when something changes.
                 let _ = self.save(self.state.clone(), now).await;
             }
             return;
@@ -170,14 +170,14 @@ impl Writer {
         let done = self.steps(&input, now).await;
         match (input, done) {
             (Input::Command { reply, .. }, done) => {
-                // Who asked may be gone.
+                // The requester may be gone.
                 let _ = reply.send(done.map(|(epoch, happened)| (epoch, happened.keyrings)));
             }
             (Input::Settings(_), Err(error)) => {
                 self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
             }
             (Input::Folder(_) | Input::Tick | Input::Learned(_), Err(error)) => {
-                let why = format!("this change is not served, what was served before still is: {error}");
+                let why = format!("this change is not served, the previous state stays in use: {error}");
                 self.events.emit(Event::Folder { keyring: None, problem: not_served(why) });
             }
             (Input::Settings(_) | Input::Folder(_) | Input::Tick | Input::Learned(_), Ok(_))
@@ -232,7 +232,7 @@ impl Writer {
             Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down, and we with it.
+                // The runtime is shutting down, and this task with it.
                 Err(_) => std::future::pending().await,
             },
         };
@@ -244,7 +244,7 @@ impl Writer {
     }
 }
 
-/// Tells what happened, each with the epoch in which it is true; then that epoch, where one began.
+/// Emits what happened, each with the epoch in which it is true; then that epoch, where one began.
 fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, began): (Epoch, Option<Vec<String>>)) {
     if let Some(seconds) = happened.clock_step {
         events.emit(Event::ClockStep { seconds });
@@ -263,7 +263,7 @@ fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, bega
     }
 }
 
-/// Who asked for it.
+/// The requester of a command.
 fn by(input: &Input) -> Option<&Arc<str>> {
     match input {
         Input::Command { by, .. } => Some(by),
@@ -286,7 +286,7 @@ fn not_served(why: String) -> Problem {
         file: ".".into(),
         reason: "not_served",
         why,
-        remedy: "take the key pair that is named out of the folder".to_owned(),
+        remedy: "remove the key pair that is named from the folder".to_owned(),
         severity: Severity::Refused,
     }
 }

@@ -1,8 +1,8 @@
-//! Webhooks and mail, through claims in the registry: once for a whole fleet, again after a failure, given up in the end.
+//! Webhooks and mail, claimed in the registry: sent once for a whole fleet, retried after a failure, finally given up.
 //!
-//! A webhook that hangs holds up other webhooks for a while, and a database that hangs all of them; nothing else waits for
-//! this. What could not be sent is tried again with growing pauses from the row in the registry, by whichever instance with
-//! that sink is there then; in the end it is given up, which is an error line, a count, a line of the history and a finding.
+//! A webhook that hangs delays other webhooks for a while, a database that hangs delays all of them; nothing else waits
+//! for this. A failed delivery is retried with growing delays from its row in the registry, by any instance with that
+//! sink; when it is given up, it is logged as an error, counted, recorded in the history and reported as a finding.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -22,15 +22,15 @@ use crate::registry::store::Notice;
 use crate::registry::task::{Current, run_number};
 use crate::registry::{self, Acknowledgement, Delivery, Store};
 
-/// The first pause after a failure; each one is twice as long, up to the longest.
+/// The delay after the first failure; it doubles with each failure, up to the maximum.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause.
+/// The maximum delay.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
-/// Failures until an alert is given up: after about half a day.
+/// Failed attempts until a delivery is given up: after about half a day.
 const ATTEMPTS: i64 = 16;
-/// What is still to be told after so many seconds was raised by somebody who is gone: it would have been given up.
+/// A delivery still pending after so many seconds was raised by an instance that is gone: else it were given up.
 const ABANDONED: i64 = 7 * 86_400;
-/// What one question to the database may take.
+/// Timeout of one database query.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Delivering {
@@ -40,15 +40,15 @@ pub(super) struct Delivering {
     events: Arc<Events>,
     clock: Clock,
     shutdown: Shutdown,
-    /// What claims of this run are held by.
+    /// The holder's name in this run's claims.
     holder: String,
-    /// Alerts and sinks that are in the registry.
+    /// Alerts and sinks already raised in the registry.
     raised: HashSet<(Arc<str>, String)>,
-    /// When the registry was last asked whom it knows.
+    /// When the peers were last read from the registry.
     read: Option<Timestamp>,
 }
 
-/// The ways out of one pass, each with its name in the registry.
+/// The sinks of one pass, each with its name in the registry.
 struct Ways<'a> {
     settings: &'a Settings,
     webhooks: Vec<(String, &'a Webhook)>,
@@ -75,7 +75,7 @@ impl Delivering {
             tokio::select! {
                 () = shutdown.reached(Phase::Over) => return,
                 changed = self.registry.changed(), if is_opened => {
-                    // It came back, perhaps as another one: what was raised is looked up again.
+                    // The registry reconnected, perhaps to another database: raise everything again.
                     self.raised.clear();
                     self.read = None;
                     is_opened = changed.is_ok();
@@ -84,8 +84,8 @@ impl Delivering {
             }
             let Some(store) = self.registry.borrow().clone() else { continue };
             if let Err(error) = self.pass(&store, fold).await {
-                // The registry's own task says what is wrong with the database.
-                tracing::debug!(target: "alert", %error, "alerts wait for the registry");
+                // The registry's own task logs what is wrong with the database.
+                tracing::debug!(target: "alert", %error, "alert delivery waits for the registry");
             }
         }
     }
@@ -95,7 +95,7 @@ impl Delivering {
         if self.read.is_none_or(|read| now.duration_since(read).unsigned_abs() >= ROUND) {
             let peers = within(store, store.peers()).await?;
             self.read = Some(now);
-            // What is due is worked out anew with these, and comes then: before, it would look as if it were no longer due.
+            // The due alerts are evaluated again with these peers first: until then they would seem no longer due.
             lock(fold).read(peers);
             return Ok(());
         }
@@ -126,10 +126,10 @@ impl Delivering {
                 return Ok(());
             }
             let is_due = alerts.iter().find(|alert| *alert.name == *delivery.alert);
-            // A refused drop is no state that could still be looked at: who finds it waiting sends it.
+            // A refused drop is an event, not a state that could be checked again: any instance sends it.
             let is_over = is_due.is_none() && delivery.kind != Kind::RefusedDrop.as_str();
             if is_over || !ways.has(&delivery.sink) {
-                // Its own instance says that it is over, or that its sink is gone from the configuration.
+                // Only the instance that raised it knows that it is over, or that its sink is no longer configured.
                 let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED;
                 if delivery.raised_by == **store.instance() || nobody_does {
                     self.silence(store, &delivery).await?;
@@ -140,7 +140,7 @@ impl Delivering {
                 self.silence(store, &delivery).await?;
                 continue;
             }
-            // A slow sink takes its time, and a lease that began with the round would be over before it was held.
+            // Sinks may be slow: a lease that began with the round could expire before it is acquired.
             let now = self.clock.now();
             if within(store, store.claim(&delivery, &self.holder, now)).await? {
                 self.send(store, &ways, &delivery, now).await?;
@@ -193,7 +193,7 @@ impl Delivering {
 }
 
 impl Ways<'_> {
-    /// Where an alert goes beside the log, and for mail to whom.
+    /// The sinks an alert is sent to, with the recipient for mail.
     fn sinks(&self, alert: &Alert) -> Vec<(String, Option<String>)> {
         let mut sinks: Vec<_> = self.webhooks.iter().map(|(name, _)| (name.clone(), None)).collect();
         if self.settings.smtp.is_some() {
@@ -202,7 +202,7 @@ impl Ways<'_> {
         sinks
     }
 
-    /// Whether what goes there can go out here. In a shared registry another sidecar may have other sinks.
+    /// Whether this sidecar has that sink. In a shared registry other sidecars may have other sinks.
     fn has(&self, sink: &str) -> bool {
         if is_mail(sink) { self.settings.smtp.is_some() } else { self.webhooks.iter().any(|(name, _)| name == sink) }
     }
@@ -212,7 +212,7 @@ fn is_mail(sink: &str) -> bool {
     sink.starts_with("mail:")
 }
 
-/// Nobody waits longer for one answer of the database.
+/// Limits one database query to the timeout.
 async fn within<T>(
     store: &Store,
     asking: impl Future<Output = Result<T, registry::Error>>,
@@ -221,14 +221,14 @@ async fn within<T>(
     timeout(PATIENCE, asking).await.map_err(slow)?
 }
 
-/// After so many failures before this one.
+/// The delay after this many earlier failures.
 fn pause(attempts: i64) -> Duration {
     let doubled = PAUSE.saturating_mul(1 << attempts.clamp(0, 10));
     doubled.min(LONGEST_PAUSE)
 }
 
-/// Somebody knows about this expiry: there is nothing more to say until the last threshold. An acknowledgement is of one
-/// end: with another intermediate the pair itself may be what ends next.
+/// Whether an operator has acknowledged this expiry: it stays silent until the last threshold. It covers one
+/// end: with another intermediate the pair itself may be what expires next.
 fn is_acknowledged(acknowledged: &[Acknowledgement], alert: &Alert) -> bool {
     let (Some(key_pair), Some(ends)) = (alert.key_pair, alert.ends) else { return false };
     let key_pair = key_pair.to_string();

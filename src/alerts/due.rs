@@ -1,7 +1,7 @@
-//! What is due: pure. The same records at the same time make the same alerts, in the same order, on every instance.
+//! The due alerts. Pure: the same inputs at the same time give the same alerts, in the same order, on every instance.
 //!
-//! A threshold is passed once and for all: of several that have passed only the last is told, so that somebody who looks
-//! for the first time five days before an expiry gets one message and not four.
+//! A threshold is passed once and for all: of several that have passed only the last raises an alert, so that a sidecar
+//! started five days before an expiry sends one message and not four.
 
 mod others;
 
@@ -20,28 +20,28 @@ use crate::registry::Peer;
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 const DAY: Duration = Duration::from_hours(24);
-/// How long the folder may hold something newer before it is an alert.
+/// How long the folder may hold a newer key pair before it is an alert.
 const DIVERGES: Duration = Duration::from_hours(1);
 
-/// Peers that are named in one sentence.
+/// Maximum number of peers named in one sentence.
 const NAMED: usize = 5;
 
-/// What alerts are worked out from.
+/// What the alerts are derived from.
 #[derive(Clone, Copy)]
 pub struct Records<'a> {
     /// The snapshot's keyrings.
     pub keyrings: &'a [KeyringView],
     /// The snapshot's trusts.
     pub trusts: &'a [TrustView],
-    /// Peers and upstreams, as far as they are known.
+    /// The known peers and upstreams.
     pub peers: &'a [Peer],
-    /// What Events have told.
+    /// Conditions known from Events.
     pub happened: &'a Happened,
-    /// How to reach partners, by name.
+    /// The partners' contacts, by name.
     pub contacts: &'a BTreeMap<Arc<str>, String>,
 }
 
-/// Every alert that there is now.
+/// Every alert due now.
 pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
     let mut alerts = Vec::new();
     for keyring in records.keyrings {
@@ -63,7 +63,7 @@ pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
     once(alerts)
 }
 
-/// One certificate may be in several keyrings: it is told of once, to the owners of all.
+/// One certificate may be in several keyrings: it raises one alert, sent to the owners of all.
 fn once(alerts: Vec<Alert>) -> Vec<Alert> {
     let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut all: Vec<Alert> = Vec::new();
@@ -95,12 +95,12 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
         .max_by_key(|other| (other.validity.not_after, other.key_pair));
     let remedy = match staged {
         None if pair.chain_ends.is_some() => format!(
-            "ask its CA for the next intermediate, and drop the chain with that one into the folder of keyring {}; or \
+            "request the next intermediate from its CA, and drop the chain with it into the folder of keyring {}; or \
              order a new pair",
             keyring.name
         ),
         Some(staged) => format!(
-            "its successor {} waits: sidekey keyring promote {} {}",
+            "promote its staged successor {}: sidekey keyring promote {} {}",
             staged.key_pair.short(),
             keyring.name,
             staged.key_pair.short()
@@ -109,7 +109,7 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
             format!("order its successor, and drop it beside the old one in the folder of keyring {}", keyring.name)
         }
     };
-    // Another end is another expiry: what was told of an intermediate says nothing of the pair itself.
+    // A different end is a different expiry: an alert about an intermediate does not cover the pair itself.
     let name = match &pair.chain_ends {
         None => format!("expires:{}:{}", pair.key_pair.hex(), threshold.as_secs()),
         Some(chain) => {
@@ -159,7 +159,7 @@ fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
         ends: None,
         contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
-            "key pair {} of keyring {} ({}) expired on {}, and there is no other",
+            "key pair {} of keyring {} ({}) expired on {}, and the keyring has no valid one",
             pair.key_pair.short(),
             keyring.name,
             pair.subject,
@@ -178,9 +178,9 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
         return None;
     }
     let remedy = match pair.standing {
-        Standing::Staged => format!("if it is meant: sidekey keyring promote {} {}", keyring.name, key_pair.short()),
-        Standing::Refused => "drop a key pair that is fit, or take this one out of the folder".to_owned(),
-        _ => format!("sidekey keyring show {} says what it waits for", keyring.name),
+        Standing::Staged => format!("to use it, run: sidekey keyring promote {} {}", keyring.name, key_pair.short()),
+        Standing::Refused => "drop a valid key pair, or remove this one from the folder".to_owned(),
+        _ => format!("sidekey keyring show {} shows why it is not in use", keyring.name),
     };
     let why = pair.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     Some(Alert {
@@ -193,7 +193,7 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
         ends: None,
         contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
-            "the folder of keyring {} holds {} ({}), which is newer than what is in use and {}{why}",
+            "the folder of keyring {} contains key pair {} ({}), which is newer than the current one but {}{why}",
             keyring.name,
             key_pair.short(),
             pair.subject,
@@ -205,7 +205,7 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
 
 fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 'a {
     records.happened.drops.iter().map(|((keyring, file, reason), drop)| Alert {
-        // Once a day at most, however often the folder is read anew.
+        // At most once a day, however often the folder is read.
         name: format!("refused_drop:{keyring}:{file}:{reason}:{}", day(drop.at)).into(),
         kind: Kind::RefusedDrop,
         urgent: false,
@@ -223,7 +223,7 @@ fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 
     })
 }
 
-/// Who refuses, and how.
+/// The source of a refusal, and the refusal.
 type Refused<'a> = (&'a String, &'a super::happened::Refusal);
 
 /// One alert for a pair and a listener, however many sources there are.
@@ -255,7 +255,7 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
                 first_few(&who, NAMED),
                 first.explanation
             ),
-            remedy: "ask them to accept it; until then they get the previous pair. sidekey rotation has the report"
+            remedy: "ask them to accept it; until then they are shown the previous pair. See: sidekey rotation"
                 .to_owned(),
         })
     };
@@ -292,18 +292,18 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
         ends: None,
         contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
-            "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still used with {}",
+            "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still in use with {}",
             keyring.name,
             left(ends, now),
             day(ends),
             pair.key_pair.short(),
             first_few(&who, NAMED)
         ),
-        remedy: "call them, or lengthen overlap; sidekey rotation says whom first".to_owned(),
+        remedy: "contact these peers, or increase overlap; sidekey rotation lists the most urgent first".to_owned(),
     })
 }
 
-/// Whom to tell about these keyrings, each once.
+/// The contacts of these keyrings, without duplicates.
 fn contacts<'a>(records: &Records<'_>, keyrings: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<String> {
     let view = |name: &Arc<str>| records.keyrings.iter().find(|view| view.name == *name);
     let all: BTreeSet<String> = keyrings.into_iter().filter_map(|name| view(name)?.contact.clone()).collect();

@@ -1,4 +1,4 @@
-//! What Events have told and no snapshot shows: refused drops, who refuses our pairs. A fold, bounded, in memory only.
+//! Conditions known only from Events: refused drops, peers that refuse our pairs. Bounded, in memory only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::event::{Event, Lesson, TokenOutcome, Verdict};
 use crate::keyring::{self, KeyringName, Standing};
 use crate::pki::{Fingerprint, Severity};
 
-/// How long a refused drop is worth an alert.
+/// How long a refused drop is reported as an alert.
 const DROP: Duration = Duration::from_hours(1);
-/// Entries of each kind at most; what comes later is not remembered, as there is plenty to act on.
+/// Maximum entries of each kind; further ones are not recorded, as there is enough to act on.
 const MOST: usize = 1_000;
 
 /// A refused drop.
@@ -20,15 +20,15 @@ const MOST: usize = 1_000;
 pub struct RefusedDrop {
     /// When.
     pub at: Timestamp,
-    /// The pair, where it is one.
+    /// The key pair, if the drop contained one.
     pub key_pair: Option<Fingerprint>,
-    /// Why, with what to do.
+    /// Why it was refused.
     pub why: String,
     /// What to do.
     pub remedy: String,
 }
 
-/// A refusal of one of our pairs.
+/// The refusal of one of our pairs by a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Its keyring.
@@ -39,10 +39,10 @@ pub struct Refusal {
     pub explanation: String,
 }
 
-/// Who refuses which pair: the listener, the upstream or source, the pair.
+/// Identifies a refusal: the listener, the upstream or source, the pair.
 pub type RefusedBy = (Arc<str>, String, Fingerprint);
 
-/// The fold.
+/// The conditions reported by Events.
 #[derive(Clone, Debug, Default)]
 pub struct Happened {
     /// Refused drops, by keyring (empty: the folder itself), file or pair, and reason.
@@ -54,7 +54,7 @@ pub struct Happened {
 }
 
 impl Happened {
-    /// Takes one Event; whether it may make an alert.
+    /// Records an Event; returns whether it can affect the alerts.
     pub fn take(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
             Event::Folder { keyring, problem } if problem.severity == Severity::Refused => {
@@ -62,7 +62,7 @@ impl Happened {
                 let drop = RefusedDrop {
                     at: now,
                     key_pair: None,
-                    // The folder itself is named by what is wrong with it.
+                    // For the folder itself the reason already names it.
                     why: match &*problem.file {
                         "." => problem.why.clone(),
                         file => format!("{file}: {}", problem.why),
@@ -79,7 +79,7 @@ impl Happened {
                         at: now,
                         key_pair: Some(*key_pair),
                         why: explanation.clone(),
-                        remedy: "drop a key pair that is fit, or take this one out of the folder".to_owned(),
+                        remedy: "drop a valid key pair, or remove this one from the folder".to_owned(),
                     };
                     self.drop((Arc::clone(keyring), key_pair.short(), reason), drop);
                 }
@@ -109,7 +109,7 @@ impl Happened {
             Event::Learned { listener, source, keyring, refused, standing, explanation, .. } => {
                 let by = (Arc::clone(listener), source.clone(), *refused);
                 match standing {
-                    // Anybody on the way could have sent that.
+                    // It is not authenticated: anyone on the network path could have sent it.
                     Lesson::Unconfirmed => return false,
                     Lesson::Confirmed => self.refusal(by, keyring, explanation, now),
                     Lesson::Forgotten => drop(self.refusals.remove(&by)),
@@ -121,7 +121,7 @@ impl Happened {
         true
     }
 
-    /// Time passes.
+    /// Removes expired drops.
     pub fn tick(&mut self, now: Timestamp) {
         self.drops.retain(|_, drop| now.duration_since(drop.at).unsigned_abs() < DROP);
     }

@@ -13,15 +13,15 @@ use super::{Error, Smtp, SmtpTls, explained, secret};
 use crate::pki::{Fingerprint, hex, printable};
 use crate::registry::{Delivery, short};
 
-/// For the whole exchange.
+/// Timeout of the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether a text is a mail address, with or without a name.
+/// Whether a text is a valid mail address, with or without a display name.
 pub fn is_mailbox(text: &str) -> bool {
     text.parse::<Mailbox>().is_ok()
 }
 
-/// Sends an alert. User and password are read each time, so that new ones need no restart.
+/// Sends an alert. The credentials are read each time, so that changing them needs no restart.
 pub(super) async fn send(smtp: &Smtp, delivery: &Delivery) -> Result<(), Error> {
     let place = smtp.server.to_string();
     let message = message(smtp, delivery)?;
@@ -35,7 +35,7 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
     let contact = delivery.recipient.clone().unwrap_or_default();
     let to: Mailbox = contact.parse().map_err(|_| Error::Contact { contact })?;
     let wrong = |why: String| Error::Refused { place: smtp.server.to_string(), why };
-    let from: Mailbox = smtp.from.parse().map_err(|_| wrong(format!("{:?} is no sender", smtp.from)))?;
+    let from: Mailbox = smtp.from.parse().map_err(|_| wrong(format!("invalid sender address {:?}", smtp.from)))?;
     let from_domain = from.email.domain().to_owned();
     let urgent = if delivery.urgent.is_set() { "URGENT: " } else { "" };
     let about = if delivery.keyring.is_empty() { "the folder" } else { &delivery.keyring };
@@ -44,7 +44,7 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
         .to(to)
         .subject(format!("{urgent}Sidekey: {} {about}", subject(&delivery.kind)))
         .message_id(Some(message_id(delivery, &from_domain)))
-        // RFC 3834: nobody's absence note is sent to it.
+        // RFC 3834: keeps automatic replies such as absence notes from being sent.
         .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned()))
         .header(ContentType::TEXT_PLAIN)
         .body(format!(
@@ -61,12 +61,12 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
         .map_err(|error| wrong(error.to_string()))
 }
 
-/// How to say that somebody knows, where that silences anything: always with the certificate, or one's own pair is meant.
+/// How to acknowledge the alert, where that silences it: with the certificate, as without one the own pair is meant.
 fn acknowledging(delivery: &Delivery) -> String {
     let is_expiry = matches!(&*delivery.kind, "expires" | "partner_expires" | "anchor_expires");
     match &delivery.key_pair {
         Some(key_pair) if is_expiry && !delivery.keyring.is_empty() => format!(
-            "\r\nSomebody works on it already? sidekey keyring ack {} {} --why \"…\"\r\n",
+            "\r\nAlready being handled? Acknowledge it: sidekey keyring ack {} {} --why \"…\"\r\n",
             delivery.keyring,
             short(key_pair)
         ),
@@ -74,13 +74,13 @@ fn acknowledging(delivery: &Delivery) -> String {
     }
 }
 
-/// The same for an alert that is sent once more because nobody knows if it arrived: mailboxes show it once.
+/// The same ID when an alert is sent again because its arrival is unknown: mailboxes then show it once.
 fn message_id(delivery: &Delivery, domain: &str) -> String {
     let digest = Fingerprint::of(format!("{}\n{}", delivery.alert, delivery.sink).as_bytes());
     format!("<{}@{domain}>", hex(&digest.as_bytes()[..16]))
 }
 
-/// What an alert's kind is called in a mail's subject.
+/// The words for an alert's kind in a mail's subject.
 fn subject(kind: &str) -> &str {
     match kind {
         "expires" => "a key pair expires:",
@@ -104,13 +104,13 @@ async fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Er
         let text = secret(file)?;
         let (user, password) = text.split_once(':').ok_or_else(|| Error::Secret {
             file: printable(&file.display().to_string()),
-            why: "must hold USER:PASSWORD".to_owned(),
+            why: "must contain USER:PASSWORD".to_owned(),
         })?;
         builder = builder.credentials(Credentials::new(user.to_owned(), password.to_owned()));
     }
     if smtp.tls != SmtpTls::None {
         let way = |why: String| Error::Way { place: smtp.server.to_string(), why };
-        // It reads the platform's store.
+        // It reads the platform's trust anchors, which blocks.
         let parameters = tokio::task::spawn_blocking(move || TlsParameters::new(host)).await;
         let parameters = parameters.map_err(|error| way(error.to_string()))?.map_err(|error| way(reasons(&error)))?;
         builder = builder.tls(match smtp.tls {
@@ -121,7 +121,7 @@ async fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Er
     Ok(builder.build())
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, on one line.
 fn reasons(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

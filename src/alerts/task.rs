@@ -1,9 +1,9 @@
-//! Tells alerts: line and metric at once, on every instance, with or without a database; and runs beside it what `deliver`
-//! does with the registry.
+//! Reports alerts: in log and metrics at once, on every instance, with or without a database; and runs the delivery
+//! through the registry (`deliver`) beside it.
 //!
-//! Three halves in one future, as in the registry's: one takes Events and never waits, one works out what is due and tells
-//! it, and never waits for a database either; the third delivers. What they share is small: what was heard, what the
-//! registry says of peers, what is due.
+//! Three parts in one future, as in the registry's task: one collects Events and never waits, one evaluates the alerts
+//! and reports them, and never waits for a database either; the third delivers. They share the collected Events, the
+//! registry's peers and the due alerts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,34 +23,34 @@ use crate::registry::backlog::Backlog;
 use crate::registry::task::Current;
 use crate::snapshot::Reader;
 
-/// How often the clock is looked at.
+/// How often the clock is checked.
 const TICK: Duration = Duration::from_millis(500);
-/// How often everything is worked out anew although nothing happened.
+/// How often the alerts are evaluated although nothing happened.
 pub(super) const ROUND: Duration = Duration::from_mins(1);
-/// Peers that are remembered here, beside those of the registry.
+/// Maximum number of peers kept in memory.
 const PEERS: usize = 20_000;
 
-/// What the task is made of.
+/// The task's inputs.
 pub struct Parts {
-    /// Where alerts go; may change while it runs.
+    /// The sinks; they may change while the task runs.
     pub settings: watch::Receiver<Settings>,
-    /// What is served.
+    /// The snapshots.
     pub reader: Reader,
-    /// What happens.
+    /// The Events.
     pub follower: Follower,
-    /// Where alerts are told.
+    /// Where alerts are emitted.
     pub events: Arc<Events>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
-    /// The registry while it can be used.
+    /// The registry while it is connected.
     pub registry: Current,
-    /// When the process ends.
+    /// The shutdown of the process.
     pub shutdown: Shutdown,
 }
 
-/// Runs until the process is over. What is being sent then is sent, and noted as sent: else a restart would send it again.
+/// Runs until shutdown. A delivery in progress is completed and recorded as sent: else a restart would send it again.
 pub async fn run(parts: Parts) {
     let instance = Arc::<str>::from("");
     let fold = Fold { happened: Happened::default(), seen: Backlog::new(instance), read: None, dirty: true };
@@ -77,24 +77,24 @@ pub async fn run(parts: Parts) {
     }
 }
 
-/// What was heard and not yet worked out.
+/// What was collected since the last evaluation.
 pub(super) struct Fold {
     happened: Happened,
-    /// Who was seen since the last round.
+    /// Peers seen since the last round.
     seen: Backlog,
-    /// Whom the registry knows, where it was asked since the last round.
+    /// The registry's peers, if they were read since the last round.
     read: Option<Vec<Peer>>,
     dirty: bool,
 }
 
 impl Fold {
-    /// The registry says whom it knows: what is due is to be worked out anew.
+    /// Sets the registry's peers; the alerts are then evaluated again.
     pub(super) fn read(&mut self, peers: Vec<Peer>) {
         (self.read, self.dirty) = (Some(peers), true);
     }
 }
 
-/// A panic elsewhere leaves it whole.
+/// A panic elsewhere leaves it consistent.
 pub(super) fn lock(fold: &Mutex<Fold>) -> MutexGuard<'_, Fold> {
     fold.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,9 +121,9 @@ struct Telling {
     shutdown: Shutdown,
     /// Peers by side, listener and certificate: those of the registry, and those seen since.
     peers: BTreeMap<(String, String, String), Peer>,
-    /// Alerts that were told here.
+    /// Alerts already logged here.
     logged: HashSet<Arc<str>>,
-    /// What is due, for `deliver`: each round is news, also where it says the same.
+    /// The due alerts, for `deliver`: sent each round, even if unchanged.
     is_due: watch::Sender<Vec<Alert>>,
 }
 
@@ -147,7 +147,7 @@ impl Telling {
         }
     }
 
-    /// Works out what is due, tells what is new.
+    /// Evaluates the due alerts and reports the new ones.
     fn round(&mut self, fold: &Mutex<Fold>, now: Timestamp) {
         let (happened, seen, read) = {
             let mut fold = lock(fold);
@@ -184,7 +184,7 @@ impl Telling {
         }
     }
 
-    /// Line and metric: on every instance, whatever the registry says.
+    /// Logs and counts the alerts: on every instance, whatever the registry holds.
     fn tell(&mut self, alerts: &[Alert]) {
         let mut active: BTreeMap<(&'static str, String), i64> = BTreeMap::new();
         for alert in alerts {

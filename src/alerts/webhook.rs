@@ -1,6 +1,6 @@
 //! Alerts to a webhook: one POST over HTTPS (plain HTTP only on this host), no redirects, the URL from a file.
 //!
-//! The URL is a secret: no error, line or row says more of it than host and port.
+//! The URL is a secret: errors, log lines and rows contain only its host and port.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use crate::pki::{Fingerprint, hex, printable};
 use crate::registry::Delivery;
 use crate::tls::anonymous;
 
-/// From dialling to the answer's head.
+/// Timeout from connecting until the response head is received.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A webhook's name in the registry: the host, and the first digits of a hash of the URL, which is a secret. Two sidecars
-/// with the same URL have one sink; numbers in the configuration would take another team's channel for one's own.
+/// with the same URL share one sink; positions in the configuration could hit another team's channel.
 pub(super) fn name(webhook: &Webhook) -> String {
-    // Without its file nothing can be posted; then the file is its name.
+    // Without its file nothing can be posted; the path then serves as the name.
     let url = secret(&webhook.url_file).map_or_else(|_| webhook.url_file.display().to_string(), |url| url.to_string());
     let host = url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let digest = Fingerprint::of(format!("{:?} {url}", webhook.format).as_bytes());
@@ -37,12 +37,12 @@ pub(super) fn name(webhook: &Webhook) -> String {
 pub(super) async fn post(webhook: &Webhook, delivery: &Delivery) -> Result<(), Error> {
     let url = secret(&webhook.url_file)?;
     let wrong = |why: &str| Error::Secret { file: webhook.url_file.display().to_string(), why: why.to_owned() };
-    let uri: Uri = url.parse().map_err(|_| wrong("must hold a URL of the form https://HOST/PATH"))?;
+    let uri: Uri = url.parse().map_err(|_| wrong("must contain a URL of the form https://HOST/PATH"))?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let encrypted = match uri.scheme_str() {
         Some("https") => true,
         Some("http") if is_this_host(&host) => false,
-        _ => return Err(wrong("must hold an https:// URL; http:// is for this host only")),
+        _ => return Err(wrong("must contain an https:// URL; http:// is allowed for this host only")),
     };
     let to = HostPort { host: host.as_str().into(), port: uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 }) };
     let body = body(webhook.format, delivery);
@@ -77,13 +77,13 @@ where
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("sidekey/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(Bytes::from(body)))
-        .map_err(|_| way("the URL's path cannot be sent".to_owned()))?;
+        .map_err(|_| way("the URL's path is not valid".to_owned()))?;
     let answering = sender.send_request(request);
     tokio::pin!(connection, answering);
     let answer = tokio::select! {
         answer = &mut answering => answer,
         ended = &mut connection => match ended {
-            // All was read: the answer is there.
+            // The connection ended cleanly: the response has been received.
             Ok(()) => answering.await,
             Err(error) => Err(error),
         },
@@ -112,12 +112,12 @@ fn body(format: Format, delivery: &Delivery) -> String {
     }
 }
 
-/// What would be markup or a mention is text: a certificate's subject may hold anything.
+/// Escapes markup and mentions: a certificate's subject may contain anything.
 fn plain(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Whether only this host answers there.
+/// Whether the address is this host's loopback.
 fn is_this_host(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

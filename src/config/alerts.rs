@@ -35,7 +35,7 @@ fn mail(section: &Section<'_>) -> Option<Smtp> {
     let server = section.required("server", |item| {
         let server = item.parse(|text| value::host_port(text, usual))?;
         if tls == SmtpTls::None && !is_this_host(&server) {
-            item.fault("mail without TLS is for this host only: write 127.0.0.1, or tls = \"starttls\"".to_owned());
+            item.fault("mail without TLS is allowed to this host only: write 127.0.0.1, or tls = \"starttls\"".to_owned());
         }
         Some(server)
     });
@@ -44,7 +44,7 @@ fn mail(section: &Section<'_>) -> Option<Smtp> {
         if crate::alerts::is_mailbox(&from) {
             return Some(from);
         }
-        item.fault(format!("{from:?} is no mail address: write for example \"sidekey@example.com\""));
+        item.fault(format!("invalid mail address {from:?}: write for example \"sidekey@example.com\""));
         None
     });
     let credentials_file = section.maybe("credentials_file", Item::path);

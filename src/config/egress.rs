@@ -1,4 +1,4 @@
-//! `[[egress]]`: where the application goes out, to which upstream, and as whom.
+//! `[[egress]]`: where the application connects, to which upstream, and with which keyring.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::trust::Role;
 /// Statuses with which servers refuse a certificate that TLS has let pass: nginx' 400, 495 and 496, and what applications
 /// say.
 const REFUSALS: [u16; 5] = [400, 401, 403, 495, 496];
-/// The longest validity of an assertion: nobody needs more, and many partners take less.
+/// The longest validity of an assertion: more is never needed, and many partners accept less.
 const LONGEST_ASSERTION: Duration = Duration::from_hours(1);
-/// How much of a body is kept for a second sending, unless the configuration says otherwise.
+/// How much of a body is kept for sending it again, unless the configuration says otherwise.
 const REPLAY_LIMIT: usize = 64 << 10;
 
 /// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
@@ -50,7 +50,7 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
         "response_timeout",
         |item| {
             if in_limits {
-                item.fault("is the same as limits.response: say it once".to_owned());
+                item.fault("duplicates limits.response: set only one of them".to_owned());
             }
             item.positive()
         },
@@ -88,11 +88,11 @@ fn egress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str>
     })
 }
 
-/// `[egress.limits]`. Nobody shakes hands with an egress: it speaks plain text on this side.
+/// `[egress.limits]`. No peer shakes hands with an egress: it speaks plain text on this side.
 fn limits(listener: &Section<'_>) -> Limits {
     let section = listener.section("limits");
     for key in ["hello_waiting", "handshakes", "handshakes_per_source"] {
-        section.never(key, "bounds handshakes of peers, and no peer comes in here: leave it out");
+        section.never(key, "limits handshakes of peers, and peers do not connect to an egress: leave it out");
     }
     let limits = listeners::limits(&section);
     section.finish();
@@ -106,7 +106,7 @@ fn listen(section: &Section<'_>, context: &Context<'_>) -> Option<ListenAddress>
         let address = context.taken.listen(item)?;
         if !remote && !is_local(&address) {
             item.fault(
-                "anybody who reaches this address could speak as us: listen on 127.0.0.1, [::1] or unix:PATH, or set allow_remote_plaintext = true"
+                "any client that reaches this address could use this sidecar's key pair: listen on 127.0.0.1, [::1] or unix:PATH, or set allow_remote_plaintext = true"
                     .to_owned(),
             );
         }
@@ -121,19 +121,19 @@ fn listen(section: &Section<'_>, context: &Context<'_>) -> Option<ListenAddress>
         }),
         tcp => {
             for item in permissions.iter().chain(&owner) {
-                item.fault("is for Unix sockets only: leave it out".to_owned());
+                item.fault("applies to Unix sockets only: leave it out".to_owned());
             }
             tcp
         }
     }
 }
 
-/// `server_name` or `server_uri`; the upstream's host where neither is said.
+/// `server_name` or `server_uri`; the upstream's host where neither is set.
 fn expects(section: &Section<'_>, host: Option<&Arc<str>>) -> Option<Role> {
     let (name, uri) = (section.get("server_name"), section.get("server_uri"));
     match (name, uri) {
         (Some(_), Some(uri)) => {
-            uri.fault("an upstream has one name to be checked: leave out server_name or this".to_owned());
+            uri.fault("an upstream is verified by one name: set only one of server_name and server_uri".to_owned());
             None
         }
         (Some(name), None) => name.parse(value::server_name).map(Role::ServerName),
@@ -153,11 +153,11 @@ fn probe(item: &Item<'_>) -> Option<Probe> {
     path.map(Probe::Head)
 }
 
-/// A status that is an answer, and no success.
+/// The status of a response that is an error.
 fn refusal(item: &Item<'_>) -> Option<u16> {
     let status = item.count(599)?;
     if status < 400 {
-        item.fault("is no refusal: write statuses from 400 to 599".to_owned());
+        item.fault("is not an error status: write statuses from 400 to 599".to_owned());
         return None;
     }
     u16::try_from(status).ok()
@@ -184,7 +184,7 @@ fn bearer(section: &Section<'_>, context: &Context<'_>, keyring: Option<&Keyring
         |item| {
             let lifetime = item.positive()?;
             if lifetime > LONGEST_ASSERTION {
-                item.fault("partners refuse an assertion that is valid for so long: an hour at most".to_owned());
+                item.fault("partners refuse assertions that are valid for so long: set one hour at most".to_owned());
             }
             Some(lifetime)
         },
@@ -200,7 +200,7 @@ fn bearer(section: &Section<'_>, context: &Context<'_>, keyring: Option<&Keyring
     if jwt.get("token_url").is_none() {
         for key in ["grant", "scope", "token_trust"] {
             if let Some(item) = jwt.get(key) {
-                item.fault("is for a token_url, and there is none: leave it out".to_owned());
+                item.fault("applies to a token_url, which is not set: leave it out".to_owned());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `${NAME}` and `${NAME:-default}` in the strings of the configuration.
 //!
-//! Pure: whoever reads hands in the look-up. Secrets come by file, never from here.
+//! Pure: the caller passes the look-up. Secrets come by file, never from here.
 
 use super::value::Wrong;
 
@@ -23,7 +23,7 @@ pub(super) fn substitute(text: &str, environment: Environment<'_>) -> Result<Str
         let legal =
             |(i, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (i > 0 && byte.is_ascii_digit());
         if name.is_empty() || !name.bytes().enumerate().all(legal) {
-            return Err(format!("\"${{{inside}}}\" names no variable: write ${{NAME}} or ${{NAME:-default}}"));
+            return Err(format!("\"${{{inside}}}\" is not a valid variable reference: write ${{NAME}} or ${{NAME:-default}}"));
         }
         match (environment(name), default) {
             (Some(value), None) => out.push_str(&value),

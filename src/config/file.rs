@@ -1,7 +1,7 @@
 //! The parsed TOML as sections and items that remember where they are, so that every fault is reported, each with its place.
 //!
 //! A hand-written mirror rather than serde's: serde stops at the first fault, and would know nothing of "not yet
-//! supported". Whoever reads a section asks it for each key it knows; what nobody asked for is an unknown key. What the
+//! supported". The reader of a section asks it for each key it knows; a key never asked for is unknown. What the
 //! keys mean is left to the files beside this one.
 
 use std::cell::RefCell;
@@ -122,7 +122,7 @@ impl<'d> Section<'d> {
         item.and_then(|item| read(&item))
     }
 
-    /// A key whose feature comes later: its type is checked, then it is refused, unless it says what is true today.
+    /// A key whose feature comes later: its type is checked, then it is refused, unless it sets what is true today.
     pub(super) fn later<T: PartialEq>(
         &self,
         key: &'static str,
@@ -221,7 +221,7 @@ impl<'d> Section<'d> {
 }
 
 impl<'d> Item<'d> {
-    /// Says that this value is wrong.
+    /// Reports a fault of this value.
     pub(super) fn fault(&self, message: String) {
         self.reading.fault(&self.span, &self.path, message);
     }
@@ -241,7 +241,7 @@ impl<'d> Item<'d> {
         substitute(text, self.reading.environment).map_err(|wrong| self.fault(wrong)).ok()
     }
 
-    /// A string that says something.
+    /// A string that is not blank.
     pub(super) fn words(&self) -> Option<String> {
         let text = self.text()?;
         if text.trim().is_empty() { self.wrong("is empty: leave it out instead".to_owned()) } else { Some(text) }
@@ -307,7 +307,7 @@ impl<'d> Item<'d> {
             let found = words.iter().find(|(word, _)| *word == text);
             found.map(|(_, value)| *value).ok_or_else(|| {
                 let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-                format!("{text:?} is not possible here: write {}", all.join(" or "))
+                format!("invalid value {text:?}: write {}", all.join(" or "))
             })
         })
     }

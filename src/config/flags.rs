@@ -11,10 +11,10 @@ use crate::tls::{AuthorityNames, ClientAuth};
 use crate::trust::{AnchorSource, Rules};
 use crate::{log, process, tls, writer};
 
-/// The port that peers find us on.
+/// The port that peers connect to by default.
 const PORT: u16 = 8443;
 
-/// What may be said without a file, as it was typed.
+/// What can be configured without a file, as typed.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `--backend`: the application.
@@ -23,7 +23,7 @@ pub struct Flags {
     pub listen: Option<String>,
     /// `--certs`: the watched folder; default `certs`.
     pub certs: Option<PathBuf>,
-    /// `--client-ca`: whom to accept, in place of the folder's `ca.crt`; may lie outside the folder.
+    /// `--client-ca`: the CAs of accepted peers, in place of the folder's `ca.crt`; may be outside the folder.
     pub client_ca: Option<PathBuf>,
     /// `--state`; default memory only.
     pub state: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub fn from_flags(flags: Flags) -> Result<Config, Error> {
 /// A watched folder and nothing else, for commands that work on its keyrings offline. Nothing in it can be run.
 pub fn of_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, Error> {
     let flags = Flags {
-        // Never asked: its ingress is taken out again.
+        // Never contacted: its ingress is removed again.
         backend: "http://127.0.0.1:1".to_owned(),
         certs: certs.map(Path::to_owned),
         state: state.map(Path::to_owned),
@@ -74,16 +74,16 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         None => Some(ListenAddress::AnyTcp(PORT)),
     };
     if matches!(listen, Some(ListenAddress::Unix { .. })) {
-        faults.push(fault("--listen", "peers come in over TCP: write for example \"[::]:8443\"".to_owned()));
+        faults.push(fault("--listen", "peers connect over TCP: write for example \"[::]:8443\"".to_owned()));
     }
     let probes = flags.probes.as_deref().and_then(|text| listen_on(text, "--probes", faults));
     let admin = flags.admin.as_deref().and_then(|text| listen_on(text, "--admin", faults));
     if admin.as_ref().is_some_and(|address| !top::is_local(address)) {
-        let why = "would show peers' names to the network: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
+        let why = "would expose peer names to the network: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
         faults.push(fault("--admin", why.to_owned()));
     }
     if let Some(state) = state.as_ref().filter(|state| state.starts_with(&certs)) {
-        let why = format!("{:?} lies in the watched folder, which is never written to", state.display().to_string());
+        let why = format!("{:?} is inside the watched folder, which Sidekey never writes to", state.display().to_string());
         faults.push(fault("--state", why));
     }
     let control = flags.control.as_deref().map(|control| absolute(control, "--control", faults));
@@ -92,7 +92,7 @@ fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
         Some("json") => Some(log::Format::Json),
         Some("text") => Some(log::Format::Text),
         Some(other) => {
-            faults.push(fault("--log-format", format!("{other:?} is not possible here: write text or json")));
+            faults.push(fault("--log-format", format!("invalid value {other:?}: write text or json")));
             None
         }
     };
@@ -237,6 +237,6 @@ mod tests {
         let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["--admin", "--backend", "--listen", "--log-format", "--probes", "--state"]);
-        assert!(faults.iter().any(|fault| fault.to_string().starts_with("--backend: \"ftp://a\" is no backend")));
+        assert!(faults.iter().any(|fault| fault.to_string().starts_with("--backend: invalid backend \"ftp://a\"")));
     }
 }

@@ -1,4 +1,4 @@
-//! `[[ingress]]`: where peers come in, who may, and what stands behind.
+//! `[[ingress]]`: where peers connect, which of them are allowed, and which backend they reach.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn ingress(section: &Section<'_>, context: &Context<'_>, names: &mut Vec<Arc<str
     let keyrings = section.or("keyrings", keyrings, vec![Arc::from("default")]);
     let trust = section.maybe("trust", |item| trust(item, context.known));
     if keyrings.len() > 1 && section.get("trust").is_none() {
-        section.fault("has several keyrings, so no keyring's own ca.crt is its trust: name a trust".to_owned());
+        section.fault("has several keyrings, so the ca.crt of a keyring cannot be its trust: set trust".to_owned());
     }
     let client_auth = section.or(
         "client_auth",
@@ -112,7 +112,7 @@ fn jwt(section: &Section<'_>, context: &Context<'_>) -> Option<crate::jwt::verif
         let known = context.known.partners.iter().find(|partner| *partner.name == *name);
         if known.is_none() {
             let names = context.known.partners.iter().map(|partner| partner.name.as_ref());
-            item.fault(format!("there is no [partner.{name}]{}", hint(&name, names)));
+            item.fault(format!("[partner.{name}] does not exist{}", hint(&name, names)));
         }
         known.map(|partner| Arc::clone(&partner.name))
     });
@@ -133,7 +133,7 @@ fn jwt(section: &Section<'_>, context: &Context<'_>) -> Option<crate::jwt::verif
 fn tcp_only(taken: &Taken, item: &Item<'_>) -> Option<ListenAddress> {
     let address = taken.listen(item)?;
     if matches!(address, ListenAddress::Unix { .. }) {
-        item.fault("peers come in over TCP: write for example \"[::]:8443\"".to_owned());
+        item.fault("peers connect over TCP: write for example \"[::]:8443\"".to_owned());
         return None;
     }
     Some(address)
@@ -142,7 +142,7 @@ fn tcp_only(taken: &Taken, item: &Item<'_>) -> Option<ListenAddress> {
 fn keyrings(item: &Item<'_>) -> Option<Vec<KeyringName>> {
     let names = item.some(|item| item.parse(value::keyring_name))?;
     if names.iter().enumerate().any(|(i, name)| names[..i].contains(name)) {
-        item.fault("names a keyring twice".to_owned());
+        item.fault("lists a keyring twice".to_owned());
     }
     Some(names)
 }
@@ -156,7 +156,7 @@ pub(super) fn trust(item: &Item<'_>, known: &Known) -> Option<TrustName> {
     let found = known.trusts.get_key_value(name.as_str()).map(|(name, _)| Arc::clone(name));
     if found.is_none() {
         let names = known.trusts.keys().map(AsRef::as_ref).chain([SYSTEM]);
-        item.fault(format!("there is no [trust.{name}]{}", hint(&name, names)));
+        item.fault(format!("[trust.{name}] does not exist{}", hint(&name, names)));
     }
     found
 }
@@ -204,13 +204,13 @@ fn rules(section: &Section<'_>, known: &Known, trust: Option<&TrustName>, client
     Rules { rules, allow }
 }
 
-/// Without `allow`, everybody whom a public authority gave any certificate would be let in.
+/// Without `allow`, every peer with a certificate from a public authority would be accepted.
 fn refuse_system(section: &Section<'_>, known: &Known, trust: Option<&TrustName>) {
     let Some(name) = trust else { return };
     let holds = known.trusts.get(name).is_none_or(|trust| trust.anchors.contains(&AnchorSource::System));
     if holds {
         section.fault(format!(
-            "trust {name:?} holds the platform's anchors, so without allow anybody with a certificate of a public authority may come in: say who with allow"
+            "trust {name:?} holds the platform's anchors, so without allow every peer with a certificate from a public authority is accepted: restrict it with allow"
         ));
     }
 }
@@ -221,11 +221,11 @@ fn allowed(item: &Item<'_>, known: &Known, trust: Option<&TrustName>, client_aut
         && !known.partners.iter().any(|partner| partner.name == *name)
     {
         let names = known.partners.iter().map(|partner| partner.name.as_ref());
-        item.fault(format!("there is no [partner.{name}]{}", hint(name, names)));
+        item.fault(format!("[partner.{name}] does not exist{}", hint(name, names)));
         return None;
     }
     if matcher.anonymous && client_auth == ClientAuth::Required {
-        item.fault("anonymous never happens here: set client_auth = \"optional\", or leave it out".to_owned());
+        item.fault("anonymous never matches here: set client_auth = \"optional\", or leave it out".to_owned());
     }
     let system = crate::trust::Settings::of(Arc::from(SYSTEM), vec![AnchorSource::System]);
     let trust = trust.map(|name| known.trusts.get(name).unwrap_or(&system));

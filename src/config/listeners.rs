@@ -17,14 +17,14 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// An address to listen on that nobody else in the file has; a socket's path is resolved.
+    /// An address to listen on that no other listener of the file has; a socket's path is resolved.
     pub(super) fn listen(&self, item: &Item<'_>) -> Option<ListenAddress> {
         let mut address = item.parse(value::listen)?;
         if let ListenAddress::Unix { path, .. } = &mut address {
             *path = item.resolve(path);
         }
         if self.addresses.borrow().iter().any(|other| overlap(other, &address)) {
-            item.fault("is taken by another listener of this file".to_owned());
+            item.fault("is already used by another listener of this file".to_owned());
         }
         self.addresses.borrow_mut().push(address.clone());
         Some(address)
@@ -64,7 +64,7 @@ pub(super) fn name(section: &Section<'_>, names: &mut Vec<std::sync::Arc<str>>) 
     section.required("name", |item| {
         let name = item.parse(value::name)?;
         if names.contains(&name) {
-            item.fault(format!("{name:?} is the name of another listener of this side"));
+            item.fault(format!("{name:?} is already the name of another listener of this side"));
         }
         names.push(std::sync::Arc::clone(&name));
         Some(name)
@@ -106,7 +106,7 @@ pub(super) fn tls(section: &Section<'_>) -> tls::Settings {
 pub(super) fn distinct<T: Copy + PartialEq>(item: &Item<'_>, words: &[(&str, T)]) -> Option<Vec<T>> {
     let list = item.some(|item| item.one_of(words))?;
     if list.iter().enumerate().any(|(i, value)| list[..i].contains(value)) {
-        item.fault("says the same twice".to_owned());
+        item.fault("contains a value twice".to_owned());
     }
     Some(list)
 }

@@ -1,6 +1,6 @@
-//! Whom to trust and who they are: `[trust.*]`, `[partner.*]`, and the tables of `allow`.
+//! What is trusted, and which partners exist: `[trust.*]`, `[partner.*]`, and the tables of `allow`.
 //!
-//! Here also: which rules are too loose to be safe, because any of several authorities could mint the name they go by.
+//! Here also: which rules are too loose to be safe, because any of several authorities could issue the name they match.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -66,7 +66,7 @@ fn trust(section: &Section<'_>, name: TrustName, certs: &Path) -> trust::Setting
     };
     let has_pins = section.maybe("pins", |_| Some(())).is_some();
     match (pin_only, anchors) {
-        (true, Some(anchors)) => anchors.fault("pin_only goes by pins alone: leave anchors out".to_owned()),
+        (true, Some(anchors)) => anchors.fault("pin_only verifies by pins alone: leave anchors out".to_owned()),
         (true, None) if !has_pins => section.fault("pin_only needs pins".to_owned()),
         (false, None) => section.fault(
             "has no anchors: name at least one file, or set pin_only = true for self-signed partners".to_owned(),
@@ -115,7 +115,7 @@ pub(super) fn under(item: &Item<'_>, certs: &Path) -> Option<PathBuf> {
         return Some(plain);
     }
     item.fault(format!(
-        "{text:?} does not lie under the watched folder {:?}: put it there and name it from there",
+        "{text:?} is not inside the watched folder {:?}: move it there and write its path within that folder",
         certs.display().to_string()
     ));
     None
@@ -135,16 +135,16 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
     };
     if settings.show.is_some() && settings.sources.is_empty() {
         section.fault(
-            "has show, which is decided before a certificate is seen: say with sources where it connects from"
+            "has show, which applies before the peer sends its certificate: set sources to the addresses it connects from"
                 .to_owned(),
         );
     }
     let says = |key: &'static str| section.get(key).is_some();
     if !["anchors", "pins", "peers"].into_iter().any(says) {
-        section.fault("says nothing about who it is: give it anchors or pins of its own, and peers".to_owned());
+        section.fault("does not identify its peers: give it anchors or pins of its own, and peers".to_owned());
     } else if !settings.is_bound() && !says("anchors") && !says("pins") {
         section.fault(
-            "goes by names alone, which any authority of a trust could issue: give it anchors or pins of its own, or \
+            "is identified by names alone, which any authority of a trust could issue: give it anchors or pins of its own, or \
              peers by fingerprint or spki"
                 .to_owned(),
         );
@@ -152,12 +152,12 @@ fn partner(section: &Section<'_>, name: Arc<str>, certs: &Path) -> partner::Sett
     settings
 }
 
-/// A date at most two weeks ahead: what breaks a rule is not for long.
+/// A date at most two weeks ahead: an exception to a rule must be short.
 fn soon(item: &Item<'_>) -> Option<Timestamp> {
     let date = item.date()?;
     let latest = Clock::system().now() + SignedDuration::from_hours(14 * 24);
     if date > latest {
-        item.fault(format!("{date} is more than 14 days ahead: have the certificate renewed until then"));
+        item.fault(format!("{date} is more than 14 days ahead: choose an earlier date, and have the certificate renewed by then"));
         return None;
     }
     Some(date)
@@ -167,7 +167,7 @@ fn partners_own(item: &Item<'_>) -> Option<Matcher> {
     let matcher = matcher(item)?;
     if matcher.partner.is_some() || matcher.anonymous {
         item.fault(
-            "a partner's peers are told by their certificates: partner and anonymous say nothing here".to_owned(),
+            "a partner's peers are identified by their certificates: leave out partner and anonymous".to_owned(),
         );
         return None;
     }
@@ -203,19 +203,19 @@ pub(super) fn matcher(item: &Item<'_>) -> Option<Matcher> {
         anonymous: section.or("anonymous", Item::flag, false),
     };
     section.finish();
-    let nobody = Matcher::default();
-    if matcher == nobody {
-        item.fault("says nothing: an empty table would allow nobody in particular; leave allow out for any peer that the trust verifies".to_owned());
+    let empty = Matcher::default();
+    if matcher == empty {
+        item.fault("has no condition: add one, or leave allow out to accept every peer that the trust verifies".to_owned());
         return None;
     }
-    if matcher.anonymous && matcher != (Matcher { anonymous: true, ..nobody }) {
-        item.fault("anonymous stands alone: who shows no certificate has no names".to_owned());
+    if matcher.anonymous && matcher != (Matcher { anonymous: true, ..empty }) {
+        item.fault("anonymous cannot be combined with other conditions: a peer without a certificate has no names".to_owned());
         return None;
     }
     Some(matcher)
 }
 
-/// Why a rule that goes by this matcher would be unsafe over this trust, if it would.
+/// Why a rule with this matcher would be unsafe over this trust, if it would be.
 pub(super) fn too_loose(matcher: &Matcher, trust: &trust::Settings, partners: &[partner::Settings]) -> Option<String> {
     let partner = matcher.partner.as_ref().and_then(|name| partners.iter().find(|partner| partner.name == *name));
     if matcher.anonymous
@@ -231,12 +231,12 @@ pub(super) fn too_loose(matcher: &Matcher, trust: &trust::Settings, partners: &[
     let lasting = lasting.count();
     if lasting > 1 {
         return Some(format!(
-            "goes by a name that each of the {lasting} anchor sources of trust {:?} could issue: {remedy}",
+            "matches a name that each of the {lasting} anchor sources of trust {:?} could issue: {remedy}",
             trust.name
         ));
     }
     if trust.anchors.contains(&AnchorSource::System) && matcher.dns.is_none() {
-        return Some(format!("goes by a name that public authorities do not check: add dns, or {remedy}"));
+        return Some(format!("matches a name that public authorities do not check: add dns, or {remedy}"));
     }
     None
 }

@@ -1,4 +1,4 @@
-//! Where a fault is, and what the nearest known word is: the two things that make a configuration error easy to mend.
+//! Where a fault is, and what the nearest known word is: the two things that make a configuration error easy to fix.
 
 use std::fmt;
 use std::ops::Range;
@@ -32,7 +32,7 @@ impl fmt::Display for Fault {
 pub(super) struct Text<'t> {
     /// Its name for people.
     pub(super) file: &'t str,
-    /// What it says.
+    /// Its content.
     pub(super) content: &'t str,
 }
 
@@ -55,7 +55,7 @@ impl Text<'_> {
     }
 }
 
-/// `; did you mean "…"?`, or what there is to choose from. Nothing where there is nothing to choose from.
+/// `; did you mean "…"?`, or the known words. Empty where there are none.
 pub(super) fn hint<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
@@ -66,10 +66,10 @@ pub(super) fn hint<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) ->
     if known.is_empty() {
         return String::new();
     }
-    format!("; there is: {}", known.join(", "))
+    format!("; available: {}", known.join(", "))
 }
 
-/// The known word that is a slip of the fingers away from `wrong`, if there is one.
+/// The known word that is a typing error away from `wrong`, if there is one.
 fn nearest<'n>(wrong: &str, known: &[&'n str]) -> Option<&'n str> {
     let wrong = wrong.to_lowercase().replace('-', "_");
     // Half of the word must be right, else one letter would be near to any other.
@@ -89,7 +89,7 @@ fn is_longer_form(wrong: &str, name: &str) -> bool {
 
 /// Edits between two words, two neighbours exchanged counting as one (Damerau-Levenshtein, restricted).
 fn distance(a: &str, b: &str) -> usize {
-    // Nobody types a key this long; without a bound a hostile file could make this slow.
+    // No real key is this long; without a bound a hostile file could make this slow.
     const LONGEST: usize = 64;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LONGEST).collect(), b.chars().take(LONGEST).collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(nearest(wrong, &known), Some(right));
         }
         assert_eq!(nearest("colour", &known), None);
-        assert_eq!(hint("x", ["b", "a"]), "; there is: a, b");
+        assert_eq!(hint("x", ["b", "a"]), "; available: a, b");
         assert_eq!(hint("ovrlap", known), "; did you mean \"overlap\"?");
     }
 

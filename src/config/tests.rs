@@ -123,9 +123,9 @@ fn keys_of_later_issues_are_refused_by_name() {
 fn what_is_true_today_may_be_said_and_anything_else_not() {
     assert_eq!(faults(&format!("landlock = \"off\"\n{EGRESS}")), Vec::<String>::new());
     assert_eq!(fault("landlock = \"auto\""), "f.toml:1:12: landlock: not yet supported: leave it out");
-    // The type is looked at first: a wrong value is told as such.
+    // The type is checked first: a wrong value is reported as such.
     assert!(fault("landlock = 1").contains("expected a string"));
-    assert!(faults(&ingress("quiet_from = [\"x\"]"))[0].contains("is no network"));
+    assert!(faults(&ingress("quiet_from = [\"x\"]"))[0].contains("invalid network"));
 }
 
 // ---- values

@@ -49,7 +49,7 @@ pub(super) fn read(top: &Section<'_>, default_certs: PathBuf) -> Top {
     let state = top.maybe("state", |item| {
         let state = item.path()?;
         if state.starts_with(&folder.root) {
-            item.fault("must lie outside the watched folder, which is never written to".to_owned());
+            item.fault("must be outside the watched folder, which Sidekey never writes to".to_owned());
         }
         Some(state)
     });
@@ -83,7 +83,7 @@ fn place(top: &Section<'_>, state: Option<&Path>) -> registry::Place {
     });
     let in_file = top.maybe("registry_file", |item| {
         if named.is_some() {
-            item.fault("registry says the same: use one of them".to_owned());
+            item.fault("conflicts with registry: set only one of them".to_owned());
         }
         item.path().map(registry::Place::PostgresFile)
     });
@@ -117,7 +117,7 @@ fn keyring(section: &Section<'_>, name: KeyringName, skew: Duration) -> keyring:
     let current = section.maybe("current", |item| {
         let current = fingerprint(item)?;
         if revoked.contains(&current) {
-            item.fault("is in revoked too".to_owned());
+            item.fault("is also listed in revoked".to_owned());
         }
         Some(current)
     });
@@ -150,7 +150,7 @@ fn keyring(section: &Section<'_>, name: KeyringName, skew: Duration) -> keyring:
 }
 
 /// `"auto"` (`Some(None)`), or a list of durations, the longest first.
-#[expect(clippy::option_option, reason = "the outer one says that there is a fault")]
+#[expect(clippy::option_option, reason = "the outer one reports a fault")]
 fn alert_before(item: &Item<'_>) -> Option<Option<Vec<Duration>>> {
     if item.is_text() {
         return item.one_of(&[("auto", ())]).map(|()| None);
@@ -169,7 +169,7 @@ pub(super) fn admin(top: &Section<'_>, taken: &Taken) -> Admin {
         let address = taken.listen(item)?;
         if !is_local(&address) {
             item.fault(
-                "would show peers' names to the network: listen on 127.0.0.1, [::1] or unix:PATH (probes may listen anywhere)"
+                "would expose peer names to the network: listen on 127.0.0.1, [::1] or unix:PATH (probes may listen anywhere)"
                     .to_owned(),
             );
         }

@@ -14,17 +14,17 @@ use crate::net::{Backend, HostPort, ListenAddress};
 /// What is wrong with a text and what to write instead.
 pub(super) type Wrong = String;
 
-/// Longer durations are a slip, and could not be added to a time.
+/// Longer durations are a typo, and could not be added to a time.
 const LONGEST: Duration = Duration::from_hours(24 * 36_500);
 
 /// `30d`, `12h`, `90s`, `1d12h`; days are 24 hours.
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
-    let wrong = || format!("{text:?} is no duration: write for example \"30d\", \"12h\" or \"90s\"");
+    let wrong = || format!("invalid duration {text:?}: write for example \"30d\", \"12h\" or \"90s\"");
     let span: Span = text.trim().parse().map_err(|_| wrong())?;
     let exact = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| format!("{text:?} has months or years, which differ in length: write days, as in \"30d\""))?;
-    let exact = Duration::try_from(exact).map_err(|_| format!("{text:?} is negative: a duration cannot be"))?;
+        .map_err(|_| format!("{text:?} contains months or years, which vary in length: write days, as in \"30d\""))?;
+    let exact = Duration::try_from(exact).map_err(|_| format!("{text:?} is negative: a duration must be zero or longer"))?;
     if exact > LONGEST {
         return Err(format!("{text:?} is longer than 100 years"));
     }
@@ -35,7 +35,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
 pub(super) fn date(text: &str) -> Result<Timestamp, Wrong> {
     let wrong = || {
         format!(
-            "{text:?} is no date: write for example \"2027-01-31\" (midnight UTC, when that day begins) or \"2027-01-31T18:00:00Z\""
+            "invalid date {text:?}: write for example \"2027-01-31\" (midnight UTC at the start of that day) or \"2027-01-31T18:00:00Z\""
         )
     };
     let day_only = text.len() == 10;
@@ -49,7 +49,7 @@ pub(super) fn date(text: &str) -> Result<Timestamp, Wrong> {
 
 /// `64KiB`, `1MiB`, `2GiB`, `512B`.
 pub(super) fn size(text: &str) -> Result<usize, Wrong> {
-    let wrong = || format!("{text:?} is no size: write for example \"64KiB\" or \"1MiB\"");
+    let wrong = || format!("invalid size {text:?}: write for example \"64KiB\" or \"1MiB\"");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: usize = text[..digits].parse().map_err(|_| wrong())?;
     let unit = match text[digits..].trim_start() {
@@ -66,7 +66,7 @@ pub(super) fn size(text: &str) -> Result<usize, Wrong> {
 pub(super) fn network(text: &str) -> Result<ipnet::IpNet, Wrong> {
     text.parse::<ipnet::IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(Into::into))
-        .map_err(|_| format!("{text:?} is no network: write for example \"203.0.113.0/24\" or \"2001:db8::/32\""))
+        .map_err(|_| format!("invalid network {text:?}: write for example \"203.0.113.0/24\" or \"2001:db8::/32\""))
 }
 
 /// A permission mode in octal, as `chmod` takes it.
@@ -74,7 +74,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()))
-        .ok_or_else(|| format!("{text:?} is no permission mode: write for example \"0660\""))
+        .ok_or_else(|| format!("invalid permission mode {text:?}: write for example \"0660\""))
 }
 
 /// Where to listen: `IP:PORT`, `[::]:PORT`, `unix:PATH` (relative to the working directory until the caller resolves it).
@@ -83,7 +83,7 @@ pub(super) fn listen(text: &str) -> Result<ListenAddress, Wrong> {
         return Ok(ListenAddress::Unix { path: socket_path(path)?, mode: None, group: None });
     }
     let address: SocketAddr = text.parse().map_err(|_| {
-        format!("{text:?} is no address to listen on: write for example \"[::]:8443\", \"127.0.0.1:9001\" or \"unix:/run/app.sock\"")
+        format!("invalid listen address {text:?}: write for example \"[::]:8443\", \"127.0.0.1:9001\" or \"unix:/run/app.sock\"")
     })?;
     let any = address.is_ipv6() && address.ip().is_unspecified();
     Ok(if any { ListenAddress::AnyTcp(address.port()) } else { ListenAddress::Tcp(address) })
@@ -102,26 +102,26 @@ pub(super) fn backend(text: &str) -> Result<Backend, Wrong> {
     }
     if text.starts_with("https://") {
         return Err(format!(
-            "{text:?}: the backend is the application beside this sidecar and is spoken to in plain HTTP; to reach another host over TLS use [[egress]]"
+            "{text:?}: the backend is the application next to this sidecar and is reached over plain HTTP; to reach another host over TLS use [[egress]]"
         ));
     }
-    Err(format!("{text:?} is no backend: write \"http://HOST:PORT\", \"h2c://HOST:PORT\" (HTTP/2) or \"unix:PATH\""))
+    Err(format!("invalid backend {text:?}: write \"http://HOST:PORT\", \"h2c://HOST:PORT\" (HTTP/2) or \"unix:PATH\""))
 }
 
 /// The upstream: `https://HOST:PORT`, nothing else; plain text never leaves this host.
 pub(super) fn upstream(text: &str) -> Result<HostPort, Wrong> {
     let Some(rest) = text.strip_prefix("https://") else {
         return Err(format!(
-            "{text:?} is no upstream: write \"https://HOST\" or \"https://HOST:PORT\"; it is always TLS"
+            "invalid upstream {text:?}: write \"https://HOST\" or \"https://HOST:PORT\"; it always uses TLS"
         ));
     };
     authority(text, rest, 443)
 }
 
-/// `https://HOST[:PORT]/PATH`: the server, and what is asked of it.
+/// `https://HOST[:PORT]/PATH`: the server, and the path to request.
 pub(super) fn https_url(text: &str) -> Result<(HostPort, String), Wrong> {
     let Some(rest) = text.strip_prefix("https://") else {
-        return Err(format!("{text:?} is refused: a token is asked for over https:// only"));
+        return Err(format!("{text:?} is not allowed: tokens are requested over https:// only"));
     };
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let path =
@@ -135,7 +135,7 @@ pub(super) fn target(text: &str) -> Result<String, Wrong> {
     if text.starts_with('/') && target.is_ok_and(|target| target.as_str() == text) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is no path: write it as in \"/healthz\""))
+        Err(format!("invalid path {text:?}: write it as in \"/healthz\""))
     }
 }
 
@@ -148,11 +148,11 @@ pub(super) fn host_port(text: &str, default_port: u16) -> Result<HostPort, Wrong
 pub(super) fn postgres(text: &str) -> Result<(), Wrong> {
     let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
     // What is wrong may be a password: the text itself is not repeated.
-    let rest = rest.ok_or("is no database of ours: write \"postgres://USER@HOST/DATABASE\", or the path of a file")?;
+    let rest = rest.ok_or("unsupported database URL: write \"postgres://USER@HOST/DATABASE\" or the path of a file")?;
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let user = place.rsplit_once('@').map_or("", |(user, _)| user);
     if user.contains(':') || query.split('&').any(|part| part.starts_with("password=")) {
-        return Err("holds a password: put the whole URL into a file, and name that with registry_file".to_owned());
+        return Err("contains a password: put the whole URL into a file, and set registry_file to its path".to_owned());
     }
     Ok(())
 }
@@ -160,12 +160,12 @@ pub(super) fn postgres(text: &str) -> Result<(), Wrong> {
 fn authority(whole: &str, rest: &str, default_port: u16) -> Result<HostPort, Wrong> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
-        return Err(format!("{whole:?} has a path: requests bring their own, so leave it out"));
+        return Err(format!("{whole:?} has a path: requests supply their own, so leave it out"));
     }
     let wrong = || format!("{whole:?} has no valid host and port: write HOST:PORT");
     let authority: http::uri::Authority = rest.parse().map_err(|_| wrong())?;
     if rest.contains('@') {
-        return Err(format!("{whole:?} has a user name, which Sidekey does not send"));
+        return Err(format!("{whole:?} contains a user name, which Sidekey does not send: leave it out"));
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let port = match rest.strip_prefix(authority.host()) {
@@ -182,19 +182,19 @@ fn authority(whole: &str, rest: &str, default_port: u16) -> Result<HostPort, Wro
 fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
     // sockaddr_un holds 108 bytes, the closing NUL included.
     match path.len() {
-        0 => Err("\"unix:\" is followed by the path of a socket".to_owned()),
+        0 => Err("\"unix:\" must be followed by the path of a socket".to_owned()),
         1..=107 if !path.contains('\0') => Ok(PathBuf::from(path)),
-        _ => Err(format!("{path:?} is too long for a socket's path: 107 bytes at most")),
+        _ => Err(format!("{path:?} is too long for a socket path: at most 107 bytes")),
     }
 }
 
-/// A name of ours: it becomes a metric's label and part of a log line.
+/// A configured name: it becomes a metric's label and part of a log line.
 pub(super) fn name(text: &str) -> Result<Arc<str>, Wrong> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if (1..=64).contains(&text.len()) && text.bytes().all(legal) {
         Ok(Arc::from(text))
     } else {
-        Err(format!("{text:?} is no name: use 1 to 64 letters, digits, \"-\", \"_\" and \".\""))
+        Err(format!("invalid name {text:?}: use 1 to 64 letters, digits, \"-\", \"_\" and \".\""))
     }
 }
 
@@ -210,7 +210,7 @@ pub(super) fn keyring_name(text: &str) -> Result<Arc<str>, Wrong> {
         Ok(Arc::from(text))
     } else {
         Err(format!(
-            "{text:?} is no keyring: it is the plain name of a folder directly under certs, or \"default\" for the files at its top"
+            "invalid keyring name {text:?}: write the plain name of a folder directly under certs, or \"default\" for the files at its top"
         ))
     }
 }
@@ -219,7 +219,7 @@ pub(super) fn keyring_name(text: &str) -> Result<Arc<str>, Wrong> {
 pub(super) fn field_pattern(text: &str) -> Result<String, Wrong> {
     const NEEDED: [&str; 6] = ["host", "content-length", "transfer-encoding", "content-type", "te", "trailer"];
     let (name, any) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
-    let wrong = || format!("{text:?} is no field name: write for example \"X-SSL-*\" or \"Remote-User\"");
+    let wrong = || format!("invalid field name {text:?}: write for example \"X-SSL-*\" or \"Remote-User\"");
     if name.contains('*') {
         return Err(wrong());
     }
@@ -227,7 +227,7 @@ pub(super) fn field_pattern(text: &str) -> Result<String, Wrong> {
     let name = pattern.as_str();
     let hit = NEEDED.iter().find(|needed| if any { needed.starts_with(name) } else { **needed == name });
     match hit {
-        Some(needed) => Err(format!("{text:?} would strip {needed}, without which no request can be forwarded")),
+        Some(needed) => Err(format!("{text:?} would strip {needed}, which every forwarded request needs")),
         None if any => Ok(format!("{name}*")),
         None => Ok(name.to_owned()),
     }
@@ -236,7 +236,7 @@ pub(super) fn field_pattern(text: &str) -> Result<String, Wrong> {
 /// A pattern on a normalised path, as in `/admin/**`.
 pub(super) fn path_pattern(text: &str) -> Result<String, Wrong> {
     let problem = match text.contains(['?', '#']) {
-        true => Err("rules see no query and no fragment"),
+        true => Err("rules match the path only, without query and fragment"),
         false => crate::trust::allow::pattern::path_problem(text),
     };
     problem.map_err(|why| format!("{text:?} can never match a normalised path: {why}"))?;
@@ -248,7 +248,7 @@ pub(super) fn method(text: &str) -> Result<String, Wrong> {
     if !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is no method: write it in capitals, as in \"POST\""))
+        Err(format!("invalid method {text:?}: write it in upper case, as in \"POST\""))
     }
 }
 
@@ -256,7 +256,7 @@ pub(super) fn method(text: &str) -> Result<String, Wrong> {
 pub(super) fn server_uri(text: &str) -> Result<Arc<str>, Wrong> {
     match text.split_once("://") {
         Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() && !text.contains('*') => Ok(Arc::from(text)),
-        _ => Err(format!("{text:?} is no URI of one server: write for example \"spiffe://partner.example/api\"")),
+        _ => Err(format!("invalid server URI {text:?}: write for example \"spiffe://partner.example/api\"")),
     }
 }
 
@@ -264,20 +264,20 @@ pub(super) fn server_uri(text: &str) -> Result<Arc<str>, Wrong> {
 pub(super) fn server_name(text: &str) -> Result<Arc<str>, Wrong> {
     match rustls_pki_types::ServerName::try_from(text) {
         Ok(_) => Ok(Arc::from(text.to_ascii_lowercase())),
-        Err(_) => Err(format!("{text:?} is no server name: write a DNS name or an IP address, without port")),
+        Err(_) => Err(format!("invalid server name {text:?}: write a DNS name or an IP address, without port")),
     }
 }
 
-/// What to say of a text that is no fingerprint or pin.
+/// The error for a text that is not a fingerprint or pin.
 pub(super) fn no_hash(text: &str) -> Wrong {
-    format!("{text:?} is no SHA-256: write \"sha256:\" and 64 hex digits, as \"sidekey inspect FILE\" prints them")
+    format!("invalid SHA-256 {text:?}: write \"sha256:\" and 64 hex digits, as \"sidekey inspect FILE\" prints them")
 }
 
 /// A filter for log events: a level, or levels by target as in `info,sidekey::folder=debug`. A release build has nothing
 /// finer than `debug`; `trace` is for development, of libraries too.
 pub(super) fn level(text: &str) -> Result<String, Wrong> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    // A lone word that is no level would be taken for a target, and a slip would then silence everything else.
+    // A lone word that is not a level would count as a target, and a typo would then silence everything else.
     let legal = |part: &str| match part.split_once('=') {
         Some((target, level)) => !target.is_empty() && LEVELS.contains(&level),
         None => LEVELS.contains(&part),
@@ -285,7 +285,7 @@ pub(super) fn level(text: &str) -> Result<String, Wrong> {
     if text.split(',').all(legal) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{text:?} is no level: write error, warn, info, debug or trace"))
+        Err(format!("invalid level {text:?}: write error, warn, info, debug or trace"))
     }
 }
 
@@ -360,7 +360,7 @@ mod tests {
         }
         assert_eq!(upstream("https://A.example:8443"), Ok(host("a.example", 8443)));
         assert_eq!(upstream("https://a.example"), Ok(host("a.example", 443)));
-        assert!(upstream("http://a.example").unwrap_err().contains("always TLS"));
+        assert!(upstream("http://a.example").unwrap_err().contains("always uses TLS"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How each Event reads: a constant message, then its values as fields (handshakes have a form of their own).
+//! Formats each Event: a constant message, then its values as fields (handshakes have a format of their own).
 
 use jiff::Timestamp;
 
@@ -82,8 +82,7 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
             .text("remedy", &problem.remedy);
         }
         Event::Epoch { epoch, waiting } => {
-            let message =
-                if waiting.is_empty() { "snapshot published" } else { "not ready: waiting for what is missing" };
+            let message = if waiting.is_empty() { "snapshot published" } else { "not ready: listeners are waiting" };
             line.message(message).number("epoch", epoch.0).list("waiting", waiting);
         }
         Event::ClockStep { seconds } => {
@@ -98,10 +97,10 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
                 .text("explanation", explanation);
         }
         Event::NotRemembered { file, why } => {
-            line.message("not remembered across a restart").text("file", file).text("error", why);
+            line.message("state not saved; it would be lost on restart").text("file", file).text("error", why);
         }
         Event::Registry { up, explanation, .. } => {
-            line.message(if *up { "the registry is there" } else { "the registry cannot be used" })
+            line.message(if *up { "registry connected" } else { "registry unavailable" })
                 .text("explanation", explanation);
         }
         Event::Alert { .. } => alert(&mut line, event),
@@ -114,9 +113,13 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
                 .text("alert", alert);
         }
         Event::Reloaded { error, needs_restart } => {
-            line.message(if error.is_some() { "settings refused, the old ones stay" } else { "settings taken over" })
-                .maybe("error", error.as_deref())
-                .list("needs_restart", needs_restart);
+            line.message(if error.is_some() {
+                "configuration rejected; keeping the previous one"
+            } else {
+                "configuration reloaded"
+            })
+            .maybe("error", error.as_deref())
+            .list("needs_restart", needs_restart);
         }
     }
     line.finish()
@@ -128,8 +131,8 @@ fn token(line: &mut Line, event: &Event) {
     };
     line.message(match outcome {
         TokenOutcome::Fetched => "token fetched",
-        TokenOutcome::Refused => "our key pair's tokens are refused",
-        TokenOutcome::Failed => "no token",
+        TokenOutcome::Refused => "tokens signed by this key pair are refused",
+        TokenOutcome::Failed => "token request failed",
     })
     .text("listener", listener)
     .text("endpoint", endpoint)
@@ -141,7 +144,7 @@ fn token(line: &mut Line, event: &Event) {
     .number("epoch", epoch.0);
 }
 
-/// The line of a sum.
+/// The line of a summary.
 pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
     let mut line = Line::new(style, now, Level::WARN, "handshake");
     let message = format!("and {} more in {} s", sum.more, sum.seconds);
@@ -201,9 +204,9 @@ fn learned(line: &mut Line, event: &Event) {
         return;
     };
     line.message(match standing {
-        Lesson::Unconfirmed => "a source refused the new key pair",
-        Lesson::Confirmed => "a source insists on the previous key pair",
-        Lesson::Forgotten => "a source is shown the new key pair again",
+        Lesson::Unconfirmed => "source refused the new key pair",
+        Lesson::Confirmed => "source accepts only the previous key pair",
+        Lesson::Forgotten => "source will be shown the new key pair again",
     })
     .text("listener", listener)
     .text("source", source)
@@ -223,9 +226,9 @@ fn upstream(line: &mut Line, event: &Event) {
         return;
     };
     line.message(match verdict {
-        Verdict::HandshakeOk => "the upstream has taken the key pair so far",
-        Verdict::Proved => "the upstream accepts the key pair",
-        Verdict::Refused => "the upstream refuses the key pair",
+        Verdict::HandshakeOk => "upstream completed a handshake on the key pair",
+        Verdict::Proved => "upstream accepts the key pair",
+        Verdict::Refused => "upstream refuses the key pair",
     })
     .text("listener", listener)
     .text("upstream", upstream)
@@ -266,9 +269,9 @@ fn of_keyring(line: &mut Line, event: &keyring::Event) {
         }
         keyring::Event::LastResort { keyring, key_pair, expired, served } => {
             line.message(if *served {
-                "no valid key pair is left, an expired one is shown"
+                "no valid key pair left: showing an expired one"
             } else {
-                "no valid key pair is left, none is shown"
+                "no valid key pair left: showing none"
             })
             .text("keyring", keyring)
             .text("key_pair", &key_pair.short())
@@ -277,7 +280,7 @@ fn of_keyring(line: &mut Line, event: &keyring::Event) {
     }
 }
 
-/// A moment, to the second: nobody acts on less.
+/// A time, to the second.
 fn second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
@@ -304,7 +307,7 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
                 .text("subject", subject);
         }
         trust::Event::AnchorLeaving { trust, anchor, subject, until } => {
-            line.message("trust anchor leaves")
+            line.message("trust anchor scheduled for removal")
                 .text("trust", trust)
                 .text("anchor", &anchor.short())
                 .text("subject", subject)
@@ -318,19 +321,16 @@ fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
                 .text("reason", reason);
         }
         trust::Event::FileKept { trust, file, why } => {
-            line.message("trust file unusable, the last good set stays where there was one")
+            line.message("trust file unusable; keeping the last usable set, if any")
                 .text("trust", trust)
                 .text("file", file)
                 .text("explanation", why);
         }
         trust::Event::CrlsChanged { trust, count } => {
-            line.message("revocation lists taken over").text("trust", trust).number("count", *count);
+            line.message("CRLs loaded").text("trust", trust).number("count", *count);
         }
         trust::Event::CrlStale { trust, issuer, due } => {
-            line.message("revocation list out of date")
-                .text("trust", trust)
-                .text("issuer", issuer)
-                .text("due", &second(*due));
+            line.message("CRL out of date").text("trust", trust).text("issuer", issuer).text("due", &second(*due));
         }
     }
     line.number("epoch", epoch.0);

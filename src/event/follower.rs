@@ -1,4 +1,4 @@
-//! A follower hears every Event from now on, through a bounded queue that nobody waits for.
+//! A follower receives every Event from now on, through a bounded queue that never blocks the sender.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::Event;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// A follower's end of the queue. Who is too slow misses Events; they are counted.
+/// A follower's end of the queue. A slow follower misses Events; they are counted.
 pub struct Follower {
     receiver: broadcast::Receiver<Event>,
     metrics: Arc<Metrics>,
@@ -21,12 +21,12 @@ impl Follower {
         Self { receiver, metrics, clock }
     }
 
-    /// The time by the clock that Events are told by.
+    /// The time by the clock that stamps Events.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The next Event; `None` when nobody can emit any more.
+    /// The next Event; `None` after the last sender is gone.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.receiver.recv().await {

@@ -1,7 +1,7 @@
 //! The record of one handshake (contract section 6): the same fields on success and on failure.
 //!
-//! It is made by whoever ran the handshake; here it only becomes a line. `recent` handshakes, counters and followers
-//! are [`super::Events`]' business, and so is what is summed up instead of logged.
+//! The code that ran the handshake makes it; this module only formats it. Recent handshakes, counters, followers and
+//! summaries of repeated failures are up to [`super::Events`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::{Alpn, Facts, Outcome};
 
-/// The reason of a TCP connection that ended before it sent a byte, as load balancers' health checks do: counted, and
-/// logged only at debug.
+/// The reason of a TCP connection that closed without a byte, as load balancers' health checks do: counted, and logged
+/// only at debug.
 pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
 
-/// The reason of a handshake that served although the peer's certificate has expired (`accept_expired_until`).
+/// The reason of a handshake accepted although the peer's certificate has expired (`accept_expired_until`).
 pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
 
-/// One handshake. What a failed one leaves unknown is absent.
+/// One handshake. Fields that a failure leaves unknown are absent.
 #[derive(Clone, Debug)]
 pub struct Handshake {
     /// When it ended.
@@ -38,9 +38,9 @@ pub struct Handshake {
     pub peer_addr: Option<SocketAddr>,
     /// What was negotiated.
     pub facts: Facts,
-    /// Keyring of what we showed.
+    /// Keyring of the pair that we showed.
     pub keyring: Option<Arc<str>>,
-    /// What we showed.
+    /// The pair that we showed.
     pub key_pair: Option<Fingerprint>,
     /// Its standing.
     pub standing: Option<Standing>,
@@ -48,7 +48,7 @@ pub struct Handshake {
     pub chosen_by: Option<ChosenBy>,
     /// The snapshot that decided.
     pub epoch: Epoch,
-    /// The other side's certificate, if one was seen.
+    /// The peer's certificate, if it sent one.
     pub peer: Option<PeerFacts>,
     /// `peer.identity`, only from a verified path.
     pub identity: Option<String>,
@@ -66,15 +66,15 @@ pub struct Handshake {
     pub connection: u64,
     /// From accept (or dial) to the end, in microseconds.
     pub duration_us: u64,
-    /// It came from a health checker (`quiet_from`), which shows no certificate: no news if it failed.
+    /// It came from a health checker (`quiet_from`) without a certificate: a failure is logged only at debug.
     pub quiet: bool,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
-    /// The certificates that the other side sent, at most eight and 16 KiB of them: for `handshakes show`, never a line.
+    /// The certificates that the peer sent, at most eight and 16 KiB: for `handshakes show`, never logged.
     pub peer_chain: Vec<CertificateDer<'static>>,
 }
 
-/// Facts about the other side's end entity, printable.
+/// Facts about the peer's end-entity certificate, printable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerFacts {
     /// Subject.
@@ -85,30 +85,30 @@ pub struct PeerFacts {
     pub serial: String,
     /// Fingerprint.
     pub fingerprint: Fingerprint,
-    /// Begin of validity.
+    /// Start of validity.
     pub not_before: Timestamp,
     /// End of validity.
     pub not_after: Timestamp,
-    /// The trust anchor that vouched for it; `None` where none did.
+    /// The trust anchor of its verified path; `None` without one.
     pub anchor: Option<Fingerprint>,
-    /// The pin that matched, where the trust has pins.
+    /// The pin that matched, if the trust has pins.
     pub pin: Option<SpkiHash>,
 }
 
 impl Handshake {
-    /// Whether it did not come to a connection that serves.
+    /// Whether it did not lead to a usable connection.
     pub fn is_failure(&self) -> bool {
         matches!(self.outcome, Outcome::Refused | Outcome::Failed)
     }
 
-    /// Whether it is no news: a peer connected and closed without a byte, or a known health checker failed without a
+    /// Whether to log it only at debug: a peer closed without a byte, or a known health checker failed without a
     /// certificate. An upstream that does so is a failure like any other.
     pub fn is_silent(&self) -> bool {
         self.side == Side::Ingress && (self.reason == CLOSED_WITHOUT_BYTE || self.quiet && self.is_failure())
     }
 
-    /// The level of its line: info where it served, warn where it did not or where a rule was broken for it, debug where
-    /// the peer said nothing.
+    /// The level of its line: info on success, warn on failure or where an exception was made, debug where the peer
+    /// sent nothing.
     pub fn level(&self) -> Level {
         match (self.is_silent(), self.is_failure()) {
             (true, _) => Level::DEBUG,
@@ -128,7 +128,7 @@ impl Handshake {
         line.finish()
     }
 
-    /// Every field under the contract's name. What a peer can make long stands behind what is short.
+    /// Every field under the contract's name. Fields that a peer can make long come after the short ones.
     fn for_programs(&self, line: &mut Line) {
         line.text("side", self.side.as_str())
             .text("listener", &self.listener)
@@ -167,7 +167,7 @@ impl Handshake {
         }
     }
 
-    /// What happened, to whom and why comes first; then what was negotiated and shown; then numbers.
+    /// Outcome, peer and reason come first; then what was negotiated and shown; then numbers.
     fn for_people(&self, line: &mut Line) {
         line.word(self.side.as_str())
             .word(&self.listener)
@@ -197,7 +197,7 @@ impl Handshake {
         }
     }
 
-    /// Who is on the other side: the identity where there is one, else what the certificate says.
+    /// The peer: its identity if verified, else the certificate's names.
     fn who(&self, line: &mut Line) {
         line.maybe("peer", self.identity.as_deref()).maybe("partner", self.partner.as_deref());
         let preposition = if self.side == Side::Ingress { "from" } else { "to" };

@@ -1,6 +1,6 @@
-//! Events as the facts that the rotation report is folded from.
+//! Turns Events into the facts behind the rotation report.
 //!
-//! Done where Events are told and not by a follower: a follower that is too slow misses Events, and a report that missed
+//! This happens where Events are emitted and not in a follower: a slow follower misses Events, and a report that missed
 //! a refusal would call a rotation safe.
 
 use jiff::Timestamp;
@@ -13,10 +13,10 @@ use crate::keyring::report::{Fact, Ledger, Said};
 use crate::snapshot::Side;
 use crate::tls::Outcome;
 
-/// What a peer without a certificate is called, all of a listener's together.
+/// The name that all peers of a listener without a certificate share.
 const ANONYMOUS: &str = "anonymous (no certificate)";
 
-/// Notes an Event, if the report has a use for it.
+/// Records an Event, if it matters for the report.
 pub(super) fn note(ledger: &mut Ledger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => note_handshake(ledger, handshake),
@@ -92,7 +92,7 @@ fn note_handshake(ledger: &mut Ledger, handshake: &Handshake) {
         }
         Side::Egress => {
             let said = match handshake.outcome {
-                // TLS is done, and the upstream may still refuse the pair by a status: that is no proof yet.
+                // TLS is done, but the upstream may still refuse the pair by a status: not proved yet.
                 Outcome::Accepted | Outcome::Unproved => Said::HandshakeOk,
                 Outcome::Refused | Outcome::Failed if handshake.alert_received.is_some_and(refuses_key_pair) => {
                     Said::Refused
@@ -115,7 +115,7 @@ fn note_handshake(ledger: &mut Ledger, handshake: &Handshake) {
     }
 }
 
-/// Notes what a source had taught before this process began.
+/// Records what a source had refused before this process started.
 pub(super) fn recall(ledger: &mut Ledger, entry: &Entry) {
     let change = Change { entry: entry.clone(), standing: entry.standing, reason: entry.reason };
     let (source, explanation) = (entry.source.to_string(), change.explanation());

@@ -1,28 +1,28 @@
-//! The handshakes of the recent past, in memory: the last 2,000 (contract section 6), and of the latest among them the
-//! certificates that the other side sent, as far as a few megabytes go.
+//! The last 2,000 handshakes, in memory (contract section 6), and for the latest of them the certificates that the peer
+//! sent, up to a few megabytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Handshake;
 
-/// Handshakes that are kept.
+/// Handshakes kept.
 const HANDSHAKES: usize = 2000;
-/// Bytes of certificates that are kept with them, over all.
+/// Bytes of certificates kept with them, in total.
 const CHAINS: usize = 4 << 20;
 
 /// A ring of handshakes, the oldest first.
 #[derive(Default)]
 pub(super) struct Recent {
     handshakes: VecDeque<Arc<Handshake>>,
-    /// Bytes of all the chains that are still there.
+    /// Bytes of all chains that are still kept.
     chains: usize,
-    /// How many of the oldest have let go of theirs.
+    /// How many of the oldest have lost theirs.
     without: usize,
 }
 
 impl Recent {
-    /// One more; the oldest goes where there is no room.
+    /// Adds a handshake; drops the oldest when full.
     pub(super) fn push(&mut self, handshake: Arc<Handshake>) {
         if self.handshakes.len() == HANDSHAKES
             && let Some(oldest) = self.handshakes.pop_front()

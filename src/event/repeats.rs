@@ -1,7 +1,7 @@
-//! The same failure again and again from one source: the first few are told in full, the rest are summed up once a
-//! minute ("and 57 more in 60 s").
+//! Repeated failures from one source: the first few are logged in full, the rest are summed up once a minute
+//! ("and 57 more in 60 s").
 //!
-//! Pure: the time is handed in. It only decides about log lines; counters, memory and followers get every handshake.
+//! Pure: the caller passes the time. This affects log lines only; counters, memory and followers get every handshake.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,11 +13,11 @@ use super::Handshake;
 use crate::snapshot::Side;
 use crate::tls::Outcome;
 
-/// Failures told in full before the rest is summed up.
+/// Failures logged in full before the rest are summed up.
 const IN_FULL: u32 = 3;
-/// Seconds that one sum covers.
+/// Seconds that one summary covers.
 const WINDOW: i64 = 60;
-/// Sources that are remembered. When they are all taken, further sources share one sum for each listener and reason.
+/// Sources that are tracked. Further sources share one summary for each listener and reason.
 const SOURCES: usize = 4096;
 
 /// What makes two failures the same.
@@ -33,11 +33,11 @@ struct Key {
 /// Where a failure came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    /// An address; of an IPv6 address its /64, which one host can use all of.
+    /// An address; for IPv6 its /64, because one host can use all of it.
     Network(IpAddr),
-    /// No address is known (a Unix socket, an upstream that did not resolve).
+    /// The address is unknown (a Unix socket, an upstream that did not resolve).
     Unknown,
-    /// One of the many for which there was no room.
+    /// Sources beyond the limit.
     Others,
 }
 
@@ -69,7 +69,7 @@ struct Count {
     untold: u64,
 }
 
-/// What was not told one by one.
+/// Failures that were not logged one by one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) side: Side,
@@ -83,12 +83,12 @@ pub(super) struct Sum {
     pub(super) seconds: i64,
 }
 
-/// Who fails how often.
+/// Counts failures by source, listener and reason.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(HashMap<Key, Count>);
 
 impl Repeats {
-    /// Whether this failure is told in full. If not, it is counted for a later [`Sum`].
+    /// Whether to log this failure in full. If not, it is counted for a later [`Sum`].
     pub(super) fn tell(&mut self, handshake: &Handshake) -> bool {
         let mut key = Key {
             side: handshake.side,
@@ -110,12 +110,12 @@ impl Repeats {
         }
     }
 
-    /// The sums that are due. A failure that was not seen for a whole window is forgotten: it will be told in full.
+    /// The summaries that are due. A failure not seen for a whole window is forgotten and will be logged in full again.
     pub(super) fn tick(&mut self, now: Timestamp) -> Vec<Sum> {
         let mut sums = Vec::new();
         self.0.retain(|key, count| {
             let seconds = now.as_second() - count.since.as_second();
-            // A clock that was set back must not hold a sum back for longer than the step.
+            // A clock that was set back must not delay a summary for longer than the step.
             if (0..WINDOW).contains(&seconds) {
                 return true;
             }
@@ -127,7 +127,7 @@ impl Repeats {
         sums
     }
 
-    /// Every sum there is, now: the end of the process.
+    /// All summaries now, at the end of the process.
     pub(super) fn finish(&mut self, now: Timestamp) -> Vec<Sum> {
         let sum = |(key, count): (Key, Count)| sum(&key, &count, now.as_second() - count.since.as_second());
         self.0.drain().filter_map(sum).collect()
@@ -168,11 +168,11 @@ mod tests {
         assert_eq!(repeats.tick(at(59)), []);
         let sums = repeats.tick(at(60));
         assert_eq!((sums[0].more, sums[0].seconds), (57, 60));
-        // It goes on: nothing is told, the next sum comes a minute later.
+        // The failure continues: nothing is logged, the next summary follows a minute later.
         assert!(!repeats.tell(&from("203.0.113.7:1000", 61)));
         assert_eq!(repeats.tick(at(119)), []);
         assert_eq!(repeats.tick(at(120))[0].more, 1);
-        // A quiet minute, and it is new again.
+        // After a quiet minute it counts as new.
         assert_eq!(repeats.tick(at(180)), []);
         assert!(repeats.tell(&from("203.0.113.7:1000", 181)));
     }

@@ -188,6 +188,6 @@ fn followers_hear_everything_and_what_they_miss_is_counted() {
     assert!(matches!(heard, Some(Event::ClockStep { seconds: 10 })), "{heard:?}");
     assert!(events.metrics.render(None).contains("sidekey_events_dropped_total 10"));
     drop(events);
-    // The rest, and then the end: nobody can emit any more.
+    // The rest, and then the end: all senders are gone.
     runtime.block_on(async { while follower.next().await.is_some() {} });
 }

@@ -62,7 +62,7 @@ impl Places {
     }
 
     fn name(&mut self, directory: &Path, name: &OsStr) {
-        // A part that is missing makes all that follow it missing as well: their directory is no place yet.
+        // A part that is missing makes all that follow it missing as well: their directory does not exist yet.
         if !directory.is_dir() {
             return;
         }

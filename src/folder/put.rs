@@ -1,4 +1,4 @@
-//! Writes one file into the watched folder: whole or not at all, and never over one that is there.
+//! Writes one file into the watched folder: whole or not at all, and never over an existing one.
 //!
 //! Only `sidekey keyring` commands that an operator types do this (contract section 3); a running sidecar writes nothing.
 
@@ -12,8 +12,8 @@ use crate::pki::printable;
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of that name is there.
-    #[error("{0} is there already; choose another --name, or take it away")]
+    /// A file of that name exists.
+    #[error("{0} already exists; choose another --name, or remove the file")]
     Exists(String),
     /// The file system refused.
     #[error("cannot write {file}: {source}")]
@@ -25,8 +25,8 @@ pub enum Error {
     },
 }
 
-/// Makes a keyring's folder, and the watched folder above it, where they are missing (mode 0700). What is made belongs to
-/// whom the folder above belongs.
+/// Makes a keyring's folder, and the watched folder above it, where they are missing (mode 0700). New folders belong to
+/// the owner of the folder above.
 ///
 /// # Errors
 /// The file system's.
@@ -45,7 +45,7 @@ pub fn make_folder(folder: &Path) -> Result<(), Error> {
 /// its name. Typed by the superuser, it belongs to the folder's owner, or the sidecar could not read it.
 ///
 /// # Errors
-/// A file of that name is there, or the file system refuses; then nothing is left behind.
+/// A file of that name exists, or the file system refuses; then nothing is left behind.
 pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
     let path = folder.join(name);
     if fs::symlink_metadata(&path).is_ok() {
@@ -57,7 +57,7 @@ pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
         .and_then(|()| belong_to_the_folder(&aside, &path))
         .and_then(|()| fs::rename(&aside, &path).map_err(|source| io_error(&path, source)));
     if written.is_err() {
-        // It may never have been made; what counts is the first error.
+        // It may never have been created; what counts is the first error.
         let _ = fs::remove_file(&aside);
     }
     written?;

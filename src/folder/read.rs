@@ -1,6 +1,6 @@
 //! Walks the tree and reads it whole, blocking: limits, links, modes, FIFOs. Run it off the runtime.
 //!
-//! It says what is there and whether it is whole; since when it is so, and what follows, is for `settle`.
+//! It reports what is there and whether it is complete; since when that is so, and what follows, is for `settle`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -45,7 +45,7 @@ fn read_with(settings: &Settings, extra: Vec<(Arc<str>, FileName, Blocks)>) -> R
             file: ".".into(),
             reason: "folder_missing",
             why: why.clone(),
-            remedy: "mount or make it; the key pairs in use stay".into(),
+            remedy: "mount or create it; the key pairs in use stay".into(),
             severity: Severity::Incomplete,
         });
     } else {
@@ -126,11 +126,11 @@ impl<'s> Walk<'s> {
             Err(error) => return self.problems.push(io_problem(&file_name(relative), &error)),
         };
         if self.above.contains(&identity) {
-            let why = "it leads back to a folder above".to_owned();
+            let why = "the link leads back to a folder above it".to_owned();
             return self.skip(relative, "link_loop", why, "remove the link that leads back");
         }
         if self.above.len() >= DEPTH {
-            let why = format!("it lies more than {DEPTH} folders deep");
+            let why = format!("it is nested more than {DEPTH} folders deep");
             return self.skip(relative, "too_deep", why, "move it further up");
         }
         self.places.directory(path);
@@ -140,7 +140,7 @@ impl<'s> Walk<'s> {
                 Ok(entry) => names.push(entry.file_name()),
                 Err(error) => self.problems.push(io_problem(&file_name(relative), &error)),
             }
-            // One entry more than are looked at, so that `entry` says it.
+            // One entry more than are looked at, so that `entry` reports it.
             if names.len() + self.entries > ENTRIES {
                 break;
             }
@@ -158,7 +158,7 @@ impl<'s> Walk<'s> {
     /// One name of a folder. `false`: there are too many.
     fn entry(&mut self, path: &Path, relative: &Path, keyring: Option<&Arc<str>>) -> bool {
         if self.entries == ENTRIES {
-            let why = format!("the folder holds more than {ENTRIES} entries; what comes from here on is left out");
+            let why = format!("the folder holds more than {ENTRIES} entries; the entries from here on are ignored");
             self.skip(relative, "too_many", why, "keep only key material in it");
         }
         self.entries += 1;
@@ -171,7 +171,7 @@ impl<'s> Walk<'s> {
         if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
             self.places.trail(path);
         }
-        // A path that cannot be asked is left to `file`, which says why.
+        // A path that cannot be read is left to `file`, which reports why.
         if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
             let own;
             let keyring = match keyring {
@@ -255,7 +255,7 @@ impl<'s> Walk<'s> {
         self.places.trail(&path);
         let (mut file, mut digest) = (NamedFile::default(), [0; 32]);
         match take(&path, &name) {
-            Ok(None) => file.problem = Some(format!("{name} is missing: put it there")),
+            Ok(None) => file.problem = Some(format!("{name} is missing: add this file")),
             Err(problem) => file.problem = Some(format!("{name}: {}; {}", problem.why, problem.remedy)),
             Ok(Some(taken)) => {
                 digest = sha256(&[&taken.bytes]);
@@ -267,7 +267,7 @@ impl<'s> Walk<'s> {
                 } else if read.certificates.is_empty() && read.crls.is_empty() {
                     file.problem = Some(match read.unreadable.first() {
                         Some(unreadable) => format!("{name}: {}; {}", unreadable.why, unreadable.remedy_for(&name)),
-                        None => format!("{name} holds neither certificate nor CRL: put one there"),
+                        None => format!("{name} contains neither a certificate nor a CRL: add one"),
                     });
                 } else {
                     self.named_leftovers(&name, &read);
@@ -293,7 +293,7 @@ impl<'s> Walk<'s> {
             self.problems.push(Problem {
                 file: name.clone(),
                 reason: "key_in_named_file",
-                why: "it holds a private key, but the configuration names it for its certificates".into(),
+                why: "it contains a private key, but the configuration names it for its certificates".into(),
                 remedy: "remove the key from it".into(),
                 severity: Severity::Warning,
             });
@@ -319,7 +319,7 @@ impl<'s> Walk<'s> {
         let mut parts = BTreeMap::new();
         let mut keyrings = BTreeMap::new();
         for (keyring, found) in self.keyrings {
-            // A folder of which nothing could be read is no keyring; why goes where people look for it.
+            // A folder of which nothing could be read is not a keyring; the reason goes where operators look for it.
             if found.files.is_empty() && !found.problems.iter().any(|problem| problem.severity == Severity::Incomplete)
             {
                 self.problems.extend(found.problems);
@@ -371,7 +371,7 @@ fn is_pkcs12(path: &Path, bytes: &[u8]) -> bool {
     has_extension(path, &["p12", "pfx"]) || blocks::kind(bytes) == Kind::Pkcs12
 }
 
-/// A file whose name says that it should hold something: empty, it is half-written. An empty README is just that.
+/// A file whose extension promises key material: empty, it is half-written. An empty README is just that.
 fn is_key_material(path: &Path) -> bool {
     has_extension(path, &["pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "crl"])
 }
@@ -381,16 +381,16 @@ fn empty(file: FileName) -> Problem {
         file,
         reason: "empty",
         why: "it is empty".into(),
-        remedy: "write it whole or remove it".into(),
+        remedy: "write the complete file or remove it".into(),
         severity: Severity::Incomplete,
     }
 }
 
 fn exposed(file: FileName, strict: bool) -> Problem {
     let (why, severity) = if strict {
-        ("its private key is readable by everybody, and strict_permissions is set", Severity::Refused)
+        ("its private key is readable by every user, and strict_permissions is set", Severity::Refused)
     } else {
-        ("its private key is readable by everybody", Severity::Warning)
+        ("its private key is readable by every user", Severity::Warning)
     };
     Problem { file, reason: "permissions", why: why.into(), remedy: "chmod o-r".into(), severity }
 }

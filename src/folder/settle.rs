@@ -54,7 +54,7 @@ pub enum Decision {
 pub struct When {
     /// When the reading began.
     pub now: Instant,
-    /// The last change that was noticed since the reading before; none where a rescan finds what nobody noticed.
+    /// The last change that was noticed since the reading before; none where a rescan finds an unnoticed change.
     pub noticed: Option<Instant>,
     /// `settle`.
     pub settle: Duration,
@@ -68,7 +68,7 @@ pub struct Settle {
 }
 
 impl Settle {
-    /// Takes a reading. Where the whole folder is `missing`, only [`Part::Folder`] is looked at: that is no removal.
+    /// Takes a reading. Where the whole folder is `missing`, only [`Part::Folder`] counts: nothing is removed.
     pub fn reading(&mut self, seen: &BTreeMap<Part, Seen>, missing: bool, when: When) -> BTreeMap<Part, Decision> {
         let is_first = self.parts.is_none();
         let parts = self.parts.get_or_insert_default();
@@ -82,7 +82,7 @@ impl Settle {
         }
         let mut decisions = BTreeMap::new();
         for (part, seen) in seen {
-            // The change lies at or before the last notice; one that nobody noticed may be as young as this reading.
+            // The change lies at or before the last notice; an unnoticed one may be as young as this reading.
             let changed = when.noticed.unwrap_or(when.now).min(when.now);
             let since = if is_first && seen.complete { None } else { Some(changed) };
             let known = parts.entry(part.clone()).or_insert((seen, since));

@@ -16,14 +16,14 @@ use crate::pki::{FileName, Problem, Severity};
 pub const FILE_LIMIT: u64 = 1024 * 1024;
 /// The most that a file of CRLs may hold.
 pub const CRL_LIMIT: u64 = 64 * 1024 * 1024;
-/// How often a file that changes under our hands is read again.
+/// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
 
 /// What was in a file.
 pub struct Taken {
     /// All its bytes.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// Everybody on this machine may read it.
+    /// Every user of this machine may read it.
     pub readable_by_others: bool,
 }
 
@@ -42,35 +42,35 @@ pub fn take(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
     Err(Problem {
         file: name.clone(),
         reason: "changing",
-        why: "it changes while it is read".into(),
-        remedy: "write it beside and rename it".into(),
+        why: "it changed while it was read".into(),
+        remedy: "write a temporary file and rename it into place".into(),
         severity: Severity::Incomplete,
     })
 }
 
-/// A link whose target is missing is worth a word; a file that was deleted a moment ago is not.
+/// A link whose target is missing is reported; a file that was deleted a moment ago is not.
 fn gone(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
     match std::fs::read_link(path) {
         Ok(target) => Err(Problem {
             file: name.clone(),
             reason: "dangling_link",
             why: format!("it is a link to {}, which does not exist", crate::pki::printable(&target.to_string_lossy())),
-            remedy: "put the target there or remove the link".into(),
+            remedy: "create the target or remove the link".into(),
             severity: Severity::Incomplete,
         }),
         Err(_) => Ok(None),
     }
 }
 
-/// What the kernel refused. Lack of permission and loops stay until somebody acts; everything else may pass.
+/// What the kernel refused. Lack of permission and loops stay until the operator acts; everything else may pass.
 pub fn io_problem(name: &FileName, error: &io::Error) -> Problem {
     let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     let (reason, remedy, severity) = match error.kind() {
         _ if is_loop => ("link_loop", "remove the link that leads back to itself", Severity::Refused),
         io::ErrorKind::PermissionDenied => {
-            ("unreadable", "let the user that Sidekey runs as read it", Severity::Refused)
+            ("unreadable", "grant read access to the user that Sidekey runs as", Severity::Refused)
         }
-        _ => ("unreadable", "look at the file system", Severity::Incomplete),
+        _ => ("unreadable", "check the file system", Severity::Incomplete),
     };
     let why =
         if is_loop { "it is a link that leads back to itself".into() } else { format!("cannot be read: {error}") };

@@ -30,8 +30,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// Only contents that differ from the last ones are sent. Incomplete parts are sent once they have settled: their
 /// problems then have `Severity::Refused`.
 ///
-/// `first` is a reading that was made before and is known to who listens: the watch goes on from there. Without one the
-/// first reading is sent at once, whatever it holds. Incomplete parts of either follow when they have settled. A missing
+/// `first` is a reading that was made before and is known to the receiver: the watch goes on from there. Without one
+/// the first reading is sent at once, whatever it holds. Incomplete parts of either follow once they settle. A missing
 /// folder changes nothing but `problems`.
 pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>, out: mpsc::Sender<Contents>) {
     let mut watched = Watched::new();
@@ -193,7 +193,7 @@ impl Watched {
         Self { bell: Arc::new(bell), watcher: None, directories: BTreeMap::new(), warned: false }
     }
 
-    /// Whether changes may go unheard, so that the folder has to be polled.
+    /// Whether changes may go unnoticed, so that the folder has to be polled.
     fn is_deaf(&self) -> bool {
         self.watcher.is_none() || self.bell.exhausted.load(Ordering::Relaxed)
     }
@@ -224,7 +224,7 @@ impl Watched {
             }
             match watcher.watch(path, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(armed.insert(path.clone(), identity)),
-                // It went away meanwhile; the directory above tells.
+                // It went away meanwhile; the directory above reports that.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => refused = Some(error),
             }
@@ -244,7 +244,7 @@ impl Watched {
         if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
                 %error,
-                "the folder cannot be watched, so it is read every second; raise fs.inotify.max_user_instances and max_user_watches"
+                "cannot watch the folder, reading it every second instead: raise fs.inotify.max_user_instances and max_user_watches"
             );
         }
     }

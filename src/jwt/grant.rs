@@ -1,4 +1,4 @@
-//! What is asked of a token endpoint with an assertion, and what its answer means (RFC 6749 4 and 5, RFC 7521 4, RFC 7523 2).
+//! The request to a token endpoint with an assertion, and its response (RFC 6749 4 and 5, RFC 7521 4, RFC 7523 2).
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::pki::printable;
 
-/// What is shown of what it says, in characters.
+/// How much of the endpoint's error code and description is logged, in characters.
 const SHOWN: usize = 300;
 
 /// `grant`.
@@ -15,40 +15,40 @@ pub enum Grant {
     /// The assertion is the grant (RFC 7523 2.1).
     #[default]
     JwtBearer,
-    /// The assertion says who the client is, private_key_jwt (RFC 7523 2.2).
+    /// The assertion authenticates the client, private_key_jwt (RFC 7523 2.2).
     ClientCredentials,
 }
 
-/// What was given.
+/// The token that the endpoint issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// The token: characters that a Bearer field can have (RFC 6750 2.1).
     pub access_token: String,
-    /// For how long it is valid, where that is said.
+    /// How long it is valid, where the response says so.
     pub expires_in: Option<Duration>,
 }
 
-/// An answer that gives no token.
+/// A response without a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {
-    /// It says no (RFC 6749 5.2).
-    #[error("the token endpoint refuses with {status} {code}: {description}")]
+    /// The endpoint refused the request (RFC 6749 5.2).
+    #[error("the token endpoint refused the request with {status} {code}: {description}")]
     Refused {
         /// Its code, printable and cut.
         code: String,
-        /// Its words, printable and cut.
+        /// Its description, printable and cut.
         description: String,
         /// Its status.
         status: u16,
     },
-    /// It answers something else.
-    #[error("the token endpoint's answer is none: {0}")]
+    /// The response is malformed.
+    #[error("the token endpoint sent an invalid response: {0}")]
     Malformed(&'static str),
-    /// It sends us elsewhere.
-    #[error("the token endpoint answers {0}; a redirect is not followed: name the new address in token_url")]
+    /// The endpoint redirects.
+    #[error("the token endpoint redirects with {0}; redirects are not followed: set token_url to the new address")]
     Redirect(u16),
-    /// Another status, which is no answer of a token endpoint.
-    #[error("the token endpoint answers {0}, without a reason")]
+    /// A status that RFC 6749 does not define for a token endpoint.
+    #[error("the token endpoint answered with status {0} and gave no reason")]
     Status(u16),
 }
 
@@ -63,13 +63,13 @@ impl NotGranted {
         }
     }
 
-    /// Whether another key's assertion may be taken (RFC 7521 4.1 and 4.2).
+    /// Whether the assertion of another key may be accepted (RFC 7521 4.1 and 4.2).
     pub fn blames_the_assertion(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "invalid_grant" || code == "invalid_client")
     }
 }
 
-/// The form that a token is asked for with.
+/// The form of a token request.
 pub fn form(grant: Grant, assertion: &str, scope: Option<&str>) -> String {
     let mut fields = match grant {
         Grant::JwtBearer => {
@@ -98,7 +98,7 @@ fn escaped(value: &str) -> String {
     out
 }
 
-/// An answer that gives a token.
+/// The body of a response that carries a token.
 #[derive(Deserialize)]
 struct Success {
     access_token: String,
@@ -107,7 +107,7 @@ struct Success {
     expires_in: Option<serde_json::Value>,
 }
 
-/// An answer that gives none.
+/// The body of an error response.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -115,10 +115,10 @@ struct Refusal {
     error_description: Option<String>,
 }
 
-/// What an answer means.
+/// Interprets the endpoint's response.
 ///
 /// # Errors
-/// It gives no token.
+/// The response carries no token.
 pub fn read(status: u16, body: &[u8]) -> Result<Granted, NotGranted> {
     match status {
         200 => {}
@@ -133,12 +133,12 @@ pub fn read(status: u16, body: &[u8]) -> Result<Granted, NotGranted> {
     // Salesforce has an exclamation mark in it, which RFC 6750 2.1 does not have.
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=!".contains(&byte);
     if success.access_token.is_empty() || !success.access_token.bytes().all(is_token) {
-        return Err(NotGranted::Malformed("its access_token has characters that no Bearer token can have"));
+        return Err(NotGranted::Malformed("its access_token contains characters that a Bearer token cannot have"));
     }
     Ok(Granted { access_token: success.access_token, expires_in: success.expires_in.and_then(|value| seconds(&value)) })
 }
 
-/// A number, or a number in quotes, as some write it.
+/// A number, or a number in quotes, as some servers send it.
 fn seconds(value: &serde_json::Value) -> Option<Duration> {
     let seconds = match value {
         serde_json::Value::Number(number) => number.as_f64()?,

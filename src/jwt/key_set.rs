@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{Algorithm, base64};
 use crate::pki::{Certificate, Fingerprint, KeyKind};
 
-/// The set of these certificates' keys. One key in several certificates, as after a renewal that kept it, is there once; a
-/// key that signs no tokens is left out.
+/// The set of these certificates' keys. A key in several certificates, as after a renewal with it, is there once; a
+/// key that cannot sign tokens is left out.
 pub fn key_set<'c>(certificates: impl IntoIterator<Item = &'c Certificate>) -> Value {
     let mut keys: Vec<Value> = Vec::new();
     for certificate in certificates {
@@ -30,7 +30,7 @@ pub fn key_set<'c>(certificates: impl IntoIterator<Item = &'c Certificate>) -> V
 }
 
 /// The name of a key (RFC 7638): SHA-256 of its members, base64url; partners that know the key compute the same. `None` for
-/// a key that signs no tokens.
+/// a key that cannot sign tokens.
 pub fn thumbprint(certificate: &Certificate) -> Option<String> {
     members(certificate).map(|key| thumbprint_of(&key))
 }

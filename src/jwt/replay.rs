@@ -1,4 +1,4 @@
-//! Which tokens have been used: a `jti` is taken once, and remembered until its token expires anyway.
+//! Which tokens have been used: a `jti` is accepted once, and remembered until its token expires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,33 +15,33 @@ pub type Id = [u8; 32];
 pub struct Window {
     used: BTreeMap<Id, Timestamp>,
     by_end: BTreeSet<(Timestamp, Id)>,
-    /// Whether that it is nearly full has been said.
+    /// Whether the warning that the window is nearly full has been given.
     said: bool,
 }
 
-/// An identifier was taken, and what that leaves.
+/// How full the window is after an identifier was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// There is room, or what there is to say of it has been said.
+    /// There is room, or the warning has already been given.
     Quietly,
-    /// A quarter of the room is left, for the first time since there was half of it.
+    /// A quarter of the capacity is left, for the first time since half of it was free.
     NearlyFull,
 }
 
-/// Why an identifier was not taken.
+/// Why an identifier was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
     /// It was used before.
     Used,
-    /// No more can be remembered; to forget one would let it be used again.
+    /// The window is full; forgetting an identifier would let its token be used again.
     Full,
 }
 
 impl Window {
-    /// Takes an identifier, which counts as used until `until`.
+    /// Records an identifier, which counts as used until `until`.
     ///
     /// # Errors
-    /// It was used before, or so many are that no other can be remembered.
+    /// It was used before, or the window is full.
     pub fn take(&mut self, id: Id, until: Timestamp, now: Timestamp) -> Result<Taken, NotTaken> {
         self.take_within(id, until, now, MOST)
     }
@@ -102,7 +102,7 @@ mod tests {
         };
         assert!(take(0..3, 10, 0).is_empty());
         assert_eq!(take(3..8, 20, 0), [5]);
-        // Five of eight are left: to and fro around three quarters is no news.
+        // Five of eight are left: moving around three quarters does not warn again.
         assert!(take(8..11, 30, 11).is_empty());
         // At 21 three of eight are, and it fills again.
         assert_eq!(take(11..15, 40, 21), [13]);

@@ -1,4 +1,4 @@
-//! Key pairs and claims for the tests of this room; RSA keys are made once, because making one takes its time.
+//! Key pairs and claims for the tests of this room; RSA keys are generated once, because that takes long.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -49,7 +49,7 @@ pub(crate) fn fresh(kind: NewKey) -> Arc<KeyPair> {
     KeyPair::new(read.certificates, Arc::clone(&read.keys[0]), Vec::new()).unwrap()
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 pub(crate) fn claims() -> Claims<'static> {
     Claims {
         issuer: "acme",

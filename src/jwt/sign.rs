@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use super::{Algorithm, Error, base64, key_set};
 use crate::pki::KeyPair;
 
-/// How far back a token is dated: a partner whose clock is behind would else refuse one from the future.
+/// How far back a token is dated: a partner with a clock that is behind would otherwise refuse it as not yet valid.
 const BACKDATED: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// What a token says (RFC 7523 3).
+/// The claims of a token (RFC 7523 3).
 #[derive(Clone, Debug)]
 pub struct Claims<'a> {
     /// `iss`.
@@ -26,7 +26,7 @@ pub struct Claims<'a> {
     pub more: &'a Map<String, Value>,
 }
 
-/// A token, signed at `now`. `kid` is the key's thumbprint and `x5t#S256` the certificate's, so that whoever holds either
+/// Signs a token at `now`. `kid` is the key's thumbprint and `x5t#S256` the certificate's, so a verifier with either
 /// finds the key.
 ///
 /// # Errors
@@ -76,13 +76,13 @@ pub fn sign(
     Ok(token)
 }
 
-/// 128 random bits: an identifier that nobody has had before.
+/// 128 random bits: a unique identifier.
 ///
 /// # Errors
-/// The system gives no random bytes.
+/// The system provides no random bytes.
 pub fn fresh_id() -> Result<String, Error> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Sign("the system gives no random bytes".to_owned()))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Sign("the system provides no random bytes".to_owned()))?;
     Ok(base64(&bytes))
 }
 

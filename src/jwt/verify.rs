@@ -2,7 +2,7 @@
 //! key, so that a token cannot choose how it is verified (RFC 8725 3.1).
 //!
 //! The library checks form, signature, audience and issuer; time is checked here, because its clock cannot be given, and
-//! what a header may not say is refused here. `jku`, `x5u`, `jwk` and `x5c` are never looked at.
+//! what a header may not say is refused here. `jku`, `x5u`, `jwk` and `x5c` are ignored.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::replay::Id;
 use super::{Algorithm, SKEW, key_set};
 use crate::pki::{Certificate, Fingerprint, KeyKind, Validity, printable};
 
-/// The longest token that is looked at.
+/// The longest token that is verified, in bytes.
 const LONGEST: usize = 16 * 1024;
 
 /// `[ingress.jwt]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The partner whose tokens these are, and who must be the peer.
+    /// The partner that issues these tokens, and that the peer must be.
     pub partner: Arc<str>,
     /// Its certificates: files under the watched folder.
     pub certificates: Vec<PathBuf>,
@@ -31,11 +31,11 @@ pub struct Settings {
     pub audience: String,
     /// `iss` must be this, where it is given.
     pub issuer: Option<String>,
-    /// No token may be valid for longer than this from now on.
+    /// A token may not be valid for longer than this from now on.
     pub max_lifetime: Duration,
 }
 
-/// What tokens of one partner are verified with, for one epoch.
+/// Verifies the tokens of one partner, for one epoch.
 pub struct Verifier {
     settings: Settings,
     keys: Vec<Key>,
@@ -64,7 +64,7 @@ pub struct From<'a> {
 pub struct Accepted {
     /// Its identifier, where it has one: it may be used once.
     pub id: Option<Id>,
-    /// Until when that is to be remembered.
+    /// Until when the identifier must be remembered.
     pub until: Timestamp,
     /// Which certificate's key signed it.
     pub certificate: Fingerprint,
@@ -73,26 +73,26 @@ pub struct Accepted {
 /// Why a token was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// None came.
-    #[error("no token came: Authorization: Bearer is needed")]
+    /// The request carries no token.
+    #[error("the request carries no token: it needs Authorization: Bearer")]
     Missing,
-    /// More than one, or another form.
-    #[error("the Authorization field is not one Bearer token")]
+    /// Several Authorization fields, or another scheme.
+    #[error("the request does not carry exactly one Bearer token in Authorization")]
     NotBearer,
-    /// It is no token.
-    #[error("it is no signed JWT: {0}")]
+    /// It is not a token.
+    #[error("the token is not a signed JWT: {0}")]
     Malformed(&'static str),
     /// The header asks for an extension.
-    #[error("its header has crit, which names an extension that must be understood; none is")]
+    #[error("the token's header has crit; the sidecar supports no critical extension")]
     Critical,
-    /// Its algorithm fits no certificate.
-    #[error("it is signed with {0:?}, which fits the key of no certificate of the partner")]
+    /// No certificate of the partner has a key for its algorithm.
+    #[error("the token names the algorithm {0:?}, but no certificate of the partner has a key for it")]
     Algorithm(String),
     /// No key signed it.
-    #[error("no certificate of partner {0:?} signed it")]
+    #[error("the token is not signed with the key of any certificate of partner {0:?}")]
     Signature(String),
     /// The certificate that signed it is not valid.
-    #[error("the certificate that signed it ({certificate}) is not valid now (from {from} to {until})")]
+    #[error("the certificate that signed the token ({certificate}) is not valid now (from {from} to {until})")]
     Certificate {
         /// Short fingerprint.
         certificate: String,
@@ -101,40 +101,40 @@ pub enum Refused {
         /// Its last second.
         until: Timestamp,
     },
-    /// A claim is missing or has another form.
-    #[error("its claim {0} is missing, or not of the form it must have")]
+    /// A claim is missing or malformed.
+    #[error("the token's claim {0} is missing or malformed")]
     Claim(String),
-    /// For somebody else.
-    #[error("it is meant for another audience")]
+    /// For another audience.
+    #[error("the token is meant for another audience")]
     Audience,
-    /// By somebody else.
-    #[error("it is issued by somebody else")]
+    /// By another issuer.
+    #[error("the token comes from another issuer")]
     Issuer,
-    /// Over.
-    #[error("it expired at {0}")]
+    /// Expired.
+    #[error("the token expired at {0}")]
     Expired(Timestamp),
     /// Valid for too long.
-    #[error("it is valid until {until}, which is more than the {} s that are allowed", allowed.as_secs())]
+    #[error("the token is valid until {until}, longer than the {} s that max_lifetime allows", allowed.as_secs())]
     TooLong {
         /// Its end.
         until: Timestamp,
         /// `max_lifetime`.
         allowed: Duration,
     },
-    /// Not yet.
-    #[error("it is not valid before {0}")]
+    /// Not valid yet.
+    #[error("the token is not valid before {0}")]
     NotYet(Timestamp),
-    /// Somebody else's.
-    #[error("the peer is not partner {0:?}, whose token it must be")]
+    /// The peer is not the partner.
+    #[error("the peer is not partner {0:?}; only that partner may present this token")]
     OtherPeer(String),
     /// Bound to another certificate.
-    #[error("it is bound to another certificate than the peer's, or by a way that is not known here")]
+    #[error("the token is bound to another certificate than the peer's, or by an unknown confirmation method")]
     Bound,
     /// Used before.
-    #[error("it has been used before")]
+    #[error("the token has been used before")]
     Replayed,
     /// The window is full.
-    #[error("too many tokens are remembered: until some expire, no other is taken")]
+    #[error("the replay window is full: no further token is accepted until some have expired")]
     Full,
 }
 
@@ -163,7 +163,7 @@ impl Refused {
     }
 }
 
-/// The header, as far as it is listened to.
+/// The header parameters that matter here.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -193,7 +193,7 @@ struct Checked {
 }
 
 impl Verifier {
-    /// With these certificates; those whose keys sign no tokens verify none.
+    /// A verifier with these certificates; keys that cannot sign tokens are left out.
     pub fn new(settings: Settings, certificates: &[Arc<Certificate>]) -> Self {
         let keys = certificates.iter().filter_map(|certificate| {
             Some(Key {
@@ -207,7 +207,7 @@ impl Verifier {
         Self { keys: keys.collect(), settings }
     }
 
-    /// What it was made from.
+    /// The settings that it was made from.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -220,7 +220,7 @@ impl Verifier {
     /// Verifies the token of an Authorization field.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the token is refused.
     pub fn verify(&self, token: &str, from: From<'_>, now: Timestamp) -> Result<Accepted, Refused> {
         if from.partner != Some(&*self.settings.partner) {
             return Err(Refused::OtherPeer(self.settings.partner.to_string()));
@@ -241,7 +241,7 @@ impl Verifier {
         Ok(Accepted { id, until, certificate: key.certificate })
     }
 
-    /// The key that signed it, and what it says. A key that the header names is tried first.
+    /// The key that signed it, and its claims. A key that the header names is tried first.
     fn signed_by(&self, token: &str, algorithm: Algorithm, header: &Header) -> Result<(&Key, Checked), Refused> {
         let is_named = |key: &Key| {
             let text =
@@ -269,7 +269,7 @@ impl Verifier {
                     ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
                         return Err(Refused::Algorithm(algorithm.as_str().to_owned()));
                     }
-                    _ => return Err(Refused::Malformed("it cannot be read")),
+                    _ => return Err(Refused::Malformed("it does not parse")),
                 },
             }
         }
@@ -329,7 +329,7 @@ impl Verifier {
     }
 }
 
-/// The header, before anything is believed.
+/// Parses the header, before anything is verified.
 fn header(token: &str) -> Result<Header, Refused> {
     use base64::Engine as _;
     if token.len() > LONGEST {
@@ -337,18 +337,18 @@ fn header(token: &str) -> Result<Header, Refused> {
     }
     let mut parts = token.split('.');
     let (Some(first), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(Refused::Malformed("it has not three parts"));
+        return Err(Refused::Malformed("it does not have three parts"));
     };
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(first);
     let bytes = bytes.map_err(|_| Refused::Malformed("its header is not base64url"))?;
-    let header: Header = serde_json::from_slice(&bytes).map_err(|_| Refused::Malformed("its header cannot be read"))?;
+    let header: Header = serde_json::from_slice(&bytes).map_err(|_| Refused::Malformed("its header does not parse"))?;
     if header.crit.is_some() {
         return Err(Refused::Critical);
     }
     Ok(header)
 }
 
-/// RFC 8705 3.1: the certificate that the token is bound to is the peer's. Another way to confirm is not known here, and a
+/// RFC 8705 3.1: the certificate that the token is bound to is the peer's. Other methods are unsupported: a
 /// token that asks for one must not pass without it.
 fn bound(confirmation: &serde_json::Map<String, serde_json::Value>, peer: Fingerprint) -> Result<(), Refused> {
     let named = confirmation.get("x5t#S256").and_then(|value| value.as_str());

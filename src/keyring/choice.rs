@@ -1,6 +1,6 @@
 //! Which candidate to show in one handshake, and why: `choose`, contract section 4's rule as one pure function.
 //!
-//! The same function serves both sides: an ingress asks with what the ClientHello said, an egress with what the
+//! The same function serves both sides: an ingress passes what the ClientHello said, an egress what the
 //! CertificateRequest said. Facts only; configs and keys stay with the snapshot, which finds them by index.
 
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use super::learned::Taught;
 use super::{KeyringName, Prefer, Standing};
 use crate::pki::{Fingerprint, Validity};
 
-/// What the other side said about the certificate it wants.
+/// The peer's requirements for our certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// SNI, lower case (ingress only).
     pub server_name: Option<Arc<str>>,
-    /// SignatureScheme code points it accepts; empty = nothing said.
+    /// SignatureScheme code points it accepts; empty = not stated.
     pub schemes: Vec<u16>,
-    /// DER of the certificate authorities it names; empty = nothing said.
+    /// DER of the certificate authorities it names; empty = not stated.
     pub authorities: Vec<Vec<u8>>,
-    /// What kind of ClientHello it sent: equal for equal offers of suites, groups and schemes (ingress only). It decides
-    /// nothing here; what a source teaches is weighed by it.
+    /// A hash of the ClientHello's suites, groups and schemes (ingress only). Selection ignores it; recorded refusals
+    /// are matched by it.
     pub offer: u64,
 }
 
-/// What is known of the other side before it has shown a certificate (ingress): contract section 4, rules 3 and 4.
+/// What is known about the peer before it sends a certificate (ingress): contract section 4, rules 3 and 4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The partner's `show`, as it is now.
     pub show: Option<Show>,
-    /// What the source has taught.
+    /// The source's recorded refusals.
     pub taught: Option<Taught>,
 }
 
@@ -40,7 +40,7 @@ pub struct Known {
 pub enum Show {
     /// `"new_only"`: the current pair.
     New,
-    /// `{ old_until = DATE }`, and the date has not come: the previous pair.
+    /// `{ old_until = DATE }` before that date: the previous pair.
     Old,
 }
 
@@ -49,7 +49,7 @@ pub enum Show {
 pub struct Candidate {
     /// Its keyring.
     pub keyring: KeyringName,
-    /// Its name.
+    /// Its fingerprint.
     pub key_pair: Fingerprint,
     /// `Current` or `Previous`.
     pub standing: Standing,
@@ -63,7 +63,7 @@ pub struct Candidate {
     pub issuers: Vec<Vec<u8>>,
     /// Its keyring's `prefer`.
     pub prefer: Prefer,
-    /// Expired, and shown all the same because nothing else is left.
+    /// Expired, but shown because no valid pair is left.
     pub last_resort: bool,
 }
 
@@ -76,17 +76,17 @@ pub struct Candidates(pub Vec<Candidate>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChosenBy {
-    /// There was no other that fits.
+    /// No other pair fits.
     Only,
     /// The peer named certificate authorities.
     Authorities,
     /// The partner's `show`.
     Partner,
-    /// What this source has shown before.
+    /// The source refused another pair before.
     Learned,
     /// The keyring's `prefer`.
     Prefer,
-    /// Expired, but nothing else is left.
+    /// Expired, but no valid pair is left.
     LastResort,
 }
 
@@ -103,14 +103,14 @@ impl ChosenBy {
         }
     }
 
-    /// What [`ChosenBy::as_str`] has written.
+    /// Parses the output of [`ChosenBy::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         let all = [Self::Only, Self::Authorities, Self::Partner, Self::Learned, Self::Prefer, Self::LastResort];
         all.into_iter().find(|one| one.as_str() == text)
     }
 }
 
-/// The answer.
+/// The selected pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Index into [`Candidates`].
@@ -129,32 +129,32 @@ impl Show {
 }
 
 impl Candidates {
-    /// Whether some keyring has a pair to show beside its current one: only then is there anything to know or to learn.
+    /// Whether any keyring has a previous pair beside its current one: only then do refusals and `show` matter.
     pub fn in_overlap(&self) -> bool {
         self.0.iter().any(|candidate| candidate.standing == Standing::Previous)
     }
 }
 
-/// Chooses where nothing is known of the other side but what it says: [`choose_for`] without rules 3 and 4.
+/// Chooses by the peer's requirements alone: [`choose_for`] without rules 3 and 4.
 pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<Choice> {
     choose_for(candidates, asked, &Known::default(), now)
 }
 
-/// Chooses (contract section 4). In this order, each step among what the one before left:
+/// Chooses (contract section 4). In this order, each step among the candidates that the previous one left:
 ///
-/// 1. candidates whose key can sign with a scheme that was asked for; none: `None`;
+/// 1. candidates with a key that can sign with a scheme that the peer accepts; none: `None`;
 /// 2. the keyring: the first with a valid pair that covers the SNI, else the first with any pair that covers it, else
-///    the first with a valid pair, else the first. An SNI that nobody covers decides nothing: a sidecar behind another
-///    name must still serve;
+///    the first with a valid pair, else the first. An SNI that no pair covers is ignored: a sidecar behind another name
+///    must still serve;
 /// 3. of that keyring the pairs valid now; none: all of them, as a last resort;
 /// 4. those that cover the SNI, if any does;
-/// 5. where certificate authorities are named, those whose chain names one, if any does;
-/// 6. what the partner's `show` asks for, the current or the previous ones, if there is one;
-/// 7. what the source has taught: the pair that it is shown instead of those it refused, else the first that it has not
+/// 5. if the peer names certificate authorities, those that chain to one of them, if any does;
+/// 6. the current or the previous ones, as the partner's `show` says, if it is set;
+/// 7. by the source's refusals: the pair that it is shown instead of those it refused, else the first that it has not
 ///    refused, if it refused any of these;
-/// 8. `prefer`: the first of what is left, or with `old` the first that is previous.
+/// 8. `prefer`: the first of the rest, or with `old` the first that is previous.
 ///
-/// `None` only when no candidate fits the peer's signature schemes, or there is none at all.
+/// `None` only if no candidate fits the peer's signature schemes, or there are no candidates.
 pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp) -> Option<Choice> {
     let all = &candidates.0;
     let fitting: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
@@ -164,7 +164,7 @@ pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Ti
     let last_resort = !all[*valid.first()?].validity.contains(now);
     let named = narrow(&valid, |at| covers_sni(&all[at], asked));
     let vouched = narrow(&named, |at| all[at].issuers.iter().any(|issuer| asked.authorities.contains(issuer)));
-    // With nothing valid left nobody's wishes count.
+    // With no valid pair left, preferences are ignored.
     let (show, taught) = if last_resort { (None, None) } else { (known.show, known.taught.as_ref()) };
     let wished = narrow(&vouched, |at| show.is_some_and(|show| show.wants(all[at].standing)));
     let by_partner = show.filter(|show| vouched.len() > 1 && show.wants(all[wished[0]].standing));
@@ -222,7 +222,7 @@ fn keyring_for<'a>(all: &'a [Candidate], fitting: &[usize], asked: &Asked, now: 
     Some(&all[best].keyring)
 }
 
-/// Those that satisfy the wish, or all of them where none does.
+/// Those that satisfy the predicate, or all of them if none does.
 fn narrow(from: &[usize], wish: impl Fn(usize) -> bool) -> Vec<usize> {
     let narrowed: Vec<usize> = from.iter().copied().filter(|at| wish(*at)).collect();
     if narrowed.is_empty() { from.to_vec() } else { narrowed }

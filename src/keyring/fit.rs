@@ -1,6 +1,6 @@
-//! May this pair serve here: validity, strength, usage (contract section 3, "Refused for good reason").
+//! Whether a pair may serve: validity, strength, usage (contract section 3, "Refused for good reason").
 //!
-//! Pure facts about one pair against one keyring's settings. What is done about it is `rotation`'s.
+//! Pure: checks one pair against one keyring's settings. `rotation` acts on the result.
 
 use jiff::Timestamp;
 
@@ -10,17 +10,17 @@ use crate::pki::{Certificate, KeyKind, KeyPair};
 /// The verdict on one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// It may serve now; `warning` says what would be refused under stricter settings.
+    /// It may serve now; `warning` says what stricter settings would refuse.
     Usable {
-        /// For people, if anything.
+        /// The warning's text, if any.
         warning: Option<String>,
     },
-    /// Not valid yet: staged until then (`not_before` plus `skew`).
+    /// Not valid yet: staged until `from` (`not_before` plus `skew`).
     NotYet {
-        /// From when on it may serve.
+        /// When it may start to serve.
         from: Timestamp,
     },
-    /// Never, as things are.
+    /// Unusable under these settings.
     Refused(Refusal),
 }
 
@@ -33,7 +33,7 @@ pub struct Refusal {
     pub explanation: String,
 }
 
-/// Weighs a pair. What never changes is weighed first, so that a weak pair is not called expired one day.
+/// Checks a pair. Permanent flaws come first, so that a weak pair is not reported as expired later.
 pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
     if settings.revoked.contains(&pair.fingerprint()) {
         return Fit::Refused(revoked(pair));
@@ -50,7 +50,7 @@ pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
     }
     let validity = pair.validity();
     if now > validity.not_after {
-        let explanation = format!("{} expired on {}; drop a renewed one", describe(pair), moment(validity.not_after));
+        let explanation = format!("{} expired on {}; add a renewed one", describe(pair), moment(validity.not_after));
         return Fit::Refused(Refusal { reason: "expired", explanation });
     }
     if now < validity.not_before {
@@ -59,7 +59,7 @@ pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
     for issuer in &pair.chain()[1..] {
         if now > issuer.validity().not_after {
             warnings.push(format!(
-                "the intermediate {:?} of {} expired on {}; peers may refuse the chain: drop one with a valid intermediate",
+                "the intermediate {:?} of {} expired on {}; peers may refuse the chain: add one with a valid intermediate",
                 issuer.subject(),
                 describe(pair),
                 moment(issuer.validity().not_after)
@@ -71,12 +71,12 @@ pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
 
 /// The refusal of a pair that was revoked by the configuration or by command.
 pub(super) fn revoked(pair: &KeyPair) -> Refusal {
-    let explanation = format!("{} was revoked and never serves again; drop another key pair", describe(pair));
+    let explanation = format!("{} was revoked and never serves again; add another key pair", describe(pair));
     Refusal { reason: "revoked", explanation }
 }
 
-/// Whether two certificates answer to a common name: a DNS name (one may be a wildcard that covers the other's), URI or
-/// IP address of the SAN; where one of them has none of these, the same subject.
+/// Whether two certificates share a name: a DNS name (one may be a wildcard that covers the other's), URI or IP
+/// address of the SAN; if one of them has none of these, the same subject.
 pub fn shares_a_name(one: &Certificate, other: &Certificate) -> bool {
     if !has_names(one) || !has_names(other) {
         return one.subject_der() == other.subject_der();
@@ -98,7 +98,7 @@ pub fn covers(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// How a pair is named in a sentence: `key pair 3fa9c1d2e4b5 (CN=api)`.
+/// Names a pair in a sentence: `key pair 3fa9c1d2e4b5 (CN=api)`.
 pub(super) fn describe(pair: &KeyPair) -> String {
     let end_entity = pair.end_entity();
     let name = match (end_entity.subject(), end_entity.dns_names().first(), end_entity.uris().first()) {
@@ -108,12 +108,12 @@ pub(super) fn describe(pair: &KeyPair) -> String {
     format!("key pair {} ({name})", pair.fingerprint().short())
 }
 
-/// A moment in a sentence, UTC, to the second.
+/// A time in a sentence, UTC, to the second.
 pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// `at` plus `by`, at the latest the last moment there is.
+/// `at` plus `by`, capped at the latest possible time.
 pub(super) fn later(at: Timestamp, by: std::time::Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
@@ -126,14 +126,14 @@ fn strength(pair: &KeyPair) -> Option<Refusal> {
     let end_entity = pair.end_entity();
     if end_entity.is_ca() {
         let explanation = format!(
-            "the end entity of {} says CA:TRUE, so peers refuse it; issue one with basicConstraints CA:FALSE",
+            "the end-entity certificate of {} has CA:TRUE, which peers refuse; issue one with basicConstraints CA:FALSE",
             describe(pair)
         );
         return Some(Refusal { reason: "is_ca", explanation });
     }
     if end_entity.key() == KeyKind::Other {
         let explanation = format!(
-            "{} has a kind of key that TLS cannot use here; issue one with ECDSA P-256, P-384, P-521, Ed25519 or RSA",
+            "{} has an unsupported key type; issue one with ECDSA P-256, P-384, P-521, Ed25519 or RSA",
             describe(pair)
         );
         return Some(Refusal { reason: "unsupported_key", explanation });

@@ -1,12 +1,12 @@
-//! What sources have taught us about our pairs: who refused the new one with an alert, and whether that is to be believed
-//! (contract section 4, rule 4). Which pair they are shown for it is `choose`'s to say; how a source is told from its
-//! connection, and who is told of a change, is the proxy's.
+//! Records which sources refused our new pair with an alert, and whether that is confirmed (contract section 4, rule
+//! 4). `choose` decides which pair they are shown instead; the proxy derives the source from a connection and reports
+//! changes.
 //!
-//! An alert is not authenticated: anybody who can reach us could send one. So a lesson is *unconfirmed* at first: one of
-//! few, from few of one network, for an hour, without a say in anybody's verdict. It is confirmed when the same source
+//! An alert is not authenticated: any client that reaches us can send one. So a refusal is *unconfirmed* at first:
+//! limited in number, per network and to an hour, and ignored by verdicts. It is confirmed when the same source
 //! completes a verified handshake on the pair it is shown instead, with the same kind of ClientHello as the one that
-//! refused, as a peer that has not itself accepted the refused pair: so a scanner behind the same address, or a flood of
-//! alerts, holds nobody on the old pair who takes the new one.
+//! refused, as a peer that has not itself accepted the refused pair: so neither a scanner behind the same address nor a
+//! flood of alerts keeps a client on the old pair that accepts the new one.
 
 mod lessons;
 #[cfg(test)]
@@ -27,16 +27,16 @@ use crate::pki::Fingerprint;
 pub use lessons::Lessons;
 pub use source::Source;
 
-/// How long an unconfirmed lesson holds.
+/// How long an unconfirmed refusal holds.
 pub const UNCONFIRMED_FOR: Duration = Duration::from_hours(1);
-/// Unconfirmed lessons at once.
+/// Limits of unconfirmed refusals.
 const UNCONFIRMED: Bounds = Bounds { all: 1024, of_network: 16 };
-/// Confirmed lessons at once.
+/// Limits of confirmed refusals.
 const CONFIRMED: Bounds = Bounds { all: 4096, of_network: 256 };
-/// Peers of which it is known that they accept a pair: twice as many are remembered.
+/// Peers known to accept a pair: up to twice as many are kept.
 const ACCEPTING: usize = 4096;
 
-/// Alerts that say something about the certificate that was shown (42 to 46, 48), as RFC 8446 6 names them.
+/// Alerts about the certificate that was shown (42 to 46, 48), as RFC 8446 6 names them.
 const ALERTS: [&str; 6] = [
     "bad_certificate",
     "unsupported_certificate",
@@ -46,7 +46,7 @@ const ALERTS: [&str; 6] = [
     "unknown_ca",
 ];
 
-/// The alert's name for as long as the process lives, if it teaches anything.
+/// The alert's name as a static string, if it is about the certificate.
 pub fn teaches(alert: &str) -> Option<&'static str> {
     ALERTS.into_iter().find(|known| *known == alert)
 }
@@ -56,15 +56,15 @@ struct Bounds {
     of_network: usize,
 }
 
-/// How sure what a source has taught us is.
+/// The status of a source's refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lesson {
-    /// It sent an alert, which anybody on the way could have.
+    /// The source sent an alert, which is not authenticated.
     Unconfirmed,
-    /// It has completed a verified handshake on the previous pair.
+    /// The source completed a verified handshake on the previous pair.
     Confirmed,
-    /// It no longer holds.
+    /// The refusal no longer holds.
     Forgotten,
 }
 
@@ -79,23 +79,23 @@ impl Lesson {
     }
 }
 
-/// What a source has taught, as `choose` takes it.
+/// A source's refusals, as input to `choose`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taught {
-    /// Pairs that it refused.
+    /// The refused pairs.
     pub refused: Vec<Fingerprint>,
-    /// The pair that it is shown instead; `None`: to be chosen among those it has not refused.
+    /// The pair to show instead; `None`: any that it has not refused.
     pub shown: Option<Fingerprint>,
 }
 
-/// One lesson, as people see it.
+/// One recorded refusal, as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Entry {
-    /// Who taught it.
+    /// The source that refused.
     pub source: Source,
     /// The keyring it is about.
     pub keyring: KeyringName,
-    /// Pairs that the source refused, the first one first.
+    /// The refused pairs, in order.
     pub refused: Vec<Fingerprint>,
     /// The pair that it is shown instead.
     pub shown: Fingerprint,
@@ -103,18 +103,18 @@ pub struct Entry {
     pub standing: Lesson,
     /// The alert's name.
     pub reason: &'static str,
-    /// When it refused first.
+    /// The first refusal.
     pub since: Timestamp,
     /// The identity of the peer that confirmed it.
     pub peer: Option<String>,
     /// That peer's certificate.
     pub peer_fingerprint: Option<Fingerprint>,
-    /// What kind of ClientHello it sent.
+    /// A hash of its ClientHello's offer.
     #[serde(skip)]
     offer: u64,
 }
 
-/// What a confirmed lesson is made of again after a restart.
+/// A confirmed refusal in its persisted form.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Remembered {
     source: Source,
@@ -128,12 +128,12 @@ pub struct Remembered {
     offer: u64,
 }
 
-/// A lesson that changed: how it is now, and why.
+/// A changed refusal: its state now, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The lesson.
+    /// The refusal.
     pub entry: Entry,
-    /// What became of it.
+    /// Its new status.
     pub standing: Lesson,
     /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`
     /// or `evicted`.
@@ -143,7 +143,7 @@ pub struct Change {
 /// A source that refused a pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
-    /// Who.
+    /// The source.
     pub source: &'a Source,
     /// The keyring of the pair.
     pub keyring: &'a KeyringName,
@@ -151,46 +151,46 @@ pub struct Refusal<'a> {
     pub key_pair: Fingerprint,
     /// The alert's name ([`teaches`]).
     pub alert: &'static str,
-    /// What kind of ClientHello it had sent.
+    /// A hash of its ClientHello's offer.
     pub offer: u64,
 }
 
 /// A source that completed a verified handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Acceptance<'a> {
-    /// Who.
+    /// The source.
     pub source: &'a Source,
     /// The pair that it was shown.
     pub key_pair: Fingerprint,
     /// The fingerprint of its certificate, and its identity.
     pub peer: (Fingerprint, &'a str),
-    /// What kind of ClientHello it had sent.
+    /// A hash of its ClientHello's offer.
     pub offer: u64,
 }
 
-/// All lessons of a process, by source.
+/// All recorded refusals of a process, by source.
 #[derive(Debug, Default)]
 pub struct Learned {
     entries: BTreeMap<Source, Entry>,
     accepting: BTreeMap<Fingerprint, Accepting>,
-    /// Grows whenever a confirmed lesson comes or goes.
+    /// Incremented whenever a confirmed refusal is added or removed.
     revision: u64,
 }
 
 impl Learned {
-    /// What the source has taught; an unconfirmed lesson that is over says nothing.
+    /// The source's refusals; an expired unconfirmed one is ignored.
     pub fn taught(&self, source: &Source, now: Timestamp) -> Option<Taught> {
         let entry = self.entries.get(source).filter(|entry| !entry.is_over(now))?;
         Some(Taught { refused: entry.refused.clone(), shown: Some(entry.shown) })
     }
 
-    /// A source answered `refusal.key_pair` with an alert. `next` is what `choose` would show it now that this is known;
-    /// `None`: nothing else.
+    /// Records that a source answered `refusal.key_pair` with an alert. `next` is the pair that `choose` would show it
+    /// instead; `None`: no other.
     pub fn refused(&mut self, refusal: &Refusal<'_>, next: Option<Fingerprint>, now: Timestamp) -> Vec<Change> {
         let known = self.entries.get(refusal.source).filter(|entry| !entry.is_over(now));
         match known {
-            // Only one that looks like the peer that confirmed it may put a confirmed lesson in doubt, and only about the
-            // pair that it is about: that peer has changed its mind.
+            // Only a client that looks like the peer that confirmed it may revoke a confirmed refusal, and only by
+            // refusing the pair shown instead: that peer's trust has changed.
             Some(entry) if entry.standing == Lesson::Confirmed => {
                 if entry.shown != refusal.key_pair || entry.offer != refusal.offer {
                     return Vec::new();
@@ -217,7 +217,7 @@ impl Learned {
         }
     }
 
-    /// A source completed a verified handshake.
+    /// Records that a source completed a verified handshake.
     pub fn accepted(&mut self, accepted: &Acceptance<'_>, now: Timestamp) -> Vec<Change> {
         let (peer, identity) = accepted.peer;
         self.accepting.entry(accepted.key_pair).or_default().insert(peer);
@@ -247,7 +247,7 @@ impl Learned {
         }
     }
 
-    /// Time passes, and epochs do: `is_shown` says whether a listener may show a pair now.
+    /// Removes expired refusals; `is_shown` says whether a listener may show a pair in this epoch.
     pub fn tick(&mut self, is_shown: &dyn Fn(&str, Fingerprint) -> bool, now: Timestamp) -> Vec<Change> {
         let ended = |entry: &Entry| {
             let shown = |key_pair: &Fingerprint| is_shown(&entry.source.listener, *key_pair);
@@ -261,34 +261,34 @@ impl Learned {
         over.into_iter().filter_map(|(source, reason)| self.forget_one(&source, reason)).collect()
     }
 
-    /// Lets go of what is known of pairs that nobody shows beside another any more.
+    /// Forgets which peers accept pairs that are no longer in overlap.
     pub fn keep_pairs(&mut self, in_overlap: &HashSet<Fingerprint>) {
         self.accepting.retain(|key_pair, _| in_overlap.contains(key_pair));
     }
 
-    /// Forgets what one source has taught, on every listener: `ADDRESS`, `ADDRESS NAME` or `NETWORK/64` as an [`Entry`]
-    /// shows it.
+    /// Forgets a source's refusals on every listener: `ADDRESS`, `ADDRESS NAME` or `NETWORK/64` as an [`Entry`] shows
+    /// it.
     pub fn forget(&mut self, text: &str) -> Vec<Change> {
         let meant: Vec<Source> = self.entries.keys().filter(|source| source.is(text)).cloned().collect();
         meant.iter().filter_map(|source| self.forget_one(source, "by_command")).collect()
     }
 
-    /// Every lesson.
+    /// All recorded refusals.
     pub fn entries(&self) -> Vec<Entry> {
         self.entries.values().cloned().collect()
     }
 
-    /// Whether there is any.
+    /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.accepting.is_empty()
     }
 
-    /// How often the confirmed lessons have changed.
+    /// How often the confirmed refusals have changed.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// What must survive a restart: the confirmed lessons.
+    /// What must survive a restart: the confirmed refusals.
     pub fn remembered(&self) -> Vec<Remembered> {
         let confirmed = self.entries.values().filter(|entry| entry.standing == Lesson::Confirmed);
         let remember = |entry: &Entry| Remembered {
@@ -305,7 +305,7 @@ impl Learned {
         confirmed.map(remember).collect()
     }
 
-    /// As the last run left it.
+    /// Restores the refusals of the last run.
     pub fn restore(&mut self, remembered: &[Remembered]) {
         for lesson in remembered.iter().take(CONFIRMED.all) {
             let entry = Entry {
@@ -325,9 +325,9 @@ impl Learned {
     }
 
     fn begin(&mut self, refusal: &Refusal<'_>, shown: Fingerprint, now: Timestamp) -> Vec<Change> {
-        // One that is over, and was not yet noticed, makes room for itself.
+        // Replace an expired one that was not removed yet.
         self.entries.remove(refusal.source);
-        // A network that has used up its share teaches nothing more: evicting its oldest would be a line a try.
+        // Ignore a network that has used up its share: evicting its oldest would log a line per attempt.
         if self.count(Lesson::Unconfirmed, refusal.source) >= UNCONFIRMED.of_network {
             return Vec::new();
         }
@@ -369,8 +369,8 @@ impl Learned {
         of_network.count()
     }
 
-    /// Where a table is full, the oldest lesson of the network that has the most goes: lessons of one standing never make
-    /// room for those of the other.
+    /// When a table is full, evicts the oldest refusal of the network with the most; unconfirmed and confirmed refusals
+    /// never evict each other.
     fn make_room(&mut self, standing: Lesson, bounds: &Bounds) -> Option<Change> {
         let of_standing = || self.entries.values().filter(|entry| entry.standing == standing);
         if of_standing().count() < bounds.all {
@@ -406,23 +406,23 @@ impl Entry {
 }
 
 impl Change {
-    /// One sentence for people. Names and addresses are printable as they are.
+    /// One sentence for people. Names and addresses are already printable.
     pub fn explanation(&self) -> String {
         let Entry { source, shown, peer, .. } = &self.entry;
         let refused: Vec<String> = self.entry.refused.iter().map(|key_pair| key_pair.short()).collect();
         let (refused, shown) = (refused.join(", "), shown.short());
         match (self.standing, self.reason) {
             (Lesson::Unconfirmed, alert) => format!(
-                "{source} answered key pair {refused} with the alert {alert}: it is shown {shown} from its next \
-                 connection on, for an hour unless it completes a verified handshake on that"
+                "{source} answered key pair {refused} with the alert {alert}: it will be shown {shown} from its next \
+                 connection on, for an hour unless it completes a verified handshake on that one"
             ),
             (Lesson::Confirmed, _) => format!(
-                "{} from {source} completed a handshake on {shown} after {refused} was refused: it is shown {shown} until \
-                 that pair's overlap ends; tell its operator to trust the issuer of the new one before then",
+                "{} from {source} completed a handshake on {shown} after refusing {refused}: it will be shown {shown} \
+                 until that pair's overlap ends; ask its operator to trust the issuer of the new one before then",
                 peer.as_deref().unwrap_or("a peer"),
             ),
             (Lesson::Forgotten, "overlap_ended") => {
-                format!("{shown}, which {source} was shown instead of {refused}, is not beside it any more")
+                format!("{shown}, which {source} was shown instead of {refused}, is no longer in overlap with it")
             }
             (Lesson::Forgotten, "expired") => {
                 format!(
@@ -430,20 +430,20 @@ impl Change {
                 )
             }
             (Lesson::Forgotten, "by_command") => {
-                format!("an operator asked to forget that {source} refused {refused}")
+                format!("an operator cleared the refusal of {refused} by {source}")
             }
             (Lesson::Forgotten, "accepts_it_now") => format!("{source} completed a verified handshake on {refused}"),
             (Lesson::Forgotten, "evicted") => {
-                format!("too many sources teach something at once: that {source} refused {refused} is forgotten")
+                format!("too many sources refused key pairs: the refusal of {refused} by {source} was dropped")
             }
             (Lesson::Forgotten, alert) => {
-                format!("{source} answered {shown} with the alert {alert} too: nothing is held for it any more")
+                format!("{source} also answered {shown} with the alert {alert}: its refusals are dropped")
             }
         }
     }
 }
 
-/// Peers that accept a pair, by their certificates. Two halves: when the new one is full the old one goes.
+/// Peers that accept a pair, by certificate. Two halves: when the new one is full, the old one is dropped.
 #[derive(Debug, Default)]
 struct Accepting {
     new: HashSet<Fingerprint>,

@@ -1,4 +1,4 @@
-//! Real key pairs for tests, made once: a property test that issued its own would spend its time on making keys.
+//! Real key pairs for tests, made once: a property test that issued its own would spend its time generating keys.
 //!
 //! Times are days after [`day`]`(0)`, 2026-01-01.
 
@@ -26,7 +26,7 @@ pub(crate) static STRANGER: LazyLock<Arc<KeyPair>> = LazyLock::new(|| {
     issue(&Request { common_name: "other".into(), dns: vec!["other.example".into()], ..api(35, 100) })
 });
 
-/// A pair of `api.example` whose usage is clientAuth only, valid from day 5 to day 100.
+/// A pair of `api.example` with clientAuth usage only, valid from day 5 to day 100.
 pub(crate) static CLIENT_ONLY: LazyLock<Arc<KeyPair>> =
     LazyLock::new(|| issue(&Request { server: false, ..api(5, 100) }));
 
@@ -50,7 +50,7 @@ pub(crate) fn api(from: i64, until: i64) -> Request {
     }
 }
 
-/// The pair that a request asks for.
+/// Issues the pair that a request describes.
 pub(crate) fn issue(request: &Request) -> Arc<KeyPair> {
     let issued = AUTHORITY.issue(request).unwrap();
     let text = format!("{}{}", issued.chain_pem, &*issued.key_pem);

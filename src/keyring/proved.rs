@@ -1,9 +1,9 @@
-//! What one upstream makes of our key pairs, and which of them a request may show to it: contract section 4's egress row.
+//! One upstream's verdicts on our key pairs, and which pair a request shows to it: contract section 4's egress row.
 //!
-//! A handshake proves nothing in TLS 1.3, and some servers refuse a certificate only by a status, so a new pair is first
-//! probed, then tried by one harmless request at a time (the canary), while all others go on with a pair that is known to
-//! work. Pure: facts come in by [`Proved::note`], `now` is an argument, and what changed is what comes out. Which bytes on a
-//! connection amount to which fact is for `proxy` to say.
+//! A handshake proves nothing in TLS 1.3, and some servers refuse a certificate only by a status, so a new pair is
+//! first probed, then tried by one harmless request at a time (the canary), while all others keep using a pair that is
+//! known to work. Pure: facts are passed to [`Proved::note`], `now` is an argument, and changes are returned. `proxy`
+//! decides which bytes on a connection amount to which fact.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use super::choice::signs;
 use super::{Asked, Candidate, Candidates, Choice, Standing};
 use crate::pki::Fingerprint;
 
-/// How long a refused pair rests before it is tried again, the first time; each time in a row twice as long.
+/// How long a refused pair is not used before the first retry; doubled after each further refusal.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
-/// It never rests for longer.
+/// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// What an upstream makes of one of our pairs.
+/// An upstream's verdict on one of our pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Its handshake went well, which in TLS 1.3 proves nothing.
+    /// The handshake succeeded, which in TLS 1.3 proves nothing.
     HandshakeOk,
-    /// It has answered a request with a status that is no refusal.
+    /// It answered a request with a status other than a refusal.
     Proved,
     /// It refuses the pair.
     Refused,
@@ -44,7 +44,7 @@ impl Verdict {
 /// `probe`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
-    /// Traffic alone shows what an upstream makes of a new pair.
+    /// Only traffic shows whether an upstream accepts a new pair.
     Off,
     /// A handshake, before any traffic uses the pair.
     #[default]
@@ -53,27 +53,27 @@ pub enum Probe {
     Head(String),
 }
 
-/// What an egress says about proofs.
+/// An egress's settings for proofs.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// `probe`.
     pub probe: &'a Probe,
-    /// `prove_within`: from then on other requests than the canary try an unproved pair too.
+    /// `prove_within`: after it, all requests try an unproved pair, not only the canary.
     pub prove_within: Duration,
 }
 
 /// The pairs that may be shown to an upstream, the preferred one first. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Them.
+    /// The pairs.
     pub pairs: Vec<Fingerprint>,
-    /// The preferred one replaces another that would serve as well: it is proved before all requests use it.
+    /// The preferred pair replaces another usable one: it must be proved before all requests use it.
     pub needs_proof: bool,
 }
 
-/// Every pair that may be shown, as indexes into the candidates: the choice, then those of its keyring that the upstream's
-/// CertificateRequest names as well, then the others. Also: whether the choice has to be proved, which is so where it is the
-/// current pair and one of the former would serve as well.
+/// Every pair that may be shown, as indexes into the candidates: the choice, then those of its keyring that the
+/// upstream's CertificateRequest also names, then the others. Also whether the choice must be proved: if it is the
+/// current pair and a previous one would serve as well.
 pub fn order(candidates: &Candidates, asked: &Asked, choice: Choice, now: Timestamp) -> (Vec<usize>, bool) {
     let all = &candidates.0;
     let first = &all[choice.index];
@@ -93,48 +93,48 @@ pub fn order(candidates: &Candidates, asked: &Asked, choice: Choice, now: Timest
 pub struct Pick {
     /// The pair.
     pub key_pair: Fingerprint,
-    /// In which part.
+    /// The request's role.
     pub how: How,
 }
 
 /// Why a request shows the pair that it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// It is known to work, or there is no better one.
+    /// It is known to work, or no better one exists.
     Settled,
-    /// The request tries an unproved pair. The one canary of its upstream until [`Proved::release`].
+    /// The request tries an unproved pair: the upstream's only canary until [`Proved::release`].
     Canary,
-    /// `prove_within` is over: the request tries it too.
+    /// `prove_within` has passed: every request tries it.
     Everyone,
-    /// The preferred pair is not proved: another one goes on serving. Holds until then where it is known.
+    /// The preferred pair is not proved: another one keeps serving, until the given time if known.
     Fallback(Option<Timestamp>),
 }
 
 /// A fact about one pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// A handshake went well.
+    /// A successful handshake.
     Handshake,
-    /// A response with a status that is no refusal.
+    /// A response with a status other than a refusal.
     Response,
     /// Refused with an alert, in or right after the handshake.
     Alert,
-    /// Refused with a status, which another pair does not get.
+    /// Refused with a status that another pair does not get.
     Status,
     /// The connection ended without an answer, and another pair got one.
     Dropped,
 }
 
-/// What a fact, or the time, has changed.
+/// A change by a fact or by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What the upstream makes of the pair now.
+    /// The upstream's verdict on the pair now.
     pub verdict: Verdict,
-    /// For `Refused`: when it is tried again.
+    /// For `Refused`: when the pair is tried again.
     pub next_try: Option<Timestamp>,
 }
 
-/// What one upstream has shown about the pairs that it may be shown.
+/// One upstream's verdicts on the pairs that may be shown to it.
 #[derive(Clone, Debug, Default)]
 pub struct Proved {
     pairs: Vec<Pair>,
@@ -145,25 +145,25 @@ pub struct Proved {
 struct Pair {
     key_pair: Fingerprint,
     verdict: Option<Verdict>,
-    /// Its last refusal was an alert: then a good handshake is news.
+    /// Its last refusal was an alert: then a successful handshake is a change.
     by_alert: bool,
-    /// Since when it may be tried; `prove_within` counts from here.
+    /// When it may be tried; `prove_within` counts from here.
     since: Timestamp,
     /// Refusals in a row.
     refusals: u32,
     /// When a probe is due.
     probe: Option<Timestamp>,
-    /// Traffic waits for that probe.
+    /// Traffic must wait for that probe.
     probe_first: bool,
-    /// Probes that brought no verdict, in a row.
+    /// Probes in a row without a verdict.
     probes: u32,
-    /// It has been said that everybody tries it.
+    /// It has been reported that all requests try it.
     announced: bool,
 }
 
 impl Proved {
-    /// Takes over an epoch's pairs: new ones are unproved, those that are gone are forgotten. A keyring's only pair needs no
-    /// proof, and stays trusted when another one replaces it.
+    /// Adopts an epoch's pairs: new ones are unproved, missing ones are forgotten. A keyring's only pair needs no
+    /// proof, and stays trusted after another one replaces it.
     pub fn take(&mut self, pairs: &[Fingerprint], terms: Terms<'_>, now: Timestamp) {
         self.pairs.retain(|known| pairs.contains(&known.key_pair));
         for key_pair in pairs {
@@ -176,13 +176,13 @@ impl Proved {
         }
     }
 
-    /// What is known of a pair.
+    /// The verdict on a pair, if any.
     pub fn verdict(&self, key_pair: Fingerprint) -> Option<Verdict> {
         self.get(key_pair)?.verdict
     }
 
-    /// Chooses for one request; `harmless`: it is idempotent and can be replayed. The second answer is what has to be told:
-    /// the time has come for everybody to try the preferred pair.
+    /// Selects a pair for one request; `harmless`: it is idempotent and can be replayed. The second value is a change
+    /// to report: from now on all requests try the preferred pair.
     pub fn pick(&mut self, order: &Order, harmless: bool, terms: Terms<'_>, now: Timestamp) -> (Pick, Option<Change>) {
         let first = order.pairs[0];
         let pick = |key_pair, how| (Pick { key_pair, how }, None);
@@ -203,7 +203,7 @@ impl Proved {
         }
         if now >= after(pair.since, terms.prove_within) {
             let said = std::mem::replace(&mut pair.announced, true);
-            // A refusal by a status has come after a good handshake.
+            // A refusal by a status follows a successful handshake.
             if pair.verdict == Some(Verdict::Refused) && !pair.by_alert {
                 pair.verdict = Some(Verdict::HandshakeOk);
             }
@@ -217,24 +217,24 @@ impl Proved {
         pick(fallback, How::Fallback(Some(now)))
     }
 
-    /// The pair to go on with where those in `tried` have been refused: for a request that is known not to have been
-    /// processed, or may be processed twice.
+    /// The pair to retry with after those in `tried` were refused: for a request that was not processed, or may be
+    /// processed twice.
     pub fn next(&self, order: &Order, tried: &[Fingerprint]) -> Option<Fingerprint> {
         let left: Vec<_> = order.pairs.iter().copied().filter(|pair| !tried.contains(pair)).collect();
         self.fallback(&left).or_else(|| left.first().copied())
     }
 
-    /// Claims the canary's place for a probe; false if another request has it.
+    /// Claims the canary role for a probe; false if another request has it.
     pub fn claim(&mut self) -> bool {
         !std::mem::replace(&mut self.canary, true)
     }
 
-    /// The canary has come to its end, whatever it found.
+    /// Ends the canary, whatever its result.
     pub fn release(&mut self) {
         self.canary = false;
     }
 
-    /// Notes a fact. `None`: it is no news.
+    /// Records a fact. `None`: nothing changed.
     pub fn note(&mut self, key_pair: Fingerprint, shown: Shown, terms: Terms<'_>, now: Timestamp) -> Option<Change> {
         let pair = self.get_mut(key_pair)?;
         match shown {
@@ -251,7 +251,7 @@ impl Proved {
                 news.then(|| pair.change())
             }
             Shown::Alert | Shown::Status | Shown::Dropped => {
-                // Others were on their way when the first one was refused: that is one refusal.
+                // Concurrent requests count as one refusal.
                 if pair.verdict == Some(Verdict::Refused) && now < pair.since {
                     return None;
                 }
@@ -261,7 +261,7 @@ impl Proved {
         }
     }
 
-    /// The pair that has to be probed now, if one has.
+    /// The pair to probe now, if any.
     pub fn probe_due(&self, order: &Order, now: Timestamp) -> Option<Fingerprint> {
         self.fallback(&order.pairs[1..])?;
         let pair = self.get(order.pairs[0])?;
@@ -269,7 +269,7 @@ impl Proved {
         (due && (order.needs_proof || pair.verdict == Some(Verdict::Refused))).then_some(pair.key_pair)
     }
 
-    /// A probe is over; what it found was noted. A probe that can prove the pair is made again until it has.
+    /// Ends a probe; its result has been recorded. A probe that can prove the pair is repeated until it does.
     pub fn probed(&mut self, key_pair: Fingerprint, terms: Terms<'_>, now: Timestamp) {
         let Some(pair) = self.get_mut(key_pair) else { return };
         if now < pair.since || pair.verdict == Some(Verdict::Proved) {
@@ -326,7 +326,7 @@ impl Pair {
         self.probe_first = false;
     }
 
-    /// It rests, and is then tried as if it were new.
+    /// The pair pauses, and is then tried as if it were new.
     fn refused(&mut self, by_alert: bool, terms: Terms<'_>, now: Timestamp) {
         let refusals = self.refusals.saturating_add(1);
         let since = after(now, pause(refusals));
@@ -339,7 +339,7 @@ impl Pair {
     }
 }
 
-/// The pause after so many times in a row.
+/// The pause after this many times in a row.
 fn pause(times: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << times.saturating_sub(1).min(16));
     doubled.min(LONGEST_PAUSE)

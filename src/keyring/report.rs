@@ -1,9 +1,9 @@
-//! The rotation report (contract section 4): for each keyring in overlap who has proved the new key pair, who still uses
-//! or insists on the old one and why, how long is left, and one verdict: safe to retire, or whom to call first.
+//! The rotation report (contract section 4): for each keyring in overlap which peers have proved the new key pair,
+//! which still use or require the old one and why, the time left, and one verdict: safe to retire, or what blocks it.
 //!
-//! Pure. [`Ledger`] folds what happens into who used which pair; [`report`] reads it for the keyrings that are in overlap
-//! now. Only verified peers, upstreams and confirmed sources have a say: an alert that anybody on the way could have sent
-//! is counted beside them.
+//! Pure. [`Ledger`] records which peer used which pair; [`report`] evaluates it for the keyrings that are in overlap
+//! now. Only verified peers, upstreams and confirmed sources affect the verdict: unauthenticated alerts are only
+//! counted beside them.
 
 mod ledger;
 mod recalled;
@@ -31,28 +31,28 @@ pub use verdict::{First, Retire, Verdict};
 pub struct InOverlap {
     /// Its name.
     pub keyring: KeyringName,
-    /// Who answers for it.
+    /// The owner.
     pub owner: Option<String>,
-    /// Whom to call where no partner is named.
+    /// The contact for peers without a partner.
     pub contact: Option<String>,
     /// The new pair.
     pub current: Fingerprint,
-    /// Since when that one is current.
+    /// When it became current.
     pub rotated: Timestamp,
     /// The old pairs.
     pub previous: Vec<Previous>,
-    /// Upstreams that are shown this keyring: the listener, and host and port.
+    /// Upstreams that use this keyring: the listener, and host and port.
     pub upstreams: Vec<(Arc<str>, String)>,
 }
 
 /// One previous pair of a keyring in overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
-    /// Which.
+    /// The pair.
     pub key_pair: Fingerprint,
     /// When its overlap ends.
     pub ends: Timestamp,
-    /// Whether it would still be there after a restart.
+    /// Whether it would survive a restart.
     pub survives_restart: bool,
 }
 
@@ -61,13 +61,13 @@ pub struct Previous {
 pub struct Report {
     /// Its name.
     pub keyring: KeyringName,
-    /// Who answers for it.
+    /// The owner.
     pub owner: Option<String>,
-    /// Whom to call where no partner is named.
+    /// The contact for peers without a partner.
     pub contact: Option<String>,
     /// The new pair.
     pub current: Fingerprint,
-    /// Since when it is current.
+    /// When it became current.
     pub rotated: Timestamp,
     /// The old pairs.
     pub previous: Vec<Previous>,
@@ -75,44 +75,44 @@ pub struct Report {
     pub ends: Timestamp,
     /// Seconds until then.
     pub seconds_left: i64,
-    /// Since when this sidecar watches, with what its registry has of former processes: who came before then and not since is
-    /// not known.
+    /// Since when this sidecar records peers, including its registry's records of former processes. Peers seen only
+    /// before are unknown.
     pub watched_since: Timestamp,
-    /// What is known of the time before this process began.
+    /// What is known about the time before this process started.
     pub before: Before,
     /// Peers, upstreams and sources, those to act on first.
     pub lines: Vec<Line>,
-    /// Sources that sent an alert and have proved nothing yet: they have no say.
+    /// Sources that sent an alert and are not confirmed: they do not affect the verdict.
     pub unconfirmed: u64,
-    /// Peers that the bounded memory had to let go of.
+    /// Peers dropped from the bounded memory.
     pub forgotten: u64,
-    /// Safe to retire, or whom to call first.
+    /// Safe to retire, or what blocks it.
     pub verdict: Verdict,
 }
 
-/// Who it is that a line is about.
+/// The kind of peer that a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A peer of an ingress, by its identity.
     Peer,
-    /// An address that peers come from, where no identity is known.
+    /// A source address, where no identity is known.
     Source,
     /// The upstream of an egress.
     Upstream,
 }
 
-/// How it stands with the new pair; what is to be acted on first comes first.
+/// A peer's progress to the new pair; the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Use {
-    /// It refuses the new pair, or asks for what only the old one has.
+    /// It refuses the new pair, or requires what only the old one has.
     InsistsOnOld,
     /// It was shown the old pair last, by our own choice.
     StillOnOld,
-    /// Its handshakes on the new pair go well, which proves nothing yet.
+    /// Its handshakes on the new pair succeed, which proves nothing yet.
     Unproved,
-    /// It has not come since the rotation.
+    /// It has not connected since the rotation.
     NotSeen,
     /// It accepts the new pair.
     ProvedNew,
@@ -138,14 +138,14 @@ pub struct Line {
     pub kind: Kind,
     /// Its identity, address, or host and port.
     pub name: String,
-    /// The listener that it came to, or that leads to it.
+    /// The listener that it connects to, or that leads to it.
     pub listener: Arc<str>,
     /// The partner that it is.
     pub partner: Option<Arc<str>>,
-    /// How it stands with the new pair.
+    /// Its progress to the new pair.
     #[serde(rename = "use")]
     pub stands: Use,
-    /// Since when, for what is to be acted on.
+    /// Since when, unless it has proved the new pair.
     pub since: Option<Timestamp>,
     /// Its last handshake on the new pair.
     pub last_new: Option<Timestamp>,
@@ -159,9 +159,9 @@ pub struct Line {
     pub reason: Option<String>,
     /// Why, one sentence.
     pub because: Option<String>,
-    /// When an upstream is shown the new pair again.
+    /// When the new pair is tried again with an upstream.
     pub next_try: Option<Timestamp>,
-    /// Whom to call.
+    /// Its operator's contact.
     pub contact: Option<String>,
 }
 
@@ -186,7 +186,7 @@ fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, Strin
         let of_source = sources.iter().filter(|(listener, name, source)| {
             source.lesson == Lesson::Confirmed && **listener == key.listener && peer.comes_from(name)
         });
-        // Several peers may come from one address: what it has taught is first of all about the one that confirmed it.
+        // Several peers may share one address: its refusal first concerns the peer that confirmed it.
         let taught = of_source.min_by_key(|(_, _, source)| source.peer.as_deref() != Some(key.identity.as_str()));
         let line = peer_line(keyring, (&key.listener, &key.identity), peer, taught.map(|(_, _, source)| *source));
         // A source that is known by name needs no line of its own.
@@ -229,7 +229,7 @@ fn one(ledger: &Ledger, keyring: &InOverlap, contacts: &BTreeMap<Arc<str>, Strin
     Some(report)
 }
 
-/// What a peer did with the pairs of its keyring; `taught` is what the source that it comes from has taught us.
+/// The line of one peer; `taught` is the refusal recorded for the source that it comes from.
 fn peer_line(
     keyring: &InOverlap,
     (listener, identity): (&Arc<str>, &str),
@@ -264,14 +264,14 @@ fn peer_line(
         line.stands = Use::StillOnOld;
         line.reason = Some(ChosenBy::Learned.as_str().to_owned());
         line.because = Some(format!(
-            "it comes from the address of {other}, which refused the new key pair; nothing is known about this one"
+            "it connects from the address of {other}, which refused the new key pair; its own answer is unknown"
         ));
         return line;
     }
     (line.reason, line.because) = match (taught, old.chosen_by) {
         (Some(source), _) => (Some(source.reason.to_owned()), Some(source.explanation.clone())),
         (None, Some(chosen_by)) => (Some(chosen_by.as_str().to_owned()), Some(because(chosen_by).to_owned())),
-        (None, None) => (None, Some("why it was shown the old key pair was not written down".to_owned())),
+        (None, None) => (None, Some("the reason for showing it the old key pair was not recorded".to_owned())),
     };
     if let Some(source) = taught {
         line.since = Some(source.since);
@@ -279,7 +279,7 @@ fn peer_line(
     line
 }
 
-/// Whether the other side made us show the old pair.
+/// Whether the peer caused the old pair to be shown.
 const fn insists(chosen_by: ChosenBy) -> bool {
     match chosen_by {
         ChosenBy::Learned | ChosenBy::Authorities | ChosenBy::Only => true,
@@ -292,11 +292,9 @@ const fn because(chosen_by: ChosenBy) -> &'static str {
     match chosen_by {
         ChosenBy::Learned => "it answered the new key pair with a certificate alert",
         ChosenBy::Authorities => "it names certificate authorities that only the old key pair chains to",
-        ChosenBy::Only => "only the old key pair fits the name or the signature schemes that it asks for",
-        ChosenBy::Partner => {
-            "the configuration shows this partner the old key pair (show); nothing is known about the new one"
-        }
-        ChosenBy::Prefer => "the old key pair is preferred (prefer = \"old\"); nothing is known about the new one",
+        ChosenBy::Only => "only the old key pair fits the server name or signature schemes that it requests",
+        ChosenBy::Partner => "the configuration shows this partner the old key pair (show); the new one is untested",
+        ChosenBy::Prefer => "the configuration prefers the old key pair (prefer = \"old\"); the new one is untested",
         ChosenBy::LastResort => "no valid key pair is left",
     }
 }
@@ -334,7 +332,7 @@ fn upstream_line(ledger: &Ledger, keyring: &InOverlap, listener: &Arc<str>, name
         None => Use::NotSeen,
     };
     let told = new.filter(|_| stands == Use::InsistsOnOld);
-    let still = "the new key pair is not proved there yet, so traffic stays on the old one";
+    let still = "the upstream has not proved the new key pair yet, so traffic stays on the old one";
     Line {
         kind: Kind::Upstream,
         name: name.to_owned(),
@@ -356,7 +354,7 @@ fn upstream_line(ledger: &Ledger, keyring: &InOverlap, listener: &Arc<str>, name
     }
 }
 
-/// Whether an address belongs to a source as it is told: the address is its first word, IPv6 by /64.
+/// Whether an address belongs to a source in text form: the address is its first word, IPv6 by /64.
 fn is_from(address: IpAddr, source: &str) -> bool {
     let word = source.split([' ', '/', ',']).next().unwrap_or_default();
     let network = |of: Ipv6Addr| u128::from(of) >> 64;

@@ -1,8 +1,8 @@
-//! The state machine of one keyring: what arrives, what time does, what an operator commands (contract sections 3 and 4).
+//! The state machine of one keyring: arrivals, time and operators' commands (contract sections 3 and 4).
 //!
-//! Pure. It holds every pair it still needs, also those whose files vanished; what survives a restart is handed out as
-//! [`Remembered`] and kept by `writer::memory`. Every input notes its facts here and then ends in `settle`, the one
-//! place that moves standings: so the same facts again move nothing, in whatever order they came.
+//! Pure. It holds every pair it still needs, also those with vanished files; what must survive a restart is exported as
+//! [`Remembered`] and stored by `writer::memory`. Every input records its facts and then calls `settle`, the only place
+//! that changes standings: the same facts again change nothing, in whatever order they come.
 
 mod command;
 mod explain;
@@ -19,12 +19,12 @@ use super::fit::{Fit, fit, later, shares_a_name};
 use super::{Activate, Event, Settings, Standing};
 use crate::pki::{Fingerprint, KeyPair};
 
-/// How long a retired pair whose file is gone is kept for `rollback`.
+/// How long a retired pair without a file is kept for `rollback`.
 const ROLLBACK_WINDOW: Duration = Duration::from_hours(7 * 24);
 /// At most this many pairs are `previous`.
 const MOST_PREVIOUS: usize = 8;
-/// At most this many retired pairs whose files are gone are kept for `rollback`, those retired last: rotations without end
-/// must not fill memory and `state/retained/`.
+/// At most this many retired pairs without files are kept for `rollback`, the latest retired: endless rotations must
+/// not fill memory and `state/retained/`.
 const MOST_RETIRED: usize = 8;
 
 /// One pair and where it stands.
@@ -40,11 +40,11 @@ pub struct Held {
     pub overlap_ends: Option<Timestamp>,
     /// Whether the folder holds it now.
     pub in_folder: bool,
-    /// For `refused` and `staged`: why, one sentence. For a pair in use: what stricter settings would say.
+    /// For `refused` and `staged`: why, one sentence. For a pair in use: a warning, if any.
     pub why: Option<String>,
 }
 
-/// What must survive a restart: no key, only decisions. The keys of vanished pairs are in `state/retained/`.
+/// What must survive a restart: decisions, never keys. The keys of vanished pairs are in `state/retained/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Remembered {
@@ -56,9 +56,9 @@ pub struct Remembered {
     pub previous: BTreeMap<Fingerprint, Overlap>,
     /// Staged pairs, and what each one waits for.
     pub staged: BTreeMap<Fingerprint, Staged>,
-    /// Pairs rolled back from: not current again until `promote` or new file content.
+    /// Pairs held back after a rollback: not current again until `promote` or new file content.
     pub held: BTreeSet<Fingerprint>,
-    /// Retired pairs and when: retained a week longer for `rollback`, and not taken up again while the folder holds them.
+    /// Retired pairs and when: retained a week longer for `rollback`, and not used again while the folder holds them.
     pub retired: BTreeMap<Fingerprint, Timestamp>,
     /// Revoked by command.
     pub revoked: BTreeSet<Fingerprint>,
@@ -73,12 +73,12 @@ pub struct Overlap {
     pub ends: Timestamp,
 }
 
-/// What a staged pair waits for; both may be.
+/// What a staged pair waits for; both can apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Staged {
     /// Since when it is staged.
     pub since: Timestamp,
-    /// Its `not_before` plus the skew, where it came before `not_before`.
+    /// Its `not_before` plus the skew, if it arrived before `not_before`.
     pub due: Option<Timestamp>,
     /// `promote`, and why.
     pub waits: Option<Waits>,
@@ -90,9 +90,9 @@ pub struct Staged {
 pub enum Waits {
     /// `activate = "manual"`. Setting it to `auto` ends the wait.
     Manual,
-    /// It shares no name with the pair that was current when it came.
+    /// It has no name in common with the pair that was current when it arrived.
     SharesNoName,
-    /// Its file asks for it, as `keyring new` writes it. Taking the line out of the file ends the wait.
+    /// Its file says so, as `keyring new` writes it. Removing the line from the file ends the wait.
     Marked,
 }
 
@@ -118,24 +118,24 @@ pub enum NotDone {
 pub struct Keyring {
     settings: Settings,
     entries: BTreeMap<Fingerprint, Entry>,
-    /// What the last run decided about pairs that have not been seen yet; the folder may come late.
+    /// Decisions of the last run about pairs not seen yet; the folder may be mounted late.
     past: Remembered,
-    /// Not chosen by the rule until `promote`, or until the pair leaves the folder and comes again.
+    /// Not eligible until `promote`, or until the pair leaves the folder and returns.
     held: BTreeSet<Fingerprint>,
     revoked: Revoked,
     /// The clock is steady: pairs may be retired.
     steady: bool,
-    /// The last resort that was told of, and whether it is shown.
+    /// The last resort that was reported, and whether it is shown.
     last_resort: Option<(Fingerprint, bool)>,
 }
 
 /// Fingerprints that never serve again.
 #[derive(Clone, Debug, Default)]
 struct Revoked {
-    /// By command: remembered across restarts.
+    /// By command: persisted across restarts.
     by_command: BTreeSet<Fingerprint>,
-    /// Seen in the configuration: a line taken out of it takes effect at the next start, so that within a run nothing
-    /// leaves `revoked`.
+    /// By the configuration: removing a line takes effect at the next start, so that no pair leaves `revoked` within a
+    /// run.
     configured: BTreeSet<Fingerprint>,
 }
 
@@ -145,37 +145,37 @@ impl Revoked {
     }
 }
 
-/// A pair with everything that was decided about it.
+/// A pair with all decisions about it.
 #[derive(Clone, Debug)]
 struct Entry {
     held: Held,
-    /// The code that the last change of standing had.
+    /// The reason code of the last change of standing.
     reason: &'static str,
     /// When it last became current.
     activated: Option<Timestamp>,
-    /// For `previous`: when it was replaced, or came as an older one.
+    /// For `previous`: when it was replaced, or arrived as an older one.
     replaced: Option<Timestamp>,
-    /// For `staged`: its `not_before` plus the skew, where it came before `not_before`.
+    /// For `staged`: its `not_before` plus the skew, if it arrived before `not_before`.
     due: Option<Timestamp>,
     /// Why it waits for `promote`, if it does.
     waits: Option<Waits>,
-    /// Retained from the last run, and the folder has not been read since: whether it is there is not known.
+    /// Retained from the last run, and the folder has not been read since: it may or may not hold the pair.
     unread: bool,
 }
 
 impl Entry {
-    /// A pair that has no standing yet: `settle` gives it one, as to every pair that is refused.
+    /// A pair without a standing yet: `settle` assigns one, as to every refused pair.
     fn new(pair: Arc<KeyPair>, in_folder: bool, now: Timestamp) -> Self {
         let held = Held { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
         Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None, unread: false }
     }
 
-    /// Was in use, and is judged no more by what it was judged by on arrival.
+    /// Was in use: the checks on arrival no longer apply.
     fn served(&self) -> bool {
         matches!(self.held.standing, Standing::Current | Standing::Previous | Standing::Retired)
     }
 
-    /// The order of the one rule that chooses: the greatest is current.
+    /// The order by which the current pair is chosen: the greatest wins.
     fn rank(&self) -> (Timestamp, Timestamp, Fingerprint) {
         let validity = self.held.pair.validity();
         (validity.not_before, validity.not_after, self.held.pair.fingerprint())
@@ -187,8 +187,8 @@ impl Entry {
 }
 
 impl Keyring {
-    /// A keyring as the last run left it. `retained` are pairs that were kept although their files vanished; one that
-    /// no decision mentions is passed over.
+    /// Restores a keyring from the last run. `retained` are pairs that were kept after their files vanished; one
+    /// that no decision mentions is ignored.
     pub fn open(settings: Settings, remembered: &Remembered, retained: Vec<Arc<KeyPair>>) -> Self {
         let revoked = Revoked { by_command: remembered.revoked.clone(), configured: settings.revoked.clone() };
         let mut keyring = Self {
@@ -214,7 +214,7 @@ impl Keyring {
         &self.settings
     }
 
-    /// Other settings, from a reload. Refused pairs are weighed again, and overlaps get their new length.
+    /// Applies new settings from a reload: checks refused pairs again and adjusts overlaps.
     pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
         let before = self.standings();
         self.revoked.configured.extend(settings.revoked.iter().copied());
@@ -227,17 +227,17 @@ impl Keyring {
         self.settle(&before, settle::Cause::Facts, now)
     }
 
-    /// All pairs that the folder holds now, in any order. Arriving twice is arriving once.
+    /// Takes all pairs that the folder holds now, in any order. Idempotent.
     pub fn arrive(&mut self, pairs: &[Arc<KeyPair>], now: Timestamp) -> Vec<Event> {
         let mut before = self.standings();
         let found: BTreeMap<Fingerprint, &Arc<KeyPair>> = pairs.iter().map(|pair| (pair.fingerprint(), pair)).collect();
         for (key_pair, entry) in &mut self.entries {
             let was_there = std::mem::replace(&mut entry.held.in_folder, found.contains_key(key_pair));
             if entry.held.in_folder && !was_there && !entry.unread {
-                // Taken out and put in again: that is new content, and ends a hold.
+                // Removed and added again: that is new content, and ends a hold.
                 self.held.remove(key_pair);
             }
-            // An empty folder may be one that is not mounted yet.
+            // An empty folder may not be mounted yet.
             entry.unread &= found.is_empty();
         }
         let mut fresh = Vec::new();
@@ -264,9 +264,9 @@ impl Keyring {
         self.settle(&before, settle::Cause::Facts, now)
     }
 
-    /// Time passes: staged pairs become due, overlaps end, pairs expire. `retire` is false while the clock is not
-    /// steady (contract section 3, clock step): then nothing is retired, by this or by any other input, until a tick
-    /// says that it is steady again.
+    /// Advances time: staged pairs become due, overlaps end, pairs expire. `retire` is false while the clock is not
+    /// steady (contract section 3, clock step): then no input retires anything, until a tick says that the clock is
+    /// steady again.
     pub fn tick(&mut self, now: Timestamp, retire: bool) -> Vec<Event> {
         let before = self.standings();
         self.steady = retire;
@@ -278,7 +278,7 @@ impl Keyring {
         self.current_entry().map(|entry| &entry.held)
     }
 
-    /// The previous pairs, the latest replaced first; those that are held after a rollback last.
+    /// The previous pairs, the latest replaced first; those held back after a rollback last.
     pub fn previous(&self) -> Vec<&Held> {
         let mut previous: Vec<&Entry> = self.with(Standing::Previous).collect();
         previous
@@ -286,17 +286,17 @@ impl Keyring {
         previous.into_iter().rev().map(|entry| &entry.held).collect()
     }
 
-    /// Every pair it knows, refused and retired ones too, in a stable order.
+    /// All known pairs, including refused and retired ones, in a stable order.
     pub fn held(&self) -> Vec<&Held> {
         self.entries.values().map(|entry| &entry.held).collect()
     }
 
-    /// Pairs that are not current again until they are promoted, or taken out of the folder and put in again.
+    /// Pairs that do not become current until they are promoted, or removed from the folder and added again.
     pub fn held_back(&self) -> Vec<Fingerprint> {
         self.held.iter().copied().collect()
     }
 
-    /// Every fingerprint that never serves again, seen here or not.
+    /// All revoked fingerprints, seen here or not.
     pub fn revoked(&self) -> Vec<Fingerprint> {
         self.revoked.by_command.union(&self.revoked.configured).copied().collect()
     }
@@ -313,7 +313,7 @@ impl Keyring {
         self.entries.iter().map(|(key_pair, entry)| (*key_pair, entry.held.standing)).collect()
     }
 
-    /// Why an arrival waits for `promote` beside the pair to keep, if it does.
+    /// Why a new pair must wait for `promote` while `keep` stays in use, if it must.
     fn waits(&self, pair: &KeyPair, keep: &KeyPair) -> Option<Waits> {
         if !shares_a_name(pair.end_entity(), keep.end_entity()) {
             return Some(Waits::SharesNoName);
@@ -342,7 +342,7 @@ impl Keyring {
             && matches!(fit(&entry.held.pair, &self.settings, now), Fit::Usable { .. })
     }
 
-    /// The entry of a pair that the last run decided about, which is then no longer past.
+    /// Restores the entry of a pair that the last run decided about, and removes it from `past`.
     fn recall(&mut self, pair: &Arc<KeyPair>, in_folder: bool) -> Option<Entry> {
         let key_pair = pair.fingerprint();
         let mut entry = Entry::new(Arc::clone(pair), in_folder, pair.validity().not_before);
@@ -370,7 +370,7 @@ impl Keyring {
         Some(entry)
     }
 
-    /// The folder has come: what it and `state/retained/` do not hold now, and what is long over, is decided no more.
+    /// The folder is read: drops decisions on pairs found neither there nor in `state/retained/`, or too old.
     fn drop_stale_past(&mut self, now: Timestamp) {
         let recent = |at: Timestamp| now < later(at, ROLLBACK_WINDOW);
         let past = &mut self.past;

@@ -1,5 +1,5 @@
-//! How long before an expiry somebody is told of it (contract section 5, `alert_before`): one rule for alerts, findings and
-//! `status`. Pure.
+//! How long before an expiry the owner is alerted (contract section 5, `alert_before`): one rule for alerts, findings
+//! and `status`. Pure.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ const AUTO: [Duration; 5] = [
     Duration::from_hours(7 * 24),
     DAY,
 ];
-/// Lifetimes from here on are long.
+/// Lifetimes of at least this are long.
 const LONG: Duration = Duration::from_hours(180 * 24);
 
-/// The thresholds of a certificate with this lifetime, the longest first.
+/// The thresholds for a certificate with this lifetime, longest first.
 pub fn thresholds(alert_before: Option<&[Duration]>, lifetime: Duration) -> Vec<Duration> {
     match alert_before {
         Some(list) => list.to_vec(),
@@ -24,7 +24,7 @@ pub fn thresholds(alert_before: Option<&[Duration]>, lifetime: Duration) -> Vec<
     }
 }
 
-/// The longest of them: before that an expiry is no news.
+/// The longest threshold: before it an expiry is not reported.
 pub fn longest(alert_before: Option<&[Duration]>, lifetime: Duration) -> Duration {
     thresholds(alert_before, lifetime).into_iter().max().unwrap_or_default()
 }

@@ -28,7 +28,7 @@ impl<S: Subscriber> Layer<S> for ToLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let mut line = Line::new(self.lines.style(), self.clock.now(), *metadata.level(), area(metadata.target()));
-        // People read the message first, wherever it stands among the fields.
+        // The message comes first, wherever it stands among the fields.
         event.record(&mut Part { line: &mut line, message: true });
         event.record(&mut Part { line: &mut line, message: false });
         self.lines.push(line.finish());
@@ -43,7 +43,7 @@ fn area(target: &str) -> &str {
     }
 }
 
-/// Adds the message, or all that is not the message.
+/// Adds either the message, or every other field.
 struct Part<'a> {
     line: &'a mut Line,
     message: bool,

@@ -18,7 +18,7 @@ pub const LIMIT: usize = 8 * 1024;
 const VALUE_LIMIT: usize = 1024;
 /// Bytes of a list, at most, in text.
 const LIST_LIMIT: usize = 4 * 1024;
-/// What the end of a line may take.
+/// The longest end of a line.
 const END: &str = ",\"truncated\":true}";
 
 /// How lines look.
@@ -63,7 +63,7 @@ impl Colour {
     }
 }
 
-/// A line being made. Fields stand in the order in which they are added.
+/// A log line under construction. Fields stand in the order in which they are added.
 #[derive(Debug)]
 pub struct Line {
     style: Style,
@@ -180,7 +180,7 @@ impl Line {
         self
     }
 
-    /// Text only: a remark of ours in parentheses, about the field before it; names in it come from the configuration.
+    /// Text only: a remark in parentheses, about the field before it; names in it come from the configuration.
     pub fn aside(&mut self, remark: &str) -> &mut Self {
         let (remark, cut) = escaped(remark, VALUE_LIMIT.min(self.room()));
         self.truncated |= cut;
@@ -188,7 +188,7 @@ impl Line {
         self
     }
 
-    /// Text only: a constant word of ours, coloured on a terminal. Blanks around it stay.
+    /// Text only: a constant word, coloured on a terminal. Blanks around it stay.
     pub fn coloured(&mut self, word: &str, colour: Colour) -> &mut Self {
         if !self.out.ends_with(' ') {
             self.out.push(' ');
@@ -239,7 +239,7 @@ impl Line {
     }
 
     fn value(&mut self, name: &str, value: &str, limit: usize) -> &mut Self {
-        // Below that a cut value says nothing.
+        // A value cut shorter than this is useless.
         if self.begin(name, value.len().min(32)) {
             let room = self.room().saturating_sub(2).min(limit);
             if self.style.format == Format::Text && value.len() <= room && is_bare(value) {

@@ -1,6 +1,6 @@
-//! The one thread that writes log lines, and the count of what became of them.
+//! The one thread that writes log lines, and the counts of written and dropped ones.
 //!
-//! Only this thread ever waits for whoever reads the log. A reader that is gone costs lines, never the process.
+//! Only this thread ever waits for the log's reader. A reader that is gone costs lines, never the process.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -11,17 +11,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// After a batch the thread waits this long before it looks again: lines gather, and while it sleeps who pushes a line
-/// need not wake it.
+/// After a batch the thread waits this long before it looks again: lines gather, and a caller that pushes one meanwhile
+/// need not wake the thread.
 const GATHER: Duration = Duration::from_millis(2);
-/// A descriptor that somebody else made non-blocking is tried again after this pause.
+/// A descriptor that another process made non-blocking is tried again after this pause.
 const RETRY: Duration = Duration::from_millis(5);
-/// Bytes that are written at once, about.
+/// About how many bytes are written at once.
 const BATCH: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// What became of the lines.
+/// How many lines were written, and how many dropped.
 #[derive(Default)]
 pub(super) struct Progress {
     dropped: AtomicU64,
@@ -39,7 +39,7 @@ impl Progress {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until `queued` lines are done, a second at most.
+    /// Waits until `queued` lines are done, for at most a second.
     pub(super) fn wait_for(&self, queued: u64) {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.changed.wait_timeout_while(done, LAST_LINES, |done| *done < queued);
@@ -74,7 +74,7 @@ fn write_lines(queue: &Receiver<Vec<u8>>, mut out: impl Write, progress: &Progre
     }
 }
 
-/// Waits for a line, then takes what else is there. Returns how many lines `batch` holds.
+/// Waits for a line, then takes what else is queued. Returns how many lines `batch` holds.
 fn gather(queue: &Receiver<Vec<u8>>, batch: &mut Vec<u8>, torn: bool) -> Result<u64, RecvError> {
     batch.clear();
     let mut next = Some(queue.recv()?);
@@ -91,7 +91,7 @@ fn gather(queue: &Receiver<Vec<u8>>, batch: &mut Vec<u8>, torn: bool) -> Result<
     Ok(lines)
 }
 
-/// Writes all of it, or as much as goes. Returns how many bytes went.
+/// Writes as many bytes as the output accepts, and returns how many.
 fn write_whole(out: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {

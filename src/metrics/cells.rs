@@ -17,7 +17,7 @@ const BUCKETS: [u64; 16] = [
     500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 30_000_000, 60_000_000,
 ];
-/// Whose fault an error is.
+/// The parties that can cause an error.
 const FAULTS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
 /// Limits that can be reached, by the names of their keys; `partner` is a partner's `max_connections`.
 const LIMITS: [&str; 15] = [
@@ -70,7 +70,7 @@ impl Cells {
         }
     }
 
-    /// One request was answered. A status beyond 100 to 599 counts as the nearest of them.
+    /// Counts an answered request. A status beyond 100 to 599 counts as the nearest of them.
     pub fn request(&self, status: u16, took: Duration) {
         let status = usize::from(status.saturating_sub(FIRST_STATUS)).min(STATUSES - 1);
         self.statuses[status].fetch_add(1, Ordering::Relaxed);
@@ -79,19 +79,19 @@ impl Cells {
         self.took_sum_us.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// A request failed; `fault` is one of `peer`, `backend`, `upstream`, `sidecar`.
+    /// Counts a failed request; `fault` is one of `peer`, `backend`, `upstream`, `sidecar`.
     pub fn error(&self, fault: &'static str) {
-        // A fault outside the list is a mistake of ours, and so ours.
+        // A fault outside the list is a bug of the sidecar, and counts as its fault.
         let index = FAULTS.iter().position(|known| *known == fault).unwrap_or(FAULTS.len() - 1);
         self.errors[index].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request or a connection was refused for a reason from a fixed list.
+    /// Counts a refused request or connection; the reason comes from a fixed list.
     pub fn refused(&self, reason: &'static str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
-    /// A limit was reached, and somebody had to go or was turned away; `limit` is the name of its key.
+    /// Counts a limit that was reached, so that a connection was closed or refused; `limit` is the name of its key.
     pub fn limit(&self, limit: &'static str) {
         let index = LIMITS.iter().position(|known| *known == limit);
         debug_assert!(index.is_some(), "{limit} is not in the list");
@@ -100,7 +100,7 @@ impl Cells {
         }
     }
 
-    /// A connection opened; it closes when the guard is dropped.
+    /// Counts an open connection until the guard is dropped.
     pub fn connection(self: &Arc<Self>) -> Open {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(self))
@@ -235,7 +235,7 @@ fn durations(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result 
 }
 
 fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
-    let help = "Requests that failed, by whose fault it was";
+    let help = "Requests that failed, by the party at fault";
     let mut metric = encoder.encode_descriptor("errors", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
         for (fault, count) in FAULTS.iter().zip(&sum.errors) {
@@ -247,7 +247,7 @@ fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
 }
 
 fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
-    let help = "Requests and connections refused, by the rule they broke";
+    let help = "Requests and connections refused, by reason";
     let mut metric = encoder.encode_descriptor("refused", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
         for (reason, count) in &sum.refused {
@@ -259,7 +259,7 @@ fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
 }
 
 fn limits(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
-    let help = "Limits that were reached, each time somebody had to go or was turned away";
+    let help = "How often a limit was reached, so that a connection or request was closed or refused";
     let mut metric = encoder.encode_descriptor("limit_reached", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
         for (limit, count) in LIMITS.iter().zip(&sum.limits).filter(|(_, count)| **count > 0) {

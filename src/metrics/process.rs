@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
 use prometheus_client::metrics::MetricType;
 use rustix::process::{Resource, getrlimit};
 
-/// Since when the process has been running.
+/// Metrics of the process, and when it started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Process {
     started: Timestamp,
@@ -28,10 +28,10 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
         let started = self.started.as_second();
-        gauge(encoder, "process_start_time_seconds", "When the process started", Some(started))?;
+        gauge(encoder, "process_start_time_seconds", "Start time of the process", Some(started))?;
         gauge(encoder, "process_open_fds", "Open file descriptors", open_descriptors())?;
-        gauge(encoder, "process_max_fds", "File descriptors allowed", getrlimit(Resource::Nofile).current)?;
-        gauge(encoder, "process_resident_memory_bytes", "Memory in RAM", resident_bytes())
+        gauge(encoder, "process_max_fds", "File descriptor limit", getrlimit(Resource::Nofile).current)?;
+        gauge(encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes())
     }
 }
 

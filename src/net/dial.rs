@@ -1,8 +1,8 @@
 //! Dials: TCP (every resolved address in turn, under one deadline) and Unix sockets.
 //!
-//! A name is looked up off the runtime's thread, once at a time, in a task that outlives whoever asked first: a late answer
-//! is an answer, and a resolver that hangs holds one thread for a name and not one for each connection. While a look-up
-//! fails or takes long, the addresses that the one before found are used on; only a name that was never found waits.
+//! A name is looked up off the runtime's thread, once at a time, in a task that outlives its caller: a late answer
+//! still counts, and a resolver that hangs holds one thread for a name and not one for each connection. While a look-up
+//! fails or takes long, the addresses of the previous one stay in use; only a name that was never resolved waits.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,17 +19,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Error, HostPort, Stream, probes};
 
-/// The least that one of several addresses gets of what is left.
+/// The least of the remaining time that each of several addresses gets.
 const LEAST_ATTEMPT: Duration = Duration::from_millis(250);
-/// What a look-up gets before the addresses from before it are used. A resolver that works is faster, so that a name that
-/// nobody has dialled for long is not dialled at an address that belongs to somebody else by now.
+/// How long a look-up may take before the previous addresses are used. A working resolver is faster, so a name that
+/// was not dialled for long is not dialled at an address that now belongs to another host.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// How a name becomes addresses.
 pub type Resolver = dyn Fn(HostPort) -> Looking;
 /// A look-up under way.
 pub type Looking = Pin<Box<dyn Future<Output = Answer> + Send>>;
-/// What the resolver says.
+/// The resolver's answer.
 pub type Answer = io::Result<Vec<SocketAddr>>;
 
 /// One worker's dialler, with the addresses it has looked up.
@@ -39,14 +39,14 @@ pub struct Dialler {
     resolver: Box<Resolver>,
 }
 
-/// What is known of a name.
+/// The addresses and the last look-up of a name.
 struct Name {
     /// What was found before the last look-up.
     before: Option<Addresses>,
     last: LookUp,
 }
 
-/// A look-up, for everybody who waits for it.
+/// A look-up, shared by all callers that wait for it.
 #[derive(Clone)]
 struct LookUp {
     began: Instant,
@@ -58,7 +58,7 @@ type Addresses = Arc<[SocketAddr]>;
 type Found = Result<Addresses, Arc<io::Error>>;
 
 impl Name {
-    /// What the last look-up that found anything found.
+    /// The addresses of the last look-up that succeeded.
     fn known(&self) -> Option<Addresses> {
         match &*self.last.outcome.borrow() {
             Some((_, Ok(addresses))) => Some(Arc::clone(addresses)),
@@ -69,7 +69,7 @@ impl Name {
     /// Whether it is time for another look-up: never while one is under way.
     fn is_due(&self, refresh: Duration) -> bool {
         match &*self.last.outcome.borrow() {
-            // A task that was lost brings no outcome any more.
+            // A task that was lost never brings an outcome.
             None => self.last.outcome.has_changed().is_err(),
             Some((_, Err(_))) if self.before.is_none() => true,
             Some((ended, _)) => ended.elapsed() >= refresh,
@@ -80,7 +80,7 @@ impl Name {
 /// How a TCP connection is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// By when it must be there.
+    /// By when the connection must be open.
     pub deadline: Instant,
     /// TCP keep-alive.
     pub keepalive: Option<Duration>,
@@ -99,7 +99,7 @@ impl Default for Dialler {
 }
 
 impl Dialler {
-    /// With a resolver of one's own.
+    /// With another resolver.
     pub fn with(resolver: Box<Resolver>) -> Self {
         Self { names: RefCell::default(), resolver }
     }
@@ -140,12 +140,12 @@ impl Dialler {
             (Ok(Some((_, Ok(addresses)))), _) | (_, Some(addresses)) => return Ok(addresses),
             (Err(_), None) => return Err(Error::Late { address: to.to_string() }),
             (Ok(Some((_, Err(error)))), None) => io::Error::new(error.kind(), error),
-            (Ok(None), None) => io::Error::other("the look-up was given up"),
+            (Ok(None), None) => io::Error::other("the look-up was cancelled"),
         };
         Err(Error::Resolve { host: to.host.to_string(), source })
     }
 
-    /// The look-up that counts now, which begins now if it is time for one, and the addresses that do without it.
+    /// The current look-up, started now if one is due, and the addresses known without it.
     fn look_up(&self, to: &HostPort, refresh: Duration) -> (Option<Addresses>, LookUp) {
         let mut names = self.names.borrow_mut();
         let known = names.get(to).and_then(Name::known);
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// A name, and the address of a listener that goes by it.
+    /// A name, and the address of the listener behind it.
     async fn named() -> (TcpListener, HostPort, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(resolver.under_way(), 1);
         resolver.ends(Ok(vec![at]));
         dialler.tcp(&to, terms()).await.unwrap();
-        assert_eq!(resolver.under_way(), 0, "the answer came to nobody");
+        assert_eq!(resolver.under_way(), 0, "the late answer was lost");
     }
 
     #[tokio::test]

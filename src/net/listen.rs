@@ -3,7 +3,7 @@
 //!
 //! Workers share one listening socket: each has a duplicate of its descriptor in its own event loop. They do not have
 //! SO_REUSEPORT sockets of their own, because the kernel gives each of those its own queue, and closing one resets what
-//! waits in it. With one queue a worker may end while the others go on accepting, and nobody is reset.
+//! waits in it. With one queue a worker may end while the others go on accepting, and no connection is reset.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -23,7 +23,7 @@ use super::{Error, KEEPALIVE, ListenAddress, Stream, probes};
 
 /// Connections that may wait to be accepted; the kernel has the last word (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// Permissions of a socket file where nothing is said: its owner only.
+/// Default permissions of a socket file: its owner only.
 const DEFAULT_MODE: u32 = 0o600;
 
 /// A bound socket. Peers are refused by the kernel until [`Bound::listen`].
@@ -39,7 +39,7 @@ pub struct Bound {
 pub struct Opened(Arc<AtomicBool>);
 
 impl Opened {
-    /// Whether it does.
+    /// Whether the socket listens.
     pub fn is_listening(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -109,12 +109,12 @@ impl Bound {
         Ok(Self { socket, address: address.clone(), file, opened: Opened::default() })
     }
 
-    /// What was asked for.
+    /// The configured address.
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
 
-    /// Whether it listens yet, for whoever waits for that.
+    /// Whether it listens yet, for callers that wait for that.
     pub fn opened(&self) -> Opened {
         self.opened.clone()
     }
@@ -155,7 +155,7 @@ impl Listening {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// What accept(2) says; `ConnectionAborted` concerns one connection only.
+    /// The error of accept(2); `ConnectionAborted` concerns one connection only.
     pub async fn accept(&self) -> io::Result<Accepted> {
         loop {
             let mut ready = self.socket.readable().await?;
@@ -165,7 +165,7 @@ impl Listening {
         }
     }
 
-    /// A connection that waits in the queue, if one does: what is taken before a listener closes.
+    /// A connection that waits in the queue, if any: a listener accepts these before it closes.
     pub fn waiting(&self) -> Option<Accepted> {
         accept(self.socket.get_ref(), self.unix).ok()
     }
@@ -178,13 +178,13 @@ fn accept(socket: &OwnedFd, unix: bool) -> io::Result<Accepted> {
     Ok(Accepted { socket, unix, from })
 }
 
-/// On a dual-stack socket IPv4 arrives as `::ffff:192.0.2.1`; everybody else calls it `192.0.2.1`.
+/// On a dual-stack socket IPv4 arrives as `::ffff:192.0.2.1`; everywhere else it is `192.0.2.1`.
 fn canonical(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip().to_canonical(), from.port())
 }
 
 impl Accepted {
-    /// Takes it into this thread's event loop.
+    /// Registers it with this thread's event loop.
     ///
     /// # Errors
     /// The event loop has no room.
@@ -206,7 +206,7 @@ fn tcp(at: SocketAddr) -> io::Result<Socket> {
     // Accepted sockets inherit these two on Linux, so that they cost nothing per connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&probes(KEEPALIVE))?;
-    // For a restart while old connections are in TIME_WAIT. Linux still refuses to bind where somebody listens; of two that
+    // For a restart while old connections are in TIME_WAIT. Linux still refuses to bind if one listens; of two that
     // have only bound, the second fails to listen.
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
@@ -223,9 +223,9 @@ fn unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, Socke
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
+            return Err(io::Error::new(ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
         }
-        // A socket file outlives a process that was killed; it is stale if nobody answers.
+        // A socket file outlives a process that was killed; it is stale if no process accepts connections on it.
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(ErrorKind::AddrInUse.into());
         }
@@ -233,7 +233,7 @@ fn unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, Socke
     }
     socket.bind(&address)?;
     let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
-    // Nobody can connect before listen(2), so there is no moment with wrong permissions.
+    // No client can connect before listen(2), so there is no moment with wrong permissions.
     std::os::unix::fs::chown(path, None, group)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok((socket, file))

@@ -1,7 +1,7 @@
 //! The PROXY header, version 1 and 2: what a load balancer says about the connection that it passes on.
 //!
 //! The parser is pure, and it says how many bytes may be read next, so that never a byte of what follows the header is
-//! taken. Whom to believe is the caller's business. The specification is HAProxy's `proxy-protocol.txt`; extensions (TLVs)
+//! taken. The caller decides which to believe. The specification is HAProxy's `proxy-protocol.txt`; TLV extensions
 //! are skipped.
 
 use std::io;
@@ -13,15 +13,15 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, its line end included.
 const V1_LONGEST: usize = 107;
-/// The shortest header there is: `PROXY UNKNOWN` and its line end.
+/// The shortest possible header: `PROXY UNKNOWN` and its line end.
 const SHORTEST: usize = 15;
 /// Version 2 without its addresses.
 const V2_FIXED: usize = 16;
 
-/// What comes next.
+/// What the parser needs or found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// At least so many bytes are missing: so many may be read, and no more.
+    /// At least so many bytes are missing; no more than these may be read.
     More(usize),
     /// The header is understood.
     Done {
@@ -33,24 +33,24 @@ pub enum Step {
     },
 }
 
-/// Why these bytes are no PROXY header.
+/// Why these bytes are not a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     /// It does not begin like one.
     #[error("it does not begin with a PROXY header")]
     Absent,
-    /// It begins like one and goes on otherwise.
+    /// It begins like one and is malformed after that.
     #[error("malformed PROXY header: {0}")]
     Malformed(&'static str),
 }
 
-/// Why no header was read.
+/// Why reading a header failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes are wrong; the first of them.
     #[error("{wrong}")]
     Wrong {
-        /// How.
+        /// What is wrong with them.
         wrong: Wrong,
         /// The first bytes that came.
         first: Vec<u8>,
@@ -68,7 +68,7 @@ pub enum Error {
 /// Judges what was read so far, from the first byte on.
 ///
 /// # Errors
-/// It is no PROXY header, whatever may follow.
+/// It is not a PROXY header, whatever may follow.
 pub fn parse(bytes: &[u8]) -> Result<Step, Wrong> {
     let begins = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, expected)| byte == expected);
     if begins(V2) {
@@ -83,7 +83,7 @@ pub fn parse(bytes: &[u8]) -> Result<Step, Wrong> {
 /// Reads a header off a stream, and not one byte more.
 ///
 /// # Errors
-/// There is none, it is malformed, or the connection failed.
+/// The header is missing or malformed, or the connection failed.
 pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, Error> {
     let mut bytes = Vec::with_capacity(V1_LONGEST);
     loop {
@@ -179,10 +179,10 @@ fn version_2(bytes: &[u8]) -> Result<Step, Wrong> {
         (true, _) | (_, 0x00 | 0x31 | 0x32) => 0,
         (_, 0x11) => 12,
         (_, 0x21) => 36,
-        _ => return Err(Wrong::Malformed("a connection that is no TCP")),
+        _ => return Err(Wrong::Malformed("a connection that is not TCP")),
     };
     if length < needed {
-        return Err(Wrong::Malformed("a length that has no room for its addresses"));
+        return Err(Wrong::Malformed("a length too short for its addresses"));
     }
     let have = bytes.len() - V2_FIXED;
     if have < needed {
@@ -210,7 +210,7 @@ fn port(at: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([at[offset], at[offset + 1]])
 }
 
-/// As everybody else calls it: an IPv4 address is one, also where the header has it mapped into IPv6.
+/// In canonical form: an IPv4 address that the header has mapped into IPv6 becomes IPv4 again.
 fn socket(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }

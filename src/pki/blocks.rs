@@ -268,7 +268,7 @@ impl Blocks {
             other => return Err(refusal::block(other)),
         }
         if section.end == End::Other {
-            let why = format!("the block {label} ends with the END line of another kind");
+            let why = format!("the block {label} ends with the END line of another block type");
             return Err(refusal::malformed("pem_malformed", why));
         }
         if pem::is_encrypted(section.body) {

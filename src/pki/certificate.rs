@@ -92,7 +92,7 @@ impl std::fmt::Display for KeyKind {
     }
 }
 
-/// DER that is no certificate.
+/// DER that is not a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {why}")]
 pub struct NotACertificate {
@@ -229,7 +229,7 @@ impl Certificate {
         facts::key_weakness(self.facts.key)
     }
     /// Why it is too weak to serve or to vouch (RSA under 2048 bits, an MD5 or SHA-1 signature, X.509 v1), if so.
-    /// The signature of a self-issued certificate is not counted: nobody relies on it.
+    /// The signature of a self-issued certificate is not counted: no peer relies on it.
     pub fn weakness(&self) -> Option<&str> {
         self.facts.weakness.as_deref()
     }

@@ -153,7 +153,7 @@ fn make_key(kind: NewKey) -> Result<rcgen::KeyPair, CannotIssue> {
                 3072 => RsaKeySize::_3072,
                 4096 => RsaKeySize::_4096,
                 other => {
-                    let why = format!("RSA keys here have 2048, 3072 or 4096 bits, not {other}");
+                    let why = format!("an RSA key must have 2048, 3072 or 4096 bits, not {other}");
                     return Err(CannotIssue { what: WHAT, why });
                 }
             };
@@ -201,7 +201,7 @@ fn end_entity_params(request: &Request, what: &'static str) -> Result<Certificat
 fn random_serial(what: &'static str) -> Result<SerialNumber, CannotIssue> {
     let mut serial = [0; 16];
     aws_lc_rs::rand::fill(&mut serial)
-        .map_err(|_| CannotIssue { what, why: "the system gives no random bytes".to_owned() })?;
+        .map_err(|_| CannotIssue { what, why: "the system returned no random bytes".to_owned() })?;
     serial[0] = serial[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&serial))
 }
@@ -209,7 +209,7 @@ fn random_serial(what: &'static str) -> Result<SerialNumber, CannotIssue> {
 fn since_epoch(time: Timestamp, what: &'static str) -> Result<Duration, CannotIssue> {
     u64::try_from(time.as_second())
         .map(Duration::from_secs)
-        .map_err(|_| CannotIssue { what, why: format!("a validity before 1970 ({time})") })
+        .map_err(|_| CannotIssue { what, why: format!("the validity reaches before 1970 ({time})") })
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub type FileName = Arc<str>;
 pub enum Severity {
     /// Worth a line, nothing to do.
     Info,
-    /// Works, but somebody should look.
+    /// Works, but the operator should look at it.
     Warning,
     /// "Not yet" until the folder has been quiet for `settle`; then refused.
     Incomplete,
@@ -137,7 +137,7 @@ impl Chains {
             inventory.certificates.values().filter(|found| found.certificate.is_self_issued()).collect();
         let mut keyless: Vec<&Found> = Vec::new();
         for (fingerprint, found) in &inventory.certificates {
-            // An old root may lack the CA flag; what has issued others is no end entity.
+            // An old root may lack the CA flag; what has issued others is not an end entity.
             let is_end_entity = found.is_chain() && !found.certificate.is_ca() && !used.contains(fingerprint);
             if is_end_entity
                 && !inventory.certificates.values().any(|other| links.is_issued(&other.certificate, &found.certificate))
@@ -199,7 +199,7 @@ impl Joined {
                     found.certificate.issuer(),
                     stranger.certificate.subject()
                 );
-                let remedy = "put the certificate of the issuer into the file, or leave the others out";
+                let remedy = "add the issuer's certificate to the file, or remove the others";
                 self.problem(found.first_file(), "chain_does_not_link", why, remedy, Severity::Refused);
                 continue;
             }
@@ -208,7 +208,7 @@ impl Joined {
                 Ok(pair) if found.staged => self.pairs.push(pair.asking_to_wait()),
                 Ok(pair) => self.pairs.push(pair),
                 Err(error) => {
-                    let remedy = "have certificate and key made again";
+                    let remedy = "make a new key and have a certificate issued for it";
                     self.problem(found.first_file(), "not_a_pair", error.to_string(), remedy, Severity::Refused);
                 }
             }
@@ -224,8 +224,8 @@ impl Joined {
                 let (file, key) = (Arc::clone(file), Arc::clone(key));
                 self.waiting.push(Waiting { file, spki_hash: *spki_hash, key });
             } else if certificates.all(|found| !inventory.is_end_entity(found)) {
-                let why = "the private key of a certificate authority lies here: who reads it can make any certificate";
-                let remedy = "take this key out of the folder";
+                let why = "this is the private key of a certificate authority, which can issue any certificate";
+                let remedy = "remove this key from the folder";
                 self.problem(file, "ca_key_present", why.to_owned(), remedy, Severity::Warning);
             }
         }
@@ -240,12 +240,12 @@ impl Joined {
         for (fingerprint, found) in &inventory.certificates {
             let (subject, short) = (found.certificate.subject(), fingerprint.short());
             if chains.without_key.contains_key(fingerprint) {
-                let why = format!("no private key here fits the certificate \"{subject}\" ({short}){strangers}");
-                let remedy = "drop the private key that it was requested with beside it; if it is meant as trust, name the file ca.crt";
+                let why = format!("no private key here matches the certificate \"{subject}\" ({short}){strangers}");
+                let remedy = "add the private key it was requested with; if it is meant as trust, name the file ca.crt";
                 self.problem(found.first_file(), "certificate_without_key", why, remedy, Severity::Incomplete);
             } else if found.is_chain() && !chains.used.contains(fingerprint) {
-                let why = format!("the certificate \"{subject}\" ({short}) belongs to no key pair here");
-                let remedy = "nothing to do; if it is meant as trust, name the file ca.crt";
+                let why = format!("the certificate \"{subject}\" ({short}) does not belong to any key pair here");
+                let remedy = "no action needed; if it is meant as trust, name the file ca.crt";
                 self.problem(found.first_file(), "certificate_unused", why, remedy, Severity::Info);
             }
         }

@@ -39,7 +39,7 @@ pub struct KeyPair {
     asks_to_wait: bool,
 }
 
-/// Why chain and key make no key pair.
+/// Why chain and key do not make a key pair.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAPair {
     /// No certificate.
@@ -75,7 +75,7 @@ impl KeyPair {
         let signing = load(&key.der()).map_err(NotAPair::CannotSign)?;
         let schemes = schemes(&*signing);
         if schemes.is_empty() {
-            return Err(NotAPair::CannotSign("no signature scheme of TLS fits it".to_owned()));
+            return Err(NotAPair::CannotSign("it supports no TLS signature scheme".to_owned()));
         }
         let chain = linked(chain)?;
         let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();
@@ -163,7 +163,7 @@ impl KeyPair {
             fixed[2 * width - s.len()..].copy_from_slice(s);
             fixed
         });
-        fixed.ok_or_else(|| "the provider's signature has another form than ECDSA's".to_owned())
+        fixed.ok_or_else(|| "the provider's signature is not in the form of ECDSA".to_owned())
     }
     /// Chain and key as rustls wants them.
     pub fn certified(&self) -> Arc<CertifiedKey> {
@@ -210,7 +210,7 @@ fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, String> {
 /// The SubjectPublicKeyInfo of a private key, if the provider can sign with it.
 pub(super) fn public_key(der: &PrivateKeyDer<'_>) -> Result<Vec<u8>, String> {
     let key = load(der)?;
-    key.public_key().map(|spki| spki.to_vec()).ok_or_else(|| "it does not tell its public key".to_owned())
+    key.public_key().map(|spki| spki.to_vec()).ok_or_else(|| "it does not provide its public key".to_owned())
 }
 
 fn schemes(key: &dyn SigningKey) -> Vec<u16> {

@@ -1,13 +1,13 @@
-//! What the process does to itself at start: no core dump and no debugger, since both would show keys; and as many
+//! Hardens the process at start: no core dump and no debugger, since both would expose keys; and as many
 //! descriptors as it may have.
 //!
-//! Nothing here stops a start: what the kernel refuses is handed back to be logged.
+//! Nothing here prevents the start: what the kernel refuses is returned to be logged.
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// What came of it.
+/// The result of hardening.
 #[derive(Debug)]
 pub struct Hardened {
     /// Open files that the process may have; `None` = no limit. Connection caps are lowered to what it allows.
@@ -17,10 +17,10 @@ pub struct Hardened {
 }
 
 impl Hardened {
-    /// Logs what was refused, once there is a log.
+    /// Logs what the kernel refused, once the log is set up.
     pub fn tell(&self) {
         for refused in &self.refused {
-            tracing::warn!(target: "process", error = %refused, "not hardened as it should be");
+            tracing::warn!(target: "process", error = %refused, "hardening the process failed in part");
         }
     }
 }
@@ -29,13 +29,13 @@ impl Hardened {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Core dumps.
-    #[error("core dumps could not be turned off")]
+    #[error("core dumps could not be disabled")]
     CoreDumps(#[source] io::Error),
     /// Attaching and reading memory.
-    #[error("the process could not be hidden from debuggers")]
+    #[error("the process could not be protected from debuggers")]
     Dumpable(#[source] io::Error),
     /// Open files.
-    #[error("the limit of open files stays at {current}, below the {maximum} that would be allowed")]
+    #[error("the limit of open files stays at {current}; raising it to the allowed {maximum} failed")]
     Descriptors {
         /// What it is.
         current: String,
@@ -47,7 +47,7 @@ pub enum Refused {
     },
 }
 
-/// Core dumps off, not ptraceable by the same user, and the soft limit of open files raised to the hard one. To be
+/// Core dumps off, not ptraceable by the same user, and the soft limit of open files raised to the hard one. Must be
 /// called first of all, before any key is read.
 pub fn harden() -> Hardened {
     let none = Rlimit { current: Some(0), maximum: Some(0) };

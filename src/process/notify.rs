@@ -1,6 +1,6 @@
-//! What systemd hears (sd_notify): ready, reloading, stopping, and that we are alive.
+//! Notifies systemd (sd_notify): ready, reloading, stopping, and the watchdog.
 //!
-//! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. A message that cannot be sent is no reason to stop serving.
+//! Without systemd (no `NOTIFY_SOCKET`) nothing is sent. A message that cannot be sent does not stop the process.
 
 use std::io;
 use std::time::Duration;
@@ -12,12 +12,12 @@ pub fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// Settings are read again; [`ready`] ends it (`Type=notify-reload` wants the time too).
+/// The configuration is read again; [`ready`] ends it (`Type=notify-reload` needs the time too).
 pub fn reloading() {
     let since: io::Result<NotifyState<'_>> = NotifyState::monotonic_usec_now();
     match since {
         Ok(since) => send(&[NotifyState::Reloading, since]),
-        Err(error) => tracing::debug!(error = %error, "no monotonic time for systemd"),
+        Err(error) => tracing::debug!(error = %error, "cannot read the monotonic time for systemd"),
     }
 }
 
@@ -27,7 +27,7 @@ pub fn stopping(longest: Duration) {
     send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
 }
 
-/// Tells systemd's watchdog, where there is one, twice in each of its periods that this runtime still turns. Never
+/// Notifies systemd's watchdog, where it is enabled, twice in each of its periods while this runtime runs. Never
 /// ends; to be dropped with the runtime.
 pub async fn watchdog() {
     let Some(period) = sd_notify::watchdog_enabled() else {
@@ -42,6 +42,6 @@ pub async fn watchdog() {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(error = %error, "systemd cannot be told");
+        tracing::debug!(error = %error, "cannot notify systemd");
     }
 }

@@ -1,8 +1,8 @@
 //! A peer's connection up to its first request: PROXY header, hello, choose, finish, verify, record.
 //!
 //! All of it under one deadline that began at accept, and one Event whatever happens. The chain is verified again after
-//! every handshake, because TLS does not ask about it when a session is resumed. Who has to go when too many want to come
-//! in is `admission`'s business.
+//! every handshake, because TLS does not verify it when a session is resumed. `admission` decides which connections are
+//! closed when there are too many.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::tls::seen::Seen;
 use crate::tls::{ClientAuth, Facts, Failed, Outcome};
 use crate::trust::{Peer, Role};
 
-/// What accepting needs beside the connection.
+/// What accepting needs besides the connection.
 pub(super) struct Terms<'a> {
     pub(super) ingress: &'a Ingress,
     pub(super) epoch: Epoch,
@@ -38,7 +38,7 @@ pub(super) struct Terms<'a> {
     pub(super) partnered: &'a Arc<Partnered>,
 }
 
-/// A connection that was accepted and has said nothing yet.
+/// A connection that was accepted and has sent nothing yet.
 pub(super) struct Arrived {
     pub(super) from: Option<SocketAddr>,
     /// Its number.
@@ -50,18 +50,18 @@ pub(super) struct Arrived {
 /// A peer that may send requests.
 pub(super) struct Accepted {
     pub(super) tls: Established<ServerStream<Stream>>,
-    /// `None`: it showed no certificate, and need not.
+    /// `None`: it presented no certificate, and none is required.
     pub(super) peer: Option<Arc<Peer>>,
-    /// What we showed.
+    /// The key pair that we presented.
     pub(super) key_pair: Fingerprint,
-    /// Where it comes from, as a load balancer says or the socket.
+    /// Its source address, from the PROXY header or the socket.
     pub(super) from: Option<SocketAddr>,
     /// Its place among the connections of its partner.
     pub(super) place: Option<Place>,
 }
 
-/// Runs the handshake; `None` = it failed, and the Event says why. `turn` is given back with its end, `told` says when it
-/// has to go for others.
+/// Runs the handshake; `None` = it failed, and the Event explains why. `turn` is returned when it ends; `told` signals
+/// that it must make room for others.
 pub(super) async fn accept(
     stream: Stream,
     arrived: &Arrived,
@@ -100,7 +100,7 @@ pub(super) async fn accept(
     None
 }
 
-/// A connection that is turned away before its handshake.
+/// The Event of a connection that is rejected before its handshake.
 pub(super) fn turn_away(
     (listener, epoch): (&Arc<str>, Epoch),
     arrived: &Arrived,
@@ -144,7 +144,7 @@ fn comes_from(attempt: &mut Attempt, from: Option<SocketAddr>, ingress: &Ingress
 
 enum Refused {
     Failed(Box<Failed>),
-    /// Too many others.
+    /// Too many connections.
     Crowded(Crowded),
     /// No PROXY header where one is required: reason and explanation.
     Header(&'static str, String),
@@ -162,20 +162,24 @@ impl Crowded {
                 "hello_waiting",
                 "too_many_waiting",
                 format!(
-                    "{} connections wait for their ClientHello, which is the limit (limits.hello_waiting), and this one has waited longest",
+                    "{} connections are waiting to send a ClientHello, which is the limit \
+                     (limits.hello_waiting), and this one has waited longest",
                     limits.hello_waiting
                 ),
             ),
             Self::Connections => (
                 "connections",
                 "too_many_waiting",
-                "as many connections are open as may be (limits.connections, or descriptors), and of those without a ClientHello this one has waited longest".to_owned(),
+                "the limit on open connections is reached (limits.connections, or file descriptors), and of those \
+                 without a ClientHello this one has waited longest"
+                    .to_owned(),
             ),
             Self::Source => (
                 "handshakes_per_source",
                 "too_many_from_source",
                 format!(
-                    "{who} has {} handshakes running, which is the limit for one source (limits.handshakes_per_source)",
+                    "{who} has {} handshakes in progress, which is the limit for one source \
+                     (limits.handshakes_per_source)",
                     limits.handshakes_per_source
                 ),
             ),
@@ -183,7 +187,8 @@ impl Crowded {
                 "handshakes",
                 "too_many_handshakes",
                 format!(
-                    "{} handshakes run at once, which is the limit (limits.handshakes), and {who} has the most of them",
+                    "{} handshakes are in progress, which is the limit (limits.handshakes), and {who} has the most of \
+                     them",
                     limits.handshakes
                 ),
             ),
@@ -249,7 +254,7 @@ fn source_of(attempt: &Attempt) -> IpAddr {
     attempt.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |from| source(from.ip()))
 }
 
-/// Reads the PROXY header where one is required; the address that it names.
+/// Reads the PROXY header where one is required, and returns the address that it names.
 async fn proxy_header(
     stream: &mut Stream,
     from: Option<SocketAddr>,
@@ -272,7 +277,8 @@ async fn proxy_header(
         Ok(Ok(named)) => Ok(named),
         Ok(Err(proxy_protocol::Error::Wrong { wrong: Wrong::Absent, first })) => {
             let why = format!(
-                "{balancer} is listed in proxy_protocol_from and sent no PROXY header, but {}: turn the header on there, also for health checks",
+                "{balancer} is listed in proxy_protocol_from but sent {} instead of a PROXY header: enable the \
+                 header there, also for health checks",
                 first.iter().take(5).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
             );
             Err(Refused::Header("proxy_header_missing", why))
@@ -286,7 +292,7 @@ async fn proxy_header(
     }
 }
 
-/// The peer's place among the connections of its partner, where those are limited.
+/// Reserves the peer's place among the connections of its partner, where those are limited.
 fn place(peer: Option<&Peer>, facts: &Facts, attempt: &Attempt, terms: &Terms<'_>) -> Result<Option<Place>, Refused> {
     let limited = peer.and_then(|peer| {
         let partner = peer.partner()?;
@@ -297,6 +303,6 @@ fn place(peer: Option<&Peer>, facts: &Facts, attempt: &Attempt, terms: &Terms<'_
         return Ok(Some(place));
     }
     terms.cells.limit("partner");
-    let why = format!("partner {:?} has {limit} connections open, which is its limit (max_connections)", &**partner);
+    let why = format!("partner {:?} has {limit} open connections, which is its limit (max_connections)", &**partner);
     Err(Refused::Told(Box::new(attempt.too_many(peer, facts.clone(), why, terms.clock.now()))))
 }

@@ -1,4 +1,4 @@
-//! The access line: one per request, put together from bytes that were made once per connection.
+//! The access line: one per request, assembled from bytes that are prepared once per connection.
 //!
 //! Tracing would cost more than the request itself. Whatever a peer sends can neither break the line nor forge a field:
 //! methods are tokens, a path is quoted, and what is not plain ASCII in it is escaped.
@@ -26,10 +26,10 @@ use crate::trust::Peer;
 const PATH: usize = 1024;
 /// Bytes of a method that are logged.
 const METHOD: usize = 32;
-/// The status that is written where the other side left before it had one; nginx made it known.
+/// The status that is logged where the client left before a response was sent; nginx introduced it.
 const LEFT: u16 = 499;
 
-/// Where lines and counts go: a worker's, for one listener.
+/// Where one worker's access lines and counts go, for one listener.
 pub(super) struct Desk {
     pub(super) lines: Arc<Lines>,
     pub(super) cells: Arc<Cells>,
@@ -37,7 +37,8 @@ pub(super) struct Desk {
     pub(super) second: Rc<Second>,
 }
 
-/// The text of the second in which the last line was written: dates are dear, and most lines share theirs.
+/// The text of the second in which the last line was written: formatting dates is expensive, and most lines share
+/// theirs.
 #[derive(Default)]
 pub(super) struct Second(RefCell<(i64, String)>);
 
@@ -53,7 +54,7 @@ impl Second {
     }
 }
 
-/// Who asks: the part of the line that is the same for every request of a connection.
+/// The client: the part of the line that is the same for every request of a connection.
 pub(super) struct Asker<'a> {
     pub(super) side: Side,
     pub(super) listener: &'a str,
@@ -62,7 +63,7 @@ pub(super) struct Asker<'a> {
     pub(super) peer: Option<&'a Peer>,
 }
 
-/// The part of the line that is made once.
+/// The part of the line that is prepared once.
 pub(super) struct Prepared {
     desk: Rc<Desk>,
     /// `None` where requests are not logged.
@@ -148,28 +149,28 @@ impl Record {
         }
     }
 
-    /// What is answered, and for an error of ours why.
+    /// Sets the status of the response, and the reason where the sidecar itself answers an error.
     pub(super) fn answered(&mut self, status: StatusCode, reason: Option<&'static str>) {
         self.status = status.as_u16();
         self.reason = reason;
     }
 
-    /// So many bytes of the response's content went out.
+    /// Adds to the bytes of the response's content that were sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Counts whose fault an answer of ours was.
+    /// Counts an error response of the sidecar, by the side at fault.
     pub(super) fn failed(&self, fault: &'static str) {
         self.prepared.desk.cells.error(fault);
     }
 
-    /// Counts which rule a request broke that is refused.
+    /// Counts a refused request, by the rule that it broke.
     pub(super) fn refused(&self, reason: &'static str) {
         self.prepared.desk.cells.refused(reason);
     }
 
-    /// Counts a limit that it reached.
+    /// Counts a limit that the request reached.
     pub(super) fn limited(&self, limit: &'static str) {
         self.prepared.desk.cells.limit(limit);
     }
@@ -179,7 +180,7 @@ impl Record {
         self.reason = Some(reason);
     }
 
-    /// What runs.
+    /// The request in flight.
     pub(super) fn flight(&self) -> &Flight {
         &self.flight
     }

@@ -1,6 +1,6 @@
-//! Who may wait for its ClientHello, and who may shake hands, when too many want to (contract section 12).
+//! Which connections may wait for their ClientHello and shake hands when too many arrive (contract section 12).
 //!
-//! Accept first, then decide: whoever has said nothing yet has a cap of its own, from which the oldest goes; handshakes
+//! Accept first, then decide: silent connections have a cap of their own, from which the oldest goes; handshakes
 //! have another, and what one source may have of it is bounded; when all are taken, the oldest of the source with the most
 //! goes. So neither a flood of silent connections nor one of stalled handshakes keeps an honest peer out.
 //!
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// How many there may be.
+/// Limits on handshakes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caps {
     /// Handshakes at once.
@@ -26,7 +26,7 @@ pub(super) struct Caps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
-/// Connections that do not serve yet, by their numbers, which grow. `T` is how one of them is told to go.
+/// Connections that do not serve yet, by their numbers, which grow. `T` is how one of them is notified of its eviction.
 #[derive(Debug)]
 pub(super) struct Admission<T> {
     waiting: BTreeMap<u64, T>,
@@ -41,20 +41,20 @@ impl<T> Default for Admission<T> {
 }
 
 impl<T> Admission<T> {
-    /// A connection waits for its ClientHello. If there is no room, the oldest that waits has to go.
+    /// A connection waits for its ClientHello. If no room is left, the oldest that waits is evicted.
     pub(super) fn wait(&mut self, number: u64, ticket: T, cap: usize) -> Option<T> {
         let oldest = if self.waiting.len() >= cap { self.pass_over() } else { None };
         self.waiting.insert(number, ticket);
         oldest
     }
 
-    /// The oldest that waits goes, whoever needs its place.
+    /// Evicts the oldest connection that waits.
     pub(super) fn pass_over(&mut self) -> Option<T> {
         self.waiting.pop_first().map(|(_, ticket)| ticket)
     }
 
-    /// The ClientHello of a connection is there. `Some` = who has to go for it. One that was told to go meanwhile takes no
-    /// place any more.
+    /// The ClientHello of a connection has arrived. `Some` = the connection evicted for it. One that was itself evicted
+    /// meanwhile no longer takes a place.
     pub(super) fn hello(&mut self, number: u64, source: IpAddr, caps: Caps) -> Result<Option<T>, TooMany> {
         let Some(ticket) = self.waiting.remove(&number) else { return Ok(None) };
         if self.by_source.get(&source).is_some_and(|taken| taken.len() >= caps.of_one_source) {
@@ -110,7 +110,7 @@ pub(super) enum Crowded {
 pub(super) struct Gate(Mutex<Admission<oneshot::Sender<Crowded>>>);
 
 impl Gate {
-    /// A place among those that wait for their ClientHello, and where it is told to go.
+    /// A place among those that wait for their ClientHello, and where its eviction is announced.
     pub(super) fn wait(self: &Arc<Self>, number: u64, cap: usize) -> (Turn, oneshot::Receiver<Crowded>) {
         let (ticket, told) = oneshot::channel();
         let evicted = self.lock().wait(number, ticket, cap);
@@ -131,7 +131,7 @@ impl Gate {
     }
 }
 
-/// Who is gone by itself in the same moment need not be told.
+/// A connection that ended by itself in the same moment need not be notified.
 fn tell(evicted: Option<oneshot::Sender<Crowded>>, why: Crowded) {
     if let Some(ticket) = evicted {
         let _ = ticket.send(why);
@@ -145,7 +145,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Its ClientHello is there.
+    /// Its ClientHello has arrived.
     pub(super) fn hello(&self, source: IpAddr, caps: Caps) -> Result<(), Crowded> {
         let evicted = self.gate.lock().hello(self.number, source, caps).map_err(|TooMany| Crowded::Source)?;
         tell(evicted, Crowded::Handshakes);
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!((admission.wait(1, 1, 2), admission.wait(2, 2, 2)), (None, None));
         assert_eq!(admission.wait(3, 3, 2), Some(1));
         assert_eq!(admission.hello(1, from(1), CAPS), Ok(None));
-        assert!(admission.shaking.is_empty(), "who was told to go takes no other place");
+        assert!(admission.shaking.is_empty(), "an evicted connection takes no other place");
         assert_eq!(admission.hello(3, from(1), CAPS), Ok(None));
         assert_eq!(admission.wait(4, 4, 2), None);
     }

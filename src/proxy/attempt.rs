@@ -1,4 +1,4 @@
-//! One handshake being recorded: whatever becomes of it, one Event with the same fields (contract section 6).
+//! The record of one handshake: however it ends, one Event with the same fields (contract section 6).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::tls::explain::{Dial, explain_dial, explain_untrusted};
 use crate::tls::{Context, Explained, Facts, Failed, Outcome, explain};
 use crate::trust::{Peer, Trust, Untrusted};
 
-/// Certificates of a failed chain that are summed up.
+/// Certificates of a failed chain that are summarised.
 const CHAIN: usize = 8;
 /// Bytes of a chain that are kept with its record.
 const CHAIN_SIZE: usize = 16 << 10;
@@ -30,16 +30,16 @@ pub(super) struct Attempt {
     pub(super) address: Option<SocketAddr>,
     pub(super) epoch: Epoch,
     pub(super) started: Instant,
-    /// It comes from a health checker: what fails without a certificate is no news.
+    /// It comes from a health checker: a failure without a certificate is not logged.
     pub(super) quiet: bool,
-    /// What we show, and why, once that is chosen.
+    /// The pair that we present, and why, once it is chosen.
     pub(super) shown: Option<(Candidate, ChosenBy)>,
-    /// The standing of what its source is shown next time, where it refused what we showed.
+    /// The standing of the pair that its source gets next time, where it refused this one.
     pub(super) shown_next: Option<Standing>,
 }
 
 impl Attempt {
-    /// It ended well.
+    /// The Event of a handshake that succeeded.
     pub(super) fn succeeded(
         &self,
         outcome: Outcome,
@@ -50,15 +50,15 @@ impl Attempt {
         let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
         let explanation = match (outcome, peer) {
             _ if let Some((expired, partner, until)) = expired => format!(
-                "the certificate of {} expired on {expired} and is accepted until {until}, as accept_expired_until of \
-                 partner \"{partner}\" says; it must be renewed by then",
+                "the certificate of {} expired on {expired}; it is accepted until {until} (accept_expired_until of \
+                 partner \"{partner}\") and must be renewed by then",
                 peer.map_or("the peer", |peer| peer.identity()),
             ),
             (Outcome::Unproved, _) => {
-                "handshake done; whether the upstream accepts our key pair shows with its first answer".to_owned()
+                "handshake complete; the upstream's first response shows whether it accepts our key pair".to_owned()
             }
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
-            (_, None) => "handshake with a peer that showed no certificate".to_owned(),
+            (_, None) => "handshake with a peer that presented no certificate".to_owned(),
         };
         let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
         let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
@@ -74,13 +74,13 @@ impl Attempt {
         Event::Handshake(Arc::new(record))
     }
 
-    /// It failed. Also: code and sentence, for whoever has to answer a request now.
+    /// The Event of a handshake that failed. Also code and sentence, for the request that waits for it.
     pub(super) fn failed(&self, failed: &Failed, trust: &Trust, now: Timestamp) -> (Event, &'static str, String) {
         let explained = explain(failed, &self.context(trust, now));
         self.told(explained, failed.facts.clone(), &failed.seen.chain, now)
     }
 
-    /// TLS was done, and the chain is not trusted all the same (a resumed session, a trust that changed meanwhile).
+    /// TLS succeeded, but the chain is not trusted (a resumed session, a trust that changed meanwhile).
     pub(super) fn untrusted(
         &self,
         untrusted: &Untrusted,
@@ -93,7 +93,7 @@ impl Attempt {
         self.told(explained, facts, chain, now)
     }
 
-    /// There was nobody to shake hands with: the line that stands where the handshake's would.
+    /// The address could not be reached: the line that replaces the handshake's.
     pub(super) fn not_reached(&self, address: &str, error: &net::Error, now: Timestamp) -> Event {
         let dial = match error {
             net::Error::Resolve { .. } => Dial::NotResolved,
@@ -105,7 +105,7 @@ impl Attempt {
         Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), Facts::default(), now)))
     }
 
-    /// TLS was done and the peer is trusted, and it is turned away all the same.
+    /// TLS succeeded and the peer is trusted, but its partner has too many connections.
     pub(super) fn too_many(&self, peer: &Peer, facts: Facts, explanation: String, now: Timestamp) -> Event {
         let reason = "too_many_of_partner";
         let explained =
@@ -117,7 +117,7 @@ impl Attempt {
         Event::Handshake(Arc::new(record))
     }
 
-    /// It was not begun, or ended by us.
+    /// The handshake was not started, or the sidecar ended it.
     pub(super) fn turned_away(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
         let explained =
             Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
@@ -189,7 +189,7 @@ impl Attempt {
     }
 }
 
-/// As much of a chain as its record keeps, whole certificates only.
+/// The part of a chain that its record keeps, whole certificates only.
 fn kept(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
     let mut size = 0;
     let fits = |der: &&CertificateDer<'static>| {

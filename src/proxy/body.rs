@@ -1,7 +1,7 @@
-//! Bodies: streamed both ways, frame by frame, with a limit on standing still and trailers cleaned.
+//! Bodies: streamed both ways, frame by frame, with an idle timeout and trailers cleaned.
 //!
 //! Back-pressure is the absence of a buffer here: a frame is taken from one side when the other asks for it. A body that
-//! breaks off ends in an error, never cleanly, so that nobody takes half a message for a whole one.
+//! breaks off ends in an error, never cleanly, so that half a message is never taken for a whole one.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -28,21 +28,21 @@ pub(super) enum Broken {
     /// The side it comes from broke it off.
     #[error(transparent)]
     Source(#[from] hyper::Error),
-    /// It stood still for too long.
-    #[error("the body stood still for too long")]
+    /// No part of it came for too long.
+    #[error("the body timed out")]
     Late,
-    /// Nobody asked for it.
-    #[error("the body was never asked for")]
+    /// The other side never asked for it.
+    #[error("the body was never requested")]
     Unasked,
     /// The request is sent again on another connection.
-    #[error("the request is sent again on another connection")]
+    #[error("the request is being retried on another connection")]
     SentAgain,
 }
 
-/// How a request's body gets on, for whoever waits for the response.
+/// The progress of a request's body, for the task that waits for the response.
 #[derive(Default)]
 pub(super) struct Upload {
-    /// It stood still for too long: the error that hyper makes of it does not say so in every protocol.
+    /// It timed out: the error that hyper makes of it does not say so in every protocol.
     late: Cell<bool>,
     /// Whether more of it has been asked for and is not there: how long that may take is `body_idle`'s.
     awaited: Cell<bool>,
@@ -51,18 +51,18 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Whether it stood still for too long.
+    /// Whether it timed out.
     pub(super) fn is_late(&self) -> bool {
         self.late.get()
     }
 
-    /// It is sent (again): what became of an earlier sending does not count.
+    /// Records that a part of it moved, or that it is sent again: earlier waiting does not count.
     pub(super) fn begins(&self, now: Ticks) {
         self.awaited.set(false);
         self.moved.set(now);
     }
 
-    /// Since when the response alone is waited for.
+    /// Since when only the response is awaited.
     pub(super) fn waits_since(&self, now: Ticks) -> Ticks {
         if self.awaited.get() { now } else { self.moved.get() }
     }
@@ -71,11 +71,11 @@ impl Upload {
 /// A body on its way through.
 pub(super) struct Relay {
     incoming: Incoming,
-    /// Until it is asked for.
+    /// Holds it back until it is requested.
     held: Option<Box<Held>>,
     wait: Wait,
     strip: Rc<Strip>,
-    /// Told how it gets on.
+    /// Where its progress is recorded.
     upload: Option<Rc<Upload>>,
 }
 
@@ -90,7 +90,7 @@ impl Relay {
         self
     }
 
-    /// Says through this how it gets on.
+    /// Records its progress in `upload`.
     pub(super) fn telling(mut self, upload: &Rc<Upload>) -> Self {
         self.upload = Some(Rc::clone(upload));
         self
@@ -152,14 +152,14 @@ impl Outgoing {
         match self {
             Self::Empty => None,
             Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
-            // Sent again, it may be wanted after all: only a 100 or the time asks for it.
+            // Sent again, it may be wanted after all: only a 100 or the timeout requests it.
             Self::Kept(_) => None,
             #[cfg(test)]
             Self::Frames(_) => None,
         }
     }
 
-    /// How it gets on, if it is one that comes in pieces.
+    /// Its progress, if it comes in pieces.
     pub(super) fn upload(&self) -> Option<Rc<Upload>> {
         match self {
             Self::Empty => None,
@@ -237,7 +237,7 @@ impl Body {
         Self { source: Source::Empty, record }
     }
 
-    /// A line of ours.
+    /// A line of the sidecar's own.
     pub(super) fn text(text: Bytes, record: Option<Record>) -> Self {
         Self { source: Source::Text(Some(text)), record }
     }
@@ -258,7 +258,7 @@ impl Answer {
         if polled.is_ready() {
             return polled;
         }
-        // A connection without a task of its own runs only when it is polled; asking for a frame has told it to read.
+        // A connection without a task of its own runs only when it is polled; polling for a frame made it read.
         if self.link.as_mut().is_some_and(|link| link.drive(cx)) { self.relay.poll(cx) } else { polled }
     }
 }
@@ -326,7 +326,7 @@ impl HttpBody for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        // hyper asks no further once the announced length is out, or where a response has no content to send.
+        // hyper polls no further once the announced length is out, or where a response has no content to send.
         let Source::Relay(answer) = &mut self.source else { return };
         match answer.link.take() {
             Some(link) if answer.relay.incoming.is_end_stream() => link.finish(),

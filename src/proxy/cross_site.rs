@@ -1,8 +1,8 @@
 //! Requests that a browser sends on behalf of another site: an egress refuses them (contract section 11).
 //!
-//! Pure. Whoever reaches an egress speaks as us, and a page of any site can make a browser on this host try. Browsers say
-//! so themselves: in `Sec-Fetch-Site` (W3C Fetch Metadata), older ones only in `Origin` (RFC 6454). Whoever is no browser
-//! sends neither, or what it likes, and could reach the egress anyhow.
+//! Pure. A client that reaches an egress speaks as us, and a page of any site can make a browser here try. Browsers say
+//! so themselves: in `Sec-Fetch-Site` (W3C Fetch Metadata), older ones only in `Origin` (RFC 6454). Other clients send
+//! neither, or what they like, and could reach the egress anyhow.
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, ORIGIN};
@@ -13,11 +13,11 @@ use super::Error;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses a request that its browser marks as another site's. Origins of `host`, which the request names, and of
-/// `upstream` are no other site.
+/// `upstream` are the same site.
 pub(super) fn check(headers: &HeaderMap, host: &HeaderValue, upstream: &str) -> Result<(), Error> {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter().peekable();
     if sites.peek().is_some() {
-        // `none` is what somebody typed. `same-site` is another port of this host, or a neighbour's name.
+        // `none` is an address that the user typed. `same-site` is another port of this host, or a neighbour's name.
         let own = |site: &HeaderValue| matches!(site.as_bytes().trim_ascii(), b"same-origin" | b"none");
         return if sites.all(own) { Ok(()) } else { Err(Error::CrossSite) };
     }

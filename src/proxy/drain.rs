@@ -1,7 +1,7 @@
 //! May an open connection stay? The two questions of every epoch: is its key pair still in use, does its peer still verify?
 //! And of one to an upstream before them: is that still the upstream?
 //!
-//! Pure. Who asks, and what leaving means for a connection, is `worker`'s and `open`'s.
+//! Pure. `worker` asks, and `open` carries out what leaving means for a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct ConnectionFacts {
     pub key_pair: Option<Fingerprint>,
     /// The peer's chain, end entity first; empty = it showed none.
     pub chain: Vec<CertificateDer<'static>>,
-    /// As what the peer was verified.
+    /// The role that the peer was verified for.
     pub role: Role,
     /// The upstream that it leads to; `None` where it leads to none of ours.
     pub upstream: Option<HostPort>,
@@ -54,7 +54,7 @@ impl Leave {
         Self {
             reason: "connection_age",
             explanation: format!(
-                "this connection is {} s old, which is the limit (limits.connection_age)",
+                "this connection has reached its maximum age of {} s (limits.connection_age)",
                 age.as_secs()
             ),
         }
@@ -96,17 +96,17 @@ pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Res
 }
 
 fn nothing_to_show() -> Leave {
-    Leave { reason: "no_key_pair", explanation: "this listener has no key pair to show any more".to_owned() }
+    Leave { reason: "no_key_pair", explanation: "this listener no longer has a key pair to show".to_owned() }
 }
 
-/// Before both questions: a connection to an upstream that the settings no longer name, or name otherwise, is nobody's.
+/// Before both questions: a connection to an upstream that the settings no longer name, or rename, has to leave.
 fn still_meant(facts: &ConnectionFacts, settings: &egress::Settings) -> Result<(), Leave> {
     let explanation = match &facts.upstream {
         Some(upstream) if *upstream != settings.upstream => {
-            format!("this connection leads to {upstream}, and the upstream is {} now", settings.upstream)
+            format!("this connection leads to {upstream}, but the upstream is now {}", settings.upstream)
         }
         _ if facts.role != settings.expects => {
-            "the settings expect another name of the upstream than this connection was made for".to_owned()
+            "the configuration expects a different upstream name than this connection was made for".to_owned()
         }
         _ => return Ok(()),
     };

@@ -30,7 +30,7 @@ use crate::metrics;
 use crate::net::HostPort;
 use crate::snapshot::{Egress, Epoch, Side};
 
-/// The port that an `https` authority leaves out.
+/// The default port of `https`, which an authority omits.
 const HTTPS: u16 = 443;
 
 /// What the requests of one connection share, made once per epoch.
@@ -53,7 +53,7 @@ pub(super) struct Connection {
     pub(super) listener: Rc<Listener>,
     pub(super) tracked: Rc<Tracked>,
     pub(super) from: Option<SocketAddr>,
-    /// Counted in until it ends.
+    /// Counted until the connection ends.
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
 }
@@ -101,7 +101,7 @@ impl Connection {
         if request.uri().authority().is_some() {
             *request.uri_mut() = target::origin_form(request.uri(), None)?;
         }
-        // The application speaks for itself: what it says about where a request came from is its own business.
+        // The application is trusted: its own statements about a request's origin are forwarded.
         let cleaned = clean_request(request.headers_mut(), &view.strip, Forwarding::Keep)?;
         let host = view.host.clone().unwrap_or(named);
         let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };

@@ -1,8 +1,8 @@
-//! `Expect: 100-continue` (RFC 9110 10.1.1): a request's body is held back until somebody asks for it.
+//! `Expect: 100-continue` (RFC 9110 10.1.1): a request's body is held back until it is asked for.
 //!
 //! hyper asks a client for its body when we first poll it, so not polling is all there is to do. The gate opens at the
-//! backend's 100, at a successful response, or after a second, because many backends never say 100. Any other final
-//! response leaves it shut: the client gets that answer and is never asked for a body nobody wants.
+//! backend's 100, at a successful response, or after a second, because many backends never send 100. Any other final
+//! response leaves it shut: the client gets that response and is never asked for a body that is not wanted.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +21,8 @@ const ANSWERED: u8 = 1;
 const OPEN: u8 = 2;
 const REFUSED: u8 = 3;
 
-/// What both ends of one exchange share. `Sync`, because hyper wants that of whoever listens for a 100; in truth both ends
-/// are on one thread, so nobody ever waits for the lock.
+/// What both ends of one exchange share. `Sync`, because hyper wants that of a callback for a 100; both ends are on
+/// one thread, so the lock is never contended.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: AtomicU8,
@@ -79,7 +79,7 @@ impl Held {
         Self { gate, wait: Wait::new(waits, PATIENCE) }
     }
 
-    /// What the other side is to be told.
+    /// The gate, for the side that learns how the request is answered.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }

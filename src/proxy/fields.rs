@@ -41,9 +41,9 @@ impl FirstBytes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// `Connection` names a field that it must not.
-    #[error("Connection names {0:?}, which is no hop-by-hop field")]
+    #[error("Connection names {0:?}, which is not a hop-by-hop field")]
     ConnectionNames(String),
-    /// A field whose value is no legal field value or list.
+    /// A field value that is not a legal field value or list.
     #[error("malformed {0} field")]
     Malformed(&'static str),
 }
@@ -71,7 +71,7 @@ impl Strip {
     }
 }
 
-/// What a cleaned request had asked for.
+/// What a request asked for before it was cleaned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {
     /// `Connection: upgrade` with exactly `Upgrade: websocket`.
@@ -82,14 +82,14 @@ pub struct Cleaned {
     pub expect_continue: bool,
 }
 
-/// What becomes of the fields that say where a request came from: `X-Forwarded-*`, `Forwarded` and their look-alikes.
+/// What becomes of the fields that name the origin of a request: `X-Forwarded-*`, `Forwarded` and their look-alikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarding {
-    /// All go: whoever sends them is not believed.
+    /// All are removed: the peer that sends them is not believed.
     Strip,
-    /// Those that are spelled as they should be stay, to be extended; look-alikes go.
+    /// Correctly spelled ones stay, to be extended; look-alikes are removed.
     Continue,
-    /// All stay: the application speaks for itself.
+    /// All stay: the application sets them itself.
     Keep,
 }
 
@@ -190,7 +190,7 @@ fn is_identity(name: &[u8]) -> bool {
     }
 }
 
-/// What tells a backend where a request came from.
+/// Fields that tell a backend where a request came from.
 fn is_forwarding(name: &[u8]) -> bool {
     match name.first() {
         Some(b'f') => name == b"forwarded",
@@ -214,7 +214,7 @@ fn begins(name: &[u8], wanted: &[u8]) -> bool {
     name.len() >= wanted.len() && name.iter().zip(wanted).all(|(byte, wanted)| normal(*byte) == *wanted)
 }
 
-/// Removes every field whose name (lower case, as `http` keeps it) is condemned. Allocates only if there is one.
+/// Removes every field with a condemned name (lower case, as `http` keeps it). Allocates only if one is found.
 fn remove_all(headers: &mut HeaderMap, condemned: impl Fn(&[u8]) -> bool) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| condemned(name.as_str().as_bytes())).cloned().collect();
     for name in names {

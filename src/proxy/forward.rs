@@ -1,7 +1,7 @@
 //! One request → one response, either side, never an error.
 //!
-//! What both sides have in common: the shape of a request on its way out, the shape of its response on the way back, and
-//! the answer in our own name where there is none.
+//! What both sides have in common: the form of an outgoing request, the form of the returned response, and
+//! the sidecar's own response where there is none.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use super::waits::Waits;
 use crate::snapshot::Side;
 use crate::snapshot::ingress::Limits;
 
-/// What a response needs to find its way back.
+/// What forwarding a response needs.
 pub(super) struct Terms<'a> {
     pub(super) limits: &'a Limits,
     pub(super) strip: &'a Rc<Strip>,
@@ -38,15 +38,15 @@ pub(super) struct Terms<'a> {
 
 /// A checked and cleaned request, ready to be sent.
 pub(super) struct Outbound {
-    /// There until it is sent.
+    /// Present until it is sent.
     pub(super) request: Option<Request<Outgoing>>,
     pub(super) websocket: Option<OnUpgrade>,
-    /// How its body gets on, if it has one.
+    /// The progress of its body, if it has one.
     upload: Option<Rc<Upload>>,
 }
 
 impl Outbound {
-    /// Puts a cleaned request into the form of HTTP/1.1; the connection it goes out on has the last word.
+    /// Puts a cleaned request into the form of HTTP/1.1; the connection that carries it decides in the end.
     pub(super) fn new(mut request: Request<Incoming>, host: &HeaderValue, cleaned: Cleaned, terms: &Terms<'_>) -> Self {
         let websocket = upgrade::asked(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
@@ -75,13 +75,13 @@ impl Outbound {
         Self { request: Some(request), websocket, upload }
     }
 
-    /// What an exchange failed of: also where the library only says that a body broke off.
+    /// The error of a failed exchange: more precise where the library only reports that a body broke off.
     pub(super) fn blame(&self, error: Error) -> Error {
         if self.upload.as_ref().is_some_and(|upload| upload.is_late()) { Error::BodyLate } else { error }
     }
 }
 
-/// Sends a request on its way and shapes what comes back; the record ends with the response's last byte.
+/// Sends a request and prepares its response for the client; the record ends with the response's last byte.
 pub(super) async fn send(
     origin: &impl Origin,
     outbound: &mut Outbound,
@@ -95,7 +95,7 @@ pub(super) async fn send(
     respond(response, link, outbound.websocket.take(), terms, record)
 }
 
-/// Shapes what came back.
+/// Prepares a response for the client.
 pub(super) fn respond(
     response: Response<Incoming>,
     link: Link,
@@ -110,7 +110,7 @@ pub(super) fn respond(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     if parts.headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 6.3: the coding wins, and an intermediary removes the length. Who sends both may mean the length.
+        // RFC 9112 6.3: the coding wins, and an intermediary removes the length. A sender of both may mean the length.
         if parts.headers.remove(CONTENT_LENGTH).is_some() {
             link.retire();
         }
@@ -148,7 +148,7 @@ fn switch(
     Ok(Response::from_parts(parts, Body::empty(Some(record))))
 }
 
-/// Where an answer of ours comes from, for the log.
+/// Where the sidecar's own response comes from, for the log.
 pub(super) struct Asked<'a> {
     pub(super) side: Side,
     pub(super) listener: &'a str,
@@ -156,7 +156,7 @@ pub(super) struct Asked<'a> {
     pub(super) http2: bool,
 }
 
-/// The answer in our own name: a status that says what, and nothing that says why. The log says that.
+/// The sidecar's own response: a status that says what, and nothing that says why. The log has the reason.
 pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -> Response<Body> {
     let status = error.status();
     let (fault, reason) = (error.fault(asked.side), error.reason());
@@ -212,7 +212,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// A limit that the listener sets on what may be asked.
+/// Checks the listener's limit on the number of fields.
 pub(super) fn within(headers: &HeaderMap, limits: &Limits) -> Result<(), Error> {
     if headers.len() > limits.fields { Err(Error::TooManyFields { limit: limits.fields }) } else { Ok(()) }
 }
@@ -243,7 +243,7 @@ mod tests {
             (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
             (503, &HeaderValue::from_static("1"))
         );
-        let response = refuse(&Error::Malformed("several Hosts"), &asked, None);
+        let response = refuse(&Error::Malformed("several Host fields"), &asked, None);
         assert_eq!(response.headers()[CONNECTION], "close");
         assert!(refuse(&Error::Method, &asked, None).headers().contains_key(ALLOW));
     }

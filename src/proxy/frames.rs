@@ -28,7 +28,7 @@ const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 
-/// What there was too much of.
+/// The kind of frame that the client sent too many of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
     /// Requests that are reset soon after they were made.
@@ -47,7 +47,7 @@ pub enum Flood {
     Priorities,
     /// `WINDOW_UPDATE`.
     WindowUpdates,
-    /// Frames of no use to a server.
+    /// Frames that a server does not use.
     Others,
 }
 
@@ -78,30 +78,30 @@ impl Flood {
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Resets => {
-                ("http2_reset_flood", "too many streams were reset, by the peer or for its errors (CVE-2023-44487)")
+                ("http2_reset_flood", "the client reset too many streams, or made errors that reset them (CVE-2023-44487)")
             }
-            Self::Continuations => ("http2_continuation_flood", "too many CONTINUATION frames for one header block"),
+            Self::Continuations => ("http2_continuation_flood", "the client sent too many CONTINUATION frames for one header block"),
             Self::HeaderBlock => ("http2_header_block", "a header block is larger than head_size"),
-            Self::EmptyData => ("http2_empty_data_flood", "too many DATA frames without content"),
-            Self::Pings => ("http2_ping_flood", "too many PING frames"),
-            Self::Settings => ("http2_settings_flood", "too many SETTINGS frames"),
-            Self::Priorities => ("http2_priority_flood", "too many PRIORITY frames"),
-            Self::WindowUpdates => ("http2_window_update_flood", "too many WINDOW_UPDATE frames for what was sent"),
-            Self::Others => ("http2_frame_flood", "too many frames of no use to a server"),
+            Self::EmptyData => ("http2_empty_data_flood", "the client sent too many DATA frames without content"),
+            Self::Pings => ("http2_ping_flood", "the client sent too many PING frames"),
+            Self::Settings => ("http2_settings_flood", "the client sent too many SETTINGS frames"),
+            Self::Priorities => ("http2_priority_flood", "the client sent too many PRIORITY frames"),
+            Self::WindowUpdates => ("http2_window_update_flood", "the client sent too many WINDOW_UPDATE frames for what it received"),
+            Self::Others => ("http2_frame_flood", "the client sent too many frames that a server does not use"),
         }
     }
 }
 
-/// How many bytes may go on, and whether what follows them is too much.
+/// How many bytes may pass, and whether what follows them is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Bytes from the start of what was shown: whole frame headers, and content as it comes.
     pub pass: usize,
-    /// Nothing more goes on.
+    /// If set, nothing more passes.
     pub flood: Option<Flood>,
 }
 
-/// The state between two looks.
+/// The state between two scans.
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
@@ -141,7 +141,7 @@ enum State {
     Preface(usize),
     Header,
     Content(usize),
-    /// Not HTTP/2: h2 says so.
+    /// Not HTTP/2: h2 reports it.
     Foreign,
 }
 
@@ -162,12 +162,12 @@ impl Scanner {
         }
     }
 
-    /// The stream whose header block has begun and is not whole.
+    /// The stream with a header block that has begun and is not complete.
     pub fn block(&self) -> Option<u32> {
         self.within
     }
 
-    /// Looks at what it left the last time and what has arrived since; `sent` bytes have gone out on the connection, and it
+    /// Scans what it left the last time and what has arrived since; `sent` bytes have left on the connection, and it
     /// is `now`, counted from any moment.
     pub fn scan(&mut self, bytes: &[u8], sent: u64, now: Duration) -> Step {
         if now.saturating_sub(self.since) >= WINDOW {

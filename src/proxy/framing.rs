@@ -32,13 +32,13 @@ pub enum Fault {
     RequestLine,
     /// `CONNECT`, `TRACE` or the target `*`.
     NotForwarded,
-    /// A method that nobody has.
+    /// A method longer than any known one.
     MethodTooLong,
     /// A target with bytes that it may not hold, or in none of the forms.
     Target,
     /// A target beyond the limit.
     TargetTooLong,
-    /// A version that this is not.
+    /// A version other than HTTP/1.1 and HTTP/1.0.
     Version,
     /// A line feed without its carriage return.
     BareLineFeed,
@@ -46,13 +46,13 @@ pub enum Fault {
     Control,
     /// A field line that begins with a blank.
     Folded,
-    /// A field name that is no token followed by a colon.
+    /// A field name that is not a token followed by a colon.
     Name,
     /// A head beyond the limit.
     HeadTooLarge,
     /// More fields than the limit.
     TooManyFields,
-    /// A length that is no plain decimal number.
+    /// A length that is not a plain decimal number.
     Length,
     /// Several lengths, equal ones too.
     SeveralLengths,
@@ -64,7 +64,7 @@ pub enum Fault {
     CodingInHttp10,
     /// A name that some backends read as `Content-Length` or `Transfer-Encoding`.
     Twin,
-    /// A chunk size that is no plain hexadecimal number.
+    /// A chunk size that is not a plain hexadecimal number.
     ChunkSize,
     /// A chunk extension that is malformed or too long.
     ChunkExtension,
@@ -104,7 +104,7 @@ impl Fault {
         Self::Incomplete,
     ];
 
-    /// What the other side is answered.
+    /// The status that the client receives.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::NotForwarded => StatusCode::METHOD_NOT_ALLOWED,
@@ -130,32 +130,32 @@ impl Fault {
         match self {
             Self::RequestLine => (
                 "bad_request_line",
-                "the request line is not method, target and version with one space between (RFC 9112 3)",
+                "the request line is not method, target and version separated by single spaces (RFC 9112 3)",
             ),
             Self::NotForwarded => ("method_not_allowed", "CONNECT, TRACE and the target * are not forwarded"),
-            Self::MethodTooLong => ("method_too_long", "the method is longer than any that is known (RFC 9112 3)"),
+            Self::MethodTooLong => ("method_too_long", "the method is longer than any known method (RFC 9112 3)"),
             Self::Target => {
-                ("bad_target", "the target is in no form of RFC 9112 3.2, or holds bytes that a URI may not")
+                ("bad_target", "the target has none of the forms of RFC 9112 3.2, or contains bytes that a URI must not")
             }
             Self::TargetTooLong => ("target_too_long", "the request line is longer than head_size"),
             Self::Version => ("bad_version", "the version is neither HTTP/1.1 nor HTTP/1.0"),
             Self::BareLineFeed => ("bare_line_feed", "a line ends without a carriage return (RFC 9112 2.2)"),
             Self::Control => {
-                ("control_character", "a NUL, a bare carriage return or another control character (RFC 9110 5.5)")
+                ("control_character", "the request contains a NUL, a bare CR or another control character (RFC 9110 5.5)")
             }
             Self::Folded => {
                 ("folded_field", "a field line begins with a blank: line folding is obsolete (RFC 9112 5.2)")
             }
             Self::Name => ("bad_field_name", "a field name is not a token followed at once by a colon (RFC 9112 5.1)"),
             Self::HeadTooLarge => ("head_too_large", "the head is larger than head_size"),
-            Self::TooManyFields => ("too_many_fields", "more fields than the limit"),
+            Self::TooManyFields => ("too_many_fields", "the request has more fields than the limit"),
             Self::Length => ("bad_content_length", "Content-Length is not a plain decimal number (RFC 9112 6.3)"),
-            Self::SeveralLengths => ("several_content_lengths", "several Content-Length fields (RFC 9112 6.3)"),
-            Self::BothLengths => ("two_framings", "Content-Length beside Transfer-Encoding (RFC 9112 6.1)"),
-            Self::Coding => ("bad_transfer_encoding", "Transfer-Encoding is not chunked, once (RFC 9112 6.1)"),
-            Self::CodingInHttp10 => ("transfer_encoding_in_http10", "Transfer-Encoding in HTTP/1.0 (RFC 9112 6.1)"),
+            Self::SeveralLengths => ("several_content_lengths", "the request has several Content-Length fields (RFC 9112 6.3)"),
+            Self::BothLengths => ("two_framings", "the request has both Content-Length and Transfer-Encoding (RFC 9112 6.1)"),
+            Self::Coding => ("bad_transfer_encoding", "Transfer-Encoding is not exactly one chunked coding (RFC 9112 6.1)"),
+            Self::CodingInHttp10 => ("transfer_encoding_in_http10", "an HTTP/1.0 request has Transfer-Encoding (RFC 9112 6.1)"),
             Self::Twin => {
-                ("framing_twin", "a field name that some backends read as Content-Length or Transfer-Encoding")
+                ("framing_twin", "some backends would read a field name as Content-Length or Transfer-Encoding")
             }
             Self::ChunkSize => ("bad_chunk_size", "a chunk size is not a plain hexadecimal number (RFC 9112 7.1)"),
             Self::ChunkExtension => {
@@ -165,7 +165,7 @@ impl Fault {
             Self::Incomplete => {
                 ("incomplete_request", "the connection ended before the request's content did (RFC 9112 8)")
             }
-            Self::Trailer => ("bad_trailer", "a trailer field that frames or routes a message (RFC 9110 6.5.1)"),
+            Self::Trailer => ("bad_trailer", "a trailer field frames or routes the message (RFC 9110 6.5.1)"),
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::trust::{Peer, Role};
 /// How long a backend's address is used before it is looked up again.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// How much of a request's content is kept in case the backend says that it has not processed it.
+/// How much of a request's content is kept in case the backend reports that it has not processed it.
 const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// What the requests of one connection share, made once per epoch.
@@ -59,16 +59,16 @@ pub(super) struct Connection {
     pub(super) tracked: Rc<Tracked>,
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
-    /// What the handshake was for, in lower case.
+    /// The server name of the handshake, in lower case.
     pub(super) server_name: Option<Arc<str>>,
-    /// Counted in until it ends.
+    /// Counted until the connection ends.
     pub(super) _place: Option<Place>,
     pub(super) _slot: Slot,
     pub(super) _counted: metrics::Open,
 }
 
 impl Connection {
-    /// What requests need from the snapshot: made by the first one of an epoch. The peer is verified again for it.
+    /// What requests need from the snapshot: created by an epoch's first request, which verifies the peer again.
     fn view(&self) -> Result<Rc<View>, Error> {
         if let OpenView::Ingress(view) = &*self.tracked.open.view.borrow() {
             return Ok(Rc::clone(view));
@@ -102,7 +102,7 @@ impl Connection {
         Ok(view)
     }
 
-    /// The JWK Set, for whoever may ask this listener for its path.
+    /// The JWK Set, for peers that the rules allow to request its path.
     fn key_set(&self, view: &View, request: &Request<Incoming>, record: &mut Option<Record>) -> Option<Response<Body>> {
         view.ingress.key_set.as_ref()?;
         target::host(request, &view.host).ok()?;
@@ -191,8 +191,8 @@ impl Answers for Connection {
     }
 }
 
-/// What is stripped beside the fixed names: where rules name paths or methods, also the fields by which some frameworks
-/// let a request name another one than its first line does.
+/// What is stripped besides the fixed names: where rules name paths or methods, also the fields by which some
+/// frameworks let a request override the one in its first line.
 fn strip(settings: &Settings) -> Strip {
     let mut names = settings.also_strip.clone();
     let mut also = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
@@ -205,7 +205,7 @@ fn strip(settings: &Settings) -> Strip {
     Strip::new(&names)
 }
 
-/// The way to the backend.
+/// The backend, as a request's destination.
 struct Towards<'a> {
     worker: &'a Rc<Worker>,
     view: &'a View,
@@ -223,7 +223,7 @@ impl Origin for Towards<'_> {
         }
         let most = self.worker.share_of(settings.limits.connections);
         if self.view.pool.open() >= most {
-            return Err(Error::UsedUp(format!("{most} are open, which is this worker's share of the limit")));
+            return Err(Error::UsedUp(format!("{most} are open, this worker's share of limits.connections")));
         }
         let deadline = Instant::now() + settings.limits.connect;
         let terms = Terms { deadline, keepalive: Some(KEEPALIVE), refresh: REFRESH };

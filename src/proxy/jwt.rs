@@ -1,7 +1,7 @@
-//! The token that a peer's request must bring (`[ingress.jwt]`), and the JWK Set that peers may ask for (`jwks`).
+//! The token that a peer's request must carry (`[ingress.jwt]`), and the JWK Set that peers may request (`jwks`).
 //!
-//! What makes a token good is `jwt::verify`'s. The identifiers that were used are shared by all workers, and outlive epochs:
-//! the one lock on a request's way, held for a look-up, and only where tokens are asked for.
+//! `jwt::verify` decides whether a token is valid. All workers share the used identifiers, which outlive epochs:
+//! the one lock on the request path, held for a look-up, and only where tokens are required.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,16 +19,16 @@ use crate::jwt::{Refused, Verifier};
 use crate::snapshot::Ingress;
 use crate::trust::Peer;
 
-/// Where the JWK Set is.
+/// The path of the JWK Set.
 pub(super) const KEY_SET: &str = "/.well-known/jwks.json";
 
-/// The identifiers that were used, by listener: one listener asks for the tokens of one partner, so that no partner takes
-/// another one's room.
+/// The identifiers that were used, by listener: one listener requires the tokens of one partner, so that no partner
+/// uses up another one's room.
 #[derive(Default)]
 pub(super) struct Used(Mutex<BTreeMap<Arc<str>, Window>>);
 
 impl Used {
-    /// A token that was accepted is used now.
+    /// Records the use of an accepted token.
     pub(super) fn take(&self, listener: &Arc<str>, accepted: &Accepted, now: Timestamp) -> Result<(), Refused> {
         let Some(id) = accepted.id else { return Ok(()) };
         let taken = {
@@ -43,9 +43,9 @@ impl Used {
                     target: "proxy",
                     listener = &**listener,
                     reason = "jwt_window_nearly_full",
-                    "three quarters of the {most} tokens that can be remembered as used are, each until it expires; when all \
-                     are, tokens are refused (jwt_window_full): have the partner issue shorter ones, and hold it to that \
-                     with ingress.jwt.max_lifetime"
+                    "the memory of used tokens is three quarters full ({most} at most, each until it expires); once it \
+                     is full, tokens are refused (jwt_window_full): have the partner issue shorter-lived tokens, and \
+                     enforce that with ingress.jwt.max_lifetime"
                 );
                 Ok(())
             }
@@ -69,7 +69,7 @@ pub(super) fn check(
     verifier.verify(token, from, now)
 }
 
-/// The token of `Authorization: Bearer …` (RFC 6750 2.1). Another scheme is as good as none.
+/// The token of `Authorization: Bearer …` (RFC 6750 2.1). Another scheme counts as a missing token.
 fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let field = fields.next().ok_or(Refused::Missing)?;
@@ -85,7 +85,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
     if token.is_empty() || token.contains([' ', ',']) { Err(Refused::NotBearer) } else { Ok(token) }
 }
 
-/// How the answer to a refused token names what is missing (RFC 6750 3), without saying why.
+/// The challenge in the response to a refused token (RFC 6750 3), without the reason.
 pub(super) fn challenge(refused: &Refused, realm: &str) -> Option<HeaderValue> {
     let error = match refused {
         Refused::Missing => "",
@@ -96,7 +96,7 @@ pub(super) fn challenge(refused: &Refused, realm: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("Bearer realm=\"{realm}\"{error}")).ok()
 }
 
-/// The JWK Set, where a request asks for it and the listener serves it.
+/// The response with the JWK Set, where a request asks for it and the listener serves it.
 pub(super) fn key_set(
     ingress: &Ingress,
     method: &Method,
@@ -112,7 +112,7 @@ pub(super) fn key_set(
     let mut response = Response::new(Body::text(Bytes::from(set.to_string()), Some(record)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // A new pair is in the set while it is staged; who asks every few minutes has it before it signs.
+    // A new pair is in the set while it is staged; a peer that polls every few minutes has it before it signs.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
     Some(response)
 }

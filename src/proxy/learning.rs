@@ -1,7 +1,7 @@
-//! What one handshake of a peer has to do with what its source has taught: what is known before the choice, and what the
-//! outcome says about it (contract section 4, rules 3 and 4). The lessons themselves are `keyring::learned`'s.
+//! How refusals of a peer's source affect one handshake: what is known before the choice, and what the outcome adds
+//! (contract section 4, rules 3 and 4). `keyring::learned` keeps the memory itself.
 //!
-//! Nothing here is asked, and no lock taken, while no keyring of the listener is in overlap.
+//! While none of the listener's keyrings is in overlap, nothing is looked up and no lock is taken.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::pki::Fingerprint;
 use crate::snapshot::{Ingress, Reader};
 use crate::trust::Peer;
 
-/// The lessons of a process; every change of one is an Event.
+/// The refusal memory of a process; every change of it is an Event.
 pub fn lessons(
     remembered: &[crate::keyring::learned::Remembered],
     events: &Arc<Events>,
@@ -43,7 +43,7 @@ fn tell(change: Change, events: &Events, reader: &Reader) {
     });
 }
 
-/// One handshake of a source that can learn or teach something.
+/// One handshake, with the remembered refusals of its source.
 pub(super) struct Learning {
     lessons: Arc<Lessons>,
     source: Source,
@@ -51,7 +51,7 @@ pub(super) struct Learning {
     known: Known,
 }
 
-/// What is known of a peer before the choice, and who is to be told how its handshake ends.
+/// What is known of a peer before the choice, and what records the outcome of its handshake.
 pub(super) fn begin(
     ingress: &Ingress,
     lessons: &Arc<Lessons>,
@@ -73,8 +73,8 @@ pub(super) fn begin(
 }
 
 impl Learning {
-    /// The peer answered `shown` with this alert. The standing of the pair that its source is shown from now on, if that
-    /// is another one.
+    /// Records the alert with which the peer answered `shown`. Returns the standing of the pair that its source is
+    /// shown from now on, if that is another one.
     pub(super) fn refused(
         &self,
         alert: Option<&str>,
@@ -95,14 +95,14 @@ impl Learning {
         next.filter(|_| learned).map(|next| next.standing)
     }
 
-    /// The peer was verified after a handshake with this pair.
+    /// Records that the peer was verified after a handshake with this pair.
     pub(super) fn accepted(&self, key_pair: Fingerprint, peer: &Peer, now: Timestamp) {
         let peer = (peer.certificate().fingerprint(), peer.identity());
         let accepted = Acceptance { source: &self.source, key_pair, peer, offer: self.asked.offer };
         self.lessons.accepted(&accepted, now);
     }
 
-    /// What the very rules that showed `shown` would show now that it is refused.
+    /// The candidate that the rules choose now that `shown` is refused.
     fn next<'a>(&self, shown: &Candidate, ingress: &'a Ingress, now: Timestamp) -> Option<&'a Candidate> {
         let mut known = self.known.clone();
         let taught = known.taught.get_or_insert_default();

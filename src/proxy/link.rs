@@ -1,8 +1,8 @@
-//! One connection to a backend or an upstream, lent to a request and given back to its pool.
+//! One connection to a backend or an upstream, lent to a request and returned to its pool.
 //!
-//! A small HTTP/1.1 exchange polls the connection in the request's own task: nothing is spawned and nobody is woken across
-//! tasks. As soon as a body of any size flows, the connection gets a task of its own and keeps it, so that both directions
-//! move independently. HTTP/2 connections always have one.
+//! A small HTTP/1.1 exchange polls the connection in the request's own task: nothing is spawned and no other task is
+//! woken. As soon as a body of any size flows, the connection gets a task of its own and keeps it, so that both
+//! directions move independently. HTTP/2 connections always have one.
 
 mod shape;
 mod shared;
@@ -40,19 +40,19 @@ const HEAD: usize = 64 * 1024;
 /// A connection's own future, while it has no task of its own.
 type Drive = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A connection, and the place it goes back to.
+/// A connection, and the pool that it returns to.
 pub(super) struct Link {
     wire: Wire,
     home: Rc<Pool>,
     /// Connections to upstreams are in the worker's list.
     tracked: Option<Rc<Tracked>>,
-    /// What an upstream has still to prove about our key pair.
+    /// Whether the upstream accepts our key pair, where that is still open.
     proof: Option<Rc<Proof>>,
     /// Holds the request's body back until it is asked for.
     gatekeeper: Option<Gatekeeper>,
     /// It has carried a request before.
     reused: bool,
-    /// It will carry no other.
+    /// It carries no further request.
     retired: Cell<bool>,
     idle_since: Ticks,
 }
@@ -62,11 +62,11 @@ enum Wire {
     H2 { sender: http2::SendRequest<Outgoing>, stream: shared::Stream },
 }
 
-/// Counted in its pool until it is dropped.
+/// Keeps a connection counted in its pool until it is dropped.
 pub(super) struct Counted(Rc<Cell<usize>>);
 
 impl Counted {
-    /// One more.
+    /// Counts one more.
     pub(super) fn one_more(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         Self(Rc::clone(count))
@@ -85,18 +85,18 @@ pub(super) struct Destination {
     pub(super) scheme: Scheme,
 }
 
-/// What comes of a request that got no response.
+/// The outcome of a request that got no response.
 pub(super) struct Unanswered {
     pub(super) error: Error,
     /// Nothing of the request was sent: it is still in its place.
     pub(super) unsent: bool,
-    /// The connection was not new: its other end may have closed it before it saw the request.
+    /// The connection was not new: the server may have closed it before it received the request.
     pub(super) reused: bool,
-    /// The other side says that it has not processed the request (RFC 9113 8.7).
+    /// The server reports that it has not processed the request (RFC 9113 8.7).
     pub(super) unprocessed: bool,
 }
 
-/// What a new connection comes with.
+/// What belongs to a new connection.
 pub(super) struct Ends {
     pub(super) home: Rc<Pool>,
     pub(super) tracked: Option<Rc<Tracked>>,
@@ -104,7 +104,7 @@ pub(super) struct Ends {
 }
 
 impl Link {
-    /// Speaks HTTP/1.1 on a connected stream.
+    /// Starts HTTP/1.1 on a connected stream.
     pub(super) async fn http1<S>(stream: S, ends: Ends) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -113,7 +113,7 @@ impl Link {
         let mut connection = connection.with_upgrades();
         let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
         let drive: Drive = Box::pin(poll_fn(move |cx| match told(open.as_ref(), cx) {
-            // How it ended is said by the request that was on it.
+            // The request that it carried reports how it ended.
             Poll::Pending => Pin::new(&mut connection).poll(cx).map(drop),
             closed => closed,
         }));
@@ -150,12 +150,12 @@ impl Link {
         self.reused
     }
 
-    /// What the upstream has still to prove.
+    /// Whether the upstream accepts our key pair, where that is still open.
     pub(super) fn proof(&self) -> Option<&Rc<Proof>> {
         self.proof.as_ref()
     }
 
-    /// Runs the connection within the caller's task; false if it has a task of its own.
+    /// Polls the connection within the caller's task; false if it has a task of its own.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         let Wire::H1 { drive: slot, dead, .. } = &mut self.wire else { return false };
         let Some(drive) = slot else { return false };
@@ -175,8 +175,8 @@ impl Link {
         }
     }
 
-    /// Sends one request and waits for the head of its response: `limit` at most, from when the body moved last. A request
-    /// that could not be sent is put back.
+    /// Sends one request and waits for the head of its response: `limit` at most, from when the body moved last. A
+    /// request that could not be sent is put back.
     pub(super) async fn exchange(
         &mut self,
         request: &mut Option<Request<Outgoing>>,
@@ -217,7 +217,7 @@ impl Link {
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
                 let answered = poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await;
                 if answered.is_none() && stream.heard() == heard {
-                    // Its other end may be gone without a word: the next request must not wait for it too.
+                    // The server may have vanished silently: the next request must not wait for it too.
                     stream.retire();
                 }
                 answered
@@ -243,7 +243,7 @@ impl Link {
         }
     }
 
-    /// The response was read to its end: the connection may carry another request.
+    /// Called when the response was read to its end: the connection may carry another request.
     pub(super) fn finish(mut self) {
         // A body that was never asked for is never sent: where it was announced, nothing else can follow.
         if self.must_go() || self.gatekeeper.as_ref().is_some_and(|keeper| keeper.0.is_shut()) {
@@ -271,7 +271,7 @@ impl Link {
         }
     }
 
-    /// It carries no other request. Those that run on it go on for as long as they take.
+    /// Takes no further request. Those in progress continue for as long as they take.
     pub(super) fn retire(&self) {
         self.retired.set(true);
         if let Wire::H2 { stream, .. } = &self.wire {
@@ -293,15 +293,15 @@ impl Link {
         home.put(self);
     }
 
-    /// Whether it takes no further request: it was told to leave, or cannot be trusted with one.
+    /// Whether it takes no further request: it is draining, or was retired.
     fn must_go(&self) -> bool {
         self.retired.get() || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
     }
 
-    /// Whether an idle connection can carry a request: not told to leave, and not closed by its other end.
+    /// Whether an idle connection can carry a request: not draining, and not closed by the server.
     ///
-    /// One that was used within this tick is not looked at again: the next request's first step is to look, and a request
-    /// that finds its connection closed, or with bytes on it that nobody asked for, is not sent but goes to another.
+    /// One that was used within this tick is not checked again: the next request's first step is that check, and a
+    /// request that finds its connection closed, or with unexpected bytes on it, is not sent but uses another.
     pub(super) fn is_alive(&mut self) -> bool {
         if self.idle_since != self.home.now() {
             self.drive(&mut Context::from_waker(Waker::noop()));
@@ -319,7 +319,7 @@ impl Link {
     }
 }
 
-/// Ready once the connection was told to close.
+/// Ready once the connection is told to close.
 pub(super) fn told(open: Option<&Rc<Open>>, cx: &Context<'_>) -> Poll<()> {
     let Some(open) = open else { return Poll::Pending };
     if open.signal() == Signal::Close {
@@ -329,8 +329,8 @@ pub(super) fn told(open: Option<&Rc<Open>>, cx: &Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// A response head that is waited for. Its time does not run while the asker is still sending: an honest upload takes as
-/// long as it takes, and one that stands still is `body_idle`'s.
+/// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it
+/// takes, and `body_idle` limits one that stalls.
 struct Awaited {
     wait: Wait,
     upload: Option<Rc<Upload>>,

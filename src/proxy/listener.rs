@@ -1,7 +1,7 @@
-//! A listener as one worker has it: accepts, hands over, and starts what serves the connection.
+//! A listener within one worker: accepts, hands over, and starts the task that serves the connection.
 //!
 //! Accept first, then decide: a connection beyond the limit, or one for which there is nothing to show, is closed and
-//! recorded, so that nobody waits in the kernel's queue for an answer that will not come.
+//! recorded, so that no client waits in the kernel's queue for an answer that will not come.
 
 use std::cell::RefCell;
 use std::io;
@@ -27,7 +27,7 @@ use crate::snapshot::{ListenerId, Side};
 use crate::tls::Alpn;
 use crate::trust::Role;
 
-/// How long a listener rests when descriptors or memory have run out.
+/// How long a listener pauses when descriptors or memory have run out.
 const REST: Duration = Duration::from_millis(100);
 
 /// One listener.
@@ -39,11 +39,11 @@ pub(super) struct Listener {
 }
 
 enum State {
-    /// Nobody can connect yet.
+    /// Clients cannot connect yet.
     Bound(Bound),
     /// The task that accepts, and what it accepts from.
     Listening(JoinHandle<()>, Rc<Listening>),
-    /// For good.
+    /// Permanently.
     Closed,
 }
 
@@ -53,7 +53,7 @@ impl Listener {
     }
 }
 
-/// Begins to listen, unless it does.
+/// Starts to listen, unless it does already.
 pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     let mut state = listener.state.borrow_mut();
     let State::Bound(bound) = &*state else { return };
@@ -75,7 +75,7 @@ pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     }
 }
 
-/// Takes what waits in the queue, then nothing more.
+/// Accepts what waits in the queue, then nothing more.
 pub(super) fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
     let state = listener.state.replace(State::Closed);
     if let State::Listening(accepting, listening) = state {
@@ -97,7 +97,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
         match listening.accept().await {
             Ok(accepted) => {
                 if std::mem::take(&mut resting) {
-                    tracing::info!(target: "proxy", listener = &*listener.id.name, "accepting again");
+                    tracing::info!(target: "proxy", listener = &*listener.id.name, "accepting connections again");
                 }
                 accepted_one(&worker, &listener, accepted);
             }
@@ -106,7 +106,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
             Err(error) => {
                 if !std::mem::replace(&mut resting, true) {
                     let listener = &*listener.id.name;
-                    tracing::warn!(target: "proxy", listener, %error, "cannot accept: resting until it is possible again");
+                    tracing::warn!(target: "proxy", listener, %error, "cannot accept connections; retrying");
                 }
                 sleep(REST).await;
             }
@@ -114,7 +114,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
     }
 }
 
-/// Gives a connection to the worker whose place it has taken.
+/// Passes a connection to the worker that has a slot for it.
 fn hand_over(worker: &Rc<Worker>, handed: Handed) {
     if handed.slot.worker == worker.index {
         take(worker, handed);
@@ -142,13 +142,13 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     let arrived = accept::Arrived { from: accepted.from, connection: number, at };
     let (events, clock, cells) = (worker.events(), worker.clock(), &listener.desk.cells);
     let Some(ingress) = worker.ingress(&listener.id.name) else {
-        let why = ("no_key_pair", "this listener has no key pair to show".to_owned());
+        let why = ("no_key_pair", "this listener has no usable key pair".to_owned());
         events.emit(accept::turn_away((&listener.id.name, epoch), &arrived, why, clock));
         return;
     };
     let limits = &ingress.settings.limits;
     let gate = worker.shared.gate(handed.listener);
-    // Whoever has said nothing yet makes room for a newcomer, and connections that serve never do.
+    // A connection that has sent nothing yet is closed to make room; one that is being served never is.
     if let Some(limit) = slot.is_beyond(limits.connections)
         && !gate.make_room()
     {
@@ -196,7 +196,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     if let Some(limit) = slot.is_beyond(limits.connections) {
         listener.desk.cells.limit("connections");
         let listener = &*listener.id.name;
-        tracing::warn!(target: "proxy", listener, limit, reason = "too_many_connections", "connection of the application refused");
+        tracing::warn!(target: "proxy", listener, limit, reason = "too_many_connections", "refused a connection of the application");
         return;
     }
     let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
@@ -216,7 +216,7 @@ fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
 fn usable(listener: &Listener, stream: io::Result<Stream>) -> Option<Stream> {
     let name = &*listener.id.name;
     stream
-        .inspect_err(|error| tracing::warn!(target: "proxy", listener = name, %error, "cannot serve a connection"))
+        .inspect_err(|error| tracing::warn!(target: "proxy", listener = name, %error, "cannot serve the connection"))
         .ok()
 }
 

@@ -1,4 +1,4 @@
-//! One open connection as its worker sees it: what runs on it, how long it has been idle, and whether it was told to leave.
+//! One open connection as its worker sees it: what runs on it, how long it has been idle, and whether it has to leave.
 //!
 //! The task that serves the connection reads the signal at every poll; the worker's tick and the walk at a new epoch write
 //! it. Nothing here touches a socket.
@@ -24,16 +24,16 @@ use super::{egress, ingress};
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// What the task that serves a connection is told.
+/// What the task that serves a connection has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Signal {
-    /// Go on.
+    /// Continue to serve.
     Serve,
     /// Leave with the next response, or when it has been idle for a moment.
     Drain,
     /// Leave now: GOAWAY, `connection: close`, or close if idle.
     Leave,
-    /// The request head or header block that has begun is late: say so, and close.
+    /// The request head or header block that has begun is late: report it, and close.
     Late,
     /// Close, whatever runs.
     Close,
@@ -55,15 +55,15 @@ pub(super) enum View {
 pub(super) struct Patience {
     /// A request head, or a header block, that has begun; `None` for connections to upstreams, which send none.
     pub(super) head: Option<Duration>,
-    /// Whether requests share it: a header block is no sign that nothing else runs.
+    /// Whether requests share it: a header block does not mean that no other request runs.
     pub(super) http2: bool,
     /// Without a request; `None` for connections to upstreams, which their pool lets go.
     pub(super) idle: Option<Duration>,
     /// What we write is not read by the other side.
     pub(super) unread: Duration,
-    /// From its begin to its drain, where connections may not get as old as they like.
+    /// From its start to its drain, where the age of connections is limited.
     pub(super) age: Option<Duration>,
-    /// From the begin of a drain to its end.
+    /// From the start of a drain to its end.
     pub(super) drain: Duration,
 }
 
@@ -74,9 +74,9 @@ pub(super) enum Reached {
     Head,
     /// A header block of HTTP/2.
     Block,
-    /// Nothing asked.
+    /// No request.
     Idle,
-    /// Nothing read of what we wrote.
+    /// The other side reads nothing of what we wrote.
     Unread,
 }
 
@@ -104,15 +104,15 @@ impl Reached {
 impl fmt::Display for Reached {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Head => "a request head was not whole in time (limits.head)",
-            Self::Block => "a header block was not whole in time (limits.head)",
-            Self::Idle => "nothing was asked for long enough (limits.idle)",
-            Self::Unread => "what was sent is not read (limits.body_idle)",
+            Self::Head => "the request head was not completed in time (limits.head)",
+            Self::Block => "the header block was not completed in time (limits.head)",
+            Self::Idle => "no request arrived within the idle limit (limits.idle)",
+            Self::Unread => "the other side does not read what was sent (limits.body_idle)",
         })
     }
 }
 
-/// What the tick has to tell about a connection.
+/// What a tick found about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// It drains, and why.
@@ -130,7 +130,7 @@ pub(super) struct Open {
     pub(super) view: RefCell<View>,
     /// What the guard of its requests has found.
     pub(super) notes: Arc<Notes>,
-    /// What its stream notes: `Arc`, as hyper wants a stream that may be sent.
+    /// What its stream records: `Arc`, as hyper wants a stream that may be sent.
     pub(super) pulse: Arc<Pulse>,
     /// What the response body that was polled last had to give.
     pub(super) mark: Cell<Mark>,
@@ -184,18 +184,18 @@ impl Open {
         &self.waits
     }
 
-    /// It is a part of this, which lists and counts it.
+    /// Makes it a part of `whole`, which lists and counts it.
     pub(super) fn belongs_to<T: Any>(&self, whole: &Rc<T>) {
         let whole: Weak<dyn Any> = Rc::<T>::downgrade(whole);
         *self.whole.borrow_mut() = Some(whole);
     }
 
-    /// What lists and counts it, while it serves: who holds this stays listed and counted.
+    /// What lists and counts it, while it serves: it stays listed and counted as long as this is held.
     pub(super) fn whole(&self) -> Option<Rc<dyn Any>> {
         self.whole.borrow().as_ref()?.upgrade()
     }
 
-    /// What its task is told now.
+    /// The present signal to its task.
     pub(super) fn signal(&self) -> Signal {
         self.signal.get()
     }
@@ -218,7 +218,7 @@ impl Open {
         let _ = self.view.replace(View::None);
     }
 
-    /// Tells it to leave; false if it was told before.
+    /// Tells it to leave; false if it drains already.
     pub(super) fn drain(&self) -> bool {
         if self.drains_since.get().is_some() {
             return false;
@@ -234,10 +234,10 @@ impl Open {
         true
     }
 
-    /// Looks at the time.
+    /// Checks all limits at this time.
     pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Due> {
         if self.signal.get() >= Signal::Late {
-            // Who was told that a head is late has had its moment to say so.
+            // The task has had its moment to answer the late head.
             self.tell(Signal::Close);
             return None;
         }
@@ -371,7 +371,7 @@ impl Connections {
         self.0.borrow().values().cloned().collect()
     }
 
-    /// Whether there is none.
+    /// Whether no connection is open.
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }

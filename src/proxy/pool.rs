@@ -1,8 +1,8 @@
 //! A worker's connections to one backend, or to one upstream with one key pair: idle HTTP/1.1, shared HTTP/2.
 //!
-//! A request that could not be sent goes to another connection. So does one that the other side says it has not processed (RFC 9113
-//! 8.7), if its content is still there, and an idempotent one without content whose connection was not new: its other end may
-//! have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is ever sent twice.
+//! A request that could not be sent uses another connection. So does one that the server reports as not processed (RFC
+//! 9113 8.7), if its content is still there, and an idempotent one without content on a connection that was not new:
+//! the server may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is ever sent twice.
 
 mod spare;
 
@@ -29,11 +29,11 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Pool {
     idle: RefCell<Vec<Link>>,
     shared: RefCell<Vec<Shared>>,
-    /// What the other side has chosen to speak; `None` until the first connection.
+    /// Whether the server speaks HTTP/2; `None` until the first connection.
     http2: Cell<Option<bool>>,
-    /// Held while a connection is made that others may share.
+    /// Held while a connection is established that others may share.
     connecting: tokio::sync::Mutex<()>,
-    /// Connections that could not be made.
+    /// Connections that could not be established.
     failures: Cell<u32>,
     /// Connections that are open: idle, lent or shared.
     open: Rc<Cell<usize>>,
@@ -41,22 +41,22 @@ pub(super) struct Pool {
     waits: Rc<Waits>,
 }
 
-/// Where requests go: which pool now, and how a connection for it is made.
+/// Provides connections for requests: the pool to use now, and how a new connection for it is established.
 pub(super) trait Origin {
-    /// The pool to take from; asked again after waiting, as the answer may change.
+    /// The pool to take from; called again after waiting, as the result may change.
     fn pool(&self) -> Result<Rc<Pool>, Error>;
-    /// Makes a connection; with `http1` one that speaks HTTP/1.1, where there is a choice.
+    /// Establishes a connection; with `http1` one that speaks HTTP/1.1, where there is a choice.
     async fn connect(&self, http1: bool) -> Result<Link, Error>;
     /// How much of a request's content is kept, in bytes, where it may have to be sent again.
     fn replay_limit(&self) -> usize;
-    /// Told of every response head.
+    /// Called for every response head.
     fn answered(&self, link: &Link, status: http::StatusCode);
-    /// Told of a connection on which a request got no response: what it means, if more than the error says.
+    /// Called for a connection on which a request got no response: returns a more precise error, if there is one.
     fn failed(&self, link: &Link) -> Option<Error>;
 }
 
 impl Pool {
-    /// Empty; idle connections are kept for `keep`. `http2` is what will be spoken, where it is known.
+    /// An empty pool; idle connections are kept for `keep`. `http2` is the protocol, where it is known.
     pub(super) fn new(http2: Option<bool>, keep: Duration, waits: &Rc<Waits>) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
@@ -80,7 +80,7 @@ impl Pool {
         &self.waits
     }
 
-    /// Counts a connection in.
+    /// Counts a new connection.
     pub(super) fn count(&self) -> Counted {
         Counted::one_more(&self.open)
     }
@@ -90,7 +90,7 @@ impl Pool {
         self.open.get()
     }
 
-    /// Takes an idle connection back.
+    /// Returns an idle connection to the pool.
     pub(super) fn put(&self, link: Link) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < IDLE {
@@ -98,12 +98,12 @@ impl Pool {
         }
     }
 
-    /// Takes a connection in that everybody shares.
+    /// Adds a connection that requests share.
     pub(super) fn share(&self, shared: Shared) {
         self.shared.borrow_mut().push(shared);
     }
 
-    /// A connection that is there, the one used last first; none that this request shuns.
+    /// An existing connection, the one used last first; none that this request avoids.
     pub(super) fn take(self: &Rc<Self>, shunned: Option<&Rc<Common>>) -> Option<Link> {
         let may = |shared: &Shared| shared.keeps(self.now(), u32::MAX) && !shunned.is_some_and(|one| shared.is(one));
         let lent = self.shared.borrow().iter().find_map(|shared| if may(shared) { shared.lend(self) } else { None });
@@ -118,17 +118,17 @@ impl Pool {
         }
     }
 
-    /// Lets go of all: what runs ends, and the next request makes a new connection.
+    /// Closes all: requests in progress finish, and the next request opens a new connection.
     pub(super) fn let_go(&self) {
         // Dropped when nothing is borrowed any more, as in `sweep`.
         let gone = (self.idle.take(), self.shared.take());
         drop(gone);
     }
 
-    /// Lets go of what is closed, told to leave, or idle for too long.
+    /// Removes connections that are closed, draining, or idle for too long.
     pub(super) fn sweep(&self) {
         let (now, limit) = (self.now(), self.keep);
-        // Dropping a connection runs code that may look at this pool: nothing is borrowed meanwhile.
+        // Dropping a connection runs code that may access this pool: nothing is borrowed meanwhile.
         let idle = self.idle.take();
         let (keep, gone): (Vec<_>, Vec<_>) = idle
             .into_iter()
@@ -145,14 +145,14 @@ impl Pool {
         self.shared.borrow_mut().extend(keep);
     }
 
-    /// Whether nothing is kept.
+    /// Whether it holds no connection.
     pub(super) fn is_empty(&self) -> bool {
         self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
     }
 }
 
-/// A connection to send on: one that is there, or a new one. For an upgrade that is one of HTTP/1.1: where the other side has
-/// chosen HTTP/2, a connection beside the others.
+/// A connection to send on: an existing one, or a new one. An upgrade needs HTTP/1.1: where the server has chosen
+/// HTTP/2, it gets a separate connection.
 async fn checkout(
     origin: &impl Origin,
     fresh: bool,
@@ -169,14 +169,14 @@ async fn checkout(
     if pool.http2.get() == Some(false) {
         return connect(origin, &pool).await;
     }
-    // One connects, and the others wait for what they may share.
+    // One request connects, and the others wait for a connection that they may share.
     let failures = pool.failures.get();
     let guard = pool.connecting.lock().await;
     let now = origin.pool()?;
     if let Some(link) = now.take(shunned) {
         return Ok(link);
     }
-    // Where nothing can be shared, or the one before had no luck, nobody waits for anybody.
+    // Where nothing can be shared, or the previous attempt failed, requests do not wait for each other.
     if now.http2.get() == Some(false) || pool.failures.get() != failures {
         drop(guard);
     }
@@ -193,8 +193,8 @@ async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
     made
 }
 
-/// Sends the request in `request` where `origin` says and waits for the head of its response. If it could not be sent, it
-/// is in its place again.
+/// Sends the request in `request` on a connection of `origin` and waits for the head of its response. A request that
+/// could not be sent is put back.
 pub(super) async fn exchange(
     origin: &impl Origin,
     request: &mut Option<Request<Outgoing>>,
@@ -229,7 +229,7 @@ pub(super) async fn exchange(
         }
         if unprocessed {
             *request = spare.and_then(Spare::into_request);
-            // What refuses a stream may refuse the next one too: another connection, if need be a new one.
+            // A connection that refuses one stream may refuse the next too: use another, if need be a new one.
             shunned = link.common();
         } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
             *request = spare.filter(Spare::is_harmless).and_then(Spare::into_request);
@@ -237,7 +237,7 @@ pub(super) async fn exchange(
         if request.is_none() || attempt == ATTEMPTS {
             return Err(told.unwrap_or(error));
         }
-        // What was idle beside a connection that is gone has probably gone too.
+        // The other idle connections have probably been closed too.
         fresh = true;
     }
     Err(Error::Late)

@@ -1,7 +1,8 @@
 //! Probes: a new key pair is tried at each upstream before traffic uses it, and again after a refusal.
 //!
-//! One worker does this for all. A probe is a handshake, which can only find a pair refused, or a HEAD of a configured path,
-//! which can prove it. What is due, and when, is `keyring::proved`'s rule; a probe that reaches nobody finds nothing.
+//! One worker does this for all. A probe is a handshake, which can only find a pair refused, or a HEAD of a configured
+//! path, which can prove it. `keyring::proved` decides what is due, and when; a probe that cannot connect proves
+//! nothing.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::keyring::Probe;
 use crate::snapshot::{Egress, Epoch};
 use crate::tls::recorder::{Recorder, Settled};
 
-/// How long an upstream may take to refuse a pair after the handshake, or to go on.
+/// How long a probe waits for an upstream to refuse a pair after the handshake.
 const REFUSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Starts the probes that are due. Called at each epoch and each tick, by one worker.
@@ -67,7 +68,7 @@ async fn run(worker: Rc<Worker>, egress: Arc<Egress>, epoch: Epoch, chosen: Rc<C
     upstream.probing.set(false);
 }
 
-/// A handshake, and then a moment for an alert to come.
+/// Performs a handshake, then waits a moment for an alert.
 async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
     let key_pair = chosen.order.pairs[0];
     let showing = Showing::preferred(towards, chosen);
@@ -77,7 +78,7 @@ async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
             fact::alert(towards, key_pair, reason, &explanation);
             return;
         }
-        // Its line has said why; traffic will find out for itself.
+        // The handshake's own line explains why; traffic will show the same.
         Err(_) => return,
     };
     let (mut stream, heard) = Recorder::new(ready.tls.stream);
@@ -85,7 +86,7 @@ async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
     let waits = Instant::now() + REFUSES_WITHIN.max(ready.round * 2);
     let settled = if proof.is_open_question() { stream.settle(waits, true).await } else { Settled::Taken };
     if settled != Settled::Ended {
-        // Says goodbye, so that the upstream logs no error. Nobody waits for that.
+        // Sends close_notify, so that the upstream logs no error. The probe does not wait for it.
         spawn_local(async move { timeout(REFUSES_WITHIN, stream.shutdown()).await });
         towards.worker.shared.verdicts.probed(towards.of(), key_pair);
         fact::handshake(towards, key_pair);
@@ -94,7 +95,7 @@ async fn handshake(towards: Towards<'_>, chosen: Rc<Chosen>) {
     }
 }
 
-/// A HEAD of `path`: the canary that we send ourselves. False if a request is the canary now: then it is made later.
+/// Sends a HEAD of `path` as the canary. False if a request is the canary now: then the probe is made later.
 async fn head(towards: Towards<'_>, chosen: Rc<Chosen>, path: &str) -> bool {
     let settings = &towards.egress.settings;
     let host = HeaderValue::try_from(authority(&settings.upstream)).expect("a configured host and port are plain text");

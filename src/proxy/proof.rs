@@ -1,8 +1,9 @@
-//! Is our key pair accepted? What one connection shows about it, and requests that are sent again where it is not.
+//! Is our key pair accepted? What one connection proves about it, and requests that are sent again where it is refused.
 //!
-//! Contract section 4. A certificate alert as the first thing received after the handshake, on a connection that has never
-//! returned a byte, proves that nothing was processed: the request, whatever its method, goes on with another pair. A status
-//! or a silent end proves no such thing: only requests that may be processed twice do, and only while the pair is not proved.
+//! Contract section 4. A certificate alert as the first thing received after the handshake, on a connection that has
+//! never returned a byte, proves that nothing was processed: the request, whatever its method, goes on with another
+//! pair. A status or a silent end proves no such thing: only requests that may be processed twice do, and only while
+//! the pair is not proved.
 
 pub(super) mod fact;
 
@@ -28,7 +29,7 @@ use crate::snapshot::Epoch;
 use crate::tls::recorder::Heard;
 use crate::tls::{Context, Facts, Outcome, explain};
 
-/// What one connection has still to show about our key pair.
+/// What one connection proves about our key pair.
 pub(super) struct Proof {
     listener: Arc<str>,
     connection: u64,
@@ -36,7 +37,7 @@ pub(super) struct Proof {
     epoch: Epoch,
     facts: Facts,
     heard: Heard,
-    /// It has shown nothing yet.
+    /// It has proved nothing yet.
     open: Cell<bool>,
 }
 
@@ -56,12 +57,12 @@ impl Proof {
         self.key_pair
     }
 
-    /// Whether the handshake has left open if the pair is accepted: TLS 1.2 refuses it within.
+    /// Whether the handshake leaves open if the pair is accepted: TLS 1.2 would have refused it within.
     pub(super) fn is_open_question(&self) -> bool {
         self.facts.version == Some("1.3")
     }
 
-    /// A status that is no refusal has come; true for the first one on this connection.
+    /// Records a status that accepts the pair; true for the first one on this connection.
     pub(super) fn accepted(&self, towards: Towards<'_>, status: StatusCode) -> bool {
         let first = self.open.replace(false);
         if first && self.is_open_question() {
@@ -71,11 +72,11 @@ impl Proof {
         first
     }
 
-    /// It has answered with a status, by which it refuses the pair.
+    /// Records a status by which the upstream refuses the pair.
     fn refused_by_status(&self, towards: Towards<'_>, status: StatusCode, other: StatusCode) {
         if self.open.replace(false) {
             let explanation = format!(
-                "the upstream refuses our key pair with {}: with the other pair it answers {}",
+                "the upstream refuses our key pair with {}; it answers {} to the other pair",
                 status.as_u16(),
                 other.as_u16()
             );
@@ -83,7 +84,7 @@ impl Proof {
         }
     }
 
-    /// What ended TLS on this connection, if something did: told once, and what it means for a request.
+    /// What ended TLS on this connection, if anything did: reported once, and returned as the request's error.
     pub(super) fn failed(&self, towards: Towards<'_>) -> Option<Error> {
         let failed = self.heard.failed(&self.facts)?;
         let shown = towards.egress.candidates.0.iter().find(|candidate| candidate.key_pair == self.key_pair);
@@ -110,11 +111,11 @@ impl Proof {
         })
     }
 
-    /// The connection has ended before anything was sent on it.
+    /// Reports that the connection ended before anything was sent on it.
     pub(super) fn ended(&self, towards: Towards<'_>) -> Error {
         self.failed(towards).unwrap_or_else(|| Error::Refused {
             reason: "closed",
-            explanation: "upstream closed the connection right after the handshake, without a word".to_owned(),
+            explanation: "upstream closed the connection right after the handshake, without an alert".to_owned(),
             said: false,
         })
     }
@@ -132,7 +133,7 @@ impl Proof {
     }
 }
 
-/// Sends a request to the upstream with the pair that is best for it, and again with another where that one is refused.
+/// Sends a request to the upstream with the best pair, and again with another where that one is refused.
 pub(super) async fn send(
     towards: Towards<'_>,
     outbound: &mut Outbound,
@@ -154,15 +155,15 @@ pub(super) async fn send(
     forward::respond(response, link, outbound.websocket.take(), terms, record)
 }
 
-/// A pair that may have been refused; whether it was, shows with the answer that another pair gets.
+/// A pair that may have been refused; the response to another pair shows whether it was.
 struct Suspect {
     key_pair: Fingerprint,
     /// The status that was answered with it, and its connection; `None`: it ended without an answer.
     answer: Option<(Response<Incoming>, Link)>,
 }
 
-/// Sends a request, and again while that is allowed and another pair is left; where it bears a token, each time with one for the
-/// pair that it shows.
+/// Sends a request, and again while that is allowed and another pair is left; where it carries a token, each time with
+/// one for the pair that it shows.
 pub(super) async fn exchange(
     showing: &Showing<'_>,
     replay: &mut Replay,
@@ -203,8 +204,8 @@ pub(super) async fn exchange(
                         suspect = Some(Suspect { key_pair: pick.key_pair, answer: Some((response, link)) });
                         continue;
                     }
-                    // A server that refuses a certificate by a status does so for as long as the connection lasts: nobody
-                    // else is sent on it. What runs on it is answered.
+                    // A server that refuses a certificate by a status does so for as long as the connection lasts: no
+                    // further request is sent on it. Those in progress are answered.
                     link.retire();
                     fact::refused_once(towards, pick.key_pair, Shown::Status, fact::status_code(status));
                 }
@@ -217,7 +218,7 @@ pub(super) async fn exchange(
                 fact::alert(towards, pick.key_pair, reason, explanation);
                 "alert"
             }
-            // Nothing was sent, so any request may go on; whether it was a refusal shows with the other pair.
+            // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
             Error::Refused { said: false, .. } if unproved => "dropped",
             Error::Exchange(_) | Error::Handshake { .. } if unproved && replay.is_idempotent() => "dropped",
             Error::Exchange(_) if unproved => {
@@ -236,16 +237,16 @@ pub(super) async fn exchange(
     }
 }
 
-/// No pair got anything better: the answer that there was, if there was one.
+/// No pair got a better result: returns the response that there was, if there was one.
 fn instead(suspect: Option<Suspect>, error: Error) -> Result<(Response<Incoming>, Link), Error> {
     suspect.and_then(|suspect| suspect.answer).ok_or(error)
 }
 
-/// Another pair has got an answer: was the suspect refused?
+/// Another pair got a response: decides whether the suspect was refused.
 fn judge(towards: Towards<'_>, suspect: &Suspect, status: StatusCode) {
     let key_pair = suspect.key_pair;
     match &suspect.answer {
-        // The same for both is what the application says, and no word about a certificate.
+        // The same status for both comes from the application and says nothing about a certificate.
         Some((response, link)) if response.status() == status => {
             if let Some(proof) = link.proof() {
                 proof.accepted(towards, status);

@@ -25,7 +25,7 @@ pub(super) enum Mark {
     Waits,
     /// It gave a frame, which has to be sent before it is asked for another.
     Gave,
-    /// Nobody reads what it gave: it is dropped for that.
+    /// The other side does not read what it gave: it is dropped for that.
     Unread,
 }
 
@@ -34,9 +34,9 @@ pub(super) enum Mark {
 pub(super) struct Streams {
     pub(super) open: Rc<Open>,
     pub(super) waits: Rc<Waits>,
-    /// How long a reader may take nothing.
+    /// How long a reader may read nothing.
     pub(super) limit: Duration,
-    /// Told of every stream that is reset for it.
+    /// Called for every stream that is reset for it.
     pub(super) unread: Rc<dyn Fn()>,
 }
 

@@ -1,7 +1,8 @@
 //! A request that may have to be sent again: its head, and as much of its body as is kept for that.
 //!
-//! The body streams while it is kept: nothing waits for it to be whole. Sent again, it begins with what was kept and goes
-//! on with what is still to come. A body that has outgrown the limit has been streamed away, and cannot be sent again.
+//! The body streams while it is kept: nothing waits for it to be whole. Sent again, it begins with what was kept and
+//! goes on with what is still to come. A body that has outgrown the limit has been streamed away, and cannot be sent
+//! again.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -15,12 +16,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{Broken, Outgoing, Upload};
 
-/// A request that can be made more than once.
+/// A request that can be sent more than once.
 pub(super) struct Replay {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    /// Who hears of a 100.
+    /// Among them the callback for a 100.
     extensions: Extensions,
     body: Option<Rc<RefCell<Kept>>>,
 }
@@ -42,7 +43,7 @@ impl Replay {
         self.method.is_idempotent() && fits
     }
 
-    /// From now on with this token.
+    /// Sets the token for all further sendings.
     pub(super) fn authorize(&mut self, token: &HeaderValue) {
         self.headers.insert(AUTHORIZATION, token.clone());
     }
@@ -57,7 +58,7 @@ impl Replay {
         self.body.as_ref().is_none_or(|body| !body.borrow().is_gone)
     }
 
-    /// The request, from its beginning. One that was made before breaks off.
+    /// The request, from its beginning. An earlier sending breaks off.
     pub(super) fn request(&self) -> Request<Outgoing> {
         let body = match &self.body {
             None => Outgoing::Empty,
@@ -75,16 +76,16 @@ impl Replay {
     }
 }
 
-/// Keeps a body on its way, for a request whose head is kept elsewhere.
+/// Keeps the body of a request while it is sent; the head is kept elsewhere.
 pub(super) struct Keeper {
     kept: Rc<RefCell<Kept>>,
-    /// Nobody else wants it kept.
+    /// There is no other user of what is kept.
     alone: bool,
 }
 
 impl Keeper {
-    /// Keeps `limit` bytes at most from now on; more where somebody else keeps more already. `None` for a body that is held back
-    /// until it is asked for: who asks for it must find it as it is.
+    /// Keeps `limit` bytes at most from now on; more where more is kept already. `None` for a body that is held back
+    /// until it is requested: it must stay as it is.
     pub(super) fn of(body: &mut Outgoing, limit: usize) -> Option<Self> {
         if let Outgoing::Kept(turn) = body {
             return Some(Self { kept: Rc::clone(&turn.kept), alone: false });
@@ -99,17 +100,17 @@ impl Keeper {
         Some(Self { kept, alone: true })
     }
 
-    /// The body from its beginning, if all of it is still there. A sending that was begun before breaks off.
+    /// The body from its beginning, if all of it is still there. An earlier sending breaks off.
     pub(super) fn again(&self) -> Option<Outgoing> {
         let mut kept = self.kept.borrow_mut();
         let turn = (!kept.is_gone).then(|| kept.next_turn())?;
         Some(Outgoing::Kept(Turn { kept: Rc::clone(&self.kept), turn, at: 0 }))
     }
 
-    /// What comes from now on is not kept.
+    /// Stops keeping what comes from now on.
     pub(super) fn let_go(self) {
         if self.alone {
-            // With the next frame what was kept goes too; until then a later sending may still have to give it out.
+            // The next frame discards what was kept; until then a later sending may still need it.
             self.kept.borrow_mut().limit = 0;
         }
     }
@@ -127,7 +128,7 @@ pub(super) struct Kept {
     /// Its beginning was not kept, or it has broken off.
     is_gone: bool,
     turn: u32,
-    /// Who has waited for it last.
+    /// Woken when the next frame arrives or another sending starts.
     waiting: Option<Waker>,
 }
 
@@ -154,7 +155,7 @@ impl Kept {
         self.turn
     }
 
-    /// Takes the next frame from where it comes from, and keeps it while there is room.
+    /// Polls the source for the next frame, and keeps it while there is room.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if self.ended {
             return Poll::Ready(None);
@@ -192,12 +193,12 @@ impl Kept {
 pub(super) struct Turn {
     kept: Rc<RefCell<Kept>>,
     turn: u32,
-    /// How many of the kept frames have been given out.
+    /// How many of the kept frames have been sent.
     at: usize,
 }
 
 impl Turn {
-    /// How the body gets on, as it comes from the asker.
+    /// The progress of the body, as the client sends it.
     pub(super) fn upload(&self) -> Option<Rc<Upload>> {
         self.kept.borrow().rest.upload()
     }

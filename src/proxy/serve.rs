@@ -1,4 +1,4 @@
-//! Serves HTTP on an established stream: HTTP/1.1 or HTTP/2 as ALPN said, never by sniffing, with the limits of the listener.
+//! Serves HTTP on an established stream: HTTP/1.1 or HTTP/2 by ALPN, never by sniffing, with the listener's limits.
 //!
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
 //! the worker's tick's (`open`), not timers of hyper's.
@@ -31,11 +31,11 @@ use crate::snapshot::ingress::Limits;
 
 /// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Content of a response that waits for a peer who does not read.
+/// Content of a response that waits for a peer that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
 const ERRORS: usize = 256;
-/// What hyper's own limit on fields is, and costs nothing extra.
+/// hyper's own limit on fields, which costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
 /// Runs hyper's tasks on this worker's thread.
@@ -60,7 +60,7 @@ pub(super) trait Answers: 'static {
     fn desk(&self) -> &Desk;
     /// Its worker's deadlines.
     fn waits(&self) -> &Rc<Waits>;
-    /// The other side does not read a response: its stream is reset.
+    /// Records that the other side does not read a response: its stream is reset.
     fn unread(&self);
     /// One request, one response.
     async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body>;
@@ -154,7 +154,7 @@ where
     poll_fn(|cx| {
         match open.signal() {
             Signal::Close => return Poll::Ready(()),
-            // Late is a header block, behind which nothing can be heard: GOAWAY is said, and the next signal is to close.
+            // A header block is late, and nothing behind it can be read: GOAWAY goes out, and the next signal closes.
             Signal::Leave | Signal::Drain | Signal::Late if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
@@ -184,7 +184,7 @@ fn too_many_streams<C: Answers>(connection: &C, refused: u64, limit: u32, logged
     if refused > 0 && !std::mem::replace(logged, true) {
         let facts = &connection.open().facts;
         let (side, listener, number) = (facts.side.as_str(), &*facts.listener, connection.open().number);
-        tracing::info!(target: "proxy", side, listener, connection = number, limit, reason = "too_many_streams", "stream refused: more at once than the limit (limits.streams)");
+        tracing::info!(target: "proxy", side, listener, connection = number, limit, reason = "too_many_streams", "stream refused: more concurrent streams than the limit (limits.streams)");
     }
 }
 
@@ -196,16 +196,16 @@ fn broke_off<C: Answers>(connection: &C, reason: &'static str, explanation: &str
     connection.desk().cells.refused(reason);
 }
 
-/// What h2 has found wrong with a connection, as a sentence; `None` where the peer has left or said so itself.
+/// What h2 found wrong with a connection, as a sentence; `None` where the peer left or reported the error itself.
 fn broken_rule(error: &hyper::Error) -> Option<(&'static str, String)> {
     let text = std::error::Error::source(error)?.to_string();
     let rule = text.strip_prefix("connection error detected: ")?;
     // ENHANCE_YOUR_CALM: resets in bursts, and those that the peer brings about, h2 counts itself.
     let reason = if rule.contains("excessive load") { Flood::Resets.reason() } else { "http2_error" };
-    Some((reason, format!("an error of the HTTP/2 connection: {rule}")))
+    Some((reason, format!("HTTP/2 connection error: {rule}")))
 }
 
-/// How a connection ended: peers that vanish are no news.
+/// Logs how a connection ended, for debugging only: peers vanish all the time.
 fn report(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         tracing::debug!(target: "proxy", %error, "connection ended with an error");

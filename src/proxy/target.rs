@@ -18,7 +18,7 @@ use super::framing::{Fault, decimal};
 pub(super) struct Known(RefCell<Option<HeaderValue>>);
 
 impl Known {
-    /// The same, if it is that.
+    /// The cached value, if it equals `named`.
     fn is(&self, named: &[u8]) -> Option<HeaderValue> {
         self.0.borrow().as_ref().filter(|known| known.as_bytes() == named).cloned()
     }
@@ -28,7 +28,7 @@ impl Known {
     }
 }
 
-/// Checks a request as it came and says whom it is for: the one Host that everything it carries agrees on.
+/// Checks a request as it came and returns the host it is for: the one Host that everything it carries agrees on.
 pub(super) fn host<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
     if let Some(fault) = request.extensions().get::<Fault>() {
         return Err(Error::Framing(*fault));
@@ -37,7 +37,7 @@ pub(super) fn host<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue
 }
 
 fn host_of_h1<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
-    let host = only_host(request.headers())?.ok_or(Error::Malformed("no Host"))?;
+    let host = only_host(request.headers())?.ok_or(Error::Malformed("missing Host"))?;
     let target = request.uri().authority();
     if target.is_none()
         && let Some(last) = known.is(host.as_bytes())
@@ -47,7 +47,7 @@ fn host_of_h1<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Err
     let authority = authority(host)?;
     if let Some(target) = target {
         // Absolute form; the authority form belongs to CONNECT.
-        let scheme = request.uri().scheme().ok_or(Error::Malformed("authority as a target"))?;
+        let scheme = request.uri().scheme().ok_or(Error::Malformed("target in authority form"))?;
         agree(&authority, target, scheme)?;
     }
     known.note(host);
@@ -71,14 +71,14 @@ fn host_of_h2<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Err
     }
     let host = only_host(request.headers())?;
     let Some(target) = request.uri().authority() else {
-        let host = host.ok_or(Error::Malformed("neither :authority nor Host"))?;
+        let host = host.ok_or(Error::Malformed("missing :authority and Host"))?;
         authority(host)?;
         return Ok(host.clone());
     };
-    let scheme = request.uri().scheme().ok_or(Error::Malformed("no :scheme"))?;
+    let scheme = request.uri().scheme().ok_or(Error::Malformed("missing :scheme"))?;
     let last = known.is(target.as_str().as_bytes());
     if last.is_none() {
-        well_formed(target).map_err(|()| Error::Malformed("bad :authority"))?;
+        well_formed(target).map_err(|()| Error::Malformed("invalid :authority"))?;
     }
     match host {
         Some(host) => agree(&authority(host)?, target, scheme)?,
@@ -87,7 +87,7 @@ fn host_of_h2<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Err
     if let Some(last) = last {
         return Ok(last);
     }
-    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("bad :authority"))?;
+    let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("invalid :authority"))?;
     known.note(&named);
     Ok(named)
 }
@@ -95,16 +95,16 @@ fn host_of_h2<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Err
 fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();
-    if hosts.next().is_some() { Err(Error::Malformed("several Hosts")) } else { Ok(first) }
+    if hosts.next().is_some() { Err(Error::Malformed("several Host fields")) } else { Ok(first) }
 }
 
 fn authority(host: &HeaderValue) -> Result<Authority, Error> {
-    let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
-    well_formed(&parsed).map_err(|()| Error::Malformed("bad Host"))?;
+    let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("invalid Host"))?;
+    well_formed(&parsed).map_err(|()| Error::Malformed("invalid Host"))?;
     Ok(parsed)
 }
 
-/// A host, and a port only if it is one; nobody's name and password.
+/// A host, and a port only if it is valid; no user information.
 fn well_formed(authority: &Authority) -> Result<(), ()> {
     let text = authority.as_str();
     // Parsing alone would take `+80`.
@@ -118,7 +118,7 @@ fn default_port(scheme: &Scheme) -> Result<u16, Error> {
     match scheme.as_str() {
         "https" => Ok(443),
         "http" => Ok(80),
-        _ => Err(Error::Malformed("a scheme other than http and https")),
+        _ => Err(Error::Malformed("scheme is neither http nor https")),
     }
 }
 
@@ -127,9 +127,9 @@ fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Er
     let default = default_port(scheme)?;
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
     if well_formed(target).is_err() {
-        Err(Error::Malformed("user information or a bad port in the target"))
+        Err(Error::Malformed("user information or an invalid port in the target"))
     } else if !host.host().eq_ignore_ascii_case(target.host()) || port(host) != port(target) {
-        Err(Error::Malformed("Host and target disagree"))
+        Err(Error::Malformed("Host and target do not match"))
     } else {
         Ok(())
     }
@@ -143,7 +143,7 @@ pub(super) fn is_for(host: &HeaderValue, server_name: &str) -> bool {
 
 /// The target in origin form (RFC 9112 3.2.1), with `path` in place of its own path where a rule has normalised it.
 pub(super) fn origin_form(uri: &Uri, path: Option<&str>) -> Result<Uri, Error> {
-    let bad = Error::Malformed("bad target");
+    let bad = Error::Malformed("invalid target");
     let target = match (path, uri.query(), uri.path_and_query()) {
         (Some(path), Some(query), _) => format!("{path}?{query}").try_into(),
         (Some(path), None, _) => path.try_into(),

@@ -1,9 +1,9 @@
 //! The token that an egress adds to each request (`[egress.jwt_bearer]`; RFC 7523): signed here, exchanged at the token
 //! endpoint where there is one, kept until shortly before it expires.
 //!
-//! A 401 costs one fresh token and one more sending, if the request can be sent again. A request that goes on with another
-//! pair has that pair's token. Where an assertion by the new pair is refused after a rotation, the previous pair signs, and that
-//! is remembered for a while.
+//! A 401 costs one fresh token and one more sending, if the request can be sent again. A request that is retried with
+//! another pair gets that pair's token. Where an assertion by the new pair is refused after a rotation, the previous
+//! pair signs, and that is remembered for a while.
 
 mod fetch;
 mod store;
@@ -35,7 +35,7 @@ use store::{Token, turn};
 pub(super) struct Memory {
     /// The last token, for one epoch and one pair that is shown.
     token: RefCell<Option<(Epoch, Fingerprint, Token)>>,
-    /// Without an endpoint: whose assertions the upstream has refused, and until when.
+    /// Without an endpoint: the pair with assertions that the upstream has refused, and until when.
     refused: RefCell<Option<(Fingerprint, Timestamp)>>,
 }
 
@@ -56,19 +56,19 @@ pub(super) async fn send(
     forward::respond(response, link, outbound.websocket.take(), terms, record)
 }
 
-/// The tokens of one request. Each pair that it is shown with has its own: a token may be bound to the certificate that it was
-/// fetched with (RFC 8705), and an assertion is good once.
+/// The tokens of one request, one for each pair that it is sent with: a token may be bound to the certificate that it
+/// was fetched with (RFC 8705), and an assertion is valid once.
 pub(super) struct Bearing<'a> {
     towards: Towards<'a>,
     bearer: &'a Bearer,
-    /// What it is sent with now.
+    /// The token that it is sent with now.
     sent: Option<(Fingerprint, Token)>,
     /// The pairs with which it was answered 401, each with the token that this cost.
     refused: Vec<(Fingerprint, Token)>,
 }
 
 impl<'a> Bearing<'a> {
-    /// None yet.
+    /// Starts without a token.
     pub(super) fn new(towards: Towards<'a>, bearer: &'a Bearer) -> Self {
         Self { towards, bearer, sent: None, refused: Vec::new() }
     }
@@ -76,7 +76,7 @@ impl<'a> Bearing<'a> {
     /// Gives the request the token for this pair, unless it has it.
     ///
     /// # Errors
-    /// There is none.
+    /// No token can be obtained.
     pub(super) async fn authorize(&mut self, replay: &mut Replay, shown: Fingerprint) -> Result<(), Error> {
         if self.sent.as_ref().is_none_or(|(pair, _)| *pair != shown) {
             let token = token(self.towards, self.bearer, shown, None).await?;
@@ -86,14 +86,14 @@ impl<'a> Bearing<'a> {
         Ok(())
     }
 
-    /// It was answered 401: whether it can go once more with the same pair and another token, which it has then. Once for each
-    /// pair: what a fresh token makes no better is about the pair, or for the application.
+    /// Called after a 401: gives the request another token and returns whether it can be sent again with the same pair.
+    /// Once for each pair: a 401 to a fresh token concerns the pair, or is for the application.
     pub(super) async fn again(&mut self, replay: &mut Replay) -> bool {
         let Some((shown, sent)) = self.sent.clone() else { return false };
         if sent.is_new(self.towards.worker.clock().now()) {
             return false;
         }
-        // Whoever asks next needs another token, whether this request can be sent again or not.
+        // The next request needs another token, whether this one can be sent again or not.
         self.towards.upstream.token.token.take();
         if self.refused.iter().any(|(pair, _)| *pair == shown) {
             return false;
@@ -109,7 +109,7 @@ impl<'a> Bearing<'a> {
         true
     }
 
-    /// It was answered, and not with 401.
+    /// Called after a response other than 401.
     pub(super) fn taken(&self) {
         let Some((shown, token)) = &self.sent else { return };
         let refused = self.refused.iter().find(|(pair, refused)| pair == shown && refused.signer != token.signer);
@@ -120,7 +120,7 @@ impl<'a> Bearing<'a> {
     }
 }
 
-/// A token to send; `instead` of one that was answered with 401.
+/// Obtains a token to send, `instead` of one that was answered with 401.
 async fn token(
     towards: Towards<'_>,
     bearer: &Bearer,
@@ -130,7 +130,7 @@ async fn token(
     let now = towards.worker.clock().now();
     let memory = &towards.upstream.token;
     let Some(way) = &bearer.way else {
-        // The assertion itself is the token: whoever takes each only once must never get one twice.
+        // The assertion itself is the token: an upstream that accepts each only once must never get one twice.
         let pairs: Vec<Fingerprint> = bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
         let mut signer = turn(&pairs, own(towards, bearer, shown), *memory.refused.borrow(), now);
         if let Some(refused) = instead {
@@ -159,7 +159,7 @@ fn own(towards: Towards<'_>, bearer: &Bearer, shown: Fingerprint) -> Option<Fing
     (bearer.settings.keyring == towards.egress.settings.keyring).then_some(shown)
 }
 
-/// An assertion by this pair, valid from now on.
+/// Signs an assertion with this pair, valid from now on.
 fn assertion(bearer: &Bearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
     let settings = &bearer.settings;
     let id = jwt::sign::fresh_id()?;
@@ -175,25 +175,25 @@ fn assertion(bearer: &Bearer, pair: &KeyPair, now: Timestamp) -> Result<String, 
     Ok(jwt::sign(pair, settings.algorithm, &claims, now)?)
 }
 
-/// The upstream takes the other pair's assertions: for a while these come first.
+/// The upstream accepts the other pair's assertions: for a while these come first.
 fn remember(towards: Towards<'_>, bearer: &Bearer, refused: &Token, taken: &Token) {
     let until = store::again(towards.worker.clock().now());
     *towards.upstream.token.refused.borrow_mut() = Some((refused.signer, until));
     let explanation = format!(
-        "the upstream answers 401 to tokens signed by key pair {} and takes those of {}: these are sent until {until}; give \
-         the partner the new certificate",
+        "the upstream answers 401 to tokens signed by key pair {} and accepts those of {}, which are sent until \
+         {until}; send the partner the new certificate",
         refused.signer.short(),
         taken.signer.short()
     );
     tell(towards, bearer, refused.signer, (TokenOutcome::Refused, "status_401", explanation));
 }
 
-/// A pair whose assertions were refused, and that has rested since, is no longer.
+/// Clears a refusal once the upstream accepts the pair's assertions again.
 fn taken_again(towards: Towards<'_>, bearer: &Bearer, token: &Token) {
     let mut refused = towards.upstream.token.refused.borrow_mut();
     if refused.is_some_and(|(pair, _)| pair == token.signer) {
         refused.take();
-        let explanation = format!("the upstream takes tokens signed by key pair {} again", token.signer.short());
+        let explanation = format!("the upstream accepts tokens signed by key pair {} again", token.signer.short());
         tell(towards, bearer, token.signer, (TokenOutcome::Fetched, "ok", explanation));
     }
 }
@@ -218,7 +218,7 @@ fn tell(
     });
 }
 
-/// A field that no log, no table of HPACK and no debugger's dump of headers shows.
+/// A field value that is kept out of logs, HPACK tables and debug output.
 fn header(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);

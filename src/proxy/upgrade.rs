@@ -1,4 +1,4 @@
-//! WebSockets: asked for by a GET without content, granted only by a 101 that names it, then bytes both ways (RFC 6455).
+//! WebSockets: requested by a GET without content, granted only by a 101 naming it, then bytes both ways (RFC 6455).
 //!
 //! hyper's connection ends at the 101, so a tunnel keeps its own place in the worker's list: a rotation leaves it alone, and
 //! a drain waits for it until its deadline.
@@ -21,7 +21,7 @@ use super::open::Flight;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
-/// The application's half of a WebSocket that was asked for, if one was and may be.
+/// The client's half of a WebSocket, if the request asks for one and may have it.
 pub(super) fn asked(request: &mut Request<Incoming>, cleaned: Cleaned) -> Option<OnUpgrade> {
     let may = cleaned.websocket
         && request.method() == Method::GET
@@ -30,25 +30,25 @@ pub(super) fn asked(request: &mut Request<Incoming>, cleaned: Cleaned) -> Option
     may.then(|| hyper::upgrade::on(request))
 }
 
-/// Sets what asks for, or grants, a WebSocket on this hop.
+/// Sets the fields that request, or grant, a WebSocket on this hop.
 pub(super) fn name_it(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
-/// Whether a 101 grants what was asked for.
+/// Whether a 101 grants what was requested.
 pub(super) fn granted(response: &Response<Incoming>) -> bool {
     let mut named = response.headers().get_all(UPGRADE).iter();
     named.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
         && named.next().is_none()
 }
 
-/// Both halves, and what keeps their connections in the worker's list.
+/// Both halves, and the guards that keep their connections in the worker's list.
 pub(super) struct Tunnel {
     pub(super) asker: OnUpgrade,
     pub(super) answerer: OnUpgrade,
     pub(super) flight: Flight,
-    /// The asker's connection, which hyper lets go of at the 101: in the worker's list, and counted, as long as this is held.
+    /// The client's connection, which hyper releases at the 101: listed and counted by the worker while this is held.
     pub(super) whole: Option<Rc<dyn Any>>,
     pub(super) link: Link,
 }

@@ -1,8 +1,8 @@
-//! A worker's way to one upstream: which key pairs may be shown to it, and its connections by key pair.
+//! What a worker knows of one upstream: which key pairs may be shown to it, and its connections by key pair.
 //!
-//! Nothing but TLS is ever spoken to an upstream. What it asked for in its last CertificateRequest decides the choice; a
-//! connection that learns more than was known is made once more with the pair that fits. Whether a pair that may be shown is
-//! accepted is `proof`'s business.
+//! An upstream is only ever reached over TLS. Its last CertificateRequest decides the choice; a connection that learns
+//! of a new one is made once more with the pair that fits. `proof` finds out whether a pair that may be shown is
+//! accepted.
 
 mod connect;
 mod reach;
@@ -64,7 +64,7 @@ struct Picked {
 }
 
 impl Upstream {
-    /// Notes what the upstream has said about the certificate it wants.
+    /// Records what the upstream requested in its CertificateRequest.
     fn learn(&self, asked: Option<Asked>) {
         if let Some(asked) = asked
             && *self.asked.borrow() != asked
@@ -74,7 +74,7 @@ impl Upstream {
         }
     }
 
-    /// Lets go of connections that are done, and of pools that nobody chooses any more.
+    /// Removes connections that have ended, and pools that are no longer in use.
     pub(super) fn sweep(&self) {
         let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
         for pool in &pools {
@@ -84,8 +84,8 @@ impl Upstream {
         self.pools.borrow_mut().retain(|_, pool| !pool.is_empty() || Rc::strong_count(pool) > 1);
     }
 
-    /// A new epoch: the choice is made anew, by the next request. What the upstream asked for is forgotten too: it may have
-    /// learned a new CA since, and a connection that stays open would never tell. The next one asks it again.
+    /// For a new epoch: the next request chooses again. The upstream's CertificateRequest is forgotten too: it may
+    /// trust a new CA since, which an open connection would never show. The next connection receives it again.
     pub(super) fn forget_choice(&self) {
         self.chosen.borrow_mut().take();
         self.asked.take();
@@ -109,7 +109,7 @@ impl Chosen {
     }
 }
 
-/// The way to an upstream, for one request.
+/// An upstream, as the destination of one request.
 #[derive(Clone, Copy)]
 pub(super) struct Towards<'a> {
     pub(super) worker: &'a Rc<Worker>,
@@ -143,7 +143,7 @@ impl<'a> Towards<'a> {
         Ok(chosen)
     }
 
-    /// Whose facts these are, and when.
+    /// The entry that facts of this upstream belong to, and when.
     pub(super) fn of(self) -> Of<'a> {
         Of { egress: self.egress, epoch: self.epoch, now: self.worker.clock().now() }
     }
@@ -196,13 +196,13 @@ impl<'a> Showing<'a> {
         Self::with(towards, chosen, pick, harmless)
     }
 
-    /// Shows the preferred pair, whatever is known of it: a probe's handshake.
+    /// Shows the preferred pair, whatever is known of it: for a probe's handshake.
     pub(super) fn preferred(towards: Towards<'a>, chosen: Rc<Chosen>) -> Self {
         let pick = Pick { key_pair: chosen.order.pairs[0], how: How::Settled };
         Self::with(towards, chosen, pick, true)
     }
 
-    /// Likewise, as the canary: a probe's request. `None` if another request is the canary now.
+    /// Likewise, as the canary: for a probe's request. `None` if another request is the canary now.
     pub(super) fn canary(towards: Towards<'a>, chosen: Rc<Chosen>) -> Option<Self> {
         let pick = Pick { key_pair: chosen.order.pairs[0], how: How::Canary };
         let claimed = towards.worker.shared.verdicts.claim(towards.of());
@@ -216,8 +216,8 @@ impl<'a> Showing<'a> {
         showing
     }
 
-    /// Takes a pick up. The canary holds its place, and needs a connection of its own: one that was made before could only
-    /// show what the upstream thought then.
+    /// Applies a pick. The canary holds its place, and needs a new connection: an older one could only show what the
+    /// upstream accepted then.
     fn begin(&self, pick: Pick) {
         let (shared, name) = (&self.towards.worker.shared, &self.towards.egress.settings.name);
         self.canary.replace(Canary::of(pick, shared, name));
@@ -232,8 +232,8 @@ impl<'a> Showing<'a> {
         self.pick.get()
     }
 
-    /// Goes on with the next best pair, if there is one that this request has not tried. A canary stays one until the other
-    /// pair's answer has shown what it found.
+    /// Continues with the next best pair, if there is one that this request has not tried. A canary stays one until the
+    /// other pair's answer has shown what it found.
     pub(super) fn go_on(&self) -> Option<Fingerprint> {
         let shown = self.pick().key_pair;
         self.tried.borrow_mut().push(shown);
@@ -244,7 +244,7 @@ impl<'a> Showing<'a> {
         Some(next)
     }
 
-    /// Picks again if the upstream has said something new about the certificate it wants; whether that changes the pair.
+    /// Picks again if the upstream's CertificateRequest has changed; returns whether that changes the pair.
     fn pick_again(&self) -> Result<bool, Error> {
         let now = self.towards.choose()?;
         if Rc::ptr_eq(&now, &self.chosen.borrow()) {
@@ -278,7 +278,7 @@ impl Origin for Showing<'_> {
 
     async fn connect(&self, http1: bool) -> Result<Link, Error> {
         let tried = self.attempt(http1).await;
-        // What it has asked for now may lead to another pair: once more then, with that one.
+        // Its CertificateRequest may lead to another pair: connect once more then, with that one.
         if !self.pick_again()? {
             return self.link(tried?).await;
         }

@@ -1,7 +1,7 @@
-//! What upstreams make of our key pairs: one small table for all workers, so that one of them is enough to learn something.
+//! Whether upstreams accept our key pairs: one small table for all workers, so that what one learns holds for all.
 //!
-//! It is read only where a keyring is in overlap, and a worker keeps an answer until the table has changed. The rules are
-//! `keyring::proved`'s; what amounts to a fact is `proof`'s.
+//! It is read only where a keyring is in overlap, and a worker caches a result until the table changes.
+//! `keyring::proved` has the rules; `proof` decides what counts as a fact.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ struct Known {
     proved: Proved,
 }
 
-/// Whose entry, and when.
+/// Which entry, and when.
 #[derive(Clone, Copy)]
 pub(super) struct Of<'a> {
     pub(super) egress: &'a Egress,
@@ -38,12 +38,12 @@ pub(super) struct Of<'a> {
 }
 
 impl Verdicts {
-    /// Grows with every change; the canary's coming and going is none.
+    /// Grows with every change; claiming and releasing the canary is not one.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Takes over the pairs of an epoch, if that has not been done.
+    /// Brings the entry up to the pairs of an epoch, unless it is already.
     pub(super) fn take(&self, of: Of<'_>) {
         self.with(of, |_| ());
     }
@@ -53,17 +53,17 @@ impl Verdicts {
         self.with(of, |proved| proved.pick(order, harmless, of.egress.settings.proof(), of.now))
     }
 
-    /// The pair to go on with where `tried` have been refused.
+    /// The next pair to try where `tried` have been refused.
     pub(super) fn next(&self, of: Of<'_>, order: &Order, tried: &[Fingerprint]) -> Option<Fingerprint> {
         self.with(of, |proved| proved.next(order, tried))
     }
 
-    /// Whether requests with this pair prove something.
+    /// Whether this pair is proved.
     pub(super) fn is_proved(&self, of: Of<'_>, key_pair: Fingerprint) -> bool {
         self.with(of, |proved| proved.verdict(key_pair) == Some(Verdict::Proved))
     }
 
-    /// Notes a fact; what it has changed.
+    /// Records a fact and returns what it has changed.
     pub(super) fn note(&self, of: Of<'_>, key_pair: Fingerprint, shown: Shown) -> Option<Change> {
         let change = self.with(of, |proved| proved.note(key_pair, shown, of.egress.settings.proof(), of.now));
         if change.is_some() {
@@ -82,7 +82,7 @@ impl Verdicts {
         self.with(of, Proved::claim)
     }
 
-    /// A probe is over.
+    /// Records that a probe has ended.
     pub(super) fn probed(&self, of: Of<'_>, key_pair: Fingerprint) {
         self.with(of, |proved| proved.probed(key_pair, of.egress.settings.proof(), of.now));
         self.changed();
@@ -99,7 +99,8 @@ impl Verdicts {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// An entry, brought up to the epoch that is asked in; never back to an earlier one. Another upstream begins anew.
+    /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
+    /// anew.
     fn with<T>(&self, of: Of<'_>, act: impl FnOnce(&mut Proved) -> T) -> T {
         let settings = &of.egress.settings;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +108,7 @@ impl Verdicts {
             let new = Known { epoch: Epoch(0), upstream: settings.upstream.clone(), proved: Proved::default() };
             known.insert(Arc::clone(&settings.name), new);
         }
-        let known = known.get_mut(&settings.name).expect("it is there, or was put there just now");
+        let known = known.get_mut(&settings.name).expect("the entry exists or was just inserted");
         if known.epoch < of.epoch {
             known.epoch = of.epoch;
             if known.upstream != settings.upstream {

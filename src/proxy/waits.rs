@@ -21,13 +21,13 @@ impl Ticks {
         u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
     }
 
-    /// How long it is since `earlier`.
+    /// Ticks since `earlier`.
     pub(super) fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// The table.
+/// The table of a worker's deadlines.
 #[derive(Default)]
 pub(super) struct Waits {
     now: Cell<Ticks>,
@@ -51,7 +51,7 @@ impl Waits {
         self.now.get()
     }
 
-    /// Moves the time on and wakes whoever is late.
+    /// Moves the time on and wakes the tasks that are late.
     pub(super) fn tick(&self, now: Ticks) {
         self.now.set(now);
         for slot in &mut self.slots.borrow_mut().all {
@@ -63,7 +63,7 @@ impl Waits {
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether no task waits.
     pub(super) fn is_empty(&self) -> bool {
         let slots = self.slots.borrow();
         slots.all.len() == slots.free.len()
@@ -118,7 +118,7 @@ impl Wait {
         self.waits.now()
     }
 
-    /// As [`Wait::late`], where what is waited for may have begun anew meanwhile: `since` says when.
+    /// As [`Wait::late`], where the awaited thing may have begun anew meanwhile: `since` returns when.
     pub(super) fn late_since(&mut self, since: impl FnOnce(Ticks) -> Ticks, cx: &Context<'_>) -> bool {
         if !self.late(cx) {
             return false;
@@ -134,7 +134,7 @@ impl Wait {
         false
     }
 
-    /// It went on: the next wait begins anew.
+    /// It made progress: the next wait begins anew.
     pub(super) fn progress(&mut self) {
         if let Some(index) = self.slot.take() {
             let mut slots = self.waits.slots.borrow_mut();

@@ -1,7 +1,7 @@
 //! A served stream as the worker's tick sees it: whether bytes come, and whether what we write is read.
 //!
-//! The stream only notes; what is too long is decided by `open`. It also says the one thing that hyper cannot: 408, to a
-//! peer whose request head is late. It lies right above TLS, below whatever judges the bytes.
+//! The stream only records; `open` decides what is too long. It also sends the one thing that hyper cannot: 408, to a
+//! peer whose request head is late. It lies right above TLS, below the guards that judge the bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,19 +16,19 @@ const LATE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n\
 connection: close\r\n\r\n408 Request Timeout\n";
 
-/// What a stream notes. All relaxed: one thread writes and reads.
+/// What a stream records. All relaxed: one thread writes and reads.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     heard: AtomicBool,
     blocked: AtomicBool,
     written: AtomicBool,
     late: AtomicBool,
-    /// The stream whose header block has begun and is not whole; 0 where there is none.
+    /// The stream with a header block that has begun and is not complete; 0 if none has.
     block: AtomicU32,
 }
 
 impl Pulse {
-    /// Whether bytes have come since they were last forgotten.
+    /// Whether bytes have arrived since the last reset.
     pub(super) fn has_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
@@ -53,12 +53,12 @@ impl Pulse {
         self.late.store(true, Ordering::Relaxed);
     }
 
-    /// The stream whose header block has begun and is not whole (HTTP/2).
+    /// The stream with a header block that has begun and is not complete (HTTP/2).
     pub(super) fn open_block(&self) -> Option<u32> {
         Some(self.block.load(Ordering::Relaxed)).filter(|stream| *stream != 0)
     }
 
-    /// Notes that.
+    /// Records that stream.
     pub(super) fn set_open_block(&self, stream: Option<u32>) {
         self.block.store(stream.unwrap_or(0), Ordering::Relaxed);
     }
@@ -80,7 +80,7 @@ impl Pulse {
     }
 }
 
-/// The stream.
+/// A stream that records its activity.
 pub(super) struct Watched<S> {
     stream: S,
     pulse: Arc<Pulse>,
@@ -93,7 +93,7 @@ impl<S> Watched<S> {
         Self { stream, pulse: Arc::clone(pulse), blocked: false }
     }
 
-    /// Notes what came of a write or a flush; `wrote`: it has moved bytes.
+    /// Records the outcome of a write or a flush; `wrote`: it has moved bytes.
     fn note<T>(&mut self, polled: &Poll<io::Result<T>>, wrote: bool) {
         if polled.is_pending() {
             self.blocked = true;
@@ -110,7 +110,7 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
-    /// Says that the head is late, as far as it can be said without waiting.
+    /// Answers 408 for the late head, as far as it can be written without waiting.
     fn say_late(&mut self, cx: &mut Context<'_>) {
         let stream = Pin::new(&mut self.stream);
         if matches!(stream.poll_write(cx, LATE), Poll::Ready(Ok(written)) if written == LATE.len()) {

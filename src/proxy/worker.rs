@@ -1,7 +1,7 @@
-//! A worker: one thread with its own event loop, listeners, pools and connections. It hears each epoch once.
+//! A worker: one thread with its own event loop, listeners, pools and connections. It handles each epoch once.
 //!
-//! Nothing on the request path is shared between workers but the queue of log lines, so no lock is taken and no cache line
-//! is fought for.
+//! Nothing on the request path is shared between workers but the queue of log lines, so no lock is taken and no cache
+//! line is contended.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -31,11 +31,11 @@ use crate::net::{Backend, Dialler};
 use crate::process::{Phase, Shutdown};
 use crate::snapshot::{Egress, Epoch, Ingress, Reader, Side, Snapshot};
 
-/// Connections that are asked at a new epoch before others get a turn.
+/// Connections that are checked at a new epoch before other tasks run.
 const AT_A_TIME: usize = 32;
-/// How long a tick may be put off where nothing is open.
+/// The interval of ticks while nothing is open.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Pools are swept at every so many ticks.
+/// Ticks between two sweeps of the pools.
 const SWEEP: u32 = 4;
 
 /// One worker, as its tasks see it.
@@ -56,7 +56,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Runs until everything is over.
+    /// Runs until shutdown is complete.
     pub(super) async fn run(seat: Seat) {
         let Seat { index, shared, mut taker, listeners, reader, metrics, lines, mut shutdown, drain } = seat;
         let second = Rc::new(Second::default());
@@ -100,7 +100,7 @@ impl Worker {
         stopping.abort();
     }
 
-    /// Each epoch, once: take it over, ask every connection whether it may stay.
+    /// Handles each epoch once: adopts its snapshot and checks whether each connection may stay.
     async fn hear_epochs(self: Rc<Self>) {
         let mut reader = self.reader.clone();
         while reader.changed().await.is_some() {
@@ -108,9 +108,9 @@ impl Worker {
         }
     }
 
-    /// Takes over the snapshot that is there now, if it is a new one.
+    /// Adopts the current snapshot, if it is a new one.
     ///
-    /// Called at each accept too, so that no handshake after a published epoch is done with the one before.
+    /// Called at each accept too, so that no handshake after a published epoch uses the one before.
     pub(super) fn refresh(self: &Rc<Self>) {
         let next = self.reader.take();
         if next.epoch == self.snapshot.borrow().epoch {
@@ -143,7 +143,7 @@ impl Worker {
         });
     }
 
-    /// Asks one connection its two questions against the snapshot of now.
+    /// Checks one connection against the current snapshot.
     fn ask(&self, open: &Rc<Open>) {
         let snapshot = Arc::clone(&self.snapshot.borrow());
         match stay(&open.facts, &snapshot, self.clock().now()) {
@@ -152,7 +152,7 @@ impl Worker {
         }
     }
 
-    /// Tells a connection to leave, and everybody why.
+    /// Drains a connection, and reports why.
     fn send_away(&self, open: &Open, leave: Leave) {
         if open.drain() {
             self.tell(open, leave);
@@ -169,7 +169,7 @@ impl Worker {
         });
     }
 
-    /// Listeners that have something to show now begin to listen.
+    /// Starts listeners that have a key pair to show now.
     fn open_listeners(self: &Rc<Self>) {
         let snapshot = Arc::clone(&self.snapshot.borrow());
         for listener in &self.listeners {
@@ -231,14 +231,14 @@ impl Worker {
         }
     }
 
-    /// What is counted for a connection's listener.
+    /// The counters of a connection's listener.
     fn cells(&self, open: &Open) -> Option<&Cells> {
         let (side, name) = (open.facts.side, &*open.facts.listener);
         let listener = self.listeners.iter().find(|one| one.id.side == side && *one.id.name == *name)?;
         Some(&listener.desk.cells)
     }
 
-    /// A connection reached one of its limits and is being closed.
+    /// Reports a connection that reached one of its limits and is being closed.
     pub(super) fn limited(&self, open: &Open, limit: Reached) {
         let (side, listener) = (open.facts.side, &*open.facts.listener);
         let reason = limit.reason();
@@ -250,7 +250,7 @@ impl Worker {
             }
         }
         let (side, connection) = (side.as_str(), open.number);
-        // A connection that was only idle is no news.
+        // Closing an idle connection is routine.
         if limit == Reached::Idle {
             tracing::debug!(target: "proxy", side, listener, connection, reason, "connection closed");
         } else {
@@ -285,7 +285,7 @@ impl Worker {
         }
     }
 
-    /// Counts a connection in. If the world has changed since `epoch`, it is asked at once whether it may stay.
+    /// Registers a connection. If the snapshot has changed since `epoch`, checks at once whether it may stay.
     pub(super) fn track(&self, open: Rc<Open>, epoch: Epoch) -> Rc<Tracked> {
         let tracked = self.connections.track(open);
         if self.epoch() != epoch {
@@ -297,7 +297,7 @@ impl Worker {
         tracked
     }
 
-    /// A listener by its place.
+    /// A listener by its index.
     pub(super) fn listener(&self, index: usize) -> Option<Rc<Listener>> {
         self.listeners.get(index).cloned()
     }
@@ -307,23 +307,23 @@ impl Worker {
         self.shared.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The epoch of the snapshot of now.
+    /// The epoch of the current snapshot.
     pub(super) fn epoch(&self) -> Epoch {
         self.snapshot.borrow().epoch
     }
 
-    /// An ingress as the snapshot of now has it.
+    /// An ingress, as in the current snapshot.
     pub(super) fn ingress(&self, name: &str) -> Option<Arc<Ingress>> {
         self.snapshot.borrow().ingresses.get(name).cloned()
     }
 
-    /// An egress as the snapshot of now has it.
+    /// An egress, as in the current snapshot.
     pub(super) fn egress(&self, name: &str) -> Option<(Arc<Egress>, Epoch)> {
         let snapshot = self.snapshot.borrow();
         snapshot.egresses.get(name).map(|egress| (Arc::clone(egress), snapshot.epoch))
     }
 
-    /// Every egress as the snapshot of now has it.
+    /// Every egress, as in the current snapshot.
     pub(super) fn egresses(&self) -> Vec<(Arc<Egress>, Epoch)> {
         let snapshot = self.snapshot.borrow();
         snapshot.egresses.values().map(|egress| (Arc::clone(egress), snapshot.epoch)).collect()
@@ -336,12 +336,12 @@ impl Worker {
         Rc::clone(backends.entry(backend.clone()).or_insert_with(|| Pool::new(Some(http2), KEEP, &self.waits)))
     }
 
-    /// This worker's part of a limit on connections, which descriptors may lower.
+    /// This worker's share of a limit on connections, which descriptors may lower.
     pub(super) fn share_of(&self, limit: usize) -> usize {
         limit.min(self.shared.most).div_ceil(self.shared.hands.len()).max(1)
     }
 
-    /// This worker's way to the upstream of an egress.
+    /// This worker's state of the upstream of an egress.
     pub(super) fn upstream(&self, egress: &Arc<str>) -> Rc<Upstream> {
         Rc::clone(self.upstreams.borrow_mut().entry(Arc::clone(egress)).or_default())
     }
@@ -362,13 +362,13 @@ impl Worker {
         &self.dialler
     }
 
-    /// From the begin of a drain to its end.
+    /// The longest time that a drain may take.
     pub(super) fn drain(&self) -> Duration {
         self.drain
     }
 }
 
-/// The phase in which connections of a side are told to leave.
+/// The phase in which the connections of a side drain.
 fn ends_with(side: Side) -> Phase {
     match side {
         Side::Ingress => Phase::DrainIngress,

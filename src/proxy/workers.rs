@@ -1,7 +1,7 @@
-//! All workers: started together, each on a thread of its own, and what little they share.
+//! All workers: started together, each on a thread of its own, and the little that they share.
 //!
-//! An accepted connection goes to the worker with the fewest: with several accepting from one queue, whoever wakes first
-//! would else take them all.
+//! An accepted connection goes to the worker with the fewest: with several accepting from one queue, the worker that
+//! wakes first would otherwise take them all.
 
 use std::io;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::net::listen::Accepted;
 use crate::process::{Busy, Progress, Shutdown};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 
-/// What work on other threads still gets when a worker ends.
+/// How long blocking work on other threads may continue when a worker ends.
 const LEFT_BEHIND: Duration = Duration::from_millis(200);
 
 /// Connections handed to a worker that it has not taken yet.
 const HANDED: usize = 1024;
 
-/// Everything a data plane is made of, from outside.
+/// What the data plane is given from outside.
 pub struct Parts {
     /// How many workers; at least one.
     pub workers: usize,
@@ -48,13 +48,13 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The time.
     pub clock: Clock,
-    /// What sources have taught us about our pairs.
+    /// Which of our pairs sources have refused.
     pub lessons: Arc<Lessons>,
-    /// The end.
+    /// Signals the shutdown.
     pub shutdown: Shutdown,
-    /// Where open connections are counted, for the end.
+    /// Where open connections are counted, for the shutdown.
     pub progress: Arc<Progress>,
-    /// From the begin of a drain to its end.
+    /// The longest time that a drain may take.
     pub drain: Duration,
 }
 
@@ -65,7 +65,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Waits until each listener of `snapshot` accepts: until then the kernel refuses whoever connects.
+    /// Waits until each listener of `snapshot` accepts: until then the kernel refuses connections.
     pub async fn listening(&self, snapshot: &Snapshot) {
         loop {
             let mut opened = std::pin::pin!(self.shared.opened.notified());
@@ -80,19 +80,19 @@ impl Workers {
 
     /// Waits until every worker has ended; false if one of them panicked.
     pub fn join(self) -> bool {
-        // Every one is waited for, whatever became of the others.
+        // Every one is waited for, however the others ended.
         let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)
     }
 }
 
-/// What all workers see.
+/// What all workers share.
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) clock: Clock,
     pub(super) lessons: Arc<Lessons>,
     pub(super) metrics: Arc<Metrics>,
-    /// What upstreams make of our key pairs.
+    /// Whether upstreams accept our key pairs.
     pub(super) verdicts: Verdicts,
     /// Tokens that were fetched.
     pub(super) tokens: super::token::Tokens,
@@ -102,7 +102,7 @@ pub(super) struct Shared {
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
     loads: Vec<AtomicUsize>,
-    /// The way to each worker.
+    /// The queue of each worker.
     pub(super) hands: Vec<mpsc::Sender<Handed>>,
     /// Open connections by listener.
     counts: Vec<Count>,
@@ -111,7 +111,7 @@ pub(super) struct Shared {
     /// Open connections of partners that have a limit of their own.
     pub(super) partnered: Arc<Partnered>,
     progress: Arc<Progress>,
-    /// Told whenever a listener begins to listen.
+    /// Notified whenever a listener starts to listen.
     opened: Notify,
 }
 
@@ -132,13 +132,13 @@ impl Count {
 }
 
 impl Shared {
-    /// A listener accepts from now on.
+    /// Records that a listener accepts from now on.
     pub(super) fn listens(&self, listener: usize) {
         self.counts[listener].listening.store(true, Ordering::Release);
         self.opened.notify_waiters();
     }
 
-    /// Who of a listener's connections may wait for its ClientHello, and who may shake hands.
+    /// Which of a listener's connections may wait for a ClientHello, and which may perform the handshake.
     pub(super) fn gate(&self, listener: usize) -> &Arc<Gate> {
         &self.counts[listener].gate
     }
@@ -162,7 +162,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// A place with the worker that has the fewest.
+    /// Takes a place with the worker that has the fewest connections.
     pub(super) fn take(shared: &Arc<Shared>, listener: usize) -> Self {
         let (loads, counts) = (&shared.loads, &shared.counts);
         let loaded = |worker: &usize| loads[*worker].load(Ordering::Relaxed);
@@ -176,7 +176,7 @@ impl Slot {
         Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }
 
-    /// Whether its listener has more open than `limit`, or than descriptors allow; then the limit that counts.
+    /// The limit that its listener exceeds, if any: `limit`, or what descriptors allow.
     pub(super) fn is_beyond(&self, limit: usize) -> Option<usize> {
         let limit = limit.min(self.shared.most);
         (self.shared.counts[self.listener].open.load(Ordering::Relaxed) > limit).then_some(limit)
@@ -193,7 +193,7 @@ impl Drop for Slot {
 /// Starts the workers.
 ///
 /// # Errors
-/// No thread, event loop or descriptor is left.
+/// A thread, event loop or descriptor cannot be created.
 pub fn start(parts: Parts) -> io::Result<Workers> {
     let workers = parts.workers.max(1);
     let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
@@ -234,7 +234,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
             shutdown: parts.shutdown.clone(),
             drain: parts.drain,
         };
-        // A runtime of this kind stays on the thread that makes it, so the thread says whether it could.
+        // A runtime of this kind stays on the thread that makes it, so the thread reports whether it could.
         let (made, told) = std::sync::mpsc::sync_channel(1);
         threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
@@ -247,7 +247,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
                 }
             }
         })?);
-        told.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of a worker ended")))?;
+        told.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended during start")))?;
     }
     Ok(Workers { shared, threads })
 }

@@ -1,7 +1,7 @@
-//! What waits to be written: bounded, so that a database that is away for a week costs no memory.
+//! Rows that wait to be written: bounded, so that a database that is unreachable for a week costs no memory.
 //!
-//! Pure. Handshakes with the same peer become one row, the same failure again a number; what is still too much is given up,
-//! the least valuable first: failures, then peers (they come again), then history. What was given up is counted.
+//! Pure. Handshakes with the same peer become one row, repeated failures one row with a count; rows beyond the limits
+//! are dropped, the least valuable first: failures, then peers (they return), then history. Dropped rows are counted.
 
 mod history;
 
@@ -19,14 +19,14 @@ use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
 
-/// Rows that may wait, of all kinds together.
+/// Maximum number of waiting rows of all kinds.
 const MOST: usize = 20_000;
-/// Of these, failures.
+/// Maximum number of failures among them.
 const FAILURES: usize = 2_000;
-/// A text that a peer can make long is cut here.
+/// Maximum length of a text that a peer controls.
 const LONGEST: usize = 4_000;
 
-/// Rows that were given up, by kind.
+/// Dropped rows, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Failed handshakes.
@@ -38,7 +38,7 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// All together.
+    /// The sum.
     pub fn total(&self) -> u64 {
         self.failures + self.peers + self.history
     }
@@ -50,7 +50,7 @@ type FailureKey = (Side, Arc<str>, Option<IpAddr>, &'static str, Option<Fingerpr
 /// Waiting rows.
 pub struct Backlog {
     instance: Arc<str>,
-    /// The platform's trust anchors: who is vouched for by one of them uses a public CA.
+    /// The platform's trust anchors: a peer verified against one of them uses a public CA.
     public: Arc<HashSet<Fingerprint>>,
     peers: BTreeMap<PeerKey, Peer>,
     used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
@@ -63,7 +63,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Nothing waits.
+    /// An empty backlog.
     pub fn new(instance: Arc<str>) -> Self {
         Self {
             instance,
@@ -79,12 +79,12 @@ impl Backlog {
         }
     }
 
-    /// The platform's trust anchors, once they are known.
+    /// Sets the platform's trust anchors, once they are known.
     pub fn knows_public(&mut self, anchors: HashSet<Fingerprint>) {
         self.public = Arc::new(anchors);
     }
 
-    /// Rows that wait.
+    /// The number of waiting rows.
     pub fn len(&self) -> usize {
         self.peers.len() + self.failures.len() + self.history.len()
     }
@@ -94,7 +94,7 @@ impl Backlog {
         self.len() == 0 && self.used.is_empty() && self.matched.is_empty()
     }
 
-    /// Takes one Event. Whether there is something to write now.
+    /// Adds an Event. Returns whether there is something to write now.
     pub fn take(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
             Event::Handshake(handshake) if handshake.is_silent() => return false,
@@ -110,14 +110,14 @@ impl Backlog {
         true
     }
 
-    /// Takes a line of history.
+    /// Adds a line of history.
     pub fn note(&mut self, row: Entry) {
         self.number += 1;
         self.history.push_back(Recorded { number: self.number, row });
         self.trim();
     }
 
-    /// Everything that waits, to be written. What cannot be comes back by [`Backlog::put_back`].
+    /// Takes all waiting rows to be written. If that fails, they come back by [`Backlog::put_back`].
     pub fn batch(&mut self) -> Batch {
         self.same.clear();
         Batch {
@@ -132,7 +132,7 @@ impl Backlog {
         }
     }
 
-    /// A batch that was not written, or of which nobody knows: it waits again, before what came since.
+    /// Puts back a batch that was not written, or perhaps not: it waits again, ahead of newer rows.
     pub fn put_back(&mut self, batch: Batch) {
         for peer in batch.peers {
             let (Ok(certificate), side) = (peer.certificate.parse(), side(&peer.side)) else { continue };
@@ -158,7 +158,7 @@ impl Backlog {
         self.trim();
     }
 
-    /// What was given up since the last call.
+    /// The rows dropped since the last call.
     pub fn dropped(&mut self) -> Dropped {
         std::mem::take(&mut self.dropped)
     }
@@ -167,7 +167,7 @@ impl Backlog {
         if let (Some(keyring), Some(key_pair)) = (&handshake.keyring, handshake.key_pair) {
             self.used.insert((Arc::clone(keyring), key_pair), handshake.time);
         }
-        // Who shows no certificate is nobody in particular.
+        // Without a certificate the peer is unknown.
         let Some(facts) = &handshake.peer else { return };
         if let Some(anchor) = facts.anchor {
             self.matched.insert(("anchor", anchor.to_string()), handshake.time);
@@ -188,7 +188,7 @@ impl Backlog {
         }
     }
 
-    /// What the key and the certificate say, before it has come.
+    /// A row with the fields of the key and the certificate only.
     fn peer(&self, handshake: &Handshake, facts: &PeerFacts) -> Peer {
         let at = Seconds::from(handshake.time);
         Peer {
@@ -245,7 +245,7 @@ impl Backlog {
         self.trim();
     }
 
-    /// Gives up what is too much, the least valuable first.
+    /// Drops rows beyond the limits, the least valuable first.
     fn trim(&mut self) {
         while self.failures.len() > FAILURES || self.len() > MOST && !self.failures.is_empty() {
             self.failures.pop_first();
@@ -259,7 +259,7 @@ impl Backlog {
             self.history.pop_front();
             self.dropped.history += 1;
         }
-        // They have no bound of their own, but are only about what the configuration and the folder hold.
+        // `used` and `matched` need no bound: their keys come from the configuration and the folder only.
         if self.same.len() > 2 * FAILURES {
             let failures = &self.failures;
             self.same.retain(|_, number| failures.contains_key(number));
@@ -267,7 +267,7 @@ impl Backlog {
     }
 }
 
-/// It came once more: all that may differ from one handshake with a certificate to the next, set here and nowhere else.
+/// Counts a handshake: all that may differ from one handshake with a certificate to the next is set here only.
 fn came(peer: &mut Peer, handshake: &Handshake, public_ca: bool) {
     peer.handshakes += 1;
     peer.last_seen = handshake.time.into();
@@ -284,7 +284,7 @@ fn side(text: &str) -> Side {
     if text == Side::Egress.as_str() { Side::Egress } else { Side::Ingress }
 }
 
-/// What a peer can make long is cut; it is for people.
+/// Truncates a text that a peer controls; it is only displayed.
 fn cut(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.to_owned();

@@ -1,7 +1,7 @@
-//! What the registry holds, as JSON for programs and as CSV for spreadsheets. Pure.
+//! The registry's content, as JSON for programs and as CSV for spreadsheets. Pure.
 //!
-//! A certificate's subject is text that somebody else wrote: in CSV no cell can begin like a formula (OWASP, "CSV
-//! injection"). A pair that many instances have is one row that names them.
+//! A certificate's subject is untrusted text: in CSV no cell can begin like a formula (OWASP, "CSV injection"). A pair
+//! that many instances have is one row that names them.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::{Entry, Failure, Inventory, Keyring, Placed, Seconds};
 
-/// Everything.
+/// The complete export.
 #[derive(Serialize)]
 pub struct Export {
-    /// The state.
+    /// The inventory.
     #[serde(flatten)]
     pub inventory: Inventory,
     /// The history, the newest first.
@@ -22,10 +22,10 @@ pub struct Export {
     pub failures: Vec<Failure>,
 }
 
-/// What a CSV file is of.
+/// The table that a CSV file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// One row for each key pair in each keyring: what the spreadsheet was.
+    /// One row for each key pair in each keyring: replaces the spreadsheet.
     KeyPairs,
     /// Keyrings by instance.
     Keyrings,
@@ -121,7 +121,7 @@ const FAILURES: [&str; 14] = [
 /// One table as CSV (RFC 4180), the first row its columns' names.
 ///
 /// # Errors
-/// Only what writing to memory could.
+/// Only if writing to memory fails.
 pub fn csv(export: &Export, table: Table) -> Result<Vec<u8>, csv::Error> {
     match table {
         Table::KeyPairs => written(&KEY_PAIRS, &key_pairs(&export.inventory)),
@@ -153,7 +153,7 @@ fn cell(value: Option<&Value>) -> String {
     inert(text)
 }
 
-/// A cell that no spreadsheet takes for a formula.
+/// Escapes a cell that a spreadsheet would take for a formula.
 fn inert(text: String) -> String {
     let starts = text.trim_start_matches(' ').chars().next();
     let is_formula =
@@ -161,7 +161,7 @@ fn inert(text: String) -> String {
     if is_formula { format!("'{text}") } else { text }
 }
 
-/// A key pair in a keyring, whatever instances have it.
+/// A key pair in a keyring, on any number of instances.
 #[derive(Serialize)]
 struct KeyPairRow<'a> {
     keyring: &'a str,
@@ -177,7 +177,7 @@ struct KeyPairRow<'a> {
     serial: &'a str,
     key_kind: &'a str,
     spki: &'a str,
-    /// When the certificate was issued, as far as it tells.
+    /// When the certificate was issued, by its `not_before`.
     created: Seconds,
     not_before: Seconds,
     not_after: Seconds,
@@ -192,14 +192,14 @@ struct KeyPairRow<'a> {
 fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
     let mut rings: BTreeMap<&str, &Keyring> = BTreeMap::new();
     for ring in &inventory.keyrings {
-        // Of several instances the one that wrote last knows best.
+        // Of several instances the one that wrote last wins.
         let known = rings.entry(&ring.keyring).or_insert(ring);
         if (known.present.is_set(), known.last_seen) < (ring.present.is_set(), ring.last_seen) {
             *known = ring;
         }
     }
     let mut rows: Vec<KeyPairRow<'_>> = Vec::new();
-    // They come sorted by keyring and pair: those of one pair stand together.
+    // Sorted by keyring and pair: the rows of one pair are adjacent.
     for same in inventory.key_pairs.chunk_by(|a, b| (&a.keyring, &a.key_pair) == (&b.keyring, &b.key_pair)) {
         let Some(first) = same.first() else { continue };
         let ring = rings.get(first.keyring.as_str());
@@ -231,11 +231,11 @@ fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
     rows
 }
 
-/// One word where all agree, else each with how many say so; what is no longer there is `gone`.
+/// One standing if all instances agree, else each with its count; what is no longer present is `gone`.
 fn standing(same: &[Placed]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in same {
-        // An instance that has let a retired pair go has nothing to add to what it was.
+        // A retired pair that is no longer present keeps its last standing.
         let is_over = matches!(pair.standing.as_str(), "retired" | "revoked");
         *counts.entry(if pair.present.is_set() || is_over { &pair.standing } else { "gone" }).or_default() += 1;
     }
@@ -263,7 +263,7 @@ mod tests {
     fn every_column_of_a_table_is_a_field_of_its_rows() {
         let row = |columns: &[&str], value: &Value| {
             for column in columns {
-                assert!(value.get(column).is_some(), "{column} is no field");
+                assert!(value.get(column).is_some(), "{column} is not a field");
             }
         };
         let entry = Entry {

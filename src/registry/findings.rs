@@ -1,7 +1,7 @@
-//! The audit: what somebody should look at, from what the registry holds at a time that is given. Pure.
+//! The audit: what needs attention, derived from the registry's content at a given time. Pure.
 //!
-//! Each finding says what is wrong, with the values, and what to do. What many instances report is one finding that names
-//! them all. An instance that has not been heard of for a week has no say: its pod is gone, and its rows are history.
+//! Each finding says what is wrong, with the values, and what to do. One that many instances report names them all.
+//! An instance that has not written for a week is ignored: its pod is gone, and its rows are history.
 
 mod keyrings;
 mod peers;
@@ -17,12 +17,12 @@ use super::{Inventory, Keyring, Placed, Seconds, Texts};
 use crate::keyring::warning::longest;
 
 const DAY: i64 = 86_400;
-/// An instance that was last heard of so long before the latest one has no say.
+/// An instance that last wrote so long before the latest one is ignored.
 const SILENT: i64 = 7 * DAY;
-/// How long an alert that was given up stays a finding.
+/// How long an alert that could not be delivered stays a finding.
 const GIVEN_UP: i64 = 30 * DAY;
 
-/// Something to look at.
+/// A condition that needs attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Stable code.
@@ -35,7 +35,7 @@ pub struct Finding {
     pub explanation: String,
     /// What to do.
     pub remedy: String,
-    /// Whom to ask.
+    /// The contact to ask.
     pub contact: Option<String>,
     /// The instances that report it.
     pub instances: Vec<String>,
@@ -70,15 +70,15 @@ struct Audit<'a> {
     found: std::cell::RefCell<BTreeMap<FoundKey, Finding>>,
 }
 
-/// What all instances together know of a pair in a keyring.
+/// What all instances together know about a pair in a keyring.
 #[derive(Clone, Copy)]
 struct Age {
-    /// Since when it was there, and so stood.
+    /// Since when it was present with its standing.
     since: i64,
     used: Option<i64>,
 }
 
-/// What a finding says beside whom it is about.
+/// The text of a finding.
 struct Said {
     explanation: String,
     remedy: String,
@@ -122,7 +122,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// About a pair in its keyring, at its instance.
+    /// Adds a finding about a pair in its keyring, at its instance.
     fn note_pair(&self, finding: &'static str, pair: &Placed, said: Said) {
         self.note(finding, (&pair.keyring, Some(&pair.key_pair)), &pair.instance, said);
     }
@@ -157,10 +157,10 @@ impl<'a> Audit<'a> {
                         "an alert could not be sent to {} in {} attempts ({}): {}",
                         alert.sink,
                         alert.attempts,
-                        alert.error.as_deref().unwrap_or("no reason is known"),
+                        alert.error.as_deref().unwrap_or("unknown reason"),
                         alert.summary
                     ),
-                    remedy: "see that the sink works; then act on the alert".to_owned(),
+                    remedy: "repair the sink, and act on the alert".to_owned(),
                 },
             );
         }

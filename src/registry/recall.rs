@@ -1,8 +1,8 @@
-//! What the registry has of former processes, for the rotation report: who used which pair last, and what upstreams made of
-//! the new ones. Pure.
+//! What the registry knows from earlier processes, for the rotation report: which peer last used which pair, and how
+//! upstreams judged the new ones. Pure.
 //!
-//! It is read once, when the registry first answers. Only rows of this sidecar count, and only of pairs that its keyrings
-//! still show: who has not come for as long as a pair has served is nobody to wait for.
+//! It is read once, when the registry first connects. Only rows of this sidecar count, and only those of pairs that its
+//! keyrings still show: a peer not seen for as long as a pair has served does not hold up a rotation.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::keyring::{ChosenBy, Standing, Verdict};
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyringView, Side};
 
-/// What is remembered of an instance.
+/// What the registry knows about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
     /// When it first wrote.
     pub since: Seconds,
-    /// Peers and upstreams, those seen last first.
+    /// Peers and upstreams, the most recently seen first.
     pub peers: Vec<Peer>,
-    /// What upstreams made of its pairs, the latest first.
+    /// How upstreams judged its pairs, the latest first.
     pub upstreams: Vec<Entry>,
 }
 
-/// The rows that matter to keyrings as they are now.
+/// The rows that concern the keyrings as they are now.
 pub(super) fn recalled(former: Former, keyrings: &[KeyringView], overlaps: &[InOverlap]) -> Vec<Recalled> {
     let mut all: Vec<Recalled> = former.peers.into_iter().filter_map(|peer| of_peer(peer, keyrings)).collect();
     for overlap in overlaps {
@@ -50,7 +50,7 @@ pub(super) fn recalled(former: Former, keyrings: &[KeyringView], overlaps: &[InO
     all
 }
 
-/// What an upstream is called in the history.
+/// The name of an upstream in the history.
 pub(super) fn upstream_name(keyring: &str, upstream: &str, listener: &str) -> String {
     format!("{keyring}: {upstream} at {listener}")
 }
@@ -64,7 +64,7 @@ fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
     }
     let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?;
     let mut last = peer.last_seen.time();
-    // Rows know whole seconds. In that of the rotation, what was shown for any other reason than that there was no other pair
+    // Rows have whole seconds. In the second of the rotation, a pair shown for another reason than being the only one
     // was shown after it.
     let chosen_by = peer.chosen_by.as_deref().and_then(ChosenBy::parse);
     let is_alone = key_pair != current.key_pair && chosen_by.is_none_or(|chosen_by| chosen_by == ChosenBy::Only);

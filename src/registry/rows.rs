@@ -1,17 +1,17 @@
-//! The registry's rows, as both databases keep them and as everybody reads them. No behaviour beyond their columns'.
+//! The registry's rows, as both databases store them and all readers see them. No behaviour beyond their columns.
 
 // Long because it is one list: every table of the registry, each column explained.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Seconds since 1970 as both databases keep them; RFC 3339 to whoever reads.
+/// Seconds since 1970 as both databases store them; shown as RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Seconds(pub i64);
 
 impl Seconds {
-    /// As a time; beyond what [`Timestamp`] holds, its end.
+    /// As a [`Timestamp`], saturating.
     pub fn time(self) -> Timestamp {
         Timestamp::from_second(self.0).unwrap_or(Timestamp::MAX)
     }
@@ -35,7 +35,7 @@ impl Serialize for Seconds {
     }
 }
 
-/// A flag as both databases keep it.
+/// A flag as both databases store it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Flag(i64);
@@ -59,7 +59,7 @@ impl Serialize for Flag {
     }
 }
 
-/// A list of texts in one column, one a line; none of ours has a line end in it.
+/// A list of texts in one column, one per line; none of ours contains a line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Texts(pub(super) String);
@@ -83,7 +83,7 @@ impl Serialize for Texts {
     }
 }
 
-/// A sidecar that writes here.
+/// A sidecar that writes to the registry.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct Instance {
     /// Its name.
@@ -92,7 +92,7 @@ pub struct Instance {
     pub version: String,
     /// When it first wrote.
     pub first_seen: Seconds,
-    /// When it last did.
+    /// When it last wrote.
     pub last_seen: Seconds,
 }
 
@@ -105,19 +105,19 @@ pub struct Keyring {
     pub keyring: String,
     /// What it is for.
     pub purpose: Option<String>,
-    /// Who answers for it.
+    /// The owner responsible for it.
     pub owner: Option<String>,
     /// Where alerts go.
     pub contact: Option<String>,
     /// Its schedule, in seconds.
     pub rotate_every: Option<i64>,
-    /// Seconds before an expiry at which its owner is told; `None`: by the lifetime.
+    /// Seconds before an expiry at which alerts are raised; `None`: by the lifetime.
     pub alert_before: Option<Texts>,
     /// First seen.
     pub first_seen: Seconds,
     /// Last seen.
     pub last_seen: Seconds,
-    /// Whether it is there now.
+    /// Whether it is present now.
     pub present: Flag,
 }
 
@@ -144,7 +144,7 @@ pub struct Placed {
     pub first_seen: Seconds,
     /// Last seen there.
     pub last_seen: Seconds,
-    /// The last handshake that showed it and went well.
+    /// The last successful handshake that showed it.
     pub last_used: Option<Seconds>,
     /// Whether the keyring holds it now.
     pub present: Flag,
@@ -160,7 +160,7 @@ pub struct Placed {
     pub key_kind: String,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub spki: String,
-    /// Begin of validity: when the certificate was made, as far as it tells.
+    /// Begin of validity, taken as the time of issue.
     pub not_before: Seconds,
     /// End of validity.
     pub not_after: Seconds,
@@ -181,7 +181,7 @@ impl Placed {
     }
 }
 
-/// The first 12 hex digits of a fingerprint as the registry keeps it.
+/// The first 12 hex digits of a fingerprint as the registry stores it.
 pub fn short(fingerprint: &str) -> &str {
     let hex = fingerprint.strip_prefix("sha256:").unwrap_or(fingerprint);
     hex.get(..12).unwrap_or(hex)
@@ -211,11 +211,11 @@ pub struct Trust {
     pub instance: String,
     /// Its name.
     pub trust: String,
-    /// Keyrings of the listeners whose peers it verifies.
+    /// Keyrings of the listeners that verify their peers with it.
     pub keyrings: Texts,
-    /// Whether CRLs are configured or asked for.
+    /// Whether CRLs are configured or required.
     pub checks_crls: Flag,
-    /// Whether it is there now.
+    /// Whether it is present now.
     pub present: Flag,
 }
 
@@ -242,7 +242,7 @@ pub struct Anchor {
     pub first_seen: Seconds,
     /// Last seen.
     pub last_seen: Seconds,
-    /// When it last vouched for a peer.
+    /// When a peer was last verified against it.
     pub last_matched: Option<Seconds>,
     /// Whether it is accepted now.
     pub present: Flag,
@@ -257,13 +257,13 @@ pub struct Crl {
     pub trust: String,
     /// Its issuer.
     pub issuer: String,
-    /// Fingerprints of the anchors that it speaks for.
+    /// Fingerprints of the anchors that it covers.
     pub anchors: Texts,
-    /// When it was made.
+    /// When it was issued.
     pub this_update: Seconds,
-    /// When the next one is due.
+    /// When the next update is due.
     pub next_update: Seconds,
-    /// Whether it is there now.
+    /// Whether it is present now.
     pub present: Flag,
 }
 
@@ -280,7 +280,7 @@ pub struct Peer {
     pub certificate: String,
     /// Its identity.
     pub identity: Option<String>,
-    /// The partner it is.
+    /// Its partner.
     pub partner: Option<String>,
     /// Subject, printable.
     pub subject: String,
@@ -292,7 +292,7 @@ pub struct Peer {
     pub not_before: Seconds,
     /// End of validity.
     pub not_after: Seconds,
-    /// A public CA vouched for it.
+    /// It was verified against a public CA.
     pub public_ca: Flag,
     /// Where it last connected from, or was.
     pub address: Option<String>,
@@ -303,7 +303,7 @@ pub struct Peer {
     /// Why that one.
     #[sqlx(default)]
     pub chosen_by: Option<String>,
-    /// Handshakes that went well.
+    /// Successful handshakes.
     pub handshakes: i64,
     /// First seen.
     pub first_seen: Seconds,
@@ -312,7 +312,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// What people call it: the partner and its identity, else what its certificate says.
+    /// Its display name: the partner and its identity, else the certificate's subject.
     pub fn name(&self) -> String {
         let identity = self.identity.as_deref().unwrap_or(&self.subject);
         self.partner.as_ref().map_or_else(|| identity.to_owned(), |partner| format!("{partner} ({identity})"))
@@ -336,7 +336,7 @@ pub struct Failure {
     pub explanation: String,
     /// Where the other side was.
     pub address: Option<String>,
-    /// The server name that was asked for.
+    /// The requested server name.
     pub server_name: Option<String>,
     /// Subject of its certificate.
     pub subject: Option<String>,
@@ -348,11 +348,11 @@ pub struct Failure {
     pub key_pair: Option<String>,
     /// The alert that was sent or received.
     pub alert: Option<String>,
-    /// How often the same came again before it was written down.
+    /// How often it was repeated before it was written.
     pub repeats: i64,
 }
 
-/// One line of the append-only history: who or what, when, from, to, why.
+/// One line of the append-only history: actor or cause, time, from, to, reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Entry {
     /// Where.
@@ -369,7 +369,7 @@ pub struct Entry {
     pub was: Option<String>,
     /// What it is now.
     pub becomes: Option<String>,
-    /// Who asked for it, or what brought it about: `uid 1000`, `folder`, `configuration`, `time`, `peer`, `sidekey`.
+    /// The actor or the cause: `uid 1000`, `folder`, `configuration`, `time`, `peer`, `sidekey`.
     pub who: String,
     /// Stable code.
     pub reason: String,
@@ -390,9 +390,9 @@ pub struct Delivery {
     pub keyring: String,
     /// The pair or certificate it is about.
     pub key_pair: Option<String>,
-    /// The last threshold has passed.
+    /// Whether the last threshold has passed.
     pub urgent: Flag,
-    /// For mail: to whom.
+    /// For mail: the recipient.
     pub recipient: Option<String>,
     /// One sentence.
     pub summary: String,
@@ -404,15 +404,15 @@ pub struct Delivery {
     pub raised: Seconds,
     /// `pending`, `sent`, `given_up`, `silenced`.
     pub state: String,
-    /// How often it was tried.
+    /// How often sending was attempted.
     pub attempts: i64,
-    /// When it is tried next.
+    /// When the next attempt is due.
     pub next_try: Seconds,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub error: Option<String>,
 }
 
-/// Somebody knows about an expiry.
+/// An operator's acknowledgement of an expiry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Acknowledgement {
     /// The pair.
@@ -421,24 +421,24 @@ pub struct Acknowledgement {
     pub at: Seconds,
     /// Its keyring.
     pub keyring: String,
-    /// Who.
+    /// The operator.
     pub who: String,
     /// Why.
     pub why: String,
-    /// The end that it is about; `None`: any.
+    /// The end that it covers; `None`: any.
     pub ends: Option<Seconds>,
 }
 
-/// Everything but history and failures: what findings, export and alerts are worked out from.
+/// Everything except history and failures: the input of findings, export and alerts.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Inventory {
-    /// Who writes here.
+    /// The instances.
     pub instances: Vec<Instance>,
     /// Keyrings.
     pub keyrings: Vec<Keyring>,
     /// Every key pair ever seen, by keyring and instance.
     pub key_pairs: Vec<Placed>,
-    /// Keys without certificate.
+    /// Keys without a certificate.
     pub waiting_keys: Vec<WaitingKey>,
     /// Trusts.
     pub trusts: Vec<Trust>,

@@ -1,7 +1,7 @@
 //! The registry's database: one set of statements for SQLite and Postgres, behind one type.
 //!
-//! Every statement is in the subset that both accept (`$1`, BIGINT seconds, TEXT, ON CONFLICT) and stands once. How the two
-//! are spoken to is `sql`'s business, how a database is opened `connect`'s; `write`, `read` and `deliveries` hold the
+//! Every statement is in the subset that both accept (`$1`, BIGINT seconds, TEXT, ON CONFLICT) and exists once. `sql`
+//! runs statements on either database, `connect` opens it; `write`, `read` and `deliveries` contain the
 //! statements.
 
 mod connect;
@@ -36,7 +36,7 @@ impl Store {
         &self.instance
     }
 
-    /// Where it is, for people; never a password.
+    /// Its location, for display; never contains a password.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -46,7 +46,7 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Whether it still is where it was opened: an SQLite file that somebody deleted is not.
+    /// Whether it still exists where it was opened: an SQLite file may have been deleted.
     pub fn is_in_place(&self) -> bool {
         let is_file = matches!(self.pool, Pool::Sqlite(_)) && self.place != connect::IN_MEMORY;
         !is_file || std::path::Path::new(&self.place).exists()
@@ -57,7 +57,7 @@ impl Store {
     }
 }
 
-/// The first second that is still remembered, `days` before `now`.
+/// The first second that is retained, `days` before `now`.
 fn days_before(now: Timestamp, days: i64) -> i64 {
     now.as_second().saturating_sub(days * 86_400)
 }

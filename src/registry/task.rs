@@ -1,8 +1,8 @@
-//! Follows the Events into the database, in batches. Nobody waits for it, and it waits for everything.
+//! Writes the Events to the database, in batches. Nothing waits for it, and it waits for everything.
 //!
-//! Two halves in one future: one only takes Events into the backlog and never awaits anything else, the other writes. The
-//! database may be away, slow, full, locked, read-only or damaged: that is a line, a metric, and a growing pause until the
-//! next try. What the snapshot holds is written anew after every return, so that recovery fills in what was missed.
+//! Two halves in one future: one only adds Events to the backlog and never awaits anything else, the other writes. The
+//! database may be unreachable, slow, full, locked, read-only or damaged: that is logged, counted, retried with growing
+//! delays. The snapshot's content is written again after every reconnection, so that recovery fills in what was missed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,48 +23,48 @@ use crate::pki::{Fingerprint, printable};
 use crate::process::{Phase, Shutdown};
 use crate::snapshot::Reader;
 
-/// What comes together within this time is written together.
+/// Events within this time are written in one batch.
 const TOGETHER: Duration = Duration::from_millis(200);
-/// How often a quiet sidecar says that it lives, and so notices that the database has gone.
+/// How often an idle sidecar writes a heartbeat, and so notices that the database is unreachable.
 const ALIVE: Duration = Duration::from_secs(15);
-/// How often what is there is said to have been seen, and what is old is forgotten.
+/// How often `last_seen` of present rows is updated and old rows are deleted.
 const TIDY: Duration = Duration::from_mins(10);
-/// The first pause after a failure; each one is twice as long, up to the longest.
+/// The delay after the first failure; it doubles with each failure, up to the maximum.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
+/// The maximum delay.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// A database that has not answered for this long counts as away until it does.
+/// A database that has not answered for this long counts as unreachable until it does.
 const SLOW: Duration = Duration::from_secs(5);
-/// A write that takes longer is given up, and tried again.
+/// A write that takes longer is aborted and retried.
 const GIVE_UP: Duration = Duration::from_mins(1);
-/// What the last write of a process may take.
+/// Timeout of a process's last write.
 const LAST: Duration = Duration::from_secs(2);
 
-/// What the task is made of.
+/// The task's inputs.
 pub struct Parts {
     /// Where the registry is.
     pub settings: Settings,
-    /// What is served.
+    /// The snapshots.
     pub reader: Reader,
-    /// What happens.
+    /// The Events.
     pub follower: Follower,
-    /// Where it says what becomes of the database.
+    /// Where changes of the database's state are emitted.
     pub events: Arc<Events>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
-    /// When the process ends.
+    /// The shutdown of the process.
     pub shutdown: Shutdown,
     /// Reads the platform's trust anchors; it may block.
     pub public: fn() -> HashSet<Fingerprint>,
 }
 
-/// The registry while it can be used.
+/// The registry while it is connected.
 pub type Current = watch::Receiver<Option<Store>>;
 
-/// The task, and where the registry is found while it can be used. It ends with the process and hands over what is open, as
-/// others may not be done with it.
+/// Returns the task, and a receiver of the registry while it is connected. The task ends with the process and returns
+/// the open registry, as others may still use it.
 pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + Send + 'static) {
     let (current, found) = watch::channel(None);
     let shared = Arc::new(Shared {
@@ -92,7 +92,7 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + S
         tidied: None,
         recalls: !is_new,
     };
-    // The taking half ends with the Events, the writing half with the process.
+    // The collecting half ends with the Events, the writing half with the process.
     let both = async move {
         tokio::select! {
             store = writing.run() => store,
@@ -108,16 +108,16 @@ struct Shared {
 }
 
 impl Shared {
-    /// A panic elsewhere leaves a backlog whole.
+    /// A panic elsewhere leaves the backlog consistent.
     fn backlog(&self) -> MutexGuard<'_, Backlog> {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A number that tells this run's rows from those of any other.
+/// A number that distinguishes this run's rows from those of other runs.
 pub fn run_number() -> i64 {
     let mut bytes = [0; 8];
-    // Without randomness the time still tells runs apart.
+    // Without randomness the time still distinguishes runs.
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
         bytes = Clock::system().now().as_nanosecond().to_le_bytes()[..8].try_into().unwrap_or_default();
     }
@@ -144,7 +144,7 @@ async fn take(shared: Arc<Shared>, mut follower: Follower, events: Arc<Events>, 
     }
 }
 
-/// What was last said of the database.
+/// The last reported state of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Unknown,
@@ -162,12 +162,12 @@ struct Writing {
     shared: Arc<Shared>,
     current: watch::Sender<Option<Store>>,
     run: i64,
-    /// What the database holds of the snapshot; `None`: nobody knows.
+    /// What the database holds of the snapshot; `None`: unknown.
     written: Option<Observed>,
     state: State,
     pause: Duration,
     tidied: Option<Instant>,
-    /// What it has of former processes has not been read yet.
+    /// The rows of earlier processes have not been read yet.
     recalls: bool,
 }
 
@@ -192,14 +192,14 @@ impl Writing {
                 }
             };
             if ended {
-                // What happened while it stopped is worth a last try, but not a wait.
+                // Events during shutdown are worth one last attempt, but no wait.
                 let _ = timeout(LAST, self.once(&mut store)).await;
                 return store;
             }
         }
     }
 
-    /// Waits for something to write; whether the process is over.
+    /// Waits for something to write; returns whether the process is over.
     async fn wait(&self, shutdown: &mut Shutdown) -> bool {
         let something = async {
             let _ = timeout(ALIVE, self.shared.something.notified()).await;
@@ -211,7 +211,7 @@ impl Writing {
         }
     }
 
-    /// Writes what there is to write, opening the database first where it is not open.
+    /// Writes what is pending, opening the database first if it is not open.
     async fn once(&mut self, store: &mut Option<Store>) -> Result<(), ()> {
         if let Some(gone) = store.take_if(|open| !open.is_in_place()) {
             gone.close().await;
@@ -238,7 +238,7 @@ impl Writing {
             Ok(done) => done,
             Err(_) => {
                 let explanation =
-                    format!("it has not answered for {} s; events wait, traffic does not", SLOW.as_secs());
+                    format!("it has not answered for {} s; events are queued, traffic continues", SLOW.as_secs());
                 told(&self.events, &mut self.state, State::Down(explanation));
                 self.current.send_replace(None);
                 let slow = || Error::Slow { place: "the database".to_owned(), seconds: GIVE_UP.as_secs() };
@@ -273,14 +273,14 @@ impl Writing {
 
     fn up(&mut self, store: &Store) {
         let place = match self.settings.place {
-            Place::Memory => "in memory: nothing is remembered across a restart".to_owned(),
+            Place::Memory => "in memory: its content is lost on restart".to_owned(),
             _ => store.place().to_owned(),
         };
         let given_up = self.count_dropped();
         let explanation = if given_up == 0 {
             place
         } else {
-            format!("{place}; it was away for so long that {given_up} of the rows that waited were given up")
+            format!("{place}; it was unreachable for so long that {given_up} queued rows were dropped")
         };
         if given_up > 0 {
             self.state = State::Unknown;
@@ -299,7 +299,7 @@ impl Writing {
                     self.pause = PAUSE;
                     let kept = aside.kept.display();
                     format!(
-                        "{error}; it was set aside as {kept} and a new one is begun: look at what is left in the old one"
+                        "{error}; set aside as {kept}, and a new one is created: recover data from the old one"
                     )
                 }
                 Err(refused) => format!("{error}, and it cannot be set aside: {refused}"),
@@ -311,7 +311,7 @@ impl Writing {
         told(&self.events, &mut self.state, State::Down(error.to_string()));
     }
 
-    /// Counts what the backlog gave up; how much it was.
+    /// Counts the rows that the backlog dropped; returns how many.
     fn count_dropped(&self) -> u64 {
         let dropped = self.shared.backlog().dropped();
         self.metrics.registry_dropped("failure", dropped.failures);
@@ -321,7 +321,7 @@ impl Writing {
     }
 }
 
-/// Says what has become of the database, once.
+/// Emits a change of the database's state, once.
 fn told(events: &Events, state: &mut State, now: State) {
     let same = match (&*state, &now) {
         (State::Up(_), State::Up(_)) => true,
@@ -347,7 +347,7 @@ struct Job<'a> {
     written: Option<&'a Observed>,
     batch: (i64, &'a Batch),
     tidy: bool,
-    /// What there is of former processes is asked for, and since when there is an overlap.
+    /// Set if the rows of earlier processes are to be read, with the start of the first overlap.
     former: Option<Option<Timestamp>>,
     now: Timestamp,
 }

@@ -14,7 +14,7 @@ use crate::trust::{Role, Trust, TrustName};
 /// `[egress.jwt_bearer]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Whose pairs sign; the egress' own unless it is said.
+    /// The keyring that signs; the egress' own by default.
     pub keyring: KeyringName,
     /// `iss`.
     pub issuer: String,
@@ -24,7 +24,7 @@ pub struct Settings {
     pub audience: String,
     /// How long an assertion is valid.
     pub lifetime: Duration,
-    /// `alg`, where it is said.
+    /// `alg`, where it is set.
     pub algorithm: Option<Algorithm>,
     /// Where assertions are exchanged for tokens; `None`: the assertion itself is the token.
     pub endpoint: Option<Endpoint>,
@@ -59,7 +59,7 @@ pub struct Bearer {
 pub struct Way {
     /// HTTP/1.1 only: one small request.
     pub connectors: Vec<Connector>,
-    /// Whom it trusts.
+    /// The trust that verifies it.
     pub trust: Arc<Trust>,
     /// Who it must be.
     pub expects: Role,

@@ -1,7 +1,7 @@
 //! Keyrings, trusts and settings → a snapshot. All that can fail before it is published.
 //!
 //! Pure but for the key pairs' own cryptography. It resolves names; it decides nothing. A listener without a pair to
-//! show or without a trust to verify with is not in the snapshot: it waits, and the snapshot says for what.
+//! show or without a trust to verify with is not in the snapshot: it waits, and the snapshot records for what.
 
 use std::collections::BTreeMap;
 use std::path::Path;

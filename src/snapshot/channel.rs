@@ -1,6 +1,6 @@
 //! The one `ArcSwap`: a write half that exists once, and read halves that are cheap to clone.
 //!
-//! A pointer swap, then the epoch on a watch channel: who reads the epoch first may take a newer snapshot, never an
+//! A pointer swap, then the epoch on a watch channel: a reader of the epoch may take a newer snapshot, never an
 //! older one.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! An egress listener: its settings and, for one epoch, what it shows to the upstream and whom it trusts.
+//! An egress listener: its settings and, for one epoch, what it shows to the upstream and which trust verifies it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What it says about proofs.
+    /// Its policy for proofs.
     pub fn proof(&self) -> Terms<'_> {
         Terms { probe: &self.probe, prove_within: self.prove_within }
     }
@@ -69,8 +69,8 @@ pub struct Egress {
     pub candidates: Candidates,
     /// A built config for each candidate.
     pub connectors: Vec<Connector>,
-    /// Whom it trusts.
+    /// The trust that verifies the upstream.
     pub trust: Arc<Trust>,
-    /// Who signs the tokens that are added, and where they come from.
+    /// What signs the tokens that are added, and where they come from.
     pub bearer: Option<super::Bearer>,
 }

@@ -1,4 +1,4 @@
-//! An ingress listener: its settings and, for one epoch, what it shows and whom it accepts.
+//! An ingress listener: its settings and, for one epoch, what it shows and which peers it accepts.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub struct Settings {
     pub backend: Backend,
     /// Identity headers set for the backend.
     pub identity: Identity,
-    /// Load balancers whose PROXY header is believed and required.
+    /// Load balancers whose PROXY header is trusted and required.
     pub proxy_protocol_from: Vec<IpNet>,
     /// Peers whose forwarding fields are kept and extended.
     pub forwarded_from: Vec<Matcher>,
@@ -128,7 +128,7 @@ pub struct Limits {
     pub head_size: usize,
     /// Fields of a request head.
     pub fields: usize,
-    /// A body that stands still.
+    /// How long a body may pause.
     pub body_idle: Duration,
     /// Keep-alive.
     pub idle: Duration,
@@ -173,7 +173,7 @@ pub struct Ingress {
     pub candidates: Candidates,
     /// A built config for each candidate.
     pub acceptors: Vec<Acceptor>,
-    /// Whom it accepts.
+    /// The trust that verifies its peers.
     pub trust: Arc<Trust>,
     /// Who its peers are.
     pub partners: Arc<Partners>,

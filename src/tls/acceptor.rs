@@ -25,9 +25,9 @@ pub struct Acceptor {
 pub struct Parts<'a> {
     /// The pair that it shows.
     pub pair: &'a KeyPair,
-    /// Whom it accepts.
+    /// Which peers it accepts.
     pub trust: &'a Arc<Trust>,
-    /// Whether a certificate is needed.
+    /// Whether a certificate is required.
     pub client_auth: ClientAuth,
     /// Which certificate authorities it names.
     pub authorities: &'a AuthorityNames,
@@ -38,7 +38,7 @@ pub struct Parts<'a> {
 }
 
 impl Acceptor {
-    /// Builds it.
+    /// Builds the config.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
         let provider = super::provider(parts.settings);
         let verifier = Clients::new(parts.trust, parts.client_auth, parts.authorities, &provider);

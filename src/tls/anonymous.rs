@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 /// Connects to the server of this name (or address): its certificate must be for it, and from the platform's trust.
 ///
 /// # Errors
-/// Whatever the handshake says; a platform without trust anchors trusts nobody.
+/// Whatever the handshake says; a platform without trust anchors trusts no server.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(stream: S, host: &str) -> io::Result<TlsStream<S>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let loading = tokio::task::spawn_blocking(|| {

@@ -32,7 +32,7 @@ pub struct Connector {
 pub struct Parts<'a> {
     /// The pair that it shows.
     pub pair: &'a KeyPair,
-    /// Whom it trusts.
+    /// Which servers it trusts.
     pub trust: &'a Arc<Trust>,
     /// Who the upstream must be (`Role::ServerName` or `Role::ServerUri`).
     pub expects: &'a Role,
@@ -45,12 +45,12 @@ pub struct Parts<'a> {
 }
 
 impl Connector {
-    /// Builds it.
+    /// Builds the config.
     pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
         Self::showing(parts, OnePair(Some(parts.pair.certified())))
     }
 
-    /// One that shows no pair, and only hears what the upstream asks for. `parts.pair` names it in errors.
+    /// One that shows no pair, and only learns what the upstream asks for. `parts.pair` names it in errors.
     pub fn showing_nothing(parts: &Parts<'_>) -> Result<Self, Error> {
         Self::showing(parts, OnePair(None))
     }
@@ -66,7 +66,7 @@ impl Connector {
         };
         let server_name = ServerName::try_from(host.to_owned()).map_err(|error| Error::Config {
             key_pair: parts.pair.fingerprint().short(),
-            why: format!("{host:?} is no server name: {error}"),
+            why: format!("{host:?} is not a valid server name: {error}"),
         })?;
         let mut config = ClientConfig::builder_with_details(provider, time(parts.clock))
             .with_protocol_versions(versions(parts.settings))

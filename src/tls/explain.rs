@@ -79,7 +79,7 @@ pub struct Explained {
     pub alert_received: Option<&'static str>,
 }
 
-/// Every reason code there is, in the order of `docs/handshakes.md`. `ok` is no reason: it is what success says.
+/// Every reason code there is, in the order of `docs/handshakes.md`. `ok` is not among them: it marks success.
 pub const REASONS: &[&str] = &[
     // The other side's certificate, refused by us.
     "no_certificate",
@@ -205,7 +205,7 @@ pub fn explain_untrusted(untrusted: &Untrusted, context: &Context<'_>) -> Explai
 }
 
 impl Context<'_> {
-    /// The other side, as a person calls it.
+    /// The other side, as texts call it.
     fn who(&self) -> &'static str {
         if self.ingress { "peer" } else { "upstream" }
     }
@@ -230,7 +230,7 @@ impl Context<'_> {
                 "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"
             }
             Some(Standing::Current) => {
-                "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to everybody"
+                "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to every peer"
             }
             _ => "",
         }

@@ -1,7 +1,7 @@
 //! Goes on reading, below TLS, after writing has failed: an alert may be waiting behind the reset.
 //!
-//! An upstream that refuses our key pair in TLS 1.3 sends an alert and closes, while we are still writing a request. Whoever
-//! writes then gets a broken pipe and gives up, and the alert, which is already in the socket, is never read. Here the first
+//! An upstream that refuses our key pair in TLS 1.3 sends an alert and closes, while we are still writing a request. The
+//! writer then gets a broken pipe and gives up, and the alert, which is already in the socket, is never read. Here the first
 //! write error is swallowed; what is written after it vanishes, and the reader finds the alert, or the end.
 
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long an alert, or the end, may take to come after a write error; then the error is told after all.
+/// How long an alert, or the end, may take to come after a write error; then the error is reported.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A stream whose write errors wait for what can still be read.
@@ -28,7 +28,7 @@ pub struct Keep<S> {
 #[derive(Debug)]
 struct Broken {
     kind: ErrorKind,
-    /// Nothing more is expected: the error is no secret any longer.
+    /// Nothing more is expected: the error is reported from now on.
     told: bool,
     patience: Pin<Box<Sleep>>,
 }
@@ -39,7 +39,7 @@ impl<S> Keep<S> {
         Self { stream, broken: None, patience: PATIENCE }
     }
 
-    /// What a writer hears while writing is broken; `None` while it is not.
+    /// What a writer is told while writing is broken; `None` while it is not.
     fn pretends<T>(&self, done: T) -> Option<Poll<io::Result<T>>> {
         let broken = self.broken.as_ref()?;
         Some(Poll::Ready(if broken.told { Err(broken.kind.into()) } else { Ok(done) }))

@@ -19,7 +19,7 @@ use super::seen::Seen;
 /// Bytes that are read ahead while an alert is waited for.
 const AHEAD: usize = 4096;
 
-/// What was heard on one stream.
+/// How reading from one stream ended.
 #[derive(Clone, Debug, Default)]
 pub struct Heard(Arc<OnceLock<Ended>>);
 
@@ -44,7 +44,7 @@ impl Heard {
     }
 }
 
-/// What is asked of the session below.
+/// What the recorder needs from the TLS session below.
 pub trait Session {
     /// Tickets received so far: they are sent after a finished handshake only (RFC 8446 4.6.1).
     fn tickets(&self) -> u32;
@@ -71,7 +71,7 @@ pub enum Settled {
 pub struct Recorder<S> {
     stream: S,
     heard: Heard,
-    /// Read ahead, and not given to anybody yet.
+    /// Read ahead, and not given to the reader yet.
     ahead: Vec<u8>,
     began: bool,
 }

@@ -23,7 +23,7 @@ struct Judge {
 
 impl fmt::Debug for Judge {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Judge({}, {:?})", self.trust.name(), self.role)
+        write!(out, "ChainVerifier({}, {:?})", self.trust.name(), self.role)
     }
 }
 

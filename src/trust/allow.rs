@@ -12,8 +12,8 @@ use crate::pki::{Certificate, Fingerprint, SpkiHash};
 
 /// One table of `allow` (its fields are ANDed). Patterns: `*` matches within one DNS label or URI segment, `**` the rest.
 ///
-/// Only `uri` and `dns` are patterns; the other fields are compared whole. A table without any field matches nobody: it
-/// is a slip of the pen, not a permission.
+/// Only `uri` and `dns` are patterns; the other fields are compared whole. A table without fields matches no peer: it
+/// is a mistake, not a permission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matcher {
     /// A URI SAN.
@@ -36,12 +36,12 @@ pub struct Matcher {
     pub issuer: Option<String>,
     /// The partner it is.
     pub partner: Option<Arc<str>>,
-    /// Nobody in particular: serves without a certificate too (`client_auth = "optional"`).
+    /// Any client, also without a certificate (`client_auth = "optional"`).
     pub anonymous: bool,
 }
 
 impl Matcher {
-    /// Whether it goes by one certificate or key, which nobody else can have.
+    /// Whether it names one certificate or key, which no other peer can have.
     pub fn is_exact(&self) -> bool {
         self.fingerprint.is_some() || self.spki.is_some()
     }
@@ -101,7 +101,7 @@ fn any_uri(wanted: &str, names: &[String]) -> bool {
 pub struct Allow(pub Option<Vec<Matcher>>);
 
 impl Allow {
-    /// Whether this peer may. `None` = no certificate was shown.
+    /// Whether this peer is allowed. `None` = no certificate was shown.
     pub fn permits(&self, peer: Option<&Peer>) -> bool {
         match &self.0 {
             None => peer.is_some(),
@@ -117,7 +117,7 @@ pub struct Rule {
     pub paths: Vec<String>,
     /// Methods, upper case; empty = every method.
     pub methods: Vec<String>,
-    /// Who may.
+    /// The peers that may send them.
     pub allow: Allow,
 }
 
@@ -163,15 +163,15 @@ pub enum Denied {
     Rule {
         /// Its place, 1 is the first.
         index: usize,
-        /// Its paths, for people.
+        /// Its paths, printable.
         paths: String,
-        /// Who asked.
+        /// The client's identity.
         identity: String,
     },
-    /// The ingress' `allow` does not.
-    #[error("allow does not hold {identity}")]
+    /// The ingress' `allow` does not include this peer.
+    #[error("allow does not include {identity}")]
     Allow {
-        /// Who asked.
+        /// The client's identity.
         identity: String,
     },
     /// The path cannot be normalised without ambiguity: 400, not 403.
@@ -209,7 +209,7 @@ impl Rules {
         if allow.permits(peer) {
             return Ok(path);
         }
-        let identity = peer.map_or("a client without certificate", Peer::identity).to_owned();
+        let identity = peer.map_or("a client without a certificate", Peer::identity).to_owned();
         Err(match first {
             Some((index, rule)) => {
                 let paths = if rule.paths.is_empty() { "every path".to_owned() } else { rule.paths.join(", ") };

@@ -25,7 +25,7 @@ use lists::Lists;
 pub enum Found {
     /// At least one certificate.
     Certificates(Vec<Arc<Certificate>>),
-    /// Nothing usable, and why (one sentence with what to do).
+    /// No usable certificate, and why (one sentence with what to do).
     Nothing(String),
 }
 
@@ -35,12 +35,12 @@ pub type FoundCrl = Result<Vec<CertificateRevocationListDer<'static>>, String>;
 /// What must survive a restart. Certificates as PEM are the writer's to keep (`to_retain`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Remembered {
-    /// Anchors on their way out and when they end.
+    /// Anchors scheduled for removal, and when they end.
     pub leaving: BTreeMap<Fingerprint, Timestamp>,
-    /// What each source held last, where there is an overlap: one that vanishes while the process is down has it too.
+    /// What each source held last, if there is an overlap: anchors that vanish while the process is down get it too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, BTreeSet<Fingerprint>>,
-    /// Who was last vouched for by what.
+    /// Which anchor and pin last verified each peer.
     #[serde(default, skip_serializing_if = "Facts::is_empty")]
     pub matched: Facts,
 }
@@ -53,17 +53,17 @@ pub struct Anchors {
     sources: BTreeMap<AnchorSource, Vec<Arc<Certificate>>>,
     /// Anchors that no source holds any more.
     leaving: BTreeMap<Fingerprint, Accepted>,
-    /// What is accepted, from both, as it was told last.
+    /// The accepted anchors of both, as last reported.
     accepted: BTreeMap<Fingerprint, Accepted>,
     crls: Lists,
     /// Shared by all epochs.
     matched: Arc<Matched>,
-    /// Files that hold nothing usable and why, so that it is told once.
+    /// Files without usable content and why, so that each is reported once.
     told: BTreeMap<String, String>,
 }
 
 impl Anchors {
-    /// As the last run left it; `retained` are the certificates that it kept.
+    /// Restores the state of the last run; `retained` are the certificates that it kept.
     pub fn open(settings: Settings, remembered: &Remembered, retained: &[Arc<Certificate>]) -> Self {
         let leaving = retained.iter().filter_map(|certificate| {
             let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
@@ -86,7 +86,7 @@ impl Anchors {
             matched: Arc::new(Matched::of(remembered.matched.clone())),
             told: BTreeMap::new(),
         };
-        // Known already, so nothing to tell; what has ended meanwhile ends with the first arrival.
+        // Already known, so nothing to report; what has ended meanwhile is removed with the first arrival.
         let _ = anchors.settle(Timestamp::MIN, "remembered");
         anchors
     }
@@ -94,7 +94,7 @@ impl Anchors {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
-    /// Other settings, from a reload: sources that are no longer named are removed at once (`configured`). A shorter
+    /// Applies settings from a reload: sources that are no longer named are removed at once (`configured`). A shorter
     /// `overlap` shortens those that run.
     pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
         let shorter = self.settings.overlap.saturating_sub(settings.overlap);
@@ -150,7 +150,7 @@ impl Anchors {
                     self.told.remove(&path.display().to_string());
                     changed |= self.crls.take(path, lists);
                 }
-                // A keyring's folder may hold lists, and need not; only where it has it is worth a word that it does not.
+                // A keyring's folder need not hold lists; their absence is reported only if it held some before.
                 Err(_) if self.is_own() && !self.crls.knows(&path) => {}
                 Err(why) => events.extend(self.keep(path.display().to_string(), why)),
             }
@@ -172,7 +172,7 @@ impl Anchors {
     pub fn next_due(&self) -> Option<Timestamp> {
         self.accepted.values().filter_map(|anchor| anchor.until).chain(self.crls.next_due()).min()
     }
-    /// Whether it can verify anybody: at least one anchor, or pins in `pin_only`.
+    /// Whether it can verify any peer: at least one anchor, or pins in `pin_only`.
     pub fn is_usable(&self) -> bool {
         if self.settings.pin_only { !self.settings.pins.is_empty() } else { !self.accepted.is_empty() }
     }
@@ -192,40 +192,40 @@ impl Anchors {
             ),
         }
     }
-    /// Anchors to be kept: those on their way out, and those that would go that way if they vanished.
+    /// Anchors to be kept: those scheduled for removal, and those that would be if they vanished.
     pub fn to_retain(&self) -> Vec<Arc<Certificate>> {
         let leaving = self.leaving.values().map(|anchor| &anchor.certificate);
         let held = self.would_leave().flat_map(|(_, all)| all);
         let all: BTreeMap<_, _> = leaving.chain(held).map(|one| (one.fingerprint(), Arc::clone(one))).collect();
         all.into_values().collect()
     }
-    /// Who was last vouched for by what.
+    /// Which anchor and pin last verified each peer.
     pub fn matched(&self) -> Facts {
         self.matched.facts()
     }
-    /// What an epoch verifies with, where no partner is known.
+    /// Builds the trust of an epoch without partners.
     pub fn build(&self, now: Timestamp) -> Arc<Trust> {
         self.build_for(&Arc::default(), now)
     }
-    /// What an epoch verifies with.
+    /// Builds the trust of an epoch.
     pub fn build_for(&self, partners: &Arc<Partners>, now: Timestamp) -> Arc<Trust> {
         let accepted = self.accepted.values().filter(|anchor| anchor.until.is_none_or(|until| now < until));
         let trust = Trust::new(self.settings.clone(), accepted.cloned().collect(), self.crls.all());
         Arc::new(trust.with(Arc::clone(partners), Arc::clone(&self.matched)))
     }
 
-    /// Sources whose anchors leave with an overlap, and are ours to remember. The platform's are read again at any start.
+    /// Sources with an overlap for anchors that vanish, except the platform's, which are read again at every start.
     fn would_leave(&self) -> impl Iterator<Item = (&AnchorSource, &Vec<Arc<Certificate>>)> {
         let overlaps = !self.settings.overlap.is_zero();
         self.sources.iter().filter(move |(source, _)| overlaps && **source != AnchorSource::System)
     }
 
-    /// It stands for what a keyring's own folder holds.
+    /// Whether this is the trust of a keyring's own folder.
     fn is_own(&self) -> bool {
         self.settings.anchors.iter().any(|source| matches!(source, AnchorSource::Own(_)))
     }
 
-    /// A source holds other certificates: those that no longer are in it begin to leave.
+    /// Replaces a source's certificates: those that are no longer in it are scheduled for removal.
     fn replace(&mut self, source: &AnchorSource, certificates: &[Arc<Certificate>], now: Timestamp) {
         let before = self.sources.insert(source.clone(), certificates.to_vec()).unwrap_or_default();
         if self.settings.overlap.is_zero() {
@@ -241,8 +241,8 @@ impl Anchors {
         }
     }
 
-    /// Works out what is accepted now and tells the difference to what was told last. `reason` is why an anchor that is
-    /// gone is gone, where no date says it.
+    /// Works out what is accepted now and reports the difference to the last report. `reason` is why an anchor that is
+    /// gone was removed, unless a date ended it.
     fn settle(&mut self, now: Timestamp, reason: &'static str) -> Vec<Event> {
         let mut next: BTreeMap<Fingerprint, Accepted> = BTreeMap::new();
         for (source, certificates) in &self.sources {
@@ -288,7 +288,7 @@ impl Anchors {
         events
     }
 
-    /// The event for one anchor that is accepted; none if nothing about it changed.
+    /// The event for one accepted anchor; none if it is unchanged.
     fn told_of(&self, fingerprint: Fingerprint, now: &Accepted, before: Option<&Accepted>) -> Option<Event> {
         let trust = Arc::clone(&self.settings.name);
         let subject = now.certificate.subject().to_owned();
@@ -302,7 +302,7 @@ impl Anchors {
         }
     }
 
-    /// The last good set stays; told once for each reason.
+    /// Keeps the last good set; reports each reason once.
     fn keep(&mut self, file: String, why: String) -> Option<Event> {
         if self.told.get(&file) == Some(&why) {
             return None;
@@ -331,7 +331,7 @@ fn is_same(one: &AnchorSource, other: &AnchorSource) -> bool {
     }
 }
 
-/// What a source is called towards people.
+/// The name of a source in reports.
 fn file_name(source: &AnchorSource) -> String {
     match source {
         AnchorSource::File { path, .. } => path.display().to_string(),

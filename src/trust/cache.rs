@@ -1,4 +1,4 @@
-//! Verified chains, remembered until they end: a look-up instead of signature checks (performance; contract says verify again).
+//! Verified chains, remembered until they expire: a look-up instead of signature checks (contract: verify again).
 //!
 //! Bounded; lives and dies with one epoch's `Trust`; holds the only mutex of this area, for the length of one look-up.
 
@@ -15,7 +15,7 @@ use crate::pki::SpkiHash;
 /// Entries in each of the two halves; a peer that sends ever new chains costs others a signature check, never memory.
 const HALF: usize = 2048;
 
-/// What a verdict is kept under: SHA-256 over the role and every certificate, each with its length.
+/// The cache key of a verdict: SHA-256 over the role and every certificate, each with its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key([u8; 32]);
 
@@ -47,7 +47,7 @@ struct Entry {
     until: Timestamp,
 }
 
-/// Two halves: what is used moves to the new one, and when that is full the old one goes.
+/// Two halves: an entry that is used moves to the new one, and when that is full the old one is dropped.
 #[derive(Default)]
 struct Halves {
     new: HashMap<Key, Entry>,

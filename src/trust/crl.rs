@@ -1,4 +1,4 @@
-//! Certificate revocation lists: whose they are, what they cover, and when the next one is due (RFC 5280 5).
+//! Certificate revocation lists: their issuers, what they cover, and when the next one is due (RFC 5280 5).
 //!
 //! webpki parses and refuses what it does not support (delta, indirect, partitioned by reason). The look-up is ours, since
 //! webpki takes the first list with the issuer's *name*: two issuers of one name, the old and the new key of a CA, would
@@ -19,7 +19,7 @@ use x509_parser::x509::X509Name;
 use super::verify::words;
 use crate::pki::printable;
 
-/// A CRL that parsed whole.
+/// A fully parsed CRL.
 pub(super) struct Crl {
     der: CertificateRevocationListDer<'static>,
     list: CertRevocationList<'static>,
@@ -43,12 +43,12 @@ struct Scope {
 }
 
 impl Crl {
-    /// Parses it. The error is a sentence for people.
+    /// Parses a list. The error is a sentence for the log.
     pub(super) fn parse(der: CertificateRevocationListDer<'static>) -> Result<Self, String> {
         let list = OwnedCertRevocationList::from_der(&der)
-            .map_err(|error| format!("the CRL cannot be used: {}", words(&error)))?;
+            .map_err(|error| format!("invalid CRL: {}", words(&error)))?;
         let list = CertRevocationList::from(list);
-        let frame = Frame::read(&der).ok_or("the CRL cannot be used: its head does not parse")?;
+        let frame = Frame::read(&der).ok_or("invalid CRL: its header does not parse")?;
         let scope = list.issuing_distribution_point().map(Scope::read).unwrap_or_default();
         let Frame { issuer, issuer_der, this_update, next_update, signed, algorithm, signature } = frame;
         Ok(Self { der, list, issuer, issuer_der, this_update, next_update, scope, signed, algorithm, signature })
@@ -101,7 +101,7 @@ impl Crl {
 
     /// Whether it lists the certificate.
     pub(super) fn revokes(&self, certificate: &webpki::Cert<'_>) -> bool {
-        // An error would mean a list that cannot be read; it was read whole when it was parsed. Refusing is the safe side.
+        // An error would mean an unreadable list; it was fully read when it was parsed. Refusing is the safe choice.
         !matches!(self.list.find_serial(certificate.serial()), Ok(None))
     }
 }

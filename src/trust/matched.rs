@@ -1,4 +1,4 @@
-//! Who was last vouched for by which anchor and pin: what answers "who would break if I removed this one".
+//! Which anchor and pin last verified each peer: answers "which peers would fail if I removed this one".
 //!
 //! Facts about live handshakes, so they are carried across epochs and not part of any; one small mutex, taken once for a
 //! verified handshake. Bounded: the peers seen longest ago go first.
@@ -19,7 +19,7 @@ const REMEMBERED: usize = 128;
 /// Characters of an identity.
 const LONGEST: usize = 200;
 
-/// By whom a peer was last vouched for, and when.
+/// Which anchor and pin last verified a peer, and when.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Vouched {
     /// The anchor; `None` in `pin_only`.
@@ -30,30 +30,30 @@ pub struct Vouched {
     pub last: Timestamp,
 }
 
-/// What survives a restart: peers by identity, and when each anchor and pin last vouched for anybody.
+/// What survives a restart: peers by identity, and when each anchor and pin last verified a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
-    /// Peers by identity, each with who vouched for it last.
+    /// Peers by identity, each with its last verification.
     pub peers: BTreeMap<String, Vouched>,
-    /// When an anchor last vouched for anybody.
+    /// When an anchor last verified a peer.
     pub anchors: BTreeMap<Fingerprint, Timestamp>,
     /// When a pin was last on a verified path.
     pub pins: BTreeMap<SpkiHash, Timestamp>,
 }
 
 impl Facts {
-    /// Whether there are none.
+    /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.anchors.is_empty() && self.pins.is_empty()
     }
 
-    /// Who would no longer be verified without this anchor, as far as is known: the peers that it vouched for last, and
+    /// The peers that would not be verified without this anchor, as far as is known: those that it verified last, and
     /// when.
     pub fn without_anchor(&self, anchor: Fingerprint) -> Vec<(&str, Timestamp)> {
         self.peers_of(|vouched| vouched.anchor == Some(anchor))
     }
 
-    /// The same for a pin.
+    /// The same peers for a pin.
     pub fn without_pin(&self, pin: SpkiHash) -> Vec<(&str, Timestamp)> {
         self.peers_of(|vouched| vouched.pin == Some(pin))
     }
@@ -90,7 +90,7 @@ impl Facts {
     }
 }
 
-/// Who would break without which anchor or pin of one trust.
+/// Which peers would fail without which anchor or pin of one trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Vouchers {
     /// The trust.
@@ -99,24 +99,24 @@ pub struct Vouchers {
     pub vouchers: Vec<Voucher>,
 }
 
-/// An anchor or a pin, and what is known of whom it vouched for.
+/// An anchor or a pin, and the peers that it verified.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Voucher {
     /// The anchor's fingerprint, or the pin.
     pub id: String,
     /// The anchor's subject, printable; `pin` for a pin.
     pub subject: String,
-    /// Until when it is accepted, where there is an end: `until`, or the end of its overlap.
+    /// Until when it is accepted, if not for ever: `until`, or the end of its overlap.
     pub until: Option<Timestamp>,
-    /// When it last vouched for anybody, as far as is known.
+    /// When it last verified a peer, as far as is known.
     pub last_matched: Option<Timestamp>,
-    /// The peers and upstreams that it vouched for last: they would no longer be verified without it.
+    /// The peers and upstreams that it verified last: they would no longer be verified without it.
     pub would_break: Vec<String>,
 }
 
 impl Vouchers {
-    /// The dry answer to "who would break if I removed this one", for everything that this trust holds. Of the platform's
-    /// anchors only those that have ever vouched for somebody.
+    /// Answers "which peers would fail if I removed this one" for everything that this trust holds. Of the platform's
+    /// anchors only those that have ever verified a peer.
     pub fn of(trust: &Trust, facts: &Facts) -> Self {
         let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
         let view = trust.view();
@@ -159,7 +159,7 @@ impl Matched {
         self.lock().clone()
     }
 
-    /// What of it survives a restart: of the anchors and pins those that are still there.
+    /// What survives a restart: only the anchors and pins that are still accepted.
     pub(super) fn remembered(&self, anchor: impl Fn(&Fingerprint) -> bool, pin: impl Fn(&SpkiHash) -> bool) -> Facts {
         let mut facts = self.facts();
         facts.anchors.retain(|fingerprint, _| anchor(fingerprint));

@@ -13,7 +13,7 @@ use super::{Matcher, Pin, Verified};
 use crate::keyring::Show;
 use crate::pki::{Fingerprint, SpkiHash};
 
-/// What the configuration says of one partner (`[partner.NAME]`).
+/// The configuration of one partner (`[partner.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
@@ -22,26 +22,26 @@ pub struct Settings {
     pub anchors: Vec<PathBuf>,
     /// Or pins on the path.
     pub pins: Vec<Pin>,
-    /// Which peers it is; empty = every peer that its anchors or pins vouch for.
+    /// Which peers belong to it; empty = every peer that its anchors or pins verify.
     pub peers: Vec<Matcher>,
-    /// Where they connect from: how it is known before it has shown a certificate.
+    /// Where they connect from: identifies the partner before it has shown a certificate.
     pub sources: Vec<IpNet>,
-    /// Which of our pairs it is shown while an overlap lasts.
+    /// Which of our key pairs it is shown during an overlap.
     pub show: Option<Wish>,
-    /// Until when its peers may come with certificates that have expired.
+    /// Until when its peers may show expired certificates.
     pub accept_expired_until: Option<Timestamp>,
     /// How many connections it may have open, over all listeners.
     pub max_connections: Option<usize>,
-    /// Whom to call.
+    /// Contact details of the partner.
     pub contact: Option<String>,
 }
 
 /// `show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// `"new_only"`: the current pair, whatever it has refused.
+    /// `"new_only"`: the current pair, even if the partner refused it.
     NewOnly,
-    /// `{ old_until = DATE }`: the previous pair until then; from then on what holds for everybody.
+    /// `{ old_until = DATE }`: the previous pair until then; from then on the general rule.
     OldUntil(Timestamp),
 }
 
@@ -52,27 +52,27 @@ pub struct Partner {
     pub settings: Settings,
     /// Fingerprints of its anchors.
     pub anchors: BTreeSet<Fingerprint>,
-    /// Its pins that are not over.
+    /// Its pins that have not ended.
     pub pins: Vec<SpkiHash>,
 }
 
-/// All partners, in the order of the configuration: the first that matches is it.
+/// All partners, in the order of the configuration: the first that matches wins.
 #[derive(Clone, Debug, Default)]
 pub struct Partners(pub Vec<Partner>);
 
 impl Partners {
-    /// Which partner a verified path is.
+    /// The partner that a verified path belongs to.
     pub fn recognise(&self, verified: &Verified) -> Option<Arc<str>> {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         Some(Arc::clone(&partner.settings.name))
     }
 
-    /// Whether any partner may come with expired certificates now.
+    /// Whether any partner may show expired certificates now.
     pub(super) fn is_lenient(&self, now: Timestamp) -> bool {
         self.0.iter().any(|partner| partner.settings.accept_expired_until.is_some_and(|until| now < until))
     }
 
-    /// Until when the partner that a path is may come with an expired certificate, if it may now.
+    /// Until when the partner of this path may show an expired certificate, if it may now.
     pub(super) fn lenient_until(&self, verified: &Verified, now: Timestamp) -> Option<Timestamp> {
         let partner = self.0.iter().find(|partner| partner.is(verified))?;
         partner.settings.accept_expired_until.filter(|until| now < *until)
@@ -83,7 +83,7 @@ impl Partners {
         self.0.iter().find(|partner| *partner.settings.name == *name)?.settings.max_connections
     }
 
-    /// What a peer from this address is shown: the first partner with such a source and a `show` that says something now.
+    /// What a peer from this address is shown: from the first partner with such a source and a `show` that applies now.
     pub fn show(&self, from: IpAddr, now: Timestamp) -> Option<Show> {
         let from = from.to_canonical();
         let known = self.0.iter().filter(|partner| partner.settings.sources.iter().any(|net| net.contains(&from)));
@@ -95,13 +95,13 @@ impl Partners {
 }
 
 impl Settings {
-    /// Bound to its own anchors, pins or exact certificates: not by names alone, which any authority of a trust could mint.
+    /// Whether it is bound to its own anchors, pins or exact certificates: any authority could issue mere names.
     pub fn is_bound(&self) -> bool {
         let exact = !self.peers.is_empty() && self.peers.iter().all(Matcher::is_exact);
         exact || !self.anchors.is_empty() || !self.pins.is_empty()
     }
 
-    /// Dates from which on it is another partner than before.
+    /// Dates at which the partner changes.
     pub fn dates(&self) -> impl Iterator<Item = Timestamp> {
         self.pins.iter().filter_map(|pin| pin.until).chain(self.accept_expired_until)
     }
@@ -116,7 +116,7 @@ impl Partner {
 
     fn is(&self, verified: &Verified) -> bool {
         let peers = &self.settings.peers;
-        // Bound to files that hold nothing, or by nothing at all, it is nobody.
+        // A partner bound to empty files, or not bound at all, matches no peer.
         let own = !self.settings.anchors.is_empty() || !self.settings.pins.is_empty();
         if own && !self.vouches_for(verified) || !self.settings.is_bound() {
             return false;

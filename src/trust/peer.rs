@@ -1,4 +1,4 @@
-//! Who the peer is: only ever made from a [`Verified`] path.
+//! The peer's identity: only ever made from a [`Verified`] path.
 //!
 //! Identity is typed (`uri:`, `dns:`, `subject:`) so that one kind of name can never pass for another.
 

@@ -25,7 +25,7 @@ pub(crate) fn days(days: i64) -> Timestamp {
     now() + jiff::SignedDuration::from_hours(24 * days)
 }
 
-/// Something that was issued: its chain and key.
+/// An issued certificate: its chain and key.
 pub(crate) struct Made {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: Vec<u8>,

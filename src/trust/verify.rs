@@ -22,13 +22,13 @@ use crate::pki::{Certificate, Fingerprint, SpkiHash};
 pub(super) use refusal::words;
 
 /// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
-/// order of a long list is work that a stranger should not be able to ask for.
+/// order of a long list is work that an unknown client should not be able to cause.
 const LONGEST_CHAIN: usize = 16;
 
-/// How long a verdict is remembered where CRLs are looked at.
+/// How long a verdict is cached where CRLs are checked.
 const CRL_RECHECK: Duration = Duration::from_mins(1);
 
-/// In which role the peer showed the chain.
+/// The role in which the peer showed the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A client: usage clientAuth.
@@ -49,7 +49,7 @@ pub struct Trust {
     platform: Vec<bool>,
     /// The newest first.
     crls: Vec<Arc<Crl>>,
-    /// Whose expired certificates are accepted for a while (`accept_expired_until`).
+    /// For partners with expired certificates that are accepted for a while (`accept_expired_until`).
     partners: Arc<Partners>,
     matched: Arc<Matched>,
     cache: Cache,
@@ -60,7 +60,7 @@ pub struct Trust {
 pub(super) struct Accepted {
     pub(super) certificate: Arc<Certificate>,
     pub(super) until: Option<Timestamp>,
-    /// No file names it: one of the platform's many, and nobody's here to renew.
+    /// No file names it: it is one of the platform's, and the operator does not renew it.
     pub(super) platform: bool,
 }
 
@@ -103,7 +103,7 @@ pub enum Untrusted {
     /// Expired.
     #[error("{subject:?} expired on {not_after}")]
     Expired {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// When.
         not_after: Timestamp,
@@ -111,7 +111,7 @@ pub enum Untrusted {
     /// Not valid yet.
     #[error("{subject:?} is not valid before {not_before}")]
     NotYetValid {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// From when.
         not_before: Timestamp,
@@ -128,18 +128,18 @@ pub enum Untrusted {
         /// The end entity signed itself.
         self_signed: bool,
     },
-    /// The issuer's name is known, its key is another.
+    /// The issuer's name is known, but its key differs.
     #[error("the signature on {subject:?} does not verify with the key of {issuer:?}")]
     BadSignature {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
-        /// By whom, allegedly.
+        /// The issuer that it names.
         issuer: String,
     },
     /// Weak key or signature algorithm.
     #[error("{subject:?} is too weak: {why}")]
     Weak {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// Why.
         why: String,
@@ -147,7 +147,7 @@ pub enum Untrusted {
     /// The extended key usage excludes the role.
     #[error("the extended key usage of {subject:?} does not allow {needed}")]
     WrongUsage {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// clientAuth or serverAuth.
         needed: &'static str,
@@ -155,7 +155,7 @@ pub enum Untrusted {
     /// An end entity with CA:TRUE, or another shape that RFC 5280 forbids here.
     #[error("{subject:?} cannot be an end entity: {why}")]
     NotAnEndEntity {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// Why.
         why: String,
@@ -179,7 +179,7 @@ pub enum Untrusted {
     /// Revoked by a CRL.
     #[error("{subject:?} was revoked")]
     Revoked {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// Its serial number.
         serial: String,
@@ -187,7 +187,7 @@ pub enum Untrusted {
     /// A CRL is needed and missing, stale or unusable.
     #[error("revocation of {subject:?} cannot be checked: {why}")]
     RevocationUnknown {
-        /// Whose.
+        /// The certificate's subject.
         subject: String,
         /// Why.
         why: String,
@@ -229,11 +229,11 @@ impl Trust {
         (self.partners, self.matched) = (partners, matched);
         self
     }
-    /// Notes that this peer was verified, and so by which anchor and pin.
+    /// Records that this peer was verified, and by which anchor and pin.
     pub fn note(&self, peer: &Peer, now: Timestamp) {
         self.matched.note(peer.verified(), peer.identity(), now);
     }
-    /// Who was last vouched for by which anchor and pin, in this epoch and before.
+    /// Which anchor and pin last verified each peer, in this epoch and before.
     pub fn matched(&self) -> Facts {
         self.matched.facts()
     }
@@ -264,8 +264,8 @@ impl Trust {
     pub fn anchors(&self) -> &[Arc<Certificate>] {
         &self.anchors
     }
-    /// Whether somebody expects peers to be revocable. A keyring's own folder is looked through for CRLs without anybody
-    /// having asked for them.
+    /// Whether the operator expects peers to be revocable. A keyring's own folder is searched for CRLs even if they
+    /// are not configured.
     fn checks_crls(&self) -> bool {
         let settings = &self.settings;
         let own = settings.anchors.iter().any(|source| matches!(source, super::AnchorSource::Own(_)));
@@ -312,7 +312,7 @@ impl Trust {
         }
         if chain.len() > LONGEST_CHAIN {
             let why =
-                format!("the chain has {} certificates, more than {LONGEST_CHAIN} are not looked at", chain.len());
+                format!("the chain has {} certificates; more than {LONGEST_CHAIN} are not accepted", chain.len());
             return Err(Untrusted::Other { why });
         }
         let key = Key::of(chain, role);
@@ -350,7 +350,7 @@ impl Trust {
         }
     }
 
-    /// An end entity that has expired, and nothing else is wrong with it, of a partner that may come with such a one until
+    /// Verifies an end entity with no fault but that it has expired, of a partner that may show such a one until
     /// a date.
     fn verify_expired(
         &self,

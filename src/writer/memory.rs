@@ -1,6 +1,6 @@
 //! `state/`: what must survive a restart. `decisions.json` (written aside, fsynced, renamed) and `retained/` (0600).
 //!
-//! Belongs to the writer alone. Unreadable decisions make the keyrings concerned refuse changes and say so; they are
+//! Belongs to the writer alone. Unreadable decisions make the keyrings concerned refuse changes and report it; they are
 //! never silently replaced.
 //!
 //! ```text
@@ -26,7 +26,7 @@ use crate::pki::{Blocks, Certificate, Fingerprint, KeyPair, Problem, Severity, b
 use crate::trust::TrustName;
 use crate::{keyring, trust};
 
-/// What `decisions.json` says of its own form.
+/// The format version of `decisions.json`.
 const VERSION: u32 = 1;
 const DECISIONS: &str = "decisions.json";
 const RETAINED: &str = "retained";
@@ -37,7 +37,7 @@ pub struct Memory(Option<Root>);
 
 struct Root {
     path: PathBuf,
-    /// Held while a sidekey works in the folder; not where it is only looked at.
+    /// Held while a sidekey works in the folder; not by commands that only read it.
     lock: Option<File>,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
@@ -45,7 +45,7 @@ struct Root {
     retained: BTreeMap<PathBuf, Vec<Fingerprint>>,
     /// Why `decisions.json` could not be read: it is then left alone until the next start.
     unreadable: Option<String>,
-    /// That nothing is remembered was said.
+    /// That nothing is saved was reported.
     told: bool,
 }
 
@@ -60,7 +60,7 @@ pub struct Remembered {
     pub trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
     /// Their certificates.
     pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
-    /// What sources have taught us about our pairs.
+    /// What was learned from sources about our pairs.
     pub learned: Vec<keyring::learned::Remembered>,
     /// Why decisions could not be read: every keyring refuses commands until they can.
     pub unreadable: Option<String>,
@@ -123,8 +123,8 @@ impl Memory {
     /// leaves a matched pair and readable decisions. What did not change is not written again.
     ///
     /// # Errors
-    /// Something could not be written; what is there already stays. Of decisions that could not be read it is said once
-    /// that nothing is remembered.
+    /// Something could not be written; what is there already stays. Where decisions could not be read, it is reported
+    /// once that nothing is saved.
     pub fn save(&mut self, state: &State, now: Timestamp) -> Result<(), Error> {
         let Some(root) = &mut self.0 else { return Ok(()) };
         let wanted = root.wanted(state, now);
@@ -217,7 +217,7 @@ impl Root {
         Ok(())
     }
 
-    /// Deletes what no decision needs any more. A file that could not be read is nobody's, and stays.
+    /// Deletes what no decision needs any more. A file that could not be read has no known owner, and stays.
     fn release(&mut self, wanted: &BTreeMap<PathBuf, Wanted>) -> Result<(), Error> {
         let ended: Vec<PathBuf> = self.retained.keys().filter(|path| !wanted.contains_key(*path)).cloned().collect();
         for path in ended {
@@ -243,8 +243,8 @@ impl Root {
             }
             Err(why) => {
                 let why = format!(
-                    "cannot be read ({}): the folder alone decides, revocations by command are not known, and nothing \
-                     is remembered; repair it, or move it away to start afresh, then restart",
+                    "cannot be read ({}): the folder alone decides, revocations by command are unknown, and no \
+                     decision is saved; repair it, or move it away to start afresh, then restart",
                     printable(&why)
                 );
                 self.unreadable = Some(why.clone());
@@ -262,7 +262,7 @@ impl Root {
                 Err(why) => out.skipped.push(Problem {
                     file: store::name(&path).into(),
                     reason: "retained_unreadable",
-                    why: format!("what was retained here cannot be read: {}", printable(&why)),
+                    why: format!("this retained file cannot be read: {}", printable(&why)),
                     remedy: "its overlap does not survive this restart; delete the file".to_owned(),
                     severity: Severity::Warning,
                 }),
@@ -271,7 +271,7 @@ impl Root {
     }
 }
 
-/// Whose a retained file is, by where it lies.
+/// What a retained file belongs to, by its path.
 enum Of {
     Keyring(KeyringName),
     Trust(TrustName),
@@ -291,13 +291,13 @@ impl Of {
         let chain = fingerprints(&blocks.certificates);
         match self {
             Self::Keyring(name) => {
-                let key = blocks.keys.into_iter().next().ok_or("it holds no private key")?;
+                let key = blocks.keys.into_iter().next().ok_or("it contains no private key")?;
                 let pair = KeyPair::new(blocks.certificates, key, vec![store::name(path).into()])
                     .map_err(|error| error.to_string())?;
                 out.retained.entry(name).or_default().push(pair);
             }
             Self::Trust(name) => {
-                let certificate = blocks.certificates.into_iter().next().ok_or("it holds no certificate")?;
+                let certificate = blocks.certificates.into_iter().next().ok_or("it contains no certificate")?;
                 out.anchors.entry(name).or_default().push(certificate);
             }
         }
@@ -313,7 +313,7 @@ fn read_file(path: &Path) -> Result<Blocks, String> {
 fn parse(text: &[u8]) -> Result<Decisions, String> {
     let decisions: Decisions = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if decisions.version != VERSION {
-        return Err(format!("its version is {}, this sidekey reads {VERSION}", decisions.version));
+        return Err(format!("its version is {}, but this Sidekey reads version {VERSION}", decisions.version));
     }
     Ok(decisions)
 }

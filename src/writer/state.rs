@@ -28,9 +28,9 @@ pub struct State {
     keyrings: BTreeMap<KeyringName, Keyring>,
     trusts: BTreeMap<TrustName, Anchors>,
     contents: Arc<Contents>,
-    /// Problems of the folder that were told.
+    /// Problems of the folder that were reported.
     told: HashSet<(Option<Arc<str>>, Problem)>,
-    /// What sources have taught us, for the next start.
+    /// What was learned from sources, for the next start.
     learned: Arc<Vec<keyring::learned::Remembered>>,
     /// Why decisions could not be read.
     unreadable: Option<String>,
@@ -39,25 +39,25 @@ pub struct State {
     passed: Timestamp,
 }
 
-/// What `apply` says happened.
+/// What `apply` changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Happened {
     /// Of keyrings.
     pub keyrings: Vec<keyring::Event>,
     /// Of trusts.
     pub trusts: Vec<trust::Event>,
-    /// Problems of the folder that are new (said once until they change).
+    /// Problems of the folder that are new (reported once until they change).
     pub problems: Vec<(Option<Arc<str>>, Problem)>,
     /// A step of the clock, in seconds.
     pub clock_step: Option<i64>,
-    /// Whether a new snapshot is needed although nothing above says so (settings, intermediates, partners' anchors).
+    /// Whether a new snapshot is needed although nothing above shows it (settings, intermediates, partners' anchors).
     pub rebuild: bool,
     /// Whether something must be saved although no epoch follows.
     pub remember: bool,
 }
 
 impl Happened {
-    /// Whether an epoch must follow. A problem or a step of the clock is only told.
+    /// Whether an epoch must follow. A problem or a step of the clock is only reported.
     pub fn needs_epoch(&self) -> bool {
         self.rebuild || !self.keyrings.is_empty() || !self.trusts.is_empty()
     }
@@ -95,7 +95,7 @@ impl State {
         (state, happened)
     }
 
-    /// One input. Nothing but `self` changes; the same input again says that nothing happened.
+    /// One input. Nothing but `self` changes; the same input again reports that nothing happened.
     pub fn apply(&mut self, input: &Input, now: Timestamp) -> Result<Happened, NotDone> {
         let before = self.clone();
         let mut happened = Happened { clock_step: self.saw(now), ..Happened::default() };
@@ -103,7 +103,7 @@ impl State {
         match input {
             Input::Tick | Input::Look { .. } => {}
             Input::Learned(lessons) => {
-                // Whom anchors vouched for has changed too, if only that.
+                // Which peers anchors verified has changed too, if only that.
                 happened.remember = true;
                 self.learned = Arc::new(lessons.clone());
             }
@@ -175,7 +175,7 @@ impl State {
         Look { problems, unreadable: self.unreadable.clone(), not_saved: None }
     }
 
-    /// What sources have taught us, as it was told last.
+    /// What was learned from sources, as it was reported last.
     pub fn learned(&self) -> &[keyring::learned::Remembered] {
         &self.learned
     }

@@ -32,7 +32,7 @@ impl Running {
         answer.await.unwrap()
     }
 
-    /// Ends the writer; everything that was told.
+    /// Ends the writer; every event that it emitted.
     async fn end(mut self) -> Vec<Event> {
         drop(self.inputs);
         self.task.await.unwrap();
@@ -73,7 +73,7 @@ fn a_rotation_is_one_epoch_and_its_events_name_it() {
         let snapshot = reader.take();
         assert_eq!(snapshot.epoch, Epoch(2));
         assert_eq!(snapshot.ingresses["default"].candidates.0[0].key_pair, PAIRS[2].fingerprint());
-        assert_eq!(epochs(&told), [1, 2], "the same content again and a tick are no epoch");
+        assert_eq!(epochs(&told), [1, 2], "the same content again and a tick start no epoch");
         let moved = told.iter().filter(|event| matches!(event, Event::Keyring { epoch: Epoch(2), .. }));
         assert_eq!(moved.count(), 2);
     });
@@ -119,7 +119,7 @@ fn what_cannot_be_saved_is_served_all_the_same_and_told() {
         let memory = Memory::open(state.clone()).unwrap();
         let running = Running::start(folder(&[1]), memory);
         std::fs::remove_dir_all(state.join("retained/api")).unwrap();
-        // A file where the folder for retained pairs must be: nobody, not even root, can write there.
+        // A file where the folder for retained pairs must be: no user, not even root, can write there.
         std::fs::write(state.join("retained/api"), "in the way").unwrap();
         running.inputs.send(Input::Folder(folder(&[2]))).await.unwrap();
         let (reader, told) = (running.reader.clone(), running.end().await);

@@ -191,7 +191,7 @@ fn the_control_socket_is_where_every_command_was_told_also_beside_a_file() {
         reloaded = output(&mut here("reload"));
     }
     assert_eq!(reloaded.status.code(), Some(0), "{}", text(&reloaded.stderr));
-    assert!(!running.line(&["settings taken over"]).contains("admin.control"), "the file's place does not count");
+    assert!(!running.line(&["configuration reloaded"]).contains("admin.control"), "the file's place does not count");
     assert!(!folder.path().join("file.sock").exists());
     let stopped = output(&mut here("stop"));
     assert_eq!(stopped.status.code(), Some(0), "{}", text(&stopped.stderr));

@@ -116,7 +116,7 @@ fn promote_rollback_and_retire_survive_a_kill_and_every_rescan() {
 
     let said = stand.said(&["keyring", "rollback", "default"]);
     assert!(said.contains(&format!("rolled keyring default back to {}", short(&old))), "{said}");
-    assert!(said.contains("is held until it is promoted"), "{said}");
+    assert!(said.contains("is held back until it is promoted"), "{said}");
     for _ in 0..2 {
         assert_eq!((stand.standing(&old).as_str(), stand.standing(&new).as_str()), ("current", "previous"));
         // A rescan of the same folder, and a restart, find the newer pair and leave it where the command put it.

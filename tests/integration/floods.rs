@@ -101,7 +101,7 @@ async fn stalled_handshakes_of_one_source_are_bounded() {
         sidekey::event::Event::Handshake(one) if one.reason == "too_many_from_source" => Some(one.explanation.clone()),
         _ => None,
     });
-    assert!(told.await.starts_with("127.0.0.2 has 64 handshakes running"));
+    assert!(told.await.starts_with("127.0.0.2 has 64 handshakes in progress"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

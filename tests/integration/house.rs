@@ -5,15 +5,20 @@
 //! (the `ArcSwap`, rustls, `anyhow`) is found nowhere else. Each failure names file, line and the line of the page.
 //! Names of metrics, reasons and configuration keys are compared with their pages where they are made.
 
+mod graph;
+mod names;
 mod plan;
+mod prose;
 mod source;
 
 use std::fmt::Write as _;
 
+use graph::FileGraph;
+use names::{NameTable, words};
 use plan::Plan;
-use source::{Source, sources};
+use source::{SourceFile, read_sources};
 
-/// Beyond this many lines, tests not counted, a file says why in its head.
+/// A file of more lines is a question about the design.
 const LONG: usize = 400;
 
 /// Module names that say nothing about what is inside.
@@ -48,12 +53,23 @@ const CONFINED: &[(&[&str], &[&str], &str)] = &[
     ),
 ];
 
+/// What the lower part of the data plane must not see of the upper.
+const UPWARDS: &[(&str, &str)] = &[
+    ("dataplane/exchange", "dataplane/ingress"),
+    ("dataplane/exchange", "dataplane/egress"),
+    ("dataplane/exchange", "dataplane/worker"),
+    ("dataplane/ingress", "dataplane/egress"),
+    ("dataplane/egress", "dataplane/ingress"),
+    ("dataplane/ingress", "dataplane/worker"),
+    ("dataplane/egress", "dataplane/worker"),
+];
+
 #[test]
 fn imports_follow_the_table() {
     let plan = Plan::read();
     let mut wrong = String::new();
-    for source in &sources("src") {
-        for import in source.imports(&plan.rooms()) {
+    for source in &read_sources("src") {
+        for import in source.room_imports(&plan.rooms()) {
             if let Some(why) = plan.refuses(&import) {
                 let item = import.item.as_deref().map(|item| format!("::{item}")).unwrap_or_default();
                 let (path, line, from, to) = (&source.path, import.line, &import.from, &import.to);
@@ -68,8 +84,8 @@ fn imports_follow_the_table() {
 fn the_table_has_a_row_for_every_room_and_only_looks_up() {
     let plan = Plan::read();
     let mut wrong = plan.disorder();
-    let found = sources("src");
-    let rooms: Vec<&str> = found.iter().map(Source::room).collect();
+    let found = read_sources("src");
+    let rooms: Vec<&str> = found.iter().map(SourceFile::room).collect();
     for room in rooms.iter().filter(|room| **room != "lib" && !plan.has_row(room)) {
         wrong.push(format!("src/{room}.rs: no row in the import table of ARCHITECTURE.md"));
     }
@@ -81,25 +97,24 @@ fn the_table_has_a_row_for_every_room_and_only_looks_up() {
 }
 
 #[test]
-fn the_tree_lists_every_file() {
-    let plan = Plan::read();
-    let found = sources("src");
-    let mut wrong = Vec::new();
-    for source in found.iter().filter(|source| source.is_in_the_tree()) {
-        match plan.tree.iter().find(|entry| entry.path == source.path) {
-            None => wrong.push(format!("{}: not in the tree of ARCHITECTURE.md", source.path)),
-            Some(entry) if entry.planned => {
-                wrong.push(format!("ARCHITECTURE.md:{}: {} is no longer planned: it is there", entry.line, entry.path));
-            }
-            Some(_) => {}
+fn tree_has_the_first_line_of_every_file() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tree.md");
+    let mut tree = String::from(
+        "# The files\n\nWritten from the first line of each file by `make tree`; the `house` test compares it.\n",
+    );
+    let sources = read_sources("src");
+    for room in sources.iter().filter(|source| !source.path["src/".len()..].contains('/')) {
+        writeln!(tree, "\n## `{}`\n\n{}\n", room.path, room.summary()).expect("a String takes all");
+        let prefix = room.path.replace(".rs", "/");
+        for source in sources.iter().filter(|source| source.path.starts_with(&prefix) && !source.summary().is_empty()) {
+            writeln!(tree, "- `{}`: {}", &source.path["src/".len()..], source.summary()).expect("a String takes all");
         }
     }
-    for entry in plan.tree.iter().filter(|entry| !entry.planned) {
-        if !found.iter().any(|source| source.path == entry.path) {
-            wrong.push(format!("ARCHITECTURE.md:{}: there is no {}; is it planned?", entry.line, entry.path));
-        }
+    if std::env::var_os("SIDEKEY_WRITE_TREE").is_some() {
+        std::fs::write(&page, &tree).expect("docs is writable");
     }
-    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    let written = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(written == tree, "docs/tree.md is not what the files' first lines say: run `make tree`");
 }
 
 #[test]
@@ -113,14 +128,10 @@ fn every_file_opens_with_why() {
 }
 
 #[test]
-fn a_file_over_400_lines_says_why() {
-    let wrong: Vec<String> = sources("src")
-        .iter()
-        .filter(|source| !source.is_tests())
-        .map(|source| (source, source.lines_without_tests()))
-        .filter(|(source, lines)| *lines > LONG && !source.head().contains("// Long because "))
-        .map(|(source, lines)| format!("{}: {lines} lines; split it, or say `// Long because …` on top", source.path))
-        .collect();
+fn files_are_at_most_400_lines_long() {
+    let lengths = read_sources("src").into_iter().map(|source| (source.text.lines().count(), source.path));
+    let wrong: Vec<String> =
+        lengths.filter(|(lines, _)| *lines > LONG).map(|(lines, path)| format!("{path}: {lines} lines")).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
@@ -148,7 +159,7 @@ fn identifiers_use_the_words() {
 #[test]
 fn what_belongs_in_one_place_is_only_there() {
     let mut wrong = Vec::new();
-    for source in &sources("src") {
+    for source in &read_sources("src") {
         for (names, places, why) in CONFINED {
             if places
                 .iter()
@@ -165,7 +176,7 @@ fn what_belongs_in_one_place_is_only_there() {
 
 #[test]
 fn main_and_lib_hold_no_logic() {
-    for source in sources("src") {
+    for source in read_sources("src") {
         match source.room() {
             "main" => assert!(source.text.lines().count() < 60, "src/main.rs: arguments to exit code, no more"),
             "lib" => {
@@ -179,19 +190,40 @@ fn main_and_lib_hold_no_logic() {
     }
 }
 
-/// Every Rust file of ours.
-fn everything() -> Vec<Source> {
-    ["src", "tests", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
+#[test]
+fn files_import_each_other_in_no_circle() {
+    let circles = FileGraph::read(&read_sources("src")).circles();
+    let wrong: Vec<String> = circles.iter().map(|(file, imports)| format!("{file} imports {imports:?}")).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The lower-case words of an identifier: `CaBundle` and `ca_bundle` are `ca` and `bundle`.
-fn words(identifier: &str) -> impl Iterator<Item = String> {
-    let mut spaced = String::new();
-    for letter in identifier.chars() {
-        if letter.is_uppercase() {
-            spaced.push('_');
+#[test]
+fn data_plane_imports_only_downwards() {
+    let graph = FileGraph::read(&read_sources("src"));
+    let mut wrong = String::new();
+    for (lower, upper) in UPWARDS {
+        for (from, to) in graph.imports_below(lower, upper) {
+            writeln!(wrong, "{from} imports {to}, which stands above it").expect("a String takes all");
         }
-        spaced.extend(letter.to_lowercase());
     }
-    spaced.split('_').map(str::to_owned).collect::<Vec<_>>().into_iter()
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn names_are_measured() {
+    let table = NameTable::count(&read_sources("src"));
+    println!("{}", table.describe());
+    let wrong = table.faults();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn wording_names_its_actors() {
+    let wrong = prose::find_faults();
+    assert!(wrong.is_empty(), "{} places\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Every Rust file of ours.
+fn everything() -> Vec<SourceFile> {
+    ["src", "tests", "fuzz/fuzz_targets"].into_iter().flat_map(read_sources).collect()
 }

@@ -204,7 +204,7 @@ fn what_the_rules_would_refuse_is_not_written_and_no_file_is_overwritten() {
     done(path, &["keyring", "new", "api", "--dns", "api.example", "--name", "2026"]);
     let before = std::fs::read(path.join("certs/api/2026.key")).expect("read");
     let (code, _, error) = run(path, &["keyring", "new", "api", "--dns", "api.example", "--name", "2026"]);
-    assert!(code == Some(2) && error.contains("is there already"), "{error}");
+    assert!(code == Some(2) && error.contains("already exists"), "{error}");
     assert_eq!(std::fs::read(path.join("certs/api/2026.key")).expect("read"), before);
     for wrong in [
         &["keyring", "new", "none"][..],
@@ -421,7 +421,7 @@ fn inspect_tells_apart_whatever_somebody_was_sent() {
     let asked = ["certification request for CN=api.example", "dns:api.example", "by its own key", "api/api.key"];
     inspect("api.csr", 0, &asked);
     inspect("api.csr.der", 0, &asked);
-    inspect("tampered.csr", 0, &["it was changed, or damaged"]);
+    inspect("tampered.csr", 0, &["it was altered or damaged"]);
     inspect("ca.crl", 0, &["certificate revocation list of CN=CA", "revokes      0"]);
     inspect("ca.crt", 0, &["CA certificate CN=CA", "trust would be: CN=CA"]);
     inspect("certs/api/api.crt", 0, &["would be current"]);

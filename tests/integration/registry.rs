@@ -402,16 +402,16 @@ fn a_full_disk_costs_a_line_and_recovery_fills_in() {
         };
     }
     let running = Running::start(&mut shell);
-    running.line(&["the registry is there"]);
+    running.line(&["registry connected"]);
     let (pid, maximum) = (Pid::from_child(&running.child), getrlimit(Resource::Fsize).maximum);
     let disk = |current| prlimit(Some(pid), Resource::Fsize, Rlimit { current, maximum }).expect("set");
     disk(Some(4096));
     let next = ca.server(5);
     drop_pair(folder.path(), "next", &next);
     let next = fingerprint(&next);
-    running.lines(&[&["rotation", &next.short()], &["the registry cannot be used"]]);
+    running.lines(&[&["rotation", &next.short()], &["registry unavailable"]]);
     disk(maximum);
-    running.line(&["the registry is there"]);
+    running.line(&["registry connected"]);
     let export = ["registry", "export", "--format", "csv", "--backend", "http://127.0.0.1:9", "--state", "state"];
     let table = output(sidekey().current_dir(folder.path()).args(export));
     assert!(text(&table.stdout).contains(&next.to_string()), "{}{}", text(&table.stdout), text(&table.stderr));

@@ -222,7 +222,7 @@ async fn after_a_rotation_that_the_partner_has_not_heard_of_the_previous_pair_si
         assert_eq!(scene.send(Method::GET, "").await.0, OK, "{:?}", scene.partner.state().refusals);
         let (outcome, reason, refused, explanation) = scene.told().await;
         assert_eq!((outcome, reason, refused), (TokenOutcome::Refused, "token_refused", new), "{explanation}");
-        assert!(explanation.contains(&old.short()) && explanation.contains("give the partner"), "{explanation}");
+        assert!(explanation.contains(&old.short()) && explanation.contains("send the partner"), "{explanation}");
         // Remembered: no other assertion by the new pair for an hour, however many tokens are needed.
         let refusals = scene.partner.state().refusals.len();
         scene.partner.state().tokens.clear();

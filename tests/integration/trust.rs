@@ -184,14 +184,14 @@ async fn a_missing_empty_or_broken_file_removes_nothing_and_is_told() {
     let kept = |event: &trust::Event| matches!(event, trust::Event::FileKept { .. });
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate at all"] {
         put(stand.sidecar.folder.path(), "trust/p.pem", broken);
-        told(&mut stand, "the last good set stays", kept).await;
+        told(&mut stand, "keeping the last usable set", kept).await;
         assert_eq!(ask(&mut stand, &client).await, Ok(200), "{broken}");
         put(stand.sidecar.folder.path(), "trust/p.pem", &ca.pem);
         let folder = stand.sidecar.folder.path().to_owned();
         put(&folder, "trust/p.pem", &format!("{}\n", ca.pem));
     }
     std::fs::remove_file(stand.sidecar.folder.path().join("certs/trust/p.pem")).expect("removed");
-    told(&mut stand, "the last good set stays", kept).await;
+    told(&mut stand, "keeping the last usable set", kept).await;
     assert_eq!(ask(&mut stand, &client).await, Ok(200));
     assert_eq!(live.get("/").await.expect("and connections too").status, 200);
 }

@@ -1,4 +1,4 @@
-//! What is due about certificates that are not ours: peers' and upstreams' own, trust anchors, CRLs.
+//! Alerts about certificates that are not ours: those of peers and upstreams, trust anchors, CRLs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::pki::{Fingerprint, Validity, day};
 use crate::registry::Peer;
 use crate::snapshot::TrustView;
 
-/// Peers' certificates that live shorter are made by machines, every day anew: no expiry of theirs is news.
+/// Peer certificates with a shorter lifetime are renewed automatically: their expiry raises no alert.
 const MACHINE_MADE: Duration = Duration::from_hours(10 * 24);
-/// A peer that was not seen for longer is nobody to warn about.
+/// A peer that was not seen for longer raises no alert.
 const GONE: Duration = Duration::from_hours(30 * 24);
 
 pub(super) fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
-    // Of one peer's certificates only the one that lasts longest counts: a successor silences.
+    // Of one peer's certificates only the one that expires last counts: a successor ends the alert.
     let mut lasting: BTreeMap<(&str, &str, &str), &Peer> = BTreeMap::new();
     for peer in records.peers {
         let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
@@ -43,7 +43,7 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
     }
     let keyring = peer.keyring.as_deref().unwrap_or_default();
     let view = records.keyrings.iter().find(|view| &*view.name == keyring);
-    // In a shared registry: whoever has that keyring knows when its owner wants to be told, and who it is.
+    // In a shared registry: only instances with that keyring know its thresholds and its contact.
     if view.is_none() && !keyring.is_empty() {
         return None;
     }
@@ -61,7 +61,7 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
         ends: Some(validity.not_after),
         contacts: view.and_then(|view| view.contact.clone()).into_iter().collect(),
         explanation: format!(
-            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one was seen",
+            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one has been seen",
             certificate?.short(),
             peer.name(),
             peer.listener,
@@ -70,14 +70,14 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
         ),
         remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
             Some(partner) => {
-                format!("tell them ({partner}): with an expired certificate their connections are refused")
+                format!("contact the partner ({partner}): connections with an expired certificate are refused")
             }
-            None => "tell them: with an expired certificate their connections are refused".to_owned(),
+            None => "contact the partner: connections with an expired certificate are refused".to_owned(),
         },
     })
 }
 
-/// Anchors that somebody here has to renew.
+/// Alerts about anchors that the operator has to renew.
 pub(super) fn anchors<'a>(
     records: &'a Records<'_>,
     trust: &'a TrustView,
@@ -99,14 +99,14 @@ pub(super) fn anchors<'a>(
             ends: Some(end),
             contacts: contacts(records, &trust.used_by),
             explanation: format!(
-                "trust anchor {} ({}) of trust {} {}: from then on everybody whom it vouches for is refused",
+                "trust anchor {} ({}) of trust {} {}: from then on its peers are refused",
                 anchor.anchor.short(),
                 anchor.subject,
                 trust.holds.name,
                 ends(end, now)
             ),
-            remedy: "ask that CA for its next anchor, and add it beside this one: both are accepted together. sidekey rotation \
-                     says who depends on it; where nobody does, take it out"
+            remedy: "request the CA's next anchor and add it beside this one: both are accepted. sidekey \
+                     rotation lists the peers that depend on it; if there are none, remove it"
                 .to_owned(),
         })
     })
@@ -130,11 +130,11 @@ pub(super) fn stale_crls<'a>(
         ends: None,
         contacts: contacts(records, &trust.used_by),
         explanation: format!(
-            "the CRL of {} in trust {} is out of date: the next one was due on {}",
+            "the CRL of {} in trust {} is out of date: the next update was due on {}",
             crl.issuer,
             trust.holds.name,
             day(crl.next_update)
         ),
-        remedy: "fetch the current one into the folder".to_owned(),
+        remedy: "put the CA's current CRL into the folder".to_owned(),
     })
 }

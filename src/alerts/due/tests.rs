@@ -1,5 +1,5 @@
-//! What must hold: each threshold is told once, the last one urgently; a successor silences; nobody is told of what is not
-//! due; and every alert that the contract lists comes up.
+//! What must hold: each threshold raises one alert, the last one urgently; a successor ends it; none is raised before
+//! it is due; and every alert that the contract lists is raised.
 
 use proptest::prelude::*;
 
@@ -130,11 +130,11 @@ fn partners_certificates_are_watched_until_a_newer_one_is_seen() {
     let alerts = of(&rings, std::slice::from_ref(&old), &quiet(), now());
     assert_eq!(kinds(&alerts), [Kind::PartnerExpires]);
     assert!(alerts[0].explanation.contains("acme (uri:spiffe://acme/etl)"), "{}", alerts[0].explanation);
-    assert!(alerts[0].remedy.starts_with("tell them (noc@acme.example)"), "{}", alerts[0].remedy);
+    assert!(alerts[0].remedy.starts_with("contact the partner (noc@acme.example)"), "{}", alerts[0].remedy);
     let new = peer(8, "uri:spiffe://acme/etl", -1, 300);
     assert!(of(&rings, &[old.clone(), new], &quiet(), now()).is_empty());
     let machine = peer(9, "uri:spiffe://acme/pod", 0, 1);
-    assert!(of(&rings, &[machine], &quiet(), now()).is_empty(), "a certificate of a day is made by a machine");
+    assert!(of(&rings, &[machine], &quiet(), now()).is_empty(), "one-day certificates are renewed automatically");
     let gone = Peer { last_seen: after(now(), -31).into(), ..old };
     assert!(of(&rings, &[gone], &quiet(), now()).is_empty());
 }
@@ -168,7 +168,7 @@ fn who_refuses_the_new_pair_is_one_alert_for_a_listener() {
     assert_eq!(kinds(&alerts), [Kind::Refuses]);
     assert!(alerts[0].explanation.contains("192.0.2.1, 192.0.2.2"), "{}", alerts[0].explanation);
     let rolled_back = [ring(vec![pair(2, Standing::Previous, -1, 300), pair(1, Standing::Current, -9, 300)])];
-    assert!(of(&rolled_back, &[], &happened, now()).is_empty(), "nobody shows it any more");
+    assert!(of(&rolled_back, &[], &happened, now()).is_empty(), "it is not shown any more");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
     assert!(of(&rings, &[], &happened, after(now(), 1)).is_empty(), "it waits for its first day");
 }
 
-/// What a trust that is used by these keyrings is told of.
+/// The alerts of a trust that is used by these keyrings.
 fn of_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]) -> Vec<Alert> {
     let holds = View { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
     let used_by: Vec<Arc<str>> = used_by.iter().map(|name| (*name).into()).collect();
@@ -221,10 +221,10 @@ fn an_anchor_that_expires_is_told_of_until_its_successor_is_there_or_it_is_on_it
     assert_eq!(told(vec![anchor(1, 20), other]).len(), 1);
     assert!(
         told(vec![AnchorView { until: Some(after(now(), 3)), ..anchor(1, 20) }]).is_empty(),
-        "somebody decided that"
+        "its removal was scheduled"
     );
     assert!(told(vec![AnchorView { platform: true, ..anchor(1, 20) }]).is_empty());
-    assert!(of_trust(vec![anchor(1, 20)], Vec::new(), &[]).is_empty(), "nobody is verified with it");
+    assert!(of_trust(vec![anchor(1, 20)], Vec::new(), &[]).is_empty(), "no peer is verified with it");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn every_owner_of_a_shared_pair_is_told_and_it_is_one_alert() {
     assert_eq!(alerts.len(), 1);
     assert_eq!(alerts[0].contacts, ["integrations@example.com", "sales@example.com"]);
     assert_eq!((&*alerts[0].keyring, &*alerts[0].also[0]), ("api", "salesforce"));
-    assert!(alerts[0].explanation.ends_with("; salesforce has it too"), "{}", alerts[0].explanation);
+    assert!(alerts[0].explanation.ends_with("; also in salesforce"), "{}", alerts[0].explanation);
 }
 
 #[test]

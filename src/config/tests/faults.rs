@@ -1,4 +1,4 @@
-//! What must hold: every fault has its place and its remedy, all are told at once, and nothing dangerous is accepted.
+//! What must hold: every fault has its place and its remedy, all are reported at once, and nothing unsafe is accepted.
 
 use super::{EGRESS, fault, faults, ingress};
 
@@ -11,7 +11,7 @@ fn all_faults_are_told_at_once_each_with_its_place() {
         [
             "f.toml:1:1: certz: unknown key; did you mean \"certs\"?",
             "f.toml:4:1: keyring.api.overlp: unknown key; did you mean \"overlap\"?",
-            "f.toml:5:13: keyring.api.overlap: \"30\" is no duration: write for example \"30d\", \"12h\" or \"90s\"",
+            "f.toml:5:13: keyring.api.overlap: invalid duration \"30\": write for example \"30d\", \"12h\" or \"90s\"",
             "f.toml:6:10: keyring.api.prefer: expected a string, found integer",
             "f.toml:7:1: ingress: \"name\" is missing",
             "f.toml:7:1: ingress: \"listen\" is missing",
@@ -25,7 +25,7 @@ fn all_faults_are_told_at_once_each_with_its_place() {
 fn broken_toml_and_an_empty_file_have_a_place_too() {
     assert!(faults("certs = \"a\nworkers = 1").iter().all(|fault| fault.starts_with("f.toml:1:")));
     assert!(faults("workers = 1\nworkers = 2")[0].starts_with("f.toml:2:1: duplicate key"));
-    assert_eq!(faults(""), ["f.toml:1:1: there is nothing to do: add at least one [[ingress]] or [[egress]]"]);
+    assert_eq!(faults(""), ["f.toml:1:1: no listeners configured: add at least one [[ingress]] or [[egress]]"]);
 }
 
 #[test]
@@ -46,13 +46,13 @@ fn process_wide_faults() {
         ("workers = \"many\"", "write \"auto\""),
         ("state = \"certs/state\"", "outside the watched folder"),
         ("strict_permissions = \"yes\"", "expected true or false"),
-        ("[keyring.\"a/b\"]", "is no keyring"),
-        ("[keyring.a]\ncurrent = \"sha256:12\"", "is no SHA-256"),
+        ("[keyring.\"a/b\"]", "invalid keyring name"),
+        ("[keyring.a]\ncurrent = \"sha256:12\"", "invalid SHA-256"),
         ("[keyring.a]\nowner = \"\"", "is empty: leave it out"),
         ("keyring = 1", "write [keyring.NAME]"),
-        ("[admin]\nlisten = \"[::]:9900\"", "would show peers' names"),
-        ("[admin]\nprobes = \"127.0.0.1:9001\"", "is taken by another listener"),
-        ("[log]\nlevel = \"inof\"", "is no level"),
+        ("[admin]\nlisten = \"[::]:9900\"", "would expose peer names"),
+        ("[admin]\nprobes = \"127.0.0.1:9001\"", "is already used by another listener"),
+        ("[log]\nlevel = \"inof\"", "invalid level"),
         ("[log]\nformat = \"xml\"", "write \"json\" or \"text\""),
         ("[shutdown]\ndrain = \"1 month\"", "months or years"),
         ("[alerts]\nmail = 1", "unknown key"),
@@ -61,7 +61,7 @@ fn process_wide_faults() {
         assert!(all.contains(wanted), "{extra}\n{all}");
     }
     let hash = format!("sha256:{}", "0".repeat(64));
-    assert!(fault(&format!("[keyring.a]\ncurrent = \"{hash}\"\nrevoked = [\"{hash}\"]")).contains("is in revoked too"));
+    assert!(fault(&format!("[keyring.a]\ncurrent = \"{hash}\"\nrevoked = [\"{hash}\"]")).contains("is also listed in revoked"));
 }
 
 #[test]
@@ -70,18 +70,18 @@ fn trust_and_partner_faults() {
         ("[trust.a]", "has no anchors"),
         ("[trust.a]\npins = []\nanchors = [\"a\"]", "is empty: leave it out"),
         ("[trust.a]\npin_only = true", "pin_only needs pins"),
-        ("[trust.a]\nanchors = [\"../a.pem\"]", "does not lie under the watched folder"),
-        ("[trust.a]\nanchors = [\"/etc/ssl/ca.pem\"]", "does not lie under the watched folder"),
-        ("[trust.a]\nanchors = [{ file = \"a\", until = \"soon\" }]", "is no date"),
+        ("[trust.a]\nanchors = [\"../a.pem\"]", "is not inside the watched folder"),
+        ("[trust.a]\nanchors = [\"/etc/ssl/ca.pem\"]", "is not inside the watched folder"),
+        ("[trust.a]\nanchors = [{ file = \"a\", until = \"soon\" }]", "invalid date"),
         ("[trust.a]\nanchors = [{ file = \"a\" }]", "\"until\" is missing"),
         ("[trust.a]\nanchors = \"a\"", "expected a list"),
         ("[trust.system]\nanchors = [\"a\"]", "\"system\" is built in"),
         ("[trust.a]\nanchors = [\"a\"]\ncrl_depth = \"all\"", "write \"leaf\" or \"chain\""),
-        ("[partner.a]", "says nothing about who it is"),
-        ("[partner.a]\npeers = [{ partner = \"b\" }]", "say nothing here"),
-        ("[partner.a]\npeers = [{}]", "says nothing"),
+        ("[partner.a]", "does not identify its peers"),
+        ("[partner.a]\npeers = [{ partner = \"b\" }]", "leave out partner and anonymous"),
+        ("[partner.a]\npeers = [{}]", "has no condition"),
         ("[partner.a]\npeers = [{ dsn = \"b\" }]", "did you mean \"dns\""),
-        ("[partner.\"a b\"]\npins = []", "is no name"),
+        ("[partner.\"a b\"]\npins = []", "invalid name"),
     ] {
         let all = faults(&format!("{extra}\n{EGRESS}")).join("\n");
         assert!(all.contains(wanted), "{extra}\n{all}");
@@ -91,35 +91,35 @@ fn trust_and_partner_faults() {
 #[test]
 fn ingress_faults() {
     for (extra, wanted) in [
-        ("trust = \"partnes\"", "there is no [trust.partnes]; did you mean \"partners\"?"),
-        ("keyrings = [\"a\", \"b\"]", "name a trust"),
-        ("keyrings = [\"a\", \"a\"]\ntrust = \"partners\"", "names a keyring twice"),
+        ("trust = \"partnes\"", "[trust.partnes] does not exist; did you mean \"partners\"?"),
+        ("keyrings = [\"a\", \"b\"]", "set trust"),
+        ("keyrings = [\"a\", \"a\"]\ntrust = \"partners\"", "lists a keyring twice"),
         ("keyrings = []", "is empty"),
-        ("allow = [{ partner = \"acmee\" }]", "there is no [partner.acmee]; did you mean \"acme\"?"),
-        ("allow = [{ anonymous = true }]", "anonymous never happens here"),
-        ("client_auth = \"optional\"\nallow = [{ anonymous = true, dns = \"a\" }]", "anonymous stands alone"),
-        ("allow = [{}]", "says nothing"),
+        ("allow = [{ partner = \"acmee\" }]", "[partner.acmee] does not exist; did you mean \"acme\"?"),
+        ("allow = [{ anonymous = true }]", "anonymous never matches here"),
+        ("client_auth = \"optional\"\nallow = [{ anonymous = true, dns = \"a\" }]", "anonymous cannot be combined"),
+        ("allow = [{}]", "has no condition"),
         ("identity = [\"x\"]", "write \"xfcc\""),
-        ("also_strip = [\"*\"]", "is no field name"),
+        ("also_strip = [\"*\"]", "invalid field name"),
         ("tls_min = \"1.3\"\ntls_max = \"1.2\"", "is below tls_min"),
         ("tls_min = \"1.1\"", "write \"1.2\" or \"1.3\""),
-        ("alpn = [\"h2\", \"h2\"]", "says the same twice"),
-        ("ca_names = \"../x\"", "does not lie under"),
+        ("alpn = [\"h2\", \"h2\"]", "contains a value twice"),
+        ("ca_names = \"../x\"", "is not inside"),
         ("rule = [{ paths = [\"admin\"] }]", "can never match"),
-        ("rule = [{ methods = [\"post\"] }]", "write it in capitals"),
+        ("rule = [{ methods = [\"post\"] }]", "write it in upper case"),
         ("rule = { paths = [\"/\"] }", "write [[ingress.rule]]"),
         ("[ingress.limits]\nhead_size = \"1KiB\"", "from 8 to 1024 KiB"),
         ("[ingress.limits]\nconnections = 0", "out of range"),
         ("[ingress.limits]\nhandshakes = 0", "out of range"),
-        ("forwarded_from = [{ partner = \"acmee\" }]", "there is no [partner.acmee]"),
-        ("proxy_protocol_from = [\"10.0.0.0/33\"]", "is no network"),
+        ("forwarded_from = [{ partner = \"acmee\" }]", "[partner.acmee] does not exist"),
+        ("proxy_protocol_from = [\"10.0.0.0/33\"]", "invalid network"),
         ("[ingress.jwt]\nfoo = 1", "unknown key"),
         ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"", "ingress.jwt: \"certificates\" is missing"),
         (
             "[ingress.jwt]\npartner = \"acm\"\naudience = \"a\"\ncertificates = [\"c.pem\"]",
-            "there is no [partner.acm]; did you mean \"acme\"?",
+            "[partner.acm] does not exist; did you mean \"acme\"?",
         ),
-        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "does not lie under"),
+        ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "is not inside"),
     ] {
         let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
         let all = faults(&format!("{known}{}", ingress(extra))).join("\n");
@@ -127,10 +127,10 @@ fn ingress_faults() {
     }
     let twice = faults(&format!("{}{}", ingress(""), ingress(""))).join("\n");
     assert!(
-        twice.contains("ingress.name: \"in\" is the name of another") && twice.contains("ingress.listen: is taken")
+        twice.contains("ingress.name: \"in\" is already the name of another") && twice.contains("ingress.listen: is already used")
     );
     let socket = "[[ingress]]\nname = \"a\"\nlisten = \"unix:/a\"\nbackend = \"http://a\"\n";
-    assert!(faults(socket)[0].contains("peers come in over TCP"));
+    assert!(faults(socket)[0].contains("peers connect over TCP"));
     assert!(faults("[ingress]\nname = \"a\"").join("\n").contains("write [[ingress]]"));
 }
 
@@ -138,33 +138,33 @@ fn ingress_faults() {
 fn egress_faults() {
     let with = |extra: &str| faults(&format!("{EGRESS}{extra}\n")).join("\n");
     for (extra, wanted) in [
-        ("trust = \"nobody\"", "there is no [trust.nobody]; there is: system"),
-        ("server_name = \"a\"\nserver_uri = \"spiffe://a\"", "one name to be checked"),
-        ("server_name = \"*.a\"", "is no server name"),
-        ("mode = \"0660\"", "is for Unix sockets only"),
+        ("trust = \"unknown\"", "[trust.unknown] does not exist; available: system"),
+        ("server_name = \"a\"\nserver_uri = \"spiffe://a\"", "verified by one name"),
+        ("server_name = \"*.a\"", "invalid server name"),
+        ("mode = \"0660\"", "applies to Unix sockets only"),
         ("host = \"drop\"", "write \"upstream\" or \"keep\""),
-        ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "say it once"),
-        ("[egress.limits]\nhello_waiting = 1", "egress.limits.hello_waiting: bounds handshakes of peers"),
+        ("response_timeout = \"1s\"\n[egress.limits]\nresponse = \"1s\"", "duplicates limits.response"),
+        ("[egress.limits]\nhello_waiting = 1", "egress.limits.hello_waiting: limits handshakes of peers"),
         ("refusal_statuses = [1000]", "out of range"),
         ("[egress.jwt_bearer]\ntoken_url = \"http://a\"", "over https:// only"),
         ("[egress.jwt_bearer]\ntoken_url = \"https://a b/\"", "no valid host"),
         ("[egress.jwt_bearer]\ntoken_url = \"https://u@a/\"", "user name"),
         ("[egress.jwt_bearer]\nissuer = \"a\"", "egress.jwt_bearer: \"audience\" is missing"),
-        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nlifetime = \"2h\"", "an hour at most"),
-        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nscope = \"s\"", "is for a token_url"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nlifetime = \"2h\"", "one hour at most"),
+        ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nscope = \"s\"", "applies to a token_url"),
         ("[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\nalg = \"HS256\"", "write \"RS256\""),
         (
             "[egress.jwt_bearer]\nissuer = \"a\"\naudience = \"a\"\ntoken_url = \"https://a\"\ntoken_trust = \"x\"",
-            "there is no [trust.x]",
+            "[trust.x] does not exist",
         ),
     ] {
         assert!(with(extra).contains(wanted), "{extra}\n{}", with(extra));
     }
     let listening = |address: &str| EGRESS.replace("127.0.0.1:9001", address);
-    assert!(faults(&listening("0.0.0.0:9001"))[0].contains("could speak as us"));
+    assert!(faults(&listening("0.0.0.0:9001"))[0].contains("could use this sidecar's key pair"));
     assert!(faults(&format!("{}allow_remote_plaintext = true\n", listening("0.0.0.0:9001"))).is_empty());
     assert!(faults(&listening("[::1]:9001")).is_empty());
-    assert!(faults(&EGRESS.replace("https:", "http:"))[0].contains("it is always TLS"));
+    assert!(faults(&EGRESS.replace("https:", "http:"))[0].contains("it always uses TLS"));
     assert!(faults(&EGRESS.replace("keyring = \"out\"", ""))[0].contains("\"keyring\" is missing"));
 }
 
@@ -193,9 +193,9 @@ fn name_rules_over_several_unbound_anchors_are_refused() {
 #[test]
 fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up_soon() {
     let said = |extra: &str| faults(&format!("[partner.acme]\n{extra}\n{EGRESS}")).join("\n");
-    assert!(said("peers = [{ dns = \"a\" }]").contains("goes by names alone"));
-    assert!(said("contact = \"a@b\"").contains("says nothing about who it is"));
-    assert!(said("anchors = [\"a\"]\nshow = \"new_only\"").contains("say with sources where it connects from"));
+    assert!(said("peers = [{ dns = \"a\" }]").contains("is identified by names alone"));
+    assert!(said("contact = \"a@b\"").contains("does not identify its peers"));
+    assert!(said("anchors = [\"a\"]\nshow = \"new_only\"").contains("set sources to the addresses it connects from"));
     assert!(said("anchors = [\"a\"]\naccept_expired_until = 2126-12-01").contains("more than 14 days ahead"));
     let exact = format!("peers = [{{ spki = \"{}\" }}]", "0".repeat(64));
     for fine in [
@@ -210,7 +210,7 @@ fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up
 
 #[test]
 fn the_platforms_anchors_on_ingress_need_allow() {
-    let open = "without allow anybody with a certificate of a public authority may come in";
+    let open = "without allow every peer with a certificate from a public authority is accepted";
     assert!(faults(&ingress("trust = \"system\""))[0].contains(open));
     let rule = "trust = \"system\"\nallow = [{ dns = \"a.example\" }]\n[[ingress.rule]]\npaths = [\"/\"]";
     assert!(faults(&ingress(rule))[0].contains(open));

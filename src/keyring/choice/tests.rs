@@ -122,7 +122,7 @@ fn rules_are_asked_in_the_order_of_the_contract() {
         // Refused, and nothing decided yet: the first that was not.
         (&nobody, known(None, Some((&[1], None))), (1, Learned)),
         (&nobody, known(None, Some((&[2], None))), (0, Learned)),
-        // Everything refused, or a lesson about pairs that are gone: what holds for everybody.
+        // Everything refused, or a refusal of pairs that are gone: the default.
         (&nobody, known(None, Some((&[1, 2], None))), (0, Prefer)),
         (&nobody, known(None, Some((&[7], Some(8)))), (0, Prefer)),
     ] {
@@ -165,7 +165,7 @@ fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp
         }
     }
     let keyring = keyring?.0;
-    // With nothing valid left nobody's wishes count.
+    // With no valid pair left, preferences are ignored.
     let nothing = Known::default();
     let known =
         if all.iter().any(|one| one.keyring == *keyring && signs(one) && valid(one)) { known } else { &nothing };
@@ -176,7 +176,7 @@ fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp
     };
     let taught = |one: &Candidate| known.taught.as_ref().is_some_and(|taught| taught.shown == Some(one.key_pair));
     let untold = |one: &Candidate| known.taught.as_ref().is_none_or(|taught| !taught.refused.contains(&one.key_pair));
-    // What a lesson says of those that are left is `prefer`'s order no more: the first that was not refused.
+    // A refusal overrides `prefer` among those that are left: the first that was not refused.
     let mut best: Option<(usize, [bool; 6])> = None;
     let left = |one: &&Candidate| one.keyring == *keyring && signs(one);
     let before = |one: &Candidate| [valid(one), covers(one), vouched(one), partner(one)];

@@ -1,5 +1,5 @@
-//! The lessons as everybody shares them: one small mutex beside the snapshot, because learning about one source must not
-//! start an epoch. Taken once before a handshake and once after it, and only while a keyring is in overlap.
+//! The recorded refusals, shared behind one small mutex beside the snapshot, because a refusal by one source must not
+//! start an epoch. Locked once before and once after a handshake, and only while a keyring is in overlap.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,29 +10,29 @@ use jiff::Timestamp;
 use super::{Acceptance, Change, Entry, Learned, Refusal, Remembered, Source, Taught};
 use crate::pki::Fingerprint;
 
-/// Told of every change.
+/// Called for every change.
 type Tell = Box<dyn Fn(Change) + Send + Sync>;
 
-/// A handle that workers, the control thread and commands share.
+/// The handle that workers, the control thread and commands share.
 pub struct Lessons {
     learned: Mutex<Learned>,
     tell: Tell,
 }
 
 impl Lessons {
-    /// With what the last run left; `tell` hears of every change, outside the lock.
+    /// Starts with the refusals of the last run; calls `tell` for every change, outside the lock.
     pub fn new(remembered: &[Remembered], tell: impl Fn(Change) + Send + Sync + 'static) -> Self {
         let mut learned = Learned::default();
         learned.restore(remembered);
         Self { learned: Mutex::new(learned), tell: Box::new(tell) }
     }
 
-    /// What the source has taught.
+    /// The source's refusals.
     pub fn taught(&self, source: &Source, now: Timestamp) -> Option<Taught> {
         self.lock().taught(source, now)
     }
 
-    /// A source refused a pair; `next` is what it would be shown for that. Whether it is from now on.
+    /// Records a refusal; `next` is the pair to show instead. Returns whether the source is shown it from now on.
     pub fn refused(&self, refusal: &Refusal<'_>, next: Option<Fingerprint>, now: Timestamp) -> bool {
         let mut learned = self.lock();
         let changes = learned.refused(refusal, next, now);
@@ -42,13 +42,13 @@ impl Lessons {
         shown.is_some() && shown == next
     }
 
-    /// A source completed a verified handshake.
+    /// Records a verified handshake of a source.
     pub fn accepted(&self, accepted: &Acceptance<'_>, now: Timestamp) {
         let changes = self.lock().accepted(accepted, now);
         self.told(changes);
     }
 
-    /// Time passes. `in_overlap` are the pairs that some listener shows beside another.
+    /// Removes expired refusals. `in_overlap` are the pairs in overlap on any listener.
     pub fn tick(
         &self,
         is_shown: &dyn Fn(&str, Fingerprint) -> bool,
@@ -65,7 +65,7 @@ impl Lessons {
         self.told(changes);
     }
 
-    /// Forgets what a source has taught ([`Learned::forget`]); how many lessons that were.
+    /// Forgets a source's refusals ([`Learned::forget`]); returns how many there were.
     pub fn forget(&self, source: &str) -> usize {
         let changes = self.lock().forget(source);
         let count = changes.len();
@@ -73,12 +73,12 @@ impl Lessons {
         count
     }
 
-    /// Every lesson.
+    /// All recorded refusals.
     pub fn entries(&self) -> Vec<Entry> {
         self.lock().entries()
     }
 
-    /// The confirmed lessons, if they have changed since `revision`; and the revision now.
+    /// The confirmed refusals, if they have changed since `revision`, with the new revision.
     pub fn changed_since(&self, revision: u64) -> Option<(u64, Vec<Remembered>)> {
         let learned = self.lock();
         (learned.revision() != revision).then(|| (learned.revision(), learned.remembered()))
@@ -88,7 +88,7 @@ impl Lessons {
         changes.into_iter().for_each(|change| (self.tell)(change));
     }
 
-    /// Nothing here is left half-done by a panic, so a poisoned lock is as good as another.
+    /// A panic leaves no partial update here, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, Learned> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! Whatever comes in whatever order: the bounds hold, only a verified handshake confirms, and what is confirmed goes only
-//! for a reason of its own.
+//! In any order of events: the limits hold, only a verified handshake confirms, and a confirmed refusal ends only for a
+//! valid reason.
 
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ proptest! {
                 confirmed.map(|entry| entry.source.clone()).collect::<Vec<_>>()
             };
             prop_assert_eq!(confirmed(&before) != confirmed(&after), learned.revision() != revision);
-            // Every coming and going is told, once.
+            // Every addition and removal is reported, once.
             let told: Vec<_> = changes.iter().map(|change| &change.entry.source).collect();
             for entry in &before {
                 let shows = |entry: &Entry| (entry.shown, entry.standing);

@@ -1,4 +1,4 @@
-//! Who a peer is before it has shown a certificate: the listener, the address it comes from, and the name it asks for.
+//! Identifies a client before it sends a certificate: by listener, source address and server name.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::pki::printable;
 
-/// A source: listener, address (IPv6 by /64, where one host has as many addresses as it likes) and server name.
+/// A source: listener, address (IPv6 by /64, because one host can use all of it) and server name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Source {
     /// The listener.
@@ -23,7 +23,7 @@ impl Source {
         Self { listener, address: masked(address, 64), server_name }
     }
 
-    /// What its bounds are counted by: /24 of IPv4, /48 of IPv6, what one customer is usually given.
+    /// The network that limits count by: /24 of IPv4, /48 of IPv6, the usual size for one customer.
     pub(super) fn network(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(address) => {
@@ -34,7 +34,7 @@ impl Source {
         }
     }
 
-    /// Whether an operator means it by `ADDRESS`, `NETWORK/64`, or either with a server name behind it.
+    /// Whether `ADDRESS` or `NETWORK/64`, with or without a server name, matches it.
     pub(super) fn is(&self, text: &str) -> bool {
         let mut words = text.split_whitespace();
         let Some(address) = words.next() else { return false };
@@ -60,7 +60,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The first bits of an IPv6 address; an IPv4 one whole, also where it comes mapped into IPv6 (a socket on `[::]`).
+/// The first bits of an IPv6 address; an IPv4 address unchanged, unmapped from IPv6 if necessary (a socket on `[::]`).
 fn masked(address: IpAddr, bits: u32) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,4 +1,4 @@
-//! Lessons one by one: what begins, confirms, ends and outlives them.
+//! Single refusals: what creates, confirms, ends and preserves them.
 
 use super::super::pool::day;
 use super::*;
@@ -42,7 +42,7 @@ fn codes(changes: &[Change]) -> Vec<(Lesson, &'static str)> {
     changes.iter().map(|change| (change.standing, change.reason)).collect()
 }
 
-/// A source that insists on the previous pair, confirmed.
+/// A source with a confirmed refusal of the new pair.
 fn insisting() -> (Learned, Source) {
     let (mut learned, source) = (Learned::default(), source("192.0.2.1"));
     refuse(&mut learned, &source, OFFER, at(0));
@@ -99,7 +99,7 @@ fn a_scanner_behind_the_same_address_holds_nobody_who_takes_the_new_pair() {
     let mut learned = Learned::default();
     refuse(&mut learned, &source, 1, at(0));
     assert_eq!(accept(&mut learned, &source, 2, 100, OFFER, at(2)), []);
-    // And a handshake on the new pair says that somebody there takes it.
+    // And a handshake on the new pair shows that a client there accepts it.
     assert_eq!(codes(&accept(&mut learned, &source, 1, 100, OFFER, at(3))), [(Lesson::Forgotten, "accepts_it_now")]);
 }
 
@@ -107,7 +107,7 @@ fn a_scanner_behind_the_same_address_holds_nobody_who_takes_the_new_pair() {
 fn a_confirmed_lesson_is_put_in_doubt_only_by_one_that_looks_like_its_peer() {
     let (mut learned, source) = insisting();
     assert_eq!(refuse_pair(&mut learned, &source, (2, Some(1)), 1, at(5)), []);
-    assert_eq!(refuse_pair(&mut learned, &source, (1, Some(2)), OFFER, at(5)), [], "that it refuses this is known");
+    assert_eq!(refuse_pair(&mut learned, &source, (1, Some(2)), OFFER, at(5)), [], "this refusal is known");
     assert_eq!(accept(&mut learned, &source, 1, 101, OFFER, at(6)), [], "another peer behind the address");
     assert_eq!(
         codes(&refuse_pair(&mut learned, &source, (2, Some(1)), OFFER, at(7))),
@@ -185,7 +185,7 @@ fn a_flood_neither_evicts_what_is_confirmed_nor_takes_more_than_its_networks_sha
         refuse(&mut learned, &named("198.51.100.2", number), OFFER, at(1));
     }
     assert_eq!(learned.entries().len(), 1 + UNCONFIRMED.of_network);
-    assert!(learned.taught(&first, at(1)).is_some(), "who was there first stays");
+    assert!(learned.taught(&first, at(1)).is_some(), "the first source stays");
     for net in 0..200 {
         for number in 0..UNCONFIRMED.of_network {
             refuse(&mut learned, &named(&format!("10.0.{net}.1"), number), OFFER, at(2));

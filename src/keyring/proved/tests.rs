@@ -96,7 +96,7 @@ fn a_refused_pair_rests_longer_each_time_and_others_go_on() {
         assert_eq!(pick(&mut proved, &order, true, now), shows(2, How::Canary));
         let change = proved.note(pair(2), Shown::Alert, terms(&Probe::Off), at(now)).unwrap();
         assert_eq!(change, Change { verdict: Verdict::Refused, next_try: Some(at(now + rest)) });
-        // Whoever was on the way at the same time is refused too: that is the same refusal.
+        // Concurrent requests are refused too: that is the same refusal.
         assert_eq!(proved.note(pair(2), Shown::Alert, terms(&Probe::Off), at(now)), None);
         proved.release();
         assert_eq!(pick(&mut proved, &order, true, now + rest - 1), shows(1, How::Fallback(Some(at(now + rest)))));
@@ -262,7 +262,7 @@ proptest! {
                         let rest = next_try.unwrap().as_second() - at(now).as_second();
                         prop_assert!((30..=HOUR).contains(&rest), "{}", rest);
                     }
-                    // The same again is no news.
+                    // The same again changes nothing.
                     prop_assert_eq!(proved.note(pair(n), shown, terms, at(now)), None);
                 }
                 Step::Release => {

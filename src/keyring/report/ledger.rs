@@ -1,7 +1,7 @@
-//! Who used which key pair, and what they made of it: a fold over what happens, bounded whatever peers do.
+//! Records which peer used which key pair and accepted or refused it, in bounded memory.
 //!
-//! It forgets the verified peer that it has not seen for longest, never one because of what nobody vouched for. What a former
-//! process has written down is `recalled`.
+//! It forgets the verified peers that have been silent the longest; unauthenticated input never evicts one. `recalled`
+//! adds the records of former processes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,19 +15,19 @@ use super::super::{ChosenBy, KeyringName};
 use super::{Before, is_from};
 use crate::pki::Fingerprint;
 
-/// Verified peers that are remembered, over all keyrings and listeners.
+/// Verified peers kept, over all keyrings and listeners.
 pub(super) const PEERS: usize = 4096;
-/// Sources that are remembered: `learned` bounds them too, these are for reading.
+/// Sources kept: `learned` has its own limit, these are for the report.
 pub(super) const SOURCES: usize = 1024;
-/// Upstreams that are remembered: as many as the configuration has, and those of former configurations.
+/// Upstreams kept: those of the configuration, and of former configurations.
 const UPSTREAMS: usize = 1024;
 /// Pairs of one peer or upstream: a current one, eight previous ones, and the one after.
 pub(super) const PAIRS: usize = 10;
 
-/// Something that happened.
+/// A fact to record.
 #[derive(Clone, Copy, Debug)]
 pub enum Fact<'a> {
-    /// A keyring's current pair changed: handshakes are counted anew.
+    /// A keyring's current pair changed: handshake counts start again.
     Rotated {
         /// Which keyring.
         keyring: &'a KeyringName,
@@ -36,49 +36,49 @@ pub enum Fact<'a> {
     Peer {
         /// Which keyring.
         keyring: &'a KeyringName,
-        /// Where it came to.
+        /// The listener that it connected to.
         listener: &'a Arc<str>,
-        /// Who it is.
+        /// Its identity.
         identity: &'a str,
         /// The partner that it is.
         partner: Option<&'a Arc<str>>,
-        /// Where it came from.
+        /// Its address.
         source: Option<IpAddr>,
-        /// What it was shown.
+        /// The pair that it was shown.
         key_pair: Fingerprint,
         /// Why.
         chosen_by: ChosenBy,
     },
-    /// A handshake with an upstream, or what came after it.
+    /// A handshake with an upstream, or its later answer.
     Upstream {
         /// The listener that leads to it.
         listener: &'a Arc<str>,
-        /// The keyring of the pair, where it is said.
+        /// The pair's keyring, if known.
         keyring: Option<&'a KeyringName>,
-        /// What it was shown.
+        /// The pair that it was shown.
         key_pair: Fingerprint,
-        /// What it made of it.
+        /// Its answer.
         said: Said,
-        /// Whether this is a handshake, and not what one led to.
+        /// Whether this is the handshake itself.
         handshake: bool,
         /// Stable code.
         reason: &'static str,
         /// One sentence.
         explanation: &'a str,
-        /// After a refusal: when it is tried again.
+        /// After a refusal: when the pair is tried again.
         next_try: Option<Timestamp>,
     },
-    /// What a source has taught us changed.
+    /// A source's recorded refusal changed.
     Source {
         /// Which keyring.
         keyring: &'a KeyringName,
-        /// Where it came to.
+        /// The listener that it connected to.
         listener: &'a Arc<str>,
-        /// Who.
+        /// The source.
         source: &'a str,
         /// The pair that it refused.
         refused: Fingerprint,
-        /// How sure that is.
+        /// The refusal's status.
         lesson: Lesson,
         /// The identity of the peer that confirmed it.
         peer: Option<&'a str>,
@@ -89,12 +89,12 @@ pub enum Fact<'a> {
     },
 }
 
-/// What an upstream made of a pair.
+/// An upstream's answer to a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// The handshake went well, which proves nothing.
+    /// The handshake succeeded, which proves nothing.
     HandshakeOk,
-    /// It has answered with a status that is no refusal.
+    /// It answered a request with a status other than a refusal.
     Proved,
     /// It refuses the pair.
     Refused,
@@ -108,7 +108,7 @@ pub(super) struct PeerKey {
     pub(super) identity: String,
 }
 
-/// What it did.
+/// The pairs that a peer used.
 #[derive(Clone, Debug)]
 pub(super) struct PeerUse {
     pub(super) partner: Option<Arc<str>>,
@@ -118,7 +118,7 @@ pub(super) struct PeerUse {
 }
 
 impl PeerUse {
-    /// Whether it came from this source last.
+    /// Whether its last address belongs to this source.
     pub(super) fn comes_from(&self, source: &str) -> bool {
         self.source.is_some_and(|address| is_from(address, source))
     }
@@ -133,7 +133,7 @@ pub(super) struct Used {
     pub(super) last: Timestamp,
     /// Since the rotation.
     pub(super) count: u64,
-    /// Why it was shown last; `None`: a former process did not write it down.
+    /// Why it was shown last; `None`: a former process did not record it.
     pub(super) chosen_by: Option<ChosenBy>,
 }
 
@@ -143,7 +143,7 @@ pub(super) struct Shown {
     pub(super) key_pair: Fingerprint,
     pub(super) keyring: Option<KeyringName>,
     pub(super) said: Said,
-    /// Since when it has said so.
+    /// Since when it has answered so.
     pub(super) since: Timestamp,
     /// The last handshake.
     pub(super) last: Option<Timestamp>,
@@ -154,7 +154,7 @@ pub(super) struct Shown {
     pub(super) next_try: Option<Timestamp>,
 }
 
-/// What a source has taught us.
+/// A source's recorded refusal.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) keyring: KeyringName,
@@ -166,7 +166,7 @@ pub(super) struct Source {
     pub(super) explanation: String,
 }
 
-/// Who used which pair.
+/// Which peer used which pair.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(super) since: Timestamp,
@@ -178,7 +178,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Empty; it watches from now on.
+    /// An empty ledger that records from now on.
     pub fn new(now: Timestamp) -> Self {
         Self {
             since: now,
@@ -190,7 +190,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in what happened.
+    /// Records a fact.
     pub fn note(&mut self, fact: &Fact<'_>, now: Timestamp) {
         match *fact {
             Fact::Rotated { keyring } => self.rotated(keyring),
@@ -237,7 +237,7 @@ impl Ledger {
         }
     }
 
-    /// An eighth at once, so that a fleet larger than the table costs little.
+    /// Drops an eighth at once, so that a fleet larger than the table costs little.
     fn forget_peers(&mut self) {
         let mut seen: Vec<Timestamp> = self.peers.values().map(|peer| peer.last).collect();
         let (_, limit, _) = seen.select_nth_unstable(PEERS / 8);
@@ -277,7 +277,7 @@ impl Ledger {
         if handshake {
             (shown.last, shown.count) = (Some(now), shown.count + 1);
         }
-        // A handshake that goes well takes nothing back: neither a proof nor a refusal.
+        // A successful handshake revokes neither a proof nor a refusal.
         if said == Said::HandshakeOk && shown.said != Said::HandshakeOk {
             return;
         }
@@ -298,14 +298,14 @@ impl Ledger {
             return;
         }
         let known = self.sources.get(&key).filter(|known| known.refused == refused);
-        // The alert says why; that it was confirmed later says only that it is true.
+        // Keep the alert as the reason: the later confirmation adds none.
         let (since, reason) = known.map_or((now, reason), |known| (known.since, known.reason));
         let explanation = explanation.to_owned();
         if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES {
             let weakest =
                 self.sources.iter().min_by_key(|(_, source)| (source.lesson == Lesson::Confirmed, source.since));
             match weakest.map(|(key, source)| (key.clone(), source.lesson)) {
-                // What is only an alert pushes out nothing that is more.
+                // An unconfirmed alert never evicts a confirmed source.
                 Some((_, Lesson::Confirmed)) if lesson == Lesson::Unconfirmed => return,
                 Some((oldest, _)) => drop(self.sources.remove(&oldest)),
                 None => {}
@@ -316,7 +316,7 @@ impl Ledger {
         self.sources.insert(key, Source { keyring, refused, lesson, peer, since, reason, explanation });
     }
 
-    /// How much it remembers: peers, sources, upstreams.
+    /// The number of entries: peers, sources, upstreams.
     pub fn size(&self) -> (usize, usize, usize) {
         (self.peers.len(), self.sources.len(), self.upstreams.len())
     }

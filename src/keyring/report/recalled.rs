@@ -1,5 +1,5 @@
-//! What the ledger takes in of former processes of this sidecar, where they have written it down. What this process has seen
-//! itself goes before it, whenever the answer comes.
+//! Adds the records of former processes of this sidecar to the ledger. What this process has seen itself takes
+//! precedence, whenever the registry answers.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -12,37 +12,37 @@ use super::super::{ChosenBy, KeyringName};
 use super::ledger::{Ledger, PAIRS, PEERS, PeerKey, PeerUse, Said, Shown, Used, drop_oldest};
 use crate::pki::Fingerprint;
 
-/// What is known of the time before this process began.
+/// What is known about the time before this process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Before {
-    /// Nothing: there is no registry.
+    /// Nothing: no registry is configured.
     #[default]
     Unknown,
     /// Nothing yet: the registry has not answered.
     Awaited,
-    /// What the registry has of it.
+    /// The registry's records.
     Recalled,
 }
 
-/// What a former process of this sidecar has written down.
+/// A record of a former process of this sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recalled {
     /// The pair that a verified peer was shown last.
     Peer {
         /// Which keyring.
         keyring: KeyringName,
-        /// Where it came to.
+        /// The listener that it connected to.
         listener: Arc<str>,
-        /// Who it is.
+        /// Its identity.
         identity: String,
         /// The partner that it was.
         partner: Option<Arc<str>>,
-        /// Where it came from.
+        /// Its address.
         source: Option<IpAddr>,
-        /// What it was shown.
+        /// The pair that it was shown.
         key_pair: Fingerprint,
-        /// Why, where that was written down.
+        /// Why, if recorded.
         chosen_by: Option<ChosenBy>,
         /// When.
         last: Timestamp,
@@ -55,20 +55,20 @@ pub enum Recalled {
         keyring: KeyringName,
         /// The listener that leads to it.
         listener: Arc<str>,
-        /// What it was shown.
+        /// The pair that it was shown.
         key_pair: Fingerprint,
         /// When.
         last: Timestamp,
     },
-    /// What an upstream made of a pair.
+    /// An upstream's answer to a pair.
     Upstream {
         /// Which keyring.
         keyring: KeyringName,
         /// The listener that leads to it.
         listener: Arc<str>,
-        /// Which pair.
+        /// The pair.
         key_pair: Fingerprint,
-        /// What it made of it.
+        /// Its answer.
         said: Said,
         /// Since when.
         since: Timestamp,
@@ -80,13 +80,13 @@ pub enum Recalled {
 }
 
 impl Ledger {
-    /// There is a registry that may know what was before; it will be heard, or not.
+    /// A registry may have earlier records; it may still answer.
     pub fn await_registry(&mut self) {
         self.before = Before::Awaited;
     }
 
-    /// Takes in what the registry has had since `since`, the latest first. Nothing of it goes before what this process has
-    /// seen, and it counts no handshakes.
+    /// Adds the registry's records since `since`, the latest first. They never override what this process has seen, and
+    /// do not count as handshakes.
     pub fn recall(&mut self, recalled: Vec<Recalled>, since: Timestamp) {
         (self.since, self.before) = (self.since.min(since), Before::Recalled);
         for one in recalled {
@@ -98,7 +98,7 @@ impl Ledger {
                 }
                 Recalled::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
                     let shown = self.recall_shown(keyring, &listener, key_pair, since);
-                    // A handshake of this process has taken nothing back.
+                    // A handshake of this process does not override it.
                     if shown.said == Said::HandshakeOk {
                         (shown.said, shown.since) = (said, since);
                         (shown.reason, shown.explanation) = (Cow::Owned(reason), explanation);

@@ -191,7 +191,7 @@ fn who_only_shares_an_address_with_one_that_refused_is_not_said_to_insist() {
     came(&mut ledger, "neighbour", OLD, ChosenBy::Learned, 112);
     let report = told(&ledger, &overlap(), 200);
     assert_eq!(uses(&report), [("acme-etl", Use::InsistsOnOld), ("neighbour", Use::StillOnOld)]);
-    assert!(report.verdict.sentence.starts_with("1 of 2 would break: call acme"), "{}", report.verdict.sentence);
+    assert!(report.verdict.sentence.starts_with("1 of 2 peers would fail: call acme"), "{}", report.verdict.sentence);
     let because = report.lines[1].because.as_deref().unwrap();
     assert!(because.contains("the address of acme-etl"), "{because}");
 }
@@ -231,14 +231,14 @@ fn who_watches_since_after_the_rotation_calls_nothing_safe() {
     came(&mut ledger, "a", NEW, ChosenBy::Prefer, 160);
     let report = told(&ledger, &overlap(), 200);
     assert_eq!(report.verdict.retire, Retire::Wait);
-    assert!(report.verdict.sentence.contains("is not known"), "{}", report.verdict.sentence);
+    assert!(report.verdict.sentence.contains("are unknown"), "{}", report.verdict.sentence);
     let nobody = told(&Ledger::new(at(0)), &overlap(), 200);
     assert_eq!((nobody.verdict.retire, nobody.lines.len()), (Retire::Wait, 0));
-    for (ends, left) in [(201, "60 s are left"), (230, "30 min are left"), (500, "5 h are left")] {
+    for (ends, left) in [(201, "60 s left"), (230, "30 min left"), (500, "5 h left")] {
         let mut keyring = overlap();
         keyring.previous[0].ends = at(ends);
         let said = told(&Ledger::new(at(0)), &keyring, 200).verdict.sentence;
-        assert_eq!(said, format!("nobody has used this keyring since 2026-01-01 00:00 UTC: {left} to see who does"));
+        assert_eq!(said, format!("no peer has used this keyring since 2026-01-01 00:00 UTC: wait; {left}"));
     }
 }
 
@@ -273,7 +273,7 @@ fn what_the_registry_has_makes_a_restart_forget_nothing() {
     assert_eq!(uses(&safe), [("a", Use::ProvedNew), ("b", Use::ProvedNew)], "what this process saw goes first");
     assert_eq!((safe.lines[1].last_new, safe.lines[1].handshakes_new), (Some(at(130)), 0));
 
-    // Who came before the rotation only is not seen; who was on the old pair after it is still there, and why.
+    // A peer seen only before the rotation counts as not seen; one on the old pair after it stays, with the reason.
     let former = vec![
         remembered("acme-etl", OLD, Some(ChosenBy::Authorities), 140),
         remembered("old-row", OLD, None, 130),
@@ -288,12 +288,12 @@ fn what_the_registry_has_makes_a_restart_forget_nothing() {
     assert_eq!((call.verdict.retire, call.lines[0].since), (Retire::Call, Some(at(140))));
     assert_eq!(call.lines[0].contact.as_deref(), Some("noc@acme.example"));
 
-    // A registry that was begun after the rotation cannot know everybody.
+    // A registry that was created after the rotation cannot know all peers.
     let mut young = Ledger::new(at(190));
     young.recall(vec![remembered("a", NEW, Some(ChosenBy::Prefer), 160)], at(150));
     let half = told(&young, &overlap(), 200);
     assert_eq!((half.verdict.retire, half.watched_since), (Retire::Wait, at(150)));
-    assert!(half.verdict.sentence.contains("before the registry was begun"), "{}", half.verdict.sentence);
+    assert!(half.verdict.sentence.contains("before the registry was created"), "{}", half.verdict.sentence);
 }
 
 #[test]
@@ -452,7 +452,7 @@ proptest! {
 }
 
 proptest! {
-    /// It does not matter when the registry answers: before this process has seen somebody, or after.
+    /// It does not matter when the registry answers: before this process has seen a peer, or after.
     #[test]
     fn what_is_recalled_late_is_as_if_it_had_been_known_from_the_start(
         former in prop::collection::vec((0..6_u16, 1..5_u8, 50..150_i64), 0..12),

@@ -1,4 +1,4 @@
-//! One verdict for a keyring in overlap: safe to retire, whom to call first, or what to wait for.
+//! One verdict for a keyring in overlap: safe to retire, blocked by a peer, or what to wait for.
 
 use std::fmt::Write as _;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::{Before, Line, Report, Use};
 use crate::pki::minute;
 
-/// May the old pair be retired?
+/// Whether the old pair can be retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Retire {
-    /// Everybody that is known has proved the new pair.
+    /// Every known peer has proved the new pair.
     Safe,
-    /// Somebody would break: call.
+    /// At least one peer would fail: its operator has to act first.
     Call,
-    /// Too little is known: wait, or ask.
+    /// Too little is known: wait, or ask the peers' operators.
     Wait,
 }
 
@@ -24,7 +24,7 @@ impl Retire {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Safe => "safe to retire",
-            Self::Call => "call first",
+            Self::Call => "blocked",
             Self::Wait => "wait",
         }
     }
@@ -35,25 +35,25 @@ impl Retire {
 pub struct Verdict {
     /// Its code.
     pub retire: Retire,
-    /// One sentence, with whom and what to do.
+    /// One sentence, with the contact and what to do.
     pub sentence: String,
-    /// Whom to call, or to ask, first.
+    /// The peer to contact first.
     pub first: Option<First>,
 }
 
-/// Whom to call first.
+/// The peer to contact first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct First {
     /// The peer, source or upstream.
     pub name: String,
     /// Its partner.
     pub partner: Option<std::sync::Arc<str>>,
-    /// How to reach them.
+    /// Its operator's contact.
     pub contact: Option<String>,
 }
 
 impl Verdict {
-    /// Before anything is known.
+    /// The verdict before anything is known.
     pub(super) const fn unknown() -> Self {
         Self { retire: Retire::Wait, sentence: String::new(), first: None }
     }
@@ -67,10 +67,10 @@ pub(super) fn of(report: &Report) -> Verdict {
     let days = report.seconds_left / 86_400;
     let left = match report.seconds_left {
         0 => "the overlap is about to end".to_owned(),
-        seconds @ 1..120 => format!("{seconds} s are left"),
-        seconds @ 120..7_200 => format!("{} min are left", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} h are left", seconds / 3600),
-        _ => format!("{days} days are left"),
+        seconds @ 1..120 => format!("{seconds} s left"),
+        seconds @ 120..7_200 => format!("{} min left", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h left", seconds / 3600),
+        _ => format!("{days} days left"),
     };
     let (retire, sentence) = match first.map(|line| (line, line.stands)) {
         Some((line, Use::InsistsOnOld)) => (Retire::Call, insists(line, count(Use::InsistsOnOld), all, &left)),
@@ -81,7 +81,7 @@ pub(super) fn of(report: &Report) -> Verdict {
         }
         None if all == 0 => {
             let sentence =
-                format!("nobody has used this keyring since {}: {left} to see who does", minute(report.watched_since));
+                format!("no peer has used this keyring since {}: wait; {left}", minute(report.watched_since));
             (Retire::Wait, sentence)
         }
         None if report.rotated < report.watched_since || report.forgotten > 0 => (Retire::Wait, half(report, proved)),
@@ -103,14 +103,14 @@ pub(super) fn of(report: &Report) -> Verdict {
 
 fn everybody(proved: usize) -> String {
     match proved {
-        1 => "the only one that came has proved".to_owned(),
-        2 => "both that came have proved".to_owned(),
-        _ => format!("all {proved} that came have proved"),
+        1 => "the only known peer has proved".to_owned(),
+        2 => "both known peers have proved".to_owned(),
+        _ => format!("all {proved} known peers have proved"),
     }
 }
 
 fn insists(line: &Line, count: usize, all: usize, left: &str) -> String {
-    let mut text = format!("{count} of {all} would break: call {} first", who(line));
+    let mut text = format!("{count} of {all} peers would fail: call {} first", who(line));
     if let Some(because) = &line.because {
         let _ = write!(text, ", {because}");
     }
@@ -120,35 +120,35 @@ fn insists(line: &Line, count: usize, all: usize, left: &str) -> String {
 
 fn still(line: &Line, count: usize, all: usize, left: &str) -> String {
     let because = line.because.as_deref().unwrap_or("the new one was not tried");
-    format!("{count} of {all} are still on the old key pair, {} first of all: {because}; {left}", who(line))
+    format!("{count} of {all} peers still use the old key pair, most often {}: {because}; {left}", who(line))
 }
 
 fn open(line: &Line, (unproved, not_seen): (usize, usize), all: usize, left: &str) -> String {
     let mut parts = Vec::new();
     if unproved > 0 {
-        parts.push(format!("{unproved} of {all} have not proved the new key pair yet"));
+        parts.push(format!("{unproved} of {all} peers have not proved the new key pair yet"));
     }
     if not_seen > 0 {
-        parts.push(format!("{not_seen} of {all} were not seen since the rotation"));
+        parts.push(format!("{not_seen} of {all} peers have not been seen since the rotation"));
     }
     format!("{}: ask {} first, or wait; {left}", parts.join(", "), who(line))
 }
 
-/// Everybody who came is fine, but not everybody who may come is known.
+/// All known peers accept the new pair, but some peers may be unknown.
 fn half(report: &Report, proved: usize) -> String {
     let why = if report.forgotten > 0 {
-        format!("{} peers were more than could be remembered", report.forgotten)
+        format!("{} peers exceeded the limit and were forgotten", report.forgotten)
     } else {
         let since = minute(report.watched_since);
         match report.before {
-            Before::Unknown => format!("who came before this process began to watch ({since}) is not known"),
+            Before::Unknown => format!("peers from before this process started ({since}) are unknown"),
             Before::Awaited => {
-                format!("who came before this process began to watch ({since}) is not known until the registry answers")
+                format!("peers from before this process started ({since}) are unknown until the registry answers")
             }
-            Before::Recalled => format!("who came before the registry was begun ({since}) is not known"),
+            Before::Recalled => format!("peers from before the registry was created ({since}) are unknown"),
         }
     };
-    format!("{} the new key pair, but {why}: wait for those that come seldom", everybody(proved))
+    format!("{} the new key pair, but {why}: wait for peers that connect rarely", everybody(proved))
 }
 
 /// `acme (uri:spiffe://acme/app, noc@acme.example)`.

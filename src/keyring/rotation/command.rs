@@ -1,7 +1,7 @@
-//! What an operator asks of a keyring (contract section 9): promote, rollback, retire, revoke.
+//! An operator's commands to a keyring (contract section 9): promote, rollback, retire, revoke.
 //!
-//! A command notes the operator's choice and leaves the moving to `settle`. One that is already true is done, without
-//! Events. How long a pair's name is looked up, who asked and whether it is remembered is for others.
+//! A command records the operator's choice and leaves changes of standing to `settle`. One that changes nothing
+//! succeeds without Events. Looking up a pair's name, logging the operator and saving the decision happen elsewhere.
 
 use jiff::Timestamp;
 
@@ -11,14 +11,14 @@ use super::{Entry, Keyring, NotDone, settle};
 use crate::pki::Fingerprint;
 
 impl Keyring {
-    /// An operator asks.
+    /// Executes an operator's command.
     ///
     /// - `promote`: a staged, previous or retired pair that is valid becomes current. Pairs in the folder that the rule
-    ///   would choose before it are held until they are promoted, or taken out and put in again.
-    /// - `rollback`: the same with the pair that was replaced last, or retired last within a week. A held pair is
-    ///   no target: a second rollback does not roll forward.
+    ///   would choose before it are held back until they are promoted, or removed and added again.
+    /// - `rollback`: the same with the pair that was replaced last, or retired last within a week. Held pairs are
+    ///   excluded: a second rollback does not roll forward.
     /// - `retire`: a previous pair's overlap ends now.
-    /// - `revoke`: any pair that is known here; if it was current, the rule chooses among the others.
+    /// - `revoke`: any known pair; if it was current, the rule chooses among the others.
     pub fn command(&mut self, command: &Command, now: Timestamp) -> Result<Vec<Event>, NotDone> {
         match *command {
             Command::Promote(key_pair) => self.promote(key_pair, now),
@@ -55,7 +55,7 @@ impl Keyring {
     fn rollback(&mut self, now: Timestamp) -> Result<Vec<Event>, NotDone> {
         self.not_configured()?;
         let usable = |entry: &&Entry| entry.is_valid(now) && !self.held.contains(&entry.held.pair.fingerprint());
-        // A pair that was current once, before one that only came older; then the latest.
+        // A pair that was current once, before one that only arrived as an older one; then the latest.
         let latest = |entry: &&Entry| (entry.activated.is_some(), entry.replaced, entry.rank());
         let previous = self.with(Standing::Previous).filter(usable).max_by_key(latest);
         let retired = || {
@@ -65,7 +65,7 @@ impl Keyring {
         let Some(target) = previous.or_else(retired) else {
             let name = &self.settings.name;
             return Err(NotDone::NotNow(format!(
-                "keyring {name:?} has no valid key pair to roll back to; a pair that was rolled back from comes back by promote"
+                "keyring {name:?} has no valid key pair to roll back to; to undo a rollback, promote the pair"
             )));
         };
         let target = target.held.pair.fingerprint();
@@ -112,12 +112,12 @@ impl Keyring {
         self.entries.get(&key_pair).ok_or_else(unknown)
     }
 
-    /// Where the configuration says which pair is current, a command would hold until the next input only.
+    /// If the configuration sets the current pair, a command would only last until the next input.
     fn not_configured(&self) -> Result<(), NotDone> {
         match self.settings.current {
             None => Ok(()),
             Some(named) => Err(NotDone::NotNow(format!(
-                "the configuration says which key pair is current (keyring.{}.current = \"{named}\"); change it there",
+                "the configuration sets the current key pair (keyring.{}.current = \"{named}\"); change it there",
                 self.settings.name
             ))),
         }

@@ -1,6 +1,6 @@
-//! The sentence that goes with each change of standing: what happened, the values, and what to do.
+//! The explanation of each change of standing: what happened, the values, and what to do.
 //!
-//! For people only: nothing reads these sentences back. Codes are set where the decision is made.
+//! For people only: no program parses these sentences. Reason codes are set where the decision is made.
 
 use super::super::Standing;
 use super::super::fit::{describe, moment};
@@ -14,22 +14,22 @@ pub(super) fn staged(entry: &Entry) -> String {
     let not_before = moment(entry.held.pair.validity().not_before);
     match (entry.reason, entry.due, entry.waits) {
         ("not_yet_valid", Some(due), None) => {
-            format!("{name} is not valid before {not_before}; it may serve from {} on", moment(due))
+            format!("{name} is not valid before {not_before}; it will be used from {} on", moment(due))
         }
         ("not_yet_valid", Some(due), Some(_)) => {
             format!("{name} is not valid before {not_before}; promote it after {}", moment(due))
         }
         (_, _, Some(Waits::SharesNoName)) => format!(
-            "{name} shares no name with the current key pair: if it belongs here, promote it, else take it out of the folder"
+            "{name} shares no name with the current key pair: if it belongs here, promote it, else remove it from the folder"
         ),
         (_, _, Some(Waits::Marked)) => format!(
-            "{name} waits because its file says so (\"{STAGED_LINE}\"); promote it to make it current, or take that line out"
+            "{name} is staged because its file says so (\"{STAGED_LINE}\"); promote it to make it current, or remove that line"
         ),
-        _ => format!("{name} waits because activate = \"manual\"; promote it to make it current"),
+        _ => format!("{name} is staged because activate = \"manual\"; promote it to make it current"),
     }
 }
 
-/// What a change of standing means. `replaces` is the pair that was current until now.
+/// Explains a change of standing. `replaces` is the pair that was current until now.
 pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> String {
     let name = describe(&entry.held.pair);
     match entry.held.standing {
@@ -51,14 +51,14 @@ pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerpri
                     });
                     let from = moment(entry.held.pair.validity().not_before);
                     format!(
-                        "{name} (valid from {from}) is older than the current {current}; it is valid beside it until {ends}, promote it to make it current"
+                        "{name} (valid from {from}) is older than the current {current}; both stay valid until {ends}; promote it to make it current"
                     )
                 }
-                _ => format!("{name} was replaced and stays valid beside its successor until {ends}"),
+                _ => format!("{name} was replaced; it stays valid alongside its successor until {ends}"),
             }
         }
         Standing::Retired => retired(entry, &name),
-        Standing::Revoked => format!("{name} was revoked: it never serves again, and what was kept of it is deleted"),
+        Standing::Revoked => format!("{name} was revoked: it never serves again, and its retained copy is deleted"),
         Standing::Refused | Standing::Staged => {
             entry.held.why.clone().unwrap_or_else(|| format!("{name} is {}", entry.held.standing.as_str()))
         }
@@ -73,25 +73,25 @@ fn current(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> S
     };
     let old_name = describe(&old.held.pair);
     let why = match entry.reason {
-        "configured" => "the configuration names it".to_owned(),
+        "configured" => "the configuration sets it".to_owned(),
         "promoted" => "it was promoted".to_owned(),
         "rolled_back" => {
-            format!("rolled back; {old_name} is held until it is promoted, or taken out of the folder and put in again")
+            format!("rolled back; {old_name} is held back until it is promoted, or removed and added again")
         }
-        "due" => "it has become valid".to_owned(),
+        "due" => "it became valid".to_owned(),
         "revoked" => format!("{old_name} was revoked"),
         "expired" => format!("{old_name} expired on {}", moment(old.held.pair.validity().not_after)),
-        "returned" => "the folder holds it again, and nothing newer".to_owned(),
+        "returned" => "the folder holds it again, and no newer one".to_owned(),
         "newer_arrived" => {
             format!("valid from {}, it is the newest in the folder", moment(entry.held.pair.validity().not_before))
         }
-        _ => "it is the newest that the folder still holds".to_owned(),
+        _ => "it is the newest left in the folder".to_owned(),
     };
     let overlap = match old.held.overlap_ends {
-        Some(ends) => format!("both are valid together until {}", moment(ends)),
+        Some(ends) => format!("both are valid until {}", moment(ends)),
         None => format!("{old_name} is {}", old.held.standing.as_str()),
     };
-    format!("{name} is current and valid until {until}, in place of {old_name}: {why}; {overlap}")
+    format!("{name} is current and valid until {until}, replacing {old_name}: {why}; {overlap}")
 }
 
 fn retired(entry: &Entry, name: &str) -> String {
@@ -99,11 +99,11 @@ fn retired(entry: &Entry, name: &str) -> String {
         "expired" => format!("{name} expired on {} and is retired", moment(entry.held.pair.validity().not_after)),
         "more_than_eight_previous" => {
             format!(
-                "{name} is retired: more than 8 previous key pairs, and it was replaced first; take old files out of the folder"
+                "{name} is retired: there are more than 8 previous key pairs, and it is the oldest; remove old files from the folder"
             )
         }
         "retired_by_command" => format!("{name} was retired by command; connections made with it are drained"),
-        "withdrawn" => format!("{name} was staged and has left the folder"),
-        _ => format!("the overlap of {name} is over; connections made with it are drained"),
+        "withdrawn" => format!("{name} was staged and is no longer in the folder"),
+        _ => format!("the overlap of {name} has ended; connections made with it are drained"),
     }
 }

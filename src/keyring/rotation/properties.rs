@@ -1,4 +1,4 @@
-//! What holds after any order of arrivals, ticks, settings and commands.
+//! Invariants after any order of arrivals, ticks, settings and commands.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The folder holds these; the second dozen are the same pairs in files that ask that they wait.
+    /// The folder holds these; the second dozen are the same pairs in files marked as staged.
     Arrive(Vec<usize>),
     /// So many hours pass; whether the clock is steady.
     Pass(i64, bool),
@@ -58,13 +58,13 @@ fn a_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A keyring on its way, with what a watcher from outside knows.
+/// A keyring under test, with what an outside observer knows.
 struct Walk {
     keyring: Keyring,
     now: Timestamp,
     folder: Vec<Arc<KeyPair>>,
     revoked: BTreeSet<Fingerprint>,
-    /// Standings as the Events told them.
+    /// Standings as the Events reported them.
     told: BTreeMap<Fingerprint, Standing>,
 }
 
@@ -158,7 +158,7 @@ impl Walk {
         assert_eq!(self.keyring.remembered(), remembered, "what is remembered is remembered again");
     }
 
-    /// Like a new process without `state`: what was revoked by command is known no more, what was told neither.
+    /// Like a new process without `state`: revocations by command and reported standings are lost.
     fn afresh(&mut self) {
         let settings = self.keyring.settings().clone();
         self.revoked = settings.revoked.clone();
@@ -214,7 +214,7 @@ impl Walk {
         for held in held {
             assert_eq!(self.told.get(&held.pair.fingerprint()), Some(&held.standing), "a change that no Event told");
         }
-        // The same again changes nothing and tells nothing.
+        // The same again changes nothing and reports nothing.
         let before = self.keyring.clone();
         let mut again = self.folder.clone();
         again.reverse();

@@ -1,7 +1,7 @@
-//! Where standings are moved: every input ends here, and nothing else gives a pair a standing, but for `retire`.
+//! Changes standings: every input ends here, and apart from `retire` nothing else sets a pair's standing.
 //!
-//! A function of the facts that the inputs noted: judge what does not serve, choose the current pair, retire what is
-//! over, tell what changed, forget what nobody needs. The same facts again change nothing and tell nothing.
+//! A function of the recorded facts: judge pairs not in use, choose the current pair, retire ended overlaps, report the
+//! changes, forget pairs no longer needed. The same facts again change nothing and report nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::super::{Activate, Event, OnExpiry, Standing};
 use super::{Entry, Keyring, MOST_PREVIOUS, MOST_RETIRED, Overlap, ROLLBACK_WINDOW, Waits, explain};
 use crate::pki::Fingerprint;
 
-/// Why standings are looked at.
+/// Why standings are evaluated.
 #[derive(Clone, Copy)]
 pub(super) enum Cause {
     /// Facts changed; the rule chooses.
@@ -24,7 +24,7 @@ pub(super) enum Cause {
 type Before = BTreeMap<Fingerprint, Standing>;
 
 impl Keyring {
-    /// Moves standings to where the facts say. `before` is where people saw them last.
+    /// Updates standings from the facts. `before` is how they were last reported.
     pub(super) fn settle(&mut self, before: &Before, cause: Cause, now: Timestamp) -> Vec<Event> {
         let old = self.current_entry().map(|entry| entry.held.pair.fingerprint());
         self.judge(before, now);
@@ -49,8 +49,8 @@ impl Keyring {
         events
     }
 
-    /// Gives every pair that does not serve its standing; `previous` where nothing speaks against it, for `seat` to
-    /// choose from.
+    /// Sets the standing of every pair that is not in use; `previous` if it may serve, so that it is a candidate for
+    /// current.
     fn judge(&mut self, before: &Before, now: Timestamp) {
         let mut verdicts = Vec::new();
         for (key_pair, entry) in &self.entries {
@@ -94,7 +94,7 @@ impl Keyring {
             return Verdict::Stays;
         }
         if !entry.held.in_folder {
-            // A refused pair that is gone is forgotten; a staged one never served, and is withdrawn.
+            // A refused pair without a file is forgotten; a staged one never served, and is withdrawn.
             return match standing {
                 Standing::Staged => Verdict::Is { standing: Standing::Retired, reason: "withdrawn", why: None },
                 _ => Verdict::Stays,
@@ -121,12 +121,12 @@ impl Keyring {
 
     /// The one rule. In this order:
     ///
-    /// 1. the pair that the configuration names; while that one is not here, the pair in use stays;
+    /// 1. the pair that the configuration names; while that one is missing, the pair in use;
     /// 2. with `activate = "manual"` the pair in use;
-    /// 3. the newest pair in the folder that may serve, is not staged and not held;
-    /// 4. the pair in use, its file there or not;
-    /// 5. now nothing valid is in use: the newest previous pair, held ones last;
-    /// 6. what is in the folder after all, staged or held: both need a pair to keep;
+    /// 3. the newest pair in the folder that may serve, is not staged and not held back;
+    /// 4. the pair in use, with or without its file;
+    /// 5. if no valid pair is in use: the newest previous pair, held ones last;
+    /// 6. any usable pair in the folder, staged or held: both only make sense with a pair to keep;
     /// 7. the pair in use, though expired.
     fn chosen(&self, now: Timestamp) -> Option<Fingerprint> {
         let current = self.current_entry();
@@ -188,7 +188,7 @@ impl Keyring {
         }
     }
 
-    /// Makes `chosen` the current pair, and the one that was current until now previous.
+    /// Makes `chosen` the current pair, and the former current one previous.
     fn seat(&mut self, chosen: Option<(Fingerprint, &'static str)>, now: Timestamp) {
         let Some((chosen, reason)) = chosen else { return };
         let overlap = self.settings.overlap;
@@ -206,12 +206,12 @@ impl Keyring {
         }
         self.held.remove(&chosen);
         if let Some(unseen) = self.past.current.take() {
-            // Current in the last run, and its file has not come yet: should it come, its overlap goes on from here.
+            // Current in the last run, but its file is not there yet: if it arrives, its overlap counts from now.
             self.past.previous.insert(unseen, Overlap { replaced: now, ends: later(now, overlap) });
         }
     }
 
-    /// What the rule would choose before the operator's choice is held.
+    /// Holds back pairs that the rule would choose before the operator's choice.
     fn hold_rivals(&mut self, chosen: Fingerprint, now: Timestamp) {
         while let Some(rival) = self.newest_free(now).map(|entry| entry.held.pair.fingerprint())
             && rival != chosen
@@ -220,7 +220,7 @@ impl Keyring {
         }
     }
 
-    /// What serves waits for nothing more; what stricter settings would say of it stays a warning.
+    /// Clears what pairs in use were waiting for; what stricter settings would refuse becomes a warning.
     fn tidy_served(&mut self, now: Timestamp) {
         let settings = &self.settings;
         for entry in self.entries.values_mut().filter(|entry| entry.served()) {
@@ -234,7 +234,7 @@ impl Keyring {
         }
     }
 
-    /// Overlaps end: at their end, and the oldest ones where there are too many.
+    /// Ends overlaps: those that are over, and the oldest ones if there are too many.
     fn retire(&mut self, now: Timestamp) {
         for entry in self.entries.values_mut().filter(|entry| entry.held.standing == Standing::Previous) {
             if let Some(ends) = entry.held.overlap_ends.filter(|ends| *ends <= now) {
@@ -255,7 +255,7 @@ impl Keyring {
         }
     }
 
-    /// One Event for each pair that stands elsewhere than before: the current one first.
+    /// One Event for each pair with a changed standing, the current one first.
     fn tell(&self, before: &Before, old: Option<Fingerprint>) -> Vec<Event> {
         let mut moved: Vec<_> = self
             .entries
@@ -281,7 +281,7 @@ impl Keyring {
         moved.into_iter().map(event).collect()
     }
 
-    /// What nobody needs any more leaves memory, and its keys with it.
+    /// Drops pairs that are no longer needed, and their keys.
     fn forget(&mut self, now: Timestamp) {
         let steady = self.steady;
         let mut gone: Vec<_> = self.with(Standing::Retired).filter(|entry| !entry.held.in_folder).collect();
@@ -292,7 +292,7 @@ impl Keyring {
             _ if entry.held.in_folder => true,
             _ if too_many.contains(&entry.held.pair.fingerprint()) => false,
             Standing::Current | Standing::Previous => true,
-            // Without `replaced` it never served: a staged pair that was withdrawn.
+            // Without `replaced` it never served: a withdrawn staged pair.
             Standing::Retired => {
                 entry.replaced.is_some() && (!steady || now < later(entry.held.since, ROLLBACK_WINDOW))
             }
@@ -310,7 +310,7 @@ impl Keyring {
         held.retain(|key_pair| !revoked.contains(*key_pair));
     }
 
-    /// Once when the last pair expires, and again when `on_expiry` changes what is done about it.
+    /// Reports the last resort: once when the last pair expires, and again when `on_expiry` changes.
     fn tell_last_resort(&mut self, now: Timestamp) -> Option<Event> {
         let expired = self.current_entry().filter(|entry| entry.held.pair.validity().not_after < now);
         let served = self.settings.on_expiry == OnExpiry::Serve;
@@ -329,9 +329,9 @@ impl Keyring {
     }
 }
 
-/// What `judge` finds of one pair.
+/// The result of judging one pair.
 enum Verdict {
-    /// Its standing is not judged here.
+    /// It keeps its standing.
     Stays,
     /// Refused, revoked or withdrawn.
     Is { standing: Standing, reason: &'static str, why: Option<String> },

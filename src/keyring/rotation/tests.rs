@@ -60,7 +60,7 @@ fn a_newer_pair_rotates_and_the_old_one_stays_valid_until_the_overlap_ends() {
     assert_eq!(moved(&events), [(name(2), Current, "newer_arrived"), (name(1), Previous, "newer_arrived")]);
     let Event::Moved { replaces, explanation, .. } = &events[0] else { panic!() };
     assert_eq!(*replaces, Some(name(1)));
-    assert!(explanation.contains("both are valid together until 2026-02-05T00:00:00Z"), "{explanation}");
+    assert!(explanation.contains("both are valid until 2026-02-05T00:00:00Z"), "{explanation}");
     assert_eq!(keyring.shown(day(30)).len(), 2);
     assert_eq!(keyring.to_retain(day(30)).len(), 2, "what is in use is kept, its file there or not");
     assert_eq!(keyring.next_due(), Some(day(35)));

@@ -1,4 +1,4 @@
-//! What a keyring says of itself: what may be shown, what must be kept, when something is due. It changes nothing.
+//! Queries on a keyring: which pairs may be shown or must be kept, and when the next change is due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::{Entry, Held, Keyring, Overlap, ROLLBACK_WINDOW, Remembered, Staged};
 use crate::pki::{Fingerprint, KeyPair};
 
 impl Keyring {
-    /// The pairs that may be shown: current then previous, as [`super::super::Candidates`] wants them; with nothing valid
-    /// left the pair in use as a last resort (unless `on_expiry = "refuse"`).
+    /// The pairs that may be shown: current then previous, as [`super::super::Candidates`] needs them; if none is
+    /// valid, the pair in use as a last resort (unless `on_expiry = "refuse"`).
     ///
-    /// `prefer = "old"` does not bring back a pair that was rolled back from.
+    /// `prefer = "old"` does not bring back a pair that a rollback replaced.
     pub fn shown(&self, now: Timestamp) -> Vec<(Candidate, Arc<KeyPair>)> {
         let previous = self.previous();
         let rolled_back = previous.first().is_some_and(|held| self.held.contains(&held.pair.fingerprint()));
@@ -57,8 +57,8 @@ impl Keyring {
         out
     }
 
-    /// Pairs that must be kept on disk: those in use, whose files may be overwritten at any moment, and for a week retired
-    /// ones whose files are gone. Never a revoked one.
+    /// Pairs that must be kept on disk: those in use, because their files may be overwritten at any time, and for a
+    /// week retired ones without files. Never a revoked one.
     pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
         let keeps = |entry: &&Entry| match entry.held.standing {
             Standing::Current | Standing::Previous => true,
@@ -70,7 +70,7 @@ impl Keyring {
         self.entries.values().filter(keeps).map(|entry| Arc::clone(&entry.held.pair)).collect()
     }
 
-    /// When something is due next, if anything is: a staged pair, the end of an overlap, an expiry.
+    /// When the next change is due, if any: a staged pair, the end of an overlap, an expiry.
     pub fn next_due(&self) -> Option<Timestamp> {
         let second = Duration::from_secs(1);
         let due = |entry: &Entry| {
@@ -86,8 +86,8 @@ impl Keyring {
         self.entries.values().filter_map(due).min()
     }
 
-    /// How the folder and what is shown differ: the newest pair in the folder is not current, and since when. Refused,
-    /// staged and held pairs count; one that the configuration passed over does not, nor a revoked one.
+    /// The newest pair in the folder, if it is not current, and since when. Refused, staged and held pairs count; pairs
+    /// overridden by the configuration and revoked ones do not.
     pub fn divergence(&self) -> Option<(Fingerprint, Timestamp)> {
         let current = self.current_entry();
         let key_pair = |entry: &Entry| entry.held.pair.fingerprint();
@@ -103,8 +103,8 @@ impl Keyring {
         newer.then(|| (key_pair(newest), newest.held.since))
     }
 
-    /// Whether something shows, or must be kept, otherwise than `before`, although no pair changed its standing: other
-    /// intermediates, other file names, another `overlap` or `prefer`, a file that came or went.
+    /// Whether anything shown or kept differs from `before`, although no pair changed its standing: other
+    /// intermediates, other file names, another `overlap` or `prefer`, an added or removed file.
     pub fn differs_from(&self, before: &Self) -> bool {
         let same = |(one, other): (&Held, &Held)| {
             one.standing == other.standing

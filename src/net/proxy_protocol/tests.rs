@@ -15,7 +15,7 @@ fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     header
 }
 
-/// What reading byte by byte, as `More` allows, comes to; and how many bytes it took.
+/// The result of reading byte by byte, as `More` allows, and how many bytes it took.
 fn fed(header: &[u8]) -> (Result<Step, Wrong>, usize) {
     let mut taken = 0;
     loop {
@@ -76,7 +76,7 @@ fn what_is_no_header_is_refused_as_early_as_it_shows() {
         "PROXY TCP4 192.0.2.1 192.0.2.2 65536 443\r\n",
         "PROXY TCP4 192.0.2.1 192.0.2.2 +1 443\r\n",
         "PROXY TCP4 2001:db8::1 2001:db8::2 1 443\r\n",
-        "PROXY TCP4 192.0.2.1 nobody 1 443\r\n",
+        "PROXY TCP4 192.0.2.1 host 1 443\r\n",
         "PROXY UDP4 192.0.2.1 192.0.2.2 1 443\r\n",
         "PROXY UNKNOWNX 1 2\r\n",
         "PROXY TCP4 \u{e9}192.0.2.1 192.0.2.2 1 443\r\n",

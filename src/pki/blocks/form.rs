@@ -55,7 +55,7 @@ pub(super) fn of(bytes: &[u8]) -> Form {
         _ => {}
     }
     let Some((outer, _)) = der::element(bytes) else {
-        // A long length is no UTF-8 text, so this was going to be DER.
+        // A long length is not UTF-8 text, so this was going to be DER.
         let began = matches!(bytes, [SEQUENCE, 0x81..=0x84, ..]);
         return if began { Form::CutOff } else { Form::Text };
     };

@@ -33,10 +33,10 @@ pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Vec<Item>, Un
     }
     let rounds = rounds(outer.content, 0);
     if rounds > MAX_ROUNDS {
-        let why = format!("it asks for {rounds} rounds of key derivation, more than {MAX_ROUNDS}");
+        let why = format!("it requires {rounds} rounds of key derivation, more than {MAX_ROUNDS}");
         return Err(refusal::pkcs12_unsupported(&why));
     }
-    // Nobody writes it, and its memory cannot be bounded by counting.
+    // No tool writes it, and its memory cannot be bounded by counting.
     if memmem::find(bytes, SCRYPT).is_some() {
         return Err(refusal::pkcs12_unsupported("it uses scrypt"));
     }

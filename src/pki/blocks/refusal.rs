@@ -1,4 +1,4 @@
-//! What each file that cannot be used is told: reason, sentence, and the command that converts it.
+//! What is reported about a file that cannot be used: reason, sentence, and the command that converts it.
 //!
 //! `FILE` in a remedy is the file's name; `Unreadable::remedy_for` puts it in.
 
@@ -15,19 +15,19 @@ pub(super) fn truncated(what: &str) -> Unreadable {
     let why = format!("{what} is cut off or empty");
     Unreadable {
         incomplete: true,
-        ..refuse("truncated", why, "copy the file again, best under another name and then rename it")
+        ..refuse("truncated", why, "copy the file again, preferably under another name, then rename it")
     }
 }
 
 /// Damaged, and no command can help.
 pub(super) fn malformed(reason: &'static str, why: String) -> Unreadable {
-    refuse(reason, why, "copy the file again from where it was made, or have it made again")
+    refuse(reason, why, "copy the file again from its origin, or have it created again")
 }
 
 /// A Java KeyStore.
 pub(super) fn jks() -> Unreadable {
     let remedy = "keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 -deststoretype PKCS12, \
-                  and the password into FILE.p12.pass";
+                  then put the password into FILE.p12.pass";
     Unreadable { keystore: true, ..refuse("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn encrypted_key(inform: &str) -> Unreadable {
 /// Certificates in PKCS#7.
 pub(super) fn pkcs7(inform: &str) -> Unreadable {
     let remedy = format!("openssl pkcs7 {inform}-print_certs -in FILE -out FILE.crt");
-    refuse("pkcs7", "it is PKCS#7, which holds certificates in another wrapping", remedy)
+    refuse("pkcs7", "it is PKCS#7, which wraps certificates in another format", remedy)
 }
 
 /// A PEM block that is none of ours.
@@ -60,7 +60,7 @@ pub(super) fn block(label: &str) -> Unreadable {
         }
         other => refuse(
             "unknown_block",
-            format!("the block {other:?} is neither certificate nor private key nor CRL"),
+            format!("the block {other:?} is not a certificate, a private key or a CRL"),
             "openssl x509 -in FILE -text -noout, or openssl pkey -in FILE -text -noout, shows what openssl makes of it",
         ),
     }
@@ -91,8 +91,8 @@ pub(super) fn foreign_text(text: &[u8]) -> Option<Unreadable> {
 /// PKCS#12 that its password does not open.
 pub(super) fn pkcs12_password(given: bool) -> Unreadable {
     let why = if given { "the password does not open this PKCS#12 file" } else { "this PKCS#12 file needs a password" };
-    let remedy = "put its password into FILE.pass, or name pkcs12_password_file in the keyring's section; \
-                  to try one: openssl pkcs12 -info -noout -in FILE";
+    let remedy = "put its password into FILE.pass, or set pkcs12_password_file in the keyring's section; \
+                  to test one: openssl pkcs12 -info -noout -in FILE";
     Unreadable { keystore: true, ..refuse("pkcs12_password", why, remedy) }
 }
 
@@ -108,13 +108,13 @@ pub(super) fn pkcs12_unsupported(why: &str) -> Unreadable {
 /// PKCS#12 that is damaged, or written in BER, which openssl takes.
 pub(super) fn pkcs12_malformed(why: &str) -> Unreadable {
     let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem; if openssl cannot read it either, copy it again";
-    Unreadable { keystore: true, ..refuse("pkcs12_malformed", format!("not a whole PKCS#12 file: {why}"), remedy) }
+    Unreadable { keystore: true, ..refuse("pkcs12_malformed", format!("damaged PKCS#12 file: {why}"), remedy) }
 }
 
 /// A private key that TLS here cannot use.
 pub(super) fn key_unsupported(kind: &str) -> Unreadable {
-    let why = format!("it is {kind}, which TLS cannot use here");
-    let remedy = "make a new key and have it certified: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out FILE \
-                  (P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits work too)";
+    let why = format!("it is {kind}, which Sidekey cannot use for TLS");
+    let remedy = "make a new key and have a certificate issued for it: openssl genpkey -algorithm EC -pkeyopt \
+                  ec_paramgen_curve:P-256 -out FILE (P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits work too)";
     refuse("key_unsupported", why, remedy)
 }

@@ -21,7 +21,7 @@ impl Facts {
     /// Reads them; the error is printable.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let (rest, x509) = x509_parser::parse_x509_certificate(bytes).map_err(|error| match error {
-            x509_parser::nom::Err::Incomplete(_) => "it is cut off".to_owned(),
+            x509_parser::nom::Err::Incomplete(_) => "it is truncated".to_owned(),
             x509_parser::nom::Err::Error(error) | x509_parser::nom::Err::Failure(error) => {
                 printable(&error.to_string())
             }
@@ -64,7 +64,7 @@ impl Facts {
 /// Duplicates are forbidden (RFC 5280 4.2), and an extension that decides what a certificate may do must not be
 /// passed over because it cannot be read.
 fn check_extensions(x509: &X509Certificate<'_>) -> Result<(), String> {
-    x509.extensions_map().map_err(|_| "an extension is there twice".to_owned())?;
+    x509.extensions_map().map_err(|_| "an extension appears twice".to_owned())?;
     for extension in x509.extensions() {
         let what = match &extension.oid {
             oid if *oid == OID_X509_EXT_BASIC_CONSTRAINTS => "basic constraints",
@@ -285,7 +285,7 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// The text of a DirectoryString in any of its encodings (RFC 5280 4.1.2.4); `None` for what is no text.
+/// The text of a DirectoryString in any of its encodings (RFC 5280 4.1.2.4); `None` for what is not text.
 fn attribute_text(value: &Any<'_>) -> Option<String> {
     match value.tag() {
         Tag::BmpString => {

@@ -4,7 +4,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 
 use super::super::der;
 
-/// Whether the certificate's signature is by this key, or cannot be checked because nobody supports its algorithm.
+/// Whether the certificate's signature is by this key, or cannot be checked because its algorithm is not supported.
 pub(super) fn may_be_by(certificate: &[u8], spki: &[u8]) -> bool {
     let Some((tbs, algorithm, signature)) = parts(certificate) else {
         return false;
@@ -29,8 +29,8 @@ pub(super) fn check(signed: &[u8], spki: &[u8]) -> Result<(), String> {
     let known = || webpki::ALL_VERIFICATION_ALGS.iter().filter(|known| known.signature_alg_id().as_ref() == algorithm);
     match known().any(|known| key.verify_signature(*known, tbs, signature).is_ok()) {
         true => Ok(()),
-        false if known().next().is_none() => Err("its signature has an algorithm that is not known here".to_owned()),
-        false => Err("its signature is not by its own key: it was changed, or damaged on the way".to_owned()),
+        false if known().next().is_none() => Err("its signature algorithm is not supported".to_owned()),
+        false => Err("its signature was not made by its own key: it was altered or damaged in transit".to_owned()),
     }
 }
 

@@ -122,7 +122,7 @@ fn weakness_is_named() {
     assert!(weakness("v1").contains("X.509 v1"));
     assert_eq!(weakness("sha1"), "it is signed with SHA-1");
     assert_eq!(weakness("pss"), "it is signed with SHA-1");
-    assert_eq!(weakness("ca"), "", "nobody relies on a root's own signature");
+    assert_eq!(weakness("ca"), "", "no peer relies on a root's own signature");
 }
 
 #[test]

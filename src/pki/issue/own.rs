@@ -34,9 +34,9 @@ pub struct Wanted {
     pub client: bool,
 }
 
-/// A name that no certificate may have.
+/// A name that a certificate may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} cannot be a {kind} name of a certificate: {why}")]
+#[error("{name:?} is not a valid {kind} name for a certificate: {why}")]
 pub struct NotAName {
     name: String,
     kind: &'static str,
@@ -55,13 +55,13 @@ impl Names {
         let plain = name.strip_prefix("*.").unwrap_or(name);
         let labels = || plain.split('.');
         if !name.is_ascii() {
-            return Err(refuse("it is not ASCII; write its xn-- form"));
+            return Err(refuse("it is not ASCII; use its xn-- form"));
         }
         if name.len() > 253 || labels().any(|label| label.is_empty() || label.len() > 63) {
-            return Err(refuse("its parts are empty or too long"));
+            return Err(refuse("a label is empty or too long"));
         }
         if plain.parse::<IpAddr>().is_ok() {
-            return Err(refuse("it is an IP address; give it as one"));
+            return Err(refuse("it is an IP address; add it as an IP address"));
         }
         let is_label = |label: &str| {
             label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -69,7 +69,7 @@ impl Names {
                 && !label.ends_with('-')
         };
         if !labels().all(is_label) {
-            return Err(refuse("only letters, digits and - are allowed, and one * as the whole first part"));
+            return Err(refuse("only letters, digits and - are allowed, and one * as the whole first label"));
         }
         self.dns.push(name.to_ascii_lowercase());
         Ok(())
@@ -79,10 +79,10 @@ impl Names {
     pub fn add_uri(&mut self, uri: &str) -> Result<(), NotAName> {
         let refuse = |why| NotAName { name: uri.to_owned(), kind: "URI", why };
         let scheme = uri.split_once(':').filter(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
-        let (scheme, _) = scheme.ok_or_else(|| refuse("it has no scheme, as in spiffe://example.com/app"))?;
+        let (scheme, _) = scheme.ok_or_else(|| refuse("it has no scheme; an example is spiffe://example.com/app"))?;
         let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme) {
-            return Err(refuse("its scheme is none, as in spiffe://example.com/app"));
+            return Err(refuse("its scheme is invalid; an example is spiffe://example.com/app"));
         }
         if !uri.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && !b"\"<>\\^`{|}".contains(&byte)) {
             return Err(refuse("it has characters that a URI must escape"));

@@ -1,4 +1,4 @@
-//! The subject that somebody types for a certificate, in the form that tools show it (RFC 4514: `CN=api, O=Example, C=DE`).
+//! The subject that an operator types, in the form that tools show it (RFC 4514: `CN=api, O=Example, C=DE`).
 //!
 //! Only what a request for a certificate needs: one value an attribute, no multi-valued parts. Reading what others put into
 //! their certificates is `certificate::facts`.
@@ -58,17 +58,17 @@ impl Attribute {
     }
 }
 
-/// A text that is no subject.
+/// A text that is not a valid subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASubject {
     /// No `=`, or nothing after it.
     #[error("{0:?} is not NAME=VALUE; write for example \"CN=api.example.com, O=Example, C=DE\"")]
     NotAnAttribute(String),
     /// An attribute that is not known here.
-    #[error("the attribute {0:?} is not known here; known are CN, OU, O, L, ST, C, serialNumber, emailAddress and UID")]
+    #[error("unknown attribute {0:?}; supported are CN, OU, O, L, ST, C, serialNumber, emailAddress and UID")]
     Unknown(String),
     /// The library keeps one value an attribute.
-    #[error("the attribute {0} is there twice; one value each can be asked for")]
+    #[error("the attribute {0} appears twice; only one value is supported")]
     Twice(&'static str),
     /// Too long, or not of the characters that the attribute may have.
     #[error("{attribute} cannot be {value:?}: {why}")]
@@ -88,7 +88,7 @@ impl Subject {
         Self(vec![(Attribute::CommonName, name.to_owned())])
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it has no attribute.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -148,14 +148,14 @@ impl FromStr for Subject {
 fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
     let why = match attribute {
         Attribute::Country if value.len() != 2 || !value.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-            "it is two capital letters (ISO 3166), as in DE"
+            "it must be two capital letters (ISO 3166), as in DE"
         }
         Attribute::SerialNumber
             if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte)) =>
         {
             "only letters, digits, blanks and '()+,-./:=? are allowed"
         }
-        Attribute::Email if !value.is_ascii() || !value.contains('@') => "it is no e-mail address in ASCII",
+        Attribute::Email if !value.is_ascii() || !value.contains('@') => "it is not an ASCII e-mail address",
         Attribute::Locality | Attribute::State if value.chars().count() > 128 => "it is longer than 128 characters",
         Attribute::Email if value.len() > 255 => "it is longer than 255 characters",
         Attribute::CommonName | Attribute::Unit | Attribute::Organization | Attribute::SerialNumber
@@ -163,7 +163,7 @@ fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
         {
             "it is longer than 64 characters"
         }
-        _ if crate::pki::printable(value) != value => "it has a character that is not shown",
+        _ if crate::pki::printable(value) != value => "it has an unprintable character",
         _ => return Ok(()),
     };
     Err(NotASubject::Value { attribute: attribute.label(), value: value.to_owned(), why })
@@ -238,13 +238,13 @@ mod tests {
         for (text, says) in [
             ("api", "NAME=VALUE"),
             ("CN=", "NAME=VALUE"),
-            ("X=1", "not known"),
+            ("X=1", "unknown attribute"),
             ("CN=a,CN=b", "twice"),
             ("C=Germany", "two capital letters"),
             ("serialNumber=a_b", "only letters"),
             ("emailAddress=me", "e-mail"),
             (&format!("O={}", "a".repeat(65)), "longer than 64"),
-            ("CN=a\u{7}b", "not shown"),
+            ("CN=a\u{7}b", "unprintable"),
             ("CN=a\\", "NAME=VALUE"),
         ] {
             let error = text.parse::<Subject>().unwrap_err().to_string();

@@ -15,7 +15,7 @@ const STEPS: usize = 1_000;
 /// Signature checks for one keyring, each some 0.1 ms. A keyring with a hundred pairs needs a few hundred.
 const CHECKS: usize = 4_096;
 
-/// Who issued whom, within one pool of certificates. What was once checked is remembered.
+/// Which certificate issued which, within one pool. What was once checked is remembered.
 pub(super) struct Links {
     by_subject: BTreeMap<Vec<u8>, Vec<Arc<Certificate>>>,
     known: BTreeMap<(Fingerprint, Fingerprint), bool>,

@@ -78,7 +78,7 @@ impl Inventory {
         has_key && (found.is_chain() || !found.certificate.is_ca())
     }
 
-    /// Whether somebody put an end entity and its key into a trust file: it is a pair's, and trusting it would mean
+    /// Whether an end entity and its key were put into a trust file: it is a pair's, and trusting it would mean
     /// to trust oneself. A self-signed one can only be meant as both.
     pub(super) fn is_misplaced(&self, found: &Found) -> bool {
         !found.is_chain() && self.is_end_entity(found) && !found.certificate.is_self_issued()

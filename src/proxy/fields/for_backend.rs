@@ -38,7 +38,7 @@ pub struct ForBackend {
     forwarded: String,
     /// The `Forwarded` of the request before, and the host it was for: almost always the next one's too.
     last: RefCell<Option<(HeaderValue, HeaderValue)>>,
-    /// What the peer says about where a request came from is kept, and this hop added to it.
+    /// The peer's forwarding fields are kept, and this hop is added to them.
     continues: bool,
 }
 
@@ -70,7 +70,7 @@ impl ForBackend {
         Self { fields, forwarded: forwarded(from), last: RefCell::default(), continues: false }
     }
 
-    /// Continues what this peer says about where its requests came from (`forwarded_from`).
+    /// Extends the peer's own forwarding fields (`forwarded_from`) instead of replacing them.
     pub fn continuing(mut self, continues: bool) -> Self {
         self.continues = continues;
         self
@@ -112,7 +112,7 @@ impl ForBackend {
         }
         let mut value = Vec::with_capacity(self.forwarded.len() + host.len() + 8);
         value.extend_from_slice(self.forwarded.as_bytes());
-        // A host that needed escapes inside quotes is no host; it then stays out of this field.
+        // A host that needs escapes inside quotes is not a host; it then stays out of this field.
         if host.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
             value.extend_from_slice(b";host=\"");
             value.extend_from_slice(host.as_bytes());
@@ -124,7 +124,7 @@ impl ForBackend {
     }
 }
 
-/// Adds a member to a list, whose lines become one (RFC 9110 5.3).
+/// Adds a member to a list and joins its lines into one (RFC 9110 5.3).
 fn extend(headers: &mut HeaderMap, name: &HeaderName, member: &[u8]) {
     let mut lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
     lines.retain(|line| !line.trim_ascii().is_empty());
@@ -143,7 +143,7 @@ fn forwarded(from: Option<IpAddr>) -> String {
     }
 }
 
-/// What `X-Forwarded-Client-Cert` says of a certificate.
+/// What `X-Forwarded-Client-Cert` tells of a certificate.
 struct Names<'c> {
     hash: String,
     subject: &'c str,
@@ -254,7 +254,7 @@ mod tests {
     use crate::pki::Validity;
     use crate::trust::{Partners, Verified};
 
-    /// A peer whose certificate an intermediate issued.
+    /// A peer with a certificate that an intermediate issued.
     fn peer() -> std::sync::Arc<Peer> {
         use crate::pki::issue::{Authority, NewKey, Request};
         use rustls_pki_types::{CertificateDer, pem::PemObject};

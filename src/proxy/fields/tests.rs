@@ -12,7 +12,7 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
         .collect()
 }
 
-/// In alphabetical order: removing a field moves others, and the order of different names says nothing.
+/// In alphabetical order: removing a field moves others, and the order of different names is irrelevant.
 fn names(headers: &HeaderMap) -> Vec<&str> {
     let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();

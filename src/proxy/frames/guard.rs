@@ -16,13 +16,13 @@ use crate::proxy::framing::held::Held;
 use crate::proxy::waits::{TICK, Waits};
 use crate::proxy::watched::Pulse;
 
-/// A `WINDOW_UPDATE` of the connection by nothing, which is an error of the connection (RFC 9113 6.9).
+/// A `WINDOW_UPDATE` of the connection by zero, which is an error of the connection (RFC 9113 6.9).
 const GO_AWAY: &[u8] = &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// What was found on a connection, for whoever serves it.
+/// What was found on a connection, for the task that serves it.
 #[derive(Default)]
 pub(in crate::proxy) struct Found {
-    /// There is too much of this.
+    /// The client sent too much of this.
     pub(in crate::proxy) flood: Cell<Option<Flood>>,
     /// Streams that were refused as too many, and not reported yet.
     pub(in crate::proxy) refused: Cell<u64>,
@@ -41,7 +41,7 @@ pub(in crate::proxy) struct Guard<S> {
 }
 
 impl<S> Guard<S> {
-    /// Around `stream`; `pulse` is told of header blocks that are not whole, and the rest is left in `found`.
+    /// Around `stream`; `pulse` records header blocks that are not whole, and the rest is left in `found`.
     pub(in crate::proxy) fn new(
         stream: S,
         head_size: usize,
@@ -89,7 +89,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             return Poll::Ready(Ok(()));
         }
         if this.found.flood.get().is_some() {
-            // Nothing more is heard; h2 is about to close.
+            // Nothing more is read; h2 is about to close.
             return Poll::Pending;
         }
         let before = buf.filled().len();

@@ -1,4 +1,4 @@
-//! Counts the streams that are refused because too many are open: h2 refuses them itself and tells nobody but the peer.
+//! Counts the streams that are refused because too many are open: h2 refuses them itself and tells only the peer.
 //!
 //! Pure: it is shown what goes out on the connection, however it is cut, and follows the frames by their headers.
 
@@ -9,7 +9,7 @@ const RST_STREAM: u8 = 3;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const RESET: usize = HEADER + REFUSED_STREAM.len();
 
-/// The state between two looks.
+/// The state between two calls.
 #[derive(Debug, Default)]
 pub struct Refusals {
     /// What there is of a frame that is not decided yet: its header, and a reset's code.

@@ -3,7 +3,7 @@
 use super::Fault;
 use super::head::is_token;
 
-/// Bytes of the line before a chunk, at most: nobody sends extensions, and skipping long ones is work for nothing.
+/// Bytes of the line before a chunk, at most: extensions are unused in practice, and skipping long ones is wasted work.
 pub(super) const LINE: usize = 1024;
 /// Hexadecimal digits that fit 64 bits.
 const DIGITS: usize = 16;

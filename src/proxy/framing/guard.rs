@@ -35,29 +35,29 @@ const ASKED: u8 = 1;
 const DECLINED: u8 = 2;
 const TUNNEL: u8 = 3;
 
-/// What the guard and whoever answers the requests tell each other.
+/// What the guard and the handler of the requests tell each other.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Notes {
     refused: OnceLock<Refused>,
     told: AtomicBool,
     upgrade: AtomicU8,
-    /// Who waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
+    /// The task that waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
     waiting: Mutex<Option<Waker>>,
 }
 
-/// A request that did not go on.
+/// A request that was not passed on.
 #[derive(Debug)]
 struct Refused {
     fault: Fault,
-    /// Its beginning had gone on.
+    /// Its beginning had been passed on.
     cut: bool,
-    /// For the access line: what it asked for, where that can be said.
+    /// For the access line: its method and target, where they can be read.
     asked: Option<(Method, Uri)>,
 }
 
 impl Notes {
     /// Called with each request from hyper: what stands in for a refused one becomes recognisable, and looks for the
-    /// access line like what was asked. True where whoever answers has to say whether an upgrade was granted.
+    /// access line like the original. True where the handler has to say whether an upgrade was granted.
     pub(in crate::proxy) fn arrived<B>(&self, request: &mut Request<B>) -> bool {
         if request.uri().path() == "*"
             && let Some(refused) = self.refused.get()
@@ -71,7 +71,7 @@ impl Notes {
         self.upgrade.load(Ordering::Relaxed) == ASKED && request.headers().contains_key(http::header::UPGRADE)
     }
 
-    /// The request with `Upgrade` was answered.
+    /// Records the answer to the request with `Upgrade`.
     pub(in crate::proxy) fn granted(&self, granted: bool) {
         self.upgrade.store(if granted { TUNNEL } else { DECLINED }, Ordering::Release);
         if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -92,7 +92,7 @@ impl Notes {
         error
     }
 
-    /// A refusal that no answer has told anybody, at the end of the connection.
+    /// A refusal that no response has reported, at the end of the connection.
     pub(in crate::proxy) fn untold(&self) -> Option<Fault> {
         self.refused.get().filter(|_| !self.told.load(Ordering::Relaxed)).map(|refused| refused.fault)
     }
@@ -142,7 +142,7 @@ impl<S> Guard<S> {
         }
     }
 
-    /// Judges `bytes`, all that has not gone on, and says how many may.
+    /// Judges `bytes`, all that has not been passed on, and returns how many may be.
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes);
         if self.scanner.upgrade() && self.notes.upgrade.load(Ordering::Relaxed) == NO_UPGRADE {
@@ -190,7 +190,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
             let arrived = &buf.filled()[before..];
             if arrived.is_empty() {
-                // Half a head ends here; half a content is the asker's fault, not the backend's.
+                // Half a head ends here; half a content is the client's fault, not the backend's.
                 if self.scanner.is_within_content() {
                     let refused = Refused { fault: Fault::Incomplete, cut: true, asked: None };
                     let _ = self.notes.refused.set(refused);
@@ -228,10 +228,10 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             Mode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
             Mode::Cut => {
                 let fault =
-                    self.notes.refused.get().map_or("the request breaks off", |refused| refused.fault.explanation());
+                    self.notes.refused.get().map_or("the request ended early", |refused| refused.fault.explanation());
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
             }
-            // hyper writes its answer whether or not somebody listens; an end would make it give up before.
+            // hyper writes its answer even if the client does not read; an end would make it give up before.
             Mode::Deaf => {
                 let before = buf.filled().len();
                 while let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_read(cx, buf) {

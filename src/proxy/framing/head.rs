@@ -1,4 +1,4 @@
-//! The lines of a request head: what each may be, and what together they say of the message's length.
+//! The lines of a request head: what each may be, and how together they define the message's length.
 //!
 //! Every line is judged as soon as it is whole, in order, so that the verdict does not depend on how the bytes arrived.
 
@@ -7,14 +7,14 @@ use http::Uri;
 use super::Fault;
 use crate::proxy::fields::is;
 
-/// Longer methods are nobody's: the longest registered one has 17 letters.
+/// Longer methods do not exist: the longest registered one has 17 letters.
 const METHOD: usize = 32;
 /// What hyper takes.
 const TARGET: usize = u16::MAX as usize - 1;
 /// Digits of a length that fit 64 bits whatever they are.
 const DIGITS: usize = 19;
 
-/// What the lines of one head have said so far.
+/// What the lines of one head have defined so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Head {
     /// Lines, the request line included.
@@ -88,7 +88,7 @@ impl Head {
         self.http10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
-            // The right shape with other numbers is a version; all else is no request line.
+            // The right shape with other numbers is a version; all else is not a request line.
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Fault::Version),
             _ => return Err(Fault::RequestLine),
         };

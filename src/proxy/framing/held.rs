@@ -1,17 +1,17 @@
-//! Bytes between a stream and hyper that hyper has not got yet: first what may go on, then what is not judged.
+//! Bytes between a stream and hyper that hyper has not received yet: first the cleared ones, then those not judged.
 
 use tokio::io::ReadBuf;
 
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Held {
     bytes: Vec<u8>,
-    /// How much may go on, and how much of that has.
+    /// How many are cleared, and how many of those hyper has received.
     cleared: usize,
     given: usize,
 }
 
 impl Held {
-    /// Whether there is nothing.
+    /// Whether nothing is held.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -21,7 +21,7 @@ impl Held {
         self.bytes.len()
     }
 
-    /// Whether something may go on.
+    /// Whether any byte is cleared.
     pub(in crate::proxy) fn is_cleared(&self) -> bool {
         self.cleared > 0
     }
@@ -31,24 +31,24 @@ impl Held {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Judges everything, nothing of which may go on yet: `judge` says how much may from now on.
+    /// Judges everything, none of which is cleared yet: `judge` returns how many bytes are cleared from now on.
     pub(in crate::proxy) fn judge(&mut self, judge: impl FnOnce(&[u8]) -> usize) {
         self.cleared = judge(&self.bytes);
     }
 
-    /// Everything may go on.
+    /// Clears everything.
     pub(in crate::proxy) fn clear_all(&mut self) {
         self.cleared = self.bytes.len();
     }
 
-    /// Puts `instead` in the place of what is not judged, and lets it go on.
+    /// Puts `instead` in the place of what is not judged, and clears it.
     pub(in crate::proxy) fn replace_rest(&mut self, instead: &[u8]) {
         self.bytes.truncate(self.cleared);
         self.bytes.extend_from_slice(instead);
         self.cleared = self.bytes.len();
     }
 
-    /// Hands over what may go on; true if there was any. An idle connection keeps no memory for it.
+    /// Hands over what is cleared; true if any byte was. An idle connection keeps no memory for it.
     pub(in crate::proxy) fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = (self.cleared - self.given).min(buf.remaining());
         if count == 0 {

@@ -1,6 +1,6 @@
 //! Follows the boundaries of requests through a stream of bytes, however the bytes arrive.
 //!
-//! Pure. It is shown what has not gone on yet and says how much of it may. A head goes on when it is whole and good; of a
+//! Pure. It sees what has not passed yet and returns how much of it may. A head passes when it is whole and good; of a
 //! message that is found bad while its head is still here, nothing does.
 
 use super::chunks;
@@ -8,7 +8,7 @@ use super::head::{Content, Head, controls, name};
 use super::{Bounds, Fault};
 use crate::proxy::fields::is;
 
-/// How much may go on, and what comes then.
+/// How much may pass, and what comes then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Bytes from the start of what was shown.
@@ -17,7 +17,7 @@ pub struct Step {
     pub next: Next,
 }
 
-/// What comes after the bytes that may go on.
+/// What comes after the bytes that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// More bytes are needed to judge the rest.
@@ -25,23 +25,23 @@ pub enum Next {
     /// A request with `Upgrade` is over: what follows may be another protocol. Nothing is judged until
     /// [`Scanner::go_on`].
     Pause,
-    /// The next request is refused, and none of it has gone on.
+    /// The next request is refused, and none of it has passed.
     Refuse(Fault),
-    /// The request whose beginning has gone on breaks off here.
+    /// A request breaks off here, and its beginning has passed.
     Cut(Fault),
 }
 
-/// The state between two looks.
+/// The state between two scans.
 #[derive(Debug)]
 pub struct Scanner {
     bounds: Bounds,
     state: State,
     head: Head,
-    /// Where the line that is looked at begins, in what has not gone on.
+    /// Where the current line begins, in what has not passed.
     line: usize,
-    /// How far a line end has been looked for, in what has not gone on.
+    /// How far a line end has been searched for, in what has not passed.
     seen: usize,
-    /// Fields of the trailer section, and its bytes that have gone on.
+    /// Fields of the trailer section, and its bytes that have passed.
     trailers: (usize, usize),
 }
 
@@ -75,7 +75,7 @@ impl Scanner {
         !matches!(self.state, State::Between(_) | State::Paused)
     }
 
-    /// Whether a request has begun to go on and not ended.
+    /// Whether a request has begun to pass and not ended.
     pub fn is_within_content(&self) -> bool {
         self.is_within() && !matches!(self.state, State::Head | State::Over(_))
     }
@@ -87,7 +87,7 @@ impl Scanner {
         }
     }
 
-    /// Looks at all bytes that have not gone on: what it left of them the last time, then what has arrived since.
+    /// Scans all bytes that have not passed: what it left of them the last time, then what has arrived since.
     pub fn scan(&mut self, bytes: &[u8]) -> Step {
         if let State::Over(next) = self.state {
             return Step { pass: 0, next };
@@ -162,7 +162,7 @@ impl Scanner {
             [b'\r'] => Ok(Moved::Not),
             _ => {
                 self.state = State::Head;
-                // Not `Moved::To`: the head begins here and goes on as a whole.
+                // Not `Moved::To`: the head begins here and passes as a whole.
                 self.scan_head(bytes, at)
             }
         }
@@ -274,8 +274,8 @@ impl Scanner {
 const NEVER_IN_TRAILERS: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
 
 enum Moved {
-    /// Judged up to there; there is more to say.
+    /// Judged up to there; more can be judged.
     To(usize),
-    /// Nothing more can be said of these bytes.
+    /// Nothing more of these bytes can be judged.
     Not,
 }

@@ -47,7 +47,7 @@ fn of_a_message_that_is_found_bad_at_once_nothing_goes_on() {
     both.extend_from_slice(bad);
     let mut scanner = Scanner::new(BOUNDS);
     assert_eq!(scanner.scan(&both), Step { pass: good.len(), next: Next::Refuse(Fault::ChunkEnd) });
-    // It says so again, whatever comes.
+    // It repeats the verdict, whatever comes.
     assert_eq!(scanner.scan(good), Step { pass: 0, next: Next::Refuse(Fault::ChunkEnd) });
 
     let mut scanner = Scanner::new(BOUNDS);

@@ -1,4 +1,4 @@
-//! The shape of a request on the connection it goes out on, and of a response that comes back on it.
+//! The form of a request on the connection that carries it, and the size of the response that comes back.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
@@ -10,7 +10,7 @@ use crate::proxy::Error;
 use crate::proxy::body::Outgoing;
 use crate::proxy::target::origin_form;
 
-/// From this size on a response is worth a task of its own.
+/// A response larger than this is worth a task of its own.
 const LARGE: u64 = 64 * 1024;
 
 /// Whether a response's body is worth a task of its own: of any length that is not known to be small.
@@ -19,8 +19,8 @@ pub(super) fn is_large(headers: &HeaderMap) -> bool {
     length.is_none_or(|length| length > LARGE)
 }
 
-/// Gives a request the shape of the protocol: origin form and Host, or an absolute URI without. Either can be made of the
-/// other, because a request that was not sent may go to another connection.
+/// Gives a request the form of the protocol: origin form and Host, or an absolute URI without. Either can be made of
+/// the other, because a request that was not sent may go to another connection.
 pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bool) -> Result<(), Error> {
     if !http2 {
         if *request.version_mut() == Version::HTTP_2 {
@@ -45,19 +45,19 @@ pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bo
     headers.remove(HOST);
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
-    let authority = Authority::try_from(to.host.as_bytes()).map_err(|_| Error::Malformed("bad Host"))?;
+    let authority = Authority::try_from(to.host.as_bytes()).map_err(|_| Error::Malformed("invalid Host"))?;
     let path = request.uri().path_and_query().cloned();
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(to.scheme.clone());
     parts.authority = Some(authority);
     parts.path_and_query = Some(path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Error::Malformed("bad target"))?;
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Error::Malformed("invalid target"))?;
     Ok(())
 }
 
-/// Whether there is content of unknown length that the library would leave out: it takes a GET or HEAD without a framing
-/// field for one without content. (CONNECT is one more such method, and never forwarded.) To every other method it gives
-/// the field itself.
+/// Whether there is content of unknown length that the library would leave out: it takes a GET or HEAD without a
+/// framing field for one without content. (CONNECT is one more such method, and never forwarded.) To every other method
+/// it gives the field itself.
 fn has_unannounced_content(request: &Request<Outgoing>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(CONTENT_LENGTH)

@@ -23,22 +23,22 @@ use crate::proxy::serve::Local;
 use crate::proxy::waits::{Ticks, Waits};
 use crate::tls::passing::passes_writes;
 
-/// Streams that are opened before the other side has said how many it allows. What is beyond waits for its SETTINGS, a round
-/// trip at most. Hardly any server allows fewer; one that does refuses what is too much, and that is sent again.
+/// Streams that are opened before the server has announced how many it allows. Further ones wait for its SETTINGS, a
+/// round trip at most. Hardly any server allows fewer; one that does refuses the excess, which is sent again.
 const UNTOLD: usize = 16;
-/// Requests that may wait for these SETTINGS, those included: as many as a server should allow (RFC 9113 6.5.2).
+/// Requests that may wait for these SETTINGS, open streams included: as many as a server should allow (RFC 9113 6.5.2).
 const WAITING: usize = 100;
 
-/// What a connection and its streams know of each other.
+/// The state that a connection and its streams share.
 pub(in crate::proxy) struct Common {
     streams: Cell<usize>,
-    /// How many the other side allows (SETTINGS_MAX_CONCURRENT_STREAMS).
+    /// How many the server allows (SETTINGS_MAX_CONCURRENT_STREAMS).
     allowed: Cell<usize>,
-    /// It takes no further request; those that run on it go on.
+    /// It takes no further request; those in progress continue.
     retired: Cell<bool>,
     /// How often something was received.
     heard: Cell<u32>,
-    /// Woken by what is received first: the SETTINGS.
+    /// Woken when the first bytes arrive: the SETTINGS.
     told: RefCell<Option<Waker>>,
     /// When the last stream ended.
     idle_since: Cell<Ticks>,
@@ -81,7 +81,7 @@ impl Drop for Stream {
     }
 }
 
-/// Counts what is received.
+/// Counts how often something is received.
 struct Heard<S> {
     stream: S,
     common: Rc<Common>,
@@ -101,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
 passes_writes!(Heard.stream);
 
 impl Link {
-    /// Speaks HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and leaves the connection to its pool.
+    /// Starts HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and adds the connection to its pool.
     pub(in crate::proxy) async fn http2<S>(stream: S, ends: Ends) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -145,7 +145,7 @@ impl Link {
         Ok(Self::new(Wire::H2 { sender, stream: Stream::one_more(&common) }, ends))
     }
 
-    /// Whether the other side says by this error that it has not processed the request (RFC 9113 8.7): it ends the connection,
+    /// Whether this error means that the server has not processed the request (RFC 9113 8.7): it ends the connection,
     /// and the stream is not among those that it still answers, or it refuses the stream.
     ///
     /// h2 gives the error of a GOAWAY only to streams above the last one that it names.
@@ -158,7 +158,7 @@ impl Link {
         error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     }
 
-    /// What its requests share, if they share it.
+    /// The state that its requests share, on HTTP/2.
     pub(in crate::proxy) fn common(&self) -> Option<Rc<Common>> {
         match &self.wire {
             Wire::H1 { .. } => None,
@@ -177,7 +177,7 @@ pub(in crate::proxy) struct Shared {
 }
 
 impl Shared {
-    /// Lends the connection if the other side allows one more stream.
+    /// Lends the connection if the server allows one more stream.
     pub(in crate::proxy) fn lend(&self, home: &Rc<Pool>) -> Option<Link> {
         if !self.sender.is_ready() || self.common.streams.get() >= self.common.allowed.get() {
             return None;
@@ -194,14 +194,14 @@ impl Shared {
         })
     }
 
-    /// Whether it may be lent: not closed, not retired, not told to leave, not idle for longer than `limit`.
+    /// Whether it may be lent: not closed, retired or draining, and not idle for longer than `limit`.
     pub(in crate::proxy) fn keeps(&self, now: Ticks, limit: u32) -> bool {
         let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve);
         let idle = self.common.streams.get() == 0 && now.since(self.common.idle_since.get()) >= limit;
         !told && !self.common.retired.get() && !self.sender.is_closed() && !idle
     }
 
-    /// Whether it is this one.
+    /// Whether it is the connection with this state.
     pub(in crate::proxy) fn is(&self, common: &Rc<Common>) -> bool {
         Rc::ptr_eq(&self.common, common)
     }
@@ -217,7 +217,7 @@ mod tests {
 
     const KEEP: Duration = Duration::from_secs(50);
 
-    /// A connection whose other end says nothing, and its pool.
+    /// A connection to a silent server, and its pool.
     async fn connection(waits: &Rc<Waits>) -> (Rc<Pool>, Link, tokio::io::DuplexStream) {
         let pool = Pool::new(Some(true), KEEP, waits);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -235,19 +235,19 @@ mod tests {
         let test = async {
             let (pool, link, _theirs) = connection(&waits).await;
             drop(link);
-            // Never busy when it is looked at.
+            // Never busy when it is checked.
             for seconds in (5..=500).step_by(5) {
                 waits.tick(second(seconds));
-                drop(pool.take(None).expect("it is there"));
+                drop(pool.take(None).expect("the connection is pooled"));
                 pool.sweep();
             }
             waits.tick(second(549));
             pool.sweep();
-            let link = pool.take(None).expect("it is there");
+            let link = pool.take(None).expect("the connection is pooled");
             waits.tick(second(700));
             pool.sweep();
             drop(link);
-            assert!(!pool.is_empty(), "a stream ran on it until now");
+            assert!(!pool.is_empty(), "its last stream has only just ended");
             waits.tick(second(750));
             pool.sweep();
             assert!(pool.is_empty());
@@ -260,7 +260,7 @@ mod tests {
         let waits = Rc::new(Waits::default());
         let test = async {
             let (pool, refused, _theirs) = connection(&waits).await;
-            let runs = pool.take(None).expect("it is shared");
+            let runs = pool.take(None).expect("the connection is shared");
             refused.retire();
             drop(refused);
             assert!(pool.take(None).is_none());

@@ -1,6 +1,7 @@
-//! What is kept of a request in case it has to be sent again.
+//! The copy of a request that is kept in case it has to be sent again.
 //!
-//! Its head is kept as flat text: almost none is ever needed, and a copy of the map would cost an allocation for most values.
+//! Its head is kept as flat text: almost none is ever needed, and a copy of the map would cost an allocation for most
+//! values.
 
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -13,7 +14,7 @@ use crate::proxy::replay::Keeper;
 /// Room for a usual request's head, so that keeping it costs one allocation.
 const SPARE: usize = 1024;
 
-/// What is needed to send a request again.
+/// A copy of a request, to send it again.
 pub(super) struct Spare {
     method: Method,
     version: Version,
@@ -22,17 +23,17 @@ pub(super) struct Spare {
     content: Option<Keeper>,
 }
 
-/// Marks the length of a name whose value must not be indexed (RFC 7541 7.1.3).
+/// Marks the length of a name with a value that must not be indexed (RFC 7541 7.1.3).
 const SENSITIVE: u32 = 1 << 31;
 
 impl Spare {
-    /// Of an idempotent request without content.
+    /// Copies an idempotent request without content.
     pub(super) fn of(request: &Request<Outgoing>) -> Option<Self> {
         let harmless = request.method().is_idempotent() && request.body().is_end_stream();
         if harmless { Self::head(request) } else { None }
     }
 
-    /// Of any request; its content is kept from now on, `limit` bytes at most.
+    /// Copies any request; its content is kept from now on, `limit` bytes at most.
     pub(super) fn whole(request: &mut Request<Outgoing>, limit: usize) -> Option<Self> {
         if request.body().is_end_stream() {
             return Self::head(request);
@@ -66,14 +67,14 @@ impl Spare {
         self.content.is_none() && self.method.is_idempotent()
     }
 
-    /// It is not needed any more.
+    /// Releases the copy: it is not needed any more.
     pub(super) fn let_go(self) {
         if let Some(content) = self.content {
             content.let_go();
         }
     }
 
-    /// The request, its target in origin form: the connection that it goes out on shapes it.
+    /// The request, its target in origin form: the connection that carries it adapts it.
     /// `None` where the content is gone.
     pub(super) fn into_request(self) -> Option<Request<Outgoing>> {
         let mut request = Request::new(match &self.content {

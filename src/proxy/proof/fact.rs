@@ -1,4 +1,4 @@
-//! Facts about a key pair at an upstream: noted in the table, and told as an Event where they are news.
+//! Facts about a key pair at an upstream: recorded in the table, and reported as an Event where they change it.
 
 use http::StatusCode;
 
@@ -7,45 +7,46 @@ use crate::event::{Event, Verdict};
 use crate::keyring::proved::{Change, Shown};
 use crate::pki::Fingerprint;
 
-/// Notes one; what it has changed.
+/// Records a fact and returns what it has changed.
 pub(in super::super) fn note(towards: Towards<'_>, key_pair: Fingerprint, shown: Shown) -> Option<Change> {
     towards.worker.shared.verdicts.note(towards.of(), key_pair, shown)
 }
 
-/// The pair has got a response that proves it.
+/// Reports that a response proved the pair.
 pub(in super::super) fn response(towards: Towards<'_>, key_pair: Fingerprint, change: Change, status: StatusCode) {
-    let what = format!("it answered {} to it: from now on all requests show it", status.as_u16());
+    let what = format!("it answered {}; from now on all requests use this pair", status.as_u16());
     tell(towards, key_pair, change, "response", &what);
 }
 
-/// The pair has been taken in a handshake of a probe.
+/// Reports that the pair was accepted in a probe's handshake.
 pub(in super::super) fn handshake(towards: Towards<'_>, key_pair: Fingerprint) {
     if let Some(change) = note(towards, key_pair, Shown::Handshake) {
-        let what =
-            "a handshake with it went well; only a response proves it, so one harmless request at a time tries it";
+        let what = "a probe's handshake succeeded; only a response proves the pair, so one idempotent request at a \
+             time tries it";
         tell(towards, key_pair, change, "probe", what);
     }
 }
 
-/// It is time for all requests to try the pair.
+/// Reports that all requests try the pair from now on.
 pub(in super::super) fn prove_within(towards: Towards<'_>, key_pair: Fingerprint, change: Change) {
     let what =
-        "nothing has proved it within prove_within, so all requests try it now; a probe with a path would prove it";
+        "the pair was not proved within prove_within, so all requests try it now; a probe with a path would prove it";
     tell(towards, key_pair, change, "prove_within", what);
 }
 
-/// The pair was refused with an alert.
+/// Reports that the pair was refused with an alert.
 pub(in super::super) fn alert(towards: Towards<'_>, key_pair: Fingerprint, reason: &'static str, explanation: &str) {
     if let Some(change) = note(towards, key_pair, Shown::Alert) {
         tell(towards, key_pair, change, reason, explanation);
     }
 }
 
-/// The pair gets a refusing status, and another pair gets `other`.
+/// Reports that the pair got a refusing status while another pair got `other`.
 pub(super) fn status(towards: Towards<'_>, key_pair: Fingerprint, status: StatusCode, other: StatusCode) {
     if let Some(change) = note(towards, key_pair, Shown::Status) {
         let what = format!(
-            "it answers {} to it, and {} to another of our pairs; give its operator the new certificate, or its issuer's",
+            "it answers {} to this pair, and {} to another of our pairs; send its operator the new \
+             certificate, or its issuer's",
             status.as_u16(),
             other.as_u16()
         );
@@ -53,22 +54,22 @@ pub(super) fn status(towards: Towards<'_>, key_pair: Fingerprint, status: Status
     }
 }
 
-/// A connection with the pair ended without an answer, and another pair gets one.
+/// Reports that a connection with the pair ended without a response while another pair got one.
 pub(super) fn dropped(towards: Towards<'_>, key_pair: Fingerprint, other: StatusCode) {
     if let Some(change) = note(towards, key_pair, Shown::Dropped) {
         let what = format!(
-            "a connection with it ended without an answer, and another of our pairs gets {}; ask its operator whether it \
-             knows the new certificate's issuer",
+            "a connection with this pair ended without a response, and another of our pairs gets {}; ask its operator \
+             whether it trusts the new certificate's issuer",
             other.as_u16()
         );
         tell(towards, key_pair, change, "dropped", &what);
     }
 }
 
-/// A request that may not be sent again has met what may be a refusal.
+/// Reports what may be a refusal, met by a request that cannot be sent again.
 pub(super) fn refused_once(towards: Towards<'_>, key_pair: Fingerprint, shown: Shown, reason: &'static str) {
     if let Some(change) = note(towards, key_pair, shown) {
-        let what = "a request that cannot be sent again was not served with it; set probe to a path that proves a pair";
+        let what = "a request that cannot be sent again failed with this pair; set probe to a path that proves a pair";
         tell(towards, key_pair, change, reason, what);
     }
 }
@@ -97,11 +98,11 @@ fn tell(towards: Towards<'_>, key_pair: Fingerprint, change: Change, reason: &'s
     let (short, standing) = (key_pair.short(), shown.standing.as_str());
     let explanation = match change.verdict {
         Verdict::Refused => {
-            // An alert's own sentence says whom it is about already.
+            // An alert's own sentence already names the upstream.
             let said = what
                 .strip_prefix("upstream ")
                 .map_or_else(|| format!("refuses our key pair {short} ({standing}): {what}"), ToOwned::to_owned);
-            format!("upstream {upstream} {said}; requests go on with the pair that it accepts")
+            format!("upstream {upstream} {said}; requests continue with the pair that it accepts")
         }
         Verdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
         Verdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),

@@ -1,5 +1,5 @@
-//! Asks a token endpoint: one small POST over the egress' own mutual TLS, no redirect followed. What is asked and what the
-//! answer means is `jwt::grant`'s.
+//! Fetches a token from an endpoint: one small POST over the egress' own mutual TLS, no redirect followed. `jwt::grant`
+//! makes the request and reads the response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,39 +24,39 @@ use crate::snapshot::Bearer;
 use crate::snapshot::bearer::{Endpoint, Way};
 use crate::tls::handshake::ClientStream;
 
-/// The longest answer that is read.
+/// The longest response that is read.
 const LARGEST: usize = 64 * 1024;
 /// The longest that an endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who asks.
+/// Fetches tokens for one egress.
 pub(super) struct Asker<'a> {
     pub(super) towards: Towards<'a>,
     pub(super) bearer: &'a Bearer,
     pub(super) way: &'a Way,
-    /// The pair that requests show, and the endpoint first.
+    /// The pair that requests show; the endpoint is shown it first.
     pub(super) shown: Fingerprint,
 }
 
-/// Why nothing was given. Shared by all who waited for it.
+/// Why no token was issued. Shared by all requests that waited for it.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// It has answered, and gives none to an assertion by this pair.
+    /// The endpoint responded, and refuses an assertion by this pair.
     Answered(NotGranted, Fingerprint),
-    /// Its answer breaks off, or is too large.
+    /// Its response breaks off, or is too large.
     Broken,
-    /// Not in time.
+    /// The endpoint did not respond in time.
     Late,
     /// It cannot be reached, or the handshake fails: code and sentence.
     Unreachable(&'static str, String),
-    /// There is nobody to sign, or the signer fails.
+    /// No key pair can sign.
     NoSigner,
-    /// The signer's words.
+    /// Signing failed, for this reason.
     Sign(String),
 }
 
 impl Failure {
-    /// Whether another pair's assertion may be taken.
+    /// Whether another pair's assertion may be accepted.
     pub(super) fn blames_the_pair(&self) -> bool {
         matches!(self, Self::Answered(answer, _) if answer.blames_the_assertion())
     }
@@ -69,11 +69,11 @@ impl Failure {
             }
             Self::Answered(answer, _) => (answer.reason(), answer.to_string()),
             Self::Broken => {
-                ("token_malformed", "the token endpoint's answer breaks off, or is larger than 64 KiB".to_owned())
+                ("token_malformed", "the token endpoint's response breaks off, or is larger than 64 KiB".to_owned())
             }
-            Self::Late => ("token_late", "the token endpoint did not answer in time".to_owned()),
-            Self::Unreachable(reason, why) => (reason, format!("the token endpoint is not reached: {why}")),
-            Self::NoSigner => ("token_unsigned", "there is no key pair to sign with".to_owned()),
+            Self::Late => ("token_late", "the token endpoint did not respond in time".to_owned()),
+            Self::Unreachable(reason, why) => (reason, format!("cannot reach the token endpoint: {why}")),
+            Self::NoSigner => ("token_unsigned", "no key pair is available to sign the assertion".to_owned()),
             Self::Sign(why) => ("token_unsigned", why.clone()),
         }
     }
@@ -86,7 +86,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// Why one pair got nothing, and whether another that may be shown could do better.
+/// Why one pair got no token, and whether another that may be shown could succeed.
 struct Missed {
     failure: Failure,
     another: bool,
@@ -99,9 +99,9 @@ impl From<Failure> for Missed {
 }
 
 impl Asker<'_> {
-    /// Exchanges one assertion by this pair, over TLS with the pair that requests show; where the endpoint refuses that one,
-    /// as servers do within the handshake, right after it or by a status, with another that may be shown. Nothing comes of
-    /// asking twice: each time the assertion is a new one.
+    /// Exchanges one assertion by this pair, over TLS with the pair that requests show; where the endpoint refuses that
+    /// one (within the handshake, right after it or by a status), with another that may be shown. Asking twice does no
+    /// harm: each time the assertion is a new one.
     pub(super) async fn ask(&self, signer: &Arc<KeyPair>) -> Result<Granted, Failure> {
         let Some(endpoint) = &self.bearer.settings.endpoint else { return Err(Failure::NoSigner) };
         let limits = &self.towards.egress.settings.limits;
@@ -112,7 +112,7 @@ impl Asker<'_> {
         for index in (first..candidates.len()).chain(0..first) {
             match timeout_at(deadline, self.ask_showing(endpoint, index, signer)).await {
                 Ok(Ok(granted)) => return Ok(granted),
-                // Where none does better, what was said to the pair that requests show says most.
+                // Where no pair succeeds, the failure of the pair that requests show says most.
                 Ok(Err(Missed { failure, another: true })) => drop(missed.get_or_insert(failure)),
                 Ok(Err(Missed { failure, another: false })) => return Err(failure),
                 Err(_) => return Err(missed.unwrap_or(Failure::Late)),
@@ -129,7 +129,7 @@ impl Asker<'_> {
             Error::Handshake { reason, explanation } => Failure::Unreachable(reason, explanation).into(),
             error => Failure::Unreachable("token_unreachable", error.to_string()).into(),
         })?;
-        // After the handshake: a slow one must not make the assertion old.
+        // After the handshake: a slow one must not age the assertion.
         let signed = assertion(self.bearer, signer, self.towards.worker.clock().now());
         let signed = signed.map_err(|error| Failure::Sign(error.to_string()))?;
         let request = request(endpoint, grant::form(endpoint.grant, &signed, endpoint.scope.as_deref()));
@@ -145,7 +145,7 @@ impl Asker<'_> {
         })
     }
 
-    /// Shakes hands, showing this one of the egress' pairs.
+    /// Performs a handshake with this one of the egress' pairs.
     async fn handshake(&self, endpoint: &Endpoint, index: usize) -> Result<ClientStream<Stream>, Error> {
         let reach = Reach {
             towards: self.towards,
@@ -156,7 +156,7 @@ impl Asker<'_> {
             expects: &self.way.expects,
             keepalive: None,
         };
-        // What it wants to be shown is no rule for the upstream.
+        // The endpoint's CertificateRequest does not apply to the upstream.
         Ok(reach.handshake(drop).await?.tls.stream)
     }
 }

@@ -1,5 +1,5 @@
-//! The tokens of all workers, by egress: fetched once however many ask, kept by the pair that signed and the pair that was
-//! shown, and given up before they expire.
+//! The tokens of all workers, by egress: fetched once for all requests that wait, kept by the pair that signed and the
+//! pair that was shown, and discarded before they expire.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,17 +16,17 @@ use crate::jwt::grant::{Granted, NotGranted};
 use crate::pki::Fingerprint;
 use crate::snapshot::bearer::Settings;
 
-/// How long a pair whose assertions are refused rests before it signs again.
+/// How long a pair does not sign after its assertions were refused.
 const REST: Duration = Duration::from_hours(1);
-/// After a failure nobody asks again for this long.
+/// After a failure the endpoint is not asked again for this long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After this long a failure that goes on is told again.
+/// After this long a persistent failure is reported again.
 const TELL_AGAIN: Duration = Duration::from_mins(1);
-/// A token that replaced a rejected one so lately is as good as another: what answers 401 to it means the request.
+/// For this long after it replaced a rejected token, a token is not replaced again: a 401 then concerns the request.
 const NEW: Duration = Duration::from_secs(10);
-/// How long a token counts as valid that does not say for how long: some endpoints never do.
+/// The lifetime of a token issued without one: some endpoints never name it.
 const UNSAID: Duration = Duration::from_mins(5);
-/// Nothing is kept for longer.
+/// No token is kept for longer.
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// A token as it is sent.
@@ -35,25 +35,25 @@ pub(in super::super) struct Token {
     pub(super) header: HeaderValue,
     /// Unique in this process.
     pub(super) number: u64,
-    /// Whose assertion it was given for.
+    /// The pair that signed the assertion for it.
     pub(super) signer: Fingerprint,
     fresh_until: Timestamp,
-    /// Until when a 401 says nothing about it.
+    /// Until when a 401 does not count against it.
     new_until: Option<Timestamp>,
 }
 
 impl Token {
-    /// One that is sent once.
+    /// A token that is sent once.
     pub(super) fn new(text: &str, signer: Fingerprint, now: Timestamp) -> Result<Self, Error> {
         let header = header(text).ok_or(Error::Token {
             reason: "token_malformed",
-            explanation: "the token has characters that no field can have".to_owned(),
+            explanation: "the token contains characters that a header field cannot carry".to_owned(),
         })?;
         Ok(Self { header, number: 0, signer, fresh_until: now, new_until: None })
     }
 
-    /// Whether it has just replaced one that was answered with 401: nothing would come of yet another, and whoever polls
-    /// what is forbidden to them would have one fetched each time.
+    /// Whether it has just replaced one that was answered with 401: another would not help, and a client that polls
+    /// a forbidden resource would have one fetched each time.
     pub(super) fn is_new(&self, now: Timestamp) -> bool {
         self.new_until.is_some_and(|until| now < until)
     }
@@ -86,20 +86,20 @@ pub(super) struct Slot {
 
 #[derive(Default)]
 struct Kept {
-    /// By who signed and what was shown.
+    /// By the pair that signed and the pair that was shown.
     tokens: BTreeMap<(Fingerprint, Fingerprint), Token>,
-    /// Whose assertions are refused while another pair's are taken, and until when it rests.
+    /// The pair with assertions that are refused while another pair's are accepted, and until when it does not sign.
     refused: Option<(Fingerprint, Timestamp)>,
     failed: Option<(Instant, Failure)>,
-    /// The last failure that was told: the same again and again is told once a minute.
+    /// The last failure that was reported: a repeated one is reported once a minute.
     told: Option<(Instant, &'static str)>,
-    /// What the tokens were asked for with.
+    /// The settings that the tokens were requested with.
     settings: Option<Arc<Settings>>,
     last: u64,
 }
 
 impl Slot {
-    /// A 401 came: nobody sends this one again.
+    /// A 401 came: this token is not sent again.
     pub(super) fn reject(&self, number: u64) {
         self.rejected.fetch_max(number, Ordering::AcqRel);
     }
@@ -109,7 +109,7 @@ impl Slot {
         number <= self.rejected.load(Ordering::Acquire)
     }
 
-    /// A fresh token. One asks, the others wait for what it gets, be it a failure.
+    /// A fresh token. One request fetches it, the others wait for its result, even a failure.
     pub(super) async fn token(&self, asker: &Asker<'_>) -> Result<Token, Error> {
         let failures = self.failures.load(Ordering::Acquire);
         let mut kept = self.kept.lock().await;
@@ -133,7 +133,7 @@ impl Slot {
         Ok(got?)
     }
 
-    /// The pair that is shown signs first, where it may: who knows it from TLS knows it here.
+    /// The pair that is shown signs first, where it may: a partner that trusts it in TLS knows it here too.
     async fn get(&self, kept: &mut Kept, asker: &Asker<'_>) -> Result<Token, Failure> {
         let now = asker.towards.worker.clock().now();
         let signers: Vec<Fingerprint> = asker.bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
@@ -150,7 +150,7 @@ impl Slot {
             }
             match asker.ask(&asker.bearer.signers[at]).await {
                 Ok(granted) => {
-                    // What was rejected meanwhile, this one was not.
+                    // A rejection in the meantime does not concern this token.
                     let rejected = self.rejected.load(Ordering::Acquire);
                     let replaces = kept.last > 0 && kept.last <= rejected;
                     kept.last = kept.last.max(rejected) + 1;
@@ -159,7 +159,7 @@ impl Slot {
                     kept.tokens.insert(key, token.clone());
                     kept.settle(asker, refused.as_ref(), signers[at]);
                     let explanation = format!(
-                        "a token for assertions by key pair {}, for {} s",
+                        "fetched a token with an assertion by key pair {}, valid for {} s",
                         signers[at].short(),
                         granted.expires_in.unwrap_or(UNSAID).as_secs()
                     );
@@ -169,7 +169,7 @@ impl Slot {
                 Err(failure) if failure.blames_the_pair() && refused.is_none() && signers.len() > 1 => {
                     refused = Some((signers[at], failure));
                 }
-                // What another pair made no better was not this pair's fault: the first answer says more.
+                // Another pair failed too, so the pair was not at fault: the first answer says more.
                 Err(failure) => return Err(refused.map_or(failure, |(_, first)| first)),
             }
         }
@@ -178,7 +178,7 @@ impl Slot {
 }
 
 impl Kept {
-    /// Lets go of what is over, or was asked for otherwise, or by a pair that is gone.
+    /// Removes tokens that have expired, were requested with other settings, or belong to a pair that is gone.
     fn tidy(&mut self, settings: &Arc<Settings>, signers: &[Fingerprint], now: Timestamp) {
         if self.settings.as_ref() != Some(settings) {
             self.tokens.clear();
@@ -189,7 +189,7 @@ impl Kept {
         self.refused = self.refused.filter(|(pair, _)| signers.contains(pair));
     }
 
-    /// A pair's assertion was taken: is another's refused, or no longer?
+    /// A pair's assertion was accepted: records another's refusal, or clears this one's.
     fn settle(&mut self, asker: &Asker<'_>, refused: Option<&(Fingerprint, Failure)>, taken: Fingerprint) {
         let now = asker.towards.worker.clock().now();
         if let Some((pair, failure)) = refused {
@@ -197,7 +197,8 @@ impl Kept {
             self.refused = Some((*pair, until));
             let (reason, why) = failure.said();
             let explanation = format!(
-                "{why}; it takes those by key pair {}, which signs until {until}: give the partner the new certificate",
+                "{why}; it accepts those by key pair {}, which signs until {until}: send the partner the new \
+                 certificate",
                 taken.short()
             );
             tell(asker.towards, asker.bearer, *pair, (TokenOutcome::Refused, reason, explanation));
@@ -212,7 +213,7 @@ pub(super) fn again(now: Timestamp) -> Timestamp {
     now.saturating_add(REST).unwrap_or(Timestamp::MAX)
 }
 
-/// Who signs first: `shown` if it may sign, else the keyring's preferred pair; none that rests.
+/// Which pair signs first: `shown` if it may sign, else the keyring's preferred pair; none that was refused lately.
 pub(super) fn turn(
     signers: &[Fingerprint],
     shown: Option<Fingerprint>,
@@ -231,9 +232,9 @@ pub(super) fn kept_for(valid: Option<Duration>) -> Duration {
     valid - (valid / 10).min(Duration::from_mins(1))
 }
 
-/// What was given, as it is sent.
+/// The issued token, as it is sent.
 fn kept(granted: &Granted, number: u64, signer: Fingerprint, now: Timestamp) -> Result<Token, Failure> {
-    let malformed = || Failure::Answered(NotGranted::Malformed("no field can have its access_token"), signer);
+    let malformed = || Failure::Answered(NotGranted::Malformed("invalid characters in its access_token"), signer);
     let header = header(&granted.access_token).ok_or_else(malformed)?;
     let fresh_until = now.saturating_add(kept_for(granted.expires_in)).unwrap_or(Timestamp::MAX);
     Ok(Token { header, number, signer, fresh_until, new_until: None })

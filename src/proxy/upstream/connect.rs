@@ -22,7 +22,7 @@ use crate::tls::recorder::{Recorder, Settled};
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
 impl Showing<'_> {
-    /// Dials, does the handshake, and says how it ended. `http1`: nothing else is offered.
+    /// Dials and performs the handshake. `http1`: nothing else is offered.
     pub(in super::super) async fn attempt(&self, http1: bool) -> Result<Ready, Error> {
         let (egress, upstream) = (self.towards.egress, self.towards.upstream);
         let index = self.chosen.borrow().way(self.pick().key_pair).index;
@@ -39,7 +39,7 @@ impl Showing<'_> {
         reach.handshake(|asked| upstream.learn(asked)).await
     }
 
-    /// Speaks HTTP on it, as ALPN said.
+    /// Starts HTTP on it, in the version that ALPN selected.
     pub(super) async fn link(&self, ready: Ready) -> Result<Link, Error> {
         let towards = self.towards;
         let Ready { tls, connection, key_pair, peer, round } = ready;

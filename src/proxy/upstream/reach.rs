@@ -1,5 +1,5 @@
-//! One handshake with whoever an egress talks to, its upstream or a token endpoint: dialled, shaken hands on with one key
-//! pair, verified, and recorded like every handshake. What is spoken on it afterwards is the caller's.
+//! One handshake with an egress' upstream or its token endpoint: dialled, performed with one key pair, verified, and
+//! recorded like every handshake. The caller decides what to send afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(in super::super) struct Ready {
     pub(in super::super) round: Duration,
 }
 
-/// Whom to reach, and how.
+/// The address to connect to, and how.
 pub(in super::super) struct Reach<'a> {
     pub(in super::super) towards: Towards<'a>,
     pub(in super::super) to: &'a HostPort,
@@ -40,8 +40,8 @@ pub(in super::super) struct Reach<'a> {
 }
 
 impl Reach<'_> {
-    /// Dials, shakes hands, verifies. `learn` hears what the other side said about the certificate it wants, also where
-    /// the handshake fails.
+    /// Dials, performs the handshake, verifies. `learn` receives the server's CertificateRequest, also where the
+    /// handshake fails.
     pub(in super::super) async fn handshake(self, learn: impl Fn(Option<Asked>)) -> Result<Ready, Error> {
         let (settings, worker) = (&self.towards.egress.settings, self.towards.worker);
         let (events, clock) = (worker.events(), worker.clock());

@@ -1,4 +1,4 @@
-//! Which Events are lines of the history, and how they read: who or what, when, from, to, why.
+//! Converts Events to lines of the history: actor or cause, time, from, to, reason.
 
 use jiff::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::keyring::{self, Standing};
 use crate::pki::Severity;
 use crate::trust;
 
-/// The line of an Event; `None` for one that changes nothing.
+/// The line for an Event; `None` for one that changes nothing.
 pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Entry> {
     let mut entry = Entry {
         instance: instance.to_owned(),
@@ -46,20 +46,20 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             entry.why = match error {
                 Some(error) => cut(error),
                 None if needs_restart.is_empty() => "everything".to_owned(),
-                None => cut(&format!("all but what needs a restart: {}", needs_restart.join(", "))),
+                None => cut(&format!("everything except what needs a restart: {}", needs_restart.join(", "))),
             };
         }
         Event::ClockStep { seconds } => {
             "clock".clone_into(&mut entry.kind);
             "time".clone_into(&mut entry.who);
             "clock_step".clone_into(&mut entry.reason);
-            entry.why = format!("the clock was stepped by {seconds} s");
+            entry.why = format!("the system clock was stepped by {seconds} s");
         }
         Event::Delivery { alert, sink, outcome: "given_up", error, .. } => {
             "alert".clone_into(&mut entry.kind);
             entry.name = alert.to_string();
             "given_up".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{sink}: {}", error.as_deref().unwrap_or("it could not be sent")));
+            entry.why = cut(&format!("{sink}: {}", error.as_deref().unwrap_or("sending failed")));
         }
         Event::Handshake(_)
         | Event::Proof { .. }
@@ -95,12 +95,12 @@ fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
             entry.becomes = Some(if *served { "last_resort" } else { "not_shown" }.to_owned());
             "time".clone_into(&mut entry.who);
             "expired".clone_into(&mut entry.reason);
-            entry.why = format!("expired on {expired}, and no valid key pair is left");
+            entry.why = format!("expired on {expired}, and the keyring has no valid key pair");
         }
     }
 }
 
-/// What others make of our pairs.
+/// How peers and upstreams judged our pairs.
 fn of_others(entry: &mut Entry, event: &Event) {
     match event {
         Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
@@ -143,7 +143,7 @@ fn of_others(entry: &mut Entry, event: &Event) {
     }
 }
 
-/// What brings a change about that nobody asked for, by its reason.
+/// The cause of a change that no operator requested, by its reason.
 fn moved_by(reason: &str) -> &'static str {
     match reason {
         "configured" | "activate_manual" => "configuration",
@@ -199,7 +199,7 @@ fn of_trust(entry: &mut Entry, event: &trust::Event) {
             entry.name = trust.to_string();
             "time".clone_into(&mut entry.who);
             "crl_stale".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{issuer}, to be renewed by {due}"));
+            entry.why = cut(&format!("{issuer}, next update was due on {due}"));
         }
     }
 }

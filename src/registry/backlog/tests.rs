@@ -1,5 +1,5 @@
-//! What must hold: the same peer is one row and the same failure a number; nothing grows without bound; what is given up is
-//! the least valuable and is counted; a batch that comes back is written again before what came since.
+//! What must hold: the same peer is one row, and repeated failures one row with a count; nothing grows without bound;
+//! dropped rows are the least valuable and are counted; a batch that was put back is written ahead of newer rows.
 
 use proptest::prelude::*;
 
@@ -161,8 +161,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// However often a batch is not written and comes back, in the end each handshake is counted, each failure told with
-    /// all its repeats, and the history is whole and in order.
+    /// However often a batch is not written and put back, in the end each handshake is counted, each failure recorded
+    /// with all its repeats, and the history is complete and in order.
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(steps in steps()) {
         let mut backlog = backlog();

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::{Placed, Seconds, WaitingKey};
 use super::{Audit, DAY, Said, day, days, expiry};
 
-/// A pair that is current and has not been used for so long may be needed by nobody.
+/// A current pair that has not been used for so long may no longer be needed.
 const UNUSED: i64 = 90 * DAY;
-/// A key may wait so long for its certificate.
+/// How long a key may wait for its certificate.
 const WAITS: i64 = 7 * DAY;
 
 /// The longest lifetime that public CAs may give to a certificate that is issued from a day on (CA/Browser Forum,
@@ -27,14 +27,14 @@ impl Audit<'_> {
         for ((instance, name), ring) in &self.rings {
             if ring.owner.is_none() {
                 let contact =
-                    if ring.contact.is_none() { " nor a contact: nobody gets its alerts by mail" } else { "" };
+                    if ring.contact.is_none() { " and no contact: its alerts are not sent by mail" } else { "" };
                 self.note(
                     "no_owner",
                     (name, None),
                     instance,
                     Said {
                         explanation: format!("keyring {name} has no owner{contact}"),
-                        remedy: format!("write [keyring.{name}] owner = \"…\" contact = \"…\" into the configuration"),
+                        remedy: format!("set owner = \"…\" and contact = \"…\" in [keyring.{name}]"),
                     },
                 );
             }
@@ -49,7 +49,7 @@ impl Audit<'_> {
                     pair,
                     Said {
                         explanation: format!("{} in keyring {} is weak: {weakness}", pair.short(), pair.keyring),
-                        remedy: "order a new one: sidekey keyring new".to_owned(),
+                        remedy: "order a stronger one: sidekey keyring new".to_owned(),
                     },
                 );
             }
@@ -67,7 +67,7 @@ impl Audit<'_> {
 
     fn lifetime(&self, pair: &Placed) {
         let Some((_, limit)) = PUBLIC_LIMITS.iter().find(|(from, _)| *from <= pair.not_before.0) else { return };
-        // Both ends belong to it (RFC 5280 4.1.2.5). Who issues its own certificates follows no CA's rules.
+        // Both ends are included (RFC 5280 4.1.2.5). Self-issued certificates follow no public CA's rules.
         let lifetime = pair.not_after.0 - pair.not_before.0 + 1;
         if lifetime <= limit * DAY || pair.self_issued.is_set() {
             return;
@@ -77,14 +77,14 @@ impl Audit<'_> {
             pair,
             Said {
                 explanation: format!(
-                    "{} in keyring {} is valid for {} days; a certificate of {} from a public CA may be for {limit}",
+                    "{} in keyring {} is valid for {} days; the public CAs' limit for a certificate of {} is {limit}",
                     pair.short(),
                     pair.keyring,
                     lifetime / DAY,
                     day(pair.not_before),
                 ),
                 remedy:
-                    "order shorter ones, and let them rotate: partners that follow the public rules refuse long ones"
+                    "order shorter-lived ones and rotate them: partners that follow the public rules refuse long ones"
                         .to_owned(),
             },
         );
@@ -102,20 +102,20 @@ impl Audit<'_> {
                 && other.not_after.0 > pair.not_after.0
         };
         if let Some(staged) = self.placed().find(later) {
-            // It is there, and waits: for its first day, or for somebody.
+            // The successor is staged: until it becomes valid, or an operator promotes it.
             if staged.not_before.0 <= self.now {
                 self.note_pair(
                     "no_successor",
                     pair,
                     Said {
                         explanation: format!(
-                            "{} in keyring {} {}, and its successor {} still waits",
+                            "{} in keyring {} {}, and its successor {} is still staged",
                             pair.short(),
                             pair.keyring,
                             expiry(left, pair.not_after),
                             staged.short()
                         ),
-                        remedy: format!("sidekey keyring promote {} {}", pair.keyring, staged.short()),
+                        remedy: format!("promote it: sidekey keyring promote {} {}", pair.keyring, staged.short()),
                     },
                 );
             }
@@ -126,7 +126,7 @@ impl Audit<'_> {
             pair,
             Said {
                 explanation: format!(
-                    "{} in keyring {} {}, and there is no successor",
+                    "{} in keyring {} {}, and it has no successor",
                     pair.short(),
                     pair.keyring,
                     expiry(left, pair.not_after)
@@ -156,7 +156,7 @@ impl Audit<'_> {
                     day(pair.not_after)
                 ),
                 remedy: format!(
-                    "ask its CA for the next intermediate, and drop the chain with that one into the folder of keyring {}",
+                    "request the next intermediate from its CA, and drop the new chain into the folder of keyring {}",
                     pair.keyring
                 ),
             },
@@ -166,8 +166,8 @@ impl Audit<'_> {
     fn schedule(&self, pair: &Placed) {
         let ring = self.rings.get(&(pair.instance.as_str(), pair.keyring.as_str()));
         let Some(every) = ring.and_then(|ring| ring.rotate_every) else { return };
-        // Without state every start looks like an activation: seen earlier counts, anywhere, and where nobody has been here
-        // for long, when it was made.
+        // Without state every start looks like an activation: an earlier sighting on any instance counts, or else the
+        // time of issue.
         let age = self.ages[&(pair.keyring.as_str(), pair.key_pair.as_str())];
         let since = pair.since.0.min(age.since).min(pair.not_before.0);
         if self.now - since <= every {
@@ -178,19 +178,19 @@ impl Audit<'_> {
             pair,
             Said {
                 explanation: format!(
-                    "keyring {} is to be rotated every {}, and {} is from {}",
+                    "keyring {} must be rotated every {}, but {} dates from {}",
                     pair.keyring,
                     days(every),
                     pair.short(),
                     day(Seconds(since))
                 ),
-                remedy: "order a new key pair, with a new key".to_owned(),
+                remedy: "order a new key pair with a new private key".to_owned(),
             },
         );
     }
 
     fn use_of(&self, pair: &Placed) {
-        // One that any instance still uses is used.
+        // Use on any instance counts.
         let age = self.ages[&(pair.keyring.as_str(), pair.key_pair.as_str())];
         if self.now - age.used.map_or(age.since, |used| used.max(age.since)) <= UNUSED {
             return;
@@ -210,7 +210,7 @@ impl Audit<'_> {
                         day(Seconds(age.since))
                     ),
                 },
-                remedy: "ask its owner whether anybody needs it; if not, take keyring and listener out".to_owned(),
+                remedy: "ask its owner whether it is needed; if not, remove the keyring and its listener".to_owned(),
             },
         );
     }
@@ -232,8 +232,8 @@ impl Audit<'_> {
                 (all[0], Some(&pair.spki)),
                 &pair.instance,
                 Said {
-                    explanation: format!("keyrings {} have the same private key", all.join(", ")),
-                    remedy: "make a key for each: who gets hold of one then has only one".to_owned(),
+                    explanation: format!("keyrings {} share the same private key", all.join(", ")),
+                    remedy: "generate a key for each, so that a leaked key compromises only one keyring".to_owned(),
                 },
             );
         }
@@ -252,12 +252,12 @@ impl Audit<'_> {
                     &key.instance,
                     Said {
                         explanation: format!(
-                            "the key {} in keyring {} has waited for its certificate since {}",
+                            "key {} in keyring {} has been waiting for its certificate since {}",
                             key.file,
                             key.keyring,
                             day(Seconds(since))
                         ),
-                        remedy: "ask the CA for its answer, or take the key out of the folder".to_owned(),
+                        remedy: "get the certificate from the CA, or remove the key from the folder".to_owned(),
                     },
                 );
             }

@@ -6,12 +6,12 @@ use super::super::{Peer, short};
 use super::{Audit, DAY, Said, expiry};
 use crate::pki::first_few;
 
-/// A peer that was not seen for longer is nobody to call.
+/// A peer that was not seen for longer is ignored.
 const GONE: i64 = 30 * DAY;
-/// Certificates that live shorter are made by machines.
+/// Certificates with a shorter lifetime are renewed automatically.
 const MACHINE_MADE: i64 = 10 * DAY;
 
-/// Names in one sentence.
+/// Maximum number of names in one sentence.
 const NAMED: usize = 5;
 
 impl Audit<'_> {
@@ -42,7 +42,7 @@ impl Audit<'_> {
                             peer.listener,
                             expiry(left, peer.not_after)
                         ),
-                        remedy: "tell them: with an expired certificate their connections are refused".to_owned(),
+                        remedy: "contact the partner: connections with an expired certificate are refused".to_owned(),
                     },
                 );
             }
@@ -61,11 +61,11 @@ impl Audit<'_> {
                     &peer.instance,
                     Said {
                         explanation: format!(
-                            "at {listener} a public CA ({issuer}) vouches for {}",
+                            "at {listener}, a public CA ({issuer}) issued the certificates of {}",
                             first_few(&names, NAMED)
                         ),
-                        remedy: "public CAs issue no client certificates any more, and anybody can buy one there: \
-                             agree on a private CA or on pins"
+                        remedy: "public CAs no longer issue client certificates, and anyone can buy theirs: agree \
+                             with the partner on a private CA or on pins"
                             .to_owned(),
                     },
                 );

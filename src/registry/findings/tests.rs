@@ -1,5 +1,5 @@
-//! What must hold: each finding of the contract comes up from what the registry holds and from nothing else, many instances
-//! make one finding, and an instance that is gone makes none.
+//! What must hold: each finding of the contract is derived from the registry's content only, many instances make one
+//! finding, and an instance that is gone makes none.
 
 use super::super::{Anchor, Crl, Delivery, Instance, Peer, Trust, WaitingKey};
 use super::*;
@@ -103,7 +103,7 @@ fn now() -> Timestamp {
     Seconds(NOW).time()
 }
 
-/// The one finding that this change makes.
+/// The only finding after this change.
 fn only(change: impl FnOnce(&mut Inventory)) -> Finding {
     let mut inventory = healthy();
     change(&mut inventory);
@@ -166,7 +166,7 @@ fn what_the_contract_lists_about_key_pairs() {
         });
     });
     assert_eq!(pods.finding, "past_schedule");
-    assert!(pods.explanation.contains("is from 2026-10-16"), "{}", pods.explanation);
+    assert!(pods.explanation.contains("dates from 2026-10-16"), "{}", pods.explanation);
     let waits = only(|inventory| {
         inventory.waiting_keys.push(WaitingKey {
             instance: "one".to_owned(),

@@ -22,17 +22,17 @@ impl<'a> Audit<'a> {
                 let Some(anchor) = mine.find(|anchor| anchor.subject.as_ref() == Some(&pair.issuer)) else { continue };
                 self.note("trust_is_own_issuer", (&trust.trust, Some(&anchor.anchor)), &trust.instance, Said {
                     explanation: format!(
-                        "trust {} holds {}, which also issued our own key pair of keyring {}: every certificate that it \
-                         ever issues is let in as a peer, other sidecars' and servers' too",
+                        "trust {} contains {}, which also issued our own key pair of keyring {}: every certificate \
+                         that it issues is accepted as a peer, including those of other sidecars and servers",
                         trust.trust, pair.issuer, pair.keyring
                     ),
-                    remedy: "name who may come in with allow, or trust a CA that issues for peers only".to_owned(),
+                    remedy: "restrict the accepted peers with allow, or trust a CA that is for peers only".to_owned(),
                 });
             }
         }
     }
 
-    /// Anchors of files that expire with nothing of the same name beside them. The platform's are somebody else's to renew.
+    /// Anchors from files that expire without a successor of the same name. The platform's are renewed by its vendor.
     pub(super) fn anchors(&self) {
         for trust in self.present_trusts() {
             let all: Vec<&Anchor> = self.present_anchors(trust).filter(|anchor| anchor.kind == "anchor").collect();
@@ -53,13 +53,13 @@ impl<'a> Audit<'a> {
                     &trust.instance,
                     Said {
                         explanation: format!(
-                            "trust anchor {} ({subject}) of trust {} {}: from then on everybody whom it vouches for is refused",
+                            "trust anchor {} ({subject}) of trust {} {}: from then on its peers are refused",
                             short(&anchor.anchor),
                             trust.trust,
                             expiry(left, end)
                         ),
-                        remedy: "ask that CA for its next anchor, and add it beside this one; where nobody depends on it, \
-                                 take it out"
+                        remedy: "request the CA's next anchor and add it beside this one; if no peer depends on it, \
+                                 remove it"
                             .to_owned(),
                     },
                 );
@@ -85,12 +85,12 @@ impl<'a> Audit<'a> {
                     &trust.instance,
                     Said {
                         explanation: format!(
-                            "the CRL of {} in trust {} is out of date: the next one was due on {}",
+                            "the CRL of {} in trust {} is out of date: the next update was due on {}",
                             crl.issuer,
                             trust.trust,
                             day(crl.next_update)
                         ),
-                        remedy: "fetch the current one into the folder".to_owned(),
+                        remedy: "put the CA's current CRL into the folder".to_owned(),
                     },
                 );
             }
@@ -104,7 +104,7 @@ impl<'a> Audit<'a> {
                     &trust.instance,
                     Said {
                         explanation: format!(
-                            "trust {} checks CRLs and has none of {subject}: nobody whom it issued can be revoked",
+                            "trust {} checks CRLs but has none of {subject}: its certificates cannot be revoked",
                             trust.trust
                         ),
                         remedy: "add its CRL to crls, or set crl_required = true to refuse such peers".to_owned(),

@@ -1,4 +1,4 @@
-//! Opens the database: brings its tables up to date, and sets a damaged SQLite file aside, never replacing it silently.
+//! Opens the database: migrates its tables, and moves a damaged SQLite file aside, never replacing it silently.
 
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,35 +17,35 @@ use super::super::{Error, Place, Settings};
 use super::{Pool, Store};
 use crate::pki::printable;
 
-/// The tables, by version.
+/// The migrations, by version.
 static TABLES: Migrator = sqlx::migrate!("src/registry/migrations");
 
-/// What a registry that ends with the process is called.
+/// The displayed location of a registry that ends with the process.
 pub(super) const IN_MEMORY: &str = "memory";
-/// How long a lock of another process, or a connection, is waited for.
+/// Timeout for a lock held by another process, or for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections to a Postgres: one for the writer, one for alerts, one for whoever looks.
+/// Connections to a Postgres: one for the writer, one for alerts, one for readers.
 const CONNECTIONS: u32 = 3;
-/// A URL is never longer.
+/// Maximum length of a URL.
 const LONGEST_URL: u64 = 4096;
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// The sidecar's: makes what is not there.
+    /// For the sidecar: creates what is missing.
     Write,
-    /// A command's that changes something: the registry must be there.
+    /// For a command that changes something: the registry must exist.
     Change,
-    /// A command's that only looks, also while a sidecar writes.
+    /// For a command that only reads, also while a sidecar writes.
     Read,
 }
 
-/// A damaged file and what it is called now.
+/// A damaged file and its new path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
     /// The registry's file.
     pub file: PathBuf,
-    /// Where what it held is now.
+    /// Where its content is now.
     pub kept: PathBuf,
 }
 
@@ -53,7 +53,7 @@ impl Store {
     /// Opens it.
     ///
     /// # Errors
-    /// Whatever keeps it from being used; [`Error::Damaged`] only for an SQLite file.
+    /// Why it cannot be used; [`Error::Damaged`] only for an SQLite file.
     pub async fn open(settings: &Settings, access: Access) -> Result<Self, Error> {
         // Boxed: the compiler cannot see through sqlx's own futures that they may move to another thread.
         let opening: Pin<Box<dyn Future<Output = Result<Self, Error>> + Send>> =
@@ -61,7 +61,7 @@ impl Store {
         opening.await
     }
 
-    /// Moves a damaged SQLite file, and what belongs to it, out of the way. Nothing is deleted.
+    /// Moves a damaged SQLite file, and its companion files, aside. Nothing is deleted.
     ///
     /// # Errors
     /// The file cannot be renamed: then it stays, and the registry stays down.
@@ -79,7 +79,7 @@ impl Store {
         let wrong = |why| Error::File { file: path.display().to_string(), why };
         std::fs::rename(path, &kept).map_err(wrong)?;
         for end in ["-wal", "-shm"] {
-            // They are only there where somebody was writing.
+            // They only exist if a process was writing.
             let _ = std::fs::rename(named(end, path), named(end, &kept));
         }
         Ok(SetAside { file: path.to_owned(), kept })
@@ -108,9 +108,9 @@ async fn opened(settings: Settings, access: Access) -> Result<Store, Error> {
     Ok(Store { pool, instance: settings.instance, place })
 }
 
-/// An error with its place, told apart where somebody has to do something else.
+/// An error with its location; damage is a separate error, as it needs other action.
 pub(super) fn explained(place: &str, source: &sqlx::Error) -> Error {
-    // SQLITE_CORRUPT and SQLITE_NOTADB; the upper bits say more closely which.
+    // SQLITE_CORRUPT and SQLITE_NOTADB; the upper bits hold the extended code.
     let damaged = source.as_database_error().and_then(|error| {
         let code: i64 = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().and(error.code())?.parse().ok()?;
         matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
@@ -130,7 +130,7 @@ pub(super) fn explained(place: &str, source: &sqlx::Error) -> Error {
 async fn memory() -> Result<Pool, Error> {
     let wrong = |source| explained(IN_MEMORY, &source);
     let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
-    // The one connection is the database: it must never be let go of.
+    // The only connection is the database: it must never be closed.
     let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.connect_with(options).await.map_err(wrong)?;
     TABLES.run(&pool).await.map_err(|error| schema(IN_MEMORY, error))?;
@@ -174,7 +174,7 @@ async fn file(path: &Path, access: Access) -> Result<Pool, Error> {
     Ok(Pool::Sqlite(pool))
 }
 
-/// Makes the file if it is not there, readable by its owner only: it names peers.
+/// Creates the file if it does not exist, readable by its owner only: it names peers.
 fn make(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -191,24 +191,24 @@ fn url_of(path: &Path) -> Result<String, Error> {
 }
 
 fn options(url: &str, file: &str) -> Result<PgConnectOptions, Error> {
-    // sqlx's own message might quote the URL, and with it a password.
+    // sqlx's own message might quote the URL, and a password with it.
     let wrong = |why: &str| Error::Url { file: file.to_owned(), why: why.to_owned() };
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(wrong("holds no URL of the form postgres://USER@HOST/DATABASE"));
+        return Err(wrong("expected a URL of the form postgres://USER@HOST/DATABASE"));
     }
     let options = PgConnectOptions::from_str(url)
-        .map_err(|_| wrong("the URL cannot be read: write postgres://USER@HOST/DATABASE, odd letters as %XX"))?;
+        .map_err(|_| wrong("invalid URL: expected postgres://USER@HOST/DATABASE, special characters encoded as %XX"))?;
     Ok(options.application_name("sidekey").disable_statement_logging())
 }
 
 async fn postgres(options: &PgConnectOptions, access: Access) -> Result<(Pool, String), Error> {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     let place = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
-    // By hand first: a pool hides why it cannot connect behind "timed out".
+    // Connect without the pool first: a pool reports every failure as "timed out".
     let slow = || Error::Slow { place: place.clone(), seconds: PATIENCE.as_secs() };
     let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(|_| slow())?;
     let connection = connected.map_err(|source| explained(&place, &source))?;
-    // It has done its work; that it says goodbye badly is nobody's business.
+    // The connection has served its purpose; a failure to close it does not matter.
     let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
     let pool = pool.idle_timeout(Duration::from_mins(5)).connect_lazy_with(options.clone());
@@ -224,7 +224,7 @@ fn schema(place: &str, error: MigrateError) -> Error {
     match error {
         MigrateError::Execute(source) => explained(&place, &source),
         MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-            Error::Later { place, why: format!("it has tables of version {version}") }
+            Error::Later { place, why: format!("its schema has version {version}") }
         }
         error => Error::Schema { place, why: printable(&error.to_string()) },
     }

@@ -1,7 +1,7 @@
-//! Which alert has been told at which sink, and who has claimed what is still to be told.
+//! The deliveries of alerts to sinks, and the instances' claims on pending ones.
 //!
-//! A claim is a row: whoever inserts it first, or takes it over after its lease, sends. So an alert arrives at least once
-//! and, unless somebody dies between sending and saying so, exactly once, whatever restarts and however many there are.
+//! A claim is a lease on a row: the instance that acquires it, or takes it over after its expiry, sends. So an alert
+//! arrives at least once and, unless an instance dies between sending and recording it, exactly once in the fleet.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::super::{Acknowledgement, Delivery, Entry, Error, Seconds};
 use super::sql::values;
 use super::{Store, days_before};
 
-/// How long a claim holds without a word from who has it.
+/// How long a claim lasts, in seconds.
 const LEASE: i64 = 120;
-/// How long told alerts are remembered after they were raised: longer than any certificate is warned about.
+/// Retention of finished deliveries after the alert was raised: longer than any certificate raises alerts.
 const DAYS: i64 = 3 * 365;
 
-/// What is to be told at one sink.
+/// An alert to be delivered to one sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Name of the alert, the same on every instance.
@@ -29,9 +29,9 @@ pub struct Notice {
     pub keyring: String,
     /// The pair or certificate it is about.
     pub key_pair: Option<String>,
-    /// The last threshold has passed.
+    /// Whether the last threshold has passed.
     pub urgent: bool,
-    /// For mail: to whom.
+    /// For mail: the recipient.
     pub recipient: Option<String>,
     /// One sentence.
     pub summary: String,
@@ -40,7 +40,7 @@ pub struct Notice {
 }
 
 impl Store {
-    /// Notes an alert for a sink, if nobody has; one that fell silent because it was over is to be told again.
+    /// Records an alert for a sink, if no instance has; one that was silenced because it was over is pending again.
     ///
     /// # Errors
     /// The database.
@@ -69,8 +69,8 @@ impl Store {
         Ok(touched > 0)
     }
 
-    /// What is still to be told, at most a thousand at once: what waits longest first, so that a sink that takes nothing
-    /// does not keep others from being told.
+    /// The pending deliveries, at most a thousand at once: those waiting longest first, so that a failing sink does not
+    /// block others.
     ///
     /// # Errors
     /// The database.
@@ -79,7 +79,7 @@ impl Store {
         self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
     }
 
-    /// The names of alerts that have been noted, with their sinks.
+    /// All deliveries.
     ///
     /// # Errors
     /// The database.
@@ -88,7 +88,7 @@ impl Store {
         self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
     }
 
-    /// Takes what is due and nobody else has: true = it is ours to send.
+    /// Claims a delivery that is due and unclaimed: true = this instance sends it.
     ///
     /// # Errors
     /// The database.
@@ -101,7 +101,7 @@ impl Store {
         Ok(touched > 0)
     }
 
-    /// It was sent.
+    /// Marks it as sent.
     ///
     /// # Errors
     /// The database.
@@ -109,7 +109,7 @@ impl Store {
         self.end(delivery, "sent", None).await
     }
 
-    /// It has nothing more to say: the condition is over, or somebody has acknowledged it.
+    /// Silences it: the condition is over, or an operator has acknowledged it.
     ///
     /// # Errors
     /// The database.
@@ -117,7 +117,7 @@ impl Store {
         self.end(delivery, "silenced", None).await
     }
 
-    /// It could not be sent, and is not tried again.
+    /// Marks it as failed for good; it is not retried.
     ///
     /// # Errors
     /// The database.
@@ -125,7 +125,7 @@ impl Store {
         self.end(delivery, "given_up", Some(error)).await
     }
 
-    /// It could not be sent, and is tried again after a pause.
+    /// Records a failed attempt; it is retried after a delay.
     ///
     /// # Errors
     /// The database.
@@ -150,7 +150,7 @@ impl Store {
         done.map(drop).map_err(|error| self.wrong(&error))
     }
 
-    /// Forgets alerts that were told long ago.
+    /// Deletes deliveries that were finished long ago.
     ///
     /// # Errors
     /// The database.
@@ -159,10 +159,10 @@ impl Store {
         self.pool.execute(sql, values![days_before(now, DAYS)]).await.map(drop).map_err(|error| self.wrong(&error))
     }
 
-    /// Notes that somebody knows about a pair's expiry, in the history too.
+    /// Records an operator's acknowledgement of a pair's expiry, in the history too.
     ///
     /// # Errors
-    /// The database; [`Error::Unknown`] where no such pair was ever seen.
+    /// The database; [`Error::Unknown`] if the pair was never seen.
     pub async fn acknowledge(&self, acknowledgement: &Acknowledgement, run: i64) -> Result<(), Error> {
         let Acknowledgement { key_pair, at, keyring, who, why, ends } = acknowledgement;
         let entry = Entry {
@@ -210,14 +210,14 @@ impl Store {
         self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
     }
 
-    /// What is meant: the pair of a keyring, a partner's certificate or the anchor of a trust that begins with these hex
-    /// digits, or (empty) the current pair, as the instance that was heard of last says; and when that ends.
+    /// Finds the pair of a keyring, a partner's certificate or the anchor of a trust that begins with these digits, or
+    /// (empty) the current pair according to the instance that wrote last; and when that ends.
     ///
     /// # Errors
     /// The database; [`Error::Unknown`] for none, [`Error::Several`].
     pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<(String, Seconds), Error> {
         let digits = key_pair.strip_prefix("sha256:").unwrap_or(key_pair).to_ascii_lowercase();
-        // A partner's certificate belongs to the keyring that was shown to it; it is never the one that is meant by nothing.
+        // A partner's certificate belongs to the keyring that was shown to it; empty digits never select it.
         let sql = "SELECT placement.key_pair, COALESCE(chain_ends, not_after), \
                    CASE WHEN standing = 'current' THEN present ELSE 0 END, instance.last_seen FROM placement \
                    JOIN key_pair ON key_pair.key_pair = placement.key_pair \
@@ -234,7 +234,7 @@ impl Store {
                 name.strip_prefix("sha256:").unwrap_or(name).starts_with(&digits)
             }
         });
-        // Pods that are gone say for ever what was current with them; of one certificate's rows the newest counts.
+        // Rows of pods that are gone keep their last current pair; of one certificate's rows the newest counts.
         rows.sort_by_key(|(_, _, _, seen)| std::cmp::Reverse(*seen));
         let Some((name, ends, _, _)) = rows.first().cloned() else {
             return Err(Error::Unknown { keyring: keyring.to_owned(), key_pair: key_pair.to_owned() });

@@ -1,5 +1,5 @@
-//! What is read: the inventory, the history, the failed handshakes. For findings, exports and alerts, and once for the
-//! rotation report; nothing else asks.
+//! Reads the inventory, the history and the failed handshakes: for findings, exports and alerts, and once for the
+//! rotation report.
 
 use jiff::Timestamp;
 
@@ -7,15 +7,15 @@ use super::super::{Entry, Error, Failure, Former, Instance, Inventory, Peer, Sec
 use super::Store;
 use super::sql::values;
 
-/// Peers and upstreams of one instance that are read again after a restart.
+/// Maximum number of rows of one instance that are read after a restart.
 const FORMER: i64 = 5_000;
 
-/// Which lines of a history, or which failures.
+/// Selects lines of the history, or failures.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Not older than this second.
     pub since: i64,
-    /// At most so many, the newest first.
+    /// Maximum number, the newest first.
     pub most: i64,
 }
 
@@ -26,7 +26,7 @@ impl Default for Asked {
 }
 
 impl Store {
-    /// Everything but history and failures.
+    /// Everything except history and failures.
     ///
     /// # Errors
     /// The database.
@@ -71,7 +71,7 @@ impl Store {
         self.pool.rows(sql, vec![]).await
     }
 
-    /// What there is of this instance: who used which pair last, and what upstreams have made of its pairs since `rotated`.
+    /// Reads this instance's peers with the pair each last used, and upstreams' verdicts on its pairs since `rotated`.
     ///
     /// # Errors
     /// The database.

@@ -1,7 +1,7 @@
-//! SQLite and Postgres spoken to in one way: a statement, its values, and rows.
+//! One interface to SQLite and Postgres: a statement, its values, and rows.
 //!
-//! Two typed pools behind an enum, never sqlx's `Any`, which knows less than both. Values are integers and texts, as are the
-//! columns: so the statements' own code needs to know nothing of either database.
+//! Two typed pools behind an enum, never sqlx's `Any`, which supports less than both. Values are integers and texts, as
+//! are the columns: so the code of the statements is independent of the database.
 
 use std::pin::Pin;
 
@@ -9,20 +9,20 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
-/// A pool of one kind or the other.
+/// A pool of either database.
 #[derive(Clone)]
 pub(super) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// A transaction of one kind or the other. Dropped, nothing of it was written.
+/// A transaction of either database. If dropped, it is rolled back.
 pub(super) enum Open {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
 }
 
-/// What a statement is given.
+/// A parameter of a statement.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Integer(Option<i64>),
@@ -39,7 +39,7 @@ pub(super) trait Row:
 }
 impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static> Row for T {}
 
-/// Binds the values and runs the body, once for each kind.
+/// Binds the values and runs the body, for either database.
 macro_rules! on {
     ($on:expr, $query:expr, $values:expr, ($statement:ident, $db:ident) => $body:expr) => {
         match $on {
@@ -112,7 +112,7 @@ impl Open {
     }
 }
 
-/// A text without NUL, which Postgres does not take.
+/// Removes NUL, which Postgres does not accept.
 fn clean(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "") } else { text.to_owned() }
 }

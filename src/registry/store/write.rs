@@ -1,6 +1,6 @@
-//! What is written down: what a snapshot holds, who was seen, what failed, what changed. One transaction for a batch.
+//! Writes a snapshot's content, the peers seen, the failures and the changes. One transaction per batch.
 //!
-//! Writing the same batch again changes nothing but the times: after a lost connection nobody knows what was committed.
+//! Writing the same batch again changes only the times: after a lost connection it is unknown what was committed.
 
 mod observed;
 
@@ -16,16 +16,16 @@ use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyringView, TrustView};
 
-/// How long failed handshakes are kept.
+/// Retention of failed handshakes.
 const FAILURE_DAYS: i64 = 30;
 /// How many of one instance at most.
 const FAILURES: i64 = 20_000;
-/// How long peers are remembered after they were last seen.
+/// Retention of peers after they were last seen.
 const PEER_DAYS: i64 = 400;
 /// How many of one instance at most.
 const PEERS: i64 = 50_000;
 
-/// What a snapshot holds, as far as the registry is concerned.
+/// The part of a snapshot that the registry stores.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// Its keyrings.
@@ -43,14 +43,14 @@ pub struct Recorded<T> {
     pub row: T,
 }
 
-/// What came together since the last batch.
+/// What was collected since the last batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Peers and upstreams; `handshakes` are those since the last batch.
     pub peers: Vec<Peer>,
-    /// When pairs last served, by keyring.
+    /// When pairs were last used, by keyring.
     pub used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
-    /// When anchors and pins (as `anchor` or `pin`, and the hash) last vouched for somebody.
+    /// When anchors and pins (as `anchor` or `pin`, and the hash) last matched a peer.
     pub matched: BTreeMap<(&'static str, String), Timestamp>,
     /// Handshakes that failed.
     pub failures: Vec<Recorded<Failure>>,
@@ -66,11 +66,11 @@ impl Batch {
 }
 
 impl Store {
-    /// Writes that this sidecar lives, what its snapshot holds where that is not what it held `before` (`None`: nothing
-    /// is known of what was written), and a batch.
+    /// Writes this sidecar's heartbeat, its snapshot's content where it differs from `before` (`None`: unknown what was
+    /// written), and a batch.
     ///
     /// # Errors
-    /// The database; then nothing of it was written, or all of it.
+    /// The database; then either nothing was written, or all of it.
     pub async fn write(
         &self,
         (observed, before): (&Observed, Option<&Observed>),
@@ -90,7 +90,7 @@ impl Store {
         written.await.map_err(|error| self.wrong(&error))
     }
 
-    /// Says of everything that is here that it was seen now, and forgets what is too old or too much.
+    /// Updates `last_seen` of everything present, and deletes rows that are too old or too many.
     ///
     /// # Errors
     /// The database.
@@ -120,8 +120,8 @@ impl Store {
             ] {
                 self.pool.execute(sql, values![&*self.instance, most]).await?;
             }
-            // Everybody's: who is there has just said so of what is present, and what pods that are gone have left would stay
-            // for ever. Their pairs stay, they are the memory of all.
+            // For all instances: running ones have just updated their rows, those of gone pods would stay forever.
+            // Their pairs are kept, as the record of the whole fleet.
             for (sql, days) in [
                 ("DELETE FROM failure WHERE at < $1", FAILURE_DAYS),
                 ("DELETE FROM peer WHERE last_seen < $1", PEER_DAYS),
@@ -138,7 +138,7 @@ impl Store {
     }
 }
 
-/// Who writes, and when.
+/// The instance that writes, and the time.
 struct Writing {
     instance: Arc<str>,
     now: i64,

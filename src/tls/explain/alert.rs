@@ -55,46 +55,46 @@ pub(super) fn received(alert: AlertDescription, failed: &Failed, context: &Conte
         |reason, what: &str, todo: &str| Said::refused(reason, format!("{who} refuses {ours}: {what}; {todo}{pair}"));
     match alert {
         AlertDescription::UnknownCA => {
-            refused("refused_unknown_ca", "unknown CA", "give its operator our issuer's certificate to trust")
+            refused("refused_unknown_ca", "unknown CA", "send its operator our issuer's certificate to trust")
         }
         AlertDescription::BadCertificate => refused(
             "refused_bad_certificate",
             "bad certificate",
-            "usually a name that it does not expect, or a certificate that it cannot read: ask its operator what it \
-             checks",
+            "usually an unexpected name in the certificate, or an encoding that it cannot parse: ask its operator \
+             what it checks",
         ),
         AlertDescription::UnsupportedCertificate => refused(
             "refused_unsupported_certificate",
             "unsupported certificate",
-            "usually an extended key usage without its role (clientAuth, serverAuth) or a key type that it lacks",
+            "usually the extended key usage lacks a role (clientAuth, serverAuth), or it does not support the key type",
         ),
         AlertDescription::CertificateRevoked => {
-            refused("refused_certificate_revoked", "revoked", "drop a new pair, and find out who revoked this one")
+            refused("refused_certificate_revoked", "revoked", "add a new key pair, and find out why this was revoked")
         }
         AlertDescription::CertificateExpired => refused(
             "refused_certificate_expired",
             "expired or not yet valid",
-            "drop a new pair, or check the clocks of both sides",
+            "add a new key pair, or check the clocks of both sides",
         ),
         AlertDescription::CertificateUnknown => refused(
             "refused_certificate_unknown",
             "an unspecified reason (certificate_unknown)",
-            "ask its operator for its log line of this moment",
+            "ask its operator for the log line of this failure",
         ),
         AlertDescription::AccessDenied => refused(
             "refused_access_denied",
             "access denied",
-            "the certificate is valid for it but not allowed: ask its operator to allow our name or key",
+            "it accepts the certificate but does not authorize it: ask its operator to allow our name or key",
         ),
         AlertDescription::CertificateRequired => refused(
             "refused_certificate_required",
-            "it got no certificate and asks for one",
-            "our key fits none of the signature schemes that it accepts: drop a pair with a key of another kind",
+            "it requires a certificate and received none",
+            "our key supports none of the signature schemes that it accepts: add a key pair with another type of key",
         ),
         AlertDescription::DecryptError => refused(
             "refused_decrypt_error",
             "a signature does not verify (decrypt_error)",
-            "it may hold another key for our issuer's name: give its operator our issuer's certificate again",
+            "it may have another key under our issuer's name: send its operator our issuer's certificate again",
         ),
         other => not_about_certificates(other, failed, context),
     }
@@ -106,23 +106,23 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
         AlertDescription::NoRenegotiation => renegotiation(context),
         AlertDescription::HandshakeFailure => {
             let todo = if context.ingress {
-                "it may have no cipher suite, group or signature scheme in common with us".to_owned()
+                "it may have no cipher suite, group or signature scheme in common with Sidekey".to_owned()
             } else {
                 format!(
-                    "it may refuse {ours} without saying why (usual in TLS 1.2), or want a cipher suite or group \
-                     that we lack"
+                    "it may refuse {ours} without giving a reason (usual in TLS 1.2), or require a cipher suite or \
+                     group that Sidekey does not offer"
                 )
             };
             Said::refused(
                 "alert_handshake_failure",
-                format!("{who} ended the handshake with handshake_failure: {todo}; its log says which"),
+                format!("{who} ended the handshake with handshake_failure: {todo}; check its log"),
             )
         }
         AlertDescription::ProtocolVersion => Said::refused(
             "alert_protocol_version",
             format!(
-                "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may only \
-                 have older ones"
+                "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may support \
+                 only older ones"
             ),
         ),
         AlertDescription::UnrecognisedName => {
@@ -136,14 +136,14 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
         AlertDescription::NoApplicationProtocol => Said::refused(
             "alert_no_application_protocol",
             format!(
-                "{who} speaks none of the protocols that we offer by ALPN; set alpn to what it speaks, for example \
+                "{who} supports none of the ALPN protocols that we offer; set alpn to what it supports, for example \
                  [\"http/1.1\"]"
             ),
         ),
         other => Said::failed(
             "alert_other",
             format!(
-                "{who} ended the connection with the alert {} ({}); its log says why",
+                "{who} ended the connection with the alert {} ({}); check its log for the reason",
                 name(other),
                 u8::from(other)
             ),

@@ -11,8 +11,8 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
     match untrusted {
         Untrusted::Empty if context.ingress => Said::refused(
             "no_certificate",
-            "peer sent no certificate, and this listener asks for one: configure a client certificate and its key \
-             there, \
+            "peer sent no certificate, and this listener requires one: configure the client with a certificate and \
+             its key, \
              issued by an anchor of the trust"
                 .to_owned(),
         ),
@@ -20,7 +20,7 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
         Untrusted::Malformed { index, why } => Said::refused(
             "malformed_certificate",
             format!(
-                "certificate {} of the {who}'s chain does not parse: {}; have it issued again",
+                "certificate {} of the {who}'s chain cannot be parsed: {}; have it issued again",
                 index + 1,
                 clip(why)
             ),
@@ -38,7 +38,7 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
         Untrusted::NotYetValid { subject, not_before } => Said::refused(
             "not_yet_valid",
             format!(
-                "{} is valid only in {} ({}): \"{}\"; wait, or check the clocks of both sides and of the issuer",
+                "{} becomes valid only in {} ({}): \"{}\"; wait, or check the clocks of both sides and of the issuer",
                 whose(subject),
                 distance(context.now, *not_before),
                 date(*not_before, context.now),
@@ -51,9 +51,9 @@ pub(super) fn untrusted(untrusted: &Untrusted, end_entity: Option<&Certificate>,
         Untrusted::BadSignature { subject, issuer } => Said::refused(
             "bad_signature",
             format!(
-                "the signature on \"{}\" is not by the \"{}\" that trust \"{}\" holds: another CA of the same name, \
-                 or a CA \
-                 that has a new key; add its new certificate to the trust if it is the real one",
+                "the signature on \"{}\" was not made by the \"{}\" that trust \"{}\" holds: it is another CA of the \
+                 same name, \
+                 or the CA has a new key; if the key is genuine, add the CA's new certificate to the trust",
                 clip(subject),
                 clip(issuer),
                 context.trust.name()
@@ -76,9 +76,9 @@ fn issuer_unknown(issuer: &str, trust: &str, holds: &[String], self_signed: bool
         return Said::refused("self_signed", why);
     }
     let why = format!(
-        "{who}'s certificate was issued by \"{}\", which trust \"{trust}\" does not hold (it holds: {holds}); if it \
-         is to be \
-         accepted, add that CA's certificate, or have the {who} send its intermediates",
+        "{who}'s certificate was issued by \"{}\", which trust \"{trust}\" does not hold (it holds: {holds}); to \
+         accept it, \
+         add that CA's certificate to the trust, or have the {who} send its intermediates",
         clip(issuer)
     );
     Said::refused("unknown_issuer", why)
@@ -89,7 +89,7 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
     let (reason, why) = match untrusted {
         Untrusted::Weak { subject, why } => (
             "weak",
-            format!("\"{}\" is too weak: {}; have it issued again with a stronger one", clip(subject), clip(why)),
+            format!("\"{}\" is too weak: {}; have it reissued with a stronger key or hash", clip(subject), clip(why)),
         ),
         Untrusted::WrongUsage { subject, needed } => {
             let or = if context.ingress { ", or set client_eku = \"any\" on the trust" } else { "" };
@@ -102,7 +102,7 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
         Untrusted::NotAnEndEntity { subject, why } => (
             "not_an_end_entity",
             format!(
-                "\"{}\" cannot be a {who}'s own certificate: {}; have an end-entity certificate of version 3 issued",
+                "\"{}\" cannot be a {who}'s own certificate: {}; have a version 3 end-entity certificate issued",
                 clip(subject),
                 clip(why)
             ),
@@ -110,20 +110,20 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
         Untrusted::WrongName { expected, has } => {
             let has = if has.is_empty() { "no name in its SAN (the CN does not count)".to_owned() } else { list(has) };
             let why = format!(
-                "{who}'s certificate is not for \"{}\": it has {has}; set server_name or server_uri to what it is \
-                 for, or have \
-                 it issued for that name",
+                "{who}'s certificate is not for \"{}\": it has {has}; set server_name or server_uri to a name that \
+                 it has, or have \
+                 it issued for the expected name",
                 clip(expected)
             );
             ("wrong_name", why)
         }
         Untrusted::NoPin { trust, spki } => {
-            ("no_pin", format!("no pin of trust \"{trust}\" is on the {who}'s path; its own key is {spki}"))
+            ("no_pin", format!("no pin of trust \"{trust}\" matches the {who}'s path; its own key is {spki}"))
         }
         Untrusted::Revoked { subject, serial } => (
             "revoked",
             format!(
-                "\"{}\" (serial {}) is revoked by its issuer's CRL; it needs a new certificate",
+                "\"{}\" (serial {}) is revoked by its issuer's CRL; the {who} needs a new certificate",
                 clip(subject),
                 clip(serial)
             ),
@@ -131,17 +131,17 @@ fn rest(untrusted: &Untrusted, context: &Context<'_>) -> Said {
         Untrusted::RevocationUnknown { subject, why } => (
             "revocation_unknown",
             format!(
-                "whether \"{}\" is revoked cannot be told: {}; renew the CRL file of the trust",
+                "cannot determine whether \"{}\" is revoked: {}; update the CRL file of the trust",
                 clip(subject),
                 clip(why)
             ),
         ),
-        other => ("untrusted", format!("{who}'s certificate is not accepted: {}", clip(&other.to_string()))),
+        other => ("untrusted", format!("{who}'s certificate was rejected: {}", clip(&other.to_string()))),
     };
     Said::refused(reason, why)
 }
 
-/// Whose certificate it is: the other side's own, an anchor of ours, or one between.
+/// What the certificate is: the other side's own, an anchor of ours, or one between.
 fn whose(subject: &str, end_entity: Option<&Certificate>, context: &Context<'_>) -> String {
     if end_entity.is_some_and(|own| own.subject() != subject) {
         if context.trust.anchors().iter().any(|anchor| anchor.subject() == subject) {
@@ -157,9 +157,9 @@ pub(super) fn bad_proof(end_entity: Option<&Certificate>, context: &Context<'_>)
     let who = context.who();
     let subject = end_entity.map(|own| format!(" \"{}\"", clip(own.subject()))).unwrap_or_default();
     let why = format!(
-        "{who} showed the certificate{subject} but did not prove that it holds its private key; it uses a key that \
-         does not \
-         match, or somebody else's certificate"
+        "{who} showed the certificate{subject} but did not prove that it holds its private key; its key does not \
+         match, \
+         or the certificate belongs to another party"
     );
     Said::refused("bad_proof", why)
 }

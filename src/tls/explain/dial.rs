@@ -10,9 +10,9 @@ use crate::pki::printable;
 pub enum Dial {
     /// The name did not resolve.
     NotResolved,
-    /// Nobody listens there.
+    /// Nothing listens there.
     Refused,
-    /// No way there.
+    /// No route to it.
     Unreachable,
     /// No answer in time.
     TimedOut,
@@ -41,17 +41,17 @@ pub fn explain_dial(dial: Dial, address: &str, why: &str) -> Explained {
     let (reason, sentence) = match dial {
         Dial::NotResolved => (
             "name_not_resolved",
-            format!("{address} cannot be resolved ({why}): check the name in upstream, and the resolver of this host"),
+            format!("{address} cannot be resolved ({why}): check the name in upstream, and this host's resolver"),
         ),
         Dial::Refused => (
             "connection_refused",
-            format!("{address} refuses connections ({why}): nothing listens on that port, or a firewall says so"),
+            format!("{address} refuses connections ({why}): nothing listens on that port, or a firewall rejects them"),
         ),
         Dial::Unreachable => (
             "unreachable",
             format!(
                 "{address} cannot be reached from here ({why}): check routes, firewalls and, for IPv6, whether this \
-                 host has it"
+                 host supports it"
             ),
         ),
         Dial::TimedOut => (

@@ -16,8 +16,8 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
     }
     if !context.ingress {
         let why = format!(
-            "upstream answers in plain text ({}): its port does not speak TLS; use its TLS port, Sidekey sends no \
-             plain text",
+            "upstream answered in plain text ({}): this port does not speak TLS; configure its TLS port, Sidekey never \
+             sends plain text",
             shown(first)
         );
         return Some(Said::failed("plain_text_upstream", why));
@@ -26,25 +26,25 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
     let is_http =
         method.iter().any(|method| first.starts_with(method) || first.len() >= 3 && method.starts_with(first));
     let (reason, why) = if is_http {
-        ("plain_http", "peer speaks plain HTTP on a TLS port: use https:// there".to_owned())
+        ("plain_http", "peer speaks plain HTTP on a TLS port: use https:// in the client".to_owned())
     } else if first.starts_with(b"PRI ") {
-        ("plain_http2", "peer speaks HTTP/2 without TLS (prior knowledge) on a TLS port: use https:// there".to_owned())
+        ("plain_http2", "peer speaks HTTP/2 without TLS (prior knowledge) on a TLS port: use TLS instead".to_owned())
     } else if first.starts_with(b"PROXY ") || first.starts_with(b"\r\n\r\n\0\r\nQ") {
-        let why = "peer sends a PROXY header, which this listener does not expect: add the load balancer's network to \
-                   proxy_protocol_from, or turn the header off there";
+        let why = "peer sent a PROXY header, which this listener does not expect: add the load balancer's network to \
+                   proxy_protocol_from, or turn PROXY protocol off at the load balancer";
         ("proxy_header", why.to_owned())
     } else if matches!(first, [high, _, 1, ..] if high & 0x80 != 0) {
         (
             "sslv2",
-            "peer begins with an SSLv2 hello, which is broken and not spoken here: it needs TLS 1.2 or newer"
+            "peer sent an SSLv2 hello, which is insecure and not supported: the client needs TLS 1.2 or newer"
                 .to_owned(),
         )
     } else if first.starts_with(b"SSH-") {
-        ("not_tls", "peer speaks SSH on a TLS port: it has the wrong port".to_owned())
+        ("not_tls", "peer speaks SSH on a TLS port: the client uses the wrong port".to_owned())
     } else {
         (
             "not_tls",
-            format!("peer does not speak TLS: it begins with {}; it has the wrong port or protocol", shown(first)),
+            format!("peer does not speak TLS: it sent {} first; it uses the wrong port or protocol", shown(first)),
         )
     };
     Some(Said::failed(reason, why))
@@ -82,7 +82,7 @@ pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said
         Error::NoApplicationProtocol => Said::refused(
             "no_common_protocol",
             format!(
-                "{who} offers no protocol by ALPN that this listener speaks (alpn); HTTP/1.1 clients may offer none"
+                "{who} offers no ALPN protocol that this listener supports (alpn); HTTP/1.1 clients may offer none"
             ),
         ),
         Error::PeerIncompatible(error) => incompatible(error, outdated(&failed.first_bytes), context),
@@ -95,17 +95,17 @@ pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said
         }
         Error::PeerMisbehaved(what) => Said::failed(
             "peer_misbehaved",
-            format!("{who} breaks the TLS protocol: {}; its TLS library has a fault", said(what)),
+            format!("{who} violated the TLS protocol: {}; its TLS library is faulty", said(what)),
         ),
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Said::failed(
             "peer_misbehaved",
             format!(
-                "{who} sent a TLS message out of turn; its TLS library has a fault, or something between changes \
+                "{who} sent an unexpected TLS message; its TLS library is faulty, or a device on the path changed \
                  the bytes"
             ),
         ),
         Error::InvalidMessage(what) => malformed(&said(what), context),
-        Error::PeerSentOversizedRecord => malformed("a record over the limit", context),
+        Error::PeerSentOversizedRecord => malformed("a record over the size limit", context),
         Error::DecryptError => malformed("a record that does not decrypt", context),
         // Our own resolver: no chain for the schemes that were offered.
         Error::General(_) if context.ingress && failed.seen.chain.is_empty() && is_unresolved(error) => {
@@ -113,11 +113,11 @@ pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said
         }
         Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => Said::refused(
             "untrusted",
-            format!("{who}'s certificate is not accepted: {}", clip(&printable(&error.to_string()))),
+            format!("{who}'s certificate was rejected: {}", clip(&printable(&error.to_string()))),
         ),
         other => Said::failed(
             "internal_error",
-            format!("TLS failed on our side: {}; report it with this line", clip(&printable(&other.to_string()))),
+            format!("TLS failed on our side: {}; report this log line", clip(&printable(&other.to_string()))),
         ),
     }
 }
@@ -129,7 +129,7 @@ fn is_unresolved(error: &Error) -> bool {
 fn malformed(what: &str, context: &Context<'_>) -> Said {
     let who = context.who();
     let why = format!(
-        "{who} sent what is no valid TLS: {what}; it is no TLS client or server, or something between changes the bytes"
+        "{who} sent invalid TLS data: {what}; it does not speak TLS, or a device on the path changed the bytes"
     );
     Said::failed("malformed_tls", why)
 }
@@ -137,9 +137,9 @@ fn malformed(what: &str, context: &Context<'_>) -> Said {
 fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Context<'_>) -> Said {
     let who = context.who();
     if let (Some(version), true) = (outdated, context.ingress) {
-        // What else it lacks is of no use to anybody.
+        // What else it lacks does not matter then.
         let why =
-            format!("peer speaks {version} at most, and nothing before TLS 1.2 is spoken here: it needs an update");
+            format!("peer speaks {version} at most, and Sidekey requires TLS 1.2 or newer: the client needs an update");
         return Said::refused("no_common_version", why);
     }
     let (reason, why) = match error {
@@ -150,15 +150,15 @@ fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Cont
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => (
             "no_common_version",
             format!(
-                "{who} has no TLS version in common with us (tls_min to tls_max; 1.2 and 1.3 at most): it needs an \
-                 update, or tls_min and tls_max do"
+                "{who} has no TLS version in common with Sidekey (tls_min to tls_max; 1.2 and 1.3 at most): update it, \
+                 or widen tls_min and tls_max"
             ),
         ),
         PeerIncompatible::NoCipherSuitesInCommon => (
             "no_common_cipher_suite",
             format!(
-                "{who} has no cipher suite in common with us: in TLS 1.2 only ECDHE with AES-GCM or \
-                 ChaCha20-Poly1305 is spoken, with a suite for our kind of key (ECDSA or RSA)"
+                "{who} has no cipher suite in common with Sidekey, which supports in TLS 1.2 only ECDHE with AES-GCM \
+                 or ChaCha20-Poly1305, and only suites for the type of our key (ECDSA or RSA)"
             ),
         ),
         PeerIncompatible::NoKxGroupsInCommon
@@ -166,26 +166,26 @@ fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Cont
         | PeerIncompatible::KeyShareExtensionRequired => (
             "no_common_group",
             format!(
-                "{who} has no key exchange group in common with us: of X25519MLKEM768, X25519, secp256r1 and \
-                 secp384r1 we offer those that groups allows"
+                "{who} has no key exchange group in common with Sidekey, which offers those of X25519MLKEM768, X25519, \
+                 secp256r1 and secp384r1 that groups allows"
             ),
         ),
         PeerIncompatible::SignatureAlgorithmsExtensionRequired => (
             "no_common_signature_scheme",
             format!(
-                "{who} names no signature that it accepts, which leaves it SHA-1 (RFC 5246 7.4.1.4.1), and no key pair of \
-                 ours signs with that: it needs an update"
+                "{who} names no signature scheme, which implies SHA-1 (RFC 5246 7.4.1.4.1), and Sidekey does not sign \
+                 with SHA-1: update it"
             ),
         ),
         PeerIncompatible::NoSignatureSchemesInCommon
         | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => (
             "no_common_signature_scheme",
             format!(
-                "{who} accepts no signature that {} can make; drop a pair with a key of another kind",
+                "{who} accepts no signature scheme that {} supports; add a key pair with another type of key",
                 context.ours()
             ),
         ),
-        other => ("peer_misbehaved", format!("{who} cannot speak TLS with us: {}", said(other))),
+        other => ("peer_misbehaved", format!("{who} is incompatible with TLS as Sidekey speaks it: {}", said(other))),
     };
     Said::refused(reason, why)
 }
@@ -204,9 +204,9 @@ fn said(what: &impl std::fmt::Debug) -> String {
 
 fn no_key_pair(context: &Context<'_>) -> Said {
     let why = format!(
-        "peer accepts no signature that a key pair of listener \"{}\" can make, so none could be shown; add a pair \
-         with a key \
-         of another kind (ECDSA P-256 and RSA 2048 are known everywhere)",
+        "peer accepts no signature scheme that a key pair of listener \"{}\" supports, so none was shown; add a key \
+         pair with \
+         another type of key (ECDSA P-256 and RSA 2048 are supported everywhere)",
         clip(context.listener)
     );
     Said::refused("no_key_pair_fits", why)
@@ -219,41 +219,41 @@ pub(super) fn connection(cause: &Cause, context: &Context<'_>) -> Said {
         Cause::NoKeyPair => return no_key_pair(context),
         Cause::NoByte if context.ingress => (
             "closed_without_byte",
-            "peer closed the connection without a byte: usually a load balancer's health \
+            "peer closed the connection without sending a byte: usually a load balancer's health \
              check"
                 .to_owned(),
         ),
         Cause::NoByte => (
             "closed_without_byte",
-            "upstream closed the connection without a byte: it does not speak TLS on this port, or allows only some \
-             addresses"
+            "upstream closed the connection without sending a byte: it does not speak TLS on this port, or accepts \
+             only some addresses"
                 .to_owned(),
         ),
         Cause::Closed => (
             "closed",
             format!(
-                "{who} closed the connection in the middle of the handshake without an alert: it may refuse {} \
-                 silently, or have crashed",
+                "{who} closed the connection during the handshake without an alert: it may have refused {} \
+                 silently, or crashed",
                 context.ours()
             ),
         ),
         Cause::Reset => (
             "reset",
             format!(
-                "{who} or something between reset the connection in the middle of the handshake: look for a \
-                 firewall, or a crash there"
+                "{who} or a device on the path reset the connection during the handshake: check for a firewall, \
+                 or a crash of the {who}"
             ),
         ),
         Cause::TimedOut { hello: true } if context.ingress => {
-            ("timed_out_before_hello", "peer connected and sent no whole ClientHello in time".to_owned())
+            ("timed_out_before_hello", "peer connected but did not send a complete ClientHello in time".to_owned())
         }
         Cause::TimedOut { hello: true } => {
-            ("timed_out_before_hello", "upstream took our ClientHello and did not answer in time".to_owned())
+            ("timed_out_before_hello", "upstream did not answer our ClientHello in time".to_owned())
         }
         Cause::TimedOut { hello: false } => (
             "timed_out_after_hello",
             format!(
-                "{who} began the handshake and did not finish it in time (limits.handshake): it is slow, or \
+                "{who} began the handshake but did not finish it in time (limits.handshake): it is slow, or \
                  packets are lost"
             ),
         ),

@@ -212,7 +212,7 @@ async fn an_upstream_is_known_by_its_uri_or_its_pin() {
     }
 }
 
-/// A rustls client that is not ours: it trusts anybody and shows what it is told to.
+/// A rustls client that is not ours: it trusts every server and shows what it is given.
 #[derive(Debug)]
 struct Foreign {
     shows: Option<Arc<CertifiedKey>>,

@@ -5,8 +5,8 @@
 /// Whether a DNS name of a certificate fits: case does not count, `*` stays within a label, `**` does not, both match at
 /// least one character.
 ///
-/// A certificate's own wildcard name (`*.acme.example`) is no name of a host: it fits only the pattern with the very
-/// same text, so that `**.example` or `api.acme.example` in an `allow` does not open to whoever holds such a certificate.
+/// A certificate's own wildcard name (`*.acme.example`) does not name a host: it fits only the pattern with exactly the
+/// same text, so that `**.example` or `api.acme.example` in an `allow` does not admit the holders of such a name.
 pub fn dns(pattern: &str, name: &str) -> bool {
     if name.contains('*') {
         return pattern.eq_ignore_ascii_case(name);
@@ -15,7 +15,7 @@ pub fn dns(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether a URI name of a certificate fits: compared byte by byte, `*` stays within a segment, `**` does not, both
-/// match at least one character. A URI with dot segments fits only the same text: nobody can say what it names.
+/// match at least one character. A URI with dot segments fits only the same text: what it names is unclear.
 pub fn uri(pattern: &str, name: &str) -> bool {
     if name.split(['/', '?', '#']).any(|segment| matches!(segment, "." | "..")) {
         return pattern == name;
@@ -45,7 +45,7 @@ pub fn path(pattern: &str, normal: &str) -> bool {
 pub fn path_problem(pattern: &str) -> Result<(), &'static str> {
     let normal = super::normalise(pattern)?;
     if !Kind::Path.literals(pattern).eq(Kind::Path.literals(&normal)) {
-        return Err("it holds dot segments or empty segments");
+        return Err("it contains dot segments or empty segments");
     }
     Ok(())
 }

@@ -167,7 +167,7 @@ fn the_first_rule_that_matches_decides() {
     };
     assert_eq!(rules.decide(None, "POST", "/admin/public/x").as_deref(), Ok("/admin/public/x"));
     let denied = rules.decide(None, "POST", "/admin/x").unwrap_err();
-    assert_eq!(denied.to_string(), "rule 2 (/admin/**) does not allow a client without certificate");
+    assert_eq!(denied.to_string(), "rule 2 (/admin/**) does not allow a client without a certificate");
     assert!(rules.decide(None, "post", "/admin").is_err());
     assert!(rules.decide(None, "GET", "/admin/x").is_ok());
     assert!(rules.decide(None, "GET", "/elsewhere").is_ok());

@@ -1,4 +1,4 @@
-//! The revocation lists of one trust as the writer holds them: the last good set of every file, and which are out of date.
+//! The CRLs of one trust as the writer holds them: the last good set of every file, and which are out of date.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::pki::Certificate;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lists {
     held: BTreeMap<PathBuf, Vec<Arc<Crl>>>,
-    /// Lists that were to be renewed by a time that has passed, so that it is told once.
+    /// Lists past their next update, so that each is reported once.
     stale: Vec<(String, Timestamp)>,
 }
 
@@ -28,17 +28,17 @@ impl Lists {
         self.held.values().map(Vec::len).sum()
     }
 
-    /// Whether this file has held any.
+    /// Whether this file has held any list.
     pub(super) fn knows(&self, path: &Path) -> bool {
         self.held.contains_key(path)
     }
 
-    /// Files that are no longer named go.
+    /// Drops files that are no longer configured.
     pub(super) fn retain(&mut self, named: &[PathBuf]) {
         self.held.retain(|path, _| named.contains(path));
     }
 
-    /// Parses a file's lists and checks those whose issuer is one of the anchors: a wrong file must not refuse everybody.
+    /// Parses a file's lists and checks those issued by one of the anchors: a wrong file must not refuse every peer.
     pub(super) fn read(
         &self,
         path: &Path,
@@ -59,7 +59,7 @@ impl Lists {
                 let mut issuers = anchors.iter().filter(|anchor| anchor.subject_der() == crl.issuer_der()).peekable();
                 if issuers.peek().is_some() && !issuers.any(|issuer| crl.is_signed_by(issuer.spki())) {
                     return Err(format!(
-                        "the CRL of \"{}\" is not signed with the key of the anchor of that name: fetch it again",
+                        "the CRL of \"{}\" is not signed with the key of the anchor with that name: fetch it again",
                         crl.issuer()
                     ));
                 }
@@ -68,7 +68,7 @@ impl Lists {
             .collect()
     }
 
-    /// Whether the file's lists are others than before.
+    /// Replaces the file's lists; whether they differ from before.
     pub(super) fn take(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
         let same = self.held.get(&path).is_some_and(|before| {
             before.len() == lists.len() && before.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
@@ -79,7 +79,7 @@ impl Lists {
         !same
     }
 
-    /// Lists that have gone out of date and were not told yet. A newer one of the same issuer silences it.
+    /// Reports lists past their next update once. A newer list of the same issuer clears that.
     pub(super) fn stale(&mut self, trust: &Arc<str>, now: Timestamp) -> Vec<Event> {
         let stale: Vec<_> = self.newest().into_iter().filter(|(_, due)| *due <= now).collect();
         let new = stale.iter().filter(|one| !self.stale.contains(one));
@@ -93,13 +93,13 @@ impl Lists {
         events
     }
 
-    /// When the next list goes out of date.
+    /// The earliest next update of a list that is still current.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let due = self.newest().into_iter().filter(|one| !self.stale.contains(one)).map(|(_, due)| due);
         due.filter(|due| *due < Timestamp::MAX).min()
     }
 
-    /// Of each issuer the time by which its newest list was to be renewed.
+    /// The next update of each issuer's newest list.
     fn newest(&self) -> Vec<(String, Timestamp)> {
         let mut newest = BTreeMap::<&str, Timestamp>::new();
         for crl in self.held.values().flatten() {

@@ -28,7 +28,7 @@ fn arrive(anchors: &mut Anchors, source: &AnchorSource, found: Found, at: Timest
     anchors.arrive(&BTreeMap::from([(source.clone(), found)]), &BTreeMap::new(), at)
 }
 
-/// The events in short: what happened to whom.
+/// The events in short form.
 fn told(events: &[Event]) -> Vec<String> {
     let short = |event: &Event| match event {
         Event::AnchorAdded { subject, .. } => format!("added {subject}"),
@@ -91,7 +91,7 @@ fn a_vanished_anchor_that_returns_stays_for_good() {
     let mut anchors = opened(of(vec![source.clone()], 3 * DAY));
     arrive(&mut anchors, &source, holds(&[&old, &new]), now());
     arrive(&mut anchors, &source, holds(&[&new]), now());
-    // Told, so that an epoch without the end is built.
+    // Reported, so that an epoch without the end is built.
     assert_eq!(told(&arrive(&mut anchors, &source, holds(&[&old, &new]), days(1))), ["added CN=Old"]);
     assert_eq!(anchors.next_due(), None);
 }
@@ -166,7 +166,7 @@ fn a_crl_with_a_wrong_signature_is_kept_out() {
     assert!(forged[0].contains("is not signed with the key"), "{forged:?}");
     assert!(with(Ok(Vec::new()))[0].starts_with("kept trust/a.crl"));
     assert!(with(Err("the file is missing".into()))[0].starts_with("kept trust/a.crl"));
-    assert!(with(Ok(vec![vec![0x30, 0].into()]))[0].contains("the CRL cannot be used"));
+    assert!(with(Ok(vec![vec![0x30, 0].into()]))[0].contains("invalid CRL"));
     assert_eq!(with(Ok(vec![good, Ca::new("Other").crl(&[], 30)])), ["crls 2"]);
 
     let peer = ca.peer("a.test", &|params| params.serial_number = Some(7.into()));

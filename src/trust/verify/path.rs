@@ -52,7 +52,7 @@ impl Trust {
         // above it is looked at again below.
         let at = if terms.lenient { end_entity.validity().not_after } else { now };
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.as_second().try_into().unwrap_or(0)));
-        // The first objection is the one to tell: webpki goes on to other candidates, and ends with an error of its own.
+        // The first objection is reported: webpki goes on to other candidates, and ends with an error of its own.
         let verdict: RefCell<Option<Result<Verified, Untrusted>>> = RefCell::new(None);
         let weigh = |candidate: &VerifiedPath<'_>| {
             let weighed = self.weigh(end_entity, candidate, chain, terms);
@@ -82,7 +82,7 @@ impl Trust {
         }
     }
 
-    /// Whether a path that webpki holds for good passes our own rules too.
+    /// Checks a path that webpki accepts against our own rules.
     fn weigh(
         &self,
         end_entity: &Arc<Certificate>,
@@ -145,11 +145,11 @@ impl Trust {
                     return Err(Untrusted::Revoked { subject: subject(), serial: path[index].serial().to_owned() });
                 }
                 Some((_, crl)) if self.settings.crl_stale_refuses && crl.next_update() <= now => {
-                    let why = format!("the CRL of \"{}\" was to be renewed by {}", crl.issuer(), crl.next_update());
+                    let why = format!("the CRL of \"{}\" was due for renewal by {}", crl.issuer(), crl.next_update());
                     return Err(Untrusted::RevocationUnknown { subject: subject(), why });
                 }
                 None if self.settings.crl_required => {
-                    let why = format!("no CRL of \"{}\" is there, and crl_required asks for one", issuer.subject());
+                    let why = format!("no CRL of \"{}\" was found, and crl_required requires one", issuer.subject());
                     return Err(Untrusted::RevocationUnknown { subject: subject(), why });
                 }
                 _ => {}

@@ -1,4 +1,4 @@
-//! Why a chain is not trusted: webpki's errors made into [`Untrusted`] with the values that a person needs.
+//! Why a chain is not trusted: webpki's errors made into [`Untrusted`] with the values that an operator needs.
 //!
 //! webpki says *what* is wrong and not *with which certificate*; that is found here, among the certificates that were sent.
 
@@ -14,8 +14,8 @@ use crate::pki::Certificate;
 /// Names of a certificate, or anchors of a trust, that one refusal lists.
 const LISTED: usize = 8;
 
-/// Refuses what cannot be anybody's own certificate: TLS takes X.509 version 3 only (RFC 8446 4.4.2.2), whoever vouches
-/// for it, and weak keys and signatures.
+/// Refuses what cannot be a peer's own certificate: TLS takes X.509 version 3 only (RFC 8446 4.4.2.2), whichever anchor
+/// vouches for it. Refuses weak keys and signatures too.
 pub(super) fn own(certificate: &Certificate) -> Result<(), Untrusted> {
     let version = certificate.version();
     if version == 3 {
@@ -134,7 +134,7 @@ impl Trust {
             }
             Error::CaUsedAsEndEntity => Untrusted::NotAnEndEntity {
                 subject: end_entity.subject().to_owned(),
-                why: "its basic constraints say CA:TRUE".to_owned(),
+                why: "its basic constraints have CA:TRUE".to_owned(),
             },
             Error::UnsupportedCertVersion => Untrusted::NotAnEndEntity {
                 subject: end_entity.subject().to_owned(),
@@ -174,5 +174,5 @@ impl Trust {
 }
 
 fn other(error: &Error) -> Untrusted {
-    Untrusted::Other { why: format!("path validation (RFC 5280 6) says: {}", words(error)) }
+    Untrusted::Other { why: format!("path validation (RFC 5280 6) failed: {}", words(error)) }
 }

@@ -29,7 +29,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, Error> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error {
             file: name(folder),
-            why: "another sidekey uses this state folder: stop it, or give each its own".to_owned(),
+            why: "another Sidekey process uses this state folder: stop it, or give each its own folder".to_owned(),
         }),
         Err(TryLockError::Error(error)) => Err(cannot("be locked", folder, &error)),
     }
@@ -62,7 +62,7 @@ pub(super) fn delete(path: &Path) -> Result<(), Error> {
 }
 
 /// Every `.pem` below the folder, sorted. What a kill left half-written is deleted where the folder is `ours` to work in: it
-/// may hold a key. To somebody who only looks it may be a file that is being written.
+/// may hold a key. To a command that only reads it may be a file that is being written.
 pub(super) fn files(folder: &Path, ours: bool) -> Vec<PathBuf> {
     let mut out = Vec::new();
     collect(folder, (DEPTH, ours), &mut out);
@@ -119,7 +119,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    let why = format!("cannot {what} ({error}): give this user write access and room, or leave out `state`");
+    let why = format!("cannot {what} ({error}): give this user write access and free space, or leave out `state`");
     Error { file: name(path), why }
 }
 

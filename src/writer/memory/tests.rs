@@ -53,7 +53,7 @@ fn a_restart_goes_on_where_the_last_run_ended() {
     };
     let state = start(&mut memory(&at), folder(&[2]), 26);
     assert_eq!(standings(&state), before);
-    assert_eq!(state.keyrings()["api"].shown(day(26)).len(), 2, "the vanished pair is shown to who wants it");
+    assert_eq!(state.keyrings()["api"].shown(day(26)).len(), 2, "the vanished pair is shown to peers that need it");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_hold_survives_a_restart_although_the_held_pair_is_retained_too() {
         command(&mut state, Command::Rollback, 26);
         memory.save(&state, day(26)).unwrap();
     }
-    // The folder may not be mounted yet: that is no taking out and putting in again.
+    // The folder may not be mounted yet: that is not a removal and return.
     for contents in [folder(&[2]), Contents::default()] {
         let mut memory = memory(&at);
         let mut state = start(&mut memory, contents, 27);
@@ -226,8 +226,8 @@ fn decisions_that_cannot_be_read_are_left_alone_and_told_once() {
         assert!(why.contains("decisions.json") && why.contains("repair it"), "{why}");
         let state = State::open(settings(), remembered, folder(&[2]), day(26)).0;
         assert_eq!(state.keyrings()["api"].shown(day(26)).len(), 1, "the folder serves");
-        assert!(memory.save(&state, day(26)).unwrap_err().to_string().contains("nothing is remembered"));
-        assert!(memory.save(&state, day(26)).is_ok(), "told once");
+        assert!(memory.save(&state, day(26)).unwrap_err().to_string().contains("no decision is saved"));
+        assert!(memory.save(&state, day(26)).is_ok(), "reported once");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), torn);
         assert_eq!(retained(&at).len(), 2, "and what it spoke of is still there");
     }
@@ -258,7 +258,7 @@ fn two_sidekeys_do_not_share_a_state_folder() {
     let at = TempDir::new().unwrap();
     let first = memory(&at);
     let error = Memory::open(at.path().join("state")).err().unwrap().to_string();
-    assert!(error.contains(&*at.path().to_string_lossy()) && error.contains("another sidekey"), "{error}");
+    assert!(error.contains(&*at.path().to_string_lossy()) && error.contains("another Sidekey process"), "{error}");
     drop(first);
     memory(&at);
 }

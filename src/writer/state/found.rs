@@ -1,4 +1,4 @@
-//! What the folder holds, as trusts and people want to hear it. A file that went bad is never a removal.
+//! What the folder holds, as trusts and operators need it. A file that went bad is never a removal.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> tr
 }
 
 /// What each source of a trust holds. A file that has not been looked for yet, because the settings that name it are
-/// newer than the reading, is left out: that says nothing about it.
+/// newer than the reading, is left out: nothing is known about it yet.
 pub(super) fn of_trust(
     trust: &trust::Settings,
     settings: &Settings,
@@ -40,7 +40,7 @@ pub(super) fn of_trust(
                 match contents.keyrings.get(keyring).and_then(|joined| joined.anchors.clone()) {
                     Some(certificates) => Found::Certificates(certificates),
                     None => Found::Nothing(format!(
-                        "keyring {keyring:?} has no usable ca.crt in its folder: put one there, or name a trust"
+                        "keyring {keyring:?} has no usable ca.crt in its folder: add one, or set trust"
                     )),
                 }
             }
@@ -51,7 +51,7 @@ pub(super) fn of_trust(
         let AnchorSource::Own(keyring) = source else { return None };
         let found = match contents.keyrings.get(keyring).map(|joined| &joined.crls) {
             Some(crls) if !crls.is_empty() => Ok(crls.clone()),
-            _ => Err(format!("the folder of keyring {keyring:?} holds no CRL any more: put the renewed one there")),
+            _ => Err(format!("the folder of keyring {keyring:?} no longer holds a CRL: add the renewed one")),
         };
         Some((PathBuf::from(&**keyring), found))
     });
@@ -62,7 +62,7 @@ pub(super) fn of_trust(
     (anchors.collect(), crls.chain(own_crls).collect())
 }
 
-/// The certificates of every named file: what changes a snapshot without any trust saying so (partners, `ca_names`).
+/// The certificates of every named file: what changes a snapshot without any trust reporting it (partners, `ca_names`).
 pub(super) fn named(contents: &Contents) -> Vec<(&Path, &[Arc<Certificate>])> {
     contents.named.iter().map(|(path, file)| (path.as_path(), file.certificates.as_slice())).collect()
 }
@@ -80,8 +80,8 @@ pub(super) fn keep_good(before: &Contents, mut next: Contents) -> Contents {
     next
 }
 
-/// Everything about the folder that is worth a line: problems, keys that wait for their certificate, and named files
-/// that hold nothing usable, where no trust speaks for them.
+/// Everything about the folder that is reported: problems, keys that wait for their certificate, and named files
+/// that hold nothing usable, where no trust reports them.
 pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<Arc<str>>, Problem)> {
     let mut out: Vec<_> = contents.problems.iter().map(|problem| (None, problem.clone())).collect();
     for (name, joined) in &contents.keyrings {
@@ -89,7 +89,7 @@ pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<
             file: Arc::clone(&waiting.file),
             reason: "waiting_for_certificate",
             why: format!("private key {} has no certificate yet", waiting.file),
-            remedy: "put its certificate beside it when it is issued".to_owned(),
+            remedy: "add its certificate next to it when it is issued".to_owned(),
             severity: Severity::Info,
         });
         out.extend(joined.problems.iter().cloned().chain(waiting).map(|problem| (Some(Arc::clone(name)), problem)));
@@ -100,7 +100,7 @@ pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<
                 file: printable(&path.to_string_lossy()).into(),
                 reason: "named_file_unusable",
                 why: why.clone(),
-                remedy: "until then what it held last counts".to_owned(),
+                remedy: "until then its last usable content stays in use".to_owned(),
                 severity: Severity::Warning,
             };
             out.push((None, problem));

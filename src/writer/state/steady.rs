@@ -1,4 +1,4 @@
-//! Is the clock steady? A step by over five minutes is told, and nothing is retired until it has been steady as long
+//! Is the clock steady? A step over five minutes is reported, and nothing is retired until it has been steady as long
 //! (contract section 3).
 //!
 //! Inputs come at least once a second, so a longer way between two of them is a step: of the clock, or of a machine that
@@ -46,7 +46,7 @@ impl Steady {
         self.unsteady_until.is_none_or(|until| until <= now)
     }
 
-    /// Whether seeing this time would tell something: a step, or that the clock is steady again.
+    /// Whether seeing this time would report something: a step, or that the clock is steady again.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.is_step(now.duration_since(self.last)) || self.unsteady_until.is_some_and(|until| until <= now)
     }
@@ -68,7 +68,7 @@ mod tests {
     fn a_step_either_way_is_told_once_and_steady_after_five_minutes() {
         for step in [3600, -3600] {
             let mut steady = Steady::new(at(0));
-            assert_eq!(steady.saw(at(300)), None, "five minutes are no step");
+            assert_eq!(steady.saw(at(300)), None, "five minutes are not a step");
             assert!(steady.is_due(at(300 + step)));
             assert_eq!(steady.saw(at(300 + step)), Some(step));
             assert_eq!(steady.saw(at(301 + step)), None);

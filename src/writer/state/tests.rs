@@ -180,7 +180,7 @@ fn a_named_file_that_went_bad_keeps_what_it_held() {
     let (good, bad) = (of(vec![authority()]), of(Vec::new()));
     let mut state = State::open(settings(), Remembered::default(), good, day(20)).0;
     let happened = state.apply(&Input::Folder(bad), day(20)).unwrap();
-    assert_eq!(happened.problems.len(), 1, "no trust names it, so nobody else would tell");
+    assert_eq!(happened.problems.len(), 1, "no trust names it, so nothing else would report it");
     assert!(!happened.needs_epoch());
     assert_eq!(state.contents().named[&path].certificates.len(), 1);
     let mut partners = settings();
@@ -192,7 +192,7 @@ fn a_named_file_that_went_bad_keeps_what_it_held() {
     partners.trusts.insert("partners".into(), trust);
     let happened = state.apply(&Input::Settings(Box::new(partners)), day(20)).unwrap();
     assert!(happened.rebuild);
-    assert!(!state.trusts()["partners"].is_usable(), "what partners knew is no anchor of a new trust");
+    assert!(!state.trusts()["partners"].is_usable(), "what partners knew is not an anchor of a new trust");
 }
 
 #[test]

@@ -1,42 +1,30 @@
-//! Reads the import table and the tree from ARCHITECTURE.md, so that the page itself is what is checked.
+//! Reads the import table from ARCHITECTURE.md, so that the page itself is what is checked.
 
 use std::path::Path;
 
-use super::source::Import;
+use super::source::RoomImport;
 
 /// What the page says.
 pub(super) struct Plan {
     /// The table's rows, in order.
-    pub(super) rows: Vec<Row>,
-    /// The files of the tree.
-    pub(super) tree: Vec<Entry>,
+    pub(super) rows: Vec<RoomRow>,
 }
 
 /// One room of the import table.
-pub(super) struct Row {
+pub(super) struct RoomRow {
     /// The room.
     pub(super) room: String,
     /// Where the page says so.
     pub(super) line: usize,
     /// The remark says that the room is not built yet.
     pub(super) planned: bool,
-    may: Vec<Allowed>,
+    may: Vec<AllowedRoom>,
 }
 
 /// A room that may be imported, and which of its items; none named: all.
-struct Allowed {
+struct AllowedRoom {
     room: String,
     items: Vec<String>,
-}
-
-/// One file of the tree.
-pub(super) struct Entry {
-    /// From the repository's root.
-    pub(super) path: String,
-    /// Where the page says so.
-    pub(super) line: usize,
-    /// Marked as not built yet.
-    pub(super) planned: bool,
 }
 
 impl Plan {
@@ -44,8 +32,8 @@ impl Plan {
     pub(super) fn read() -> Self {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
         let text = std::fs::read_to_string(page).expect("ARCHITECTURE.md is there");
-        let plan = Self { rows: rows(&text), tree: tree(&text) };
-        assert!(plan.rows.len() > 10 && plan.tree.len() > 40, "ARCHITECTURE.md: table or tree not found");
+        let plan = Self { rows: rows(&text) };
+        assert!(plan.rows.len() > 10, "ARCHITECTURE.md: table not found");
         plan
     }
 
@@ -60,7 +48,7 @@ impl Plan {
     }
 
     /// Why this import is against the page, if it is.
-    pub(super) fn refuses(&self, import: &Import) -> Option<String> {
+    pub(super) fn refuses(&self, import: &RoomImport) -> Option<String> {
         let Some(row) = self.rows.iter().find(|row| row.room == import.from) else {
             return Some("ARCHITECTURE.md has no row for the importing room".to_owned());
         };
@@ -96,8 +84,8 @@ fn section<'a>(text: &'a str, heading: &'a str) -> impl Iterator<Item = (usize, 
     lines.skip_while(move |(_, line)| *line != heading).skip(1).take_while(|(_, line)| !line.starts_with("## "))
 }
 
-fn rows(text: &str) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+fn rows(text: &str) -> Vec<RoomRow> {
+    let mut rows: Vec<RoomRow> = Vec::new();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for (line, text) in section(text, "## 4. Who may import whom") {
         if let Some((group, members)) = text.split_once("` = ") {
@@ -106,16 +94,16 @@ fn rows(text: &str) -> Vec<Row> {
             let cells: Vec<&str> = text.split('|').map(str::trim).collect();
             let [_, room, may, remark, _] = cells[..] else { panic!("ARCHITECTURE.md:{line}: three cells") };
             let may = allowed(may).into_iter().flat_map(|one| spread(one, &groups)).collect();
-            rows.push(Row { room: ticked(room).concat(), line, planned: remark.starts_with("planned"), may });
+            rows.push(RoomRow { room: ticked(room).concat(), line, planned: remark.starts_with("planned"), may });
         }
     }
     rows
 }
 
 /// A group's members in its place.
-fn spread(one: Allowed, groups: &[(String, Vec<String>)]) -> Vec<Allowed> {
+fn spread(one: AllowedRoom, groups: &[(String, Vec<String>)]) -> Vec<AllowedRoom> {
     match groups.iter().find(|(group, _)| *group == one.room) {
-        Some((_, members)) => members.iter().map(|room| Allowed { room: room.clone(), items: Vec::new() }).collect(),
+        Some((_, members)) => members.iter().map(|room| AllowedRoom { room: room.clone(), items: Vec::new() }).collect(),
         None => vec![one],
     }
 }
@@ -126,29 +114,14 @@ fn ticked(cell: &str) -> Vec<String> {
 }
 
 /// `` `a` `b` (`X`, `Y`) ``: all of a, X and Y of b.
-fn allowed(cell: &str) -> Vec<Allowed> {
-    let mut found: Vec<Allowed> = Vec::new();
+fn allowed(cell: &str) -> Vec<AllowedRoom> {
+    let mut found: Vec<AllowedRoom> = Vec::new();
     for part in cell.split_inclusive(')') {
         let (rooms, items) = part.split_once('(').unwrap_or((part, ""));
-        found.extend(ticked(rooms).into_iter().map(|room| Allowed { room, items: Vec::new() }));
+        found.extend(ticked(rooms).into_iter().map(|room| AllowedRoom { room, items: Vec::new() }));
         if let Some(last) = found.last_mut() {
             last.items = ticked(items);
         }
     }
     found
-}
-
-fn tree(text: &str) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for (line, text) in section(text, "## 3. The tree") {
-        let Some((file, rest)) = text.trim_start().split_once(' ') else { continue };
-        if file.ends_with(".rs") {
-            entries.push(Entry {
-                path: format!("src/{file}"),
-                line,
-                planned: rest.trim_start().starts_with("planned"),
-            });
-        }
-    }
-    entries
 }

@@ -1,36 +1,62 @@
-//! Rust sources as tokens: enough to see identifiers, modules and paths, blind to comments and text.
+//! Rust sources as the `house` test reads them: what a file defines, and every path in it that leads to another module.
 //!
-//! Not a parser: macros are seen as they are written, and a path that only a macro puts together stays unseen.
+//! syn reads the items; what stands inside a macro call is read as tokens, so that `tokio::select!` hides no path.
 
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{TokenStream, TokenTree};
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
+
 /// One file.
-pub(super) struct Source {
+pub(super) struct SourceFile {
     /// From the repository's root, with `/`.
     pub(super) path: String,
     /// As it is.
     pub(super) text: String,
-    tokens: Vec<Token>,
+    /// What it defines.
+    pub(super) definitions: Vec<Definition>,
+    /// Every path that begins with `crate`, `super`, `self`, our own name or a child module.
+    paths: Vec<ModulePath>,
+    /// `pub use`: the path, and the name under which others find it.
+    re_exports: Vec<(ModulePath, String)>,
+    /// Every identifier and keyword, with its line.
+    identifiers: Vec<(usize, String)>,
+    /// Every module that is declared, with its line.
+    modules: Vec<(usize, String)>,
 }
 
-struct Token {
-    line: usize,
-    is: Is,
+/// Something that has a name.
+pub(super) struct Definition {
+    /// Which kind of thing.
+    pub(super) kind: DefinitionKind,
+    /// Its name.
+    pub(super) name: String,
+    /// Where.
+    pub(super) line: usize,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Is {
-    /// An identifier or keyword: its place in the text.
-    Word(usize, usize),
-    /// `::`
-    Sep,
-    /// One other character.
-    Mark(char),
+/// The kinds that have rules for their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DefinitionKind {
+    /// A struct, enum, trait or alias.
+    Type,
+    /// A function or method whose name is ours to choose.
+    Function,
+}
+
+/// A path as it is written, and the inline module that it is written in.
+#[derive(Clone, Debug)]
+pub(super) struct ModulePath {
+    /// Where.
+    pub(super) line: usize,
+    /// From the crate's root.
+    pub(super) segments: Vec<String>,
 }
 
 /// A path that leads from one room into another.
 #[derive(Debug)]
-pub(super) struct Import {
+pub(super) struct RoomImport {
     /// Where.
     pub(super) line: usize,
     /// The room that imports.
@@ -41,50 +67,96 @@ pub(super) struct Import {
     pub(super) item: Option<String>,
 }
 
-/// Every Rust file below a folder of the repository; none where there is no such folder.
-pub(super) fn sources(folder: &str) -> Vec<Source> {
+/// Every Rust file below a folder of the repository; none where the folder does not exist.
+pub(super) fn read_sources(folder: &str) -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    let mut folders = vec![root.join(folder)];
+    let mut found: Vec<SourceFile> = files_below(&root.join(folder), "rs")
+        .iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(path).expect("a source is readable text");
+            let path = path.strip_prefix(root).expect("it was found below the root");
+            SourceFile::parse(&path.to_string_lossy().replace('\\', "/"), text)
+        })
+        .collect();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found
+}
+
+/// Every file below a folder whose name ends so.
+pub(super) fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let (mut folders, mut found) = (vec![folder.to_path_buf()], Vec::new());
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for path in entries.map(|entry| entry.expect("our own folder is readable").path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(Source::read(root, &path));
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
             }
         }
     }
-    found.sort_by(|one, other| one.path.cmp(&other.path));
     found
 }
 
-impl Source {
-    fn read(root: &Path, path: &PathBuf) -> Self {
-        let text = std::fs::read_to_string(path).expect("a source is readable text");
-        let path = path.strip_prefix(root).expect("it was found below the root");
-        let tokens = tokens(&text);
-        Self { path: path.to_string_lossy().replace('\\', "/"), text, tokens }
+impl SourceFile {
+    /// Reads a source; `path` is the one from the repository's root.
+    pub(super) fn parse(path: &str, text: String) -> Self {
+        let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let tokens: TokenStream = text.parse().expect("what syn reads has tokens");
+        let mut identifiers = Vec::new();
+        collect_identifiers(tokens, &mut identifiers);
+        let mut reader = ItemReader {
+            module: module_of(path),
+            children: Vec::new(),
+            source: Self {
+                path: path.to_owned(),
+                text,
+                definitions: Vec::new(),
+                paths: Vec::new(),
+                re_exports: Vec::new(),
+                identifiers,
+                modules: Vec::new(),
+            },
+        };
+        reader.children = file
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                syn::Item::Mod(module) => Some(module.ident.to_string()),
+                _ => None,
+            })
+            .collect();
+        reader.visit_file(&file);
+        reader.source
     }
 
     /// The room: `trust` for `src/trust.rs` and everything in `src/trust/`.
     pub(super) fn room(&self) -> &str {
-        self.module().next().unwrap_or_default()
+        self.path.trim_start_matches("src/").trim_end_matches(".rs").split('/').next().unwrap_or_default()
     }
 
-    fn module(&self) -> impl Iterator<Item = &str> {
-        self.path.trim_start_matches("src/").trim_end_matches(".rs").split('/')
+    /// Its module's path from the crate's root.
+    pub(super) fn module(&self) -> Vec<String> {
+        module_of(&self.path)
     }
 
-    /// Only tests inside.
+    /// Only tests inside, or what only tests use.
     pub(super) fn is_tests(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+        const FOR_TESTS: [&str; 5] = ["tests.rs", "sample.rs", "fixture.rs", "properties.rs", "pool.rs"];
+        self.path.contains("/tests/")
+            || FOR_TESTS.iter().any(|name| self.path.ends_with(&format!("/{name}"))) && self.is_declared_for_tests()
     }
 
-    /// The tree lists rooms and their files; what lies deeper is that file's own business.
-    pub(super) fn is_in_the_tree(&self) -> bool {
-        self.module().count() <= 2 && !self.is_tests()
+    fn is_declared_for_tests(&self) -> bool {
+        let module = self.module();
+        let Some((name, parent)) = module.split_last() else { return false };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let parent = root.join("src").join(parent.join("/")).with_extension("rs");
+        std::fs::read_to_string(parent).is_ok_and(|text| {
+            let declared = text.lines().zip(text.lines().skip(1));
+            let wanted = format!("mod {name};");
+            declared.into_iter().any(|(before, line)| before == "#[cfg(test)]" && line.ends_with(&wanted))
+        })
     }
 
     /// The lines before the tests at its foot.
@@ -92,243 +164,230 @@ impl Source {
         self.text.lines().take_while(|line| *line != "#[cfg(test)]").count()
     }
 
-    /// Its first lines, where a reason is looked for.
-    pub(super) fn head(&self) -> String {
-        self.text.lines().take(40).collect::<Vec<_>>().join("\n")
+    /// What its first line says of it.
+    pub(super) fn summary(&self) -> &str {
+        self.text.lines().next().and_then(|line| line.strip_prefix("//! ")).unwrap_or_default()
     }
 
     /// Every identifier and keyword, with its line.
     pub(super) fn identifiers(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.tokens.iter().filter_map(|token| self.word(token).map(|word| (token.line, word)))
+        self.identifiers.iter().map(|(line, name)| (*line, name.as_str()))
     }
 
     /// Every module that is declared, with its line.
     pub(super) fn modules(&self) -> impl Iterator<Item = (usize, &str)> {
-        let pairs = self.tokens.iter().zip(self.tokens.iter().skip(1));
-        pairs
-            .filter(|(first, _)| self.word(first) == Some("mod"))
-            .filter_map(|(_, name)| Some((name.line, self.word(name)?)))
+        self.modules.iter().map(|(line, name)| (*line, name.as_str()))
     }
 
-    /// Every path into another of these rooms, whether by `crate::`, by `super::` or, from the executable, by our name.
-    pub(super) fn imports(&self, rooms: &[&str]) -> Vec<Import> {
+    /// Every path to another module that is not a mere `pub use`.
+    pub(super) fn paths(&self) -> &[ModulePath] {
+        &self.paths
+    }
+
+    /// What it shows of others: the path, and the name that it has here.
+    pub(super) fn re_exports(&self) -> &[(ModulePath, String)] {
+        &self.re_exports
+    }
+
+    /// Every path into another of these rooms.
+    pub(super) fn room_imports(&self, rooms: &[&str]) -> Vec<RoomImport> {
         let own = self.room();
-        let mut module: Vec<String> =
-            self.module().filter(|part| !["lib", "main"].contains(part)).map(str::to_owned).collect();
-        let (mut depth, mut opened) = (0_usize, Vec::new());
-        let mut found = Vec::new();
-        let mut at = 0;
-        while let Some(token) = self.tokens.get(at) {
-            match token.is {
-                Is::Mark('{') => depth += 1,
-                Is::Mark('}') => {
-                    depth = depth.saturating_sub(1);
-                    if opened.last() == Some(&depth) {
-                        opened.pop();
-                        module.pop();
-                    }
-                }
-                Is::Word(..) if self.word(token) == Some("mod") && self.is(at + 2, Is::Mark('{')) => {
-                    module.extend(self.tokens.get(at + 1).and_then(|name| self.word(name)).map(str::to_owned));
-                    opened.push(depth);
-                }
-                Is::Word(..) if self.is(at + 1, Is::Sep) && !(at > 0 && self.is(at - 1, Is::Sep)) => {
-                    if let Some(base) = self.base(token, own, &module) {
-                        at = self.path(at, base, &mut found);
-                        continue;
-                    }
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        let names = found
-            .into_iter()
-            .filter(|(_, path)| path.first().is_some_and(|to| rooms.contains(&to.as_str()) && to != own));
-        names
-            .map(|(line, mut path)| {
-                let item = (path.len() > 1).then(|| path.swap_remove(1));
-                Import { line, from: own.to_owned(), to: path.swap_remove(0), item }
-            })
-            .collect()
+        let shown = self.re_exports.iter().map(|(path, _)| path);
+        let all = self.paths.iter().chain(shown).filter(|path| {
+            path.segments.first().is_some_and(|to| rooms.contains(&to.as_str()) && to != own)
+        });
+        all.map(|path| RoomImport {
+            line: path.line,
+            from: own.to_owned(),
+            to: path.segments[0].clone(),
+            item: path.segments.get(1).cloned(),
+        })
+        .collect()
     }
+}
 
-    /// What the first word of a path stands for, if it can lead out of the room.
-    fn base(&self, first: &Token, own: &str, module: &[String]) -> Option<Vec<String>> {
-        match self.word(first)? {
-            "crate" => Some(Vec::new()),
-            "sidekey" if own == "main" => Some(Vec::new()),
-            "super" => Some(module.split_last()?.1.to_vec()),
-            _ => None,
-        }
-    }
+fn module_of(path: &str) -> Vec<String> {
+    let parts = path.trim_start_matches("src/").trim_end_matches(".rs").split('/');
+    parts.filter(|part| !["lib", "main"].contains(part)).map(str::to_owned).collect()
+}
 
-    /// Follows a path, groups included, from its first word. Returns the first token after it.
-    fn path(&self, first: usize, mut path: Vec<String>, found: &mut Vec<(usize, Vec<String>)>) -> usize {
-        let mut at = first + 1;
-        let mut line = self.tokens.get(first).map_or(0, |token| token.line);
-        while self.is(at, Is::Sep) {
-            at += 1;
-            let Some(token) = self.tokens.get(at) else { break };
-            line = token.line;
-            match (token.is, self.word(token)) {
-                (Is::Mark('{'), _) => return self.group(at + 1, &path, found),
-                (_, Some("super")) => drop(path.pop()),
-                (_, Some(word)) => path.push(word.to_owned()),
-                _ => break,
-            }
-            at += 1;
-        }
-        found.push((line, path));
-        at
-    }
-
-    /// The inside of `{…}` in a `use`. Returns the first token after it.
-    fn group(&self, mut at: usize, path: &[String], found: &mut Vec<(usize, Vec<String>)>) -> usize {
-        while let Some(token) = self.tokens.get(at) {
-            match (token.is, self.word(token)) {
-                (Is::Mark('}'), _) => return at + 1,
-                (_, Some("as")) => at += 2,
-                (_, Some("self")) => {
-                    found.push((token.line, path.to_vec()));
-                    at += 1;
-                }
-                (_, Some(word)) => {
-                    let longer = path.iter().cloned().chain([word.to_owned()]).collect();
-                    at = self.path(at, longer, found);
-                }
-                _ => at += 1,
-            }
-        }
-        at
-    }
-
-    fn is(&self, at: usize, is: Is) -> bool {
-        self.tokens.get(at).is_some_and(|token| token.is == is)
-    }
-
-    fn word(&self, token: &Token) -> Option<&str> {
-        match token.is {
-            Is::Word(start, end) => self.text.get(start..end),
-            _ => None,
+fn collect_identifiers(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
+    for token in tokens {
+        match token {
+            TokenTree::Ident(name) => found.push((name.span().start().line, name.to_string())),
+            TokenTree::Group(group) => collect_identifiers(group.stream(), found),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
     }
 }
 
-/// Splits a source; comments, text, characters, lifetimes and numbers are left out.
-fn tokens(text: &str) -> Vec<Token> {
-    let bytes = text.as_bytes();
-    let mut tokens = Vec::new();
-    let (mut at, mut line) = (0, 1);
-    while at < bytes.len() {
-        let end = match bytes[at] {
-            b'/' if bytes[at..].starts_with(b"//") => at + find(&bytes[at..], b"\n"),
-            b'/' if bytes[at..].starts_with(b"/*") => block_comment(bytes, at),
-            b'"' => quoted(bytes, at),
-            b'\'' => quote(text, at),
-            b'r' | b'b' | b'c' if raw(bytes, at).is_some() => raw(bytes, at).expect("just seen"),
-            byte if byte == b'_' || byte.is_ascii_alphabetic() => {
-                let end = at + run(&bytes[at..]);
-                tokens.push(Token { line, is: Is::Word(at, end) });
-                end
+struct ItemReader {
+    module: Vec<String>,
+    children: Vec<String>,
+    source: SourceFile,
+}
+
+impl ItemReader {
+    fn define(&mut self, kind: DefinitionKind, name: &syn::Ident) {
+        self.source.definitions.push(Definition { kind, name: name.to_string(), line: name.span().start().line });
+    }
+
+    /// A path from the crate's root; `None` where it leads into another crate, or names what is in scope anyway.
+    fn resolve(&self, written: &[String]) -> Option<Vec<String>> {
+        let (first, rest) = written.split_first()?;
+        let mut base = match first.as_str() {
+            "crate" => Vec::new(),
+            "sidekey" if self.source.path == "src/main.rs" => Vec::new(),
+            "self" => self.module.clone(),
+            "super" => self.module.split_last()?.1.to_vec(),
+            child if !rest.is_empty() && self.children.iter().any(|known| known == child) => {
+                self.module.iter().cloned().chain([child.to_owned()]).collect()
             }
-            byte if byte.is_ascii_digit() => at + run(&bytes[at..]),
-            b':' if bytes[at..].starts_with(b"::") => {
-                tokens.push(Token { line, is: Is::Sep });
-                at + 2
-            }
-            byte => {
-                if byte.is_ascii_punctuation() {
-                    tokens.push(Token { line, is: Is::Mark(char::from(byte)) });
-                }
-                at + 1
-            }
+            _ => return None,
         };
-        let end = end.min(bytes.len());
-        line += bytes[at..end].iter().filter(|byte| **byte == b'\n').count();
-        at = end;
+        for part in rest {
+            if part == "super" { drop(base.pop()) } else { base.push(part.clone()) }
+        }
+        Some(base)
     }
-    tokens
-}
 
-/// How many bytes of a word or number begin here.
-fn run(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| **byte == b'_' || byte.is_ascii_alphanumeric()).count()
-}
+    fn add_path(&mut self, line: usize, written: &[String]) {
+        if let Some(segments) = self.resolve(written) {
+            self.source.paths.push(ModulePath { line, segments });
+        }
+    }
 
-/// Where `what` begins, or the end.
-fn find(bytes: &[u8], what: &[u8]) -> usize {
-    bytes.windows(what.len()).position(|window| window == what).unwrap_or(bytes.len())
-}
-
-fn block_comment(bytes: &[u8], start: usize) -> usize {
-    let (mut at, mut depth) = (start, 0_usize);
-    while at < bytes.len() {
-        if bytes[at..].starts_with(b"/*") {
-            (at, depth) = (at + 2, depth + 1);
-        } else if bytes[at..].starts_with(b"*/") {
-            (at, depth) = (at + 2, depth - 1);
-            if depth == 0 {
-                break;
+    fn add_use(&mut self, tree: &syn::UseTree, mut written: Vec<String>, is_public: bool) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                written.push(path.ident.to_string());
+                self.add_use(&path.tree, written, is_public);
             }
-        } else {
-            at += 1;
+            syn::UseTree::Group(group) => {
+                for tree in &group.items {
+                    self.add_use(tree, written.clone(), is_public);
+                }
+            }
+            syn::UseTree::Name(name) => self.add_import(&name.ident, &name.ident, written, is_public),
+            syn::UseTree::Rename(rename) => self.add_import(&rename.ident, &rename.rename, written, is_public),
+            syn::UseTree::Glob(glob) => self.add_path(glob.span().start().line, &written),
         }
     }
-    at
-}
 
-/// The end of a string that begins here.
-fn quoted(bytes: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < bytes.len() && bytes[at] != b'"' {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// The end of a character or of a lifetime that begins here.
-fn quote(text: &str, start: usize) -> usize {
-    let mut letters = text[start + 1..].char_indices();
-    match (letters.next(), letters.next()) {
-        (Some((_, '\\')), _) => start + 3 + find(&text.as_bytes()[start + 3..], b"'") + 1,
-        (Some(_), Some((width, '\''))) => start + 1 + width + 1,
-        _ => start + 1 + run(&text.as_bytes()[start + 1..]),
-    }
-}
-
-/// The end of a string with a prefix (`b""`, `r#""#`, `br""`, `b''`) that begins here; nothing for a mere word.
-fn raw(bytes: &[u8], start: usize) -> Option<usize> {
-    let prefix = bytes[start..].iter().take_while(|byte| matches!(byte, b'r' | b'b' | b'c')).count();
-    let at = start + prefix;
-    let hashes = bytes[at..].iter().take_while(|byte| **byte == b'#').count();
-    let is_raw = bytes[start..at].contains(&b'r');
-    match bytes.get(at + hashes)? {
-        b'"' if is_raw => {
-            let closing: Vec<u8> = [b'"'].into_iter().chain(std::iter::repeat_n(b'#', hashes)).collect();
-            let body = at + hashes + 1;
-            Some(body + find(&bytes[body..], &closing) + closing.len())
+    fn add_import(&mut self, item: &syn::Ident, name: &syn::Ident, mut written: Vec<String>, is_public: bool) {
+        if item != "self" {
+            written.push(item.to_string());
         }
-        b'"' if hashes == 0 => Some(quoted(bytes, at)),
-        b'\'' if hashes == 0 && &bytes[start..at] == b"b" => {
-            let skip = if bytes.get(at + 1) == Some(&b'\\') { 3 } else { 2 };
-            Some(at + skip + find(&bytes[at + skip..], b"'") + 1)
+        let line = item.span().start().line;
+        if !is_public {
+            self.add_path(line, &written);
+        } else if let Some(segments) = self.resolve(&written) {
+            self.source.re_exports.push((ModulePath { line, segments }, name.to_string()));
         }
-        _ => None,
+    }
+
+    /// Paths among a macro's tokens, which are not syntax yet.
+    fn read_tokens(&mut self, tokens: TokenStream) {
+        let (mut written, mut line, mut colons): (Vec<String>, usize, usize) = (Vec::new(), 0, 0);
+        for token in tokens {
+            match token {
+                TokenTree::Punct(mark) if mark.as_char() == ':' => colons += 1,
+                TokenTree::Ident(name) => {
+                    if colons != 2 {
+                        self.add_path(line, &std::mem::take(&mut written));
+                        line = name.span().start().line;
+                    }
+                    written.push(name.to_string());
+                    colons = 0;
+                }
+                other => {
+                    self.add_path(line, &std::mem::take(&mut written));
+                    colons = 0;
+                    if let TokenTree::Group(group) = other {
+                        self.read_tokens(group.stream());
+                    }
+                }
+            }
+        }
+        self.add_path(line, &written);
+    }
+}
+
+impl<'ast> Visit<'ast> for ItemReader {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.source.modules.push((item.ident.span().start().line, item.ident.to_string()));
+        if item.content.is_some() {
+            self.module.push(item.ident.to_string());
+            visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.add_use(&item.tree, Vec::new(), !matches!(item.vis, syn::Visibility::Inherited));
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let written: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.add_path(path.span().start().line, &written);
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.read_tokens(call.tokens.clone());
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.define(DefinitionKind::Type, &item.ident);
+        visit::visit_item_struct(self, item);
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.define(DefinitionKind::Type, &item.ident);
+        visit::visit_item_enum(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.define(DefinitionKind::Type, &item.ident);
+        visit::visit_item_trait(self, item);
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.define(DefinitionKind::Type, &item.ident);
+        visit::visit_item_type(self, item);
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.define(DefinitionKind::Function, &item.sig.ident);
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        // The names of a trait's functions are the trait's.
+        if item.trait_.is_none() {
+            for part in &item.items {
+                if let syn::ImplItem::Fn(function) = part {
+                    self.define(DefinitionKind::Function, &function.sig.ident);
+                }
+            }
+        }
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        self.define(DefinitionKind::Function, &item.sig.ident);
+        visit::visit_trait_item_fn(self, item);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Source, tokens};
+    use super::{DefinitionKind, SourceFile};
 
-    fn source(path: &str, text: &str) -> Source {
-        Source { path: path.to_owned(), text: text.to_owned(), tokens: tokens(text) }
-    }
-
-    fn edges(path: &str, text: &str) -> Vec<String> {
-        let source = source(path, text);
-        let found = source.imports(&["pki", "keyring", "trust"]);
+    fn imports(path: &str, text: &str) -> Vec<String> {
+        let source = SourceFile::parse(path, text.to_owned());
+        let found = source.room_imports(&["pki", "keyring", "trust"]);
         found
             .into_iter()
             .map(|import| format!("{}:{}:{}", import.line, import.to, import.item.unwrap_or_default()))
@@ -340,7 +399,7 @@ mod tests {
         let text =
             "use crate::{pki::{self, KeyPair as Pair, blocks::{A, B}}, keyring};\nfn f(_: crate::trust::Peer<'_>) {}";
         assert_eq!(
-            edges("src/tls.rs", text),
+            imports("src/tls.rs", text),
             ["1:pki:", "1:pki:KeyPair", "1:pki:blocks", "1:pki:blocks", "1:keyring:", "2:trust:Peer"]
         );
     }
@@ -348,19 +407,28 @@ mod tests {
     #[test]
     fn super_is_counted_through_inline_modules() {
         let text = "mod tests { use super::super::pki::X; }\nuse super::keyring::Y;\nuse self::trust::Z;";
-        assert_eq!(edges("src/tls.rs", text), ["1:pki:X", "2:keyring:Y"]);
-        assert_eq!(edges("src/tls/seen.rs", "use super::pki::X;\nuse super::super::pki::Y;"), ["2:pki:Y"]);
+        assert_eq!(imports("src/tls.rs", text), ["1:pki:X", "2:keyring:Y"]);
+        assert_eq!(imports("src/tls/seen.rs", "use super::pki::X;\nuse super::super::pki::Y;"), ["2:pki:Y"]);
     }
 
     #[test]
-    fn comments_and_text_are_not_read() {
+    fn comments_and_text_are_not_read_and_macros_are() {
         let text = "/* crate::pki /* x */ crate::pki */ // crate::pki\nconst A: &str = \"crate::pki \\\" crate::pki\";\n\
-                    const B: &[u8] = br#\"crate::pki::\"#; const C: char = '\"'; const D: u8 = b'\\''; type E = crate::pki::F;";
-        assert_eq!(edges("src/tls.rs", text), ["3:pki:F"]);
+                    type E = crate::pki::F;\nfn f() { m!(a => { crate::trust::G(1, \"crate::pki\") }); }";
+        assert_eq!(imports("src/tls.rs", text), ["3:pki:F", "4:trust:G"]);
     }
 
     #[test]
-    fn ones_own_room_is_no_import() {
-        assert!(edges("src/pki/join.rs", "use crate::pki::KeyPair; use super::Blocks;").is_empty());
+    fn own_room_is_not_an_import() {
+        assert!(imports("src/pki/join.rs", "use crate::pki::KeyPair; use super::Blocks;").is_empty());
+    }
+
+    #[test]
+    fn names_of_foreign_traits_are_not_ours() {
+        let text = "struct A;\nimpl A { fn of() {} }\nimpl Foreign for A { fn poll() {} }\ntrait B { fn at(&self); }";
+        let source = SourceFile::parse("src/tls.rs", text.to_owned());
+        let names: Vec<_> = source.definitions.iter().map(|found| (found.kind, found.name.as_str())).collect();
+        let (ours, functions) = (DefinitionKind::Type, DefinitionKind::Function);
+        assert_eq!(names, [(ours, "A"), (functions, "of"), (ours, "B"), (functions, "at")]);
     }
 }

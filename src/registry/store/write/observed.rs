@@ -1,4 +1,4 @@
-//! What a snapshot holds, written as far as it is not what it held before.
+//! Writes a snapshot's content where it differs from the one before.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::{Observed, Writing};
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 impl Writing {
-    /// Rows that are as they were before are passed over; rows that are gone are marked as not present.
+    /// Unchanged rows are skipped; rows that are gone are marked as not present.
     pub(super) async fn observed(
         &self,
         open: &mut Open,
@@ -126,7 +126,7 @@ impl Writing {
         ];
         open.execute(sql, values).await?;
         let sources: Texts = pair.sources.iter().collect();
-        // The standing that it had before stays as old as it is: a start without memory would make it new.
+        // An unchanged standing keeps its age: a start without state would reset it.
         let sql = "INSERT INTO placement (instance, keyring, key_pair, standing, since, overlap_ends, sources, why, \
                    first_seen, last_seen, last_used, present, chain_ends, chain_issuer) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, NULL, 1, $10, $11) \
@@ -185,7 +185,7 @@ impl Writing {
                 values![&*self.instance, name, "pin", pin.spki.to_string(), none, end, pin.until, self.now, end];
             open.execute(sql, values).await?;
         }
-        // The newest first: the oldest of an issuer must not be the last that is written.
+        // The newest come first: reversed, the newest CRL of an issuer is written last.
         for crl in view.holds.crls.iter().rev() {
             let anchors: Texts = crl.anchors.iter().map(ToString::to_string).collect();
             let sql = "INSERT INTO crl (instance, trust, issuer, anchors, this_update, next_update, first_seen, last_seen, \

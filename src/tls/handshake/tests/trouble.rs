@@ -1,4 +1,4 @@
-//! Handshakes that fail before anybody's certificate is judged: nothing in common, no TLS, and streams that end.
+//! Handshakes that fail before any certificate is verified: nothing in common, no TLS, and streams that end.
 
 use super::*;
 use crate::tls::Group;
@@ -149,7 +149,7 @@ async fn a_client_from_before_tls_1_2_is_told_from_one_that_signs_otherwise() {
         (0, "no_common_version", "peer speaks SSL 3.0 at most"),
         (1, "no_common_version", "peer speaks TLS 1.0 at most"),
         (2, "no_common_version", "peer speaks TLS 1.1 at most"),
-        (3, "no_common_signature_scheme", "peer names no signature that it accepts"),
+        (3, "no_common_signature_scheme", "peer names no signature scheme"),
     ] {
         let said = told(&*sent_to_ingress(&old_hello(minor)).await, &trust, true);
         assert_eq!((said.reason, said.outcome.as_str()), (reason, "refused"), "{}", said.explanation);
