@@ -21,11 +21,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::event::Events;
+use crate::event::EventBus;
 use crate::metrics::Metrics;
-use crate::net::Bound;
-use crate::net::listen::{Accepted, Opened};
-use crate::process::{Phase, Shutdown};
+use crate::net::BoundSocket;
+use crate::net::listen::{AcceptedConnection, ListenState};
+use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader};
 
 /// Connections at once. The next one ends the oldest: who holds many of them open cannot keep kubelet out.
@@ -39,7 +39,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Which of the two listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AdminListenerKind {
     /// This host only: names are said, and `Host` is checked, so that a browser cannot be led here by another name.
     Admin,
     /// Kubelet and Prometheus.
@@ -48,33 +48,33 @@ pub enum Kind {
 
 /// What may be looked at.
 #[derive(Clone)]
-pub struct Views {
+pub struct RuntimeViews {
     /// What is served.
     pub reader: Reader,
     /// What was counted.
     pub metrics: Arc<Metrics>,
     /// What happened.
-    pub events: Arc<Events>,
+    pub events: Arc<EventBus>,
     /// How far stopping has come.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownWatch,
     /// The sockets of the listeners.
-    sockets: Arc<[(ListenerId, Opened)]>,
+    sockets: Arc<[(ListenerId, ListenState)]>,
 }
 
-impl Views {
+impl RuntimeViews {
     /// From its parts.
-    pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<Events>, shutdown: Shutdown) -> Self {
+    pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<EventBus>, shutdown: ShutdownWatch) -> Self {
         Self { reader, metrics, events, shutdown, sockets: Arc::default() }
     }
 
     /// Looks also at whether these listen.
-    pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, Opened)>) -> Self {
+    pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, ListenState)>) -> Self {
         self.sockets = sockets.into_iter().collect();
         self
     }
 
-    fn missing(&self) -> Vec<readiness::Missing> {
-        readiness::missing(&self.reader.take(), self.shutdown.phase(), &self.sockets)
+    fn missing(&self) -> Vec<readiness::ReadinessGap> {
+        readiness::missing(&self.reader.latest(), self.shutdown.phase(), &self.sockets)
     }
 
     /// Ready = every ingress has a pair to show and listens, and the process is not stopping. Upstreams never matter.
@@ -84,8 +84,8 @@ impl Views {
 
     /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).
     pub fn metrics_text(&self) -> String {
-        self.metrics.render(Some(Box::new(gauges::Gauges {
-            snapshot: self.reader.take(),
+        self.metrics.render(Some(Box::new(gauges::SnapshotGauges {
+            snapshot: self.reader.latest(),
             now: self.events.now(),
             lines_dropped: self.events.log_lines_dropped(),
         })))
@@ -96,17 +96,17 @@ impl Views {
 ///
 /// # Errors
 /// The socket cannot listen.
-pub async fn serve(bound: Bound, kind: Kind, views: Views) -> std::io::Result<()> {
+pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeViews) -> std::io::Result<()> {
     let listening = bound.listen()?;
     let hosts = match kind {
-        Kind::Admin => routes::Hosts::of(bound.local_addr()),
-        Kind::Probes => routes::Hosts::Any,
+        AdminListenerKind::Admin => routes::HostPolicy::for_listener(bound.local_addr()),
+        AdminListenerKind::Probes => routes::HostPolicy::Any,
     };
     let mut shutdown = views.shutdown.clone();
-    let mut open = Open::default();
+    let mut open = AdminConnections::default();
     loop {
         let accepted = tokio::select! {
-            () = shutdown.reached(Phase::Over) => return Ok(()),
+            () = shutdown.wait_for_phase(ShutdownPhase::Over) => return Ok(()),
             accepted = listening.accept() => accepted,
         };
         match accepted {
@@ -121,12 +121,12 @@ pub async fn serve(bound: Bound, kind: Kind, views: Views) -> std::io::Result<()
 
 /// The open connections, the oldest first. They end with their listener.
 #[derive(Default)]
-struct Open {
+struct AdminConnections {
     tasks: JoinSet<()>,
     by_age: VecDeque<AbortHandle>,
 }
 
-impl Open {
+impl AdminConnections {
     fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         self.by_age.retain(|task| !task.is_finished());
@@ -139,7 +139,11 @@ impl Open {
     }
 }
 
-async fn connection(accepted: Accepted, (kind, hosts): (Kind, routes::Hosts), views: Views) {
+async fn connection(
+    accepted: AcceptedConnection,
+    (kind, hosts): (AdminListenerKind, routes::HostPolicy),
+    views: RuntimeViews,
+) {
     let Ok(stream) = accepted.into_stream() else { return };
     let answer = move |request: Request<Incoming>| {
         let response = routes::answer(&request, (kind, hosts), &views);

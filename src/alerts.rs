@@ -19,31 +19,31 @@ use jiff::Timestamp;
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
 
-pub use due::{Records, due};
-pub use happened::Happened;
+pub use due::{AlertInputs, due_alerts};
+pub use happened::AlertConditions;
 pub use mail::is_mailbox;
 
 /// `[alerts]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct AlertSettings {
     /// Webhooks.
-    pub webhooks: Vec<Webhook>,
+    pub webhooks: Vec<WebhookSettings>,
     /// Mail to each keyring's contact.
-    pub smtp: Option<Smtp>,
+    pub smtp: Option<SmtpSettings>,
 }
 
 /// One webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Webhook {
+pub struct WebhookSettings {
     /// The file that holds its URL, which is a secret: knowing it is enough to post there.
     pub url_file: PathBuf,
     /// What is posted.
-    pub format: Format,
+    pub format: WebhookFormat,
 }
 
 /// The shape of what is posted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum WebhookFormat {
     /// One object with every field.
     Json,
     /// A message in the format of Slack, Mattermost and others.
@@ -52,7 +52,7 @@ pub enum Format {
 
 /// `[alerts.smtp]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Smtp {
+pub struct SmtpSettings {
     /// The server.
     pub server: HostPort,
     /// The sender's address.
@@ -80,7 +80,7 @@ pub struct Alert {
     /// Its name: the same on every instance, a different one for each threshold.
     pub name: Arc<str>,
     /// Stable code.
-    pub kind: Kind,
+    pub kind: AlertKind,
     /// The last threshold has passed, or there is no time left.
     pub urgent: bool,
     /// The keyring, or the trust.
@@ -101,7 +101,7 @@ pub struct Alert {
 
 impl Alert {
     /// Merges an alert for the same certificate in another keyring or trust: one alert, sent to all contacts.
-    fn join(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         if other.keyring != self.keyring && !self.also.contains(&other.keyring) {
             self.explanation.push_str(&format!("; also in {}", other.keyring));
             self.also.push(other.keyring);
@@ -116,7 +116,7 @@ impl Alert {
 
 /// What an alert is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum AlertKind {
     /// The current pair expires, and no successor is current.
     Expires,
     /// A peer's or an upstream's own certificate expires.
@@ -137,7 +137,7 @@ pub enum Kind {
     LastResort,
 }
 
-impl Kind {
+impl AlertKind {
     /// The code used in logs, labels and webhooks.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ impl Kind {
 
 /// Why an alert could not be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DeliveryError {
     /// A file with a secret cannot be used.
     #[error("{file}: {why}")]
     Secret {
@@ -204,7 +204,7 @@ pub enum Error {
 }
 
 /// Adds what to do to a connection error where that is known: the library's message does not name the file.
-fn explained(why: String) -> String {
+fn with_tls_hint(why: String) -> String {
     if why.contains("UnknownIssuer") {
         format!("{why}: no platform trust anchor issued the server's certificate; SSL_CERT_FILE=FILE sets others")
     } else {
@@ -213,10 +213,10 @@ fn explained(why: String) -> String {
 }
 
 /// Reads the single line of a small file that holds a secret, such as a URL.
-fn secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Error> {
+fn read_secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, DeliveryError> {
     use std::io::Read as _;
     let shown = crate::pki::printable(&file.display().to_string());
-    let wrong = |why: String| Error::Secret { file: shown.clone(), why };
+    let wrong = |why: String| DeliveryError::Secret { file: shown.clone(), why };
     let mut text = zeroize::Zeroizing::new(String::with_capacity(8192));
     let opened = std::fs::File::open(file).map_err(|error| wrong(error.to_string()))?;
     opened.take(8192).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;

@@ -19,17 +19,17 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::admin::{self, Views};
+use crate::admin::{self, RuntimeViews};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::Events;
-use crate::keyring::Lessons;
-use crate::log::{self, Lines};
+use crate::event::EventBus;
+use crate::keyring::RefusalMemory;
+use crate::log::{self, LogQueue};
 use crate::metrics::Metrics;
-use crate::net::listen::Bound;
-use crate::process::{self, Ended, Phase, Progress, Told};
+use crate::net::listen::BoundSocket;
+use crate::process::{self, DrainProgress, ProcessSignal, ShutdownOutcome, ShutdownPhase};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
-use crate::writer::{self, Input, Memory};
+use crate::writer::{self, StateMemory, WriterInput};
 use crate::{folder, net, proxy, snapshot};
 
 /// How many inputs may wait for the writer.
@@ -37,22 +37,22 @@ const INPUTS: usize = 64;
 
 /// Why a sidecar does not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum AppError {
     /// The configuration or the folder: exit code 2.
     #[error("{0}")]
     Usage(String),
     /// `[log] level`.
     #[error(transparent)]
-    Log(#[from] log::Error),
+    Log(#[from] log::LogError),
     /// A listener.
     #[error(transparent)]
-    Net(#[from] net::Error),
+    Net(#[from] net::SocketError),
     /// `state`.
     #[error(transparent)]
-    Memory(#[from] writer::memory::Error),
+    Memory(#[from] writer::memory::MemoryError),
     /// The first snapshot.
     #[error(transparent)]
-    Build(#[from] snapshot::build::Error),
+    Build(#[from] snapshot::build::BuildError),
     /// A thread or a runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -65,32 +65,32 @@ pub enum Error {
 }
 
 /// What comes from outside: the time, and where lines go.
-pub struct Surroundings {
+pub struct AppEnvironment {
     /// The time.
     pub clock: Clock,
     /// Where log lines go.
-    pub lines: Arc<Lines>,
+    pub lines: Arc<LogQueue>,
 }
 
 /// A running sidecar. Dropping it closes everything at once.
-pub struct App {
+pub struct Application {
     addresses: BTreeMap<ListenerId, SocketAddr>,
-    views: Views,
-    lessons: Arc<Lessons>,
-    told: mpsc::Sender<Told>,
-    inputs: mpsc::Sender<Input>,
-    control: Option<JoinHandle<Ended>>,
-    workers: Option<proxy::Workers>,
+    views: RuntimeViews,
+    lessons: Arc<RefusalMemory>,
+    told: mpsc::Sender<ProcessSignal>,
+    inputs: mpsc::Sender<WriterInput>,
+    control: Option<JoinHandle<ShutdownOutcome>>,
+    workers: Option<proxy::WorkerThreads>,
 }
 
 /// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config) -> Result<(), AppError> {
     let hardened = process::harden::harden();
-    let lines = Lines::stdout(config.log.resolved_format());
+    let lines = LogQueue::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
-    hardened.tell();
+    hardened.log_failures();
     told_start(&config);
-    let app = App::launch(config, Surroundings { clock: Clock::system(), lines }, true)?;
+    let app = Application::launch(config, AppEnvironment { clock: Clock::system(), lines }, true)?;
     app.wait()
 }
 
@@ -116,42 +116,46 @@ fn told_start(config: &Config) {
     );
 }
 
-impl App {
+impl Application {
     /// Starts a sidecar inside this process; it hears no signals.
-    pub fn start(config: Config, surroundings: Surroundings) -> Result<Self, Error> {
+    pub fn start(config: Config, surroundings: AppEnvironment) -> Result<Self, AppError> {
         Self::launch(config, surroundings, false)
     }
 
     /// `signals`: it is a process of its own, and hears them.
-    fn launch(config: Config, Surroundings { clock, lines }: Surroundings, signals: bool) -> Result<Self, Error> {
+    fn launch(
+        config: Config,
+        AppEnvironment { clock, lines }: AppEnvironment,
+        signals: bool,
+    ) -> Result<Self, AppError> {
         // Ports first: one that is taken is an error before anything else has happened.
         let listeners = bind(&config)?;
-        let probes = config.admin.probes.as_ref().map(Bound::bind).transpose()?;
-        let admin = config.admin.listen.as_ref().map(Bound::bind).transpose()?;
+        let probes = config.admin.probes.as_ref().map(BoundSocket::bind).transpose()?;
+        let admin = config.admin.listen.as_ref().map(BoundSocket::bind).transpose()?;
         let metrics = Arc::new(Metrics::new());
         if signals {
             // A process of its own: a panic is a line and a count, wherever it happens.
-            metrics.watch_panics();
+            metrics.install_panic_hook();
         }
-        let events = Arc::new(Events::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
+        let events = Arc::new(EventBus::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         // From the first Event on: what begin() tells is history too.
         let followers = [events.subscribe(), events.subscribe()];
-        let mut memory = config.state.clone().map_or_else(|| Ok(Memory::none()), Memory::open)?;
+        let mut memory = config.state.clone().map_or_else(|| Ok(StateMemory::in_memory()), StateMemory::open)?;
         let control = socket::bind(&config, signals);
-        let first = folder::read::read(&config.folder);
+        let first = folder::read::read_folder(&config.folder);
         let settings = with_platform(config.settings.clone());
         let (state, publisher, reader) =
-            writer::begin(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
-        let state = if clock.is_manual() { state.trusting_clock() } else { state };
+            writer::start_writer(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
+        let state = if clock.is_manual() { state.with_trusted_clock() } else { state };
 
-        let lessons = proxy::lessons(state.learned(), &events, &reader);
+        let lessons = proxy::new_refusal_memory(state.learned_refusals(), &events, &reader);
         lessons.entries().iter().for_each(|entry| events.recall(entry));
-        let (stopping, shutdown) = process::shutdown();
-        let progress = Progress::new();
-        let views = Views::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
-            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.opened())));
+        let (stopping, shutdown) = process::shutdown_channel();
+        let progress = DrainProgress::new();
+        let views = RuntimeViews::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())));
         let addresses = addresses(&listeners);
-        let workers = proxy::start(proxy::Parts {
+        let workers = proxy::start(proxy::DataPlaneParts {
             listeners,
             workers: config.workers,
             reader,
@@ -167,7 +171,7 @@ impl App {
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
         let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
-        let plane = control::Plane {
+        let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
@@ -182,8 +186,8 @@ impl App {
             surroundings: (events, clock),
             lessons: Arc::clone(&lessons),
             views: views.clone(),
-            memories: memories::Parts { followers, shutdown },
-            admin: [(admin, admin::Kind::Admin), (probes, admin::Kind::Probes)],
+            memories: memories::RecorderParts { followers, shutdown },
+            admin: [(admin, admin::AdminListenerKind::Admin), (probes, admin::AdminListenerKind::Probes)],
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
@@ -196,7 +200,7 @@ impl App {
     }
 
     /// What happens.
-    pub fn events(&self) -> &Arc<Events> {
+    pub fn events(&self) -> &Arc<EventBus> {
         &self.views.events
     }
 
@@ -206,7 +210,7 @@ impl App {
     }
 
     /// What sources have taught us about our pairs.
-    pub fn lessons(&self) -> &Arc<Lessons> {
+    pub fn lessons(&self) -> &Arc<RefusalMemory> {
         &self.lessons
     }
 
@@ -216,7 +220,7 @@ impl App {
     }
 
     /// How far stopping has come.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ShutdownPhase {
         self.views.shutdown.phase()
     }
 
@@ -224,30 +228,30 @@ impl App {
     ///
     /// # Errors
     /// What it still waits for.
-    pub async fn ready(&self, patience: Duration) -> Result<(), Error> {
+    pub async fn ready(&self, patience: Duration) -> Result<(), AppError> {
         let mut reader = self.views.reader.clone();
         let all = async {
-            while !reader.take().waiting.is_empty() {
+            while !reader.latest().waiting.is_empty() {
                 if reader.changed().await.is_none() {
                     return;
                 }
             }
             if let Some(workers) = &self.workers {
-                workers.listening(&reader.take()).await;
+                workers.wait_until_listening(&reader.latest()).await;
             }
         };
-        tokio::time::timeout(patience, all).await.map_err(|_| Error::NotReady(waiting(&self.views.reader.take())))
+        tokio::time::timeout(patience, all).await.map_err(|_| AppError::NotReady(waiting(&self.views.reader.latest())))
     }
 
     /// Lets the writer look at the clock now, and not only at the next second.
     pub fn tick(&self) {
         // A full queue is looked at anyhow.
-        let _ = self.inputs.try_send(Input::Tick);
+        let _ = self.inputs.try_send(WriterInput::Tick);
     }
 
     /// Begins to stop, as SIGTERM does.
     pub fn begin_stop(&self) {
-        let _ = self.told.try_send(Told::Stop);
+        let _ = self.told.try_send(ProcessSignal::Stop);
     }
 
     /// Closes everything at once and waits for the end.
@@ -258,26 +262,26 @@ impl App {
     }
 
     /// Waits for the end.
-    fn wait(mut self) -> Result<(), Error> {
+    fn wait(mut self) -> Result<(), AppError> {
         let ended = join(self.control.take(), self.workers.take());
-        if let Some(Ended::Drained { left }) = ended {
+        if let Some(ShutdownOutcome::Drained { left }) = ended {
             tracing::info!(target: "process", closed_at_the_deadline = left, "stopped");
         }
         self.views.events.finish();
         match ended {
-            Some(Ended::Drained { .. }) => Ok(()),
-            Some(Ended::Hurried) | None => Err(Error::Hurried),
+            Some(ShutdownOutcome::Drained { .. }) => Ok(()),
+            Some(ShutdownOutcome::Hurried) | None => Err(AppError::Hurried),
         }
     }
 
     fn hurry(&self) {
         for _ in 0..2 {
-            let _ = self.told.try_send(Told::Stop);
+            let _ = self.told.try_send(ProcessSignal::Stop);
         }
     }
 }
 
-impl Drop for App {
+impl Drop for Application {
     fn drop(&mut self) {
         if self.control.is_some() {
             self.hurry();
@@ -285,7 +289,10 @@ impl Drop for App {
     }
 }
 
-fn join(control: Option<JoinHandle<Ended>>, workers: Option<proxy::Workers>) -> Option<Ended> {
+fn join(
+    control: Option<JoinHandle<ShutdownOutcome>>,
+    workers: Option<proxy::WorkerThreads>,
+) -> Option<ShutdownOutcome> {
     // Workers first: they hear the last phase from the control thread, which then ends by itself.
     if let Some(workers) = workers {
         workers.join();
@@ -293,15 +300,16 @@ fn join(control: Option<JoinHandle<Ended>>, workers: Option<proxy::Workers>) -> 
     control.and_then(|control| control.join().ok())
 }
 
-fn bind(config: &Config) -> Result<Vec<(ListenerId, Bound)>, Error> {
+fn bind(config: &Config) -> Result<Vec<(ListenerId, BoundSocket)>, AppError> {
     let settings = &config.settings;
     let ingresses = settings.ingresses.iter().map(|one| (Side::Ingress, &one.name, &one.listen));
     let egresses = settings.egresses.iter().map(|one| (Side::Egress, &one.name, &one.listen));
     let all = ingresses.chain(egresses);
-    all.map(|(side, name, listen)| Ok((ListenerId { side, name: Arc::clone(name) }, Bound::bind(listen)?))).collect()
+    all.map(|(side, name, listen)| Ok((ListenerId { side, name: Arc::clone(name) }, BoundSocket::bind(listen)?)))
+        .collect()
 }
 
-fn addresses(listeners: &[(ListenerId, Bound)]) -> BTreeMap<ListenerId, SocketAddr> {
+fn addresses(listeners: &[(ListenerId, BoundSocket)]) -> BTreeMap<ListenerId, SocketAddr> {
     listeners.iter().filter_map(|(id, bound)| Some((id.clone(), bound.local_addr()?))).collect()
 }
 
@@ -311,7 +319,7 @@ fn waiting(snapshot: &Snapshot) -> String {
 }
 
 /// Fills in what `trust = "system"` stands for, where it is used: reading the platform's store is not for the rules.
-fn with_platform(mut settings: writer::Settings) -> writer::Settings {
+fn with_platform(mut settings: writer::WriterSettings) -> writer::WriterSettings {
     use crate::pki::Certificate;
     use crate::trust::AnchorSource;
     if settings.trusts.values().any(|trust| trust.anchors.contains(&AnchorSource::System)) {

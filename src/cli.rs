@@ -30,48 +30,48 @@ use crate::process::harden::harden;
 /// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
 #[derive(Parser)]
 #[command(name = "sidekey", version, max_term_width = 110, arg_required_else_help = true)]
-struct Typed {
+struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the sidecar
-    Run(run::Arguments),
+    Run(run::RunArguments),
     /// One screen: what to act on (exit code 1 if anything)
-    Status(status::Arguments),
+    Status(status::StatusArguments),
     /// Say, offline, what the configuration and the folder would be accepted as
-    Check(check::Arguments),
+    Check(check::CheckArguments),
     /// See it work: makes a PKI, runs both sides, rotates live under load
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// Look at keyrings and change them; make, request, import and export key pairs
-    Keyring(keyring::Arguments),
+    Keyring(keyring::KeyringArguments),
     /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
-    Rotation(rotation::Arguments),
+    Rotation(rotation::RotationArguments),
     /// The handshakes of the recent past, explained
-    Handshakes(handshakes::Arguments),
+    Handshakes(handshakes::HandshakesArguments),
     /// Explain certificate, key and keystore files
-    Inspect(inspect::Arguments),
+    Inspect(inspect::InspectArguments),
     /// Shake hands with a partner, with each key pair, and explain: nothing is sent
-    Probe(Box<probe::Arguments>),
+    Probe(Box<probe::ProbeArguments>),
     /// What was ever seen: export, audit, history
-    Registry(registry::Arguments),
+    Registry(registry::RegistryArguments),
     /// Print a JWT signed by a key pair
-    Token(Box<token::Arguments>),
+    Token(Box<token::TokenArguments>),
     /// Wait until a running sidecar is ready
-    Wait(wait::Arguments),
+    Wait(wait::WaitArguments),
     /// Let a running sidecar read its configuration and folder again
-    Reload(reload::Arguments),
+    Reload(reload::ReloadArguments),
     /// Let a running sidecar drain and end
-    Stop(stop::Arguments),
+    Stop(stop::StopArguments),
     /// Print a shell's completion script
-    Completions(completions::Arguments),
+    Completions(completions::CompletionsArguments),
 }
 
 /// Where the configuration comes from: a file, or flags and environment alone.
 #[derive(clap::Args, Clone, Debug, Default)]
-struct Source {
+struct ConfigSource {
     /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -106,7 +106,7 @@ struct Source {
 
 /// How a command ended without having done what it was asked.
 #[derive(Debug)]
-enum Failure {
+enum CommandFailure {
     /// Exit code 2: usage, configuration or folder.
     Wrong(anyhow::Error),
     /// Exit code 1: anything else.
@@ -115,14 +115,14 @@ enum Failure {
     Said(u8),
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
+impl<E: Into<anyhow::Error>> From<E> for CommandFailure {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl Command {
-    fn source(&mut self) -> Option<&mut Source> {
+impl CliCommand {
+    fn source(&mut self) -> Option<&mut ConfigSource> {
         match self {
             Self::Run(arguments) => Some(&mut arguments.source),
             Self::Check(arguments) => Some(&mut arguments.source),
@@ -143,14 +143,14 @@ fn beside_file(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
     FLAGS.into_iter().filter(|id| command.value_source(id) == Some(from)).collect()
 }
 
-impl Source {
+impl ConfigSource {
     /// Where there is a configuration file, named or found, it alone counts. Flags that were typed beside it are an error,
     /// unless they only say whom to ask; what the environment says, as the image's does, is forgotten, and that is said.
-    fn beside_file(&mut self, command: &ArgMatches, may_both: bool) -> Result<(), Failure> {
+    fn beside_file(&mut self, command: &ArgMatches, may_both: bool) -> Result<(), CommandFailure> {
         let Some(file) = self.file() else { return Ok(()) };
         if let (false, [flag, ..]) = (may_both, &beside_file(command, ValueSource::CommandLine)[..]) {
             let (flag, file) = (flag.replace('_', "-"), file.display());
-            return Err(Failure::Wrong(anyhow::anyhow!(
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
                 "--{flag} says the same as a key of {file}, which counts where it is there: use one of them"
             )));
         }
@@ -192,31 +192,31 @@ fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
 pub fn main() -> ExitCode {
     // Commands hold keys too. What the kernel refuses, `run` logs when it has a log.
     let _ = harden();
-    let matches = Typed::command().get_matches();
-    let mut typed = Typed::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = CommandLine::command().get_matches();
+    let mut typed = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` may be told the listener beside a file: it only asks.
-    let may_both = matches!(typed.command, Command::Wait(_));
+    let may_both = matches!(typed.command, CliCommand::Wait(_));
     if let (matches, Some(source)) = (innermost(&matches), typed.command.source())
         && let Err(failure) = source.beside_file(matches, may_both)
     {
         return code(&failure);
     }
     let done = match typed.command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Status(arguments) => status::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Keyring(arguments) => keyring::run(&arguments),
-        Command::Rotation(arguments) => rotation::run(&arguments),
-        Command::Handshakes(arguments) => handshakes::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Probe(arguments) => probe::run(&arguments),
-        Command::Registry(arguments) => registry::run(&arguments),
-        Command::Token(arguments) => token::run(&arguments),
-        Command::Wait(arguments) => wait::run(&arguments),
-        Command::Reload(arguments) => reload::run(&arguments),
-        Command::Stop(arguments) => stop::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments),
+        CliCommand::Run(arguments) => run::run(&arguments),
+        CliCommand::Status(arguments) => status::run(&arguments),
+        CliCommand::Check(arguments) => check::run(&arguments),
+        CliCommand::Demo(arguments) => demo::run(&arguments),
+        CliCommand::Keyring(arguments) => keyring::run(&arguments),
+        CliCommand::Rotation(arguments) => rotation::run(&arguments),
+        CliCommand::Handshakes(arguments) => handshakes::run(&arguments),
+        CliCommand::Inspect(arguments) => inspect::run(&arguments),
+        CliCommand::Probe(arguments) => probe::run(&arguments),
+        CliCommand::Registry(arguments) => registry::run(&arguments),
+        CliCommand::Token(arguments) => token::run(&arguments),
+        CliCommand::Wait(arguments) => wait::run(&arguments),
+        CliCommand::Reload(arguments) => reload::run(&arguments),
+        CliCommand::Stop(arguments) => stop::run(&arguments),
+        CliCommand::Completions(arguments) => completions::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -225,14 +225,14 @@ pub fn main() -> ExitCode {
 }
 
 /// Says what went wrong, unless that was done, and as which exit code.
-fn code(failure: &Failure) -> ExitCode {
+fn code(failure: &CommandFailure) -> ExitCode {
     match failure {
-        Failure::Said(code) => ExitCode::from(*code),
-        Failure::Wrong(error) => {
+        CommandFailure::Said(code) => ExitCode::from(*code),
+        CommandFailure::Wrong(error) => {
             print::error(error);
             ExitCode::from(2)
         }
-        Failure::Failed(error) => {
+        CommandFailure::Failed(error) => {
             print::error(error);
             ExitCode::from(1)
         }

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 /// Wall-clock time: the system's, or one that a test moves by hand.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ClockSource {
     System,
     Manual(Arc<AtomicI64>),
 }
@@ -21,26 +21,26 @@ enum Source {
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// A clock that stands still at `start` until [`ManualClock::set`] moves it.
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
         let cell = Arc::new(AtomicI64::new(start.as_second()));
-        (Self(Source::Manual(Arc::clone(&cell))), ManualClock(cell))
+        (Self(ClockSource::Manual(Arc::clone(&cell))), ManualClock(cell))
     }
 
     /// Whether a test moves this clock by hand; a time step then does not come from the host.
     pub fn is_manual(&self) -> bool {
-        matches!(self.0, Source::Manual(_))
+        matches!(self.0, ClockSource::Manual(_))
     }
 
     /// The time now. A manual clock has whole seconds only.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may read the system's clock")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Timestamp::now(),
-            Source::Manual(cell) => Timestamp::from_second(cell.load(Ordering::SeqCst)).unwrap_or(Timestamp::MAX),
+            ClockSource::System => Timestamp::now(),
+            ClockSource::Manual(cell) => Timestamp::from_second(cell.load(Ordering::SeqCst)).unwrap_or(Timestamp::MAX),
         }
     }
 }

@@ -29,20 +29,20 @@ use crate::net::ListenAddress;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, registry, writer};
 
-pub use flags::{Flags, from_flags, of_folder};
-pub use place::Fault;
-pub use reload::{Reload, compare};
+pub use flags::{ZeroConfig, from_flags, from_folder};
+pub use place::ConfigFault;
+pub use reload::{ReloadPlan, plan_reload};
 
 /// Larger files are rejected.
-const LARGEST: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Everything the configuration says, by area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What snapshots are made of.
-    pub settings: writer::Settings,
+    pub settings: writer::WriterSettings,
     /// The watched folder.
-    pub folder: folder::Settings,
+    pub folder: folder::FolderSettings,
     /// Where decisions survive a restart, absolute; `None`: memory only.
     pub state: Option<PathBuf>,
     /// Data-plane threads, at least one.
@@ -50,22 +50,22 @@ pub struct Config {
     /// This sidecar's name, where one is given.
     pub instance: Option<String>,
     /// Where the registry is.
-    pub registry: registry::Place,
+    pub registry: registry::RegistryLocation,
     /// `[alerts]`.
-    pub alerts: crate::alerts::Settings,
+    pub alerts: crate::alerts::AlertSettings,
     /// `[admin]`.
-    pub admin: Admin,
+    pub admin: AdminSettings,
     /// `[shutdown]`.
-    pub shutdown: process::Settings,
+    pub shutdown: process::ShutdownSettings,
     /// `[log]`.
-    pub log: log::Settings,
+    pub log: log::LogSettings,
     /// The file it came from, absolute; `None`: flags.
     pub source: Option<PathBuf>,
 }
 
 /// `[admin]`: listeners that only read, and the socket for commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminSettings {
     /// Page, API and metrics: this host only.
     pub listen: Option<ListenAddress>,
     /// `/livez`, `/readyz` and `/metrics` only: anywhere.
@@ -80,7 +80,7 @@ pub struct Admin {
 
 /// Why the configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConfigErrors {
     /// The file cannot be read.
     #[error("cannot read {file}: {source}")]
     Unreadable {
@@ -90,95 +90,101 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Its text, or a flag, is invalid: every fault, in the order of the file.
-    #[error("{}", lines(.0))]
-    Invalid(Vec<Fault>),
+    #[error("{}", join_faults(.0))]
+    Invalid(Vec<ConfigFault>),
 }
 
-fn lines(faults: &[Fault]) -> String {
+fn join_faults(faults: &[ConfigFault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads a configuration file. Relative paths in it begin at its folder.
-pub fn load(file: &Path) -> Result<Config, Error> {
+pub fn load(file: &Path) -> Result<Config, ConfigErrors> {
     let shown = crate::pki::printable(&file.display().to_string());
-    let unreadable = |source| Error::Unreadable { file: shown.clone(), source };
+    let unreadable = |source| ConfigErrors::Unreadable { file: shown.clone(), source };
     let path = std::path::absolute(file).map_err(unreadable)?;
     let mut content = String::new();
     let opened = std::fs::File::open(&path).map_err(unreadable)?;
-    opened.take(LARGEST + 1).read_to_string(&mut content).map_err(unreadable)?;
-    if content.len() as u64 > LARGEST {
+    opened.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut content).map_err(unreadable)?;
+    if content.len() as u64 > MAX_CONFIG_BYTES {
         return Err(unreadable(std::io::Error::other("larger than 1 MiB: this is not a configuration file")));
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let text = place::Text { file: &shown, content: &content };
-    let config = read(text, folder, &|name| std::env::var(name).ok())?;
+    let text = place::SourceText { file: &shown, content: &content };
+    let config = read_config(text, folder, &|name| std::env::var(name).ok())?;
     Ok(Config { source: Some(path), ..config })
 }
 
 /// Reads a configuration's text as if it were the file `sidekey.toml` in `folder`, which must be absolute.
-pub fn parse(content: &str, folder: &Path) -> Result<Config, Error> {
-    let text = place::Text { file: "sidekey.toml", content };
-    read(text, folder, &|name| std::env::var(name).ok())
+pub fn parse(content: &str, folder: &Path) -> Result<Config, ConfigErrors> {
+    let text = place::SourceText { file: "sidekey.toml", content };
+    read_config(text, folder, &|name| std::env::var(name).ok())
 }
 
 /// An address as `listen` and the flags take it; a socket's path stays as it is written. The error says what to write.
-pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
-    value::listen(text)
+pub fn parse_listen_address(text: &str) -> Result<ListenAddress, String> {
+    value::parse_listen(text)
 }
 
 /// An upstream as `upstream` takes it: `https://HOST:PORT`. The error says what to write.
-pub fn upstream(text: &str) -> Result<crate::net::HostPort, String> {
-    value::upstream(text)
+pub fn parse_upstream(text: &str) -> Result<crate::net::HostPort, String> {
+    value::parse_upstream(text)
 }
 
 /// A duration as the configuration and the flags take it. The error says what to write.
-pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    value::duration(text)
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    value::parse_duration(text)
 }
 
-fn read(text: place::Text<'_>, folder: &Path, environment: environment::Environment<'_>) -> Result<Config, Error> {
+fn read_config(
+    text: place::SourceText<'_>,
+    folder: &Path,
+    environment: environment::EnvironmentVariables<'_>,
+) -> Result<Config, ConfigErrors> {
     let (document, errors) = DeTable::parse_recoverable(text.content);
     if !errors.is_empty() {
-        let fault = |error: &toml::de::Error| text.fault(&error.span().unwrap_or(0..0), "", error.message().to_owned());
-        return Err(Error::Invalid(errors.iter().map(fault).collect()));
+        let fault =
+            |error: &toml::de::Error| text.fault_at(&error.span().unwrap_or(0..0), "", error.message().to_owned());
+        return Err(ConfigErrors::Invalid(errors.iter().map(fault).collect()));
     }
-    let reading = file::Reading::new(text, folder, environment);
-    let config = sections(&reading.top(document.get_ref()), folder);
+    let reading = file::ConfigReader::new(text, folder, environment);
+    let config = read_sections(&reading.top_level(document.get_ref()), folder);
     match reading.into_faults() {
         faults if faults.is_empty() => Ok(config),
-        faults => Err(Error::Invalid(faults)),
+        faults => Err(ConfigErrors::Invalid(faults)),
     }
 }
 
 /// Reads every section. What is wrong has a fault in the reading, and is left out of the result.
-fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
-    let mut top = top::read(document, folder.join("certs"));
-    let (keyrings, passwords) = top::keyrings(document, top.skew);
-    let known = peers::read(document, &top.folder.root);
-    let log = top::log(document);
-    let taken = listeners::Taken::default();
-    let context = ingress::Context { known: &known, taken: &taken, certs: &top.folder.root, log_access: log.access };
-    let ingresses = ingress::read(document, &context);
-    let egresses = egress::read(document, &context);
-    let admin = top::admin(document, &taken);
-    let shutdown = top::shutdown(document);
-    let alerts = alerts::read(document);
-    document.finish();
+fn read_sections(document: &file::ConfigSection<'_>, folder: &Path) -> Config {
+    let mut top = top::read_top_level(document, folder.join("certs"));
+    let (keyrings, passwords) = top::read_keyrings(document, top.skew);
+    let known = peers::read_peers(document, &top.folder.root);
+    let log = top::read_log(document);
+    let taken = listeners::ListenerNames::default();
+    let context =
+        ingress::IngressContext { known: &known, taken: &taken, certs: &top.folder.root, log_access: log.access };
+    let ingresses = ingress::read_ingresses(document, &context);
+    let egresses = egress::read_egresses(document, &context);
+    let admin = top::read_admin(document, &taken);
+    let shutdown = top::read_shutdown(document);
+    let alerts = alerts::read_alerts(document);
+    document.report_unknown_keys();
     if document.get("ingress").is_none() && document.get("egress").is_none() {
-        document.fault("no listeners configured: add at least one [[ingress]] or [[egress]]".to_owned());
+        document.add_fault("no listeners configured: add at least one [[ingress]] or [[egress]]".to_owned());
     }
-    let mut settings = writer::Settings {
+    let mut settings = writer::WriterSettings {
         keyrings,
         trusts: known.trusts,
         partners: known.partners,
         ingresses,
         egresses,
         skew: top.skew,
-        ..writer::Settings::default()
+        ..writer::WriterSettings::default()
     };
     settings.remembers = top.state.is_some();
-    complete(&mut settings);
-    top.folder.named = named(&settings);
+    add_implied(&mut settings);
+    top.folder.named = named_files(&settings);
     top.folder.pkcs12_passwords = passwords;
     Config {
         settings,
@@ -196,26 +202,26 @@ fn sections(document: &file::Section<'_>, folder: &Path) -> Config {
 }
 
 /// Adds what listeners imply: the built-in trust, keyrings without a section, and each keyring's roles.
-fn complete(settings: &mut writer::Settings) {
+fn add_implied(settings: &mut writer::WriterSettings) {
     let trusts = settings.ingresses.iter().map(|ingress| &ingress.trust);
     let endpoints = settings.egresses.iter().filter_map(|egress| egress.bearer.as_ref()?.endpoint.as_ref());
     let of_egresses = settings.egresses.iter().map(|egress| &egress.trust).chain(endpoints.map(|one| &one.trust));
     let mut trusts = trusts.chain(of_egresses).flatten();
-    if trusts.any(|trust| trust.as_ref() == peers::SYSTEM) {
-        let name: Arc<str> = Arc::from(peers::SYSTEM);
-        let system = crate::trust::Settings::of(Arc::clone(&name), vec![AnchorSource::System]);
+    if trusts.any(|trust| trust.as_ref() == peers::SYSTEM_TRUST) {
+        let name: Arc<str> = Arc::from(peers::SYSTEM_TRUST);
+        let system = crate::trust::TrustSettings::with_anchors(Arc::clone(&name), vec![AnchorSource::System]);
         settings.trusts.insert(name, system);
     }
     for keyring in settings.keyrings.values_mut() {
-        keyring.roles = keyring::Roles::default();
+        keyring.roles = keyring::KeyringRoles::default();
     }
     let servers = settings.ingresses.iter().flat_map(|ingress| &ingress.keyrings).map(|name| (name, true));
     let clients = settings.egresses.iter().map(|egress| (&egress.keyring, false));
     for (name, server) in servers.chain(clients) {
-        let keyring = settings
-            .keyrings
-            .entry(Arc::clone(name))
-            .or_insert_with(|| keyring::Settings { skew: settings.skew, ..keyring::Settings::of(Arc::clone(name)) });
+        let keyring = settings.keyrings.entry(Arc::clone(name)).or_insert_with(|| keyring::KeyringSettings {
+            skew: settings.skew,
+            ..keyring::KeyringSettings::with_defaults(Arc::clone(name))
+        });
         if server {
             keyring.roles.server = true;
         } else {
@@ -225,7 +231,7 @@ fn complete(settings: &mut writer::Settings) {
 }
 
 /// Files that the settings name: a folder that holds only such files is not a keyring.
-fn named(settings: &writer::Settings) -> std::collections::BTreeSet<PathBuf> {
+fn named_files(settings: &writer::WriterSettings) -> std::collections::BTreeSet<PathBuf> {
     let mut files = std::collections::BTreeSet::new();
     for trust in settings.trusts.values() {
         files.extend(trust.crls.iter().cloned());

@@ -17,12 +17,14 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::keyring::report::{Before, Kind, Line, Report, Retire, Use};
-pub use crate::keyring::{Activate, Prefer, Standing};
+pub use crate::keyring::report::{
+    PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, SubjectKind,
+};
+pub use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::Fingerprint;
-pub use crate::snapshot::{KeyPairView, KeyringView, Voucher, Vouchers};
-pub use answers::Desk;
-pub use status::Status;
+pub use crate::snapshot::{AnchorUsage, KeyPairView, KeyringView, TrustUsage};
+pub use answers::CommandContext;
+pub use status::StatusReport;
 
 /// The longest line that is read from a command.
 pub const LONGEST_REQUEST: usize = 16 * 1024;
@@ -30,7 +32,7 @@ pub const LONGEST_REQUEST: usize = 16 * 1024;
 /// What a command asks: one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
+pub enum ControlRequest {
     /// What to act on.
     Status {},
     /// Every keyring.
@@ -45,7 +47,7 @@ pub enum Request {
         /// Which.
         keyring: String,
         /// What.
-        change: Change,
+        change: PairChange,
         /// The pair by any unambiguous beginning of its fingerprint; left out where only one can be meant.
         #[serde(default)]
         key_pair: Option<String>,
@@ -64,13 +66,13 @@ pub enum Request {
     Handshakes {
         /// Which.
         #[serde(default)]
-        filter: Filter,
+        filter: HandshakeFilter,
         /// Goes on with those to come, until the command ends.
         #[serde(default)]
         follow: bool,
         /// How.
         #[serde(default)]
-        form: Form,
+        form: HandshakeFormat,
     },
     /// One handshake with everything that is known.
     Handshake {
@@ -86,7 +88,7 @@ pub enum Request {
 /// A change of a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum PairChange {
     /// A staged, previous or retired pair becomes current.
     Promote,
     /// The pair that was current before becomes current again.
@@ -100,7 +102,7 @@ pub enum Change {
 /// Which handshakes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Filter {
+pub struct HandshakeFilter {
     /// Only those that did not come to a connection.
     pub failed: bool,
     /// Part of the peer's identity, subject or address, or its partner's name.
@@ -118,7 +120,7 @@ pub struct Filter {
 /// How a handshake is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub enum HandshakeFormat {
     /// As a line for people, like in the log.
     #[default]
     Text,
@@ -131,13 +133,13 @@ pub enum Form {
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum ControlAnswer {
     /// It was done, or nothing was left to do.
-    Done(Done),
+    Done(ChangeOutcome),
     /// What to act on.
-    Status(Box<Status>),
+    Status(Box<StatusReport>),
     /// The rotation report.
-    Rotation(Rotation),
+    Rotation(RotationAnswer),
     /// Keyrings as they are served.
     Keyrings(Vec<KeyringView>),
     /// One of them.
@@ -147,21 +149,21 @@ pub enum Answer {
     /// A handshake for programs.
     Handshake(serde_json::Value),
     /// It was not done.
-    Refused(Refused),
+    Refused(CommandRefusal),
 }
 
 /// The rotation report: what may go, and who would break.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rotation {
+pub struct RotationAnswer {
     /// Every keyring in overlap: who still needs its old pair.
-    pub keyrings: Vec<Report>,
+    pub keyrings: Vec<RotationReport>,
     /// Every trust in use: who needs which of its anchors and pins.
-    pub trusts: Vec<Vouchers>,
+    pub trusts: Vec<TrustUsage>,
 }
 
 /// What a command did, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct ChangeOutcome {
     /// Whether anything changed.
     pub changed: bool,
     /// What was done, one sentence.
@@ -176,7 +178,7 @@ pub struct Done {
     pub survives_restart: Option<bool>,
 }
 
-impl Done {
+impl ChangeOutcome {
     /// Nothing was done yet.
     const fn nothing() -> Self {
         Self {
@@ -192,9 +194,9 @@ impl Done {
 
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct CommandRefusal {
     /// Stable code.
-    pub reason: Reason,
+    pub reason: RefusalReason,
     /// One sentence, with what to do.
     pub why: String,
 }
@@ -202,7 +204,7 @@ pub struct Refused {
 /// Stable codes of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum RefusalReason {
     /// The line is no request.
     NotUnderstood,
     /// Who asks may not.
@@ -219,30 +221,30 @@ pub enum Reason {
     Failed,
 }
 
-impl Refused {
+impl CommandRefusal {
     /// With a sentence.
-    pub fn new(reason: Reason, why: impl Into<String>) -> Self {
+    pub fn new(reason: RefusalReason, why: impl Into<String>) -> Self {
         Self { reason, why: why.into() }
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for CommandRefusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.why)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for CommandRefusal {}
 
 /// Reads a command's line.
 ///
 /// # Errors
 /// It is no request that we know.
-pub fn parse(line: &[u8]) -> Result<Request, Refused> {
+pub fn parse(line: &[u8]) -> Result<ControlRequest, CommandRefusal> {
     serde_json::from_slice(line).map_err(|error| {
         let why = crate::pki::printable(&error.to_string());
-        Refused::new(
-            Reason::NotUnderstood,
+        CommandRefusal::new(
+            RefusalReason::NotUnderstood,
             format!("not understood: {why}; use the same version of sidekey on both sides"),
         )
     })
@@ -254,36 +256,41 @@ mod tests {
 
     use super::*;
 
-    fn request() -> impl Strategy<Value = Request> {
+    fn request() -> impl Strategy<Value = ControlRequest> {
         let text = || any::<String>();
-        let change = prop::sample::select(vec![Change::Promote, Change::Rollback, Change::Retire, Change::Revoke]);
+        let change = prop::sample::select(vec![
+            PairChange::Promote,
+            PairChange::Rollback,
+            PairChange::Retire,
+            PairChange::Revoke,
+        ]);
         let filter =
             (any::<bool>(), prop::option::of(text()), prop::option::of(text()), prop::option::of(any::<usize>()))
-                .prop_map(|(failed, peer, listener, last)| Filter {
+                .prop_map(|(failed, peer, listener, last)| HandshakeFilter {
                     failed,
                     peer,
                     listener,
                     last,
-                    ..Filter::default()
+                    ..HandshakeFilter::default()
                 });
         prop_oneof![
-            Just(Request::Status {}),
-            Just(Request::Stop {}),
-            text().prop_map(|keyring| Request::Keyring { keyring }),
-            text().prop_map(|source| Request::Forget { source }),
-            any::<u64>().prop_map(|id| Request::Handshake { id }),
+            Just(ControlRequest::Status {}),
+            Just(ControlRequest::Stop {}),
+            text().prop_map(|keyring| ControlRequest::Keyring { keyring }),
+            text().prop_map(|source| ControlRequest::Forget { source }),
+            any::<u64>().prop_map(|id| ControlRequest::Handshake { id }),
             (text(), change, prop::option::of(text()), any::<bool>()).prop_map(
-                |(keyring, change, key_pair, until_restart)| Request::Change {
+                |(keyring, change, key_pair, until_restart)| ControlRequest::Change {
                     keyring,
                     change,
                     key_pair,
                     until_restart
                 }
             ),
-            (filter, any::<bool>()).prop_map(|(filter, follow)| Request::Handshakes {
+            (filter, any::<bool>()).prop_map(|(filter, follow)| ControlRequest::Handshakes {
                 filter,
                 follow,
-                form: Form::Json
+                form: HandshakeFormat::Json
             }),
         ]
     }
@@ -306,8 +313,8 @@ mod tests {
 
     #[test]
     fn the_lines_on_the_socket_are_stable() {
-        let line = |request: &Request| serde_json::to_string(request).unwrap();
-        assert_eq!(line(&Request::Status {}), r#"{"ask":"status"}"#);
+        let line = |request: &ControlRequest| serde_json::to_string(request).unwrap();
+        assert_eq!(line(&ControlRequest::Status {}), r#"{"ask":"status"}"#);
         assert_eq!(
             parse(br#"{"ask":"change","keyring":"api","change":"rollback"}"#).map(|request| line(&request)),
             Ok(r#"{"ask":"change","keyring":"api","change":"rollback","key_pair":null,"until_restart":false}"#
@@ -315,14 +322,14 @@ mod tests {
         );
         assert!(matches!(
             parse(br#"{"ask":"handshakes"}"#),
-            Ok(Request::Handshakes { follow: false, form: Form::Text, .. })
+            Ok(ControlRequest::Handshakes { follow: false, form: HandshakeFormat::Text, .. })
         ));
         for wrong in
             [&br#"{"ask":"status","more":1}"#[..], br#"{"ask":"nothing"}"#, b"", b"status", br#"{"ask":"stop"}{}"#]
         {
-            assert_eq!(parse(wrong).map_err(|refused| refused.reason), Err(Reason::NotUnderstood));
+            assert_eq!(parse(wrong).map_err(|refused| refused.reason), Err(RefusalReason::NotUnderstood));
         }
-        let done = Answer::Done(Done { changed: true, epoch: Some(3), ..Done::nothing() });
+        let done = ControlAnswer::Done(ChangeOutcome { changed: true, epoch: Some(3), ..ChangeOutcome::nothing() });
         assert_eq!(
             serde_json::to_string(&done).unwrap(),
             r#"{"done":{"changed":true,"did":"","means":"","key_pair":null,"epoch":3,"survives_restart":null}}"#

@@ -22,30 +22,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-pub use follower::Follower;
-pub use handshake::Handshake;
+pub use follower::EventFollower;
+pub use handshake::HandshakeRecord;
 
-pub use crate::keyring::Verdict;
-pub use crate::keyring::learned::Lesson;
+pub use crate::keyring::UpstreamVerdict;
+pub use crate::keyring::learned::RefusalStatus;
 
 use crate::clock::Clock;
-use crate::keyring::report::{self, Ledger};
-use crate::log::{self, Filter, Level, Lines};
+use crate::keyring::report::{self, RotationLedger};
+use crate::log::{self, Level, LogFilter, LogQueue};
 use crate::metrics::Metrics;
-use crate::pki::{Fingerprint, Problem, Severity};
+use crate::pki::{Fingerprint, FolderProblem, ProblemSeverity};
 use crate::snapshot::Epoch;
-use crate::tls::Outcome;
-use recent::Recent;
-use repeats::{Repeats, Sum};
+use crate::tls::HandshakeOutcome;
+use recent::RecentHandshakes;
+use repeats::{RepeatSummary, RepeatedFailures};
 
 /// How many Events a follower may lag behind before it misses some.
-const QUEUE: usize = 1024;
+const FOLLOWER_QUEUE: usize = 1024;
 
 /// Anything worth reporting.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A handshake succeeded or failed.
-    Handshake(Arc<Handshake>),
+    Handshake(Arc<HandshakeRecord>),
     /// Egress in TLS 1.3: the upstream has accepted or refused our key pair after the handshake.
     Proof {
         /// Listener.
@@ -55,7 +55,7 @@ pub enum Event {
         /// The pair.
         key_pair: Fingerprint,
         /// `Accepted` or `Refused`.
-        outcome: Outcome,
+        outcome: HandshakeOutcome,
         /// Stable code.
         reason: &'static str,
         /// One printable sentence.
@@ -76,7 +76,7 @@ pub enum Event {
         /// The pair that it is shown instead.
         shown: Fingerprint,
         /// Its status now.
-        standing: Lesson,
+        standing: RefusalStatus,
         /// The identity of the peer that confirmed it.
         peer: Option<Arc<str>>,
         /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
@@ -98,7 +98,7 @@ pub enum Event {
         /// The pair it is about.
         key_pair: Fingerprint,
         /// The upstream's verdict.
-        verdict: Verdict,
+        verdict: UpstreamVerdict,
         /// Stable code: the alert's name, `status_NNN`, `response`, `probe`, `prove_within`, `tried_again`, …
         reason: &'static str,
         /// One printable sentence.
@@ -130,7 +130,7 @@ pub enum Event {
     /// A keyring changed.
     Keyring {
         /// What happened.
-        event: crate::keyring::Event,
+        event: crate::keyring::KeyringEvent,
         /// The operator behind it, if any: `uid 1000` over the control socket.
         by: Option<Arc<str>>,
         /// In which epoch it is true.
@@ -139,7 +139,7 @@ pub enum Event {
     /// A trust changed.
     Trust {
         /// What happened.
-        event: crate::trust::Event,
+        event: crate::trust::TrustEvent,
         /// In which epoch it is true.
         epoch: Epoch,
     },
@@ -148,7 +148,7 @@ pub enum Event {
         /// Which keyring; `None` for trust files and the folder itself.
         keyring: Option<Arc<str>>,
         /// What.
-        problem: Problem,
+        problem: FolderProblem,
     },
     /// An epoch was published.
     Epoch {
@@ -277,58 +277,58 @@ impl Event {
 }
 
 /// Where Events go. One for the process, shared.
-pub struct Events {
-    lines: Arc<Lines>,
-    filter: Filter,
+pub struct EventBus {
+    lines: Arc<LogQueue>,
+    filter: LogFilter,
     handshakes: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentHandshakes>,
     reload_error: Mutex<Option<String>>,
-    repeats: Mutex<Repeats>,
-    ledger: Mutex<Ledger>,
+    repeats: Mutex<RepeatedFailures>,
+    ledger: Mutex<RotationLedger>,
     followers: broadcast::Sender<Event>,
 }
 
-impl Events {
+impl EventBus {
     /// Sends Events to these lines and metrics, and to all followers.
     ///
     /// # Errors
     /// The log level is unknown.
     pub fn new(
-        lines: Arc<Lines>,
+        lines: Arc<LogQueue>,
         metrics: Arc<Metrics>,
-        settings: &log::Settings,
+        settings: &log::LogSettings,
         clock: Clock,
-    ) -> Result<Self, log::Error> {
+    ) -> Result<Self, log::LogError> {
         Ok(Self {
             lines,
-            filter: Filter::parse(&settings.level)?,
+            filter: LogFilter::parse(&settings.level)?,
             handshakes: settings.handshakes,
             metrics,
-            ledger: Mutex::new(Ledger::new(clock.now())),
+            ledger: Mutex::new(RotationLedger::new(clock.now())),
             clock,
             recent: Mutex::default(),
             reload_error: Mutex::default(),
             repeats: Mutex::default(),
-            followers: broadcast::Sender::new(QUEUE),
+            followers: broadcast::Sender::new(FOLLOWER_QUEUE),
         })
     }
 
     /// Reports an Event to the log, the metrics and all followers. Never blocks.
     pub fn emit(&self, event: Event) {
-        self.count(&event);
-        ledger::note(&mut lock(&self.ledger), &event, self.clock.now());
+        self.update_metrics(&event);
+        ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
         if let Event::Reloaded { error, .. } = &event {
             lock(&self.reload_error).clone_from(error);
         }
         match &event {
-            Event::Handshake(handshake) => self.handshake(handshake),
+            Event::Handshake(handshake) => self.log_handshake(handshake),
             Event::Proof { .. } if !self.handshakes => {}
             event => {
                 let level = describe::level(event);
                 if self.filter.enabled(event.target(), level) {
-                    self.lines.push(describe::line(event, self.lines.style(), self.clock.now(), level));
+                    self.lines.push(describe::format_line(event, self.lines.style(), self.clock.now(), level));
                 }
             }
         }
@@ -337,18 +337,22 @@ impl Events {
     }
 
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
-    pub fn recent(&self) -> Vec<Arc<Handshake>> {
-        lock(&self.recent).all()
+    pub fn recent(&self) -> Vec<Arc<HandshakeRecord>> {
+        lock(&self.recent).to_vec()
     }
 
     /// The rotation report of these keyrings; `contacts` are those of partners.
-    pub fn report(&self, keyrings: &[report::InOverlap], contacts: &BTreeMap<Arc<str>, String>) -> Vec<report::Report> {
-        report::report(&lock(&self.ledger), keyrings, contacts, self.clock.now())
+    pub fn report(
+        &self,
+        keyrings: &[report::KeyringOverlap],
+        contacts: &BTreeMap<Arc<str>, String>,
+    ) -> Vec<report::RotationReport> {
+        report::build_reports(&lock(&self.ledger), keyrings, contacts, self.clock.now())
     }
 
     /// Restores a recorded refusal of the last run, for the rotation report.
-    pub fn recall(&self, entry: &crate::keyring::learned::Entry) {
-        ledger::recall(&mut lock(&self.ledger), entry);
+    pub fn recall(&self, entry: &crate::keyring::learned::RefusalRecord) {
+        ledger::recall_refusal(&mut lock(&self.ledger), entry);
     }
 
     /// A registry may know which peer used which pair before this process started: the rotation report says that it
@@ -358,7 +362,7 @@ impl Events {
     }
 
     /// Restores which peer used which pair before this process started, from the registry's records since `since`.
-    pub fn recall_uses(&self, recalled: Vec<report::Recalled>, since: Timestamp) {
+    pub fn recall_uses(&self, recalled: Vec<report::RecalledUse>, since: Timestamp) {
         lock(&self.ledger).recall(recalled, since);
     }
 
@@ -368,21 +372,21 @@ impl Events {
     }
 
     /// Follows all Events emitted from now on.
-    pub fn subscribe(&self) -> Follower {
-        Follower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
+    pub fn subscribe(&self) -> EventFollower {
+        EventFollower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
     }
 
     /// Logs the summaries of repeated failures that are due. Call once a second.
     pub fn tick(&self, now: Timestamp) {
         let sums = lock(&self.repeats).tick(now);
-        self.tell(&sums, now);
+        self.write_summaries(&sums, now);
     }
 
     /// Logs the remaining summaries and waits at most a second for the log to be written: at the end of the process.
     pub fn finish(&self) {
         let now = self.clock.now();
         let sums = lock(&self.repeats).finish(now);
-        self.tell(&sums, now);
+        self.write_summaries(&sums, now);
         self.lines.flush();
     }
 
@@ -396,25 +400,25 @@ impl Events {
         self.lines.dropped()
     }
 
-    fn handshake(&self, handshake: &Arc<Handshake>) {
+    fn log_handshake(&self, handshake: &Arc<HandshakeRecord>) {
         if !handshake.is_silent() {
             lock(&self.recent).push(Arc::clone(handshake));
         }
         if !self.handshakes || !self.filter.enabled("handshake", handshake.level()) {
             return;
         }
-        if !handshake.is_failure() || lock(&self.repeats).tell(handshake) {
+        if !handshake.is_failure() || lock(&self.repeats).should_log(handshake) {
             self.lines.push(handshake.line(self.lines.style()));
         }
     }
 
-    fn tell(&self, sums: &[Sum], now: Timestamp) {
+    fn write_summaries(&self, sums: &[RepeatSummary], now: Timestamp) {
         for sum in sums {
-            self.lines.push(describe::sum(sum, self.lines.style(), now));
+            self.lines.push(describe::summary_line(sum, self.lines.style(), now));
         }
     }
 
-    fn count(&self, event: &Event) {
+    fn update_metrics(&self, event: &Event) {
         match event {
             Event::Handshake(handshake) => {
                 let (side, listener) = (handshake.side.as_str(), &handshake.listener);
@@ -424,23 +428,27 @@ impl Events {
                     std::time::Duration::from_micros(handshake.duration_us),
                 );
                 if let Some(alert) = handshake.alert_received.filter(|alert| refuses_key_pair(alert)) {
-                    self.metrics.key_pair_refused(side, listener, alert);
+                    self.metrics.count_key_pair_refusal(side, listener, alert);
                 }
             }
-            Event::Proof { listener, outcome: Outcome::Refused, reason, .. } => {
-                self.metrics.key_pair_refused("egress", listener, reason);
+            Event::Proof { listener, outcome: HandshakeOutcome::Refused, reason, .. } => {
+                self.metrics.count_key_pair_refusal("egress", listener, reason);
             }
             Event::Keyring { event, .. } => {
-                if let Some((keyring, outcome)) = describe::rotation(event) {
+                if let Some((keyring, outcome)) = describe::rotation_outcome(event) {
                     self.metrics.rotation(keyring, outcome);
                 }
             }
-            Event::Folder { problem, .. } if problem.severity == Severity::Refused => self.metrics.folder_refused(),
-            Event::Drained { reason, .. } => self.metrics.drained(reason),
-            Event::Registry { up, .. } => self.metrics.registry_up(*up),
-            Event::Alert { kind, .. } => self.metrics.alert(kind, "log", "sent"),
-            Event::Delivery { kind, sink, outcome, .. } => self.metrics.alert(kind, sink, outcome),
-            Event::Token { listener, outcome, reason, .. } => self.metrics.token(listener, outcome.as_str(), reason),
+            Event::Folder { problem, .. } if problem.severity == ProblemSeverity::Refused => {
+                self.metrics.count_folder_refusal()
+            }
+            Event::Drained { reason, .. } => self.metrics.count_drained(reason),
+            Event::Registry { up, .. } => self.metrics.set_registry_up(*up),
+            Event::Alert { kind, .. } => self.metrics.count_alert(kind, "log", "sent"),
+            Event::Delivery { kind, sink, outcome, .. } => self.metrics.count_alert(kind, sink, outcome),
+            Event::Token { listener, outcome, reason, .. } => {
+                self.metrics.count_token(listener, outcome.as_str(), reason)
+            }
             _ => {}
         }
     }

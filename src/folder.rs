@@ -20,14 +20,14 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use crate::pki::{Certificate, Joined, Problem};
+use crate::pki::{Certificate, FolderProblem, KeyringContents};
 
 /// The keyring of the files at the top of the folder.
 pub const DEFAULT_KEYRING: &str = "default";
 
 /// What the folder needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct FolderSettings {
     /// The folder, absolute.
     pub root: PathBuf,
     /// Rescan at least this often.
@@ -44,14 +44,14 @@ pub struct Settings {
 
 /// Everything the folder holds.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
+pub struct FolderContents {
     /// By keyring name: `default` for the files at the top, else the first sub-folder's name. A folder without any key
     /// material is not among them: that is the same as an empty [`Joined`].
-    pub keyrings: BTreeMap<Arc<str>, Joined>,
+    pub keyrings: BTreeMap<Arc<str>, KeyringContents>,
     /// By named file (relative path, as in [`Settings::named`]).
     pub named: BTreeMap<PathBuf, NamedFile>,
     /// What concerns no keyring (unreadable folder, link loops, …).
-    pub problems: Vec<Problem>,
+    pub problems: Vec<FolderProblem>,
     /// Equal for equal contents: what "the same content again changes nothing" compares.
     pub digest: [u8; 32],
 }

@@ -13,18 +13,18 @@ use std::str::FromStr;
 
 use crate::pki::KeyKind;
 
-pub use grant::Grant;
+pub use grant::GrantType;
 pub use key_set::key_set;
-pub use replay::Window;
-pub use sign::{Claims, sign};
-pub use verify::{Refused, Verifier};
+pub use replay::ReplayWindow;
+pub use sign::{TokenClaims, sign};
+pub use verify::{TokenRejection, TokenVerifier};
 
 /// How far a partner's clock may be off.
-pub const SKEW: std::time::Duration = std::time::Duration::from_secs(60);
+pub const ALLOWED_CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A signature algorithm (RFC 7518 3.1, RFC 8037 3.1); each fits one kind of key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum SignatureAlgorithm {
     /// RSA PKCS#1 with SHA-256.
     Rs256,
     /// RSA PSS with SHA-256.
@@ -37,7 +37,7 @@ pub enum Algorithm {
     EdDsa,
 }
 
-impl Algorithm {
+impl SignatureAlgorithm {
     /// All there are.
     pub const ALL: [Self; 5] = [Self::Rs256, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
 
@@ -53,7 +53,7 @@ impl Algorithm {
     }
 
     /// The default algorithm for a key of this kind; `None`: a key of this kind cannot sign tokens.
-    pub const fn of(key: KeyKind) -> Option<Self> {
+    pub const fn for_key(key: KeyKind) -> Option<Self> {
         match key {
             KeyKind::Rsa(_) => Some(Self::Rs256),
             KeyKind::P256 => Some(Self::Es256),
@@ -65,7 +65,7 @@ impl Algorithm {
 
     /// Whether a key of this kind can sign with it: RSA keys have two.
     pub fn fits(self, key: KeyKind) -> bool {
-        Self::of(key) == Some(self) || (self == Self::Ps256 && matches!(key, KeyKind::Rsa(_)))
+        Self::for_key(key) == Some(self) || (self == Self::Ps256 && matches!(key, KeyKind::Rsa(_)))
     }
 
     /// The TLS signature scheme (RFC 8446 4.2.3) that makes the same signature.
@@ -89,22 +89,22 @@ impl Algorithm {
     }
 }
 
-impl FromStr for Algorithm {
-    type Err = NotAnAlgorithm;
+impl FromStr for SignatureAlgorithm {
+    type Err = UnknownAlgorithm;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAlgorithm> {
-        Self::ALL.into_iter().find(|known| known.as_str() == text).ok_or(NotAnAlgorithm)
+    fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text).ok_or(UnknownAlgorithm)
     }
 }
 
 /// The name of an algorithm that Sidekey does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown signature algorithm: use RS256, PS256, ES256, ES384 or EdDSA")]
-pub struct NotAnAlgorithm;
+pub struct UnknownAlgorithm;
 
 /// Why signing a token failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum TokenSigningError {
     /// The key does not support the algorithm.
     #[error(
         "key pair {key_pair} ({kind}) cannot sign a token with {algorithm}; tokens are signed by RSA, P-256, P-384 or Ed25519 keys"
@@ -122,7 +122,7 @@ pub enum Error {
     Sign(String),
 }
 
-fn base64(bytes: &[u8]) -> String {
+fn encode_base64url(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -21,17 +21,20 @@ use jiff::Timestamp;
 
 use crate::pki::{FileName, Fingerprint};
 
-pub use choice::{Asked, Candidate, Candidates, Choice, ChosenBy, Known, Show, choose, choose_for};
-pub use learned::Lessons;
-pub use proved::{Probe, Proved, Verdict};
-pub use rotation::{Held, Keyring, Remembered};
+pub use choice::{
+    CandidateList, KeyPairCandidate, KeyPairSelection, PeerHints, PeerRequirements, SelectionReason, ShowPolicy,
+    choose, choose_with_hints,
+};
+pub use learned::RefusalMemory;
+pub use proved::{ProbeMode, UpstreamProofs, UpstreamVerdict};
+pub use rotation::{HeldPair, Keyring, PersistedKeyring};
 
 /// A keyring's name: the name of its sub-folder, `default` for the top of the watched folder.
 pub type KeyringName = Arc<str>;
 
 /// The configuration of one keyring (`[keyring.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct KeyringSettings {
     /// Its name.
     pub name: KeyringName,
     /// What it is for.
@@ -43,44 +46,44 @@ pub struct Settings {
     /// How long a replaced pair stays valid beside its successor.
     pub overlap: Duration,
     /// Which pair to show when nothing else decides.
-    pub prefer: Prefer,
+    pub prefer: PreferPolicy,
     /// Whether a new pair becomes current automatically.
-    pub activate: Activate,
+    pub activate: ActivationPolicy,
     /// The pair that is current whatever else the folder holds.
     pub current: Option<Fingerprint>,
     /// Pairs that never serve again.
     pub revoked: BTreeSet<Fingerprint>,
     /// Whether an extended key usage that excludes one of `roles` refuses the pair.
-    pub eku: Eku,
+    pub eku: EkuPolicy,
     /// What happens when the last usable pair expires.
-    pub on_expiry: OnExpiry,
+    pub on_expiry: ExpiryPolicy,
     /// How long after `not_before` a pair that arrived early starts to serve.
     pub skew: Duration,
     /// The roles in which listeners and upstreams use it.
-    pub roles: Roles,
+    pub roles: KeyringRoles,
     /// The rotation schedule that the registry checks.
     pub rotate_every: Option<Duration>,
     /// How long before an expiry to alert the owner, longest first; `None` ("auto"): by the certificate's lifetime.
     pub alert_before: Option<Vec<Duration>>,
 }
 
-impl Settings {
+impl KeyringSettings {
     /// The contract's defaults for a folder without a configuration section.
-    pub fn of(name: KeyringName) -> Self {
+    pub fn with_defaults(name: KeyringName) -> Self {
         Self {
             name,
             purpose: None,
             owner: None,
             contact: None,
             overlap: Duration::from_hours(30 * 24),
-            prefer: Prefer::New,
-            activate: Activate::Auto,
+            prefer: PreferPolicy::New,
+            activate: ActivationPolicy::Auto,
             current: None,
             revoked: BTreeSet::new(),
-            eku: Eku::Enforce,
-            on_expiry: OnExpiry::Serve,
+            eku: EkuPolicy::Enforce,
+            on_expiry: ExpiryPolicy::Serve,
             skew: Duration::from_mins(1),
-            roles: Roles::default(),
+            roles: KeyringRoles::default(),
             rotate_every: None,
             alert_before: None,
         }
@@ -90,7 +93,7 @@ impl Settings {
 /// `prefer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Prefer {
+pub enum PreferPolicy {
     /// The current pair.
     #[default]
     New,
@@ -101,7 +104,7 @@ pub enum Prefer {
 /// `activate`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activate {
+pub enum ActivationPolicy {
     /// The rule of contract section 3 chooses.
     #[default]
     Auto,
@@ -112,7 +115,7 @@ pub enum Activate {
 /// `eku`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Eku {
+pub enum EkuPolicy {
     /// Refuse.
     #[default]
     Enforce,
@@ -123,7 +126,7 @@ pub enum Eku {
 /// `on_expiry`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OnExpiry {
+pub enum ExpiryPolicy {
     /// Keep showing the last pair; the peer decides whether to accept it.
     #[default]
     Serve,
@@ -133,7 +136,7 @@ pub enum OnExpiry {
 
 /// The sides on which a keyring is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Roles {
+pub struct KeyringRoles {
     /// An ingress shows it.
     pub server: bool,
     /// An egress shows it.
@@ -174,7 +177,7 @@ impl Standing {
 
 /// An operator's command to a keyring.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum KeyringCommand {
     /// Make this pair current (a staged one, or a previous one).
     Promote(Fingerprint),
     /// Make the latest previous pair current again, and hold back the one it replaces.
@@ -188,7 +191,7 @@ pub enum Command {
 /// A change to a keyring. Every change of standing is one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum KeyringEvent {
     /// A pair changed its standing. It is a rotation if `to` is `current` and `replaces` is set.
     Moved {
         /// Which keyring.

@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-pub use line::{LIMIT, Line, Style};
+pub use line::{LineStyle, LogLine, MAX_LINE_BYTES};
 pub use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 /// Lines that may wait for the writer thread; beyond it they are dropped and counted.
-const QUEUE: usize = 4096;
+const MAX_QUEUED_LINES: usize = 4096;
 
 /// Text for people or JSON for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// One readable line.
     #[default]
     Text,
@@ -33,9 +33,9 @@ pub enum Format {
 
 /// Settings of `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// `format`; `None`: text on a terminal, JSON otherwise.
-    pub format: Option<Format>,
+    pub format: Option<LogFormat>,
     /// `level`, a tracing filter: `info`, or `info,handshake=debug`.
     pub level: String,
     /// `access`.
@@ -44,23 +44,23 @@ pub struct Settings {
     pub handshakes: bool,
 }
 
-impl Default for Settings {
+impl Default for LogSettings {
     fn default() -> Self {
         Self { format: None, level: "info".to_owned(), access: true, handshakes: true }
     }
 }
 
-impl Settings {
+impl LogSettings {
     /// The format to use: what the settings say, else text on a terminal and JSON otherwise.
-    pub fn resolved_format(&self) -> Format {
+    pub fn resolved_format(&self) -> LogFormat {
         let terminal = || std::io::stdout().is_terminal();
-        self.format.unwrap_or_else(|| if terminal() { Format::Text } else { Format::Json })
+        self.format.unwrap_or_else(|| if terminal() { LogFormat::Text } else { LogFormat::Json })
     }
 }
 
 /// A log that cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum LogError {
     /// `level` is not a valid filter.
     #[error(
         "unknown log level {level:?}: use off, error, warn, info, debug or trace, \
@@ -77,14 +77,14 @@ pub enum Error {
 
 /// Which lines are written: a level, and levels for single targets.
 #[derive(Clone, Debug)]
-pub struct Filter(Targets);
+pub struct LogFilter(Targets);
 
-impl Filter {
+impl LogFilter {
     /// Reads `level` of the settings.
     ///
     /// `Targets` reads a misspelt level as the name of a target and then logs nothing, so each part is checked here.
-    pub fn parse(level: &str) -> Result<Self, Error> {
-        let unknown = || Error::Level { level: level.to_owned() };
+    pub fn parse(level: &str) -> Result<Self, LogError> {
+        let unknown = || LogError::Level { level: level.to_owned() };
         for part in level.split(',') {
             let (target, part_level) = part.rsplit_once('=').unwrap_or(("-", part));
             let part_level = part_level.trim();
@@ -104,41 +104,41 @@ impl Filter {
 }
 
 /// The queue to the writer thread.
-pub struct Lines {
-    style: Style,
+pub struct LogQueue {
+    style: LineStyle,
     queue: SyncSender<Vec<u8>>,
     queued: AtomicU64,
-    progress: Arc<writer::Progress>,
+    progress: Arc<writer::WriterProgress>,
 }
 
-impl Lines {
+impl LogQueue {
     /// Starts the writer thread on standard output. Logging never blocks a caller afterwards.
     ///
     /// Where the thread cannot be started every line counts as dropped.
-    pub fn stdout(format: Format) -> Arc<Self> {
-        let (lines, receiver) = Self::queue(Style::of_stdout(format));
-        writer::start(receiver, Arc::clone(&lines.progress));
+    pub fn stdout(format: LogFormat) -> Arc<Self> {
+        let (lines, receiver) = Self::with_style(LineStyle::for_stdout(format));
+        writer::spawn_writer(receiver, Arc::clone(&lines.progress));
         lines
     }
 
     /// Into a channel, for tests and for `demo`: every line as it would be written, without its end.
-    pub fn channel(format: Format) -> (Arc<Self>, Receiver<Vec<u8>>) {
-        Self::queue(Style { format, colour: false })
+    pub fn channel(format: LogFormat) -> (Arc<Self>, Receiver<Vec<u8>>) {
+        Self::with_style(LineStyle { format, colour: false })
     }
 
-    fn queue(style: Style) -> (Arc<Self>, Receiver<Vec<u8>>) {
-        let (queue, receiver) = sync_channel(QUEUE);
+    fn with_style(style: LineStyle) -> (Arc<Self>, Receiver<Vec<u8>>) {
+        let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
         let progress = Arc::default();
         (Arc::new(Self { style, queue, queued: AtomicU64::new(0), progress }), receiver)
     }
 
     /// The format.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> LogFormat {
         self.style.format
     }
 
     /// The format, and whether there are colours: what a [`Line`] is begun with.
-    pub fn style(&self) -> Style {
+    pub fn style(&self) -> LineStyle {
         self.style
     }
 
@@ -146,12 +146,12 @@ impl Lines {
     ///
     /// A [`Line`] is short enough. Other text lines are cut; a JSON object cannot be cut, and counts as dropped.
     pub fn push(&self, mut line: Vec<u8>) {
-        if line.len() > LIMIT {
-            if self.style.format == Format::Json {
+        if line.len() > MAX_LINE_BYTES {
+            if self.style.format == LogFormat::Json {
                 self.progress.drop_lines(1);
                 return;
             }
-            line.truncate(LIMIT);
+            line.truncate(MAX_LINE_BYTES);
         }
         if memchr::memchr2(b'\n', b'\r', &line).is_some() {
             for byte in line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -180,10 +180,10 @@ impl Lines {
 ///
 /// # Errors
 /// An unknown level, or a subscriber that was installed before.
-pub fn install(lines: Arc<Lines>, settings: &Settings) -> Result<(), Error> {
-    let filter = Filter::parse(&settings.level)?;
-    let subscriber = tracing_subscriber::registry().with(layer::ToLines::new(lines).with_filter(filter.0));
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Installed)
+pub fn install(lines: Arc<LogQueue>, settings: &LogSettings) -> Result<(), LogError> {
+    let filter = LogFilter::parse(&settings.level)?;
+    let subscriber = tracing_subscriber::registry().with(layer::LineLayer::new(lines).with_filter(filter.0));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Installed)
 }
 
 #[cfg(test)]
@@ -193,13 +193,13 @@ mod tests {
     #[test]
     fn a_misspelt_level_is_an_error() {
         for bad in ["inof", "", "info,", "info,handshake=loud", "=debug", "info;debug", "handshake"] {
-            assert!(Filter::parse(bad).is_err(), "{bad:?}");
+            assert!(LogFilter::parse(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn a_level_may_differ_for_single_targets() {
-        let filter = Filter::parse("WARN, handshake=debug").unwrap();
+        let filter = LogFilter::parse("WARN, handshake=debug").unwrap();
         assert!(filter.enabled("handshake", Level::DEBUG));
         assert!(!filter.enabled("keyring", Level::INFO));
         assert!(filter.enabled("keyring", Level::WARN));
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_and_counts_and_never_waits() {
-        let (lines, receiver) = Lines::channel(Format::Text);
-        for _ in 0..QUEUE + 3 {
+        let (lines, receiver) = LogQueue::channel(LogFormat::Text);
+        for _ in 0..MAX_QUEUED_LINES + 3 {
             lines.push(b"x".to_vec());
         }
         assert_eq!(lines.dropped(), 3);
@@ -219,13 +219,13 @@ mod tests {
 
     #[test]
     fn a_pushed_line_stays_one_line_and_short() {
-        let (lines, receiver) = Lines::channel(Format::Text);
+        let (lines, receiver) = LogQueue::channel(LogFormat::Text);
         lines.push(b"a\nb\rc".to_vec());
-        lines.push(vec![b'x'; LIMIT + 100]);
+        lines.push(vec![b'x'; MAX_LINE_BYTES + 100]);
         assert_eq!(receiver.recv().unwrap(), b"a b c");
-        assert_eq!(receiver.recv().unwrap().len(), LIMIT);
-        let (lines, receiver) = Lines::channel(Format::Json);
-        lines.push(vec![b'x'; LIMIT + 1]);
+        assert_eq!(receiver.recv().unwrap().len(), MAX_LINE_BYTES);
+        let (lines, receiver) = LogQueue::channel(LogFormat::Json);
+        lines.push(vec![b'x'; MAX_LINE_BYTES + 1]);
         assert!(receiver.try_recv().is_err());
         assert_eq!(lines.dropped(), 1);
     }

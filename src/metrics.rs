@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use cells::{Cells, Open};
+pub use cells::{OpenConnectionGuard, WorkerCounters};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -91,7 +91,7 @@ struct KindLabels {
 
 /// All metrics of the process.
 pub struct Metrics {
-    cells: Arc<Mutex<Vec<Arc<Cells>>>>,
+    cells: Arc<Mutex<Vec<Arc<WorkerCounters>>>>,
     handshakes: Family<HandshakeLabels, Counter>,
     handshake_duration: Family<ListenerLabels, Histogram, fn() -> Histogram>,
     key_pair_refusals: Family<RefusalLabels, Counter>,
@@ -106,7 +106,7 @@ pub struct Metrics {
     registry_dropped: Family<KindLabels, Counter>,
     alerts: Family<AlertLabels, Counter>,
     alerts_active: Family<ActiveLabels, Gauge>,
-    process: process::Process,
+    process: process::ProcessCollector,
 }
 
 impl Default for Metrics {
@@ -134,13 +134,13 @@ impl Metrics {
             registry_dropped: Family::default(),
             alerts: Family::default(),
             alerts_active: Family::default(),
-            process: process::Process::started(crate::clock::Clock::system().now()),
+            process: process::ProcessCollector::new(crate::clock::Clock::system().now()),
         }
     }
 
     /// One worker's own cells for one listener: created once, when the worker starts; only that worker writes them.
-    pub fn cells(&self, side: &'static str, listener: &str) -> Arc<Cells> {
-        let cells = Arc::new(Cells::new(side, listener));
+    pub fn worker_counters(&self, side: &'static str, listener: &str) -> Arc<WorkerCounters> {
+        let cells = Arc::new(WorkerCounters::new(side, listener));
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
         cells
     }
@@ -159,17 +159,17 @@ impl Metrics {
     }
 
     /// Counts a refusal of our key pair by the other side: with this alert, or for this reason where it came later.
-    pub fn key_pair_refused(&self, side: &'static str, listener: &str, alert: &'static str) {
+    pub fn count_key_pair_refusal(&self, side: &'static str, listener: &str, alert: &'static str) {
         self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
     }
 
     /// Counts a request that was sent again with another key pair.
-    pub fn replayed(&self, listener: &str, why: &'static str) {
+    pub fn count_replay(&self, listener: &str, why: &'static str) {
         self.replays.get_or_create(&ReplayLabels { listener: listener.to_owned(), why }).inc();
     }
 
     /// Counts a token request for an upstream, with its outcome.
-    pub fn token(&self, listener: &str, outcome: &'static str, reason: &'static str) {
+    pub fn count_token(&self, listener: &str, outcome: &'static str, reason: &'static str) {
         self.tokens.get_or_create(&TokenLabels { listener: listener.to_owned(), outcome, reason }).inc();
     }
 
@@ -179,39 +179,39 @@ impl Metrics {
     }
 
     /// Counts a connection that the sidecar drains early.
-    pub fn drained(&self, reason: &'static str) {
+    pub fn count_drained(&self, reason: &'static str) {
         self.drained.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a refusal in the watched folder.
-    pub fn folder_refused(&self) {
+    pub fn count_folder_refusal(&self) {
         self.folder_refusals.inc();
     }
 
     /// Counts Events that a slow follower missed.
-    pub fn events_dropped(&self, count: u64) {
+    pub fn count_dropped_events(&self, count: u64) {
         self.events_dropped.inc_by(count);
     }
 
     /// Whether the registry's database can be written to.
-    pub fn registry_up(&self, up: bool) {
+    pub fn set_registry_up(&self, up: bool) {
         self.registry_up.set(i64::from(up));
     }
 
     /// Counts rows of this kind that were dropped because the registry's database was unavailable for too long.
-    pub fn registry_dropped(&self, kind: &'static str, count: u64) {
+    pub fn count_dropped_registry_rows(&self, kind: &'static str, count: u64) {
         if count > 0 {
             self.registry_dropped.get_or_create(&KindLabels { kind }).inc_by(count);
         }
     }
 
     /// Counts an alert of this kind, with its outcome at this sink.
-    pub fn alert(&self, kind: &str, sink: &'static str, outcome: &'static str) {
+    pub fn count_alert(&self, kind: &str, sink: &'static str, outcome: &'static str) {
         self.alerts.get_or_create(&AlertLabels { kind: kind.to_owned(), sink, outcome }).inc();
     }
 
     /// Sets the number of active alerts, by kind and keyring; those not named have none.
-    pub fn alerts_active(&self, active: &std::collections::BTreeMap<(&'static str, String), i64>) {
+    pub fn set_active_alerts(&self, active: &std::collections::BTreeMap<(&'static str, String), i64>) {
         self.alerts_active.clear();
         for ((kind, keyring), count) in active {
             let labels = ActiveLabels { kind, keyring: keyring.clone() };
@@ -220,7 +220,7 @@ impl Metrics {
     }
 
     /// Counts every panic from now on, and logs it instead of Rust's default message.
-    pub fn watch_panics(self: &Arc<Self>) {
+    pub fn install_panic_hook(self: &Arc<Self>) {
         let metrics = Arc::clone(self);
         std::panic::set_hook(Box::new(move |panic| {
             metrics.panics.inc();
@@ -240,7 +240,7 @@ impl Metrics {
     }
 
     fn register(&self, ours: &mut Registry, also: Option<Box<dyn Collector>>) {
-        ours.register_collector(Box::new(cells::Sums(Arc::clone(&self.cells))));
+        ours.register_collector(Box::new(cells::CounterCollector(Arc::clone(&self.cells))));
         ours.register("handshakes", "Handshakes, by outcome and reason", self.handshakes.clone());
         ours.register(
             "handshake_duration_seconds",
@@ -281,11 +281,11 @@ mod tests {
     fn counters_of_events_have_their_labels() {
         let metrics = Metrics::new();
         metrics.handshake(("ingress", "api"), ("refused", "unknown_ca"), Duration::from_millis(2));
-        metrics.key_pair_refused("ingress", "api", "unknown_ca");
-        metrics.replayed("salesforce", "alert");
+        metrics.count_key_pair_refusal("ingress", "api", "unknown_ca");
+        metrics.count_replay("salesforce", "alert");
         metrics.rotation("api", "done");
-        metrics.drained("overlap_ended");
-        metrics.events_dropped(4);
+        metrics.count_drained("overlap_ended");
+        metrics.count_dropped_events(4);
         let text = metrics.render(None);
         for line in [
             r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,

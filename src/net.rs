@@ -15,14 +15,14 @@ use std::time::Duration;
 use socket2::TcpKeepalive;
 
 pub use dial::Dialler;
-pub use listen::Bound;
-pub use stream::Stream;
+pub use listen::BoundSocket;
+pub use stream::SocketStream;
 
 /// How long a connection is silent before TCP probes its other end, by default. Without probes a tunnel, which has no
 /// idle limit, would wait for ever for an end that vanished without closing.
-pub const KEEPALIVE: Duration = Duration::from_secs(45);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(45);
 
-fn probes(every: Duration) -> TcpKeepalive {
+fn keepalive_probes(every: Duration) -> TcpKeepalive {
     TcpKeepalive::new().with_time(every).with_interval(every)
 }
 
@@ -55,7 +55,7 @@ pub struct HostPort {
 
 /// The application behind an ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Backend {
+pub enum BackendAddress {
     /// `http://HOST:PORT`, HTTP/1.1.
     Http(HostPort),
     /// `h2c://HOST:PORT`, HTTP/2 with prior knowledge.
@@ -65,7 +65,7 @@ pub enum Backend {
 }
 
 /// The network that one host can choose addresses from: the address itself for IPv4, its /64 for IPv6.
-pub fn source(address: IpAddr) -> IpAddr {
+pub fn source_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
         v4 @ IpAddr::V4(_) => v4,
@@ -92,7 +92,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-impl fmt::Display for Backend {
+impl fmt::Display for BackendAddress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(to) => write!(out, "http://{to}"),
@@ -104,7 +104,7 @@ impl fmt::Display for Backend {
 
 /// Why a socket or connection cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SocketError {
     /// Another process listens there.
     #[error("{address} is in use by another process: stop it, or listen on another address")]
     InUse {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_source_is_an_ipv4_address_or_a_network_of_ipv6() {
-        let source = |text: &str| source(text.parse().unwrap()).to_string();
+        let source = |text: &str| source_network(text.parse().unwrap()).to_string();
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
         assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
@@ -168,9 +168,9 @@ mod tests {
         let to = |host: &str| HostPort { host: host.into(), port: 8080 };
         assert_eq!(to("app").to_string(), "app:8080");
         assert_eq!(to("::1").to_string(), "[::1]:8080");
-        assert_eq!(Backend::Http(to("app")).to_string(), "http://app:8080");
-        assert_eq!(Backend::H2c(to("::1")).to_string(), "h2c://[::1]:8080");
-        assert_eq!(Backend::Unix("/run/app.sock".into()).to_string(), "unix:/run/app.sock");
+        assert_eq!(BackendAddress::Http(to("app")).to_string(), "http://app:8080");
+        assert_eq!(BackendAddress::H2c(to("::1")).to_string(), "h2c://[::1]:8080");
+        assert_eq!(BackendAddress::Unix("/run/app.sock".into()).to_string(), "unix:/run/app.sock");
         assert_eq!(ListenAddress::Tcp(([127, 0, 0, 1], 8443).into()).to_string(), "127.0.0.1:8443");
         assert_eq!(ListenAddress::AnyTcp(8443).to_string(), "[::]:8443");
         let socket = ListenAddress::Unix { path: "/run/out.sock".into(), mode: Some(0o660), group: None };

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use blocks::{Blocks, PrivateKey, Unreadable};
-pub use certificate::{Certificate, KeyKind, Usage};
-pub use join::{FileName, Joined, Problem, Severity, Waiting};
+pub use blocks::{KeyMaterial, PrivateKey, UnreadablePart};
+pub use certificate::{Certificate, ExtendedKeyUsage, KeyKind};
+pub use join::{FileName, FolderProblem, KeyringContents, PendingKey, ProblemSeverity};
 pub use key_pair::KeyPair;
 
 /// SHA-256 of a certificate's DER: how key pairs are named everywhere.
@@ -149,12 +149,12 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A time as people read it: to the minute, UTC.
-pub fn minute(at: Timestamp) -> String {
+pub fn format_minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// A day as people read it, UTC.
-pub fn day(at: Timestamp) -> String {
+pub fn format_day(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()
 }
 

@@ -40,14 +40,14 @@ mod workers;
 
 use http::StatusCode;
 
-pub use drain::{ConnectionFacts, Leave, stay};
-pub use learning::lessons;
-pub use workers::{Parts, Workers, start};
+pub use drain::{ConnectionFacts, DrainCause, check_connection};
+pub use learning::new_refusal_memory;
+pub use workers::{DataPlaneParts, WorkerThreads, start};
 
-use crate::jwt::Refused;
+use crate::jwt::TokenRejection;
 use crate::net;
 use crate::snapshot::Side;
-use crate::trust::{Denied, Untrusted};
+use crate::trust::{AccessDenied, TrustError};
 
 /// Why a request is not answered by the backend or upstream. For the log; the response body never contains it.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ enum Error {
     Malformed(&'static str),
     /// Bytes that leave open where the request ends, or that define it in two ways.
     #[error("{}", .0.explanation())]
-    Framing(framing::Fault),
+    Framing(framing::FramingFault),
     /// Another host than the one that the connection is for, where that chose the key pair.
     #[error("the connection is for {named:?}, but the request names another host")]
     Misdirected {
@@ -66,7 +66,7 @@ enum Error {
     },
     /// Fields that cannot be forwarded.
     #[error(transparent)]
-    Fields(#[from] fields::Violation),
+    Fields(#[from] fields::FieldViolation),
     /// More fields than the limit.
     #[error("the request has more than {limit} fields")]
     TooManyFields {
@@ -84,10 +84,10 @@ enum Error {
     BodyLate,
     /// A rule denies the request.
     #[error(transparent)]
-    Denied(#[from] Denied),
+    Denied(#[from] AccessDenied),
     /// The request's token is not valid.
     #[error("token refused: {0}")]
-    Jwt(#[from] Refused),
+    Jwt(#[from] TokenRejection),
     /// No token for the upstream could be obtained: a stable code, and one sentence.
     #[error("{explanation}")]
     Token {
@@ -98,7 +98,7 @@ enum Error {
     },
     /// The other side of the hop cannot be reached.
     #[error(transparent)]
-    Connect(#[from] net::Error),
+    Connect(#[from] net::SocketError),
     /// The TLS handshake with the upstream failed: reason and explanation of its handshake line.
     #[error("{explanation}")]
     Handshake {
@@ -137,22 +137,22 @@ enum Error {
     NoKeyPair,
     /// The trust that accepted the peer does not any more: the connection drains.
     #[error("the peer is no longer trusted: {0}")]
-    Untrusted(#[from] Untrusted),
+    Untrusted(#[from] TrustError),
 }
 
-impl From<crate::jwt::Error> for Error {
-    fn from(error: crate::jwt::Error) -> Self {
+impl From<crate::jwt::TokenSigningError> for Error {
+    fn from(error: crate::jwt::TokenSigningError) -> Self {
         Self::Token { reason: "token_unsigned", explanation: error.to_string() }
     }
 }
 
 impl Error {
     /// A backend could not be reached: through its own fault, or because the sidecar has no descriptor or port left.
-    fn dialling(error: net::Error) -> Self {
+    fn from_dial_error(error: net::SocketError) -> Self {
         use rustix::io::Errno;
         let used_up = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
         match &error {
-            net::Error::Connect { source, .. }
+            net::SocketError::Connect { source, .. }
                 if used_up.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
             {
                 Self::UsedUp(error.to_string())
@@ -166,15 +166,15 @@ impl Error {
         match self {
             Self::Framing(fault) => fault.status(),
             Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Self::Malformed(_) | Self::Fields(_) | Self::Denied(Denied::Path(_)) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Fields(_) | Self::Denied(AccessDenied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
-            Self::Jwt(Refused::NotBearer) => StatusCode::BAD_REQUEST,
-            Self::Jwt(Refused::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Jwt(TokenRejection::NotBearer) => StatusCode::BAD_REQUEST,
+            Self::Jwt(TokenRejection::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
-            Self::Connect(net::Error::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(net::SocketError::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
             | Self::Refused { .. }
@@ -208,12 +208,12 @@ impl Error {
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
             Self::Method => "method_not_allowed",
-            Self::Denied(Denied::Path(_)) => "ambiguous_path",
+            Self::Denied(AccessDenied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
             Self::CrossSite => "cross_site",
             Self::BodyLate => "body_late",
             Self::Jwt(refused) => refused.reason(),
-            Self::Connect(net::Error::Late { .. }) => "connect_late",
+            Self::Connect(net::SocketError::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
             Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
@@ -228,14 +228,14 @@ impl Error {
 
     /// The key of the limit that was reached, if one was.
     fn limit(&self) -> Option<&'static str> {
-        use framing::Fault;
+        use framing::FramingFault;
         Some(match self {
             Self::BodyLate => "body_idle",
             Self::Late => "response",
-            Self::Connect(net::Error::Late { .. }) => "connect",
+            Self::Connect(net::SocketError::Late { .. }) => "connect",
             Self::UsedUp(_) => "connections",
-            Self::TooManyFields { .. } | Self::Framing(Fault::TooManyFields) => "fields",
-            Self::Framing(Fault::HeadTooLarge | Fault::TargetTooLong) => "head_size",
+            Self::TooManyFields { .. } | Self::Framing(FramingFault::TooManyFields) => "fields",
+            Self::Framing(FramingFault::HeadTooLarge | FramingFault::TargetTooLong) => "head_size",
             _ => return None,
         })
     }
@@ -259,7 +259,7 @@ impl Error {
     }
 
     /// Whether the connection that the request came on cannot be trusted any further.
-    fn closes(&self) -> bool {
+    fn closes_connection(&self) -> bool {
         matches!(
             self,
             Self::Malformed(_)
@@ -278,34 +278,34 @@ mod tests {
 
     #[test]
     fn a_late_backend_is_504_and_a_missing_one_502() {
-        let late = Error::Connect(net::Error::Late { address: "127.0.0.1:1".to_owned() });
+        let late = Error::Connect(net::SocketError::Late { address: "127.0.0.1:1".to_owned() });
         assert_eq!((late.status().as_u16(), late.fault(Side::Ingress)), (504, "backend"));
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let down = Error::Connect(net::Error::Connect { address: "127.0.0.1:1".to_owned(), source });
+        let down = Error::Connect(net::SocketError::Connect { address: "127.0.0.1:1".to_owned(), source });
         assert_eq!((down.status().as_u16(), down.fault(Side::Egress)), (502, "upstream"));
     }
 
     #[test]
     fn an_ambiguous_path_is_400_and_a_forbidden_one_403() {
-        assert_eq!(Error::Denied(Denied::Path("%2f")).status(), 400);
-        let denied = Error::Denied(Denied::Allow { identity: "dns:a".to_owned() });
+        assert_eq!(Error::Denied(AccessDenied::Path("%2f")).status(), 400);
+        let denied = Error::Denied(AccessDenied::Allow { identity: "dns:a".to_owned() });
         assert_eq!((denied.status().as_u16(), denied.fault(Side::Ingress)), (403, "peer"));
-        assert!(!denied.closes() && Error::Malformed("missing Host").closes());
+        assert!(!denied.closes_connection() && Error::Malformed("missing Host").closes_connection());
     }
 
     #[test]
     fn every_error_has_its_row_in_the_table() {
         let handshake = Error::Handshake { reason: "untrusted", explanation: "why".to_owned() };
         let refused = Error::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
-        let untrusted = Error::Untrusted(Untrusted::Other { why: "why".to_owned() });
+        let untrusted = Error::Untrusted(TrustError::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (Error::Malformed("several Host fields"), 400, "peer", "malformed_request", true),
-            (Error::Framing(framing::Fault::BothLengths), 400, "peer", "two_framings", true),
+            (Error::Framing(framing::FramingFault::BothLengths), 400, "peer", "two_framings", true),
             (Error::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (Error::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
             (Error::Method, 405, "peer", "method_not_allowed", false),
-            (Error::Denied(Denied::Path("%2f")), 400, "peer", "ambiguous_path", false),
-            (Error::Denied(Denied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
+            (Error::Denied(AccessDenied::Path("%2f")), 400, "peer", "ambiguous_path", false),
+            (Error::Denied(AccessDenied::Allow { identity: "dns:a".to_owned() }), 403, "peer", "not_allowed", false),
             (handshake, 502, "backend", "untrusted", false),
             (refused, 502, "backend", "refused_unknown_ca", false),
             (Error::Unasked, 502, "backend", "unasked_upgrade", false),
@@ -318,7 +318,7 @@ mod tests {
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {
             assert_eq!((error.status().as_u16(), error.fault(Side::Ingress)), (status, fault), "{error}");
-            assert_eq!((error.reason(), error.closes()), (reason, closes), "{error}");
+            assert_eq!((error.reason(), error.closes_connection()), (reason, closes), "{error}");
         }
     }
 }

@@ -17,25 +17,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use findings::{Finding, findings};
-pub use recall::Former;
+pub use recall::InstanceHistory;
 pub use rows::{
-    Acknowledgement, Anchor, Crl, Delivery, Entry, Failure, Flag, Instance, Inventory, Keyring, Peer, Placed, Seconds,
-    Texts, Trust, WaitingKey, short,
+    AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HistoryRow, InstanceRow, KeyringRow, PeerRow,
+    PlacementRow, RegistryInventory, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow, short_fingerprint,
 };
-pub use store::Store;
+pub use store::RegistryStore;
 
 /// Where the registry is, and the name of this sidecar in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct RegistrySettings {
     /// Where it is.
-    pub place: Place,
+    pub place: RegistryLocation,
     /// This sidecar's name in it.
     pub instance: Arc<str>,
 }
 
 /// Where a registry is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RegistryLocation {
     /// In memory: it ends with the process (no `state`, no `registry`).
     Memory,
     /// An SQLite file.
@@ -121,7 +121,10 @@ pub enum Error {
     #[error("no registry configured: set state = \"state\" or registry = \"postgres://…\" in the configuration")]
     None,
     /// The certificate is not in the registry.
-    #[error("keyring {keyring:?} has {} in the registry: sidekey registry export lists what it has", none(key_pair))]
+    #[error(
+        "keyring {keyring:?} has {} in the registry: sidekey registry export lists what it has",
+        describe_missing(key_pair)
+    )]
     Unknown {
         /// The keyring.
         keyring: String,
@@ -139,6 +142,6 @@ pub enum Error {
 }
 
 /// What the keyring lacks: the key pair that was given, or if none was, a current one.
-fn none(key_pair: &str) -> String {
+fn describe_missing(key_pair: &str) -> String {
     if key_pair.is_empty() { "no current key pair".to_owned() } else { format!("no key pair {key_pair:?}") }
 }

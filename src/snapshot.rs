@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::keyring::Standing;
-use crate::keyring::report::{InOverlap, Previous};
+use crate::keyring::report::{KeyringOverlap, PreviousPair};
 
-pub use crate::trust::matched::{Voucher, Vouchers};
-pub use bearer::Bearer;
-pub use build::{Parts, build};
-pub use channel::{Publisher, Reader, channel};
-pub use egress::Egress;
-pub use ingress::Ingress;
+pub use crate::trust::matched::{AnchorUsage, TrustUsage};
+pub use bearer::EgressBearer;
+pub use build::{SnapshotParts, build_snapshot};
+pub use channel::{Publisher, Reader, snapshot_channel};
+pub use egress::EgressSnapshot;
+pub use ingress::IngressSnapshot;
 
 /// The number of a snapshot; the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -63,9 +63,9 @@ pub struct Snapshot {
     /// Its number.
     pub epoch: Epoch,
     /// Ingress listeners that have a pair to show and a trust to verify with, by name.
-    pub ingresses: BTreeMap<Arc<str>, Arc<Ingress>>,
+    pub ingresses: BTreeMap<Arc<str>, Arc<IngressSnapshot>>,
     /// Egress listeners likewise.
-    pub egresses: BTreeMap<Arc<str>, Arc<Egress>>,
+    pub egresses: BTreeMap<Arc<str>, Arc<EgressSnapshot>>,
     /// Listeners that are configured and wait, with what for (one printable sentence).
     pub waiting: Vec<(ListenerId, String)>,
     /// The JWK Set of all that signs tokens (or may), for the admin listener.
@@ -78,8 +78,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Keyrings in overlap, for the rotation report.
-    pub fn in_overlap(&self) -> Vec<InOverlap> {
-        self.keyrings.iter().filter_map(|keyring| self.overlap_of(keyring)).collect()
+    pub fn keyrings_in_overlap(&self) -> Vec<KeyringOverlap> {
+        self.keyrings.iter().filter_map(|keyring| self.keyring_overlap(keyring)).collect()
     }
 
     /// How to reach partners, by name.
@@ -93,24 +93,24 @@ impl Snapshot {
 
     /// Of every trust that a listener verifies with, by name: which peers would fail without which of its anchors and
     /// pins, by what is known now.
-    pub fn vouchers(&self) -> Vec<Vouchers> {
+    pub fn anchor_usages(&self) -> Vec<TrustUsage> {
         let of_ingresses = self.ingresses.values().map(|ingress| &ingress.trust);
         let of_egresses = self.egresses.values().map(|egress| &egress.trust);
         let trusts: BTreeMap<_, _> = of_ingresses.chain(of_egresses).map(|trust| (trust.name(), trust)).collect();
-        trusts.values().map(|trust| Vouchers::of(trust, &trust.matched())).collect()
+        trusts.values().map(|trust| TrustUsage::from_trust(trust, &trust.usage_facts())).collect()
     }
 
-    fn overlap_of(&self, keyring: &KeyringView) -> Option<InOverlap> {
+    fn keyring_overlap(&self, keyring: &KeyringView) -> Option<KeyringOverlap> {
         let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?;
         let previous = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Previous);
-        let previous: Vec<Previous> = previous
+        let previous: Vec<PreviousPair> = previous
             .filter_map(|pair| {
                 let (key_pair, survives_restart) = (pair.key_pair, pair.survives_restart);
-                Some(Previous { key_pair, ends: pair.overlap_ends?, survives_restart })
+                Some(PreviousPair { key_pair, ends: pair.overlap_ends?, survives_restart })
             })
             .collect();
         let egresses = self.egresses.values().filter(|egress| egress.settings.keyring == keyring.name);
-        (!previous.is_empty()).then(|| InOverlap {
+        (!previous.is_empty()).then(|| KeyringOverlap {
             keyring: Arc::clone(&keyring.name),
             owner: keyring.owner.clone(),
             contact: keyring.contact.clone(),
@@ -140,7 +140,7 @@ pub struct KeyringView {
     pub rotate_every: Option<Duration>,
     /// Private keys whose certificate has not come yet.
     #[serde(skip)]
-    pub waiting: Vec<crate::pki::Waiting>,
+    pub waiting: Vec<crate::pki::PendingKey>,
     /// How long before an expiry the owner is alerted, the longest first; `None`: by the certificate's lifetime.
     #[serde(skip)]
     pub alert_before: Option<Vec<Duration>>,
@@ -151,9 +151,9 @@ pub struct KeyringView {
     /// How long a replaced pair stays valid beside its successor, in seconds.
     pub overlap_seconds: u64,
     /// Which pair is shown when nothing else decides.
-    pub prefer: crate::keyring::Prefer,
+    pub prefer: crate::keyring::PreferPolicy,
     /// Whether an arrival becomes current by itself.
-    pub activate: crate::keyring::Activate,
+    pub activate: crate::keyring::ActivationPolicy,
     /// Pairs that were rolled back from: not current again until `promote` or new content.
     pub held: Vec<crate::pki::Fingerprint>,
     /// Pairs that never serve again, by command or configuration.
@@ -192,7 +192,7 @@ pub struct KeyPairView {
     /// Why it is refused or staged.
     pub why: Option<String>,
     /// The kind of its key; in JSON `key` holds it.
-    #[serde(skip, default = "unknown")]
+    #[serde(skip, default = "unknown_key_kind")]
     pub key_kind: crate::pki::KeyKind,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub spki: crate::pki::SpkiHash,
@@ -222,7 +222,7 @@ impl KeyPairView {
 }
 
 /// What a view that came over the control socket leaves out.
-fn unknown() -> crate::pki::KeyKind {
+fn unknown_key_kind() -> crate::pki::KeyKind {
     crate::pki::KeyKind::Other
 }
 
@@ -230,7 +230,7 @@ fn unknown() -> crate::pki::KeyKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustView {
     /// What it holds.
-    pub holds: crate::trust::View,
+    pub holds: crate::trust::TrustContents,
     /// The keyrings of the ingress listeners whose peers it verifies.
     pub keyrings: Vec<Arc<str>>,
     /// Keyrings of every listener that verifies peers with it, upstreams too.

@@ -26,33 +26,38 @@ use rustls_pki_types::UnixTime;
 use crate::clock::Clock;
 use crate::pki::KeyPair;
 
-pub use acceptor::Acceptor;
-pub use connector::Connector;
-pub use explain::{Context, Explained, Outcome, explain};
-pub use handshake::{Established, Facts, Failed, Hello};
+pub use acceptor::IngressAcceptor;
+pub use connector::EgressConnector;
+pub use explain::{FailureContext, FailureExplanation, HandshakeOutcome, explain};
+pub use handshake::{CompletedHandshake, FailedHandshake, HandshakeFacts, ReceivedClientHello};
 
 /// The TLS settings of a listener or an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct TlsSettings {
     /// `tls_min`.
-    pub min: Version,
+    pub min: TlsVersion,
     /// `tls_max`.
-    pub max: Version,
+    pub max: TlsVersion,
     /// `groups`, the preferred one first; empty = the provider's, X25519MLKEM768 first.
-    pub groups: Vec<Group>,
+    pub groups: Vec<KeyExchangeGroup>,
     /// `alpn`, the preferred one first.
-    pub alpn: Vec<Alpn>,
+    pub alpn: Vec<AlpnProtocol>,
 }
 
-impl Default for Settings {
+impl Default for TlsSettings {
     fn default() -> Self {
-        Self { min: Version::Tls12, max: Version::Tls13, groups: Vec::new(), alpn: vec![Alpn::H2, Alpn::Http11] }
+        Self {
+            min: TlsVersion::Tls12,
+            max: TlsVersion::Tls13,
+            groups: Vec::new(),
+            alpn: vec![AlpnProtocol::H2, AlpnProtocol::Http11],
+        }
     }
 }
 
 /// A protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
+pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
     Tls12,
     /// TLS 1.3 (RFC 8446).
@@ -61,7 +66,7 @@ pub enum Version {
 
 /// A key exchange group that the provider has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum KeyExchangeGroup {
     /// X25519MLKEM768.
     X25519MlKem768,
     /// X25519.
@@ -74,14 +79,14 @@ pub enum Group {
 
 /// An application protocol (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Alpn {
+pub enum AlpnProtocol {
     /// `h2`.
     H2,
     /// `http/1.1`; also what is spoken where the peer offers no ALPN.
     Http11,
 }
 
-impl Alpn {
+impl AlpnProtocol {
     /// The protocol's name on the wire.
     pub const fn name(self) -> &'static [u8] {
         match self {
@@ -115,7 +120,7 @@ pub enum AuthorityNames {
 
 /// A config that cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum TlsConfigError {
     /// rustls rejects the key pair or the settings.
     #[error("cannot build a TLS config with key pair {key_pair}: {why}")]
     Config {
@@ -127,7 +132,7 @@ pub enum Error {
 }
 
 /// The provider with the groups that the settings name, in their order.
-fn provider(settings: &Settings) -> Arc<CryptoProvider> {
+fn provider(settings: &TlsSettings) -> Arc<CryptoProvider> {
     use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
     let mut provider = default_provider();
     if !settings.groups.is_empty() {
@@ -135,26 +140,26 @@ fn provider(settings: &Settings) -> Arc<CryptoProvider> {
             .groups
             .iter()
             .map(|group| match group {
-                Group::X25519MlKem768 => kx_group::X25519MLKEM768,
-                Group::X25519 => kx_group::X25519,
-                Group::Secp256r1 => kx_group::SECP256R1,
-                Group::Secp384r1 => kx_group::SECP384R1,
+                KeyExchangeGroup::X25519MlKem768 => kx_group::X25519MLKEM768,
+                KeyExchangeGroup::X25519 => kx_group::X25519,
+                KeyExchangeGroup::Secp256r1 => kx_group::SECP256R1,
+                KeyExchangeGroup::Secp384r1 => kx_group::SECP384R1,
             })
             .collect();
     }
     Arc::new(provider)
 }
 
-fn versions(settings: &Settings) -> &'static [&'static SupportedProtocolVersion] {
-    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+fn versions(settings: &TlsSettings) -> &'static [&'static SupportedProtocolVersion] {
+    static TLS13_AND_TLS12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     match (settings.min, settings.max) {
-        (Version::Tls12, Version::Tls13) => &BOTH,
-        (Version::Tls12, Version::Tls12) => &BOTH[1..],
-        (Version::Tls13, _) => &BOTH[..1],
+        (TlsVersion::Tls12, TlsVersion::Tls13) => &TLS13_AND_TLS12,
+        (TlsVersion::Tls12, TlsVersion::Tls12) => &TLS13_AND_TLS12[1..],
+        (TlsVersion::Tls13, _) => &TLS13_AND_TLS12[..1],
     }
 }
 
-fn alpn(settings: &Settings) -> Vec<Vec<u8>> {
+fn alpn(settings: &TlsSettings) -> Vec<Vec<u8>> {
     settings.alpn.iter().map(|protocol| protocol.name().to_vec()).collect()
 }
 
@@ -164,21 +169,21 @@ pub fn scheme_name(code: u16) -> String {
     scheme.as_str().map_or_else(|| format!("0x{code:04x}"), |name| name.to_ascii_lowercase())
 }
 
-fn config_error(pair: &KeyPair, error: &rustls::Error) -> Error {
-    Error::Config { key_pair: pair.fingerprint().short(), why: error.to_string() }
+fn config_error(pair: &KeyPair, error: &rustls::Error) -> TlsConfigError {
+    TlsConfigError::Config { key_pair: pair.fingerprint().short(), why: error.to_string() }
 }
 
 /// Our clock as rustls' time provider: a test that moves the clock moves it for rustls too.
 #[derive(Debug)]
-struct Provided(Clock);
+struct ClockTimeProvider(Clock);
 
-impl rustls::time_provider::TimeProvider for Provided {
+impl rustls::time_provider::TimeProvider for ClockTimeProvider {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
     }
 }
 
-fn time(clock: &Clock) -> Arc<Provided> {
-    Arc::new(Provided(clock.clone()))
+fn time_provider(clock: &Clock) -> Arc<ClockTimeProvider> {
+    Arc::new(ClockTimeProvider(clock.clone()))
 }

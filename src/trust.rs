@@ -23,18 +23,18 @@ use jiff::Timestamp;
 use crate::keyring::KeyringName;
 use crate::pki::{Fingerprint, SpkiHash, Validity};
 
-pub use allow::{Allow, Denied, Matcher, Rule, Rules};
+pub use allow::{AccessDenied, AccessRule, AccessRules, AllowList, PeerMatcher};
 pub use anchors::Anchors;
 pub use partner::{Partner, Partners};
 pub use peer::Peer;
-pub use verify::{Role, Trust, Untrusted, Verified};
+pub use verify::{PeerRole, Trust, TrustError, Verified};
 
 /// The name of a trust. A keyring's own `ca.crt` is named like its keyring.
 pub type TrustName = Arc<str>;
 
 /// The configuration of one trust (`[trust.NAME]`), or of the one that a keyring's own `ca.crt` makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct TrustSettings {
     /// Its name.
     pub name: TrustName,
     /// Where its anchors come from.
@@ -57,9 +57,9 @@ pub struct Settings {
     pub overlap: Duration,
 }
 
-impl Settings {
+impl TrustSettings {
     /// The default settings, with these sources of anchors.
-    pub fn of(name: TrustName, anchors: Vec<AnchorSource>) -> Self {
+    pub fn with_anchors(name: TrustName, anchors: Vec<AnchorSource>) -> Self {
         Self {
             name,
             anchors,
@@ -102,7 +102,7 @@ pub struct Pin {
 
 /// What one trust holds, for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct TrustContents {
     /// Its name.
     pub name: TrustName,
     /// Its anchors.
@@ -115,10 +115,10 @@ pub struct View {
     pub checks_crls: bool,
 }
 
-impl View {
+impl TrustContents {
     /// Anchors that the operator has to renew: a file names them, they are not to be removed, and no other one of the
     /// same name lasts longer.
-    pub fn ending(&self) -> impl Iterator<Item = &AnchorView> {
+    pub fn anchors_to_renew(&self) -> impl Iterator<Item = &AnchorView> {
         let end = |anchor: &AnchorView| anchor.validity.not_after;
         self.anchors.iter().filter(move |anchor| {
             let renewed = |other: &AnchorView| other.subject == anchor.subject && end(other) > end(anchor);
@@ -160,7 +160,7 @@ pub struct CrlView {
 /// What happened to a trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum TrustEvent {
     /// A trust anchor was added.
     AnchorAdded {
         /// Which trust.

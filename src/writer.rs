@@ -14,29 +14,29 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::event::{Event, Events};
-use crate::folder::Contents;
-use crate::keyring::{Command, KeyringName};
-use crate::pki::{Certificate, Problem, Severity};
+use crate::event::{Event, EventBus};
+use crate::folder::FolderContents;
+use crate::keyring::{KeyringCommand, KeyringName};
+use crate::pki::{Certificate, FolderProblem, ProblemSeverity};
 use crate::snapshot::{Epoch, Publisher, Reader, Snapshot};
 use crate::{keyring, snapshot, trust};
 
-pub use memory::Memory;
-pub use state::{Happened, State};
+pub use memory::StateMemory;
+pub use state::{StateChange, WriterState};
 
 /// Everything the configuration says that a snapshot is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct WriterSettings {
     /// Configured keyrings. A folder without a section is a keyring too.
-    pub keyrings: BTreeMap<KeyringName, keyring::Settings>,
+    pub keyrings: BTreeMap<KeyringName, keyring::KeyringSettings>,
     /// Configured trusts.
-    pub trusts: BTreeMap<trust::TrustName, trust::Settings>,
+    pub trusts: BTreeMap<trust::TrustName, trust::TrustSettings>,
     /// Configured partners, in order.
-    pub partners: Vec<trust::partner::Settings>,
+    pub partners: Vec<trust::partner::PartnerSettings>,
     /// Ingress listeners, in order.
-    pub ingresses: Vec<snapshot::ingress::Settings>,
+    pub ingresses: Vec<snapshot::ingress::IngressSettings>,
     /// Egress listeners, in order.
-    pub egresses: Vec<snapshot::egress::Settings>,
+    pub egresses: Vec<snapshot::egress::EgressSettings>,
     /// The default skew of keyrings without a section.
     pub skew: Duration,
     /// `state` is configured: decisions are remembered.
@@ -46,38 +46,38 @@ pub struct Settings {
 }
 
 /// What the writer works through, one after the other.
-pub enum Input {
+pub enum WriterInput {
     /// What the folder holds now.
-    Folder(Contents),
+    Folder(FolderContents),
     /// Other settings, from a reload.
-    Settings(Box<Settings>),
+    Settings(Box<WriterSettings>),
     /// Time passes.
     Tick,
     /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
-    Learned(Vec<keyring::learned::Remembered>),
+    Learned(Vec<keyring::learned::PersistedRefusal>),
     /// An operator's command; the answer carries the epoch in which it is true.
     Command {
         /// Which keyring.
         keyring: KeyringName,
         /// What.
-        command: Command,
+        command: KeyringCommand,
         /// Its requester, as the history records it.
         by: Arc<str>,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<(Epoch, Vec<keyring::Event>), NotDone>>,
+        reply: oneshot::Sender<Result<(Epoch, Vec<keyring::KeyringEvent>), CommandRejection>>,
     },
     /// A request for what the writer alone knows; nothing changes.
     Look {
         /// Where the answer goes.
-        reply: oneshot::Sender<Look>,
+        reply: oneshot::Sender<WriterView>,
     },
 }
 
 /// What the writer alone knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct WriterView {
     /// Problems of the folder as it is now, by keyring.
-    pub problems: Vec<(Option<Arc<str>>, Problem)>,
+    pub problems: Vec<(Option<Arc<str>>, FolderProblem)>,
     /// Why decisions of the last run could not be read.
     pub unreadable: Option<String>,
     /// Why the last save failed.
@@ -86,19 +86,19 @@ pub struct Look {
 
 /// Why an input was refused; nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotDone {
+pub enum CommandRejection {
     /// No such keyring.
     #[error("keyring {0:?} does not exist")]
     NoKeyring(String),
     /// The keyring refuses.
     #[error(transparent)]
-    Keyring(#[from] keyring::rotation::NotDone),
+    Keyring(#[from] keyring::rotation::CommandError),
     /// The keyring's remembered decisions could not be read: it refuses changes until they are.
     #[error("decisions of keyring {0:?} could not be read: {1}")]
     Unreadable(String, String),
     /// No snapshot can be built from it.
     #[error(transparent)]
-    Build(#[from] snapshot::build::Error),
+    Build(#[from] snapshot::build::BuildError),
 }
 
 /// The first epoch: the state that the last run, the settings and the folder make, saved, published and emitted. What
@@ -106,44 +106,44 @@ pub enum NotDone {
 ///
 /// # Errors
 /// A TLS config that cannot be built.
-pub fn begin(
-    settings: Settings,
-    found: Contents,
-    memory: &mut Memory,
-    (events, clock): (&Events, &Clock),
-) -> Result<(State, Publisher, Reader), snapshot::build::Error> {
-    let (state, happened) = State::open(settings, memory.read(), found, clock.now());
-    let snapshot = state.build(Epoch(1), clock)?;
+pub fn start_writer(
+    settings: WriterSettings,
+    found: FolderContents,
+    memory: &mut StateMemory,
+    (events, clock): (&EventBus, &Clock),
+) -> Result<(WriterState, Publisher, Reader), snapshot::build::BuildError> {
+    let (state, happened) = WriterState::from_remembered(settings, memory.read(), found, clock.now());
+    let snapshot = state.build_snapshot(Epoch(1), clock)?;
     let saved = memory.save(&state, clock.now());
-    let waiting = waiting(&snapshot);
-    let (publisher, reader) = snapshot::channel(snapshot);
-    not_remembered(events, saved);
-    emit(events, happened, None, (Epoch(1), Some(waiting)));
+    let waiting = waiting_listeners(&snapshot);
+    let (publisher, reader) = snapshot::snapshot_channel(snapshot);
+    report_save_failure(events, saved);
+    emit_changes(events, happened, None, (Epoch(1), Some(waiting)));
     Ok((state, publisher, reader))
 }
 
 /// Works through `inputs` until they end. A tick that finds nothing due publishes nothing.
-pub async fn run(
-    state: State,
-    mut inputs: mpsc::Receiver<Input>,
-    memory: Memory,
+pub async fn run_writer(
+    state: WriterState,
+    mut inputs: mpsc::Receiver<WriterInput>,
+    memory: StateMemory,
     publisher: Publisher,
-    (events, clock): (Arc<Events>, Clock),
+    (events, clock): (Arc<EventBus>, Clock),
 ) {
     let mut writer = Writer { state, memory, publisher, events, clock, save_again: None, not_saved: None };
     while let Some(input) = inputs.recv().await {
-        writer.take(input).await;
+        writer.handle_input(input).await;
     }
 }
 
 /// How long after a failed save the next try is.
-const SAVE_AGAIN: Duration = Duration::from_mins(1);
+const SAVE_RETRY_DELAY: Duration = Duration::from_mins(1);
 
 struct Writer {
-    state: State,
-    memory: Memory,
+    state: WriterState,
+    memory: StateMemory,
     publisher: Publisher,
-    events: Arc<Events>,
+    events: Arc<EventBus>,
     clock: Clock,
     /// The last save failed: when it is tried again.
     save_again: Option<Timestamp>,
@@ -152,52 +152,59 @@ struct Writer {
 }
 
 impl Writer {
-    async fn take(&mut self, input: Input) {
+    async fn handle_input(&mut self, input: WriterInput) {
         let now = self.clock.now();
-        if let Input::Look { reply } = input {
+        if let WriterInput::Look { reply } = input {
             // The requester may be gone.
-            let _ = reply.send(Look { not_saved: self.not_saved.clone(), ..self.state.look() });
+            let _ = reply.send(WriterView { not_saved: self.not_saved.clone(), ..self.state.status() });
             return;
         }
-        if matches!(input, Input::Tick) && !self.state.is_due(now) {
-            self.state.saw(now);
+        if matches!(input, WriterInput::Tick) && !self.state.is_due(now) {
+            self.state.observe_time(now);
             if self.save_again.is_some_and(|again| again <= now) {
                 // This failure was reported; it is reported again only when something changes.
-                let _ = self.save(self.state.clone(), now).await;
+                let _ = self.save_state(self.state.clone(), now).await;
             }
             return;
         }
-        let done = self.steps(&input, now).await;
+        let done = self.apply_and_publish(&input, now).await;
         match (input, done) {
-            (Input::Command { reply, .. }, done) => {
+            (WriterInput::Command { reply, .. }, done) => {
                 // The requester may be gone.
                 let _ = reply.send(done.map(|(epoch, happened)| (epoch, happened.keyrings)));
             }
-            (Input::Settings(_), Err(error)) => {
+            (WriterInput::Settings(_), Err(error)) => {
                 self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
             }
-            (Input::Folder(_) | Input::Tick | Input::Learned(_), Err(error)) => {
+            (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Err(error)) => {
                 let why = format!("this change is not served, the previous state stays in use: {error}");
-                self.events.emit(Event::Folder { keyring: None, problem: not_served(why) });
+                self.events.emit(Event::Folder { keyring: None, problem: not_served_problem(why) });
             }
-            (Input::Settings(_) | Input::Folder(_) | Input::Tick | Input::Learned(_), Ok(_))
-            | (Input::Look { .. }, _) => {}
+            (
+                WriterInput::Settings(_) | WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_),
+                Ok(_),
+            )
+            | (WriterInput::Look { .. }, _) => {}
         }
     }
 
     /// Apply and build on a copy, then save, publish, emit.
-    async fn steps(&mut self, input: &Input, now: Timestamp) -> Result<(Epoch, Happened), NotDone> {
+    async fn apply_and_publish(
+        &mut self,
+        input: &WriterInput,
+        now: Timestamp,
+    ) -> Result<(Epoch, StateChange), CommandRejection> {
         let mut next = self.state.clone();
         let built = next.apply(input, now).and_then(|happened| {
             let epoch = Epoch(self.publisher.epoch().0 + 1);
-            let snapshot = happened.needs_epoch().then(|| next.build(epoch, &self.clock)).transpose()?;
+            let snapshot = happened.needs_epoch().then(|| next.build_snapshot(epoch, &self.clock)).transpose()?;
             Ok((happened, snapshot))
         });
         let (happened, snapshot) = match built {
             Ok(built) => built,
             Err(error) => {
                 // All that the state keeps of an input that changed nothing is its time.
-                if let Some(seconds) = self.state.saw(now) {
+                if let Some(seconds) = self.state.observe_time(now) {
                     self.events.emit(Event::ClockStep { seconds });
                 }
                 return Err(error);
@@ -205,25 +212,25 @@ impl Writer {
         };
         let Some(snapshot) = snapshot else {
             if happened.remember {
-                let saved = self.save(next, now).await;
-                not_remembered(&self.events, saved);
+                let saved = self.save_state(next, now).await;
+                report_save_failure(&self.events, saved);
             } else {
                 self.state = next;
             }
-            emit(&self.events, happened.clone(), by(input), (self.publisher.epoch(), None));
+            emit_changes(&self.events, happened.clone(), requested_by(input), (self.publisher.epoch(), None));
             return Ok((self.publisher.epoch(), happened));
         };
-        let saved = self.save(next, now).await;
-        let (epoch, waiting) = (snapshot.epoch, waiting(&snapshot));
+        let saved = self.save_state(next, now).await;
+        let (epoch, waiting) = (snapshot.epoch, waiting_listeners(&snapshot));
         self.publisher.publish(snapshot);
-        not_remembered(&self.events, saved);
-        emit(&self.events, happened.clone(), by(input), (epoch, Some(waiting)));
+        report_save_failure(&self.events, saved);
+        emit_changes(&self.events, happened.clone(), requested_by(input), (epoch, Some(waiting)));
         Ok((epoch, happened))
     }
 
     /// Saves off the runtime: a slow disk must not hold up the probes. Makes `next` the state, saved or not.
-    async fn save(&mut self, next: State, now: Timestamp) -> Result<(), memory::Error> {
-        let mut memory = std::mem::replace(&mut self.memory, Memory::none());
+    async fn save_state(&mut self, next: WriterState, now: Timestamp) -> Result<(), memory::MemoryError> {
+        let mut memory = std::mem::replace(&mut self.memory, StateMemory::in_memory());
         let work = move || {
             let saved = memory.save(&next, now);
             (memory, next, saved)
@@ -239,13 +246,18 @@ impl Writer {
         self.memory = memory;
         self.state = next;
         self.not_saved = saved.as_ref().err().map(ToString::to_string);
-        self.save_again = saved.is_err().then(|| now.saturating_add(SAVE_AGAIN).unwrap_or(Timestamp::MAX));
+        self.save_again = saved.is_err().then(|| now.saturating_add(SAVE_RETRY_DELAY).unwrap_or(Timestamp::MAX));
         saved
     }
 }
 
 /// Emits what happened, each with the epoch in which it is true; then that epoch, where one began.
-fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, began): (Epoch, Option<Vec<String>>)) {
+fn emit_changes(
+    events: &EventBus,
+    happened: StateChange,
+    by: Option<&Arc<str>>,
+    (epoch, began): (Epoch, Option<Vec<String>>),
+) {
     if let Some(seconds) = happened.clock_step {
         events.emit(Event::ClockStep { seconds });
     }
@@ -264,30 +276,34 @@ fn emit(events: &Events, happened: Happened, by: Option<&Arc<str>>, (epoch, bega
 }
 
 /// The requester of a command.
-fn by(input: &Input) -> Option<&Arc<str>> {
+fn requested_by(input: &WriterInput) -> Option<&Arc<str>> {
     match input {
-        Input::Command { by, .. } => Some(by),
-        Input::Folder(_) | Input::Settings(_) | Input::Tick | Input::Look { .. } | Input::Learned(_) => None,
+        WriterInput::Command { by, .. } => Some(by),
+        WriterInput::Folder(_)
+        | WriterInput::Settings(_)
+        | WriterInput::Tick
+        | WriterInput::Look { .. }
+        | WriterInput::Learned(_) => None,
     }
 }
 
-fn waiting(snapshot: &Snapshot) -> Vec<String> {
+fn waiting_listeners(snapshot: &Snapshot) -> Vec<String> {
     snapshot.waiting.iter().map(|(id, what)| format!("{} {}: {what}", id.side.as_str(), id.name)).collect()
 }
 
-fn not_remembered(events: &Events, saved: Result<(), memory::Error>) {
-    if let Err(memory::Error { file, why }) = saved {
+fn report_save_failure(events: &EventBus, saved: Result<(), memory::MemoryError>) {
+    if let Err(memory::MemoryError { file, why }) = saved {
         events.emit(Event::NotRemembered { file, why });
     }
 }
 
-fn not_served(why: String) -> Problem {
-    Problem {
+fn not_served_problem(why: String) -> FolderProblem {
+    FolderProblem {
         file: ".".into(),
         reason: "not_served",
         why,
         remedy: "remove the key pair that is named from the folder".to_owned(),
-        severity: Severity::Refused,
+        severity: ProblemSeverity::Refused,
     }
 }
 

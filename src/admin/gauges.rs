@@ -14,19 +14,19 @@ use crate::keyring::Standing;
 use crate::snapshot::{KeyPairView, KeyringView, Snapshot};
 
 /// The gauges of one scrape.
-pub(super) struct Gauges {
+pub(super) struct SnapshotGauges {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) now: Timestamp,
     pub(super) lines_dropped: u64,
 }
 
-impl fmt::Debug for Gauges {
+impl fmt::Debug for SnapshotGauges {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Gauges({:?})", self.snapshot.epoch)
     }
 }
 
-impl Collector for Gauges {
+impl Collector for SnapshotGauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let epoch = i64::try_from(self.snapshot.epoch.0).unwrap_or(i64::MAX);
         let metric = encoder.encode_descriptor("epoch", "Number of the snapshot in use", None, MetricType::Gauge)?;
@@ -45,7 +45,7 @@ impl Collector for Gauges {
     }
 }
 
-impl Gauges {
+impl SnapshotGauges {
     fn waiting(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Listeners that have nothing to show yet";
         let metric = encoder.encode_descriptor("listeners_waiting", help, None, MetricType::Gauge)?;
@@ -56,7 +56,7 @@ impl Gauges {
         let help = "Until when peers can verify a key pair: the end of its certificate, or of an intermediate that ends before";
         let mut metric =
             encoder.encode_descriptor("certificate_not_after_timestamp_seconds", help, None, MetricType::Gauge)?;
-        for (keyring, pair) in self.all() {
+        for (keyring, pair) in self.key_pairs() {
             let (standing, key_pair) = (pair.standing.as_str(), pair.key_pair.short());
             let labels = [("keyring", &*keyring.name), ("standing", standing), ("key_pair", &key_pair)];
             metric.encode_family(&labels)?.encode_gauge(&pair.ends().as_second())?;
@@ -117,7 +117,7 @@ impl Gauges {
         Ok(())
     }
 
-    fn all(&self) -> impl Iterator<Item = (&KeyringView, &KeyPairView)> {
+    fn key_pairs(&self) -> impl Iterator<Item = (&KeyringView, &KeyPairView)> {
         self.snapshot.keyrings.iter().flat_map(|keyring| keyring.key_pairs.iter().map(move |pair| (keyring, pair)))
     }
 }

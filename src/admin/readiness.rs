@@ -6,13 +6,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::net::listen::Opened;
-use crate::process::Phase;
+use crate::net::listen::ListenState;
+use crate::process::ShutdownPhase;
 use crate::snapshot::{ListenerId, Side, Snapshot};
 
 /// What readiness lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum ReadinessGap {
     /// The process is stopping.
     Stopping,
     /// An ingress has nothing to show.
@@ -29,7 +29,7 @@ pub(super) enum Missing {
     },
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for ReadinessGap {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopping => out.write_str("stopping"),
@@ -39,7 +39,7 @@ impl fmt::Display for Missing {
     }
 }
 
-impl Missing {
+impl ReadinessGap {
     /// Without what it waits for, which may say the name of a peer or of a file.
     pub(super) fn without_names(&self) -> String {
         match self {
@@ -52,15 +52,19 @@ impl Missing {
 /// Everything that is missing; nothing = ready.
 ///
 /// A moment passes between a snapshot with the first key pair and a worker that listens.
-pub(super) fn missing(snapshot: &Snapshot, phase: Phase, sockets: &[(ListenerId, Opened)]) -> Vec<Missing> {
-    if phase > Phase::Running {
-        return vec![Missing::Stopping];
+pub(super) fn missing(
+    snapshot: &Snapshot,
+    phase: ShutdownPhase,
+    sockets: &[(ListenerId, ListenState)],
+) -> Vec<ReadinessGap> {
+    if phase > ShutdownPhase::Running {
+        return vec![ReadinessGap::Stopping];
     }
     let waiting = snapshot.waiting.iter().filter(|(id, _)| id.side == Side::Ingress);
     let waiting =
-        waiting.map(|(id, what)| Missing::Ingress { listener: Arc::clone(&id.name), waits_for: what.clone() });
+        waiting.map(|(id, what)| ReadinessGap::Ingress { listener: Arc::clone(&id.name), waits_for: what.clone() });
     let closed = sockets.iter().filter(|(id, opened)| {
         id.side == Side::Ingress && !opened.is_listening() && snapshot.waiting.iter().all(|(waits, _)| waits != id)
     });
-    waiting.chain(closed.map(|(id, _)| Missing::Listening { listener: Arc::clone(&id.name) })).collect()
+    waiting.chain(closed.map(|(id, _)| ReadinessGap::Listening { listener: Arc::clone(&id.name) })).collect()
 }

@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::{Kind, Views, readiness};
+use super::{AdminListenerKind, RuntimeViews, readiness};
 use crate::metrics;
 
 /// The public keys that our tokens are verified with (RFC 7517).
@@ -33,16 +33,16 @@ const ALWAYS: [(HeaderName, &str); 5] = [
 /// Which hosts a request may name: a page of another origin can make a browser connect here, but it cannot make it say
 /// one of these (DNS rebinding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hosts {
+pub(super) enum HostPolicy {
     /// Whatever they like: no browser connects to a Unix socket, and probes say no names.
     Any,
     /// `localhost`, loopback addresses, and the address that is listened on.
     Local(IpAddr),
 }
 
-impl Hosts {
+impl HostPolicy {
     /// Of a listener at this TCP address; `None` = a Unix socket.
-    pub(super) fn of(listens_on: Option<SocketAddr>) -> Self {
+    pub(super) fn for_listener(listens_on: Option<SocketAddr>) -> Self {
         listens_on.map_or(Self::Any, |addr| Self::Local(addr.ip()))
     }
 
@@ -55,12 +55,18 @@ impl Hosts {
 }
 
 /// Answers one request.
-pub(super) fn answer<B>(request: &Request<B>, (kind, hosts): (Kind, Hosts), views: &Views) -> Response<Full<Bytes>> {
+pub(super) fn answer<B>(
+    request: &Request<B>,
+    (kind, hosts): (AdminListenerKind, HostPolicy),
+    views: &RuntimeViews,
+) -> Response<Full<Bytes>> {
     let refusal = refuse_host(request, hosts).or_else(|| refuse_method(request.method()));
     let (status, content, text) = refusal.unwrap_or_else(|| match request.uri().path() {
         "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => ready(kind, views),
-        KEY_SET if kind == Kind::Admin => (StatusCode::OK, JSON, views.reader.take().key_set.to_string()),
+        KEY_SET if kind == AdminListenerKind::Admin => {
+            (StatusCode::OK, JSON, views.reader.latest().key_set.to_string())
+        }
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
         _ => (StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
     });
@@ -75,16 +81,16 @@ pub(super) fn answer<B>(request: &Request<B>, (kind, hosts): (Kind, Hosts), view
     response
 }
 
-type Answer = (StatusCode, &'static str, String);
+type AdminResponse = (StatusCode, &'static str, String);
 
-fn refuse_method(method: &Method) -> Option<Answer> {
+fn refuse_method(method: &Method) -> Option<AdminResponse> {
     let reads = [Method::GET, Method::HEAD].contains(method);
     (!reads).then(|| (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n".to_owned()))
 }
 
 /// One Host, and a target that names no other one (RFC 9112 3.2).
-fn refuse_host<B>(request: &Request<B>, hosts: Hosts) -> Option<Answer> {
-    if hosts == Hosts::Any {
+fn refuse_host<B>(request: &Request<B>, hosts: HostPolicy) -> Option<AdminResponse> {
+    if hosts == HostPolicy::Any {
         return None;
     }
     let mut named = request.headers().get_all(HOST).iter();
@@ -100,14 +106,14 @@ fn refuse_host<B>(request: &Request<B>, hosts: Hosts) -> Option<Answer> {
     (!ours).then(|| (StatusCode::MISDIRECTED_REQUEST, TEXT, "this listener answers to localhost only\n".to_owned()))
 }
 
-fn ready(kind: Kind, views: &Views) -> Answer {
+fn ready(kind: AdminListenerKind, views: &RuntimeViews) -> AdminResponse {
     let missing = views.missing();
     if missing.is_empty() {
         return (StatusCode::OK, TEXT, "ready\n".to_owned());
     }
-    let say = |what: &readiness::Missing| match kind {
-        Kind::Admin => format!("{what}\n"),
-        Kind::Probes => format!("{}\n", what.without_names()),
+    let say = |what: &readiness::ReadinessGap| match kind {
+        AdminListenerKind::Admin => format!("{what}\n"),
+        AdminListenerKind::Probes => format!("{}\n", what.without_names()),
     };
     (StatusCode::SERVICE_UNAVAILABLE, TEXT, missing.iter().map(say).collect())
 }

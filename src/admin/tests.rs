@@ -5,53 +5,53 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::routes::{Hosts, answer};
+use super::routes::{HostPolicy, answer};
 use super::*;
 use crate::clock::Clock;
 use crate::keyring::Standing;
-use crate::log::{Format, Lines, Settings};
+use crate::log::{LogFormat, LogQueue, LogSettings};
 use crate::net::ListenAddress;
 use crate::pki::Fingerprint;
-use crate::process::{Stopping, shutdown};
-use crate::snapshot::{KeyPairView, KeyringView, ListenerId, Side, Snapshot, channel, sample};
+use crate::process::{ShutdownController, shutdown_channel};
+use crate::snapshot::{KeyPairView, KeyringView, ListenerId, Side, Snapshot, sample, snapshot_channel};
 
-fn at(text: &str) -> jiff::Timestamp {
+fn parse_time(text: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
 fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> KeyPairView {
     let in_folder = standing != Standing::Previous;
-    KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::pair(&[byte; 32], standing) }
+    KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::sample_pair(&[byte; 32], standing) }
 }
 
-fn views(waiting: Vec<(ListenerId, String)>) -> (Views, Stopping) {
+fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
     let key_pairs = vec![
         pair(0x3f, Standing::Current, None),
-        pair(0x77, Standing::Previous, Some(at("2026-12-01T00:00:00Z"))),
+        pair(0x77, Standing::Previous, Some(parse_time("2026-12-01T00:00:00Z"))),
         pair(0x99, Standing::Refused, None),
     ];
     let keyring = KeyringView {
-        diverges: Some((Fingerprint::from_bytes([0x99; 32]), at("2026-11-25T08:59:00Z"))),
-        ..sample::keyring(key_pairs)
+        diverges: Some((Fingerprint::from_bytes([0x99; 32]), parse_time("2026-11-25T08:59:00Z"))),
+        ..sample::sample_keyring(key_pairs)
     };
-    let (_, reader) = channel(Snapshot { waiting, ..sample::snapshot(vec![keyring]) });
-    let (lines, _) = Lines::channel(Format::Json);
+    let (_, reader) = snapshot_channel(Snapshot { waiting, ..sample::sample_snapshot(vec![keyring]) });
+    let (lines, _) = LogQueue::channel(LogFormat::Json);
     let metrics = Arc::new(Metrics::new());
-    let (clock, _) = Clock::manual(at("2026-11-25T09:00:00Z"));
-    let events = Events::new(lines, Arc::clone(&metrics), &Settings::default(), clock).unwrap();
-    let (stopping, shutdown) = shutdown();
-    (Views::new(reader, metrics, Arc::new(events), shutdown), stopping)
+    let (clock, _) = Clock::manual(parse_time("2026-11-25T09:00:00Z"));
+    let events = EventBus::new(lines, Arc::clone(&metrics), &LogSettings::default(), clock).unwrap();
+    let (stopping, shutdown) = shutdown_channel();
+    (RuntimeViews::new(reader, metrics, Arc::new(events), shutdown), stopping)
 }
 
 fn waiting(side: Side, name: &str) -> (ListenerId, String) {
     (ListenerId { side, name: Arc::from(name) }, "a key pair in certs/acme".to_owned())
 }
 
-fn local() -> Hosts {
-    Hosts::of(Some("192.0.2.1:9900".parse().unwrap()))
+fn local() -> HostPolicy {
+    HostPolicy::for_listener(Some("192.0.2.1:9900".parse().unwrap()))
 }
 
-fn ask(method: Method, target: &str, hosts: &[&str]) -> Request<()> {
+fn build_request(method: Method, target: &str, hosts: &[&str]) -> Request<()> {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for host in hosts {
         request.headers_mut().append(http::header::HOST, HeaderValue::from_str(host).unwrap());
@@ -59,8 +59,8 @@ fn ask(method: Method, target: &str, hosts: &[&str]) -> Request<()> {
     request
 }
 
-async fn get(target: &str, kind: Kind, views: &Views) -> (StatusCode, String) {
-    let response = answer(&ask(Method::GET, target, &[]), (kind, Hosts::Any), views);
+async fn get(target: &str, kind: AdminListenerKind, views: &RuntimeViews) -> (StatusCode, String) {
+    let response = answer(&build_request(Method::GET, target, &[]), (kind, HostPolicy::Any), views);
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -70,35 +70,36 @@ async fn get(target: &str, kind: Kind, views: &Views) -> (StatusCode, String) {
 async fn an_ingress_that_waits_is_not_ready_and_only_admin_says_what_for() {
     let (views, _stopping) = views(vec![waiting(Side::Ingress, "api"), waiting(Side::Egress, "salesforce")]);
     assert!(!views.is_ready());
-    let (status, body) = get("/readyz", Kind::Admin, &views).await;
+    let (status, body) = get("/readyz", AdminListenerKind::Admin, &views).await;
     assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits for a key pair in certs/acme\n"));
-    let (status, body) = get("/readyz", Kind::Probes, &views).await;
+    let (status, body) = get("/readyz", AdminListenerKind::Probes, &views).await;
     assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits\n"));
-    assert_eq!(get("/livez", Kind::Probes, &views).await, (StatusCode::OK, "ok\n".to_owned()));
+    assert_eq!(get("/livez", AdminListenerKind::Probes, &views).await, (StatusCode::OK, "ok\n".to_owned()));
 }
 
 #[tokio::test]
 async fn the_key_set_is_for_the_admin_listener_only() {
     let (views, _stopping) = views(Vec::new());
-    let set = get("/.well-known/jwks.json", Kind::Admin, &views).await;
+    let set = get("/.well-known/jwks.json", AdminListenerKind::Admin, &views).await;
     assert_eq!(set, (StatusCode::OK, "{\"keys\":[]}".to_owned()));
-    assert_eq!(get("/.well-known/jwks.json", Kind::Probes, &views).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(get("/.well-known/jwks.json", AdminListenerKind::Probes, &views).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn a_waiting_egress_does_not_matter_and_stopping_does() {
     let (views, stopping) = views(vec![waiting(Side::Egress, "salesforce")]);
-    assert_eq!(get("/readyz", Kind::Probes, &views).await, (StatusCode::OK, "ready\n".to_owned()));
-    stopping.advance(Phase::Unready);
-    assert_eq!(get("/readyz", Kind::Probes, &views).await.1, "stopping\n");
-    assert_eq!(get("/livez", Kind::Probes, &views).await.0, StatusCode::OK);
+    assert_eq!(get("/readyz", AdminListenerKind::Probes, &views).await, (StatusCode::OK, "ready\n".to_owned()));
+    stopping.advance(ShutdownPhase::Unready);
+    assert_eq!(get("/readyz", AdminListenerKind::Probes, &views).await.1, "stopping\n");
+    assert_eq!(get("/livez", AdminListenerKind::Probes, &views).await.0, StatusCode::OK);
 }
 
 #[test]
 fn no_request_changes_anything() {
     let (views, _stopping) = views(Vec::new());
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE, Method::PATCH] {
-        let response = answer(&ask(method, "/metrics", &["localhost"]), (Kind::Admin, local()), &views);
+        let response =
+            answer(&build_request(method, "/metrics", &["localhost"]), (AdminListenerKind::Admin, local()), &views);
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()["allow"], "GET, HEAD");
     }
@@ -108,7 +109,8 @@ fn no_request_changes_anything() {
 fn every_answer_is_kept_from_caches_frames_and_other_pages() {
     let (views, _stopping) = views(Vec::new());
     for target in ["/livez", "/metrics", "/nothing/here"] {
-        let response = answer(&ask(Method::GET, target, &["localhost"]), (Kind::Admin, local()), &views);
+        let response =
+            answer(&build_request(Method::GET, target, &["localhost"]), (AdminListenerKind::Admin, local()), &views);
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert!(response.headers().contains_key("content-security-policy"));
@@ -118,19 +120,19 @@ fn every_answer_is_kept_from_caches_frames_and_other_pages() {
 #[test]
 fn foreign_host_is_refused() {
     let (views, _stopping) = views(Vec::new());
-    let status = |request: Request<()>| answer(&request, (Kind::Admin, local()), &views).status().as_u16();
+    let status = |request: Request<()>| answer(&request, (AdminListenerKind::Admin, local()), &views).status().as_u16();
     for host in ["localhost", "LOCALHOST:9900", "localhost.", "127.0.0.1:9900", "[::1]:9900", "127.8.8.8", "192.0.2.1"]
     {
-        assert_eq!(status(ask(Method::GET, "/livez", &[host])), 200, "{host}");
+        assert_eq!(status(build_request(Method::GET, "/livez", &[host])), 200, "{host}");
     }
     for host in ["evil.example", "localhost.evil.example", "10.0.0.1:9900", "[::2]:1", "127.0.0.1.evil.example"] {
-        assert_eq!(status(ask(Method::GET, "/livez", &[host])), 421, "{host}");
+        assert_eq!(status(build_request(Method::GET, "/livez", &[host])), 421, "{host}");
     }
     for hosts in [&[][..], &[""], &["a b"], &["localhost", "localhost"]] {
-        assert_eq!(status(ask(Method::GET, "/livez", hosts)), 400, "{hosts:?}");
+        assert_eq!(status(build_request(Method::GET, "/livez", hosts)), 400, "{hosts:?}");
     }
-    assert_eq!(status(ask(Method::GET, "http://evil.example/livez", &["localhost"])), 421);
-    assert_eq!(Hosts::of(None), Hosts::Any, "a Unix socket");
+    assert_eq!(status(build_request(Method::GET, "http://evil.example/livez", &["localhost"])), 421);
+    assert_eq!(HostPolicy::for_listener(None), HostPolicy::Any, "a Unix socket");
 }
 
 #[test]
@@ -154,16 +156,16 @@ fn metrics_say_what_the_snapshot_says() {
 fn metrics_are_documented() {
     let (views, _stopping) = views(Vec::new());
     let metrics = &views.metrics;
-    metrics.cells("ingress", "api").request(200, Duration::ZERO);
+    metrics.worker_counters("ingress", "api").request(200, Duration::ZERO);
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
-    metrics.key_pair_refused("ingress", "api", "unknown_ca");
-    metrics.replayed("out", "alert");
-    metrics.token("out", "fetched", "ok");
-    views.metrics.alert("expires", "log", "sent");
-    views.metrics.alerts_active(&[(("expires", "api".to_owned()), 1)].into());
-    views.metrics.registry_dropped("peer", 1);
+    metrics.count_key_pair_refusal("ingress", "api", "unknown_ca");
+    metrics.count_replay("out", "alert");
+    metrics.count_token("out", "fetched", "ok");
+    views.metrics.count_alert("expires", "log", "sent");
+    views.metrics.set_active_alerts(&[(("expires", "api".to_owned()), 1)].into());
+    views.metrics.count_dropped_registry_rows("peer", 1);
     metrics.rotation("api", "done");
-    metrics.drained("overlap_ended");
+    metrics.count_drained("overlap_ended");
     let text = views.metrics_text();
     let live: BTreeSet<(&str, &str)> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
@@ -180,7 +182,7 @@ fn metrics_are_documented() {
 #[tokio::test]
 async fn the_next_connection_ends_the_oldest_when_all_are_taken() {
     let (views, stopping) = views(Vec::new());
-    let bound = Bound::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+    let bound = BoundSocket::bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let addr = bound.local_addr().unwrap();
     let clients = async {
         let mut idle = Vec::new();
@@ -204,20 +206,20 @@ async fn the_next_connection_ends_the_oldest_when_all_are_taken() {
         // The oldest is closed (or reset): what is left of its first answer is all there is.
         let mut rest = Vec::new();
         let _ = idle[0].read_to_end(&mut rest).await;
-        stopping.advance(Phase::Over);
+        stopping.advance(ShutdownPhase::Over);
     };
-    let (served, ()) = tokio::join!(serve(bound, Kind::Admin, views), clients);
+    let (served, ()) = tokio::join!(serve(bound, AdminListenerKind::Admin, views), clients);
     served.unwrap();
 }
 
 #[tokio::test]
 async fn an_ingress_that_does_not_listen_yet_is_not_ready() {
-    use crate::net::{Bound, ListenAddress};
+    use crate::net::{BoundSocket, ListenAddress};
     let (views, _stopping) = views(vec![waiting(Side::Ingress, "waits")]);
-    let bound = Bound::bind(&ListenAddress::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+    let bound = BoundSocket::bind(&ListenAddress::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
     let id = |side, name: &str| ListenerId { side, name: name.into() };
     let sockets = [id(Side::Ingress, "api"), id(Side::Egress, "out"), id(Side::Ingress, "waits")];
-    let views = views.watching(sockets.map(|id| (id, bound.opened())));
+    let views = views.watching(sockets.map(|id| (id, bound.listen_state())));
     let missing = || views.missing().iter().map(ToString::to_string).collect::<Vec<_>>();
     let waits = "ingress \"waits\" waits for a key pair in certs/acme";
     assert_eq!(missing(), [waits, "ingress \"api\" does not listen yet"]);

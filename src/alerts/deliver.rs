@@ -12,34 +12,34 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::task::{Fold, ROUND, lock};
-use super::{Alert, Kind, Settings, Webhook, mail, webhook};
+use super::task::{PendingChanges, ROUND_INTERVAL, lock};
+use super::{Alert, AlertKind, AlertSettings, WebhookSettings, mail, webhook};
 use crate::clock::Clock;
-use crate::event::{Event, Events};
+use crate::event::{Event, EventBus};
 use crate::pki::printable;
-use crate::process::{Phase, Shutdown};
-use crate::registry::store::Notice;
-use crate::registry::task::{Current, run_number};
-use crate::registry::{self, Acknowledgement, Delivery, Store};
+use crate::process::{ShutdownPhase, ShutdownWatch};
+use crate::registry::store::AlertNotice;
+use crate::registry::task::{CurrentStore, run_number};
+use crate::registry::{self, AcknowledgementRow, DeliveryRow, RegistryStore};
 
 /// The delay after the first failure; it doubles with each failure, up to the maximum.
-const PAUSE: Duration = Duration::from_secs(30);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// The maximum delay.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
 /// Failed attempts until a delivery is given up: after about half a day.
-const ATTEMPTS: i64 = 16;
+const MAX_ATTEMPTS: i64 = 16;
 /// A delivery still pending after so many seconds was raised by an instance that is gone: else it were given up.
-const ABANDONED: i64 = 7 * 86_400;
+const ABANDONED_AFTER_SECONDS: i64 = 7 * 86_400;
 /// Timeout of one database query.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) struct Delivering {
-    settings: watch::Receiver<Settings>,
-    registry: Current,
+pub(super) struct AlertDeliveryTask {
+    settings: watch::Receiver<AlertSettings>,
+    registry: CurrentStore,
     due: watch::Receiver<Vec<Alert>>,
-    events: Arc<Events>,
+    events: Arc<EventBus>,
     clock: Clock,
-    shutdown: Shutdown,
+    shutdown: ShutdownWatch,
     /// The holder's name in this run's claims.
     holder: String,
     /// Alerts and sinks already raised in the registry.
@@ -49,31 +49,31 @@ pub(super) struct Delivering {
 }
 
 /// The sinks of one pass, each with its name in the registry.
-struct Ways<'a> {
-    settings: &'a Settings,
-    webhooks: Vec<(String, &'a Webhook)>,
+struct AlertSinks<'a> {
+    settings: &'a AlertSettings,
+    webhooks: Vec<(String, &'a WebhookSettings)>,
 }
 
-impl Delivering {
+impl AlertDeliveryTask {
     pub(super) fn new(
-        settings: watch::Receiver<Settings>,
-        registry: Current,
+        settings: watch::Receiver<AlertSettings>,
+        registry: CurrentStore,
         due: watch::Receiver<Vec<Alert>>,
-        events: Arc<Events>,
+        events: Arc<EventBus>,
         clock: Clock,
-        shutdown: Shutdown,
+        shutdown: ShutdownWatch,
     ) -> Self {
         let holder = format!("{:016x}", run_number());
         let (raised, read) = (HashSet::new(), None);
         Self { settings, registry, due, events, clock, shutdown, holder, raised, read }
     }
 
-    pub(super) async fn run(mut self, fold: &Mutex<Fold>) {
+    pub(super) async fn run(mut self, fold: &Mutex<PendingChanges>) {
         let mut shutdown = self.shutdown.clone();
         let mut is_opened = true;
         loop {
             tokio::select! {
-                () = shutdown.reached(Phase::Over) => return,
+                () = shutdown.wait_for_phase(ShutdownPhase::Over) => return,
                 changed = self.registry.changed(), if is_opened => {
                     // The registry reconnected, perhaps to another database: raise everything again.
                     self.raised.clear();
@@ -83,54 +83,59 @@ impl Delivering {
                 changed = self.due.changed() => if changed.is_err() { return },
             }
             let Some(store) = self.registry.borrow().clone() else { continue };
-            if let Err(error) = self.pass(&store, fold).await {
+            if let Err(error) = self.run_pass(&store, fold).await {
                 // The registry's own task logs what is wrong with the database.
                 tracing::debug!(target: "alert", %error, "alert delivery waits for the registry");
             }
         }
     }
 
-    async fn pass(&mut self, store: &Store, fold: &Mutex<Fold>) -> Result<(), registry::Error> {
+    async fn run_pass(&mut self, store: &RegistryStore, fold: &Mutex<PendingChanges>) -> Result<(), registry::Error> {
         let now = self.clock.now();
-        if self.read.is_none_or(|read| now.duration_since(read).unsigned_abs() >= ROUND) {
-            let peers = within(store, store.peers()).await?;
+        if self.read.is_none_or(|read| now.duration_since(read).unsigned_abs() >= ROUND_INTERVAL) {
+            let peers = with_timeout(store, store.peers()).await?;
             self.read = Some(now);
             // The due alerts are evaluated again with these peers first: until then they would seem no longer due.
-            lock(fold).read(peers);
+            lock(fold).set_peers(peers);
             return Ok(());
         }
         let alerts = self.due.borrow_and_update().clone();
         self.deliver(store, &alerts, now).await
     }
 
-    async fn deliver(&mut self, store: &Store, alerts: &[Alert], now: Timestamp) -> Result<(), registry::Error> {
+    async fn deliver(
+        &mut self,
+        store: &RegistryStore,
+        alerts: &[Alert],
+        now: Timestamp,
+    ) -> Result<(), registry::Error> {
         let settings = self.settings.borrow().clone();
         if settings.webhooks.is_empty() && settings.smtp.is_none() {
             return Ok(());
         }
-        let webhooks = settings.webhooks.iter().map(|webhook| (webhook::name(webhook), webhook)).collect();
-        let ways = Ways { settings: &settings, webhooks };
-        let acknowledged = within(store, store.acknowledgements()).await?;
+        let webhooks = settings.webhooks.iter().map(|webhook| (webhook::sink_name(webhook), webhook)).collect();
+        let ways = AlertSinks { settings: &settings, webhooks };
+        let acknowledged = with_timeout(store, store.acknowledgements()).await?;
         for alert in alerts.iter().filter(|alert| !is_acknowledged(&acknowledged, alert)) {
             for (sink, recipient) in ways.sinks(alert) {
                 let key = (Arc::clone(&alert.name), sink);
                 if !self.raised.contains(&key) {
-                    within(store, store.raise(&notice(alert, &key.1, recipient), now)).await?;
+                    with_timeout(store, store.raise(&notice(alert, &key.1, recipient), now)).await?;
                     self.raised.insert(key);
                 }
             }
         }
         self.raised.retain(|(name, _)| alerts.iter().any(|alert| alert.name == *name));
-        for delivery in within(store, store.pending()).await? {
-            if self.shutdown.phase() == Phase::Over {
+        for delivery in with_timeout(store, store.pending()).await? {
+            if self.shutdown.phase() == ShutdownPhase::Over {
                 return Ok(());
             }
             let is_due = alerts.iter().find(|alert| *alert.name == *delivery.alert);
             // A refused drop is an event, not a state that could be checked again: any instance sends it.
-            let is_over = is_due.is_none() && delivery.kind != Kind::RefusedDrop.as_str();
-            if is_over || !ways.has(&delivery.sink) {
+            let is_over = is_due.is_none() && delivery.kind != AlertKind::RefusedDrop.as_str();
+            if is_over || !ways.supports(&delivery.sink) {
                 // Only the instance that raised it knows that it is over, or that its sink is no longer configured.
-                let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED;
+                let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED_AFTER_SECONDS;
                 if delivery.raised_by == **store.instance() || nobody_does {
                     self.silence(store, &delivery).await?;
                 }
@@ -142,24 +147,24 @@ impl Delivering {
             }
             // Sinks may be slow: a lease that began with the round could expire before it is acquired.
             let now = self.clock.now();
-            if within(store, store.claim(&delivery, &self.holder, now)).await? {
+            if with_timeout(store, store.claim(&delivery, &self.holder, now)).await? {
                 self.send(store, &ways, &delivery, now).await?;
             }
         }
         Ok(())
     }
 
-    async fn silence(&self, store: &Store, delivery: &Delivery) -> Result<(), registry::Error> {
-        within(store, store.silence(delivery)).await?;
-        self.ended(delivery, "silenced", None);
+    async fn silence(&self, store: &RegistryStore, delivery: &DeliveryRow) -> Result<(), registry::Error> {
+        with_timeout(store, store.silence(delivery)).await?;
+        self.emit_outcome(delivery, "silenced", None);
         Ok(())
     }
 
     async fn send(
         &self,
-        store: &Store,
-        ways: &Ways<'_>,
-        delivery: &Delivery,
+        store: &RegistryStore,
+        ways: &AlertSinks<'_>,
+        delivery: &DeliveryRow,
         now: Timestamp,
     ) -> Result<(), registry::Error> {
         let webhook = ways.webhooks.iter().find(|(name, _)| *name == delivery.sink);
@@ -169,30 +174,30 @@ impl Delivering {
             (None, None) => return Ok(()),
         };
         let Err(error) = sent else {
-            within(store, store.sent(delivery)).await?;
-            self.ended(delivery, "sent", None);
+            with_timeout(store, store.mark_sent(delivery)).await?;
+            self.emit_outcome(delivery, "sent", None);
             return Ok(());
         };
         let why = printable(&error.to_string());
         // The row was read before the claim counted this attempt.
-        if delivery.attempts + 1 >= ATTEMPTS {
-            within(store, store.give_up(delivery, &why)).await?;
-            self.ended(delivery, "given_up", Some(why));
+        if delivery.attempts + 1 >= MAX_ATTEMPTS {
+            with_timeout(store, store.give_up(delivery, &why)).await?;
+            self.emit_outcome(delivery, "given_up", Some(why));
         } else {
-            within(store, store.postpone(delivery, &why, pause(delivery.attempts), now)).await?;
-            self.ended(delivery, "failed", Some(why));
+            with_timeout(store, store.postpone(delivery, &why, retry_delay(delivery.attempts), now)).await?;
+            self.emit_outcome(delivery, "failed", Some(why));
         }
         Ok(())
     }
 
-    fn ended(&self, delivery: &Delivery, outcome: &'static str, error: Option<String>) {
+    fn emit_outcome(&self, delivery: &DeliveryRow, outcome: &'static str, error: Option<String>) {
         let sink = if is_mail(&delivery.sink) { "mail" } else { "webhook" };
         let (alert, kind) = (delivery.alert.as_str().into(), delivery.kind.clone());
         self.events.emit(Event::Delivery { alert, kind, sink, outcome, error });
     }
 }
 
-impl Ways<'_> {
+impl AlertSinks<'_> {
     /// The sinks an alert is sent to, with the recipient for mail.
     fn sinks(&self, alert: &Alert) -> Vec<(String, Option<String>)> {
         let mut sinks: Vec<_> = self.webhooks.iter().map(|(name, _)| (name.clone(), None)).collect();
@@ -203,7 +208,7 @@ impl Ways<'_> {
     }
 
     /// Whether this sidecar has that sink. In a shared registry other sidecars may have other sinks.
-    fn has(&self, sink: &str) -> bool {
+    fn supports(&self, sink: &str) -> bool {
         if is_mail(sink) { self.settings.smtp.is_some() } else { self.webhooks.iter().any(|(name, _)| name == sink) }
     }
 }
@@ -213,31 +218,31 @@ fn is_mail(sink: &str) -> bool {
 }
 
 /// Limits one database query to the timeout.
-async fn within<T>(
-    store: &Store,
+async fn with_timeout<T>(
+    store: &RegistryStore,
     asking: impl Future<Output = Result<T, registry::Error>>,
 ) -> Result<T, registry::Error> {
-    let slow = |_| registry::Error::Slow { place: store.place().to_owned(), seconds: PATIENCE.as_secs() };
-    timeout(PATIENCE, asking).await.map_err(slow)?
+    let slow = |_| registry::Error::Slow { place: store.location().to_owned(), seconds: DATABASE_TIMEOUT.as_secs() };
+    timeout(DATABASE_TIMEOUT, asking).await.map_err(slow)?
 }
 
 /// The delay after this many earlier failures.
-fn pause(attempts: i64) -> Duration {
-    let doubled = PAUSE.saturating_mul(1 << attempts.clamp(0, 10));
-    doubled.min(LONGEST_PAUSE)
+fn retry_delay(attempts: i64) -> Duration {
+    let doubled = FIRST_RETRY_DELAY.saturating_mul(1 << attempts.clamp(0, 10));
+    doubled.min(MAX_RETRY_DELAY)
 }
 
 /// Whether an operator has acknowledged this expiry: it stays silent until the last threshold. It covers one
 /// end: with another intermediate the pair itself may be what expires next.
-fn is_acknowledged(acknowledged: &[Acknowledgement], alert: &Alert) -> bool {
+fn is_acknowledged(acknowledged: &[AcknowledgementRow], alert: &Alert) -> bool {
     let (Some(key_pair), Some(ends)) = (alert.key_pair, alert.ends) else { return false };
     let key_pair = key_pair.to_string();
-    let same_end = |one: &Acknowledgement| one.ends.is_none_or(|end| end.0 == ends.as_second());
+    let same_end = |one: &AcknowledgementRow| one.ends.is_none_or(|end| end.0 == ends.as_second());
     !alert.urgent && acknowledged.iter().any(|one| one.key_pair == key_pair && same_end(one))
 }
 
-fn notice(alert: &Alert, sink: &str, recipient: Option<String>) -> Notice {
-    Notice {
+fn notice(alert: &Alert, sink: &str, recipient: Option<String>) -> AlertNotice {
+    AlertNotice {
         alert: alert.name.to_string(),
         sink: sink.to_owned(),
         kind: alert.kind.as_str(),
@@ -256,10 +261,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_have_an_end() {
-        assert_eq!(pause(0), PAUSE);
-        assert_eq!(pause(3), PAUSE * 8);
-        assert_eq!(pause(63), LONGEST_PAUSE);
-        assert!(pause(-1) >= PAUSE);
+        assert_eq!(retry_delay(0), FIRST_RETRY_DELAY);
+        assert_eq!(retry_delay(3), FIRST_RETRY_DELAY * 8);
+        assert_eq!(retry_delay(63), MAX_RETRY_DELAY);
+        assert!(retry_delay(-1) >= FIRST_RETRY_DELAY);
     }
 
     #[test]
@@ -268,7 +273,7 @@ mod tests {
         let key_pair = crate::pki::Fingerprint::from_bytes([1; 32]);
         let alert = |ends, urgent| Alert {
             name: "expires".into(),
-            kind: Kind::Expires,
+            kind: AlertKind::Expires,
             urgent,
             keyring: "api".into(),
             also: Vec::new(),
@@ -280,8 +285,8 @@ mod tests {
         };
         let of = |ends: Option<i64>| {
             let (who, why) = ("kim".to_owned(), "known".to_owned());
-            let (at, ends) = (registry::Seconds(0), ends.map(registry::Seconds));
-            [Acknowledgement { key_pair: key_pair.to_string(), at, keyring: "api".to_owned(), who, why, ends }]
+            let (at, ends) = (registry::UnixSeconds(0), ends.map(registry::UnixSeconds));
+            [AcknowledgementRow { key_pair: key_pair.to_string(), at, keyring: "api".to_owned(), who, why, ends }]
         };
         assert!(is_acknowledged(&of(Some(9)), &alert(Some(at(9)), false)));
         assert!(is_acknowledged(&of(None), &alert(Some(at(9)), false)));

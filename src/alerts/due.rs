@@ -11,65 +11,65 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::happened::Happened;
-use super::{Alert, Kind};
+use super::happened::AlertConditions;
+use super::{Alert, AlertKind};
 use crate::keyring::Standing;
 use crate::keyring::warning::thresholds;
-use crate::pki::{Fingerprint, day, first_few};
-use crate::registry::Peer;
+use crate::pki::{Fingerprint, first_few, format_day};
+use crate::registry::PeerRow;
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
 const DAY: Duration = Duration::from_hours(24);
 /// How long the folder may hold a newer key pair before it is an alert.
-const DIVERGES: Duration = Duration::from_hours(1);
+const DIVERGENCE_GRACE: Duration = Duration::from_hours(1);
 
 /// Maximum number of peers named in one sentence.
-const NAMED: usize = 5;
+const MAX_NAMED_PEERS: usize = 5;
 
 /// What the alerts are derived from.
 #[derive(Clone, Copy)]
-pub struct Records<'a> {
+pub struct AlertInputs<'a> {
     /// The snapshot's keyrings.
     pub keyrings: &'a [KeyringView],
     /// The snapshot's trusts.
     pub trusts: &'a [TrustView],
     /// The known peers and upstreams.
-    pub peers: &'a [Peer],
+    pub peers: &'a [PeerRow],
     /// Conditions known from Events.
-    pub happened: &'a Happened,
+    pub happened: &'a AlertConditions,
     /// The partners' contacts, by name.
     pub contacts: &'a BTreeMap<Arc<str>, String>,
 }
 
 /// Every alert due now.
-pub fn due(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
+pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
     let mut alerts = Vec::new();
     for keyring in records.keyrings {
         for pair in &keyring.key_pairs {
             match pair.standing {
                 Standing::Current if pair.validity.not_after < now => alerts.push(last_resort(keyring, pair)),
-                Standing::Current => alerts.extend(expires(keyring, pair, now)),
-                Standing::Previous => alerts.extend(overlap_ends(records, keyring, pair, now)),
+                Standing::Current => alerts.extend(key_pair_expiry(keyring, pair, now)),
+                Standing::Previous => alerts.extend(overlap_end(records, keyring, pair, now)),
                 _ => {}
             }
         }
-        alerts.extend(diverges(records, keyring, now));
+        alerts.extend(divergence(records, keyring, now));
     }
     alerts.extend(refused_drops(records));
     alerts.extend(refusals(records));
-    alerts.extend(others::partners(records, now));
-    alerts.extend(records.trusts.iter().flat_map(|trust| others::anchors(records, trust, now)));
+    alerts.extend(others::partner_expiries(records, now));
+    alerts.extend(records.trusts.iter().flat_map(|trust| others::anchor_expiries(records, trust, now)));
     alerts.extend(records.trusts.iter().flat_map(|trust| others::stale_crls(records, trust, now)));
-    once(alerts)
+    deduplicate(alerts)
 }
 
 /// One certificate may be in several keyrings: it raises one alert, sent to the owners of all.
-fn once(alerts: Vec<Alert>) -> Vec<Alert> {
+fn deduplicate(alerts: Vec<Alert>) -> Vec<Alert> {
     let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     let mut all: Vec<Alert> = Vec::new();
     for alert in alerts {
         if let Some(place) = places.get(&alert.name) {
-            all[*place].join(alert);
+            all[*place].merge(alert);
         } else {
             places.insert(Arc::clone(&alert.name), all.len());
             all.push(alert);
@@ -79,15 +79,15 @@ fn once(alerts: Vec<Alert>) -> Vec<Alert> {
 }
 
 /// The last threshold that has passed, and whether it is the last of all.
-pub fn passed(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option<(Duration, bool)> {
+pub fn passed_threshold(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option<(Duration, bool)> {
     let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
     let index = thresholds.iter().rposition(|threshold| left <= *threshold)?;
     Some((thresholds[index], index + 1 == thresholds.len()))
 }
 
-fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
+fn key_pair_expiry(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
     let thresholds = thresholds(keyring.alert_before.as_deref(), pair.validity.lifetime());
-    let (threshold, urgent) = passed(pair.ends(), &thresholds, now)?;
+    let (threshold, urgent) = passed_threshold(pair.ends(), &thresholds, now)?;
     let staged = keyring
         .key_pairs
         .iter()
@@ -118,7 +118,7 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
     };
     Some(Alert {
         name: name.into(),
-        kind: Kind::Expires,
+        kind: AlertKind::Expires,
         urgent,
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
@@ -131,8 +131,8 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
                 pair.key_pair.short(),
                 keyring.name,
                 pair.subject,
-                left(pair.validity.not_after, now),
-                day(pair.validity.not_after),
+                time_left(pair.validity.not_after, now),
+                format_day(pair.validity.not_after),
             ),
             Some(chain) => format!(
                 "the intermediate {} in the chain of key pair {} of keyring {} ({}) {}, before the pair itself does ({})",
@@ -140,8 +140,8 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
                 pair.key_pair.short(),
                 keyring.name,
                 pair.subject,
-                ends(chain.not_after, now),
-                day(pair.validity.not_after),
+                expiry_text(chain.not_after, now),
+                format_day(pair.validity.not_after),
             ),
         },
         remedy,
@@ -151,7 +151,7 @@ fn expires(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<
 fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
     Alert {
         name: format!("last_resort:{}", pair.key_pair.hex()).into(),
-        kind: Kind::LastResort,
+        kind: AlertKind::LastResort,
         urgent: true,
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
@@ -163,16 +163,16 @@ fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
             pair.key_pair.short(),
             keyring.name,
             pair.subject,
-            day(pair.validity.not_after)
+            format_day(pair.validity.not_after)
         ),
         remedy: format!("drop a valid key pair into the folder of keyring {}", keyring.name),
     }
 }
 
-fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Option<Alert> {
+fn divergence(records: &AlertInputs<'_>, keyring: &KeyringView, now: Timestamp) -> Option<Alert> {
     let (key_pair, since) = keyring.diverges?;
     let pair = keyring.key_pairs.iter().find(|pair| pair.key_pair == key_pair)?;
-    let for_long = now.duration_since(since).unsigned_abs() >= DIVERGES && since <= now;
+    let for_long = now.duration_since(since).unsigned_abs() >= DIVERGENCE_GRACE && since <= now;
     let is_early = pair.standing == Standing::Staged && now < pair.validity.not_before;
     if is_early || !for_long && !records.happened.strangers.contains(&key_pair) {
         return None;
@@ -185,7 +185,7 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
     let why = pair.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     Some(Alert {
         name: format!("diverges:{}:{}", keyring.name, key_pair.hex()).into(),
-        kind: Kind::Diverges,
+        kind: AlertKind::Diverges,
         urgent: false,
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
@@ -203,11 +203,11 @@ fn diverges(records: &Records<'_>, keyring: &KeyringView, now: Timestamp) -> Opt
     })
 }
 
-fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 'a {
+fn refused_drops<'a>(records: &'a AlertInputs<'_>) -> impl Iterator<Item = Alert> + 'a {
     records.happened.drops.iter().map(|((keyring, file, reason), drop)| Alert {
         // At most once a day, however often the folder is read.
-        name: format!("refused_drop:{keyring}:{file}:{reason}:{}", day(drop.at)).into(),
-        kind: Kind::RefusedDrop,
+        name: format!("refused_drop:{keyring}:{file}:{reason}:{}", format_day(drop.at)).into(),
+        kind: AlertKind::RefusedDrop,
         urgent: false,
         keyring: Arc::clone(keyring),
         also: Vec::new(),
@@ -224,11 +224,11 @@ fn refused_drops<'a>(records: &'a Records<'_>) -> impl Iterator<Item = Alert> + 
 }
 
 /// The source of a refusal, and the refusal.
-type Refused<'a> = (&'a String, &'a super::happened::Refusal);
+type RefusalBySource<'a> = (&'a String, &'a super::happened::KeyPairRefusal);
 
 /// One alert for a pair and a listener, however many sources there are.
-fn refusals(records: &Records<'_>) -> Vec<Alert> {
-    let mut grouped: BTreeMap<(&Arc<str>, Fingerprint), Vec<Refused<'_>>> = BTreeMap::new();
+fn refusals(records: &AlertInputs<'_>) -> Vec<Alert> {
+    let mut grouped: BTreeMap<(&Arc<str>, Fingerprint), Vec<RefusalBySource<'_>>> = BTreeMap::new();
     for ((listener, who, key_pair), refusal) in &records.happened.refusals {
         let view = records.keyrings.iter().find(|view| view.name == refusal.keyring);
         let is_current = |pair: &KeyPairView| pair.key_pair == *key_pair && pair.standing == Standing::Current;
@@ -236,12 +236,12 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
             grouped.entry((listener, *key_pair)).or_default().push((who, refusal));
         }
     }
-    let alert = |((listener, key_pair), all): ((&Arc<str>, Fingerprint), Vec<Refused<'_>>)| {
+    let alert = |((listener, key_pair), all): ((&Arc<str>, Fingerprint), Vec<RefusalBySource<'_>>)| {
         let (_, first) = all.first()?;
         let who: Vec<String> = all.iter().map(|(who, _)| (*who).clone()).collect();
         Some(Alert {
             name: format!("refuses:{}:{listener}", key_pair.hex()).into(),
-            kind: Kind::Refuses,
+            kind: AlertKind::Refuses,
             urgent: false,
             keyring: Arc::clone(&first.keyring),
             also: Vec::new(),
@@ -252,7 +252,7 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
                 "the new key pair {} of keyring {} is refused at {listener} by {}: {}",
                 key_pair.short(),
                 first.keyring,
-                first_few(&who, NAMED),
+                first_few(&who, MAX_NAMED_PEERS),
                 first.explanation
             ),
             remedy: "ask them to accept it; until then they are shown the previous pair. See: sidekey rotation"
@@ -262,18 +262,18 @@ fn refusals(records: &Records<'_>) -> Vec<Alert> {
     grouped.into_iter().filter_map(alert).collect()
 }
 
-fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
+fn overlap_end(records: &AlertInputs<'_>, keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
     let ends = pair.overlap_ends?;
     let length = ends.duration_since(pair.since).unsigned_abs();
     let thresholds = if length >= DAY * 30 { vec![DAY * 7, DAY] } else { vec![length / 4, length / 30] };
-    let (threshold, urgent) = passed(ends, &thresholds, now)?;
+    let (threshold, urgent) = passed_threshold(ends, &thresholds, now)?;
     let old = pair.key_pair.to_string();
-    let still = |peer: &&Peer| {
+    let still = |peer: &&PeerRow| {
         peer.key_pair.as_ref() == Some(&old)
             && peer.keyring.as_deref() == Some(&*keyring.name)
             && peer.last_seen.time() >= pair.since
     };
-    let mut who: Vec<String> = records.peers.iter().filter(still).map(Peer::name).collect();
+    let mut who: Vec<String> = records.peers.iter().filter(still).map(PeerRow::name).collect();
     let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?.key_pair;
     let insisting = records.happened.refusals.iter().filter(|((_, _, refused), _)| *refused == current);
     who.extend(insisting.map(|((_, who, _), _)| who.clone()));
@@ -284,7 +284,7 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
     }
     Some(Alert {
         name: format!("overlap_ends:{}:{}", pair.key_pair.hex(), threshold.as_secs()).into(),
-        kind: Kind::OverlapEnds,
+        kind: AlertKind::OverlapEnds,
         urgent,
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
@@ -294,24 +294,24 @@ fn overlap_ends(records: &Records<'_>, keyring: &KeyringView, pair: &KeyPairView
         explanation: format!(
             "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still in use with {}",
             keyring.name,
-            left(ends, now),
-            day(ends),
+            time_left(ends, now),
+            format_day(ends),
             pair.key_pair.short(),
-            first_few(&who, NAMED)
+            first_few(&who, MAX_NAMED_PEERS)
         ),
         remedy: "contact these peers, or increase overlap; sidekey rotation lists the most urgent first".to_owned(),
     })
 }
 
 /// The contacts of these keyrings, without duplicates.
-fn contacts<'a>(records: &Records<'_>, keyrings: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<String> {
+fn contacts<'a>(records: &AlertInputs<'_>, keyrings: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<String> {
     let view = |name: &Arc<str>| records.keyrings.iter().find(|view| view.name == *name);
     let all: BTreeSet<String> = keyrings.into_iter().filter_map(|name| view(name)?.contact.clone()).collect();
     all.into_iter().collect()
 }
 
 /// `60 days`, `5 hours`, `3 minutes`.
-fn left(end: Timestamp, now: Timestamp) -> String {
+fn time_left(end: Timestamp, now: Timestamp) -> String {
     let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
     let (count, unit) = match left.as_secs() {
         seconds @ 0..3_600 => (seconds / 60, "minute"),
@@ -322,8 +322,12 @@ fn left(end: Timestamp, now: Timestamp) -> String {
 }
 
 /// `expires in 60 days (2026-03-01)`, `expired on 2026-03-01`.
-fn ends(end: Timestamp, now: Timestamp) -> String {
-    if end < now { format!("expired on {}", day(end)) } else { format!("expires in {} ({})", left(end, now), day(end)) }
+fn expiry_text(end: Timestamp, now: Timestamp) -> String {
+    if end < now {
+        format!("expired on {}", format_day(end))
+    } else {
+        format!("expires in {} ({})", time_left(end, now), format_day(end))
+    }
 }
 
 #[cfg(test)]

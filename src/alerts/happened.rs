@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::event::{Event, Lesson, TokenOutcome, Verdict};
+use crate::event::{Event, RefusalStatus, TokenOutcome, UpstreamVerdict};
 use crate::keyring::{self, KeyringName, Standing};
-use crate::pki::{Fingerprint, Severity};
+use crate::pki::{Fingerprint, ProblemSeverity};
 
 /// How long a refused drop is reported as an alert.
-const DROP: Duration = Duration::from_hours(1);
+const DROP_ALERT_DURATION: Duration = Duration::from_hours(1);
 /// Maximum entries of each kind; further ones are not recorded, as there is enough to act on.
-const MOST: usize = 1_000;
+const MAX_ENTRIES: usize = 1_000;
 
 /// A refused drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct RefusedDrop {
 
 /// The refusal of one of our pairs by a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct KeyPairRefusal {
     /// Its keyring.
     pub keyring: KeyringName,
     /// Since when.
@@ -40,24 +40,24 @@ pub struct Refusal {
 }
 
 /// Identifies a refusal: the listener, the upstream or source, the pair.
-pub type RefusedBy = (Arc<str>, String, Fingerprint);
+pub type RefusalKey = (Arc<str>, String, Fingerprint);
 
 /// The conditions reported by Events.
 #[derive(Clone, Debug, Default)]
-pub struct Happened {
+pub struct AlertConditions {
     /// Refused drops, by keyring (empty: the folder itself), file or pair, and reason.
     pub drops: BTreeMap<(Arc<str>, String, &'static str), RefusedDrop>,
     /// Refusals that still hold.
-    pub refusals: BTreeMap<RefusedBy, Refusal>,
+    pub refusals: BTreeMap<RefusalKey, KeyPairRefusal>,
     /// Pairs that wait for `promote` because they share no name with what they would replace.
     pub strangers: BTreeSet<Fingerprint>,
 }
 
-impl Happened {
+impl AlertConditions {
     /// Records an Event; returns whether it can affect the alerts.
-    pub fn take(&mut self, event: &Event, now: Timestamp) -> bool {
+    pub fn record_event(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
-            Event::Folder { keyring, problem } if problem.severity == Severity::Refused => {
+            Event::Folder { keyring, problem } if problem.severity == ProblemSeverity::Refused => {
                 let keyring = keyring.clone().unwrap_or_else(|| "".into());
                 let drop = RefusedDrop {
                     at: now,
@@ -69,10 +69,11 @@ impl Happened {
                     },
                     remedy: problem.remedy.clone(),
                 };
-                self.drop((keyring, problem.file.to_string(), problem.reason), drop);
+                self.record_drop((keyring, problem.file.to_string(), problem.reason), drop);
             }
             Event::Keyring {
-                event: keyring::Event::Moved { keyring, key_pair, to, reason, explanation, .. }, ..
+                event: keyring::KeyringEvent::Moved { keyring, key_pair, to, reason, explanation, .. },
+                ..
             } => match to {
                 Standing::Refused => {
                     let drop = RefusedDrop {
@@ -81,9 +82,9 @@ impl Happened {
                         why: explanation.clone(),
                         remedy: "drop a valid key pair, or remove this one from the folder".to_owned(),
                     };
-                    self.drop((Arc::clone(keyring), key_pair.short(), reason), drop);
+                    self.record_drop((Arc::clone(keyring), key_pair.short(), reason), drop);
                 }
-                Standing::Staged if *reason == "shares_no_name" && self.strangers.len() < MOST => {
+                Standing::Staged if *reason == "shares_no_name" && self.strangers.len() < MAX_ENTRIES => {
                     self.strangers.insert(*key_pair);
                 }
                 _ => {
@@ -93,15 +94,15 @@ impl Happened {
             Event::Upstream { listener, upstream, keyring, key_pair, verdict, explanation, .. } => {
                 let by = (Arc::clone(listener), upstream.clone(), *key_pair);
                 match verdict {
-                    Verdict::Refused => self.refusal(by, keyring, explanation, now),
-                    Verdict::Proved => drop(self.refusals.remove(&by)),
-                    Verdict::HandshakeOk => return false,
+                    UpstreamVerdict::Refused => self.record_refusal(by, keyring, explanation, now),
+                    UpstreamVerdict::Proved => drop(self.refusals.remove(&by)),
+                    UpstreamVerdict::HandshakeOk => return false,
                 }
             }
             Event::Token { listener, endpoint, keyring, key_pair, outcome, explanation, .. } => {
                 let by = (Arc::clone(listener), endpoint.clone(), *key_pair);
                 match outcome {
-                    TokenOutcome::Refused => self.refusal(by, keyring, explanation, now),
+                    TokenOutcome::Refused => self.record_refusal(by, keyring, explanation, now),
                     TokenOutcome::Fetched => drop(self.refusals.remove(&by)),
                     TokenOutcome::Failed => return false,
                 }
@@ -110,9 +111,9 @@ impl Happened {
                 let by = (Arc::clone(listener), source.clone(), *refused);
                 match standing {
                     // It is not authenticated: anyone on the network path could have sent it.
-                    Lesson::Unconfirmed => return false,
-                    Lesson::Confirmed => self.refusal(by, keyring, explanation, now),
-                    Lesson::Forgotten => drop(self.refusals.remove(&by)),
+                    RefusalStatus::Unconfirmed => return false,
+                    RefusalStatus::Confirmed => self.record_refusal(by, keyring, explanation, now),
+                    RefusalStatus::Forgotten => drop(self.refusals.remove(&by)),
                 }
             }
             Event::Epoch { .. } | Event::Reloaded { .. } => {}
@@ -122,19 +123,20 @@ impl Happened {
     }
 
     /// Removes expired drops.
-    pub fn tick(&mut self, now: Timestamp) {
-        self.drops.retain(|_, drop| now.duration_since(drop.at).unsigned_abs() < DROP);
+    pub fn expire_drops(&mut self, now: Timestamp) {
+        self.drops.retain(|_, drop| now.duration_since(drop.at).unsigned_abs() < DROP_ALERT_DURATION);
     }
 
-    fn drop(&mut self, key: (Arc<str>, String, &'static str), drop: RefusedDrop) {
-        if self.drops.len() < MOST || self.drops.contains_key(&key) {
+    fn record_drop(&mut self, key: (Arc<str>, String, &'static str), drop: RefusedDrop) {
+        if self.drops.len() < MAX_ENTRIES || self.drops.contains_key(&key) {
             self.drops.insert(key, drop);
         }
     }
 
-    fn refusal(&mut self, by: RefusedBy, keyring: &KeyringName, explanation: &str, now: Timestamp) {
-        if self.refusals.len() < MOST || self.refusals.contains_key(&by) {
-            let new = || Refusal { keyring: Arc::clone(keyring), since: now, explanation: explanation.to_owned() };
+    fn record_refusal(&mut self, by: RefusalKey, keyring: &KeyringName, explanation: &str, now: Timestamp) {
+        if self.refusals.len() < MAX_ENTRIES || self.refusals.contains_key(&by) {
+            let new =
+                || KeyPairRefusal { keyring: Arc::clone(keyring), since: now, explanation: explanation.to_owned() };
             self.refusals.entry(by).or_insert_with(new);
         }
     }

@@ -9,12 +9,12 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
-use super::{Error, Smtp, SmtpTls, explained, secret};
+use super::{DeliveryError, SmtpSettings, SmtpTls, read_secret, with_tls_hint};
 use crate::pki::{Fingerprint, hex, printable};
-use crate::registry::{Delivery, short};
+use crate::registry::{DeliveryRow, short_fingerprint};
 
 /// Timeout of the whole exchange.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SMTP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether a text is a valid mail address, with or without a display name.
 pub fn is_mailbox(text: &str) -> bool {
@@ -22,19 +22,19 @@ pub fn is_mailbox(text: &str) -> bool {
 }
 
 /// Sends an alert. The credentials are read each time, so that changing them needs no restart.
-pub(super) async fn send(smtp: &Smtp, delivery: &Delivery) -> Result<(), Error> {
+pub(super) async fn send(smtp: &SmtpSettings, delivery: &DeliveryRow) -> Result<(), DeliveryError> {
     let place = smtp.server.to_string();
     let message = message(smtp, delivery)?;
     let transport = transport(smtp).await?;
-    let sending = tokio::time::timeout(PATIENCE, transport.send(message));
-    let sent = sending.await.map_err(|_| Error::Late { seconds: PATIENCE.as_secs() })?;
-    sent.map(drop).map_err(|error| Error::Refused { place, why: explained(reasons(&error)) })
+    let sending = tokio::time::timeout(SMTP_TIMEOUT, transport.send(message));
+    let sent = sending.await.map_err(|_| DeliveryError::Late { seconds: SMTP_TIMEOUT.as_secs() })?;
+    sent.map(drop).map_err(|error| DeliveryError::Refused { place, why: with_tls_hint(error_chain(&error)) })
 }
 
-fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
+fn message(smtp: &SmtpSettings, delivery: &DeliveryRow) -> Result<Message, DeliveryError> {
     let contact = delivery.recipient.clone().unwrap_or_default();
-    let to: Mailbox = contact.parse().map_err(|_| Error::Contact { contact })?;
-    let wrong = |why: String| Error::Refused { place: smtp.server.to_string(), why };
+    let to: Mailbox = contact.parse().map_err(|_| DeliveryError::Contact { contact })?;
+    let wrong = |why: String| DeliveryError::Refused { place: smtp.server.to_string(), why };
     let from: Mailbox = smtp.from.parse().map_err(|_| wrong(format!("invalid sender address {:?}", smtp.from)))?;
     let from_domain = from.email.domain().to_owned();
     let urgent = if delivery.urgent.is_set() { "URGENT: " } else { "" };
@@ -56,26 +56,26 @@ fn message(smtp: &Smtp, delivery: &Delivery) -> Result<Message, Error> {
             delivery.raised,
             delivery.raised_by,
             delivery.alert,
-            acknowledging(delivery),
+            acknowledgement_hint(delivery),
         ))
         .map_err(|error| wrong(error.to_string()))
 }
 
 /// How to acknowledge the alert, where that silences it: with the certificate, as without one the own pair is meant.
-fn acknowledging(delivery: &Delivery) -> String {
+fn acknowledgement_hint(delivery: &DeliveryRow) -> String {
     let is_expiry = matches!(&*delivery.kind, "expires" | "partner_expires" | "anchor_expires");
     match &delivery.key_pair {
         Some(key_pair) if is_expiry && !delivery.keyring.is_empty() => format!(
             "\r\nAlready being handled? Acknowledge it: sidekey keyring ack {} {} --why \"…\"\r\n",
             delivery.keyring,
-            short(key_pair)
+            short_fingerprint(key_pair)
         ),
         _ => String::new(),
     }
 }
 
 /// The same ID when an alert is sent again because its arrival is unknown: mailboxes then show it once.
-fn message_id(delivery: &Delivery, domain: &str) -> String {
+fn message_id(delivery: &DeliveryRow, domain: &str) -> String {
     let digest = Fingerprint::of(format!("{}\n{}", delivery.alert, delivery.sink).as_bytes());
     format!("<{}@{domain}>", hex(&digest.as_bytes()[..16]))
 }
@@ -96,23 +96,25 @@ fn subject(kind: &str) -> &str {
     }
 }
 
-async fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Error> {
+async fn transport(smtp: &SmtpSettings) -> Result<AsyncSmtpTransport<Tokio1Executor>, DeliveryError> {
     let host = smtp.server.host.to_string();
-    let mut builder =
-        AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&host).port(smtp.server.port).timeout(Some(PATIENCE));
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&host)
+        .port(smtp.server.port)
+        .timeout(Some(SMTP_TIMEOUT));
     if let Some(file) = &smtp.credentials_file {
-        let text = secret(file)?;
-        let (user, password) = text.split_once(':').ok_or_else(|| Error::Secret {
+        let text = read_secret(file)?;
+        let (user, password) = text.split_once(':').ok_or_else(|| DeliveryError::Secret {
             file: printable(&file.display().to_string()),
             why: "must contain USER:PASSWORD".to_owned(),
         })?;
         builder = builder.credentials(Credentials::new(user.to_owned(), password.to_owned()));
     }
     if smtp.tls != SmtpTls::None {
-        let way = |why: String| Error::Way { place: smtp.server.to_string(), why };
+        let way = |why: String| DeliveryError::Way { place: smtp.server.to_string(), why };
         // It reads the platform's trust anchors, which blocks.
         let parameters = tokio::task::spawn_blocking(move || TlsParameters::new(host)).await;
-        let parameters = parameters.map_err(|error| way(error.to_string()))?.map_err(|error| way(reasons(&error)))?;
+        let parameters =
+            parameters.map_err(|error| way(error.to_string()))?.map_err(|error| way(error_chain(&error)))?;
         builder = builder.tls(match smtp.tls {
             SmtpTls::Tls => Tls::Wrapper(parameters),
             SmtpTls::StartTls | SmtpTls::None => Tls::Required(parameters),
@@ -122,7 +124,7 @@ async fn transport(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, Er
 }
 
 /// An error with its causes, on one line.
-fn reasons(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

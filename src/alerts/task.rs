@@ -12,51 +12,56 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::deliver::Delivering;
-use super::{Alert, Happened, Records, Settings, due};
+use super::deliver::AlertDeliveryTask;
+use super::{Alert, AlertConditions, AlertInputs, AlertSettings, due_alerts};
 use crate::clock::Clock;
-use crate::event::{Event, Events, Follower};
+use crate::event::{Event, EventBus, EventFollower};
 use crate::metrics::Metrics;
-use crate::process::{Phase, Shutdown};
-use crate::registry::Peer;
-use crate::registry::backlog::Backlog;
-use crate::registry::task::Current;
+use crate::process::{ShutdownPhase, ShutdownWatch};
+use crate::registry::PeerRow;
+use crate::registry::backlog::RegistryBacklog;
+use crate::registry::task::CurrentStore;
 use crate::snapshot::Reader;
 
 /// How often the clock is checked.
-const TICK: Duration = Duration::from_millis(500);
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the alerts are evaluated although nothing happened.
-pub(super) const ROUND: Duration = Duration::from_mins(1);
+pub(super) const ROUND_INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of peers kept in memory.
-const PEERS: usize = 20_000;
+const MAX_PEERS: usize = 20_000;
 
 /// The task's inputs.
-pub struct Parts {
+pub struct AlertTaskParts {
     /// The sinks; they may change while the task runs.
-    pub settings: watch::Receiver<Settings>,
+    pub settings: watch::Receiver<AlertSettings>,
     /// The snapshots.
     pub reader: Reader,
     /// The Events.
-    pub follower: Follower,
+    pub follower: EventFollower,
     /// Where alerts are emitted.
-    pub events: Arc<Events>,
+    pub events: Arc<EventBus>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
     /// The registry while it is connected.
-    pub registry: Current,
+    pub registry: CurrentStore,
     /// The shutdown of the process.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownWatch,
 }
 
 /// Runs until shutdown. A delivery in progress is completed and recorded as sent: else a restart would send it again.
-pub async fn run(parts: Parts) {
+pub async fn run(parts: AlertTaskParts) {
     let instance = Arc::<str>::from("");
-    let fold = Fold { happened: Happened::default(), seen: Backlog::new(instance), read: None, dirty: true };
+    let fold = PendingChanges {
+        happened: AlertConditions::default(),
+        seen: RegistryBacklog::new(instance),
+        read: None,
+        dirty: true,
+    };
     let fold = Mutex::new(fold);
     let (is_due, due) = watch::channel(Vec::new());
-    let telling = Telling {
+    let telling = AlertEvaluator {
         reader: parts.reader,
         events: Arc::clone(&parts.events),
         metrics: parts.metrics,
@@ -66,9 +71,10 @@ pub async fn run(parts: Parts) {
         logged: HashSet::new(),
         is_due,
     };
-    let delivering = Delivering::new(parts.settings, parts.registry, due, parts.events, parts.clock, parts.shutdown);
+    let delivering =
+        AlertDeliveryTask::new(parts.settings, parts.registry, due, parts.events, parts.clock, parts.shutdown);
     let taking = async {
-        take(&fold, parts.follower).await;
+        collect_events(&fold, parts.follower).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -78,114 +84,114 @@ pub async fn run(parts: Parts) {
 }
 
 /// What was collected since the last evaluation.
-pub(super) struct Fold {
-    happened: Happened,
+pub(super) struct PendingChanges {
+    happened: AlertConditions,
     /// Peers seen since the last round.
-    seen: Backlog,
+    seen: RegistryBacklog,
     /// The registry's peers, if they were read since the last round.
-    read: Option<Vec<Peer>>,
+    read: Option<Vec<PeerRow>>,
     dirty: bool,
 }
 
-impl Fold {
+impl PendingChanges {
     /// Sets the registry's peers; the alerts are then evaluated again.
-    pub(super) fn read(&mut self, peers: Vec<Peer>) {
+    pub(super) fn set_peers(&mut self, peers: Vec<PeerRow>) {
         (self.read, self.dirty) = (Some(peers), true);
     }
 }
 
 /// A panic elsewhere leaves it consistent.
-pub(super) fn lock(fold: &Mutex<Fold>) -> MutexGuard<'_, Fold> {
+pub(super) fn lock(fold: &Mutex<PendingChanges>) -> MutexGuard<'_, PendingChanges> {
     fold.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn take(fold: &Mutex<Fold>, mut follower: Follower) {
+async fn collect_events(fold: &Mutex<PendingChanges>, mut follower: EventFollower) {
     while let Some(event) = follower.next().await {
         let mut fold = lock(fold);
         if let Event::Handshake(handshake) = &event {
             if !handshake.is_failure() {
-                fold.seen.take(&event, handshake.time);
+                fold.seen.record_event(&event, handshake.time);
             }
             continue;
         }
         let now = follower.now();
-        fold.dirty |= fold.happened.take(&event, now);
+        fold.dirty |= fold.happened.record_event(&event, now);
     }
 }
 
-struct Telling {
+struct AlertEvaluator {
     reader: Reader,
-    events: Arc<Events>,
+    events: Arc<EventBus>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    shutdown: Shutdown,
+    shutdown: ShutdownWatch,
     /// Peers by side, listener and certificate: those of the registry, and those seen since.
-    peers: BTreeMap<(String, String, String), Peer>,
+    peers: BTreeMap<(String, String, String), PeerRow>,
     /// Alerts already logged here.
     logged: HashSet<Arc<str>>,
     /// The due alerts, for `deliver`: sent each round, even if unchanged.
     is_due: watch::Sender<Vec<Alert>>,
 }
 
-impl Telling {
-    async fn run(mut self, fold: &Mutex<Fold>) {
-        let mut tick = tokio::time::interval(TICK);
+impl AlertEvaluator {
+    async fn run(mut self, fold: &Mutex<PendingChanges>) {
+        let mut tick = tokio::time::interval(TICK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut last: Option<Timestamp> = None;
         let mut shutdown = self.shutdown.clone();
         loop {
             tokio::select! {
-                () = shutdown.reached(Phase::Over) => return,
+                () = shutdown.wait_for_phase(ShutdownPhase::Over) => return,
                 _ = tick.tick() => {}
             }
             let now = self.clock.now();
-            let is_time = last.is_none_or(|last| now.duration_since(last).unsigned_abs() >= ROUND);
+            let is_time = last.is_none_or(|last| now.duration_since(last).unsigned_abs() >= ROUND_INTERVAL);
             if is_time || std::mem::take(&mut lock(fold).dirty) {
                 last = Some(now);
-                self.round(fold, now);
+                self.evaluate_round(fold, now);
             }
         }
     }
 
     /// Evaluates the due alerts and reports the new ones.
-    fn round(&mut self, fold: &Mutex<Fold>, now: Timestamp) {
+    fn evaluate_round(&mut self, fold: &Mutex<PendingChanges>, now: Timestamp) {
         let (happened, seen, read) = {
             let mut fold = lock(fold);
             fold.dirty = false;
-            fold.happened.tick(now);
-            (fold.happened.clone(), fold.seen.batch().peers, fold.read.take())
+            fold.happened.expire_drops(now);
+            (fold.happened.clone(), fold.seen.take_batch().peers, fold.read.take())
         };
         if let Some(read) = read {
             self.peers.clear();
-            self.meet(read);
+            self.merge_peers(read);
         }
-        self.meet(seen);
-        let snapshot = self.reader.take();
-        let peers: Vec<Peer> = self.peers.values().cloned().collect();
-        let records = Records {
+        self.merge_peers(seen);
+        let snapshot = self.reader.latest();
+        let peers: Vec<PeerRow> = self.peers.values().cloned().collect();
+        let records = AlertInputs {
             keyrings: &snapshot.keyrings,
             trusts: &snapshot.trusts,
             peers: &peers,
             happened: &happened,
             contacts: &snapshot.contacts(),
         };
-        let alerts = due(&records, now);
-        self.tell(&alerts);
+        let alerts = due_alerts(&records, now);
+        self.report_alerts(&alerts);
         self.is_due.send_replace(alerts);
     }
 
-    fn meet(&mut self, peers: Vec<Peer>) {
+    fn merge_peers(&mut self, peers: Vec<PeerRow>) {
         for peer in peers {
             let key = (peer.side.clone(), peer.listener.clone(), peer.certificate.clone());
             let newer = self.peers.get(&key).is_none_or(|known| known.last_seen <= peer.last_seen);
-            if newer && (self.peers.len() < PEERS || self.peers.contains_key(&key)) {
+            if newer && (self.peers.len() < MAX_PEERS || self.peers.contains_key(&key)) {
                 self.peers.insert(key, peer);
             }
         }
     }
 
     /// Logs and counts the alerts: on every instance, whatever the registry holds.
-    fn tell(&mut self, alerts: &[Alert]) {
+    fn report_alerts(&mut self, alerts: &[Alert]) {
         let mut active: BTreeMap<(&'static str, String), i64> = BTreeMap::new();
         for alert in alerts {
             for keyring in std::iter::once(&alert.keyring).chain(&alert.also) {
@@ -204,7 +210,7 @@ impl Telling {
                 });
             }
         }
-        self.metrics.alerts_active(&active);
+        self.metrics.set_active_alerts(&active);
         self.logged.retain(|name| alerts.iter().any(|alert| alert.name == *name));
     }
 }

@@ -9,38 +9,38 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder;
 use crate::keyring::Standing;
-use crate::pki::{Problem, Severity};
+use crate::pki::{FolderProblem, ProblemSeverity};
 use crate::snapshot::{KeyringView, Side};
-use crate::trust::matched::{Voucher, Vouchers};
-use crate::writer::{self, State};
+use crate::trust::matched::{AnchorUsage, TrustUsage};
+use crate::writer::{self, WriterState};
 
 /// What would be accepted, and as what.
 #[derive(Serialize)]
-pub struct Checked {
+pub struct CheckReport {
     /// Keyrings and their pairs.
     pub keyrings: Vec<KeyringView>,
     /// Trusts and what they hold.
-    pub trusts: Vec<TrustView>,
+    pub trusts: Vec<CheckTrust>,
     /// Files that cannot be used.
-    pub problems: Vec<ProblemView>,
+    pub problems: Vec<CheckProblem>,
     /// Listeners, ready or waiting.
-    pub listeners: Vec<ListenerView>,
+    pub listeners: Vec<CheckListener>,
 }
 
 /// One trust.
 #[derive(Serialize)]
-pub struct TrustView {
+pub struct CheckTrust {
     /// Its name.
     pub name: Arc<str>,
     /// Printable subjects of its anchors.
     pub holds: Vec<String>,
     /// Anchors and pins, and who would break without each.
-    pub vouchers: Vec<Voucher>,
+    pub vouchers: Vec<AnchorUsage>,
 }
 
 /// One problem.
 #[derive(Serialize)]
-pub struct ProblemView {
+pub struct CheckProblem {
     /// Which file.
     pub file: String,
     /// Stable code.
@@ -55,7 +55,7 @@ pub struct ProblemView {
 
 /// One listener.
 #[derive(Serialize)]
-pub struct ListenerView {
+pub struct CheckListener {
     /// Its side.
     pub side: Side,
     /// Its name.
@@ -64,7 +64,7 @@ pub struct ListenerView {
     pub waits_for: Option<String>,
 }
 
-impl Checked {
+impl CheckReport {
     /// Nothing refused, nothing waited for.
     pub fn is_good(&self) -> bool {
         let refused = |ring: &KeyringView| ring.key_pairs.iter().any(|pair| pair.standing == Standing::Refused);
@@ -75,20 +75,25 @@ impl Checked {
 }
 
 /// Reads the folder once and applies every rule.
-pub fn check(config: &Config) -> Result<Checked, super::Error> {
+pub fn check(config: &Config) -> Result<CheckReport, super::AppError> {
     let clock = Clock::system();
-    let contents = folder::read::read_once(&config.folder);
+    let contents = folder::read::read_final(&config.folder);
     let problems = problems(&contents);
     let settings = super::with_platform(config.settings.clone());
-    let (state, _) = State::open(settings, writer::memory::Remembered::default(), contents, clock.now());
-    let snapshot = state.build(crate::snapshot::Epoch(1), &clock)?;
-    let mut remembered = config.state.clone().map(writer::Memory::peek).unwrap_or_default().trusts;
+    let (state, _) =
+        WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
+    let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), &clock)?;
+    let mut remembered = config.state.clone().map(writer::StateMemory::peek).unwrap_or_default().trusts;
     let trusts = state.trusts().iter().map(|(name, anchors)| {
         let trust = anchors.build(clock.now());
         let facts = remembered.remove(name).unwrap_or_default().matched;
-        TrustView { name: Arc::clone(name), holds: trust.holds(), vouchers: Vouchers::of(&trust, &facts).vouchers }
+        CheckTrust {
+            name: Arc::clone(name),
+            holds: trust.anchor_subjects(),
+            vouchers: TrustUsage::from_trust(&trust, &facts).vouchers,
+        }
     });
-    Ok(Checked {
+    Ok(CheckReport {
         trusts: trusts.collect(),
         problems,
         listeners: listeners(&state, &snapshot),
@@ -96,12 +101,12 @@ pub fn check(config: &Config) -> Result<Checked, super::Error> {
     })
 }
 
-fn problems(contents: &folder::Contents) -> Vec<ProblemView> {
+fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {
     let of_keyrings = contents.keyrings.values().flat_map(|joined| &joined.problems);
-    let mut views: Vec<ProblemView> = of_keyrings.chain(&contents.problems).map(problem).collect();
+    let mut views: Vec<CheckProblem> = of_keyrings.chain(&contents.problems).map(problem).collect();
     for (path, named) in &contents.named {
         if let Some(why) = &named.problem {
-            views.push(ProblemView {
+            views.push(CheckProblem {
                 file: crate::pki::printable(&path.display().to_string()),
                 reason: "trust_file_unusable",
                 why: why.clone(),
@@ -113,22 +118,22 @@ fn problems(contents: &folder::Contents) -> Vec<ProblemView> {
     views
 }
 
-fn problem(problem: &Problem) -> ProblemView {
-    ProblemView {
+fn problem(problem: &FolderProblem) -> CheckProblem {
+    CheckProblem {
         file: problem.file.to_string(),
         reason: problem.reason,
         why: problem.why.clone(),
         remedy: problem.remedy.clone(),
         // Offline there is no "not yet": what is incomplete now would be refused once the folder is quiet.
         severity: match problem.severity {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Incomplete | Severity::Refused => "refused",
+            ProblemSeverity::Info => "info",
+            ProblemSeverity::Warning => "warning",
+            ProblemSeverity::Incomplete | ProblemSeverity::Refused => "refused",
         },
     }
 }
 
-fn listeners(state: &State, snapshot: &crate::snapshot::Snapshot) -> Vec<ListenerView> {
+fn listeners(state: &WriterState, snapshot: &crate::snapshot::Snapshot) -> Vec<CheckListener> {
     let settings = state.settings();
     let ingresses = settings.ingresses.iter().map(|ingress| (Side::Ingress, &ingress.name));
     let egresses = settings.egresses.iter().map(|egress| (Side::Egress, &egress.name));
@@ -138,6 +143,6 @@ fn listeners(state: &State, snapshot: &crate::snapshot::Snapshot) -> Vec<Listene
     };
     ingresses
         .chain(egresses)
-        .map(|(side, name)| ListenerView { side, name: Arc::clone(name), waits_for: waits_for(side, name) })
+        .map(|(side, name)| CheckListener { side, name: Arc::clone(name), waits_for: waits_for(side, name) })
         .collect()
 }

@@ -6,72 +6,74 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin::{self, Views};
+use crate::admin::{self, RuntimeViews};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::control::server::Allowed;
-use crate::control::{self, Desk};
-use crate::event::{Event, Events};
-use crate::keyring::Lessons;
-use crate::net::listen::Bound;
+use crate::control::server::SocketAccess;
+use crate::control::{self, CommandContext};
+use crate::event::{Event, EventBus};
+use crate::keyring::RefusalMemory;
+use crate::net::listen::BoundSocket;
 use crate::pki::Fingerprint;
-use crate::process::{self, Ended, Phase, Progress, Signals, Stopping, Told, notify};
+use crate::process::{
+    self, DrainProgress, ProcessSignal, ShutdownController, ShutdownOutcome, ShutdownPhase, SignalListener, notify,
+};
 use crate::snapshot::{Publisher, Reader};
-use crate::writer::{Input, Memory, State};
+use crate::writer::{StateMemory, WriterInput, WriterState};
 use crate::{alerts, folder, writer};
 
 /// How often it is asked whether sockets listen, until they do.
 const OPENING: Duration = Duration::from_millis(50);
 
 /// Everything that the control thread is made of.
-pub(super) struct Plane {
+pub(super) struct ControlPlane {
     /// What the folder held when the writer began.
-    pub(super) first: folder::read::Reading,
-    pub(super) commands: Option<(Bound, Allowed, Desk)>,
-    pub(super) signals: Option<mpsc::Sender<Told>>,
-    pub(super) told: mpsc::Receiver<Told>,
-    pub(super) stopping: Stopping,
-    pub(super) shutdown_settings: process::Settings,
-    pub(super) progress: Arc<Progress>,
+    pub(super) first: folder::read::FolderReading,
+    pub(super) commands: Option<(BoundSocket, SocketAccess, CommandContext)>,
+    pub(super) signals: Option<mpsc::Sender<ProcessSignal>>,
+    pub(super) told: mpsc::Receiver<ProcessSignal>,
+    pub(super) stopping: ShutdownController,
+    pub(super) shutdown_settings: process::ShutdownSettings,
+    pub(super) progress: Arc<DrainProgress>,
     pub(super) reload: Arc<Notify>,
-    pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) queue: mpsc::Receiver<Input>,
-    pub(super) writer: (State, Memory, Publisher),
-    pub(super) surroundings: (Arc<Events>, Clock),
-    pub(super) lessons: Arc<Lessons>,
-    pub(super) views: Views,
-    pub(super) admin: [(Option<Bound>, admin::Kind); 2],
-    pub(super) memories: super::memories::Parts,
+    pub(super) inputs: mpsc::Sender<WriterInput>,
+    pub(super) queue: mpsc::Receiver<WriterInput>,
+    pub(super) writer: (WriterState, StateMemory, Publisher),
+    pub(super) surroundings: (Arc<EventBus>, Clock),
+    pub(super) lessons: Arc<RefusalMemory>,
+    pub(super) views: RuntimeViews,
+    pub(super) admin: [(Option<BoundSocket>, admin::AdminListenerKind); 2],
+    pub(super) memories: super::memories::RecorderParts,
     pub(super) config: Config,
 }
 
 /// What the control socket answers from.
 pub(super) fn desk(
     config: &Config,
-    views: &Views,
-    lessons: &Arc<Lessons>,
-    (inputs, told): (&mpsc::Sender<Input>, &mpsc::Sender<Told>),
+    views: &RuntimeViews,
+    lessons: &Arc<RefusalMemory>,
+    (inputs, told): (&mpsc::Sender<WriterInput>, &mpsc::Sender<ProcessSignal>),
     started: Timestamp,
-) -> Desk {
-    Desk {
+) -> CommandContext {
+    CommandContext {
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
         lessons: Arc::clone(lessons),
         started,
         remembers: config.state.is_some(),
-        longest_stop: config.shutdown.longest(),
+        longest_stop: config.shutdown.max_duration(),
     }
 }
 
 /// Runs until it is told to stop and everything has drained.
-pub(super) fn run(plane: Plane) -> Ended {
+pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(target: "process", %error, "the control thread cannot start");
-            plane.stopping.advance(Phase::Over);
-            return Ended::Hurried;
+            plane.stopping.advance(ShutdownPhase::Over);
+            return ShutdownOutcome::Hurried;
         }
     };
     let ended = runtime.block_on(conduct(plane));
@@ -80,21 +82,21 @@ pub(super) fn run(plane: Plane) -> Ended {
     ended
 }
 
-async fn conduct(plane: Plane) -> Ended {
+async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     let (events, clock) = plane.surroundings;
     let (state, memory, publisher) = plane.writer;
     let is_process = plane.signals.is_some();
     if let Some(told) = plane.signals {
-        match Signals::listen() {
+        match SignalListener::listen() {
             Ok(signals) => drop(tokio::spawn(signals.forward(told))),
             Err(error) => tracing::error!(target: "process", %error, "signals cannot be heard"),
         }
     }
     let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
     let (contents, found) = mpsc::channel(4);
-    let writing = writer::run(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
+    let writing = writer::run_writer(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
     tokio::spawn(writing);
-    tokio::spawn(folder::watch::run(folder_watch, Some(plane.first), contents));
+    tokio::spawn(folder::watch::watch_folder(folder_watch, Some(plane.first), contents));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
@@ -117,33 +119,33 @@ async fn conduct(plane: Plane) -> Ended {
             }
         });
     }
-    let reloading = Reloading { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
+    let reloading = ReloadState { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
         tokio::spawn(systemd(plane.views));
     }
     let ended =
-        process::conduct(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
+        process::run_shutdown(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
     // The registry empties its queue, within its own bounds; a dead database holds up nobody.
     let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
     ended
 }
 
-async fn forward(mut found: mpsc::Receiver<folder::Contents>, inputs: mpsc::Sender<Input>) {
+async fn forward(mut found: mpsc::Receiver<folder::FolderContents>, inputs: mpsc::Sender<WriterInput>) {
     while let Some(contents) = found.recv().await {
-        if inputs.send(Input::Folder(contents)).await.is_err() {
+        if inputs.send(WriterInput::Folder(contents)).await.is_err() {
             return;
         }
     }
 }
 
-async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
+async fn tick(inputs: mpsc::Sender<WriterInput>, events: Arc<EventBus>, clock: Clock) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         second.tick().await;
         events.tick(clock.now());
-        if inputs.send(Input::Tick).await.is_err() {
+        if inputs.send(WriterInput::Tick).await.is_err() {
             return;
         }
     }
@@ -153,7 +155,7 @@ async fn tick(inputs: mpsc::Sender<Input>, events: Arc<Events>, clock: Clock) {
 const REMEMBER: Duration = Duration::from_mins(10);
 
 /// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
-async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader: Reader, clock: Clock) {
+async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>, mut reader: Reader, clock: Clock) {
     // What the last run left is remembered as it is.
     let mut known = 0;
     let mut told = Instant::now();
@@ -161,7 +163,7 @@ async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader
         if let Ok(None) = tokio::time::timeout(Duration::from_secs(1), reader.changed()).await {
             return;
         }
-        let snapshot = reader.take();
+        let snapshot = reader.latest();
         let candidates = |listener: &str| snapshot.ingresses.get(listener).map(|ingress| &ingress.candidates.0);
         let is_shown = |listener: &str, key_pair: Fingerprint| {
             // A listener that waits for something will show its pairs again.
@@ -175,7 +177,7 @@ async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader
         let due = told.elapsed() >= REMEMBER;
         if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
             (known, told) = (revision, Instant::now());
-            if inputs.send(Input::Learned(confirmed)).await.is_err() {
+            if inputs.send(WriterInput::Learned(confirmed)).await.is_err() {
                 return;
             }
         }
@@ -183,8 +185,8 @@ async fn remember(inputs: mpsc::Sender<Input>, lessons: Arc<Lessons>, mut reader
 }
 
 /// Says ready when it is, and keeps the watchdog fed.
-async fn systemd(views: Views) {
-    tokio::spawn(notify::watchdog());
+async fn systemd(views: RuntimeViews) {
+    tokio::spawn(notify::run_watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
         // A new snapshot, or a moment later the socket that listens because of it.
@@ -192,19 +194,19 @@ async fn systemd(views: Views) {
             return;
         }
     }
-    notify::ready();
+    notify::send_ready();
 }
 
 /// Takes over a changed configuration file, atomically or not at all.
-struct Reloading {
+struct ReloadState {
     config: Config,
-    inputs: mpsc::Sender<Input>,
-    folder: watch::Sender<folder::Settings>,
-    events: Arc<Events>,
-    alerts: watch::Sender<alerts::Settings>,
+    inputs: mpsc::Sender<WriterInput>,
+    folder: watch::Sender<folder::FolderSettings>,
+    events: Arc<EventBus>,
+    alerts: watch::Sender<alerts::AlertSettings>,
 }
 
-impl Reloading {
+impl ReloadState {
     /// On `reload` (SIGHUP), and when the file's content changes: looked at once a second, through links, so that a
     /// mounted ConfigMap is noticed too.
     async fn run(mut self, reload: Arc<Notify>) {
@@ -225,13 +227,13 @@ impl Reloading {
                 continue;
             }
             before = now;
-            notify::reloading();
-            self.take(config::load(&source)).await;
-            notify::ready();
+            notify::send_reloading();
+            self.apply_config(config::load(&source)).await;
+            notify::send_ready();
         }
     }
 
-    async fn take(&mut self, loaded: Result<Config, config::Error>) {
+    async fn apply_config(&mut self, loaded: Result<Config, config::ConfigErrors>) {
         let new = match loaded {
             Ok(new) => new,
             Err(error) => {
@@ -239,10 +241,10 @@ impl Reloading {
                 return;
             }
         };
-        let change = config::compare(&self.config, &new);
+        let change = config::plan_reload(&self.config, &new);
         self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
         let settings = super::with_platform(change.settings.clone());
-        if self.inputs.send(Input::Settings(Box::new(settings))).await.is_err() {
+        if self.inputs.send(WriterInput::Settings(Box::new(settings))).await.is_err() {
             return;
         }
         self.folder.send_replace(change.folder.clone());

@@ -13,14 +13,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, Follower};
+use crate::event::{Event, EventFollower};
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
-use crate::tls::Outcome;
+use crate::tls::HandshakeOutcome;
 
-pub use load::Served;
-pub use scene::Error;
-use scene::{Ca, Scene};
+pub use load::ServedRequests;
+pub use scene::DemoError;
+use scene::{DemoAuthority, DemoScene};
 
 /// How long the load runs in each of its three parts.
 const PART: Duration = Duration::from_secs(4);
@@ -28,11 +28,11 @@ const PART: Duration = Duration::from_secs(4);
 const RATE: u32 = 500;
 
 /// What the caller shows.
-pub trait Stage: Send + Sync {
+pub trait DemoStage: Send + Sync {
     /// A new part of the demonstration.
     fn part(&self, title: &str);
     /// One line.
-    fn say(&self, line: &str);
+    fn print_line(&self, line: &str);
     /// How far the load has come: requests answered, of about how many, and lost.
     fn progress(&self, answered: u64, of: u64, lost: u64);
     /// The load is over.
@@ -41,7 +41,7 @@ pub trait Stage: Send + Sync {
 
 /// What the demonstration is asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct DemoOptions {
     /// Leave the folder.
     pub keep: bool,
     /// Keep running until the process is told to end.
@@ -49,9 +49,9 @@ pub struct Wishes {
 }
 
 /// What came out.
-pub struct Outcomes {
+pub struct DemoReport {
     /// Requests and latencies.
-    pub served: Served,
+    pub served: ServedRequests,
     /// The client pair before and after.
     pub client: (Fingerprint, Fingerprint),
     /// The server pair before and after.
@@ -64,7 +64,7 @@ pub struct Outcomes {
     pub folder: Option<PathBuf>,
 }
 
-impl Outcomes {
+impl DemoReport {
     /// Nothing lost, and both new pairs were shown.
     pub fn is_good(&self) -> bool {
         self.served.lost == 0
@@ -76,8 +76,8 @@ impl Outcomes {
 }
 
 /// Runs it, start to end.
-pub async fn run(stage: Arc<dyn Stage>, wishes: Wishes) -> Result<Outcomes, Error> {
-    let mut scene = Scene::set(&wishes).await?;
+pub async fn run(stage: Arc<dyn DemoStage>, wishes: DemoOptions) -> Result<DemoReport, DemoError> {
+    let mut scene = DemoScene::set(&wishes).await?;
     introduce(&*stage, &scene);
 
     let total = u64::from(RATE) * PART.as_secs() * 3;
@@ -98,41 +98,44 @@ pub async fn run(stage: Arc<dyn Stage>, wishes: Wishes) -> Result<Outcomes, Erro
     stage.part("during: new pairs from the new CA are dropped into both folders");
     let mut partner_events = scene.partner.events().subscribe();
     let dropped = Instant::now();
-    scene.drop_pairs(Ca::New)?;
+    scene.drop_pairs(DemoAuthority::New)?;
     let (client, server) = (scene.fingerprints(Side::Egress), scene.fingerprints(Side::Ingress));
     let (server_took, client_took) = first_shown(&mut partner_events, server.1, client.1, dropped).await;
     scene.show_changes(&*stage, Duration::from_millis(800)).await;
 
     stage.part("after: the rest of the load runs on the new pairs");
-    let served = load.await.map_err(|error| Error::new("the load ended early", error))?;
+    let served = load.await.map_err(|error| DemoError::new("the load ended early", error))?;
     stage.progress_ends();
     scene.show_changes(&*stage, Duration::from_millis(200)).await;
 
     stage.part("what a refused handshake looks like");
-    stranger::knock(&scene, &*stage).await?;
+    stranger::attempt_as_stranger(&scene, &*stage).await?;
 
-    let mut outcomes = Outcomes { served, client, server, server_took, client_took, folder: None };
+    let mut outcomes = DemoReport { served, client, server, server_took, client_took, folder: None };
     if wishes.serve {
         stage.part("try it");
         scene.keep_old_pairs()?;
         scene.try_next(&*stage);
         scene.until_told(&*stage).await;
     }
-    outcomes.folder = scene.end(&wishes).await;
+    outcomes.folder = scene.shut_down(&wishes).await;
     Ok(outcomes)
 }
 
-fn introduce(stage: &dyn Stage, scene: &Scene) {
+fn introduce(stage: &dyn DemoStage, scene: &DemoScene) {
     stage.part("two sidecars on this machine");
-    stage.say(&format!("folder      {}", scene.folder().display()));
-    stage.say(&format!("application → {}  our sidecar, egress \"partner\"", scene.egress_url()));
-    stage.say(&format!("            ⇒ {}  the partner's sidecar, ingress \"orders\", mutual TLS", scene.ingress_url()));
-    stage.say(&format!("            → {}  the partner's application, an echo", scene.backend_url()));
+    stage.print_line(&format!("folder      {}", scene.folder().display()));
+    stage.print_line(&format!("application → {}  our sidecar, egress \"partner\"", scene.egress_url()));
+    stage.print_line(&format!(
+        "            ⇒ {}  the partner's sidecar, ingress \"orders\", mutual TLS",
+        scene.ingress_url()
+    ));
+    stage.print_line(&format!("            → {}  the partner's application, an echo", scene.backend_url()));
 }
 
 /// Waits until the partner's ingress has shown `server`, and has been shown `client`; at most five seconds.
 async fn first_shown(
-    events: &mut Follower,
+    events: &mut EventFollower,
     server: Fingerprint,
     client: Fingerprint,
     since: Instant,
@@ -142,7 +145,7 @@ async fn first_shown(
     while server_took.is_none() || client_took.is_none() {
         let Ok(Some(event)) = tokio::time::timeout_at(deadline.into(), events.next()).await else { break };
         let Event::Handshake(handshake) = event else { continue };
-        if handshake.outcome != Outcome::Accepted {
+        if handshake.outcome != HandshakeOutcome::Accepted {
             continue;
         }
         if handshake.key_pair == Some(server) {

@@ -17,25 +17,25 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub use export::Form;
-pub use import::Import;
-pub use make::{New, Source};
-pub use token::Token;
+pub use export::ExportFormat;
+pub use import::KeyPairImport;
+pub use make::{KeyPairCreation, KeySource};
+pub use token::TokenOrder;
 
-pub use crate::jwt::Algorithm;
+pub use crate::jwt::SignatureAlgorithm;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::folder::{self, Contents, DEFAULT_KEYRING};
+use crate::folder::{self, DEFAULT_KEYRING, FolderContents};
 use crate::keyring::{Keyring, KeyringName, Standing};
-use crate::pki::blocks::{Blocks, STAGED_LINE};
+use crate::pki::blocks::{KeyMaterial, STAGED_LINE};
 use crate::pki::{FileName, Fingerprint, KeyPair, SpkiHash, printable};
-use crate::writer::memory::{Memory, Remembered};
-use crate::writer::{Input, State};
+use crate::writer::memory::{RememberedState, StateMemory};
+use crate::writer::{WriterInput, WriterState};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum OfflineKeyringError {
     /// What was typed does not fit what is there.
     #[error("{0}")]
     Wrong(String),
@@ -49,31 +49,31 @@ pub enum Error {
     },
     /// Nothing could be made.
     #[error(transparent)]
-    Make(#[from] crate::pki::issue::CannotIssue),
+    Make(#[from] crate::pki::issue::IssueError),
     /// PKCS#12.
     #[error(transparent)]
-    Pkcs12(#[from] crate::pki::pkcs12::NotWritten),
+    Pkcs12(#[from] crate::pki::pkcs12::Pkcs12WriteError),
     /// A token.
     #[error(transparent)]
-    Token(#[from] crate::jwt::Error),
+    Token(#[from] crate::jwt::TokenSigningError),
     /// The folder.
     #[error(transparent)]
-    Folder(#[from] folder::put::Error),
+    Folder(#[from] folder::put::PutFileError),
 }
 
 /// One keyring of a watched folder, looked at offline.
-pub struct Offline {
-    folder: folder::Settings,
+pub struct OfflineKeyrings {
+    folder: folder::FolderSettings,
     keyring: KeyringName,
     /// `state` is configured.
     remembers: bool,
-    state: State,
+    state: WriterState,
     now: Timestamp,
 }
 
 /// What came of it.
 #[derive(Debug, Serialize)]
-pub struct Done {
+pub struct OfflineOutcome {
     /// Which keyring.
     pub keyring: KeyringName,
     /// The pair, where there is one already.
@@ -90,14 +90,14 @@ pub struct Done {
 }
 
 /// What the rules make of a pair.
-struct Verdict {
+struct AdmissionForecast {
     standing: Standing,
     why: Option<String>,
 }
 
 /// What would come of a file in a keyring.
 #[derive(Debug, Serialize)]
-pub struct Prospect {
+pub struct KeyringForecast {
     /// Which keyring.
     pub keyring: KeyringName,
     /// Whether everything in it would be taken.
@@ -106,17 +106,18 @@ pub struct Prospect {
     pub says: Vec<String>,
 }
 
-impl Offline {
+impl OfflineKeyrings {
     /// Reads the folder and what `state` remembers. The keyring need not be there yet.
-    pub fn open(config: &Config, keyring: &str) -> Result<Self, Error> {
+    pub fn open(config: &Config, keyring: &str) -> Result<Self, OfflineKeyringError> {
         let keyring = check_name(&config.folder, keyring)?;
         let now = Clock::system().now();
-        let remembered = config.state.clone().map_or_else(Remembered::default, Memory::peek);
-        let contents = folder::read::read_once(&config.folder);
+        let remembered = config.state.clone().map_or_else(RememberedState::default, StateMemory::peek);
+        let contents = folder::read::read_final(&config.folder);
         let settings = super::with_platform(config.settings.clone());
-        let (mut state, _) = State::open(settings, remembered.clone(), without_waiting(&contents, &remembered), now);
+        let (mut state, _) =
+            WriterState::from_remembered(settings, remembered.clone(), without_waiting(&contents, &remembered), now);
         // Nothing but a command is ever refused.
-        let _ = state.apply(&Input::Folder(contents), now);
+        let _ = state.apply(&WriterInput::Folder(contents), now);
         Ok(Self { folder: config.folder.clone(), keyring, remembers: config.state.is_some(), state, now })
     }
 
@@ -131,7 +132,7 @@ impl Offline {
 
     /// Every pair that is known here.
     fn pairs(&self) -> impl Iterator<Item = &Arc<KeyPair>> {
-        self.keyring().into_iter().flat_map(|keyring| keyring.held()).map(|held| &held.pair)
+        self.keyring().into_iter().flat_map(|keyring| keyring.pairs()).map(|held| &held.pair)
     }
 
     /// A new pair has something to wait beside.
@@ -155,24 +156,24 @@ impl Offline {
     }
 
     /// The folder as if these files were there too.
-    fn contents_with(&self, files: Vec<(FileName, Blocks)>) -> Contents {
+    fn contents_with(&self, files: Vec<(FileName, KeyMaterial)>) -> FolderContents {
         let extra = files.into_iter().map(|(name, blocks)| (Arc::clone(&self.keyring), name, blocks));
-        folder::read::read_once_with(&self.folder, extra.collect())
+        folder::read::read_final_with(&self.folder, extra.collect())
     }
 
     /// What the rules make of one pair of these contents.
-    fn verdict(&self, contents: Contents, key_pair: Fingerprint) -> Option<Verdict> {
+    fn verdict(&self, contents: FolderContents, key_pair: Fingerprint) -> Option<AdmissionForecast> {
         let mut state = self.state.clone();
         // A folder is never refused.
-        state.apply(&Input::Folder(contents), self.now).ok()?;
+        state.apply(&WriterInput::Folder(contents), self.now).ok()?;
         let keyring = state.keyrings().get(&self.keyring)?;
-        let held = keyring.held().into_iter().find(|held| held.pair.fingerprint() == key_pair)?;
-        Some(Verdict { standing: held.standing, why: held.why.clone() })
+        let held = keyring.pairs().into_iter().find(|held| held.pair.fingerprint() == key_pair)?;
+        Some(AdmissionForecast { standing: held.standing, why: held.why.clone() })
     }
 
     /// What would come of a file that somebody was sent, if it were dropped into this keyring. `requested` are the public
     /// keys of the certification requests in it: nothing is made of these, but the CA's answer may belong here.
-    pub fn prospect(&self, name: &str, blocks: Blocks, requested: &[SpkiHash]) -> Prospect {
+    pub fn prospect(&self, name: &str, blocks: KeyMaterial, requested: &[SpkiHash]) -> KeyringForecast {
         let file = self.file_name(name);
         let certificates: Vec<_> = blocks.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
         let keys: Vec<_> = blocks.keys.iter().map(|key| key.spki_hash()).collect();
@@ -181,7 +182,7 @@ impl Offline {
         let (mut accepted, mut says) = (true, Vec::new());
         let joined = contents.keyrings.get(&self.keyring).cloned().unwrap_or_default();
         for problem in joined.problems.iter().filter(|problem| problem.file == file) {
-            accepted &= problem.severity < crate::pki::Severity::Incomplete;
+            accepted &= problem.severity < crate::pki::ProblemSeverity::Incomplete;
             says.push(format!("{} ({}). {}", problem.why, problem.reason, problem.remedy));
         }
         let is_from_file = |pair: &KeyPair| {
@@ -218,11 +219,17 @@ impl Offline {
             accepted = false;
             says.push("there is nothing in it for this keyring".to_owned());
         }
-        Prospect { keyring: Arc::clone(&self.keyring), accepted, says }
+        KeyringForecast { keyring: Arc::clone(&self.keyring), accepted, says }
     }
 
     /// Writes a certificate with its chain, and first its key where that is new. What the rules would refuse is not written.
-    fn write_pair(&self, pair: &KeyPair, key_pem: Option<&str>, stem: &str, staged: bool) -> Result<Done, Error> {
+    fn write_pair(
+        &self,
+        pair: &KeyPair,
+        key_pem: Option<&str>,
+        stem: &str,
+        staged: bool,
+    ) -> Result<OfflineOutcome, OfflineKeyringError> {
         let mut text = String::new();
         if staged {
             text.push_str(STAGED_LINE);
@@ -232,7 +239,7 @@ impl Offline {
         let mut dropped = vec![(self.file_name(&format!("{stem}.crt")), read(text.as_bytes()))];
         dropped.extend(key_pem.map(|key| (self.file_name(&format!("{stem}.key")), read(key.as_bytes()))));
         let verdict = self.verdict(self.contents_with(dropped), pair.fingerprint());
-        let refused = |why: Option<String>| Error::Refused {
+        let refused = |why: Option<String>| OfflineKeyringError::Refused {
             keyring: self.keyring.to_string(),
             why: why.unwrap_or_else(|| "its certificate and key do not make a pair in this folder".to_owned()),
         };
@@ -245,9 +252,9 @@ impl Offline {
         // The key first: a key without its certificate only waits, a certificate without its key is half a drop.
         let mut files = Vec::new();
         if let Some(key) = key_pem {
-            files.push(folder::put::put(&folder, &format!("{stem}.key"), key.as_bytes())?);
+            files.push(folder::put::write_new_file(&folder, &format!("{stem}.key"), key.as_bytes())?);
         }
-        match folder::put::put(&folder, &format!("{stem}.crt"), text.as_bytes()) {
+        match folder::put::write_new_file(&folder, &format!("{stem}.crt"), text.as_bytes()) {
             Ok(path) => files.push(path),
             Err(error) => {
                 // The key would wait for ever. That it was there a moment is known from the error.
@@ -255,7 +262,7 @@ impl Offline {
                 return Err(error.into());
             }
         }
-        Ok(Done {
+        Ok(OfflineOutcome {
             keyring: Arc::clone(&self.keyring),
             key_pair: Some(pair.fingerprint()),
             standing: verdict.standing.as_str(),
@@ -265,7 +272,7 @@ impl Offline {
         })
     }
 
-    fn next(&self, pair: &KeyPair, verdict: &Verdict, marked: bool) -> String {
+    fn next(&self, pair: &KeyPair, verdict: &AdmissionForecast, marked: bool) -> String {
         let (keyring, short) = (&self.keyring, pair.fingerprint().short());
         match verdict.standing {
             Standing::Staged => {
@@ -290,15 +297,15 @@ impl Offline {
     }
 
     /// A file name that is free with both endings: the one that was asked for, else the date and the public key.
-    fn stem(&self, asked: Option<&str>, spki_hash: SpkiHash) -> Result<String, Error> {
+    fn stem(&self, asked: Option<&str>, spki_hash: SpkiHash) -> Result<String, OfflineKeyringError> {
         let stem = match asked {
             Some(name) => name.to_owned(),
-            None => format!("{}-{}", crate::pki::day(self.now), &spki_hash.short()[..8]),
+            None => format!("{}-{}", crate::pki::format_day(self.now), &spki_hash.short()[..8]),
         };
         let is_plain = stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !is_plain || stem.is_empty() || stem.starts_with('.') || matches!(stem.as_str(), "ca" | "ca-bundle") {
             let why = "letters, digits, dots and dashes, not beginning with a dot, and not ca or ca-bundle";
-            return Err(Error::Wrong(format!("--name {stem:?} cannot be a file name here: {why}")));
+            return Err(OfflineKeyringError::Wrong(format!("--name {stem:?} cannot be a file name here: {why}")));
         }
         Ok(stem)
     }
@@ -306,7 +313,7 @@ impl Offline {
 
 /// The folder without the pairs that ask to wait and of which no decision is known: they came after the others, which
 /// without `state` only a running sidecar remembers.
-fn without_waiting(contents: &Contents, remembered: &Remembered) -> Contents {
+fn without_waiting(contents: &FolderContents, remembered: &RememberedState) -> FolderContents {
     let mut contents = contents.clone();
     for (name, joined) in &mut contents.keyrings {
         let decided = remembered.keyrings.get(name);
@@ -317,21 +324,21 @@ fn without_waiting(contents: &Contents, remembered: &Remembered) -> Contents {
                     || decided.retired.contains_key(key_pair)
             })
         };
-        joined.pairs.retain(|pair| !pair.asks_to_wait() || is_decided(&pair.fingerprint()));
+        joined.pairs.retain(|pair| !pair.is_staging_requested() || is_decided(&pair.fingerprint()));
     }
     contents
 }
 
 /// A name that can be a sub-folder, and in which the configuration names nothing else.
-fn check_name(folder: &folder::Settings, name: &str) -> Result<KeyringName, Error> {
+fn check_name(folder: &folder::FolderSettings, name: &str) -> Result<KeyringName, OfflineKeyringError> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if name.is_empty() || !is_plain || name.starts_with('.') {
         let why = "it is the name of a folder: letters, digits, dots and dashes, not beginning with a dot";
-        return Err(Error::Wrong(format!("{name:?} cannot be a keyring: {why}")));
+        return Err(OfflineKeyringError::Wrong(format!("{name:?} cannot be a keyring: {why}")));
     }
     if let Some(named) = folder.named.iter().find(|path| path.starts_with(name)) {
         let named = printable(&named.to_string_lossy());
-        return Err(Error::Wrong(format!(
+        return Err(OfflineKeyringError::Wrong(format!(
             "{name:?} is no keyring: the configuration names {named} for something else"
         )));
     }
@@ -339,6 +346,6 @@ fn check_name(folder: &folder::Settings, name: &str) -> Result<KeyringName, Erro
 }
 
 /// Reads text that was just made.
-fn read(bytes: &[u8]) -> Blocks {
+fn read(bytes: &[u8]) -> KeyMaterial {
     crate::pki::blocks::read(&zeroize::Zeroizing::new(bytes.to_vec()), None)
 }

@@ -5,31 +5,31 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::admin::Views;
+use crate::admin::RuntimeViews;
 use crate::alerts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::Follower;
+use crate::event::EventFollower;
 use crate::pki::{Certificate, Fingerprint, printable};
-use crate::process::Shutdown;
-use crate::registry::store::Access;
-use crate::registry::{self, Error, Settings, Store};
+use crate::process::ShutdownWatch;
+use crate::registry::store::StoreAccess;
+use crate::registry::{self, Error, RegistrySettings, RegistryStore};
 
 /// What they need beside what everybody has.
-pub(super) struct Parts {
+pub(super) struct RecorderParts {
     /// Subscribed before anything has happened.
-    pub(super) followers: [Follower; 2],
+    pub(super) followers: [EventFollower; 2],
     /// When the process ends.
-    pub(super) shutdown: Shutdown,
+    pub(super) shutdown: ShutdownWatch,
 }
 
 /// Where the registry is, and this sidecar's name in it: the configured one, or the host's.
-pub(crate) fn registry_settings(config: &Config) -> Settings {
+pub(crate) fn registry_settings(config: &Config) -> RegistrySettings {
     let instance = config.instance.clone().unwrap_or_else(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         if host.trim().is_empty() { "sidekey".to_owned() } else { printable(host.trim()) }
     });
-    Settings { place: config.registry.clone(), instance: instance.into() }
+    RegistrySettings { place: config.registry.clone(), instance: instance.into() }
 }
 
 /// Opens the registry for a command, reads from it or changes it, and closes it.
@@ -38,13 +38,13 @@ pub(crate) fn registry_settings(config: &Config) -> Settings {
 /// The registry's, also where the configuration has none.
 pub fn with_registry<T>(
     config: &Config,
-    access: Access,
-    work: impl AsyncFnOnce(&Store) -> Result<T, Error>,
+    access: StoreAccess,
+    work: impl AsyncFnOnce(&RegistryStore) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|why| Error::File { file: "this process".to_owned(), why })?;
     runtime.block_on(async {
-        let store = Store::open(&registry_settings(config), access).await?;
+        let store = RegistryStore::open(&registry_settings(config), access).await?;
         let done = work(&store).await;
         store.close().await;
         done
@@ -53,13 +53,13 @@ pub fn with_registry<T>(
 
 /// Both in one future, which ends with the registry's last write; and where alerts hear of other settings.
 pub(super) fn start(
-    parts: Parts,
+    parts: RecorderParts,
     config: &Config,
-    views: &Views,
+    views: &RuntimeViews,
     clock: &Clock,
-) -> (watch::Sender<alerts::Settings>, impl Future<Output = ()> + Send + 'static) {
+) -> (watch::Sender<alerts::AlertSettings>, impl Future<Output = ()> + Send + 'static) {
     let [of_registry, of_alerts] = parts.followers;
-    let (current, following) = registry::task::follow(registry::task::Parts {
+    let (current, following) = registry::task::follow_events(registry::task::RegistryTaskParts {
         settings: registry_settings(config),
         reader: views.reader.clone(),
         follower: of_registry,
@@ -70,7 +70,7 @@ pub(super) fn start(
         public: platform_anchors,
     });
     let (sender, settings) = watch::channel(config.alerts.clone());
-    let alerting = alerts::task::run(alerts::task::Parts {
+    let alerting = alerts::task::run(alerts::task::AlertTaskParts {
         settings,
         reader: views.reader.clone(),
         follower: of_alerts,

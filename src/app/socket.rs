@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::control::place::default_place;
-use crate::control::server::Allowed;
-use crate::net::{Bound, ListenAddress};
+use crate::control::server::SocketAccess;
+use crate::net::{BoundSocket, ListenAddress};
 
 /// Permissions with a group: it may connect, as the owner may.
 const WITH_GROUP: u32 = 0o660;
 
 /// Binds it. A sidecar inside another process has one only where the configuration says so.
-pub(super) fn bind(config: &Config, is_process: bool) -> Option<(Bound, Allowed)> {
+pub(super) fn bind(config: &Config, is_process: bool) -> Option<(BoundSocket, SocketAccess)> {
     let environment = |name: &str| std::env::var(name).ok();
     let default = || is_process.then(|| default_place(config.state.as_deref(), &environment));
     let path = config.admin.control.clone().or_else(default)?;
-    match at(&path, config.admin.control_group.as_deref()) {
+    match bind_socket(&path, config.admin.control_group.as_deref()) {
         Ok(bound) => Some(bound),
         Err(error) => {
             tracing::warn!(
@@ -29,13 +29,13 @@ pub(super) fn bind(config: &Config, is_process: bool) -> Option<(Bound, Allowed)
     }
 }
 
-fn at(path: &PathBuf, group: Option<&str>) -> Result<(Bound, Allowed), crate::net::Error> {
-    let listen = |source| crate::net::Error::Listen { address: path.display().to_string(), source };
+fn bind_socket(path: &PathBuf, group: Option<&str>) -> Result<(BoundSocket, SocketAccess), crate::net::SocketError> {
+    let listen = |source| crate::net::SocketError::Listen { address: path.display().to_string(), source };
     make_folder(path).map_err(listen)?;
     let mode = group.map(|_| WITH_GROUP);
-    let bound = Bound::bind(&ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) })?;
+    let bound = BoundSocket::bind(&ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) })?;
     let file = std::fs::symlink_metadata(path).map_err(listen)?;
-    Ok((bound, Allowed { owner: file.uid(), group: group.map(|_| file.gid()) }))
+    Ok((bound, SocketAccess { owner: file.uid(), group: group.map(|_| file.gid()) }))
 }
 
 /// Who may connect is the socket's business; who may list its folder is nobody's worry.

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, print};
+use super::{CommandFailure, print};
 use crate::config;
-use crate::control::client::{self, Answers};
-use crate::control::{Answer, Done, Reason, Refused, Request, place};
+use crate::control::client::{self, AnswerStream};
+use crate::control::{ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, RefusalReason, place};
 
 /// Which sidecar, and how it is told.
 #[derive(clap::Args)]
-pub(super) struct Ask {
+pub(super) struct ControlArguments {
     /// The sidecar's control socket [default: as its configuration says, else where it makes one by itself]
     #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
@@ -24,56 +24,56 @@ pub(super) struct Ask {
     pub(super) json: bool,
 }
 
-impl Ask {
+impl ControlArguments {
     /// Asks.
-    pub(super) fn ask(&self, request: &Request) -> Result<Answers, Failure> {
-        Ok(client::ask(&self.places()?, request, false)?)
+    pub(super) fn send_request(&self, request: &ControlRequest) -> Result<AnswerStream, CommandFailure> {
+        Ok(client::send_request(&self.places()?, request, false)?)
     }
 
     /// Asks, and the answer may take as long as it likes.
-    pub(super) fn follow(&self, request: &Request) -> Result<Answers, Failure> {
-        Ok(client::ask(&self.places()?, request, true)?)
+    pub(super) fn follow(&self, request: &ControlRequest) -> Result<AnswerStream, CommandFailure> {
+        Ok(client::send_request(&self.places()?, request, true)?)
     }
 
     /// Asks for one answer; one that says no is a failure.
-    pub(super) fn one(&self, request: &Request) -> Result<Answer, Failure> {
-        match self.ask(request)?.next().transpose()? {
-            Some(Answer::Refused(refused)) => Err(self.refused(refused)),
+    pub(super) fn request_single(&self, request: &ControlRequest) -> Result<ControlAnswer, CommandFailure> {
+        match self.send_request(request)?.next().transpose()? {
+            Some(ControlAnswer::Refused(refused)) => Err(self.refused(refused)),
             Some(answer) => Ok(answer),
-            None => Err(Failure::Failed(anyhow::anyhow!("the sidecar closed the connection without an answer"))),
+            None => Err(CommandFailure::Failed(anyhow::anyhow!("the sidecar closed the connection without an answer"))),
         }
     }
 
     /// Asks for a change, and says what was done and what it means.
-    pub(super) fn change(&self, request: &Request) -> Result<(), Failure> {
-        match self.one(request)? {
-            Answer::Done(done) if self.json => print::json(&done),
-            Answer::Done(done) => say(&done),
+    pub(super) fn change(&self, request: &ControlRequest) -> Result<(), CommandFailure> {
+        match self.request_single(request)? {
+            ControlAnswer::Done(done) if self.json => print::json(&done),
+            ControlAnswer::Done(done) => print_outcome(&done),
             other => return Err(unexpected(&other)),
         }
         Ok(())
     }
 
     /// With `--json` a refusal is an object on standard output too, beside the sentence on standard error.
-    pub(super) fn refused(&self, refused: Refused) -> Failure {
+    pub(super) fn refused(&self, refused: CommandRefusal) -> CommandFailure {
         if self.json {
             print::json(&serde_json::json!({ "refused": refused }));
         }
         match refused.reason {
-            Reason::NotUnderstood => Failure::Wrong(refused.into()),
-            _ => Failure::Failed(refused.into()),
+            RefusalReason::NotUnderstood => CommandFailure::Wrong(refused.into()),
+            _ => CommandFailure::Failed(refused.into()),
         }
     }
 
-    fn places(&self) -> Result<Vec<PathBuf>, Failure> {
+    fn places(&self) -> Result<Vec<PathBuf>, CommandFailure> {
         if let Some(control) = &self.control {
             return Ok(vec![control.clone()]);
         }
         let environment = |name: &str| std::env::var(name).ok();
-        let source = super::Source { config: self.config.clone(), ..super::Source::default() };
-        let config = source.load_file().map_err(Failure::Wrong)?;
+        let source = super::ConfigSource { config: self.config.clone(), ..super::ConfigSource::default() };
+        let config = source.load_file().map_err(CommandFailure::Wrong)?;
         let state = match &config {
-            Some(config::Config { admin: config::Admin { control: Some(control), .. }, .. }) => {
+            Some(config::Config { admin: config::AdminSettings { control: Some(control), .. }, .. }) => {
                 return Ok(vec![control.clone()]);
             }
             Some(config) => config.state.clone(),
@@ -83,13 +83,13 @@ impl Ask {
     }
 }
 
-fn say(done: &Done) {
+fn print_outcome(done: &ChangeOutcome) {
     print::line(&done.did);
     print::line(&done.means);
 }
 
 /// A newer sidecar may answer what this version does not know.
-pub(super) fn unexpected(answer: &Answer) -> Failure {
+pub(super) fn unexpected(answer: &ControlAnswer) -> CommandFailure {
     let answer = serde_json::to_string(answer).unwrap_or_default();
-    Failure::Failed(anyhow::anyhow!("the sidecar answers something else than was asked: {answer}"))
+    CommandFailure::Failed(anyhow::anyhow!("the sidecar answers something else than was asked: {answer}"))
 }

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::{Failure, Source, print};
-use crate::app::check::{self, Checked, ProblemView};
-use crate::control::Voucher;
+use super::{CommandFailure, ConfigSource, print};
+use crate::app::check::{self, CheckProblem, CheckReport};
+use crate::control::AnchorUsage;
 use crate::pki::first_few;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct CheckArguments {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(super) source: ConfigSource,
     /// Only the configuration: the folder is elsewhere
     #[arg(long)]
     config_only: bool,
@@ -19,26 +19,26 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = arguments.source.load().map_err(Failure::Wrong)?;
+pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandFailure> {
+    let config = arguments.source.load().map_err(CommandFailure::Wrong)?;
     if arguments.config_only {
         print::talk("sidekey: the configuration is fine");
         return Ok(());
     }
-    let checked = check::check(&config).map_err(|error| Failure::Wrong(error.into()))?;
+    let checked = check::check(&config).map_err(|error| CommandFailure::Wrong(error.into()))?;
     if arguments.json {
         print::json(&checked);
     } else {
-        say(&checked);
+        print_report(&checked);
     }
-    if checked.is_good() { Ok(()) } else { Err(Failure::Said(2)) }
+    if checked.is_good() { Ok(()) } else { Err(CommandFailure::Said(2)) }
 }
 
 /// How many names one line has.
 const NAMED: usize = 8;
 
 /// Who would break without an anchor or a pin, the first few by name.
-pub(super) fn would_break(voucher: &Voucher) -> String {
+pub(super) fn would_break(voucher: &AnchorUsage) -> String {
     let peers = &voucher.would_break;
     if peers.is_empty() {
         return "nobody is known who needs it".to_owned();
@@ -55,13 +55,13 @@ fn holds(subjects: &[String]) -> String {
 }
 
 /// In parts with a blank line between them; a part without a line leaves none.
-fn say(checked: &Checked) {
+fn print_report(checked: &CheckReport) {
     let parts = [pairs(checked), reasons(checked), trusts(checked), problems(checked), listeners(checked)];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     print::bytes(parts.join("\n").as_bytes());
 }
 
-fn pairs(checked: &Checked) -> String {
+fn pairs(checked: &CheckReport) -> String {
     let mut rows =
         vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "FILES"].map(str::to_owned).to_vec()];
     for keyring in &checked.keyrings {
@@ -80,7 +80,7 @@ fn pairs(checked: &Checked) -> String {
 }
 
 /// Why a key pair is not current.
-fn reasons(checked: &Checked) -> String {
+fn reasons(checked: &CheckReport) -> String {
     let mut out = String::new();
     for keyring in &checked.keyrings {
         for pair in &keyring.key_pairs {
@@ -92,7 +92,7 @@ fn reasons(checked: &Checked) -> String {
     out
 }
 
-fn trusts(checked: &Checked) -> String {
+fn trusts(checked: &CheckReport) -> String {
     let mut out = String::new();
     for trust in &checked.trusts {
         let _ = writeln!(out, "trust {}: {}", trust.name, holds(&trust.holds));
@@ -105,16 +105,16 @@ fn trusts(checked: &Checked) -> String {
     out
 }
 
-fn problems(checked: &Checked) -> String {
+fn problems(checked: &CheckReport) -> String {
     let mut out = String::new();
     for problem in &checked.problems {
-        let ProblemView { severity, file, reason, why, remedy } = problem;
+        let CheckProblem { severity, file, reason, why, remedy } = problem;
         let _ = writeln!(out, "{severity}: {file} ({reason}): {why}\n  what to do: {remedy}");
     }
     out
 }
 
-fn listeners(checked: &Checked) -> String {
+fn listeners(checked: &CheckReport) -> String {
     let mut out = String::new();
     for listener in &checked.listeners {
         let (side, name) = (listener.side.as_str(), &listener.name);

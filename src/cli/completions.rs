@@ -2,17 +2,17 @@
 
 use clap::CommandFactory;
 
-use super::{Failure, Typed, print};
+use super::{CommandFailure, CommandLine, print};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct CompletionsArguments {
     /// Which shell
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), CommandFailure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Typed::command(), "sidekey", &mut script);
+    clap_complete::generate(arguments.shell, &mut CommandLine::command(), "sidekey", &mut script);
     print::bytes(&script);
     Ok(())
 }

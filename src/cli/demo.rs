@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, print};
-use crate::app::demo::{self, Outcomes, Stage, Wishes};
+use super::{CommandFailure, print};
+use crate::app::demo::{self, DemoOptions, DemoReport, DemoStage};
 use crate::pki::Fingerprint;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DemoArguments {
     /// Leave the folder, in the current directory
     #[arg(long)]
     keep: bool,
@@ -22,10 +22,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wishes = Wishes { keep: arguments.keep, serve: arguments.serve };
+pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandFailure> {
+    let wishes = DemoOptions { keep: arguments.keep, serve: arguments.serve };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcomes = runtime.block_on(demo::run(Arc::new(Shown::default()), wishes))?;
+    let outcomes = runtime.block_on(demo::run(Arc::new(DemoProgress::default()), wishes))?;
     if arguments.json {
         print::json(&figures(&outcomes));
     } else {
@@ -38,23 +38,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(loss) = &outcomes.served.first_loss {
         print::talk(&format!("sidekey: the first lost request: {loss}"));
     }
-    if outcomes.is_good() { Ok(()) } else { Err(Failure::Said(1)) }
+    if outcomes.is_good() { Ok(()) } else { Err(CommandFailure::Said(1)) }
 }
 
 /// A bar on a terminal, plain lines elsewhere.
 #[derive(Default)]
-struct Shown {
+struct DemoProgress {
     bar: Mutex<Option<ProgressBar>>,
     told: Mutex<u64>,
 }
 
-impl Stage for Shown {
+impl DemoStage for DemoProgress {
     fn part(&self, title: &str) {
-        self.say("");
-        self.say(&format!("── {title}"));
+        self.print_line("");
+        self.print_line(&format!("── {title}"));
     }
 
-    fn say(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         match &*self.bar.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(bar) => bar.println(line),
             None => print::talk(line),
@@ -87,7 +87,7 @@ impl Stage for Shown {
     }
 }
 
-fn rows(outcomes: &Outcomes) -> Vec<Vec<String>> {
+fn rows(outcomes: &DemoReport) -> Vec<Vec<String>> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let took = |took: Option<Duration>| took.map_or_else(|| "not seen".to_owned(), millis);
     let served = &outcomes.served;
@@ -103,7 +103,7 @@ fn rows(outcomes: &Outcomes) -> Vec<Vec<String>> {
     ]
 }
 
-fn by_pair(outcomes: &Outcomes, key_pair: Fingerprint) -> String {
+fn by_pair(outcomes: &DemoReport, key_pair: Fingerprint) -> String {
     let count = outcomes.served.by_pair.get(&key_pair).copied().unwrap_or(0);
     format!("{count}  ({})", key_pair.short())
 }
@@ -112,7 +112,7 @@ fn millis(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }
 
-fn figures(outcomes: &Outcomes) -> serde_json::Value {
+fn figures(outcomes: &DemoReport) -> serde_json::Value {
     let served = &outcomes.served;
     let count = |key_pair| served.by_pair.get(&key_pair).copied().unwrap_or(0);
     serde_json::json!({

@@ -3,20 +3,20 @@
 
 use serde_json::Value;
 
-use super::ask::{Ask, unexpected};
-use super::{Failure, print};
+use super::ask::{ControlArguments, unexpected};
+use super::{CommandFailure, print};
 use crate::clock::Clock;
 use crate::config;
-use crate::control::{Answer, Filter, Form, Request};
+use crate::control::{ControlAnswer, ControlRequest, HandshakeFilter, HandshakeFormat};
 
 /// How many are shown where nothing is said.
 const LAST: usize = 50;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(super) struct Arguments {
+pub(super) struct HandshakesArguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<HandshakesCommand>,
     /// Only those that failed
     #[arg(long)]
     failed: bool,
@@ -39,36 +39,36 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     follow: bool,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum HandshakesCommand {
     /// One handshake with everything that is known
-    Show(Show),
+    Show(HandshakesShowArguments),
 }
 
 #[derive(clap::Args)]
-struct Show {
+struct HandshakesShowArguments {
     /// The number of its connection
     id: u64,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if let Some(Command::Show(show)) = &arguments.command {
-        return one(show);
+pub(super) fn run(arguments: &HandshakesArguments) -> Result<(), CommandFailure> {
+    if let Some(HandshakesCommand::Show(show)) = &arguments.command {
+        return print_handshake(show);
     }
     let ask = &arguments.ask;
     let request = request(arguments)?;
-    let answers = if arguments.follow { ask.follow(&request)? } else { ask.ask(&request)? };
+    let answers = if arguments.follow { ask.follow(&request)? } else { ask.send_request(&request)? };
     for answer in answers {
         match answer? {
-            Answer::Line(line) => print::line(&line),
+            ControlAnswer::Line(line) => print::line(&line),
             // One object a line: whoever reads them need not wait for the end.
-            Answer::Handshake(object) => print::line(&object.to_string()),
-            Answer::Refused(refused) => return Err(ask.refused(refused)),
+            ControlAnswer::Handshake(object) => print::line(&object.to_string()),
+            ControlAnswer::Refused(refused) => return Err(ask.refused(refused)),
             other => return Err(unexpected(&other)),
         }
         if print::is_closed() {
@@ -78,17 +78,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn request(arguments: &Arguments) -> Result<Request, Failure> {
+fn request(arguments: &HandshakesArguments) -> Result<ControlRequest, CommandFailure> {
     let since = match &arguments.since {
         None => None,
         Some(text) => {
-            let back = config::duration(text).map_err(|why| Failure::Wrong(anyhow::anyhow!("--since: {why}")))?;
+            let back =
+                config::parse_duration(text).map_err(|why| CommandFailure::Wrong(anyhow::anyhow!("--since: {why}")))?;
             Some(Clock::system().now().saturating_sub(back)?)
         }
     };
     let all = arguments.since.is_some() || arguments.ask.json;
     let last = arguments.last.or((!all).then_some(LAST)).filter(|last| *last > 0);
-    let filter = Filter {
+    let filter = HandshakeFilter {
         failed: arguments.failed,
         peer: arguments.peer.clone(),
         since,
@@ -97,11 +98,11 @@ fn request(arguments: &Arguments) -> Result<Request, Failure> {
         last,
     };
     let form = match (arguments.ask.json, print::has_colour()) {
-        (true, _) => Form::Json,
-        (false, true) => Form::Coloured,
-        (false, false) => Form::Text,
+        (true, _) => HandshakeFormat::Json,
+        (false, true) => HandshakeFormat::Coloured,
+        (false, false) => HandshakeFormat::Text,
     };
-    Ok(Request::Handshakes { filter, follow: arguments.follow, form })
+    Ok(ControlRequest::Handshakes { filter, follow: arguments.follow, form })
 }
 
 /// The fields in the order in which they are asked about.
@@ -141,9 +142,9 @@ const FIELDS: [&str; 33] = [
     "truncated",
 ];
 
-fn one(show: &Show) -> Result<(), Failure> {
-    let handshake = match show.ask.one(&Request::Handshake { id: show.id })? {
-        Answer::Handshake(handshake) => handshake,
+fn print_handshake(show: &HandshakesShowArguments) -> Result<(), CommandFailure> {
+    let handshake = match show.ask.request_single(&ControlRequest::Handshake { id: show.id })? {
+        ControlAnswer::Handshake(handshake) => handshake,
         other => return Err(unexpected(&other)),
     };
     if show.ask.json {
@@ -153,7 +154,7 @@ fn one(show: &Show) -> Result<(), Failure> {
     let said = |name: &str| !matches!(name, "level" | "target");
     for name in FIELDS.into_iter().filter(|name| said(name)) {
         if let Some(value) = handshake.get(name) {
-            say(name, value);
+            print_field(name, value);
         }
     }
     for pem in handshake.get("chain_pem").and_then(Value::as_array).into_iter().flatten() {
@@ -162,7 +163,7 @@ fn one(show: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
-fn say(name: &str, value: &Value) {
+fn print_field(name: &str, value: &Value) {
     match value {
         Value::String(text) => print::line(&format!("{name:<21} {text}")),
         Value::Array(all) => {

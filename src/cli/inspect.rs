@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::keyring::offline::Place;
-use super::{Failure, print};
-use crate::app::keyring::Prospect;
+use super::keyring::offline::FolderArguments;
+use super::{CommandFailure, print};
+use crate::app::keyring::KeyringForecast;
 use crate::clock::Clock;
-use crate::pki::blocks::{self, Blocks, Kind};
-use crate::pki::certificate::{CertificationRequest, Revocations};
+use crate::pki::blocks::{self, KeyMaterial, KeyMaterialKind};
+use crate::pki::certificate::{CertificationRequest, CrlSummary};
 use crate::pki::{Certificate, printable};
 
 /// The largest file that is read: the limit of the watched folder for CRLs.
 const LARGEST: u64 = 64 * 1024 * 1024;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct InspectArguments {
     /// Files with certificates, keys, CRLs or keystores
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "KEYRING")]
     keyring: Option<String>,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -38,21 +38,21 @@ pub(super) struct Arguments {
 
 /// What a file holds.
 #[derive(Serialize)]
-struct Inspected {
+struct FileInspection {
     file: String,
-    kind: Kind,
-    certificates: Vec<CertificateView>,
-    keys: Vec<KeyView>,
-    requests: Vec<RequestView>,
-    crls: Vec<CrlView>,
-    problems: Vec<ProblemView>,
+    kind: KeyMaterialKind,
+    certificates: Vec<CertificateInspection>,
+    keys: Vec<KeyInspection>,
+    requests: Vec<RequestInspection>,
+    crls: Vec<CrlInspection>,
+    problems: Vec<ProblemInspection>,
     /// With `--keyring`: what would come of it there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    prospect: Option<Prospect>,
+    prospect: Option<KeyringForecast>,
 }
 
 #[derive(Serialize)]
-struct RequestView {
+struct RequestInspection {
     subject: String,
     names: Vec<String>,
     key: String,
@@ -62,7 +62,7 @@ struct RequestView {
 }
 
 #[derive(Serialize)]
-struct CrlView {
+struct CrlInspection {
     issuer: String,
     this_update: Timestamp,
     next_update: Option<Timestamp>,
@@ -71,7 +71,7 @@ struct CrlView {
 }
 
 #[derive(Serialize)]
-struct CertificateView {
+struct CertificateInspection {
     subject: String,
     issuer: String,
     serial: String,
@@ -89,28 +89,28 @@ struct CertificateView {
 }
 
 #[derive(Serialize)]
-struct KeyView {
+struct KeyInspection {
     pin: String,
     certificate_in_file: bool,
 }
 
 #[derive(Serialize)]
-struct ProblemView {
+struct ProblemInspection {
     reason: &'static str,
     why: String,
     remedy: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandFailure> {
     let now = Clock::system().now();
     let (mut inspected, mut failed) = (Vec::new(), None);
     for file in &arguments.files {
         match inspect(file, arguments, now) {
             Ok(one) => inspected.push(one),
             // The others are explained all the same.
-            Err(Failure::Wrong(error)) => {
+            Err(CommandFailure::Wrong(error)) => {
                 print::error(&error);
-                failed = Some(Failure::Said(2));
+                failed = Some(CommandFailure::Said(2));
             }
             Err(other) => return Err(other),
         }
@@ -118,21 +118,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         print::json(&inspected);
     } else {
-        inspected.iter().for_each(say);
+        inspected.iter().for_each(print_inspection);
     }
     if let Some(failed) = failed {
         return Err(failed);
     }
-    let useless = |file: &Inspected| {
+    let useless = |file: &FileInspection| {
         !file.problems.is_empty()
-            || file.kind == Kind::Unknown
+            || file.kind == KeyMaterialKind::Unknown
             || file.prospect.as_ref().is_some_and(|prospect| !prospect.accepted)
     };
-    if inspected.iter().any(useless) { Err(Failure::Said(1)) } else { Ok(()) }
+    if inspected.iter().any(useless) { Err(CommandFailure::Said(1)) } else { Ok(()) }
 }
 
 /// A file's bytes and what they hold.
-pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<(Zeroizing<Vec<u8>>, Blocks)> {
+pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<(Zeroizing<Vec<u8>>, KeyMaterial)> {
     let shown = printable(&file.display().to_string());
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
     anyhow::ensure!(meta.is_file(), "{shown} is not a file; name the files in it");
@@ -143,39 +143,43 @@ pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<
     Ok((bytes, blocks))
 }
 
-fn inspect(file: &Path, arguments: &Arguments, now: Timestamp) -> Result<Inspected, Failure> {
+fn inspect(file: &Path, arguments: &InspectArguments, now: Timestamp) -> Result<FileInspection, CommandFailure> {
     let shown = printable(&file.display().to_string());
-    let (bytes, blocks) = read(file, arguments.password_file.as_deref()).map_err(Failure::Wrong)?;
+    let (bytes, blocks) = read(file, arguments.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
     let has_key = |certificate: &Certificate| blocks.keys.iter().any(|key| key.spki() == certificate.spki());
-    let mut inspected = Inspected {
-        kind: blocks::kind(&bytes),
+    let mut inspected = FileInspection {
+        kind: blocks::detect_kind(&bytes),
         certificates: blocks.certificates.iter().map(|c| certificate_view(c, has_key(c), now)).collect(),
         keys: blocks
             .keys
             .iter()
-            .map(|key| KeyView {
+            .map(|key| KeyInspection {
                 pin: key.spki_hash().to_string(),
                 certificate_in_file: blocks.certificates.iter().any(|certificate| certificate.spki() == key.spki()),
             })
             .collect(),
         requests: Vec::new(),
-        crls: blocks.crls.iter().filter_map(|crl| Revocations::parse(crl).ok()).map(|crl| crl_view(crl, now)).collect(),
+        crls: blocks.crls.iter().filter_map(|crl| CrlSummary::parse(crl).ok()).map(|crl| crl_view(crl, now)).collect(),
         problems: blocks
             .unreadable
             .iter()
-            .map(|part| ProblemView { reason: part.reason, why: part.why.clone(), remedy: part.remedy_for(&shown) })
+            .map(|part| ProblemInspection {
+                reason: part.reason,
+                why: part.why.clone(),
+                remedy: part.remedy_for(&shown),
+            })
             .collect(),
         prospect: None,
         file: shown,
     };
     let mut requested = Vec::new();
-    for request in blocks::requests(&bytes) {
+    for request in blocks::read_requests(&bytes) {
         match request {
             Ok(request) => {
                 requested.push(request.spki_hash);
                 inspected.requests.push(request_view(request));
             }
-            Err(why) => inspected.problems.push(ProblemView {
+            Err(why) => inspected.problems.push(ProblemInspection {
                 reason: "request_malformed",
                 why,
                 remedy: "have the request made again".to_owned(),
@@ -189,8 +193,8 @@ fn inspect(file: &Path, arguments: &Arguments, now: Timestamp) -> Result<Inspect
     Ok(inspected)
 }
 
-fn request_view(request: CertificationRequest) -> RequestView {
-    RequestView {
+fn request_view(request: CertificationRequest) -> RequestInspection {
+    RequestInspection {
         subject: request.subject,
         names: request.names,
         key: request.key.to_string(),
@@ -199,9 +203,9 @@ fn request_view(request: CertificationRequest) -> RequestView {
     }
 }
 
-fn crl_view(crl: Revocations, now: Timestamp) -> CrlView {
+fn crl_view(crl: CrlSummary, now: Timestamp) -> CrlInspection {
     let is_late = crl.next_update.is_some_and(|next| next < now);
-    CrlView {
+    CrlInspection {
         issuer: crl.issuer,
         this_update: crl.this_update,
         next_update: crl.next_update,
@@ -222,10 +226,10 @@ fn password(file: &Path, password_file: Option<&Path>) -> anyhow::Result<Option<
     };
     let text = std::fs::read_to_string(from).with_context(|| format!("cannot read {}", from.display()))?;
     let text = Zeroizing::new(text);
-    Ok(Some(Zeroizing::new(blocks::password(&text).to_owned())))
+    Ok(Some(Zeroizing::new(blocks::trim_password(&text).to_owned())))
 }
 
-fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp) -> CertificateView {
+fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp) -> CertificateInspection {
     let validity = certificate.validity();
     let typed = |kind: &str, names: &[String]| names.iter().map(|name| format!("{kind}:{name}")).collect::<Vec<_>>();
     let mut names = typed("uri", certificate.uris());
@@ -233,7 +237,7 @@ fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp
     names.extend(certificate.ips().iter().map(|ip| format!("ip:{ip}")));
     names.extend(typed("email", certificate.emails()));
     let usage = certificate.usage();
-    CertificateView {
+    CertificateInspection {
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
@@ -269,7 +273,7 @@ fn validity_text(validity: crate::pki::Validity, now: Timestamp) -> String {
     }
 }
 
-fn say(file: &Inspected) {
+fn print_inspection(file: &FileInspection) {
     let kind = serde_json::to_value(file.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
     print::line(&format!("{}: {}", file.file, kind.unwrap_or_default()));
     for certificate in &file.certificates {

@@ -9,63 +9,63 @@ mod show;
 
 use clap::Subcommand;
 
-use super::Failure;
-pub(super) use list::of;
+use super::CommandFailure;
+pub(super) use list::pairs_with_standing;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct KeyringArguments {
     #[command(subcommand)]
-    command: Command,
+    command: KeyringSubcommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum KeyringSubcommand {
     /// Every keyring: what is current, what waits, how long overlaps last
-    List(list::Arguments),
+    List(list::KeyringListArguments),
     /// One keyring with every key pair, and why each stands where it does
-    Show(show::Arguments),
+    Show(show::KeyringShowArguments),
     /// Make a key pair in the watched folder; beside a current one it is staged until `promote`
-    New(Box<offline::Make>),
+    New(Box<offline::KeyringNewArguments>),
     /// Print a certification request for a CA; a new key waits in the watched folder for its certificate
-    Csr(Box<offline::Csr>),
+    Csr(Box<offline::KeyringCsrArguments>),
     /// Put a CA's answer beside the key that waits for it, or a PKCS#12 keystore into the watched folder
-    Import(offline::Bring),
+    Import(offline::KeyringImportArguments),
     /// A key pair's certificate and chain for a partner
-    Export(offline::Export),
+    Export(offline::KeyringExportArguments),
     /// Make a staged, previous or retired key pair current
-    Promote(change::Promote),
+    Promote(change::PromoteArguments),
     /// Make the key pair that was current before current again
-    Rollback(change::Rollback),
+    Rollback(change::RollbackArguments),
     /// End a previous key pair's overlap now
-    Retire(change::Retire),
+    Retire(change::RetireArguments),
     /// Never show a key pair again, and delete what was kept of it
-    Revoke(change::Revoke),
+    Revoke(change::RevokeArguments),
     /// Say that an expiry is known, and why: webhooks and mail fall silent until the last threshold
-    Ack(Box<ack::Arguments>),
+    Ack(Box<ack::AckArguments>),
 }
 
-impl Arguments {
+impl KeyringArguments {
     /// Where the configuration comes from, for the one subcommand that is told so like `run`.
-    pub(super) fn source(&mut self) -> Option<&mut super::Source> {
+    pub(super) fn source(&mut self) -> Option<&mut super::ConfigSource> {
         match &mut self.command {
-            Command::Ack(arguments) => Some(arguments.source()),
+            KeyringSubcommand::Ack(arguments) => Some(arguments.source()),
             _ => None,
         }
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &KeyringArguments) -> Result<(), CommandFailure> {
     match &arguments.command {
-        Command::List(arguments) => list::run(arguments),
-        Command::Show(arguments) => show::run(arguments),
-        Command::New(arguments) => arguments.run(),
-        Command::Csr(arguments) => arguments.run(),
-        Command::Import(arguments) => arguments.run(),
-        Command::Export(arguments) => arguments.run(),
-        Command::Promote(arguments) => arguments.run(),
-        Command::Rollback(arguments) => arguments.run(),
-        Command::Retire(arguments) => arguments.run(),
-        Command::Revoke(arguments) => arguments.run(),
-        Command::Ack(arguments) => arguments.run(),
+        KeyringSubcommand::List(arguments) => list::run(arguments),
+        KeyringSubcommand::Show(arguments) => show::run(arguments),
+        KeyringSubcommand::New(arguments) => arguments.run(),
+        KeyringSubcommand::Csr(arguments) => arguments.run(),
+        KeyringSubcommand::Import(arguments) => arguments.run(),
+        KeyringSubcommand::Export(arguments) => arguments.run(),
+        KeyringSubcommand::Promote(arguments) => arguments.run(),
+        KeyringSubcommand::Rollback(arguments) => arguments.run(),
+        KeyringSubcommand::Retire(arguments) => arguments.run(),
+        KeyringSubcommand::Revoke(arguments) => arguments.run(),
+        KeyringSubcommand::Ack(arguments) => arguments.run(),
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn is_closed() -> bool {
 
 /// Whether standard output is a terminal that takes colours.
 pub(super) fn has_colour() -> bool {
-    crate::log::Style::of_stdout(crate::log::Format::Text).colour
+    crate::log::LineStyle::for_stdout(crate::log::LogFormat::Text).colour
 }
 
 /// Bytes of data as they are.
@@ -79,7 +79,7 @@ pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
     if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
 }
 
-pub(super) use crate::pki::minute;
+pub(super) use crate::pki::format_minute;
 
 /// What stands where there is nothing to say.
 pub(super) fn dash() -> String {

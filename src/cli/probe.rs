@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::keyring::offline::Place;
-use super::{Failure, print};
-use crate::app::probe::{self, Probe, Report, Verdict};
+use super::keyring::offline::FolderArguments;
+use super::{CommandFailure, print};
+use crate::app::probe::{self, ProbeReport, ProbeRequest, ProbeVerdict};
 use crate::config;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ProbeArguments {
     /// The partner's server
     #[arg(value_name = "HOST:PORT")]
     to: String,
@@ -28,14 +28,14 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wrong = |error: String| Failure::Wrong(anyhow::anyhow!(error));
-    let to = config::upstream(&format!("https://{}", arguments.to)).map_err(wrong)?;
-    let wait = config::duration(&arguments.wait).map_err(|error| wrong(format!("--wait: {error}")))?;
-    let probe = Probe {
+pub(super) fn run(arguments: &ProbeArguments) -> Result<(), CommandFailure> {
+    let wrong = |error: String| CommandFailure::Wrong(anyhow::anyhow!(error));
+    let to = config::parse_upstream(&format!("https://{}", arguments.to)).map_err(wrong)?;
+    let wait = config::parse_duration(&arguments.wait).map_err(|error| wrong(format!("--wait: {error}")))?;
+    let probe = ProbeRequest {
         to,
         keyrings: arguments.keyring.clone(),
         trust: arguments.trust.clone(),
@@ -43,22 +43,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         wait: wait.min(Duration::from_mins(1)),
     };
     let report = probe::probe(&arguments.place.config()?, &probe).map_err(|error| match error {
-        probe::Error::Wrong(_) => Failure::Wrong(error.into()),
-        probe::Error::Tls(_) | probe::Error::NotReached(_) | probe::Error::Start(_) => Failure::Failed(error.into()),
+        probe::ProbeError::Wrong(_) => CommandFailure::Wrong(error.into()),
+        probe::ProbeError::Tls(_) | probe::ProbeError::NotReached(_) | probe::ProbeError::Start(_) => {
+            CommandFailure::Failed(error.into())
+        }
     })?;
     if arguments.json {
         print::json(&report);
     } else {
-        say(&report);
+        print_probe(&report);
     }
     // With every pair that was shown refused, or nothing shown at all, there is something to do.
-    let taken = |answer: &probe::Answer| {
-        answer.key_pair.is_some() && matches!(answer.verdict, Verdict::Taken | Verdict::Silent)
+    let taken = |answer: &probe::ProbeAnswer| {
+        answer.key_pair.is_some() && matches!(answer.verdict, ProbeVerdict::Taken | ProbeVerdict::Silent)
     };
-    if report.answers.iter().any(taken) { Ok(()) } else { Err(Failure::Said(1)) }
+    if report.answers.iter().any(taken) { Ok(()) } else { Err(CommandFailure::Said(1)) }
 }
 
-fn say(report: &Report) {
+fn print_probe(report: &ProbeReport) {
     print::line(&report.upstream);
     for offer in &report.offers {
         let spoken = if offer.spoken { "" } else { "not spoken: " };

@@ -4,54 +4,54 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Failure, Source, print};
+use super::{CommandFailure, ConfigSource, print};
 use crate::app;
 use crate::clock::Clock;
-use crate::registry::export::{self, Export, Table};
-use crate::registry::store::{Access, Asked};
-use crate::registry::{Entry, Finding, Inventory, Store, findings, short};
+use crate::registry::export::{self, ExportTable, RegistryExport};
+use crate::registry::store::{HistoryQuery, StoreAccess};
+use crate::registry::{Finding, HistoryRow, RegistryInventory, RegistryStore, findings, short_fingerprint};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct RegistryArguments {
     #[command(subcommand)]
-    command: Command,
+    command: RegistryCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum RegistryCommand {
     /// Print what the registry holds
-    Export(ExportArguments),
+    Export(RegistryExportArguments),
     /// Say what somebody should look at; exit code 1 if there is anything
-    Audit(AuditArguments),
+    Audit(RegistryAuditArguments),
     /// Say who or what changed a keyring or a trust, when, from what to what, and why
-    History(HistoryArguments),
+    History(RegistryHistoryArguments),
 }
 
 #[derive(clap::Args)]
-struct ExportArguments {
+struct RegistryExportArguments {
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
     /// json has everything, csv one table
     #[arg(long, value_enum, default_value = "json")]
-    format: Format,
+    format: RegistryFormat,
     /// The table of a CSV file
     #[arg(long, value_enum, default_value = "key-pairs")]
-    table: TableName,
+    table: RegistryTableName,
 }
 
 #[derive(clap::Args)]
-struct AuditArguments {
+struct RegistryAuditArguments {
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(clap::Args)]
-struct HistoryArguments {
+struct RegistryHistoryArguments {
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
     /// Only of this keyring, trust or file
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -64,13 +64,13 @@ struct HistoryArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+enum RegistryFormat {
     Csv,
     Json,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum TableName {
+enum RegistryTableName {
     KeyPairs,
     Keyrings,
     Anchors,
@@ -79,63 +79,64 @@ enum TableName {
     Failures,
 }
 
-impl Arguments {
-    pub(super) fn source(&mut self) -> &mut Source {
+impl RegistryArguments {
+    pub(super) fn source(&mut self) -> &mut ConfigSource {
         match &mut self.command {
-            Command::Export(arguments) => &mut arguments.source,
-            Command::Audit(arguments) => &mut arguments.source,
-            Command::History(arguments) => &mut arguments.source,
+            RegistryCommand::Export(arguments) => &mut arguments.source,
+            RegistryCommand::Audit(arguments) => &mut arguments.source,
+            RegistryCommand::History(arguments) => &mut arguments.source,
         }
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &RegistryArguments) -> Result<(), CommandFailure> {
     match &arguments.command {
-        Command::Export(arguments) => export(arguments),
-        Command::Audit(arguments) => audit(arguments),
-        Command::History(arguments) => history(arguments),
+        RegistryCommand::Export(arguments) => export(arguments),
+        RegistryCommand::Audit(arguments) => audit(arguments),
+        RegistryCommand::History(arguments) => history(arguments),
     }
 }
 
-fn export(arguments: &ExportArguments) -> Result<(), Failure> {
-    let everything = Asked::default();
-    let read = async |store: &Store| {
+fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
+    let everything = HistoryQuery::default();
+    let read = async |store: &RegistryStore| {
         let inventory = store.inventory().await?;
         let (history, failures) = (store.history(&everything).await?, store.failures(&everything).await?);
-        Ok(Export { inventory, history, failures })
+        Ok(RegistryExport { inventory, history, failures })
     };
-    let export = app::memories::with_registry(&load(&arguments.source)?, Access::Read, read).map_err(unreadable)?;
+    let export =
+        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
     match arguments.format {
-        Format::Json => print::json(&export),
-        Format::Csv => {
+        RegistryFormat::Json => print::json(&export),
+        RegistryFormat::Csv => {
             let table = match arguments.table {
-                TableName::KeyPairs => Table::KeyPairs,
-                TableName::Keyrings => Table::Keyrings,
-                TableName::Anchors => Table::Anchors,
-                TableName::Peers => Table::Peers,
-                TableName::History => Table::History,
-                TableName::Failures => Table::Failures,
+                RegistryTableName::KeyPairs => ExportTable::KeyPairs,
+                RegistryTableName::Keyrings => ExportTable::Keyrings,
+                RegistryTableName::Anchors => ExportTable::Anchors,
+                RegistryTableName::Peers => ExportTable::Peers,
+                RegistryTableName::History => ExportTable::History,
+                RegistryTableName::Failures => ExportTable::Failures,
             };
-            print::bytes(&export::csv(&export, table)?);
+            print::bytes(&export::export_csv(&export, table)?);
         }
     }
     Ok(())
 }
 
-fn audit(arguments: &AuditArguments) -> Result<(), Failure> {
-    let read = async |store: &Store| store.inventory().await;
-    let inventory: Inventory =
-        app::memories::with_registry(&load(&arguments.source)?, Access::Read, read).map_err(unreadable)?;
+fn audit(arguments: &RegistryAuditArguments) -> Result<(), CommandFailure> {
+    let read = async |store: &RegistryStore| store.inventory().await;
+    let inventory: RegistryInventory =
+        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
     let found = findings(&inventory, Clock::system().now());
     if arguments.json {
         print::json(&found);
     } else {
-        say(&found);
+        print_findings(&found);
     }
-    if found.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
+    if found.is_empty() { Ok(()) } else { Err(CommandFailure::Said(1)) }
 }
 
-fn say(found: &[Finding]) {
+fn print_findings(found: &[Finding]) {
     for finding in found {
         print::line(&format!("{}: {}", finding.finding, finding.explanation));
         print::line(&format!("    what to do: {}", finding.remedy));
@@ -153,18 +154,18 @@ fn say(found: &[Finding]) {
     });
 }
 
-fn history(arguments: &HistoryArguments) -> Result<(), Failure> {
+fn history(arguments: &RegistryHistoryArguments) -> Result<(), CommandFailure> {
     let now = Clock::system().now().as_second();
     let ago = arguments.since.map(|since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let asked = Asked { since: ago.map_or(0, |ago| now.saturating_sub(ago)), ..Asked::default() };
-    let read = async |store: &Store| store.history(&asked).await;
-    let all: Vec<Entry> =
-        app::memories::with_registry(&load(&arguments.source)?, Access::Read, read).map_err(unreadable)?;
-    let is_asked_for = |entry: &&Entry| match &arguments.name {
+    let asked = HistoryQuery { since: ago.map_or(0, |ago| now.saturating_sub(ago)), ..HistoryQuery::default() };
+    let read = async |store: &RegistryStore| store.history(&asked).await;
+    let all: Vec<HistoryRow> =
+        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+    let is_asked_for = |entry: &&HistoryRow| match &arguments.name {
         None => true,
         Some(name) => entry.name == *name || entry.name.starts_with(&format!("{name}: ")),
     };
-    let entries: Vec<&Entry> = all.iter().filter(is_asked_for).collect();
+    let entries: Vec<&HistoryRow> = all.iter().filter(is_asked_for).collect();
     if arguments.json {
         print::json(&entries);
         return Ok(());
@@ -178,7 +179,7 @@ fn history(arguments: &HistoryArguments) -> Result<(), Failure> {
             entry.instance.clone(),
             entry.kind.clone(),
             entry.name.clone(),
-            entry.key_pair.as_deref().map_or("-", short).to_owned(),
+            entry.key_pair.as_deref().map_or("-", short_fingerprint).to_owned(),
             text(&entry.was),
             text(&entry.becomes),
             entry.who.clone(),
@@ -190,18 +191,18 @@ fn history(arguments: &HistoryArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load(source: &Source) -> Result<crate::config::Config, Failure> {
-    source.load().map_err(Failure::Wrong)
+fn load(source: &ConfigSource) -> Result<crate::config::Config, CommandFailure> {
+    source.load().map_err(CommandFailure::Wrong)
 }
 
 /// Nothing configured is wrong usage; a database that is away is not.
-fn unreadable(error: crate::registry::Error) -> Failure {
+fn unreadable(error: crate::registry::Error) -> CommandFailure {
     match error {
-        crate::registry::Error::None => Failure::Wrong(error.into()),
-        error => Failure::Failed(error.into()),
+        crate::registry::Error::None => CommandFailure::Wrong(error.into()),
+        error => CommandFailure::Failed(error.into()),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::duration(text)
+    crate::config::parse_duration(text)
 }

@@ -1,15 +1,15 @@
 //! `sidekey reload`: the configuration and the folder are read again, as on SIGHUP, and it is said what came of it.
 
-use super::Failure;
-use super::ask::Ask;
-use crate::control::Request;
+use super::CommandFailure;
+use super::ask::ControlArguments;
+use crate::control::ControlRequest;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ReloadArguments {
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    arguments.ask.change(&Request::Reload {})
+pub(super) fn run(arguments: &ReloadArguments) -> Result<(), CommandFailure> {
+    arguments.ask.change(&ControlRequest::Reload {})
 }

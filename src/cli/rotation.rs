@@ -3,46 +3,48 @@
 
 use jiff::Timestamp;
 
-use super::ask::{Ask, unexpected};
+use super::ask::{ControlArguments, unexpected};
 use super::check::would_break;
-use super::{Failure, print};
+use super::{CommandFailure, print};
 use crate::clock::Clock;
-use crate::control::{Answer, Before, Line, Report, Request, Use, Voucher, Vouchers};
+use crate::control::{
+    AnchorUsage, ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, TrustUsage,
+};
 use crate::pki::printable;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(super) struct Arguments {
+pub(super) struct RotationArguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<RotationCommand>,
     /// Only this keyring
     #[arg(long, value_name = "NAME")]
     keyring: Option<String>,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum RotationCommand {
     /// Show a source the new key pair again
-    Forget(Forget),
+    Forget(RotationForgetArguments),
 }
 
 #[derive(clap::Args)]
-struct Forget {
+struct RotationForgetArguments {
     /// The source as the report names it: ADDRESS, or ADDRESS NAME
     #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
     source: Vec<String>,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    if let Some(Command::Forget(Forget { source, ask })) = &arguments.command {
-        return ask.change(&Request::Forget { source: source.join(" ") });
+pub(super) fn run(arguments: &RotationArguments) -> Result<(), CommandFailure> {
+    if let Some(RotationCommand::Forget(RotationForgetArguments { source, ask })) = &arguments.command {
+        return ask.change(&ControlRequest::Forget { source: source.join(" ") });
     }
-    let mut rotation = match arguments.ask.one(&Request::Rotation {})? {
-        Answer::Rotation(rotation) => rotation,
+    let mut rotation = match arguments.ask.request_single(&ControlRequest::Rotation {})? {
+        ControlAnswer::Rotation(rotation) => rotation,
         other => return Err(unexpected(&other)),
     };
     if let Some(keyring) = &arguments.keyring {
@@ -65,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         if number > 0 {
             print::line("");
         }
-        say(report, now);
+        print_rotation(report, now);
     }
     for trust in rotation.trusts.iter().filter(|trust| !trust.vouchers.is_empty()) {
         print::line("");
@@ -75,11 +77,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Who needs which anchor and pin.
-fn say_vouchers(trust: &Vouchers, now: Timestamp) {
+fn say_vouchers(trust: &TrustUsage, now: Timestamp) {
     print::line(&format!("trust {}: who would break without which anchor or pin", trust.trust));
     for voucher in &trust.vouchers {
         let until = voucher.until.map_or_else(String::new, |until| {
-            format!("accepted until {} ({}); ", print::minute(until), print::in_time(now, until))
+            format!("accepted until {} ({}); ", print::format_minute(until), print::in_time(now, until))
         });
         let last = voucher
             .last_matched
@@ -89,12 +91,12 @@ fn say_vouchers(trust: &Vouchers, now: Timestamp) {
 }
 
 /// The first 12 digits of a fingerprint or pin.
-fn short(voucher: &Voucher) -> &str {
+fn short(voucher: &AnchorUsage) -> &str {
     let hex = voucher.id.strip_prefix("sha256:").unwrap_or(&voucher.id);
     hex.get(..12).unwrap_or(hex)
 }
 
-fn say(report: &Report, now: Timestamp) {
+fn print_rotation(report: &RotationReport, now: Timestamp) {
     let verdict = &report.verdict;
     print::line(&format!("keyring {}: {}", report.keyring, verdict.retire.as_str()));
     print::line(&format!("  {}", verdict.sentence));
@@ -104,13 +106,13 @@ fn say(report: &Report, now: Timestamp) {
         &format!(
             "{}  current since {} ({})",
             report.current.short(),
-            print::minute(report.rotated),
+            print::format_minute(report.rotated),
             print::in_time(now, report.rotated)
         ),
     );
     for previous in &report.previous {
         let kept = if previous.survives_restart { "" } else { "; a restart ends it: no state, and its files are gone" };
-        let (ends, left) = (print::minute(previous.ends), print::in_time(now, previous.ends));
+        let (ends, left) = (print::format_minute(previous.ends), print::in_time(now, previous.ends));
         print::field("old", &format!("{}  overlap ends {ends} ({left}){kept}", previous.key_pair.short()));
     }
     if let Some(owner) = &report.owner {
@@ -120,7 +122,7 @@ fn say(report: &Report, now: Timestamp) {
         print::field("contact", contact);
     }
     if let Some(why) = unknown(report) {
-        print::field("watched", &format!("since {}: {why}", print::minute(report.watched_since)));
+        print::field("watched", &format!("since {}: {why}", print::format_minute(report.watched_since)));
     }
     if !report.lines.is_empty() {
         print::line("");
@@ -137,17 +139,17 @@ fn say(report: &Report, now: Timestamp) {
 }
 
 /// What may be unknown of the time before the report watches, where there is such a time.
-fn unknown(report: &Report) -> Option<&'static str> {
+fn unknown(report: &RotationReport) -> Option<&'static str> {
     let is_younger = report.rotated < report.watched_since;
     match report.before {
-        Before::Awaited => Some("the registry, which may know who came before, has not answered yet"),
-        Before::Unknown if is_younger => Some("this process is younger than the rotation, and has no registry"),
-        Before::Recalled if is_younger => Some("the registry is younger than the rotation"),
-        Before::Unknown | Before::Recalled => None,
+        PriorHistory::Awaited => Some("the registry, which may know who came before, has not answered yet"),
+        PriorHistory::Unknown if is_younger => Some("this process is younger than the rotation, and has no registry"),
+        PriorHistory::Recalled if is_younger => Some("the registry is younger than the rotation"),
+        PriorHistory::Unknown | PriorHistory::Recalled => None,
     }
 }
 
-fn rows(report: &Report, now: Timestamp) -> Vec<Vec<String>> {
+fn rows(report: &RotationReport, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = vec![
         ["WHO", "PARTNER", "LISTENER", "NEW KEY PAIR", "ON NEW", "ON OLD", "LAST", "CONTACT"]
             .map(str::to_owned)
@@ -170,10 +172,10 @@ fn rows(report: &Report, now: Timestamp) -> Vec<Vec<String>> {
 }
 
 /// Since when and why, for those who do not simply use the new pair.
-fn reasons(report: &Report, now: Timestamp) {
-    let to_say = |line: &&Line| line.stands != Use::ProvedNew && line.because.is_some();
+fn reasons(report: &RotationReport, now: Timestamp) {
+    let to_say = |line: &&ReportLine| line.stands != RotationProgress::ProvedNew && line.because.is_some();
     for line in report.lines.iter().filter(to_say) {
-        let since = line.since.map_or_else(String::new, |since| format!(" since {}", print::minute(since)));
+        let since = line.since.map_or_else(String::new, |since| format!(" since {}", print::format_minute(since)));
         let because = line.because.as_deref().unwrap_or_default();
         let next =
             line.next_try.map_or_else(String::new, |next| format!("; tried again {}", print::in_time(now, next)));

@@ -4,26 +4,26 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::{Failure, Source};
+use super::{CommandFailure, ConfigSource};
 use crate::app;
 use crate::config::{self, Config};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct RunArguments {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(super) source: ConfigSource,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = arguments.source.load().map_err(Failure::Wrong)?;
+pub(super) fn run(arguments: &RunArguments) -> Result<(), CommandFailure> {
+    let config = arguments.source.load().map_err(CommandFailure::Wrong)?;
     match app::run(config) {
         Ok(()) => Ok(()),
-        Err(app::Error::Usage(error)) => Err(Failure::Wrong(anyhow::anyhow!(error))),
-        Err(error) => Err(Failure::Failed(error.into())),
+        Err(app::AppError::Usage(error)) => Err(CommandFailure::Wrong(anyhow::anyhow!(error))),
+        Err(error) => Err(CommandFailure::Failed(error.into())),
     }
 }
 
-impl Source {
+impl ConfigSource {
     /// The file that counts: the one that was named, else the one that is there.
     pub(super) fn file(&self) -> Option<PathBuf> {
         let found = ["sidekey.toml", "/etc/sidekey/sidekey.toml"];
@@ -58,8 +58,8 @@ impl Source {
         }
     }
 
-    fn flags(&self) -> config::Flags {
-        config::Flags {
+    fn flags(&self) -> config::ZeroConfig {
+        config::ZeroConfig {
             backend: self.backend.clone().unwrap_or_default(),
             listen: self.listen.clone(),
             certs: self.certs.clone(),

@@ -1,30 +1,30 @@
 //! `sidekey status`: one screen, what to act on first. Exit code 1 if there is anything.
 
-use super::ask::{Ask, unexpected};
-use super::{Failure, print};
-use crate::control::status::{Item, Status, Urgency};
-use crate::control::{Answer, Request, Standing};
+use super::ask::{ControlArguments, unexpected};
+use super::{CommandFailure, print};
+use crate::control::status::{StatusItem, StatusReport, Urgency};
+use crate::control::{ControlAnswer, ControlRequest, Standing};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct StatusArguments {
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let status = match arguments.ask.one(&Request::Status {})? {
-        Answer::Status(status) => status,
+pub(super) fn run(arguments: &StatusArguments) -> Result<(), CommandFailure> {
+    let status = match arguments.ask.request_single(&ControlRequest::Status {})? {
+        ControlAnswer::Status(status) => status,
         other => return Err(unexpected(&other)),
     };
     if arguments.ask.json {
         print::json(&status);
     } else {
-        say(&status);
+        print_status(&status);
     }
-    if status.act_on.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
+    if status.act_on.is_empty() { Ok(()) } else { Err(CommandFailure::Said(1)) }
 }
 
-fn say(status: &Status) {
+fn print_status(status: &StatusReport) {
     let state = match (status.stopping, status.ready) {
         (true, _) => "stopping",
         (false, true) => "ready",
@@ -63,7 +63,7 @@ fn say(status: &Status) {
     }
 }
 
-fn say_item(item: &Item) {
+fn say_item(item: &StatusItem) {
     let mark = match item.urgency {
         Urgency::Now => "!",
         Urgency::Soon => "-",
@@ -75,11 +75,11 @@ fn say_item(item: &Item) {
     }
 }
 
-fn keyrings(status: &Status) -> Vec<Vec<String>> {
+fn keyrings(status: &StatusReport) -> Vec<Vec<String>> {
     let mut rows =
         vec![["KEYRING", "CURRENT", "EXPIRES", "OVERLAP ENDS", "VERDICT", "OWNER"].map(str::to_owned).to_vec()];
     for keyring in &status.keyrings {
-        let current = super::keyring::of(keyring, Standing::Current).next();
+        let current = super::keyring::pairs_with_standing(keyring, Standing::Current).next();
         let report = status.rotations.iter().find(|report| report.keyring == keyring.name);
         rows.push(vec![
             keyring.name.to_string(),
@@ -93,7 +93,7 @@ fn keyrings(status: &Status) -> Vec<Vec<String>> {
     rows
 }
 
-fn listeners(status: &Status) -> Vec<Vec<String>> {
+fn listeners(status: &StatusReport) -> Vec<Vec<String>> {
     let mut rows = vec![["LISTENER", "SIDE", "STATE"].map(str::to_owned).to_vec()];
     for listener in &status.listeners {
         let state = match &listener.waits_for {

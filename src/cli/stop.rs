@@ -1,15 +1,15 @@
 //! `sidekey stop`: drains and ends the sidecar, as SIGTERM does. For Jobs, whose sidecar has to end after their work.
 
-use super::Failure;
-use super::ask::Ask;
-use crate::control::Request;
+use super::CommandFailure;
+use super::ask::ControlArguments;
+use crate::control::ControlRequest;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct StopArguments {
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    arguments.ask.change(&Request::Stop {})
+pub(super) fn run(arguments: &StopArguments) -> Result<(), CommandFailure> {
+    arguments.ask.change(&ControlRequest::Stop {})
 }

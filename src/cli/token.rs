@@ -4,13 +4,13 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::keyring::offline::{Place, failure};
-use super::{Failure, print};
-use crate::app::keyring::{Algorithm, Token};
+use super::keyring::offline::{FolderArguments, failure};
+use super::{CommandFailure, print};
+use crate::app::keyring::{SignatureAlgorithm, TokenOrder};
 use crate::config;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct TokenArguments {
     /// Whose key pair signs
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint [default: the current one]
@@ -35,16 +35,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME=VALUE")]
     claim: Vec<String>,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let wrong = |error: String| Failure::Wrong(anyhow::anyhow!(error));
-    let lifetime = arguments.lifetime.as_deref().map(config::duration).transpose();
+pub(super) fn run(arguments: &TokenArguments) -> Result<(), CommandFailure> {
+    let wrong = |error: String| CommandFailure::Wrong(anyhow::anyhow!(error));
+    let lifetime = arguments.lifetime.as_deref().map(config::parse_duration).transpose();
     if lifetime.as_ref().is_ok_and(|lifetime| lifetime.is_some_and(|lifetime| lifetime.is_zero())) {
         return Err(wrong("--lifetime: a token that is valid for no time is of no use".to_owned()));
     }
-    let algorithm = arguments.alg.as_deref().map(Algorithm::from_str).transpose();
+    let algorithm = arguments.alg.as_deref().map(SignatureAlgorithm::from_str).transpose();
     let mut more = Map::new();
     for claim in &arguments.claim {
         let (name, value) =
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         more.insert(name.to_owned(), value);
     }
-    let token = Token {
+    let token = TokenOrder {
         issuer: arguments.issuer.clone(),
         subject: arguments.subject.clone(),
         audience: arguments.audience.clone(),

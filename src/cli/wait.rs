@@ -10,30 +10,30 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{Failure, Source, print};
+use super::{CommandFailure, ConfigSource, print};
 use crate::net::ListenAddress;
 
 /// How often it asks.
 const EVERY: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct WaitArguments {
     #[command(flatten)]
-    pub(super) source: Source,
+    pub(super) source: ConfigSource,
     /// How long to wait, in seconds; 0 asks once
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let address = address(&arguments.source).map_err(Failure::Wrong)?;
+pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
+    let address = address(&arguments.source).map_err(CommandFailure::Wrong)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
     runtime.block_on(async {
         loop {
             // One answer may take as long as the whole wait, but never less than a second: `--timeout 0` asks once.
             let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-            let answer = tokio::time::timeout(patience, ask(&address)).await;
+            let answer = tokio::time::timeout(patience, request_readiness(&address)).await;
             let said = match answer {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             if Instant::now() + EVERY >= deadline {
                 print::talk(&format!("sidekey: {said}"));
-                return Err(Failure::Said(1));
+                return Err(CommandFailure::Said(1));
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -50,16 +50,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Where `/readyz` answers: the probes listener, else the admin listener.
-fn address(source: &Source) -> anyhow::Result<ListenAddress> {
+fn address(source: &ConfigSource) -> anyhow::Result<ListenAddress> {
     let text = source.probes.as_ref().or(source.admin.as_ref());
     if let Some(text) = text {
-        return crate::config::listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
+        return crate::config::parse_listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
     }
     let config = source.load_file()?.context("name the listener to ask: --probes ADDRESS, or a configuration file")?;
     config.admin.probes.or(config.admin.listen).context("the configuration has neither [admin] probes nor listen")
 }
 
-async fn ask(address: &ListenAddress) -> anyhow::Result<(bool, String)> {
+async fn request_readiness(address: &ListenAddress) -> anyhow::Result<(bool, String)> {
     match address {
         ListenAddress::Unix { path, .. } => get(tokio::net::UnixStream::connect(path).await?).await,
         ListenAddress::Tcp(address) => get(tokio::net::TcpStream::connect(dialable(*address)).await?).await,

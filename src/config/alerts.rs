@@ -1,58 +1,63 @@
 //! `[alerts]`: where alerts go beside the log and the metrics. Secrets only by file.
 
-use super::file::{Item, Section};
-use super::top::is_local;
+use super::file::{ConfigItem, ConfigSection};
+use super::top::is_local_address;
 use super::value;
-use crate::alerts::{Format, Settings, Smtp, SmtpTls, Webhook};
+use crate::alerts::{AlertSettings, SmtpSettings, SmtpTls, WebhookFormat, WebhookSettings};
 use crate::net::{HostPort, ListenAddress};
 
 /// Reads it.
-pub(super) fn read(top: &Section<'_>) -> Settings {
+pub(super) fn read_alerts(top: &ConfigSection<'_>) -> AlertSettings {
     let section = top.section("alerts");
-    let webhooks = section.maybe("webhook", |item| item.some(webhook)).unwrap_or_default();
-    let smtp = section.maybe("smtp", Item::section).and_then(|smtp| mail(&smtp));
-    section.finish();
-    Settings { webhooks, smtp }
+    let webhooks = section.read_optional("webhook", |item| item.nonempty_list(read_webhook)).unwrap_or_default();
+    let smtp = section.read_optional("smtp", ConfigItem::section).and_then(|smtp| read_smtp(&smtp));
+    section.report_unknown_keys();
+    AlertSettings { webhooks, smtp }
 }
 
-fn webhook(item: &Item<'_>) -> Option<Webhook> {
+fn read_webhook(item: &ConfigItem<'_>) -> Option<WebhookSettings> {
     let section = item.section()?;
-    let url_file = section.required("url_file", Item::path);
-    let words = [("slack", Format::Slack), ("json", Format::Json)];
-    let format = section.or("format", |item| item.one_of(&words), Format::Json);
-    section.finish();
-    Some(Webhook { url_file: url_file?, format })
+    let url_file = section.read_required("url_file", ConfigItem::path);
+    let words = [("slack", WebhookFormat::Slack), ("json", WebhookFormat::Json)];
+    let format = section.read_or("format", |item| item.read_word(&words), WebhookFormat::Json);
+    section.report_unknown_keys();
+    Some(WebhookSettings { url_file: url_file?, format })
 }
 
-fn mail(section: &Section<'_>) -> Option<Smtp> {
+fn read_smtp(section: &ConfigSection<'_>) -> Option<SmtpSettings> {
     let words = [("starttls", SmtpTls::StartTls), ("tls", SmtpTls::Tls), ("none", SmtpTls::None)];
-    let tls = section.or("tls", |item| item.one_of(&words), SmtpTls::StartTls);
+    let tls = section.read_or("tls", |item| item.read_word(&words), SmtpTls::StartTls);
     let usual = match tls {
         SmtpTls::StartTls => 587,
         SmtpTls::Tls => 465,
         SmtpTls::None => 25,
     };
-    let server = section.required("server", |item| {
-        let server = item.parse(|text| value::host_port(text, usual))?;
+    let server = section.read_required("server", |item| {
+        let server = item.parse_text(|text| value::parse_host_port(text, usual))?;
         if tls == SmtpTls::None && !is_this_host(&server) {
-            item.fault("mail without TLS is allowed to this host only: write 127.0.0.1, or tls = \"starttls\"".to_owned());
+            item.add_fault(
+                "mail without TLS is allowed to this host only: write 127.0.0.1, or tls = \"starttls\"".to_owned(),
+            );
         }
         Some(server)
     });
-    let from = section.required("from", |item| {
-        let from = item.words()?;
+    let from = section.read_required("from", |item| {
+        let from = item.nonempty_text()?;
         if crate::alerts::is_mailbox(&from) {
             return Some(from);
         }
-        item.fault(format!("invalid mail address {from:?}: write for example \"sidekey@example.com\""));
+        item.add_fault(format!("invalid mail address {from:?}: write for example \"sidekey@example.com\""));
         None
     });
-    let credentials_file = section.maybe("credentials_file", Item::path);
-    section.finish();
-    Some(Smtp { server: server?, from: from?, credentials_file, tls })
+    let credentials_file = section.read_optional("credentials_file", ConfigItem::path);
+    section.report_unknown_keys();
+    Some(SmtpSettings { server: server?, from: from?, credentials_file, tls })
 }
 
 fn is_this_host(server: &HostPort) -> bool {
     &*server.host == "localhost"
-        || server.host.parse().is_ok_and(|ip| is_local(&ListenAddress::Tcp(std::net::SocketAddr::new(ip, server.port))))
+        || server
+            .host
+            .parse()
+            .is_ok_and(|ip| is_local_address(&ListenAddress::Tcp(std::net::SocketAddr::new(ip, server.port))))
 }

@@ -2,13 +2,13 @@
 //!
 //! Pure: the caller passes the look-up. Secrets come by file, never from here.
 
-use super::value::Wrong;
+use super::value::ValueError;
 
 /// Looks up an environment variable.
-pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub(super) type EnvironmentVariables<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Replaces `${NAME}` and `${NAME:-default}`; as in a shell, the default also stands in for an empty variable.
-pub(super) fn substitute(text: &str, environment: Environment<'_>) -> Result<String, Wrong> {
+pub(super) fn substitute_variables(text: &str, environment: EnvironmentVariables<'_>) -> Result<String, ValueError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -23,7 +23,9 @@ pub(super) fn substitute(text: &str, environment: Environment<'_>) -> Result<Str
         let legal =
             |(i, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || (i > 0 && byte.is_ascii_digit());
         if name.is_empty() || !name.bytes().enumerate().all(legal) {
-            return Err(format!("\"${{{inside}}}\" is not a valid variable reference: write ${{NAME}} or ${{NAME:-default}}"));
+            return Err(format!(
+                "\"${{{inside}}}\" is not a valid variable reference: write ${{NAME}} or ${{NAME:-default}}"
+            ));
         }
         match (environment(name), default) {
             (Some(value), None) => out.push_str(&value),
@@ -52,17 +54,17 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let ok = |text| substitute(text, &environment).unwrap();
+        let ok = |text| substitute_variables(text, &environment).unwrap();
         assert_eq!(ok("${HOST}.b ${NONE:-x y} ${EMPTY:-z}${EMPTY} $5 {HOST}"), "a.b x y z $5 {HOST}");
-        assert!(substitute("${NONE}", &environment).unwrap_err().contains("NONE is not set"));
+        assert!(substitute_variables("${NONE}", &environment).unwrap_err().contains("NONE is not set"));
         for wrong in ["${HOST", "${}", "${1A}", "${A B}", "${:-x}"] {
-            assert!(substitute(wrong, &environment).is_err(), "{wrong}");
+            assert!(substitute_variables(wrong, &environment).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_value_of_a_variable_is_not_looked_at_again() {
         let environment = |_: &str| Some("${OTHER}".to_owned());
-        assert_eq!(substitute("${A}", &environment).unwrap(), "${OTHER}");
+        assert_eq!(substitute_variables("${A}", &environment).unwrap(), "${OTHER}");
     }
 }

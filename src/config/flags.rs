@@ -3,20 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::place::Fault;
-use super::{Admin, Config, Error, complete, named, top, value};
-use crate::net::{Backend, ListenAddress};
-use crate::snapshot::ingress::{Identity, Limits, Settings};
+use super::place::ConfigFault;
+use super::{AdminSettings, Config, ConfigErrors, add_implied, named_files, top, value};
+use crate::net::{BackendAddress, ListenAddress};
+use crate::snapshot::ingress::{IdentityHeaders, IngressSettings, ListenerLimits};
 use crate::tls::{AuthorityNames, ClientAuth};
-use crate::trust::{AnchorSource, Rules};
+use crate::trust::{AccessRules, AnchorSource};
 use crate::{log, process, tls, writer};
 
 /// The port that peers connect to by default.
-const PORT: u16 = 8443;
+const DEFAULT_INGRESS_PORT: u16 = 8443;
 
 /// What can be configured without a file, as typed.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub struct ZeroConfig {
     /// `--backend`: the application.
     pub backend: String,
     /// `--listen`; default `[::]:8443`.
@@ -38,23 +38,23 @@ pub struct Flags {
 }
 
 /// The configuration that the flags stand for. Relative paths begin at the working directory.
-pub fn from_flags(flags: Flags) -> Result<Config, Error> {
+pub fn from_flags(flags: ZeroConfig) -> Result<Config, ConfigErrors> {
     let mut faults = Vec::new();
-    let config = build(flags, &mut faults);
+    let config = build_config(flags, &mut faults);
     match config {
         Some(config) if faults.is_empty() => Ok(config),
-        _ => Err(Error::Invalid(faults)),
+        _ => Err(ConfigErrors::Invalid(faults)),
     }
 }
 
 /// A watched folder and nothing else, for commands that work on its keyrings offline. Nothing in it can be run.
-pub fn of_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, Error> {
-    let flags = Flags {
+pub fn from_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, ConfigErrors> {
+    let flags = ZeroConfig {
         // Never contacted: its ingress is removed again.
         backend: "http://127.0.0.1:1".to_owned(),
         certs: certs.map(Path::to_owned),
         state: state.map(Path::to_owned),
-        ..Flags::default()
+        ..ZeroConfig::default()
     };
     let mut config = from_flags(flags)?;
     config.settings.ingresses.clear();
@@ -62,129 +62,131 @@ pub fn of_folder(certs: Option<&Path>, state: Option<&Path>) -> Result<Config, E
     Ok(config)
 }
 
-fn build(flags: Flags, faults: &mut Vec<Fault>) -> Option<Config> {
-    let certs = absolute(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
-    let state = flags.state.as_deref().map(|state| absolute(state, "--state", faults));
-    let backend = take(value::backend(&flags.backend), "--backend", faults).map(|backend| match backend {
-        Backend::Unix(path) => Backend::Unix(absolute(&path, "--backend", faults)),
-        other => other,
-    });
+fn build_config(flags: ZeroConfig, faults: &mut Vec<ConfigFault>) -> Option<Config> {
+    let certs = absolute_path(&flags.certs.unwrap_or_else(|| PathBuf::from("certs")), "--certs", faults);
+    let state = flags.state.as_deref().map(|state| absolute_path(state, "--state", faults));
+    let backend =
+        collect_fault(value::parse_backend(&flags.backend), "--backend", faults).map(|backend| match backend {
+            BackendAddress::Unix(path) => BackendAddress::Unix(absolute_path(&path, "--backend", faults)),
+            other => other,
+        });
     let listen = match &flags.listen {
-        Some(text) => listen(text, "--listen", faults),
-        None => Some(ListenAddress::AnyTcp(PORT)),
+        Some(text) => parse_listen(text, "--listen", faults),
+        None => Some(ListenAddress::AnyTcp(DEFAULT_INGRESS_PORT)),
     };
     if matches!(listen, Some(ListenAddress::Unix { .. })) {
-        faults.push(fault("--listen", "peers connect over TCP: write for example \"[::]:8443\"".to_owned()));
+        faults.push(flag_fault("--listen", "peers connect over TCP: write for example \"[::]:8443\"".to_owned()));
     }
-    let probes = flags.probes.as_deref().and_then(|text| listen_on(text, "--probes", faults));
-    let admin = flags.admin.as_deref().and_then(|text| listen_on(text, "--admin", faults));
-    if admin.as_ref().is_some_and(|address| !top::is_local(address)) {
+    let probes = flags.probes.as_deref().and_then(|text| parse_absolute_listen(text, "--probes", faults));
+    let admin = flags.admin.as_deref().and_then(|text| parse_absolute_listen(text, "--admin", faults));
+    if admin.as_ref().is_some_and(|address| !top::is_local_address(address)) {
         let why = "would expose peer names to the network: write 127.0.0.1:PORT, [::1]:PORT or unix:PATH";
-        faults.push(fault("--admin", why.to_owned()));
+        faults.push(flag_fault("--admin", why.to_owned()));
     }
     if let Some(state) = state.as_ref().filter(|state| state.starts_with(&certs)) {
-        let why = format!("{:?} is inside the watched folder, which Sidekey never writes to", state.display().to_string());
-        faults.push(fault("--state", why));
+        let why =
+            format!("{:?} is inside the watched folder, which Sidekey never writes to", state.display().to_string());
+        faults.push(flag_fault("--state", why));
     }
-    let control = flags.control.as_deref().map(|control| absolute(control, "--control", faults));
+    let control = flags.control.as_deref().map(|control| absolute_path(control, "--control", faults));
     let format = match flags.log_format.as_deref() {
         None => None,
-        Some("json") => Some(log::Format::Json),
-        Some("text") => Some(log::Format::Text),
+        Some("json") => Some(log::LogFormat::Json),
+        Some("text") => Some(log::LogFormat::Text),
         Some(other) => {
-            faults.push(fault("--log-format", format!("invalid value {other:?}: write text or json")));
+            faults.push(flag_fault("--log-format", format!("invalid value {other:?}: write text or json")));
             None
         }
     };
     let anchors = flags.client_ca.as_deref().map(|file| {
-        let file = absolute(file, "--client-ca", faults);
+        let file = absolute_path(file, "--client-ca", faults);
         AnchorSource::File { path: file.strip_prefix(&certs).map(Path::to_owned).unwrap_or(file), until: None }
     });
-    let mut settings = writer::Settings {
-        ingresses: vec![ingress(listen?, backend?, anchors.is_some())],
+    let mut settings = writer::WriterSettings {
+        ingresses: vec![ingress_settings(listen?, backend?, anchors.is_some())],
         skew: std::time::Duration::from_mins(1),
         remembers: state.is_some(),
-        ..writer::Settings::default()
+        ..writer::WriterSettings::default()
     };
     settings.trusts.extend(anchors.map(|source| {
-        let name: Arc<str> = Arc::from(CLIENT_CA);
-        (Arc::clone(&name), crate::trust::Settings::of(name, vec![source]))
+        let name: Arc<str> = Arc::from(CLIENT_CA_TRUST);
+        (Arc::clone(&name), crate::trust::TrustSettings::with_anchors(name, vec![source]))
     }));
-    complete(&mut settings);
-    let mut folder = top::watched(certs);
-    folder.named = named(&settings);
-    let place = state
-        .as_ref()
-        .map_or(crate::registry::Place::Memory, |state| crate::registry::Place::File(state.join("registry.db")));
+    add_implied(&mut settings);
+    let mut folder = top::default_folder_settings(certs);
+    folder.named = named_files(&settings);
+    let place = state.as_ref().map_or(crate::registry::RegistryLocation::Memory, |state| {
+        crate::registry::RegistryLocation::File(state.join("registry.db"))
+    });
     Some(Config {
         settings,
         folder,
         state,
-        workers: top::all_cores(),
+        workers: top::count_cores(),
         instance: None,
         registry: place,
-        alerts: crate::alerts::Settings::default(),
-        admin: Admin { listen: admin, probes, control, control_is_given: false, control_group: None },
-        shutdown: process::Settings::default(),
-        log: log::Settings { format, ..log::Settings::default() },
+        alerts: crate::alerts::AlertSettings::default(),
+        admin: AdminSettings { listen: admin, probes, control, control_is_given: false, control_group: None },
+        shutdown: process::ShutdownSettings::default(),
+        log: log::LogSettings { format, ..log::LogSettings::default() },
         source: None,
     })
 }
 
 /// The trust that `--client-ca` makes.
-const CLIENT_CA: &str = "client-ca";
+const CLIENT_CA_TRUST: &str = "client-ca";
 
-fn ingress(listen: ListenAddress, backend: Backend, has_trust: bool) -> Settings {
-    Settings {
+fn ingress_settings(listen: ListenAddress, backend: BackendAddress, has_trust: bool) -> IngressSettings {
+    IngressSettings {
         name: Arc::from("default"),
         listen,
         keyrings: vec![Arc::from("default")],
-        trust: has_trust.then(|| Arc::from(CLIENT_CA)),
+        trust: has_trust.then(|| Arc::from(CLIENT_CA_TRUST)),
         client_auth: ClientAuth::Required,
         backend,
-        identity: Identity::default(),
+        identity: IdentityHeaders::default(),
         proxy_protocol_from: Vec::new(),
         forwarded_from: Vec::new(),
         quiet_from: Vec::new(),
         also_strip: Vec::new(),
-        rules: Rules::default(),
+        rules: AccessRules::default(),
         authorities: AuthorityNames::Auto,
         authorities_file: None,
         jwt: None,
         jwks: false,
-        tls: tls::Settings::default(),
-        limits: Limits::default(),
+        tls: tls::TlsSettings::default(),
+        limits: ListenerLimits::default(),
         learn: true,
         log_access: true,
     }
 }
 
-fn listen(text: &str, flag: &str, faults: &mut Vec<Fault>) -> Option<ListenAddress> {
-    take(value::listen(text), flag, faults)
+fn parse_listen(text: &str, flag: &str, faults: &mut Vec<ConfigFault>) -> Option<ListenAddress> {
+    collect_fault(value::parse_listen(text), flag, faults)
 }
 
 /// An address whose socket path, if it is one, is made absolute.
-fn listen_on(text: &str, flag: &str, faults: &mut Vec<Fault>) -> Option<ListenAddress> {
-    let mut address = listen(text, flag, faults)?;
+fn parse_absolute_listen(text: &str, flag: &str, faults: &mut Vec<ConfigFault>) -> Option<ListenAddress> {
+    let mut address = parse_listen(text, flag, faults)?;
     if let ListenAddress::Unix { path, .. } = &mut address {
-        *path = absolute(path, flag, faults);
+        *path = absolute_path(path, flag, faults);
     }
     Some(address)
 }
 
-fn take<T>(read: Result<T, value::Wrong>, flag: &str, faults: &mut Vec<Fault>) -> Option<T> {
-    read.map_err(|wrong| faults.push(fault(flag, wrong))).ok()
+fn collect_fault<T>(read: Result<T, value::ValueError>, flag: &str, faults: &mut Vec<ConfigFault>) -> Option<T> {
+    read.map_err(|wrong| faults.push(flag_fault(flag, wrong))).ok()
 }
 
-fn absolute(path: &Path, flag: &str, faults: &mut Vec<Fault>) -> PathBuf {
+fn absolute_path(path: &Path, flag: &str, faults: &mut Vec<ConfigFault>) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|error| {
-        faults.push(fault(flag, error.to_string()));
+        faults.push(flag_fault(flag, error.to_string()));
         path.to_owned()
     })
 }
 
-fn fault(flag: &str, message: String) -> Fault {
-    Fault { file: None, line: 0, column: 0, key: flag.to_owned(), message }
+fn flag_fault(flag: &str, message: String) -> ConfigFault {
+    ConfigFault { file: None, line: 0, column: 0, key: flag.to_owned(), message }
 }
 
 #[cfg(test)]
@@ -193,24 +195,24 @@ mod tests {
 
     #[test]
     fn a_backend_is_enough() {
-        let flags = Flags { backend: "http://127.0.0.1:8080".to_owned(), ..Flags::default() };
+        let flags = ZeroConfig { backend: "http://127.0.0.1:8080".to_owned(), ..ZeroConfig::default() };
         let config = from_flags(flags).unwrap();
         let ingress = &config.settings.ingresses[0];
         assert_eq!((ingress.name.as_ref(), &ingress.listen), ("default", &ListenAddress::AnyTcp(8443)));
         assert_eq!((ingress.keyrings[0].as_ref(), &ingress.trust), ("default", &None));
         assert!(config.settings.keyrings["default"].roles.server);
         assert!(config.folder.root.is_absolute() && config.folder.root.ends_with("certs"));
-        assert_eq!((config.state, config.admin), (None, Admin::default()));
+        assert_eq!((config.state, config.admin), (None, AdminSettings::default()));
     }
 
     #[test]
     fn a_client_ca_is_named_from_the_folder_where_it_lies_in_it() {
         let trusted = |file: &str| {
-            let flags = Flags {
+            let flags = ZeroConfig {
                 backend: "http://a".to_owned(),
                 certs: Some("/certs".into()),
                 client_ca: Some(file.into()),
-                ..Flags::default()
+                ..ZeroConfig::default()
             };
             let config = from_flags(flags).unwrap();
             assert_eq!(config.settings.ingresses[0].trust.as_deref(), Some("client-ca"));
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_wrong_flag_is_named() {
-        let flags = Flags {
+        let flags = ZeroConfig {
             backend: "ftp://a".to_owned(),
             listen: Some("unix:/a".to_owned()),
             certs: Some("/certs".into()),
@@ -233,7 +235,7 @@ mod tests {
             client_ca: None,
             control: None,
         };
-        let Err(Error::Invalid(faults)) = from_flags(flags) else { panic!("accepted") };
+        let Err(ConfigErrors::Invalid(faults)) = from_flags(flags) else { panic!("accepted") };
         let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["--admin", "--backend", "--listen", "--log-format", "--probes", "--state"]);

@@ -4,27 +4,27 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::file::{Item, Section};
+use super::file::{ConfigItem, ConfigSection};
 use super::value;
 use crate::net::ListenAddress;
-use crate::snapshot::ingress::Limits;
-use crate::tls::{self, Alpn, Group, Version};
+use crate::snapshot::ingress::ListenerLimits;
+use crate::tls::{self, AlpnProtocol, KeyExchangeGroup, TlsVersion};
 
 /// Names and addresses that are in use.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct ListenerNames {
     addresses: RefCell<Vec<ListenAddress>>,
 }
 
-impl Taken {
+impl ListenerNames {
     /// An address to listen on that no other listener of the file has; a socket's path is resolved.
-    pub(super) fn listen(&self, item: &Item<'_>) -> Option<ListenAddress> {
-        let mut address = item.parse(value::listen)?;
+    pub(super) fn reserve_address(&self, item: &ConfigItem<'_>) -> Option<ListenAddress> {
+        let mut address = item.parse_text(value::parse_listen)?;
         if let ListenAddress::Unix { path, .. } = &mut address {
-            *path = item.resolve(path);
+            *path = item.resolve_path(path);
         }
-        if self.addresses.borrow().iter().any(|other| overlap(other, &address)) {
-            item.fault("is already used by another listener of this file".to_owned());
+        if self.addresses.borrow().iter().any(|other| addresses_overlap(other, &address)) {
+            item.add_fault("is already used by another listener of this file".to_owned());
         }
         self.addresses.borrow_mut().push(address.clone());
         Some(address)
@@ -32,7 +32,7 @@ impl Taken {
 }
 
 /// Whether two addresses cannot be listened on together.
-fn overlap(a: &ListenAddress, b: &ListenAddress) -> bool {
+fn addresses_overlap(a: &ListenAddress, b: &ListenAddress) -> bool {
     let tcp = |address: &ListenAddress| match address {
         ListenAddress::Tcp(address) => Some((Some(address.ip().to_canonical()), address.port())),
         ListenAddress::AnyTcp(port) => Some((None, *port)),
@@ -41,7 +41,7 @@ fn overlap(a: &ListenAddress, b: &ListenAddress) -> bool {
     match (tcp(a), tcp(b)) {
         // Port 0 is any free one.
         (Some((a, port)), Some((b, other))) => port == other && port != 0 && hosts_overlap(a, b),
-        (None, None) => socket(a) == socket(b),
+        (None, None) => socket_of(a) == socket_of(b),
         _ => false,
     }
 }
@@ -52,7 +52,7 @@ fn hosts_overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
 }
 
-fn socket(address: &ListenAddress) -> Option<&PathBuf> {
+fn socket_of(address: &ListenAddress) -> Option<&PathBuf> {
     match address {
         ListenAddress::Unix { path, .. } => Some(path),
         _ => None,
@@ -60,11 +60,14 @@ fn socket(address: &ListenAddress) -> Option<&PathBuf> {
 }
 
 /// A listener's name, which no other of its side has.
-pub(super) fn name(section: &Section<'_>, names: &mut Vec<std::sync::Arc<str>>) -> Option<std::sync::Arc<str>> {
-    section.required("name", |item| {
-        let name = item.parse(value::name)?;
+pub(super) fn read_listener_name(
+    section: &ConfigSection<'_>,
+    names: &mut Vec<std::sync::Arc<str>>,
+) -> Option<std::sync::Arc<str>> {
+    section.read_required("name", |item| {
+        let name = item.parse_text(value::parse_name)?;
         if names.contains(&name) {
-            item.fault(format!("{name:?} is already the name of another listener of this side"));
+            item.add_fault(format!("{name:?} is already the name of another listener of this side"));
         }
         names.push(std::sync::Arc::clone(&name));
         Some(name)
@@ -72,62 +75,62 @@ pub(super) fn name(section: &Section<'_>, names: &mut Vec<std::sync::Arc<str>>) 
 }
 
 /// `tls_min`, `tls_max`, `groups`, `alpn`.
-pub(super) fn tls(section: &Section<'_>) -> tls::Settings {
-    const VERSIONS: [(&str, Version); 2] = [("1.2", Version::Tls12), ("1.3", Version::Tls13)];
-    const GROUPS: [(&str, Group); 4] = [
-        ("X25519MLKEM768", Group::X25519MlKem768),
-        ("X25519", Group::X25519),
-        ("secp256r1", Group::Secp256r1),
-        ("secp384r1", Group::Secp384r1),
+pub(super) fn read_tls(section: &ConfigSection<'_>) -> tls::TlsSettings {
+    const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    const GROUPS: [(&str, KeyExchangeGroup); 4] = [
+        ("X25519MLKEM768", KeyExchangeGroup::X25519MlKem768),
+        ("X25519", KeyExchangeGroup::X25519),
+        ("secp256r1", KeyExchangeGroup::Secp256r1),
+        ("secp384r1", KeyExchangeGroup::Secp384r1),
     ];
-    const PROTOCOLS: [(&str, Alpn); 2] = [("h2", Alpn::H2), ("http/1.1", Alpn::Http11)];
-    let usual = tls::Settings::default();
-    let min = section.or("tls_min", |item| item.one_of(&VERSIONS), usual.min);
-    let max = section.or(
+    const PROTOCOLS: [(&str, AlpnProtocol); 2] = [("h2", AlpnProtocol::H2), ("http/1.1", AlpnProtocol::Http11)];
+    let usual = tls::TlsSettings::default();
+    let min = section.read_or("tls_min", |item| item.read_word(&VERSIONS), usual.min);
+    let max = section.read_or(
         "tls_max",
         |item| {
-            let max = item.one_of(&VERSIONS)?;
+            let max = item.read_word(&VERSIONS)?;
             if max < min {
-                item.fault("is below tls_min".to_owned());
+                item.add_fault("is below tls_min".to_owned());
             }
             Some(max)
         },
         usual.max,
     );
-    tls::Settings {
+    tls::TlsSettings {
         min,
         max,
-        groups: section.or("groups", |item| distinct(item, &GROUPS), usual.groups),
-        alpn: section.or("alpn", |item| distinct(item, &PROTOCOLS), usual.alpn),
+        groups: section.read_or("groups", |item| read_distinct(item, &GROUPS), usual.groups),
+        alpn: section.read_or("alpn", |item| read_distinct(item, &PROTOCOLS), usual.alpn),
     }
 }
 
 /// A list without repetitions, and not empty.
-pub(super) fn distinct<T: Copy + PartialEq>(item: &Item<'_>, words: &[(&str, T)]) -> Option<Vec<T>> {
-    let list = item.some(|item| item.one_of(words))?;
+pub(super) fn read_distinct<T: Copy + PartialEq>(item: &ConfigItem<'_>, words: &[(&str, T)]) -> Option<Vec<T>> {
+    let list = item.nonempty_list(|item| item.read_word(words))?;
     if list.iter().enumerate().any(|(i, value)| list[..i].contains(value)) {
-        item.fault("contains a value twice".to_owned());
+        item.add_fault("contains a value twice".to_owned());
     }
     Some(list)
 }
 
 /// What `[ingress.limits]` and `[egress.limits]` have in common; the caller finishes the section.
-pub(super) fn limits(section: &Section<'_>) -> Limits {
-    let usual = Limits::default();
-    let streams = section.or("streams", |item| item.count(100_000), usual.streams as usize);
-    Limits {
-        handshake: section.or("handshake", Item::positive, usual.handshake),
-        head: section.or("head", Item::positive, usual.head),
+pub(super) fn read_limits(section: &ConfigSection<'_>) -> ListenerLimits {
+    let usual = ListenerLimits::default();
+    let streams = section.read_or("streams", |item| item.count(100_000), usual.streams as usize);
+    ListenerLimits {
+        handshake: section.read_or("handshake", ConfigItem::positive_duration, usual.handshake),
+        head: section.read_or("head", ConfigItem::positive_duration, usual.head),
         // hyper's buffer holds 8 KiB at least; frames of HTTP/2 bound the other end.
-        head_size: section.or("head_size", |item| item.size(8 << 10, 1 << 20), usual.head_size),
-        fields: section.or("fields", |item| item.count(1_000), usual.fields),
-        body_idle: section.or("body_idle", Item::positive, usual.body_idle),
-        idle: section.or("idle", Item::positive, usual.idle),
-        connect: section.or("connect", Item::positive, usual.connect),
-        response: section.or("response", Item::positive, usual.response),
-        connections: section.or("connections", |item| item.count(10_000_000), usual.connections),
+        head_size: section.read_or("head_size", |item| item.size(8 << 10, 1 << 20), usual.head_size),
+        fields: section.read_or("fields", |item| item.count(1_000), usual.fields),
+        body_idle: section.read_or("body_idle", ConfigItem::positive_duration, usual.body_idle),
+        idle: section.read_or("idle", ConfigItem::positive_duration, usual.idle),
+        connect: section.read_or("connect", ConfigItem::positive_duration, usual.connect),
+        response: section.read_or("response", ConfigItem::positive_duration, usual.response),
+        connections: section.read_or("connections", |item| item.count(10_000_000), usual.connections),
         streams: u32::try_from(streams).unwrap_or(usual.streams),
-        connection_age: section.maybe("connection_age", Item::positive),
+        connection_age: section.read_optional("connection_age", ConfigItem::positive_duration),
         ..usual
     }
 }
@@ -150,8 +153,8 @@ mod tests {
             ("unix:/a", "[::]:1", false),
         ];
         for (a, b, expected) in cases {
-            let (a, b) = (value::listen(a).unwrap(), value::listen(b).unwrap());
-            assert_eq!((overlap(&a, &b), overlap(&b, &a)), (expected, expected), "{a:?} {b:?}");
+            let (a, b) = (value::parse_listen(a).unwrap(), value::parse_listen(b).unwrap());
+            assert_eq!((addresses_overlap(&a, &b), addresses_overlap(&b, &a)), (expected, expected), "{a:?} {b:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// One thing that is wrong with the configuration, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Fault {
+pub struct ConfigFault {
     /// The file; `None` where the fault is in a flag or variable.
     pub file: Option<String>,
     /// Line, 1 is the first; 0 without a file.
@@ -18,7 +18,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(out, "{file}:{}:{}: ", self.line, self.column)?;
@@ -29,22 +29,22 @@ impl fmt::Display for Fault {
 
 /// A text that faults are in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'t> {
+pub(super) struct SourceText<'t> {
     /// Its name for people.
     pub(super) file: &'t str,
     /// Its content.
     pub(super) content: &'t str,
 }
 
-impl Text<'_> {
+impl SourceText<'_> {
     /// A fault at the beginning of `span` (bytes).
-    pub(super) fn fault(&self, span: &Range<usize>, key: &str, message: String) -> Fault {
-        let (line, column) = self.place(span.start);
-        Fault { file: Some(self.file.to_owned()), line, column, key: key.to_owned(), message }
+    pub(super) fn fault_at(&self, span: &Range<usize>, key: &str, message: String) -> ConfigFault {
+        let (line, column) = self.line_and_column(span.start);
+        ConfigFault { file: Some(self.file.to_owned()), line, column, key: key.to_owned(), message }
     }
 
     /// Line and column of a byte, both from 1; a place beyond the end is the end.
-    fn place(&self, offset: usize) -> (usize, usize) {
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let mut offset = offset.min(self.content.len());
         while !self.content.is_char_boundary(offset) {
             offset -= 1;
@@ -56,11 +56,11 @@ impl Text<'_> {
 }
 
 /// `; did you mean "…"?`, or the known words. Empty where there are none.
-pub(super) fn hint<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+pub(super) fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     let mut known: Vec<&str> = known.into_iter().collect();
     known.sort_unstable();
     known.dedup();
-    if let Some(near) = nearest(wrong, &known) {
+    if let Some(near) = nearest_word(wrong, &known) {
         return format!("; did you mean {near:?}?");
     }
     if known.is_empty() {
@@ -70,13 +70,13 @@ pub(super) fn hint<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) ->
 }
 
 /// The known word that is a typing error away from `wrong`, if there is one.
-fn nearest<'n>(wrong: &str, known: &[&'n str]) -> Option<&'n str> {
+fn nearest_word<'n>(wrong: &str, known: &[&'n str]) -> Option<&'n str> {
     let wrong = wrong.to_lowercase().replace('-', "_");
     // Half of the word must be right, else one letter would be near to any other.
     let allowed = (wrong.chars().count() / 2).min(3);
     known
         .iter()
-        .map(|name| (distance(&wrong, &name.to_lowercase()), *name))
+        .map(|name| (edit_distance(&wrong, &name.to_lowercase()), *name))
         .filter(|(distance, name)| *distance <= allowed || is_longer_form(&wrong, name))
         .min()
         .map(|(_, name)| name)
@@ -88,10 +88,11 @@ fn is_longer_form(wrong: &str, name: &str) -> bool {
 }
 
 /// Edits between two words, two neighbours exchanged counting as one (Damerau-Levenshtein, restricted).
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     // No real key is this long; without a bound a hostile file could make this slow.
-    const LONGEST: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(LONGEST).collect(), b.chars().take(LONGEST).collect());
+    const MAX_WORD_CHARS: usize = 64;
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.chars().take(MAX_WORD_CHARS).collect(), b.chars().take(MAX_WORD_CHARS).collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
     for i in 1..=a.len() {
         let mut row = vec![i];
@@ -114,13 +115,13 @@ mod tests {
 
     #[test]
     fn places_count_lines_and_characters_from_one() {
-        let text = Text { file: "f", content: "a\n\nüb = 1" };
-        assert_eq!(text.place(0), (1, 1));
-        assert_eq!(text.place(1), (1, 2));
-        assert_eq!(text.place(2), (2, 1));
-        assert_eq!(text.place(5), (3, 2));
-        assert_eq!(text.place(4), (3, 1));
-        assert_eq!(text.place(999), (3, 7));
+        let text = SourceText { file: "f", content: "a\n\nüb = 1" };
+        assert_eq!(text.line_and_column(0), (1, 1));
+        assert_eq!(text.line_and_column(1), (1, 2));
+        assert_eq!(text.line_and_column(2), (2, 1));
+        assert_eq!(text.line_and_column(5), (3, 2));
+        assert_eq!(text.line_and_column(4), (3, 1));
+        assert_eq!(text.line_and_column(999), (3, 7));
     }
 
     #[test]
@@ -133,17 +134,17 @@ mod tests {
             ("timeout", "response_timeout"),
             ("pefrer", "prefer"),
         ] {
-            assert_eq!(nearest(wrong, &known), Some(right));
+            assert_eq!(nearest_word(wrong, &known), Some(right));
         }
-        assert_eq!(nearest("colour", &known), None);
-        assert_eq!(hint("x", ["b", "a"]), "; available: a, b");
-        assert_eq!(hint("ovrlap", known), "; did you mean \"overlap\"?");
+        assert_eq!(nearest_word("colour", &known), None);
+        assert_eq!(suggestion("x", ["b", "a"]), "; available: a, b");
+        assert_eq!(suggestion("ovrlap", known), "; did you mean \"overlap\"?");
     }
 
     #[test]
     fn exchanged_neighbours_are_one_edit() {
-        assert_eq!(distance("onwer", "owner"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("onwer", "owner"), 1);
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 }

@@ -4,35 +4,37 @@
 
 use std::sync::Arc;
 
-use super::{Config, complete, named};
+use super::{Config, add_implied, named_files};
 use crate::{folder, snapshot, writer};
 
 /// What a reload does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reload {
+pub struct ReloadPlan {
     /// What snapshots are made of from now on.
-    pub settings: writer::Settings,
+    pub settings: writer::WriterSettings,
     /// The watched folder from now on.
-    pub folder: folder::Settings,
+    pub folder: folder::FolderSettings,
     /// Keys whose new values wait for a restart, as in `ingress "api": listen`. For the log.
     pub needs_restart: Vec<String>,
 }
 
 /// Compares the running configuration with the one that was read.
-pub fn compare(old: &Config, new: &Config) -> Reload {
-    let mut needs_restart = process_wide(old, new);
+pub fn plan_reload(old: &Config, new: &Config) -> ReloadPlan {
+    let mut needs_restart = process_wide_changes(old, new);
     let mut settings = new.settings.clone();
     settings.remembers = old.settings.remembers;
-    settings.ingresses = listeners("ingress", &old.settings.ingresses, &new.settings.ingresses, &mut needs_restart);
-    settings.egresses = listeners("egress", &old.settings.egresses, &new.settings.egresses, &mut needs_restart);
-    keep_trusts(&old.settings, &mut settings);
-    complete(&mut settings);
-    let folder = folder::Settings { root: old.folder.root.clone(), named: named(&settings), ..new.folder.clone() };
-    Reload { settings, folder, needs_restart }
+    settings.ingresses =
+        merge_listeners("ingress", &old.settings.ingresses, &new.settings.ingresses, &mut needs_restart);
+    settings.egresses = merge_listeners("egress", &old.settings.egresses, &new.settings.egresses, &mut needs_restart);
+    retain_trusts(&old.settings, &mut settings);
+    add_implied(&mut settings);
+    let folder =
+        folder::FolderSettings { root: old.folder.root.clone(), named: named_files(&settings), ..new.folder.clone() };
+    ReloadPlan { settings, folder, needs_restart }
 }
 
 /// Keys beside the listeners that are only read at start.
-fn process_wide(old: &Config, new: &Config) -> Vec<String> {
+fn process_wide_changes(old: &Config, new: &Config) -> Vec<String> {
     let (log, shutdown) = ((&old.log, &new.log), (old.shutdown, new.shutdown));
     let keys = [
         ("certs", old.folder.root != new.folder.root),
@@ -55,13 +57,13 @@ fn process_wide(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// What both sides' listeners have.
-trait Listener: Clone {
+trait ListenerIdentity: Clone {
     fn name(&self) -> &Arc<str>;
     /// Takes over the socket of `old`; true if it had wanted another one.
     fn keep_socket(&mut self, old: &Self) -> bool;
 }
 
-impl Listener for snapshot::ingress::Settings {
+impl ListenerIdentity for snapshot::ingress::IngressSettings {
     fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -70,7 +72,7 @@ impl Listener for snapshot::ingress::Settings {
     }
 }
 
-impl Listener for snapshot::egress::Settings {
+impl ListenerIdentity for snapshot::egress::EgressSettings {
     fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -81,7 +83,7 @@ impl Listener for snapshot::egress::Settings {
 
 /// The old listeners, in their order, each with its new settings and its old socket. One that is gone from the file
 /// stays as it was; one that is new waits.
-fn listeners<L: Listener>(side: &str, old: &[L], new: &[L], needs_restart: &mut Vec<String>) -> Vec<L> {
+fn merge_listeners<L: ListenerIdentity>(side: &str, old: &[L], new: &[L], needs_restart: &mut Vec<String>) -> Vec<L> {
     let find = |list: &[L], name: &Arc<str>| list.iter().find(|listener| listener.name() == name).cloned();
     let mut kept = Vec::with_capacity(old.len());
     for running in old {
@@ -102,7 +104,7 @@ fn listeners<L: Listener>(side: &str, old: &[L], new: &[L], needs_restart: &mut 
 }
 
 /// A listener that stays although the file no longer has it still needs its trust.
-fn keep_trusts(old: &writer::Settings, settings: &mut writer::Settings) {
+fn retain_trusts(old: &writer::WriterSettings, settings: &mut writer::WriterSettings) {
     let ingresses = settings.ingresses.iter().filter_map(|ingress| ingress.trust.clone());
     let egresses = settings.egresses.iter().filter_map(|egress| egress.trust.clone());
     let wanted: Vec<_> = ingresses.chain(egresses).collect();
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
     use crate::net::ListenAddress;
 
-    const OLD: &str = r#"
+    const OLD_CONFIG: &str = r#"
         workers = 1
         state = "state"
         [trust.a]
@@ -138,20 +140,20 @@ mod tests {
         backend = "http://127.0.0.1:8080"
     "#;
 
-    fn config(text: &str) -> Config {
+    fn parse_config(text: &str) -> Config {
         crate::config::parse(text, Path::new("/etc/sidekey")).unwrap()
     }
 
     #[test]
     fn the_same_again_changes_nothing() {
-        let old = config(OLD);
-        let reload = compare(&old, &old.clone());
-        assert_eq!(reload, Reload { settings: old.settings, folder: old.folder, needs_restart: Vec::new() });
+        let old = parse_config(OLD_CONFIG);
+        let reload = plan_reload(&old, &old.clone());
+        assert_eq!(reload, ReloadPlan { settings: old.settings, folder: old.folder, needs_restart: Vec::new() });
     }
 
     #[test]
     fn what_needs_a_socket_waits_and_is_named() {
-        let new = config(
+        let new = parse_config(
             r#"
             certs = "elsewhere"
             workers = 2
@@ -173,8 +175,8 @@ mod tests {
             keyring = "out"
             "#,
         );
-        let old = config(OLD);
-        let reload = compare(&old, &new);
+        let old = parse_config(OLD_CONFIG);
+        let reload = plan_reload(&old, &new);
         assert_eq!(
             reload.needs_restart,
             [

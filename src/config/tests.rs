@@ -10,54 +10,54 @@ use proptest::prelude::*;
 use toml::de::DeValue;
 
 use super::*;
-use crate::keyring::{Activate, Prefer, Probe};
-use crate::net::Backend;
-use crate::tls::{Alpn, AuthorityNames, ClientAuth, Group, Version};
-use crate::trust::partner::Wish;
-use crate::trust::{Allow, Pin, Role};
+use crate::keyring::{ActivationPolicy, PreferPolicy, ProbeMode};
+use crate::net::BackendAddress;
+use crate::tls::{AlpnProtocol, AuthorityNames, ClientAuth, KeyExchangeGroup, TlsVersion};
+use crate::trust::partner::KeyPairPreference;
+use crate::trust::{AllowList, PeerRole, Pin};
 
-const EXAMPLE: &str = include_str!("../../deploy/sidekey.toml");
+const EXAMPLE_CONFIG: &str = include_str!("../../deploy/sidekey.toml");
 
-fn environment(name: &str) -> Option<String> {
+fn test_environment(name: &str) -> Option<String> {
     (name == "PORT").then(|| "8080".to_owned())
 }
 
-fn try_read(content: &str) -> Result<Config, Error> {
-    read(place::Text { file: "f.toml", content }, Path::new("/etc/sidekey"), &environment)
+fn try_read_config(content: &str) -> Result<Config, ConfigErrors> {
+    read_config(place::SourceText { file: "f.toml", content }, Path::new("/etc/sidekey"), &test_environment)
 }
 
-fn config(content: &str) -> Config {
-    try_read(content).unwrap_or_else(|error| panic!("{error}\n{content}"))
+fn read_config_text(content: &str) -> Config {
+    try_read_config(content).unwrap_or_else(|error| panic!("{error}\n{content}"))
 }
 
-fn faults(content: &str) -> Vec<String> {
-    match try_read(content) {
+fn read_faults(content: &str) -> Vec<String> {
+    match try_read_config(content) {
         Ok(_) => Vec::new(),
-        Err(Error::Invalid(faults)) => faults.iter().map(ToString::to_string).collect(),
+        Err(ConfigErrors::Invalid(faults)) => faults.iter().map(ToString::to_string).collect(),
         Err(error) => panic!("{error}"),
     }
 }
 
 /// The one fault of a file that is fine but for `extra`.
-fn fault(extra: &str) -> String {
-    let all = faults(&format!("{extra}\n{EGRESS}"));
+fn single_fault(extra: &str) -> String {
+    let all = read_faults(&format!("{extra}\n{EGRESS_SECTION}"));
     assert_eq!(all.len(), 1, "{extra}\n{all:#?}");
     all.into_iter().next().unwrap_or_default()
 }
 
-const EGRESS: &str =
+const EGRESS_SECTION: &str =
     "[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:9001\"\nupstream = \"https://a.example\"\nkeyring = \"out\"\n";
 
-fn ingress(extra: &str) -> String {
+fn read_single_ingress(extra: &str) -> String {
     format!("[[ingress]]\nname = \"in\"\nlisten = \"[::]:8443\"\nbackend = \"http://127.0.0.1:8080\"\n{extra}\n")
 }
 
 // ---- the example, the parser and the contract's list
 
 /// The example with every commented-out key uncommented: `#key`, or `#` and an indented continuation.
-fn uncommented() -> String {
+fn uncomment() -> String {
     let comment = |line: &str| line.starts_with("# ") && !line.starts_with("#  ");
-    EXAMPLE
+    EXAMPLE_CONFIG
         .lines()
         .map(|line| if comment(line) { "" } else { line.strip_prefix('#').unwrap_or(line) }.to_owned() + "\n")
         .collect()
@@ -87,21 +87,21 @@ fn key_paths(table: &DeTable<'_>, path: &str, into: &mut BTreeSet<String>) {
 
 #[test]
 fn the_example_is_accepted_as_it_is() {
-    let config = config(EXAMPLE);
+    let config = read_config_text(EXAMPLE_CONFIG);
     assert_eq!(config.settings.ingresses.len(), 1);
     assert_eq!(config.instance.as_deref(), Some("sidekey"));
 }
 
 #[test]
 fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
-    let content = uncommented();
+    let content = uncomment();
     let document = DeTable::parse(&content).unwrap();
     let mut shown = BTreeSet::new();
     key_paths(document.get_ref(), "", &mut shown);
-    let text = place::Text { file: "f.toml", content: &content };
-    let reading = file::Reading::new(text, Path::new("/"), &environment);
-    sections(&reading.top(document.get_ref()), Path::new("/"));
-    let known = reading.known();
+    let text = place::SourceText { file: "f.toml", content: &content };
+    let reading = file::ConfigReader::new(text, Path::new("/"), &test_environment);
+    read_sections(&reading.top_level(document.get_ref()), Path::new("/"));
+    let known = reading.known_keys();
     assert_eq!(known.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "known, but not shown");
     assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but not known");
     assert!(!reading.into_faults().iter().any(|fault| fault.message.contains("unknown key")));
@@ -110,7 +110,7 @@ fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
 /// The keys that contract section 5 has and a later issue brings: present, they are refused and never ignored.
 #[test]
 fn keys_of_later_issues_are_refused_by_name() {
-    let refused: BTreeSet<String> = faults(&uncommented())
+    let refused: BTreeSet<String> = read_faults(&uncomment())
         .into_iter()
         .filter(|fault| fault.ends_with("not yet supported: leave it out"))
         .map(|fault| fault.split(": ").nth(1).unwrap_or_default().to_owned())
@@ -121,41 +121,41 @@ fn keys_of_later_issues_are_refused_by_name() {
 
 #[test]
 fn what_is_true_today_may_be_said_and_anything_else_not() {
-    assert_eq!(faults(&format!("landlock = \"off\"\n{EGRESS}")), Vec::<String>::new());
-    assert_eq!(fault("landlock = \"auto\""), "f.toml:1:12: landlock: not yet supported: leave it out");
+    assert_eq!(read_faults(&format!("landlock = \"off\"\n{EGRESS_SECTION}")), Vec::<String>::new());
+    assert_eq!(single_fault("landlock = \"auto\""), "f.toml:1:12: landlock: not yet supported: leave it out");
     // The type is checked first: a wrong value is reported as such.
-    assert!(fault("landlock = 1").contains("expected a string"));
-    assert!(faults(&ingress("quiet_from = [\"x\"]"))[0].contains("invalid network"));
+    assert!(single_fault("landlock = 1").contains("expected a string"));
+    assert!(read_faults(&read_single_ingress("quiet_from = [\"x\"]"))[0].contains("invalid network"));
 }
 
 // ---- values
 
 #[test]
 fn defaults_are_the_contracts() {
-    let config = config(&format!("{}{EGRESS}", ingress("")));
+    let config = read_config_text(&format!("{}{EGRESS_SECTION}", read_single_ingress("")));
     let (ingress, egress) = (&config.settings.ingresses[0], &config.settings.egresses[0]);
     assert_eq!((ingress.keyrings[0].as_ref(), ingress.learn), ("default", true));
     assert_eq!(
         (ingress.client_auth, &ingress.trust, &ingress.rules),
-        (ClientAuth::Required, &None, &crate::trust::Rules::default())
+        (ClientAuth::Required, &None, &crate::trust::AccessRules::default())
     );
-    assert_eq!(egress.expects, Role::ServerName("a.example".into()));
+    assert_eq!(egress.expects, PeerRole::ServerName("a.example".into()));
     assert_eq!((egress.upstream.port, egress.keep_host), (443, false));
     assert_eq!((egress.tcp_keepalive, egress.dns_refresh), (Duration::from_secs(45), Duration::from_secs(30)));
-    assert_eq!((&egress.probe, egress.prove_within), (&Probe::Handshake, Duration::from_hours(1)));
+    assert_eq!((&egress.probe, egress.prove_within), (&ProbeMode::Handshake, Duration::from_hours(1)));
     assert_eq!((&egress.refusal_statuses[..], egress.replay_limit), (&[400, 401, 403, 495, 496][..], 65_536));
-    assert_eq!(config.folder, top::watched("/etc/sidekey/certs".into()));
+    assert_eq!(config.folder, top::default_folder_settings("/etc/sidekey/certs".into()));
     assert_eq!((config.state, config.settings.remembers), (None, false));
     assert_eq!(config.settings.skew, Duration::from_mins(1));
     assert!(config.workers >= 1);
     let roles = |name: &str| config.settings.keyrings[name].roles;
-    assert_eq!(roles("default"), keyring::Roles { server: true, client: false });
-    assert_eq!(roles("out"), keyring::Roles { server: false, client: true });
+    assert_eq!(roles("default"), keyring::KeyringRoles { server: true, client: false });
+    assert_eq!(roles("out"), keyring::KeyringRoles { server: false, client: true });
 }
 
 #[test]
 fn every_kind_of_value_is_read() {
-    let config = config(
+    let config = read_config_text(
         r#"
         certs = "../certs"
         state = "state"
@@ -237,9 +237,12 @@ fn every_kind_of_value_is_read() {
         "#,
     );
     let api = &config.settings.keyrings["api"];
-    assert_eq!((api.overlap, api.prefer, api.activate), (Duration::from_hours(36), Prefer::Old, Activate::Manual));
+    assert_eq!(
+        (api.overlap, api.prefer, api.activate),
+        (Duration::from_hours(36), PreferPolicy::Old, ActivationPolicy::Manual)
+    );
     assert_eq!((api.skew, api.revoked.len()), (Duration::from_secs(10), 1));
-    assert_eq!(api.roles, keyring::Roles { server: true, client: true });
+    assert_eq!(api.roles, keyring::KeyringRoles { server: true, client: true });
     assert_eq!(config.folder.pkcs12_passwords["api"], Path::new("/etc/sidekey/p12"));
     assert_eq!(config.state.as_deref(), Some(Path::new("/etc/sidekey/state")));
     assert_eq!((config.workers, config.instance.as_deref()), (3, Some("a-8080")));
@@ -260,11 +263,11 @@ fn every_kind_of_value_is_read() {
         partner.sources.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["203.0.113.0/24", "2001:db8::1/128"]
     );
-    assert_eq!(partner.show, Some(Wish::OldUntil(until)));
+    assert_eq!(partner.show, Some(KeyPairPreference::OldUntil(until)));
 
     let ingress = &config.settings.ingresses[0];
     assert!(!ingress.learn);
-    assert_eq!(ingress.backend, Backend::Unix("/etc/sidekey/app.sock".into()));
+    assert_eq!(ingress.backend, BackendAddress::Unix("/etc/sidekey/app.sock".into()));
     assert_eq!((ingress.identity.xfcc, ingress.identity.client_cert), (false, true));
     assert_eq!(
         (ingress.authorities.clone(), ingress.authorities_file.as_deref()),
@@ -272,10 +275,10 @@ fn every_kind_of_value_is_read() {
     );
     assert_eq!(
         (ingress.tls.min, &ingress.tls.groups[..], &ingress.tls.alpn[..]),
-        (Version::Tls13, &[Group::X25519][..], &[Alpn::Http11][..])
+        (TlsVersion::Tls13, &[KeyExchangeGroup::X25519][..], &[AlpnProtocol::Http11][..])
     );
     assert_eq!((ingress.limits.head_size, ingress.limits.streams, ingress.log_access), (16_384, 10, false));
-    assert_eq!(ingress.rules.rules[0].allow, Allow(Some(Vec::new())));
+    assert_eq!(ingress.rules.rules[0].allow, AllowList(Some(Vec::new())));
     let limits = &ingress.limits;
     assert_eq!((limits.hello_waiting, limits.handshakes, limits.handshakes_per_source), (1, 2, 3));
     assert_eq!(limits.connection_age, Some(Duration::from_hours(1)));
@@ -292,14 +295,14 @@ fn every_kind_of_value_is_read() {
     );
     assert_eq!(
         (egress.expects.clone(), egress.upstream.host.as_ref()),
-        (Role::ServerUri("spiffe://a/b".into()), "::1")
+        (PeerRole::ServerUri("spiffe://a/b".into()), "::1")
     );
     assert_eq!((egress.limits.response, egress.keep_host), (Duration::from_mins(2), true));
-    assert_eq!(egress.probe, Probe::Head("/health?deep=1".to_owned()));
+    assert_eq!(egress.probe, ProbeMode::Head("/health?deep=1".to_owned()));
     assert_eq!((egress.prove_within, egress.replay_limit), (Duration::from_mins(10), 0));
-    assert!(egress.is_refusal(403) && egress.is_refusal(421) && !egress.is_refusal(400));
+    assert!(egress.is_refusal_status(403) && egress.is_refusal_status(421) && !egress.is_refusal_status(400));
     assert_eq!(config.admin.probes, Some(ListenAddress::AnyTcp(8080)));
-    assert_eq!((config.log.format, config.shutdown.delay), (Some(log::Format::Text), Duration::ZERO));
+    assert_eq!((config.log.format, config.shutdown.delay), (Some(log::LogFormat::Text), Duration::ZERO));
 }
 
 // ---- files
@@ -308,29 +311,29 @@ fn every_kind_of_value_is_read() {
 fn a_file_is_read_from_its_own_folder() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sidekey.toml");
-    std::fs::write(&file, EGRESS).unwrap();
+    std::fs::write(&file, EGRESS_SECTION).unwrap();
     let config = load(&file).unwrap();
     assert_eq!(config.folder.root, folder.path().join("certs"));
     assert_eq!(config.source.as_deref(), Some(file.as_path()));
     let missing = load(&folder.path().join("none.toml")).unwrap_err().to_string();
     assert!(missing.starts_with("cannot read ") && missing.contains("none.toml"), "{missing}");
-    std::fs::write(&file, vec![b'#'; (LARGEST + 1) as usize]).unwrap();
+    std::fs::write(&file, vec![b'#'; (MAX_CONFIG_BYTES + 1) as usize]).unwrap();
     assert!(load(&file).unwrap_err().to_string().contains("larger than 1 MiB"));
 }
 
 proptest! {
     #[test]
     fn any_damage_to_the_example_is_a_fault_within_it_or_harmless(
-        at in 0..EXAMPLE.len(),
+        at in 0..EXAMPLE_CONFIG.len(),
         length in 0usize..40,
         put in "[ -~\n]{0,8}",
     ) {
-        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        let mut bytes = EXAMPLE_CONFIG.as_bytes().to_vec();
         let end = (at + length).min(bytes.len());
         bytes.splice(at..end, put.bytes());
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Err(error) = try_read(&text) {
-            let Error::Invalid(faults) = error else { panic!("{error}") };
+        if let Err(error) = try_read_config(&text) {
+            let ConfigErrors::Invalid(faults) = error else { panic!("{error}") };
             let lines = text.matches('\n').count() + 1;
             prop_assert!(!faults.is_empty());
             prop_assert!(faults.iter().all(|fault| (1..=lines).contains(&fault.line) && !fault.message.is_empty()));
@@ -340,17 +343,17 @@ proptest! {
 
 #[test]
 fn tokens_are_read_with_their_defaults() {
-    use crate::jwt::Grant;
+    use crate::jwt::GrantType;
     let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
     let jwt = "jwks = true\n[ingress.jwt]\npartner = \"acme\"\ncertificates = [\"trust/jwt.pem\"]\naudience = \"https://orders\"";
-    let config = parse(&format!("{known}{}", ingress(jwt)), Path::new("/etc/sidekey")).unwrap();
+    let config = parse(&format!("{known}{}", read_single_ingress(jwt)), Path::new("/etc/sidekey")).unwrap();
     let ingress = &config.settings.ingresses[0];
     let settings = ingress.jwt.as_ref().unwrap();
     assert!(ingress.jwks && settings.issuer.is_none() && settings.max_lifetime == Duration::from_hours(1));
     assert!(config.folder.named.contains(Path::new("trust/jwt.pem")), "its folder would be taken for a keyring");
     let bearer = "[egress.jwt_bearer]\nissuer = \"me\"\naudience = \"https://login\"\n";
     let read = |extra: &str| {
-        let config = parse(&format!("{EGRESS}{bearer}{extra}"), Path::new("/etc/sidekey")).unwrap();
+        let config = parse(&format!("{EGRESS_SECTION}{bearer}{extra}"), Path::new("/etc/sidekey")).unwrap();
         let settings = config.settings;
         (settings.egresses[0].bearer.clone().unwrap(), settings.egresses[0].keyring.clone(), settings.trusts)
     };
@@ -362,6 +365,6 @@ fn tokens_are_read_with_their_defaults() {
     );
     let endpoint = full.endpoint.unwrap();
     assert_eq!((endpoint.to.to_string().as_str(), endpoint.path.as_str()), ("login:8443", "/a/token?x=1"));
-    assert_eq!((endpoint.grant, &*full.keyring), (Grant::ClientCredentials, "jwt"));
+    assert_eq!((endpoint.grant, &*full.keyring), (GrantType::ClientCredentials, "jwt"));
     assert!(trusts.contains_key("system"), "token_trust alone brings the platform's anchors");
 }

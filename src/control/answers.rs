@@ -7,15 +7,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::handshakes::{self, Follow};
-use super::status::{self, Known};
-use super::{Answer, Change, Done, Reason, Refused, Request, Rotation, change};
-use crate::admin::Views;
+use super::handshakes::{self, HandshakeFollow};
+use super::status::{self, StatusInputs};
+use super::{
+    ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, PairChange, RefusalReason, RotationAnswer, change,
+};
+use crate::admin::RuntimeViews;
 use crate::event::Event;
-use crate::keyring::Lessons;
-use crate::process::{Phase, Told};
+use crate::keyring::RefusalMemory;
+use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
-use crate::writer::{Input, Look, NotDone};
+use crate::writer::{CommandRejection, WriterInput, WriterView};
 
 /// Lines of an answer that may wait for a slow command.
 const LINES: usize = 64;
@@ -23,15 +25,15 @@ const LINES: usize = 64;
 const RELOAD: Duration = Duration::from_secs(20);
 
 /// What answering needs.
-pub struct Desk {
+pub struct CommandContext {
     /// What may be looked at.
-    pub views: Views,
+    pub views: RuntimeViews,
     /// The writer's queue.
-    pub inputs: mpsc::Sender<Input>,
+    pub inputs: mpsc::Sender<WriterInput>,
     /// Whoever conducts the process.
-    pub told: mpsc::Sender<Told>,
+    pub told: mpsc::Sender<ProcessSignal>,
     /// What sources have taught us.
-    pub lessons: Arc<Lessons>,
+    pub lessons: Arc<RefusalMemory>,
     /// When the process started.
     pub started: Timestamp,
     /// `state` is configured: what is decided survives a restart.
@@ -41,16 +43,21 @@ pub struct Desk {
 }
 
 /// The answers to a request, one after the other, until the channel ends.
-pub(super) fn to(request: Request, by: Arc<str>, desk: &Arc<Desk>) -> mpsc::Receiver<Answer> {
+pub(super) fn answer_request(
+    request: ControlRequest,
+    by: Arc<str>,
+    desk: &Arc<CommandContext>,
+) -> mpsc::Receiver<ControlAnswer> {
     let (answers, receiver) = mpsc::channel(LINES);
     let desk = Arc::clone(desk);
     tokio::spawn(async move {
         let answer = match request {
-            Request::Handshakes { filter, follow, form } => {
-                let follow = if follow { Follow::On(desk.views.events.subscribe()) } else { Follow::Off };
+            ControlRequest::Handshakes { filter, follow, form } => {
+                let follow =
+                    if follow { HandshakeFollow::On(desk.views.events.subscribe()) } else { HandshakeFollow::Off };
                 return handshakes::list(&desk.views.events, &filter, form, follow, &answers).await;
             }
-            request => answer(request, by, &desk).await.unwrap_or_else(Answer::Refused),
+            request => answer(request, by, &desk).await.unwrap_or_else(ControlAnswer::Refused),
         };
         // Who asked may be gone.
         let _ = answers.send(answer).await;
@@ -58,38 +65,42 @@ pub(super) fn to(request: Request, by: Arc<str>, desk: &Arc<Desk>) -> mpsc::Rece
     receiver
 }
 
-async fn answer(request: Request, by: Arc<str>, desk: &Desk) -> Result<Answer, Refused> {
-    let snapshot = desk.views.reader.clone().take();
+async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) -> Result<ControlAnswer, CommandRefusal> {
+    let snapshot = desk.views.reader.clone().latest();
     Ok(match request {
-        Request::Status {} => Answer::Status(Box::new(status(desk, &snapshot).await?)),
-        Request::Keyrings {} => Answer::Keyrings(snapshot.keyrings.clone()),
-        Request::Keyring { keyring } => Answer::Keyring(Box::new(find(&snapshot, &keyring)?.clone())),
-        Request::Change { keyring, change, key_pair, until_restart } => {
-            let wanted = Wanted { change, key_pair: key_pair.as_deref(), until_restart };
-            Answer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
+        ControlRequest::Status {} => ControlAnswer::Status(Box::new(status(desk, &snapshot).await?)),
+        ControlRequest::Keyrings {} => ControlAnswer::Keyrings(snapshot.keyrings.clone()),
+        ControlRequest::Keyring { keyring } => ControlAnswer::Keyring(Box::new(find(&snapshot, &keyring)?.clone())),
+        ControlRequest::Change { keyring, change, key_pair, until_restart } => {
+            let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
+            ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        Request::Rotation {} => Answer::Rotation(Rotation {
-            keyrings: desk.views.events.report(&snapshot.in_overlap(), &snapshot.contacts()),
-            trusts: snapshot.vouchers(),
+        ControlRequest::Rotation {} => ControlAnswer::Rotation(RotationAnswer {
+            keyrings: desk.views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
+            trusts: snapshot.anchor_usages(),
         }),
-        Request::Forget { source } => Answer::Done(forget(desk, &source)?),
-        Request::Handshake { id } => Answer::Handshake(handshakes::one(&desk.views.events, id)?),
-        Request::Reload {} => Answer::Done(reload(desk).await?),
-        Request::Stop {} => Answer::Done(stop(desk).await?),
+        ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, &source)?),
+        ControlRequest::Handshake { id } => {
+            ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id)?)
+        }
+        ControlRequest::Reload {} => ControlAnswer::Done(reload(desk).await?),
+        ControlRequest::Stop {} => ControlAnswer::Done(stop(desk).await?),
         // Answered in its own way.
-        Request::Handshakes { .. } => return Err(Refused::new(Reason::NotUnderstood, "handshakes are many answers")),
+        ControlRequest::Handshakes { .. } => {
+            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "handshakes are many answers"));
+        }
     })
 }
 
-async fn status(desk: &Desk, snapshot: &Snapshot) -> Result<status::Status, Refused> {
+async fn status(desk: &CommandContext, snapshot: &Snapshot) -> Result<status::StatusReport, CommandRefusal> {
     let (reply, answer) = oneshot::channel();
-    desk.inputs.send(Input::Look { reply }).await.map_err(|_| stopping())?;
-    let look: Look = answer.await.map_err(|_| stopping())?;
+    desk.inputs.send(WriterInput::Look { reply }).await.map_err(|_| stopping())?;
+    let look: WriterView = answer.await.map_err(|_| stopping())?;
     let events = &desk.views.events;
-    let known = Known {
+    let known = StatusInputs {
         snapshot,
         look: &look,
-        reports: &events.report(&snapshot.in_overlap(), &snapshot.contacts()),
+        reports: &events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
         handshakes: &events.recent(),
         reload_error: events.reload_error(),
         phase: desk.views.shutdown.phase(),
@@ -97,52 +108,63 @@ async fn status(desk: &Desk, snapshot: &Snapshot) -> Result<status::Status, Refu
         remembers: desk.remembers,
         started: desk.started,
     };
-    Ok(status::of(&known, events.now()))
+    Ok(status::build_status(&known, events.now()))
 }
 
-struct Wanted<'a> {
-    change: Change,
+struct CommandEffect<'a> {
+    change: PairChange,
     key_pair: Option<&'a str>,
     until_restart: bool,
 }
 
-async fn command(desk: &Desk, keyring: &KeyringView, wanted: &Wanted<'_>, by: Arc<str>) -> Result<Done, Refused> {
+async fn command(
+    desk: &CommandContext,
+    keyring: &KeyringView,
+    wanted: &CommandEffect<'_>,
+    by: Arc<str>,
+) -> Result<ChangeOutcome, CommandRefusal> {
     let (command, key_pair) = change::command(keyring, wanted.change, wanted.key_pair)?;
-    if wanted.change == Change::Revoke && !desk.remembers && !wanted.until_restart {
-        return Err(Refused::new(
-            Reason::UntilRestart,
+    if wanted.change == PairChange::Revoke && !desk.remembers && !wanted.until_restart {
+        return Err(CommandRefusal::new(
+            RefusalReason::UntilRestart,
             "sidekey has no state folder, so a revocation lasts only until it restarts: add --until-restart to revoke \
              all the same, or write the fingerprint into the keyring's `revoked` in the configuration",
         ));
     }
     let (reply, answer) = oneshot::channel();
-    let input = Input::Command { keyring: Arc::clone(&keyring.name), command, by, reply };
+    let input = WriterInput::Command { keyring: Arc::clone(&keyring.name), command, by, reply };
     desk.inputs.send(input).await.map_err(|_| stopping())?;
     let (epoch, events) = answer.await.map_err(|_| stopping())?.map_err(|not_done| {
         let reason = match &not_done {
-            NotDone::NoKeyring(_) | NotDone::Keyring(crate::keyring::rotation::NotDone::Unknown { .. }) => {
-                Reason::NotFound
+            CommandRejection::NoKeyring(_)
+            | CommandRejection::Keyring(crate::keyring::rotation::CommandError::Unknown { .. }) => {
+                RefusalReason::NotFound
             }
-            NotDone::Keyring(crate::keyring::rotation::NotDone::NotNow(_)) => Reason::NotNow,
-            NotDone::Unreadable(..) | NotDone::Build(_) => Reason::Failed,
+            CommandRejection::Keyring(crate::keyring::rotation::CommandError::NotNow(_)) => RefusalReason::NotNow,
+            CommandRejection::Unreadable(..) | CommandRejection::Build(_) => RefusalReason::Failed,
         };
-        Refused::new(reason, not_done.to_string())
+        CommandRefusal::new(reason, not_done.to_string())
     })?;
-    let after = desk.views.reader.clone().take();
-    let told = change::Told { change: wanted.change, key_pair, events: &events, before: keyring, after: &after };
-    Ok(Done { epoch: Some(epoch.0), survives_restart: Some(desk.remembers), ..change::done(&told, desk.remembers) })
+    let after = desk.views.reader.clone().latest();
+    let told =
+        change::ChangeReport { change: wanted.change, key_pair, events: &events, before: keyring, after: &after };
+    Ok(ChangeOutcome {
+        epoch: Some(epoch.0),
+        survives_restart: Some(desk.remembers),
+        ..change::done(&told, desk.remembers)
+    })
 }
 
-fn forget(desk: &Desk, source: &str) -> Result<Done, Refused> {
+fn forget(desk: &CommandContext, source: &str) -> Result<ChangeOutcome, CommandRefusal> {
     match desk.lessons.forget(source) {
-        0 => Err(Refused::new(
-            Reason::NotFound,
+        0 => Err(CommandRefusal::new(
+            RefusalReason::NotFound,
             format!(
                 "nothing was learned from {:?}: `sidekey rotation` names the sources",
                 crate::pki::printable(source)
             ),
         )),
-        count => Ok(Done {
+        count => Ok(ChangeOutcome {
             changed: true,
             did: format!(
                 "forgot what {} has taught{}",
@@ -152,14 +174,14 @@ fn forget(desk: &Desk, source: &str) -> Result<Done, Refused> {
             means: "It is shown the new key pair from its next connection on; if it refuses that again, one more \
                     handshake fails and it is shown the previous one."
                 .to_owned(),
-            ..Done::nothing()
+            ..ChangeOutcome::nothing()
         }),
     }
 }
 
-async fn reload(desk: &Desk) -> Result<Done, Refused> {
+async fn reload(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
     let mut events = desk.views.events.subscribe();
-    desk.told.send(Told::Reload).await.map_err(|_| stopping())?;
+    desk.told.send(ProcessSignal::Reload).await.map_err(|_| stopping())?;
     let told = async {
         loop {
             match events.next().await {
@@ -170,7 +192,7 @@ async fn reload(desk: &Desk) -> Result<Done, Refused> {
         }
     };
     match tokio::time::timeout(RELOAD, told).await {
-        Ok(Some((None, needs_restart))) => Ok(Done {
+        Ok(Some((None, needs_restart))) => Ok(ChangeOutcome {
             changed: true,
             did: "read the configuration and the folder again".to_owned(),
             means: if needs_restart.is_empty() {
@@ -178,43 +200,46 @@ async fn reload(desk: &Desk) -> Result<Done, Refused> {
             } else {
                 format!("In use, but for what needs a restart: {}.", needs_restart.join(", "))
             },
-            ..Done::nothing()
+            ..ChangeOutcome::nothing()
         }),
-        Ok(Some((Some(error), _))) => {
-            Err(Refused::new(Reason::Failed, format!("not taken over, the old settings stay in use: {error}")))
-        }
+        Ok(Some((Some(error), _))) => Err(CommandRefusal::new(
+            RefusalReason::Failed,
+            format!("not taken over, the old settings stay in use: {error}"),
+        )),
         Ok(None) => Err(stopping()),
-        Err(_) => Err(Refused::new(Reason::Failed, "asked for, but not done yet: the log says how it goes")),
+        Err(_) => {
+            Err(CommandRefusal::new(RefusalReason::Failed, "asked for, but not done yet: the log says how it goes"))
+        }
     }
 }
 
-async fn stop(desk: &Desk) -> Result<Done, Refused> {
-    if desk.views.shutdown.phase() > Phase::Running {
-        return Err(Refused::new(Reason::NotNow, "it is stopping already; a signal ends it at once"));
+async fn stop(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
+    if desk.views.shutdown.phase() > ShutdownPhase::Running {
+        return Err(CommandRefusal::new(RefusalReason::NotNow, "it is stopping already; a signal ends it at once"));
     }
-    desk.told.send(Told::Stop).await.map_err(|_| stopping())?;
-    Ok(Done {
+    desk.told.send(ProcessSignal::Stop).await.map_err(|_| stopping())?;
+    Ok(ChangeOutcome {
         changed: true,
         did: "stopping".to_owned(),
         means: format!(
             "What runs is finished: ingress drains, then egress; it has ended after {} s at the latest.",
             desk.longest_stop.as_secs()
         ),
-        ..Done::nothing()
+        ..ChangeOutcome::nothing()
     })
 }
 
-fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s KeyringView, Refused> {
+fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s KeyringView, CommandRefusal> {
     snapshot.keyrings.iter().find(|keyring| *keyring.name == *name).ok_or_else(|| {
         let known: Vec<&str> = snapshot.keyrings.iter().map(|keyring| &*keyring.name).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Refused::new(
-            Reason::NotFound,
+        CommandRefusal::new(
+            RefusalReason::NotFound,
             format!("there is no keyring {:?}; there is: {known}", crate::pki::printable(name)),
         )
     })
 }
 
-fn stopping() -> Refused {
-    Refused::new(Reason::NotNow, "sidekey is stopping")
+fn stopping() -> CommandRefusal {
+    CommandRefusal::new(RefusalReason::NotNow, "sidekey is stopping")
 }

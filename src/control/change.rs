@@ -1,8 +1,8 @@
 //! Which pair a change means, and the sentences that say what it did. Pure.
 
-use super::{Change, Done, Reason, Refused};
+use super::{ChangeOutcome, CommandRefusal, PairChange, RefusalReason};
 use crate::keyring::Standing;
-use crate::keyring::{Command, Event};
+use crate::keyring::{KeyringCommand, KeyringEvent};
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyPairView, KeyringView, Snapshot};
 
@@ -15,35 +15,35 @@ const DIGITS: usize = 4;
 /// No pair, or more than one, is meant.
 pub(super) fn command(
     keyring: &KeyringView,
-    change: Change,
+    change: PairChange,
     typed: Option<&str>,
-) -> Result<(Command, Option<Fingerprint>), Refused> {
-    if change == Change::Rollback {
-        return Ok((Command::Rollback, None));
+) -> Result<(KeyringCommand, Option<Fingerprint>), CommandRefusal> {
+    if change == PairChange::Rollback {
+        return Ok((KeyringCommand::Rollback, None));
     }
     let key_pair = match (typed, change) {
         (Some(typed), _) => named(keyring, typed)?,
-        (None, Change::Promote) => to_promote(keyring)?,
-        (None, Change::Retire) => only(keyring, Standing::Previous)?,
-        (None, _) => return Err(Refused::new(Reason::NotFound, "name the key pair")),
+        (None, PairChange::Promote) => to_promote(keyring)?,
+        (None, PairChange::Retire) => only(keyring, Standing::Previous)?,
+        (None, _) => return Err(CommandRefusal::new(RefusalReason::NotFound, "name the key pair")),
     };
     let command = match change {
-        Change::Promote => Command::Promote(key_pair),
-        Change::Retire => Command::Retire(key_pair),
-        Change::Revoke => Command::Revoke(key_pair),
-        Change::Rollback => Command::Rollback,
+        PairChange::Promote => KeyringCommand::Promote(key_pair),
+        PairChange::Retire => KeyringCommand::Retire(key_pair),
+        PairChange::Revoke => KeyringCommand::Revoke(key_pair),
+        PairChange::Rollback => KeyringCommand::Rollback,
     };
     Ok((command, Some(key_pair)))
 }
 
 /// The one pair whose fingerprint begins so.
-fn named(keyring: &KeyringView, typed: &str) -> Result<Fingerprint, Refused> {
+fn named(keyring: &KeyringView, typed: &str) -> Result<Fingerprint, CommandRefusal> {
     let digits: String = typed.strip_prefix("sha256:").unwrap_or(typed).chars().filter(|c| *c != ':').collect();
     let digits = digits.to_ascii_lowercase();
     if digits.len() < DIGITS || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let typed = crate::pki::printable(typed);
         let why = format!("{typed:?} names no key pair: write at least {DIGITS} digits of its fingerprint");
-        return Err(Refused::new(Reason::NotUnderstood, why));
+        return Err(CommandRefusal::new(RefusalReason::NotUnderstood, why));
     }
     let known = keyring.key_pairs.iter().map(|pair| pair.key_pair).chain(keyring.revoked.iter().copied());
     let mut meant: Vec<Fingerprint> = known.filter(|key_pair| key_pair.hex().starts_with(&digits)).collect();
@@ -59,22 +59,22 @@ fn named(keyring: &KeyringView, typed: &str) -> Result<Fingerprint, Refused> {
                 .collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let why = format!("keyring {:?} has no key pair {digits}; it has: {known}", keyring.name);
-            Err(Refused::new(Reason::NotFound, why))
+            Err(CommandRefusal::new(RefusalReason::NotFound, why))
         }
         _ => Err(ambiguous(&meant)),
     }
 }
 
 /// The one that waits: staged, else held after a rollback.
-fn to_promote(keyring: &KeyringView) -> Result<Fingerprint, Refused> {
+fn to_promote(keyring: &KeyringView) -> Result<Fingerprint, CommandRefusal> {
     match (only(keyring, Standing::Staged), &keyring.held[..]) {
-        (Err(refused), [held]) if refused.reason == Reason::NotFound => Ok(*held),
+        (Err(refused), [held]) if refused.reason == RefusalReason::NotFound => Ok(*held),
         (only, _) => only,
     }
 }
 
 /// The one pair of this standing.
-fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, Refused> {
+fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, CommandRefusal> {
     let of: Vec<Fingerprint> =
         keyring.key_pairs.iter().filter(|pair| pair.standing == standing).map(|pair| pair.key_pair).collect();
     match of[..] {
@@ -82,65 +82,70 @@ fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, Refuse
         [] => {
             let why =
                 format!("keyring {:?} has no {} key pair: name the one that you mean", keyring.name, standing.as_str());
-            Err(Refused::new(Reason::NotFound, why))
+            Err(CommandRefusal::new(RefusalReason::NotFound, why))
         }
         _ => Err(ambiguous(&of)),
     }
 }
 
-fn ambiguous(meant: &[Fingerprint]) -> Refused {
+fn ambiguous(meant: &[Fingerprint]) -> CommandRefusal {
     // The short form can be what they have in common.
     let names: Vec<String> = meant.iter().map(Fingerprint::hex).collect();
-    Refused::new(Reason::Ambiguous, format!("more than one key pair is meant, name one of: {}", names.join(", ")))
+    CommandRefusal::new(
+        RefusalReason::Ambiguous,
+        format!("more than one key pair is meant, name one of: {}", names.join(", ")),
+    )
 }
 
 /// A command that was carried out.
-pub(super) struct Told<'a> {
-    pub(super) change: Change,
+pub(super) struct ChangeReport<'a> {
+    pub(super) change: PairChange,
     pub(super) key_pair: Option<Fingerprint>,
-    pub(super) events: &'a [Event],
+    pub(super) events: &'a [KeyringEvent],
     pub(super) before: &'a KeyringView,
     pub(super) after: &'a Snapshot,
 }
 
 /// What it did and what that means.
-pub(super) fn done(told: &Told<'_>, remembers: bool) -> Done {
+pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
     let name = &told.before.name;
     let moved = |wanted: Standing| {
         told.events.iter().find_map(|event| match event {
-            Event::Moved { key_pair, to, explanation, .. } if *to == wanted => Some((*key_pair, explanation.as_str())),
+            KeyringEvent::Moved { key_pair, to, explanation, .. } if *to == wanted => {
+                Some((*key_pair, explanation.as_str()))
+            }
             _ => None,
         })
     };
     let short = |key_pair: Option<Fingerprint>| key_pair.map_or_else(String::new, |key_pair| key_pair.short());
     let keyring = told.after.keyrings.iter().find(|keyring| keyring.name == *name);
-    let now_current = keyring.and_then(|keyring| with(keyring, Standing::Current));
+    let now_current = keyring.and_then(|keyring| pair_with_standing(keyring, Standing::Current));
     let key_pair = told.key_pair.or(moved(Standing::Current).map(|(key_pair, _)| key_pair));
     if told.events.is_empty() {
         let standing = keyring
             .and_then(|keyring| keyring.key_pairs.iter().find(|pair| Some(pair.key_pair) == key_pair))
             .map_or("revoked", |pair| pair.standing.as_str());
-        return Done {
+        return ChangeOutcome {
             did: format!("nothing to do: {} is {standing} in keyring {name}", short(key_pair)),
             means: "Nothing has changed.".to_owned(),
             key_pair,
-            ..Done::nothing()
+            ..ChangeOutcome::nothing()
         };
     }
     let (did, mut means) = match told.change {
-        Change::Promote => {
+        PairChange::Promote => {
             (format!("promoted {} in keyring {name}", short(key_pair)), sentence(moved(Standing::Current)))
         }
-        Change::Rollback => (
+        PairChange::Rollback => (
             format!("rolled keyring {name} back to {}", short(moved(Standing::Current).map(|(key_pair, _)| key_pair))),
             sentence(moved(Standing::Current)),
         ),
-        Change::Retire => {
+        PairChange::Retire => {
             let means = "New handshakes no longer show it, connections made with it are drained; within a week promote or \
                          rollback brings it back.";
             (format!("retired {} of keyring {name}", short(key_pair)), means.to_owned())
         }
-        Change::Revoke => {
+        PairChange::Revoke => {
             let shown = match (now_current, moved(Standing::Current)) {
                 (Some(current), Some(_)) => format!("{} is current in its place.", current.key_pair.short()),
                 (Some(current), None) => format!("{} stays current.", current.key_pair.short()),
@@ -159,10 +164,10 @@ pub(super) fn done(told: &Told<'_>, remembers: bool) -> Done {
     if !remembers {
         means.push_str(" This lasts until sidekey restarts, because it has no state folder.");
     }
-    Done { changed: true, did, means, key_pair, ..Done::nothing() }
+    ChangeOutcome { changed: true, did, means, key_pair, ..ChangeOutcome::nothing() }
 }
 
-fn with(keyring: &KeyringView, standing: Standing) -> Option<&KeyPairView> {
+fn pair_with_standing(keyring: &KeyringView, standing: Standing) -> Option<&KeyPairView> {
     keyring.key_pairs.iter().find(|pair| pair.standing == standing)
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Answer, Request};
+use super::{ControlAnswer, ControlRequest};
 use crate::pki::printable;
 
 /// How long an answer may take; a change waits for a disk.
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ControlClientError {
     /// Nobody listens at any of these places.
     #[error("no sidekey answers at {}: is it running? --control PATH says where its socket is", list(.0))]
     NotRunning(Vec<PathBuf>),
@@ -34,7 +34,7 @@ pub enum Error {
 }
 
 /// An answer on its way.
-pub struct Answers {
+pub struct AnswerStream {
     lines: BufReader<UnixStream>,
 }
 
@@ -42,20 +42,24 @@ pub struct Answers {
 ///
 /// # Errors
 /// Nobody listens, or we may not ask.
-pub fn ask(places: &[PathBuf], request: &Request, patient: bool) -> Result<Answers, Error> {
+pub fn send_request(
+    places: &[PathBuf],
+    request: &ControlRequest,
+    patient: bool,
+) -> Result<AnswerStream, ControlClientError> {
     let mut stream = connect(places)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout((!patient).then_some(PATIENCE))?;
-    let mut line = serde_json::to_vec(request).map_err(|error| Error::NotUnderstood(error.to_string()))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| ControlClientError::NotUnderstood(error.to_string()))?;
     line.push(b'\n');
     // A sidecar that refuses us may have answered and closed before it read: its answer says more than this error.
     match stream.write_all(&line) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Answers { lines: BufReader::new(stream) }),
+        _ => Ok(AnswerStream { lines: BufReader::new(stream) }),
     }
 }
 
-fn connect(places: &[PathBuf]) -> Result<UnixStream, Error> {
+fn connect(places: &[PathBuf]) -> Result<UnixStream, ControlClientError> {
     let mut forbidden = None;
     for place in places {
         match UnixStream::connect(place) {
@@ -65,11 +69,14 @@ fn connect(places: &[PathBuf]) -> Result<UnixStream, Error> {
             Err(_) => {}
         }
     }
-    Err(forbidden.map_or_else(|| Error::NotRunning(places.to_vec()), |place| Error::NotAllowed(place.clone())))
+    Err(forbidden.map_or_else(
+        || ControlClientError::NotRunning(places.to_vec()),
+        |place| ControlClientError::NotAllowed(place.clone()),
+    ))
 }
 
-impl Iterator for Answers {
-    type Item = Result<Answer, Error>;
+impl Iterator for AnswerStream {
+    type Item = Result<ControlAnswer, ControlClientError>;
 
     /// The next line; `None` at the end.
     fn next(&mut self) -> Option<Self::Item> {
@@ -77,7 +84,8 @@ impl Iterator for Answers {
         match self.lines.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => {
-                let not_understood = |error: serde_json::Error| Error::NotUnderstood(printable(&error.to_string()));
+                let not_understood =
+                    |error: serde_json::Error| ControlClientError::NotUnderstood(printable(&error.to_string()));
                 Some(serde_json::from_str(&line).map_err(not_understood))
             }
             Err(error) => Some(Err(error.into())),

@@ -5,28 +5,34 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Answer, Filter, Form, Reason, Refused};
-use crate::event::{Event, Events, Follower, Handshake};
-use crate::log::{Format, Style};
+use super::{CommandRefusal, ControlAnswer, HandshakeFilter, HandshakeFormat, RefusalReason};
+use crate::event::{Event, EventBus, EventFollower, HandshakeRecord};
+use crate::log::{LineStyle, LogFormat};
 use crate::pki::blocks;
 
 /// Whether those to come are told too.
-pub(super) enum Follow {
-    On(Follower),
+pub(super) enum HandshakeFollow {
+    On(EventFollower),
     Off,
 }
 
 /// The recent ones that the filter lets pass, the oldest first; then those to come, until nobody listens.
-pub(super) async fn list(events: &Events, filter: &Filter, form: Form, follow: Follow, answers: &mpsc::Sender<Answer>) {
+pub(super) async fn list(
+    events: &EventBus,
+    filter: &HandshakeFilter,
+    form: HandshakeFormat,
+    follow: HandshakeFollow,
+    answers: &mpsc::Sender<ControlAnswer>,
+) {
     let past = events.recent();
-    let passing: Vec<&Arc<Handshake>> = past.iter().filter(|handshake| passes(handshake, filter)).collect();
+    let passing: Vec<&Arc<HandshakeRecord>> = past.iter().filter(|handshake| passes(handshake, filter)).collect();
     let skipped = filter.last.map_or(0, |last| passing.len().saturating_sub(last));
     for handshake in passing.into_iter().skip(skipped) {
         if answers.send(answer(handshake, form)).await.is_err() {
             return;
         }
     }
-    let Follow::On(mut follower) = follow else { return };
+    let HandshakeFollow::On(mut follower) = follow else { return };
     // The follower began before the past was read: the first that it hears may be in both.
     let mut may_be_past = true;
     while let Some(event) = follower.next().await {
@@ -43,11 +49,11 @@ pub(super) async fn list(events: &Events, filter: &Filter, form: Form, follow: F
 ///
 /// # Errors
 /// It is not among the recent ones.
-pub(super) fn one(events: &Events, id: u64) -> Result<Value, Refused> {
+pub(super) fn find_handshake(events: &EventBus, id: u64) -> Result<Value, CommandRefusal> {
     let found = events.recent().into_iter().rev().find(|handshake| handshake.connection == id);
     let Some(handshake) = found else {
         let why = format!("no recent handshake of connection {id}: the last 2,000 are kept, the log has the others");
-        return Err(Refused::new(Reason::NotFound, why));
+        return Err(CommandRefusal::new(RefusalReason::NotFound, why));
     };
     let mut value = object(&handshake);
     if let Some(object) = value.as_object_mut() {
@@ -57,24 +63,24 @@ pub(super) fn one(events: &Events, id: u64) -> Result<Value, Refused> {
     Ok(value)
 }
 
-fn answer(handshake: &Arc<Handshake>, form: Form) -> Answer {
-    let style = |colour| Style { format: Format::Text, colour };
+fn answer(handshake: &Arc<HandshakeRecord>, form: HandshakeFormat) -> ControlAnswer {
+    let style = |colour| LineStyle { format: LogFormat::Text, colour };
     match form {
-        Form::Json => Answer::Handshake(object(handshake)),
-        Form::Text | Form::Coloured => {
-            let line = handshake.line(style(form == Form::Coloured));
-            Answer::Line(String::from_utf8_lossy(&line).into_owned())
+        HandshakeFormat::Json => ControlAnswer::Handshake(object(handshake)),
+        HandshakeFormat::Text | HandshakeFormat::Coloured => {
+            let line = handshake.line(style(form == HandshakeFormat::Coloured));
+            ControlAnswer::Line(String::from_utf8_lossy(&line).into_owned())
         }
     }
 }
 
 /// As in the log.
-fn object(handshake: &Handshake) -> Value {
-    let line = handshake.line(Style { format: Format::Json, colour: false });
+fn object(handshake: &HandshakeRecord) -> Value {
+    let line = handshake.line(LineStyle { format: LogFormat::Json, colour: false });
     serde_json::from_slice(&line).unwrap_or(Value::Null)
 }
 
-fn passes(handshake: &Handshake, filter: &Filter) -> bool {
+fn passes(handshake: &HandshakeRecord, filter: &HandshakeFilter) -> bool {
     let peer = |wanted: &String| {
         let wanted = wanted.to_lowercase();
         let has = |text: &str| text.to_lowercase().contains(&wanted);

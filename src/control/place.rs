@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// Looks up an environment variable.
-pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub type SocketEnvironment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// The socket's file name, where its folder is all that is known.
 const NAME: &str = "control.sock";
@@ -14,7 +14,7 @@ const SYSTEM: &str = "/run/sidekey";
 
 /// Where a sidecar makes its socket unless the configuration says: `$RUNTIME_DIRECTORY`, else `state`, else
 /// `$XDG_RUNTIME_DIR`, else `/run/sidekey`.
-pub fn default_place(state: Option<&Path>, environment: Environment<'_>) -> PathBuf {
+pub fn default_place(state: Option<&Path>, environment: SocketEnvironment<'_>) -> PathBuf {
     let folder = runtime_directory(environment)
         .or_else(|| state.map(Path::to_owned))
         .or_else(|| user_directory(environment))
@@ -24,7 +24,7 @@ pub fn default_place(state: Option<&Path>, environment: Environment<'_>) -> Path
 
 /// Where a command looks for it, the likeliest first: systemd tells `$RUNTIME_DIRECTORY` to the service alone, so that the
 /// other places are looked at too.
-pub fn candidates(state: Option<&Path>, environment: Environment<'_>) -> Vec<PathBuf> {
+pub fn candidates(state: Option<&Path>, environment: SocketEnvironment<'_>) -> Vec<PathBuf> {
     let folders =
         [runtime_directory(environment), state.map(Path::to_owned), Some(SYSTEM.into()), user_directory(environment)];
     let mut places = Vec::new();
@@ -37,13 +37,13 @@ pub fn candidates(state: Option<&Path>, environment: Environment<'_>) -> Vec<Pat
 }
 
 /// systemd lists several, separated by colons; ours is the first.
-fn runtime_directory(environment: Environment<'_>) -> Option<PathBuf> {
+fn runtime_directory(environment: SocketEnvironment<'_>) -> Option<PathBuf> {
     let all = environment("RUNTIME_DIRECTORY")?;
     absolute(all.split(':').next()?)
 }
 
 /// The user's own runtime folder is shared with other programs.
-fn user_directory(environment: Environment<'_>) -> Option<PathBuf> {
+fn user_directory(environment: SocketEnvironment<'_>) -> Option<PathBuf> {
     Some(absolute(&environment("XDG_RUNTIME_DIR")?)?.join("sidekey"))
 }
 

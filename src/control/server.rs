@@ -14,10 +14,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::answers::{self, Desk};
-use super::{Answer, LONGEST_REQUEST, Reason, Refused, parse};
-use crate::net::{Bound, Stream};
-use crate::process::Phase;
+use super::answers::{self, CommandContext};
+use super::{CommandRefusal, ControlAnswer, LONGEST_REQUEST, RefusalReason, parse};
+use crate::net::{BoundSocket, SocketStream};
+use crate::process::ShutdownPhase;
 
 /// Commands at once, those that follow among them.
 const COMMANDS: usize = 32;
@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Who may ask, beside root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowed {
+pub struct SocketAccess {
     /// The owner of the socket: whom the sidecar runs as.
     pub owner: u32,
     /// The socket's group, where one is configured.
@@ -37,7 +37,7 @@ pub struct Allowed {
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Caller {
+struct SocketCaller {
     uid: u32,
     /// The main group and the others, as far as they are known.
     groups: Vec<u32>,
@@ -47,7 +47,7 @@ struct Caller {
 ///
 /// # Errors
 /// The socket cannot listen.
-pub async fn serve(bound: Bound, allowed: Allowed, desk: Desk) -> io::Result<()> {
+pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandContext) -> io::Result<()> {
     let listening = bound.listen()?;
     let mut shutdown = desk.views.shutdown.clone();
     let desk = Arc::new(desk);
@@ -56,14 +56,14 @@ pub async fn serve(bound: Bound, allowed: Allowed, desk: Desk) -> io::Result<()>
     let mut commands = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            () = shutdown.reached(Phase::Over) => return Ok(()),
+            () = shutdown.wait_for_phase(ShutdownPhase::Over) => return Ok(()),
             Some(_) = commands.join_next() => continue,
             accepted = listening.accept() => accepted,
         };
-        let stream = match accepted.and_then(crate::net::listen::Accepted::into_stream) {
-            Ok(Stream::Unix(stream)) => stream,
+        let stream = match accepted.and_then(crate::net::listen::AcceptedConnection::into_stream) {
+            Ok(SocketStream::Unix(stream)) => stream,
             // It is a Unix socket: there is no other kind.
-            Ok(Stream::Tcp(_)) => continue,
+            Ok(SocketStream::Tcp(_)) => continue,
             Err(error) => {
                 tracing::debug!(target: "control", %error, "cannot accept");
                 sleep(REST).await;
@@ -82,14 +82,18 @@ pub async fn serve(bound: Bound, allowed: Allowed, desk: Desk) -> io::Result<()>
     }
 }
 
-async fn converse(stream: UnixStream, allowed: Allowed, desk: &Arc<Desk>) -> io::Result<()> {
+async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandContext>) -> io::Result<()> {
     let caller = caller(&stream);
     let (reading, mut writing) = stream.into_split();
     let uid = match caller.filter(|caller| may(caller, allowed)) {
         Some(caller) => caller.uid,
         None => {
             let why = "only the user that sidekey runs as, root and members of control_group may ask";
-            return say(&mut writing, &Answer::Refused(Refused::new(Reason::NotAllowed, why))).await;
+            return write_answer(
+                &mut writing,
+                &ControlAnswer::Refused(CommandRefusal::new(RefusalReason::NotAllowed, why)),
+            )
+            .await;
         }
     };
     let (line, mut reading) = match timeout(PATIENCE, line(reading)).await {
@@ -98,11 +102,11 @@ async fn converse(stream: UnixStream, allowed: Allowed, desk: &Arc<Desk>) -> io:
     };
     let request = match parse(&line) {
         Ok(request) => request,
-        Err(refused) => return say(&mut writing, &Answer::Refused(refused)).await,
+        Err(refused) => return write_answer(&mut writing, &ControlAnswer::Refused(refused)).await,
     };
     let by: Arc<str> = format!("uid {uid}").into();
     tracing::debug!(target: "control", %by, ?request, "asked");
-    let mut answers = answers::to(request, by, desk);
+    let mut answers = answers::answer_request(request, by, desk);
     let mut byte = [0];
     loop {
         let answer = tokio::select! {
@@ -111,7 +115,7 @@ async fn converse(stream: UnixStream, allowed: Allowed, desk: &Arc<Desk>) -> io:
             _ = reading.read(&mut byte) => return Ok(()),
         };
         match answer {
-            Some(answer) => say(&mut writing, &answer).await?,
+            Some(answer) => write_answer(&mut writing, &answer).await?,
             None => return writing.shutdown().await,
         }
     }
@@ -126,14 +130,14 @@ async fn line(reading: OwnedReadHalf) -> io::Result<(Vec<u8>, BufReader<tokio::i
     Ok((line, reading))
 }
 
-async fn say(writing: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+async fn write_answer(writing: &mut OwnedWriteHalf, answer: &ControlAnswer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
     timeout(PATIENCE, writing.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// What the kernel knows of the other end.
-fn caller(stream: &UnixStream) -> Option<Caller> {
+fn caller(stream: &UnixStream) -> Option<SocketCaller> {
     let credentials = stream.peer_cred().ok()?;
     let mut groups = vec![credentials.gid()];
     // The kernel's answer has the main group only. A process that is gone meanwhile has no more to ask.
@@ -141,7 +145,7 @@ fn caller(stream: &UnixStream) -> Option<Caller> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         groups.extend(groups_in(&status));
     }
-    Some(Caller { uid: credentials.uid(), groups })
+    Some(SocketCaller { uid: credentials.uid(), groups })
 }
 
 /// The `Groups:` of a `/proc/PID/status`.
@@ -150,7 +154,7 @@ fn groups_in(status: &str) -> Vec<u32> {
     line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-fn may(caller: &Caller, allowed: Allowed) -> bool {
+fn may(caller: &SocketCaller, allowed: SocketAccess) -> bool {
     caller.uid == 0 || caller.uid == allowed.owner || allowed.group.is_some_and(|group| caller.groups.contains(&group))
 }
 
@@ -160,8 +164,8 @@ mod tests {
 
     #[test]
     fn owner_root_and_group_may_and_nobody_else() {
-        let allowed = |group| Allowed { owner: 1000, group };
-        let caller = |uid, groups: &[u32]| Caller { uid, groups: groups.to_vec() };
+        let allowed = |group| SocketAccess { owner: 1000, group };
+        let caller = |uid, groups: &[u32]| SocketCaller { uid, groups: groups.to_vec() };
         assert!(may(&caller(0, &[]), allowed(None)) && may(&caller(1000, &[]), allowed(None)));
         assert!(!may(&caller(1001, &[1000, 0]), allowed(None)));
         assert!(may(&caller(1001, &[100, 50]), allowed(Some(50))));

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::event::Handshake;
-use crate::keyring::report::{Report, Retire};
-use crate::pki::Severity;
-use crate::process::Phase;
+use crate::event::HandshakeRecord;
+use crate::keyring::report::{RetireAdvice, RotationReport};
+use crate::pki::ProblemSeverity;
+use crate::process::ShutdownPhase;
 use crate::snapshot::{KeyringView, Snapshot, TrustView};
-use crate::writer::Look;
+use crate::writer::WriterView;
 use keyrings::{expiry, soon, urgency};
 
 /// Failures are summed up over this time.
@@ -27,7 +27,7 @@ const REASONS: usize = 5;
 
 /// How it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusReport {
     /// Its version.
     pub version: String,
     /// Its process.
@@ -45,17 +45,17 @@ pub struct Status {
     /// `state` is configured.
     pub remembers: bool,
     /// What to act on, the worst first.
-    pub act_on: Vec<Item>,
+    pub act_on: Vec<StatusItem>,
     /// What is worth knowing and works all the same.
-    pub notes: Vec<Item>,
+    pub notes: Vec<StatusItem>,
     /// Listeners.
-    pub listeners: Vec<ListenerView>,
+    pub listeners: Vec<StatusListener>,
     /// Keyrings.
     pub keyrings: Vec<KeyringView>,
     /// Keyrings in overlap.
-    pub rotations: Vec<Report>,
+    pub rotations: Vec<RotationReport>,
     /// Handshakes that failed in the last hour, among those in memory.
-    pub failures: Failures,
+    pub failures: HandshakeFailures,
 }
 
 /// How bad it is.
@@ -72,7 +72,7 @@ pub enum Urgency {
 
 /// One thing to act on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
+pub struct StatusItem {
     /// How bad it is.
     pub urgency: Urgency,
     /// Stable code.
@@ -87,7 +87,7 @@ pub struct Item {
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerView {
+pub struct StatusListener {
     /// `ingress` or `egress`.
     pub side: String,
     /// Its name.
@@ -98,7 +98,7 @@ pub struct ListenerView {
 
 /// Failed handshakes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failures {
+pub struct HandshakeFailures {
     /// How many.
     pub count: u64,
     /// The most frequent reasons.
@@ -106,20 +106,20 @@ pub struct Failures {
 }
 
 /// Everything that it is made of.
-pub(super) struct Known<'a> {
+pub(super) struct StatusInputs<'a> {
     pub(super) snapshot: &'a Snapshot,
-    pub(super) look: &'a Look,
-    pub(super) reports: &'a [Report],
-    pub(super) handshakes: &'a [Arc<Handshake>],
+    pub(super) look: &'a WriterView,
+    pub(super) reports: &'a [RotationReport],
+    pub(super) handshakes: &'a [Arc<HandshakeRecord>],
     pub(super) reload_error: Option<String>,
-    pub(super) phase: Phase,
+    pub(super) phase: ShutdownPhase,
     pub(super) ready: bool,
     pub(super) remembers: bool,
     pub(super) started: Timestamp,
 }
 
 /// How it stands at this time.
-pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
+pub(super) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusReport {
     let snapshot = known.snapshot;
     let mut act_on = Vec::new();
     waiting(snapshot, &mut act_on);
@@ -132,14 +132,14 @@ pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
     // What is said of one keyring stays together, in the order in which it was found.
     act_on.sort_by(|one, other| (one.urgency, &one.keyring).cmp(&(other.urgency, &other.keyring)));
-    Status {
+    StatusReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started: known.started,
         now,
         epoch: snapshot.epoch.0,
         ready: known.ready,
-        stopping: known.phase > Phase::Running,
+        stopping: known.phase > ShutdownPhase::Running,
         remembers: known.remembers,
         act_on,
         notes,
@@ -151,11 +151,11 @@ pub(super) fn of(known: &Known<'_>, now: Timestamp) -> Status {
 }
 
 /// An item without a keyring.
-fn item(urgency: Urgency, code: &str, what: String, remedy: &str) -> Item {
-    Item { urgency, code: code.to_owned(), keyring: None, what, remedy: remedy.to_owned() }
+fn item(urgency: Urgency, code: &str, what: String, remedy: &str) -> StatusItem {
+    StatusItem { urgency, code: code.to_owned(), keyring: None, what, remedy: remedy.to_owned() }
 }
 
-fn waiting(snapshot: &Snapshot, out: &mut Vec<Item>) {
+fn waiting(snapshot: &Snapshot, out: &mut Vec<StatusItem>) {
     for (id, what) in &snapshot.waiting {
         let what = format!("{} {:?} does not serve: it waits for {what}", id.side.as_str(), id.name);
         out.push(item(Urgency::Now, "listener_waits", what, "put it into the folder"));
@@ -163,10 +163,10 @@ fn waiting(snapshot: &Snapshot, out: &mut Vec<Item>) {
 }
 
 /// Anchors of files that expire with nothing of the same name beside them.
-fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec<Item>) {
+fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec<StatusItem>) {
     let mut users = snapshot.keyrings.iter().filter(|keyring| trust.used_by.contains(&keyring.name));
     let alert_before = users.find_map(|keyring| keyring.alert_before.as_deref());
-    for anchor in trust.holds.ending() {
+    for anchor in trust.holds.anchors_to_renew() {
         let ends = anchor.validity.not_after;
         if trust.used_by.is_empty() || soon(alert_before, anchor.validity, now) <= ends {
             continue;
@@ -181,9 +181,9 @@ fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec
     }
 }
 
-fn rotation(report: &Report, out: &mut Vec<Item>) {
-    let of_keyring = |item: Item| Item { keyring: Some(Arc::clone(&report.keyring)), ..item };
-    if report.verdict.retire == Retire::Call {
+fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
+    let of_keyring = |item: StatusItem| StatusItem { keyring: Some(Arc::clone(&report.keyring)), ..item };
+    if report.verdict.retire == RetireAdvice::Call {
         let what = format!("rotation of {}: {}", report.keyring, report.verdict.sentence);
         out.push(of_keyring(item(Urgency::Soon, "rotation_refused", what, "see `sidekey rotation`")));
     }
@@ -199,7 +199,7 @@ fn rotation(report: &Report, out: &mut Vec<Item>) {
 }
 
 /// What the writer and the configuration have to say.
-fn troubles(known: &Known<'_>, out: &mut Vec<Item>) {
+fn troubles(known: &StatusInputs<'_>, out: &mut Vec<StatusItem>) {
     if let Some(why) = &known.look.unreadable {
         out.push(item(Urgency::Now, "decisions_unreadable", why.clone(), "repair the file and restart"));
     }
@@ -213,32 +213,32 @@ fn troubles(known: &Known<'_>, out: &mut Vec<Item>) {
     }
     for (keyring, problem) in &known.look.problems {
         let urgency = match problem.severity {
-            Severity::Refused => Urgency::Now,
-            Severity::Warning => Urgency::Note,
-            Severity::Info | Severity::Incomplete => continue,
+            ProblemSeverity::Refused => Urgency::Now,
+            ProblemSeverity::Warning => Urgency::Note,
+            ProblemSeverity::Info | ProblemSeverity::Incomplete => continue,
         };
         let what = format!("{}: {}", problem.file, problem.why);
         let item = item(urgency, problem.reason, what, &problem.remedy);
-        out.push(Item { keyring: keyring.clone(), ..item });
+        out.push(StatusItem { keyring: keyring.clone(), ..item });
     }
 }
 
-fn listeners(snapshot: &Snapshot) -> Vec<ListenerView> {
+fn listeners(snapshot: &Snapshot) -> Vec<StatusListener> {
     let serving =
-        |side: &str, name: &Arc<str>| ListenerView { side: side.to_owned(), name: Arc::clone(name), waits_for: None };
+        |side: &str, name: &Arc<str>| StatusListener { side: side.to_owned(), name: Arc::clone(name), waits_for: None };
     let ingresses = snapshot.ingresses.keys().map(|name| serving("ingress", name));
     let egresses = snapshot.egresses.keys().map(|name| serving("egress", name));
-    let waiting = snapshot.waiting.iter().map(|(id, what)| ListenerView {
+    let waiting = snapshot.waiting.iter().map(|(id, what)| StatusListener {
         side: id.side.as_str().to_owned(),
         name: Arc::clone(&id.name),
         waits_for: Some(what.clone()),
     });
-    let mut all: Vec<ListenerView> = ingresses.chain(egresses).chain(waiting).collect();
+    let mut all: Vec<StatusListener> = ingresses.chain(egresses).chain(waiting).collect();
     all.sort_by(|one, other| (other.side.as_str(), &one.name).cmp(&(one.side.as_str(), &other.name)));
     all
 }
 
-fn failures(handshakes: &[Arc<Handshake>], now: Timestamp) -> Failures {
+fn failures(handshakes: &[Arc<HandshakeRecord>], now: Timestamp) -> HandshakeFailures {
     let since = now.checked_sub(HOUR).unwrap_or(Timestamp::MIN);
     let mut reasons = BTreeMap::new();
     for handshake in handshakes.iter().filter(|handshake| handshake.is_failure() && since <= handshake.time) {
@@ -249,5 +249,5 @@ fn failures(handshakes: &[Arc<Handshake>], now: Timestamp) -> Failures {
         reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     reasons.truncate(REASONS);
-    Failures { count, reasons }
+    HandshakeFailures { count, reasons }
 }

@@ -2,34 +2,36 @@
 
 use jiff::Timestamp;
 
-use super::handshake::colour;
-use super::repeats::Sum;
-use super::{Event, Lesson, Level, TokenOutcome, Verdict};
+use super::handshake::outcome_colour;
+use super::repeats::RepeatSummary;
+use super::{Event, Level, RefusalStatus, TokenOutcome, UpstreamVerdict};
 use crate::keyring::Standing;
-use crate::log::{Format, Line, Style};
-use crate::pki::Severity;
+use crate::log::{LineStyle, LogFormat, LogLine};
+use crate::pki::ProblemSeverity;
 use crate::snapshot::Epoch;
-use crate::tls::Outcome;
+use crate::tls::HandshakeOutcome;
 use crate::{keyring, trust};
 
 /// The level of an Event's line; [`super`] says what the levels mean.
 pub(super) fn level(event: &Event) -> Level {
     match event {
         Event::Handshake(handshake) => handshake.level(),
-        Event::Proof { outcome: Outcome::Refused | Outcome::Failed, .. }
-        | Event::Learned { standing: Lesson::Unconfirmed, .. }
-        | Event::Upstream { verdict: Verdict::Refused, .. }
+        Event::Proof { outcome: HandshakeOutcome::Refused | HandshakeOutcome::Failed, .. }
+        | Event::Learned { standing: RefusalStatus::Unconfirmed, .. }
+        | Event::Upstream { verdict: UpstreamVerdict::Refused, .. }
         | Event::Token { outcome: TokenOutcome::Refused | TokenOutcome::Failed, .. } => Level::WARN,
         Event::Keyring { event, .. } => match event {
-            keyring::Event::LastResort { .. } => Level::ERROR,
-            keyring::Event::Moved { to: Standing::Refused | Standing::Revoked, .. }
-            | keyring::Event::Moved { to: Standing::Staged, reason: "shares_no_name", .. } => Level::WARN,
-            keyring::Event::Moved { .. } => Level::INFO,
+            keyring::KeyringEvent::LastResort { .. } => Level::ERROR,
+            keyring::KeyringEvent::Moved { to: Standing::Refused | Standing::Revoked, .. }
+            | keyring::KeyringEvent::Moved { to: Standing::Staged, reason: "shares_no_name", .. } => Level::WARN,
+            keyring::KeyringEvent::Moved { .. } => Level::INFO,
         },
-        Event::Trust { event: trust::Event::FileKept { .. } | trust::Event::CrlStale { .. }, .. } => Level::WARN,
+        Event::Trust { event: trust::TrustEvent::FileKept { .. } | trust::TrustEvent::CrlStale { .. }, .. } => {
+            Level::WARN
+        }
         Event::Folder { problem, .. } => match problem.severity {
-            Severity::Info | Severity::Incomplete => Level::INFO,
-            Severity::Warning | Severity::Refused => Level::WARN,
+            ProblemSeverity::Info | ProblemSeverity::Incomplete => Level::INFO,
+            ProblemSeverity::Warning | ProblemSeverity::Refused => Level::WARN,
         },
         Event::Epoch { waiting, .. } if !waiting.is_empty() => Level::WARN,
         Event::ClockStep { .. } | Event::NotRemembered { .. } => Level::WARN,
@@ -55,28 +57,28 @@ pub(super) fn level(event: &Event) -> Level {
 }
 
 /// An Event's line.
-pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) -> Vec<u8> {
-    let mut line = Line::new(style, now, level, event.target());
+pub(super) fn format_line(event: &Event, style: LineStyle, now: Timestamp, level: Level) -> Vec<u8> {
+    let mut line = LogLine::new(style, now, level, event.target());
     match event {
         Event::Handshake(handshake) => return handshake.line(style),
-        Event::Proof { .. } => proof(&mut line, event),
-        Event::Learned { .. } => learned(&mut line, event),
-        Event::Upstream { .. } => upstream(&mut line, event),
-        Event::Token { .. } => token(&mut line, event),
+        Event::Proof { .. } => write_proof(&mut line, event),
+        Event::Learned { .. } => write_refusal(&mut line, event),
+        Event::Upstream { .. } => write_upstream(&mut line, event),
+        Event::Token { .. } => write_token(&mut line, event),
         Event::Keyring { event, by, epoch } => {
-            of_keyring(&mut line, event);
-            line.maybe("by", by.as_deref()).number("epoch", epoch.0);
+            write_keyring(&mut line, event);
+            line.optional_text("by", by.as_deref()).number("epoch", epoch.0);
         }
-        Event::Trust { event, epoch } => of_trust(&mut line, event, *epoch),
+        Event::Trust { event, epoch } => write_trust(&mut line, event, *epoch),
         Event::Folder { keyring, problem } => {
             line.message(match problem.severity {
-                Severity::Info => "note",
-                Severity::Warning => "warning",
-                Severity::Incomplete => "not yet complete",
-                Severity::Refused => "refused",
+                ProblemSeverity::Info => "note",
+                ProblemSeverity::Warning => "warning",
+                ProblemSeverity::Incomplete => "not yet complete",
+                ProblemSeverity::Refused => "refused",
             })
             .text("file", &problem.file)
-            .maybe("keyring", keyring.as_deref())
+            .optional_text("keyring", keyring.as_deref())
             .text("reason", problem.reason)
             .text("explanation", &problem.why)
             .text("remedy", &problem.remedy);
@@ -103,13 +105,13 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
             line.message(if *up { "registry connected" } else { "registry unavailable" })
                 .text("explanation", explanation);
         }
-        Event::Alert { .. } => alert(&mut line, event),
+        Event::Alert { .. } => write_alert(&mut line, event),
         Event::Delivery { alert, kind, sink, outcome, error } => {
             line.message("alert delivery")
                 .text("kind", kind)
                 .text("sink", sink)
                 .text("outcome", outcome)
-                .maybe("error", error.as_deref())
+                .optional_text("error", error.as_deref())
                 .text("alert", alert);
         }
         Event::Reloaded { error, needs_restart } => {
@@ -118,14 +120,14 @@ pub(super) fn line(event: &Event, style: Style, now: Timestamp, level: Level) ->
             } else {
                 "configuration reloaded"
             })
-            .maybe("error", error.as_deref())
+            .optional_text("error", error.as_deref())
             .list("needs_restart", needs_restart);
         }
     }
     line.finish()
 }
 
-fn token(line: &mut Line, event: &Event) {
+fn write_token(line: &mut LogLine, event: &Event) {
     let Event::Token { listener, endpoint, keyring, key_pair, outcome, reason, explanation, epoch } = event else {
         return;
     };
@@ -145,19 +147,19 @@ fn token(line: &mut Line, event: &Event) {
 }
 
 /// The line of a summary.
-pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
-    let mut line = Line::new(style, now, Level::WARN, "handshake");
+pub(super) fn summary_line(sum: &RepeatSummary, style: LineStyle, now: Timestamp) -> Vec<u8> {
+    let mut line = LogLine::new(style, now, Level::WARN, "handshake");
     let message = format!("and {} more in {} s", sum.more, sum.seconds);
     match style.format {
-        Format::Json => {
+        LogFormat::Json => {
             line.message(&message)
                 .text("side", sum.side.as_str())
                 .text("listener", &sum.listener)
                 .text("outcome", sum.outcome.as_str());
         }
-        Format::Text => {
+        LogFormat::Text => {
             line.word(sum.side.as_str()).word(&sum.listener);
-            line.coloured(&format!("{:<8}", sum.outcome.as_str()), colour(sum.outcome)).message(&message);
+            line.coloured_word(&format!("{:<8}", sum.outcome.as_str()), outcome_colour(sum.outcome)).message(&message);
         }
     }
     line.text("reason", sum.reason)
@@ -168,8 +170,8 @@ pub(super) fn sum(sum: &Sum, style: Style, now: Timestamp) -> Vec<u8> {
 }
 
 /// Whether a keyring's Event counts in `rotations_total`, and as what.
-pub(super) fn rotation(event: &keyring::Event) -> Option<(&str, &'static str)> {
-    let keyring::Event::Moved { keyring, to, replaces, reason, .. } = event else { return None };
+pub(super) fn rotation_outcome(event: &keyring::KeyringEvent) -> Option<(&str, &'static str)> {
+    let keyring::KeyringEvent::Moved { keyring, to, replaces, reason, .. } = event else { return None };
     let outcome = match (to, replaces) {
         (Standing::Current, Some(_)) if *reason == "rolled_back" => "rolled_back",
         (Standing::Current, Some(_)) => "done",
@@ -180,15 +182,15 @@ pub(super) fn rotation(event: &keyring::Event) -> Option<(&str, &'static str)> {
     Some((keyring, outcome))
 }
 
-fn proof(line: &mut Line, event: &Event) {
+fn write_proof(line: &mut LogLine, event: &Event) {
     let Event::Proof { listener, connection, key_pair, outcome, reason, explanation, epoch } = event else { return };
     match line.format() {
-        Format::Json => {
+        LogFormat::Json => {
             line.text("side", "egress").text("listener", listener).text("outcome", outcome.as_str());
         }
-        Format::Text => {
+        LogFormat::Text => {
             line.word("egress").word(listener);
-            line.coloured(&format!("{:<8}", outcome.as_str()), colour(*outcome));
+            line.coloured_word(&format!("{:<8}", outcome.as_str()), outcome_colour(*outcome));
         }
     }
     line.text("reason", reason)
@@ -198,15 +200,15 @@ fn proof(line: &mut Line, event: &Event) {
         .number("epoch", epoch.0);
 }
 
-fn learned(line: &mut Line, event: &Event) {
+fn write_refusal(line: &mut LogLine, event: &Event) {
     let Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, epoch, .. } = event
     else {
         return;
     };
     line.message(match standing {
-        Lesson::Unconfirmed => "source refused the new key pair",
-        Lesson::Confirmed => "source accepts only the previous key pair",
-        Lesson::Forgotten => "source will be shown the new key pair again",
+        RefusalStatus::Unconfirmed => "source refused the new key pair",
+        RefusalStatus::Confirmed => "source accepts only the previous key pair",
+        RefusalStatus::Forgotten => "source will be shown the new key pair again",
     })
     .text("listener", listener)
     .text("source", source)
@@ -219,16 +221,16 @@ fn learned(line: &mut Line, event: &Event) {
     .number("epoch", epoch.0);
 }
 
-fn upstream(line: &mut Line, event: &Event) {
+fn write_upstream(line: &mut LogLine, event: &Event) {
     let Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, next_try, epoch } =
         event
     else {
         return;
     };
     line.message(match verdict {
-        Verdict::HandshakeOk => "upstream completed a handshake on the key pair",
-        Verdict::Proved => "upstream accepts the key pair",
-        Verdict::Refused => "upstream refuses the key pair",
+        UpstreamVerdict::HandshakeOk => "upstream completed a handshake on the key pair",
+        UpstreamVerdict::Proved => "upstream accepts the key pair",
+        UpstreamVerdict::Refused => "upstream refuses the key pair",
     })
     .text("listener", listener)
     .text("upstream", upstream)
@@ -237,37 +239,47 @@ fn upstream(line: &mut Line, event: &Event) {
     .text("verdict", verdict.as_str())
     .text("reason", reason)
     .text("explanation", explanation)
-    .maybe("next_try", next_try.map(second).as_deref())
+    .optional_text("next_try", next_try.map(format_second).as_deref())
     .number("epoch", epoch.0);
 }
 
-fn alert(line: &mut Line, event: &Event) {
+fn write_alert(line: &mut LogLine, event: &Event) {
     let Event::Alert { alert, kind, urgent, keyring, key_pair, contact, explanation, remedy } = event else { return };
     line.message(if *urgent { "urgent alert" } else { "alert" })
         .text("kind", kind)
         .text("keyring", keyring)
-        .maybe("key_pair", key_pair.map(|key_pair| key_pair.short()).as_deref())
-        .maybe("contact", contact.as_deref())
+        .optional_text("key_pair", key_pair.map(|key_pair| key_pair.short()).as_deref())
+        .optional_text("contact", contact.as_deref())
         .text("explanation", explanation)
         .text("remedy", remedy)
         .text("alert", alert);
 }
 
-fn of_keyring(line: &mut Line, event: &keyring::Event) {
+fn write_keyring(line: &mut LogLine, event: &keyring::KeyringEvent) {
     match event {
-        keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, overlap_ends, sources } => {
-            line.message(moved(*to, replaces.is_some()))
+        keyring::KeyringEvent::Moved {
+            keyring,
+            key_pair,
+            from,
+            to,
+            reason,
+            explanation,
+            replaces,
+            overlap_ends,
+            sources,
+        } => {
+            line.message(standing_message(*to, replaces.is_some()))
                 .text("keyring", keyring)
                 .text("key_pair", &key_pair.short())
-                .maybe("replaces", replaces.map(|old| old.short()).as_deref())
-                .maybe("overlap_ends", overlap_ends.map(second).as_deref())
-                .maybe("from", from.map(Standing::as_str))
+                .optional_text("replaces", replaces.map(|old| old.short()).as_deref())
+                .optional_text("overlap_ends", overlap_ends.map(format_second).as_deref())
+                .optional_text("from", from.map(Standing::as_str))
                 .text("to", to.as_str())
                 .text("reason", reason)
                 .text("explanation", explanation)
                 .list("sources", sources);
         }
-        keyring::Event::LastResort { keyring, key_pair, expired, served } => {
+        keyring::KeyringEvent::LastResort { keyring, key_pair, expired, served } => {
             line.message(if *served {
                 "no valid key pair left: showing an expired one"
             } else {
@@ -275,18 +287,18 @@ fn of_keyring(line: &mut Line, event: &keyring::Event) {
             })
             .text("keyring", keyring)
             .text("key_pair", &key_pair.short())
-            .text("expired", &second(*expired));
+            .text("expired", &format_second(*expired));
         }
     }
 }
 
 /// A time, to the second.
-fn second(time: Timestamp) -> String {
+fn format_second(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The message of a change of standing.
-const fn moved(to: Standing, rotation: bool) -> &'static str {
+const fn standing_message(to: Standing, rotation: bool) -> &'static str {
     match to {
         Standing::Current if rotation => "rotation",
         Standing::Current => "key pair is current",
@@ -298,39 +310,42 @@ const fn moved(to: Standing, rotation: bool) -> &'static str {
     }
 }
 
-fn of_trust(line: &mut Line, event: &trust::Event, epoch: Epoch) {
+fn write_trust(line: &mut LogLine, event: &trust::TrustEvent, epoch: Epoch) {
     match event {
-        trust::Event::AnchorAdded { trust, anchor, subject } => {
+        trust::TrustEvent::AnchorAdded { trust, anchor, subject } => {
             line.message("trust anchor added")
                 .text("trust", trust)
                 .text("anchor", &anchor.short())
                 .text("subject", subject);
         }
-        trust::Event::AnchorLeaving { trust, anchor, subject, until } => {
+        trust::TrustEvent::AnchorLeaving { trust, anchor, subject, until } => {
             line.message("trust anchor scheduled for removal")
                 .text("trust", trust)
                 .text("anchor", &anchor.short())
                 .text("subject", subject)
-                .text("until", &second(*until));
+                .text("until", &format_second(*until));
         }
-        trust::Event::AnchorRemoved { trust, anchor, subject, reason } => {
+        trust::TrustEvent::AnchorRemoved { trust, anchor, subject, reason } => {
             line.message("trust anchor removed")
                 .text("trust", trust)
                 .text("anchor", &anchor.short())
                 .text("subject", subject)
                 .text("reason", reason);
         }
-        trust::Event::FileKept { trust, file, why } => {
+        trust::TrustEvent::FileKept { trust, file, why } => {
             line.message("trust file unusable; keeping the last usable set, if any")
                 .text("trust", trust)
                 .text("file", file)
                 .text("explanation", why);
         }
-        trust::Event::CrlsChanged { trust, count } => {
+        trust::TrustEvent::CrlsChanged { trust, count } => {
             line.message("CRLs loaded").text("trust", trust).number("count", *count);
         }
-        trust::Event::CrlStale { trust, issuer, due } => {
-            line.message("CRL out of date").text("trust", trust).text("issuer", issuer).text("due", &second(*due));
+        trust::TrustEvent::CrlStale { trust, issuer, due } => {
+            line.message("CRL out of date")
+                .text("trust", trust)
+                .text("issuer", issuer)
+                .text("due", &format_second(*due));
         }
     }
     line.number("epoch", epoch.0);

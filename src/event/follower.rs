@@ -10,13 +10,13 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// A follower's end of the queue. A slow follower misses Events; they are counted.
-pub struct Follower {
+pub struct EventFollower {
     receiver: broadcast::Receiver<Event>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
 
-impl Follower {
+impl EventFollower {
     pub(super) fn new(receiver: broadcast::Receiver<Event>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self { receiver, metrics, clock }
     }
@@ -31,7 +31,7 @@ impl Follower {
         loop {
             match self.receiver.recv().await {
                 Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.events_dropped(missed),
+                Err(broadcast::error::RecvError::Lagged(missed)) => self.metrics.count_dropped_events(missed),
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }

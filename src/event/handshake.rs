@@ -9,12 +9,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::keyring::{ChosenBy, Standing};
-use crate::log::line::Colour;
-use crate::log::{Format, Level, Line, Style};
+use crate::keyring::{SelectionReason, Standing};
+use crate::log::line::LineColour;
+use crate::log::{Level, LineStyle, LogFormat, LogLine};
 use crate::pki::{Fingerprint, SpkiHash};
 use crate::snapshot::{Epoch, Side};
-use crate::tls::{Alpn, Facts, Outcome};
+use crate::tls::{AlpnProtocol, HandshakeFacts, HandshakeOutcome};
 
 /// The reason of a TCP connection that closed without a byte, as load balancers' health checks do: counted, and logged
 /// only at debug.
@@ -25,7 +25,7 @@ pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
 
 /// One handshake. Fields that a failure leaves unknown are absent.
 #[derive(Clone, Debug)]
-pub struct Handshake {
+pub struct HandshakeRecord {
     /// When it ended.
     pub time: Timestamp,
     /// Side.
@@ -33,11 +33,11 @@ pub struct Handshake {
     /// Listener.
     pub listener: Arc<str>,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: HandshakeOutcome,
     /// The peer's socket address; for an upstream, its address.
     pub peer_addr: Option<SocketAddr>,
     /// What was negotiated.
-    pub facts: Facts,
+    pub facts: HandshakeFacts,
     /// Keyring of the pair that we showed.
     pub keyring: Option<Arc<str>>,
     /// The pair that we showed.
@@ -45,7 +45,7 @@ pub struct Handshake {
     /// Its standing.
     pub standing: Option<Standing>,
     /// Why it was chosen.
-    pub chosen_by: Option<ChosenBy>,
+    pub chosen_by: Option<SelectionReason>,
     /// The snapshot that decided.
     pub epoch: Epoch,
     /// The peer's certificate, if it sent one.
@@ -95,10 +95,10 @@ pub struct PeerFacts {
     pub pin: Option<SpkiHash>,
 }
 
-impl Handshake {
+impl HandshakeRecord {
     /// Whether it did not lead to a usable connection.
     pub fn is_failure(&self) -> bool {
-        matches!(self.outcome, Outcome::Refused | Outcome::Failed)
+        matches!(self.outcome, HandshakeOutcome::Refused | HandshakeOutcome::Failed)
     }
 
     /// Whether to log it only at debug: a peer closed without a byte, or a known health checker failed without a
@@ -119,42 +119,42 @@ impl Handshake {
     }
 
     /// Its line.
-    pub fn line(&self, style: Style) -> Vec<u8> {
-        let mut line = Line::new(style, self.time, self.level(), "handshake");
+    pub fn line(&self, style: LineStyle) -> Vec<u8> {
+        let mut line = LogLine::new(style, self.time, self.level(), "handshake");
         match style.format {
-            Format::Json => self.for_programs(&mut line),
-            Format::Text => self.for_people(&mut line),
+            LogFormat::Json => self.write_json(&mut line),
+            LogFormat::Text => self.write_text(&mut line),
         }
         line.finish()
     }
 
     /// Every field under the contract's name. Fields that a peer can make long come after the short ones.
-    fn for_programs(&self, line: &mut Line) {
+    fn write_json(&self, line: &mut LogLine) {
         line.text("side", self.side.as_str())
             .text("listener", &self.listener)
             .text("outcome", self.outcome.as_str())
             .text("reason", self.reason)
-            .maybe("peer.addr", self.peer_addr.map(|addr| addr.to_string()).as_deref())
-            .maybe("tls.protocol.version", self.facts.version)
-            .maybe("tls.cipher", self.facts.cipher)
-            .maybe("tls.group", self.facts.group)
-            .maybe("tls.alpn", self.facts.alpn.map(alpn));
+            .optional_text("peer.addr", self.peer_addr.map(|addr| addr.to_string()).as_deref())
+            .optional_text("tls.protocol.version", self.facts.version)
+            .optional_text("tls.cipher", self.facts.cipher)
+            .optional_text("tls.group", self.facts.group)
+            .optional_text("tls.alpn", self.facts.alpn.map(alpn_name));
         if self.facts.version.is_some() {
             line.flag("tls.resumed", self.facts.resumed);
         }
-        line.maybe("keyring", self.keyring.as_deref())
-            .maybe("key_pair", self.key_pair.map(|key_pair| key_pair.short()).as_deref())
-            .maybe("standing", self.standing.map(Standing::as_str))
-            .maybe("chosen_by", self.chosen_by.map(ChosenBy::as_str))
+        line.optional_text("keyring", self.keyring.as_deref())
+            .optional_text("key_pair", self.key_pair.map(|key_pair| key_pair.short()).as_deref())
+            .optional_text("standing", self.standing.map(Standing::as_str))
+            .optional_text("chosen_by", self.chosen_by.map(SelectionReason::as_str))
             .number("epoch", self.epoch.0)
-            .maybe("alert.sent", self.alert_sent)
-            .maybe("alert.received", self.alert_received)
+            .optional_text("alert.sent", self.alert_sent)
+            .optional_text("alert.received", self.alert_received)
             .number("connection", self.connection)
             .number("duration_us", self.duration_us)
-            .maybe("partner", self.partner.as_deref())
-            .maybe("server.name", self.facts.server_name.as_deref())
+            .optional_text("partner", self.partner.as_deref())
+            .optional_text("server.name", self.facts.server_name.as_deref())
             .text("explanation", &self.explanation)
-            .maybe("peer.identity", self.identity.as_deref());
+            .optional_text("peer.identity", self.identity.as_deref());
         if let Some(peer) = &self.peer {
             line.text("peer.fingerprint", &peer.fingerprint.hex())
                 .text("peer.not_after", &peer.not_after.to_string())
@@ -168,14 +168,14 @@ impl Handshake {
     }
 
     /// Outcome, peer and reason come first; then what was negotiated and shown; then numbers.
-    fn for_people(&self, line: &mut Line) {
+    fn write_text(&self, line: &mut LogLine) {
         line.word(self.side.as_str())
             .word(&self.listener)
-            .coloured(&format!("{:<8}", self.outcome.as_str()), colour(self.outcome));
+            .coloured_word(&format!("{:<8}", self.outcome.as_str()), outcome_colour(self.outcome));
         if self.is_failure() {
-            line.text("reason", self.reason).quoted(&self.explanation);
+            line.text("reason", self.reason).quoted_text(&self.explanation);
         }
-        self.who(line);
+        self.write_peer(line);
         if let Some(version) = self.facts.version {
             line.word(&format!("TLS{version}"));
         }
@@ -183,26 +183,26 @@ impl Handshake {
             line.word(group);
         }
         if let Some(agreed) = self.facts.alpn {
-            line.word(alpn(agreed));
+            line.word(alpn_name(agreed));
         }
         if self.facts.resumed {
             line.word("resumed");
         }
-        self.what_we_showed(line);
-        line.maybe("alert_sent", self.alert_sent).maybe("alert_received", self.alert_received);
+        self.write_key_pair(line);
+        line.optional_text("alert_sent", self.alert_sent).optional_text("alert_received", self.alert_received);
         line.number("epoch", self.epoch.0).number("connection", self.connection);
-        line.text("took", &milliseconds(self.duration_us));
+        line.text("took", &format_milliseconds(self.duration_us));
         if self.is_failure() {
             line.list("chain", &self.chain_summary);
         }
     }
 
     /// The peer: its identity if verified, else the certificate's names.
-    fn who(&self, line: &mut Line) {
-        line.maybe("peer", self.identity.as_deref()).maybe("partner", self.partner.as_deref());
+    fn write_peer(&self, line: &mut LogLine) {
+        line.optional_text("peer", self.identity.as_deref()).optional_text("partner", self.partner.as_deref());
         let preposition = if self.side == Side::Ingress { "from" } else { "to" };
-        line.maybe(preposition, self.peer_addr.map(|addr| addr.to_string()).as_deref());
-        line.maybe("sni", self.facts.server_name.as_deref());
+        line.optional_text(preposition, self.peer_addr.map(|addr| addr.to_string()).as_deref());
+        line.optional_text("sni", self.facts.server_name.as_deref());
         match &self.peer {
             Some(peer) if self.is_failure() || self.identity.is_none() => {
                 line.text("subject", &peer.subject)
@@ -214,36 +214,37 @@ impl Handshake {
     }
 
     /// `key_pair=3fa9… (api, current, prefer)`.
-    fn what_we_showed(&self, line: &mut Line) {
+    fn write_key_pair(&self, line: &mut LogLine) {
         let Some(key_pair) = self.key_pair else { return };
         line.text("key_pair", &key_pair.short());
-        let why = [self.keyring.as_deref(), self.standing.map(Standing::as_str), self.chosen_by.map(ChosenBy::as_str)];
+        let why =
+            [self.keyring.as_deref(), self.standing.map(Standing::as_str), self.chosen_by.map(SelectionReason::as_str)];
         let why: Vec<&str> = why.into_iter().flatten().collect();
         if !why.is_empty() {
-            line.aside(&why.join(", "));
+            line.remark(&why.join(", "));
         }
     }
 }
 
 /// As the peer named it in its ALPN extension.
-pub(super) const fn alpn(alpn: Alpn) -> &'static str {
+pub(super) const fn alpn_name(alpn: AlpnProtocol) -> &'static str {
     match alpn {
-        Alpn::H2 => "h2",
-        Alpn::Http11 => "http/1.1",
+        AlpnProtocol::H2 => "h2",
+        AlpnProtocol::Http11 => "http/1.1",
     }
 }
 
 /// The colour of an outcome.
-pub(super) const fn colour(outcome: Outcome) -> Colour {
+pub(super) const fn outcome_colour(outcome: HandshakeOutcome) -> LineColour {
     match outcome {
-        Outcome::Accepted => Colour::Green,
-        Outcome::Unproved => Colour::Yellow,
-        Outcome::Refused | Outcome::Failed => Colour::Red,
+        HandshakeOutcome::Accepted => LineColour::Green,
+        HandshakeOutcome::Unproved => LineColour::Yellow,
+        HandshakeOutcome::Refused | HandshakeOutcome::Failed => LineColour::Red,
     }
 }
 
 /// `1.2ms`.
-fn milliseconds(micros: u64) -> String {
+fn format_milliseconds(micros: u64) -> String {
     format!("{}.{}ms", micros / 1000, micros % 1000 / 100)
 }
 

@@ -5,20 +5,21 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::Settings;
+use super::FolderSettings;
 use crate::pki::Validity;
-use crate::pki::issue::{Authority, Issued, NewKey, Request};
+use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind};
 
 pub(super) static VALIDITY: LazyLock<Validity> = LazyLock::new(|| Validity {
     not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
     not_after: "2036-01-01T00:00:00Z".parse().unwrap(),
 });
 
-pub(super) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("Root", *VALIDITY).unwrap());
+pub(super) static AUTHORITY: LazyLock<CertificateAuthority> =
+    LazyLock::new(|| CertificateAuthority::new("Root", *VALIDITY).unwrap());
 
 /// A new key pair of this authority.
-pub(super) fn issue(name: &str) -> Issued {
-    let request = Request {
+pub(super) fn issue_pair(name: &str) -> IssuedKeyPair {
+    let request = IssueRequest {
         common_name: name.into(),
         organization: None,
         dns: vec![name.into()],
@@ -27,21 +28,21 @@ pub(super) fn issue(name: &str) -> Issued {
         server: true,
         client: true,
         validity: *VALIDITY,
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     };
     AUTHORITY.issue(&request).unwrap()
 }
 
 /// `tls.crt` and `tls.key` in this folder, which is made.
-pub(super) fn put(folder: &Path, pair: &Issued) {
+pub(super) fn write_pair(folder: &Path, pair: &IssuedKeyPair) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("tls.crt"), &pair.chain_pem).unwrap();
     fs::write(folder.join("tls.key"), pair.key_pem.as_bytes()).unwrap();
 }
 
 /// Settings that rescan too rarely to help a test.
-pub(super) fn settings(root: &Path) -> Settings {
-    Settings {
+pub(super) fn rare_rescan_settings(root: &Path) -> FolderSettings {
+    FolderSettings {
         root: root.to_owned(),
         rescan: Duration::from_secs(3600),
         settle: Duration::from_millis(600),

@@ -9,31 +9,31 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// More links than this on one path are a loop, as for the kernel.
-const HOPS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Directories by real path, each with what matters in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places(BTreeMap<PathBuf, Interest>);
+pub struct WatchPlaces(BTreeMap<PathBuf, PlaceInterest>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Interest {
+enum PlaceInterest {
     Everything,
     Names(BTreeSet<OsString>),
 }
 
-impl Places {
+impl WatchPlaces {
     /// Everything in this directory matters.
-    pub fn directory(&mut self, path: &Path) {
+    pub fn add_directory(&mut self, path: &Path) {
         if let Ok(real) = fs::canonicalize(path) {
-            self.0.insert(real, Interest::Everything);
+            self.0.insert(real, PlaceInterest::Everything);
         }
     }
 
     /// Whatever could make this path lead elsewhere: every link on the way, and its end. Where the path does not exist,
     /// the name that is missing.
-    pub fn trail(&mut self, path: &Path) {
+    pub fn add_trail(&mut self, path: &Path) {
         let mut at = PathBuf::from("/");
-        let mut ahead: Vec<OsString> = backwards(path);
+        let mut ahead: Vec<OsString> = reversed_components(path);
         let mut hops = 0;
         while let Some(part) = ahead.pop() {
             if part == ".." {
@@ -43,44 +43,44 @@ impl Places {
             let next = at.join(&part);
             let link = fs::read_link(&next).ok();
             if link.is_some() || ahead.is_empty() || fs::symlink_metadata(&next).is_err() {
-                self.name(&at, &part);
+                self.add_name(&at, &part);
             }
             match link {
                 Some(target) => {
                     hops += 1;
-                    if hops > HOPS {
+                    if hops > MAX_LINKS {
                         return;
                     }
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
-                    ahead.extend(backwards(&target));
+                    ahead.extend(reversed_components(&target));
                 }
                 None => at = next,
             }
         }
     }
 
-    fn name(&mut self, directory: &Path, name: &OsStr) {
+    fn add_name(&mut self, directory: &Path, name: &OsStr) {
         // A part that is missing makes all that follow it missing as well: their directory does not exist yet.
         if !directory.is_dir() {
             return;
         }
-        match self.0.entry(directory.to_owned()).or_insert_with(|| Interest::Names(BTreeSet::new())) {
-            Interest::Everything => {}
-            Interest::Names(names) => drop(names.insert(name.to_owned())),
+        match self.0.entry(directory.to_owned()).or_insert_with(|| PlaceInterest::Names(BTreeSet::new())) {
+            PlaceInterest::Everything => {}
+            PlaceInterest::Names(names) => drop(names.insert(name.to_owned())),
         }
     }
 
     /// Whether a change of this path matters.
-    pub fn concern(&self, path: &Path) -> bool {
+    pub fn concerns(&self, path: &Path) -> bool {
         if self.0.contains_key(path) {
             return true;
         }
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
         match self.0.get(directory) {
-            Some(Interest::Everything) => true,
-            Some(Interest::Names(names)) => names.contains(name),
+            Some(PlaceInterest::Everything) => true,
+            Some(PlaceInterest::Names(names)) => names.contains(name),
             None => false,
         }
     }
@@ -92,7 +92,7 @@ impl Places {
 }
 
 /// The parts of a path, the last first; `/` and `.` left out.
-fn backwards(path: &Path) -> Vec<OsString> {
+fn reversed_components(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     parts.map(|part| part.as_os_str().to_owned()).collect()
 }
@@ -112,22 +112,22 @@ mod tests {
         fs::write(base.join("archive/v1/cert.pem"), "").unwrap();
         symlink("v1", base.join("archive/now")).unwrap();
         symlink("../archive/now/cert.pem", base.join("live/cert.pem")).unwrap();
-        let mut places = Places::default();
-        places.trail(&base.join("live/cert.pem"));
-        assert!(places.concern(&base.join("live/cert.pem")));
-        assert!(places.concern(&base.join("archive/now")));
-        assert!(places.concern(&base.join("archive/v1/cert.pem")));
-        assert!(!places.concern(&base.join("archive/v1/other.pem")));
-        assert!(!places.concern(&base.join("archive/v2")));
+        let mut places = WatchPlaces::default();
+        places.add_trail(&base.join("live/cert.pem"));
+        assert!(places.concerns(&base.join("live/cert.pem")));
+        assert!(places.concerns(&base.join("archive/now")));
+        assert!(places.concerns(&base.join("archive/v1/cert.pem")));
+        assert!(!places.concerns(&base.join("archive/v1/other.pem")));
+        assert!(!places.concerns(&base.join("archive/v2")));
     }
 
     #[test]
     fn a_missing_path_is_waited_for_where_it_would_appear() {
         let folder = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(folder.path()).unwrap();
-        let mut places = Places::default();
-        places.trail(&base.join("a/b/c"));
-        assert!(places.concern(&base.join("a")));
+        let mut places = WatchPlaces::default();
+        places.add_trail(&base.join("a/b/c"));
+        assert!(places.concerns(&base.join("a")));
         assert_eq!(places.directories().collect::<Vec<_>>(), [&base]);
     }
 
@@ -135,8 +135,8 @@ mod tests {
     fn a_link_loop_ends() {
         let folder = tempfile::tempdir().unwrap();
         symlink("loop", folder.path().join("loop")).unwrap();
-        let mut places = Places::default();
-        places.trail(&folder.path().join("loop"));
+        let mut places = WatchPlaces::default();
+        places.add_trail(&folder.path().join("loop"));
         assert!(places.directories().count() > 0);
     }
 
@@ -144,11 +144,11 @@ mod tests {
     fn everything_outweighs_single_names() {
         let folder = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(folder.path()).unwrap();
-        let mut places = Places::default();
-        places.trail(&base.join("a"));
-        assert!(!places.concern(&base.join("b")));
-        places.directory(&base);
-        places.trail(&base.join("a"));
-        assert!(places.concern(&base.join("b")));
+        let mut places = WatchPlaces::default();
+        places.add_trail(&base.join("a"));
+        assert!(!places.concerns(&base.join("b")));
+        places.add_directory(&base);
+        places.add_trail(&base.join("a"));
+        assert!(places.concerns(&base.join("b")));
     }
 }

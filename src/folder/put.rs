@@ -11,7 +11,7 @@ use crate::pki::printable;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum PutFileError {
     /// A file of that name exists.
     #[error("{0} already exists; choose another --name, or remove the file")]
     Exists(String),
@@ -30,15 +30,15 @@ pub enum Error {
 ///
 /// # Errors
 /// The file system's.
-pub fn make_folder(folder: &Path) -> Result<(), Error> {
+pub fn make_folder(folder: &Path) -> Result<(), PutFileError> {
     if folder.is_dir() {
         return Ok(());
     }
     if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
         make_folder(above)?;
     }
-    DirBuilder::new().mode(0o700).create(folder).map_err(|source| io_error(folder, source))?;
-    belong_to_the_folder(folder, folder)
+    DirBuilder::new().mode(0o700).create(folder).map_err(|source| write_io_error(folder, source))?;
+    match_folder_owner(folder, folder)
 }
 
 /// Writes a file of mode 0600 beside the others: into a file that a reading of the folder passes over, to disk, then under
@@ -46,16 +46,16 @@ pub fn make_folder(folder: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// A file of that name exists, or the file system refuses; then nothing is left behind.
-pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
+pub fn write_new_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, PutFileError> {
     let path = folder.join(name);
     if fs::symlink_metadata(&path).is_ok() {
-        return Err(Error::Exists(printable(&path.to_string_lossy())));
+        return Err(PutFileError::Exists(printable(&path.to_string_lossy())));
     }
     let aside = folder.join(format!(".{name}.{}.new", std::process::id()));
-    let written = write_aside(&aside, bytes)
-        .map_err(|source| io_error(&path, source))
-        .and_then(|()| belong_to_the_folder(&aside, &path))
-        .and_then(|()| fs::rename(&aside, &path).map_err(|source| io_error(&path, source)));
+    let written = write_temporary(&aside, bytes)
+        .map_err(|source| write_io_error(&path, source))
+        .and_then(|()| match_folder_owner(&aside, &path))
+        .and_then(|()| fs::rename(&aside, &path).map_err(|source| write_io_error(&path, source)));
     if written.is_err() {
         // It may never have been created; what counts is the first error.
         let _ = fs::remove_file(&aside);
@@ -66,7 +66,7 @@ pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_temporary(aside: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
     // A umask can only take away; an unusual one must not make the file unreadable for its owner.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -75,18 +75,18 @@ fn write_aside(aside: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// `made` gets the owner of the folder that it lies in, where these differ; only the superuser can, and need, do this.
-fn belong_to_the_folder(made: &Path, named: &Path) -> Result<(), Error> {
+fn match_folder_owner(made: &Path, named: &Path) -> Result<(), PutFileError> {
     let owner = |path: &Path| fs::metadata(path).map(|metadata| (metadata.uid(), metadata.gid()));
     let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let give = || {
         let (is, wanted) = (owner(made)?, owner(above)?);
         if is.0 == 0 && wanted.0 != 0 { chown(made, Some(wanted.0), Some(wanted.1)) } else { Ok(()) }
     };
-    give().map_err(|source| io_error(named, source))
+    give().map_err(|source| write_io_error(named, source))
 }
 
-fn io_error(path: &Path, source: io::Error) -> Error {
-    Error::Io { file: printable(&path.to_string_lossy()), source }
+fn write_io_error(path: &Path, source: io::Error) -> PutFileError {
+    PutFileError::Io { file: printable(&path.to_string_lossy()), source }
 }
 
 #[cfg(test)]
@@ -100,12 +100,12 @@ mod tests {
         make_folder(&keyring).unwrap();
         make_folder(&keyring).unwrap();
         assert_eq!(fs::metadata(&keyring).unwrap().mode() & 0o777, 0o700);
-        let path = put(&keyring, "2026.key", b"secret").unwrap();
+        let path = write_new_file(&keyring, "2026.key", b"secret").unwrap();
         assert_eq!(
             (fs::metadata(&path).unwrap().mode() & 0o777, fs::read(&path).unwrap()),
             (0o600, b"secret".to_vec())
         );
-        assert!(matches!(put(&keyring, "2026.key", b"other"), Err(Error::Exists(_))));
+        assert!(matches!(write_new_file(&keyring, "2026.key", b"other"), Err(PutFileError::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(fs::read_dir(&keyring).unwrap().count(), 1, "something was left behind");
     }
@@ -114,7 +114,7 @@ mod tests {
     fn what_cannot_be_written_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone");
-        assert!(matches!(put(&gone, "a.key", b"x"), Err(Error::Io { .. })));
+        assert!(matches!(write_new_file(&gone, "a.key", b"x"), Err(PutFileError::Io { .. })));
         fs::write(&gone, "a file").unwrap();
         assert!(make_folder(&gone.join("below")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::read::Reading;
-use super::{Contents, digest};
-use crate::pki::{Problem, Severity};
+use super::read::FolderReading;
+use super::{FolderContents, digest};
+use crate::pki::{FolderProblem, ProblemSeverity};
 
 /// How long something complete must be quiet before it acts.
-pub const QUIET: Duration = Duration::from_millis(200);
+pub const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
 /// What settles on its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum FolderPart {
     /// The folder as such: what concerns no keyring.
     Folder,
     /// One keyring.
@@ -28,7 +28,7 @@ pub enum Part {
 
 /// What a reading saw of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct PartObservation {
     /// Equal for equal contents.
     pub digest: [u8; 32],
     /// Nothing is half-written or without its other half.
@@ -36,11 +36,11 @@ pub struct Seen {
 }
 
 /// A part that is no longer there.
-const GONE: Seen = Seen { digest: [0; 32], complete: true };
+const ABSENT_PART: PartObservation = PartObservation { digest: [0; 32], complete: true };
 
 /// What follows from a reading for one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum SettleDecision {
     /// Complete and quiet: this is what the part holds now.
     Act,
     /// Not yet: what it held before stays; read again then.
@@ -51,7 +51,7 @@ pub enum Decision {
 
 /// When a reading was made.
 #[derive(Clone, Copy, Debug)]
-pub struct When {
+pub struct ArrivalTime {
     /// When the reading began.
     pub now: Instant,
     /// The last change that was noticed since the reading before; none where a rescan finds an unnoticed change.
@@ -62,22 +62,27 @@ pub struct When {
 
 /// Remembers since when each part holds what it holds.
 #[derive(Debug, Default)]
-pub struct Settle {
+pub struct SettleState {
     /// `None` before the first reading. A part's time is `None` where it was complete from the start: nothing to wait for.
-    parts: Option<BTreeMap<Part, (Seen, Option<Instant>)>>,
+    parts: Option<BTreeMap<FolderPart, (PartObservation, Option<Instant>)>>,
 }
 
-impl Settle {
+impl SettleState {
     /// Takes a reading. Where the whole folder is `missing`, only [`Part::Folder`] counts: nothing is removed.
-    pub fn reading(&mut self, seen: &BTreeMap<Part, Seen>, missing: bool, when: When) -> BTreeMap<Part, Decision> {
+    pub fn decide(
+        &mut self,
+        seen: &BTreeMap<FolderPart, PartObservation>,
+        missing: bool,
+        when: ArrivalTime,
+    ) -> BTreeMap<FolderPart, SettleDecision> {
         let is_first = self.parts.is_none();
         let parts = self.parts.get_or_insert_default();
-        let mut seen: BTreeMap<Part, Seen> = seen.clone();
+        let mut seen: BTreeMap<FolderPart, PartObservation> = seen.clone();
         if missing {
-            seen.retain(|part, _| *part == Part::Folder);
+            seen.retain(|part, _| *part == FolderPart::Folder);
         } else {
             for part in parts.keys() {
-                seen.entry(part.clone()).or_insert(GONE);
+                seen.entry(part.clone()).or_insert(ABSENT_PART);
             }
         }
         let mut decisions = BTreeMap::new();
@@ -89,13 +94,13 @@ impl Settle {
             if known.0 != seen {
                 *known = (seen, Some(changed));
             }
-            let quiet = if seen.complete { QUIET } else { when.settle };
+            let quiet = if seen.complete { QUIET_PERIOD } else { when.settle };
             let decision = match known.1.map(|since| since + quiet) {
-                Some(until) if when.now < until => Decision::Wait(until),
-                _ if seen.complete => Decision::Act,
-                _ => Decision::Refuse,
+                Some(until) if when.now < until => SettleDecision::Wait(until),
+                _ if seen.complete => SettleDecision::Act,
+                _ => SettleDecision::Refuse,
             };
-            if seen == GONE && decision == Decision::Act {
+            if seen == ABSENT_PART && decision == SettleDecision::Act {
                 parts.remove(&part);
             }
             decisions.insert(part, decision);
@@ -106,51 +111,56 @@ impl Settle {
 
 /// What was decided so far, put together from readings part by part.
 #[derive(Debug, Default)]
-pub struct Settled {
-    contents: Contents,
+pub struct FolderVerdict {
+    contents: FolderContents,
     /// The digest of each part as it was taken, and whether it was refused.
-    digests: BTreeMap<Part, ([u8; 32], bool)>,
+    digests: BTreeMap<FolderPart, ([u8; 32], bool)>,
 }
 
-impl Settled {
+impl FolderVerdict {
     /// Takes over the parts of a reading that were decided. True if the contents differ from before.
-    pub fn take(&mut self, reading: Reading, decisions: &BTreeMap<Part, Decision>) -> bool {
-        let Reading { contents: mut found, parts, .. } = reading;
+    pub fn apply_decisions(
+        &mut self,
+        reading: FolderReading,
+        decisions: &BTreeMap<FolderPart, SettleDecision>,
+    ) -> bool {
+        let FolderReading { contents: mut found, parts, .. } = reading;
         for (part, decision) in decisions {
             let refused = match decision {
-                Decision::Wait(_) => continue,
-                Decision::Act => false,
-                Decision::Refuse => true,
+                SettleDecision::Wait(_) => continue,
+                SettleDecision::Act => false,
+                SettleDecision::Refuse => true,
             };
             match parts.get(part) {
                 Some(seen) => self.digests.insert(part.clone(), (seen.digest, refused)),
                 None => self.digests.remove(part),
             };
-            self.put(part, &mut found);
+            self.replace_part(part, &mut found);
         }
-        let digest = digest::parts(self.digests.iter().map(|(part, (digest, refused))| (part, *digest, *refused)));
+        let digest =
+            digest::digest_parts(self.digests.iter().map(|(part, (digest, refused))| (part, *digest, *refused)));
         std::mem::replace(&mut self.contents.digest, digest) != digest
     }
 
     /// Everything that was decided.
-    pub fn contents(&self) -> &Contents {
+    pub fn contents(&self) -> &FolderContents {
         &self.contents
     }
 
-    fn put(&mut self, part: &Part, found: &mut Contents) {
+    fn replace_part(&mut self, part: &FolderPart, found: &mut FolderContents) {
         match part {
-            Part::Folder => {
+            FolderPart::Folder => {
                 self.contents.problems = std::mem::take(&mut found.problems);
-                self.contents.problems.iter_mut().for_each(refuse);
+                self.contents.problems.iter_mut().for_each(refuse_incomplete);
             }
-            Part::Keyring(name) => match found.keyrings.remove(name) {
+            FolderPart::Keyring(name) => match found.keyrings.remove(name) {
                 Some(mut joined) => {
-                    joined.problems.iter_mut().for_each(refuse);
+                    joined.problems.iter_mut().for_each(refuse_incomplete);
                     self.contents.keyrings.insert(name.clone(), joined);
                 }
                 None => drop(self.contents.keyrings.remove(name)),
             },
-            Part::Named(path) => match found.named.remove(path) {
+            FolderPart::Named(path) => match found.named.remove(path) {
                 Some(file) => drop(self.contents.named.insert(path.clone(), file)),
                 None => drop(self.contents.named.remove(path)),
             },
@@ -159,9 +169,9 @@ impl Settled {
 }
 
 /// What is incomplete is refused from now on.
-pub(super) fn refuse(problem: &mut Problem) {
-    if problem.severity == Severity::Incomplete {
-        problem.severity = Severity::Refused;
+pub(super) fn refuse_incomplete(problem: &mut FolderProblem) {
+    if problem.severity == ProblemSeverity::Incomplete {
+        problem.severity = ProblemSeverity::Refused;
     }
 }
 

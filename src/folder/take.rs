@@ -10,17 +10,17 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::pki::{FileName, Problem, Severity};
+use crate::pki::{FileName, FolderProblem, ProblemSeverity};
 
 /// The most that one file may hold.
-pub const FILE_LIMIT: u64 = 1024 * 1024;
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The most that a file of CRLs may hold.
-pub const CRL_LIMIT: u64 = 64 * 1024 * 1024;
+pub const MAX_CRL_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// How often a file that changes while it is read is read again.
-const ATTEMPTS: usize = 3;
+const MAX_READ_ATTEMPTS: usize = 3;
 
 /// What was in a file.
-pub struct Taken {
+pub struct FileContent {
     /// All its bytes.
     pub bytes: Zeroizing<Vec<u8>>,
     /// Every user of this machine may read it.
@@ -29,87 +29,90 @@ pub struct Taken {
 
 /// Takes a file. `Ok(None)`: it is gone. Whether it is regular is asked before opening (opening a device can have
 /// effects), and again after (it may have been replaced meanwhile).
-pub fn take(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
-    for _ in 0..ATTEMPTS {
-        match attempt(path, name) {
+pub fn read_regular_file(path: &Path, name: &FileName) -> Result<Option<FileContent>, FolderProblem> {
+    for _ in 0..MAX_READ_ATTEMPTS {
+        match try_read(path, name) {
             Ok(Some(taken)) => return Ok(Some(taken)),
             Ok(None) => {}
-            Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => return gone(path, name),
-            Err(Trouble::Io(error)) => return Err(io_problem(name, &error)),
-            Err(Trouble::Problem(problem)) => return Err(problem),
+            Err(FileTrouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return report_missing(path, name);
+            }
+            Err(FileTrouble::Io(error)) => return Err(io_problem(name, &error)),
+            Err(FileTrouble::Problem(problem)) => return Err(problem),
         }
     }
-    Err(Problem {
+    Err(FolderProblem {
         file: name.clone(),
         reason: "changing",
         why: "it changed while it was read".into(),
         remedy: "write a temporary file and rename it into place".into(),
-        severity: Severity::Incomplete,
+        severity: ProblemSeverity::Incomplete,
     })
 }
 
 /// A link whose target is missing is reported; a file that was deleted a moment ago is not.
-fn gone(path: &Path, name: &FileName) -> Result<Option<Taken>, Problem> {
+fn report_missing(path: &Path, name: &FileName) -> Result<Option<FileContent>, FolderProblem> {
     match std::fs::read_link(path) {
-        Ok(target) => Err(Problem {
+        Ok(target) => Err(FolderProblem {
             file: name.clone(),
             reason: "dangling_link",
             why: format!("it is a link to {}, which does not exist", crate::pki::printable(&target.to_string_lossy())),
             remedy: "create the target or remove the link".into(),
-            severity: Severity::Incomplete,
+            severity: ProblemSeverity::Incomplete,
         }),
         Err(_) => Ok(None),
     }
 }
 
 /// What the kernel refused. Lack of permission and loops stay until the operator acts; everything else may pass.
-pub fn io_problem(name: &FileName, error: &io::Error) -> Problem {
+pub fn io_problem(name: &FileName, error: &io::Error) -> FolderProblem {
     let is_loop = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     let (reason, remedy, severity) = match error.kind() {
-        _ if is_loop => ("link_loop", "remove the link that leads back to itself", Severity::Refused),
+        _ if is_loop => ("link_loop", "remove the link that leads back to itself", ProblemSeverity::Refused),
         io::ErrorKind::PermissionDenied => {
-            ("unreadable", "grant read access to the user that Sidekey runs as", Severity::Refused)
+            ("unreadable", "grant read access to the user that Sidekey runs as", ProblemSeverity::Refused)
         }
-        _ => ("unreadable", "check the file system", Severity::Incomplete),
+        _ => ("unreadable", "check the file system", ProblemSeverity::Incomplete),
     };
     let why =
         if is_loop { "it is a link that leads back to itself".into() } else { format!("cannot be read: {error}") };
-    Problem { file: name.clone(), reason, why, remedy: remedy.into(), severity }
+    FolderProblem { file: name.clone(), reason, why, remedy: remedy.into(), severity }
 }
 
-enum Trouble {
+enum FileTrouble {
     Io(io::Error),
-    Problem(Problem),
+    Problem(FolderProblem),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for FileTrouble {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// `None`: it changed meanwhile.
-fn attempt(path: &Path, name: &FileName) -> Result<Option<Taken>, Trouble> {
-    regular(&std::fs::metadata(path)?, name)?;
+fn try_read(path: &Path, name: &FileName) -> Result<Option<FileContent>, FileTrouble> {
+    check_regular(&std::fs::metadata(path)?, name)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("these flags fit the kernel's int");
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let before = file.metadata()?;
-    regular(&before, name)?;
-    let limit = if before.len() > FILE_LIMIT && holds_crls(&mut file, path)? { CRL_LIMIT } else { FILE_LIMIT };
+    check_regular(&before, name)?;
+    let limit =
+        if before.len() > MAX_FILE_BYTES && holds_crls(&mut file, path)? { MAX_CRL_FILE_BYTES } else { MAX_FILE_BYTES };
     if before.len() > limit {
-        return Err(Trouble::Problem(Problem {
+        return Err(FileTrouble::Problem(FolderProblem {
             file: name.clone(),
             reason: "too_large",
             why: format!("it has {} bytes; at most {limit} are read", before.len()),
             remedy: "move it out of the folder".into(),
-            severity: Severity::Refused,
+            severity: ProblemSeverity::Refused,
         }));
     }
     // One byte more than it should have, so that growth shows; never grown, so that no copy is left behind.
     let size = usize::try_from(before.len()).expect("the limit fits a usize");
     let mut bytes = Zeroizing::new(vec![0; size + 1]);
-    let filled = fill(&mut file, &mut bytes)?;
+    let filled = fill_buffer(&mut file, &mut bytes)?;
     let after = file.metadata()?;
     let is_same = |one: &Metadata, other: &Metadata| {
         one.len() == other.len() && (one.mtime(), one.mtime_nsec()) == (other.mtime(), other.mtime_nsec())
@@ -118,10 +121,10 @@ fn attempt(path: &Path, name: &FileName) -> Result<Option<Taken>, Trouble> {
         return Ok(None);
     }
     bytes.truncate(size);
-    Ok(Some(Taken { bytes, readable_by_others: before.mode() & 0o004 != 0 }))
+    Ok(Some(FileContent { bytes, readable_by_others: before.mode() & 0o004 != 0 }))
 }
 
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn fill_buffer(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..]) {
@@ -140,13 +143,13 @@ fn holds_crls(file: &mut File, path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     let mut head = Zeroizing::new([0; 4096]);
-    let filled = fill(file, head.as_mut())?;
+    let filled = fill_buffer(file, head.as_mut())?;
     io::Seek::rewind(file)?;
     let begin = memchr::memmem::find(&head[..filled], b"-----BEGIN ");
     Ok(begin.is_some_and(|at| head[at..filled].starts_with(b"-----BEGIN X509 CRL-----")))
 }
 
-fn regular(metadata: &Metadata, name: &FileName) -> Result<(), Trouble> {
+fn check_regular(metadata: &Metadata, name: &FileName) -> Result<(), FileTrouble> {
     let kind = metadata.file_type();
     let what = match () {
         () if kind.is_file() => return Ok(()),
@@ -155,12 +158,12 @@ fn regular(metadata: &Metadata, name: &FileName) -> Result<(), Trouble> {
         () if kind.is_dir() => "a directory",
         () => "a device",
     };
-    Err(Trouble::Problem(Problem {
+    Err(FileTrouble::Problem(FolderProblem {
         file: name.clone(),
         reason: "not_a_file",
         why: format!("it is {what}, not a file"),
         remedy: "remove it from the folder".into(),
-        severity: Severity::Warning,
+        severity: ProblemSeverity::Warning,
     }))
 }
 
@@ -168,35 +171,38 @@ fn regular(metadata: &Metadata, name: &FileName) -> Result<(), Trouble> {
 mod tests {
     use super::*;
 
-    fn name() -> FileName {
+    fn test_name() -> FileName {
         "it".into()
     }
 
     #[test]
     fn large_files_are_taken_only_as_crls() {
         let folder = tempfile::tempdir().unwrap();
-        let big = vec![b'x'; usize::try_from(FILE_LIMIT).unwrap() + 1];
+        let big = vec![b'x'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1];
         let at = |file: &str| folder.path().join(file);
         std::fs::write(at("a.pem"), &big).unwrap();
         std::fs::write(at("a.crl"), &big).unwrap();
         std::fs::write(at("b.pem"), [b"text\n-----BEGIN X509 CRL-----\n", &big[..]].concat()).unwrap();
-        assert_eq!(take(&at("a.pem"), &name()).err().unwrap().reason, "too_large");
-        assert_eq!(take(&at("a.crl"), &name()).unwrap().unwrap().bytes.len(), big.len());
-        assert!(take(&at("b.pem"), &name()).unwrap().unwrap().bytes.starts_with(b"text"));
+        assert_eq!(read_regular_file(&at("a.pem"), &test_name()).err().unwrap().reason, "too_large");
+        assert_eq!(read_regular_file(&at("a.crl"), &test_name()).unwrap().unwrap().bytes.len(), big.len());
+        assert!(read_regular_file(&at("b.pem"), &test_name()).unwrap().unwrap().bytes.starts_with(b"text"));
     }
 
     #[test]
-    fn what_is_no_file_is_named() {
+    fn other_things_than_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let at = |file: &str| folder.path().join(file);
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
         std::os::unix::fs::symlink("loop", at("loop")).unwrap();
-        let reason = |file: &str| take(&at(file), &name()).err().map(|problem| problem.reason);
+        let reason = |file: &str| read_regular_file(&at(file), &test_name()).err().map(|problem| problem.reason);
         assert_eq!(reason("fifo"), Some("not_a_file"));
-        assert_eq!(take(Path::new("/dev/null"), &name()).err().unwrap().why, "it is a device, not a file");
+        assert_eq!(
+            read_regular_file(Path::new("/dev/null"), &test_name()).err().unwrap().why,
+            "it is a device, not a file"
+        );
         assert_eq!(reason("dangling"), Some("dangling_link"));
         assert_eq!(reason("loop"), Some("link_loop"));
-        assert!(take(&at("missing"), &name()).unwrap().is_none());
+        assert!(read_regular_file(&at("missing"), &test_name()).unwrap().is_none());
     }
 }

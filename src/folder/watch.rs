@@ -16,15 +16,17 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::places::Places;
-use super::read::{Reading, read};
-use super::settle::{Decision, Part, QUIET, Seen, Settle, Settled, When};
-use super::{Contents, Settings};
+use super::places::WatchPlaces;
+use super::read::{FolderReading, read_folder};
+use super::settle::{
+    ArrivalTime, FolderPart, FolderVerdict, PartObservation, QUIET_PERIOD, SettleDecision, SettleState,
+};
+use super::{FolderContents, FolderSettings};
 
 /// Under notifications that never pause, a reading is made this long after the first.
-const IMPATIENCE: Duration = Duration::from_millis(400);
+const MAX_READ_DELAY: Duration = Duration::from_millis(400);
 /// How often the folder is read where it cannot be watched.
-const POLL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `out` is closed. `settings` may change at a reload; `rescan` on it asks for a reading at once (SIGHUP).
 /// Only contents that differ from the last ones are sent. Incomplete parts are sent once they have settled: their
@@ -33,22 +35,26 @@ const POLL: Duration = Duration::from_secs(1);
 /// `first` is a reading that was made before and is known to the receiver: the watch goes on from there. Without one
 /// the first reading is sent at once, whatever it holds. Incomplete parts of either follow once they settle. A missing
 /// folder changes nothing but `problems`.
-pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>, out: mpsc::Sender<Contents>) {
-    let mut watched = Watched::new();
-    let mut settle = Settle::default();
-    let mut settled = Settled::default();
-    let mut timing = Timing::new(Instant::now());
-    let mut before: Option<(BTreeMap<Part, Seen>, Places)> = None;
+pub async fn watch_folder(
+    mut settings: watch::Receiver<FolderSettings>,
+    first: Option<FolderReading>,
+    out: mpsc::Sender<FolderContents>,
+) {
+    let mut watched = WatchedPlaces::new();
+    let mut settle = SettleState::default();
+    let mut settled = FolderVerdict::default();
+    let mut timing = WatchTiming::new(Instant::now());
+    let mut before: Option<(BTreeMap<FolderPart, PartObservation>, WatchPlaces)> = None;
     let mut is_first = first.is_none();
     if let Some(first) = first {
-        let when = When { now: Instant::now(), noticed: None, settle: settings.borrow().settle };
-        let decisions = settle.reading(&first.parts, first.missing.is_some(), when);
+        let when = ArrivalTime { now: Instant::now(), noticed: None, settle: settings.borrow().settle };
+        let decisions = settle.decide(&first.parts, first.missing.is_some(), when);
         before = Some((first.parts.clone(), first.places.clone()));
         let places = first.places.clone();
-        settled.take(first, &decisions);
+        settled.apply_decisions(first, &decisions);
         // The first reading of this task confirms that one, as every other: with the watch already armed.
         let armed = tokio::task::spawn_blocking(move || {
-            watched.arm(&places);
+            watched.watch_exactly(&places);
             watched
         });
         watched = match armed.await {
@@ -60,9 +66,9 @@ pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>
     let mut settings_may_change = true;
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(timing.due().into()) => {}
+            () = tokio::time::sleep_until(timing.next_read().into()) => {}
             () = watched.bell.rung.notified() => {
-                timing.notice(Instant::now());
+                timing.record_notice(Instant::now());
                 continue;
             }
             changed = settings.changed(), if settings_may_change => match changed {
@@ -76,24 +82,29 @@ pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>
         }
         let current = settings.borrow_and_update().clone();
         let (rescan, patience) = (current.rescan, current.settle);
-        let when = When { now: Instant::now(), noticed: timing.begin(), settle: patience };
+        let when = ArrivalTime { now: Instant::now(), noticed: timing.begin_reading(), settle: patience };
         let joined = tokio::task::spawn_blocking(move || {
-            let reading = read(&current);
-            watched.arm(&reading.places);
+            let reading = read_folder(&current);
+            watched.watch_exactly(&reading.places);
             (watched, reading)
         });
-        let reading: Reading;
+        let reading: FolderReading;
         (watched, reading) = match joined.await {
             Ok(both) => both,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        let decisions = settle.reading(&reading.parts, reading.missing.is_some(), when);
+        let decisions = settle.decide(&reading.parts, reading.missing.is_some(), when);
         let shape = (reading.parts.clone(), reading.places.clone());
         let is_confirmed = before.as_ref() == Some(&shape);
         before = Some(shape);
-        timing.end(Instant::now(), if watched.is_deaf() { rescan.min(POLL) } else { rescan }, is_confirmed, &decisions);
-        if settled.take(reading, &decisions) || is_first {
+        timing.finish_reading(
+            Instant::now(),
+            if watched.needs_polling() { rescan.min(POLL_INTERVAL) } else { rescan },
+            is_confirmed,
+            &decisions,
+        );
+        if settled.apply_decisions(reading, &decisions) || is_first {
             is_first = false;
             if out.send(settled.contents().clone()).await.is_err() {
                 return;
@@ -103,61 +114,67 @@ pub async fn run(mut settings: watch::Receiver<Settings>, first: Option<Reading>
 }
 
 /// When to read next.
-struct Timing {
+struct WatchTiming {
     /// The first and the last notice since the last reading began.
     noticed: Option<(Instant, Instant)>,
     /// The rescan, a confirmation, or a part that settles.
     planned: Instant,
 }
 
-impl Timing {
+impl WatchTiming {
     fn new(now: Instant) -> Self {
         Self { noticed: None, planned: now }
     }
 
-    fn notice(&mut self, now: Instant) {
+    fn record_notice(&mut self, now: Instant) {
         let first = self.noticed.map_or(now, |(first, _)| first);
         self.noticed = Some((first, now));
     }
 
-    fn due(&self) -> Instant {
-        let noticed = self.noticed.map(|(first, last)| (last + QUIET).min(first + IMPATIENCE));
+    fn next_read(&self) -> Instant {
+        let noticed = self.noticed.map(|(first, last)| (last + QUIET_PERIOD).min(first + MAX_READ_DELAY));
         noticed.map_or(self.planned, |noticed| noticed.min(self.planned))
     }
 
     /// A reading begins; the last notice before it.
-    fn begin(&mut self) -> Option<Instant> {
+    fn begin_reading(&mut self) -> Option<Instant> {
         self.noticed.take().map(|(_, last)| last)
     }
 
-    fn end(&mut self, now: Instant, rescan: Duration, is_confirmed: bool, decisions: &BTreeMap<Part, Decision>) {
+    fn finish_reading(
+        &mut self,
+        now: Instant,
+        rescan: Duration,
+        is_confirmed: bool,
+        decisions: &BTreeMap<FolderPart, SettleDecision>,
+    ) {
         let settles = decisions.values().filter_map(|decision| match decision {
-            Decision::Wait(until) => Some(*until),
-            Decision::Act | Decision::Refuse => None,
+            SettleDecision::Wait(until) => Some(*until),
+            SettleDecision::Act | SettleDecision::Refuse => None,
         });
-        let confirmation = (!is_confirmed).then_some(now + QUIET);
+        let confirmation = (!is_confirmed).then_some(now + QUIET_PERIOD);
         let next = settles.chain(confirmation).min();
         self.planned = next.map_or(now + rescan, |next| next.min(now + rescan));
     }
 }
 
 /// What the watcher's thread and the task share.
-struct Bell {
+struct ChangeNotifier {
     rung: Notify,
     /// Where a change matters.
-    places: Mutex<Places>,
+    places: Mutex<WatchPlaces>,
     /// The kernel watches no more directories.
     exhausted: AtomicBool,
 }
 
-impl Bell {
-    fn hear(&self, event: notify::Result<notify::Event>) {
+impl ChangeNotifier {
+    fn handle_event(&self, event: notify::Result<notify::Event>) {
         let matters = match event {
             // Our own reading opens files and directories: that would feed itself.
             Ok(event) => match event.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.concern(&event.paths),
+                EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.concerns(&event.paths),
                 EventKind::Access(_) => false,
-                _ => event.need_rescan() || self.concern(&event.paths),
+                _ => event.need_rescan() || self.concerns(&event.paths),
             },
             Err(error) => {
                 if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) {
@@ -171,15 +188,15 @@ impl Bell {
         }
     }
 
-    fn concern(&self, paths: &[PathBuf]) -> bool {
+    fn concerns(&self, paths: &[PathBuf]) -> bool {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.is_empty() || paths.iter().any(|path| places.concern(path))
+        paths.is_empty() || paths.iter().any(|path| places.concerns(path))
     }
 }
 
 /// The directories under watch.
-struct Watched {
-    bell: Arc<Bell>,
+struct WatchedPlaces {
+    bell: Arc<ChangeNotifier>,
     /// `None` where the kernel has no watcher left for us: tried again at each reading.
     watcher: Option<RecommendedWatcher>,
     /// Device and inode of each directory under watch.
@@ -187,29 +204,29 @@ struct Watched {
     warned: bool,
 }
 
-impl Watched {
+impl WatchedPlaces {
     fn new() -> Self {
-        let bell = Bell { rung: Notify::new(), places: Mutex::default(), exhausted: AtomicBool::new(false) };
+        let bell = ChangeNotifier { rung: Notify::new(), places: Mutex::default(), exhausted: AtomicBool::new(false) };
         Self { bell: Arc::new(bell), watcher: None, directories: BTreeMap::new(), warned: false }
     }
 
     /// Whether changes may go unnoticed, so that the folder has to be polled.
-    fn is_deaf(&self) -> bool {
+    fn needs_polling(&self) -> bool {
         self.watcher.is_none() || self.bell.exhausted.load(Ordering::Relaxed)
     }
 
     /// Watches exactly these directories. Blocking. A directory that was deleted and made again under the same name is
     /// another one to the kernel, so every one is armed again each time; where nothing changed that has no effect.
-    fn arm(&mut self, places: &Places) {
+    fn watch_exactly(&mut self, places: &WatchPlaces) {
         places.clone_into(&mut self.bell.places.lock().unwrap_or_else(PoisonError::into_inner));
         self.bell.exhausted.store(false, Ordering::Relaxed);
         if self.watcher.is_none() {
             let bell = Arc::clone(&self.bell);
             // Links are followed by `Places`, never by the watcher: it would walk wherever they lead.
             let quiet = notify::Config::default().with_follow_symlinks(false);
-            match RecommendedWatcher::new(move |event| bell.hear(event), quiet) {
+            match RecommendedWatcher::new(move |event| bell.handle_event(event), quiet) {
                 Ok(watcher) => self.watcher = Some(watcher),
-                Err(error) => return self.warn(&error),
+                Err(error) => return self.warn_once(&error),
             }
         }
         let Some(watcher) = &mut self.watcher else { return };
@@ -236,11 +253,11 @@ impl Watched {
         self.directories = armed;
         if let Some(error) = refused {
             self.bell.exhausted.store(true, Ordering::Relaxed);
-            self.warn(&error);
+            self.warn_once(&error);
         }
     }
 
-    fn warn(&mut self, error: &notify::Error) {
+    fn warn_once(&mut self, error: &notify::Error) {
         if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
                 %error,

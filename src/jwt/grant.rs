@@ -7,11 +7,11 @@ use serde::Deserialize;
 use crate::pki::printable;
 
 /// How much of the endpoint's error code and description is logged, in characters.
-const SHOWN: usize = 300;
+const MAX_DESCRIPTION_CHARS: usize = 300;
 
 /// `grant`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grant {
+pub enum GrantType {
     /// The assertion is the grant (RFC 7523 2.1).
     #[default]
     JwtBearer,
@@ -21,7 +21,7 @@ pub enum Grant {
 
 /// The token that the endpoint issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct TokenResponse {
     /// The token: characters that a Bearer field can have (RFC 6750 2.1).
     pub access_token: String,
     /// How long it is valid, where the response says so.
@@ -30,7 +30,7 @@ pub struct Granted {
 
 /// A response without a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotGranted {
+pub enum TokenResponseError {
     /// The endpoint refused the request (RFC 6749 5.2).
     #[error("the token endpoint refused the request with {status} {code}: {description}")]
     Refused {
@@ -52,7 +52,7 @@ pub enum NotGranted {
     Status(u16),
 }
 
-impl NotGranted {
+impl TokenResponseError {
     /// A stable code for the log.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -64,29 +64,29 @@ impl NotGranted {
     }
 
     /// Whether the assertion of another key may be accepted (RFC 7521 4.1 and 4.2).
-    pub fn blames_the_assertion(&self) -> bool {
+    pub fn is_assertion_rejected(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "invalid_grant" || code == "invalid_client")
     }
 }
 
 /// The form of a token request.
-pub fn form(grant: Grant, assertion: &str, scope: Option<&str>) -> String {
+pub fn token_request_form(grant: GrantType, assertion: &str, scope: Option<&str>) -> String {
     let mut fields = match grant {
-        Grant::JwtBearer => {
+        GrantType::JwtBearer => {
             vec![("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)]
         }
-        Grant::ClientCredentials => vec![
+        GrantType::ClientCredentials => vec![
             ("grant_type", "client_credentials"),
             ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
             ("client_assertion", assertion),
         ],
     };
     fields.extend(scope.map(|scope| ("scope", scope)));
-    fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&")
+    fields.iter().map(|(name, value)| format!("{name}={}", percent_encode(value))).collect::<Vec<_>>().join("&")
 }
 
 /// For a form (RFC 3986 2.1): everything but unreserved characters as %XX.
-fn escaped(value: &str) -> String {
+fn percent_encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -100,7 +100,7 @@ fn escaped(value: &str) -> String {
 
 /// The body of a response that carries a token.
 #[derive(Deserialize)]
-struct Success {
+struct TokenResponseBody {
     access_token: String,
     token_type: String,
     #[serde(default)]
@@ -109,7 +109,7 @@ struct Success {
 
 /// The body of an error response.
 #[derive(Deserialize)]
-struct Refusal {
+struct TokenErrorBody {
     error: String,
     #[serde(default)]
     error_description: Option<String>,
@@ -119,27 +119,32 @@ struct Refusal {
 ///
 /// # Errors
 /// The response carries no token.
-pub fn read(status: u16, body: &[u8]) -> Result<Granted, NotGranted> {
+pub fn parse_response(status: u16, body: &[u8]) -> Result<TokenResponse, TokenResponseError> {
     match status {
         200 => {}
-        300..=399 => return Err(NotGranted::Redirect(status)),
-        _ => return Err(refusal(status, body)),
+        300..=399 => return Err(TokenResponseError::Redirect(status)),
+        _ => return Err(parse_refusal(status, body)),
     }
-    let success: Success =
-        serde_json::from_slice(body).map_err(|_| NotGranted::Malformed("it has no access_token and token_type"))?;
+    let success: TokenResponseBody = serde_json::from_slice(body)
+        .map_err(|_| TokenResponseError::Malformed("it has no access_token and token_type"))?;
     if !success.token_type.eq_ignore_ascii_case("bearer") {
-        return Err(NotGranted::Malformed("its token_type is not Bearer"));
+        return Err(TokenResponseError::Malformed("its token_type is not Bearer"));
     }
     // Salesforce has an exclamation mark in it, which RFC 6750 2.1 does not have.
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=!".contains(&byte);
     if success.access_token.is_empty() || !success.access_token.bytes().all(is_token) {
-        return Err(NotGranted::Malformed("its access_token contains characters that a Bearer token cannot have"));
+        return Err(TokenResponseError::Malformed(
+            "its access_token contains characters that a Bearer token cannot have",
+        ));
     }
-    Ok(Granted { access_token: success.access_token, expires_in: success.expires_in.and_then(|value| seconds(&value)) })
+    Ok(TokenResponse {
+        access_token: success.access_token,
+        expires_in: success.expires_in.and_then(|value| parse_seconds(&value)),
+    })
 }
 
 /// A number, or a number in quotes, as some servers send it.
-fn seconds(value: &serde_json::Value) -> Option<Duration> {
+fn parse_seconds(value: &serde_json::Value) -> Option<Duration> {
     let seconds = match value {
         serde_json::Value::Number(number) => number.as_f64()?,
         serde_json::Value::String(text) => text.parse().ok()?,
@@ -148,15 +153,15 @@ fn seconds(value: &serde_json::Value) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-fn refusal(status: u16, body: &[u8]) -> NotGranted {
-    let shown = |text: &str| printable(text).chars().take(SHOWN).collect::<String>();
-    match serde_json::from_slice::<Refusal>(body) {
-        Ok(refusal) if (400..500).contains(&status) => NotGranted::Refused {
+fn parse_refusal(status: u16, body: &[u8]) -> TokenResponseError {
+    let shown = |text: &str| printable(text).chars().take(MAX_DESCRIPTION_CHARS).collect::<String>();
+    match serde_json::from_slice::<TokenErrorBody>(body) {
+        Ok(refusal) if (400..500).contains(&status) => TokenResponseError::Refused {
             code: shown(&refusal.error),
             description: shown(refusal.error_description.as_deref().unwrap_or("without a description")),
             status,
         },
-        _ => NotGranted::Status(status),
+        _ => TokenResponseError::Status(status),
     }
 }
 
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_gives_a_token_is_read_with_and_without_its_end() {
-        let read = |body: &str| read(200, body.as_bytes()).unwrap();
+        let read = |body: &str| parse_response(200, body.as_bytes()).unwrap();
         let granted = read(r#"{"access_token":"00D!a.b-c","token_type":"bearer","expires_in":"3600"}"#);
         assert_eq!((granted.access_token.as_str(), granted.expires_in), ("00D!a.b-c", Some(Duration::from_hours(1))));
         assert_eq!(read(r#"{"access_token":"a","token_type":"Bearer","scope":"api","id":"x"}"#).expires_in, None);
@@ -178,11 +183,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_gives_none_says_why_without_breaking_a_line() {
-        let refused =
-            read(400, br#"{"error":"invalid_grant","error_description":"user hasn't\napproved"}"#).unwrap_err();
-        assert!(refused.blames_the_assertion());
+        let refused = parse_response(400, br#"{"error":"invalid_grant","error_description":"user hasn't\napproved"}"#)
+            .unwrap_err();
+        assert!(refused.is_assertion_rejected());
         assert!(refused.to_string().ends_with("invalid_grant: user hasn't\\u{a}approved"), "{refused}");
-        assert!(read(401, br#"{"error":"invalid_client"}"#).unwrap_err().blames_the_assertion());
+        assert!(parse_response(401, br#"{"error":"invalid_client"}"#).unwrap_err().is_assertion_rejected());
         for (status, body, reason) in [
             (400, r#"{"error":"invalid_scope"}"#, "token_refused"),
             (400, "<html>", "token_status"),
@@ -195,18 +200,18 @@ mod tests {
             (200, r#"{"access_token":"a\r\nX: y","token_type":"Bearer"}"#, "token_malformed"),
             (200, r#"{"access_token":"a b","token_type":"Bearer"}"#, "token_malformed"),
         ] {
-            let answer = read(status, body.as_bytes()).unwrap_err();
-            assert_eq!((answer.reason(), answer.blames_the_assertion()), (reason, false), "{status} {body}");
+            let answer = parse_response(status, body.as_bytes()).unwrap_err();
+            assert_eq!((answer.reason(), answer.is_assertion_rejected()), (reason, false), "{status} {body}");
         }
     }
 
     #[test]
     fn a_form_escapes_what_a_form_must() {
         assert_eq!(
-            form(Grant::JwtBearer, "a.b-c_d", Some("api refresh&x=y")),
+            token_request_form(GrantType::JwtBearer, "a.b-c_d", Some("api refresh&x=y")),
             "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b-c_d&scope=api%20refresh%26x%3Dy"
         );
-        let client = form(Grant::ClientCredentials, "a", None);
+        let client = token_request_form(GrantType::ClientCredentials, "a", None);
         assert!(
             client.starts_with("grant_type=client_credentials&client_assertion_type=urn") && client.ends_with("=a")
         );
@@ -215,12 +220,12 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_answer_makes_it_panic(status in 100u16..600, body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            let _ = read(status, &body);
+            let _ = parse_response(status, &body);
         }
 
         #[test]
         fn a_field_of_a_form_is_read_back(value in "\\PC{0,60}") {
-            let escaped = escaped(&value);
+            let escaped = percent_encode(&value);
             proptest::prop_assert!(escaped.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
             let mut bytes = Vec::new();
             let mut rest = escaped.as_bytes();

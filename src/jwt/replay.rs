@@ -5,23 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 /// Identifiers that are remembered at once.
-pub const MOST: usize = 100_000;
+pub const MAX_TOKEN_IDS: usize = 100_000;
 
 /// A token's identifier, as its issuer and `jti` make it.
-pub type Id = [u8; 32];
+pub type TokenId = [u8; 32];
 
 /// The identifiers that were used and have not expired.
 #[derive(Debug, Default)]
-pub struct Window {
-    used: BTreeMap<Id, Timestamp>,
-    by_end: BTreeSet<(Timestamp, Id)>,
+pub struct ReplayWindow {
+    used: BTreeMap<TokenId, Timestamp>,
+    by_end: BTreeSet<(Timestamp, TokenId)>,
     /// Whether the warning that the window is nearly full has been given.
     said: bool,
 }
 
 /// How full the window is after an identifier was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum WindowOccupancy {
     /// There is room, or the warning has already been given.
     Quietly,
     /// A quarter of the capacity is left, for the first time since half of it was free.
@@ -30,37 +30,48 @@ pub enum Taken {
 
 /// Why an identifier was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum ReplayRejection {
     /// It was used before.
     Used,
     /// The window is full; forgetting an identifier would let its token be used again.
     Full,
 }
 
-impl Window {
+impl ReplayWindow {
     /// Records an identifier, which counts as used until `until`.
     ///
     /// # Errors
     /// It was used before, or the window is full.
-    pub fn take(&mut self, id: Id, until: Timestamp, now: Timestamp) -> Result<Taken, NotTaken> {
-        self.take_within(id, until, now, MOST)
+    pub fn mark_used(
+        &mut self,
+        id: TokenId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<WindowOccupancy, ReplayRejection> {
+        self.mark_used_within(id, until, now, MAX_TOKEN_IDS)
     }
 
-    fn take_within(&mut self, id: Id, until: Timestamp, now: Timestamp, most: usize) -> Result<Taken, NotTaken> {
+    fn mark_used_within(
+        &mut self,
+        id: TokenId,
+        until: Timestamp,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<WindowOccupancy, ReplayRejection> {
         while let Some(first) = self.by_end.first().copied().filter(|(end, _)| *end < now) {
             self.by_end.remove(&first);
             self.used.remove(&first.1);
         }
         if self.used.contains_key(&id) {
-            return Err(NotTaken::Used);
+            return Err(ReplayRejection::Used);
         }
         if self.used.len() >= most {
-            return Err(NotTaken::Full);
+            return Err(ReplayRejection::Full);
         }
         self.used.insert(id, until);
         self.by_end.insert((until, id));
         let (nearly_full, half_empty) = (self.used.len() >= most / 4 * 3, self.used.len() <= most / 2);
-        let taken = if nearly_full && !self.said { Taken::NearlyFull } else { Taken::Quietly };
+        let taken = if nearly_full && !self.said { WindowOccupancy::NearlyFull } else { WindowOccupancy::Quietly };
         self.said = nearly_full || (self.said && !half_empty);
         Ok(taken)
     }
@@ -72,32 +83,35 @@ mod tests {
 
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn timestamp(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     #[test]
     fn an_identifier_is_taken_once_until_it_ends() {
-        let mut window = Window::default();
-        assert_eq!(window.take([1; 32], at(10), at(0)), Ok(Taken::Quietly));
-        assert_eq!(window.take([1; 32], at(99), at(10)), Err(NotTaken::Used));
-        assert_eq!(window.take([1; 32], at(20), at(11)), Ok(Taken::Quietly));
+        let mut window = ReplayWindow::default();
+        assert_eq!(window.mark_used([1; 32], timestamp(10), timestamp(0)), Ok(WindowOccupancy::Quietly));
+        assert_eq!(window.mark_used([1; 32], timestamp(99), timestamp(10)), Err(ReplayRejection::Used));
+        assert_eq!(window.mark_used([1; 32], timestamp(20), timestamp(11)), Ok(WindowOccupancy::Quietly));
     }
 
     #[test]
     fn a_full_window_takes_nothing_rather_than_forget() {
-        let mut window = Window::default();
-        assert!(window.take_within([1; 32], at(10), at(0), 1).is_ok());
-        assert_eq!(window.take_within([2; 32], at(10), at(0), 1), Err(NotTaken::Full));
-        assert_eq!(window.take_within([1; 32], at(10), at(0), 1), Err(NotTaken::Used));
-        assert!(window.take_within([2; 32], at(30), at(11), 1).is_ok());
+        let mut window = ReplayWindow::default();
+        assert!(window.mark_used_within([1; 32], timestamp(10), timestamp(0), 1).is_ok());
+        assert_eq!(window.mark_used_within([2; 32], timestamp(10), timestamp(0), 1), Err(ReplayRejection::Full));
+        assert_eq!(window.mark_used_within([1; 32], timestamp(10), timestamp(0), 1), Err(ReplayRejection::Used));
+        assert!(window.mark_used_within([2; 32], timestamp(30), timestamp(11), 1).is_ok());
     }
 
     #[test]
     fn a_window_that_is_three_quarters_full_says_so_once_until_half_of_it_is_free_again() {
-        let mut window = Window::default();
+        let mut window = ReplayWindow::default();
         let mut take = |ids: std::ops::Range<u8>, until, now| {
-            let mut said = |id| window.take_within([id; 32], at(until), at(now), 8).unwrap() == Taken::NearlyFull;
+            let mut said = |id| {
+                window.mark_used_within([id; 32], timestamp(until), timestamp(now), 8).unwrap()
+                    == WindowOccupancy::NearlyFull
+            };
             ids.filter(|id| said(*id)).collect::<Vec<_>>()
         };
         assert!(take(0..3, 10, 0).is_empty());
@@ -112,19 +126,19 @@ mod tests {
         /// Against a slow and obvious second version.
         #[test]
         fn it_remembers_exactly_what_has_not_ended(steps in proptest::collection::vec((0u8..6, 0i64..8, 0i64..4), 0..60)) {
-            let (mut window, mut all, mut now) = (Window::default(), Vec::<(u8, i64)>::new(), 0);
+            let (mut window, mut all, mut now) = (ReplayWindow::default(), Vec::<(u8, i64)>::new(), 0);
             for (id, length, pass) in steps {
                 now += pass;
                 all.retain(|(_, until)| *until >= now);
-                let expected: Result<(), NotTaken> = match () {
-                    () if all.iter().any(|(used, _)| *used == id) => Err(NotTaken::Used),
-                    () if all.len() >= 3 => Err(NotTaken::Full),
+                let expected: Result<(), ReplayRejection> = match () {
+                    () if all.iter().any(|(used, _)| *used == id) => Err(ReplayRejection::Used),
+                    () if all.len() >= 3 => Err(ReplayRejection::Full),
                     () => {
                         all.push((id, now + length));
                         Ok(())
                     }
                 };
-                prop_assert_eq!(window.take_within([id; 32], at(now + length), at(now), 3).map(drop), expected);
+                prop_assert_eq!(window.mark_used_within([id; 32], timestamp(now + length), timestamp(now), 3).map(drop), expected);
                 prop_assert_eq!(window.used.len(), window.by_end.len());
             }
         }

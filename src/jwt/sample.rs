@@ -7,14 +7,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::Claims;
-use crate::pki::issue::{self, NewKey, Request};
+use super::TokenClaims;
+use crate::pki::issue::{self, IssueRequest, NewKeyKind};
 use crate::pki::{KeyPair, Validity, blocks};
 
 /// Every kind of key that signs tokens.
-pub(crate) const KINDS: [NewKey; 4] = [NewKey::P256, NewKey::P384, NewKey::Ed25519, NewKey::Rsa(2048)];
+pub(crate) const SIGNING_KEY_KINDS: [NewKeyKind; 4] =
+    [NewKeyKind::P256, NewKeyKind::P384, NewKeyKind::Ed25519, NewKeyKind::Rsa(2048)];
 
-static MADE: Mutex<BTreeMap<String, Arc<KeyPair>>> = Mutex::new(BTreeMap::new());
+static KEY_PAIR_CACHE: Mutex<BTreeMap<String, Arc<KeyPair>>> = Mutex::new(BTreeMap::new());
 static NO_CLAIMS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// 2026-11-25T12:00:00Z.
@@ -23,13 +24,13 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// The pair of this kind, valid for 2026 and 2027.
-pub(crate) fn pair(kind: NewKey) -> Arc<KeyPair> {
-    Arc::clone(MADE.lock().unwrap().entry(format!("{kind:?}")).or_insert_with(|| fresh(kind)))
+pub(crate) fn key_pair(kind: NewKeyKind) -> Arc<KeyPair> {
+    Arc::clone(KEY_PAIR_CACHE.lock().unwrap().entry(format!("{kind:?}")).or_insert_with(|| generate_key_pair(kind)))
 }
 
 /// Another pair of this kind.
-pub(crate) fn fresh(kind: NewKey) -> Arc<KeyPair> {
-    let request = Request {
+pub(crate) fn generate_key_pair(kind: NewKeyKind) -> Arc<KeyPair> {
+    let request = IssueRequest {
         common_name: "acme".into(),
         organization: None,
         dns: vec!["acme.example".into()],
@@ -50,8 +51,8 @@ pub(crate) fn fresh(kind: NewKey) -> Arc<KeyPair> {
 }
 
 /// The claims of a valid token.
-pub(crate) fn claims() -> Claims<'static> {
-    Claims {
+pub(crate) fn claims() -> TokenClaims<'static> {
+    TokenClaims {
         issuer: "acme",
         subject: "sync",
         audience: "https://orders.example.com",

@@ -13,16 +13,16 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{DecodingKey, Validation};
 use serde::Deserialize;
 
-use super::replay::Id;
-use super::{Algorithm, SKEW, key_set};
+use super::replay::TokenId;
+use super::{ALLOWED_CLOCK_SKEW, SignatureAlgorithm, key_set};
 use crate::pki::{Certificate, Fingerprint, KeyKind, Validity, printable};
 
 /// The longest token that is verified, in bytes.
-const LONGEST: usize = 16 * 1024;
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// `[ingress.jwt]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct TokenVerifierSettings {
     /// The partner that issues these tokens, and that the peer must be.
     pub partner: Arc<str>,
     /// Its certificates: files under the watched folder.
@@ -36,13 +36,13 @@ pub struct Settings {
 }
 
 /// Verifies the tokens of one partner, for one epoch.
-pub struct Verifier {
-    settings: Settings,
-    keys: Vec<Key>,
+pub struct TokenVerifier {
+    settings: TokenVerifierSettings,
+    keys: Vec<VerificationKey>,
 }
 
 /// One certificate's key.
-struct Key {
+struct VerificationKey {
     certificate: Fingerprint,
     validity: Validity,
     kind: KeyKind,
@@ -52,7 +52,7 @@ struct Key {
 
 /// The peer of the connection that a token came on.
 #[derive(Clone, Copy, Debug)]
-pub struct From<'a> {
+pub struct TokenPresenter<'a> {
     /// The partner that it is.
     pub partner: Option<&'a str>,
     /// Its certificate.
@@ -61,9 +61,9 @@ pub struct From<'a> {
 
 /// A token that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct AcceptedToken {
     /// Its identifier, where it has one: it may be used once.
-    pub id: Option<Id>,
+    pub id: Option<TokenId>,
     /// Until when the identifier must be remembered.
     pub until: Timestamp,
     /// Which certificate's key signed it.
@@ -72,7 +72,7 @@ pub struct Accepted {
 
 /// Why a token was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum TokenRejection {
     /// The request carries no token.
     #[error("the request carries no token: it needs Authorization: Bearer")]
     Missing,
@@ -138,7 +138,7 @@ pub enum Refused {
     Full,
 }
 
-impl Refused {
+impl TokenRejection {
     /// A stable code for the log.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -165,7 +165,7 @@ impl Refused {
 
 /// The header parameters that matter here.
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     #[serde(default)]
     kid: Option<serde_json::Value>,
@@ -177,7 +177,7 @@ struct Header {
 
 /// The claims that are checked here; the library checks `aud` and `iss`.
 #[derive(Deserialize)]
-struct Checked {
+struct CheckedClaims {
     #[serde(default)]
     exp: Option<serde_json::Number>,
     #[serde(default)]
@@ -192,11 +192,11 @@ struct Checked {
     cnf: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-impl Verifier {
+impl TokenVerifier {
     /// A verifier with these certificates; keys that cannot sign tokens are left out.
-    pub fn new(settings: Settings, certificates: &[Arc<Certificate>]) -> Self {
+    pub fn new(settings: TokenVerifierSettings, certificates: &[Arc<Certificate>]) -> Self {
         let keys = certificates.iter().filter_map(|certificate| {
-            Some(Key {
+            Some(VerificationKey {
                 certificate: certificate.fingerprint(),
                 validity: certificate.validity(),
                 kind: certificate.key(),
@@ -208,7 +208,7 @@ impl Verifier {
     }
 
     /// The settings that it was made from.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &TokenVerifierSettings {
         &self.settings
     }
 
@@ -221,68 +221,82 @@ impl Verifier {
     ///
     /// # Errors
     /// Why the token is refused.
-    pub fn verify(&self, token: &str, from: From<'_>, now: Timestamp) -> Result<Accepted, Refused> {
+    pub fn verify(
+        &self,
+        token: &str,
+        from: TokenPresenter<'_>,
+        now: Timestamp,
+    ) -> Result<AcceptedToken, TokenRejection> {
         if from.partner != Some(&*self.settings.partner) {
-            return Err(Refused::OtherPeer(self.settings.partner.to_string()));
+            return Err(TokenRejection::OtherPeer(self.settings.partner.to_string()));
         }
-        let header = header(token)?;
-        let algorithm: Algorithm =
-            header.alg.parse().map_err(|_| Refused::Algorithm(printable(&header.alg).chars().take(32).collect()))?;
-        let (key, claims) = self.signed_by(token, algorithm, &header)?;
+        let header = parse_header(token)?;
+        let algorithm: SignatureAlgorithm = header
+            .alg
+            .parse()
+            .map_err(|_| TokenRejection::Algorithm(printable(&header.alg).chars().take(32).collect()))?;
+        let (key, claims) = self.find_signing_key(token, algorithm, &header)?;
         if !key.validity.contains(now) {
             let Validity { not_before: from, not_after: until } = key.validity;
-            return Err(Refused::Certificate { certificate: key.certificate.short(), from, until });
+            return Err(TokenRejection::Certificate { certificate: key.certificate.short(), from, until });
         }
-        let until = self.times(&claims, now)?;
+        let until = self.check_times(&claims, now)?;
         if let Some(confirmation) = &claims.cnf {
-            bound(confirmation, from.certificate)?;
+            check_binding(confirmation, from.certificate)?;
         }
-        let id = claims.jti.as_deref().map(|jti| id(claims.iss.as_deref().unwrap_or_default(), jti));
-        Ok(Accepted { id, until, certificate: key.certificate })
+        let id = claims.jti.as_deref().map(|jti| token_id(claims.iss.as_deref().unwrap_or_default(), jti));
+        Ok(AcceptedToken { id, until, certificate: key.certificate })
     }
 
     /// The key that signed it, and its claims. A key that the header names is tried first.
-    fn signed_by(&self, token: &str, algorithm: Algorithm, header: &Header) -> Result<(&Key, Checked), Refused> {
-        let is_named = |key: &Key| {
+    fn find_signing_key(
+        &self,
+        token: &str,
+        algorithm: SignatureAlgorithm,
+        header: &TokenHeader,
+    ) -> Result<(&VerificationKey, CheckedClaims), TokenRejection> {
+        let is_named = |key: &VerificationKey| {
             let text =
                 |value: &Option<serde_json::Value>| value.as_ref().and_then(|value| value.as_str().map(str::to_owned));
             let kid = text(&header.kid);
             kid.is_some() && kid == key.thumbprint
-                || text(&header.x5t).is_some_and(|x5t| x5t == super::base64(key.certificate.as_bytes()))
+                || text(&header.x5t).is_some_and(|x5t| x5t == super::encode_base64url(key.certificate.as_bytes()))
         };
         let fit = || self.keys.iter().filter(|key| algorithm.fits(key.kind));
         if fit().next().is_none() {
-            return Err(Refused::Algorithm(algorithm.as_str().to_owned()));
+            return Err(TokenRejection::Algorithm(algorithm.as_str().to_owned()));
         }
-        let (named, others): (Vec<&Key>, Vec<&Key>) = fit().partition(|key| is_named(key));
+        let (named, others): (Vec<&VerificationKey>, Vec<&VerificationKey>) = fit().partition(|key| is_named(key));
         let validation = self.validation(algorithm);
         for key in named.into_iter().chain(others) {
-            match jsonwebtoken::decode::<Checked>(token, &key.decoding, &validation) {
+            match jsonwebtoken::decode::<CheckedClaims>(token, &key.decoding, &validation) {
                 Ok(decoded) => return Ok((key, decoded.claims)),
                 Err(error) => match error.kind() {
                     // Another certificate may have signed it.
                     ErrorKind::InvalidSignature | ErrorKind::InvalidKeyFormat | ErrorKind::InvalidEcdsaKey => {}
-                    ErrorKind::InvalidAudience => return Err(Refused::Audience),
-                    ErrorKind::InvalidIssuer => return Err(Refused::Issuer),
-                    ErrorKind::MissingRequiredClaim(claim) => return Err(Refused::Claim(claim.clone())),
-                    ErrorKind::Json(_) => return Err(Refused::Claim("exp, nbf, iat, iss, jti or cnf".to_owned())),
-                    ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
-                        return Err(Refused::Algorithm(algorithm.as_str().to_owned()));
+                    ErrorKind::InvalidAudience => return Err(TokenRejection::Audience),
+                    ErrorKind::InvalidIssuer => return Err(TokenRejection::Issuer),
+                    ErrorKind::MissingRequiredClaim(claim) => return Err(TokenRejection::Claim(claim.clone())),
+                    ErrorKind::Json(_) => {
+                        return Err(TokenRejection::Claim("exp, nbf, iat, iss, jti or cnf".to_owned()));
                     }
-                    _ => return Err(Refused::Malformed("it does not parse")),
+                    ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+                        return Err(TokenRejection::Algorithm(algorithm.as_str().to_owned()));
+                    }
+                    _ => return Err(TokenRejection::Malformed("it does not parse")),
                 },
             }
         }
-        Err(Refused::Signature(self.settings.partner.to_string()))
+        Err(TokenRejection::Signature(self.settings.partner.to_string()))
     }
 
-    fn validation(&self, algorithm: Algorithm) -> Validation {
+    fn validation(&self, algorithm: SignatureAlgorithm) -> Validation {
         let mut validation = Validation::new(match algorithm {
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+            SignatureAlgorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+            SignatureAlgorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+            SignatureAlgorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+            SignatureAlgorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+            SignatureAlgorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
         });
         // A claim of another form counts as missing, so what is checked must be asked for, too.
         let mut required = vec!["exp", "aud"];
@@ -298,31 +312,31 @@ impl Verifier {
     }
 
     /// `exp`, `nbf` and `iat`; until when the token is to be remembered.
-    fn times(&self, claims: &Checked, now: Timestamp) -> Result<Timestamp, Refused> {
+    fn check_times(&self, claims: &CheckedClaims, now: Timestamp) -> Result<Timestamp, TokenRejection> {
         let time = |number: &serde_json::Number, name: &str| {
-            let refused = || Refused::Claim(name.to_owned());
+            let refused = || TokenRejection::Claim(name.to_owned());
             // RFC 7519 2: seconds, which may have a fraction.
             let whole = number
                 .as_i64()
                 .or_else(|| number.as_f64().filter(|seconds| seconds.abs() < 1e11).map(|s| s.floor() as i64));
             Timestamp::from_second(whole.ok_or_else(refused)?).map_err(|_| refused())
         };
-        let expires = claims.exp.as_ref().ok_or_else(|| Refused::Claim("exp".to_owned()))?;
+        let expires = claims.exp.as_ref().ok_or_else(|| TokenRejection::Claim("exp".to_owned()))?;
         let expires = time(expires, "exp")?;
-        let remembered = expires.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        let remembered = expires.saturating_add(ALLOWED_CLOCK_SKEW).unwrap_or(Timestamp::MAX);
         if remembered < now {
-            return Err(Refused::Expired(expires));
+            return Err(TokenRejection::Expired(expires));
         }
         let allowed = self.settings.max_lifetime;
-        if expires > now.saturating_add(allowed + SKEW).unwrap_or(Timestamp::MAX) {
-            return Err(Refused::TooLong { until: expires, allowed });
+        if expires > now.saturating_add(allowed + ALLOWED_CLOCK_SKEW).unwrap_or(Timestamp::MAX) {
+            return Err(TokenRejection::TooLong { until: expires, allowed });
         }
-        let latest = now.saturating_add(SKEW).unwrap_or(Timestamp::MAX);
+        let latest = now.saturating_add(ALLOWED_CLOCK_SKEW).unwrap_or(Timestamp::MAX);
         for (number, name) in [(&claims.nbf, "nbf"), (&claims.iat, "iat")] {
             if let Some(from) =
                 number.as_ref().map(|number| time(number, name)).transpose()?.filter(|from| *from > latest)
             {
-                return Err(Refused::NotYet(from));
+                return Err(TokenRejection::NotYet(from));
             }
         }
         Ok(remembered)
@@ -330,33 +344,41 @@ impl Verifier {
 }
 
 /// Parses the header, before anything is verified.
-fn header(token: &str) -> Result<Header, Refused> {
+fn parse_header(token: &str) -> Result<TokenHeader, TokenRejection> {
     use base64::Engine as _;
-    if token.len() > LONGEST {
-        return Err(Refused::Malformed("it is longer than 16 KiB"));
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenRejection::Malformed("it is longer than 16 KiB"));
     }
     let mut parts = token.split('.');
     let (Some(first), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(Refused::Malformed("it does not have three parts"));
+        return Err(TokenRejection::Malformed("it does not have three parts"));
     };
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(first);
-    let bytes = bytes.map_err(|_| Refused::Malformed("its header is not base64url"))?;
-    let header: Header = serde_json::from_slice(&bytes).map_err(|_| Refused::Malformed("its header does not parse"))?;
+    let bytes = bytes.map_err(|_| TokenRejection::Malformed("its header is not base64url"))?;
+    let header: TokenHeader =
+        serde_json::from_slice(&bytes).map_err(|_| TokenRejection::Malformed("its header does not parse"))?;
     if header.crit.is_some() {
-        return Err(Refused::Critical);
+        return Err(TokenRejection::Critical);
     }
     Ok(header)
 }
 
 /// RFC 8705 3.1: the certificate that the token is bound to is the peer's. Other methods are unsupported: a
 /// token that asks for one must not pass without it.
-fn bound(confirmation: &serde_json::Map<String, serde_json::Value>, peer: Fingerprint) -> Result<(), Refused> {
+fn check_binding(
+    confirmation: &serde_json::Map<String, serde_json::Value>,
+    peer: Fingerprint,
+) -> Result<(), TokenRejection> {
     let named = confirmation.get("x5t#S256").and_then(|value| value.as_str());
     let is_only = confirmation.len() == 1;
-    if is_only && named == Some(&super::base64(peer.as_bytes())) { Ok(()) } else { Err(Refused::Bound) }
+    if is_only && named == Some(&super::encode_base64url(peer.as_bytes())) {
+        Ok(())
+    } else {
+        Err(TokenRejection::Bound)
+    }
 }
 
-fn id(issuer: &str, jti: &str) -> Id {
+fn token_id(issuer: &str, jti: &str) -> TokenId {
     // The length keeps one issuer's identifiers apart from another's.
     *Fingerprint::of(format!("{}:{issuer}{jti}", issuer.len()).as_bytes()).as_bytes()
 }

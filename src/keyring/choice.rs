@@ -8,13 +8,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::fit::covers;
-use super::learned::Taught;
-use super::{KeyringName, Prefer, Standing};
+use super::learned::SourceRefusals;
+use super::{KeyringName, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, Validity};
 
 /// The peer's requirements for our certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct PeerRequirements {
     /// SNI, lower case (ingress only).
     pub server_name: Option<Arc<str>>,
     /// SignatureScheme code points it accepts; empty = not stated.
@@ -28,16 +28,16 @@ pub struct Asked {
 
 /// What is known about the peer before it sends a certificate (ingress): contract section 4, rules 3 and 4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct PeerHints {
     /// The partner's `show`, as it is now.
-    pub show: Option<Show>,
+    pub show: Option<ShowPolicy>,
     /// The source's recorded refusals.
-    pub taught: Option<Taught>,
+    pub taught: Option<SourceRefusals>,
 }
 
 /// A partner's `show`, at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Show {
+pub enum ShowPolicy {
     /// `"new_only"`: the current pair.
     New,
     /// `{ old_until = DATE }` before that date: the previous pair.
@@ -46,7 +46,7 @@ pub enum Show {
 
 /// One pair that could be shown: facts only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct KeyPairCandidate {
     /// Its keyring.
     pub keyring: KeyringName,
     /// Its fingerprint.
@@ -62,7 +62,7 @@ pub struct Candidate {
     /// DER of the issuer names in its chain.
     pub issuers: Vec<Vec<u8>>,
     /// Its keyring's `prefer`.
-    pub prefer: Prefer,
+    pub prefer: PreferPolicy,
     /// Expired, but shown because no valid pair is left.
     pub last_resort: bool,
 }
@@ -70,12 +70,12 @@ pub struct Candidate {
 /// All candidates of one listener or upstream: keyrings in the order of the configuration, in each the current pair
 /// first, then the previous ones, the latest replaced first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Candidates(pub Vec<Candidate>);
+pub struct CandidateList(pub Vec<KeyPairCandidate>);
 
 /// Why a pair was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ChosenBy {
+pub enum SelectionReason {
     /// No other pair fits.
     Only,
     /// The peer named certificate authorities.
@@ -90,7 +90,7 @@ pub enum ChosenBy {
     LastResort,
 }
 
-impl ChosenBy {
+impl SelectionReason {
     /// As in logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -112,15 +112,15 @@ impl ChosenBy {
 
 /// The selected pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct KeyPairSelection {
     /// Index into [`Candidates`].
     pub index: usize,
     /// Why.
-    pub chosen_by: ChosenBy,
+    pub chosen_by: SelectionReason,
 }
 
-impl Show {
-    fn wants(self, standing: Standing) -> bool {
+impl ShowPolicy {
+    fn selects(self, standing: Standing) -> bool {
         match self {
             Self::New => standing == Standing::Current,
             Self::Old => standing == Standing::Previous,
@@ -128,7 +128,7 @@ impl Show {
     }
 }
 
-impl Candidates {
+impl CandidateList {
     /// Whether any keyring has a previous pair beside its current one: only then do refusals and `show` matter.
     pub fn in_overlap(&self) -> bool {
         self.0.iter().any(|candidate| candidate.standing == Standing::Previous)
@@ -136,8 +136,8 @@ impl Candidates {
 }
 
 /// Chooses by the peer's requirements alone: [`choose_for`] without rules 3 and 4.
-pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<Choice> {
-    choose_for(candidates, asked, &Known::default(), now)
+pub fn choose(candidates: &CandidateList, asked: &PeerRequirements, now: Timestamp) -> Option<KeyPairSelection> {
+    choose_with_hints(candidates, asked, &PeerHints::default(), now)
 }
 
 /// Chooses (contract section 4). In this order, each step among the candidates that the previous one left:
@@ -155,10 +155,15 @@ pub fn choose(candidates: &Candidates, asked: &Asked, now: Timestamp) -> Option<
 /// 8. `prefer`: the first of the rest, or with `old` the first that is previous.
 ///
 /// `None` only if no candidate fits the peer's signature schemes, or there are no candidates.
-pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp) -> Option<Choice> {
+pub fn choose_with_hints(
+    candidates: &CandidateList,
+    asked: &PeerRequirements,
+    known: &PeerHints,
+    now: Timestamp,
+) -> Option<KeyPairSelection> {
     let all = &candidates.0;
     let fitting: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
-    let keyring = keyring_for(all, &fitting, asked, now)?;
+    let keyring = choose_keyring(all, &fitting, asked, now)?;
     let of_keyring: Vec<usize> = fitting.into_iter().filter(|at| all[*at].keyring == *keyring).collect();
     let valid = narrow(&of_keyring, |at| all[at].validity.contains(now));
     let last_resort = !all[*valid.first()?].validity.contains(now);
@@ -166,28 +171,28 @@ pub fn choose_for(candidates: &Candidates, asked: &Asked, known: &Known, now: Ti
     let vouched = narrow(&named, |at| all[at].issuers.iter().any(|issuer| asked.authorities.contains(issuer)));
     // With no valid pair left, preferences are ignored.
     let (show, taught) = if last_resort { (None, None) } else { (known.show, known.taught.as_ref()) };
-    let wished = narrow(&vouched, |at| show.is_some_and(|show| show.wants(all[at].standing)));
-    let by_partner = show.filter(|show| vouched.len() > 1 && show.wants(all[wished[0]].standing));
-    let by_lesson = taught.and_then(|taught| taught_otherwise(all, &wished, taught));
-    let preferred = preferred(all, &wished)?;
+    let wished = narrow(&vouched, |at| show.is_some_and(|show| show.selects(all[at].standing)));
+    let by_partner = show.filter(|show| vouched.len() > 1 && show.selects(all[wished[0]].standing));
+    let by_lesson = taught.and_then(|taught| choose_by_refusals(all, &wished, taught));
+    let preferred = choose_preferred(all, &wished)?;
     let decided = if last_resort {
-        (preferred, ChosenBy::LastResort)
+        (preferred, SelectionReason::LastResort)
     } else if named.len() == 1 {
-        (preferred, ChosenBy::Only)
+        (preferred, SelectionReason::Only)
     } else if let Some(index) = by_lesson.filter(|_| wished.len() > 1) {
-        (index, ChosenBy::Learned)
+        (index, SelectionReason::Learned)
     } else if by_partner.is_some() {
-        (preferred, ChosenBy::Partner)
+        (preferred, SelectionReason::Partner)
     } else if vouched.len() < named.len() {
-        (preferred, ChosenBy::Authorities)
+        (preferred, SelectionReason::Authorities)
     } else {
-        (preferred, ChosenBy::Prefer)
+        (preferred, SelectionReason::Prefer)
     };
-    Some(Choice { index: decided.0, chosen_by: decided.1 })
+    Some(KeyPairSelection { index: decided.0, chosen_by: decided.1 })
 }
 
 /// Rule 4.
-fn taught_otherwise(all: &[Candidate], among: &[usize], taught: &Taught) -> Option<usize> {
+fn choose_by_refusals(all: &[KeyPairCandidate], among: &[usize], taught: &SourceRefusals) -> Option<usize> {
     let is_refused = |at: usize| taught.refused.contains(&all[at].key_pair);
     let shown = among.iter().copied().find(|at| taught.shown == Some(all[*at].key_pair));
     shown.or_else(|| {
@@ -197,23 +202,28 @@ fn taught_otherwise(all: &[Candidate], among: &[usize], taught: &Taught) -> Opti
 }
 
 /// Rule 5.
-fn preferred(all: &[Candidate], among: &[usize]) -> Option<usize> {
+fn choose_preferred(all: &[KeyPairCandidate], among: &[usize]) -> Option<usize> {
     let first = *among.first()?;
     Some(match all[first].prefer {
-        Prefer::New => first,
-        Prefer::Old => among.iter().copied().find(|at| all[*at].standing == Standing::Previous).unwrap_or(first),
+        PreferPolicy::New => first,
+        PreferPolicy::Old => among.iter().copied().find(|at| all[*at].standing == Standing::Previous).unwrap_or(first),
     })
 }
 
-pub(super) fn signs(candidate: &Candidate, asked: &Asked) -> bool {
+pub(super) fn signs(candidate: &KeyPairCandidate, asked: &PeerRequirements) -> bool {
     asked.schemes.is_empty() || candidate.schemes.iter().any(|scheme| asked.schemes.contains(scheme))
 }
 
-fn covers_sni(candidate: &Candidate, asked: &Asked) -> bool {
+fn covers_sni(candidate: &KeyPairCandidate, asked: &PeerRequirements) -> bool {
     asked.server_name.as_deref().is_some_and(|name| candidate.dns.iter().any(|pattern| covers(pattern, name)))
 }
 
-fn keyring_for<'a>(all: &'a [Candidate], fitting: &[usize], asked: &Asked, now: Timestamp) -> Option<&'a KeyringName> {
+fn choose_keyring<'a>(
+    all: &'a [KeyPairCandidate],
+    fitting: &[usize],
+    asked: &PeerRequirements,
+    now: Timestamp,
+) -> Option<&'a KeyringName> {
     let best = fitting.iter().copied().min_by_key(|at| {
         let candidate = &all[*at];
         // `min_by_key` keeps the first of equals, so the order of the configuration decides among them.

@@ -4,12 +4,12 @@
 
 use jiff::Timestamp;
 
-use super::{Eku, Settings};
+use super::{EkuPolicy, KeyringSettings};
 use crate::pki::{Certificate, KeyKind, KeyPair};
 
 /// The verdict on one pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fit {
+pub enum KeyPairFitness {
     /// It may serve now; `warning` says what stricter settings would refuse.
     Usable {
         /// The warning's text, if any.
@@ -21,12 +21,12 @@ pub enum Fit {
         from: Timestamp,
     },
     /// Unusable under these settings.
-    Refused(Refusal),
+    Refused(FitnessRefusal),
 }
 
 /// Why a pair is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct FitnessRefusal {
     /// Stable snake_case code: `revoked`, `is_ca`, `weak_key`, `weak_signature`, `weak_certificate`, `unsupported_key`, `expired`, `usage_excludes_server`, `usage_excludes_client`.
     pub reason: &'static str,
     /// One printable sentence with the values and what to do.
@@ -34,27 +34,28 @@ pub struct Refusal {
 }
 
 /// Checks a pair. Permanent flaws come first, so that a weak pair is not reported as expired later.
-pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
+pub fn assess_fitness(pair: &KeyPair, settings: &KeyringSettings, now: Timestamp) -> KeyPairFitness {
     if settings.revoked.contains(&pair.fingerprint()) {
-        return Fit::Refused(revoked(pair));
+        return KeyPairFitness::Refused(revocation_refusal(pair));
     }
-    if let Some(refusal) = strength(pair) {
-        return Fit::Refused(refusal);
+    if let Some(refusal) = check_strength(pair) {
+        return KeyPairFitness::Refused(refusal);
     }
     let mut warnings = Vec::new();
-    for refusal in usage(pair, settings) {
+    for refusal in check_usage(pair, settings) {
         match settings.eku {
-            Eku::Enforce => return Fit::Refused(refusal),
-            Eku::Warn => warnings.push(refusal.explanation),
+            EkuPolicy::Enforce => return KeyPairFitness::Refused(refusal),
+            EkuPolicy::Warn => warnings.push(refusal.explanation),
         }
     }
     let validity = pair.validity();
     if now > validity.not_after {
-        let explanation = format!("{} expired on {}; add a renewed one", describe(pair), moment(validity.not_after));
-        return Fit::Refused(Refusal { reason: "expired", explanation });
+        let explanation =
+            format!("{} expired on {}; add a renewed one", describe(pair), format_time(validity.not_after));
+        return KeyPairFitness::Refused(FitnessRefusal { reason: "expired", explanation });
     }
     if now < validity.not_before {
-        return Fit::NotYet { from: later(validity.not_before, settings.skew) };
+        return KeyPairFitness::NotYet { from: add_saturating(validity.not_before, settings.skew) };
     }
     for issuer in &pair.chain()[1..] {
         if now > issuer.validity().not_after {
@@ -62,22 +63,22 @@ pub fn fit(pair: &KeyPair, settings: &Settings, now: Timestamp) -> Fit {
                 "the intermediate {:?} of {} expired on {}; peers may refuse the chain: add one with a valid intermediate",
                 issuer.subject(),
                 describe(pair),
-                moment(issuer.validity().not_after)
+                format_time(issuer.validity().not_after)
             ));
         }
     }
-    Fit::Usable { warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }
+    KeyPairFitness::Usable { warning: (!warnings.is_empty()).then(|| warnings.join("; ")) }
 }
 
 /// The refusal of a pair that was revoked by the configuration or by command.
-pub(super) fn revoked(pair: &KeyPair) -> Refusal {
+pub(super) fn revocation_refusal(pair: &KeyPair) -> FitnessRefusal {
     let explanation = format!("{} was revoked and never serves again; add another key pair", describe(pair));
-    Refusal { reason: "revoked", explanation }
+    FitnessRefusal { reason: "revoked", explanation }
 }
 
 /// Whether two certificates share a name: a DNS name (one may be a wildcard that covers the other's), URI or IP
 /// address of the SAN; if one of them has none of these, the same subject.
-pub fn shares_a_name(one: &Certificate, other: &Certificate) -> bool {
+pub fn shares_name(one: &Certificate, other: &Certificate) -> bool {
     if !has_names(one) || !has_names(other) {
         return one.subject_der() == other.subject_der();
     }
@@ -109,12 +110,12 @@ pub(super) fn describe(pair: &KeyPair) -> String {
 }
 
 /// A time in a sentence, UTC, to the second.
-pub(super) fn moment(at: Timestamp) -> String {
+pub(super) fn format_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// `at` plus `by`, capped at the latest possible time.
-pub(super) fn later(at: Timestamp, by: std::time::Duration) -> Timestamp {
+pub(super) fn add_saturating(at: Timestamp, by: std::time::Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
@@ -122,21 +123,21 @@ fn has_names(certificate: &Certificate) -> bool {
     !(certificate.dns_names().is_empty() && certificate.uris().is_empty() && certificate.ips().is_empty())
 }
 
-fn strength(pair: &KeyPair) -> Option<Refusal> {
+fn check_strength(pair: &KeyPair) -> Option<FitnessRefusal> {
     let end_entity = pair.end_entity();
     if end_entity.is_ca() {
         let explanation = format!(
             "the end-entity certificate of {} has CA:TRUE, which peers refuse; issue one with basicConstraints CA:FALSE",
             describe(pair)
         );
-        return Some(Refusal { reason: "is_ca", explanation });
+        return Some(FitnessRefusal { reason: "is_ca", explanation });
     }
     if end_entity.key() == KeyKind::Other {
         let explanation = format!(
             "{} has an unsupported key type; issue one with ECDSA P-256, P-384, P-521, Ed25519 or RSA",
             describe(pair)
         );
-        return Some(Refusal { reason: "unsupported_key", explanation });
+        return Some(FitnessRefusal { reason: "unsupported_key", explanation });
     }
     pair.chain().iter().enumerate().find_map(|(at, certificate)| {
         let weakness = certificate.weakness()?;
@@ -147,11 +148,11 @@ fn strength(pair: &KeyPair) -> Option<Refusal> {
         };
         let which = if at == 0 { String::new() } else { format!("the intermediate {:?} of ", certificate.subject()) };
         let explanation = format!("{which}{} is too weak: {weakness}; issue a new one", describe(pair));
-        Some(Refusal { reason, explanation })
+        Some(FitnessRefusal { reason, explanation })
     })
 }
 
-fn usage(pair: &KeyPair, settings: &Settings) -> Vec<Refusal> {
+fn check_usage(pair: &KeyPair, settings: &KeyringSettings) -> Vec<FitnessRefusal> {
     let usage = pair.end_entity().usage();
     let mut out = Vec::new();
     if settings.roles.server && !usage.server {
@@ -160,7 +161,7 @@ fn usage(pair: &KeyPair, settings: &Settings) -> Vec<Refusal> {
             describe(pair),
             settings.name
         );
-        out.push(Refusal { reason: "usage_excludes_server", explanation });
+        out.push(FitnessRefusal { reason: "usage_excludes_server", explanation });
     }
     if settings.roles.client && !usage.client {
         let explanation = format!(
@@ -168,7 +169,7 @@ fn usage(pair: &KeyPair, settings: &Settings) -> Vec<Refusal> {
             describe(pair),
             settings.name
         );
-        out.push(Refusal { reason: "usage_excludes_client", explanation });
+        out.push(FitnessRefusal { reason: "usage_excludes_client", explanation });
     }
     out
 }

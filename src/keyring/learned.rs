@@ -21,23 +21,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::KeyringName;
-use super::fit::later;
+use super::fit::add_saturating;
 use crate::pki::Fingerprint;
 
-pub use lessons::Lessons;
-pub use source::Source;
+pub use lessons::RefusalMemory;
+pub use source::PeerSource;
 
 /// How long an unconfirmed refusal holds.
-pub const UNCONFIRMED_FOR: Duration = Duration::from_hours(1);
+pub const UNCONFIRMED_LIFETIME: Duration = Duration::from_hours(1);
 /// Limits of unconfirmed refusals.
-const UNCONFIRMED: Bounds = Bounds { all: 1024, of_network: 16 };
+const UNCONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 1024, of_network: 16 };
 /// Limits of confirmed refusals.
-const CONFIRMED: Bounds = Bounds { all: 4096, of_network: 256 };
+const CONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 4096, of_network: 256 };
 /// Peers known to accept a pair: up to twice as many are kept.
-const ACCEPTING: usize = 4096;
+const MAX_ACCEPTING_PEERS: usize = 4096;
 
 /// Alerts about the certificate that was shown (42 to 46, 48), as RFC 8446 6 names them.
-const ALERTS: [&str; 6] = [
+const CERTIFICATE_ALERTS: [&str; 6] = [
     "bad_certificate",
     "unsupported_certificate",
     "certificate_revoked",
@@ -47,11 +47,11 @@ const ALERTS: [&str; 6] = [
 ];
 
 /// The alert's name as a static string, if it is about the certificate.
-pub fn teaches(alert: &str) -> Option<&'static str> {
-    ALERTS.into_iter().find(|known| *known == alert)
+pub fn certificate_alert(alert: &str) -> Option<&'static str> {
+    CERTIFICATE_ALERTS.into_iter().find(|known| *known == alert)
 }
 
-struct Bounds {
+struct RefusalLimits {
     all: usize,
     of_network: usize,
 }
@@ -59,7 +59,7 @@ struct Bounds {
 /// The status of a source's refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Lesson {
+pub enum RefusalStatus {
     /// The source sent an alert, which is not authenticated.
     Unconfirmed,
     /// The source completed a verified handshake on the previous pair.
@@ -68,7 +68,7 @@ pub enum Lesson {
     Forgotten,
 }
 
-impl Lesson {
+impl RefusalStatus {
     /// As in logs and labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Lesson {
 
 /// A source's refusals, as input to `choose`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taught {
+pub struct SourceRefusals {
     /// The refused pairs.
     pub refused: Vec<Fingerprint>,
     /// The pair to show instead; `None`: any that it has not refused.
@@ -90,9 +90,9 @@ pub struct Taught {
 
 /// One recorded refusal, as people see it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Entry {
+pub struct RefusalRecord {
     /// The source that refused.
-    pub source: Source,
+    pub source: PeerSource,
     /// The keyring it is about.
     pub keyring: KeyringName,
     /// The refused pairs, in order.
@@ -100,7 +100,7 @@ pub struct Entry {
     /// The pair that it is shown instead.
     pub shown: Fingerprint,
     /// `Unconfirmed` or `Confirmed`.
-    pub standing: Lesson,
+    pub standing: RefusalStatus,
     /// The alert's name.
     pub reason: &'static str,
     /// The first refusal.
@@ -116,8 +116,8 @@ pub struct Entry {
 
 /// A confirmed refusal in its persisted form.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Remembered {
-    source: Source,
+pub struct PersistedRefusal {
+    source: PeerSource,
     keyring: KeyringName,
     refused: Vec<Fingerprint>,
     shown: Fingerprint,
@@ -130,11 +130,11 @@ pub struct Remembered {
 
 /// A changed refusal: its state now, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct RefusalChange {
     /// The refusal.
-    pub entry: Entry,
+    pub entry: RefusalRecord,
     /// Its new status.
-    pub standing: Lesson,
+    pub standing: RefusalStatus,
     /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`
     /// or `evicted`.
     pub reason: &'static str,
@@ -142,9 +142,9 @@ pub struct Change {
 
 /// A source that refused a pair.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusal<'a> {
+pub struct RefusalReport<'a> {
     /// The source.
-    pub source: &'a Source,
+    pub source: &'a PeerSource,
     /// The keyring of the pair.
     pub keyring: &'a KeyringName,
     /// The pair.
@@ -157,9 +157,9 @@ pub struct Refusal<'a> {
 
 /// A source that completed a verified handshake.
 #[derive(Clone, Copy, Debug)]
-pub struct Acceptance<'a> {
+pub struct AcceptanceReport<'a> {
     /// The source.
-    pub source: &'a Source,
+    pub source: &'a PeerSource,
     /// The pair that it was shown.
     pub key_pair: Fingerprint,
     /// The fingerprint of its certificate, and its identity.
@@ -170,32 +170,37 @@ pub struct Acceptance<'a> {
 
 /// All recorded refusals of a process, by source.
 #[derive(Debug, Default)]
-pub struct Learned {
-    entries: BTreeMap<Source, Entry>,
-    accepting: BTreeMap<Fingerprint, Accepting>,
+pub struct RefusalTable {
+    entries: BTreeMap<PeerSource, RefusalRecord>,
+    accepting: BTreeMap<Fingerprint, AcceptingPeers>,
     /// Incremented whenever a confirmed refusal is added or removed.
     revision: u64,
 }
 
-impl Learned {
+impl RefusalTable {
     /// The source's refusals; an expired unconfirmed one is ignored.
-    pub fn taught(&self, source: &Source, now: Timestamp) -> Option<Taught> {
-        let entry = self.entries.get(source).filter(|entry| !entry.is_over(now))?;
-        Some(Taught { refused: entry.refused.clone(), shown: Some(entry.shown) })
+    pub fn get(&self, source: &PeerSource, now: Timestamp) -> Option<SourceRefusals> {
+        let entry = self.entries.get(source).filter(|entry| !entry.is_expired(now))?;
+        Some(SourceRefusals { refused: entry.refused.clone(), shown: Some(entry.shown) })
     }
 
     /// Records that a source answered `refusal.key_pair` with an alert. `next` is the pair that `choose` would show it
     /// instead; `None`: no other.
-    pub fn refused(&mut self, refusal: &Refusal<'_>, next: Option<Fingerprint>, now: Timestamp) -> Vec<Change> {
-        let known = self.entries.get(refusal.source).filter(|entry| !entry.is_over(now));
+    pub fn record_refusal(
+        &mut self,
+        refusal: &RefusalReport<'_>,
+        next: Option<Fingerprint>,
+        now: Timestamp,
+    ) -> Vec<RefusalChange> {
+        let known = self.entries.get(refusal.source).filter(|entry| !entry.is_expired(now));
         match known {
             // Only a client that looks like the peer that confirmed it may revoke a confirmed refusal, and only by
             // refusing the pair shown instead: that peer's trust has changed.
-            Some(entry) if entry.standing == Lesson::Confirmed => {
+            Some(entry) if entry.standing == RefusalStatus::Confirmed => {
                 if entry.shown != refusal.key_pair || entry.offer != refusal.offer {
                     return Vec::new();
                 }
-                self.forget_one(refusal.source, refusal.alert).into_iter().collect()
+                self.remove(refusal.source, refusal.alert).into_iter().collect()
             }
             Some(entry) => {
                 let mut entry = entry.clone();
@@ -203,7 +208,7 @@ impl Learned {
                     entry.refused.push(refusal.key_pair);
                 }
                 let Some(shown) = next.filter(|next| !entry.refused.contains(next)) else {
-                    return self.forget_one(refusal.source, refusal.alert).into_iter().collect();
+                    return self.remove(refusal.source, refusal.alert).into_iter().collect();
                 };
                 let other = std::mem::replace(&mut entry.shown, shown) != shown;
                 entry.offer = refusal.offer;
@@ -211,34 +216,36 @@ impl Learned {
                 if !other {
                     return Vec::new();
                 }
-                vec![Change { standing: entry.standing, reason: refusal.alert, entry }]
+                vec![RefusalChange { standing: entry.standing, reason: refusal.alert, entry }]
             }
-            None => next.map(|shown| self.begin(refusal, shown, now)).unwrap_or_default(),
+            None => next.map(|shown| self.add_unconfirmed(refusal, shown, now)).unwrap_or_default(),
         }
     }
 
     /// Records that a source completed a verified handshake.
-    pub fn accepted(&mut self, accepted: &Acceptance<'_>, now: Timestamp) -> Vec<Change> {
+    pub fn record_acceptance(&mut self, accepted: &AcceptanceReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
         let (peer, identity) = accepted.peer;
         self.accepting.entry(accepted.key_pair).or_default().insert(peer);
-        let Some(entry) = self.entries.get(accepted.source).filter(|entry| !entry.is_over(now)) else {
+        let Some(entry) = self.entries.get(accepted.source).filter(|entry| !entry.is_expired(now)) else {
             return Vec::new();
         };
         let accepts = |key_pair: &Fingerprint| self.accepting.get(key_pair).is_some_and(|all| all.contains(peer));
         match entry.standing {
-            Lesson::Unconfirmed if entry.refused.contains(&accepted.key_pair) => {
-                self.forget_one(accepted.source, "accepts_it_now").into_iter().collect()
+            RefusalStatus::Unconfirmed if entry.refused.contains(&accepted.key_pair) => {
+                self.remove(accepted.source, "accepts_it_now").into_iter().collect()
             }
-            Lesson::Confirmed if entry.refused.contains(&accepted.key_pair) && entry.peer_fingerprint == Some(peer) => {
-                self.forget_one(accepted.source, "accepts_it_now").into_iter().collect()
+            RefusalStatus::Confirmed
+                if entry.refused.contains(&accepted.key_pair) && entry.peer_fingerprint == Some(peer) =>
+            {
+                self.remove(accepted.source, "accepts_it_now").into_iter().collect()
             }
-            Lesson::Unconfirmed
+            RefusalStatus::Unconfirmed
                 if entry.shown == accepted.key_pair
                     && entry.offer == accepted.offer
                     && !entry.refused.iter().any(accepts) =>
             {
                 let mut entry = entry.clone();
-                entry.standing = Lesson::Confirmed;
+                entry.standing = RefusalStatus::Confirmed;
                 entry.peer = Some(identity.to_owned());
                 entry.peer_fingerprint = Some(peer);
                 self.confirm(entry)
@@ -248,33 +255,33 @@ impl Learned {
     }
 
     /// Removes expired refusals; `is_shown` says whether a listener may show a pair in this epoch.
-    pub fn tick(&mut self, is_shown: &dyn Fn(&str, Fingerprint) -> bool, now: Timestamp) -> Vec<Change> {
-        let ended = |entry: &Entry| {
+    pub fn tick(&mut self, is_shown: &dyn Fn(&str, Fingerprint) -> bool, now: Timestamp) -> Vec<RefusalChange> {
+        let ended = |entry: &RefusalRecord| {
             let shown = |key_pair: &Fingerprint| is_shown(&entry.source.listener, *key_pair);
             if !shown(&entry.shown) || !entry.refused.iter().any(shown) {
                 return Some("overlap_ended");
             }
-            entry.is_over(now).then_some("expired")
+            entry.is_expired(now).then_some("expired")
         };
         let over: Vec<_> =
             self.entries.values().filter_map(|entry| Some((entry.source.clone(), ended(entry)?))).collect();
-        over.into_iter().filter_map(|(source, reason)| self.forget_one(&source, reason)).collect()
+        over.into_iter().filter_map(|(source, reason)| self.remove(&source, reason)).collect()
     }
 
     /// Forgets which peers accept pairs that are no longer in overlap.
-    pub fn keep_pairs(&mut self, in_overlap: &HashSet<Fingerprint>) {
+    pub fn retain_pairs(&mut self, in_overlap: &HashSet<Fingerprint>) {
         self.accepting.retain(|key_pair, _| in_overlap.contains(key_pair));
     }
 
     /// Forgets a source's refusals on every listener: `ADDRESS`, `ADDRESS NAME` or `NETWORK/64` as an [`Entry`] shows
     /// it.
-    pub fn forget(&mut self, text: &str) -> Vec<Change> {
-        let meant: Vec<Source> = self.entries.keys().filter(|source| source.is(text)).cloned().collect();
-        meant.iter().filter_map(|source| self.forget_one(source, "by_command")).collect()
+    pub fn forget(&mut self, text: &str) -> Vec<RefusalChange> {
+        let meant: Vec<PeerSource> = self.entries.keys().filter(|source| source.matches(text)).cloned().collect();
+        meant.iter().filter_map(|source| self.remove(source, "by_command")).collect()
     }
 
     /// All recorded refusals.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<RefusalRecord> {
         self.entries.values().cloned().collect()
     }
 
@@ -289,9 +296,9 @@ impl Learned {
     }
 
     /// What must survive a restart: the confirmed refusals.
-    pub fn remembered(&self) -> Vec<Remembered> {
-        let confirmed = self.entries.values().filter(|entry| entry.standing == Lesson::Confirmed);
-        let remember = |entry: &Entry| Remembered {
+    pub fn to_persisted(&self) -> Vec<PersistedRefusal> {
+        let confirmed = self.entries.values().filter(|entry| entry.standing == RefusalStatus::Confirmed);
+        let remember = |entry: &RefusalRecord| PersistedRefusal {
             source: entry.source.clone(),
             keyring: KeyringName::clone(&entry.keyring),
             refused: entry.refused.clone(),
@@ -306,15 +313,15 @@ impl Learned {
     }
 
     /// Restores the refusals of the last run.
-    pub fn restore(&mut self, remembered: &[Remembered]) {
-        for lesson in remembered.iter().take(CONFIRMED.all) {
-            let entry = Entry {
+    pub fn restore(&mut self, remembered: &[PersistedRefusal]) {
+        for lesson in remembered.iter().take(CONFIRMED_LIMITS.all) {
+            let entry = RefusalRecord {
                 source: lesson.source.clone(),
                 keyring: KeyringName::clone(&lesson.keyring),
                 refused: lesson.refused.clone(),
                 shown: lesson.shown,
-                standing: Lesson::Confirmed,
-                reason: teaches(&lesson.reason).unwrap_or("remembered"),
+                standing: RefusalStatus::Confirmed,
+                reason: certificate_alert(&lesson.reason).unwrap_or("remembered"),
                 since: lesson.since,
                 peer: lesson.peer.clone(),
                 peer_fingerprint: lesson.peer_fingerprint,
@@ -324,20 +331,25 @@ impl Learned {
         }
     }
 
-    fn begin(&mut self, refusal: &Refusal<'_>, shown: Fingerprint, now: Timestamp) -> Vec<Change> {
+    fn add_unconfirmed(
+        &mut self,
+        refusal: &RefusalReport<'_>,
+        shown: Fingerprint,
+        now: Timestamp,
+    ) -> Vec<RefusalChange> {
         // Replace an expired one that was not removed yet.
         self.entries.remove(refusal.source);
         // Ignore a network that has used up its share: evicting its oldest would log a line per attempt.
-        if self.count(Lesson::Unconfirmed, refusal.source) >= UNCONFIRMED.of_network {
+        if self.count_in_network(RefusalStatus::Unconfirmed, refusal.source) >= UNCONFIRMED_LIMITS.of_network {
             return Vec::new();
         }
-        let evicted = self.make_room(Lesson::Unconfirmed, &UNCONFIRMED);
-        let entry = Entry {
+        let evicted = self.make_room(RefusalStatus::Unconfirmed, &UNCONFIRMED_LIMITS);
+        let entry = RefusalRecord {
             source: refusal.source.clone(),
             keyring: KeyringName::clone(refusal.keyring),
             refused: vec![refusal.key_pair],
             shown,
-            standing: Lesson::Unconfirmed,
+            standing: RefusalStatus::Unconfirmed,
             reason: refusal.alert,
             since: now,
             peer: None,
@@ -345,24 +357,24 @@ impl Learned {
             offer: refusal.offer,
         };
         self.entries.insert(entry.source.clone(), entry.clone());
-        let begun = Change { entry, standing: Lesson::Unconfirmed, reason: refusal.alert };
+        let begun = RefusalChange { entry, standing: RefusalStatus::Unconfirmed, reason: refusal.alert };
         evicted.into_iter().chain([begun]).collect()
     }
 
-    fn confirm(&mut self, entry: Entry) -> Vec<Change> {
+    fn confirm(&mut self, entry: RefusalRecord) -> Vec<RefusalChange> {
         let mut changes = Vec::new();
-        if self.count(Lesson::Confirmed, &entry.source) >= CONFIRMED.of_network {
+        if self.count_in_network(RefusalStatus::Confirmed, &entry.source) >= CONFIRMED_LIMITS.of_network {
             let network = entry.source.network();
-            changes.extend(self.evict(Lesson::Confirmed, |source| source.network() == network));
+            changes.extend(self.evict(RefusalStatus::Confirmed, |source| source.network() == network));
         }
-        changes.extend(self.make_room(Lesson::Confirmed, &CONFIRMED));
+        changes.extend(self.make_room(RefusalStatus::Confirmed, &CONFIRMED_LIMITS));
         self.revision += 1;
         self.entries.insert(entry.source.clone(), entry.clone());
-        changes.push(Change { entry, standing: Lesson::Confirmed, reason: "verified_on_previous" });
+        changes.push(RefusalChange { entry, standing: RefusalStatus::Confirmed, reason: "verified_on_previous" });
         changes
     }
 
-    fn count(&self, standing: Lesson, like: &Source) -> usize {
+    fn count_in_network(&self, standing: RefusalStatus, like: &PeerSource) -> usize {
         let network = like.network();
         let of_network =
             self.entries.values().filter(|entry| entry.standing == standing && entry.source.network() == network);
@@ -371,7 +383,7 @@ impl Learned {
 
     /// When a table is full, evicts the oldest refusal of the network with the most; unconfirmed and confirmed refusals
     /// never evict each other.
-    fn make_room(&mut self, standing: Lesson, bounds: &Bounds) -> Option<Change> {
+    fn make_room(&mut self, standing: RefusalStatus, bounds: &RefusalLimits) -> Option<RefusalChange> {
         let of_standing = || self.entries.values().filter(|entry| entry.standing == standing);
         if of_standing().count() < bounds.all {
             return None;
@@ -384,59 +396,61 @@ impl Learned {
         self.evict(standing, |source| source.network() == most)
     }
 
-    fn evict(&mut self, standing: Lesson, among: impl Fn(&Source) -> bool) -> Option<Change> {
+    fn evict(&mut self, standing: RefusalStatus, among: impl Fn(&PeerSource) -> bool) -> Option<RefusalChange> {
         let all = self.entries.values().filter(|entry| entry.standing == standing && among(&entry.source));
         let oldest = all.min_by_key(|entry| entry.since)?.source.clone();
-        self.forget_one(&oldest, "evicted")
+        self.remove(&oldest, "evicted")
     }
 
-    fn forget_one(&mut self, source: &Source, reason: &'static str) -> Option<Change> {
+    fn remove(&mut self, source: &PeerSource, reason: &'static str) -> Option<RefusalChange> {
         let entry = self.entries.remove(source)?;
-        if entry.standing == Lesson::Confirmed {
+        if entry.standing == RefusalStatus::Confirmed {
             self.revision += 1;
         }
-        Some(Change { entry, standing: Lesson::Forgotten, reason })
+        Some(RefusalChange { entry, standing: RefusalStatus::Forgotten, reason })
     }
 }
 
-impl Entry {
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.standing == Lesson::Unconfirmed && later(self.since, UNCONFIRMED_FOR) <= now
+impl RefusalRecord {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.standing == RefusalStatus::Unconfirmed && add_saturating(self.since, UNCONFIRMED_LIFETIME) <= now
     }
 }
 
-impl Change {
+impl RefusalChange {
     /// One sentence for people. Names and addresses are already printable.
     pub fn explanation(&self) -> String {
-        let Entry { source, shown, peer, .. } = &self.entry;
+        let RefusalRecord { source, shown, peer, .. } = &self.entry;
         let refused: Vec<String> = self.entry.refused.iter().map(|key_pair| key_pair.short()).collect();
         let (refused, shown) = (refused.join(", "), shown.short());
         match (self.standing, self.reason) {
-            (Lesson::Unconfirmed, alert) => format!(
+            (RefusalStatus::Unconfirmed, alert) => format!(
                 "{source} answered key pair {refused} with the alert {alert}: it will be shown {shown} from its next \
                  connection on, for an hour unless it completes a verified handshake on that one"
             ),
-            (Lesson::Confirmed, _) => format!(
+            (RefusalStatus::Confirmed, _) => format!(
                 "{} from {source} completed a handshake on {shown} after refusing {refused}: it will be shown {shown} \
                  until that pair's overlap ends; ask its operator to trust the issuer of the new one before then",
                 peer.as_deref().unwrap_or("a peer"),
             ),
-            (Lesson::Forgotten, "overlap_ended") => {
+            (RefusalStatus::Forgotten, "overlap_ended") => {
                 format!("{shown}, which {source} was shown instead of {refused}, is no longer in overlap with it")
             }
-            (Lesson::Forgotten, "expired") => {
+            (RefusalStatus::Forgotten, "expired") => {
                 format!(
                     "{source} did not complete a verified handshake on {shown} within an hour of refusing {refused}"
                 )
             }
-            (Lesson::Forgotten, "by_command") => {
+            (RefusalStatus::Forgotten, "by_command") => {
                 format!("an operator cleared the refusal of {refused} by {source}")
             }
-            (Lesson::Forgotten, "accepts_it_now") => format!("{source} completed a verified handshake on {refused}"),
-            (Lesson::Forgotten, "evicted") => {
+            (RefusalStatus::Forgotten, "accepts_it_now") => {
+                format!("{source} completed a verified handshake on {refused}")
+            }
+            (RefusalStatus::Forgotten, "evicted") => {
                 format!("too many sources refused key pairs: the refusal of {refused} by {source} was dropped")
             }
-            (Lesson::Forgotten, alert) => {
+            (RefusalStatus::Forgotten, alert) => {
                 format!("{source} also answered {shown} with the alert {alert}: its refusals are dropped")
             }
         }
@@ -445,14 +459,14 @@ impl Change {
 
 /// Peers that accept a pair, by certificate. Two halves: when the new one is full, the old one is dropped.
 #[derive(Debug, Default)]
-struct Accepting {
+struct AcceptingPeers {
     new: HashSet<Fingerprint>,
     old: HashSet<Fingerprint>,
 }
 
-impl Accepting {
+impl AcceptingPeers {
     fn insert(&mut self, peer: Fingerprint) {
-        if self.new.len() >= ACCEPTING {
+        if self.new.len() >= MAX_ACCEPTING_PEERS {
             self.old = std::mem::take(&mut self.new);
         }
         self.new.insert(peer);

@@ -15,21 +15,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::fit::{Fit, fit, later, shares_a_name};
-use super::{Activate, Event, Settings, Standing};
+use super::fit::{KeyPairFitness, add_saturating, assess_fitness, shares_name};
+use super::{ActivationPolicy, KeyringEvent, KeyringSettings, Standing};
 use crate::pki::{Fingerprint, KeyPair};
 
 /// How long a retired pair without a file is kept for `rollback`.
 const ROLLBACK_WINDOW: Duration = Duration::from_hours(7 * 24);
 /// At most this many pairs are `previous`.
-const MOST_PREVIOUS: usize = 8;
+const MAX_PREVIOUS: usize = 8;
 /// At most this many retired pairs without files are kept for `rollback`, the latest retired: endless rotations must
 /// not fill memory and `state/retained/`.
-const MOST_RETIRED: usize = 8;
+const MAX_RETIRED: usize = 8;
 
 /// One pair and where it stands.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct HeldPair {
     /// The pair.
     pub pair: Arc<KeyPair>,
     /// Where it stands.
@@ -47,15 +47,15 @@ pub struct Held {
 /// What must survive a restart: decisions, never keys. The keys of vanished pairs are in `state/retained/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-pub struct Remembered {
+pub struct PersistedKeyring {
     /// The current pair.
     pub current: Option<Fingerprint>,
     /// When each pair became current, by pair.
     pub activated: BTreeMap<Fingerprint, Timestamp>,
     /// Previous pairs: when each one was replaced, and when its overlap ends.
-    pub previous: BTreeMap<Fingerprint, Overlap>,
+    pub previous: BTreeMap<Fingerprint, OverlapPeriod>,
     /// Staged pairs, and what each one waits for.
-    pub staged: BTreeMap<Fingerprint, Staged>,
+    pub staged: BTreeMap<Fingerprint, StagedPair>,
     /// Pairs held back after a rollback: not current again until `promote` or new file content.
     pub held: BTreeSet<Fingerprint>,
     /// Retired pairs and when: retained a week longer for `rollback`, and not used again while the folder holds them.
@@ -66,7 +66,7 @@ pub struct Remembered {
 
 /// A previous pair's overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Overlap {
+pub struct OverlapPeriod {
     /// The rotation that replaced it.
     pub replaced: Timestamp,
     /// When it ends.
@@ -75,19 +75,19 @@ pub struct Overlap {
 
 /// What a staged pair waits for; both can apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Staged {
+pub struct StagedPair {
     /// Since when it is staged.
     pub since: Timestamp,
     /// Its `not_before` plus the skew, if it arrived before `not_before`.
     pub due: Option<Timestamp>,
     /// `promote`, and why.
-    pub waits: Option<Waits>,
+    pub waits: Option<WaitReason>,
 }
 
 /// Why a pair waits for `promote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Waits {
+pub enum WaitReason {
     /// `activate = "manual"`. Setting it to `auto` ends the wait.
     Manual,
     /// It has no name in common with the pair that was current when it arrived.
@@ -98,7 +98,7 @@ pub enum Waits {
 
 /// Why a command was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotDone {
+pub enum CommandError {
     /// No such pair here.
     #[error("keyring {keyring:?} has no key pair {key_pair:?}")]
     Unknown {
@@ -116,13 +116,13 @@ pub enum NotDone {
 /// `revoked`; no overlap ends after its pair's `not_after`.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    settings: Settings,
-    entries: BTreeMap<Fingerprint, Entry>,
+    settings: KeyringSettings,
+    entries: BTreeMap<Fingerprint, KeyringEntry>,
     /// Decisions of the last run about pairs not seen yet; the folder may be mounted late.
-    past: Remembered,
+    past: PersistedKeyring,
     /// Not eligible until `promote`, or until the pair leaves the folder and returns.
     held: BTreeSet<Fingerprint>,
-    revoked: Revoked,
+    revoked: RevokedPairs,
     /// The clock is steady: pairs may be retired.
     steady: bool,
     /// The last resort that was reported, and whether it is shown.
@@ -131,7 +131,7 @@ pub struct Keyring {
 
 /// Fingerprints that never serve again.
 #[derive(Clone, Debug, Default)]
-struct Revoked {
+struct RevokedPairs {
     /// By command: persisted across restarts.
     by_command: BTreeSet<Fingerprint>,
     /// By the configuration: removing a line takes effect at the next start, so that no pair leaves `revoked` within a
@@ -139,7 +139,7 @@ struct Revoked {
     configured: BTreeSet<Fingerprint>,
 }
 
-impl Revoked {
+impl RevokedPairs {
     fn contains(&self, key_pair: Fingerprint) -> bool {
         self.by_command.contains(&key_pair) || self.configured.contains(&key_pair)
     }
@@ -147,8 +147,8 @@ impl Revoked {
 
 /// A pair with all decisions about it.
 #[derive(Clone, Debug)]
-struct Entry {
-    held: Held,
+struct KeyringEntry {
+    held: HeldPair,
     /// The reason code of the last change of standing.
     reason: &'static str,
     /// When it last became current.
@@ -158,20 +158,20 @@ struct Entry {
     /// For `staged`: its `not_before` plus the skew, if it arrived before `not_before`.
     due: Option<Timestamp>,
     /// Why it waits for `promote`, if it does.
-    waits: Option<Waits>,
+    waits: Option<WaitReason>,
     /// Retained from the last run, and the folder has not been read since: it may or may not hold the pair.
     unread: bool,
 }
 
-impl Entry {
+impl KeyringEntry {
     /// A pair without a standing yet: `settle` assigns one, as to every refused pair.
     fn new(pair: Arc<KeyPair>, in_folder: bool, now: Timestamp) -> Self {
-        let held = Held { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
+        let held = HeldPair { pair, standing: Standing::Refused, since: now, overlap_ends: None, in_folder, why: None };
         Self { held, reason: "arrived", activated: None, replaced: None, due: None, waits: None, unread: false }
     }
 
     /// Was in use: the checks on arrival no longer apply.
-    fn served(&self) -> bool {
+    fn has_served(&self) -> bool {
         matches!(self.held.standing, Standing::Current | Standing::Previous | Standing::Retired)
     }
 
@@ -189,8 +189,8 @@ impl Entry {
 impl Keyring {
     /// Restores a keyring from the last run. `retained` are pairs that were kept after their files vanished; one
     /// that no decision mentions is ignored.
-    pub fn open(settings: Settings, remembered: &Remembered, retained: Vec<Arc<KeyPair>>) -> Self {
-        let revoked = Revoked { by_command: remembered.revoked.clone(), configured: settings.revoked.clone() };
+    pub fn restore(settings: KeyringSettings, remembered: &PersistedKeyring, retained: Vec<Arc<KeyPair>>) -> Self {
+        let revoked = RevokedPairs { by_command: remembered.revoked.clone(), configured: settings.revoked.clone() };
         let mut keyring = Self {
             settings,
             entries: BTreeMap::new(),
@@ -201,7 +201,7 @@ impl Keyring {
             last_resort: None,
         };
         for pair in retained {
-            if let Some(mut entry) = keyring.recall(&pair, false) {
+            if let Some(mut entry) = keyring.restore_entry(&pair, false) {
                 entry.unread = true;
                 keyring.entries.insert(pair.fingerprint(), entry);
             }
@@ -210,25 +210,25 @@ impl Keyring {
     }
 
     /// Its settings.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &KeyringSettings {
         &self.settings
     }
 
     /// Applies new settings from a reload: checks refused pairs again and adjusts overlaps.
-    pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
+    pub fn configure(&mut self, settings: KeyringSettings, now: Timestamp) -> Vec<KeyringEvent> {
         let before = self.standings();
         self.revoked.configured.extend(settings.revoked.iter().copied());
         self.settings = settings;
         let overlap = self.settings.overlap;
         for entry in self.entries.values_mut().filter(|entry| entry.held.standing == Standing::Previous) {
             let replaced = entry.replaced.unwrap_or(entry.held.since);
-            entry.held.overlap_ends = Some(later(replaced, overlap).min(entry.held.pair.validity().not_after));
+            entry.held.overlap_ends = Some(add_saturating(replaced, overlap).min(entry.held.pair.validity().not_after));
         }
-        self.settle(&before, settle::Cause::Facts, now)
+        self.settle(&before, settle::SettleCause::Facts, now)
     }
 
     /// Takes all pairs that the folder holds now, in any order. Idempotent.
-    pub fn arrive(&mut self, pairs: &[Arc<KeyPair>], now: Timestamp) -> Vec<Event> {
+    pub fn arrive(&mut self, pairs: &[Arc<KeyPair>], now: Timestamp) -> Vec<KeyringEvent> {
         let mut before = self.standings();
         let found: BTreeMap<Fingerprint, &Arc<KeyPair>> = pairs.iter().map(|pair| (pair.fingerprint(), pair)).collect();
         for (key_pair, entry) in &mut self.entries {
@@ -244,7 +244,7 @@ impl Keyring {
         for (key_pair, pair) in &found {
             if let Some(entry) = self.entries.get_mut(key_pair) {
                 entry.held.pair = Arc::clone(pair);
-            } else if let Some(entry) = self.recall(pair, true) {
+            } else if let Some(entry) = self.restore_entry(pair, true) {
                 before.insert(*key_pair, entry.held.standing);
                 self.entries.insert(*key_pair, entry);
             } else {
@@ -253,41 +253,41 @@ impl Keyring {
         }
         let keep = self.current().filter(|held| held.pair.is_valid(now)).map(|held| Arc::clone(&held.pair));
         for pair in fresh {
-            let mut entry = Entry::new(Arc::clone(pair), true, now);
-            entry.waits = keep.as_deref().and_then(|keep| self.waits(pair, keep));
+            let mut entry = KeyringEntry::new(Arc::clone(pair), true, now);
+            entry.waits = keep.as_deref().and_then(|keep| self.wait_reason(pair, keep));
             self.held.remove(&pair.fingerprint());
             self.entries.insert(pair.fingerprint(), entry);
         }
         if !found.is_empty() {
             self.drop_stale_past(now);
         }
-        self.settle(&before, settle::Cause::Facts, now)
+        self.settle(&before, settle::SettleCause::Facts, now)
     }
 
     /// Advances time: staged pairs become due, overlaps end, pairs expire. `retire` is false while the clock is not
     /// steady (contract section 3, clock step): then no input retires anything, until a tick says that the clock is
     /// steady again.
-    pub fn tick(&mut self, now: Timestamp, retire: bool) -> Vec<Event> {
+    pub fn tick(&mut self, now: Timestamp, retire: bool) -> Vec<KeyringEvent> {
         let before = self.standings();
         self.steady = retire;
-        self.settle(&before, settle::Cause::Facts, now)
+        self.settle(&before, settle::SettleCause::Facts, now)
     }
 
     /// The current pair.
-    pub fn current(&self) -> Option<&Held> {
+    pub fn current(&self) -> Option<&HeldPair> {
         self.current_entry().map(|entry| &entry.held)
     }
 
     /// The previous pairs, the latest replaced first; those held back after a rollback last.
-    pub fn previous(&self) -> Vec<&Held> {
-        let mut previous: Vec<&Entry> = self.with(Standing::Previous).collect();
+    pub fn previous(&self) -> Vec<&HeldPair> {
+        let mut previous: Vec<&KeyringEntry> = self.entries_with(Standing::Previous).collect();
         previous
             .sort_by_key(|entry| (!self.held.contains(&entry.held.pair.fingerprint()), entry.replaced, entry.rank()));
         previous.into_iter().rev().map(|entry| &entry.held).collect()
     }
 
     /// All known pairs, including refused and retired ones, in a stable order.
-    pub fn held(&self) -> Vec<&Held> {
+    pub fn pairs(&self) -> Vec<&HeldPair> {
         self.entries.values().map(|entry| &entry.held).collect()
     }
 
@@ -297,16 +297,16 @@ impl Keyring {
     }
 
     /// All revoked fingerprints, seen here or not.
-    pub fn revoked(&self) -> Vec<Fingerprint> {
+    pub fn revoked_pairs(&self) -> Vec<Fingerprint> {
         self.revoked.by_command.union(&self.revoked.configured).copied().collect()
     }
 
-    fn with(&self, standing: Standing) -> impl Iterator<Item = &Entry> {
+    fn entries_with(&self, standing: Standing) -> impl Iterator<Item = &KeyringEntry> {
         self.entries.values().filter(move |entry| entry.held.standing == standing)
     }
 
-    fn current_entry(&self) -> Option<&Entry> {
-        self.with(Standing::Current).next()
+    fn current_entry(&self) -> Option<&KeyringEntry> {
+        self.entries_with(Standing::Current).next()
     }
 
     fn standings(&self) -> BTreeMap<Fingerprint, Standing> {
@@ -314,38 +314,39 @@ impl Keyring {
     }
 
     /// Why a new pair must wait for `promote` while `keep` stays in use, if it must.
-    fn waits(&self, pair: &KeyPair, keep: &KeyPair) -> Option<Waits> {
-        if !shares_a_name(pair.end_entity(), keep.end_entity()) {
-            return Some(Waits::SharesNoName);
+    fn wait_reason(&self, pair: &KeyPair, keep: &KeyPair) -> Option<WaitReason> {
+        if !shares_name(pair.end_entity(), keep.end_entity()) {
+            return Some(WaitReason::SharesNoName);
         }
-        if pair.asks_to_wait() {
-            return Some(Waits::Marked);
+        if pair.is_staging_requested() {
+            return Some(WaitReason::Marked);
         }
-        (self.settings.activate == Activate::Manual).then_some(Waits::Manual)
+        (self.settings.activate == ActivationPolicy::Manual).then_some(WaitReason::Manual)
     }
 
-    fn is_waiting(&self, entry: &Entry) -> bool {
+    fn is_waiting(&self, entry: &KeyringEntry) -> bool {
         let configured = self.settings.current == Some(entry.held.pair.fingerprint());
         match entry.waits {
-            Some(Waits::SharesNoName) => !configured,
-            Some(Waits::Marked) => {
-                !configured && (entry.held.pair.asks_to_wait() || self.settings.activate == Activate::Manual)
+            Some(WaitReason::SharesNoName) => !configured,
+            Some(WaitReason::Marked) => {
+                !configured
+                    && (entry.held.pair.is_staging_requested() || self.settings.activate == ActivationPolicy::Manual)
             }
-            Some(Waits::Manual) => !configured && self.settings.activate == Activate::Manual,
+            Some(WaitReason::Manual) => !configured && self.settings.activate == ActivationPolicy::Manual,
             None => false,
         }
     }
 
-    fn is_fit(&self, entry: &Entry, now: Timestamp) -> bool {
+    fn is_fit(&self, entry: &KeyringEntry, now: Timestamp) -> bool {
         !self.revoked.contains(entry.held.pair.fingerprint())
             && entry.due.is_none_or(|due| due <= now)
-            && matches!(fit(&entry.held.pair, &self.settings, now), Fit::Usable { .. })
+            && matches!(assess_fitness(&entry.held.pair, &self.settings, now), KeyPairFitness::Usable { .. })
     }
 
     /// Restores the entry of a pair that the last run decided about, and removes it from `past`.
-    fn recall(&mut self, pair: &Arc<KeyPair>, in_folder: bool) -> Option<Entry> {
+    fn restore_entry(&mut self, pair: &Arc<KeyPair>, in_folder: bool) -> Option<KeyringEntry> {
         let key_pair = pair.fingerprint();
-        let mut entry = Entry::new(Arc::clone(pair), in_folder, pair.validity().not_before);
+        let mut entry = KeyringEntry::new(Arc::clone(pair), in_folder, pair.validity().not_before);
         entry.activated = self.past.activated.get(&key_pair).copied();
         if self.past.current == Some(key_pair) {
             self.past.current = None;
@@ -372,7 +373,7 @@ impl Keyring {
 
     /// The folder is read: drops decisions on pairs found neither there nor in `state/retained/`, or too old.
     fn drop_stale_past(&mut self, now: Timestamp) {
-        let recent = |at: Timestamp| now < later(at, ROLLBACK_WINDOW);
+        let recent = |at: Timestamp| now < add_saturating(at, ROLLBACK_WINDOW);
         let past = &mut self.past;
         past.staged.clear();
         past.previous.retain(|_, overlap| recent(overlap.ends));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_hours(24);
 /// `alert_before = "auto"` for long lifetimes.
-const AUTO: [Duration; 5] = [
+const AUTO_THRESHOLDS: [Duration; 5] = [
     Duration::from_hours(60 * 24),
     Duration::from_hours(30 * 24),
     Duration::from_hours(14 * 24),
@@ -13,19 +13,19 @@ const AUTO: [Duration; 5] = [
     DAY,
 ];
 /// Lifetimes of at least this are long.
-const LONG: Duration = Duration::from_hours(180 * 24);
+const LONG_LIFETIME: Duration = Duration::from_hours(180 * 24);
 
 /// The thresholds for a certificate with this lifetime, longest first.
 pub fn thresholds(alert_before: Option<&[Duration]>, lifetime: Duration) -> Vec<Duration> {
     match alert_before {
         Some(list) => list.to_vec(),
-        None if lifetime >= LONG => AUTO.to_vec(),
+        None if lifetime >= LONG_LIFETIME => AUTO_THRESHOLDS.to_vec(),
         None => vec![lifetime / 4, lifetime / 8, lifetime / 30],
     }
 }
 
 /// The longest threshold: before it an expiry is not reported.
-pub fn longest(alert_before: Option<&[Duration]>, lifetime: Duration) -> Duration {
+pub fn longest_threshold(alert_before: Option<&[Duration]>, lifetime: Duration) -> Duration {
     thresholds(alert_before, lifetime).into_iter().max().unwrap_or_default()
 }
 
@@ -49,7 +49,7 @@ mod tests {
             let lifetime = Duration::from_hours(hours);
             let all = thresholds(None, lifetime);
             prop_assert!(all.is_sorted_by(|one, next| one > next));
-            prop_assert!(longest(None, lifetime) == all[0] && all[0] < lifetime);
+            prop_assert!(longest_threshold(None, lifetime) == all[0] && all[0] < lifetime);
         }
     }
 }

@@ -9,34 +9,35 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::{Line, Lines};
+use super::{LogLine, LogQueue};
 use crate::clock::Clock;
 
 /// The layer.
-pub(super) struct ToLines {
-    lines: Arc<Lines>,
+pub(super) struct LineLayer {
+    lines: Arc<LogQueue>,
     clock: Clock,
 }
 
-impl ToLines {
-    pub(super) fn new(lines: Arc<Lines>) -> Self {
+impl LineLayer {
+    pub(super) fn new(lines: Arc<LogQueue>) -> Self {
         Self { lines, clock: Clock::system() }
     }
 }
 
-impl<S: Subscriber> Layer<S> for ToLines {
+impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut line = Line::new(self.lines.style(), self.clock.now(), *metadata.level(), area(metadata.target()));
+        let mut line =
+            LogLine::new(self.lines.style(), self.clock.now(), *metadata.level(), target_area(metadata.target()));
         // The message comes first, wherever it stands among the fields.
-        event.record(&mut Part { line: &mut line, message: true });
-        event.record(&mut Part { line: &mut line, message: false });
+        event.record(&mut FieldVisitor { line: &mut line, message: true });
+        event.record(&mut FieldVisitor { line: &mut line, message: false });
         self.lines.push(line.finish());
     }
 }
 
 /// The area's name where the target is one of our modules.
-fn area(target: &str) -> &str {
+fn target_area(target: &str) -> &str {
     match target.strip_prefix("sidekey::") {
         Some(path) => path.split("::").next().unwrap_or(path),
         None => target,
@@ -44,35 +45,35 @@ fn area(target: &str) -> &str {
 }
 
 /// Adds either the message, or every other field.
-struct Part<'a> {
-    line: &'a mut Line,
+struct FieldVisitor<'a> {
+    line: &'a mut LogLine,
     message: bool,
 }
 
-impl Part<'_> {
-    fn wants(&self, field: &Field) -> bool {
+impl FieldVisitor<'_> {
+    fn is_wanted(&self, field: &Field) -> bool {
         self.message == (field.name() == "message")
     }
 }
 
-impl Visit for Part<'_> {
+impl Visit for FieldVisitor<'_> {
     fn record_i64(&mut self, field: &Field, value: i64) {
-        if self.wants(field) {
+        if self.is_wanted(field) {
             self.line.number(field.name(), value);
         }
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if self.wants(field) {
+        if self.is_wanted(field) {
             self.line.number(field.name(), value);
         }
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
-        if self.wants(field) {
+        if self.is_wanted(field) {
             self.line.flag(field.name(), value);
         }
     }
     fn record_str(&mut self, field: &Field, value: &str) {
-        if self.wants(field) {
+        if self.is_wanted(field) {
             if self.message {
                 self.line.message(value);
             } else {
@@ -81,7 +82,7 @@ impl Visit for Part<'_> {
         }
     }
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.wants(field) {
+        if self.is_wanted(field) {
             self.record_str(field, &format!("{value:?}"));
         }
     }
@@ -89,14 +90,14 @@ impl Visit for Part<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Format;
+    use super::super::LogFormat;
     use super::*;
     use tracing_subscriber::layer::SubscriberExt;
 
     #[test]
     fn events_become_lines_with_their_message_first() {
-        let (lines, receiver) = Lines::channel(Format::Text);
-        let subscriber = tracing_subscriber::registry().with(ToLines::new(lines));
+        let (lines, receiver) = LogQueue::channel(LogFormat::Text);
+        let subscriber = tracing_subscriber::registry().with(LineLayer::new(lines));
         tracing::subscriber::with_default(subscriber, || {
             let error = "no\nroute forged=1";
             tracing::warn!(target: "folder", error = %error, count = 3, whole = true, "cannot watch");

@@ -9,39 +9,39 @@ use std::io::IsTerminal;
 use jiff::Timestamp;
 use tracing::Level;
 
-use super::Format;
+use super::LogFormat;
 use crate::pki::printable;
 
 /// Bytes of a line, at most.
-pub const LIMIT: usize = 8 * 1024;
+pub const MAX_LINE_BYTES: usize = 8 * 1024;
 /// Bytes of one value, at most.
-const VALUE_LIMIT: usize = 1024;
+const MAX_VALUE_BYTES: usize = 1024;
 /// Bytes of a list, at most, in text.
-const LIST_LIMIT: usize = 4 * 1024;
+const MAX_LIST_BYTES: usize = 4 * 1024;
 /// The longest end of a line.
-const END: &str = ",\"truncated\":true}";
+const TRUNCATED_LINE_END: &str = ",\"truncated\":true}";
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
+pub struct LineStyle {
     /// Text or JSON.
-    pub format: Format,
+    pub format: LogFormat,
     /// Whether level and outcome are coloured: only ever in text on a terminal.
     pub colour: bool,
 }
 
-impl Style {
+impl LineStyle {
     /// Of standard output; `NO_COLOR` and a dumb terminal are respected.
-    pub fn of_stdout(format: Format) -> Self {
+    pub fn for_stdout(format: LogFormat) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let able = std::env::var_os("TERM").is_none_or(|value| value != "dumb");
-        Self { format, colour: format == Format::Text && wanted && able && std::io::stdout().is_terminal() }
+        Self { format, colour: format == LogFormat::Text && wanted && able && std::io::stdout().is_terminal() }
     }
 }
 
 /// The colours that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
+pub enum LineColour {
     /// Bad.
     Red,
     /// Fine.
@@ -52,7 +52,7 @@ pub enum Colour {
     Blue,
 }
 
-impl Colour {
+impl LineColour {
     const fn code(self) -> u8 {
         match self {
             Self::Red => 31,
@@ -65,26 +65,26 @@ impl Colour {
 
 /// A log line under construction. Fields stand in the order in which they are added.
 #[derive(Debug)]
-pub struct Line {
-    style: Style,
+pub struct LogLine {
+    style: LineStyle,
     out: String,
     truncated: bool,
 }
 
-impl Line {
+impl LogLine {
     /// Begins a line.
-    pub fn new(style: Style, time: Timestamp, level: Level, target: &str) -> Self {
+    pub fn new(style: LineStyle, time: Timestamp, level: Level, target: &str) -> Self {
         let mut line = Self { style, out: String::with_capacity(512), truncated: false };
         match style.format {
-            Format::Json => {
+            LogFormat::Json => {
                 let level = level.as_str().to_ascii_lowercase();
                 // Writing to a `String` cannot fail.
                 let _ = write!(line.out, "{{\"time\":\"{time:.6}\",\"level\":\"{level}\"");
                 line.text("target", target);
             }
-            Format::Text => {
+            LogFormat::Text => {
                 let _ = write!(line.out, "{time:.3} ");
-                line.coloured(&format!("{:>5}", level.as_str()), colour_of(level));
+                line.coloured_word(&format!("{:>5}", level.as_str()), level_colour(level));
                 line.word(target);
             }
         }
@@ -92,18 +92,18 @@ impl Line {
     }
 
     /// The format.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> LogFormat {
         self.style.format
     }
 
     /// The message: a constant string. In text it stands bare, unless it could pass for a field.
     pub fn message(&mut self, message: &str) -> &mut Self {
         match self.style.format {
-            Format::Json => return self.text("message", message),
-            Format::Text if message.contains(['=', '"', '\\']) => return self.quoted(message),
-            Format::Text => {}
+            LogFormat::Json => return self.text("message", message),
+            LogFormat::Text if message.contains(['=', '"', '\\']) => return self.quoted_text(message),
+            LogFormat::Text => {}
         }
-        let (message, cut) = escaped(message, VALUE_LIMIT.min(self.room()));
+        let (message, cut) = escape_value(message, MAX_VALUE_BYTES.min(self.remaining_bytes()));
         self.truncated |= cut;
         self.out.push(' ');
         self.out.push_str(&message);
@@ -112,11 +112,11 @@ impl Line {
 
     /// A field that is text.
     pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
-        self.value(name, value, VALUE_LIMIT)
+        self.text_field(name, value, MAX_VALUE_BYTES)
     }
 
     /// A field that is text, if it is known.
-    pub fn maybe(&mut self, name: &str, value: Option<&str>) -> &mut Self {
+    pub fn optional_text(&mut self, name: &str, value: Option<&str>) -> &mut Self {
         match value {
             Some(value) => self.text(name, value),
             None => self,
@@ -125,12 +125,12 @@ impl Line {
 
     /// A field that is a whole number.
     pub fn number(&mut self, name: &str, value: impl std::fmt::Display) -> &mut Self {
-        self.bare(name, &value.to_string())
+        self.bare_field(name, &value.to_string())
     }
 
     /// A field that is true or false.
     pub fn flag(&mut self, name: &str, value: bool) -> &mut Self {
-        self.bare(name, if value { "true" } else { "false" })
+        self.bare_field(name, if value { "true" } else { "false" })
     }
 
     /// A field that is a list, unless it is empty: an array in JSON, joined with `; ` in text.
@@ -138,17 +138,17 @@ impl Line {
         if values.is_empty() {
             return self;
         }
-        if self.style.format == Format::Text {
+        if self.style.format == LogFormat::Text {
             let all: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-            return self.value(name, &all.join("; "), LIST_LIMIT);
+            return self.text_field(name, &all.join("; "), MAX_LIST_BYTES);
         }
-        if !self.begin(name, 2) {
+        if !self.begin_field(name, 2) {
             return self;
         }
         self.out.push('[');
         for (index, value) in values.iter().enumerate() {
             // A comma, two quotes and the bracket at the end.
-            let room = self.room().saturating_sub(4).min(VALUE_LIMIT);
+            let room = self.remaining_bytes().saturating_sub(4).min(MAX_VALUE_BYTES);
             if room < 16 {
                 self.truncated = true;
                 break;
@@ -168,28 +168,28 @@ impl Line {
         if is_bare(word) {
             self.out.push_str(word);
         } else {
-            self.push_quoted(word, VALUE_LIMIT.min(self.room()));
+            self.push_quoted(word, MAX_VALUE_BYTES.min(self.remaining_bytes()));
         }
         self
     }
 
     /// Text only: a sentence without a name, always quoted.
-    pub fn quoted(&mut self, sentence: &str) -> &mut Self {
+    pub fn quoted_text(&mut self, sentence: &str) -> &mut Self {
         self.out.push(' ');
-        self.push_quoted(sentence, VALUE_LIMIT.min(self.room()));
+        self.push_quoted(sentence, MAX_VALUE_BYTES.min(self.remaining_bytes()));
         self
     }
 
     /// Text only: a remark in parentheses, about the field before it; names in it come from the configuration.
-    pub fn aside(&mut self, remark: &str) -> &mut Self {
-        let (remark, cut) = escaped(remark, VALUE_LIMIT.min(self.room()));
+    pub fn remark(&mut self, remark: &str) -> &mut Self {
+        let (remark, cut) = escape_value(remark, MAX_VALUE_BYTES.min(self.remaining_bytes()));
         self.truncated |= cut;
         self.out.extend([" (", &remark, ")"]);
         self
     }
 
     /// Text only: a constant word, coloured on a terminal. Blanks around it stay.
-    pub fn coloured(&mut self, word: &str, colour: Colour) -> &mut Self {
+    pub fn coloured_word(&mut self, word: &str, colour: LineColour) -> &mut Self {
         if !self.out.ends_with(' ') {
             self.out.push(' ');
         }
@@ -204,45 +204,45 @@ impl Line {
     /// The line, without its end.
     pub fn finish(mut self) -> Vec<u8> {
         match (self.style.format, self.truncated) {
-            (Format::Json, true) => self.out.push_str(END),
-            (Format::Json, false) => self.out.push('}'),
-            (Format::Text, true) => self.out.push_str(" truncated"),
-            (Format::Text, false) => {}
+            (LogFormat::Json, true) => self.out.push_str(TRUNCATED_LINE_END),
+            (LogFormat::Json, false) => self.out.push('}'),
+            (LogFormat::Text, true) => self.out.push_str(" truncated"),
+            (LogFormat::Text, false) => {}
         }
         self.out.into_bytes()
     }
 
     /// Bytes that are left.
-    fn room(&self) -> usize {
-        LIMIT.saturating_sub(self.out.len() + END.len())
+    fn remaining_bytes(&self) -> usize {
+        MAX_LINE_BYTES.saturating_sub(self.out.len() + TRUNCATED_LINE_END.len())
     }
 
     /// Writes the name if name and `value_size` bytes fit.
-    fn begin(&mut self, name: &str, value_size: usize) -> bool {
+    fn begin_field(&mut self, name: &str, value_size: usize) -> bool {
         // Comma, two quotes and a colon are the most that comes with a name.
-        if self.room() < name.len() + 4 + value_size {
+        if self.remaining_bytes() < name.len() + 4 + value_size {
             self.truncated = true;
             return false;
         }
         match self.style.format {
-            Format::Json => self.out.extend([",\"", name, "\":"]),
-            Format::Text => self.out.extend([" ", name, "="]),
+            LogFormat::Json => self.out.extend([",\"", name, "\":"]),
+            LogFormat::Text => self.out.extend([" ", name, "="]),
         }
         true
     }
 
-    fn bare(&mut self, name: &str, value: &str) -> &mut Self {
-        if self.begin(name, value.len()) {
+    fn bare_field(&mut self, name: &str, value: &str) -> &mut Self {
+        if self.begin_field(name, value.len()) {
             self.out.push_str(value);
         }
         self
     }
 
-    fn value(&mut self, name: &str, value: &str, limit: usize) -> &mut Self {
+    fn text_field(&mut self, name: &str, value: &str, limit: usize) -> &mut Self {
         // A value cut shorter than this is useless.
-        if self.begin(name, value.len().min(32)) {
-            let room = self.room().saturating_sub(2).min(limit);
-            if self.style.format == Format::Text && value.len() <= room && is_bare(value) {
+        if self.begin_field(name, value.len().min(32)) {
+            let room = self.remaining_bytes().saturating_sub(2).min(limit);
+            if self.style.format == LogFormat::Text && value.len() <= room && is_bare(value) {
                 self.out.push_str(value);
             } else {
                 self.push_quoted(value, room);
@@ -252,7 +252,7 @@ impl Line {
     }
 
     fn push_quoted(&mut self, value: &str, limit: usize) {
-        let (value, cut) = escaped(value, limit);
+        let (value, cut) = escape_value(value, limit);
         self.truncated |= cut;
         self.out.push('"');
         self.out.push_str(&value);
@@ -261,12 +261,12 @@ impl Line {
 }
 
 /// The colour of a level.
-fn colour_of(level: Level) -> Colour {
+fn level_colour(level: Level) -> LineColour {
     match level {
-        Level::ERROR => Colour::Red,
-        Level::WARN => Colour::Yellow,
-        Level::INFO => Colour::Green,
-        _ => Colour::Blue,
+        Level::ERROR => LineColour::Red,
+        Level::WARN => LineColour::Yellow,
+        Level::INFO => LineColour::Green,
+        _ => LineColour::Blue,
     }
 }
 
@@ -279,7 +279,7 @@ fn is_bare(value: &str) -> bool {
 
 /// Printable, quotes and backslashes escaped (the same way in JSON and in text), at most `limit` bytes; and whether
 /// something was cut.
-fn escaped(value: &str, limit: usize) -> (String, bool) {
+fn escape_value(value: &str, limit: usize) -> (String, bool) {
     let head = &value[..value.floor_char_boundary(limit)];
     let mut cut = head.len() < value.len();
     if !cut && head.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {

@@ -13,24 +13,24 @@ use std::time::Duration;
 
 /// After a batch the thread waits this long before it looks again: lines gather, and a caller that pushes one meanwhile
 /// need not wake the thread.
-const GATHER: Duration = Duration::from_millis(2);
+const BATCH_DELAY: Duration = Duration::from_millis(2);
 /// A descriptor that another process made non-blocking is tried again after this pause.
-const RETRY: Duration = Duration::from_millis(5);
+const WOULD_BLOCK_RETRY_DELAY: Duration = Duration::from_millis(5);
 /// About how many bytes are written at once.
-const BATCH: usize = 64 * 1024;
+const BATCH_BYTES: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many lines were written, and how many dropped.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct WriterProgress {
     dropped: AtomicU64,
     /// Lines taken from the queue, and written or lost.
     done: Mutex<u64>,
     changed: Condvar,
 }
 
-impl Progress {
+impl WriterProgress {
     pub(super) fn drop_lines(&self, count: u64) {
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
@@ -42,17 +42,17 @@ impl Progress {
     /// Waits until `queued` lines are done, for at most a second.
     pub(super) fn wait_for(&self, queued: u64) {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.changed.wait_timeout_while(done, LAST_LINES, |done| *done < queued);
+        let _ = self.changed.wait_timeout_while(done, FLUSH_TIMEOUT, |done| *done < queued);
     }
 
-    fn finish(&self, lines: u64) {
+    fn add_finished(&self, lines: u64) {
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) += lines;
         self.changed.notify_all();
     }
 }
 
 /// Starts the thread on standard output. It ends when the last sender is gone.
-pub(super) fn start(queue: Receiver<Vec<u8>>, progress: Arc<Progress>) {
+pub(super) fn spawn_writer(queue: Receiver<Vec<u8>>, progress: Arc<WriterProgress>) {
     // Its own descriptor: no line buffering, and no lock that a `println` could hold.
     let Ok(out) = std::io::stdout().as_fd().try_clone_to_owned() else { return };
     let run = move || write_lines(&queue, File::from(out), &progress);
@@ -60,22 +60,22 @@ pub(super) fn start(queue: Receiver<Vec<u8>>, progress: Arc<Progress>) {
     drop(thread::Builder::new().name("log".to_owned()).spawn(run));
 }
 
-fn write_lines(queue: &Receiver<Vec<u8>>, mut out: impl Write, progress: &Progress) {
-    let mut batch = Vec::with_capacity(BATCH);
+fn write_lines(queue: &Receiver<Vec<u8>>, mut out: impl Write, progress: &WriterProgress) {
+    let mut batch = Vec::with_capacity(BATCH_BYTES);
     // The last write stopped inside a line: the next one begins with an end of line.
     let mut torn = false;
-    while let Ok(lines) = gather(queue, &mut batch, torn) {
+    while let Ok(lines) = collect_batch(queue, &mut batch, torn) {
         let written = write_whole(&mut out, &batch);
         let lost = &batch[written..];
         progress.drop_lines(memchr::memchr_iter(b'\n', lost).count() as u64);
         torn = if written == 0 { torn } else { batch[written - 1] != b'\n' };
-        progress.finish(lines);
-        rest(GATHER);
+        progress.add_finished(lines);
+        pause(BATCH_DELAY);
     }
 }
 
 /// Waits for a line, then takes what else is queued. Returns how many lines `batch` holds.
-fn gather(queue: &Receiver<Vec<u8>>, batch: &mut Vec<u8>, torn: bool) -> Result<u64, RecvError> {
+fn collect_batch(queue: &Receiver<Vec<u8>>, batch: &mut Vec<u8>, torn: bool) -> Result<u64, RecvError> {
     batch.clear();
     let mut next = Some(queue.recv()?);
     if torn {
@@ -86,7 +86,7 @@ fn gather(queue: &Receiver<Vec<u8>>, batch: &mut Vec<u8>, torn: bool) -> Result<
         batch.extend_from_slice(&line);
         batch.push(b'\n');
         lines += 1;
-        next = if batch.len() < BATCH { queue.try_recv().ok() } else { None };
+        next = if batch.len() < BATCH_BYTES { queue.try_recv().ok() } else { None };
     }
     Ok(lines)
 }
@@ -99,7 +99,7 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(more) => written += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => rest(RETRY),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => pause(WOULD_BLOCK_RETRY_DELAY),
             Err(_) => break,
         }
     }
@@ -107,7 +107,7 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> usize {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread exists to wait, so that no other one does")]
-fn rest(pause: Duration) {
+fn pause(pause: Duration) {
     thread::sleep(pause);
 }
 
@@ -117,13 +117,13 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     /// Takes `room` bytes, then is closed; opened again it takes everything.
-    struct Pipe<'a> {
+    struct FailingPipe<'a> {
         taken: &'a mut Vec<u8>,
         room: usize,
         closed_once: bool,
     }
 
-    impl Write for Pipe<'_> {
+    impl Write for FailingPipe<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             if self.room == 0 && !self.closed_once {
                 self.closed_once = true;
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn lines_are_written_in_order_with_their_ends() {
         let (sender, receiver) = sync_channel(10);
-        let progress = Progress::default();
+        let progress = WriterProgress::default();
         for line in ["a", "b", "c"] {
             sender.send(line.as_bytes().to_vec()).unwrap();
         }
@@ -158,12 +158,12 @@ mod tests {
     #[test]
     fn a_closed_reader_costs_lines_and_nothing_else() {
         let (sender, receiver) = sync_channel(10);
-        let progress = Progress::default();
+        let progress = WriterProgress::default();
         let mut taken = Vec::new();
-        let pipe = Pipe { taken: &mut taken, room: 6, closed_once: false };
+        let pipe = FailingPipe { taken: &mut taken, room: 6, closed_once: false };
         // The first batch is larger than the room, the last line comes in a batch of its own.
         sender.send(b"1234".to_vec()).unwrap();
-        sender.send(vec![b'x'; BATCH]).unwrap();
+        sender.send(vec![b'x'; BATCH_BYTES]).unwrap();
         sender.send(b"5678".to_vec()).unwrap();
         drop(sender);
         write_lines(&receiver, pipe, &progress);

@@ -13,14 +13,14 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 /// Upper ends in microseconds, included; requests that took longer fall into the last bucket.
-const BUCKETS: [u64; 16] = [
+const REQUEST_BUCKETS_US: [u64; 16] = [
     500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 30_000_000, 60_000_000,
 ];
 /// The parties that can cause an error.
-const FAULTS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
+const FAULT_LABELS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
 /// Limits that can be reached, by the names of their keys; `partner` is a partner's `max_connections`.
-const LIMITS: [&str; 15] = [
+const LIMIT_LABELS: [&str; 15] = [
     "body_idle",
     "connect",
     "connection_age",
@@ -39,29 +39,29 @@ const LIMITS: [&str; 15] = [
 ];
 /// The first status code there is, and how many there are.
 const FIRST_STATUS: u16 = 100;
-const STATUSES: usize = 500;
+const STATUS_COUNT: usize = 500;
 
 /// What one worker counts for one listener. Relaxed atomics without contention.
-pub struct Cells {
+pub struct WorkerCounters {
     side: &'static str,
     listener: Arc<str>,
     connections_open: AtomicI64,
     statuses: Box<[AtomicU64]>,
-    took: [AtomicU64; BUCKETS.len() + 1],
+    took: [AtomicU64; REQUEST_BUCKETS_US.len() + 1],
     took_sum_us: AtomicU64,
-    errors: [AtomicU64; FAULTS.len()],
+    errors: [AtomicU64; FAULT_LABELS.len()],
     /// By reason. A lock, as refusals are rare: but for a scrape it is the worker's own.
     refused: Mutex<BTreeMap<&'static str, u64>>,
-    limits: [AtomicU64; LIMITS.len()],
+    limits: [AtomicU64; LIMIT_LABELS.len()],
 }
 
-impl Cells {
+impl WorkerCounters {
     pub(super) fn new(side: &'static str, listener: &str) -> Self {
         Self {
             side,
             listener: Arc::from(listener),
             connections_open: AtomicI64::new(0),
-            statuses: (0..STATUSES).map(|_| AtomicU64::new(0)).collect(),
+            statuses: (0..STATUS_COUNT).map(|_| AtomicU64::new(0)).collect(),
             took: Default::default(),
             took_sum_us: AtomicU64::new(0),
             errors: Default::default(),
@@ -72,28 +72,28 @@ impl Cells {
 
     /// Counts an answered request. A status beyond 100 to 599 counts as the nearest of them.
     pub fn request(&self, status: u16, took: Duration) {
-        let status = usize::from(status.saturating_sub(FIRST_STATUS)).min(STATUSES - 1);
+        let status = usize::from(status.saturating_sub(FIRST_STATUS)).min(STATUS_COUNT - 1);
         self.statuses[status].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.took[BUCKETS.partition_point(|end| *end < micros)].fetch_add(1, Ordering::Relaxed);
+        self.took[REQUEST_BUCKETS_US.partition_point(|end| *end < micros)].fetch_add(1, Ordering::Relaxed);
         self.took_sum_us.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Counts a failed request; `fault` is one of `peer`, `backend`, `upstream`, `sidecar`.
     pub fn error(&self, fault: &'static str) {
         // A fault outside the list is a bug of the sidecar, and counts as its fault.
-        let index = FAULTS.iter().position(|known| *known == fault).unwrap_or(FAULTS.len() - 1);
+        let index = FAULT_LABELS.iter().position(|known| *known == fault).unwrap_or(FAULT_LABELS.len() - 1);
         self.errors[index].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a refused request or connection; the reason comes from a fixed list.
-    pub fn refused(&self, reason: &'static str) {
+    pub fn count_refusal(&self, reason: &'static str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
     /// Counts a limit that was reached, so that a connection was closed or refused; `limit` is the name of its key.
-    pub fn limit(&self, limit: &'static str) {
-        let index = LIMITS.iter().position(|known| *known == limit);
+    pub fn count_limit(&self, limit: &'static str) {
+        let index = LIMIT_LABELS.iter().position(|known| *known == limit);
         debug_assert!(index.is_some(), "{limit} is not in the list");
         if let Some(index) = index {
             self.limits[index].fetch_add(1, Ordering::Relaxed);
@@ -101,45 +101,45 @@ impl Cells {
     }
 
     /// Counts an open connection until the guard is dropped.
-    pub fn connection(self: &Arc<Self>) -> Open {
+    pub fn open_connection(self: &Arc<Self>) -> OpenConnectionGuard {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(self))
+        OpenConnectionGuard(Arc::clone(self))
     }
 }
 
 /// An open connection, counted until this is dropped.
-pub struct Open(Arc<Cells>);
+pub struct OpenConnectionGuard(Arc<WorkerCounters>);
 
-impl Drop for Open {
+impl Drop for OpenConnectionGuard {
     fn drop(&mut self) {
         self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// The sums over all workers' cells.
-pub(super) struct Sums(pub(super) Arc<Mutex<Vec<Arc<Cells>>>>);
+pub(super) struct CounterCollector(pub(super) Arc<Mutex<Vec<Arc<WorkerCounters>>>>);
 
-impl fmt::Debug for Sums {
+impl fmt::Debug for CounterCollector {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Sums")
     }
 }
 
-struct Sum {
+struct CounterSum {
     connections_open: i64,
     statuses: Vec<u64>,
-    took: [u64; BUCKETS.len() + 1],
+    took: [u64; REQUEST_BUCKETS_US.len() + 1],
     took_sum_us: u64,
-    errors: [u64; FAULTS.len()],
+    errors: [u64; FAULT_LABELS.len()],
     refused: BTreeMap<&'static str, u64>,
-    limits: [u64; LIMITS.len()],
+    limits: [u64; LIMIT_LABELS.len()],
 }
 
-impl Default for Sum {
+impl Default for CounterSum {
     fn default() -> Self {
         Self {
             connections_open: 0,
-            statuses: vec![0; STATUSES],
+            statuses: vec![0; STATUS_COUNT],
             took: Default::default(),
             took_sum_us: 0,
             errors: Default::default(),
@@ -149,8 +149,8 @@ impl Default for Sum {
     }
 }
 
-impl Sum {
-    fn add(&mut self, cells: &Cells) {
+impl CounterSum {
+    fn add(&mut self, cells: &WorkerCounters) {
         let add_each = |sums: &mut [u64], counts: &[AtomicU64]| {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count.load(Ordering::Relaxed);
@@ -168,11 +168,11 @@ impl Sum {
     }
 }
 
-type ByListener = BTreeMap<(&'static str, Arc<str>), Sum>;
+type SumsByListener = BTreeMap<(&'static str, Arc<str>), CounterSum>;
 
-impl Sums {
-    fn by_listener(&self) -> ByListener {
-        let mut sums = ByListener::new();
+impl CounterCollector {
+    fn sum_by_listener(&self) -> SumsByListener {
+        let mut sums = SumsByListener::new();
         for cells in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             sums.entry((cells.side, Arc::clone(&cells.listener))).or_default().add(cells);
         }
@@ -180,22 +180,22 @@ impl Sums {
     }
 }
 
-impl Collector for Sums {
+impl Collector for CounterCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let sums = self.by_listener();
+        let sums = self.sum_by_listener();
         if sums.is_empty() {
             return Ok(());
         }
-        open_connections(&mut encoder, &sums)?;
-        requests(&mut encoder, &sums)?;
-        durations(&mut encoder, &sums)?;
-        errors(&mut encoder, &sums)?;
-        refused(&mut encoder, &sums)?;
-        limits(&mut encoder, &sums)
+        encode_open_connections(&mut encoder, &sums)?;
+        encode_requests(&mut encoder, &sums)?;
+        encode_durations(&mut encoder, &sums)?;
+        encode_errors(&mut encoder, &sums)?;
+        encode_refusals(&mut encoder, &sums)?;
+        encode_limits(&mut encoder, &sums)
     }
 }
 
-fn open_connections(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_open_connections(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let mut metric = encoder.encode_descriptor("connections_open", "Open connections", None, MetricType::Gauge)?;
     for ((side, listener), sum) in sums {
         let labels = [("side", *side), ("listener", listener)];
@@ -204,7 +204,7 @@ fn open_connections(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::
     Ok(())
 }
 
-fn requests(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_requests(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let mut metric =
         encoder.encode_descriptor("requests", "Requests answered, by status", None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
@@ -217,15 +217,15 @@ fn requests(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
-fn durations(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_durations(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let help = "Time from a request's head to the end of its response";
     let mut metric = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
     for ((side, listener), sum) in sums {
-        let ends = BUCKETS.iter().map(|micros| seconds(*micros)).chain([f64::INFINITY]);
+        let ends = REQUEST_BUCKETS_US.iter().map(|micros| micros_to_seconds(*micros)).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = ends.zip(sum.took).collect();
         let labels = [("side", *side), ("listener", listener)];
         metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-            seconds(sum.took_sum_us),
+            micros_to_seconds(sum.took_sum_us),
             sum.took.iter().sum(),
             &buckets,
             None,
@@ -234,11 +234,11 @@ fn durations(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result 
     Ok(())
 }
 
-fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_errors(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let help = "Requests that failed, by the party at fault";
     let mut metric = encoder.encode_descriptor("errors", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
-        for (fault, count) in FAULTS.iter().zip(&sum.errors) {
+        for (fault, count) in FAULT_LABELS.iter().zip(&sum.errors) {
             let labels = [("side", *side), ("listener", listener), ("fault", fault)];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
         }
@@ -246,7 +246,7 @@ fn errors(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
-fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_refusals(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let help = "Requests and connections refused, by reason";
     let mut metric = encoder.encode_descriptor("refused", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
@@ -258,11 +258,11 @@ fn refused(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
-fn limits(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
+fn encode_limits(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
     let help = "How often a limit was reached, so that a connection or request was closed or refused";
     let mut metric = encoder.encode_descriptor("limit_reached", help, None, MetricType::Counter)?;
     for ((side, listener), sum) in sums {
-        for (limit, count) in LIMITS.iter().zip(&sum.limits).filter(|(_, count)| **count > 0) {
+        for (limit, count) in LIMIT_LABELS.iter().zip(&sum.limits).filter(|(_, count)| **count > 0) {
             let labels = [("side", *side), ("listener", listener), ("limit", limit)];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
         }
@@ -270,7 +270,7 @@ fn limits(encoder: &mut DescriptorEncoder, sums: &ByListener) -> fmt::Result {
     Ok(())
 }
 
-fn seconds(micros: u64) -> f64 {
+fn micros_to_seconds(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
 }
 
@@ -282,17 +282,17 @@ mod tests {
     #[test]
     fn workers_cells_are_added_up() {
         let metrics = Metrics::new();
-        let (first, second) = (metrics.cells("ingress", "api"), metrics.cells("ingress", "api"));
-        let other = metrics.cells("egress", "salesforce");
+        let (first, second) = (metrics.worker_counters("ingress", "api"), metrics.worker_counters("ingress", "api"));
+        let other = metrics.worker_counters("egress", "salesforce");
         first.request(200, Duration::from_micros(500));
         second.request(200, Duration::from_micros(501));
         second.request(599, Duration::from_secs(100));
         second.request(7000, Duration::ZERO);
         other.error("upstream");
-        first.refused("bare_line_feed");
-        second.refused("bare_line_feed");
-        second.limit("head");
-        let (_kept, gone) = (first.connection(), second.connection());
+        first.count_refusal("bare_line_feed");
+        second.count_refusal("bare_line_feed");
+        second.count_limit("head");
+        let (_kept, gone) = (first.open_connection(), second.open_connection());
         drop(gone);
         let text = metrics.render(None);
         for line in [

@@ -13,29 +13,29 @@ use rustix::process::{Resource, getrlimit};
 
 /// Metrics of the process, and when it started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Process {
+pub(super) struct ProcessCollector {
     started: Timestamp,
 }
 
-impl Process {
+impl ProcessCollector {
     /// A process that started then.
-    pub(super) fn started(started: Timestamp) -> Self {
+    pub(super) fn new(started: Timestamp) -> Self {
         Self { started }
     }
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
         let started = self.started.as_second();
-        gauge(encoder, "process_start_time_seconds", "Start time of the process", Some(started))?;
-        gauge(encoder, "process_open_fds", "Open file descriptors", open_descriptors())?;
-        gauge(encoder, "process_max_fds", "File descriptor limit", getrlimit(Resource::Nofile).current)?;
-        gauge(encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes())
+        encode_gauge(encoder, "process_start_time_seconds", "Start time of the process", Some(started))?;
+        encode_gauge(encoder, "process_open_fds", "Open file descriptors", open_descriptors())?;
+        encode_gauge(encoder, "process_max_fds", "File descriptor limit", getrlimit(Resource::Nofile).current)?;
+        encode_gauge(encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes())
     }
 }
 
-fn gauge<V: EncodeGaugeValue>(
+fn encode_gauge<V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,
@@ -52,11 +52,11 @@ fn open_descriptors() -> Option<u64> {
 }
 
 fn resident_bytes() -> Option<u64> {
-    resident_in(&fs::read_to_string("/proc/self/status").ok()?)
+    parse_resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
 /// `VmRSS:     1234 kB`.
-fn resident_in(status: &str) -> Option<u64> {
+fn parse_resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
@@ -68,8 +68,8 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_status() {
-        assert_eq!(resident_in("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1_263_616));
-        assert_eq!(resident_in("VmRSS: many\n"), None);
+        assert_eq!(parse_resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1_263_616));
+        assert_eq!(parse_resident_bytes("VmRSS: many\n"), None);
     }
 
     #[test]

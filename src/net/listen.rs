@@ -19,26 +19,26 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Error, KEEPALIVE, ListenAddress, Stream, probes};
+use super::{KEEPALIVE_INTERVAL, ListenAddress, SocketError, SocketStream, keepalive_probes};
 
 /// Connections that may wait to be accepted; the kernel has the last word (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+const LISTEN_BACKLOG: i32 = 4096;
 /// Default permissions of a socket file: its owner only.
-const DEFAULT_MODE: u32 = 0o600;
+const DEFAULT_SOCKET_MODE: u32 = 0o600;
 
 /// A bound socket. Peers are refused by the kernel until [`Bound::listen`].
-pub struct Bound {
+pub struct BoundSocket {
     socket: Socket,
     address: ListenAddress,
     file: Option<Arc<SocketFile>>,
-    opened: Opened,
+    opened: ListenState,
 }
 
 /// Whether a socket listens: the same for all its duplicates.
 #[derive(Clone, Debug, Default)]
-pub struct Opened(Arc<AtomicBool>);
+pub struct ListenState(Arc<AtomicBool>);
 
-impl Opened {
+impl ListenState {
     /// Whether the socket listens.
     pub fn is_listening(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -61,35 +61,35 @@ impl Drop for SocketFile {
 }
 
 /// A listening socket in this thread's event loop.
-pub struct Listening {
+pub struct ListeningSocket {
     socket: AsyncFd<OwnedFd>,
     unix: bool,
     _file: Option<Arc<SocketFile>>,
 }
 
 /// A connection that was accepted and belongs to no event loop yet, so that it can go to another worker.
-pub struct Accepted {
+pub struct AcceptedConnection {
     socket: OwnedFd,
     unix: bool,
     /// Where it comes from; `None` on a Unix socket.
     pub from: Option<SocketAddr>,
 }
 
-impl Bound {
+impl BoundSocket {
     /// Binds.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Listen`] or [`Error::Group`], all with the address.
-    pub fn bind(address: &ListenAddress) -> Result<Self, Error> {
+    pub fn bind(address: &ListenAddress) -> Result<Self, SocketError> {
         let named = |source: io::Error| match source.kind() {
-            ErrorKind::AddrInUse => Error::InUse { address: address.to_string() },
-            _ => Error::Listen { address: address.to_string(), source },
+            ErrorKind::AddrInUse => SocketError::InUse { address: address.to_string() },
+            _ => SocketError::Listen { address: address.to_string(), source },
         };
         let (socket, file) = match address {
-            ListenAddress::Tcp(at) => (tcp(*at).map_err(named)?, None),
+            ListenAddress::Tcp(at) => (bind_tcp(*at).map_err(named)?, None),
             ListenAddress::AnyTcp(port) => {
-                let socket = match tcp((Ipv6Addr::UNSPECIFIED, *port).into()) {
-                    Err(error) if no_ipv6(&error) => tcp((Ipv4Addr::UNSPECIFIED, *port).into()),
+                let socket = match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into()) {
+                    Err(error) if is_ipv6_unavailable(&error) => bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into()),
                     bound => bound,
                 };
                 (socket.map_err(named)?, None)
@@ -98,15 +98,15 @@ impl Bound {
                 let group = match group {
                     Some(name) => Some(
                         group_id(name)
-                            .ok_or_else(|| Error::Group { address: address.to_string(), group: name.clone() })?,
+                            .ok_or_else(|| SocketError::Group { address: address.to_string(), group: name.clone() })?,
                     ),
                     None => None,
                 };
-                let (socket, file) = unix(path, mode.unwrap_or(DEFAULT_MODE), group).map_err(named)?;
+                let (socket, file) = bind_unix(path, mode.unwrap_or(DEFAULT_SOCKET_MODE), group).map_err(named)?;
                 (socket, Some(Arc::new(file)))
             }
         };
-        Ok(Self { socket, address: address.clone(), file, opened: Opened::default() })
+        Ok(Self { socket, address: address.clone(), file, opened: ListenState::default() })
     }
 
     /// The configured address.
@@ -115,7 +115,7 @@ impl Bound {
     }
 
     /// Whether it listens yet, for callers that wait for that.
-    pub fn opened(&self) -> Opened {
+    pub fn listen_state(&self) -> ListenState {
         self.opened.clone()
     }
 
@@ -137,9 +137,9 @@ impl Bound {
     ///
     /// # Errors
     /// The kernel refuses to listen, or no descriptor is left.
-    pub fn listen(&self) -> io::Result<Listening> {
+    pub fn listen(&self) -> io::Result<ListeningSocket> {
         let socket = self.socket.try_clone()?;
-        socket.listen(BACKLOG)?;
+        socket.listen(LISTEN_BACKLOG)?;
         let unix = matches!(self.address, ListenAddress::Unix { .. });
         #[expect(
             deprecated,
@@ -147,57 +147,57 @@ impl Bound {
         )]
         let socket = AsyncFd::new(OwnedFd::from(socket))?;
         self.opened.0.store(true, Ordering::Release);
-        Ok(Listening { socket, unix, _file: self.file.clone() })
+        Ok(ListeningSocket { socket, unix, _file: self.file.clone() })
     }
 }
 
-impl Listening {
+impl ListeningSocket {
     /// Waits for a connection.
     ///
     /// # Errors
     /// The error of accept(2); `ConnectionAborted` concerns one connection only.
-    pub async fn accept(&self) -> io::Result<Accepted> {
+    pub async fn accept(&self) -> io::Result<AcceptedConnection> {
         loop {
             let mut ready = self.socket.readable().await?;
-            if let Ok(accepted) = ready.try_io(|socket| accept(socket.get_ref(), self.unix)) {
+            if let Ok(accepted) = ready.try_io(|socket| accept_connection(socket.get_ref(), self.unix)) {
                 return accepted;
             }
         }
     }
 
     /// A connection that waits in the queue, if any: a listener accepts these before it closes.
-    pub fn waiting(&self) -> Option<Accepted> {
-        accept(self.socket.get_ref(), self.unix).ok()
+    pub fn try_accept(&self) -> Option<AcceptedConnection> {
+        accept_connection(self.socket.get_ref(), self.unix).ok()
     }
 }
 
-fn accept(socket: &OwnedFd, unix: bool) -> io::Result<Accepted> {
+fn accept_connection(socket: &OwnedFd, unix: bool) -> io::Result<AcceptedConnection> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, from) = rustix::net::acceptfrom_with(socket.as_fd(), flags)?;
-    let from = if unix { None } else { from.and_then(|from| SocketAddr::try_from(from).ok()).map(canonical) };
-    Ok(Accepted { socket, unix, from })
+    let from = if unix { None } else { from.and_then(|from| SocketAddr::try_from(from).ok()).map(canonical_address) };
+    Ok(AcceptedConnection { socket, unix, from })
 }
 
 /// On a dual-stack socket IPv4 arrives as `::ffff:192.0.2.1`; everywhere else it is `192.0.2.1`.
-fn canonical(from: SocketAddr) -> SocketAddr {
+fn canonical_address(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip().to_canonical(), from.port())
 }
 
-impl Accepted {
+impl AcceptedConnection {
     /// Registers it with this thread's event loop.
     ///
     /// # Errors
     /// The event loop has no room.
-    pub fn into_stream(self) -> io::Result<Stream> {
+    pub fn into_stream(self) -> io::Result<SocketStream> {
         if self.unix {
-            Ok(Stream::Unix(UnixStream::from_std(self.socket.into())?))
+            Ok(SocketStream::Unix(UnixStream::from_std(self.socket.into())?))
         } else {
-            Ok(Stream::Tcp(TcpStream::from_std(self.socket.into())?))
+            Ok(SocketStream::Tcp(TcpStream::from_std(self.socket.into())?))
         }
     }
 }
 
-fn tcp(at: SocketAddr) -> io::Result<Socket> {
+fn bind_tcp(at: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if at.is_ipv6() {
         // Dual-stack only where every address is meant; an IPv6 address that was written out means just that.
@@ -205,7 +205,7 @@ fn tcp(at: SocketAddr) -> io::Result<Socket> {
     }
     // Accepted sockets inherit these two on Linux, so that they cost nothing per connection.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&probes(KEEPALIVE))?;
+    socket.set_tcp_keepalive(&keepalive_probes(KEEPALIVE_INTERVAL))?;
     // For a restart while old connections are in TIME_WAIT. Linux still refuses to bind if one listens; of two that
     // have only bound, the second fails to listen.
     socket.set_reuse_address(true)?;
@@ -213,12 +213,12 @@ fn tcp(at: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+fn is_ipv6_unavailable(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(code, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-fn unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, SocketFile)> {
+fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, SocketFile)> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Ok(found) = fs::symlink_metadata(path) {
@@ -246,10 +246,10 @@ fn group_id(name: &str) -> Option<u32> {
         return Some(number);
     }
     let groups = fs::read_to_string("/etc/group").ok()?;
-    group_in(&groups, name)
+    find_group(&groups, name)
 }
 
-fn group_in(groups: &str, name: &str) -> Option<u32> {
+fn find_group(groups: &str, name: &str) -> Option<u32> {
     groups.lines().find_map(|line| {
         let mut parts = line.split(':');
         (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
@@ -261,46 +261,46 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
-    fn loopback() -> ListenAddress {
+    fn loopback_address() -> ListenAddress {
         ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())
     }
 
     #[test]
     fn a_bound_socket_refuses_until_it_listens() {
-        let bound = Bound::bind(&loopback()).unwrap();
+        let bound = BoundSocket::bind(&loopback_address()).unwrap();
         let error = std::net::TcpStream::connect(bound.local_addr().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        assert!(!bound.opened().is_listening());
+        assert!(!bound.listen_state().is_listening());
     }
 
     #[test]
     fn a_port_in_use_is_an_error_that_names_it() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = taken.local_addr().unwrap();
-        let error = Bound::bind(&ListenAddress::Tcp(at)).err().expect("the port is taken");
-        assert!(matches!(error, Error::InUse { .. }), "{error}");
+        let error = BoundSocket::bind(&ListenAddress::Tcp(at)).err().expect("the port is taken");
+        assert!(matches!(error, SocketError::InUse { .. }), "{error}");
         assert!(error.to_string().contains(&at.to_string()), "{error}");
     }
 
     #[tokio::test]
     async fn two_workers_share_one_queue() {
-        let bound = Bound::bind(&loopback()).unwrap();
+        let bound = BoundSocket::bind(&loopback_address()).unwrap();
         let (one, two) = (bound.listen().unwrap(), bound.try_clone().unwrap().listen().unwrap());
-        assert!(bound.try_clone().unwrap().opened().is_listening());
+        assert!(bound.try_clone().unwrap().listen_state().is_listening());
         let address = bound.local_addr().unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
         drop(one);
         let accepted = two.accept().await.unwrap();
         assert!(accepted.from.unwrap().ip().is_loopback());
-        let Stream::Tcp(stream) = accepted.into_stream().unwrap() else { panic!("not TCP") };
+        let SocketStream::Tcp(stream) = accepted.into_stream().unwrap() else { panic!("not TCP") };
         let socket = socket2::SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_INTERVAL);
     }
 
     #[tokio::test]
     async fn every_address_is_dual_stack_and_ipv4_keeps_its_name() {
-        let bound = Bound::bind(&ListenAddress::AnyTcp(0)).unwrap();
+        let bound = BoundSocket::bind(&ListenAddress::AnyTcp(0)).unwrap();
         let listening = bound.listen().unwrap();
         let port = bound.local_addr().unwrap().port();
         let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -313,14 +313,16 @@ mod tests {
         let path = folder.path().join("app.sock");
         let stale = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let address = ListenAddress::Unix { path: path.clone(), mode: None, group: None };
-        assert!(matches!(Bound::bind(&address), Err(Error::InUse { .. })));
+        assert!(matches!(BoundSocket::bind(&address), Err(SocketError::InUse { .. })));
         drop(stale);
 
-        let bound = Bound::bind(&address).unwrap();
+        let bound = BoundSocket::bind(&address).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let listening = bound.listen().unwrap();
         let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let Stream::Unix(stream) = listening.accept().await.unwrap().into_stream().unwrap() else { panic!("not Unix") };
+        let SocketStream::Unix(stream) = listening.accept().await.unwrap().into_stream().unwrap() else {
+            panic!("not Unix")
+        };
         client.write_all(b"hello").unwrap();
         let mut stream = stream.into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
@@ -338,14 +340,14 @@ mod tests {
         let path = folder.path().join("app.sock");
         fs::write(&path, "precious").unwrap();
         let address = ListenAddress::Unix { path: path.clone(), mode: None, group: None };
-        assert!(matches!(Bound::bind(&address), Err(Error::Listen { .. })));
+        assert!(matches!(BoundSocket::bind(&address), Err(SocketError::Listen { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[test]
     fn groups_are_found_by_name_and_by_number() {
-        assert_eq!(group_in("root:x:0:\nweb:x:33:alice,bob\n", "web"), Some(33));
-        assert_eq!(group_in("root:x:0:\n", "web"), None);
+        assert_eq!(find_group("root:x:0:\nweb:x:33:alice,bob\n", "web"), Some(33));
+        assert_eq!(find_group("root:x:0:\n", "web"), None);
         assert_eq!(group_id("12"), Some(12));
     }
 }

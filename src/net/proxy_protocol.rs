@@ -9,18 +9,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-const V1: &[u8] = b"PROXY ";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+const V1_SIGNATURE: &[u8] = b"PROXY ";
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, its line end included.
-const V1_LONGEST: usize = 107;
+const V1_MAX_BYTES: usize = 107;
 /// The shortest possible header: `PROXY UNKNOWN` and its line end.
-const SHORTEST: usize = 15;
+const MIN_HEADER_BYTES: usize = 15;
 /// Version 2 without its addresses.
-const V2_FIXED: usize = 16;
+const V2_FIXED_BYTES: usize = 16;
 
 /// What the parser needs or found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ProxyHeaderStep {
     /// At least so many bytes are missing; no more than these may be read.
     More(usize),
     /// The header is understood.
@@ -35,7 +35,7 @@ pub enum Step {
 
 /// Why these bytes are not a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Wrong {
+pub enum ProxyHeaderViolation {
     /// It does not begin like one.
     #[error("it does not begin with a PROXY header")]
     Absent,
@@ -46,12 +46,12 @@ pub enum Wrong {
 
 /// Why reading a header failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ProxyHeaderError {
     /// The bytes are wrong; the first of them.
     #[error("{wrong}")]
     Wrong {
         /// What is wrong with them.
-        wrong: Wrong,
+        wrong: ProxyHeaderViolation,
         /// The first bytes that came.
         first: Vec<u8>,
     },
@@ -69,14 +69,14 @@ pub enum Error {
 ///
 /// # Errors
 /// It is not a PROXY header, whatever may follow.
-pub fn parse(bytes: &[u8]) -> Result<Step, Wrong> {
+pub fn parse_header(bytes: &[u8]) -> Result<ProxyHeaderStep, ProxyHeaderViolation> {
     let begins = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, expected)| byte == expected);
-    if begins(V2) {
-        version_2(bytes)
-    } else if begins(V1) {
-        version_1(bytes)
+    if begins(V2_SIGNATURE) {
+        parse_version_2(bytes)
+    } else if begins(V1_SIGNATURE) {
+        parse_version_1(bytes)
     } else {
-        Err(Wrong::Absent)
+        Err(ProxyHeaderViolation::Absent)
     }
 }
 
@@ -84,94 +84,97 @@ pub fn parse(bytes: &[u8]) -> Result<Step, Wrong> {
 ///
 /// # Errors
 /// The header is missing or malformed, or the connection failed.
-pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, Error> {
-    let mut bytes = Vec::with_capacity(V1_LONGEST);
+pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    let mut bytes = Vec::with_capacity(V1_MAX_BYTES);
     loop {
-        match parse(&bytes) {
-            Ok(Step::More(count)) => {
+        match parse_header(&bytes) {
+            Ok(ProxyHeaderStep::More(count)) => {
                 let read = (&mut *stream).take(count as u64).read_buf(&mut bytes).await;
                 match read {
-                    Ok(0) => return Err(ended(io::ErrorKind::UnexpectedEof.into(), &bytes)),
+                    Ok(0) => return Err(read_error(io::ErrorKind::UnexpectedEof.into(), &bytes)),
                     Ok(_) => {}
-                    Err(source) => return Err(ended(source, &bytes)),
+                    Err(source) => return Err(read_error(source, &bytes)),
                 }
             }
-            Ok(Step::Done { from, skip }) => {
+            Ok(ProxyHeaderStep::Done { from, skip }) => {
                 let mut rest = (&mut *stream).take(skip as u64);
                 return match tokio::io::copy(&mut rest, &mut tokio::io::sink()).await {
                     Ok(skipped) if skipped == skip as u64 => Ok(from),
-                    Ok(_) => Err(ended(io::ErrorKind::UnexpectedEof.into(), &bytes)),
-                    Err(source) => Err(ended(source, &bytes)),
+                    Ok(_) => Err(read_error(io::ErrorKind::UnexpectedEof.into(), &bytes)),
+                    Err(source) => Err(read_error(source, &bytes)),
                 };
             }
-            Err(wrong) => return Err(Error::Wrong { wrong, first: bytes }),
+            Err(wrong) => return Err(ProxyHeaderError::Wrong { wrong, first: bytes }),
         }
     }
 }
 
-fn ended(source: io::Error, bytes: &[u8]) -> Error {
-    Error::Io { source, no_byte: bytes.is_empty() }
+fn read_error(source: io::Error, bytes: &[u8]) -> ProxyHeaderError {
+    ProxyHeaderError::Io { source, no_byte: bytes.is_empty() }
 }
 
 /// `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n`, single blanks.
-fn version_1(bytes: &[u8]) -> Result<Step, Wrong> {
-    if bytes.len() < SHORTEST {
-        return Ok(Step::More(SHORTEST - bytes.len()));
+fn parse_version_1(bytes: &[u8]) -> Result<ProxyHeaderStep, ProxyHeaderViolation> {
+    if bytes.len() < MIN_HEADER_BYTES {
+        return Ok(ProxyHeaderStep::More(MIN_HEADER_BYTES - bytes.len()));
     }
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-        if bytes.len() >= V1_LONGEST {
-            return Err(Wrong::Malformed("a line of more than 107 bytes"));
+        if bytes.len() >= V1_MAX_BYTES {
+            return Err(ProxyHeaderViolation::Malformed("a line of more than 107 bytes"));
         }
-        return Ok(Step::More(if bytes.ends_with(b"\r") { 1 } else { 2.min(V1_LONGEST - bytes.len()) }));
+        return Ok(ProxyHeaderStep::More(if bytes.ends_with(b"\r") { 1 } else { 2.min(V1_MAX_BYTES - bytes.len()) }));
     };
-    if end + 1 != bytes.len() || end + 1 > V1_LONGEST {
-        return Err(Wrong::Malformed("a line end in the wrong place"));
+    if end + 1 != bytes.len() || end + 1 > V1_MAX_BYTES {
+        return Err(ProxyHeaderViolation::Malformed("a line end in the wrong place"));
     }
-    let line = bytes[..end].strip_suffix(b"\r").ok_or(Wrong::Malformed("a line feed without carriage return"))?;
-    let line = std::str::from_utf8(&line[V1.len()..]).map_err(|_| Wrong::Malformed("not ASCII"))?;
+    let line = bytes[..end]
+        .strip_suffix(b"\r")
+        .ok_or(ProxyHeaderViolation::Malformed("a line feed without carriage return"))?;
+    let line =
+        std::str::from_utf8(&line[V1_SIGNATURE.len()..]).map_err(|_| ProxyHeaderViolation::Malformed("not ASCII"))?;
     if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
-        return Ok(Step::Done { from: None, skip: 0 });
+        return Ok(ProxyHeaderStep::Done { from: None, skip: 0 });
     }
     let mut words = line.split(' ');
-    let mut next = || words.next().ok_or(Wrong::Malformed("too few words"));
+    let mut next = || words.next().ok_or(ProxyHeaderViolation::Malformed("too few words"));
     let (protocol, source, destination) = (next()?, next()?, next()?);
     let (port, to_port) = (next()?, next()?);
     if words.next().is_some() {
-        return Err(Wrong::Malformed("too many words"));
+        return Err(ProxyHeaderViolation::Malformed("too many words"));
     }
-    let address = |text: &str| -> Result<IpAddr, Wrong> {
+    let address = |text: &str| -> Result<IpAddr, ProxyHeaderViolation> {
         let parsed = match protocol {
             "TCP4" => text.parse::<Ipv4Addr>().map(IpAddr::V4),
             "TCP6" => text.parse::<Ipv6Addr>().map(IpAddr::V6),
-            _ => return Err(Wrong::Malformed("a protocol other than TCP4, TCP6 and UNKNOWN")),
+            _ => return Err(ProxyHeaderViolation::Malformed("a protocol other than TCP4, TCP6 and UNKNOWN")),
         };
-        parsed.map_err(|_| Wrong::Malformed("an address that does not parse"))
+        parsed.map_err(|_| ProxyHeaderViolation::Malformed("an address that does not parse"))
     };
     let from = address(source)?;
     address(destination)?;
-    number(to_port)?;
-    Ok(Step::Done { from: Some(socket(from, number(port)?)), skip: 0 })
+    parse_port(to_port)?;
+    Ok(ProxyHeaderStep::Done { from: Some(canonical_socket(from, parse_port(port)?)), skip: 0 })
 }
 
 /// A port in decimal, without sign and without zeros in front.
-fn number(text: &str) -> Result<u16, Wrong> {
+fn parse_port(text: &str) -> Result<u16, ProxyHeaderViolation> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     let parsed = text.parse().ok().filter(|_| plain);
-    parsed.ok_or(Wrong::Malformed("a port that does not parse"))
+    parsed.ok_or(ProxyHeaderViolation::Malformed("a port that does not parse"))
 }
 
-fn version_2(bytes: &[u8]) -> Result<Step, Wrong> {
-    if bytes.len() < V2_FIXED {
+fn parse_version_2(bytes: &[u8]) -> Result<ProxyHeaderStep, ProxyHeaderViolation> {
+    if bytes.len() < V2_FIXED_BYTES {
         // Reading the rest of the fixed part takes nothing that follows: no header is shorter.
-        let known = if bytes.len() < SHORTEST { SHORTEST } else { V2_FIXED };
-        return Ok(Step::More(known - bytes.len()));
+        let known = if bytes.len() < MIN_HEADER_BYTES { MIN_HEADER_BYTES } else { V2_FIXED_BYTES };
+        return Ok(ProxyHeaderStep::More(known - bytes.len()));
     }
     let length = usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
     let local = match bytes[12] {
         0x20 => true,
         0x21 => false,
-        version if version >> 4 != 2 => return Err(Wrong::Malformed("a version other than 2")),
-        _ => return Err(Wrong::Malformed("a command other than LOCAL and PROXY")),
+        version if version >> 4 != 2 => return Err(ProxyHeaderViolation::Malformed("a version other than 2")),
+        _ => return Err(ProxyHeaderViolation::Malformed("a command other than LOCAL and PROXY")),
     };
     // The length of source and destination address with their ports.
     let needed = match (local, bytes[13]) {
@@ -179,39 +182,39 @@ fn version_2(bytes: &[u8]) -> Result<Step, Wrong> {
         (true, _) | (_, 0x00 | 0x31 | 0x32) => 0,
         (_, 0x11) => 12,
         (_, 0x21) => 36,
-        _ => return Err(Wrong::Malformed("a connection that is not TCP")),
+        _ => return Err(ProxyHeaderViolation::Malformed("a connection that is not TCP")),
     };
     if length < needed {
-        return Err(Wrong::Malformed("a length too short for its addresses"));
+        return Err(ProxyHeaderViolation::Malformed("a length too short for its addresses"));
     }
-    let have = bytes.len() - V2_FIXED;
+    let have = bytes.len() - V2_FIXED_BYTES;
     if have < needed {
-        return Ok(Step::More(needed - have));
+        return Ok(ProxyHeaderStep::More(needed - have));
     }
     if have > length {
-        return Err(Wrong::Malformed("bytes beyond its length"));
+        return Err(ProxyHeaderViolation::Malformed("bytes beyond its length"));
     }
-    let at = &bytes[V2_FIXED..];
+    let at = &bytes[V2_FIXED_BYTES..];
     let from = match needed {
-        12 => Some((octets::<4>(at).into(), port(at, 8))),
-        36 => Some((octets::<16>(at).into(), port(at, 32))),
+        12 => Some((octets_at::<4>(at).into(), port_at(at, 8))),
+        36 => Some((octets_at::<16>(at).into(), port_at(at, 32))),
         _ => None,
     };
-    Ok(Step::Done { from: from.map(|(address, port)| socket(address, port)), skip: length - have })
+    Ok(ProxyHeaderStep::Done { from: from.map(|(address, port)| canonical_socket(address, port)), skip: length - have })
 }
 
-fn octets<const N: usize>(at: &[u8]) -> [u8; N] {
+fn octets_at<const N: usize>(at: &[u8]) -> [u8; N] {
     let mut octets = [0; N];
     octets.copy_from_slice(&at[..N]);
     octets
 }
 
-fn port(at: &[u8], offset: usize) -> u16 {
+fn port_at(at: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([at[offset], at[offset + 1]])
 }
 
 /// In canonical form: an IPv4 address that the header has mapped into IPv6 becomes IPv4 again.
-fn socket(address: IpAddr, port: u16) -> SocketAddr {
+fn canonical_socket(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }
 

@@ -12,14 +12,14 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connected stream.
 #[derive(Debug)]
-pub enum Stream {
+pub enum SocketStream {
     /// TCP.
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
 }
 
-impl Stream {
+impl SocketStream {
     /// The other end's address; `None` on a Unix socket, or where the connection is gone already.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -32,19 +32,19 @@ impl Stream {
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            SocketStream::Tcp($stream) => $call,
+            SocketStream::Unix($stream) => $call,
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for SocketStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for SocketStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }

@@ -18,8 +18,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::certificate::CertificationRequest;
 use super::{Certificate, SpkiHash, der, key_pair};
-use form::Form;
-use pem::{End, Section};
+use form::DetectedFormat;
+use pem::{PemSection, PemSectionEnd};
 
 pub(super) use pem::{write as write_pem, written_len as pem_len};
 
@@ -35,10 +35,10 @@ impl PrivateKey {
         Self::load(der).map_err(|unreadable| unreadable.why)
     }
 
-    fn load(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, Unreadable> {
+    fn load(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, UnreadablePart> {
         // Owned before anything can fail, so that the bytes are zeroised in any case.
         let mut key = Self { der, spki: Vec::new() };
-        key.spki = key_pair::public_key(&key.der).map_err(|why| key::unusable(&key.der, &why))?;
+        key.spki = key_pair::public_key(&key.der).map_err(|why| key::describe_unusable(&key.der, &why))?;
         Ok(Arc::new(key))
     }
 
@@ -104,7 +104,7 @@ pub const STAGED_LINE: &str = "# sidekey: staged until promote";
 
 /// Everything that one file holds.
 #[derive(Default, Debug)]
-pub struct Blocks {
+pub struct KeyMaterial {
     /// In the order of the file.
     pub certificates: Vec<Arc<Certificate>>,
     /// In the order of the file.
@@ -112,7 +112,7 @@ pub struct Blocks {
     /// Parsed far enough to know that they are CRLs.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     /// Parts of the file that could not be used, the rest was.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadablePart>,
     /// It has the line [`STAGED_LINE`]: the pairs of its certificates wait for `promote`.
     pub staged: bool,
 }
@@ -120,7 +120,7 @@ pub struct Blocks {
 /// A file, or a part of one, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
-pub struct Unreadable {
+pub struct UnreadablePart {
     /// Stable snake_case code: `truncated`, `key_encrypted`, `key_unsupported`, `jks`, `pkcs7`, `pkcs12_password`, `certificate_malformed`, `key_malformed`, `too_large`, …
     pub reason: &'static str,
     /// One sentence with the values, printable.
@@ -134,7 +134,7 @@ pub struct Unreadable {
     pub keystore: bool,
 }
 
-impl Unreadable {
+impl UnreadablePart {
     /// The remedy for this file: its name stands where `FILE` stood, so that a command can be copied. A name that would need
     /// quoting is left out.
     pub fn remedy_for(&self, file: &str) -> String {
@@ -145,15 +145,15 @@ impl Unreadable {
 
 /// Reads a whole file. A file without any key material (a README, a `.pass`) gives empty [`Blocks`].
 /// `password` is for PKCS#12 only.
-pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> Blocks {
-    let mut blocks = Blocks::default();
-    match form::of(bytes) {
-        Form::Jks => blocks.unreadable.push(refusal::jks()),
-        Form::Pkcs12 => match pkcs12::read(bytes, password) {
+pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> KeyMaterial {
+    let mut blocks = KeyMaterial::default();
+    match form::detect(bytes) {
+        DetectedFormat::Jks => blocks.unreadable.push(refusal::jks()),
+        DetectedFormat::Pkcs12 => match pkcs12::read(bytes, password) {
             Ok(store) => store.into_iter().for_each(|item| blocks.add(item)),
             Err(unreadable) => blocks.unreadable.push(unreadable),
         },
-        Form::Text => blocks.read_text(bytes),
+        DetectedFormat::Text => blocks.read_text(bytes),
         form => blocks.read_der(form, bytes),
     }
     blocks
@@ -167,30 +167,30 @@ pub fn certificate_pem(der: &[u8]) -> String {
 }
 
 /// One thing found in a file, not yet parsed.
-enum Item {
+enum UnparsedItem {
     Certificate(CertificateDer<'static>),
     Key(PrivateKeyDer<'static>),
     Crl(CertificateRevocationListDer<'static>),
 }
 
-impl Blocks {
-    fn add(&mut self, item: Item) {
+impl KeyMaterial {
+    fn add(&mut self, item: UnparsedItem) {
         let unreadable = match item {
-            Item::Certificate(der) if is_cut_off(&der) => refusal::truncated("a certificate"),
-            Item::Certificate(der) => match Certificate::parse(der) {
+            UnparsedItem::Certificate(der) if is_cut_off(&der) => refusal::truncated("a certificate"),
+            UnparsedItem::Certificate(der) => match Certificate::parse(der) {
                 Ok(certificate) => return self.certificates.push(certificate),
                 Err(error) => refusal::malformed("certificate_malformed", error.to_string()),
             },
-            Item::Key(mut der) if is_cut_off(der.secret_der()) => {
+            UnparsedItem::Key(mut der) if is_cut_off(der.secret_der()) => {
                 der.zeroize();
                 refusal::truncated("a private key")
             }
-            Item::Key(der) => match PrivateKey::load(der) {
+            UnparsedItem::Key(der) => match PrivateKey::load(der) {
                 Ok(key) => return self.keys.push(key),
                 Err(unreadable) => unreadable,
             },
-            Item::Crl(der) if is_cut_off(&der) => refusal::truncated("a CRL"),
-            Item::Crl(der) => match webpki::BorrowedCertRevocationList::from_der(&der) {
+            UnparsedItem::Crl(der) if is_cut_off(&der) => refusal::truncated("a CRL"),
+            UnparsedItem::Crl(der) => match webpki::BorrowedCertRevocationList::from_der(&der) {
                 Ok(_) => return self.crls.push(der),
                 Err(error) => refusal::malformed("crl_malformed", format!("not a usable CRL: {error}")),
             },
@@ -199,7 +199,7 @@ impl Blocks {
     }
 
     /// A file that is one DER value.
-    fn read_der(&mut self, form: Form, bytes: &[u8]) {
+    fn read_der(&mut self, form: DetectedFormat, bytes: &[u8]) {
         let Some((element, rest)) = der::element(bytes) else {
             return self.unreadable.push(refusal::truncated("its DER"));
         };
@@ -213,16 +213,20 @@ impl Blocks {
         }
         let whole = element.whole.to_vec();
         match form {
-            Form::Certificate => self.add(Item::Certificate(whole.into())),
-            Form::Crl => self.add(Item::Crl(whole.into())),
-            Form::Pkcs8 => self.add(Item::Key(PrivateKeyDer::Pkcs8(whole.into()))),
-            Form::Pkcs1 => self.add(Item::Key(PrivateKeyDer::Pkcs1(whole.into()))),
-            Form::Sec1 => self.add(Item::Key(PrivateKeyDer::Sec1(whole.into()))),
-            Form::EncryptedKey => self.unreadable.push(refusal::encrypted_key("-inform DER ")),
-            Form::Pkcs7 => self.unreadable.push(refusal::pkcs7("-inform DER ")),
-            Form::CutOff => self.unreadable.push(refusal::truncated("its DER")),
+            DetectedFormat::Certificate => self.add(UnparsedItem::Certificate(whole.into())),
+            DetectedFormat::Crl => self.add(UnparsedItem::Crl(whole.into())),
+            DetectedFormat::Pkcs8 => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs8(whole.into()))),
+            DetectedFormat::Pkcs1 => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs1(whole.into()))),
+            DetectedFormat::Sec1 => self.add(UnparsedItem::Key(PrivateKeyDer::Sec1(whole.into()))),
+            DetectedFormat::EncryptedKey => self.unreadable.push(refusal::encrypted_key("-inform DER ")),
+            DetectedFormat::Pkcs7 => self.unreadable.push(refusal::pkcs7("-inform DER ")),
+            DetectedFormat::CutOff => self.unreadable.push(refusal::truncated("its DER")),
             // No secrets, and nothing that is ours to use: it lies beside a key that waits for its certificate.
-            Form::Csr | Form::PublicKey | Form::Pkcs12 | Form::Jks | Form::Text => {}
+            DetectedFormat::Csr
+            | DetectedFormat::PublicKey
+            | DetectedFormat::Pkcs12
+            | DetectedFormat::Jks
+            | DetectedFormat::Text => {}
         }
     }
 
@@ -234,7 +238,7 @@ impl Blocks {
         if sections.is_empty() {
             self.unreadable.extend(refusal::foreign_text(text));
         }
-        if pem::breaks_off(text) {
+        if pem::ends_within_begin_line(text) {
             self.unreadable.push(refusal::truncated("a BEGIN line"));
         }
         for section in sections {
@@ -244,9 +248,9 @@ impl Blocks {
         }
     }
 
-    fn read_section(&mut self, section: &Section<'_>) -> Result<(), Unreadable> {
+    fn read_section(&mut self, section: &PemSection<'_>) -> Result<(), UnreadablePart> {
         let label = section.label.as_ref();
-        if section.end == End::CutOff {
+        if section.end == PemSectionEnd::CutOff {
             return Err(refusal::truncated(&format!("the block {label}")));
         }
         match label {
@@ -265,9 +269,9 @@ impl Blocks {
             | "PRIVATE KEY"
             | "RSA PRIVATE KEY"
             | "EC PRIVATE KEY" => {}
-            other => return Err(refusal::block(other)),
+            other => return Err(refusal::foreign_block(other)),
         }
-        if section.end == End::Other {
+        if section.end == PemSectionEnd::Other {
             let why = format!("the block {label} ends with the END line of another block type");
             return Err(refusal::malformed("pem_malformed", why));
         }
@@ -276,16 +280,16 @@ impl Blocks {
         }
         let mut bytes = pem::decode(section.body, label, label.ends_with("PRIVATE KEY"))?;
         match label {
-            "PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Pkcs8(std::mem::take(&mut *bytes).into()))),
-            "RSA PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Pkcs1(std::mem::take(&mut *bytes).into()))),
-            "EC PRIVATE KEY" => self.add(Item::Key(PrivateKeyDer::Sec1(std::mem::take(&mut *bytes).into()))),
-            "X509 CRL" => self.add(Item::Crl(std::mem::take(&mut *bytes).into())),
+            "PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs8(std::mem::take(&mut *bytes).into()))),
+            "RSA PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs1(std::mem::take(&mut *bytes).into()))),
+            "EC PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Sec1(std::mem::take(&mut *bytes).into()))),
+            "X509 CRL" => self.add(UnparsedItem::Crl(std::mem::take(&mut *bytes).into())),
             "TRUSTED CERTIFICATE" => {
                 // OpenSSL puts its own trust settings behind the certificate.
                 let certificate = der::element(&bytes).map_or(&bytes[..], |(certificate, _)| certificate.whole);
-                self.add(Item::Certificate(certificate.to_vec().into()));
+                self.add(UnparsedItem::Certificate(certificate.to_vec().into()));
             }
-            _ => self.add(Item::Certificate(std::mem::take(&mut *bytes).into())),
+            _ => self.add(UnparsedItem::Certificate(std::mem::take(&mut *bytes).into())),
         }
         Ok(())
     }
@@ -297,15 +301,15 @@ fn is_cut_off(bytes: &[u8]) -> bool {
 
 /// The certification requests in a file, PEM or DER, and why one cannot be read. The folder never asks: a request is nothing
 /// to it.
-pub fn requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> {
-    if form::of(bytes) == Form::Csr {
+pub fn read_requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> {
+    if form::detect(bytes) == DetectedFormat::Csr {
         let whole = der::element(bytes).map_or(bytes, |(request, _)| request.whole);
         return vec![CertificationRequest::parse(whole)];
     }
     let converted = pem::from_utf16(bytes);
     let sections = pem::sections(converted.as_ref().map_or(bytes, |text| text));
     let requests = sections.iter().filter(|section| section.label.ends_with("CERTIFICATE REQUEST"));
-    let read = |section: &Section<'_>| {
+    let read = |section: &PemSection<'_>| {
         let der = pem::decode(section.body, &section.label, false).map_err(|unreadable| unreadable.why)?;
         CertificationRequest::parse(&der)
     };
@@ -313,14 +317,14 @@ pub fn requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> {
 }
 
 /// The password in a password file: its text, without one line end at its end.
-pub fn password(text: &str) -> &str {
+pub fn trim_password(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
 /// Every kind of thing that a person may be sent, told apart for `sidekey inspect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum KeyMaterialKind {
     /// PEM text with at least one block.
     Pem,
     /// One DER certificate.
@@ -342,18 +346,22 @@ pub enum Kind {
 }
 
 /// What kind of file these bytes are.
-pub fn kind(bytes: &[u8]) -> Kind {
-    match form::of(bytes) {
-        Form::Certificate => Kind::DerCertificate,
-        Form::Pkcs8 | Form::Pkcs1 | Form::Sec1 | Form::EncryptedKey => Kind::DerKey,
-        Form::Crl => Kind::DerCrl,
-        Form::Pkcs12 => Kind::Pkcs12,
-        Form::Jks => Kind::Jks,
-        Form::Pkcs7 => Kind::Pkcs7,
-        Form::Csr => Kind::Csr,
-        Form::Text if !pem::sections(pem::from_utf16(bytes).as_ref().map_or(bytes, |text| text)).is_empty() => {
-            Kind::Pem
+pub fn detect_kind(bytes: &[u8]) -> KeyMaterialKind {
+    match form::detect(bytes) {
+        DetectedFormat::Certificate => KeyMaterialKind::DerCertificate,
+        DetectedFormat::Pkcs8 | DetectedFormat::Pkcs1 | DetectedFormat::Sec1 | DetectedFormat::EncryptedKey => {
+            KeyMaterialKind::DerKey
         }
-        Form::Text | Form::PublicKey | Form::CutOff => Kind::Unknown,
+        DetectedFormat::Crl => KeyMaterialKind::DerCrl,
+        DetectedFormat::Pkcs12 => KeyMaterialKind::Pkcs12,
+        DetectedFormat::Jks => KeyMaterialKind::Jks,
+        DetectedFormat::Pkcs7 => KeyMaterialKind::Pkcs7,
+        DetectedFormat::Csr => KeyMaterialKind::Csr,
+        DetectedFormat::Text
+            if !pem::sections(pem::from_utf16(bytes).as_ref().map_or(bytes, |text| text)).is_empty() =>
+        {
+            KeyMaterialKind::Pem
+        }
+        DetectedFormat::Text | DetectedFormat::PublicKey | DetectedFormat::CutOff => KeyMaterialKind::Unknown,
     }
 }

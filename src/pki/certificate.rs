@@ -17,16 +17,16 @@ use rustls_pki_types::CertificateDer;
 
 use super::{Fingerprint, SpkiHash, Validity, blocks, der};
 pub use request::CertificationRequest;
-pub use revocations::Revocations;
+pub use revocations::CrlSummary;
 
 /// A certificate whose DER parsed whole, without trailing bytes.
 pub struct Certificate {
     der: CertificateDer<'static>,
-    facts: Facts,
+    facts: CertificateFacts,
 }
 
 /// What `Certificate::parse` read. Texts are `pki::printable`.
-struct Facts {
+struct CertificateFacts {
     fingerprint: Fingerprint,
     spki: Vec<u8>,
     spki_hash: SpkiHash,
@@ -44,7 +44,7 @@ struct Facts {
     emails: Vec<String>,
     ips: Vec<IpAddr>,
     is_ca: bool,
-    usage: Usage,
+    usage: ExtendedKeyUsage,
     key: KeyKind,
     version: u32,
     weakness: Option<String>,
@@ -52,7 +52,7 @@ struct Facts {
 
 /// The extended key usages that matter for TLS (RFC 5280 4.2.1.12). Without the extension every usage is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Usage {
+pub struct ExtendedKeyUsage {
     /// The extension is there.
     pub limited: bool,
     /// serverAuth or anyExtendedKeyUsage, or no extension.
@@ -95,20 +95,20 @@ impl std::fmt::Display for KeyKind {
 /// DER that is not a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate: {why}")]
-pub struct NotACertificate {
+pub struct CertificateParseError {
     /// The parser's reason, printable.
     pub why: String,
 }
 
 /// A name in DER, as a CertificateRequest lists it, as printable text.
 pub fn name_text(der: &[u8]) -> String {
-    facts::name_of(der)
+    facts::name_from_der(der)
 }
 
 impl Certificate {
     /// Parses DER; bytes after the certificate are an error.
-    pub fn parse(der: CertificateDer<'static>) -> Result<Arc<Self>, NotACertificate> {
-        let facts = Facts::read(&der).map_err(|why| NotACertificate { why })?;
+    pub fn parse(der: CertificateDer<'static>) -> Result<Arc<Self>, CertificateParseError> {
+        let facts = CertificateFacts::read(&der).map_err(|why| CertificateParseError { why })?;
         Ok(Arc::new(Self { der, facts }))
     }
     /// The bytes as they came.
@@ -134,7 +134,7 @@ impl Certificate {
     pub fn rsa_public_key(&self) -> Option<(&[u8], &[u8])> {
         let KeyKind::Rsa(_) = self.key() else { return None };
         let (outer, _) = der::element(self.public_key())?;
-        let mut parts = der::elements(outer.content).map(|part| der::unsigned(part.content));
+        let mut parts = der::elements(outer.content).map(|part| der::trim_leading_zeros(part.content));
         Some((parts.next()?, parts.next()?))
     }
     /// SHA-256 of the SubjectPublicKeyInfo.
@@ -150,7 +150,7 @@ impl Certificate {
     /// Whether `issuer` issued this one: the names match, and the signature is the issuer's. Where the signature's
     /// algorithm cannot be checked (SHA-1 and older), the names decide.
     pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
-        self.facts.issuer_der == issuer.facts.subject_der && signature::may_be_by(&self.der, &issuer.facts.spki)
+        self.facts.issuer_der == issuer.facts.subject_der && signature::may_be_signed_by(&self.der, &issuer.facts.spki)
     }
     /// The subject as printable text, RFC 4514 order as x509 tools show it (`CN=…, O=…`); may be empty.
     pub fn subject(&self) -> &str {
@@ -213,7 +213,7 @@ impl Certificate {
         self.facts.subject_der == self.facts.issuer_der
     }
     /// What its extended key usage allows.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> ExtendedKeyUsage {
         self.facts.usage
     }
     /// The kind of its public key.

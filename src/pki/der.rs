@@ -17,7 +17,7 @@ pub(super) const CONTEXT_0: u8 = 0xa0;
 
 /// One tag, length and value.
 #[derive(Clone, Copy)]
-pub(super) struct Element<'a> {
+pub(super) struct DerElement<'a> {
     pub(super) tag: u8,
     /// Header and content, as far as they are there.
     pub(super) whole: &'a [u8],
@@ -28,7 +28,7 @@ pub(super) struct Element<'a> {
 }
 
 /// The first element of these bytes and what follows it; `None` if they do not begin with a whole header.
-pub(super) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(DerElement<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     // Tags over 30 take several bytes; no format read here has one where it would be looked at.
     if tag & 0x1f == 0x1f {
@@ -46,11 +46,11 @@ pub(super) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let there = length.min(rest.len());
     let (content, after) = rest.split_at(there);
     let whole = &bytes[..bytes.len() - after.len()];
-    Some((Element { tag, whole, content, missing: length - there }, after))
+    Some((DerElement { tag, whole, content, missing: length - there }, after))
 }
 
 /// The elements one after the other, up to the first bytes that are none.
-pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = Element<'_>> {
+pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = DerElement<'_>> {
     std::iter::from_fn(move || {
         let (element, rest) = element(bytes)?;
         bytes = rest;
@@ -80,20 +80,21 @@ pub(super) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 }
 
 /// An INTEGER's content without leading zeros.
-pub(super) fn unsigned(integer: &[u8]) -> &[u8] {
+pub(super) fn trim_leading_zeros(integer: &[u8]) -> &[u8] {
     &integer[integer.iter().take_while(|byte| **byte == 0).count()..]
 }
 
 /// The two numbers of an ECDSA signature (RFC 3279 2.2.3), without leading zeros.
-pub(super) fn ecdsa(signature: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn ecdsa_numbers(signature: &[u8]) -> Option<(&[u8], &[u8])> {
     let (outer, _) = element(signature).filter(|(outer, rest)| outer.tag == SEQUENCE && rest.is_empty())?;
-    let mut numbers = elements(outer.content).filter(|part| part.tag == INTEGER).map(|part| unsigned(part.content));
+    let mut numbers =
+        elements(outer.content).filter(|part| part.tag == INTEGER).map(|part| trim_leading_zeros(part.content));
     Some((numbers.next()?, numbers.next()?))
 }
 
 /// How many bits an INTEGER's content has, leading zeros left out.
-pub(super) fn bits(integer: &[u8]) -> u32 {
-    let significant = unsigned(integer);
+pub(super) fn bit_len(integer: &[u8]) -> u32 {
+    let significant = trim_leading_zeros(integer);
     significant.first().map_or(0, |first| {
         let bits = significant.len().saturating_mul(8) - first.leading_zeros() as usize;
         u32::try_from(bits).unwrap_or(u32::MAX)
@@ -124,8 +125,8 @@ mod tests {
 
     #[test]
     fn bits_leave_out_leading_zeros() {
-        assert_eq!(bits(&[0, 0x80, 0]), 16);
-        assert_eq!(bits(&[1]), 1);
-        assert_eq!(bits(&[]), 0);
+        assert_eq!(bit_len(&[0, 0x80, 0]), 16);
+        assert_eq!(bit_len(&[1]), 1);
+        assert_eq!(bit_len(&[]), 0);
     }
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{Blocks, Certificate, Fingerprint, KeyPair, PrivateKey, SpkiHash, Unreadable};
-use chain::Links;
-use inventory::{Found, Inventory};
+use super::{Certificate, Fingerprint, KeyMaterial, KeyPair, PrivateKey, SpkiHash, UnreadablePart};
+use chain::IssuerLinks;
+use inventory::{FoundCertificate, KeyMaterialInventory};
 
 /// A file's path relative to the watched folder, with `/`, printable.
 pub type FileName = Arc<str>;
@@ -23,7 +23,7 @@ pub type FileName = Arc<str>;
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Severity {
+pub enum ProblemSeverity {
     /// Worth a line, nothing to do.
     Info,
     /// Works, but the operator should look at it.
@@ -36,7 +36,7 @@ pub enum Severity {
 
 /// One file, or pair, that cannot be used, with what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-pub struct Problem {
+pub struct FolderProblem {
     /// Which file.
     pub file: FileName,
     /// Stable snake_case code.
@@ -46,12 +46,12 @@ pub struct Problem {
     /// What to do.
     pub remedy: String,
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: ProblemSeverity,
 }
 
 /// A private key whose certificate has not come yet (as `keyring csr` leaves it): an info, never a refusal.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct PendingKey {
     /// Where the key is.
     pub file: FileName,
     /// Which certificate it waits for.
@@ -60,16 +60,16 @@ pub struct Waiting {
     pub key: Arc<PrivateKey>,
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for PendingKey {
     fn eq(&self, other: &Self) -> bool {
         self.file == other.file && self.spki_hash == other.spki_hash
     }
 }
-impl Eq for Waiting {}
+impl Eq for PendingKey {}
 
 /// What one keyring's folder holds.
 #[derive(Clone, Default, Debug)]
-pub struct Joined {
+pub struct KeyringContents {
     /// Every proved pair, sorted by fingerprint; the same end entity twice is one pair.
     pub pairs: Vec<Arc<KeyPair>>,
     /// The certificates of `ca.crt`, `ca.pem`, `ca-bundle.crt`; `None` where there is no such file, or none that holds
@@ -78,9 +78,9 @@ pub struct Joined {
     /// CRLs, sorted.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     /// Keys without certificate.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<PendingKey>,
     /// Everything else, sorted by file.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<FolderProblem>,
 }
 
 /// Whether this file name (its last component) is trust and not chain: `ca.crt`, `ca.pem`, `ca-bundle.crt`.
@@ -90,23 +90,23 @@ pub fn is_trust_file(name: &str) -> bool {
 }
 
 /// Joins what a keyring's files hold.
-pub fn join(files: Vec<(FileName, Blocks)>) -> Joined {
-    let inventory = Inventory::of(files);
-    let mut joined = Joined { crls: inventory.crls.clone(), ..Joined::default() };
-    let chains = Chains::of(&inventory);
-    joined.anchors = anchors(&inventory);
-    joined.pair(&inventory, &chains);
-    joined.wait(&inventory);
+pub fn join(files: Vec<(FileName, KeyMaterial)>) -> KeyringContents {
+    let inventory = KeyMaterialInventory::from_files(files);
+    let mut joined = KeyringContents { crls: inventory.crls.clone(), ..KeyringContents::default() };
+    let chains = ChainIndex::from_inventory(&inventory);
+    joined.anchors = collect_anchors(&inventory);
+    joined.add_pairs(&inventory, &chains);
+    joined.add_waiting_keys(&inventory);
     joined.report_certificates(&inventory, &chains);
     let has_pair = !joined.pairs.is_empty();
-    joined.problems.extend(inventory.unreadable.iter().map(|(file, part)| unreadable(file, part, has_pair)));
+    joined.problems.extend(inventory.unreadable.iter().map(|(file, part)| unreadable_problem(file, part, has_pair)));
     joined.problems.sort();
     joined.problems.dedup();
     joined
 }
 
 /// The chain of every end entity that the folder holds.
-struct Chains {
+struct ChainIndex {
     /// Of those whose key is here, by fingerprint of the end entity.
     with_key: BTreeMap<Fingerprint, Vec<Arc<Certificate>>>,
     /// The others: what their chains hold is not superfluous, the key is missing.
@@ -117,14 +117,14 @@ struct Chains {
     orphans: BTreeSet<Fingerprint>,
 }
 
-impl Chains {
-    fn of(inventory: &Inventory) -> Self {
-        let mut links = Links::new(inventory.chain_pool());
+impl ChainIndex {
+    fn from_inventory(inventory: &KeyMaterialInventory) -> Self {
+        let mut links = IssuerLinks::new(inventory.chain_pool());
         let (mut with_key, mut without_key) = (BTreeMap::new(), BTreeMap::new());
         let (mut used, mut orphans) = (BTreeSet::new(), BTreeSet::new());
         let end_entities = inventory.certificates.iter().filter(|(_, found)| inventory.is_end_entity(found));
         for (fingerprint, found) in end_entities {
-            let chain = links.longest(&found.certificate);
+            let chain = links.best_chain(&found.certificate);
             used.extend(chain.iter().map(|part| part.fingerprint()));
             let mut all = inventory.certificates.values();
             let is_alone = chain.len() == 1 && !found.certificate.is_self_issued();
@@ -135,7 +135,7 @@ impl Chains {
         }
         let roots: Vec<_> =
             inventory.certificates.values().filter(|found| found.certificate.is_self_issued()).collect();
-        let mut keyless: Vec<&Found> = Vec::new();
+        let mut keyless: Vec<&FoundCertificate> = Vec::new();
         for (fingerprint, found) in &inventory.certificates {
             // An old root may lack the CA flag; what has issued others is not an end entity.
             let is_end_entity = found.is_chain() && !found.certificate.is_ca() && !used.contains(fingerprint);
@@ -146,7 +146,7 @@ impl Chains {
             }
         }
         for found in keyless {
-            let chain = links.longest(&found.certificate);
+            let chain = links.best_chain(&found.certificate);
             used.extend(chain.iter().map(|part| part.fingerprint()));
             without_key.insert(found.certificate.fingerprint(), chain);
         }
@@ -161,7 +161,11 @@ impl Chains {
 
     /// Where an end entity's own file holds authorities, none of which is in any chain, and its issuer is nowhere: the
     /// chain was put together wrongly.
-    fn stranger<'a>(&self, inventory: &'a Inventory, found: &Found) -> Option<&'a Found> {
+    fn unlinked_authority<'a>(
+        &self,
+        inventory: &'a KeyMaterialInventory,
+        found: &FoundCertificate,
+    ) -> Option<&'a FoundCertificate> {
         if !self.orphans.contains(&found.certificate.fingerprint()) {
             return None;
         }
@@ -176,7 +180,7 @@ impl Chains {
     }
 }
 
-fn anchors(inventory: &Inventory) -> Option<Vec<Arc<Certificate>>> {
+fn collect_anchors(inventory: &KeyMaterialInventory) -> Option<Vec<Arc<Certificate>>> {
     let anchors: Vec<_> = inventory
         .certificates
         .values()
@@ -187,12 +191,12 @@ fn anchors(inventory: &Inventory) -> Option<Vec<Arc<Certificate>>> {
     (!anchors.is_empty() && !is_cut_off).then_some(anchors)
 }
 
-impl Joined {
-    fn pair(&mut self, inventory: &Inventory, chains: &Chains) {
+impl KeyringContents {
+    fn add_pairs(&mut self, inventory: &KeyMaterialInventory, chains: &ChainIndex) {
         for (fingerprint, chain) in &chains.with_key {
             let found = &inventory.certificates[fingerprint];
             let (key, key_files) = &inventory.keys[&found.certificate.spki_hash()];
-            if let Some(stranger) = chains.stranger(inventory, found) {
+            if let Some(stranger) = chains.unlinked_authority(inventory, found) {
                 let why = format!(
                     "the chain does not link: \"{}\" is issued by \"{}\", but its file holds \"{}\" instead",
                     found.certificate.subject(),
@@ -200,39 +204,45 @@ impl Joined {
                     stranger.certificate.subject()
                 );
                 let remedy = "add the issuer's certificate to the file, or remove the others";
-                self.problem(found.first_file(), "chain_does_not_link", why, remedy, Severity::Refused);
+                self.add_problem(found.first_file(), "chain_does_not_link", why, remedy, ProblemSeverity::Refused);
                 continue;
             }
             let sources = inventory.sources(chain, key_files);
             match KeyPair::new(chain.clone(), Arc::clone(key), sources) {
-                Ok(pair) if found.staged => self.pairs.push(pair.asking_to_wait()),
+                Ok(pair) if found.staged => self.pairs.push(pair.with_staging_request()),
                 Ok(pair) => self.pairs.push(pair),
                 Err(error) => {
                     let remedy = "make a new key and have a certificate issued for it";
-                    self.problem(found.first_file(), "not_a_pair", error.to_string(), remedy, Severity::Refused);
+                    self.add_problem(
+                        found.first_file(),
+                        "not_a_pair",
+                        error.to_string(),
+                        remedy,
+                        ProblemSeverity::Refused,
+                    );
                 }
             }
         }
     }
 
-    fn wait(&mut self, inventory: &Inventory) {
+    fn add_waiting_keys(&mut self, inventory: &KeyMaterialInventory) {
         for (spki_hash, (key, files)) in &inventory.keys {
             let mut certificates =
                 inventory.certificates.values().filter(|found| found.certificate.spki_hash() == *spki_hash).peekable();
             let Some(file) = files.first() else { continue };
             if certificates.peek().is_none() {
                 let (file, key) = (Arc::clone(file), Arc::clone(key));
-                self.waiting.push(Waiting { file, spki_hash: *spki_hash, key });
+                self.waiting.push(PendingKey { file, spki_hash: *spki_hash, key });
             } else if certificates.all(|found| !inventory.is_end_entity(found)) {
                 let why = "this is the private key of a certificate authority, which can issue any certificate";
                 let remedy = "remove this key from the folder";
-                self.problem(file, "ca_key_present", why.to_owned(), remedy, Severity::Warning);
+                self.add_problem(file, "ca_key_present", why.to_owned(), remedy, ProblemSeverity::Warning);
             }
         }
         self.waiting.sort_by(|a, b| (&a.file, a.spki_hash).cmp(&(&b.file, b.spki_hash)));
     }
 
-    fn report_certificates(&mut self, inventory: &Inventory, chains: &Chains) {
+    fn report_certificates(&mut self, inventory: &KeyMaterialInventory, chains: &ChainIndex) {
         let strangers = match &self.waiting[..] {
             [] => String::new(),
             [waiting, ..] => format!("; the key in {} belongs to another certificate", waiting.file),
@@ -242,26 +252,39 @@ impl Joined {
             if chains.without_key.contains_key(fingerprint) {
                 let why = format!("no private key here matches the certificate \"{subject}\" ({short}){strangers}");
                 let remedy = "add the private key it was requested with; if it is meant as trust, name the file ca.crt";
-                self.problem(found.first_file(), "certificate_without_key", why, remedy, Severity::Incomplete);
+                self.add_problem(
+                    found.first_file(),
+                    "certificate_without_key",
+                    why,
+                    remedy,
+                    ProblemSeverity::Incomplete,
+                );
             } else if found.is_chain() && !chains.used.contains(fingerprint) {
                 let why = format!("the certificate \"{subject}\" ({short}) does not belong to any key pair here");
                 let remedy = "no action needed; if it is meant as trust, name the file ca.crt";
-                self.problem(found.first_file(), "certificate_unused", why, remedy, Severity::Info);
+                self.add_problem(found.first_file(), "certificate_unused", why, remedy, ProblemSeverity::Info);
             }
         }
     }
 
-    fn problem(&mut self, file: &FileName, reason: &'static str, why: String, remedy: &str, severity: Severity) {
-        self.problems.push(Problem { file: Arc::clone(file), reason, why, remedy: remedy.to_owned(), severity });
+    fn add_problem(
+        &mut self,
+        file: &FileName,
+        reason: &'static str,
+        why: String,
+        remedy: &str,
+        severity: ProblemSeverity,
+    ) {
+        self.problems.push(FolderProblem { file: Arc::clone(file), reason, why, remedy: remedy.to_owned(), severity });
     }
 }
 
-fn unreadable(file: &FileName, part: &Unreadable, has_pair: bool) -> Problem {
+fn unreadable_problem(file: &FileName, part: &UnreadablePart, has_pair: bool) -> FolderProblem {
     let severity = match part {
-        Unreadable { keystore: true, .. } if has_pair => Severity::Info,
-        Unreadable { incomplete: true, .. } => Severity::Incomplete,
-        _ => Severity::Refused,
+        UnreadablePart { keystore: true, .. } if has_pair => ProblemSeverity::Info,
+        UnreadablePart { incomplete: true, .. } => ProblemSeverity::Incomplete,
+        _ => ProblemSeverity::Refused,
     };
     let remedy = part.remedy_for(file);
-    Problem { file: Arc::clone(file), reason: part.reason, why: part.why.clone(), remedy, severity }
+    FolderProblem { file: Arc::clone(file), reason: part.reason, why: part.why.clone(), remedy, severity }
 }

@@ -41,7 +41,7 @@ pub struct KeyPair {
 
 /// Why chain and key do not make a key pair.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAPair {
+pub enum KeyPairError {
     /// No certificate.
     #[error("no certificate")]
     Empty,
@@ -67,23 +67,23 @@ impl KeyPair {
         chain: Vec<Arc<Certificate>>,
         key: Arc<PrivateKey>,
         sources: Vec<FileName>,
-    ) -> Result<Arc<Self>, NotAPair> {
-        let end_entity = chain.first().ok_or(NotAPair::Empty)?;
+    ) -> Result<Arc<Self>, KeyPairError> {
+        let end_entity = chain.first().ok_or(KeyPairError::Empty)?;
         if end_entity.spki() != key.spki() {
-            return Err(NotAPair::Mismatch);
+            return Err(KeyPairError::Mismatch);
         }
-        let signing = load(&key.der()).map_err(NotAPair::CannotSign)?;
+        let signing = load_key(&key.der()).map_err(KeyPairError::CannotSign)?;
         let schemes = schemes(&*signing);
         if schemes.is_empty() {
-            return Err(NotAPair::CannotSign("it supports no TLS signature scheme".to_owned()));
+            return Err(KeyPairError::CannotSign("it supports no TLS signature scheme".to_owned()));
         }
-        let chain = linked(chain)?;
+        let chain = link_chain(chain)?;
         let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();
         let certified = Arc::new(CertifiedKey::new(ders, signing));
         Ok(Arc::new(Self { chain, key, sources, schemes, certified, asks_to_wait: false }))
     }
     /// The same pair, whose file asks that it wait for `promote` (`blocks::STAGED_LINE`).
-    pub fn asking_to_wait(&self) -> Arc<Self> {
+    pub fn with_staging_request(&self) -> Arc<Self> {
         Arc::new(Self {
             chain: self.chain.clone(),
             key: Arc::clone(&self.key),
@@ -94,7 +94,7 @@ impl KeyPair {
         })
     }
     /// Whether its file asks that it wait for `promote`.
-    pub fn asks_to_wait(&self) -> bool {
+    pub fn is_staging_requested(&self) -> bool {
         self.asks_to_wait
     }
     /// The end entity's fingerprint: the pair's name.
@@ -157,16 +157,17 @@ impl KeyPair {
     pub fn sign_fixed(&self, scheme: u16, width: Option<usize>, message: &[u8]) -> Result<Vec<u8>, String> {
         let signature = self.sign(scheme, message)?;
         let Some(width) = width else { return Ok(signature) };
-        let fixed = der::ecdsa(&signature).filter(|(r, s)| r.len() <= width && s.len() <= width).map(|(r, s)| {
-            let mut fixed = vec![0; 2 * width];
-            fixed[width - r.len()..width].copy_from_slice(r);
-            fixed[2 * width - s.len()..].copy_from_slice(s);
-            fixed
-        });
+        let fixed =
+            der::ecdsa_numbers(&signature).filter(|(r, s)| r.len() <= width && s.len() <= width).map(|(r, s)| {
+                let mut fixed = vec![0; 2 * width];
+                fixed[width - r.len()..width].copy_from_slice(r);
+                fixed[2 * width - s.len()..].copy_from_slice(s);
+                fixed
+            });
         fixed.ok_or_else(|| "the provider's signature is not in the form of ECDSA".to_owned())
     }
     /// Chain and key as rustls wants them.
-    pub fn certified(&self) -> Arc<CertifiedKey> {
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.certified)
     }
     /// Chain then key as PEM: the form kept in `state/retained/`.
@@ -190,11 +191,11 @@ impl KeyPair {
 }
 
 /// Checks that each certificate is issued by the next, and leaves out a root at the end.
-fn linked(mut chain: Vec<Arc<Certificate>>) -> Result<Vec<Arc<Certificate>>, NotAPair> {
+fn link_chain(mut chain: Vec<Arc<Certificate>>) -> Result<Vec<Arc<Certificate>>, KeyPairError> {
     for pair in chain.windows(2) {
         if !pair[0].is_issued_by(&pair[1]) {
             let (subject, next) = (pair[0].subject().to_owned(), pair[1].subject().to_owned());
-            return Err(NotAPair::DoesNotLink { subject, next });
+            return Err(KeyPairError::DoesNotLink { subject, next });
         }
     }
     if chain.len() > 1 && chain.last().is_some_and(|last| last.is_self_issued()) {
@@ -203,13 +204,13 @@ fn linked(mut chain: Vec<Arc<Certificate>>) -> Result<Vec<Arc<Certificate>>, Not
     Ok(chain)
 }
 
-fn load(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, String> {
+fn load_key(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, String> {
     any_supported_type(der).map_err(|error| error.to_string())
 }
 
 /// The SubjectPublicKeyInfo of a private key, if the provider can sign with it.
 pub(super) fn public_key(der: &PrivateKeyDer<'_>) -> Result<Vec<u8>, String> {
-    let key = load(der)?;
+    let key = load_key(der)?;
     key.public_key().map(|spki| spki.to_vec()).ok_or_else(|| "it does not provide its public key".to_owned())
 }
 

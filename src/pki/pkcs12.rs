@@ -7,16 +7,16 @@ use super::KeyPair;
 /// Why nothing was written, printable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot write PKCS#12: {0}")]
-pub struct NotWritten(String);
+pub struct Pkcs12WriteError(String);
 
 /// The pair as PKCS#12 under this password: AES-256 and HMAC-SHA-256, which OpenSSL 3, Java 8u301 and Windows 10 1709 and
 /// later read. `name` is the alias. Without `with_key` only the certificates, each as one that is trusted.
-pub fn write(pair: &KeyPair, name: &str, with_key: bool, password: &str) -> Result<Vec<u8>, NotWritten> {
+pub fn write(pair: &KeyPair, name: &str, with_key: bool, password: &str) -> Result<Vec<u8>, Pkcs12WriteError> {
     let certificates = pair.chain().iter().map(|part| Certificate::from_der(part.der()));
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(not_written)?;
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(write_error)?;
     let mut store = KeyStore::new();
     if with_key {
-        let key = PrivateKey::from_der(&pair.key().to_pkcs8()).map_err(not_written)?;
+        let key = PrivateKey::from_der(&pair.key().to_pkcs8()).map_err(write_error)?;
         let id = pair.fingerprint().as_bytes()[..20].to_vec();
         let chain = PrivateKeyChain::new(id, key, certificates);
         store.add_entry(name, KeyStoreEntry::PrivateKeyChain(chain));
@@ -26,12 +26,12 @@ pub fn write(pair: &KeyPair, name: &str, with_key: bool, password: &str) -> Resu
             store.add_entry(&alias, KeyStoreEntry::Certificate(certificate));
         }
     }
-    store.writer(password).write().map_err(not_written)
+    store.writer(password).write().map_err(write_error)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
-fn not_written(error: p12_keystore::error::Error) -> NotWritten {
-    NotWritten(super::printable(&error.to_string()))
+fn write_error(error: p12_keystore::error::Error) -> Pkcs12WriteError {
+    Pkcs12WriteError(super::printable(&error.to_string()))
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::pki::issue::{Authority, NewKey, Request};
+    use crate::pki::issue::{CertificateAuthority, IssueRequest, NewKeyKind};
     use crate::pki::{Validity, blocks};
 
     /// A chain of two.
@@ -48,7 +48,7 @@ mod tests {
             not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
         };
-        let request = Request {
+        let request = IssueRequest {
             common_name: "api".into(),
             organization: None,
             dns: vec!["api.example".into()],
@@ -57,9 +57,9 @@ mod tests {
             server: true,
             client: true,
             validity,
-            key: NewKey::P256,
+            key: NewKeyKind::P256,
         };
-        let root = Authority::new("Root", validity).unwrap();
+        let root = CertificateAuthority::new("Root", validity).unwrap();
         let issued = root.intermediate("Issuing", validity).unwrap().issue(&request).unwrap();
         let both = Zeroizing::new(format!("{}{}", issued.chain_pem, *issued.key_pem).into_bytes());
         let read = blocks::read(&both, None);

@@ -9,16 +9,16 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 
 /// The result of hardening.
 #[derive(Debug)]
-pub struct Hardened {
+pub struct HardeningReport {
     /// Open files that the process may have; `None` = no limit. Connection caps are lowered to what it allows.
     pub descriptors: Option<u64>,
     /// What the kernel refused.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<HardeningFailure>,
 }
 
-impl Hardened {
+impl HardeningReport {
     /// Logs what the kernel refused, once the log is set up.
-    pub fn tell(&self) {
+    pub fn log_failures(&self) {
         for refused in &self.refused {
             tracing::warn!(target: "process", error = %refused, "hardening the process failed in part");
         }
@@ -27,7 +27,7 @@ impl Hardened {
 
 /// A step that the kernel refused: the process serves all the same.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum HardeningFailure {
     /// Core dumps.
     #[error("core dumps could not be disabled")]
     CoreDumps(#[source] io::Error),
@@ -49,14 +49,14 @@ pub enum Refused {
 
 /// Core dumps off, not ptraceable by the same user, and the soft limit of open files raised to the hard one. Must be
 /// called first of all, before any key is read.
-pub fn harden() -> Hardened {
+pub fn harden() -> HardeningReport {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let mut refused = Vec::new();
     if let Err(error) = setrlimit(Resource::Core, none) {
-        refused.push(Refused::CoreDumps(error.into()));
+        refused.push(HardeningFailure::CoreDumps(error.into()));
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        refused.push(Refused::Dumpable(error.into()));
+        refused.push(HardeningFailure::Dumpable(error.into()));
     }
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -64,10 +64,10 @@ pub fn harden() -> Hardened {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             let number = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
             let (current, maximum) = (number(limit.current), number(limit.maximum));
-            refused.push(Refused::Descriptors { current, maximum, source: error.into() });
+            refused.push(HardeningFailure::Descriptors { current, maximum, source: error.into() });
         }
     }
-    Hardened { descriptors: getrlimit(Resource::Nofile).current, refused }
+    HardeningReport { descriptors: getrlimit(Resource::Nofile).current, refused }
 }
 
 #[cfg(test)]

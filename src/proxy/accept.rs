@@ -10,36 +10,36 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::admission::{Caps, Crowded, Partnered, Place, Turn};
-use super::attempt::Attempt;
+use super::admission::{AdmissionSlot, EvictionReason, HandshakeCaps, PartnerConnections, PartnerSlot};
+use super::attempt::HandshakeAttempt;
 use super::learning;
 use crate::clock::Clock;
-use crate::event::{Event, Events};
-use crate::keyring::{Lessons, choose_for};
-use crate::metrics::Cells;
-use crate::net::proxy_protocol::{self, Wrong};
-use crate::net::{Stream, source};
+use crate::event::{Event, EventBus};
+use crate::keyring::{RefusalMemory, choose_with_hints};
+use crate::metrics::WorkerCounters;
+use crate::net::proxy_protocol::{self, ProxyHeaderViolation};
+use crate::net::{SocketStream, source_network};
 use crate::pki::Fingerprint;
-use crate::snapshot::ingress::is_in;
-use crate::snapshot::{Epoch, Ingress, Side};
-use crate::tls::handshake::{Cause, Established, ServerStream, hello};
-use crate::tls::seen::Seen;
-use crate::tls::{ClientAuth, Facts, Failed, Outcome};
-use crate::trust::{Peer, Role};
+use crate::snapshot::ingress::is_in_networks;
+use crate::snapshot::{Epoch, IngressSnapshot, Side};
+use crate::tls::handshake::{CompletedHandshake, HandshakeFailureCause, ServerStream, read_client_hello};
+use crate::tls::seen::HandshakeObservation;
+use crate::tls::{ClientAuth, FailedHandshake, HandshakeFacts, HandshakeOutcome};
+use crate::trust::{Peer, PeerRole};
 
 /// What accepting needs besides the connection.
-pub(super) struct Terms<'a> {
-    pub(super) ingress: &'a Ingress,
+pub(super) struct AcceptContext<'a> {
+    pub(super) ingress: &'a IngressSnapshot,
     pub(super) epoch: Epoch,
-    pub(super) events: &'a Events,
+    pub(super) events: &'a EventBus,
     pub(super) clock: &'a Clock,
-    pub(super) lessons: &'a Arc<Lessons>,
-    pub(super) cells: &'a Cells,
-    pub(super) partnered: &'a Arc<Partnered>,
+    pub(super) lessons: &'a Arc<RefusalMemory>,
+    pub(super) cells: &'a WorkerCounters,
+    pub(super) partnered: &'a Arc<PartnerConnections>,
 }
 
 /// A connection that was accepted and has sent nothing yet.
-pub(super) struct Arrived {
+pub(super) struct IncomingConnection {
     pub(super) from: Option<SocketAddr>,
     /// Its number.
     pub(super) connection: u64,
@@ -48,8 +48,8 @@ pub(super) struct Arrived {
 }
 
 /// A peer that may send requests.
-pub(super) struct Accepted {
-    pub(super) tls: Established<ServerStream<Stream>>,
+pub(super) struct AcceptedPeer {
+    pub(super) tls: CompletedHandshake<ServerStream<SocketStream>>,
     /// `None`: it presented no certificate, and none is required.
     pub(super) peer: Option<Arc<Peer>>,
     /// The key pair that we presented.
@@ -57,22 +57,22 @@ pub(super) struct Accepted {
     /// Its source address, from the PROXY header or the socket.
     pub(super) from: Option<SocketAddr>,
     /// Its place among the connections of its partner.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<PartnerSlot>,
 }
 
 /// Runs the handshake; `None` = it failed, and the Event explains why. `turn` is returned when it ends; `told` signals
 /// that it must make room for others.
 pub(super) async fn accept(
-    stream: Stream,
-    arrived: &Arrived,
-    (turn, told): (Turn, oneshot::Receiver<Crowded>),
-    terms: &Terms<'_>,
-) -> Option<Accepted> {
-    let Terms { ingress, events, clock, cells, .. } = terms;
-    let mut attempt = attempt(ingress, arrived, terms.epoch);
+    stream: SocketStream,
+    arrived: &IncomingConnection,
+    (turn, told): (AdmissionSlot, oneshot::Receiver<EvictionReason>),
+    terms: &AcceptContext<'_>,
+) -> Option<AcceptedPeer> {
+    let AcceptContext { ingress, events, clock, cells, .. } = terms;
+    let mut attempt = new_attempt(ingress, arrived, terms.epoch);
     let ended = tokio::select! {
         biased;
-        Ok(crowded) = told => Err(Refused::Crowded(crowded)),
+        Ok(crowded) = told => Err(AcceptRefusal::Crowded(crowded)),
         ended = handshake(stream, &mut attempt, (&turn, arrived.at), terms) => ended,
     };
     drop(turn);
@@ -82,32 +82,32 @@ pub(super) async fn accept(
             events.emit(event);
             return Some(accepted);
         }
-        Err(Refused::Failed(failed)) => {
-            if matches!(failed.cause, Cause::TimedOut { .. }) {
-                cells.limit("handshake");
+        Err(AcceptRefusal::Failed(failed)) => {
+            if matches!(failed.cause, HandshakeFailureCause::TimedOut { .. }) {
+                cells.count_limit("handshake");
             }
-            attempt.failed(&failed, &ingress.trust, now).0
+            attempt.failure_event(&failed, &ingress.trust, now).0
         }
-        Err(Refused::Crowded(crowded)) => {
-            let (limit, reason, explanation) = crowded.explained(&attempt, ingress);
-            cells.limit(limit);
-            attempt.turned_away(reason, explanation, now)
+        Err(AcceptRefusal::Crowded(crowded)) => {
+            let (limit, reason, explanation) = crowded.explain(&attempt, ingress);
+            cells.count_limit(limit);
+            attempt.rejection_event(reason, explanation, now)
         }
-        Err(Refused::Header(reason, explanation)) => attempt.turned_away(reason, explanation, now),
-        Err(Refused::Told(event)) => *event,
+        Err(AcceptRefusal::Header(reason, explanation)) => attempt.rejection_event(reason, explanation, now),
+        Err(AcceptRefusal::Told(event)) => *event,
     };
     events.emit(event);
     None
 }
 
 /// The Event of a connection that is rejected before its handshake.
-pub(super) fn turn_away(
+pub(super) fn reject_before_handshake(
     (listener, epoch): (&Arc<str>, Epoch),
-    arrived: &Arrived,
+    arrived: &IncomingConnection,
     (reason, explanation): (&'static str, String),
     clock: &Clock,
 ) -> Event {
-    let attempt = Attempt {
+    let attempt = HandshakeAttempt {
         side: Side::Ingress,
         listener: Arc::clone(listener),
         connection: arrived.connection,
@@ -118,11 +118,11 @@ pub(super) fn turn_away(
         shown: None,
         shown_next: None,
     };
-    attempt.turned_away(reason, explanation, clock.now())
+    attempt.rejection_event(reason, explanation, clock.now())
 }
 
-fn attempt(ingress: &Ingress, arrived: &Arrived, epoch: Epoch) -> Attempt {
-    let mut attempt = Attempt {
+fn new_attempt(ingress: &IngressSnapshot, arrived: &IncomingConnection, epoch: Epoch) -> HandshakeAttempt {
+    let mut attempt = HandshakeAttempt {
         side: Side::Ingress,
         listener: Arc::clone(&ingress.settings.name),
         connection: arrived.connection,
@@ -133,30 +133,30 @@ fn attempt(ingress: &Ingress, arrived: &Arrived, epoch: Epoch) -> Attempt {
         shown: None,
         shown_next: None,
     };
-    comes_from(&mut attempt, arrived.from, ingress);
+    set_source(&mut attempt, arrived.from, ingress);
     attempt
 }
 
-fn comes_from(attempt: &mut Attempt, from: Option<SocketAddr>, ingress: &Ingress) {
+fn set_source(attempt: &mut HandshakeAttempt, from: Option<SocketAddr>, ingress: &IngressSnapshot) {
     attempt.address = from;
-    attempt.quiet = from.is_some_and(|from| is_in(&ingress.settings.quiet_from, from.ip()));
+    attempt.quiet = from.is_some_and(|from| is_in_networks(&ingress.settings.quiet_from, from.ip()));
 }
 
-enum Refused {
-    Failed(Box<Failed>),
+enum AcceptRefusal {
+    Failed(Box<FailedHandshake>),
     /// Too many connections.
-    Crowded(Crowded),
+    Crowded(EvictionReason),
     /// No PROXY header where one is required: reason and explanation.
     Header(&'static str, String),
     /// The Event is ready.
     Told(Box<Event>),
 }
 
-impl Crowded {
+impl EvictionReason {
     /// The limit's key, the reason and the sentence.
-    fn explained(self, attempt: &Attempt, ingress: &Ingress) -> (&'static str, &'static str, String) {
+    fn explain(self, attempt: &HandshakeAttempt, ingress: &IngressSnapshot) -> (&'static str, &'static str, String) {
         let limits = &ingress.settings.limits;
-        let who = attempt.address.map_or_else(|| "a source".to_owned(), |from| source(from.ip()).to_string());
+        let who = attempt.address.map_or_else(|| "a source".to_owned(), |from| source_network(from.ip()).to_string());
         match self {
             Self::Waiting => (
                 "hello_waiting",
@@ -197,23 +197,23 @@ impl Crowded {
 }
 
 async fn handshake(
-    mut stream: Stream,
-    attempt: &mut Attempt,
-    (turn, accepted_at): (&Turn, Instant),
-    terms: &Terms<'_>,
-) -> Result<(Accepted, Event), Refused> {
-    let Terms { ingress, clock, lessons, .. } = terms;
+    mut stream: SocketStream,
+    attempt: &mut HandshakeAttempt,
+    (turn, accepted_at): (&AdmissionSlot, Instant),
+    terms: &AcceptContext<'_>,
+) -> Result<(AcceptedPeer, Event), AcceptRefusal> {
+    let AcceptContext { ingress, clock, lessons, .. } = terms;
     let limits = &ingress.settings.limits;
     let deadline = accepted_at + limits.handshake;
-    if let Some(named) = proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
-        comes_from(attempt, Some(named), ingress);
+    if let Some(named) = read_proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
+        set_source(attempt, Some(named), ingress);
     }
-    let hello = hello(stream, deadline).await.map_err(Refused::Failed)?;
-    let caps = Caps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
-    turn.hello(source_of(attempt), caps).map_err(Refused::Crowded)?;
-    let (known, learning) = learning::begin(ingress, lessons, attempt.address, hello.asked(), clock.now());
-    let Some(choice) = choose_for(&ingress.candidates, hello.asked(), &known, clock.now()) else {
-        return Err(Refused::Failed(hello.refuse().await));
+    let hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
+    let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
+    turn.begin_handshake(source_address(attempt), caps).map_err(AcceptRefusal::Crowded)?;
+    let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), clock.now());
+    let Some(choice) = choose_with_hints(&ingress.candidates, hello.asked(), &known, clock.now()) else {
+        return Err(AcceptRefusal::Failed(hello.refuse().await));
     };
     let candidate = &ingress.candidates.0[choice.index];
     attempt.shown = Some((candidate.clone(), choice.chosen_by));
@@ -223,86 +223,95 @@ async fn handshake(
         Ok(tls) => tls,
         Err(failed) => {
             attempt.shown_next =
-                learning.as_ref().and_then(|learning| learning.refused(failed.alert(), candidate, ingress, now));
-            return Err(Refused::Failed(failed));
+                learning.as_ref().and_then(|learning| learning.record_refusal(failed.alert(), candidate, ingress, now));
+            return Err(AcceptRefusal::Failed(failed));
         }
     };
     let anonymous = tls.chain.is_empty() && ingress.settings.client_auth == ClientAuth::Optional;
     let peer = if anonymous {
         None
     } else {
-        match ingress.trust.verify(&tls.chain, &Role::Client, now) {
+        match ingress.trust.verify(&tls.chain, &PeerRole::Client, now) {
             Ok(verified) => Some(Peer::new(verified, &ingress.partners)),
             Err(untrusted) => {
-                let told = attempt.untrusted(&untrusted, &ingress.trust, tls.facts.clone(), &tls.chain, now);
-                return Err(Refused::Told(Box::new(told.0)));
+                let told = attempt.untrusted_event(&untrusted, &ingress.trust, tls.facts.clone(), &tls.chain, now);
+                return Err(AcceptRefusal::Told(Box::new(told.0)));
             }
         }
     };
     if let Some(peer) = &peer {
-        ingress.trust.note(peer, now);
+        ingress.trust.record_verified(peer, now);
         if let Some(learning) = &learning {
-            learning.accepted(candidate.key_pair, peer, now);
+            learning.record_acceptance(candidate.key_pair, peer, now);
         }
     }
-    let place = place(peer.as_deref(), &tls.facts, attempt, terms)?;
-    let event = attempt.succeeded(Outcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
-    Ok((Accepted { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place }, event))
+    let place = reserve_partner_slot(peer.as_deref(), &tls.facts, attempt, terms)?;
+    let event =
+        attempt.success_event(HandshakeOutcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
+    Ok((AcceptedPeer { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place }, event))
 }
 
-fn source_of(attempt: &Attempt) -> IpAddr {
-    attempt.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |from| source(from.ip()))
+fn source_address(attempt: &HandshakeAttempt) -> IpAddr {
+    attempt.address.map_or(Ipv4Addr::UNSPECIFIED.into(), |from| source_network(from.ip()))
 }
 
 /// Reads the PROXY header where one is required, and returns the address that it names.
-async fn proxy_header(
-    stream: &mut Stream,
+async fn read_proxy_header(
+    stream: &mut SocketStream,
     from: Option<SocketAddr>,
     deadline: Instant,
-    ingress: &Ingress,
-) -> Result<Option<SocketAddr>, Refused> {
-    let Some(balancer) = from.map(|from| from.ip()).filter(|ip| is_in(&ingress.settings.proxy_protocol_from, *ip))
+    ingress: &IngressSnapshot,
+) -> Result<Option<SocketAddr>, AcceptRefusal> {
+    let Some(balancer) =
+        from.map(|from| from.ip()).filter(|ip| is_in_networks(&ingress.settings.proxy_protocol_from, *ip))
     else {
         return Ok(None);
     };
-    let failed = |cause: Cause| {
-        Refused::Failed(Box::new(Failed {
+    let failed = |cause: HandshakeFailureCause| {
+        AcceptRefusal::Failed(Box::new(FailedHandshake {
             cause,
-            facts: Facts::default(),
-            seen: Seen::default(),
+            facts: HandshakeFacts::default(),
+            seen: HandshakeObservation::default(),
             first_bytes: Vec::new(),
         }))
     };
-    match timeout_at(deadline, proxy_protocol::read(stream)).await {
+    match timeout_at(deadline, proxy_protocol::read_header(stream)).await {
         Ok(Ok(named)) => Ok(named),
-        Ok(Err(proxy_protocol::Error::Wrong { wrong: Wrong::Absent, first })) => {
+        Ok(Err(proxy_protocol::ProxyHeaderError::Wrong { wrong: ProxyHeaderViolation::Absent, first })) => {
             let why = format!(
                 "{balancer} is listed in proxy_protocol_from but sent {} instead of a PROXY header: enable the \
                  header there, also for health checks",
                 first.iter().take(5).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
             );
-            Err(Refused::Header("proxy_header_missing", why))
+            Err(AcceptRefusal::Header("proxy_header_missing", why))
         }
-        Ok(Err(proxy_protocol::Error::Wrong { wrong: Wrong::Malformed(what), .. })) => {
+        Ok(Err(proxy_protocol::ProxyHeaderError::Wrong { wrong: ProxyHeaderViolation::Malformed(what), .. })) => {
             let why = format!("malformed PROXY header from {balancer}: {what}");
-            Err(Refused::Header("proxy_header_malformed", why))
+            Err(AcceptRefusal::Header("proxy_header_malformed", why))
         }
-        Ok(Err(proxy_protocol::Error::Io { source, no_byte })) => Err(failed(Cause::of(source, no_byte))),
-        Err(_) => Err(failed(Cause::TimedOut { hello: true })),
+        Ok(Err(proxy_protocol::ProxyHeaderError::Io { source, no_byte })) => {
+            Err(failed(HandshakeFailureCause::from_io_error(source, no_byte)))
+        }
+        Err(_) => Err(failed(HandshakeFailureCause::TimedOut { hello: true })),
     }
 }
 
 /// Reserves the peer's place among the connections of its partner, where those are limited.
-fn place(peer: Option<&Peer>, facts: &Facts, attempt: &Attempt, terms: &Terms<'_>) -> Result<Option<Place>, Refused> {
+fn reserve_partner_slot(
+    peer: Option<&Peer>,
+    facts: &HandshakeFacts,
+    attempt: &HandshakeAttempt,
+    terms: &AcceptContext<'_>,
+) -> Result<Option<PartnerSlot>, AcceptRefusal> {
     let limited = peer.and_then(|peer| {
         let partner = peer.partner()?;
         Some((peer, partner, terms.ingress.partners.max_connections(partner)?))
     });
     let Some((peer, partner, limit)) = limited else { return Ok(None) };
-    if let Some(place) = terms.partnered.enter(partner, limit) {
+    if let Some(place) = terms.partnered.admit(partner, limit) {
         return Ok(Some(place));
     }
-    terms.cells.limit("partner");
+    terms.cells.count_limit("partner");
     let why = format!("partner {:?} has {limit} open connections, which is its limit (max_connections)", &**partner);
-    Err(Refused::Told(Box::new(attempt.too_many(peer, facts.clone(), why, terms.clock.now()))))
+    Err(AcceptRefusal::Told(Box::new(attempt.partner_limit_event(peer, facts.clone(), why, terms.clock.now()))))
 }

@@ -14,35 +14,35 @@ use std::time::Instant;
 use http::{Request, StatusCode, Version};
 use jiff::Timestamp;
 
-use super::open::Flight;
+use super::open::InFlightGuard;
 use crate::clock::Clock;
-use crate::log::{Format, Lines};
-use crate::metrics::Cells;
+use crate::log::{LogFormat, LogQueue};
+use crate::metrics::WorkerCounters;
 use crate::pki::printable;
 use crate::snapshot::Side;
 use crate::trust::Peer;
 
 /// Bytes of a path that are logged.
-const PATH: usize = 1024;
+const LOGGED_PATH_BYTES: usize = 1024;
 /// Bytes of a method that are logged.
-const METHOD: usize = 32;
+const LOGGED_METHOD_BYTES: usize = 32;
 /// The status that is logged where the client left before a response was sent; nginx introduced it.
-const LEFT: u16 = 499;
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Where one worker's access lines and counts go, for one listener.
-pub(super) struct Desk {
-    pub(super) lines: Arc<Lines>,
-    pub(super) cells: Arc<Cells>,
+pub(super) struct RequestContext {
+    pub(super) lines: Arc<LogQueue>,
+    pub(super) cells: Arc<WorkerCounters>,
     pub(super) clock: Clock,
-    pub(super) second: Rc<Second>,
+    pub(super) second: Rc<TimestampCache>,
 }
 
 /// The text of the second in which the last line was written: formatting dates is expensive, and most lines share
 /// theirs.
 #[derive(Default)]
-pub(super) struct Second(RefCell<(i64, String)>);
+pub(super) struct TimestampCache(RefCell<(i64, String)>);
 
-impl Second {
+impl TimestampCache {
     fn write(&self, now: Timestamp, out: &mut Vec<u8>) {
         let mut known = self.0.borrow_mut();
         if known.0 != now.as_second() || known.1.is_empty() {
@@ -55,7 +55,7 @@ impl Second {
 }
 
 /// The client: the part of the line that is the same for every request of a connection.
-pub(super) struct Asker<'a> {
+pub(super) struct ClientFields<'a> {
     pub(super) side: Side,
     pub(super) listener: &'a str,
     pub(super) connection: u64,
@@ -64,31 +64,31 @@ pub(super) struct Asker<'a> {
 }
 
 /// The part of the line that is prepared once.
-pub(super) struct Prepared {
-    desk: Rc<Desk>,
+pub(super) struct AccessLineTemplate {
+    desk: Rc<RequestContext>,
     /// `None` where requests are not logged.
     fixed: Option<String>,
 }
 
-impl Prepared {
-    pub(super) fn new(desk: &Rc<Desk>, log: bool, asker: &Asker<'_>) -> Rc<Self> {
+impl AccessLineTemplate {
+    pub(super) fn new(desk: &Rc<RequestContext>, log: bool, asker: &ClientFields<'_>) -> Rc<Self> {
         let fixed = log.then(|| {
             let format = desk.lines.format();
             let mut out = String::with_capacity(256);
             match format {
-                Format::Json => out.push_str("\",\"level\":\"info\",\"target\":\"access\""),
-                Format::Text => out.push_str("  INFO access"),
+                LogFormat::Json => out.push_str("\",\"level\":\"info\",\"target\":\"access\""),
+                LogFormat::Text => out.push_str("  INFO access"),
             }
-            text(&mut out, format, "side", asker.side.as_str());
-            text(&mut out, format, "listener", asker.listener);
-            number(&mut out, format, "connection", asker.connection);
+            write_text_field(&mut out, format, "side", asker.side.as_str());
+            write_text_field(&mut out, format, "listener", asker.listener);
+            write_number_field(&mut out, format, "connection", asker.connection);
             if let Some(from) = asker.from {
-                text(&mut out, format, "peer.addr", &from.to_string());
+                write_text_field(&mut out, format, "peer.addr", &from.to_string());
             }
             if let Some(peer) = asker.peer {
-                text(&mut out, format, "peer.identity", peer.identity());
+                write_text_field(&mut out, format, "peer.identity", peer.identity());
                 if let Some(partner) = peer.partner() {
-                    text(&mut out, format, "partner", partner);
+                    write_text_field(&mut out, format, "partner", partner);
                 }
             }
             out
@@ -98,9 +98,9 @@ impl Prepared {
 }
 
 /// One request, from its head to the last byte of its response. Counted and logged when it is dropped.
-pub(super) struct Record {
-    prepared: Rc<Prepared>,
-    flight: Flight,
+pub(super) struct AccessRecord {
+    prepared: Rc<AccessLineTemplate>,
+    flight: InFlightGuard,
     started: Instant,
     line: Vec<u8>,
     status: u16,
@@ -108,19 +108,19 @@ pub(super) struct Record {
     reason: Option<&'static str>,
 }
 
-impl Record {
-    pub(super) fn begin<B>(prepared: &Rc<Prepared>, request: &Request<B>, flight: Flight) -> Self {
+impl AccessRecord {
+    pub(super) fn start<B>(prepared: &Rc<AccessLineTemplate>, request: &Request<B>, flight: InFlightGuard) -> Self {
         let mut line = Vec::new();
         if let Some(fixed) = &prepared.fixed {
-            line.reserve(fixed.len() + request.uri().path().len().min(PATH) + 160);
-            let json = prepared.desk.lines.format() == Format::Json;
+            line.reserve(fixed.len() + request.uri().path().len().min(LOGGED_PATH_BYTES) + 160);
+            let json = prepared.desk.lines.format() == LogFormat::Json;
             if json {
                 line.extend_from_slice(b"{\"time\":\"");
             }
             prepared.desk.second.write(prepared.desk.clock.now(), &mut line);
             line.extend_from_slice(fixed.as_bytes());
             let method = request.method().as_str();
-            let method = &method[..method.len().min(METHOD)];
+            let method = &method[..method.len().min(LOGGED_METHOD_BYTES)];
             let protocol: &[u8] = match request.version() {
                 Version::HTTP_2 => b"2",
                 Version::HTTP_10 => b"1.0",
@@ -136,57 +136,57 @@ impl Record {
             line.extend_from_slice(parts[1]);
             line.extend_from_slice(protocol);
             line.extend_from_slice(parts[2]);
-            path(&mut line, request.uri().path(), json);
+            write_path(&mut line, request.uri().path(), json);
         }
         Self {
             prepared: Rc::clone(prepared),
             flight,
             started: Instant::now(),
             line,
-            status: LEFT,
+            status: CLIENT_CLOSED_REQUEST,
             bytes: 0,
             reason: None,
         }
     }
 
     /// Sets the status of the response, and the reason where the sidecar itself answers an error.
-    pub(super) fn answered(&mut self, status: StatusCode, reason: Option<&'static str>) {
+    pub(super) fn set_status(&mut self, status: StatusCode, reason: Option<&'static str>) {
         self.status = status.as_u16();
         self.reason = reason;
     }
 
     /// Adds to the bytes of the response's content that were sent.
-    pub(super) fn sent(&mut self, bytes: usize) {
+    pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
     /// Counts an error response of the sidecar, by the side at fault.
-    pub(super) fn failed(&self, fault: &'static str) {
+    pub(super) fn count_error(&self, fault: &'static str) {
         self.prepared.desk.cells.error(fault);
     }
 
     /// Counts a refused request, by the rule that it broke.
-    pub(super) fn refused(&self, reason: &'static str) {
-        self.prepared.desk.cells.refused(reason);
+    pub(super) fn count_refusal(&self, reason: &'static str) {
+        self.prepared.desk.cells.count_refusal(reason);
     }
 
     /// Counts a limit that the request reached.
-    pub(super) fn limited(&self, limit: &'static str) {
-        self.prepared.desk.cells.limit(limit);
+    pub(super) fn count_limit(&self, limit: &'static str) {
+        self.prepared.desk.cells.count_limit(limit);
     }
 
     /// The response broke off after its head.
-    pub(super) fn broke(&mut self, reason: &'static str) {
+    pub(super) fn set_break_reason(&mut self, reason: &'static str) {
         self.reason = Some(reason);
     }
 
     /// The request in flight.
-    pub(super) fn flight(&self) -> &Flight {
+    pub(super) fn flight(&self) -> &InFlightGuard {
         &self.flight
     }
 }
 
-impl Drop for Record {
+impl Drop for AccessRecord {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         let desk = &self.prepared.desk;
@@ -198,14 +198,14 @@ impl Drop for Record {
         let (status, took, bytes) = (self.status, took.as_micros(), self.bytes);
         // Writing to a `Vec` cannot fail.
         let _ = match desk.lines.format() {
-            Format::Json => {
+            LogFormat::Json => {
                 let _ = write!(line, ",\"status\":{status},\"duration_us\":{took},\"bytes\":{bytes}");
                 match self.reason {
                     Some(reason) => write!(line, ",\"reason\":\"{reason}\"}}"),
                     None => write!(line, "}}"),
                 }
             }
-            Format::Text => {
+            LogFormat::Text => {
                 let _ = write!(line, " status={status} duration_us={took} bytes={bytes}");
                 self.reason.map_or(Ok(()), |reason| write!(line, " reason={reason}"))
             }
@@ -215,8 +215,8 @@ impl Drop for Record {
 }
 
 /// A path, quoted where it has to be. Almost every path is plain.
-fn path(line: &mut Vec<u8>, path: &str, json: bool) {
-    let cut = &path[..path.floor_char_boundary(PATH)];
+fn write_path(line: &mut Vec<u8>, path: &str, json: bool) {
+    let cut = &path[..path.floor_char_boundary(LOGGED_PATH_BYTES)];
     let plain = cut.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     if json || !plain || cut.is_empty() {
         line.push(b'"');
@@ -236,29 +236,29 @@ fn path(line: &mut Vec<u8>, path: &str, json: bool) {
     }
 }
 
-fn text(out: &mut String, format: Format, name: &str, value: &str) {
+fn write_text_field(out: &mut String, format: LogFormat, name: &str, value: &str) {
     let _ = match format {
-        Format::Json => write!(out, ",\"{name}\":\""),
-        Format::Text => write!(out, " {name}="),
+        LogFormat::Json => write!(out, ",\"{name}\":\""),
+        LogFormat::Text => write!(out, " {name}="),
     };
-    let bare = format == Format::Text
+    let bare = format == LogFormat::Text
         && !value.is_empty()
         && value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     if bare {
         out.push_str(value);
         return;
     }
-    if format == Format::Text {
+    if format == LogFormat::Text {
         out.push('"');
     }
-    escape(out, &value[..value.floor_char_boundary(PATH)]);
+    escape(out, &value[..value.floor_char_boundary(LOGGED_PATH_BYTES)]);
     out.push('"');
 }
 
-fn number(out: &mut String, format: Format, name: &str, value: u64) {
+fn write_number_field(out: &mut String, format: LogFormat, name: &str, value: u64) {
     let _ = match format {
-        Format::Json => write!(out, ",\"{name}\":{value}"),
-        Format::Text => write!(out, " {name}={value}"),
+        LogFormat::Json => write!(out, ",\"{name}\":{value}"),
+        LogFormat::Text => write!(out, " {name}={value}"),
     };
 }
 
@@ -276,25 +276,25 @@ fn escape(out: &mut String, value: &str) {
 mod tests {
     use super::*;
 
-    fn logged(path_: &str, json: bool) -> String {
+    fn format_path(path_: &str, json: bool) -> String {
         let mut line = Vec::new();
-        path(&mut line, path_, json);
+        write_path(&mut line, path_, json);
         String::from_utf8(line).unwrap()
     }
 
     #[test]
     fn a_plain_path_stands_as_it_is_and_a_strange_one_is_quoted_and_escaped() {
-        assert_eq!(logged("/a/b%20c", false), "/a/b%20c");
-        assert_eq!(logged("/a", true), "\"/a\"");
-        assert_eq!(logged("/a\"b\\c", false), "\"/a\\\"b\\\\c\"");
-        let json: String = serde_json::from_str(&logged("/a\"\u{202e}b\n", true)).unwrap();
+        assert_eq!(format_path("/a/b%20c", false), "/a/b%20c");
+        assert_eq!(format_path("/a", true), "\"/a\"");
+        assert_eq!(format_path("/a\"b\\c", false), "\"/a\\\"b\\\\c\"");
+        let json: String = serde_json::from_str(&format_path("/a\"\u{202e}b\n", true)).unwrap();
         assert!(!json.contains('\u{202e}') && !json.contains('\n'), "{json}");
-        assert!(logged(&"x".repeat(5000), false).len() < 1100);
+        assert!(format_path(&"x".repeat(5000), false).len() < 1100);
     }
 
     #[test]
     fn the_second_is_written_with_its_microseconds() {
-        let second = Second::default();
+        let second = TimestampCache::default();
         let mut out = Vec::new();
         second.write("2026-11-25T10:00:00.000042Z".parse().unwrap(), &mut out);
         assert_eq!(out, b"2026-11-25T10:00:00.000042Z");
@@ -307,11 +307,11 @@ mod tests {
     fn an_identity_cannot_forge_a_field() {
         let hostile = "subject:CN=a\" status=200 \"";
         let mut json = String::new();
-        text(&mut json, Format::Json, "peer.identity", hostile);
+        write_text_field(&mut json, LogFormat::Json, "peer.identity", hostile);
         let parsed: serde_json::Value = serde_json::from_str(&format!("{{{}}}", &json[1..])).unwrap();
         assert_eq!(parsed, serde_json::json!({ "peer.identity": hostile }));
         let mut plain = String::new();
-        text(&mut plain, Format::Text, "peer.identity", hostile);
+        write_text_field(&mut plain, LogFormat::Text, "peer.identity", hostile);
         assert_eq!(plain, r#" peer.identity="subject:CN=a\" status=200 \"""#);
     }
 }

@@ -8,22 +8,22 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
 use crate::event::handshake::{EXPIRED_ACCEPTED, PeerFacts};
-use crate::event::{Event, Handshake};
-use crate::keyring::{Candidate, ChosenBy, Standing};
+use crate::event::{Event, HandshakeRecord};
+use crate::keyring::{KeyPairCandidate, SelectionReason, Standing};
 use crate::net;
 use crate::pki::Certificate;
 use crate::snapshot::{Epoch, Side};
-use crate::tls::explain::{Dial, explain_dial, explain_untrusted};
-use crate::tls::{Context, Explained, Facts, Failed, Outcome, explain};
-use crate::trust::{Peer, Trust, Untrusted};
+use crate::tls::explain::{DialFailure, explain_dial, explain_untrusted};
+use crate::tls::{FailedHandshake, FailureContext, FailureExplanation, HandshakeFacts, HandshakeOutcome, explain};
+use crate::trust::{Peer, Trust, TrustError};
 
 /// Certificates of a failed chain that are summarised.
-const CHAIN: usize = 8;
+const SUMMARISED_CERTIFICATES: usize = 8;
 /// Bytes of a chain that are kept with its record.
-const CHAIN_SIZE: usize = 16 << 10;
+const RECORDED_CHAIN_BYTES: usize = 16 << 10;
 
 /// What is known before a handshake ends.
-pub(super) struct Attempt {
+pub(super) struct HandshakeAttempt {
     pub(super) side: Side,
     pub(super) listener: Arc<str>,
     pub(super) connection: u64,
@@ -33,17 +33,17 @@ pub(super) struct Attempt {
     /// It comes from a health checker: a failure without a certificate is not logged.
     pub(super) quiet: bool,
     /// The pair that we present, and why, once it is chosen.
-    pub(super) shown: Option<(Candidate, ChosenBy)>,
+    pub(super) shown: Option<(KeyPairCandidate, SelectionReason)>,
     /// The standing of the pair that its source gets next time, where it refused this one.
     pub(super) shown_next: Option<Standing>,
 }
 
-impl Attempt {
+impl HandshakeAttempt {
     /// The Event of a handshake that succeeded.
-    pub(super) fn succeeded(
+    pub(super) fn success_event(
         &self,
-        outcome: Outcome,
-        (facts, chain): (Facts, &[CertificateDer<'static>]),
+        outcome: HandshakeOutcome,
+        (facts, chain): (HandshakeFacts, &[CertificateDer<'static>]),
         peer: Option<&Peer>,
         now: Timestamp,
     ) -> Event {
@@ -54,20 +54,20 @@ impl Attempt {
                  partner \"{partner}\") and must be renewed by then",
                 peer.map_or("the peer", |peer| peer.identity()),
             ),
-            (Outcome::Unproved, _) => {
+            (HandshakeOutcome::Unproved, _) => {
                 "handshake complete; the upstream's first response shows whether it accepts our key pair".to_owned()
             }
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
             (_, None) => "handshake with a peer that presented no certificate".to_owned(),
         };
         let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
-        let explained = Explained { outcome, reason, explanation, alert_sent: None, alert_received: None };
+        let explained = FailureExplanation { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
-        record.peer_chain = kept(chain);
+        record.peer_chain = recorded_chain(chain);
         if let Some(peer) = peer {
             let verified = peer.verified();
             let anchor = verified.anchor.as_ref().map(|(anchor, _)| *anchor);
-            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..facts_of(peer.certificate()) });
+            record.peer = Some(PeerFacts { anchor, pin: verified.pin, ..peer_facts(peer.certificate()) });
             record.identity = Some(peer.identity().to_owned());
             record.partner = peer.partner().cloned();
         }
@@ -75,58 +75,79 @@ impl Attempt {
     }
 
     /// The Event of a handshake that failed. Also code and sentence, for the request that waits for it.
-    pub(super) fn failed(&self, failed: &Failed, trust: &Trust, now: Timestamp) -> (Event, &'static str, String) {
-        let explained = explain(failed, &self.context(trust, now));
-        self.told(explained, failed.facts.clone(), &failed.seen.chain, now)
+    pub(super) fn failure_event(
+        &self,
+        failed: &FailedHandshake,
+        trust: &Trust,
+        now: Timestamp,
+    ) -> (Event, &'static str, String) {
+        let explained = explain(failed, &self.failure_context(trust, now));
+        self.event_with_chain(explained, failed.facts.clone(), &failed.seen.chain, now)
     }
 
     /// TLS succeeded, but the chain is not trusted (a resumed session, a trust that changed meanwhile).
-    pub(super) fn untrusted(
+    pub(super) fn untrusted_event(
         &self,
-        untrusted: &Untrusted,
+        untrusted: &TrustError,
         trust: &Trust,
-        facts: Facts,
+        facts: HandshakeFacts,
         chain: &[CertificateDer<'static>],
         now: Timestamp,
     ) -> (Event, &'static str, String) {
-        let explained = explain_untrusted(untrusted, &self.context(trust, now));
-        self.told(explained, facts, chain, now)
+        let explained = explain_untrusted(untrusted, &self.failure_context(trust, now));
+        self.event_with_chain(explained, facts, chain, now)
     }
 
     /// The address could not be reached: the line that replaces the handshake's.
-    pub(super) fn not_reached(&self, address: &str, error: &net::Error, now: Timestamp) -> Event {
+    pub(super) fn dial_failure_event(&self, address: &str, error: &net::SocketError, now: Timestamp) -> Event {
         let dial = match error {
-            net::Error::Resolve { .. } => Dial::NotResolved,
-            net::Error::Connect { source, .. } => Dial::of(source),
-            net::Error::Late { .. } => Dial::TimedOut,
-            _ => Dial::Other,
+            net::SocketError::Resolve { .. } => DialFailure::NotResolved,
+            net::SocketError::Connect { source, .. } => DialFailure::from_io_error(source),
+            net::SocketError::Late { .. } => DialFailure::TimedOut,
+            _ => DialFailure::Other,
         };
         let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-        Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), Facts::default(), now)))
+        Event::Handshake(Arc::new(self.record(explain_dial(dial, address, &why), HandshakeFacts::default(), now)))
     }
 
     /// TLS succeeded and the peer is trusted, but its partner has too many connections.
-    pub(super) fn too_many(&self, peer: &Peer, facts: Facts, explanation: String, now: Timestamp) -> Event {
+    pub(super) fn partner_limit_event(
+        &self,
+        peer: &Peer,
+        facts: HandshakeFacts,
+        explanation: String,
+        now: Timestamp,
+    ) -> Event {
         let reason = "too_many_of_partner";
-        let explained =
-            Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
+        let explained = FailureExplanation {
+            outcome: HandshakeOutcome::Refused,
+            reason,
+            explanation,
+            alert_sent: None,
+            alert_received: None,
+        };
         let mut record = self.record(explained, facts, now);
-        record.peer = Some(facts_of(peer.certificate()));
+        record.peer = Some(peer_facts(peer.certificate()));
         record.identity = Some(peer.identity().to_owned());
         record.partner = peer.partner().cloned();
         Event::Handshake(Arc::new(record))
     }
 
     /// The handshake was not started, or the sidecar ended it.
-    pub(super) fn turned_away(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
-        let explained =
-            Explained { outcome: Outcome::Refused, reason, explanation, alert_sent: None, alert_received: None };
-        Event::Handshake(Arc::new(self.record(explained, Facts::default(), now)))
+    pub(super) fn rejection_event(&self, reason: &'static str, explanation: String, now: Timestamp) -> Event {
+        let explained = FailureExplanation {
+            outcome: HandshakeOutcome::Refused,
+            reason,
+            explanation,
+            alert_sent: None,
+            alert_received: None,
+        };
+        Event::Handshake(Arc::new(self.record(explained, HandshakeFacts::default(), now)))
     }
 
-    fn context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> Context<'a> {
+    fn failure_context<'a>(&'a self, trust: &'a Trust, now: Timestamp) -> FailureContext<'a> {
         let shown = self.shown.as_ref().map(|(candidate, _)| (candidate.key_pair, candidate.standing));
-        Context {
+        FailureContext {
             ingress: self.side == Side::Ingress,
             listener: &self.listener,
             trust,
@@ -136,32 +157,33 @@ impl Attempt {
         }
     }
 
-    fn told(
+    fn event_with_chain(
         &self,
-        explained: Explained,
-        facts: Facts,
+        explained: FailureExplanation,
+        facts: HandshakeFacts,
         chain: &[CertificateDer<'static>],
         now: Timestamp,
     ) -> (Event, &'static str, String) {
         let (reason, explanation) = (explained.reason, explained.explanation.clone());
         let mut record = self.record(explained, facts, now);
         record.quiet &= chain.is_empty();
-        let parsed: Vec<_> = chain.iter().take(CHAIN).map(|der| Certificate::parse(der.clone())).collect();
-        record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| facts_of(certificate));
-        record.peer_chain = kept(chain);
+        let parsed: Vec<_> =
+            chain.iter().take(SUMMARISED_CERTIFICATES).map(|der| Certificate::parse(der.clone())).collect();
+        record.peer = parsed.first().and_then(|first| first.as_ref().ok()).map(|certificate| peer_facts(certificate));
+        record.peer_chain = recorded_chain(chain);
         record.chain_summary = parsed
             .iter()
             .map(|parsed| match parsed {
-                Ok(certificate) => summary(certificate),
+                Ok(certificate) => summarise(certificate),
                 Err(error) => error.to_string(),
             })
             .collect();
         (Event::Handshake(Arc::new(record)), reason, explanation)
     }
 
-    fn record(&self, explained: Explained, facts: Facts, now: Timestamp) -> Handshake {
+    fn record(&self, explained: FailureExplanation, facts: HandshakeFacts, now: Timestamp) -> HandshakeRecord {
         let shown = self.shown.as_ref();
-        Handshake {
+        HandshakeRecord {
             time: now,
             side: self.side,
             listener: Arc::clone(&self.listener),
@@ -190,16 +212,16 @@ impl Attempt {
 }
 
 /// The part of a chain that its record keeps, whole certificates only.
-fn kept(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+fn recorded_chain(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
     let mut size = 0;
     let fits = |der: &&CertificateDer<'static>| {
         size += der.len();
-        size <= CHAIN_SIZE
+        size <= RECORDED_CHAIN_BYTES
     };
-    chain.iter().take(CHAIN).take_while(fits).cloned().collect()
+    chain.iter().take(SUMMARISED_CERTIFICATES).take_while(fits).cloned().collect()
 }
 
-fn facts_of(certificate: &Certificate) -> PeerFacts {
+fn peer_facts(certificate: &Certificate) -> PeerFacts {
     PeerFacts {
         subject: certificate.subject().to_owned(),
         issuer: certificate.issuer().to_owned(),
@@ -212,7 +234,7 @@ fn facts_of(certificate: &Certificate) -> PeerFacts {
     }
 }
 
-fn summary(certificate: &Certificate) -> String {
+fn summarise(certificate: &Certificate) -> String {
     let validity = certificate.validity();
     format!(
         "{} issued by {}, {} to {}, serial {}, {}",

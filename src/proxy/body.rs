@@ -14,17 +14,17 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::access::Record;
-use super::expect::{Gate, Held};
-use super::fields::{Strip, clean_trailers};
-use super::link::Link;
-use super::reading::Mark;
-use super::replay::Turn;
-use super::waits::{Ticks, Wait, Waits};
+use super::access::AccessRecord;
+use super::expect::{BodyHold, ContinueGate};
+use super::fields::{StripList, clean_trailers};
+use super::link::PooledConnection;
+use super::reading::BodyMark;
+use super::replay::ReplayBody;
+use super::waits::{Ticks, WaitTable, WaitTimer};
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(super) enum BodyError {
     /// The side it comes from broke it off.
     #[error(transparent)]
     Source(#[from] hyper::Error),
@@ -41,7 +41,7 @@ pub(super) enum Broken {
 
 /// The progress of a request's body, for the task that waits for the response.
 #[derive(Default)]
-pub(super) struct Upload {
+pub(super) struct UploadProgress {
     /// It timed out: the error that hyper makes of it does not say so in every protocol.
     late: Cell<bool>,
     /// Whether more of it has been asked for and is not there: how long that may take is `body_idle`'s.
@@ -50,64 +50,64 @@ pub(super) struct Upload {
     moved: Cell<Ticks>,
 }
 
-impl Upload {
+impl UploadProgress {
     /// Whether it timed out.
     pub(super) fn is_late(&self) -> bool {
         self.late.get()
     }
 
     /// Records that a part of it moved, or that it is sent again: earlier waiting does not count.
-    pub(super) fn begins(&self, now: Ticks) {
+    pub(super) fn record_progress(&self, now: Ticks) {
         self.awaited.set(false);
         self.moved.set(now);
     }
 
     /// Since when only the response is awaited.
-    pub(super) fn waits_since(&self, now: Ticks) -> Ticks {
+    pub(super) fn response_awaited_since(&self, now: Ticks) -> Ticks {
         if self.awaited.get() { now } else { self.moved.get() }
     }
 }
 
 /// A body on its way through.
-pub(super) struct Relay {
+pub(super) struct BodyRelay {
     incoming: Incoming,
     /// Holds it back until it is requested.
-    held: Option<Box<Held>>,
-    wait: Wait,
-    strip: Rc<Strip>,
+    held: Option<Box<BodyHold>>,
+    wait: WaitTimer,
+    strip: Rc<StripList>,
     /// Where its progress is recorded.
-    upload: Option<Rc<Upload>>,
+    upload: Option<Rc<UploadProgress>>,
 }
 
-impl Relay {
-    pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<Waits>, strip: &Rc<Strip>) -> Self {
-        Self { incoming, held: None, wait: Wait::new(waits, idle), strip: Rc::clone(strip), upload: None }
+impl BodyRelay {
+    pub(super) fn new(incoming: Incoming, idle: Duration, waits: &Rc<WaitTable>, strip: &Rc<StripList>) -> Self {
+        Self { incoming, held: None, wait: WaitTimer::new(waits, idle), strip: Rc::clone(strip), upload: None }
     }
 
     /// Holds it back until it is asked for.
-    pub(super) fn hold(mut self, held: Held) -> Self {
+    pub(super) fn with_hold(mut self, held: BodyHold) -> Self {
         self.held = Some(Box::new(held));
         self
     }
 
     /// Records its progress in `upload`.
-    pub(super) fn telling(mut self, upload: &Rc<Upload>) -> Self {
+    pub(super) fn with_progress(mut self, upload: &Rc<UploadProgress>) -> Self {
         self.upload = Some(Rc::clone(upload));
         self
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(held) = &mut self.held {
             if !std::task::ready!(held.poll(cx)) {
-                return Poll::Ready(Some(Err(Broken::Unasked)));
+                return Poll::Ready(Some(Err(BodyError::Unasked)));
             }
             self.held = None;
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
-                self.wait.progress();
+                self.wait.reset();
                 if let Some(upload) = &self.upload {
-                    upload.begins(self.wait.now());
+                    upload.record_progress(self.wait.now());
                 }
                 Poll::Ready(frame.map(|frame| {
                     let mut frame = frame?;
@@ -117,11 +117,11 @@ impl Relay {
                     Ok(frame)
                 }))
             }
-            Poll::Pending if self.wait.late(cx) => {
+            Poll::Pending if self.wait.check_late(cx) => {
                 if let Some(upload) = &self.upload {
                     upload.late.set(true);
                 }
-                Poll::Ready(Some(Err(Broken::Late)))
+                Poll::Ready(Some(Err(BodyError::Late)))
             }
             Poll::Pending => {
                 if let Some(upload) = &self.upload {
@@ -134,21 +134,21 @@ impl Relay {
 }
 
 /// A request's body on its way to the backend or upstream.
-pub(super) enum Outgoing {
+pub(super) enum OutgoingBody {
     /// None.
     Empty,
     /// Streamed.
-    Relay(Box<Relay>),
+    Relay(Box<BodyRelay>),
     /// Streamed, and kept so that it can be sent again.
-    Kept(Turn),
+    Kept(ReplayBody),
     /// Made up by a test.
     #[cfg(test)]
     Frames(std::collections::VecDeque<Frame<Bytes>>),
 }
 
-impl Outgoing {
+impl OutgoingBody {
     /// What holds the body back, if anything does.
-    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+    pub(super) fn gate(&self) -> Option<&Arc<ContinueGate>> {
         match self {
             Self::Empty => None,
             Self::Relay(relay) => relay.held.as_ref().map(|held| held.gate()),
@@ -160,7 +160,7 @@ impl Outgoing {
     }
 
     /// Its progress, if it comes in pieces.
-    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
+    pub(super) fn upload(&self) -> Option<Rc<UploadProgress>> {
         match self {
             Self::Empty => None,
             Self::Relay(relay) => relay.upload.clone(),
@@ -171,11 +171,11 @@ impl Outgoing {
     }
 }
 
-impl HttpBody for Outgoing {
+impl HttpBody for OutgoingBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => relay.poll(cx),
@@ -207,75 +207,78 @@ impl HttpBody for Outgoing {
 }
 
 #[cfg(test)]
-impl Outgoing {
+impl OutgoingBody {
     /// These frames, and then trailers.
-    pub(super) fn frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
+    pub(super) fn from_frames(data: Vec<Bytes>, trailers: Option<http::HeaderMap>) -> Self {
         Self::Frames(data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers)).collect())
     }
 }
 
 /// A response's body on its way back, with what is accounted for when it ends.
-pub(super) struct Body {
-    source: Source,
-    record: Option<Record>,
+pub(super) struct ResponseBody {
+    source: ResponseSource,
+    record: Option<AccessRecord>,
 }
 
-enum Source {
+enum ResponseSource {
     Empty,
     Text(Option<Bytes>),
-    Relay(Box<Answer>),
+    Relay(Box<ResponseRelay>),
 }
 
-struct Answer {
-    relay: Relay,
-    link: Option<Link>,
+struct ResponseRelay {
+    relay: BodyRelay,
+    link: Option<PooledConnection>,
 }
 
-impl Body {
+impl ResponseBody {
     /// No content.
-    pub(super) fn empty(record: Option<Record>) -> Self {
-        Self { source: Source::Empty, record }
+    pub(super) fn empty(record: Option<AccessRecord>) -> Self {
+        Self { source: ResponseSource::Empty, record }
     }
 
     /// A line of the sidecar's own.
-    pub(super) fn text(text: Bytes, record: Option<Record>) -> Self {
-        Self { source: Source::Text(Some(text)), record }
+    pub(super) fn from_text(text: Bytes, record: Option<AccessRecord>) -> Self {
+        Self { source: ResponseSource::Text(Some(text)), record }
     }
 
     /// Streamed from `link`, which goes back to its pool at the end.
-    pub(super) fn relay(relay: Relay, link: Link, record: Record) -> Self {
+    pub(super) fn from_relay(relay: BodyRelay, link: PooledConnection, record: AccessRecord) -> Self {
         if relay.incoming.is_end_stream() {
             link.finish();
             return Self::empty(Some(record));
         }
-        Self { source: Source::Relay(Box::new(Answer { relay, link: Some(link) })), record: Some(record) }
+        Self {
+            source: ResponseSource::Relay(Box::new(ResponseRelay { relay, link: Some(link) })),
+            record: Some(record),
+        }
     }
 }
 
-impl Answer {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+impl ResponseRelay {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.relay.poll(cx);
         if polled.is_ready() {
             return polled;
         }
         // A connection without a task of its own runs only when it is polled; polling for a frame made it read.
-        if self.link.as_mut().is_some_and(|link| link.drive(cx)) { self.relay.poll(cx) } else { polled }
+        if self.link.as_mut().is_some_and(|link| link.poll_connection(cx)) { self.relay.poll(cx) } else { polled }
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.source {
-            Source::Empty => return Poll::Ready(None),
-            Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Relay(answer) => {
+            ResponseSource::Empty => return Poll::Ready(None),
+            ResponseSource::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
+            ResponseSource::Relay(answer) => {
                 let polled = answer.poll(cx);
                 if let Some(record) = &this.record {
-                    record.flight().open().mark.set(if polled.is_ready() { Mark::Gave } else { Mark::Waits });
+                    record.flight().state().mark.set(if polled.is_ready() { BodyMark::Gave } else { BodyMark::Waits });
                 }
                 std::task::ready!(polled)
             }
@@ -283,20 +286,24 @@ impl HttpBody for Body {
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(record)) = (frame.data_ref(), &mut this.record) {
-                    record.sent(data.len());
+                    record.add_bytes(data.len());
                 }
             }
             Some(Err(broken)) => {
                 if let Some(record) = &mut this.record {
-                    record.broke(if matches!(broken, Broken::Late) { "body_late" } else { "body_broken" });
-                    if matches!(broken, Broken::Late) {
-                        record.limited("body_idle");
+                    record.set_break_reason(if matches!(broken, BodyError::Late) {
+                        "body_late"
+                    } else {
+                        "body_broken"
+                    });
+                    if matches!(broken, BodyError::Late) {
+                        record.count_limit("body_idle");
                     }
                 }
-                this.source = Source::Empty;
+                this.source = ResponseSource::Empty;
             }
             None => {
-                if let Source::Relay(answer) = std::mem::replace(&mut this.source, Source::Empty)
+                if let ResponseSource::Relay(answer) = std::mem::replace(&mut this.source, ResponseSource::Empty)
                     && let Some(link) = answer.link
                 {
                     link.finish();
@@ -309,31 +316,31 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty => true,
-            Source::Text(text) => text.is_none(),
-            Source::Relay(answer) => answer.relay.incoming.is_end_stream(),
+            ResponseSource::Empty => true,
+            ResponseSource::Text(text) => text.is_none(),
+            ResponseSource::Relay(answer) => answer.relay.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Relay(answer) => answer.relay.incoming.size_hint(),
+            ResponseSource::Empty => SizeHint::with_exact(0),
+            ResponseSource::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            ResponseSource::Relay(answer) => answer.relay.incoming.size_hint(),
         }
     }
 }
 
-impl Drop for Body {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper polls no further once the announced length is out, or where a response has no content to send.
-        let Source::Relay(answer) = &mut self.source else { return };
+        let ResponseSource::Relay(answer) = &mut self.source else { return };
         match answer.link.take() {
             Some(link) if answer.relay.incoming.is_end_stream() => link.finish(),
             Some(_) => {
                 if let Some(record) = &mut self.record {
-                    let unread = record.flight().open().mark.get() == Mark::Unread;
-                    record.broke(if unread { "body_unread" } else { "left" });
+                    let unread = record.flight().state().mark.get() == BodyMark::Unread;
+                    record.set_break_reason(if unread { "body_unread" } else { "left" });
                 }
             }
             None => {}

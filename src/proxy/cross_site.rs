@@ -14,7 +14,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses a request that its browser marks as another site's. Origins of `host`, which the request names, and of
 /// `upstream` are the same site.
-pub(super) fn check(headers: &HeaderMap, host: &HeaderValue, upstream: &str) -> Result<(), Error> {
+pub(super) fn check_same_site(headers: &HeaderMap, host: &HeaderValue, upstream: &str) -> Result<(), Error> {
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter().peekable();
     if sites.peek().is_some() {
         // `none` is an address that the user typed. `same-site` is another port of this host, or a neighbour's name.
@@ -42,7 +42,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        check(&headers, &HeaderValue::from_static("127.0.0.1:9001"), "api.example:8443").is_ok()
+        check_same_site(&headers, &HeaderValue::from_static("127.0.0.1:9001"), "api.example:8443").is_ok()
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_browser_and_who_is_at_home_passes() {
+    fn non_browsers_and_own_origins_pass() {
         for fields in [
             &[][..],
             &[("sec-fetch-site", "none")],

@@ -9,12 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::keyring::{Candidates, Standing};
+use crate::keyring::{CandidateList, Standing};
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
 use crate::snapshot::{Side, Snapshot, egress};
 use crate::tls::ClientAuth;
-use crate::trust::{Role, Trust, Untrusted};
+use crate::trust::{PeerRole, Trust, TrustError};
 
 /// What must stay true of a connection.
 #[derive(Clone, Debug)]
@@ -28,14 +28,14 @@ pub struct ConnectionFacts {
     /// The peer's chain, end entity first; empty = it showed none.
     pub chain: Vec<CertificateDer<'static>>,
     /// The role that the peer was verified for.
-    pub role: Role,
+    pub role: PeerRole,
     /// The upstream that it leads to; `None` where it leads to none of ours.
     pub upstream: Option<HostPort>,
 }
 
 /// Why a connection has to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leave {
+pub struct DrainCause {
     /// `connection_age`, `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
     /// `trust_removed`, `upstream_changed` or `stopping`.
     pub reason: &'static str,
@@ -43,14 +43,14 @@ pub struct Leave {
     pub explanation: String,
 }
 
-impl Leave {
+impl DrainCause {
     /// The process is stopping.
     pub(super) fn stopping() -> Self {
         Self { reason: "stopping", explanation: "this sidecar is stopping".to_owned() }
     }
 
     /// It is as old as a connection may get.
-    pub(super) fn too_old(age: Duration) -> Self {
+    pub(super) fn age_reached(age: Duration) -> Self {
         Self {
             reason: "connection_age",
             explanation: format!(
@@ -61,7 +61,7 @@ impl Leave {
     }
 
     /// The verified path of the peer ends.
-    pub(super) fn peer_expires(valid_until: Timestamp) -> Self {
+    pub(super) fn peer_expiry(valid_until: Timestamp) -> Self {
         Self {
             reason: "peer_certificate_expired",
             explanation: format!("the peer's certificate path is valid until {valid_until}"),
@@ -73,7 +73,11 @@ impl Leave {
 ///
 /// # Errors
 /// Why it has to leave.
-pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Result<Option<Timestamp>, Leave> {
+pub fn check_connection(
+    facts: &ConnectionFacts,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, DrainCause> {
     let Some(key_pair) = facts.key_pair else { return Ok(None) };
     let (candidates, trust, anonymous) = match facts.side {
         Side::Ingress => match snapshot.ingresses.get(&facts.listener) {
@@ -81,26 +85,26 @@ pub fn stay(facts: &ConnectionFacts, snapshot: &Snapshot, now: Timestamp) -> Res
                 let anonymous = ingress.settings.client_auth == ClientAuth::Optional;
                 (&ingress.candidates, &ingress.trust, anonymous)
             }
-            None => return Err(nothing_to_show()),
+            None => return Err(missing_key_pair()),
         },
         Side::Egress => match snapshot.egresses.get(&facts.listener) {
             Some(egress) => {
-                still_meant(facts, &egress.settings)?;
+                check_upstream(facts, &egress.settings)?;
                 (&egress.candidates, &egress.trust, false)
             }
-            None => return Err(nothing_to_show()),
+            None => return Err(missing_key_pair()),
         },
     };
-    still_shown(key_pair, candidates, || standing(key_pair, snapshot))?;
-    still_trusted(facts, trust, anonymous, now)
+    check_key_pair(key_pair, candidates, || find_standing(key_pair, snapshot))?;
+    check_trust(facts, trust, anonymous, now)
 }
 
-fn nothing_to_show() -> Leave {
-    Leave { reason: "no_key_pair", explanation: "this listener no longer has a key pair to show".to_owned() }
+fn missing_key_pair() -> DrainCause {
+    DrainCause { reason: "no_key_pair", explanation: "this listener no longer has a key pair to show".to_owned() }
 }
 
 /// Before both questions: a connection to an upstream that the settings no longer name, or rename, has to leave.
-fn still_meant(facts: &ConnectionFacts, settings: &egress::Settings) -> Result<(), Leave> {
+fn check_upstream(facts: &ConnectionFacts, settings: &egress::EgressSettings) -> Result<(), DrainCause> {
     let explanation = match &facts.upstream {
         Some(upstream) if *upstream != settings.upstream => {
             format!("this connection leads to {upstream}, but the upstream is now {}", settings.upstream)
@@ -110,20 +114,20 @@ fn still_meant(facts: &ConnectionFacts, settings: &egress::Settings) -> Result<(
         }
         _ => return Ok(()),
     };
-    Err(Leave { reason: "upstream_changed", explanation })
+    Err(DrainCause { reason: "upstream_changed", explanation })
 }
 
-fn standing(key_pair: Fingerprint, snapshot: &Snapshot) -> Option<Standing> {
+fn find_standing(key_pair: Fingerprint, snapshot: &Snapshot) -> Option<Standing> {
     let mut known = snapshot.keyrings.iter().flat_map(|keyring| &keyring.key_pairs);
     known.find(|view| view.key_pair == key_pair).map(|view| view.standing)
 }
 
 /// The first question.
-fn still_shown(
+fn check_key_pair(
     key_pair: Fingerprint,
-    candidates: &Candidates,
+    candidates: &CandidateList,
     standing: impl FnOnce() -> Option<Standing>,
-) -> Result<(), Leave> {
+) -> Result<(), DrainCause> {
     if candidates.0.iter().any(|candidate| candidate.key_pair == key_pair) {
         return Ok(());
     }
@@ -135,16 +139,16 @@ fn still_shown(
         }
         _ => ("key_pair_gone", format!("key pair {short}, which this connection shows, is no longer used here")),
     };
-    Err(Leave { reason, explanation })
+    Err(DrainCause { reason, explanation })
 }
 
 /// The second question.
-fn still_trusted(
+fn check_trust(
     facts: &ConnectionFacts,
     trust: &Trust,
     anonymous: bool,
     now: Timestamp,
-) -> Result<Option<Timestamp>, Leave> {
+) -> Result<Option<Timestamp>, DrainCause> {
     if facts.chain.is_empty() && anonymous {
         return Ok(None);
     }
@@ -152,12 +156,12 @@ fn still_trusted(
         Ok(verified) => Ok(Some(verified.valid_until)),
         Err(untrusted) => {
             let reason = match &untrusted {
-                Untrusted::Expired { .. } => "peer_certificate_expired",
-                Untrusted::Revoked { .. } => "peer_revoked",
+                TrustError::Expired { .. } => "peer_certificate_expired",
+                TrustError::Revoked { .. } => "peer_revoked",
                 _ => "trust_removed",
             };
             let explanation = format!("trust {:?} no longer accepts the peer: {untrusted}", &**trust.name());
-            Err(Leave { reason, explanation })
+            Err(DrainCause { reason, explanation })
         }
     }
 }
@@ -165,12 +169,12 @@ fn still_trusted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::{Candidate, Prefer};
+    use crate::keyring::{KeyPairCandidate, PreferPolicy};
     use crate::pki::Validity;
     use proptest::prelude::*;
 
-    fn candidate(key_pair: Fingerprint) -> Candidate {
-        Candidate {
+    fn candidate(key_pair: Fingerprint) -> KeyPairCandidate {
+        KeyPairCandidate {
             keyring: "api".into(),
             key_pair,
             standing: Standing::Current,
@@ -178,7 +182,7 @@ mod tests {
             dns: Vec::new(),
             schemes: Vec::new(),
             issuers: Vec::new(),
-            prefer: Prefer::New,
+            prefer: PreferPolicy::New,
             last_resort: false,
         }
     }
@@ -189,9 +193,9 @@ mod tests {
             shown in 0u8..6, candidates in proptest::collection::vec(0u8..6, 0..5), standing in 0usize..3,
         ) {
             let name = |n: u8| Fingerprint::of(&[n]);
-            let held = Candidates(candidates.iter().map(|n| candidate(name(*n))).collect());
+            let held = CandidateList(candidates.iter().map(|n| candidate(name(*n))).collect());
             let standing = [Some(Standing::Revoked), Some(Standing::Retired), None][standing];
-            let verdict = still_shown(name(shown), &held, || standing);
+            let verdict = check_key_pair(name(shown), &held, || standing);
             prop_assert_eq!(verdict.is_ok(), candidates.contains(&shown));
             if let Err(leave) = verdict {
                 let expected = match standing {

@@ -10,62 +10,62 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::access::{Asker, Desk, Prepared, Record};
-use super::body::Body;
+use super::access::{AccessLineTemplate, AccessRecord, ClientFields, RequestContext};
+use super::body::ResponseBody;
 use super::cross_site;
-use super::fields::{Forwarding, Strip, clean_request};
-use super::forward::{self, Asked, Outbound, refuse, within};
-use super::link::Destination;
-use super::listener::Listener;
-use super::open::{Open, Reached, Tracked, View as OpenView};
+use super::fields::{ForwardingPolicy, StripList, clean_request};
+use super::forward::{self, OutboundRequest, RefusalContext, check_field_count, refuse};
+use super::link::RequestDestination;
+use super::listener::WorkerListener;
+use super::open::{ConnectionGuard, ConnectionLimit, ConnectionState, ConnectionView as OpenView};
 use super::proof;
-use super::serve::Answers;
+use super::serve::RequestHandler;
 use super::target;
 use super::token;
-use super::upstream::{Towards, Upstream};
-use super::waits::Waits;
+use super::upstream::{UpstreamRef, UpstreamState};
+use super::waits::WaitTable;
 use super::worker::Worker;
-use super::workers::Slot;
+use super::workers::ConnectionSlot;
 use crate::metrics;
 use crate::net::HostPort;
-use crate::snapshot::{Egress, Epoch, Side};
+use crate::snapshot::{EgressSnapshot, Epoch, Side};
 
 /// The default port of `https`, which an authority omits.
-const HTTPS: u16 = 443;
+const HTTPS_PORT: u16 = 443;
 
 /// What the requests of one connection share, made once per epoch.
-pub(super) struct View {
-    egress: Arc<Egress>,
+pub(super) struct EgressView {
+    egress: Arc<EgressSnapshot>,
     epoch: Epoch,
-    upstream: Rc<Upstream>,
+    upstream: Rc<UpstreamState>,
     /// The upstream's authority.
     authority: String,
     /// The same as a field, unless the application's own Host is kept.
     host: Option<HeaderValue>,
-    strip: Rc<Strip>,
-    access: Rc<Prepared>,
-    known: target::Known,
+    strip: Rc<StripList>,
+    access: Rc<AccessLineTemplate>,
+    known: target::HostCache,
 }
 
 /// One connection of the application.
-pub(super) struct Connection {
+pub(super) struct EgressConnection {
     pub(super) worker: Rc<Worker>,
-    pub(super) listener: Rc<Listener>,
-    pub(super) tracked: Rc<Tracked>,
+    pub(super) listener: Rc<WorkerListener>,
+    pub(super) tracked: Rc<ConnectionGuard>,
     pub(super) from: Option<SocketAddr>,
     /// Counted until the connection ends.
-    pub(super) _slot: Slot,
-    pub(super) _counted: metrics::Open,
+    pub(super) _slot: ConnectionSlot,
+    pub(super) _counted: metrics::OpenConnectionGuard,
 }
 
-impl Connection {
-    fn view(&self) -> Result<Rc<View>, Error> {
+impl EgressConnection {
+    fn view(&self) -> Result<Rc<EgressView>, Error> {
         if let OpenView::Egress(view) = &*self.tracked.open.view.borrow() {
             return Ok(Rc::clone(view));
         }
         let (egress, epoch) = self.worker.egress(&self.listener.id.name).ok_or(Error::NoKeyPair)?;
         let settings = &egress.settings;
-        let asker = Asker {
+        let asker = ClientFields {
             side: Side::Egress,
             listener: &settings.name,
             connection: self.tracked.open.number,
@@ -74,14 +74,14 @@ impl Connection {
         };
         let authority = authority(&settings.upstream);
         let host = (!settings.keep_host).then(|| HeaderValue::try_from(&authority).ok()).flatten();
-        let view = Rc::new(View {
+        let view = Rc::new(EgressView {
             epoch,
             upstream: self.worker.upstream(&settings.name),
             authority,
             host,
             strip: Rc::default(),
-            access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
-            known: target::Known::default(),
+            access: AccessLineTemplate::new(&self.listener.desk, settings.log_access, &asker),
+            known: target::HostCache::default(),
             egress,
         });
         *self.tracked.open.view.borrow_mut() = OpenView::Egress(Rc::clone(&view));
@@ -90,25 +90,25 @@ impl Connection {
 
     async fn forward(
         &self,
-        view: &View,
+        view: &EgressView,
         mut request: Request<Incoming>,
-        record: &mut Option<Record>,
-    ) -> Result<Response<Body>, Error> {
+        record: &mut Option<AccessRecord>,
+    ) -> Result<Response<ResponseBody>, Error> {
         let limits = &view.egress.settings.limits;
-        let named = target::host(&request, &view.known)?;
-        cross_site::check(request.headers(), &named, &view.authority)?;
-        within(request.headers(), limits)?;
+        let named = target::request_host(&request, &view.known)?;
+        cross_site::check_same_site(request.headers(), &named, &view.authority)?;
+        check_field_count(request.headers(), limits)?;
         if request.uri().authority().is_some() {
             *request.uri_mut() = target::origin_form(request.uri(), None)?;
         }
         // The application is trusted: its own statements about a request's origin are forwarded.
-        let cleaned = clean_request(request.headers_mut(), &view.strip, Forwarding::Keep)?;
+        let cleaned = clean_request(request.headers_mut(), &view.strip, ForwardingPolicy::Keep)?;
         let host = view.host.clone().unwrap_or(named);
-        let terms = forward::Terms { limits, strip: &view.strip, waits: self.worker.waits() };
-        let mut outbound = Outbound::new(request, &host, cleaned, &terms);
-        let to = Destination { host, scheme: Scheme::HTTPS };
+        let terms = forward::ForwardContext { limits, strip: &view.strip, waits: self.worker.waits() };
+        let mut outbound = OutboundRequest::new(request, &host, cleaned, &terms);
+        let to = RequestDestination { host, scheme: Scheme::HTTPS };
         let towards =
-            Towards { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
+            UpstreamRef { worker: &self.worker, egress: &view.egress, epoch: view.epoch, upstream: &view.upstream };
         match &view.egress.bearer {
             Some(bearer) => token::send(towards, bearer, &mut outbound, (&to, &terms), record).await,
             None => proof::send(towards, &mut outbound, &to, &terms, record).await,
@@ -116,29 +116,29 @@ impl Connection {
     }
 }
 
-impl Answers for Connection {
-    fn open(&self) -> &Rc<Open> {
+impl RequestHandler for EgressConnection {
+    fn state(&self) -> &Rc<ConnectionState> {
         &self.tracked.open
     }
 
-    fn desk(&self) -> &Desk {
+    fn request_context(&self) -> &RequestContext {
         &self.listener.desk
     }
 
-    fn waits(&self) -> &Rc<Waits> {
+    fn waits(&self) -> &Rc<WaitTable> {
         self.worker.waits()
     }
 
-    fn unread(&self) {
-        self.worker.limited(&self.tracked.open, Reached::Unread);
+    fn record_unread(&self) {
+        self.worker.report_limit(&self.tracked.open, ConnectionLimit::Unread);
     }
 
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         let open = &self.tracked.open;
-        let flight = open.flight();
+        let flight = open.begin_flight();
         let (refused, record) = match self.view() {
             Ok(view) => {
-                let mut record = Some(Record::begin(&view.access, &request, flight));
+                let mut record = Some(AccessRecord::start(&view.access, &request, flight));
                 match self.forward(&view, request, &mut record).await {
                     Ok(response) => return response,
                     Err(error) => (open.notes.explain(error), record),
@@ -147,7 +147,7 @@ impl Answers for Connection {
             Err(error) => (error, None),
         };
         let listener = &self.listener.id.name;
-        let asked = Asked { side: Side::Egress, listener, connection: open.number, http2: false };
+        let asked = RefusalContext { side: Side::Egress, listener, connection: open.number, http2: false };
         refuse(&refused, &asked, record)
     }
 }
@@ -155,8 +155,8 @@ impl Answers for Connection {
 /// An upstream as a Host field names it.
 pub(super) fn authority(upstream: &HostPort) -> String {
     let whole = upstream.to_string();
-    match whole.strip_suffix(&format!(":{HTTPS}")) {
-        Some(host) if upstream.port == HTTPS => host.to_owned(),
+    match whole.strip_suffix(&format!(":{HTTPS_PORT}")) {
+        Some(host) if upstream.port == HTTPS_PORT => host.to_owned(),
         _ => whole,
     }
 }

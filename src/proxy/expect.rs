@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 
-use super::waits::{Wait, Waits};
+use super::waits::{WaitTable, WaitTimer};
 
 /// How long the backend may take to ask for the body or refuse it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const WAITING: u8 = 0;
 const ANSWERED: u8 = 1;
@@ -24,13 +24,13 @@ const REFUSED: u8 = 3;
 /// What both ends of one exchange share. `Sync`, because hyper wants that of a callback for a 100; both ends are on
 /// one thread, so the lock is never contended.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct ContinueGate {
     state: AtomicU8,
     waker: Mutex<Option<Waker>>,
 }
 
-impl Gate {
-    fn set(&self, from: &[u8], to: u8) {
+impl ContinueGate {
+    fn transition(&self, from: &[u8], to: u8) {
         if from.contains(&self.state.load(Ordering::Relaxed)) {
             self.state.store(to, Ordering::Relaxed);
             if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -40,8 +40,8 @@ impl Gate {
     }
 
     /// The final response's head is there.
-    pub(super) fn answered(&self, status: StatusCode) {
-        self.set(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
+    pub(super) fn record_final_response(&self, status: StatusCode) {
+        self.transition(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
     }
 
     /// Whether the body will not be sent any more.
@@ -52,35 +52,35 @@ impl Gate {
 
 /// The side that knows how the request is answered. When it goes with the gate still shut, the body is given up, and with it
 /// the connection that waits for it.
-pub(super) struct Gatekeeper(pub(super) Arc<Gate>);
+pub(super) struct ContinueGateGuard(pub(super) Arc<ContinueGate>);
 
-impl Drop for Gatekeeper {
+impl Drop for ContinueGateGuard {
     fn drop(&mut self) {
-        self.0.set(&[WAITING, ANSWERED], REFUSED);
+        self.0.transition(&[WAITING, ANSWERED], REFUSED);
     }
 }
 
 /// The side that has the body.
-pub(super) struct Held {
-    gate: Arc<Gate>,
-    wait: Wait,
+pub(super) struct BodyHold {
+    gate: Arc<ContinueGate>,
+    wait: WaitTimer,
 }
 
-impl Held {
+impl BodyHold {
     /// Holds the body of this request back.
-    pub(super) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<Waits>) -> Self {
-        let gate = Arc::new(Gate::default());
+    pub(super) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<WaitTable>) -> Self {
+        let gate = Arc::new(ContinueGate::default());
         let told = Arc::clone(&gate);
         hyper::ext::on_informational(request, move |response| {
             if response.status() == StatusCode::CONTINUE {
-                told.set(&[WAITING], OPEN);
+                told.transition(&[WAITING], OPEN);
             }
         });
-        Self { gate, wait: Wait::new(waits, PATIENCE) }
+        Self { gate, wait: WaitTimer::new(waits, EXPECT_CONTINUE_TIMEOUT) }
     }
 
     /// The gate, for the side that learns how the request is answered.
-    pub(super) fn gate(&self) -> &Arc<Gate> {
+    pub(super) fn gate(&self) -> &Arc<ContinueGate> {
         &self.gate
     }
 
@@ -89,7 +89,7 @@ impl Held {
         match self.gate.state.load(Ordering::Relaxed) {
             OPEN => return Poll::Ready(true),
             REFUSED => return Poll::Ready(false),
-            WAITING if self.wait.late(cx) => {
+            WAITING if self.wait.check_late(cx) => {
                 self.gate.state.store(OPEN, Ordering::Relaxed);
                 return Poll::Ready(true);
             }
@@ -106,36 +106,36 @@ mod tests {
     use crate::proxy::waits::{TICK, Ticks};
     use std::rc::Rc;
 
-    fn held() -> (Rc<Waits>, Held, Gatekeeper) {
-        let waits = Rc::new(Waits::default());
-        let held = Held::new(&mut Request::new(()), &waits);
-        let keeper = Gatekeeper(Arc::clone(held.gate()));
+    fn hold_body() -> (Rc<WaitTable>, BodyHold, ContinueGateGuard) {
+        let waits = Rc::new(WaitTable::default());
+        let held = BodyHold::new(&mut Request::new(()), &waits);
+        let keeper = ContinueGateGuard(Arc::clone(held.gate()));
         (waits, held, keeper)
     }
 
-    fn poll(held: &mut Held) -> Poll<bool> {
+    fn poll(held: &mut BodyHold) -> Poll<bool> {
         held.poll(&Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn a_body_is_asked_for_after_a_second_at_the_latest() {
-        let (waits, mut held, keeper) = held();
+        let (waits, mut held, keeper) = hold_body();
         assert!(poll(&mut held).is_pending());
-        waits.tick(Ticks(Ticks::of(PATIENCE)));
+        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT)));
         assert!(poll(&mut held).is_pending() && keeper.0.is_shut());
-        waits.tick(Ticks(Ticks::of(PATIENCE) + Ticks::of(TICK)));
+        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT) + Ticks::from_duration(TICK)));
         assert_eq!(poll(&mut held), Poll::Ready(true));
         assert!(!keeper.0.is_shut());
     }
 
     #[test]
     fn a_success_asks_for_the_body_and_a_refusal_never_does() {
-        let (_, mut held_back, keeper) = held();
-        keeper.0.answered(StatusCode::OK);
+        let (_, mut held_back, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::OK);
         assert_eq!(poll(&mut held_back), Poll::Ready(true));
 
-        let (waits, mut held_back, keeper) = held();
-        keeper.0.answered(StatusCode::PAYLOAD_TOO_LARGE);
+        let (waits, mut held_back, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::PAYLOAD_TOO_LARGE);
         waits.tick(Ticks(1000));
         assert!(poll(&mut held_back).is_pending());
         drop(keeper);
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_body_once_asked_for_is_not_given_up_with_its_keeper() {
-        let (_, mut held, keeper) = held();
-        keeper.0.answered(StatusCode::OK);
+        let (_, mut held, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::OK);
         drop(keeper);
         assert_eq!(poll(&mut held), Poll::Ready(true));
     }

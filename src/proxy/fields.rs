@@ -10,19 +10,19 @@ mod tests;
 use http::HeaderMap;
 use http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, TE, UPGRADE};
 
-pub use for_backend::ForBackend;
+pub use for_backend::BackendFields;
 
 /// Which names are stripped beside the fixed ones (`also_strip`; `*` at the end stands for anything).
 #[derive(Clone, Debug, Default)]
-pub struct Strip {
+pub struct StripList {
     /// Normalised names, or beginnings of names.
-    patterns: Vec<Pattern>,
+    patterns: Vec<NamePattern>,
     /// The first bytes of all patterns: one look rejects almost every field.
     first: FirstBytes,
 }
 
 #[derive(Clone, Debug)]
-struct Pattern {
+struct NamePattern {
     text: Box<[u8]>,
     prefix: bool,
 }
@@ -32,14 +32,14 @@ struct Pattern {
 struct FirstBytes(u128);
 
 impl FirstBytes {
-    fn holds(self, byte: u8) -> bool {
+    fn contains(self, byte: u8) -> bool {
         byte < 128 && self.0 & (1 << byte) != 0
     }
 }
 
 /// Why a request's fields cannot be forwarded: 400. Names the rule, for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub enum FieldViolation {
     /// `Connection` names a field that it must not.
     #[error("Connection names {0:?}, which is not a hop-by-hop field")]
     ConnectionNames(String),
@@ -48,32 +48,31 @@ pub enum Violation {
     Malformed(&'static str),
 }
 
-impl Strip {
+impl StripList {
     /// From `also_strip`. An empty pattern, or `*` alone, strips nothing: the configuration refuses both.
     pub fn new(also: &[String]) -> Self {
         let mut strip = Self::default();
         for pattern in also {
             let (text, prefix) = pattern.strip_suffix('*').map_or((pattern.as_str(), false), |text| (text, true));
-            let text: Box<[u8]> = text.bytes().map(normal).collect();
+            let text: Box<[u8]> = text.bytes().map(normalize).collect();
             let Some(first) = text.first() else { continue };
             strip.first.0 |= 1u128 << (first & 127);
-            strip.patterns.push(Pattern { text, prefix });
+            strip.patterns.push(NamePattern { text, prefix });
         }
         strip
     }
 
-    fn holds(&self, name: &[u8]) -> bool {
-        name.first().is_some_and(|first| self.first.holds(normal(*first)))
-            && self
-                .patterns
-                .iter()
-                .any(|pattern| if pattern.prefix { begins(name, &pattern.text) } else { is(name, &pattern.text) })
+    fn matches(&self, name: &[u8]) -> bool {
+        name.first().is_some_and(|first| self.first.contains(normalize(*first)))
+            && self.patterns.iter().any(|pattern| {
+                if pattern.prefix { name_starts_with(name, &pattern.text) } else { name_matches(name, &pattern.text) }
+            })
     }
 }
 
 /// What a request asked for before it was cleaned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cleaned {
+pub struct RequestedFeatures {
     /// `Connection: upgrade` with exactly `Upgrade: websocket`.
     pub websocket: bool,
     /// `TE: trailers` (kept towards the backend).
@@ -84,7 +83,7 @@ pub struct Cleaned {
 
 /// What becomes of the fields that name the origin of a request: `X-Forwarded-*`, `Forwarded` and their look-alikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
+pub enum ForwardingPolicy {
     /// All are removed: the peer that sends them is not believed.
     Strip,
     /// Correctly spelled ones stay, to be extended; look-alikes are removed.
@@ -93,8 +92,8 @@ pub enum Forwarding {
     Keep,
 }
 
-impl Forwarding {
-    fn condemns(self, name: &[u8]) -> bool {
+impl ForwardingPolicy {
+    fn strips(self, name: &[u8]) -> bool {
         match self {
             Self::Strip => is_forwarding(name),
             Self::Continue => is_forwarding(name) && name != b"forwarded" && !name.starts_with(b"x-forwarded-"),
@@ -107,16 +106,20 @@ impl Forwarding {
 /// then the identity family and, as `forwarding` says, the forwarding fields.
 /// `Trailer` and `TE: trailers` stay. What an upgrade needs is set again by the caller; so is `Connection: TE`, which
 /// RFC 9110 10.1.4 wants beside `TE` on HTTP/1.1.
-pub fn clean_request(headers: &mut HeaderMap, strip: &Strip, forwarding: Forwarding) -> Result<Cleaned, Violation> {
+pub fn clean_request(
+    headers: &mut HeaderMap,
+    strip: &StripList,
+    forwarding: ForwardingPolicy,
+) -> Result<RequestedFeatures, FieldViolation> {
     let te_trailers = asks_for_trailers(headers);
     let upgrades = remove_named_by_connection(headers)?;
-    let cleaned = Cleaned {
+    let cleaned = RequestedFeatures {
         websocket: upgrades && only_value_is(headers, &UPGRADE, b"websocket"),
         te_trailers,
         expect_continue: only_value_is(headers, &EXPECT, b"100-continue"),
     };
     remove_all(headers, |name| {
-        is_hop_by_hop(name) || is_identity(name) || forwarding.condemns(name) || strip.holds(name)
+        is_hop_by_hop(name) || is_identity(name) || forwarding.strips(name) || strip.matches(name)
     });
     if te_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -136,13 +139,13 @@ pub fn clean_response(headers: &mut HeaderMap) {
 
 /// Cleans trailers, either way: hop-by-hop, framing, `Host`, identity and forwarding fields, and what RFC 9110 6.5.1
 /// keeps out of trailers because a receiver that merges them into the header would act on it.
-pub fn clean_trailers(trailers: &mut HeaderMap, strip: &Strip) {
+pub fn clean_trailers(trailers: &mut HeaderMap, strip: &StripList) {
     remove_all(trailers, |name| {
         is_hop_by_hop(name)
             || is_identity(name)
             || is_forwarding(name)
-            || strip.holds(name)
-            || NEVER_IN_TRAILERS.iter().any(|never| is(name, never))
+            || strip.matches(name)
+            || NEVER_IN_TRAILERS.iter().any(|never| name_matches(name, never))
     });
 }
 
@@ -163,13 +166,17 @@ const NEVER_IN_TRAILERS: [&[u8]; 10] = [
 /// `Content-Length`, which a backend that reads `_` as `-` would take for the real ones.
 fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.first() {
-        Some(b'c') => is(name, b"connection") || (name != b"content-length" && is(name, b"content-length")),
-        Some(b'h') => is(name, b"http2-settings"),
-        Some(b'k') => is(name, b"keep-alive"),
-        Some(b'p') => {
-            is(name, b"proxy-connection") || is(name, b"proxy-authenticate") || is(name, b"proxy-authorization")
+        Some(b'c') => {
+            name_matches(name, b"connection") || (name != b"content-length" && name_matches(name, b"content-length"))
         }
-        Some(b't') => name == b"te" || is(name, b"transfer-encoding"),
+        Some(b'h') => name_matches(name, b"http2-settings"),
+        Some(b'k') => name_matches(name, b"keep-alive"),
+        Some(b'p') => {
+            name_matches(name, b"proxy-connection")
+                || name_matches(name, b"proxy-authenticate")
+                || name_matches(name, b"proxy-authorization")
+        }
+        Some(b't') => name == b"te" || name_matches(name, b"transfer-encoding"),
         Some(b'u') => name == b"upgrade",
         _ => false,
     }
@@ -177,15 +184,19 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
 
 /// A name that is not `Content-Length` or `Transfer-Encoding`, and that some backends read as one.
 pub(super) fn is_framing_twin(name: &[u8]) -> bool {
-    (name != b"content-length" && is(name, b"content-length"))
-        || (name != b"transfer-encoding" && is(name, b"transfer-encoding"))
+    (name != b"content-length" && name_matches(name, b"content-length"))
+        || (name != b"transfer-encoding" && name_matches(name, b"transfer-encoding"))
 }
 
 /// The identity family of contract section 11.
 fn is_identity(name: &[u8]) -> bool {
     match name.first() {
-        Some(b'c') => is(name, b"client-cert") || is(name, b"client-cert-chain"),
-        Some(b'x') => is(name, b"x-forwarded-client-cert") || begins(name, b"x-sidekey-") || is(name, b"x-sidekey"),
+        Some(b'c') => name_matches(name, b"client-cert") || name_matches(name, b"client-cert-chain"),
+        Some(b'x') => {
+            name_matches(name, b"x-forwarded-client-cert")
+                || name_starts_with(name, b"x-sidekey-")
+                || name_matches(name, b"x-sidekey")
+        }
         _ => false,
     }
 }
@@ -194,24 +205,28 @@ fn is_identity(name: &[u8]) -> bool {
 fn is_forwarding(name: &[u8]) -> bool {
     match name.first() {
         Some(b'f') => name == b"forwarded",
-        Some(b'x') => begins(name, b"x-forwarded-") || is(name, b"x-forwarded") || is(name, b"x-real-ip"),
+        Some(b'x') => {
+            name_starts_with(name, b"x-forwarded-")
+                || name_matches(name, b"x-forwarded")
+                || name_matches(name, b"x-real-ip")
+        }
         _ => false,
     }
 }
 
 /// Every character other than a letter or digit reads as `-`, as backends that make variables of names read it.
-fn normal(byte: u8) -> u8 {
+fn normalize(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 /// Whether `name` normalises to `wanted`, which is normal itself.
-pub(super) fn is(name: &[u8], wanted: &[u8]) -> bool {
-    name.len() == wanted.len() && begins(name, wanted)
+pub(super) fn name_matches(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && name_starts_with(name, wanted)
 }
 
 /// Whether the normal form of `name` begins with `wanted`, which is normal itself.
-fn begins(name: &[u8], wanted: &[u8]) -> bool {
-    name.len() >= wanted.len() && name.iter().zip(wanted).all(|(byte, wanted)| normal(*byte) == *wanted)
+fn name_starts_with(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() >= wanted.len() && name.iter().zip(wanted).all(|(byte, wanted)| normalize(*byte) == *wanted)
 }
 
 /// Removes every field with a condemned name (lower case, as `http` keeps it). Allocates only if one is found.
@@ -223,12 +238,12 @@ fn remove_all(headers: &mut HeaderMap, condemned: impl Fn(&[u8]) -> bool) {
 }
 
 /// Removes what `Connection` names; true if it names `upgrade`. `Upgrade` itself is left for the caller to look at.
-fn remove_named_by_connection(headers: &mut HeaderMap) -> Result<bool, Violation> {
+fn remove_named_by_connection(headers: &mut HeaderMap) -> Result<bool, FieldViolation> {
     let mut upgrades = false;
     for name in connection_names(headers) {
         let name = name?;
         if must_not_be_named(name.as_str()) {
-            return Err(Violation::ConnectionNames(name.as_str().to_owned()));
+            return Err(FieldViolation::ConnectionNames(name.as_str().to_owned()));
         }
         if name == UPGRADE {
             upgrades = true;
@@ -240,8 +255,8 @@ fn remove_named_by_connection(headers: &mut HeaderMap) -> Result<bool, Violation
 }
 
 /// The members of all `Connection` fields; empty members are allowed (RFC 9110 5.6.1).
-fn connection_names(headers: &HeaderMap) -> Vec<Result<HeaderName, Violation>> {
-    if !has(headers, &CONNECTION) {
+fn connection_names(headers: &HeaderMap) -> Vec<Result<HeaderName, FieldViolation>> {
+    if !contains_field(headers, &CONNECTION) {
         return Vec::new();
     }
     headers
@@ -250,7 +265,7 @@ fn connection_names(headers: &HeaderMap) -> Vec<Result<HeaderName, Violation>> {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|member| !member.is_empty())
-        .map(|member| HeaderName::from_bytes(member).map_err(|_| Violation::Malformed("Connection")))
+        .map(|member| HeaderName::from_bytes(member).map_err(|_| FieldViolation::Malformed("Connection")))
         .collect()
 }
 
@@ -261,12 +276,12 @@ fn must_not_be_named(name: &str) -> bool {
 
 /// Whether there is such a field. Most fields asked for here are not there, and looking at every name of a usual request
 /// costs less than one hash.
-fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+fn contains_field(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|key| key == name)
 }
 
 fn only_value_is(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
-    if !has(headers, name) {
+    if !contains_field(headers, name) {
         return false;
     }
     let mut values = headers.get_all(name).iter();
@@ -275,7 +290,7 @@ fn only_value_is(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool 
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {
-    has(headers, &TE)
+    contains_field(headers, &TE)
         && headers
             .get_all(TE)
             .iter()

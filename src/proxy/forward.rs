@@ -16,39 +16,44 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::Error;
-use super::access::Record;
-use super::body::{Body, Outgoing, Relay, Upload};
-use super::expect::Held;
-use super::fields::{Cleaned, Strip, clean_response};
+use super::access::AccessRecord;
+use super::body::{BodyRelay, OutgoingBody, ResponseBody, UploadProgress};
+use super::expect::BodyHold;
+use super::fields::{RequestedFeatures, StripList, clean_response};
 use super::jwt;
-use super::link::{Destination, Link};
-use super::open::Signal;
-use super::pool::{self, Origin};
-use super::upgrade::{self, Tunnel};
-use super::waits::Waits;
+use super::link::{PooledConnection, RequestDestination};
+use super::open::ConnectionSignal;
+use super::pool::{self, ConnectionProvider};
+use super::upgrade::{self, WebSocketTunnel};
+use super::waits::WaitTable;
 use crate::snapshot::Side;
-use crate::snapshot::ingress::Limits;
+use crate::snapshot::ingress::ListenerLimits;
 
 /// What forwarding a response needs.
-pub(super) struct Terms<'a> {
-    pub(super) limits: &'a Limits,
-    pub(super) strip: &'a Rc<Strip>,
-    pub(super) waits: &'a Rc<Waits>,
+pub(super) struct ForwardContext<'a> {
+    pub(super) limits: &'a ListenerLimits,
+    pub(super) strip: &'a Rc<StripList>,
+    pub(super) waits: &'a Rc<WaitTable>,
 }
 
 /// A checked and cleaned request, ready to be sent.
-pub(super) struct Outbound {
+pub(super) struct OutboundRequest {
     /// Present until it is sent.
-    pub(super) request: Option<Request<Outgoing>>,
+    pub(super) request: Option<Request<OutgoingBody>>,
     pub(super) websocket: Option<OnUpgrade>,
     /// The progress of its body, if it has one.
-    upload: Option<Rc<Upload>>,
+    upload: Option<Rc<UploadProgress>>,
 }
 
-impl Outbound {
+impl OutboundRequest {
     /// Puts a cleaned request into the form of HTTP/1.1; the connection that carries it decides in the end.
-    pub(super) fn new(mut request: Request<Incoming>, host: &HeaderValue, cleaned: Cleaned, terms: &Terms<'_>) -> Self {
-        let websocket = upgrade::asked(&mut request, cleaned);
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        host: &HeaderValue,
+        cleaned: RequestedFeatures,
+        terms: &ForwardContext<'_>,
+    ) -> Self {
+        let websocket = upgrade::take_upgrade(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
         parts.extensions.clear();
         match parts.version {
@@ -62,49 +67,49 @@ impl Outbound {
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, host.clone());
         if websocket.is_some() {
-            upgrade::name_it(&mut parts.headers);
+            upgrade::set_upgrade_fields(&mut parts.headers);
         }
-        let mut request = Request::from_parts(parts, Outgoing::Empty);
+        let mut request = Request::from_parts(parts, OutgoingBody::Empty);
         let mut upload = None;
         if !body.is_end_stream() {
-            let relay = Relay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
-            let relay = relay.telling(upload.insert(Rc::default()));
-            let relay = if holds { relay.hold(Held::new(&mut request, terms.waits)) } else { relay };
-            *request.body_mut() = Outgoing::Relay(Box::new(relay));
+            let relay = BodyRelay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
+            let relay = relay.with_progress(upload.insert(Rc::default()));
+            let relay = if holds { relay.with_hold(BodyHold::new(&mut request, terms.waits)) } else { relay };
+            *request.body_mut() = OutgoingBody::Relay(Box::new(relay));
         }
         Self { request: Some(request), websocket, upload }
     }
 
     /// The error of a failed exchange: more precise where the library only reports that a body broke off.
-    pub(super) fn blame(&self, error: Error) -> Error {
+    pub(super) fn refine_error(&self, error: Error) -> Error {
         if self.upload.as_ref().is_some_and(|upload| upload.is_late()) { Error::BodyLate } else { error }
     }
 }
 
 /// Sends a request and prepares its response for the client; the record ends with the response's last byte.
 pub(super) async fn send(
-    origin: &impl Origin,
-    outbound: &mut Outbound,
-    to: &Destination,
-    terms: &Terms<'_>,
-    record: &mut Option<Record>,
-) -> Result<Response<Body>, Error> {
+    origin: &impl ConnectionProvider,
+    outbound: &mut OutboundRequest,
+    to: &RequestDestination,
+    terms: &ForwardContext<'_>,
+    record: &mut Option<AccessRecord>,
+) -> Result<Response<ResponseBody>, Error> {
     let limit = terms.limits.response;
     let exchanged = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
-    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
+    let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
     respond(response, link, outbound.websocket.take(), terms, record)
 }
 
 /// Prepares a response for the client.
 pub(super) fn respond(
     response: Response<Incoming>,
-    link: Link,
+    link: PooledConnection,
     websocket: Option<OnUpgrade>,
-    terms: &Terms<'_>,
-    record: &mut Option<Record>,
-) -> Result<Response<Body>, Error> {
+    terms: &ForwardContext<'_>,
+    record: &mut Option<AccessRecord>,
+) -> Result<Response<ResponseBody>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(response, link, websocket, record);
+        return switch_protocols(response, link, websocket, record);
     }
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
@@ -117,22 +122,22 @@ pub(super) fn respond(
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };
-    record.answered(parts.status, None);
-    if record.flight().open().signal() == Signal::Drain {
+    record.set_status(parts.status, None);
+    if record.flight().state().signal() == ConnectionSignal::Drain {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let relay = Relay::new(incoming, terms.limits.body_idle, terms.waits, terms.strip);
-    Ok(Response::from_parts(parts, Body::relay(relay, link, record)))
+    let relay = BodyRelay::new(incoming, terms.limits.body_idle, terms.waits, terms.strip);
+    Ok(Response::from_parts(parts, ResponseBody::from_relay(relay, link, record)))
 }
 
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.
-fn switch(
+fn switch_protocols(
     mut response: Response<Incoming>,
-    mut link: Link,
+    mut link: PooledConnection,
     websocket: Option<OnUpgrade>,
-    record: &mut Option<Record>,
-) -> Result<Response<Body>, Error> {
-    let Some(asker) = websocket.filter(|_| upgrade::granted(&response)) else { return Err(Error::Unasked) };
+    record: &mut Option<AccessRecord>,
+) -> Result<Response<ResponseBody>, Error> {
+    let Some(asker) = websocket.filter(|_| upgrade::is_granted(&response)) else { return Err(Error::Unasked) };
     let Some(mut record) = record.take() else { return Err(Error::Late) };
     let answerer = hyper::upgrade::on(&mut response);
     link.detach();
@@ -140,16 +145,16 @@ fn switch(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     clean_response(&mut parts.headers);
-    upgrade::name_it(&mut parts.headers);
-    record.answered(parts.status, None);
-    let open = record.flight().open();
-    let (flight, whole) = (open.flight(), open.whole());
-    upgrade::open(Tunnel { asker, answerer, flight, whole, link });
-    Ok(Response::from_parts(parts, Body::empty(Some(record))))
+    upgrade::set_upgrade_fields(&mut parts.headers);
+    record.set_status(parts.status, None);
+    let open = record.flight().state();
+    let (flight, whole) = (open.begin_flight(), open.owner());
+    upgrade::spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link });
+    Ok(Response::from_parts(parts, ResponseBody::empty(Some(record))))
 }
 
 /// Where the sidecar's own response comes from, for the log.
-pub(super) struct Asked<'a> {
+pub(super) struct RefusalContext<'a> {
     pub(super) side: Side,
     pub(super) listener: &'a str,
     pub(super) connection: u64,
@@ -157,10 +162,14 @@ pub(super) struct Asked<'a> {
 }
 
 /// The sidecar's own response: a status that says what, and nothing that says why. The log has the reason.
-pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -> Response<Body> {
+pub(super) fn refuse(
+    error: &Error,
+    asked: &RefusalContext<'_>,
+    record: Option<AccessRecord>,
+) -> Response<ResponseBody> {
     let status = error.status();
     let (fault, reason) = (error.fault(asked.side), error.reason());
-    let Asked { side, listener, connection, http2 } = asked;
+    let RefusalContext { side, listener, connection, http2 } = asked;
     let side = side.as_str();
     if error.is_refusal() {
         tracing::info!(target: "proxy", side, listener, connection, fault, reason, status = status.as_u16(), %error, "request refused");
@@ -168,18 +177,18 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
         tracing::warn!(target: "proxy", side, listener, connection, fault, reason, status = status.as_u16(), %error, "request failed");
     }
     let record = record.map(|mut record| {
-        record.answered(status, Some(reason));
-        record.failed(fault);
+        record.set_status(status, Some(reason));
+        record.count_error(fault);
         if error.is_refusal() {
-            record.refused(reason);
+            record.count_refusal(reason);
         }
         if let Some(limit) = error.limit() {
-            record.limited(limit);
+            record.count_limit(limit);
         }
         record
     });
     let text = Bytes::from(format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")));
-    let mut response = Response::new(Body::text(text, record));
+    let mut response = Response::new(ResponseBody::from_text(text, record));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -194,7 +203,7 @@ pub(super) fn refuse(error: &Error, asked: &Asked<'_>, record: Option<Record>) -
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if error.closes() && !http2 {
+    if error.closes_connection() && !http2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -213,12 +222,12 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Checks the listener's limit on the number of fields.
-pub(super) fn within(headers: &HeaderMap, limits: &Limits) -> Result<(), Error> {
+pub(super) fn check_field_count(headers: &HeaderMap, limits: &ListenerLimits) -> Result<(), Error> {
     if headers.len() > limits.fields { Err(Error::TooManyFields { limit: limits.fields }) } else { Ok(()) }
 }
 
 /// How long idle connections to the other side are kept: a little shorter than most servers keep them.
-pub(super) const KEEP: Duration = Duration::from_secs(50);
+pub(super) const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(50);
 
 #[cfg(test)]
 mod tests {
@@ -237,7 +246,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_ours_says_what_and_never_why() {
-        let asked = Asked { side: Side::Ingress, listener: "api", connection: 1, http2: false };
+        let asked = RefusalContext { side: Side::Ingress, listener: "api", connection: 1, http2: false };
         let response = refuse(&Error::NoKeyPair, &asked, None);
         assert_eq!(
             (response.status().as_u16(), &response.headers()[RETRY_AFTER]),

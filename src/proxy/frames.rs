@@ -10,18 +10,18 @@ mod refusals;
 
 use std::time::Duration;
 
-pub use refusals::Refusals;
+pub use refusals::StreamRefusals;
 
 /// A budget is for so long; then it is full again.
-const WINDOW: Duration = Duration::from_secs(60);
+const BUDGET_WINDOW: Duration = Duration::from_secs(60);
 /// Bytes of content, either way, for which one more of the cheap frames is in order.
-const WORK: u64 = 64;
+const BYTES_PER_CHEAP_FRAME: u64 = 64;
 /// `CONTINUATION` frames of one header block, at least allowed: more where `head_size` needs more, full ones and a few.
-const CONTINUATIONS: usize = 5;
+const MIN_CONTINUATIONS: usize = 5;
 /// Bytes of a frame, at most.
-const FRAME: usize = 16 * 1024;
+const MAX_FRAME_BYTES: usize = 16 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADER: usize = 9;
+const FRAME_HEADER_BYTES: usize = 9;
 
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
@@ -30,7 +30,7 @@ const PADDED: u8 = 0x8;
 
 /// The kind of frame that the client sent too many of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flood {
+pub enum FrameFlood {
     /// Requests that are reset soon after they were made.
     Resets,
     /// `CONTINUATION` frames of one header block.
@@ -51,7 +51,7 @@ pub enum Flood {
     Others,
 }
 
-impl Flood {
+impl FrameFlood {
     /// Every one.
     pub const ALL: [Self; 9] = [
         Self::Resets,
@@ -67,26 +67,31 @@ impl Flood {
 
     /// A stable code for log and metrics.
     pub const fn reason(self) -> &'static str {
-        self.words().0
+        self.reason_and_explanation().0
     }
 
     /// A sentence for the log.
     pub const fn explanation(self) -> &'static str {
-        self.words().1
+        self.reason_and_explanation().1
     }
 
-    const fn words(self) -> (&'static str, &'static str) {
+    const fn reason_and_explanation(self) -> (&'static str, &'static str) {
         match self {
-            Self::Resets => {
-                ("http2_reset_flood", "the client reset too many streams, or made errors that reset them (CVE-2023-44487)")
+            Self::Resets => (
+                "http2_reset_flood",
+                "the client reset too many streams, or made errors that reset them (CVE-2023-44487)",
+            ),
+            Self::Continuations => {
+                ("http2_continuation_flood", "the client sent too many CONTINUATION frames for one header block")
             }
-            Self::Continuations => ("http2_continuation_flood", "the client sent too many CONTINUATION frames for one header block"),
             Self::HeaderBlock => ("http2_header_block", "a header block is larger than head_size"),
             Self::EmptyData => ("http2_empty_data_flood", "the client sent too many DATA frames without content"),
             Self::Pings => ("http2_ping_flood", "the client sent too many PING frames"),
             Self::Settings => ("http2_settings_flood", "the client sent too many SETTINGS frames"),
             Self::Priorities => ("http2_priority_flood", "the client sent too many PRIORITY frames"),
-            Self::WindowUpdates => ("http2_window_update_flood", "the client sent too many WINDOW_UPDATE frames for what it received"),
+            Self::WindowUpdates => {
+                ("http2_window_update_flood", "the client sent too many WINDOW_UPDATE frames for what it received")
+            }
             Self::Others => ("http2_frame_flood", "the client sent too many frames that a server does not use"),
         }
     }
@@ -94,17 +99,17 @@ impl Flood {
 
 /// How many bytes may pass, and whether what follows them is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct FrameStep {
     /// Bytes from the start of what was shown: whole frame headers, and content as it comes.
     pub pass: usize,
     /// If set, nothing more passes.
-    pub flood: Option<Flood>,
+    pub flood: Option<FrameFlood>,
 }
 
 /// The state between two scans.
 #[derive(Debug)]
-pub struct Scanner {
-    state: State,
+pub struct FrameScanner {
+    state: FrameState,
     head_size: usize,
     /// The highest stream that the peer has opened.
     last_stream: u32,
@@ -115,15 +120,15 @@ pub struct Scanner {
     last: bool,
     /// When the budgets were full.
     since: Duration,
-    spent: Spent,
+    spent: FrameCounts,
     /// Bytes that were sent when the budgets were full.
     sent_before: u64,
-    over: Option<Flood>,
+    over: Option<FrameFlood>,
 }
 
 /// Since the budgets were full.
 #[derive(Debug, Default)]
-struct Spent {
+struct FrameCounts {
     opened: u64,
     content: u64,
     resets: u64,
@@ -136,7 +141,7 @@ struct Spent {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum FrameState {
     /// So many bytes of the preface were there.
     Preface(usize),
     Header,
@@ -145,64 +150,64 @@ enum State {
     Foreign,
 }
 
-impl Scanner {
+impl FrameScanner {
     /// At the start of a connection; a header block may have `head_size` bytes.
     pub fn new(head_size: usize, now: Duration) -> Self {
         Self {
-            state: State::Preface(0),
+            state: FrameState::Preface(0),
             head_size,
             last_stream: 0,
             block: (0, 0),
             within: None,
             last: false,
             since: now,
-            spent: Spent::default(),
+            spent: FrameCounts::default(),
             sent_before: 0,
             over: None,
         }
     }
 
     /// The stream with a header block that has begun and is not complete.
-    pub fn block(&self) -> Option<u32> {
+    pub fn open_block(&self) -> Option<u32> {
         self.within
     }
 
     /// Scans what it left the last time and what has arrived since; `sent` bytes have left on the connection, and it
     /// is `now`, counted from any moment.
-    pub fn scan(&mut self, bytes: &[u8], sent: u64, now: Duration) -> Step {
-        if now.saturating_sub(self.since) >= WINDOW {
-            (self.since, self.spent, self.sent_before) = (now, Spent::default(), sent);
+    pub fn scan(&mut self, bytes: &[u8], sent: u64, now: Duration) -> FrameStep {
+        if now.saturating_sub(self.since) >= BUDGET_WINDOW {
+            (self.since, self.spent, self.sent_before) = (now, FrameCounts::default(), sent);
         }
         let mut at = 0;
         while self.over.is_none() {
             let rest = &bytes[at..];
             at += match self.state {
-                State::Foreign => rest.len(),
-                State::Preface(seen) => {
+                FrameState::Foreign => rest.len(),
+                FrameState::Preface(seen) => {
                     let part = rest.len().min(PREFACE.len() - seen);
                     self.state = if rest[..part] != PREFACE[seen..seen + part] {
-                        State::Foreign
+                        FrameState::Foreign
                     } else if seen + part == PREFACE.len() {
-                        State::Header
+                        FrameState::Header
                     } else {
-                        State::Preface(seen + part)
+                        FrameState::Preface(seen + part)
                     };
                     part
                 }
-                State::Content(left) => {
+                FrameState::Content(left) => {
                     let part = rest.len().min(left);
-                    self.content(left - part);
+                    self.set_content_left(left - part);
                     part
                 }
-                State::Header => match Frame::read(rest) {
+                FrameState::Header => match FrameHeader::parse(rest) {
                     None => break,
                     Some(frame) => {
                         self.over = self.count(&frame, sent).err();
                         if self.over.is_some() {
                             break;
                         }
-                        self.content(frame.length);
-                        HEADER
+                        self.set_content_left(frame.length);
+                        FRAME_HEADER_BYTES
                     }
                 },
             };
@@ -210,73 +215,75 @@ impl Scanner {
                 break;
             }
         }
-        Step { pass: at, flood: self.over }
+        FrameStep { pass: at, flood: self.over }
     }
 
     /// So much of the frame's content is still to come.
-    fn content(&mut self, left: usize) {
-        self.state = if left == 0 { State::Header } else { State::Content(left) };
+    fn set_content_left(&mut self, left: usize) {
+        self.state = if left == 0 { FrameState::Header } else { FrameState::Content(left) };
         if left == 0 && std::mem::take(&mut self.last) {
             self.within = None;
         }
     }
 
-    fn count(&mut self, frame: &Frame, sent: u64) -> Result<(), Flood> {
-        fn spend(spent: &mut u64, allowed: u64, flood: Flood) -> Result<(), Flood> {
+    fn count(&mut self, frame: &FrameHeader, sent: u64) -> Result<(), FrameFlood> {
+        fn spend(spent: &mut u64, allowed: u64, flood: FrameFlood) -> Result<(), FrameFlood> {
             *spent += 1;
             if *spent > allowed { Err(flood) } else { Ok(()) }
         }
         let spent = &mut self.spent;
-        let work = (spent.content + sent.saturating_sub(self.sent_before)) / WORK;
+        let work = (spent.content + sent.saturating_sub(self.sent_before)) / BYTES_PER_CHEAP_FRAME;
         match frame.kind {
-            Kind::Data => {
+            FrameKind::Data => {
                 spent.content += frame.content as u64;
                 if frame.content > 0 || frame.flags & END_STREAM != 0 {
                     return Ok(());
                 }
-                spend(&mut spent.empty, 500 + 2 * spent.opened, Flood::EmptyData)
+                spend(&mut spent.empty, 500 + 2 * spent.opened, FrameFlood::EmptyData)
             }
-            Kind::Headers => {
+            FrameKind::Headers => {
                 if frame.stream > self.last_stream {
                     self.last_stream = frame.stream;
                     spent.opened += 1;
                 }
                 self.block = (0, 0);
                 self.within = Some(frame.stream);
-                self.add(frame)
+                self.add_block_part(frame)
             }
-            Kind::Continuation => {
+            FrameKind::Continuation => {
                 self.block.1 += 1;
-                let full = self.head_size / FRAME;
-                if self.block.1 > CONTINUATIONS.max(full + full / 4) {
-                    return Err(Flood::Continuations);
+                let full = self.head_size / MAX_FRAME_BYTES;
+                if self.block.1 > MIN_CONTINUATIONS.max(full + full / 4) {
+                    return Err(FrameFlood::Continuations);
                 }
-                self.add(frame)
+                self.add_block_part(frame)
             }
             // Every second request may be given up.
-            Kind::Reset => spend(&mut spent.resets, 500 + spent.opened / 2, Flood::Resets),
-            Kind::Ping if frame.flags & ACK != 0 => spend(&mut spent.others, 500 + work, Flood::Others),
-            Kind::Ping => spend(&mut spent.pings, 500 + work, Flood::Pings),
-            Kind::Settings => spend(&mut spent.settings, 100, Flood::Settings),
-            Kind::Priority => spend(&mut spent.priorities, 1000 + 4 * spent.opened, Flood::Priorities),
-            Kind::WindowUpdate => spend(&mut spent.windows, 1000 + 2 * spent.opened + work, Flood::WindowUpdates),
-            Kind::Other => spend(&mut spent.others, 500, Flood::Others),
+            FrameKind::Reset => spend(&mut spent.resets, 500 + spent.opened / 2, FrameFlood::Resets),
+            FrameKind::Ping if frame.flags & ACK != 0 => spend(&mut spent.others, 500 + work, FrameFlood::Others),
+            FrameKind::Ping => spend(&mut spent.pings, 500 + work, FrameFlood::Pings),
+            FrameKind::Settings => spend(&mut spent.settings, 100, FrameFlood::Settings),
+            FrameKind::Priority => spend(&mut spent.priorities, 1000 + 4 * spent.opened, FrameFlood::Priorities),
+            FrameKind::WindowUpdate => {
+                spend(&mut spent.windows, 1000 + 2 * spent.opened + work, FrameFlood::WindowUpdates)
+            }
+            FrameKind::Other => spend(&mut spent.others, 500, FrameFlood::Others),
         }
     }
 
     /// A part of a header block.
-    fn add(&mut self, frame: &Frame) -> Result<(), Flood> {
+    fn add_block_part(&mut self, frame: &FrameHeader) -> Result<(), FrameFlood> {
         self.block.0 += frame.length;
         let over = self.block.0 > self.head_size;
         self.last = frame.flags & END_HEADERS != 0;
         if self.last {
             self.block = (0, 0);
         }
-        if over { Err(Flood::HeaderBlock) } else { Ok(()) }
+        if over { Err(FrameFlood::HeaderBlock) } else { Ok(()) }
     }
 }
 
-enum Kind {
+enum FrameKind {
     Data,
     Headers,
     Priority,
@@ -288,8 +295,8 @@ enum Kind {
     Other,
 }
 
-struct Frame {
-    kind: Kind,
+struct FrameHeader {
+    kind: FrameKind,
     flags: u8,
     stream: u32,
     length: usize,
@@ -297,26 +304,26 @@ struct Frame {
     content: usize,
 }
 
-impl Frame {
+impl FrameHeader {
     /// From a frame's first bytes; `None` where they are too few.
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = *header;
         let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
         let kind = match kind {
-            0 => Kind::Data,
-            1 => Kind::Headers,
-            2 => Kind::Priority,
-            3 => Kind::Reset,
-            4 => Kind::Settings,
-            6 => Kind::Ping,
-            8 => Kind::WindowUpdate,
-            9 => Kind::Continuation,
-            _ => Kind::Other,
+            0 => FrameKind::Data,
+            1 => FrameKind::Headers,
+            2 => FrameKind::Priority,
+            3 => FrameKind::Reset,
+            4 => FrameKind::Settings,
+            6 => FrameKind::Ping,
+            8 => FrameKind::WindowUpdate,
+            9 => FrameKind::Continuation,
+            _ => FrameKind::Other,
         };
         let padding = match kind {
             // The length of the padding, and the byte that says it.
-            Kind::Data if flags & PADDED != 0 && length > 0 => usize::from(*rest.first()?) + 1,
+            FrameKind::Data if flags & PADDED != 0 && length > 0 => usize::from(*rest.first()?) + 1,
             _ => 0,
         };
         let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);

@@ -11,14 +11,14 @@ mod head;
 pub(super) mod held;
 mod scanner;
 
-pub(super) use head::decimal;
-pub use scanner::{Next, Scanner, Step};
+pub(super) use head::parse_decimal;
+pub use scanner::{FramingAction, FramingScanner, FramingStep};
 
 use http::StatusCode;
 
 /// What a request head may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct FramingLimits {
     /// Bytes of a head, and of a trailer section.
     pub head_size: usize,
     /// Fields of a head, and of a trailer section.
@@ -27,7 +27,7 @@ pub struct Bounds {
 
 /// Which rule a request broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FramingFault {
     /// Not method, target and version with one space between.
     RequestLine,
     /// `CONNECT`, `TRACE` or the target `*`.
@@ -76,7 +76,7 @@ pub enum Fault {
     Incomplete,
 }
 
-impl Fault {
+impl FramingFault {
     /// Every one, for tests and for the page that explains them.
     pub const ALL: [Self; 23] = [
         Self::RequestLine,
@@ -118,15 +118,15 @@ impl Fault {
 
     /// A stable code for log and metrics.
     pub const fn reason(self) -> &'static str {
-        self.words().0
+        self.reason_and_explanation().0
     }
 
     /// A sentence for the log.
     pub const fn explanation(self) -> &'static str {
-        self.words().1
+        self.reason_and_explanation().1
     }
 
-    const fn words(self) -> (&'static str, &'static str) {
+    const fn reason_and_explanation(self) -> (&'static str, &'static str) {
         match self {
             Self::RequestLine => (
                 "bad_request_line",
@@ -134,15 +134,17 @@ impl Fault {
             ),
             Self::NotForwarded => ("method_not_allowed", "CONNECT, TRACE and the target * are not forwarded"),
             Self::MethodTooLong => ("method_too_long", "the method is longer than any known method (RFC 9112 3)"),
-            Self::Target => {
-                ("bad_target", "the target has none of the forms of RFC 9112 3.2, or contains bytes that a URI must not")
-            }
+            Self::Target => (
+                "bad_target",
+                "the target has none of the forms of RFC 9112 3.2, or contains bytes that a URI must not",
+            ),
             Self::TargetTooLong => ("target_too_long", "the request line is longer than head_size"),
             Self::Version => ("bad_version", "the version is neither HTTP/1.1 nor HTTP/1.0"),
             Self::BareLineFeed => ("bare_line_feed", "a line ends without a carriage return (RFC 9112 2.2)"),
-            Self::Control => {
-                ("control_character", "the request contains a NUL, a bare CR or another control character (RFC 9110 5.5)")
-            }
+            Self::Control => (
+                "control_character",
+                "the request contains a NUL, a bare CR or another control character (RFC 9110 5.5)",
+            ),
             Self::Folded => {
                 ("folded_field", "a field line begins with a blank: line folding is obsolete (RFC 9112 5.2)")
             }
@@ -150,10 +152,18 @@ impl Fault {
             Self::HeadTooLarge => ("head_too_large", "the head is larger than head_size"),
             Self::TooManyFields => ("too_many_fields", "the request has more fields than the limit"),
             Self::Length => ("bad_content_length", "Content-Length is not a plain decimal number (RFC 9112 6.3)"),
-            Self::SeveralLengths => ("several_content_lengths", "the request has several Content-Length fields (RFC 9112 6.3)"),
-            Self::BothLengths => ("two_framings", "the request has both Content-Length and Transfer-Encoding (RFC 9112 6.1)"),
-            Self::Coding => ("bad_transfer_encoding", "Transfer-Encoding is not exactly one chunked coding (RFC 9112 6.1)"),
-            Self::CodingInHttp10 => ("transfer_encoding_in_http10", "an HTTP/1.0 request has Transfer-Encoding (RFC 9112 6.1)"),
+            Self::SeveralLengths => {
+                ("several_content_lengths", "the request has several Content-Length fields (RFC 9112 6.3)")
+            }
+            Self::BothLengths => {
+                ("two_framings", "the request has both Content-Length and Transfer-Encoding (RFC 9112 6.1)")
+            }
+            Self::Coding => {
+                ("bad_transfer_encoding", "Transfer-Encoding is not exactly one chunked coding (RFC 9112 6.1)")
+            }
+            Self::CodingInHttp10 => {
+                ("transfer_encoding_in_http10", "an HTTP/1.0 request has Transfer-Encoding (RFC 9112 6.1)")
+            }
             Self::Twin => {
                 ("framing_twin", "some backends would read a field name as Content-Length or Transfer-Encoding")
             }

@@ -12,64 +12,64 @@ use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::Error;
-use super::access::{Asker, Desk, Prepared, Record};
-use super::admission::Place;
-use super::body::Body;
-use super::fields::{ForBackend, Forwarding, Strip, clean_request};
-use super::forward::{self, Asked, Outbound, refuse, within};
+use super::access::{AccessLineTemplate, AccessRecord, ClientFields, RequestContext};
+use super::admission::PartnerSlot;
+use super::body::ResponseBody;
+use super::fields::{BackendFields, ForwardingPolicy, StripList, clean_request};
+use super::forward::{self, OutboundRequest, RefusalContext, check_field_count, refuse};
 use super::jwt;
-use super::link::{Destination, Ends, Link};
-use super::listener::Listener;
-use super::open::{Open, Reached, Tracked, View as OpenView};
-use super::pool::{Origin, Pool};
-use super::serve::Answers;
+use super::link::{ConnectionParts, PooledConnection, RequestDestination};
+use super::listener::WorkerListener;
+use super::open::{ConnectionGuard, ConnectionLimit, ConnectionState, ConnectionView as OpenView};
+use super::pool::{ConnectionPool, ConnectionProvider};
+use super::serve::RequestHandler;
 use super::target;
-use super::waits::Waits;
+use super::waits::WaitTable;
 use super::worker::Worker;
-use super::workers::Slot;
+use super::workers::ConnectionSlot;
 use crate::metrics;
-use crate::net::dial::{self, Terms};
-use crate::net::{Backend, KEEPALIVE};
-use crate::snapshot::ingress::Settings;
-use crate::snapshot::{Ingress, Side};
+use crate::net::dial::{self, DialOptions};
+use crate::net::{BackendAddress, KEEPALIVE_INTERVAL};
+use crate::snapshot::ingress::IngressSettings;
+use crate::snapshot::{IngressSnapshot, Side};
 use crate::tls::ClientAuth;
-use crate::trust::{Peer, Role};
+use crate::trust::{Peer, PeerRole};
 
 /// How long a backend's address is used before it is looked up again.
-const REFRESH: Duration = Duration::from_secs(30);
+const BACKEND_DNS_REFRESH: Duration = Duration::from_secs(30);
 
 /// How much of a request's content is kept in case the backend reports that it has not processed it.
-const REPLAY_LIMIT: usize = 64 * 1024;
+const BACKEND_REPLAY_LIMIT: usize = 64 * 1024;
 
 /// What the requests of one connection share, made once per epoch.
-pub(super) struct View {
-    ingress: Arc<Ingress>,
+pub(super) struct IngressView {
+    ingress: Arc<IngressSnapshot>,
     peer: Option<Arc<Peer>>,
-    for_backend: ForBackend,
-    strip: Rc<Strip>,
-    pool: Rc<Pool>,
-    access: Rc<Prepared>,
-    host: target::Known,
+    for_backend: BackendFields,
+    strip: Rc<StripList>,
+    pool: Rc<ConnectionPool>,
+    access: Rc<AccessLineTemplate>,
+    host: target::HostCache,
 }
 
 /// One connection of a peer.
-pub(super) struct Connection {
+pub(super) struct IngressConnection {
     pub(super) worker: Rc<Worker>,
-    pub(super) listener: Rc<Listener>,
-    pub(super) tracked: Rc<Tracked>,
+    pub(super) listener: Rc<WorkerListener>,
+    pub(super) tracked: Rc<ConnectionGuard>,
     pub(super) from: Option<SocketAddr>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// The server name of the handshake, in lower case.
     pub(super) server_name: Option<Arc<str>>,
     /// Counted until the connection ends.
-    pub(super) _place: Option<Place>,
-    pub(super) _slot: Slot,
-    pub(super) _counted: metrics::Open,
+    pub(super) _place: Option<PartnerSlot>,
+    pub(super) _slot: ConnectionSlot,
+    pub(super) _counted: metrics::OpenConnectionGuard,
 }
 
-impl Connection {
+impl IngressConnection {
     /// What requests need from the snapshot: created by an epoch's first request, which verifies the peer again.
-    fn view(&self) -> Result<Rc<View>, Error> {
+    fn view(&self) -> Result<Rc<IngressView>, Error> {
         if let OpenView::Ingress(view) = &*self.tracked.open.view.borrow() {
             return Ok(Rc::clone(view));
         }
@@ -77,52 +77,61 @@ impl Connection {
         let peer = if self.chain.is_empty() && ingress.settings.client_auth == ClientAuth::Optional {
             None
         } else {
-            let verified = ingress.trust.verify(&self.chain, &Role::Client, self.worker.clock().now())?;
+            let verified = ingress.trust.verify(&self.chain, &PeerRole::Client, self.worker.clock().now())?;
             Some(Peer::new(verified, &ingress.partners))
         };
         let settings = &ingress.settings;
-        let asker = Asker {
+        let asker = ClientFields {
             side: Side::Ingress,
             listener: &settings.name,
             connection: self.tracked.open.number,
             from: self.from,
             peer: peer.as_deref(),
         };
-        let view = Rc::new(View {
-            for_backend: ForBackend::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
-                .continuing(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
-            strip: Rc::new(strip(settings)),
+        let view = Rc::new(IngressView {
+            for_backend: BackendFields::new(peer.as_deref(), self.from.map(|from| from.ip()), settings.identity)
+                .with_continuation(settings.forwarded_from.iter().any(|matcher| matcher.matches(peer.as_deref()))),
+            strip: Rc::new(strip_list(settings)),
             pool: self.worker.backend(&settings.backend),
-            access: Prepared::new(&self.listener.desk, settings.log_access, &asker),
+            access: AccessLineTemplate::new(&self.listener.desk, settings.log_access, &asker),
             peer,
             ingress,
-            host: target::Known::default(),
+            host: target::HostCache::default(),
         });
         *self.tracked.open.view.borrow_mut() = OpenView::Ingress(Rc::clone(&view));
         Ok(view)
     }
 
     /// The JWK Set, for peers that the rules allow to request its path.
-    fn key_set(&self, view: &View, request: &Request<Incoming>, record: &mut Option<Record>) -> Option<Response<Body>> {
+    fn key_set(
+        &self,
+        view: &IngressView,
+        request: &Request<Incoming>,
+        record: &mut Option<AccessRecord>,
+    ) -> Option<Response<ResponseBody>> {
         view.ingress.key_set.as_ref()?;
-        target::host(request, &view.host).ok()?;
+        target::request_host(request, &view.host).ok()?;
         let method = request.method();
         let rules = &view.ingress.settings.rules;
         let path = rules.decide(view.peer.as_deref(), method.as_str(), request.uri().path()).ok()?;
-        jwt::key_set(&view.ingress, method, &path, record)
+        jwt::serve_key_set(&view.ingress, method, &path, record)
     }
 
     /// Checks, allows and cleans a request. Nothing here waits.
-    fn prepare(&self, view: &View, mut request: Request<Incoming>) -> Result<(Outbound, Destination), Error> {
+    fn prepare(
+        &self,
+        view: &IngressView,
+        mut request: Request<Incoming>,
+    ) -> Result<(OutboundRequest, RequestDestination), Error> {
         let settings = &view.ingress.settings;
-        let host = target::host(&request, &view.host)?;
+        let host = target::request_host(&request, &view.host)?;
         if settings.keyrings.len() > 1
             && let Some(named) = &self.server_name
-            && !target::is_for(&host, named)
+            && !target::names_server(&host, named)
         {
             return Err(Error::Misdirected { named: named.to_string() });
         }
-        within(request.headers(), &settings.limits)?;
+        check_field_count(request.headers(), &settings.limits)?;
         let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
         let uri = match (decided, request.uri().authority()) {
             (std::borrow::Cow::Borrowed(_), None) => None,
@@ -134,56 +143,61 @@ impl Connection {
         }
         if let Some(verifier) = &view.ingress.jwt {
             let (peer, now) = (view.peer.as_deref(), self.worker.clock().now());
-            let accepted = jwt::check(verifier, peer, request.headers(), now)?;
-            self.worker.shared.used.take(&settings.name, &accepted, now)?;
+            let accepted = jwt::check_token(verifier, peer, request.headers(), now)?;
+            self.worker.shared.used.record_use(&settings.name, &accepted, now)?;
         }
-        let forwarding = if view.for_backend.continues() { Forwarding::Continue } else { Forwarding::Strip };
+        let forwarding =
+            if view.for_backend.continues() { ForwardingPolicy::Continue } else { ForwardingPolicy::Strip };
         let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
-        view.for_backend.set(request.headers_mut(), &host);
-        let outbound = Outbound::new(request, &host, cleaned, &self.terms(view));
-        Ok((outbound, Destination { host, scheme: Scheme::HTTP }))
+        view.for_backend.apply_to(request.headers_mut(), &host);
+        let outbound = OutboundRequest::new(request, &host, cleaned, &self.forward_context(view));
+        Ok((outbound, RequestDestination { host, scheme: Scheme::HTTP }))
     }
 
-    fn terms<'a>(&'a self, view: &'a View) -> forward::Terms<'a> {
-        forward::Terms { limits: &view.ingress.settings.limits, strip: &view.strip, waits: self.worker.waits() }
+    fn forward_context<'a>(&'a self, view: &'a IngressView) -> forward::ForwardContext<'a> {
+        forward::ForwardContext {
+            limits: &view.ingress.settings.limits,
+            strip: &view.strip,
+            waits: self.worker.waits(),
+        }
     }
 }
 
-impl Answers for Connection {
-    fn open(&self) -> &Rc<Open> {
+impl RequestHandler for IngressConnection {
+    fn state(&self) -> &Rc<ConnectionState> {
         &self.tracked.open
     }
 
-    fn desk(&self) -> &Desk {
+    fn request_context(&self) -> &RequestContext {
         &self.listener.desk
     }
 
-    fn waits(&self) -> &Rc<Waits> {
+    fn waits(&self) -> &Rc<WaitTable> {
         self.worker.waits()
     }
 
-    fn unread(&self) {
-        self.worker.limited(&self.tracked.open, Reached::Unread);
+    fn record_unread(&self) {
+        self.worker.report_limit(&self.tracked.open, ConnectionLimit::Unread);
     }
 
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         let open = &self.tracked.open;
         let listener = &self.listener.id.name;
         let http2 = request.version() == Version::HTTP_2;
-        let asked = Asked { side: Side::Ingress, listener, connection: open.number, http2 };
-        let flight = open.flight();
+        let asked = RefusalContext { side: Side::Ingress, listener, connection: open.number, http2 };
+        let flight = open.begin_flight();
         let view = match self.view() {
             Ok(view) => view,
             Err(error) => return refuse(&open.notes.explain(error), &asked, None),
         };
-        let mut record = Some(Record::begin(&view.access, &request, flight));
+        let mut record = Some(AccessRecord::start(&view.access, &request, flight));
         if let Some(answer) = self.key_set(&view, &request, &mut record) {
             return answer;
         }
         let sent = match self.prepare(&view, request) {
             Ok((mut outbound, to)) => {
-                let towards = Towards { worker: &self.worker, view: &view };
-                forward::send(&towards, &mut outbound, &to, &self.terms(&view), &mut record).await
+                let towards = BackendRef { worker: &self.worker, view: &view };
+                forward::send(&towards, &mut outbound, &to, &self.forward_context(&view), &mut record).await
             }
             Err(error) => Err(error),
         };
@@ -193,7 +207,7 @@ impl Answers for Connection {
 
 /// What is stripped besides the fixed names: where rules name paths or methods, also the fields by which some
 /// frameworks let a request override the one in its first line.
-fn strip(settings: &Settings) -> Strip {
+fn strip_list(settings: &IngressSettings) -> StripList {
     let mut names = settings.also_strip.clone();
     let mut also = |more: &[&str]| names.extend(more.iter().map(|name| (*name).to_owned()));
     if settings.rules.name_paths() {
@@ -202,50 +216,50 @@ fn strip(settings: &Settings) -> Strip {
     if settings.rules.rules.iter().any(|rule| !rule.methods.is_empty()) {
         also(&["x-http-method-override", "x-http-method", "x-method-override"]);
     }
-    Strip::new(&names)
+    StripList::new(&names)
 }
 
 /// The backend, as a request's destination.
-struct Towards<'a> {
+struct BackendRef<'a> {
     worker: &'a Rc<Worker>,
-    view: &'a View,
+    view: &'a IngressView,
 }
 
-impl Origin for Towards<'_> {
-    fn pool(&self) -> Result<Rc<Pool>, Error> {
+impl ConnectionProvider for BackendRef<'_> {
+    fn pool(&self) -> Result<Rc<ConnectionPool>, Error> {
         Ok(Rc::clone(&self.view.pool))
     }
 
-    async fn connect(&self, http1: bool) -> Result<Link, Error> {
+    async fn connect(&self, http1: bool) -> Result<PooledConnection, Error> {
         let settings = &self.view.ingress.settings;
-        if http1 && matches!(settings.backend, Backend::H2c(_)) {
+        if http1 && matches!(settings.backend, BackendAddress::H2c(_)) {
             return Err(Error::UpgradeNeedsHttp1);
         }
-        let most = self.worker.share_of(settings.limits.connections);
-        if self.view.pool.open() >= most {
+        let most = self.worker.connection_share(settings.limits.connections);
+        if self.view.pool.open_connections() >= most {
             return Err(Error::UsedUp(format!("{most} are open, this worker's share of limits.connections")));
         }
         let deadline = Instant::now() + settings.limits.connect;
-        let terms = Terms { deadline, keepalive: Some(KEEPALIVE), refresh: REFRESH };
-        let ends = Ends { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
+        let terms = DialOptions { deadline, keepalive: Some(KEEPALIVE_INTERVAL), refresh: BACKEND_DNS_REFRESH };
+        let ends = ConnectionParts { home: Rc::clone(&self.view.pool), tracked: None, proof: None };
         let stream = match &settings.backend {
-            Backend::Http(to) | Backend::H2c(to) => self.worker.dialler().tcp(to, terms).await,
-            Backend::Unix(path) => dial::unix(path, deadline).await,
+            BackendAddress::Http(to) | BackendAddress::H2c(to) => self.worker.dialler().connect_tcp(to, terms).await,
+            BackendAddress::Unix(path) => dial::connect_unix(path, deadline).await,
         };
-        let stream = stream.map_err(Error::dialling)?;
+        let stream = stream.map_err(Error::from_dial_error)?;
         match &settings.backend {
-            Backend::Http(_) | Backend::Unix(_) => Link::http1(stream, ends).await,
-            Backend::H2c(_) => Link::http2(stream, ends).await,
+            BackendAddress::Http(_) | BackendAddress::Unix(_) => PooledConnection::handshake_http1(stream, ends).await,
+            BackendAddress::H2c(_) => PooledConnection::handshake_http2(stream, ends).await,
         }
     }
 
     fn replay_limit(&self) -> usize {
-        REPLAY_LIMIT
+        BACKEND_REPLAY_LIMIT
     }
 
-    fn answered(&self, _: &Link, _: http::StatusCode) {}
+    fn on_response(&self, _: &PooledConnection, _: http::StatusCode) {}
 
-    fn failed(&self, _: &Link) -> Option<Error> {
+    fn on_failure(&self, _: &PooledConnection) -> Option<Error> {
         None
     }
 }

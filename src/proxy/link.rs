@@ -25,31 +25,31 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use super::Error;
-use super::body::{Outgoing, Upload};
-use super::expect::Gatekeeper;
-use super::open::{Open, Signal, Tracked};
-use super::pool::Pool;
-use super::proof::Proof;
-use super::waits::{Ticks, Wait, Waits};
+use super::body::{OutgoingBody, UploadProgress};
+use super::expect::ContinueGateGuard;
+use super::open::{ConnectionGuard, ConnectionSignal, ConnectionState};
+use super::pool::ConnectionPool;
+use super::proof::KeyPairProof;
+use super::waits::{Ticks, WaitTable, WaitTimer};
 
-pub(super) use shared::{Common, Shared};
+pub(super) use shared::{SharedConnection, SharedStreamState};
 
 /// A response's head may be as large as a request's.
-const HEAD: usize = 64 * 1024;
+const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
 
 /// A connection's own future, while it has no task of its own.
-type Drive = Pin<Box<dyn Future<Output = ()>>>;
+type ConnectionFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A connection, and the pool that it returns to.
-pub(super) struct Link {
-    wire: Wire,
-    home: Rc<Pool>,
+pub(super) struct PooledConnection {
+    wire: HttpTransport,
+    home: Rc<ConnectionPool>,
     /// Connections to upstreams are in the worker's list.
-    tracked: Option<Rc<Tracked>>,
+    tracked: Option<Rc<ConnectionGuard>>,
     /// Whether the upstream accepts our key pair, where that is still open.
-    proof: Option<Rc<Proof>>,
+    proof: Option<Rc<KeyPairProof>>,
     /// Holds the request's body back until it is asked for.
-    gatekeeper: Option<Gatekeeper>,
+    gatekeeper: Option<ContinueGateGuard>,
     /// It has carried a request before.
     reused: bool,
     /// It carries no further request.
@@ -57,36 +57,44 @@ pub(super) struct Link {
     idle_since: Ticks,
 }
 
-enum Wire {
-    H1 { sender: http1::SendRequest<Outgoing>, drive: Option<Drive>, dead: bool, _counted: Counted },
-    H2 { sender: http2::SendRequest<Outgoing>, stream: shared::Stream },
+enum HttpTransport {
+    H1 {
+        sender: http1::SendRequest<OutgoingBody>,
+        drive: Option<ConnectionFuture>,
+        dead: bool,
+        _counted: OpenCountGuard,
+    },
+    H2 {
+        sender: http2::SendRequest<OutgoingBody>,
+        stream: shared::StreamGuard,
+    },
 }
 
 /// Keeps a connection counted in its pool until it is dropped.
-pub(super) struct Counted(Rc<Cell<usize>>);
+pub(super) struct OpenCountGuard(Rc<Cell<usize>>);
 
-impl Counted {
+impl OpenCountGuard {
     /// Counts one more.
-    pub(super) fn one_more(count: &Rc<Cell<usize>>) -> Self {
+    pub(super) fn new(count: &Rc<Cell<usize>>) -> Self {
         count.set(count.get() + 1);
         Self(Rc::clone(count))
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenCountGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
 }
 
 /// Where a request goes, in both protocols' terms.
-pub(super) struct Destination {
+pub(super) struct RequestDestination {
     pub(super) host: HeaderValue,
     pub(super) scheme: Scheme,
 }
 
 /// The outcome of a request that got no response.
-pub(super) struct Unanswered {
+pub(super) struct ExchangeFailure {
     pub(super) error: Error,
     /// Nothing of the request was sent: it is still in its place.
     pub(super) unsent: bool,
@@ -97,32 +105,34 @@ pub(super) struct Unanswered {
 }
 
 /// What belongs to a new connection.
-pub(super) struct Ends {
-    pub(super) home: Rc<Pool>,
-    pub(super) tracked: Option<Rc<Tracked>>,
-    pub(super) proof: Option<Rc<Proof>>,
+pub(super) struct ConnectionParts {
+    pub(super) home: Rc<ConnectionPool>,
+    pub(super) tracked: Option<Rc<ConnectionGuard>>,
+    pub(super) proof: Option<Rc<KeyPairProof>>,
 }
 
-impl Link {
+impl PooledConnection {
     /// Starts HTTP/1.1 on a connected stream.
-    pub(super) async fn http1<S>(stream: S, ends: Ends) -> Result<Self, Error>
+    pub(super) async fn handshake_http1<S>(stream: S, ends: ConnectionParts) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = http1::Builder::new().max_header_size(HEAD).handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) =
+            http1::Builder::new().max_header_size(MAX_RESPONSE_HEAD_BYTES).handshake(TokioIo::new(stream)).await?;
         let mut connection = connection.with_upgrades();
         let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
-        let drive: Drive = Box::pin(poll_fn(move |cx| match told(open.as_ref(), cx) {
+        let drive: ConnectionFuture = Box::pin(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
             // The request that it carried reports how it ended.
             Poll::Pending => Pin::new(&mut connection).poll(cx).map(drop),
             closed => closed,
         }));
-        let wire = Wire::H1 { sender, drive: Some(drive), dead: false, _counted: ends.home.count() };
+        let wire =
+            HttpTransport::H1 { sender, drive: Some(drive), dead: false, _counted: ends.home.count_connection() };
         Ok(Self::new(wire, ends))
     }
 
-    fn new(wire: Wire, ends: Ends) -> Self {
-        let Ends { home, tracked, proof } = ends;
+    fn new(wire: HttpTransport, ends: ConnectionParts) -> Self {
+        let ConnectionParts { home, tracked, proof } = ends;
         Self {
             wire,
             home,
@@ -137,11 +147,11 @@ impl Link {
 
     /// Whether it speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self.wire, Wire::H2 { .. })
+        matches!(self.wire, HttpTransport::H2 { .. })
     }
 
     /// Its place in the worker's list, if it has one.
-    pub(super) fn open(&self) -> Option<&Rc<Open>> {
+    pub(super) fn connection_state(&self) -> Option<&Rc<ConnectionState>> {
         self.tracked.as_ref().map(|tracked| &tracked.open)
     }
 
@@ -151,13 +161,13 @@ impl Link {
     }
 
     /// Whether the upstream accepts our key pair, where that is still open.
-    pub(super) fn proof(&self) -> Option<&Rc<Proof>> {
+    pub(super) fn proof(&self) -> Option<&Rc<KeyPairProof>> {
         self.proof.as_ref()
     }
 
     /// Polls the connection within the caller's task; false if it has a task of its own.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        let Wire::H1 { drive: slot, dead, .. } = &mut self.wire else { return false };
+    pub(super) fn poll_connection(&mut self, cx: &mut Context<'_>) -> bool {
+        let HttpTransport::H1 { drive: slot, dead, .. } = &mut self.wire else { return false };
         let Some(drive) = slot else { return false };
         if drive.as_mut().poll(cx).is_ready() {
             *slot = None;
@@ -168,7 +178,7 @@ impl Link {
 
     /// Gives the connection a task of its own.
     pub(super) fn detach(&mut self) {
-        if let Wire::H1 { drive, .. } = &mut self.wire
+        if let HttpTransport::H1 { drive, .. } = &mut self.wire
             && let Some(drive) = drive.take()
         {
             spawn_local(drive);
@@ -179,27 +189,27 @@ impl Link {
     /// request that could not be sent is put back.
     pub(super) async fn exchange(
         &mut self,
-        request: &mut Option<Request<Outgoing>>,
-        to: &Destination,
-        waits: &Rc<Waits>,
+        request: &mut Option<Request<OutgoingBody>>,
+        to: &RequestDestination,
+        waits: &Rc<WaitTable>,
         limit: Duration,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, ExchangeFailure> {
         let reused = std::mem::replace(&mut self.reused, true);
-        let unanswered = |error| Unanswered { error, unsent: false, reused, unprocessed: false };
+        let unanswered = |error| ExchangeFailure { error, unsent: false, reused, unprocessed: false };
         let Some(shaped) = request.as_mut() else { return Err(unanswered(Error::Late)) };
-        shape::shape(shaped, to, self.is_http2()).map_err(unanswered)?;
-        self.gatekeeper = shaped.body().gate().map(|gate| Gatekeeper(Arc::clone(gate)));
+        shape::shape_request(shaped, to, self.is_http2()).map_err(unanswered)?;
+        self.gatekeeper = shaped.body().gate().map(|gate| ContinueGateGuard(Arc::clone(gate)));
         let upload = shaped.body().upload();
         if !shaped.body().is_end_stream() {
             self.detach();
         }
         let Some(shaped) = request.take() else { return Err(unanswered(Error::Late)) };
-        let mut wait = Awaited { wait: Wait::new(waits, limit), upload };
+        let mut wait = ResponseWait { wait: WaitTimer::new(waits, limit), upload };
         if let Some(upload) = &wait.upload {
-            upload.begins(waits.now());
+            upload.record_progress(waits.now());
         }
         let sent = match &mut self.wire {
-            Wire::H1 { sender, drive, dead, .. } => {
+            HttpTransport::H1 { sender, drive, dead, .. } => {
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
                 poll_fn(|cx| {
                     if let Some(running) = drive
@@ -208,15 +218,15 @@ impl Link {
                         *drive = None;
                         *dead = true;
                     }
-                    in_time(response.as_mut().poll(cx), &mut wait, cx)
+                    poll_before_deadline(response.as_mut().poll(cx), &mut wait, cx)
                 })
                 .await
             }
-            Wire::H2 { sender, stream } => {
-                let heard = stream.heard();
+            HttpTransport::H2 { sender, stream } => {
+                let heard = stream.received_count();
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                let answered = poll_fn(|cx| in_time(response.as_mut().poll(cx), &mut wait, cx)).await;
-                if answered.is_none() && stream.heard() == heard {
+                let answered = poll_fn(|cx| poll_before_deadline(response.as_mut().poll(cx), &mut wait, cx)).await;
+                if answered.is_none() && stream.received_count() == heard {
                     // The server may have vanished silently: the next request must not wait for it too.
                     stream.retire();
                 }
@@ -225,8 +235,8 @@ impl Link {
         };
         match sent {
             Some(Ok(response)) => {
-                if let Some(Gatekeeper(gate)) = &self.gatekeeper {
-                    gate.answered(response.status());
+                if let Some(ContinueGateGuard(gate)) = &self.gatekeeper {
+                    gate.record_final_response(response.status());
                 }
                 if !response.body().is_end_stream() && shape::is_large(response.headers()) {
                     self.detach();
@@ -236,8 +246,8 @@ impl Link {
             Some(Err(mut failed)) => {
                 *request = failed.take_message();
                 let error = failed.into_error();
-                let unprocessed = self.has_not_processed(&error);
-                Err(Unanswered { error: Error::Exchange(error), unsent: request.is_some(), reused, unprocessed })
+                let unprocessed = self.is_unprocessed(&error);
+                Err(ExchangeFailure { error: Error::Exchange(error), unsent: request.is_some(), reused, unprocessed })
             }
             None => Err(unanswered(Error::Late)),
         }
@@ -246,56 +256,57 @@ impl Link {
     /// Called when the response was read to its end: the connection may carry another request.
     pub(super) fn finish(mut self) {
         // A body that was never asked for is never sent: where it was announced, nothing else can follow.
-        if self.must_go() || self.gatekeeper.as_ref().is_some_and(|keeper| keeper.0.is_shut()) {
+        if self.must_close() || self.gatekeeper.as_ref().is_some_and(|keeper| keeper.0.is_shut()) {
             return;
         }
         if !self.is_ready() {
             // The last frame may have been read without the connection having been run since.
-            self.drive(&mut Context::from_waker(Waker::noop()));
+            self.poll_connection(&mut Context::from_waker(Waker::noop()));
         }
         match &self.wire {
-            Wire::H1 { dead: true, .. } => {}
-            Wire::H1 { sender, .. } if sender.is_ready() => self.give_back(),
-            Wire::H1 { sender, .. } if sender.is_closed() => {}
-            Wire::H1 { .. } => {
+            HttpTransport::H1 { dead: true, .. } => {}
+            HttpTransport::H1 { sender, .. } if sender.is_ready() => self.return_to_pool(),
+            HttpTransport::H1 { sender, .. } if sender.is_closed() => {}
+            HttpTransport::H1 { .. } => {
                 self.detach();
                 spawn_local(async move {
-                    if let Wire::H1 { sender, .. } = &mut self.wire
+                    if let HttpTransport::H1 { sender, .. } = &mut self.wire
                         && sender.ready().await.is_ok()
                     {
-                        self.give_back();
+                        self.return_to_pool();
                     }
                 });
             }
-            Wire::H2 { .. } => {}
+            HttpTransport::H2 { .. } => {}
         }
     }
 
     /// Takes no further request. Those in progress continue for as long as they take.
     pub(super) fn retire(&self) {
         self.retired.set(true);
-        if let Wire::H2 { stream, .. } = &self.wire {
+        if let HttpTransport::H2 { stream, .. } = &self.wire {
             stream.retire();
         }
     }
 
     fn is_ready(&self) -> bool {
-        matches!(&self.wire, Wire::H1 { sender, dead: false, .. } if sender.is_ready())
+        matches!(&self.wire, HttpTransport::H1 { sender, dead: false, .. } if sender.is_ready())
     }
 
-    fn give_back(mut self) {
-        if self.must_go() {
+    fn return_to_pool(mut self) {
+        if self.must_close() {
             return;
         }
         let home = Rc::clone(&self.home);
         self.gatekeeper = None;
         self.idle_since = home.now();
-        home.put(self);
+        home.put_back(self);
     }
 
     /// Whether it takes no further request: it is draining, or was retired.
-    fn must_go(&self) -> bool {
-        self.retired.get() || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve)
+    fn must_close(&self) -> bool {
+        self.retired.get()
+            || self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != ConnectionSignal::Serve)
     }
 
     /// Whether an idle connection can carry a request: not draining, and not closed by the server.
@@ -304,48 +315,48 @@ impl Link {
     /// request that finds its connection closed, or with unexpected bytes on it, is not sent but uses another.
     pub(super) fn is_alive(&mut self) -> bool {
         if self.idle_since != self.home.now() {
-            self.drive(&mut Context::from_waker(Waker::noop()));
+            self.poll_connection(&mut Context::from_waker(Waker::noop()));
         }
         let open = match &self.wire {
-            Wire::H1 { sender, dead, .. } => !dead && !sender.is_closed() && sender.is_ready(),
-            Wire::H2 { sender, .. } => !sender.is_closed(),
+            HttpTransport::H1 { sender, dead, .. } => !dead && !sender.is_closed() && sender.is_ready(),
+            HttpTransport::H2 { sender, .. } => !sender.is_closed(),
         };
-        open && !self.must_go()
+        open && !self.must_close()
     }
 
     /// How long it has been idle.
     pub(super) fn idle_for(&self, now: Ticks) -> u32 {
-        now.since(self.idle_since)
+        now.ticks_since(self.idle_since)
     }
 }
 
 /// Ready once the connection is told to close.
-pub(super) fn told(open: Option<&Rc<Open>>, cx: &Context<'_>) -> Poll<()> {
+pub(super) fn poll_close_signal(open: Option<&Rc<ConnectionState>>, cx: &Context<'_>) -> Poll<()> {
     let Some(open) = open else { return Poll::Pending };
-    if open.signal() == Signal::Close {
+    if open.signal() == ConnectionSignal::Close {
         return Poll::Ready(());
     }
-    open.listen(cx);
+    open.register_waker(cx);
     Poll::Pending
 }
 
 /// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it
 /// takes, and `body_idle` limits one that stalls.
-struct Awaited {
-    wait: Wait,
-    upload: Option<Rc<Upload>>,
+struct ResponseWait {
+    wait: WaitTimer,
+    upload: Option<Rc<UploadProgress>>,
 }
 
-impl Awaited {
+impl ResponseWait {
     fn is_late(&mut self, cx: &Context<'_>) -> bool {
         match &self.upload {
-            None => self.wait.late(cx),
-            Some(upload) => self.wait.late_since(|now| upload.waits_since(now), cx),
+            None => self.wait.check_late(cx),
+            Some(upload) => self.wait.check_late_since(|now| upload.response_awaited_since(now), cx),
         }
     }
 }
 
-fn in_time<T>(polled: Poll<T>, wait: &mut Awaited, cx: &Context<'_>) -> Poll<Option<T>> {
+fn poll_before_deadline<T>(polled: Poll<T>, wait: &mut ResponseWait, cx: &Context<'_>) -> Poll<Option<T>> {
     match polled {
         Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending if wait.is_late(cx) => Poll::Ready(None),

@@ -12,60 +12,60 @@ use rustls_pki_types::CertificateDer;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::access::Desk;
+use super::access::RequestContext;
 use super::drain::ConnectionFacts;
-use super::open::{Open, Patience};
+use super::open::{ConnectionState, ConnectionTimeouts};
 use super::worker::Worker;
-use super::workers::{Handed, Slot};
+use super::workers::{ConnectionHandoff, ConnectionSlot};
 use super::{accept, egress, ingress, serve};
-use crate::net::listen::{Accepted, Listening};
-use crate::net::{Bound, Stream};
+use crate::net::listen::{AcceptedConnection, ListeningSocket};
+use crate::net::{BoundSocket, SocketStream};
 use crate::pki::Fingerprint;
-use crate::process::Phase;
-use crate::snapshot::ingress::Limits;
+use crate::process::ShutdownPhase;
+use crate::snapshot::ingress::ListenerLimits;
 use crate::snapshot::{ListenerId, Side};
-use crate::tls::Alpn;
-use crate::trust::Role;
+use crate::tls::AlpnProtocol;
+use crate::trust::PeerRole;
 
 /// How long a listener pauses when descriptors or memory have run out.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// One listener.
-pub(super) struct Listener {
+pub(super) struct WorkerListener {
     pub(super) id: ListenerId,
-    pub(super) desk: Rc<Desk>,
+    pub(super) desk: Rc<RequestContext>,
     index: usize,
-    state: RefCell<State>,
+    state: RefCell<ListenerState>,
 }
 
-enum State {
+enum ListenerState {
     /// Clients cannot connect yet.
-    Bound(Bound),
+    Bound(BoundSocket),
     /// The task that accepts, and what it accepts from.
-    Listening(JoinHandle<()>, Rc<Listening>),
+    Listening(JoinHandle<()>, Rc<ListeningSocket>),
     /// Permanently.
     Closed,
 }
 
-impl Listener {
-    pub(super) fn new(index: usize, id: ListenerId, bound: Bound, desk: Rc<Desk>) -> Self {
-        Self { index, id, desk, state: RefCell::new(State::Bound(bound)) }
+impl WorkerListener {
+    pub(super) fn new(index: usize, id: ListenerId, bound: BoundSocket, desk: Rc<RequestContext>) -> Self {
+        Self { index, id, desk, state: RefCell::new(ListenerState::Bound(bound)) }
     }
 }
 
 /// Starts to listen, unless it does already.
-pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<Listener>) {
+pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<WorkerListener>) {
     let mut state = listener.state.borrow_mut();
-    let State::Bound(bound) = &*state else { return };
-    if worker.shutdown.phase() >= Phase::DrainIngress {
+    let ListenerState::Bound(bound) = &*state else { return };
+    if worker.shutdown.phase() >= ShutdownPhase::DrainIngress {
         return;
     }
     match bound.listen() {
         Ok(listening) => {
             let listening = Rc::new(listening);
-            let accepting = accept_all(Rc::clone(worker), Rc::clone(listener), Rc::clone(&listening));
-            *state = State::Listening(spawn_local(accepting), listening);
-            worker.shared.listens(listener.index);
+            let accepting = accept_loop(Rc::clone(worker), Rc::clone(listener), Rc::clone(&listening));
+            *state = ListenerState::Listening(spawn_local(accepting), listening);
+            worker.shared.mark_listening(listener.index);
         }
         // Tried again at the next epoch.
         Err(error) => {
@@ -76,22 +76,22 @@ pub(super) fn listen(worker: &Rc<Worker>, listener: &Rc<Listener>) {
 }
 
 /// Accepts what waits in the queue, then nothing more.
-pub(super) fn close(worker: &Rc<Worker>, listener: &Rc<Listener>) {
-    let state = listener.state.replace(State::Closed);
-    if let State::Listening(accepting, listening) = state {
+pub(super) fn close(worker: &Rc<Worker>, listener: &Rc<WorkerListener>) {
+    let state = listener.state.replace(ListenerState::Closed);
+    if let ListenerState::Listening(accepting, listening) = state {
         accepting.abort();
-        while let Some(accepted) = listening.waiting() {
-            accepted_one(worker, listener, accepted);
+        while let Some(accepted) = listening.try_accept() {
+            dispatch_connection(worker, listener, accepted);
         }
     }
 }
 
-fn accepted_one(worker: &Rc<Worker>, listener: &Listener, accepted: Accepted) {
-    let slot = Slot::take(&worker.shared, listener.index);
-    hand_over(worker, Handed { listener: listener.index, accepted, at: Instant::now(), slot });
+fn dispatch_connection(worker: &Rc<Worker>, listener: &WorkerListener, accepted: AcceptedConnection) {
+    let slot = ConnectionSlot::acquire(&worker.shared, listener.index);
+    hand_over(worker, ConnectionHandoff { listener: listener.index, accepted, at: Instant::now(), slot });
 }
 
-async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Listening>) {
+async fn accept_loop(worker: Rc<Worker>, listener: Rc<WorkerListener>, listening: Rc<ListeningSocket>) {
     let mut resting = false;
     loop {
         match listening.accept().await {
@@ -99,7 +99,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
                 if std::mem::take(&mut resting) {
                     tracing::info!(target: "proxy", listener = &*listener.id.name, "accepting connections again");
                 }
-                accepted_one(&worker, &listener, accepted);
+                dispatch_connection(&worker, &listener, accepted);
             }
             // That one connection is gone; the next one may be fine.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -108,67 +108,67 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, listening: Rc<Li
                     let listener = &*listener.id.name;
                     tracing::warn!(target: "proxy", listener, %error, "cannot accept connections; retrying");
                 }
-                sleep(REST).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
 /// Passes a connection to the worker that has a slot for it.
-fn hand_over(worker: &Rc<Worker>, handed: Handed) {
+fn hand_over(worker: &Rc<Worker>, handed: ConnectionHandoff) {
     if handed.slot.worker == worker.index {
-        take(worker, handed);
+        serve_connection(worker, handed);
     } else if let Err(full) = worker.shared.hands[handed.slot.worker].try_send(handed) {
         // A worker that does not keep up gets no more.
-        take(worker, full.into_inner());
+        serve_connection(worker, full.into_inner());
     }
 }
 
 /// Serves a connection on this worker.
-pub(super) fn take(worker: &Rc<Worker>, handed: Handed) {
+pub(super) fn serve_connection(worker: &Rc<Worker>, handed: ConnectionHandoff) {
     let Some(listener) = worker.listener(handed.listener) else { return };
     worker.refresh();
-    worker.note_time();
+    worker.update_time();
     match listener.id.side {
         // Boxed: the future of a handshake is large, and gone once the connection is served.
-        Side::Ingress => drop(spawn_local(Box::pin(ingress(Rc::clone(worker), listener, handed)))),
-        Side::Egress => egress(worker, listener, handed),
+        Side::Ingress => drop(spawn_local(Box::pin(serve_ingress(Rc::clone(worker), listener, handed)))),
+        Side::Egress => serve_egress(worker, listener, handed),
     }
 }
 
-async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
-    let Handed { accepted, at, slot, .. } = handed;
-    let (number, epoch) = (worker.number(), worker.epoch());
-    let arrived = accept::Arrived { from: accepted.from, connection: number, at };
+async fn serve_ingress(worker: Rc<Worker>, listener: Rc<WorkerListener>, handed: ConnectionHandoff) {
+    let ConnectionHandoff { accepted, at, slot, .. } = handed;
+    let (number, epoch) = (worker.next_connection_number(), worker.epoch());
+    let arrived = accept::IncomingConnection { from: accepted.from, connection: number, at };
     let (events, clock, cells) = (worker.events(), worker.clock(), &listener.desk.cells);
     let Some(ingress) = worker.ingress(&listener.id.name) else {
         let why = ("no_key_pair", "this listener has no usable key pair".to_owned());
-        events.emit(accept::turn_away((&listener.id.name, epoch), &arrived, why, clock));
+        events.emit(accept::reject_before_handshake((&listener.id.name, epoch), &arrived, why, clock));
         return;
     };
     let limits = &ingress.settings.limits;
     let gate = worker.shared.gate(handed.listener);
     // A connection that has sent nothing yet is closed to make room; one that is being served never is.
-    if let Some(limit) = slot.is_beyond(limits.connections)
+    if let Some(limit) = slot.exceeded_limit(limits.connections)
         && !gate.make_room()
     {
-        cells.limit("connections");
+        cells.count_limit("connections");
         let why = ("too_many_connections", format!("{limit} connections are open, which is the limit"));
-        events.emit(accept::turn_away((&listener.id.name, epoch), &arrived, why, clock));
+        events.emit(accept::reject_before_handshake((&listener.id.name, epoch), &arrived, why, clock));
         return;
     }
-    let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
-    let counted = cells.connection();
-    let turn = gate.wait(number, limits.hello_waiting);
+    let Some(stream) = usable_stream(&listener, accepted.into_stream()) else { return };
+    let counted = cells.open_connection();
+    let turn = gate.enqueue(number, limits.hello_waiting);
     let partnered = &worker.shared.partnered;
     let lessons = &worker.shared.lessons;
-    let terms = accept::Terms { ingress: &ingress, epoch, events, clock, lessons, cells, partnered };
+    let terms = accept::AcceptContext { ingress: &ingress, epoch, events, clock, lessons, cells, partnered };
     let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
-    let accept::Accepted { tls, peer, key_pair, from, place } = accepted;
-    let http2 = tls.facts.alpn == Some(Alpn::H2);
-    let open = open(&worker, &listener, number, limits, (http2, Some(key_pair), tls.chain.clone()));
+    let accept::AcceptedPeer { tls, peer, key_pair, from, place } = accepted;
+    let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
+    let open = new_connection_state(&worker, &listener, number, limits, (http2, Some(key_pair), tls.chain.clone()));
     open.set_valid_until(peer.map(|peer| peer.valid_until()));
-    let connection = Rc::new(ingress::Connection {
+    let connection = Rc::new(ingress::IngressConnection {
         tracked: worker.track(open, epoch),
         worker: Rc::clone(&worker),
         listener: Rc::clone(&listener),
@@ -179,7 +179,7 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
         _slot: slot,
         _counted: counted,
     });
-    connection.tracked.open.belongs_to(&connection);
+    connection.tracked.open.set_owner(&connection);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
     let limits = limits.clone();
     if http2 {
@@ -189,49 +189,56 @@ async fn ingress(worker: Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
     }
 }
 
-fn egress(worker: &Rc<Worker>, listener: Rc<Listener>, handed: Handed) {
-    let Handed { accepted, slot, .. } = handed;
+fn serve_egress(worker: &Rc<Worker>, listener: Rc<WorkerListener>, handed: ConnectionHandoff) {
+    let ConnectionHandoff { accepted, slot, .. } = handed;
     let (from, epoch) = (accepted.from, worker.epoch());
     let limits = worker.egress(&listener.id.name).map(|(egress, _)| egress.settings.limits.clone()).unwrap_or_default();
-    if let Some(limit) = slot.is_beyond(limits.connections) {
-        listener.desk.cells.limit("connections");
+    if let Some(limit) = slot.exceeded_limit(limits.connections) {
+        listener.desk.cells.count_limit("connections");
         let listener = &*listener.id.name;
         tracing::warn!(target: "proxy", listener, limit, reason = "too_many_connections", "refused a connection of the application");
         return;
     }
-    let Some(stream) = usable(&listener, accepted.into_stream()) else { return };
-    let open = open(worker, &listener, worker.number(), &limits, (false, None, Vec::new()));
-    let connection = Rc::new(egress::Connection {
+    let Some(stream) = usable_stream(&listener, accepted.into_stream()) else { return };
+    let open =
+        new_connection_state(worker, &listener, worker.next_connection_number(), &limits, (false, None, Vec::new()));
+    let connection = Rc::new(egress::EgressConnection {
         tracked: worker.track(open, epoch),
         worker: Rc::clone(worker),
         from,
         _slot: slot,
-        _counted: listener.desk.cells.connection(),
+        _counted: listener.desk.cells.open_connection(),
         listener,
     });
-    connection.tracked.open.belongs_to(&connection);
+    connection.tracked.open.set_owner(&connection);
     spawn_local(Box::pin(serve::serve_http1(stream, connection, limits)));
 }
 
-fn usable(listener: &Listener, stream: io::Result<Stream>) -> Option<Stream> {
+fn usable_stream(listener: &WorkerListener, stream: io::Result<SocketStream>) -> Option<SocketStream> {
     let name = &*listener.id.name;
     stream
         .inspect_err(|error| tracing::warn!(target: "proxy", listener = name, %error, "cannot serve the connection"))
         .ok()
 }
 
-fn open(
+fn new_connection_state(
     worker: &Worker,
-    listener: &Listener,
+    listener: &WorkerListener,
     number: u64,
-    limits: &Limits,
+    limits: &ListenerLimits,
     (http2, key_pair, chain): (bool, Option<Fingerprint>, Vec<CertificateDer<'static>>),
-) -> Rc<Open> {
+) -> Rc<ConnectionState> {
     let name = std::sync::Arc::clone(&listener.id.name);
-    let facts =
-        ConnectionFacts { side: listener.id.side, listener: name, key_pair, chain, role: Role::Client, upstream: None };
+    let facts = ConnectionFacts {
+        side: listener.id.side,
+        listener: name,
+        key_pair,
+        chain,
+        role: PeerRole::Client,
+        upstream: None,
+    };
     let (unread, age) = (limits.body_idle, limits.connection_age);
     let (head, idle) = (Some(limits.head), Some(limits.idle));
-    let patience = Patience { head, http2, idle, unread, age, drain: worker.drain() };
-    Open::new(number, facts, patience, worker.waits())
+    let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain: worker.drain_timeout() };
+    ConnectionState::new(number, facts, patience, worker.waits())
 }

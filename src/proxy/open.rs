@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::drain::{ConnectionFacts, Leave};
-use super::framing::guard::Notes;
-use super::reading::Mark;
-use super::waits::{Ticks, Waits};
-use super::watched::Pulse;
+use super::drain::{ConnectionFacts, DrainCause};
+use super::framing::guard::FramingNotes;
+use super::reading::BodyMark;
+use super::waits::{Ticks, WaitTable};
+use super::watched::StreamActivity;
 use super::{egress, ingress};
 
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
-const LAST_CALL: Duration = Duration::from_secs(1);
+const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 
 /// What the task that serves a connection has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Signal {
+pub(super) enum ConnectionSignal {
     /// Continue to serve.
     Serve,
     /// Leave with the next response, or when it has been idle for a moment.
@@ -41,18 +41,18 @@ pub(super) enum Signal {
 
 /// What its requests need from the snapshot, until the next epoch.
 #[derive(Clone)]
-pub(super) enum View {
+pub(super) enum ConnectionView {
     /// To be made by the next request.
     None,
     /// An ingress'.
-    Ingress(Rc<ingress::View>),
+    Ingress(Rc<ingress::IngressView>),
     /// An egress'.
-    Egress(Rc<egress::View>),
+    Egress(Rc<egress::EgressView>),
 }
 
 /// How long things may take on a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct ConnectionTimeouts {
     /// A request head, or a header block, that has begun; `None` for connections to upstreams, which send none.
     pub(super) head: Option<Duration>,
     /// Whether requests share it: a header block does not mean that no other request runs.
@@ -69,7 +69,7 @@ pub(super) struct Patience {
 
 /// A limit of a connection that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(super) enum ConnectionLimit {
     /// A request head.
     Head,
     /// A header block of HTTP/2.
@@ -80,7 +80,7 @@ pub(super) enum Reached {
     Unread,
 }
 
-impl Reached {
+impl ConnectionLimit {
     /// A stable code for the log.
     pub(super) fn reason(self) -> &'static str {
         match self {
@@ -101,7 +101,7 @@ impl Reached {
     }
 }
 
-impl fmt::Display for Reached {
+impl fmt::Display for ConnectionLimit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Head => "the request head was not completed in time (limits.head)",
@@ -114,30 +114,30 @@ impl fmt::Display for Reached {
 
 /// What a tick found about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum TickOutcome {
     /// It drains, and why.
-    Leave(Leave),
+    Leave(DrainCause),
     /// It drains because of its age.
-    TooOld(Leave),
+    TooOld(DrainCause),
     /// It is closed for this limit.
-    Limit(Reached),
+    Limit(ConnectionLimit),
 }
 
 /// One open connection.
-pub(super) struct Open {
+pub(super) struct ConnectionState {
     pub(super) number: u64,
     pub(super) facts: ConnectionFacts,
-    pub(super) view: RefCell<View>,
+    pub(super) view: RefCell<ConnectionView>,
     /// What the guard of its requests has found.
-    pub(super) notes: Arc<Notes>,
+    pub(super) notes: Arc<FramingNotes>,
     /// What its stream records: `Arc`, as hyper wants a stream that may be sent.
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<StreamActivity>,
     /// What the response body that was polled last had to give.
-    pub(super) mark: Cell<Mark>,
-    patience: Patience,
-    waits: Rc<Waits>,
+    pub(super) mark: Cell<BodyMark>,
+    patience: ConnectionTimeouts,
+    waits: Rc<WaitTable>,
     valid_until: Cell<Option<Timestamp>>,
-    signal: Cell<Signal>,
+    signal: Cell<ConnectionSignal>,
     born: Ticks,
     blocked_since: Cell<Option<Ticks>>,
     drains_since: Cell<Option<Ticks>>,
@@ -150,19 +150,24 @@ pub(super) struct Open {
     whole: RefCell<Option<Weak<dyn Any>>>,
 }
 
-impl Open {
-    pub(super) fn new(number: u64, facts: ConnectionFacts, patience: Patience, waits: &Rc<Waits>) -> Rc<Self> {
+impl ConnectionState {
+    pub(super) fn new(
+        number: u64,
+        facts: ConnectionFacts,
+        patience: ConnectionTimeouts,
+        waits: &Rc<WaitTable>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             number,
             facts,
-            view: RefCell::new(View::None),
+            view: RefCell::new(ConnectionView::None),
             notes: Arc::default(),
             pulse: Arc::default(),
             mark: Cell::default(),
             patience,
             waits: Rc::clone(waits),
             valid_until: Cell::new(None),
-            signal: Cell::new(Signal::Serve),
+            signal: Cell::new(ConnectionSignal::Serve),
             born: waits.now(),
             blocked_since: Cell::new(None),
             drains_since: Cell::new(None),
@@ -180,28 +185,28 @@ impl Open {
     }
 
     /// The worker's time.
-    pub(super) fn waits(&self) -> &Rc<Waits> {
+    pub(super) fn waits(&self) -> &Rc<WaitTable> {
         &self.waits
     }
 
     /// Makes it a part of `whole`, which lists and counts it.
-    pub(super) fn belongs_to<T: Any>(&self, whole: &Rc<T>) {
+    pub(super) fn set_owner<T: Any>(&self, whole: &Rc<T>) {
         let whole: Weak<dyn Any> = Rc::<T>::downgrade(whole);
         *self.whole.borrow_mut() = Some(whole);
     }
 
     /// What lists and counts it, while it serves: it stays listed and counted as long as this is held.
-    pub(super) fn whole(&self) -> Option<Rc<dyn Any>> {
+    pub(super) fn owner(&self) -> Option<Rc<dyn Any>> {
         self.whole.borrow().as_ref()?.upgrade()
     }
 
     /// The present signal to its task.
-    pub(super) fn signal(&self) -> Signal {
+    pub(super) fn signal(&self) -> ConnectionSignal {
         self.signal.get()
     }
 
     /// Called by its task at each poll, so that a signal wakes it.
-    pub(super) fn listen(&self, cx: &Context<'_>) {
+    pub(super) fn register_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
@@ -215,7 +220,7 @@ impl Open {
 
     /// A new epoch: what was taken from the old one goes.
     pub(super) fn forget_view(&self) {
-        let _ = self.view.replace(View::None);
+        let _ = self.view.replace(ConnectionView::None);
     }
 
     /// Tells it to leave; false if it drains already.
@@ -229,56 +234,56 @@ impl Open {
         let at_once = self.in_flight.get() > 0
             || self.patience.http2
             || self.is_upstream()
-            || self.idle_for(now) >= Ticks::of(LAST_CALL);
-        self.tell(if at_once { Signal::Leave } else { Signal::Drain });
+            || self.idle_for(now) >= Ticks::from_duration(IDLE_CLOSE_DELAY);
+        self.send_signal(if at_once { ConnectionSignal::Leave } else { ConnectionSignal::Drain });
         true
     }
 
     /// Checks all limits at this time.
-    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<Due> {
-        if self.signal.get() >= Signal::Late {
+    pub(super) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<TickOutcome> {
+        if self.signal.get() >= ConnectionSignal::Late {
             // The task has had its moment to answer the late head.
-            self.tell(Signal::Close);
+            self.send_signal(ConnectionSignal::Close);
             return None;
         }
         if let Some(valid_until) = self.valid_until.get() {
             if now >= valid_until {
-                self.tell(Signal::Close);
+                self.send_signal(ConnectionSignal::Close);
             } else if now.duration_until(valid_until).unsigned_abs() <= self.patience.drain && self.drain() {
-                return Some(Due::Leave(Leave::peer_expires(valid_until)));
+                return Some(TickOutcome::Leave(DrainCause::peer_expiry(valid_until)));
             }
         }
         if self.is_unread(ticks) {
-            self.mark.set(Mark::Unread);
-            self.tell(Signal::Close);
-            return Some(Due::Limit(Reached::Unread));
+            self.mark.set(BodyMark::Unread);
+            self.send_signal(ConnectionSignal::Close);
+            return Some(TickOutcome::Limit(ConnectionLimit::Unread));
         }
         let idle = (self.in_flight.get() == 0).then(|| self.idle_for(ticks));
         if let Some(since) = self.drains_since.get() {
-            if ticks.since(since) >= Ticks::of(self.patience.drain) {
-                self.tell(Signal::Close);
-            } else if idle.is_some_and(|idle| idle >= Ticks::of(LAST_CALL)) {
-                self.tell(Signal::Leave);
+            if ticks.ticks_since(since) >= Ticks::from_duration(self.patience.drain) {
+                self.send_signal(ConnectionSignal::Close);
+            } else if idle.is_some_and(|idle| idle >= Ticks::from_duration(IDLE_CLOSE_DELAY)) {
+                self.send_signal(ConnectionSignal::Leave);
             }
             return None;
         }
         if let Some(age) = self.patience.age
-            && ticks.since(self.born) >= Ticks::of(age)
+            && ticks.ticks_since(self.born) >= Ticks::from_duration(age)
         {
             self.drain();
-            return Some(Due::TooOld(Leave::too_old(age)));
+            return Some(TickOutcome::TooOld(DrainCause::age_reached(age)));
         }
         if self.patience.http2 && self.head_is_late(ticks) {
-            self.tell(Signal::Late);
-            return Some(Due::Limit(Reached::Block));
+            self.send_signal(ConnectionSignal::Late);
+            return Some(TickOutcome::Limit(ConnectionLimit::Block));
         }
         let idle = idle?;
         if !self.patience.http2 && self.head_is_late(ticks) {
-            self.tell(Signal::Late);
-            Some(Due::Limit(Reached::Head))
-        } else if self.patience.idle.is_some_and(|limit| idle >= Ticks::of(limit)) {
+            self.send_signal(ConnectionSignal::Late);
+            Some(TickOutcome::Limit(ConnectionLimit::Head))
+        } else if self.patience.idle.is_some_and(|limit| idle >= Ticks::from_duration(limit)) {
             self.drain();
-            Some(Due::Limit(Reached::Idle))
+            Some(TickOutcome::Limit(ConnectionLimit::Idle))
         } else {
             None
         }
@@ -290,9 +295,9 @@ impl Open {
             self.blocked_since.set(None);
             return false;
         }
-        let since = self.blocked_since.get().filter(|_| !self.pulse.has_written());
+        let since = self.blocked_since.get().filter(|_| !self.pulse.take_written());
         match since {
-            Some(since) => ticks.since(since) >= Ticks::of(self.patience.unread),
+            Some(since) => ticks.ticks_since(since) >= Ticks::from_duration(self.patience.unread),
             None => {
                 self.blocked_since.set(Some(ticks));
                 false
@@ -302,9 +307,11 @@ impl Open {
 
     fn head_is_late(&self, ticks: Ticks) -> bool {
         let Some(limit) = self.patience.head else { return false };
-        let head = if self.patience.http2 { self.pulse.open_block() } else { self.pulse.has_heard().then_some(0) };
+        let head = if self.patience.http2 { self.pulse.open_block() } else { self.pulse.has_received().then_some(0) };
         match (head, self.head_since.get()) {
-            (Some(head), Some((begun, since))) if head == begun => ticks.since(since) >= Ticks::of(limit),
+            (Some(head), Some((begun, since))) if head == begun => {
+                ticks.ticks_since(since) >= Ticks::from_duration(limit)
+            }
             (head, _) => {
                 self.head_since.set(head.map(|head| (head, ticks)));
                 false
@@ -313,11 +320,11 @@ impl Open {
     }
 
     fn idle_for(&self, now: Ticks) -> u32 {
-        now.since(self.idle_since.get())
+        now.ticks_since(self.idle_since.get())
     }
 
     /// Signals only ever grow.
-    fn tell(&self, signal: Signal) {
+    fn send_signal(&self, signal: ConnectionSignal) {
         if signal > self.signal.get() {
             self.signal.set(signal);
             if let Some(waker) = self.waker.borrow_mut().take() {
@@ -327,29 +334,29 @@ impl Open {
     }
 
     /// A request (or a tunnel) runs from now until this is dropped.
-    pub(super) fn flight(self: &Rc<Self>) -> Flight {
+    pub(super) fn begin_flight(self: &Rc<Self>) -> InFlightGuard {
         self.in_flight.set(self.in_flight.get() + 1);
-        Flight(Rc::clone(self))
+        InFlightGuard(Rc::clone(self))
     }
 }
 
 /// Something that runs on a connection.
-pub(super) struct Flight(Rc<Open>);
+pub(super) struct InFlightGuard(Rc<ConnectionState>);
 
-impl Flight {
+impl InFlightGuard {
     /// The connection.
-    pub(super) fn open(&self) -> &Rc<Open> {
+    pub(super) fn state(&self) -> &Rc<ConnectionState> {
         &self.0
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         let open = &self.0;
         open.in_flight.set(open.in_flight.get() - 1);
         open.idle_since.set(open.waits.now());
         if !open.patience.http2 {
-            open.pulse.forget_heard();
+            open.pulse.forget_received();
             open.head_since.set(None);
         }
     }
@@ -357,17 +364,17 @@ impl Drop for Flight {
 
 /// All open connections of one worker.
 #[derive(Default)]
-pub(super) struct Connections(RefCell<BTreeMap<u64, Rc<Open>>>);
+pub(super) struct ConnectionTable(RefCell<BTreeMap<u64, Rc<ConnectionState>>>);
 
-impl Connections {
+impl ConnectionTable {
     /// Counts one in, until the guard is dropped.
-    pub(super) fn track(self: &Rc<Self>, open: Rc<Open>) -> Rc<Tracked> {
+    pub(super) fn track(self: &Rc<Self>, open: Rc<ConnectionState>) -> Rc<ConnectionGuard> {
         self.0.borrow_mut().insert(open.number, Rc::clone(&open));
-        Rc::new(Tracked { connections: Rc::clone(self), open })
+        Rc::new(ConnectionGuard { connections: Rc::clone(self), open })
     }
 
     /// Those that are open now.
-    pub(super) fn all(&self) -> Vec<Rc<Open>> {
+    pub(super) fn open_connections(&self) -> Vec<Rc<ConnectionState>> {
         self.0.borrow().values().cloned().collect()
     }
 
@@ -378,12 +385,12 @@ impl Connections {
 }
 
 /// A connection in its worker's list.
-pub(super) struct Tracked {
-    connections: Rc<Connections>,
-    pub(super) open: Rc<Open>,
+pub(super) struct ConnectionGuard {
+    connections: Rc<ConnectionTable>,
+    pub(super) open: Rc<ConnectionState>,
 }
 
-impl Drop for Tracked {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.connections.0.borrow_mut().remove(&self.open.number);
     }

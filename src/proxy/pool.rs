@@ -15,20 +15,22 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::Error;
-use super::body::Outgoing;
-use super::link::{Common, Counted, Destination, Link, Shared, Unanswered};
-use super::waits::{Ticks, Waits};
-use spare::Spare;
+use super::body::OutgoingBody;
+use super::link::{
+    ExchangeFailure, OpenCountGuard, PooledConnection, RequestDestination, SharedConnection, SharedStreamState,
+};
+use super::waits::{Ticks, WaitTable};
+use spare::RetryCopy;
 
 /// Idle HTTP/1.1 connections of one pool; those beyond it close.
-const IDLE: usize = 256;
+const MAX_IDLE_CONNECTIONS: usize = 256;
 /// How often a request may be sent, the first time included.
-const ATTEMPTS: usize = 3;
+const MAX_SEND_ATTEMPTS: usize = 3;
 
 /// The connections.
-pub(super) struct Pool {
-    idle: RefCell<Vec<Link>>,
-    shared: RefCell<Vec<Shared>>,
+pub(super) struct ConnectionPool {
+    idle: RefCell<Vec<PooledConnection>>,
+    shared: RefCell<Vec<SharedConnection>>,
     /// Whether the server speaks HTTP/2; `None` until the first connection.
     http2: Cell<Option<bool>>,
     /// Held while a connection is established that others may share.
@@ -38,26 +40,26 @@ pub(super) struct Pool {
     /// Connections that are open: idle, lent or shared.
     open: Rc<Cell<usize>>,
     keep: u32,
-    waits: Rc<Waits>,
+    waits: Rc<WaitTable>,
 }
 
 /// Provides connections for requests: the pool to use now, and how a new connection for it is established.
-pub(super) trait Origin {
+pub(super) trait ConnectionProvider {
     /// The pool to take from; called again after waiting, as the result may change.
-    fn pool(&self) -> Result<Rc<Pool>, Error>;
+    fn pool(&self) -> Result<Rc<ConnectionPool>, Error>;
     /// Establishes a connection; with `http1` one that speaks HTTP/1.1, where there is a choice.
-    async fn connect(&self, http1: bool) -> Result<Link, Error>;
+    async fn connect(&self, http1: bool) -> Result<PooledConnection, Error>;
     /// How much of a request's content is kept, in bytes, where it may have to be sent again.
     fn replay_limit(&self) -> usize;
     /// Called for every response head.
-    fn answered(&self, link: &Link, status: http::StatusCode);
+    fn on_response(&self, link: &PooledConnection, status: http::StatusCode);
     /// Called for a connection on which a request got no response: returns a more precise error, if there is one.
-    fn failed(&self, link: &Link) -> Option<Error>;
+    fn on_failure(&self, link: &PooledConnection) -> Option<Error>;
 }
 
-impl Pool {
+impl ConnectionPool {
     /// An empty pool; idle connections are kept for `keep`. `http2` is the protocol, where it is known.
-    pub(super) fn new(http2: Option<bool>, keep: Duration, waits: &Rc<Waits>) -> Rc<Self> {
+    pub(super) fn new(http2: Option<bool>, keep: Duration, waits: &Rc<WaitTable>) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
             shared: RefCell::default(),
@@ -65,7 +67,7 @@ impl Pool {
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
             open: Rc::default(),
-            keep: Ticks::of(keep),
+            keep: Ticks::from_duration(keep),
             waits: Rc::clone(waits),
         })
     }
@@ -76,36 +78,41 @@ impl Pool {
     }
 
     /// The worker's deadlines.
-    pub(super) fn waits(&self) -> &Rc<Waits> {
+    pub(super) fn waits(&self) -> &Rc<WaitTable> {
         &self.waits
     }
 
     /// Counts a new connection.
-    pub(super) fn count(&self) -> Counted {
-        Counted::one_more(&self.open)
+    pub(super) fn count_connection(&self) -> OpenCountGuard {
+        OpenCountGuard::new(&self.open)
     }
 
     /// How many connections are open.
-    pub(super) fn open(&self) -> usize {
+    pub(super) fn open_connections(&self) -> usize {
         self.open.get()
     }
 
     /// Returns an idle connection to the pool.
-    pub(super) fn put(&self, link: Link) {
+    pub(super) fn put_back(&self, link: PooledConnection) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < IDLE {
+        if idle.len() < MAX_IDLE_CONNECTIONS {
             idle.push(link);
         }
     }
 
     /// Adds a connection that requests share.
-    pub(super) fn share(&self, shared: Shared) {
+    pub(super) fn add_shared(&self, shared: SharedConnection) {
         self.shared.borrow_mut().push(shared);
     }
 
     /// An existing connection, the one used last first; none that this request avoids.
-    pub(super) fn take(self: &Rc<Self>, shunned: Option<&Rc<Common>>) -> Option<Link> {
-        let may = |shared: &Shared| shared.keeps(self.now(), u32::MAX) && !shunned.is_some_and(|one| shared.is(one));
+    pub(super) fn take_connection(
+        self: &Rc<Self>,
+        shunned: Option<&Rc<SharedStreamState>>,
+    ) -> Option<PooledConnection> {
+        let may = |shared: &SharedConnection| {
+            shared.is_lendable(self.now(), u32::MAX) && !shunned.is_some_and(|one| shared.has_state(one))
+        };
         let lent = self.shared.borrow().iter().find_map(|shared| if may(shared) { shared.lend(self) } else { None });
         if lent.is_some() {
             return lent;
@@ -119,7 +126,7 @@ impl Pool {
     }
 
     /// Closes all: requests in progress finish, and the next request opens a new connection.
-    pub(super) fn let_go(&self) {
+    pub(super) fn close_all(&self) {
         // Dropped when nothing is borrowed any more, as in `sweep`.
         let gone = (self.idle.take(), self.shared.take());
         drop(gone);
@@ -141,7 +148,7 @@ impl Pool {
         *idle = keep;
         drop(idle);
         let shared = self.shared.take();
-        let keep: Vec<_> = shared.into_iter().filter(|shared| shared.keeps(now, limit)).collect();
+        let keep: Vec<_> = shared.into_iter().filter(|shared| shared.is_lendable(now, limit)).collect();
         self.shared.borrow_mut().extend(keep);
     }
 
@@ -154,16 +161,16 @@ impl Pool {
 /// A connection to send on: an existing one, or a new one. An upgrade needs HTTP/1.1: where the server has chosen
 /// HTTP/2, it gets a separate connection.
 async fn checkout(
-    origin: &impl Origin,
+    origin: &impl ConnectionProvider,
     fresh: bool,
-    shunned: Option<&Rc<Common>>,
+    shunned: Option<&Rc<SharedStreamState>>,
     upgrade: bool,
-) -> Result<Link, Error> {
+) -> Result<PooledConnection, Error> {
     let pool = origin.pool()?;
     if upgrade && pool.http2.get() != Some(false) {
         return Box::pin(origin.connect(true)).await;
     }
-    if !fresh && let Some(link) = pool.take(shunned) {
+    if !fresh && let Some(link) = pool.take_connection(shunned) {
         return Ok(link);
     }
     if pool.http2.get() == Some(false) {
@@ -173,7 +180,7 @@ async fn checkout(
     let failures = pool.failures.get();
     let guard = pool.connecting.lock().await;
     let now = origin.pool()?;
-    if let Some(link) = now.take(shunned) {
+    if let Some(link) = now.take_connection(shunned) {
         return Ok(link);
     }
     // Where nothing can be shared, or the previous attempt failed, requests do not wait for each other.
@@ -183,7 +190,7 @@ async fn checkout(
     connect(origin, &now).await
 }
 
-async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
+async fn connect(origin: &impl ConnectionProvider, pool: &Rc<ConnectionPool>) -> Result<PooledConnection, Error> {
     // Boxed: a handshake's future is large, and most requests never need it.
     let made = Box::pin(origin.connect(false)).await;
     match &made {
@@ -196,45 +203,45 @@ async fn connect(origin: &impl Origin, pool: &Rc<Pool>) -> Result<Link, Error> {
 /// Sends the request in `request` on a connection of `origin` and waits for the head of its response. A request that
 /// could not be sent is put back.
 pub(super) async fn exchange(
-    origin: &impl Origin,
-    request: &mut Option<Request<Outgoing>>,
-    to: &Destination,
-    waits: &Rc<Waits>,
+    origin: &impl ConnectionProvider,
+    request: &mut Option<Request<OutgoingBody>>,
+    to: &RequestDestination,
+    waits: &Rc<WaitTable>,
     limit: Duration,
-) -> Result<(Response<Incoming>, Link), Error> {
+) -> Result<(Response<Incoming>, PooledConnection), Error> {
     let (mut fresh, mut shunned) = (false, None);
     let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
     for attempt in 1.. {
         let mut link = checkout(origin, fresh, shunned.as_ref(), upgrade).await?;
         let spare = match request {
-            Some(request) if link.is_http2() => Spare::whole(request, origin.replay_limit()),
-            Some(request) if link.is_reused() => Spare::of(request),
+            Some(request) if link.is_http2() => RetryCopy::with_content(request, origin.replay_limit()),
+            Some(request) if link.is_reused() => RetryCopy::from_idempotent(request),
             _ => None,
         };
         let failed = match link.exchange(request, to, waits, limit).await {
             Ok(response) => {
-                origin.answered(&link, response.status());
+                origin.on_response(&link, response.status());
                 if let Some(spare) = spare {
-                    spare.let_go();
+                    spare.release();
                 }
                 return Ok((response, link));
             }
             Err(failed) => failed,
         };
-        let Unanswered { error, unsent, reused, unprocessed } = failed;
-        let told = origin.failed(&link);
+        let ExchangeFailure { error, unsent, reused, unprocessed } = failed;
+        let told = origin.on_failure(&link);
         if matches!(told, Some(Error::Refused { .. })) {
             // Nothing was processed, but another connection like this one would be refused as well.
             return Err(told.unwrap_or(error));
         }
         if unprocessed {
-            *request = spare.and_then(Spare::into_request);
+            *request = spare.and_then(RetryCopy::into_request);
             // A connection that refuses one stream may refuse the next too: use another, if need be a new one.
-            shunned = link.common();
+            shunned = link.shared_state();
         } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
-            *request = spare.filter(Spare::is_harmless).and_then(Spare::into_request);
+            *request = spare.filter(RetryCopy::is_harmless).and_then(RetryCopy::into_request);
         }
-        if request.is_none() || attempt == ATTEMPTS {
+        if request.is_none() || attempt == MAX_SEND_ATTEMPTS {
             return Err(told.unwrap_or(error));
         }
         // The other idle connections have probably been closed too.

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 
-use super::open::Open;
-use super::waits::{Wait, Waits};
+use super::open::ConnectionState;
+use super::waits::{WaitTable, WaitTimer};
 
 /// What the response body that was polled last had to give.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum BodyMark {
     /// None was polled.
     #[default]
     Untouched,
@@ -31,22 +31,23 @@ pub(super) enum Mark {
 
 /// Runs the tasks of one connection's streams on this worker's thread.
 #[derive(Clone)]
-pub(super) struct Streams {
-    pub(super) open: Rc<Open>,
-    pub(super) waits: Rc<Waits>,
+pub(super) struct StreamExecutor {
+    pub(super) open: Rc<ConnectionState>,
+    pub(super) waits: Rc<WaitTable>,
     /// How long a reader may read nothing.
     pub(super) limit: Duration,
     /// Called for every stream that is reset for it.
     pub(super) unread: Rc<dyn Fn()>,
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future + 'static,
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        let mut reader = Reader { open: Rc::clone(&self.open), wait: Wait::new(&self.waits, self.limit), owed: false };
+        let mut reader =
+            StreamReader { open: Rc::clone(&self.open), wait: WaitTimer::new(&self.waits, self.limit), owed: false };
         let unread = Rc::clone(&self.unread);
         spawn_local(async move {
             let ended = {
@@ -54,7 +55,7 @@ where
                 let mut future = std::pin::pin!(future);
                 poll_fn(|cx| reader.poll(future.as_mut(), cx)).await
             };
-            if ended == Ended::Unread {
+            if ended == StreamEnd::Unread {
                 unread();
             }
         });
@@ -62,35 +63,35 @@ where
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum StreamEnd {
     Whole,
     Unread,
 }
 
 /// The reader of one stream.
-struct Reader {
-    open: Rc<Open>,
-    wait: Wait,
+struct StreamReader {
+    open: Rc<ConnectionState>,
+    wait: WaitTimer,
     /// Whether a frame is on its way to it.
     owed: bool,
 }
 
-impl Reader {
-    fn poll<F: Future>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.open.mark.set(Mark::Untouched);
+impl StreamReader {
+    fn poll<F: Future>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        self.open.mark.set(BodyMark::Untouched);
         if task.poll(cx).is_ready() {
-            return Poll::Ready(Ended::Whole);
+            return Poll::Ready(StreamEnd::Whole);
         }
         let mark = self.open.mark.get();
-        if mark != Mark::Untouched {
-            self.owed = mark == Mark::Gave;
-            self.wait.progress();
+        if mark != BodyMark::Untouched {
+            self.owed = mark == BodyMark::Gave;
+            self.wait.reset();
         }
-        if !self.owed || !self.wait.late(cx) {
+        if !self.owed || !self.wait.check_late(cx) {
             return Poll::Pending;
         }
-        self.open.mark.set(Mark::Unread);
-        Poll::Ready(Ended::Unread)
+        self.open.mark.set(BodyMark::Unread);
+        Poll::Ready(StreamEnd::Unread)
     }
 }
 
@@ -100,34 +101,34 @@ mod tests {
 
     use super::*;
     use crate::proxy::drain::ConnectionFacts;
-    use crate::proxy::open::Patience;
+    use crate::proxy::open::ConnectionTimeouts;
     use crate::proxy::waits::Ticks;
     use crate::snapshot::Side;
-    use crate::trust::Role;
+    use crate::trust::PeerRole;
 
     /// Polls a task that marks what `marks` says, one for each tick; the tick at which it was given up.
-    fn given_up(marks: &[Mark]) -> Option<usize> {
-        let waits = Rc::new(Waits::default());
+    fn tick_of_giving_up(marks: &[BodyMark]) -> Option<usize> {
+        let waits = Rc::new(WaitTable::default());
         let facts = ConnectionFacts {
             side: Side::Ingress,
             listener: "api".into(),
             key_pair: None,
             chain: Vec::new(),
-            role: Role::Client,
+            role: PeerRole::Client,
             upstream: None,
         };
         let day = Duration::from_secs(86_400);
-        let patience = Patience { head: None, http2: true, idle: None, unread: day, age: None, drain: day };
-        let open = Open::new(1, facts, patience, &waits);
+        let patience = ConnectionTimeouts { head: None, http2: true, idle: None, unread: day, age: None, drain: day };
+        let open = ConnectionState::new(1, facts, patience, &waits);
         let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
         let mut task = Box::pin(poll_fn(move |_| {
-            if let Some(mark) = marks.next().filter(|mark| **mark != Mark::Untouched) {
+            if let Some(mark) = marks.next().filter(|mark| **mark != BodyMark::Untouched) {
                 marked.mark.set(*mark);
             }
             Poll::<()>::Pending
         }));
-        let wait = Wait::new(&waits, crate::proxy::waits::TICK * 2);
-        let mut reader = Reader { open, wait, owed: false };
+        let wait = WaitTimer::new(&waits, crate::proxy::waits::TICK * 2);
+        let mut reader = StreamReader { open, wait, owed: false };
         (0..20).find(|tick| {
             waits.tick(Ticks(u32::try_from(*tick).unwrap()));
             reader.poll(task.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready()
@@ -135,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_frame_that_nobody_takes_is_given_up() {
-        use Mark::{Gave, Untouched, Waits};
-        assert_eq!(given_up(&[]), None, "a request that is being answered has its own deadlines");
-        assert_eq!(given_up(&[Waits]), None);
-        assert_eq!(given_up(&[Gave]), Some(3));
-        assert_eq!(given_up(&[Gave, Untouched, Gave]), Some(5));
-        assert_eq!(given_up(&[Gave, Untouched, Waits]), None);
-        assert_eq!(given_up(&[Waits, Untouched, Gave, Untouched]), Some(5));
+    fn only_a_frame_that_is_not_read_is_given_up() {
+        use BodyMark::{Gave, Untouched, Waits};
+        assert_eq!(tick_of_giving_up(&[]), None, "a request that is being answered has its own deadlines");
+        assert_eq!(tick_of_giving_up(&[Waits]), None);
+        assert_eq!(tick_of_giving_up(&[Gave]), Some(3));
+        assert_eq!(tick_of_giving_up(&[Gave, Untouched, Gave]), Some(5));
+        assert_eq!(tick_of_giving_up(&[Gave, Untouched, Waits]), None);
+        assert_eq!(tick_of_giving_up(&[Waits, Untouched, Gave, Untouched]), Some(5));
     }
 }

@@ -14,23 +14,23 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::body::{Broken, Outgoing, Upload};
+use super::body::{BodyError, OutgoingBody, UploadProgress};
 
 /// A request that can be sent more than once.
-pub(super) struct Replay {
+pub(super) struct ReplayableRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     /// Among them the callback for a 100.
     extensions: Extensions,
-    body: Option<Rc<RefCell<Kept>>>,
+    body: Option<Rc<RefCell<ReplayBuffer>>>,
 }
 
-impl Replay {
+impl ReplayableRequest {
     /// Keeps `limit` bytes of the body at most.
-    pub(super) fn new(request: Request<Outgoing>, limit: usize) -> Self {
+    pub(super) fn new(request: Request<OutgoingBody>, limit: usize) -> Self {
         let (parts, body) = request.into_parts();
-        let body = (!body.is_end_stream()).then(|| Rc::new(RefCell::new(Kept::new(body, limit))));
+        let body = (!body.is_end_stream()).then(|| Rc::new(RefCell::new(ReplayBuffer::new(body, limit))));
         Self { method: parts.method, uri: parts.uri, headers: parts.headers, extensions: parts.extensions, body }
     }
 
@@ -59,12 +59,12 @@ impl Replay {
     }
 
     /// The request, from its beginning. An earlier sending breaks off.
-    pub(super) fn request(&self) -> Request<Outgoing> {
+    pub(super) fn request(&self) -> Request<OutgoingBody> {
         let body = match &self.body {
-            None => Outgoing::Empty,
+            None => OutgoingBody::Empty,
             Some(kept) => {
                 let turn = kept.borrow_mut().next_turn();
-                Outgoing::Kept(Turn { kept: Rc::clone(kept), turn, at: 0 })
+                OutgoingBody::Kept(ReplayBody { kept: Rc::clone(kept), turn, at: 0 })
             }
         };
         let mut request = Request::new(body);
@@ -77,38 +77,38 @@ impl Replay {
 }
 
 /// Keeps the body of a request while it is sent; the head is kept elsewhere.
-pub(super) struct Keeper {
-    kept: Rc<RefCell<Kept>>,
+pub(super) struct BodyRetention {
+    kept: Rc<RefCell<ReplayBuffer>>,
     /// There is no other user of what is kept.
     alone: bool,
 }
 
-impl Keeper {
+impl BodyRetention {
     /// Keeps `limit` bytes at most from now on; more where more is kept already. `None` for a body that is held back
     /// until it is requested: it must stay as it is.
-    pub(super) fn of(body: &mut Outgoing, limit: usize) -> Option<Self> {
-        if let Outgoing::Kept(turn) = body {
+    pub(super) fn from_body(body: &mut OutgoingBody, limit: usize) -> Option<Self> {
+        if let OutgoingBody::Kept(turn) = body {
             return Some(Self { kept: Rc::clone(&turn.kept), alone: false });
         }
         if body.gate().is_some() {
             return None;
         }
-        let rest = std::mem::replace(body, Outgoing::Empty);
-        let kept = Rc::new(RefCell::new(Kept::new(rest, limit)));
+        let rest = std::mem::replace(body, OutgoingBody::Empty);
+        let kept = Rc::new(RefCell::new(ReplayBuffer::new(rest, limit)));
         let turn = kept.borrow_mut().next_turn();
-        *body = Outgoing::Kept(Turn { kept: Rc::clone(&kept), turn, at: 0 });
+        *body = OutgoingBody::Kept(ReplayBody { kept: Rc::clone(&kept), turn, at: 0 });
         Some(Self { kept, alone: true })
     }
 
     /// The body from its beginning, if all of it is still there. An earlier sending breaks off.
-    pub(super) fn again(&self) -> Option<Outgoing> {
+    pub(super) fn restart_body(&self) -> Option<OutgoingBody> {
         let mut kept = self.kept.borrow_mut();
         let turn = (!kept.is_gone).then(|| kept.next_turn())?;
-        Some(Outgoing::Kept(Turn { kept: Rc::clone(&self.kept), turn, at: 0 }))
+        Some(OutgoingBody::Kept(ReplayBody { kept: Rc::clone(&self.kept), turn, at: 0 }))
     }
 
     /// Stops keeping what comes from now on.
-    pub(super) fn let_go(self) {
+    pub(super) fn stop_retaining(self) {
         if self.alone {
             // The next frame discards what was kept; until then a later sending may still need it.
             self.kept.borrow_mut().limit = 0;
@@ -117,8 +117,8 @@ impl Keeper {
 }
 
 /// A body, and what is kept of it.
-pub(super) struct Kept {
-    rest: Outgoing,
+pub(super) struct ReplayBuffer {
+    rest: OutgoingBody,
     frames: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     size: usize,
@@ -132,8 +132,8 @@ pub(super) struct Kept {
     waiting: Option<Waker>,
 }
 
-impl Kept {
-    fn new(rest: Outgoing, limit: usize) -> Self {
+impl ReplayBuffer {
+    fn new(rest: OutgoingBody, limit: usize) -> Self {
         Self {
             rest,
             frames: Vec::new(),
@@ -156,7 +156,7 @@ impl Kept {
     }
 
     /// Polls the source for the next frame, and keeps it while there is room.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -167,7 +167,7 @@ impl Kept {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.keep(data);
+                    self.retain_data(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.trailers = Some(trailers.clone());
                 }
@@ -178,7 +178,7 @@ impl Kept {
         Poll::Ready(frame)
     }
 
-    fn keep(&mut self, data: &Bytes) {
+    fn retain_data(&mut self, data: &Bytes) {
         self.size += data.len();
         if self.size > self.limit {
             self.is_gone = true;
@@ -190,29 +190,29 @@ impl Kept {
 }
 
 /// One sending of a kept body.
-pub(super) struct Turn {
-    kept: Rc<RefCell<Kept>>,
+pub(super) struct ReplayBody {
+    kept: Rc<RefCell<ReplayBuffer>>,
     turn: u32,
     /// How many of the kept frames have been sent.
     at: usize,
 }
 
-impl Turn {
+impl ReplayBody {
     /// The progress of the body, as the client sends it.
-    pub(super) fn upload(&self) -> Option<Rc<Upload>> {
+    pub(super) fn upload(&self) -> Option<Rc<UploadProgress>> {
         self.kept.borrow().rest.upload()
     }
 }
 
-impl HttpBody for Turn {
+impl HttpBody for ReplayBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let mut kept = this.kept.borrow_mut();
         if kept.turn != this.turn {
-            return Poll::Ready(Some(Err(Broken::SentAgain)));
+            return Poll::Ready(Some(Err(BodyError::SentAgain)));
         }
         if let Some(data) = kept.frames.get(this.at) {
             this.at += 1;
@@ -253,15 +253,15 @@ mod tests {
 
     use super::*;
 
-    fn post(frames: &[Bytes], trailers: bool) -> Request<Outgoing> {
+    fn post_request(frames: &[Bytes], trailers: bool) -> Request<OutgoingBody> {
         let trailers = trailers.then(|| HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())]));
-        let mut request = Request::new(Outgoing::frames(frames.to_vec(), trailers));
+        let mut request = Request::new(OutgoingBody::from_frames(frames.to_vec(), trailers));
         *request.method_mut() = Method::POST;
         request
     }
 
     /// Takes so many frames.
-    fn take(body: &mut Outgoing, count: usize) -> Vec<Bytes> {
+    fn poll_one_frame(body: &mut OutgoingBody, count: usize) -> Vec<Bytes> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut taken = Vec::new();
         while taken.len() < count {
@@ -275,25 +275,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_sent_again_breaks_the_first_sending_off() {
-        let replay = Replay::new(post(&[Bytes::from("a"), Bytes::from("b")], false), 10);
+        let replay = ReplayableRequest::new(post_request(&[Bytes::from("a"), Bytes::from("b")], false), 10);
         let mut first = replay.request().into_body();
-        assert_eq!(take(&mut first, 1), ["a"]);
+        assert_eq!(poll_one_frame(&mut first, 1), ["a"]);
         let second = replay.request().into_body();
         assert_eq!(second.size_hint().exact(), Some(2));
         assert_eq!(second.collect().await.unwrap().to_bytes(), "ab");
-        assert!(matches!(first.frame().await, Some(Err(Broken::SentAgain))));
+        assert!(matches!(first.frame().await, Some(Err(BodyError::SentAgain))));
     }
 
     #[test]
     fn only_idempotent_requests_that_fit_are_harmless() {
         let with = |method: Method, limit: usize| {
-            let mut request = post(&[Bytes::from("four")], false);
+            let mut request = post_request(&[Bytes::from("four")], false);
             *request.method_mut() = method;
-            Replay::new(request, limit).is_harmless()
+            ReplayableRequest::new(request, limit).is_harmless()
         };
         assert!(with(Method::PUT, 4) && with(Method::DELETE, 4));
         assert!(!with(Method::PUT, 3) && !with(Method::POST, 4));
-        assert!(Replay::new(Request::new(Outgoing::Empty), 0).is_harmless());
+        assert!(ReplayableRequest::new(Request::new(OutgoingBody::Empty), 0).is_harmless());
     }
 
     proptest! {
@@ -305,27 +305,27 @@ mod tests {
         ) {
             let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
             let all: Vec<u8> = frames.concat();
-            let replay = Replay::new(post(&frames, trailers), limit);
+            let replay = ReplayableRequest::new(post_request(&frames, trailers), limit);
             let mut most = 0;
             for count in taken {
                 let mut body = replay.request().into_body();
                 if !replay.is_whole() {
                     break;
                 }
-                let got = take(&mut body, count).concat();
+                let got = poll_one_frame(&mut body, count).concat();
                 prop_assert_eq!(&all[..got.len()], &got[..]);
                 most = most.max(got.len());
             }
             prop_assert_eq!(replay.is_whole(), most <= limit);
             if replay.is_whole() {
-                let whole = futures_block(replay.request().into_body().collect()).unwrap();
+                let whole = block_on(replay.request().into_body().collect()).unwrap();
                 prop_assert_eq!(whole.trailers().is_some(), trailers);
                 prop_assert_eq!(whole.to_bytes(), all);
             }
         }
     }
 
-    fn futures_block<F: Future>(future: F) -> F::Output {
+    fn block_on<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 }

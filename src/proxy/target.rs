@@ -11,101 +11,101 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::Error;
 use super::fields::is_framing_twin;
-use super::framing::{Fault, decimal};
+use super::framing::{FramingFault, parse_decimal};
 
 /// The last Host or `:authority` of a connection that was found well formed: almost always the next request's too.
 #[derive(Default)]
-pub(super) struct Known(RefCell<Option<HeaderValue>>);
+pub(super) struct HostCache(RefCell<Option<HeaderValue>>);
 
-impl Known {
+impl HostCache {
     /// The cached value, if it equals `named`.
-    fn is(&self, named: &[u8]) -> Option<HeaderValue> {
+    fn get(&self, named: &[u8]) -> Option<HeaderValue> {
         self.0.borrow().as_ref().filter(|known| known.as_bytes() == named).cloned()
     }
 
-    fn note(&self, named: &HeaderValue) {
+    fn store(&self, named: &HeaderValue) {
         *self.0.borrow_mut() = Some(named.clone());
     }
 }
 
 /// Checks a request as it came and returns the host it is for: the one Host that everything it carries agrees on.
-pub(super) fn host<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
-    if let Some(fault) = request.extensions().get::<Fault>() {
+pub(super) fn request_host<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue, Error> {
+    if let Some(fault) = request.extensions().get::<FramingFault>() {
         return Err(Error::Framing(*fault));
     }
     if request.version() == Version::HTTP_2 { host_of_h2(request, known) } else { host_of_h1(request, known) }
 }
 
-fn host_of_h1<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
-    let host = only_host(request.headers())?.ok_or(Error::Malformed("missing Host"))?;
+fn host_of_h1<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue, Error> {
+    let host = single_host(request.headers())?.ok_or(Error::Malformed("missing Host"))?;
     let target = request.uri().authority();
     if target.is_none()
-        && let Some(last) = known.is(host.as_bytes())
+        && let Some(last) = known.get(host.as_bytes())
     {
         return Ok(last);
     }
-    let authority = authority(host)?;
+    let authority = parse_authority(host)?;
     if let Some(target) = target {
         // Absolute form; the authority form belongs to CONNECT.
         let scheme = request.uri().scheme().ok_or(Error::Malformed("target in authority form"))?;
-        agree(&authority, target, scheme)?;
+        check_agreement(&authority, target, scheme)?;
     }
-    known.note(host);
+    known.store(host);
     Ok(host.clone())
 }
 
-fn host_of_h2<B>(request: &Request<B>, known: &Known) -> Result<HeaderValue, Error> {
+fn host_of_h2<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue, Error> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) || request.uri().path() == "*" {
         return Err(Error::Method);
     }
     // On HTTP/1 the guard has seen to both.
     let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
-    if lengths.next().is_some_and(|length| decimal(length.as_bytes()).is_none()) {
-        return Err(Error::Framing(Fault::Length));
+    if lengths.next().is_some_and(|length| parse_decimal(length.as_bytes()).is_none()) {
+        return Err(Error::Framing(FramingFault::Length));
     }
     if lengths.next().is_some() {
-        return Err(Error::Framing(Fault::SeveralLengths));
+        return Err(Error::Framing(FramingFault::SeveralLengths));
     }
     if request.headers().keys().any(|name| is_framing_twin(name.as_str().as_bytes())) {
-        return Err(Error::Framing(Fault::Twin));
+        return Err(Error::Framing(FramingFault::Twin));
     }
-    let host = only_host(request.headers())?;
+    let host = single_host(request.headers())?;
     let Some(target) = request.uri().authority() else {
         let host = host.ok_or(Error::Malformed("missing :authority and Host"))?;
-        authority(host)?;
+        parse_authority(host)?;
         return Ok(host.clone());
     };
     let scheme = request.uri().scheme().ok_or(Error::Malformed("missing :scheme"))?;
-    let last = known.is(target.as_str().as_bytes());
+    let last = known.get(target.as_str().as_bytes());
     if last.is_none() {
-        well_formed(target).map_err(|()| Error::Malformed("invalid :authority"))?;
+        check_authority(target).map_err(|()| Error::Malformed("invalid :authority"))?;
     }
     match host {
-        Some(host) => agree(&authority(host)?, target, scheme)?,
+        Some(host) => check_agreement(&parse_authority(host)?, target, scheme)?,
         None => drop(default_port(scheme)?),
     }
     if let Some(last) = last {
         return Ok(last);
     }
     let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("invalid :authority"))?;
-    known.note(&named);
+    known.store(&named);
     Ok(named)
 }
 
-fn only_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
+fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Error> {
     let mut hosts = headers.get_all(HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() { Err(Error::Malformed("several Host fields")) } else { Ok(first) }
 }
 
-fn authority(host: &HeaderValue) -> Result<Authority, Error> {
+fn parse_authority(host: &HeaderValue) -> Result<Authority, Error> {
     let parsed = Authority::try_from(host.as_bytes()).map_err(|_| Error::Malformed("invalid Host"))?;
-    well_formed(&parsed).map_err(|()| Error::Malformed("invalid Host"))?;
+    check_authority(&parsed).map_err(|()| Error::Malformed("invalid Host"))?;
     Ok(parsed)
 }
 
 /// A host, and a port only if it is valid; no user information.
-fn well_formed(authority: &Authority) -> Result<(), ()> {
+fn check_authority(authority: &Authority) -> Result<(), ()> {
     let text = authority.as_str();
     // Parsing alone would take `+80`.
     let bad_port = text
@@ -123,10 +123,10 @@ fn default_port(scheme: &Scheme) -> Result<u16, Error> {
 }
 
 /// Host and target name the same place; a default port may be written or left out.
-fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
+fn check_agreement(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Error> {
     let default = default_port(scheme)?;
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
-    if well_formed(target).is_err() {
+    if check_authority(target).is_err() {
         Err(Error::Malformed("user information or an invalid port in the target"))
     } else if !host.host().eq_ignore_ascii_case(target.host()) || port(host) != port(target) {
         Err(Error::Malformed("Host and target do not match"))
@@ -136,7 +136,7 @@ fn agree(host: &Authority, target: &Authority, scheme: &Scheme) -> Result<(), Er
 }
 
 /// Whether a Host names the server that the handshake was for (in lower case), whatever its port.
-pub(super) fn is_for(host: &HeaderValue, server_name: &str) -> bool {
+pub(super) fn names_server(host: &HeaderValue, server_name: &str) -> bool {
     let plain = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     Authority::try_from(host.as_bytes()).is_ok_and(|host| plain(host.host()) == plain(server_name))
 }
@@ -164,7 +164,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        host(&request.body(()).unwrap(), &Known::default())
+        request_host(&request.body(()).unwrap(), &HostCache::default())
     }
 
     fn h2(target: &str, fields: &[(&str, &str)]) -> Result<HeaderValue, Error> {
@@ -172,7 +172,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        host(&request.body(()).unwrap(), &Known::default())
+        request_host(&request.body(()).unwrap(), &HostCache::default())
     }
 
     #[test]
@@ -208,14 +208,17 @@ mod tests {
     fn connect_trace_and_asterisk_are_not_forwarded() {
         for (method, target) in [("CONNECT", "a:80"), ("TRACE", "https://a/"), ("OPTIONS", "*")] {
             let request = Request::builder().method(method).uri(target).version(Version::HTTP_2).body(()).unwrap();
-            assert!(matches!(host(&request, &Known::default()), Err(Error::Method)), "{method}");
+            assert!(matches!(request_host(&request, &HostCache::default()), Err(Error::Method)), "{method}");
         }
     }
 
     #[test]
     fn what_stands_in_for_a_refused_request_is_refused_as_that() {
-        let request = Request::get("/").header("host", "a").extension(Fault::BareLineFeed).body(()).unwrap();
-        assert!(matches!(host(&request, &Known::default()), Err(Error::Framing(Fault::BareLineFeed))));
+        let request = Request::get("/").header("host", "a").extension(FramingFault::BareLineFeed).body(()).unwrap();
+        assert!(matches!(
+            request_host(&request, &HostCache::default()),
+            Err(Error::Framing(FramingFault::BareLineFeed))
+        ));
     }
 
     #[test]
@@ -235,13 +238,13 @@ mod tests {
 
     #[test]
     fn what_a_connection_has_named_before_is_judged_no_more_mildly_the_second_time() {
-        let known = Known::default();
+        let known = HostCache::default();
         let ask = |version, target: &str, fields: &[(&str, &str)]| {
             let mut request = Request::builder().version(version).uri(target);
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            host(&request.body(()).unwrap(), &known)
+            request_host(&request.body(()).unwrap(), &known)
         };
         for _ in 0..2 {
             assert_eq!(ask(Version::HTTP_11, "/", &[("host", "a.example")]).unwrap(), "a.example");
@@ -257,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_host_is_for_the_server_name_whatever_its_case_port_and_last_dot() {
-        let is_for = |host: &'static str| is_for(&HeaderValue::from_static(host), "a.example");
+        let is_for = |host: &'static str| names_server(&HeaderValue::from_static(host), "a.example");
         assert!(is_for("a.example") && is_for("A.example:8443") && is_for("a.example."));
         assert!(!is_for("b.example") && !is_for("a.example.b") && !is_for("[::1]"));
     }

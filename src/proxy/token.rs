@@ -16,60 +16,60 @@ use http::header::HeaderValue;
 use jiff::Timestamp;
 
 use super::Error;
-use super::access::Record;
-use super::body::Body;
-use super::forward::{self, Outbound, Terms};
-use super::link::Destination;
+use super::access::AccessRecord;
+use super::body::ResponseBody;
+use super::forward::{self, ForwardContext, OutboundRequest};
+use super::link::RequestDestination;
 use super::proof;
-use super::replay::Replay;
-use super::upstream::{Showing, Towards};
+use super::replay::ReplayableRequest;
+use super::upstream::{UpstreamAttempt, UpstreamRef};
 use crate::event::{Event, TokenOutcome};
-use crate::jwt::{self, Claims};
+use crate::jwt::{self, TokenClaims};
 use crate::pki::{Fingerprint, KeyPair};
-use crate::snapshot::{Bearer, Epoch};
-pub(super) use store::Tokens;
-use store::{Token, turn};
+use crate::snapshot::{EgressBearer, Epoch};
+pub(super) use store::TokenStore;
+use store::{BearerToken, first_signer};
 
 /// What a worker remembers of an upstream's tokens, so that no lock is taken while a token is fresh.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct WorkerTokenCache {
     /// The last token, for one epoch and one pair that is shown.
-    token: RefCell<Option<(Epoch, Fingerprint, Token)>>,
+    token: RefCell<Option<(Epoch, Fingerprint, BearerToken)>>,
     /// Without an endpoint: the pair with assertions that the upstream has refused, and until when.
     refused: RefCell<Option<(Fingerprint, Timestamp)>>,
 }
 
 /// Sends a request with a token, and once more with another one after a 401.
 pub(super) async fn send(
-    towards: Towards<'_>,
-    bearer: &Bearer,
-    outbound: &mut Outbound,
-    (to, terms): (&Destination, &Terms<'_>),
-    record: &mut Option<Record>,
-) -> Result<Response<Body>, Error> {
+    towards: UpstreamRef<'_>,
+    bearer: &EgressBearer,
+    outbound: &mut OutboundRequest,
+    (to, terms): (&RequestDestination, &ForwardContext<'_>),
+    record: &mut Option<AccessRecord>,
+) -> Result<Response<ResponseBody>, Error> {
     let Some(request) = outbound.request.take() else { return Err(Error::Late) };
-    let mut replay = Replay::new(request, towards.egress.settings.replay_limit);
-    let showing = Showing::new(towards, towards.choose()?, replay.is_harmless());
-    let mut bearing = Bearing::new(towards, bearer);
+    let mut replay = ReplayableRequest::new(request, towards.egress.settings.replay_limit);
+    let showing = UpstreamAttempt::new(towards, towards.select()?, replay.is_harmless());
+    let mut bearing = RequestTokens::new(towards, bearer);
     let exchanged = Box::pin(proof::exchange(&showing, &mut replay, Some(&mut bearing), to, terms)).await;
-    let (response, link) = exchanged.map_err(|error| outbound.blame(error))?;
+    let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
     forward::respond(response, link, outbound.websocket.take(), terms, record)
 }
 
 /// The tokens of one request, one for each pair that it is sent with: a token may be bound to the certificate that it
 /// was fetched with (RFC 8705), and an assertion is valid once.
-pub(super) struct Bearing<'a> {
-    towards: Towards<'a>,
-    bearer: &'a Bearer,
+pub(super) struct RequestTokens<'a> {
+    towards: UpstreamRef<'a>,
+    bearer: &'a EgressBearer,
     /// The token that it is sent with now.
-    sent: Option<(Fingerprint, Token)>,
+    sent: Option<(Fingerprint, BearerToken)>,
     /// The pairs with which it was answered 401, each with the token that this cost.
-    refused: Vec<(Fingerprint, Token)>,
+    refused: Vec<(Fingerprint, BearerToken)>,
 }
 
-impl<'a> Bearing<'a> {
+impl<'a> RequestTokens<'a> {
     /// Starts without a token.
-    pub(super) fn new(towards: Towards<'a>, bearer: &'a Bearer) -> Self {
+    pub(super) fn new(towards: UpstreamRef<'a>, bearer: &'a EgressBearer) -> Self {
         Self { towards, bearer, sent: None, refused: Vec::new() }
     }
 
@@ -77,9 +77,9 @@ impl<'a> Bearing<'a> {
     ///
     /// # Errors
     /// No token can be obtained.
-    pub(super) async fn authorize(&mut self, replay: &mut Replay, shown: Fingerprint) -> Result<(), Error> {
+    pub(super) async fn authorize(&mut self, replay: &mut ReplayableRequest, shown: Fingerprint) -> Result<(), Error> {
         if self.sent.as_ref().is_none_or(|(pair, _)| *pair != shown) {
-            let token = token(self.towards, self.bearer, shown, None).await?;
+            let token = obtain_token(self.towards, self.bearer, shown, None).await?;
             replay.authorize(&token.header);
             self.sent = Some((shown, token));
         }
@@ -88,7 +88,7 @@ impl<'a> Bearing<'a> {
 
     /// Called after a 401: gives the request another token and returns whether it can be sent again with the same pair.
     /// Once for each pair: a 401 to a fresh token concerns the pair, or is for the application.
-    pub(super) async fn again(&mut self, replay: &mut Replay) -> bool {
+    pub(super) async fn refresh_after_401(&mut self, replay: &mut ReplayableRequest) -> bool {
         let Some((shown, sent)) = self.sent.clone() else { return false };
         if sent.is_new(self.towards.worker.clock().now()) {
             return false;
@@ -99,10 +99,10 @@ impl<'a> Bearing<'a> {
             return false;
         }
         if !replay.is_whole() {
-            self.towards.worker.shared.tokens.slot(&self.towards.egress.settings.name).reject(sent.number);
+            self.towards.worker.shared.tokens.egress_tokens(&self.towards.egress.settings.name).reject(sent.number);
             return false;
         }
-        let Ok(token) = token(self.towards, self.bearer, shown, Some(&sent)).await else { return false };
+        let Ok(token) = obtain_token(self.towards, self.bearer, shown, Some(&sent)).await else { return false };
         replay.authorize(&token.header);
         self.refused.push((shown, sent));
         self.sent = Some((shown, token));
@@ -110,36 +110,38 @@ impl<'a> Bearing<'a> {
     }
 
     /// Called after a response other than 401.
-    pub(super) fn taken(&self) {
+    pub(super) fn record_acceptance(&self) {
         let Some((shown, token)) = &self.sent else { return };
         let refused = self.refused.iter().find(|(pair, refused)| pair == shown && refused.signer != token.signer);
         match refused {
-            Some((_, refused)) if self.bearer.way.is_none() => remember(self.towards, self.bearer, refused, token),
-            _ => taken_again(self.towards, self.bearer, token),
+            Some((_, refused)) if self.bearer.way.is_none() => {
+                remember_refusal(self.towards, self.bearer, refused, token)
+            }
+            _ => clear_refusal(self.towards, self.bearer, token),
         }
     }
 }
 
 /// Obtains a token to send, `instead` of one that was answered with 401.
-async fn token(
-    towards: Towards<'_>,
-    bearer: &Bearer,
+async fn obtain_token(
+    towards: UpstreamRef<'_>,
+    bearer: &EgressBearer,
     shown: Fingerprint,
-    instead: Option<&Token>,
-) -> Result<Token, Error> {
+    instead: Option<&BearerToken>,
+) -> Result<BearerToken, Error> {
     let now = towards.worker.clock().now();
     let memory = &towards.upstream.token;
     let Some(way) = &bearer.way else {
         // The assertion itself is the token: an upstream that accepts each only once must never get one twice.
         let pairs: Vec<Fingerprint> = bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
-        let mut signer = turn(&pairs, own(towards, bearer, shown), *memory.refused.borrow(), now);
+        let mut signer = first_signer(&pairs, own_signer(towards, bearer, shown), *memory.refused.borrow(), now);
         if let Some(refused) = instead {
             signer = pairs.iter().position(|pair| *pair != refused.signer).unwrap_or(signer);
         }
         let pair = &bearer.signers[signer];
-        return Token::new(&assertion(bearer, pair, now)?, pair.fingerprint(), now);
+        return BearerToken::new(&sign_assertion(bearer, pair, now)?, pair.fingerprint(), now);
     };
-    let slot = towards.worker.shared.tokens.slot(&towards.egress.settings.name);
+    let slot = towards.worker.shared.tokens.egress_tokens(&towards.egress.settings.name);
     if let Some(refused) = instead {
         slot.reject(refused.number);
     } else if let Some((epoch, of, token)) = &*memory.token.borrow()
@@ -149,22 +151,22 @@ async fn token(
     {
         return Ok(token.clone());
     }
-    let token = slot.token(&fetch::Asker { towards, bearer, way, shown }).await?;
+    let token = slot.fresh_token(&fetch::TokenRequester { towards, bearer, way, shown }).await?;
     *memory.token.borrow_mut() = Some((towards.epoch, shown, token.clone()));
     Ok(token)
 }
 
 /// The pair that is shown, where the egress' own keyring signs.
-fn own(towards: Towards<'_>, bearer: &Bearer, shown: Fingerprint) -> Option<Fingerprint> {
+fn own_signer(towards: UpstreamRef<'_>, bearer: &EgressBearer, shown: Fingerprint) -> Option<Fingerprint> {
     (bearer.settings.keyring == towards.egress.settings.keyring).then_some(shown)
 }
 
 /// Signs an assertion with this pair, valid from now on.
-fn assertion(bearer: &Bearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
+fn sign_assertion(bearer: &EgressBearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
     let settings = &bearer.settings;
-    let id = jwt::sign::fresh_id()?;
+    let id = jwt::sign::generate_id()?;
     let none = serde_json::Map::new();
-    let claims = Claims {
+    let claims = TokenClaims {
         issuer: &settings.issuer,
         subject: &settings.subject,
         audience: &settings.audience,
@@ -176,8 +178,8 @@ fn assertion(bearer: &Bearer, pair: &KeyPair, now: Timestamp) -> Result<String, 
 }
 
 /// The upstream accepts the other pair's assertions: for a while these come first.
-fn remember(towards: Towards<'_>, bearer: &Bearer, refused: &Token, taken: &Token) {
-    let until = store::again(towards.worker.clock().now());
+fn remember_refusal(towards: UpstreamRef<'_>, bearer: &EgressBearer, refused: &BearerToken, taken: &BearerToken) {
+    let until = store::signer_backoff_end(towards.worker.clock().now());
     *towards.upstream.token.refused.borrow_mut() = Some((refused.signer, until));
     let explanation = format!(
         "the upstream answers 401 to tokens signed by key pair {} and accepts those of {}, which are sent until \
@@ -185,22 +187,22 @@ fn remember(towards: Towards<'_>, bearer: &Bearer, refused: &Token, taken: &Toke
         refused.signer.short(),
         taken.signer.short()
     );
-    tell(towards, bearer, refused.signer, (TokenOutcome::Refused, "status_401", explanation));
+    emit_token_event(towards, bearer, refused.signer, (TokenOutcome::Refused, "status_401", explanation));
 }
 
 /// Clears a refusal once the upstream accepts the pair's assertions again.
-fn taken_again(towards: Towards<'_>, bearer: &Bearer, token: &Token) {
+fn clear_refusal(towards: UpstreamRef<'_>, bearer: &EgressBearer, token: &BearerToken) {
     let mut refused = towards.upstream.token.refused.borrow_mut();
     if refused.is_some_and(|(pair, _)| pair == token.signer) {
         refused.take();
         let explanation = format!("the upstream accepts tokens signed by key pair {} again", token.signer.short());
-        tell(towards, bearer, token.signer, (TokenOutcome::Fetched, "ok", explanation));
+        emit_token_event(towards, bearer, token.signer, (TokenOutcome::Fetched, "ok", explanation));
     }
 }
 
-fn tell(
-    towards: Towards<'_>,
-    bearer: &Bearer,
+fn emit_token_event(
+    towards: UpstreamRef<'_>,
+    bearer: &EgressBearer,
     key_pair: Fingerprint,
     (outcome, reason, explanation): (TokenOutcome, &'static str, String),
 ) {
@@ -219,7 +221,7 @@ fn tell(
 }
 
 /// A field value that is kept out of logs, HPACK tables and debug output.
-fn header(token: &str) -> Option<HeaderValue> {
+fn bearer_header(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -15,14 +15,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
-use super::fields::Cleaned;
-use super::link::{Link, told};
-use super::open::Flight;
+use super::fields::RequestedFeatures;
+use super::link::{PooledConnection, poll_close_signal};
+use super::open::InFlightGuard;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// The client's half of a WebSocket, if the request asks for one and may have it.
-pub(super) fn asked(request: &mut Request<Incoming>, cleaned: Cleaned) -> Option<OnUpgrade> {
+pub(super) fn take_upgrade(request: &mut Request<Incoming>, cleaned: RequestedFeatures) -> Option<OnUpgrade> {
     let may = cleaned.websocket
         && request.method() == Method::GET
         && request.version() == Version::HTTP_11
@@ -31,32 +31,32 @@ pub(super) fn asked(request: &mut Request<Incoming>, cleaned: Cleaned) -> Option
 }
 
 /// Sets the fields that request, or grant, a WebSocket on this hop.
-pub(super) fn name_it(headers: &mut HeaderMap) {
+pub(super) fn set_upgrade_fields(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
 /// Whether a 101 grants what was requested.
-pub(super) fn granted(response: &Response<Incoming>) -> bool {
+pub(super) fn is_granted(response: &Response<Incoming>) -> bool {
     let mut named = response.headers().get_all(UPGRADE).iter();
     named.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
         && named.next().is_none()
 }
 
 /// Both halves, and the guards that keep their connections in the worker's list.
-pub(super) struct Tunnel {
+pub(super) struct WebSocketTunnel {
     pub(super) asker: OnUpgrade,
     pub(super) answerer: OnUpgrade,
-    pub(super) flight: Flight,
+    pub(super) flight: InFlightGuard,
     /// The client's connection, which hyper releases at the 101: listed and counted by the worker while this is held.
     pub(super) whole: Option<Rc<dyn Any>>,
-    pub(super) link: Link,
+    pub(super) link: PooledConnection,
 }
 
 /// Copies both ways in a task of its own, until one side ends or either connection is closed.
-pub(super) fn open(tunnel: Tunnel) {
+pub(super) fn spawn_tunnel(tunnel: WebSocketTunnel) {
     spawn_local(async move {
-        let Tunnel { asker, answerer, flight, whole: _whole, link } = tunnel;
+        let WebSocketTunnel { asker, answerer, flight, whole: _whole, link } = tunnel;
         let mut copied = std::pin::pin!(async {
             let (asker, answerer) = (asker.await?, answerer.await?);
             let (mut asker, mut answerer) = (TokioIo::new(asker), TokioIo::new(answerer));
@@ -65,7 +65,9 @@ pub(super) fn open(tunnel: Tunnel) {
             Ok::<_, hyper::Error>(())
         });
         let ended = poll_fn(|cx| {
-            if told(Some(flight.open()), cx).is_ready() || told(link.open(), cx).is_ready() {
+            if poll_close_signal(Some(flight.state()), cx).is_ready()
+                || poll_close_signal(link.connection_state(), cx).is_ready()
+            {
                 return Poll::Ready(Ok(()));
             }
             copied.as_mut().poll(cx)

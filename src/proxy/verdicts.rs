@@ -9,103 +9,123 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::workers::Shared;
-use crate::keyring::proved::{Change, How, Order, Pick, Shown};
-use crate::keyring::{Proved, Verdict};
+use super::workers::DataPlaneShared;
+use crate::keyring::proved::{ProofFact, RequestSelection, SelectionOrder, SelectionRole, VerdictChange};
+use crate::keyring::{UpstreamProofs, UpstreamVerdict};
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
-use crate::snapshot::{Egress, Epoch};
+use crate::snapshot::{EgressSnapshot, Epoch};
 
 /// The table.
 #[derive(Default)]
-pub(super) struct Verdicts {
-    known: Mutex<BTreeMap<Arc<str>, Known>>,
+pub(super) struct VerdictTable {
+    known: Mutex<BTreeMap<Arc<str>, UpstreamEntry>>,
     version: AtomicU64,
 }
 
-struct Known {
+struct UpstreamEntry {
     epoch: Epoch,
     upstream: HostPort,
-    proved: Proved,
+    proved: UpstreamProofs,
 }
 
 /// Which entry, and when.
 #[derive(Clone, Copy)]
-pub(super) struct Of<'a> {
-    pub(super) egress: &'a Egress,
+pub(super) struct VerdictKey<'a> {
+    pub(super) egress: &'a EgressSnapshot,
     pub(super) epoch: Epoch,
     pub(super) now: Timestamp,
 }
 
-impl Verdicts {
+impl VerdictTable {
     /// Grows with every change; claiming and releasing the canary is not one.
     pub(super) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
     /// Brings the entry up to the pairs of an epoch, unless it is already.
-    pub(super) fn take(&self, of: Of<'_>) {
-        self.with(of, |_| ());
+    pub(super) fn sync_epoch(&self, of: VerdictKey<'_>) {
+        self.with_entry(of, |_| ());
     }
 
     /// Chooses a pair for a request.
-    pub(super) fn pick(&self, of: Of<'_>, order: &Order, harmless: bool) -> (Pick, Option<Change>) {
-        self.with(of, |proved| proved.pick(order, harmless, of.egress.settings.proof(), of.now))
+    pub(super) fn pick(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        harmless: bool,
+    ) -> (RequestSelection, Option<VerdictChange>) {
+        self.with_entry(of, |proved| proved.select(order, harmless, of.egress.settings.proof_terms(), of.now))
     }
 
     /// The next pair to try where `tried` have been refused.
-    pub(super) fn next(&self, of: Of<'_>, order: &Order, tried: &[Fingerprint]) -> Option<Fingerprint> {
-        self.with(of, |proved| proved.next(order, tried))
+    pub(super) fn next_key_pair(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        tried: &[Fingerprint],
+    ) -> Option<Fingerprint> {
+        self.with_entry(of, |proved| proved.next(order, tried))
     }
 
     /// Whether this pair is proved.
-    pub(super) fn is_proved(&self, of: Of<'_>, key_pair: Fingerprint) -> bool {
-        self.with(of, |proved| proved.verdict(key_pair) == Some(Verdict::Proved))
+    pub(super) fn is_proved(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
+        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Proved))
     }
 
     /// Records a fact and returns what it has changed.
-    pub(super) fn note(&self, of: Of<'_>, key_pair: Fingerprint, shown: Shown) -> Option<Change> {
-        let change = self.with(of, |proved| proved.note(key_pair, shown, of.egress.settings.proof(), of.now));
+    pub(super) fn record_fact(
+        &self,
+        of: VerdictKey<'_>,
+        key_pair: Fingerprint,
+        shown: ProofFact,
+    ) -> Option<VerdictChange> {
+        let change =
+            self.with_entry(of, |proved| proved.record(key_pair, shown, of.egress.settings.proof_terms(), of.now));
         if change.is_some() {
-            self.changed();
+            self.bump_version();
         }
         change
     }
 
     /// The pair that has to be probed now, if one has.
-    pub(super) fn probe_due(&self, of: Of<'_>, order: &Order) -> Option<Fingerprint> {
-        self.with(of, |proved| proved.probe_due(order, of.now))
+    pub(super) fn probe_due(&self, of: VerdictKey<'_>, order: &SelectionOrder) -> Option<Fingerprint> {
+        self.with_entry(of, |proved| proved.probe_due(order, of.now))
     }
 
     /// Claims the canary's place for a probe.
-    pub(super) fn claim(&self, of: Of<'_>) -> bool {
-        self.with(of, Proved::claim)
+    pub(super) fn claim_canary(&self, of: VerdictKey<'_>) -> bool {
+        self.with_entry(of, UpstreamProofs::claim_canary)
     }
 
     /// Records that a probe has ended.
-    pub(super) fn probed(&self, of: Of<'_>, key_pair: Fingerprint) {
-        self.with(of, |proved| proved.probed(key_pair, of.egress.settings.proof(), of.now));
-        self.changed();
+    pub(super) fn finish_probe(&self, of: VerdictKey<'_>, key_pair: Fingerprint) {
+        self.with_entry(of, |proved| proved.finish_probe(key_pair, of.egress.settings.proof_terms(), of.now));
+        self.bump_version();
     }
 
-    fn release(&self, name: &str) {
+    fn release_canary(&self, name: &str) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get_mut(name) {
-            known.proved.release();
+            known.proved.release_canary();
         }
     }
 
-    fn changed(&self) {
+    fn bump_version(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
     /// anew.
-    fn with<T>(&self, of: Of<'_>, act: impl FnOnce(&mut Proved) -> T) -> T {
+    fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs) -> T) -> T {
         let settings = &of.egress.settings;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(&settings.name) {
-            let new = Known { epoch: Epoch(0), upstream: settings.upstream.clone(), proved: Proved::default() };
+            let new = UpstreamEntry {
+                epoch: Epoch(0),
+                upstream: settings.upstream.clone(),
+                proved: UpstreamProofs::default(),
+            };
             known.insert(Arc::clone(&settings.name), new);
         }
         let known = known.get_mut(&settings.name).expect("the entry exists or was just inserted");
@@ -113,31 +133,31 @@ impl Verdicts {
             known.epoch = of.epoch;
             if known.upstream != settings.upstream {
                 known.upstream = settings.upstream.clone();
-                known.proved = Proved::default();
+                known.proved = UpstreamProofs::default();
             }
             let pairs: Vec<_> = of.egress.candidates.0.iter().map(|candidate| candidate.key_pair).collect();
-            known.proved.take(&pairs, settings.proof(), of.now);
-            self.changed();
+            known.proved.update_pairs(&pairs, settings.proof_terms(), of.now);
+            self.bump_version();
         }
         act(&mut known.proved)
     }
 }
 
 /// The canary's place at one upstream, until this is dropped.
-pub(super) struct Canary {
-    shared: Arc<Shared>,
+pub(super) struct CanaryGuard {
+    shared: Arc<DataPlaneShared>,
     name: Arc<str>,
 }
 
-impl Canary {
+impl CanaryGuard {
     /// Holds the place that a pick has taken, if it has.
-    pub(super) fn of(pick: Pick, shared: &Arc<Shared>, name: &Arc<str>) -> Option<Self> {
-        (pick.how == How::Canary).then(|| Self { shared: Arc::clone(shared), name: Arc::clone(name) })
+    pub(super) fn from_pick(pick: RequestSelection, shared: &Arc<DataPlaneShared>, name: &Arc<str>) -> Option<Self> {
+        (pick.how == SelectionRole::Canary).then(|| Self { shared: Arc::clone(shared), name: Arc::clone(name) })
     }
 }
 
-impl Drop for Canary {
+impl Drop for CanaryGuard {
     fn drop(&mut self) {
-        self.shared.verdicts.release(&self.name);
+        self.shared.verdicts.release_canary(&self.name);
     }
 }

@@ -17,35 +17,35 @@ pub(super) struct Ticks(pub(super) u32);
 
 impl Ticks {
     /// Ticks that a duration takes, rounded up.
-    pub(super) fn of(duration: Duration) -> u32 {
+    pub(super) fn from_duration(duration: Duration) -> u32 {
         u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
     }
 
     /// Ticks since `earlier`.
-    pub(super) fn since(self, earlier: Self) -> u32 {
+    pub(super) fn ticks_since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
 /// The table of a worker's deadlines.
 #[derive(Default)]
-pub(super) struct Waits {
+pub(super) struct WaitTable {
     now: Cell<Ticks>,
-    slots: RefCell<Slots>,
+    slots: RefCell<WaitSlots>,
 }
 
 #[derive(Default)]
-struct Slots {
-    all: Vec<Slot>,
+struct WaitSlots {
+    all: Vec<WaitSlot>,
     free: Vec<usize>,
 }
 
-struct Slot {
+struct WaitSlot {
     due: Ticks,
     waker: Option<Waker>,
 }
 
-impl Waits {
+impl WaitTable {
     /// The worker's time.
     pub(super) fn now(&self) -> Ticks {
         self.now.get()
@@ -71,20 +71,20 @@ impl Waits {
 }
 
 /// One thing that may take `limit` at a time.
-pub(super) struct Wait {
-    waits: Rc<Waits>,
+pub(super) struct WaitTimer {
+    waits: Rc<WaitTable>,
     limit: u32,
     slot: Option<usize>,
 }
 
-impl Wait {
+impl WaitTimer {
     /// Not waiting yet.
-    pub(super) fn new(waits: &Rc<Waits>, limit: Duration) -> Self {
-        Self { waits: Rc::clone(waits), limit: Ticks::of(limit), slot: None }
+    pub(super) fn new(waits: &Rc<WaitTable>, limit: Duration) -> Self {
+        Self { waits: Rc::clone(waits), limit: Ticks::from_duration(limit), slot: None }
     }
 
     /// Called where a poll is about to return `Pending`: true if it has been late. Else the task is woken when it is.
-    pub(super) fn late(&mut self, cx: &Context<'_>) -> bool {
+    pub(super) fn check_late(&mut self, cx: &Context<'_>) -> bool {
         let now = self.waits.now();
         let mut slots = self.waits.slots.borrow_mut();
         if let Some(index) = self.slot {
@@ -99,7 +99,7 @@ impl Wait {
         }
         // The tick in which it begins has partly passed.
         let due = Ticks(now.0.saturating_add(self.limit).saturating_add(1));
-        let slot = Slot { due, waker: Some(cx.waker().clone()) };
+        let slot = WaitSlot { due, waker: Some(cx.waker().clone()) };
         self.slot = Some(match slots.free.pop() {
             Some(index) => {
                 slots.all[index] = slot;
@@ -119,8 +119,8 @@ impl Wait {
     }
 
     /// As [`Wait::late`], where the awaited thing may have begun anew meanwhile: `since` returns when.
-    pub(super) fn late_since(&mut self, since: impl FnOnce(Ticks) -> Ticks, cx: &Context<'_>) -> bool {
-        if !self.late(cx) {
+    pub(super) fn check_late_since(&mut self, since: impl FnOnce(Ticks) -> Ticks, cx: &Context<'_>) -> bool {
+        if !self.check_late(cx) {
             return false;
         }
         let now = self.waits.now();
@@ -129,24 +129,24 @@ impl Wait {
             return true;
         }
         if let Some(index) = self.slot {
-            self.waits.slots.borrow_mut().all[index] = Slot { due, waker: Some(cx.waker().clone()) };
+            self.waits.slots.borrow_mut().all[index] = WaitSlot { due, waker: Some(cx.waker().clone()) };
         }
         false
     }
 
     /// It made progress: the next wait begins anew.
-    pub(super) fn progress(&mut self) {
+    pub(super) fn reset(&mut self) {
         if let Some(index) = self.slot.take() {
             let mut slots = self.waits.slots.borrow_mut();
-            slots.all[index] = Slot { due: Ticks(u32::MAX), waker: None };
+            slots.all[index] = WaitSlot { due: Ticks(u32::MAX), waker: None };
             slots.free.push(index);
         }
     }
 }
 
-impl Drop for Wait {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
-        self.progress();
+        self.reset();
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
     use std::task::Wake;
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
-    impl Wake for Count {
+    struct WakeCount(AtomicUsize);
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -167,56 +167,56 @@ mod tests {
 
     #[test]
     fn a_wait_is_late_only_after_its_whole_limit_and_wakes_once() {
-        let (waits, count) = (Rc::new(Waits::default()), Arc::new(Count::default()));
+        let (waits, count) = (Rc::new(WaitTable::default()), Arc::new(WakeCount::default()));
         let waker = Waker::from(Arc::clone(&count));
         let cx = Context::from_waker(&waker);
-        let mut wait = Wait::new(&waits, TICK * 4);
-        assert!(!wait.late(&cx));
+        let mut wait = WaitTimer::new(&waits, TICK * 4);
+        assert!(!wait.check_late(&cx));
         waits.tick(Ticks(4));
-        assert!(!wait.late(&cx) && count.0.load(Ordering::Relaxed) == 0);
+        assert!(!wait.check_late(&cx) && count.0.load(Ordering::Relaxed) == 0);
         waits.tick(Ticks(5));
         waits.tick(Ticks(6));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert!(wait.late(&cx));
+        assert!(wait.check_late(&cx));
     }
 
     #[test]
     fn progress_begins_the_limit_anew() {
-        let waits = Rc::new(Waits::default());
+        let waits = Rc::new(WaitTable::default());
         let cx = Context::from_waker(Waker::noop());
-        let mut wait = Wait::new(&waits, TICK * 4);
-        assert!(!wait.late(&cx));
+        let mut wait = WaitTimer::new(&waits, TICK * 4);
+        assert!(!wait.check_late(&cx));
         waits.tick(Ticks(4));
-        wait.progress();
-        assert!(!wait.late(&cx));
+        wait.reset();
+        assert!(!wait.check_late(&cx));
         waits.tick(Ticks(8));
-        assert!(!wait.late(&cx));
+        assert!(!wait.check_late(&cx));
     }
 
     #[test]
     fn what_has_begun_anew_is_late_a_whole_limit_after_that() {
-        let (waits, count) = (Rc::new(Waits::default()), Arc::new(Count::default()));
+        let (waits, count) = (Rc::new(WaitTable::default()), Arc::new(WakeCount::default()));
         let waker = Waker::from(Arc::clone(&count));
         let cx = Context::from_waker(&waker);
-        let mut wait = Wait::new(&waits, TICK * 4);
-        assert!(!wait.late_since(|_| Ticks(0), &cx));
+        let mut wait = WaitTimer::new(&waits, TICK * 4);
+        assert!(!wait.check_late_since(|_| Ticks(0), &cx));
         waits.tick(Ticks(5));
-        assert!(!wait.late_since(|_| Ticks(3), &cx), "it is looked at when the first limit is over");
+        assert!(!wait.check_late_since(|_| Ticks(3), &cx), "it is looked at when the first limit is over");
         waits.tick(Ticks(7));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         waits.tick(Ticks(8));
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
-        assert!(wait.late_since(|_| Ticks(3), &cx));
-        assert!(!wait.late_since(|now| now, &cx));
+        assert!(wait.check_late_since(|_| Ticks(3), &cx));
+        assert!(!wait.check_late_since(|now| now, &cx));
     }
 
     #[test]
     fn slots_are_used_again_and_given_back() {
-        let waits = Rc::new(Waits::default());
+        let waits = Rc::new(WaitTable::default());
         let cx = Context::from_waker(Waker::noop());
         for _ in 0..100 {
-            let mut wait = Wait::new(&waits, TICK);
-            assert!(!wait.late(&cx));
+            let mut wait = WaitTimer::new(&waits, TICK);
+            assert!(!wait.check_late(&cx));
         }
         assert!(waits.is_empty());
         assert_eq!(waits.slots.borrow().all.len(), 1);

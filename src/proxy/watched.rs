@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// RFC 9110 15.5.9. Nothing of a response can have been written: it is sent only where no request is in flight.
-const LATE: &[u8] =
+const TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n\
 connection: close\r\n\r\n408 Request Timeout\n";
 
 /// What a stream records. All relaxed: one thread writes and reads.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct StreamActivity {
     heard: AtomicBool,
     blocked: AtomicBool,
     written: AtomicBool,
@@ -27,14 +27,14 @@ pub(super) struct Pulse {
     block: AtomicU32,
 }
 
-impl Pulse {
+impl StreamActivity {
     /// Whether bytes have arrived since the last reset.
-    pub(super) fn has_heard(&self) -> bool {
+    pub(super) fn has_received(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
 
     /// A request has ended: what comes from now on belongs to the next one.
-    pub(super) fn forget_heard(&self) {
+    pub(super) fn forget_received(&self) {
         self.heard.store(false, Ordering::Relaxed);
     }
 
@@ -44,12 +44,12 @@ impl Pulse {
     }
 
     /// Whether any byte was written since this was asked last, while others could not be.
-    pub(super) fn has_written(&self) -> bool {
+    pub(super) fn take_written(&self) -> bool {
         self.written.swap(false, Ordering::Relaxed)
     }
 
     /// The next read is answered with 408 and the end.
-    pub(super) fn is_late(&self) {
+    pub(super) fn set_late(&self) {
         self.late.store(true, Ordering::Relaxed);
     }
 
@@ -63,88 +63,89 @@ impl Pulse {
         self.block.store(stream.unwrap_or(0), Ordering::Relaxed);
     }
 
-    pub(super) fn hear(&self) {
+    pub(super) fn set_received(&self) {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn block(&self) {
+    pub(super) fn set_blocked(&self) {
         self.blocked.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn unblock(&self) {
+    pub(super) fn clear_blocked(&self) {
         self.blocked.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn write(&self) {
+    pub(super) fn set_written(&self) {
         self.written.store(true, Ordering::Relaxed);
     }
 }
 
 /// A stream that records its activity.
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     stream: S,
-    pulse: Arc<Pulse>,
+    pulse: Arc<StreamActivity>,
     /// As in the pulse, without the detour for every write that goes through.
     blocked: bool,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, pulse: &Arc<Pulse>) -> Self {
+impl<S> WatchedStream<S> {
+    pub(super) fn new(stream: S, pulse: &Arc<StreamActivity>) -> Self {
         Self { stream, pulse: Arc::clone(pulse), blocked: false }
     }
 
     /// Records the outcome of a write or a flush; `wrote`: it has moved bytes.
-    fn note<T>(&mut self, polled: &Poll<io::Result<T>>, wrote: bool) {
+    fn record_outcome<T>(&mut self, polled: &Poll<io::Result<T>>, wrote: bool) {
         if polled.is_pending() {
             self.blocked = true;
-            self.pulse.block();
+            self.pulse.set_blocked();
         } else if self.blocked {
-            self.pulse.write();
+            self.pulse.set_written();
             // A write that went into a buffer proves nothing while the buffer cannot be flushed.
             if !wrote {
                 self.blocked = false;
-                self.pulse.unblock();
+                self.pulse.clear_blocked();
             }
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
+impl<S: AsyncWrite + Unpin> WatchedStream<S> {
     /// Answers 408 for the late head, as far as it can be written without waiting.
-    fn say_late(&mut self, cx: &mut Context<'_>) {
+    fn write_timeout_response(&mut self, cx: &mut Context<'_>) {
         let stream = Pin::new(&mut self.stream);
-        if matches!(stream.poll_write(cx, LATE), Poll::Ready(Ok(written)) if written == LATE.len()) {
+        if matches!(stream.poll_write(cx, TIMEOUT_RESPONSE), Poll::Ready(Ok(written)) if written == TIMEOUT_RESPONSE.len())
+        {
             let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.pulse.late.load(Ordering::Relaxed) {
             if self.pulse.late.swap(false, Ordering::Relaxed) {
-                self.say_late(cx);
+                self.write_timeout_response(cx);
             }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.pulse.hear();
+            self.pulse.set_received();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(&polled, true);
+        self.record_outcome(&polled, true);
         polled
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.note(&polled, false);
+        self.record_outcome(&polled, false);
         polled
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -156,7 +157,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(&polled, true);
+        self.record_outcome(&polled, true);
         polled
     }
     fn is_write_vectored(&self) -> bool {

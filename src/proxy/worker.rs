@@ -14,65 +14,65 @@ use jiff::Timestamp;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep};
 
-use super::access::{Desk, Second};
-use super::drain::{Leave, stay};
-use super::forward::KEEP;
-use super::listener::{self, Listener};
-use super::open::{Connections, Due, Open, Reached, Tracked};
-use super::pool::Pool;
+use super::access::{RequestContext, TimestampCache};
+use super::drain::{DrainCause, check_connection};
+use super::forward::IDLE_CONNECTION_LIFETIME;
+use super::listener::{self, WorkerListener};
+use super::open::{ConnectionGuard, ConnectionLimit, ConnectionState, ConnectionTable, TickOutcome};
+use super::pool::ConnectionPool;
 use super::probe;
-use super::upstream::Upstream;
-use super::waits::{TICK, Ticks, Waits};
-use super::workers::{Seat, Shared};
+use super::upstream::UpstreamState;
+use super::waits::{TICK, Ticks, WaitTable};
+use super::workers::{DataPlaneShared, WorkerParts};
 use crate::clock::Clock;
-use crate::event::{Event, Events};
-use crate::metrics::Cells;
-use crate::net::{Backend, Dialler};
-use crate::process::{Phase, Shutdown};
-use crate::snapshot::{Egress, Epoch, Ingress, Reader, Side, Snapshot};
+use crate::event::{Event, EventBus};
+use crate::metrics::WorkerCounters;
+use crate::net::{BackendAddress, Dialler};
+use crate::process::{ShutdownPhase, ShutdownWatch};
+use crate::snapshot::{EgressSnapshot, Epoch, IngressSnapshot, Reader, Side, Snapshot};
 
 /// Connections that are checked at a new epoch before other tasks run.
-const AT_A_TIME: usize = 32;
+const EPOCH_BATCH_SIZE: usize = 32;
 /// The interval of ticks while nothing is open.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Ticks between two sweeps of the pools.
-const SWEEP: u32 = 4;
+const SWEEP_INTERVAL_TICKS: u32 = 4;
 
 /// One worker, as its tasks see it.
 pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DataPlaneShared>,
     pub(super) index: usize,
-    pub(super) shutdown: Shutdown,
+    pub(super) shutdown: ShutdownWatch,
     reader: Reader,
     snapshot: RefCell<Arc<Snapshot>>,
-    listeners: Vec<Rc<Listener>>,
-    waits: Rc<Waits>,
+    listeners: Vec<Rc<WorkerListener>>,
+    waits: Rc<WaitTable>,
     started: Instant,
     dialler: Dialler,
-    connections: Rc<Connections>,
-    backends: RefCell<HashMap<Backend, Rc<Pool>>>,
-    upstreams: RefCell<BTreeMap<Arc<str>, Rc<Upstream>>>,
+    connections: Rc<ConnectionTable>,
+    backends: RefCell<HashMap<BackendAddress, Rc<ConnectionPool>>>,
+    upstreams: RefCell<BTreeMap<Arc<str>, Rc<UpstreamState>>>,
     drain: Duration,
 }
 
 impl Worker {
     /// Runs until shutdown is complete.
-    pub(super) async fn run(seat: Seat) {
-        let Seat { index, shared, mut taker, listeners, reader, metrics, lines, mut shutdown, drain } = seat;
-        let second = Rc::new(Second::default());
+    pub(super) async fn run(seat: WorkerParts) {
+        let WorkerParts { index, shared, mut taker, listeners, reader, metrics, lines, mut shutdown, drain } = seat;
+        let second = Rc::new(TimestampCache::default());
         let listeners = listeners.into_iter().enumerate().map(|(index, (id, bound))| {
-            let desk = Desk {
+            let desk = RequestContext {
                 lines: Arc::clone(&lines),
-                cells: metrics.cells(id.side.as_str(), &id.name),
+                cells: metrics.worker_counters(id.side.as_str(), &id.name),
                 clock: shared.clock.clone(),
                 second: Rc::clone(&second),
             };
-            Rc::new(Listener::new(index, id, bound, Rc::new(desk)))
+            Rc::new(WorkerListener::new(index, id, bound, Rc::new(desk)))
         });
         let worker = Rc::new(Self {
             index,
             shutdown: shutdown.clone(),
-            snapshot: RefCell::new(reader.take()),
+            snapshot: RefCell::new(reader.latest()),
             listeners: listeners.collect(),
             waits: Rc::default(),
             started: Instant::now(),
@@ -85,14 +85,14 @@ impl Worker {
             drain,
         });
         worker.open_listeners();
-        worker.look_for_probes();
-        let epochs = spawn_local(Rc::clone(&worker).hear_epochs());
-        let ticks = spawn_local(Rc::clone(&worker).keep_time());
+        worker.start_due_probes();
+        let epochs = spawn_local(Rc::clone(&worker).follow_epochs());
+        let ticks = spawn_local(Rc::clone(&worker).run_ticks());
         let stopping = spawn_local(Rc::clone(&worker).stop());
         loop {
             tokio::select! {
-                Some(handed) = taker.recv() => listener::take(&worker, handed),
-                () = shutdown.reached(Phase::Over) => break,
+                Some(handed) = taker.recv() => listener::serve_connection(&worker, handed),
+                () = shutdown.wait_for_phase(ShutdownPhase::Over) => break,
             }
         }
         epochs.abort();
@@ -101,7 +101,7 @@ impl Worker {
     }
 
     /// Handles each epoch once: adopts its snapshot and checks whether each connection may stay.
-    async fn hear_epochs(self: Rc<Self>) {
+    async fn follow_epochs(self: Rc<Self>) {
         let mut reader = self.reader.clone();
         while reader.changed().await.is_some() {
             self.refresh();
@@ -112,54 +112,54 @@ impl Worker {
     ///
     /// Called at each accept too, so that no handshake after a published epoch uses the one before.
     pub(super) fn refresh(self: &Rc<Self>) {
-        let next = self.reader.take();
+        let next = self.reader.latest();
         if next.epoch == self.snapshot.borrow().epoch {
             return;
         }
         let before = self.snapshot.replace(next);
         drop(before);
         for upstream in self.upstreams.borrow().values() {
-            upstream.forget_choice();
+            upstream.forget_selection();
         }
         self.open_listeners();
-        let connections = self.connections.all();
+        let connections = self.connections.open_connections();
         // Those in the pools first, before any request can take one that may not stay.
         for open in connections.iter().filter(|open| open.is_upstream()) {
-            self.ask(open);
+            self.recheck_connection(open);
         }
-        self.look_for_probes();
+        self.start_due_probes();
         for open in &connections {
             open.forget_view();
         }
         let worker = Rc::clone(self);
         spawn_local(async move {
             for (count, open) in connections.iter().filter(|open| !open.is_upstream()).enumerate() {
-                if count % AT_A_TIME == AT_A_TIME - 1 {
+                if count % EPOCH_BATCH_SIZE == EPOCH_BATCH_SIZE - 1 {
                     yield_now().await;
                 }
-                worker.ask(open);
+                worker.recheck_connection(open);
             }
             worker.sweep();
         });
     }
 
     /// Checks one connection against the current snapshot.
-    fn ask(&self, open: &Rc<Open>) {
+    fn recheck_connection(&self, open: &Rc<ConnectionState>) {
         let snapshot = Arc::clone(&self.snapshot.borrow());
-        match stay(&open.facts, &snapshot, self.clock().now()) {
+        match check_connection(&open.facts, &snapshot, self.clock().now()) {
             Ok(valid_until) => open.set_valid_until(valid_until),
-            Err(leave) => self.send_away(open, leave),
+            Err(leave) => self.drain_connection(open, leave),
         }
     }
 
     /// Drains a connection, and reports why.
-    fn send_away(&self, open: &Open, leave: Leave) {
+    fn drain_connection(&self, open: &ConnectionState, leave: DrainCause) {
         if open.drain() {
-            self.tell(open, leave);
+            self.emit_drained(open, leave);
         }
     }
 
-    fn tell(&self, open: &Open, leave: Leave) {
+    fn emit_drained(&self, open: &ConnectionState, leave: DrainCause) {
         self.events().emit(Event::Drained {
             side: open.facts.side,
             listener: Arc::clone(&open.facts.listener),
@@ -184,28 +184,28 @@ impl Worker {
     }
 
     /// The tick: deadlines, peers' ends, idle connections, pools.
-    async fn keep_time(self: Rc<Self>) {
+    async fn run_ticks(self: Rc<Self>) {
         for count in 0_u32.. {
             let idle = self.connections.is_empty() && self.waits.is_empty();
             sleep(if idle { IDLE_TICK } else { TICK }).await;
-            let (ticks, now) = (self.note_time(), self.clock().now());
+            let (ticks, now) = (self.update_time(), self.clock().now());
             self.tick(ticks, now);
-            self.look_for_probes();
-            if idle || count % SWEEP == 0 {
+            self.start_due_probes();
+            if idle || count % SWEEP_INTERVAL_TICKS == 0 {
                 self.sweep();
             }
         }
     }
 
     /// One worker probes upstreams for all.
-    fn look_for_probes(self: &Rc<Self>) {
+    fn start_due_probes(self: &Rc<Self>) {
         if self.index == 0 {
-            probe::look(self);
+            probe::start_due_probes(self);
         }
     }
 
     /// Brings the coarse time up to date.
-    pub(super) fn note_time(&self) -> Ticks {
+    pub(super) fn update_time(&self) -> Ticks {
         let elapsed = self.started.elapsed().as_millis() / TICK.as_millis();
         let ticks = Ticks(u32::try_from(elapsed).unwrap_or(u32::MAX));
         // Called at each accept too: the table is walked once for each tick.
@@ -216,42 +216,42 @@ impl Worker {
     }
 
     fn tick(&self, ticks: Ticks, now: Timestamp) {
-        for open in self.connections.all() {
+        for open in self.connections.open_connections() {
             match open.tick(ticks, now) {
                 None => {}
-                Some(Due::Leave(leave)) => self.tell(&open, leave),
-                Some(Due::TooOld(leave)) => {
-                    if let Some(cells) = self.cells(&open) {
-                        cells.limit("connection_age");
+                Some(TickOutcome::Leave(leave)) => self.emit_drained(&open, leave),
+                Some(TickOutcome::TooOld(leave)) => {
+                    if let Some(cells) = self.listener_counters(&open) {
+                        cells.count_limit("connection_age");
                     }
-                    self.tell(&open, leave);
+                    self.emit_drained(&open, leave);
                 }
-                Some(Due::Limit(limit)) => self.limited(&open, limit),
+                Some(TickOutcome::Limit(limit)) => self.report_limit(&open, limit),
             }
         }
     }
 
     /// The counters of a connection's listener.
-    fn cells(&self, open: &Open) -> Option<&Cells> {
+    fn listener_counters(&self, open: &ConnectionState) -> Option<&WorkerCounters> {
         let (side, name) = (open.facts.side, &*open.facts.listener);
         let listener = self.listeners.iter().find(|one| one.id.side == side && *one.id.name == *name)?;
         Some(&listener.desk.cells)
     }
 
     /// Reports a connection that reached one of its limits and is being closed.
-    pub(super) fn limited(&self, open: &Open, limit: Reached) {
+    pub(super) fn report_limit(&self, open: &ConnectionState, limit: ConnectionLimit) {
         let (side, listener) = (open.facts.side, &*open.facts.listener);
         let reason = limit.reason();
-        if let Some(cells) = self.cells(open) {
-            cells.limit(limit.key());
-            if limit == Reached::Head {
+        if let Some(cells) = self.listener_counters(open) {
+            cells.count_limit(limit.key());
+            if limit == ConnectionLimit::Head {
                 cells.request(http::StatusCode::REQUEST_TIMEOUT.as_u16(), Duration::ZERO);
                 cells.error(if side == Side::Ingress { "peer" } else { "backend" });
             }
         }
         let (side, connection) = (side.as_str(), open.number);
         // Closing an idle connection is routine.
-        if limit == Reached::Idle {
+        if limit == ConnectionLimit::Idle {
             tracing::debug!(target: "proxy", side, listener, connection, reason, "connection closed");
         } else {
             tracing::info!(target: "proxy", side, listener, connection, reason, "connection closed: {limit}");
@@ -272,38 +272,39 @@ impl Worker {
     /// Stopping: ingress drains, then egress; what is open after that is closed with the event loop.
     async fn stop(self: Rc<Self>) {
         let mut shutdown = self.shutdown.clone();
-        for (phase, side) in [(Phase::DrainIngress, Side::Ingress), (Phase::DrainEgress, Side::Egress)] {
-            shutdown.reached(phase).await;
+        for (phase, side) in [(ShutdownPhase::DrainIngress, Side::Ingress), (ShutdownPhase::DrainEgress, Side::Egress)]
+        {
+            shutdown.wait_for_phase(phase).await;
             for listener in self.listeners.iter().filter(|listener| listener.id.side == side) {
                 listener::close(&self, listener);
             }
-            for open in self.connections.all() {
+            for open in self.connections.open_connections() {
                 if open.facts.side == side && !open.is_upstream() {
-                    self.send_away(&open, Leave::stopping());
+                    self.drain_connection(&open, DrainCause::stopping());
                 }
             }
         }
     }
 
     /// Registers a connection. If the snapshot has changed since `epoch`, checks at once whether it may stay.
-    pub(super) fn track(&self, open: Rc<Open>, epoch: Epoch) -> Rc<Tracked> {
+    pub(super) fn track(&self, open: Rc<ConnectionState>, epoch: Epoch) -> Rc<ConnectionGuard> {
         let tracked = self.connections.track(open);
         if self.epoch() != epoch {
-            self.ask(&tracked.open);
+            self.recheck_connection(&tracked.open);
         }
-        if !tracked.open.is_upstream() && self.shutdown.phase() >= ends_with(tracked.open.facts.side) {
-            self.send_away(&tracked.open, Leave::stopping());
+        if !tracked.open.is_upstream() && self.shutdown.phase() >= drain_phase(tracked.open.facts.side) {
+            self.drain_connection(&tracked.open, DrainCause::stopping());
         }
         tracked
     }
 
     /// A listener by its index.
-    pub(super) fn listener(&self, index: usize) -> Option<Rc<Listener>> {
+    pub(super) fn listener(&self, index: usize) -> Option<Rc<WorkerListener>> {
         self.listeners.get(index).cloned()
     }
 
     /// A number for a connection, unique in this process.
-    pub(super) fn number(&self) -> u64 {
+    pub(super) fn next_connection_number(&self) -> u64 {
         self.shared.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -313,40 +314,44 @@ impl Worker {
     }
 
     /// An ingress, as in the current snapshot.
-    pub(super) fn ingress(&self, name: &str) -> Option<Arc<Ingress>> {
+    pub(super) fn ingress(&self, name: &str) -> Option<Arc<IngressSnapshot>> {
         self.snapshot.borrow().ingresses.get(name).cloned()
     }
 
     /// An egress, as in the current snapshot.
-    pub(super) fn egress(&self, name: &str) -> Option<(Arc<Egress>, Epoch)> {
+    pub(super) fn egress(&self, name: &str) -> Option<(Arc<EgressSnapshot>, Epoch)> {
         let snapshot = self.snapshot.borrow();
         snapshot.egresses.get(name).map(|egress| (Arc::clone(egress), snapshot.epoch))
     }
 
     /// Every egress, as in the current snapshot.
-    pub(super) fn egresses(&self) -> Vec<(Arc<Egress>, Epoch)> {
+    pub(super) fn egresses(&self) -> Vec<(Arc<EgressSnapshot>, Epoch)> {
         let snapshot = self.snapshot.borrow();
         snapshot.egresses.values().map(|egress| (Arc::clone(egress), snapshot.epoch)).collect()
     }
 
     /// This worker's connections to a backend.
-    pub(super) fn backend(&self, backend: &Backend) -> Rc<Pool> {
-        let http2 = matches!(backend, Backend::H2c(_));
+    pub(super) fn backend(&self, backend: &BackendAddress) -> Rc<ConnectionPool> {
+        let http2 = matches!(backend, BackendAddress::H2c(_));
         let mut backends = self.backends.borrow_mut();
-        Rc::clone(backends.entry(backend.clone()).or_insert_with(|| Pool::new(Some(http2), KEEP, &self.waits)))
+        Rc::clone(
+            backends
+                .entry(backend.clone())
+                .or_insert_with(|| ConnectionPool::new(Some(http2), IDLE_CONNECTION_LIFETIME, &self.waits)),
+        )
     }
 
     /// This worker's share of a limit on connections, which descriptors may lower.
-    pub(super) fn share_of(&self, limit: usize) -> usize {
+    pub(super) fn connection_share(&self, limit: usize) -> usize {
         limit.min(self.shared.most).div_ceil(self.shared.hands.len()).max(1)
     }
 
     /// This worker's state of the upstream of an egress.
-    pub(super) fn upstream(&self, egress: &Arc<str>) -> Rc<Upstream> {
+    pub(super) fn upstream(&self, egress: &Arc<str>) -> Rc<UpstreamState> {
         Rc::clone(self.upstreams.borrow_mut().entry(Arc::clone(egress)).or_default())
     }
 
-    pub(super) fn events(&self) -> &Events {
+    pub(super) fn events(&self) -> &EventBus {
         &self.shared.events
     }
 
@@ -354,7 +359,7 @@ impl Worker {
         &self.shared.clock
     }
 
-    pub(super) fn waits(&self) -> &Rc<Waits> {
+    pub(super) fn waits(&self) -> &Rc<WaitTable> {
         &self.waits
     }
 
@@ -363,15 +368,15 @@ impl Worker {
     }
 
     /// The longest time that a drain may take.
-    pub(super) fn drain(&self) -> Duration {
+    pub(super) fn drain_timeout(&self) -> Duration {
         self.drain
     }
 }
 
 /// The phase in which the connections of a side drain.
-fn ends_with(side: Side) -> Phase {
+fn drain_phase(side: Side) -> ShutdownPhase {
     match side {
-        Side::Ingress => Phase::DrainIngress,
-        Side::Egress => Phase::DrainEgress,
+        Side::Ingress => ShutdownPhase::DrainIngress,
+        Side::Egress => ShutdownPhase::DrainEgress,
     }
 }

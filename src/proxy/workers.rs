@@ -13,60 +13,60 @@ use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::admission::{Gate, Partnered};
-use super::verdicts::Verdicts;
+use super::admission::{AdmissionGate, PartnerConnections};
+use super::verdicts::VerdictTable;
 use super::worker::Worker;
 use crate::clock::Clock;
-use crate::event::Events;
-use crate::keyring::Lessons;
-use crate::log::Lines;
+use crate::event::EventBus;
+use crate::keyring::RefusalMemory;
+use crate::log::LogQueue;
 use crate::metrics::Metrics;
-use crate::net::Bound;
-use crate::net::listen::Accepted;
-use crate::process::{Busy, Progress, Shutdown};
+use crate::net::BoundSocket;
+use crate::net::listen::AcceptedConnection;
+use crate::process::{DrainGuard, DrainProgress, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 
 /// How long blocking work on other threads may continue when a worker ends.
-const LEFT_BEHIND: Duration = Duration::from_millis(200);
+const BLOCKING_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Connections handed to a worker that it has not taken yet.
-const HANDED: usize = 1024;
+const HANDOFF_QUEUE_LENGTH: usize = 1024;
 
 /// What the data plane is given from outside.
-pub struct Parts {
+pub struct DataPlaneParts {
     /// How many workers; at least one.
     pub workers: usize,
     /// Bound sockets.
-    pub listeners: Vec<(ListenerId, Bound)>,
+    pub listeners: Vec<(ListenerId, BoundSocket)>,
     /// Snapshots.
     pub reader: Reader,
     /// Where Events go.
-    pub events: Arc<Events>,
+    pub events: Arc<EventBus>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Where access lines go.
-    pub lines: Arc<Lines>,
+    pub lines: Arc<LogQueue>,
     /// The time.
     pub clock: Clock,
     /// Which of our pairs sources have refused.
-    pub lessons: Arc<Lessons>,
+    pub lessons: Arc<RefusalMemory>,
     /// Signals the shutdown.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownWatch,
     /// Where open connections are counted, for the shutdown.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<DrainProgress>,
     /// The longest time that a drain may take.
     pub drain: Duration,
 }
 
 /// The running workers.
-pub struct Workers {
-    shared: Arc<Shared>,
+pub struct WorkerThreads {
+    shared: Arc<DataPlaneShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Workers {
+impl WorkerThreads {
     /// Waits until each listener of `snapshot` accepts: until then the kernel refuses connections.
-    pub async fn listening(&self, snapshot: &Snapshot) {
+    pub async fn wait_until_listening(&self, snapshot: &Snapshot) {
         loop {
             let mut opened = std::pin::pin!(self.shared.opened.notified());
             opened.as_mut().enable();
@@ -87,42 +87,42 @@ impl Workers {
 }
 
 /// What all workers share.
-pub(super) struct Shared {
-    pub(super) events: Arc<Events>,
+pub(super) struct DataPlaneShared {
+    pub(super) events: Arc<EventBus>,
     pub(super) clock: Clock,
-    pub(super) lessons: Arc<Lessons>,
+    pub(super) lessons: Arc<RefusalMemory>,
     pub(super) metrics: Arc<Metrics>,
     /// Whether upstreams accept our key pairs.
-    pub(super) verdicts: Verdicts,
+    pub(super) verdicts: VerdictTable,
     /// Tokens that were fetched.
-    pub(super) tokens: super::token::Tokens,
+    pub(super) tokens: super::token::TokenStore,
     /// Identifiers of peers' tokens that were used.
-    pub(super) used: super::jwt::Used,
+    pub(super) used: super::jwt::UsedTokenIds,
     /// The last number of a connection.
     pub(super) numbers: AtomicU64,
     /// Open connections by worker.
     loads: Vec<AtomicUsize>,
     /// The queue of each worker.
-    pub(super) hands: Vec<mpsc::Sender<Handed>>,
+    pub(super) hands: Vec<mpsc::Sender<ConnectionHandoff>>,
     /// Open connections by listener.
-    counts: Vec<Count>,
+    counts: Vec<ListenerStatus>,
     /// Open connections that the descriptors allow.
     pub(super) most: usize,
     /// Open connections of partners that have a limit of their own.
-    pub(super) partnered: Arc<Partnered>,
-    progress: Arc<Progress>,
+    pub(super) partnered: Arc<PartnerConnections>,
+    progress: Arc<DrainProgress>,
     /// Notified whenever a listener starts to listen.
     opened: Notify,
 }
 
-struct Count {
+struct ListenerStatus {
     id: ListenerId,
     open: AtomicUsize,
     listening: AtomicBool,
-    gate: Arc<Gate>,
+    gate: Arc<AdmissionGate>,
 }
 
-impl Count {
+impl ListenerStatus {
     fn is_due(&self, snapshot: &Snapshot) -> bool {
         match self.id.side {
             Side::Ingress => snapshot.ingresses.contains_key(&self.id.name),
@@ -131,39 +131,39 @@ impl Count {
     }
 }
 
-impl Shared {
+impl DataPlaneShared {
     /// Records that a listener accepts from now on.
-    pub(super) fn listens(&self, listener: usize) {
+    pub(super) fn mark_listening(&self, listener: usize) {
         self.counts[listener].listening.store(true, Ordering::Release);
         self.opened.notify_waiters();
     }
 
     /// Which of a listener's connections may wait for a ClientHello, and which may perform the handshake.
-    pub(super) fn gate(&self, listener: usize) -> &Arc<Gate> {
+    pub(super) fn gate(&self, listener: usize) -> &Arc<AdmissionGate> {
         &self.counts[listener].gate
     }
 }
 
 /// An accepted connection on its way to a worker.
-pub(super) struct Handed {
+pub(super) struct ConnectionHandoff {
     pub(super) listener: usize,
-    pub(super) accepted: Accepted,
+    pub(super) accepted: AcceptedConnection,
     /// When it was accepted.
     pub(super) at: Instant,
-    pub(super) slot: Slot,
+    pub(super) slot: ConnectionSlot,
 }
 
 /// A connection's place in the counts of its listener and its worker, until it is dropped.
-pub(super) struct Slot {
-    shared: Arc<Shared>,
+pub(super) struct ConnectionSlot {
+    shared: Arc<DataPlaneShared>,
     listener: usize,
     pub(super) worker: usize,
-    _busy: Busy,
+    _busy: DrainGuard,
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Takes a place with the worker that has the fewest connections.
-    pub(super) fn take(shared: &Arc<Shared>, listener: usize) -> Self {
+    pub(super) fn acquire(shared: &Arc<DataPlaneShared>, listener: usize) -> Self {
         let (loads, counts) = (&shared.loads, &shared.counts);
         let loaded = |worker: &usize| loads[*worker].load(Ordering::Relaxed);
         let worker = (0..loads.len()).min_by_key(loaded).unwrap_or(0);
@@ -171,19 +171,19 @@ impl Slot {
         counts[listener].open.fetch_add(1, Ordering::Relaxed);
         let busy = match counts[listener].id.side {
             Side::Ingress => shared.progress.ingress(),
-            Side::Egress => shared.progress.egress(),
+            Side::Egress => shared.progress.track_egress(),
         };
         Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }
 
     /// The limit that its listener exceeds, if any: `limit`, or what descriptors allow.
-    pub(super) fn is_beyond(&self, limit: usize) -> Option<usize> {
+    pub(super) fn exceeded_limit(&self, limit: usize) -> Option<usize> {
         let limit = limit.min(self.shared.most);
         (self.shared.counts[self.listener].open.load(Ordering::Relaxed) > limit).then_some(limit)
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
         self.shared.counts[self.listener].open.fetch_sub(1, Ordering::Relaxed);
@@ -194,36 +194,36 @@ impl Drop for Slot {
 ///
 /// # Errors
 /// A thread, event loop or descriptor cannot be created.
-pub fn start(parts: Parts) -> io::Result<Workers> {
+pub fn start(parts: DataPlaneParts) -> io::Result<WorkerThreads> {
     let workers = parts.workers.max(1);
-    let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED)).unzip();
-    let count = |(id, _): &(ListenerId, Bound)| Count {
+    let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOFF_QUEUE_LENGTH)).unzip();
+    let count = |(id, _): &(ListenerId, BoundSocket)| ListenerStatus {
         id: id.clone(),
         open: AtomicUsize::new(0),
         listening: AtomicBool::new(false),
         gate: Arc::default(),
     };
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(DataPlaneShared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
         lessons: parts.lessons,
         metrics: Arc::clone(&parts.metrics),
-        verdicts: Verdicts::default(),
-        tokens: super::token::Tokens::default(),
-        used: super::jwt::Used::default(),
+        verdicts: VerdictTable::default(),
+        tokens: super::token::TokenStore::default(),
+        used: super::jwt::UsedTokenIds::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         hands,
         counts: parts.listeners.iter().map(count).collect(),
-        most: descriptors_allow(),
+        most: max_open_connections(),
         partnered: Arc::default(),
         progress: parts.progress,
         opened: Notify::new(),
     });
     let mut threads = Vec::with_capacity(workers);
     for (index, taker) in takers.into_iter().enumerate() {
-        let cloned = |(id, bound): &(ListenerId, Bound)| Ok((id.clone(), bound.try_clone()?));
-        let seat = Seat {
+        let cloned = |(id, bound): &(ListenerId, BoundSocket)| Ok((id.clone(), bound.try_clone()?));
+        let seat = WorkerParts {
             index,
             shared: Arc::clone(&shared),
             taker,
@@ -240,7 +240,7 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
             match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
                 Ok(runtime) => {
                     let _ = made.send(Ok(()));
-                    run(runtime, seat);
+                    run_worker(runtime, seat);
                 }
                 Err(error) => {
                     let _ = made.send(Err(error));
@@ -249,31 +249,33 @@ pub fn start(parts: Parts) -> io::Result<Workers> {
         })?);
         told.recv().unwrap_or_else(|_| Err(io::Error::other("a worker thread ended during start")))?;
     }
-    Ok(Workers { shared, threads })
+    Ok(WorkerThreads { shared, threads })
 }
 
 /// Connections that the process' descriptors allow: two for each (the peer's and the backend's), and some for the rest.
-fn descriptors_allow() -> usize {
-    const REST: u64 = 128;
+fn max_open_connections() -> usize {
+    const RESERVED_DESCRIPTORS: u64 = 128;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(REST) / 2).unwrap_or(usize::MAX).max(16))
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(16)
+    })
 }
 
 /// What a worker's thread is given.
-pub(super) struct Seat {
+pub(super) struct WorkerParts {
     pub(super) index: usize,
-    pub(super) shared: Arc<Shared>,
-    pub(super) taker: mpsc::Receiver<Handed>,
-    pub(super) listeners: Vec<(ListenerId, Bound)>,
+    pub(super) shared: Arc<DataPlaneShared>,
+    pub(super) taker: mpsc::Receiver<ConnectionHandoff>,
+    pub(super) listeners: Vec<(ListenerId, BoundSocket)>,
     pub(super) reader: Reader,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) lines: Arc<Lines>,
-    pub(super) shutdown: Shutdown,
+    pub(super) lines: Arc<LogQueue>,
+    pub(super) shutdown: ShutdownWatch,
     pub(super) drain: Duration,
 }
 
-fn run(runtime: LocalRuntime, seat: Seat) {
+fn run_worker(runtime: LocalRuntime, seat: WorkerParts) {
     runtime.block_on(async move { Worker::run(seat).await });
     // A resolver that hangs must not hold up the end of the process: its thread is left behind.
-    runtime.shutdown_timeout(LEFT_BEHIND);
+    runtime.shutdown_timeout(BLOCKING_SHUTDOWN_TIMEOUT);
 }

@@ -11,24 +11,24 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::store::{Batch, Recorded};
-use super::{Entry, Failure, Peer, Seconds};
+use super::store::{NumberedRow, WriteBatch};
+use super::{FailureRow, HistoryRow, PeerRow, UnixSeconds};
 use crate::event::handshake::PeerFacts;
-use crate::event::{Event, Handshake};
+use crate::event::{Event, HandshakeRecord};
 use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
 
 /// Maximum number of waiting rows of all kinds.
-const MOST: usize = 20_000;
+const MAX_ROWS: usize = 20_000;
 /// Maximum number of failures among them.
-const FAILURES: usize = 2_000;
+const MAX_FAILURES: usize = 2_000;
 /// Maximum length of a text that a peer controls.
-const LONGEST: usize = 4_000;
+const MAX_TEXT_LENGTH: usize = 4_000;
 
 /// Dropped rows, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct DroppedCounts {
     /// Failed handshakes.
     pub failures: u64,
     /// Peers seen.
@@ -37,32 +37,32 @@ pub struct Dropped {
     pub history: u64,
 }
 
-impl Dropped {
+impl DroppedCounts {
     /// The sum.
     pub fn total(&self) -> u64 {
         self.failures + self.peers + self.history
     }
 }
 
-type PeerKey = (Side, Arc<str>, Fingerprint);
+type BacklogPeerKey = (Side, Arc<str>, Fingerprint);
 type FailureKey = (Side, Arc<str>, Option<IpAddr>, &'static str, Option<Fingerprint>);
 
 /// Waiting rows.
-pub struct Backlog {
+pub struct RegistryBacklog {
     instance: Arc<str>,
     /// The platform's trust anchors: a peer verified against one of them uses a public CA.
     public: Arc<HashSet<Fingerprint>>,
-    peers: BTreeMap<PeerKey, Peer>,
+    peers: BTreeMap<BacklogPeerKey, PeerRow>,
     used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
     matched: BTreeMap<(&'static str, String), Timestamp>,
-    failures: BTreeMap<i64, Failure>,
+    failures: BTreeMap<i64, FailureRow>,
     same: HashMap<FailureKey, i64>,
-    history: VecDeque<Recorded<Entry>>,
+    history: VecDeque<NumberedRow<HistoryRow>>,
     number: i64,
-    dropped: Dropped,
+    dropped: DroppedCounts,
 }
 
-impl Backlog {
+impl RegistryBacklog {
     /// An empty backlog.
     pub fn new(instance: Arc<str>) -> Self {
         Self {
@@ -75,12 +75,12 @@ impl Backlog {
             same: HashMap::new(),
             history: VecDeque::new(),
             number: 0,
-            dropped: Dropped::default(),
+            dropped: DroppedCounts::default(),
         }
     }
 
     /// Sets the platform's trust anchors, once they are known.
-    pub fn knows_public(&mut self, anchors: HashSet<Fingerprint>) {
+    pub fn set_public_anchors(&mut self, anchors: HashSet<Fingerprint>) {
         self.public = Arc::new(anchors);
     }
 
@@ -95,48 +95,48 @@ impl Backlog {
     }
 
     /// Adds an Event. Returns whether there is something to write now.
-    pub fn take(&mut self, event: &Event, now: Timestamp) -> bool {
+    pub fn record_event(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
             Event::Handshake(handshake) if handshake.is_silent() => return false,
-            Event::Handshake(handshake) if handshake.is_failure() => self.failed(handshake),
-            Event::Handshake(handshake) => self.succeeded(handshake),
+            Event::Handshake(handshake) if handshake.is_failure() => self.record_failure(handshake),
+            Event::Handshake(handshake) => self.record_success(handshake),
             event => {
-                let Some(entry) = history::entry(event, &self.instance, now) else {
+                let Some(entry) = history::history_row(event, &self.instance, now) else {
                     return matches!(event, Event::Epoch { .. });
                 };
-                self.note(entry);
+                self.push_history(entry);
             }
         }
         true
     }
 
     /// Adds a line of history.
-    pub fn note(&mut self, row: Entry) {
+    pub fn push_history(&mut self, row: HistoryRow) {
         self.number += 1;
-        self.history.push_back(Recorded { number: self.number, row });
+        self.history.push_back(NumberedRow { number: self.number, row });
         self.trim();
     }
 
     /// Takes all waiting rows to be written. If that fails, they come back by [`Backlog::put_back`].
-    pub fn batch(&mut self) -> Batch {
+    pub fn take_batch(&mut self) -> WriteBatch {
         self.same.clear();
-        Batch {
+        WriteBatch {
             peers: std::mem::take(&mut self.peers).into_values().collect(),
             used: std::mem::take(&mut self.used),
             matched: std::mem::take(&mut self.matched),
             failures: std::mem::take(&mut self.failures)
                 .into_iter()
-                .map(|(number, row)| Recorded { number, row })
+                .map(|(number, row)| NumberedRow { number, row })
                 .collect(),
             history: std::mem::take(&mut self.history).into(),
         }
     }
 
     /// Puts back a batch that was not written, or perhaps not: it waits again, ahead of newer rows.
-    pub fn put_back(&mut self, batch: Batch) {
+    pub fn restore_batch(&mut self, batch: WriteBatch) {
         for peer in batch.peers {
-            let (Ok(certificate), side) = (peer.certificate.parse(), side(&peer.side)) else { continue };
-            let key: PeerKey = (side, peer.listener.as_str().into(), certificate);
+            let (Ok(certificate), side) = (peer.certificate.parse(), parse_side(&peer.side)) else { continue };
+            let key: BacklogPeerKey = (side, peer.listener.as_str().into(), certificate);
             match self.peers.get_mut(&key) {
                 Some(newer) => {
                     newer.handshakes += peer.handshakes;
@@ -151,7 +151,7 @@ impl Backlog {
         for (key, at) in batch.matched {
             self.matched.entry(key).or_insert(at);
         }
-        self.failures.extend(batch.failures.into_iter().map(|Recorded { number, row }| (number, row)));
+        self.failures.extend(batch.failures.into_iter().map(|NumberedRow { number, row }| (number, row)));
         for entry in batch.history.into_iter().rev() {
             self.history.push_front(entry);
         }
@@ -159,11 +159,11 @@ impl Backlog {
     }
 
     /// The rows dropped since the last call.
-    pub fn dropped(&mut self) -> Dropped {
+    pub fn take_dropped(&mut self) -> DroppedCounts {
         std::mem::take(&mut self.dropped)
     }
 
-    fn succeeded(&mut self, handshake: &Handshake) {
+    fn record_success(&mut self, handshake: &HandshakeRecord) {
         if let (Some(keyring), Some(key_pair)) = (&handshake.keyring, handshake.key_pair) {
             self.used.insert((Arc::clone(keyring), key_pair), handshake.time);
         }
@@ -175,13 +175,13 @@ impl Backlog {
         if let Some(pin) = facts.pin {
             self.matched.insert(("pin", pin.to_string()), handshake.time);
         }
-        let key: PeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
+        let key: BacklogPeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
         let public_ca = facts.anchor.is_some_and(|anchor| self.public.contains(&anchor));
         match self.peers.get_mut(&key) {
-            Some(known) => came(known, handshake, public_ca),
+            Some(known) => update_peer(known, handshake, public_ca),
             None => {
-                let mut seen = self.peer(handshake, facts);
-                came(&mut seen, handshake, public_ca);
+                let mut seen = self.new_peer(handshake, facts);
+                update_peer(&mut seen, handshake, public_ca);
                 self.peers.insert(key, seen);
                 self.trim();
             }
@@ -189,18 +189,18 @@ impl Backlog {
     }
 
     /// A row with the fields of the key and the certificate only.
-    fn peer(&self, handshake: &Handshake, facts: &PeerFacts) -> Peer {
-        let at = Seconds::from(handshake.time);
-        Peer {
+    fn new_peer(&self, handshake: &HandshakeRecord, facts: &PeerFacts) -> PeerRow {
+        let at = UnixSeconds::from(handshake.time);
+        PeerRow {
             instance: self.instance.to_string(),
             side: handshake.side.as_str().to_owned(),
             listener: handshake.listener.to_string(),
             certificate: facts.fingerprint.to_string(),
             identity: None,
             partner: None,
-            subject: cut(&facts.subject),
-            issuer: cut(&facts.issuer),
-            serial: cut(&facts.serial),
+            subject: truncate(&facts.subject),
+            issuer: truncate(&facts.issuer),
+            serial: truncate(&facts.serial),
             not_before: facts.not_before.into(),
             not_after: facts.not_after.into(),
             public_ca: false.into(),
@@ -214,7 +214,7 @@ impl Backlog {
         }
     }
 
-    fn failed(&mut self, handshake: &Handshake) {
+    fn record_failure(&mut self, handshake: &HandshakeRecord) {
         let peer = handshake.peer.as_ref();
         let address = handshake.peer_addr.map(|address| address.ip());
         let certificate = peer.map(|peer| peer.fingerprint);
@@ -224,17 +224,17 @@ impl Backlog {
             return;
         }
         self.number += 1;
-        let failure = Failure {
+        let failure = FailureRow {
             instance: self.instance.to_string(),
             at: handshake.time.into(),
             side: handshake.side.as_str().to_owned(),
             listener: handshake.listener.to_string(),
             reason: handshake.reason.to_owned(),
-            explanation: cut(&handshake.explanation),
+            explanation: truncate(&handshake.explanation),
             address: address.map(|address| address.to_string()),
-            server_name: handshake.facts.server_name.as_deref().map(cut),
-            subject: peer.map(|peer| cut(&peer.subject)),
-            issuer: peer.map(|peer| cut(&peer.issuer)),
+            server_name: handshake.facts.server_name.as_deref().map(truncate),
+            subject: peer.map(|peer| truncate(&peer.subject)),
+            issuer: peer.map(|peer| truncate(&peer.issuer)),
             certificate: certificate.map(|certificate| certificate.to_string()),
             key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
             alert: handshake.alert_received.or(handshake.alert_sent).map(str::to_owned),
@@ -247,20 +247,20 @@ impl Backlog {
 
     /// Drops rows beyond the limits, the least valuable first.
     fn trim(&mut self) {
-        while self.failures.len() > FAILURES || self.len() > MOST && !self.failures.is_empty() {
+        while self.failures.len() > MAX_FAILURES || self.len() > MAX_ROWS && !self.failures.is_empty() {
             self.failures.pop_first();
             self.dropped.failures += 1;
         }
-        while self.len() > MOST && !self.peers.is_empty() {
+        while self.len() > MAX_ROWS && !self.peers.is_empty() {
             self.peers.pop_first();
             self.dropped.peers += 1;
         }
-        while self.len() > MOST {
+        while self.len() > MAX_ROWS {
             self.history.pop_front();
             self.dropped.history += 1;
         }
         // `used` and `matched` need no bound: their keys come from the configuration and the folder only.
-        if self.same.len() > 2 * FAILURES {
+        if self.same.len() > 2 * MAX_FAILURES {
             let failures = &self.failures;
             self.same.retain(|_, number| failures.contains_key(number));
         }
@@ -268,10 +268,10 @@ impl Backlog {
 }
 
 /// Counts a handshake: all that may differ from one handshake with a certificate to the next is set here only.
-fn came(peer: &mut Peer, handshake: &Handshake, public_ca: bool) {
+fn update_peer(peer: &mut PeerRow, handshake: &HandshakeRecord, public_ca: bool) {
     peer.handshakes += 1;
     peer.last_seen = handshake.time.into();
-    peer.identity = handshake.identity.as_deref().map(cut);
+    peer.identity = handshake.identity.as_deref().map(truncate);
     peer.partner = handshake.partner.as_deref().map(str::to_owned);
     peer.public_ca = public_ca.into();
     peer.address = handshake.peer_addr.map(|address| address.ip().to_string());
@@ -280,16 +280,16 @@ fn came(peer: &mut Peer, handshake: &Handshake, public_ca: bool) {
     peer.chosen_by = handshake.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned());
 }
 
-fn side(text: &str) -> Side {
+fn parse_side(text: &str) -> Side {
     if text == Side::Egress.as_str() { Side::Egress } else { Side::Ingress }
 }
 
 /// Truncates a text that a peer controls; it is only displayed.
-fn cut(text: &str) -> String {
-    if text.len() <= LONGEST {
+fn truncate(text: &str) -> String {
+    if text.len() <= MAX_TEXT_LENGTH {
         return text.to_owned();
     }
-    let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=MAX_TEXT_LENGTH).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}…", &text[..end])
 }
 

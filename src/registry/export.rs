@@ -8,23 +8,23 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Entry, Failure, Inventory, Keyring, Placed, Seconds};
+use super::{FailureRow, HistoryRow, KeyringRow, PlacementRow, RegistryInventory, UnixSeconds};
 
 /// The complete export.
 #[derive(Serialize)]
-pub struct Export {
+pub struct RegistryExport {
     /// The inventory.
     #[serde(flatten)]
-    pub inventory: Inventory,
+    pub inventory: RegistryInventory,
     /// The history, the newest first.
-    pub history: Vec<Entry>,
+    pub history: Vec<HistoryRow>,
     /// Failed handshakes, the newest first.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailureRow>,
 }
 
 /// The table that a CSV file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
+pub enum ExportTable {
     /// One row for each key pair in each keyring: replaces the spreadsheet.
     KeyPairs,
     /// Keyrings by instance.
@@ -39,7 +39,7 @@ pub enum Table {
     Failures,
 }
 
-const KEY_PAIRS: [&str; 22] = [
+const KEY_PAIR_COLUMNS: [&str; 22] = [
     "keyring",
     "purpose",
     "owner",
@@ -63,9 +63,9 @@ const KEY_PAIRS: [&str; 22] = [
     "sources",
     "instances",
 ];
-const KEYRINGS: [&str; 9] =
+const KEYRING_COLUMNS: [&str; 9] =
     ["keyring", "instance", "purpose", "owner", "contact", "rotate_every", "first_seen", "last_seen", "present"];
-const ANCHORS: [&str; 12] = [
+const ANCHOR_COLUMNS: [&str; 12] = [
     "trust",
     "kind",
     "anchor",
@@ -79,7 +79,7 @@ const ANCHORS: [&str; 12] = [
     "present",
     "instance",
 ];
-const PEERS: [&str; 19] = [
+const PEER_COLUMNS: [&str; 19] = [
     "side",
     "listener",
     "identity",
@@ -100,8 +100,9 @@ const PEERS: [&str; 19] = [
     "last_seen",
     "instance",
 ];
-const HISTORY: [&str; 10] = ["at", "instance", "kind", "name", "key_pair", "was", "becomes", "who", "reason", "why"];
-const FAILURES: [&str; 14] = [
+const HISTORY_COLUMNS: [&str; 10] =
+    ["at", "instance", "kind", "name", "key_pair", "was", "becomes", "who", "reason", "why"];
+const FAILURE_COLUMNS: [&str; 14] = [
     "at",
     "instance",
     "side",
@@ -122,18 +123,18 @@ const FAILURES: [&str; 14] = [
 ///
 /// # Errors
 /// Only if writing to memory fails.
-pub fn csv(export: &Export, table: Table) -> Result<Vec<u8>, csv::Error> {
+pub fn export_csv(export: &RegistryExport, table: ExportTable) -> Result<Vec<u8>, csv::Error> {
     match table {
-        Table::KeyPairs => written(&KEY_PAIRS, &key_pairs(&export.inventory)),
-        Table::Keyrings => written(&KEYRINGS, &export.inventory.keyrings),
-        Table::Anchors => written(&ANCHORS, &export.inventory.anchors),
-        Table::Peers => written(&PEERS, &export.inventory.peers),
-        Table::History => written(&HISTORY, &export.history),
-        Table::Failures => written(&FAILURES, &export.failures),
+        ExportTable::KeyPairs => encode_table(&KEY_PAIR_COLUMNS, &key_pair_rows(&export.inventory)),
+        ExportTable::Keyrings => encode_table(&KEYRING_COLUMNS, &export.inventory.keyrings),
+        ExportTable::Anchors => encode_table(&ANCHOR_COLUMNS, &export.inventory.anchors),
+        ExportTable::Peers => encode_table(&PEER_COLUMNS, &export.inventory.peers),
+        ExportTable::History => encode_table(&HISTORY_COLUMNS, &export.history),
+        ExportTable::Failures => encode_table(&FAILURE_COLUMNS, &export.failures),
     }
 }
 
-fn written<T: Serialize>(columns: &[&str], rows: &[T]) -> Result<Vec<u8>, csv::Error> {
+fn encode_table<T: Serialize>(columns: &[&str], rows: &[T]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(columns)?;
     for row in rows {
@@ -150,11 +151,11 @@ fn cell(value: Option<&Value>) -> String {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         Some(other) => other.to_string(),
     };
-    inert(text)
+    escape_formula(text)
 }
 
 /// Escapes a cell that a spreadsheet would take for a formula.
-fn inert(text: String) -> String {
+fn escape_formula(text: String) -> String {
     let starts = text.trim_start_matches(' ').chars().next();
     let is_formula =
         starts.is_some_and(|c| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'));
@@ -172,25 +173,25 @@ struct KeyPairRow<'a> {
     key_pair: &'a str,
     standing: String,
     subject: &'a str,
-    names: &'a super::Texts,
+    names: &'a super::TextList,
     issuer: &'a str,
     serial: &'a str,
     key_kind: &'a str,
     spki: &'a str,
     /// When the certificate was issued, by its `not_before`.
-    created: Seconds,
-    not_before: Seconds,
-    not_after: Seconds,
-    first_seen: Seconds,
-    last_seen: Seconds,
-    last_used: Option<Seconds>,
-    overlap_ends: Option<Seconds>,
-    sources: &'a super::Texts,
+    created: UnixSeconds,
+    not_before: UnixSeconds,
+    not_after: UnixSeconds,
+    first_seen: UnixSeconds,
+    last_seen: UnixSeconds,
+    last_used: Option<UnixSeconds>,
+    overlap_ends: Option<UnixSeconds>,
+    sources: &'a super::TextList,
     instances: Vec<&'a str>,
 }
 
-fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
-    let mut rings: BTreeMap<&str, &Keyring> = BTreeMap::new();
+fn key_pair_rows(inventory: &RegistryInventory) -> Vec<KeyPairRow<'_>> {
+    let mut rings: BTreeMap<&str, &KeyringRow> = BTreeMap::new();
     for ring in &inventory.keyrings {
         // Of several instances the one that wrote last wins.
         let known = rings.entry(&ring.keyring).or_insert(ring);
@@ -210,7 +211,7 @@ fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
             contact: ring.and_then(|ring| ring.contact.as_deref()),
             rotate_every_days: ring.and_then(|ring| ring.rotate_every).map(|seconds| seconds / 86_400),
             key_pair: &first.key_pair,
-            standing: standing(same),
+            standing: summarize_standing(same),
             subject: &first.subject,
             names: &first.names,
             issuer: &first.issuer,
@@ -232,7 +233,7 @@ fn key_pairs(inventory: &Inventory) -> Vec<KeyPairRow<'_>> {
 }
 
 /// One standing if all instances agree, else each with its count; what is no longer present is `gone`.
-fn standing(same: &[Placed]) -> String {
+fn summarize_standing(same: &[PlacementRow]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in same {
         // A retired pair that is no longer present keeps its last standing.
@@ -252,10 +253,10 @@ mod tests {
     #[test]
     fn no_cell_begins_like_a_formula() {
         for evil in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1"] {
-            assert!(inert(evil.to_owned()).starts_with('\''), "{evil:?}");
+            assert!(escape_formula(evil.to_owned()).starts_with('\''), "{evil:?}");
         }
         for fine in ["", "CN=api", "2026-11-25", "'quoted", "sha256:aa"] {
-            assert_eq!(inert(fine.to_owned()), fine);
+            assert_eq!(escape_formula(fine.to_owned()), fine);
         }
     }
 
@@ -266,9 +267,9 @@ mod tests {
                 assert!(value.get(column).is_some(), "{column} is not a field");
             }
         };
-        let entry = Entry {
+        let entry = HistoryRow {
             instance: "a".to_owned(),
-            at: Seconds(0),
+            at: UnixSeconds(0),
             kind: "keyring".to_owned(),
             name: "=evil".to_owned(),
             key_pair: None,
@@ -278,9 +279,10 @@ mod tests {
             reason: "first".to_owned(),
             why: "a \"quoted\", text\nwith lines".to_owned(),
         };
-        row(&HISTORY, &serde_json::to_value(&entry).unwrap());
-        let export = Export { inventory: Inventory::default(), history: vec![entry], failures: Vec::new() };
-        let text = String::from_utf8(csv(&export, Table::History).unwrap()).unwrap();
+        row(&HISTORY_COLUMNS, &serde_json::to_value(&entry).unwrap());
+        let export =
+            RegistryExport { inventory: RegistryInventory::default(), history: vec![entry], failures: Vec::new() };
+        let text = String::from_utf8(export_csv(&export, ExportTable::History).unwrap()).unwrap();
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
         assert_eq!(&records[0][0], "1970-01-01T00:00:00Z");

@@ -13,14 +13,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Inventory, Keyring, Placed, Seconds, Texts};
-use crate::keyring::warning::longest;
+use super::{KeyringRow, PlacementRow, RegistryInventory, TextList, UnixSeconds};
+use crate::keyring::warning::longest_threshold;
 
 const DAY: i64 = 86_400;
 /// An instance that last wrote so long before the latest one is ignored.
-const SILENT: i64 = 7 * DAY;
+const MAX_INSTANCE_SILENCE: i64 = 7 * DAY;
 /// How long an alert that could not be delivered stays a finding.
-const GIVEN_UP: i64 = 30 * DAY;
+const GIVEN_UP_RETENTION: i64 = 30 * DAY;
 
 /// A condition that needs attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,69 +42,75 @@ pub struct Finding {
 }
 
 /// Every finding, in a stable order.
-pub fn findings(inventory: &Inventory, now: Timestamp) -> Vec<Finding> {
-    let audit = Audit::new(inventory, now);
-    audit.keyrings();
-    audit.key_pairs();
-    audit.shared_keys();
-    audit.waiting_keys();
-    audit.peers();
-    audit.own_issuers();
-    audit.anchors();
-    audit.crls();
-    audit.undelivered();
+pub fn findings(inventory: &RegistryInventory, now: Timestamp) -> Vec<Finding> {
+    let audit = InventoryAudit::new(inventory, now);
+    audit.check_keyrings();
+    audit.check_key_pairs();
+    audit.check_shared_keys();
+    audit.check_waiting_keys();
+    audit.check_peers();
+    audit.check_own_issuers();
+    audit.check_anchors();
+    audit.check_crls();
+    audit.check_undelivered();
     let mut all: Vec<Finding> = audit.found.into_inner().into_values().collect();
     all.sort_by(|a, b| (a.finding, &a.about, &a.key_pair).cmp(&(b.finding, &b.about, &b.key_pair)));
     all
 }
 
-type FoundKey = (&'static str, String, Option<String>);
+type FindingKey = (&'static str, String, Option<String>);
 
-struct Audit<'a> {
-    inventory: &'a Inventory,
+struct InventoryAudit<'a> {
+    inventory: &'a RegistryInventory,
     now: i64,
     live: BTreeSet<&'a str>,
-    rings: BTreeMap<(&'a str, &'a str), &'a Keyring>,
+    rings: BTreeMap<(&'a str, &'a str), &'a KeyringRow>,
     /// By keyring and pair, over all instances that ever had it: pods come and go, the pair stays.
-    ages: BTreeMap<(&'a str, &'a str), Age>,
-    found: std::cell::RefCell<BTreeMap<FoundKey, Finding>>,
+    ages: BTreeMap<(&'a str, &'a str), KeyPairAge>,
+    found: std::cell::RefCell<BTreeMap<FindingKey, Finding>>,
 }
 
 /// What all instances together know about a pair in a keyring.
 #[derive(Clone, Copy)]
-struct Age {
+struct KeyPairAge {
     /// Since when it was present with its standing.
     since: i64,
     used: Option<i64>,
 }
 
 /// The text of a finding.
-struct Said {
+struct FindingText {
     explanation: String,
     remedy: String,
 }
 
-impl<'a> Audit<'a> {
-    fn new(inventory: &'a Inventory, now: Timestamp) -> Self {
+impl<'a> InventoryAudit<'a> {
+    fn new(inventory: &'a RegistryInventory, now: Timestamp) -> Self {
         let latest = inventory.instances.iter().map(|instance| instance.last_seen.0).max().unwrap_or(0);
-        let heard = inventory.instances.iter().filter(|instance| instance.last_seen.0 >= latest - SILENT);
+        let heard = inventory.instances.iter().filter(|instance| instance.last_seen.0 >= latest - MAX_INSTANCE_SILENCE);
         let live: BTreeSet<&str> = heard.map(|instance| instance.instance.as_str()).collect();
         let present = inventory.keyrings.iter().filter(|keyring| keyring.present.is_set());
         let rings = present
             .filter(|keyring| live.contains(keyring.instance.as_str()))
             .map(|keyring| ((keyring.instance.as_str(), keyring.keyring.as_str()), keyring))
             .collect();
-        let mut ages: BTreeMap<(&str, &str), Age> = BTreeMap::new();
+        let mut ages: BTreeMap<(&str, &str), KeyPairAge> = BTreeMap::new();
         for pair in &inventory.key_pairs {
             let since = pair.since.0.max(pair.first_seen.0);
-            let age = ages.entry((&pair.keyring, &pair.key_pair)).or_insert(Age { since, used: None });
+            let age = ages.entry((&pair.keyring, &pair.key_pair)).or_insert(KeyPairAge { since, used: None });
             age.since = age.since.min(since);
             age.used = age.used.max(pair.last_used.map(|used| used.0));
         }
         Self { inventory, now: now.as_second(), live, rings, ages, found: std::cell::RefCell::default() }
     }
 
-    fn note(&self, finding: &'static str, (about, key_pair): (&str, Option<&str>), instance: &str, said: Said) {
+    fn add_finding(
+        &self,
+        finding: &'static str,
+        (about, key_pair): (&str, Option<&str>),
+        instance: &str,
+        said: FindingText,
+    ) {
         let contact = self.rings.get(&(instance, about)).and_then(|ring| ring.contact.clone());
         let key = (finding, about.to_owned(), key_pair.map(str::to_owned));
         let mut found = self.found.borrow_mut();
@@ -123,12 +129,12 @@ impl<'a> Audit<'a> {
     }
 
     /// Adds a finding about a pair in its keyring, at its instance.
-    fn note_pair(&self, finding: &'static str, pair: &Placed, said: Said) {
-        self.note(finding, (&pair.keyring, Some(&pair.key_pair)), &pair.instance, said);
+    fn add_pair_finding(&self, finding: &'static str, pair: &PlacementRow, said: FindingText) {
+        self.add_finding(finding, (&pair.keyring, Some(&pair.key_pair)), &pair.instance, said);
     }
 
     /// Pairs that are in a keyring now.
-    fn placed(&self) -> impl Iterator<Item = &'a Placed> {
+    fn present_key_pairs(&self) -> impl Iterator<Item = &'a PlacementRow> {
         self.inventory
             .key_pairs
             .iter()
@@ -136,23 +142,23 @@ impl<'a> Audit<'a> {
     }
 
     /// The longest threshold of a keyring at an instance (contract section 5).
-    fn warned_from(&self, instance: &str, keyring: &str, lifetime: i64) -> i64 {
+    fn warning_threshold(&self, instance: &str, keyring: &str, lifetime: i64) -> i64 {
         let ring = self.rings.get(&(instance, keyring));
         let seconds =
-            |list: &Texts| list.iter().filter_map(|text| text.parse().ok()).map(Duration::from_secs).collect();
+            |list: &TextList| list.iter().filter_map(|text| text.parse().ok()).map(Duration::from_secs).collect();
         let list: Option<Vec<Duration>> = ring.and_then(|ring| ring.alert_before.as_ref()).map(seconds);
         let lifetime = Duration::from_secs(lifetime.unsigned_abs());
-        longest(list.filter(|list| !list.is_empty()).as_deref(), lifetime).as_secs().cast_signed()
+        longest_threshold(list.filter(|list| !list.is_empty()).as_deref(), lifetime).as_secs().cast_signed()
     }
 
-    fn undelivered(&self) {
-        let recent = self.inventory.alerts.iter().filter(|alert| self.now - alert.raised.0 <= GIVEN_UP);
+    fn check_undelivered(&self) {
+        let recent = self.inventory.alerts.iter().filter(|alert| self.now - alert.raised.0 <= GIVEN_UP_RETENTION);
         for alert in recent.filter(|alert| alert.state == "given_up") {
-            self.note(
+            self.add_finding(
                 "alert_given_up",
                 (&alert.keyring, Some(&alert.alert)),
                 &alert.raised_by,
-                Said {
+                FindingText {
                     explanation: format!(
                         "an alert could not be sent to {} in {} attempts ({}): {}",
                         alert.sink,
@@ -167,7 +173,7 @@ impl<'a> Audit<'a> {
     }
 }
 
-fn expiry(left: i64, end: Seconds) -> String {
+fn expiry(left: i64, end: UnixSeconds) -> String {
     if left < 0 { format!("expired on {}", day(end)) } else { format!("expires in {} ({})", days(left), day(end)) }
 }
 
@@ -177,8 +183,8 @@ fn days(seconds: i64) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-fn day(time: Seconds) -> String {
-    crate::pki::day(time.time())
+fn day(time: UnixSeconds) -> String {
+    crate::pki::format_day(time.time())
 }
 
 #[cfg(test)]

@@ -6,40 +6,44 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Peer, Seconds};
-use crate::keyring::report::{InOverlap, Recalled, Said};
-use crate::keyring::{ChosenBy, Standing, Verdict};
+use super::{HistoryRow, PeerRow, UnixSeconds};
+use crate::keyring::report::{KeyringOverlap, RecalledUse, UpstreamResponse};
+use crate::keyring::{SelectionReason, Standing, UpstreamVerdict};
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyringView, Side};
 
 /// What the registry knows about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct InstanceHistory {
     /// When it first wrote.
-    pub since: Seconds,
+    pub since: UnixSeconds,
     /// Peers and upstreams, the most recently seen first.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerRow>,
     /// How upstreams judged its pairs, the latest first.
-    pub upstreams: Vec<Entry>,
+    pub upstreams: Vec<HistoryRow>,
 }
 
 /// The rows that concern the keyrings as they are now.
-pub(super) fn recalled(former: Former, keyrings: &[KeyringView], overlaps: &[InOverlap]) -> Vec<Recalled> {
-    let mut all: Vec<Recalled> = former.peers.into_iter().filter_map(|peer| of_peer(peer, keyrings)).collect();
+pub(super) fn recall_usage(
+    former: InstanceHistory,
+    keyrings: &[KeyringView],
+    overlaps: &[KeyringOverlap],
+) -> Vec<RecalledUse> {
+    let mut all: Vec<RecalledUse> = former.peers.into_iter().filter_map(|peer| recall_peer(peer, keyrings)).collect();
     for overlap in overlaps {
         for (listener, upstream) in &overlap.upstreams {
             let name = upstream_name(&overlap.keyring, upstream, listener);
             let told = former.upstreams.iter().find(|entry| {
                 entry.name == name
                     && overlap.rotated <= entry.at.time()
-                    && is(entry.key_pair.as_deref(), overlap.current)
+                    && matches_fingerprint(entry.key_pair.as_deref(), overlap.current)
             });
             all.extend(told.and_then(|entry| {
-                Some(Recalled::Upstream {
+                Some(RecalledUse::Upstream {
                     keyring: Arc::clone(&overlap.keyring),
                     listener: Arc::clone(listener),
                     key_pair: overlap.current,
-                    said: said(entry.becomes.as_deref()?)?,
+                    said: parse_verdict(entry.becomes.as_deref()?)?,
                     since: entry.at.time(),
                     reason: entry.reason.clone(),
                     explanation: entry.why.clone(),
@@ -55,7 +59,7 @@ pub(super) fn upstream_name(keyring: &str, upstream: &str, listener: &str) -> St
     format!("{keyring}: {upstream} at {listener}")
 }
 
-fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
+fn recall_peer(peer: PeerRow, keyrings: &[KeyringView]) -> Option<RecalledUse> {
     let keyring = keyrings.iter().find(|keyring| peer.keyring.as_deref() == Some(&*keyring.name))?;
     let key_pair: Fingerprint = peer.key_pair.as_deref()?.parse().ok()?;
     let is_shown = |standing| matches!(standing, Standing::Current | Standing::Previous);
@@ -66,16 +70,16 @@ fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
     let mut last = peer.last_seen.time();
     // Rows have whole seconds. In the second of the rotation, a pair shown for another reason than being the only one
     // was shown after it.
-    let chosen_by = peer.chosen_by.as_deref().and_then(ChosenBy::parse);
-    let is_alone = key_pair != current.key_pair && chosen_by.is_none_or(|chosen_by| chosen_by == ChosenBy::Only);
+    let chosen_by = peer.chosen_by.as_deref().and_then(SelectionReason::parse);
+    let is_alone = key_pair != current.key_pair && chosen_by.is_none_or(|chosen_by| chosen_by == SelectionReason::Only);
     if !is_alone && last.as_second() == current.since.as_second() {
         last = last.max(current.since);
     }
     let (keyring, listener) = (Arc::clone(&keyring.name), peer.listener.into());
     if peer.side == Side::Egress.as_str() {
-        return Some(Recalled::Shown { keyring, listener, key_pair, last });
+        return Some(RecalledUse::Shown { keyring, listener, key_pair, last });
     }
-    Some(Recalled::Peer {
+    Some(RecalledUse::Peer {
         keyring,
         listener,
         identity: peer.identity?,
@@ -88,13 +92,16 @@ fn of_peer(peer: Peer, keyrings: &[KeyringView]) -> Option<Recalled> {
     })
 }
 
-fn said(verdict: &str) -> Option<Said> {
-    let all =
-        [(Verdict::HandshakeOk, Said::HandshakeOk), (Verdict::Proved, Said::Proved), (Verdict::Refused, Said::Refused)];
+fn parse_verdict(verdict: &str) -> Option<UpstreamResponse> {
+    let all = [
+        (UpstreamVerdict::HandshakeOk, UpstreamResponse::HandshakeOk),
+        (UpstreamVerdict::Proved, UpstreamResponse::Proved),
+        (UpstreamVerdict::Refused, UpstreamResponse::Refused),
+    ];
     all.into_iter().find(|(one, _)| one.as_str() == verdict).map(|(_, said)| said)
 }
 
-fn is(written: Option<&str>, key_pair: Fingerprint) -> bool {
+fn matches_fingerprint(written: Option<&str>, key_pair: Fingerprint) -> bool {
     written.and_then(|text| text.parse().ok()) == Some(key_pair)
 }
 

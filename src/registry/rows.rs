@@ -8,28 +8,28 @@ use serde::Serialize;
 /// Seconds since 1970 as both databases store them; shown as RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
-pub struct Seconds(pub i64);
+pub struct UnixSeconds(pub i64);
 
-impl Seconds {
+impl UnixSeconds {
     /// As a [`Timestamp`], saturating.
     pub fn time(self) -> Timestamp {
         Timestamp::from_second(self.0).unwrap_or(Timestamp::MAX)
     }
 }
 
-impl From<Timestamp> for Seconds {
+impl From<Timestamp> for UnixSeconds {
     fn from(time: Timestamp) -> Self {
         Self(time.as_second())
     }
 }
 
-impl std::fmt::Display for Seconds {
+impl std::fmt::Display for UnixSeconds {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.time().fmt(out)
     }
 }
 
-impl Serialize for Seconds {
+impl Serialize for UnixSeconds {
     fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_str(self)
     }
@@ -38,22 +38,22 @@ impl Serialize for Seconds {
 /// A flag as both databases store it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
-pub struct Flag(i64);
+pub struct SqlFlag(i64);
 
-impl Flag {
+impl SqlFlag {
     /// Whether it is set.
     pub const fn is_set(self) -> bool {
         self.0 != 0
     }
 }
 
-impl From<bool> for Flag {
+impl From<bool> for SqlFlag {
     fn from(set: bool) -> Self {
         Self(i64::from(set))
     }
 }
 
-impl Serialize for Flag {
+impl Serialize for SqlFlag {
     fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.serialize_bool(self.is_set())
     }
@@ -62,22 +62,22 @@ impl Serialize for Flag {
 /// A list of texts in one column, one per line; none of ours contains a line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
-pub struct Texts(pub(super) String);
+pub struct TextList(pub(super) String);
 
-impl Texts {
+impl TextList {
     /// The elements.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split('\n').filter(|text| !text.is_empty())
     }
 }
 
-impl<T: AsRef<str>> FromIterator<T> for Texts {
+impl<T: AsRef<str>> FromIterator<T> for TextList {
     fn from_iter<I: IntoIterator<Item = T>>(texts: I) -> Self {
         Self(texts.into_iter().map(|text| text.as_ref().replace('\n', " ")).collect::<Vec<_>>().join("\n"))
     }
 }
 
-impl Serialize for Texts {
+impl Serialize for TextList {
     fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_seq(self.iter())
     }
@@ -85,20 +85,20 @@ impl Serialize for Texts {
 
 /// A sidecar that writes to the registry.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Instance {
+pub struct InstanceRow {
     /// Its name.
     pub instance: String,
     /// Its version.
     pub version: String,
     /// When it first wrote.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// When it last wrote.
-    pub last_seen: Seconds,
+    pub last_seen: UnixSeconds,
 }
 
 /// A keyring at one instance.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Keyring {
+pub struct KeyringRow {
     /// Where.
     pub instance: String,
     /// Its name.
@@ -112,18 +112,18 @@ pub struct Keyring {
     /// Its schedule, in seconds.
     pub rotate_every: Option<i64>,
     /// Seconds before an expiry at which alerts are raised; `None`: by the lifetime.
-    pub alert_before: Option<Texts>,
+    pub alert_before: Option<TextList>,
     /// First seen.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// Last seen.
-    pub last_seen: Seconds,
+    pub last_seen: UnixSeconds,
     /// Whether it is present now.
-    pub present: Flag,
+    pub present: SqlFlag,
 }
 
 /// A key pair in a keyring at one instance.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Placed {
+pub struct PlacementRow {
     /// Where.
     pub instance: String,
     /// In which keyring.
@@ -133,25 +133,25 @@ pub struct Placed {
     /// Its standing there.
     pub standing: String,
     /// Since when.
-    pub since: Seconds,
+    pub since: UnixSeconds,
     /// For `previous`: when its overlap ends.
-    pub overlap_ends: Option<Seconds>,
+    pub overlap_ends: Option<UnixSeconds>,
     /// Files it came from.
-    pub sources: Texts,
+    pub sources: TextList,
     /// Why it is refused or staged.
     pub why: Option<String>,
     /// First seen there.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// Last seen there.
-    pub last_seen: Seconds,
+    pub last_seen: UnixSeconds,
     /// The last successful handshake that showed it.
-    pub last_used: Option<Seconds>,
+    pub last_used: Option<UnixSeconds>,
     /// Whether the keyring holds it now.
-    pub present: Flag,
+    pub present: SqlFlag,
     /// Subject, printable.
     pub subject: String,
     /// Names of the SAN.
-    pub names: Texts,
+    pub names: TextList,
     /// Issuer, printable.
     pub issuer: String,
     /// Serial number, hex.
@@ -161,35 +161,35 @@ pub struct Placed {
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub spki: String,
     /// Begin of validity, taken as the time of issue.
-    pub not_before: Seconds,
+    pub not_before: UnixSeconds,
     /// End of validity.
-    pub not_after: Seconds,
+    pub not_after: UnixSeconds,
     /// Why it is too weak, if it is.
     pub weakness: Option<String>,
     /// It is its own issuer.
-    pub self_issued: Flag,
+    pub self_issued: SqlFlag,
     /// Where an intermediate of its chain ends before it: when.
-    pub chain_ends: Option<Seconds>,
+    pub chain_ends: Option<UnixSeconds>,
     /// That intermediate, printable.
     pub chain_issuer: Option<String>,
 }
 
-impl Placed {
+impl PlacementRow {
     /// The first 12 hex digits of its fingerprint.
     pub fn short(&self) -> &str {
-        short(&self.key_pair)
+        short_fingerprint(&self.key_pair)
     }
 }
 
 /// The first 12 hex digits of a fingerprint as the registry stores it.
-pub fn short(fingerprint: &str) -> &str {
+pub fn short_fingerprint(fingerprint: &str) -> &str {
     let hex = fingerprint.strip_prefix("sha256:").unwrap_or(fingerprint);
     hex.get(..12).unwrap_or(hex)
 }
 
 /// A key that waits for its certificate.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct WaitingKey {
+pub struct WaitingKeyRow {
     /// Where.
     pub instance: String,
     /// In which keyring.
@@ -199,29 +199,29 @@ pub struct WaitingKey {
     /// SHA-256 of the SubjectPublicKeyInfo that it waits for.
     pub spki: String,
     /// First seen.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// Whether it still waits.
-    pub present: Flag,
+    pub present: SqlFlag,
 }
 
 /// A trust at one instance.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Trust {
+pub struct TrustRow {
     /// Where.
     pub instance: String,
     /// Its name.
     pub trust: String,
     /// Keyrings of the listeners that verify their peers with it.
-    pub keyrings: Texts,
+    pub keyrings: TextList,
     /// Whether CRLs are configured or required.
-    pub checks_crls: Flag,
+    pub checks_crls: SqlFlag,
     /// Whether it is present now.
-    pub present: Flag,
+    pub present: SqlFlag,
 }
 
 /// A trust anchor or pin at one instance.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Anchor {
+pub struct AnchorRow {
     /// Where.
     pub instance: String,
     /// Of which trust.
@@ -233,24 +233,24 @@ pub struct Anchor {
     /// An anchor's subject.
     pub subject: Option<String>,
     /// An anchor's own begin.
-    pub not_before: Option<Seconds>,
+    pub not_before: Option<UnixSeconds>,
     /// An anchor's own end.
-    pub not_after: Option<Seconds>,
+    pub not_after: Option<UnixSeconds>,
     /// Until when it is accepted, where there is an end.
-    pub accepted_until: Option<Seconds>,
+    pub accepted_until: Option<UnixSeconds>,
     /// First seen.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// Last seen.
-    pub last_seen: Seconds,
+    pub last_seen: UnixSeconds,
     /// When a peer was last verified against it.
-    pub last_matched: Option<Seconds>,
+    pub last_matched: Option<UnixSeconds>,
     /// Whether it is accepted now.
-    pub present: Flag,
+    pub present: SqlFlag,
 }
 
 /// A CRL at one instance.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Crl {
+pub struct CrlRow {
     /// Where.
     pub instance: String,
     /// Of which trust.
@@ -258,18 +258,18 @@ pub struct Crl {
     /// Its issuer.
     pub issuer: String,
     /// Fingerprints of the anchors that it covers.
-    pub anchors: Texts,
+    pub anchors: TextList,
     /// When it was issued.
-    pub this_update: Seconds,
+    pub this_update: UnixSeconds,
     /// When the next update is due.
-    pub next_update: Seconds,
+    pub next_update: UnixSeconds,
     /// Whether it is present now.
-    pub present: Flag,
+    pub present: SqlFlag,
 }
 
 /// A peer (ingress) or an upstream (egress) that was seen at one instance, by its certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Peer {
+pub struct PeerRow {
     /// Where.
     pub instance: String,
     /// `ingress` or `egress`.
@@ -289,11 +289,11 @@ pub struct Peer {
     /// Serial number, hex.
     pub serial: String,
     /// Begin of validity.
-    pub not_before: Seconds,
+    pub not_before: UnixSeconds,
     /// End of validity.
-    pub not_after: Seconds,
+    pub not_after: UnixSeconds,
     /// It was verified against a public CA.
-    pub public_ca: Flag,
+    pub public_ca: SqlFlag,
     /// Where it last connected from, or was.
     pub address: Option<String>,
     /// The keyring that was last shown to it.
@@ -306,12 +306,12 @@ pub struct Peer {
     /// Successful handshakes.
     pub handshakes: i64,
     /// First seen.
-    pub first_seen: Seconds,
+    pub first_seen: UnixSeconds,
     /// Last seen.
-    pub last_seen: Seconds,
+    pub last_seen: UnixSeconds,
 }
 
-impl Peer {
+impl PeerRow {
     /// Its display name: the partner and its identity, else the certificate's subject.
     pub fn name(&self) -> String {
         let identity = self.identity.as_deref().unwrap_or(&self.subject);
@@ -321,11 +321,11 @@ impl Peer {
 
 /// A handshake that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Failure {
+pub struct FailureRow {
     /// Where.
     pub instance: String,
     /// When.
-    pub at: Seconds,
+    pub at: UnixSeconds,
     /// `ingress` or `egress`.
     pub side: String,
     /// The listener.
@@ -354,11 +354,11 @@ pub struct Failure {
 
 /// One line of the append-only history: actor or cause, time, from, to, reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Entry {
+pub struct HistoryRow {
     /// Where.
     pub instance: String,
     /// When.
-    pub at: Seconds,
+    pub at: UnixSeconds,
     /// `keyring`, `trust`, `folder`, `settings`, `learned`, `upstream`, `alert`, `registry`.
     pub kind: String,
     /// The keyring, trust, file or upstream.
@@ -379,7 +379,7 @@ pub struct Entry {
 
 /// An alert at one sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Delivery {
+pub struct DeliveryRow {
     /// Its name, the same on every instance.
     pub alert: String,
     /// Which sink.
@@ -391,7 +391,7 @@ pub struct Delivery {
     /// The pair or certificate it is about.
     pub key_pair: Option<String>,
     /// Whether the last threshold has passed.
-    pub urgent: Flag,
+    pub urgent: SqlFlag,
     /// For mail: the recipient.
     pub recipient: Option<String>,
     /// One sentence.
@@ -401,24 +401,24 @@ pub struct Delivery {
     /// The instance that raised it.
     pub raised_by: String,
     /// When.
-    pub raised: Seconds,
+    pub raised: UnixSeconds,
     /// `pending`, `sent`, `given_up`, `silenced`.
     pub state: String,
     /// How often sending was attempted.
     pub attempts: i64,
     /// When the next attempt is due.
-    pub next_try: Seconds,
+    pub next_try: UnixSeconds,
     /// Why the last attempt failed.
     pub error: Option<String>,
 }
 
 /// An operator's acknowledgement of an expiry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Acknowledgement {
+pub struct AcknowledgementRow {
     /// The pair.
     pub key_pair: String,
     /// When.
-    pub at: Seconds,
+    pub at: UnixSeconds,
     /// Its keyring.
     pub keyring: String,
     /// The operator.
@@ -426,30 +426,30 @@ pub struct Acknowledgement {
     /// Why.
     pub why: String,
     /// The end that it covers; `None`: any.
-    pub ends: Option<Seconds>,
+    pub ends: Option<UnixSeconds>,
 }
 
 /// Everything except history and failures: the input of findings, export and alerts.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Inventory {
+pub struct RegistryInventory {
     /// The instances.
-    pub instances: Vec<Instance>,
+    pub instances: Vec<InstanceRow>,
     /// Keyrings.
-    pub keyrings: Vec<Keyring>,
+    pub keyrings: Vec<KeyringRow>,
     /// Every key pair ever seen, by keyring and instance.
-    pub key_pairs: Vec<Placed>,
+    pub key_pairs: Vec<PlacementRow>,
     /// Keys without a certificate.
-    pub waiting_keys: Vec<WaitingKey>,
+    pub waiting_keys: Vec<WaitingKeyRow>,
     /// Trusts.
-    pub trusts: Vec<Trust>,
+    pub trusts: Vec<TrustRow>,
     /// Anchors and pins.
-    pub anchors: Vec<Anchor>,
+    pub anchors: Vec<AnchorRow>,
     /// CRLs.
-    pub crls: Vec<Crl>,
+    pub crls: Vec<CrlRow>,
     /// Peers and upstreams.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerRow>,
     /// Alerts, by sink.
-    pub alerts: Vec<Delivery>,
+    pub alerts: Vec<DeliveryRow>,
     /// Acknowledgements.
-    pub acknowledgements: Vec<Acknowledgement>,
+    pub acknowledgements: Vec<AcknowledgementRow>,
 }

@@ -15,29 +15,29 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Error;
-use sql::Pool;
+use sql::DatabasePool;
 
-pub use connect::{Access, SetAside};
-pub use deliveries::Notice;
-pub use read::Asked;
-pub use write::{Batch, Observed, Recorded};
+pub use connect::{DamagedFile, StoreAccess};
+pub use deliveries::AlertNotice;
+pub use read::HistoryQuery;
+pub use write::{NumberedRow, ObservedState, WriteBatch};
 
 /// An open registry.
 #[derive(Clone)]
-pub struct Store {
-    pool: Pool,
+pub struct RegistryStore {
+    pool: DatabasePool,
     instance: Arc<str>,
     place: String,
 }
 
-impl Store {
+impl RegistryStore {
     /// This sidecar's name in it.
     pub fn instance(&self) -> &Arc<str> {
         &self.instance
     }
 
     /// Its location, for display; never contains a password.
-    pub fn place(&self) -> &str {
+    pub fn location(&self) -> &str {
         &self.place
     }
 
@@ -48,12 +48,12 @@ impl Store {
 
     /// Whether it still exists where it was opened: an SQLite file may have been deleted.
     pub fn is_in_place(&self) -> bool {
-        let is_file = matches!(self.pool, Pool::Sqlite(_)) && self.place != connect::IN_MEMORY;
+        let is_file = matches!(self.pool, DatabasePool::Sqlite(_)) && self.place != connect::IN_MEMORY;
         !is_file || std::path::Path::new(&self.place).exists()
     }
 
-    fn wrong(&self, source: &sqlx::Error) -> Error {
-        connect::explained(&self.place, source)
+    fn wrap_error(&self, source: &sqlx::Error) -> Error {
+        connect::classify_error(&self.place, source)
     }
 }
 

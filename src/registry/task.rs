@@ -12,71 +12,73 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backlog::Backlog;
-use super::recall::{Former, recalled};
-use super::store::{Access, Batch, Observed, Store};
-use super::{Error, Place, Settings};
+use super::backlog::RegistryBacklog;
+use super::recall::{InstanceHistory, recall_usage};
+use super::store::{ObservedState, RegistryStore, StoreAccess, WriteBatch};
+use super::{Error, RegistryLocation, RegistrySettings};
 use crate::clock::Clock;
-use crate::event::{Event, Events, Follower};
+use crate::event::{Event, EventBus, EventFollower};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, printable};
-use crate::process::{Phase, Shutdown};
+use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::snapshot::Reader;
 
 /// Events within this time are written in one batch.
-const TOGETHER: Duration = Duration::from_millis(200);
+const BATCH_WINDOW: Duration = Duration::from_millis(200);
 /// How often an idle sidecar writes a heartbeat, and so notices that the database is unreachable.
-const ALIVE: Duration = Duration::from_secs(15);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// How often `last_seen` of present rows is updated and old rows are deleted.
-const TIDY: Duration = Duration::from_mins(10);
+const TIDY_INTERVAL: Duration = Duration::from_mins(10);
 /// The delay after the first failure; it doubles with each failure, up to the maximum.
-const PAUSE: Duration = Duration::from_secs(1);
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The maximum delay.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_mins(1);
 /// A database that has not answered for this long counts as unreachable until it does.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// A write that takes longer is aborted and retried.
-const GIVE_UP: Duration = Duration::from_mins(1);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of a process's last write.
-const LAST: Duration = Duration::from_secs(2);
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The task's inputs.
-pub struct Parts {
+pub struct RegistryTaskParts {
     /// Where the registry is.
-    pub settings: Settings,
+    pub settings: RegistrySettings,
     /// The snapshots.
     pub reader: Reader,
     /// The Events.
-    pub follower: Follower,
+    pub follower: EventFollower,
     /// Where changes of the database's state are emitted.
-    pub events: Arc<Events>,
+    pub events: Arc<EventBus>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
     /// The shutdown of the process.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownWatch,
     /// Reads the platform's trust anchors; it may block.
     pub public: fn() -> HashSet<Fingerprint>,
 }
 
 /// The registry while it is connected.
-pub type Current = watch::Receiver<Option<Store>>;
+pub type CurrentStore = watch::Receiver<Option<RegistryStore>>;
 
 /// Returns the task, and a receiver of the registry while it is connected. The task ends with the process and returns
 /// the open registry, as others may still use it.
-pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + Send + 'static) {
+pub fn follow_events(
+    parts: RegistryTaskParts,
+) -> (CurrentStore, impl Future<Output = Option<RegistryStore>> + Send + 'static) {
     let (current, found) = watch::channel(None);
-    let shared = Arc::new(Shared {
-        backlog: Mutex::new(Backlog::new(Arc::clone(&parts.settings.instance))),
+    let shared = Arc::new(SharedBacklog {
+        backlog: Mutex::new(RegistryBacklog::new(Arc::clone(&parts.settings.instance))),
         something: Notify::new(),
     });
-    let is_new = parts.settings.place == Place::Memory;
+    let is_new = parts.settings.place == RegistryLocation::Memory;
     if !is_new {
         parts.events.await_registry();
     }
-    let taking = take(Arc::clone(&shared), parts.follower, parts.events.clone(), parts.public);
-    let writing = Writing {
+    let taking = collect_events(Arc::clone(&shared), parts.follower, parts.events.clone(), parts.public);
+    let writing = RegistryWriter {
         settings: parts.settings,
         reader: parts.reader,
         events: parts.events,
@@ -87,8 +89,8 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + S
         current,
         run: run_number(),
         written: None,
-        state: State::Unknown,
-        pause: PAUSE,
+        state: DatabaseState::Unknown,
+        pause: FIRST_RETRY_DELAY,
         tidied: None,
         recalls: !is_new,
     };
@@ -102,14 +104,14 @@ pub fn follow(parts: Parts) -> (Current, impl Future<Output = Option<Store>> + S
     (found, both)
 }
 
-struct Shared {
-    backlog: Mutex<Backlog>,
+struct SharedBacklog {
+    backlog: Mutex<RegistryBacklog>,
     something: Notify,
 }
 
-impl Shared {
+impl SharedBacklog {
     /// A panic elsewhere leaves the backlog consistent.
-    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+    fn lock_backlog(&self) -> MutexGuard<'_, RegistryBacklog> {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,7 +126,12 @@ pub fn run_number() -> i64 {
     i64::from_le_bytes(bytes) & i64::MAX
 }
 
-async fn take(shared: Arc<Shared>, mut follower: Follower, events: Arc<Events>, public: fn() -> HashSet<Fingerprint>) {
+async fn collect_events(
+    shared: Arc<SharedBacklog>,
+    mut follower: EventFollower,
+    events: Arc<EventBus>,
+    public: fn() -> HashSet<Fingerprint>,
+) {
     let reading = tokio::task::spawn_blocking(public);
     tokio::pin!(reading);
     let mut known = false;
@@ -132,11 +139,11 @@ async fn take(shared: Arc<Shared>, mut follower: Follower, events: Arc<Events>, 
         tokio::select! {
             anchors = &mut reading, if !known => {
                 known = true;
-                shared.backlog().knows_public(anchors.unwrap_or_default());
+                shared.lock_backlog().set_public_anchors(anchors.unwrap_or_default());
             }
             event = follower.next() => {
                 let Some(event) = event else { return };
-                if shared.backlog().take(&event, events.now()) {
+                if shared.lock_backlog().record_event(&event, events.now()) {
                     shared.something.notify_one();
                 }
             }
@@ -146,84 +153,84 @@ async fn take(shared: Arc<Shared>, mut follower: Follower, events: Arc<Events>, 
 
 /// The last reported state of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+enum DatabaseState {
     Unknown,
     Up(String),
     Down(String),
 }
 
-struct Writing {
-    settings: Settings,
+struct RegistryWriter {
+    settings: RegistrySettings,
     reader: Reader,
-    events: Arc<Events>,
+    events: Arc<EventBus>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    shutdown: Shutdown,
-    shared: Arc<Shared>,
-    current: watch::Sender<Option<Store>>,
+    shutdown: ShutdownWatch,
+    shared: Arc<SharedBacklog>,
+    current: watch::Sender<Option<RegistryStore>>,
     run: i64,
     /// What the database holds of the snapshot; `None`: unknown.
-    written: Option<Observed>,
-    state: State,
+    written: Option<ObservedState>,
+    state: DatabaseState,
     pause: Duration,
     tidied: Option<Instant>,
     /// The rows of earlier processes have not been read yet.
     recalls: bool,
 }
 
-impl Writing {
-    async fn run(mut self) -> Option<Store> {
+impl RegistryWriter {
+    async fn run(mut self) -> Option<RegistryStore> {
         let mut shutdown = self.shutdown.clone();
         let mut store = None;
         loop {
-            let done = self.once(&mut store).await;
+            let done = self.write_once(&mut store).await;
             let ended = match done {
                 Ok(()) => {
-                    self.pause = PAUSE;
-                    self.wait(&mut shutdown).await
+                    self.pause = FIRST_RETRY_DELAY;
+                    self.wait_for_work(&mut shutdown).await
                 }
                 Err(()) => {
                     let pause = self.pause;
-                    self.pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.pause = (pause * 2).min(MAX_RETRY_DELAY);
                     tokio::select! {
                         () = sleep(pause) => false,
-                        () = shutdown.reached(Phase::Over) => true,
+                        () = shutdown.wait_for_phase(ShutdownPhase::Over) => true,
                     }
                 }
             };
             if ended {
                 // Events during shutdown are worth one last attempt, but no wait.
-                let _ = timeout(LAST, self.once(&mut store)).await;
+                let _ = timeout(FINAL_WRITE_TIMEOUT, self.write_once(&mut store)).await;
                 return store;
             }
         }
     }
 
     /// Waits for something to write; returns whether the process is over.
-    async fn wait(&self, shutdown: &mut Shutdown) -> bool {
+    async fn wait_for_work(&self, shutdown: &mut ShutdownWatch) -> bool {
         let something = async {
-            let _ = timeout(ALIVE, self.shared.something.notified()).await;
-            sleep(TOGETHER).await;
+            let _ = timeout(HEARTBEAT_INTERVAL, self.shared.something.notified()).await;
+            sleep(BATCH_WINDOW).await;
         };
         tokio::select! {
             () = something => false,
-            () = shutdown.reached(Phase::Over) => true,
+            () = shutdown.wait_for_phase(ShutdownPhase::Over) => true,
         }
     }
 
     /// Writes what is pending, opening the database first if it is not open.
-    async fn once(&mut self, store: &mut Option<Store>) -> Result<(), ()> {
+    async fn write_once(&mut self, store: &mut Option<RegistryStore>) -> Result<(), ()> {
         if let Some(gone) = store.take_if(|open| !open.is_in_place()) {
             gone.close().await;
             self.written = None;
         }
-        let snapshot = self.reader.take();
-        let observed = Observed { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
-        let batch = self.shared.backlog().batch();
-        let overlaps = snapshot.in_overlap();
+        let snapshot = self.reader.latest();
+        let observed = ObservedState { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
+        let batch = self.shared.lock_backlog().take_batch();
+        let overlaps = snapshot.keyrings_in_overlap();
         let former = self.recalls.then(|| overlaps.iter().map(|overlap| overlap.rotated).min());
-        let tidy = self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY);
-        let job = Job {
+        let tidy = self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY_INTERVAL);
+        let job = WriteJob {
             settings: &self.settings,
             store: store.take(),
             observed: &observed,
@@ -233,16 +240,16 @@ impl Writing {
             former,
             now: self.clock.now(),
         };
-        let mut work = Box::pin(job.work());
-        let done = match timeout(SLOW, &mut work).await {
+        let mut work = Box::pin(job.execute());
+        let done = match timeout(SLOW_AFTER, &mut work).await {
             Ok(done) => done,
             Err(_) => {
                 let explanation =
-                    format!("it has not answered for {} s; events are queued, traffic continues", SLOW.as_secs());
-                told(&self.events, &mut self.state, State::Down(explanation));
+                    format!("it has not answered for {} s; events are queued, traffic continues", SLOW_AFTER.as_secs());
+                report_state(&self.events, &mut self.state, DatabaseState::Down(explanation));
                 self.current.send_replace(None);
-                let slow = || Error::Slow { place: "the database".to_owned(), seconds: GIVE_UP.as_secs() };
-                timeout(GIVE_UP - SLOW, &mut work).await.unwrap_or_else(|_| Err(slow()))
+                let slow = || Error::Slow { place: "the database".to_owned(), seconds: WRITE_TIMEOUT.as_secs() };
+                timeout(WRITE_TIMEOUT - SLOW_AFTER, &mut work).await.unwrap_or_else(|_| Err(slow()))
             }
         };
         drop(work);
@@ -251,30 +258,30 @@ impl Writing {
                 if let Some(former) = former {
                     self.recalls = false;
                     let since = former.since.time();
-                    self.events.recall_uses(recalled(former, &snapshot.keyrings, &overlaps), since);
+                    self.events.recall_uses(recall_usage(former, &snapshot.keyrings, &overlaps), since);
                 }
                 self.written = Some(observed);
                 if tidy {
                     self.tidied = Some(Instant::now());
                 }
-                self.up(&open);
+                self.report_up(&open);
                 *store = Some(open);
                 Ok(())
             }
             Err(error) => {
-                self.shared.backlog().put_back(batch);
+                self.shared.lock_backlog().restore_batch(batch);
                 self.written = None;
                 self.current.send_replace(None);
-                self.failed(&error);
+                self.report_failure(&error);
                 Err(())
             }
         }
     }
 
-    fn up(&mut self, store: &Store) {
+    fn report_up(&mut self, store: &RegistryStore) {
         let place = match self.settings.place {
-            Place::Memory => "in memory: its content is lost on restart".to_owned(),
-            _ => store.place().to_owned(),
+            RegistryLocation::Memory => "in memory: its content is lost on restart".to_owned(),
+            _ => store.location().to_owned(),
         };
         let given_up = self.count_dropped();
         let explanation = if given_up == 0 {
@@ -283,80 +290,78 @@ impl Writing {
             format!("{place}; it was unreachable for so long that {given_up} queued rows were dropped")
         };
         if given_up > 0 {
-            self.state = State::Unknown;
+            self.state = DatabaseState::Unknown;
         }
-        told(&self.events, &mut self.state, State::Up(explanation));
+        report_state(&self.events, &mut self.state, DatabaseState::Up(explanation));
         if self.current.borrow().is_none() {
             self.current.send_replace(Some(store.clone()));
         }
     }
 
-    fn failed(&mut self, error: &Error) {
+    fn report_failure(&mut self, error: &Error) {
         self.count_dropped();
-        if let (Error::Damaged { .. }, Place::File(path)) = (error, &self.settings.place) {
-            let explanation = match Store::set_aside(path, self.clock.now()) {
+        if let (Error::Damaged { .. }, RegistryLocation::File(path)) = (error, &self.settings.place) {
+            let explanation = match RegistryStore::set_aside(path, self.clock.now()) {
                 Ok(aside) => {
-                    self.pause = PAUSE;
+                    self.pause = FIRST_RETRY_DELAY;
                     let kept = aside.kept.display();
-                    format!(
-                        "{error}; set aside as {kept}, and a new one is created: recover data from the old one"
-                    )
+                    format!("{error}; set aside as {kept}, and a new one is created: recover data from the old one")
                 }
                 Err(refused) => format!("{error}, and it cannot be set aside: {refused}"),
             };
-            self.state = State::Down(explanation.clone());
+            self.state = DatabaseState::Down(explanation.clone());
             self.events.emit(Event::Registry { up: false, damaged: true, explanation: printable(&explanation) });
             return;
         }
-        told(&self.events, &mut self.state, State::Down(error.to_string()));
+        report_state(&self.events, &mut self.state, DatabaseState::Down(error.to_string()));
     }
 
     /// Counts the rows that the backlog dropped; returns how many.
     fn count_dropped(&self) -> u64 {
-        let dropped = self.shared.backlog().dropped();
-        self.metrics.registry_dropped("failure", dropped.failures);
-        self.metrics.registry_dropped("peer", dropped.peers);
-        self.metrics.registry_dropped("history", dropped.history);
+        let dropped = self.shared.lock_backlog().take_dropped();
+        self.metrics.count_dropped_registry_rows("failure", dropped.failures);
+        self.metrics.count_dropped_registry_rows("peer", dropped.peers);
+        self.metrics.count_dropped_registry_rows("history", dropped.history);
         dropped.total()
     }
 }
 
 /// Emits a change of the database's state, once.
-fn told(events: &Events, state: &mut State, now: State) {
+fn report_state(events: &EventBus, state: &mut DatabaseState, now: DatabaseState) {
     let same = match (&*state, &now) {
-        (State::Up(_), State::Up(_)) => true,
+        (DatabaseState::Up(_), DatabaseState::Up(_)) => true,
         (before, now) => before == now,
     };
     if same {
         return;
     }
     let (up, explanation) = match &now {
-        State::Unknown => return,
-        State::Up(explanation) => (true, explanation),
-        State::Down(explanation) => (false, explanation),
+        DatabaseState::Unknown => return,
+        DatabaseState::Up(explanation) => (true, explanation),
+        DatabaseState::Down(explanation) => (false, explanation),
     };
     events.emit(Event::Registry { up, damaged: false, explanation: printable(explanation) });
     *state = now;
 }
 
 /// One write.
-struct Job<'a> {
-    settings: &'a Settings,
-    store: Option<Store>,
-    observed: &'a Observed,
-    written: Option<&'a Observed>,
-    batch: (i64, &'a Batch),
+struct WriteJob<'a> {
+    settings: &'a RegistrySettings,
+    store: Option<RegistryStore>,
+    observed: &'a ObservedState,
+    written: Option<&'a ObservedState>,
+    batch: (i64, &'a WriteBatch),
     tidy: bool,
     /// Set if the rows of earlier processes are to be read, with the start of the first overlap.
     former: Option<Option<Timestamp>>,
     now: Timestamp,
 }
 
-impl Job<'_> {
-    async fn work(self) -> Result<(Store, Option<Former>), Error> {
+impl WriteJob<'_> {
+    async fn execute(self) -> Result<(RegistryStore, Option<InstanceHistory>), Error> {
         let (store, written) = match self.store {
             Some(store) => (store, self.written),
-            None => (Store::open(self.settings, Access::Write).await?, None),
+            None => (RegistryStore::open(self.settings, StoreAccess::Write).await?, None),
         };
         store.write((self.observed, written), self.batch, self.now).await?;
         if self.tidy {
@@ -364,7 +369,7 @@ impl Job<'_> {
             store.forget_alerts(self.now).await?;
         }
         let former = match self.former {
-            Some(rotated) => Some(store.former(rotated).await?),
+            Some(rotated) => Some(store.instance_history(rotated).await?),
             None => None,
         };
         Ok((store, former))

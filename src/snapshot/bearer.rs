@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::jwt::{Algorithm, Grant};
+use crate::jwt::{GrantType, SignatureAlgorithm};
 use crate::keyring::KeyringName;
 use crate::net::HostPort;
 use crate::pki::KeyPair;
-use crate::tls::Connector;
-use crate::trust::{Role, Trust, TrustName};
+use crate::tls::EgressConnector;
+use crate::trust::{PeerRole, Trust, TrustName};
 
 /// `[egress.jwt_bearer]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct BearerSettings {
     /// The keyring that signs; the egress' own by default.
     pub keyring: KeyringName,
     /// `iss`.
@@ -25,20 +25,20 @@ pub struct Settings {
     /// How long an assertion is valid.
     pub lifetime: Duration,
     /// `alg`, where it is set.
-    pub algorithm: Option<Algorithm>,
+    pub algorithm: Option<SignatureAlgorithm>,
     /// Where assertions are exchanged for tokens; `None`: the assertion itself is the token.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<TokenEndpoint>,
 }
 
 /// `token_url` and what goes there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct TokenEndpoint {
     /// The server.
     pub to: HostPort,
     /// Path and query.
     pub path: String,
     /// What is asked for.
-    pub grant: Grant,
+    pub grant: GrantType,
     /// `scope`.
     pub scope: Option<String>,
     /// `token_trust`; `None`: the egress'.
@@ -46,21 +46,21 @@ pub struct Endpoint {
 }
 
 /// One epoch of it.
-pub struct Bearer {
+pub struct EgressBearer {
     /// Its settings.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<BearerSettings>,
     /// Who may sign, the preferred pair first; not empty, and each can sign with the algorithm.
     pub signers: Vec<Arc<KeyPair>>,
     /// The way to the endpoint, if there is one.
-    pub way: Option<Way>,
+    pub way: Option<TokenRoute>,
 }
 
 /// The way to a token endpoint. `connectors[i]` shows the egress' `candidates.0[i]`.
-pub struct Way {
+pub struct TokenRoute {
     /// HTTP/1.1 only: one small request.
-    pub connectors: Vec<Connector>,
+    pub connectors: Vec<EgressConnector>,
     /// The trust that verifies it.
     pub trust: Arc<Trust>,
     /// Who it must be.
-    pub expects: Role,
+    pub expects: PeerRole,
 }

@@ -9,25 +9,26 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::bearer::Way;
+use super::bearer::TokenRoute;
 use super::{
-    Bearer, ChainEnd, Egress, Epoch, Ingress, KeyPairView, KeyringView, ListenerId, Side, Snapshot, TrustView,
+    ChainEnd, EgressBearer, EgressSnapshot, Epoch, IngressSnapshot, KeyPairView, KeyringView, ListenerId, Side,
+    Snapshot, TrustView,
 };
 use crate::clock::Clock;
-use crate::jwt::{Algorithm, Verifier};
-use crate::keyring::{Candidates, Held, Keyring, KeyringName, Prefer, Standing};
-use crate::pki::{Certificate, KeyPair, Waiting};
-use crate::tls::{Acceptor, Alpn, AuthorityNames, Connector, acceptor, connector};
-use crate::trust::{Anchors, Partner, Partners, Role, Trust, TrustName};
+use crate::jwt::{SignatureAlgorithm, TokenVerifier};
+use crate::keyring::{CandidateList, HeldPair, Keyring, KeyringName, PreferPolicy, Standing};
+use crate::pki::{Certificate, KeyPair, PendingKey};
+use crate::tls::{AlpnProtocol, AuthorityNames, EgressConnector, IngressAcceptor, acceptor, connector};
+use crate::trust::{Anchors, Partner, Partners, PeerRole, Trust, TrustName};
 
 /// What a snapshot is built from: views into the writer's state.
-pub struct Parts<'a> {
+pub struct SnapshotParts<'a> {
     /// The settings' listeners and partners.
-    pub ingresses: &'a [super::ingress::Settings],
+    pub ingresses: &'a [super::ingress::IngressSettings],
     /// Egress listeners.
-    pub egresses: &'a [super::egress::Settings],
+    pub egresses: &'a [super::egress::EgressSettings],
     /// Partners in order.
-    pub partners: &'a [crate::trust::partner::Settings],
+    pub partners: &'a [crate::trust::partner::PartnerSettings],
     /// Keyrings by name.
     pub keyrings: &'a BTreeMap<KeyringName, Keyring>,
     /// Trusts by name; a keyring's own `ca.crt` under `own:KEYRING`.
@@ -35,37 +36,37 @@ pub struct Parts<'a> {
     /// Certificates of a file that the configuration names.
     pub named: &'a dyn Fn(&Path) -> Vec<Arc<Certificate>>,
     /// Keys of a keyring's folder that wait for their certificate.
-    pub waiting: &'a dyn Fn(&str) -> Vec<Waiting>,
+    pub waiting: &'a dyn Fn(&str) -> Vec<PendingKey>,
     /// Pairs whose files vanished survive a restart.
     pub remembers: bool,
 }
 
 /// Why no snapshot could be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum BuildError {
     /// A TLS config.
     #[error("{listener}: {source}")]
     Tls {
         /// Which listener.
         listener: String,
         /// Why.
-        source: crate::tls::Error,
+        source: crate::tls::TlsConfigError,
     },
 }
 
 /// Why a listener is not in the snapshot.
-enum NotIn {
+enum MissingName {
     /// Something has to come first.
     Waits(String),
     /// Something is wrong.
-    Wrong(Error),
+    Wrong(BuildError),
 }
 
 /// Builds one.
-pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot, Error> {
+pub fn build_snapshot(epoch: Epoch, parts: &SnapshotParts<'_>, clock: &Clock) -> Result<Snapshot, BuildError> {
     let now = clock.now();
-    let partners = Arc::new(partners(parts, now));
-    let builder = Builder {
+    let partners = Arc::new(build_partners(parts, now));
+    let builder = SnapshotBuilder {
         parts,
         clock,
         now,
@@ -73,7 +74,7 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         trusts: parts
             .trusts
             .iter()
-            .map(|(name, anchors)| (Arc::clone(name), anchors.build_for(&partners, now)))
+            .map(|(name, anchors)| (Arc::clone(name), anchors.build_with_partners(&partners, now)))
             .collect(),
         partners,
     };
@@ -83,39 +84,39 @@ pub fn build(epoch: Epoch, parts: &Parts<'_>, clock: &Clock) -> Result<Snapshot,
         egresses: BTreeMap::new(),
         waiting: Vec::new(),
         key_set: builder.key_set(&parts.keyrings.keys().cloned().collect::<Vec<_>>()),
-        keyrings: parts.keyrings.values().map(|keyring| view(keyring, parts)).collect(),
+        keyrings: parts.keyrings.values().map(|keyring| view_of_keyring(keyring, parts)).collect(),
         trusts: builder.trusts.iter().map(|(name, trust)| trust_view(name, trust, parts)).collect(),
     };
     for settings in parts.ingresses {
-        match builder.ingress(settings) {
+        match builder.build_ingress(settings) {
             Ok(ingress) => drop(snapshot.ingresses.insert(Arc::clone(&settings.name), Arc::new(ingress))),
-            Err(NotIn::Waits(what)) => snapshot.waiting.push((id(Side::Ingress, &settings.name), what)),
-            Err(NotIn::Wrong(error)) => return Err(error),
+            Err(MissingName::Waits(what)) => snapshot.waiting.push((listener_id(Side::Ingress, &settings.name), what)),
+            Err(MissingName::Wrong(error)) => return Err(error),
         }
     }
     for settings in parts.egresses {
-        match builder.egress(settings) {
+        match builder.build_egress(settings) {
             Ok(egress) => drop(snapshot.egresses.insert(Arc::clone(&settings.name), Arc::new(egress))),
-            Err(NotIn::Waits(what)) => snapshot.waiting.push((id(Side::Egress, &settings.name), what)),
-            Err(NotIn::Wrong(error)) => return Err(error),
+            Err(MissingName::Waits(what)) => snapshot.waiting.push((listener_id(Side::Egress, &settings.name), what)),
+            Err(MissingName::Wrong(error)) => return Err(error),
         }
     }
     Ok(snapshot)
 }
 
-struct Builder<'a> {
-    parts: &'a Parts<'a>,
+struct SnapshotBuilder<'a> {
+    parts: &'a SnapshotParts<'a>,
     clock: &'a Clock,
     now: Timestamp,
     trusts: BTreeMap<TrustName, Arc<Trust>>,
     partners: Arc<Partners>,
 }
 
-impl Builder<'_> {
-    fn ingress(&self, settings: &super::ingress::Settings) -> Result<Ingress, NotIn> {
-        let (candidates, pairs) = self.candidates(&settings.keyrings)?;
+impl SnapshotBuilder<'_> {
+    fn build_ingress(&self, settings: &super::ingress::IngressSettings) -> Result<IngressSnapshot, MissingName> {
+        let (candidates, pairs) = self.collect_candidates(&settings.keyrings)?;
         let first = settings.keyrings.first().map_or("default", |name| name.as_ref());
-        let trust = self.trust(settings.trust.as_ref(), first)?;
+        let trust = self.find_trust(settings.trust.as_ref(), first)?;
         let authorities = match &settings.authorities_file {
             Some(file) => AuthorityNames::Subjects(
                 (self.parts.named)(file).iter().map(|certificate| certificate.subject_der().to_vec()).collect(),
@@ -123,7 +124,7 @@ impl Builder<'_> {
             None => settings.authorities.clone(),
         };
         let acceptors = pairs.iter().map(|pair| {
-            Acceptor::new(&acceptor::Parts {
+            IngressAcceptor::new(&acceptor::AcceptorParts {
                 pair,
                 trust: &trust,
                 client_auth: settings.client_auth,
@@ -131,25 +132,25 @@ impl Builder<'_> {
                 settings: &settings.tls,
                 clock: self.clock,
             })
-            .map_err(|source| wrong(Side::Ingress, &settings.name, source))
+            .map_err(|source| tls_omission(Side::Ingress, &settings.name, source))
         });
-        Ok(Ingress {
+        Ok(IngressSnapshot {
             acceptors: acceptors.collect::<Result<_, _>>()?,
             settings: Arc::new(settings.clone()),
             candidates,
             trust,
             partners: Arc::clone(&self.partners),
-            jwt: settings.jwt.as_ref().map(|jwt| self.verifier(jwt)).transpose()?,
+            jwt: settings.jwt.as_ref().map(|jwt| self.build_verifier(jwt)).transpose()?,
             key_set: settings.jwks.then(|| self.key_set(&settings.keyrings)),
         })
     }
 
-    fn egress(&self, settings: &super::egress::Settings) -> Result<Egress, NotIn> {
-        let (candidates, pairs) = self.candidates(std::slice::from_ref(&settings.keyring))?;
-        let trust = self.trust(settings.trust.as_ref(), &settings.keyring)?;
-        let bearer = self.bearer(settings, &pairs, &trust)?;
+    fn build_egress(&self, settings: &super::egress::EgressSettings) -> Result<EgressSnapshot, MissingName> {
+        let (candidates, pairs) = self.collect_candidates(std::slice::from_ref(&settings.keyring))?;
+        let trust = self.find_trust(settings.trust.as_ref(), &settings.keyring)?;
+        let bearer = self.build_bearer(settings, &pairs, &trust)?;
         let connectors = pairs.iter().map(|pair| {
-            Connector::new(&connector::Parts {
+            EgressConnector::new(&connector::ConnectorParts {
                 pair,
                 trust: &trust,
                 expects: &settings.expects,
@@ -157,9 +158,9 @@ impl Builder<'_> {
                 settings: &settings.tls,
                 clock: self.clock,
             })
-            .map_err(|source| wrong(Side::Egress, &settings.name, source))
+            .map_err(|source| tls_omission(Side::Egress, &settings.name, source))
         });
-        Ok(Egress {
+        Ok(EgressSnapshot {
             connectors: connectors.collect::<Result<_, _>>()?,
             settings: Arc::new(settings.clone()),
             candidates,
@@ -169,60 +170,66 @@ impl Builder<'_> {
     }
 
     /// What an ingress verifies tokens with.
-    fn verifier(&self, jwt: &crate::jwt::verify::Settings) -> Result<Verifier, NotIn> {
+    fn build_verifier(&self, jwt: &crate::jwt::verify::TokenVerifierSettings) -> Result<TokenVerifier, MissingName> {
         let certificates: Vec<_> = jwt.certificates.iter().flat_map(|file| (self.parts.named)(file)).collect();
-        let verifier = Verifier::new(jwt.clone(), &certificates);
+        let verifier = TokenVerifier::new(jwt.clone(), &certificates);
         if verifier.has_keys() {
             return Ok(verifier);
         }
         let partner = &jwt.partner;
-        Err(NotIn::Waits(format!("a certificate in jwt.certificates that partner {partner:?} can sign tokens with")))
+        Err(MissingName::Waits(format!(
+            "a certificate in jwt.certificates that partner {partner:?} can sign tokens with"
+        )))
     }
 
     /// Who signs the tokens of an egress, and the way to the endpoint, with the pairs that the egress shows.
-    fn bearer(
+    fn build_bearer(
         &self,
-        egress: &super::egress::Settings,
+        egress: &super::egress::EgressSettings,
         pairs: &[Arc<KeyPair>],
         trust: &Arc<Trust>,
-    ) -> Result<Option<Bearer>, NotIn> {
+    ) -> Result<Option<EgressBearer>, MissingName> {
         let Some(settings) = &egress.bearer else { return Ok(None) };
-        let (candidates, mut signers) = self.candidates(std::slice::from_ref(&settings.keyring))?;
-        let old_first = candidates.0.first().is_some_and(|first| first.prefer == Prefer::Old);
+        let (candidates, mut signers) = self.collect_candidates(std::slice::from_ref(&settings.keyring))?;
+        let old_first = candidates.0.first().is_some_and(|first| first.prefer == PreferPolicy::Old);
         if old_first && signers.len() > 1 {
             signers.rotate_left(1);
         }
         let fits = |pair: &Arc<KeyPair>| match settings.algorithm {
             Some(algorithm) => algorithm.fits(pair.end_entity().key()),
-            None => Algorithm::of(pair.end_entity().key()).is_some(),
+            None => SignatureAlgorithm::for_key(pair.end_entity().key()).is_some(),
         };
         signers.retain(fits);
         if signers.is_empty() {
-            let algorithm = settings.algorithm.map_or("RS256, ES256, ES384 or EdDSA", Algorithm::as_str);
-            return Err(NotIn::Waits(format!(
+            let algorithm = settings.algorithm.map_or("RS256, ES256, ES384 or EdDSA", SignatureAlgorithm::as_str);
+            return Err(MissingName::Waits(format!(
                 "a key pair in keyring {:?} that signs with {algorithm}",
                 settings.keyring
             )));
         }
-        let way = settings.endpoint.as_ref().map(|endpoint| self.way(egress, endpoint, pairs, trust)).transpose()?;
-        Ok(Some(Bearer { settings: Arc::new(settings.clone()), signers, way }))
+        let way = settings
+            .endpoint
+            .as_ref()
+            .map(|endpoint| self.build_endpoint_route(egress, endpoint, pairs, trust))
+            .transpose()?;
+        Ok(Some(EgressBearer { settings: Arc::new(settings.clone()), signers, way }))
     }
 
-    fn way(
+    fn build_endpoint_route(
         &self,
-        egress: &super::egress::Settings,
-        endpoint: &super::bearer::Endpoint,
+        egress: &super::egress::EgressSettings,
+        endpoint: &super::bearer::TokenEndpoint,
         pairs: &[Arc<KeyPair>],
         trust: &Arc<Trust>,
-    ) -> Result<Way, NotIn> {
+    ) -> Result<TokenRoute, MissingName> {
         let trust = match &endpoint.trust {
-            Some(name) => self.trust(Some(name), &egress.keyring)?,
+            Some(name) => self.find_trust(Some(name), &egress.keyring)?,
             None => Arc::clone(trust),
         };
-        let expects = Role::ServerName(Arc::clone(&endpoint.to.host));
-        let tls = crate::tls::Settings { alpn: vec![Alpn::Http11], ..egress.tls.clone() };
+        let expects = PeerRole::ServerName(Arc::clone(&endpoint.to.host));
+        let tls = crate::tls::TlsSettings { alpn: vec![AlpnProtocol::Http11], ..egress.tls.clone() };
         let connectors = pairs.iter().map(|pair| {
-            Connector::new(&connector::Parts {
+            EgressConnector::new(&connector::ConnectorParts {
                 pair,
                 trust: &trust,
                 expects: &expects,
@@ -230,9 +237,9 @@ impl Builder<'_> {
                 settings: &tls,
                 clock: self.clock,
             })
-            .map_err(|source| wrong(Side::Egress, &egress.name, source))
+            .map_err(|source| tls_omission(Side::Egress, &egress.name, source))
         });
-        Ok(Way { connectors: connectors.collect::<Result<_, _>>()?, trust, expects })
+        Ok(TokenRoute { connectors: connectors.collect::<Result<_, _>>()?, trust, expects })
     }
 
     /// The JWK Set of what signs tokens: the keyrings of `jwt_bearer`; where no egress has one, `otherwise`. Staged pairs are
@@ -245,57 +252,58 @@ impl Builder<'_> {
         }
         names.dedup();
         let rings = names.into_iter().filter_map(|name| self.parts.keyrings.get(name));
-        let in_play = |held: &&Held| matches!(held.standing, Standing::Current | Standing::Staged | Standing::Previous);
-        let mut held: Vec<&Held> = rings.flat_map(Keyring::held).filter(in_play).collect();
+        let in_play =
+            |held: &&HeldPair| matches!(held.standing, Standing::Current | Standing::Staged | Standing::Previous);
+        let mut held: Vec<&HeldPair> = rings.flat_map(Keyring::pairs).filter(in_play).collect();
         // Where two certificates have one key, the one that signs names it.
         held.sort_by_key(|held| held.standing != Standing::Current);
         crate::jwt::key_set(held.iter().map(|held| &**held.pair.end_entity())).to_string().into()
     }
 
     /// What the keyrings may show, in the order of the configuration.
-    fn candidates(&self, names: &[KeyringName]) -> Result<(Candidates, Vec<Arc<KeyPair>>), NotIn> {
+    fn collect_candidates(&self, names: &[KeyringName]) -> Result<(CandidateList, Vec<Arc<KeyPair>>), MissingName> {
         let shown = names.iter().filter_map(|name| self.parts.keyrings.get(name)).flat_map(|ring| ring.shown(self.now));
         let (candidates, pairs): (Vec<_>, Vec<_>) = shown.unzip();
         if candidates.is_empty() {
             let names: Vec<&str> = names.iter().map(|name| name.as_ref()).collect();
-            return Err(NotIn::Waits(format!("a usable key pair in keyring {:?}", names.join("\", \""))));
+            return Err(MissingName::Waits(format!("a usable key pair in keyring {:?}", names.join("\", \""))));
         }
-        Ok((Candidates(candidates), pairs))
+        Ok((CandidateList(candidates), pairs))
     }
 
-    fn trust(&self, named: Option<&TrustName>, keyring: &str) -> Result<Arc<Trust>, NotIn> {
-        let name = named.cloned().unwrap_or_else(|| own_trust(keyring));
+    fn find_trust(&self, named: Option<&TrustName>, keyring: &str) -> Result<Arc<Trust>, MissingName> {
+        let name = named.cloned().unwrap_or_else(|| own_trust_name(keyring));
         let usable = self.parts.trusts.get(&name).is_some_and(Anchors::is_usable);
         match self.trusts.get(&name).filter(|_| usable) {
             Some(trust) => Ok(Arc::clone(trust)),
-            None if named.is_some() => Err(NotIn::Waits(format!("a trust anchor of trust {name:?}"))),
-            None => Err(NotIn::Waits(format!("ca.crt in the folder of keyring {keyring:?}"))),
+            None if named.is_some() => Err(MissingName::Waits(format!("a trust anchor of trust {name:?}"))),
+            None => Err(MissingName::Waits(format!("ca.crt in the folder of keyring {keyring:?}"))),
         }
     }
 }
 
 /// The name under which a keyring's own `ca.crt` is a trust.
-pub fn own_trust(keyring: &str) -> TrustName {
+pub fn own_trust_name(keyring: &str) -> TrustName {
     format!("own:{keyring}").into()
 }
 
-fn id(side: Side, name: &Arc<str>) -> ListenerId {
+fn listener_id(side: Side, name: &Arc<str>) -> ListenerId {
     ListenerId { side, name: Arc::clone(name) }
 }
 
-fn wrong(side: Side, name: &str, source: crate::tls::Error) -> NotIn {
-    NotIn::Wrong(Error::Tls { listener: format!("{} {name:?}", side.as_str()), source })
+fn tls_omission(side: Side, name: &str, source: crate::tls::TlsConfigError) -> MissingName {
+    MissingName::Wrong(BuildError::Tls { listener: format!("{} {name:?}", side.as_str()), source })
 }
 
-fn partners(parts: &Parts<'_>, now: Timestamp) -> Partners {
-    let resolve = |settings: &crate::trust::partner::Settings| {
+fn build_partners(parts: &SnapshotParts<'_>, now: Timestamp) -> Partners {
+    let resolve = |settings: &crate::trust::partner::PartnerSettings| {
         let anchors = settings.anchors.iter().flat_map(|file| (parts.named)(file));
         Partner::new(settings.clone(), anchors.map(|certificate| certificate.fingerprint()).collect(), now)
     };
     Partners(parts.partners.iter().map(resolve).collect())
 }
 
-fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
+fn view_of_keyring(keyring: &Keyring, parts: &SnapshotParts<'_>) -> KeyringView {
     let settings = keyring.settings();
     KeyringView {
         name: Arc::clone(&settings.name),
@@ -305,17 +313,17 @@ fn view(keyring: &Keyring, parts: &Parts<'_>) -> KeyringView {
         waiting: (parts.waiting)(&settings.name),
         rotate_every: settings.rotate_every,
         alert_before: settings.alert_before.clone(),
-        key_pairs: keyring.held().into_iter().map(|held| pair_view(held, parts.remembers)).collect(),
+        key_pairs: keyring.pairs().into_iter().map(|held| view_of_pair(held, parts.remembers)).collect(),
         diverges: keyring.divergence(),
         overlap_seconds: settings.overlap.as_secs(),
         prefer: settings.prefer,
         activate: settings.activate,
         held: keyring.held_back(),
-        revoked: keyring.revoked(),
+        revoked: keyring.revoked_pairs(),
     }
 }
 
-fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
+fn view_of_pair(held: &HeldPair, remembers: bool) -> KeyPairView {
     let certificate = held.pair.end_entity();
     KeyPairView {
         key_pair: held.pair.fingerprint(),
@@ -343,10 +351,10 @@ fn pair_view(held: &Held, remembers: bool) -> KeyPairView {
     }
 }
 
-fn trust_view(name: &TrustName, trust: &Trust, parts: &Parts<'_>) -> TrustView {
+fn trust_view(name: &TrustName, trust: &Trust, parts: &SnapshotParts<'_>) -> TrustView {
     let is_it = |named: &Option<TrustName>, first: Option<&KeyringName>| match named {
         Some(named) => named == name,
-        None => first.is_some_and(|first| own_trust(first) == *name),
+        None => first.is_some_and(|first| own_trust_name(first) == *name),
     };
     let ingresses = parts.ingresses.iter().filter(|settings| is_it(&settings.trust, settings.keyrings.first()));
     let mut keyrings: Vec<KeyringName> = ingresses.flat_map(|settings| settings.keyrings.iter().cloned()).collect();

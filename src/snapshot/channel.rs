@@ -24,7 +24,7 @@ pub struct Reader {
 }
 
 /// Both halves around a first snapshot.
-pub fn channel(first: Snapshot) -> (Publisher, Reader) {
+pub fn snapshot_channel(first: Snapshot) -> (Publisher, Reader) {
     let (sender, receiver) = watch::channel(first.epoch);
     let cell = Arc::new(ArcSwap::from_pointee(first));
     (Publisher { cell: Arc::clone(&cell), epoch: sender }, Reader { cell, epoch: receiver })
@@ -46,7 +46,7 @@ impl Publisher {
 
 impl Reader {
     /// The snapshot now. Take it once per connection and at each epoch, never per request.
-    pub fn take(&self) -> Arc<Snapshot> {
+    pub fn latest(&self) -> Arc<Snapshot> {
         self.cell.load_full()
     }
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ingress::Limits;
-use crate::keyring::proved::Terms;
-use crate::keyring::{Candidates, KeyringName, Probe};
+use super::ingress::ListenerLimits;
+use crate::keyring::proved::ProofPolicy;
+use crate::keyring::{CandidateList, KeyringName, ProbeMode};
 use crate::net::{HostPort, ListenAddress};
-use crate::tls::Connector;
-use crate::trust::{Role, Trust, TrustName};
+use crate::tls::EgressConnector;
+use crate::trust::{PeerRole, Trust, TrustName};
 
 /// What the configuration says of one `[[egress]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct EgressSettings {
     /// Its name.
     pub name: Arc<str>,
     /// Where the application connects: loopback or a Unix socket.
@@ -24,7 +24,7 @@ pub struct Settings {
     /// Its trust; `None`: the keyring's own `ca.crt`.
     pub trust: Option<TrustName>,
     /// Who the upstream must be.
-    pub expects: Role,
+    pub expects: PeerRole,
     /// `host = "keep"`: forward the application's Host; else it is rewritten to the upstream's authority.
     pub keep_host: bool,
     /// TCP keep-alive towards the upstream.
@@ -32,7 +32,7 @@ pub struct Settings {
     /// How long a resolved address is used before it is looked up again.
     pub dns_refresh: Duration,
     /// How a new key pair is tried before traffic uses it.
-    pub probe: Probe,
+    pub probe: ProbeMode,
     /// From then on an unproved key pair is tried by all requests.
     pub prove_within: Duration,
     /// Statuses with which the upstream may refuse a certificate, sorted.
@@ -40,37 +40,37 @@ pub struct Settings {
     /// How much of a request's body is kept, in bytes, so that it can be sent again.
     pub replay_limit: usize,
     /// The token that is added to every request, if one is.
-    pub bearer: Option<super::bearer::Settings>,
+    pub bearer: Option<super::bearer::BearerSettings>,
     /// Versions, groups, ALPN.
-    pub tls: crate::tls::Settings,
+    pub tls: crate::tls::TlsSettings,
     /// Limits; `response` is `response_timeout`.
-    pub limits: Limits,
+    pub limits: ListenerLimits,
     /// Whether requests are logged.
     pub log_access: bool,
 }
 
-impl Settings {
+impl EgressSettings {
     /// Its policy for proofs.
-    pub fn proof(&self) -> Terms<'_> {
-        Terms { probe: &self.probe, prove_within: self.prove_within }
+    pub fn proof_terms(&self) -> ProofPolicy<'_> {
+        ProofPolicy { probe: &self.probe, prove_within: self.prove_within }
     }
 
     /// Whether the upstream may refuse a certificate with this status.
-    pub fn is_refusal(&self, status: u16) -> bool {
+    pub fn is_refusal_status(&self, status: u16) -> bool {
         self.refusal_statuses.binary_search(&status).is_ok()
     }
 }
 
 /// One epoch of an egress listener. `connectors[i]` shows `candidates.0[i]`.
-pub struct Egress {
+pub struct EgressSnapshot {
     /// Its settings.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<EgressSettings>,
     /// What it may show; not empty.
-    pub candidates: Candidates,
+    pub candidates: CandidateList,
     /// A built config for each candidate.
-    pub connectors: Vec<Connector>,
+    pub connectors: Vec<EgressConnector>,
     /// The trust that verifies the upstream.
     pub trust: Arc<Trust>,
     /// What signs the tokens that are added, and where they come from.
-    pub bearer: Option<super::Bearer>,
+    pub bearer: Option<super::EgressBearer>,
 }

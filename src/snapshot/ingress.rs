@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::keyring::{Candidates, KeyringName};
-use crate::net::{Backend, ListenAddress};
-use crate::tls::{Acceptor, AuthorityNames, ClientAuth};
-use crate::trust::{Matcher, Partners, Rules, Trust, TrustName};
+use crate::keyring::{CandidateList, KeyringName};
+use crate::net::{BackendAddress, ListenAddress};
+use crate::tls::{AuthorityNames, ClientAuth, IngressAcceptor};
+use crate::trust::{AccessRules, Partners, PeerMatcher, Trust, TrustName};
 
 /// What the configuration says of one `[[ingress]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct IngressSettings {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens.
@@ -26,31 +26,31 @@ pub struct Settings {
     /// Whether a client certificate is needed.
     pub client_auth: ClientAuth,
     /// The application.
-    pub backend: Backend,
+    pub backend: BackendAddress,
     /// Identity headers set for the backend.
-    pub identity: Identity,
+    pub identity: IdentityHeaders,
     /// Load balancers whose PROXY header is trusted and required.
     pub proxy_protocol_from: Vec<IpNet>,
     /// Peers whose forwarding fields are kept and extended.
-    pub forwarded_from: Vec<Matcher>,
+    pub forwarded_from: Vec<PeerMatcher>,
     /// Health checkers whose failed handshakes without a certificate are not logged.
     pub quiet_from: Vec<IpNet>,
     /// Further field names to strip, lower case, `*` at the end allowed.
     pub also_strip: Vec<String>,
     /// Who may do what.
-    pub rules: Rules,
+    pub rules: AccessRules,
     /// `ca_names`.
     pub authorities: AuthorityNames,
     /// `ca_names` as a file under the watched folder (resolved into `authorities` when the snapshot is built).
     pub authorities_file: Option<PathBuf>,
     /// What tokens requests need, if they do.
-    pub jwt: Option<crate::jwt::verify::Settings>,
+    pub jwt: Option<crate::jwt::verify::TokenVerifierSettings>,
     /// `jwks`: serves the JWK Set to peers.
     pub jwks: bool,
     /// Versions, groups, ALPN.
-    pub tls: crate::tls::Settings,
+    pub tls: crate::tls::TlsSettings,
     /// Limits.
-    pub limits: Limits,
+    pub limits: ListenerLimits,
     /// Whether a source that refuses the new pair is shown the previous one (`learn`).
     pub learn: bool,
     /// Whether handshakes and requests are logged (`[log]`).
@@ -58,29 +58,29 @@ pub struct Settings {
 }
 
 #[cfg(test)]
-impl Settings {
+impl IngressSettings {
     /// A listener on a free port that shows this keyring and names no trust: for the tests of rooms that know neither
     /// addresses nor TLS.
-    pub(crate) fn showing(name: &str, keyring: &str) -> Self {
+    pub(crate) fn for_keyring(name: &str, keyring: &str) -> Self {
         Self {
             name: name.into(),
             listen: ListenAddress::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 0))),
             keyrings: vec![keyring.into()],
             trust: None,
             client_auth: ClientAuth::Required,
-            backend: Backend::Http(crate::net::HostPort { host: "127.0.0.1".into(), port: 1 }),
-            identity: Identity::default(),
+            backend: BackendAddress::Http(crate::net::HostPort { host: "127.0.0.1".into(), port: 1 }),
+            identity: IdentityHeaders::default(),
             proxy_protocol_from: Vec::new(),
             forwarded_from: Vec::new(),
             quiet_from: Vec::new(),
             also_strip: Vec::new(),
-            rules: Rules::default(),
+            rules: AccessRules::default(),
             authorities: AuthorityNames::Auto,
             authorities_file: None,
             jwt: None,
             jwks: false,
-            tls: crate::tls::Settings::default(),
-            limits: Limits::default(),
+            tls: crate::tls::TlsSettings::default(),
+            limits: ListenerLimits::default(),
             learn: true,
             log_access: true,
         }
@@ -88,13 +88,13 @@ impl Settings {
 }
 
 /// Whether an address is in one of these networks. Addresses are canonical: IPv4 is never mapped into IPv6.
-pub fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+pub fn is_in_networks(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
 /// Which identity headers are set (`identity`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct IdentityHeaders {
     /// `X-Forwarded-Client-Cert`.
     pub xfcc: bool,
     /// `X-Sidekey-Peer`.
@@ -105,7 +105,7 @@ pub struct Identity {
     pub client_cert_chain: bool,
 }
 
-impl Default for Identity {
+impl Default for IdentityHeaders {
     fn default() -> Self {
         Self { xfcc: true, peer: true, client_cert: false, client_cert_chain: false }
     }
@@ -113,7 +113,7 @@ impl Default for Identity {
 
 /// Limits of a listener (contract section 12).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ListenerLimits {
     /// A handshake, from accept.
     pub handshake: Duration,
     /// Connections without a complete ClientHello.
@@ -144,7 +144,7 @@ pub struct Limits {
     pub connection_age: Option<Duration>,
 }
 
-impl Default for Limits {
+impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
@@ -166,19 +166,19 @@ impl Default for Limits {
 }
 
 /// One epoch of an ingress listener. `acceptors[i]` shows `candidates.0[i]`.
-pub struct Ingress {
+pub struct IngressSnapshot {
     /// Its settings.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<IngressSettings>,
     /// What it may show; not empty.
-    pub candidates: Candidates,
+    pub candidates: CandidateList,
     /// A built config for each candidate.
-    pub acceptors: Vec<Acceptor>,
+    pub acceptors: Vec<IngressAcceptor>,
     /// The trust that verifies its peers.
     pub trust: Arc<Trust>,
     /// Who its peers are.
     pub partners: Arc<Partners>,
     /// What tokens are verified with.
-    pub jwt: Option<crate::jwt::Verifier>,
+    pub jwt: Option<crate::jwt::TokenVerifier>,
     /// The JWK Set that peers get.
     pub key_set: Option<Arc<str>>,
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Epoch, KeyPairView, KeyringView, Snapshot, TrustView};
-use crate::keyring::{Activate, Prefer, Standing};
+use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
-use crate::trust::{AnchorView, View};
+use crate::trust::{AnchorView, TrustContents};
 
 /// A pair whose fingerprint begins so, valid all through 2026, in the folder.
-pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
+pub(crate) fn sample_pair(first: &[u8], standing: Standing) -> KeyPairView {
     let at = |text: &str| text.parse().expect("a time");
     let mut bytes = [0; 32];
     bytes[..first.len()].copy_from_slice(first);
@@ -36,7 +36,7 @@ pub(crate) fn pair(first: &[u8], standing: Standing) -> KeyPairView {
 }
 
 /// The keyring `api` with these pairs.
-pub(crate) fn keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
+pub(crate) fn sample_keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
     KeyringView {
         name: "api".into(),
         purpose: None,
@@ -48,15 +48,15 @@ pub(crate) fn keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
         key_pairs,
         diverges: None,
         overlap_seconds: 2_592_000,
-        prefer: Prefer::New,
-        activate: Activate::Auto,
+        prefer: PreferPolicy::New,
+        activate: ActivationPolicy::Auto,
         held: Vec::new(),
         revoked: Vec::new(),
     }
 }
 
 /// A snapshot with these keyrings, and no listener.
-pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
+pub(crate) fn sample_snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
     Snapshot {
         epoch: Epoch(7),
         ingresses: BTreeMap::new(),
@@ -69,7 +69,7 @@ pub(crate) fn snapshot(keyrings: Vec<KeyringView>) -> Snapshot {
 }
 
 /// A trust with this anchor of "CN=Partners' CA", used by the keyring `api`.
-pub(crate) fn trust(validity: Validity) -> TrustView {
+pub(crate) fn sample_trust(validity: Validity) -> TrustView {
     let anchor = AnchorView {
         anchor: Fingerprint::from_bytes([7; 32]),
         subject: "CN=Partners' CA".to_owned(),
@@ -77,7 +77,12 @@ pub(crate) fn trust(validity: Validity) -> TrustView {
         until: None,
         platform: false,
     };
-    let holds =
-        View { name: "partners".into(), anchors: vec![anchor], pins: Vec::new(), crls: Vec::new(), checks_crls: false };
+    let holds = TrustContents {
+        name: "partners".into(),
+        anchors: vec![anchor],
+        pins: Vec::new(),
+        crls: Vec::new(),
+        checks_crls: false,
+    };
     TrustView { holds, keyrings: vec!["api".into()], used_by: vec!["api".into()] }
 }

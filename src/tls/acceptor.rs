@@ -9,20 +9,22 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 
-use super::verifier::Clients;
-use super::{Alpn, AuthorityNames, ClientAuth, Error, Settings, config_error, time, versions};
+use super::verifier::TrustClientVerifier;
+use super::{
+    AlpnProtocol, AuthorityNames, ClientAuth, TlsConfigError, TlsSettings, config_error, time_provider, versions,
+};
 use crate::clock::Clock;
 use crate::pki::KeyPair;
 use crate::trust::Trust;
 
 /// A built server config.
 #[derive(Clone)]
-pub struct Acceptor {
+pub struct IngressAcceptor {
     pub(super) config: Arc<ServerConfig>,
 }
 
 /// What an acceptor is built from.
-pub struct Parts<'a> {
+pub struct AcceptorParts<'a> {
     /// The pair that it shows.
     pub pair: &'a KeyPair,
     /// Which peers it accepts.
@@ -32,24 +34,24 @@ pub struct Parts<'a> {
     /// Which certificate authorities it names.
     pub authorities: &'a AuthorityNames,
     /// Versions, groups, ALPN.
-    pub settings: &'a Settings,
+    pub settings: &'a TlsSettings,
     /// The time for verification.
     pub clock: &'a Clock,
 }
 
-impl Acceptor {
+impl IngressAcceptor {
     /// Builds the config.
-    pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+    pub fn new(parts: &AcceptorParts<'_>) -> Result<Self, TlsConfigError> {
         let provider = super::provider(parts.settings);
-        let verifier = Clients::new(parts.trust, parts.client_auth, parts.authorities, &provider);
+        let verifier = TrustClientVerifier::new(parts.trust, parts.client_auth, parts.authorities, &provider);
         let wrong = |error| config_error(parts.pair, &error);
-        let mut config = ServerConfig::builder_with_details(provider, time(parts.clock))
+        let mut config = ServerConfig::builder_with_details(provider, time_provider(parts.clock))
             .with_protocol_versions(versions(parts.settings))
             .map_err(wrong)?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from((*parts.pair.certified()).clone())));
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from((*parts.pair.certified_key()).clone())));
         config.alpn_protocols = super::alpn(parts.settings);
-        if parts.settings.alpn.contains(&Alpn::Http11) {
+        if parts.settings.alpn.contains(&AlpnProtocol::Http11) {
             // Clients that speak only HTTP/1.0 name it, and are served as HTTP/1.1 serves them (RFC 9112 2.3).
             config.alpn_protocols.push(b"http/1.0".to_vec());
         }

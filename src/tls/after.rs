@@ -7,11 +7,11 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::handshake::{ClientStream, Established, Failed, cause};
-use super::seen::Seen;
+use super::handshake::{ClientStream, CompletedHandshake, FailedHandshake, classify_error};
+use super::seen::HandshakeObservation;
 
 /// What came.
-pub enum After {
+pub enum PostHandshakeOutcome {
     /// Session tickets: it has read our certificate, and goes on (RFC 8446 4.6.1).
     Tickets,
     /// Data of the application protocol, as HTTP/2's settings; other stacks send these before they have read our certificate.
@@ -21,14 +21,14 @@ pub enum After {
     /// Nothing, until the deadline.
     Silent,
     /// An alert, or another end.
-    Failed(Box<Failed>),
+    Failed(Box<FailedHandshake>),
 }
 
 /// Waits for it. Ends with the first thing that says more than "it is still there".
-pub async fn after<S: AsyncRead + AsyncWrite + Unpin>(
-    tls: &mut Established<ClientStream<S>>,
+pub async fn wait_after_handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    tls: &mut CompletedHandshake<ClientStream<S>>,
     deadline: Instant,
-) -> After {
+) -> PostHandshakeOutcome {
     let (stream, facts) = (&mut tls.stream, &tls.facts);
     let mut spoke = false;
     let heard = std::future::poll_fn(|context| {
@@ -36,26 +36,28 @@ pub async fn after<S: AsyncRead + AsyncWrite + Unpin>(
             let mut bytes = [0; 1024];
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(After::Closed),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(PostHandshakeOutcome::Closed),
                 Poll::Ready(Ok(())) => spoke = true,
                 Poll::Ready(Err(error)) => {
-                    let cause = cause(error, false);
-                    let (facts, seen) = (facts.clone(), Seen::default());
-                    return Poll::Ready(After::Failed(Box::new(Failed {
+                    let cause = classify_error(error, false);
+                    let (facts, seen) = (facts.clone(), HandshakeObservation::default());
+                    return Poll::Ready(PostHandshakeOutcome::Failed(Box::new(FailedHandshake {
                         cause,
                         facts,
                         seen,
                         first_bytes: Vec::new(),
                     })));
                 }
-                Poll::Pending if stream.get_ref().1.tls13_tickets_received() > 0 => return Poll::Ready(After::Tickets),
+                Poll::Pending if stream.get_ref().1.tls13_tickets_received() > 0 => {
+                    return Poll::Ready(PostHandshakeOutcome::Tickets);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
     });
     match tokio::time::timeout_at(deadline, heard).await {
         Ok(heard) => heard,
-        Err(_) if spoke => After::Spoke,
-        Err(_) => After::Silent,
+        Err(_) if spoke => PostHandshakeOutcome::Spoke,
+        Err(_) => PostHandshakeOutcome::Silent,
     }
 }

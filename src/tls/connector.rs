@@ -9,19 +9,19 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
 use rustls_pki_types::ServerName;
 
-use super::verifier::Servers;
-use super::{Alpn, Error, Settings, config_error, seen, time, versions};
+use super::verifier::TrustServerVerifier;
+use super::{AlpnProtocol, TlsConfigError, TlsSettings, config_error, seen, time_provider, versions};
 use crate::clock::Clock;
-use crate::keyring::Asked;
+use crate::keyring::PeerRequirements;
 use crate::pki::KeyPair;
-use crate::trust::{Role, Trust};
+use crate::trust::{PeerRole, Trust};
 
 /// Sessions remembered for one upstream and pair.
-const SESSIONS: usize = 32;
+const SESSIONS_PER_PAIR: usize = 32;
 
 /// A built client config.
 #[derive(Clone)]
-pub struct Connector {
+pub struct EgressConnector {
     pub(super) config: Arc<ClientConfig>,
     /// The same, offering HTTP/1.1 only.
     http1: Arc<ClientConfig>,
@@ -29,60 +29,60 @@ pub struct Connector {
 }
 
 /// What a connector is built from.
-pub struct Parts<'a> {
+pub struct ConnectorParts<'a> {
     /// The pair that it shows.
     pub pair: &'a KeyPair,
     /// Which servers it trusts.
     pub trust: &'a Arc<Trust>,
     /// Who the upstream must be (`Role::ServerName` or `Role::ServerUri`).
-    pub expects: &'a Role,
+    pub expects: &'a PeerRole,
     /// The name for SNI: the upstream's host (no SNI for an IP address).
     pub host: &'a str,
     /// Versions, groups, ALPN.
-    pub settings: &'a Settings,
+    pub settings: &'a TlsSettings,
     /// The time for verification.
     pub clock: &'a Clock,
 }
 
-impl Connector {
+impl EgressConnector {
     /// Builds the config.
-    pub fn new(parts: &Parts<'_>) -> Result<Self, Error> {
-        Self::showing(parts, OnePair(Some(parts.pair.certified())))
+    pub fn new(parts: &ConnectorParts<'_>) -> Result<Self, TlsConfigError> {
+        Self::with_resolver(parts, FixedCertResolver(Some(parts.pair.certified_key())))
     }
 
     /// One that shows no pair, and only learns what the upstream asks for. `parts.pair` names it in errors.
-    pub fn showing_nothing(parts: &Parts<'_>) -> Result<Self, Error> {
-        Self::showing(parts, OnePair(None))
+    pub fn without_key_pair(parts: &ConnectorParts<'_>) -> Result<Self, TlsConfigError> {
+        Self::with_resolver(parts, FixedCertResolver(None))
     }
 
-    fn showing(parts: &Parts<'_>, shows: OnePair) -> Result<Self, Error> {
+    fn with_resolver(parts: &ConnectorParts<'_>, shows: FixedCertResolver) -> Result<Self, TlsConfigError> {
         let provider = super::provider(parts.settings);
-        let verifier = Servers::new(parts.trust, parts.expects, &provider);
+        let verifier = TrustServerVerifier::new(parts.trust, parts.expects, &provider);
         let wrong = |error| config_error(parts.pair, &error);
         // SNI is the name that the upstream's certificate must have, where it is a name; else the host that is dialled.
         let host = match parts.expects {
-            Role::ServerName(name) => name,
-            Role::ServerUri(_) | Role::Client => parts.host,
+            PeerRole::ServerName(name) => name,
+            PeerRole::ServerUri(_) | PeerRole::Client => parts.host,
         };
-        let server_name = ServerName::try_from(host.to_owned()).map_err(|error| Error::Config {
+        let server_name = ServerName::try_from(host.to_owned()).map_err(|error| TlsConfigError::Config {
             key_pair: parts.pair.fingerprint().short(),
             why: format!("{host:?} is not a valid server name: {error}"),
         })?;
-        let mut config = ClientConfig::builder_with_details(provider, time(parts.clock))
+        let mut config = ClientConfig::builder_with_details(provider, time_provider(parts.clock))
             .with_protocol_versions(versions(parts.settings))
             .map_err(wrong)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(shows));
         config.alpn_protocols = super::alpn(parts.settings);
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_PER_PAIR);
         config.enable_early_data = false;
-        Ok(Self::of(config, server_name))
+        Ok(Self::from_config(config, server_name))
     }
 
-    pub(super) fn of(config: ClientConfig, server_name: ServerName<'static>) -> Self {
+    pub(super) fn from_config(config: ClientConfig, server_name: ServerName<'static>) -> Self {
         let mut http1 = config.clone();
-        http1.alpn_protocols = vec![Alpn::Http11.name().to_vec()];
+        http1.alpn_protocols = vec![AlpnProtocol::Http11.name().to_vec()];
         Self { config: Arc::new(config), http1: Arc::new(http1), server_name }
     }
 
@@ -95,15 +95,15 @@ impl Connector {
 /// Shows its one pair, or none, whatever authorities the upstream names, and tells the handshake's slot what it asked for: the choice
 /// is made outside, where the alternatives are known.
 #[derive(Debug)]
-struct OnePair(Option<Arc<CertifiedKey>>);
+struct FixedCertResolver(Option<Arc<CertifiedKey>>);
 
-impl ResolvesClientCert for OnePair {
+impl ResolvesClientCert for FixedCertResolver {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        seen::note(|seen| {
-            seen.asked = Some(Asked {
+        seen::record_observation(|seen| {
+            seen.asked = Some(PeerRequirements {
                 schemes: schemes.iter().map(|scheme| u16::from(*scheme)).collect(),
                 authorities: authorities.iter().map(|name| name.to_vec()).collect(),
-                ..Asked::default()
+                ..PeerRequirements::default()
             });
         });
         self.0.as_ref().filter(|pair| pair.key.choose_scheme(schemes).is_some()).cloned()

@@ -13,19 +13,19 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::Failed;
-use super::handshake::Cause;
+use super::FailedHandshake;
+use super::handshake::HandshakeFailureCause;
 use crate::keyring::Standing;
-use crate::pki::{Certificate, Fingerprint, day, minute};
-use crate::trust::{Trust, Untrusted};
+use crate::pki::{Certificate, Fingerprint, format_day, format_minute};
+use crate::trust::{Trust, TrustError};
 
-pub(super) use alert::name as alert_name;
-pub use dial::{Dial, explain_dial};
+pub(super) use alert::rfc_name as alert_name;
+pub use dial::{DialFailure, explain_dial};
 
 /// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum HandshakeOutcome {
     /// It served.
     Accepted,
     /// One side refused the other's certificate, name or offer.
@@ -36,7 +36,7 @@ pub enum Outcome {
     Unproved,
 }
 
-impl Outcome {
+impl HandshakeOutcome {
     /// As in logs and labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Outcome {
 }
 
 /// What an explanation needs to know beside the failure.
-pub struct Context<'a> {
+pub struct FailureContext<'a> {
     /// True on ingress.
     pub ingress: bool,
     /// Listener or upstream name.
@@ -66,9 +66,9 @@ pub struct Context<'a> {
 
 /// The explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explained {
+pub struct FailureExplanation {
     /// `Refused` or `Failed`.
-    pub outcome: Outcome,
+    pub outcome: HandshakeOutcome,
     /// One of [`REASONS`].
     pub reason: &'static str,
     /// One printable sentence with the values and what to do.
@@ -159,59 +159,61 @@ pub const REASONS: &[&str] = &[
 ];
 
 /// A reason and its sentence, before the alerts are added.
-struct Said {
-    outcome: Outcome,
+struct FailureReason {
+    outcome: HandshakeOutcome,
     reason: &'static str,
     explanation: String,
 }
 
-impl Said {
+impl FailureReason {
     fn refused(reason: &'static str, explanation: String) -> Self {
-        Self { outcome: Outcome::Refused, reason, explanation }
+        Self { outcome: HandshakeOutcome::Refused, reason, explanation }
     }
     fn failed(reason: &'static str, explanation: String) -> Self {
-        Self { outcome: Outcome::Failed, reason, explanation }
+        Self { outcome: HandshakeOutcome::Failed, reason, explanation }
     }
-    fn with(self, alert_sent: Option<&'static str>, alert_received: Option<&'static str>) -> Explained {
+    fn with_alerts(self, alert_sent: Option<&'static str>, alert_received: Option<&'static str>) -> FailureExplanation {
         let Self { outcome, reason, explanation } = self;
-        Explained { outcome, reason, explanation, alert_sent, alert_received }
+        FailureExplanation { outcome, reason, explanation, alert_sent, alert_received }
     }
 }
 
 /// Explains a failed handshake.
-pub fn explain(failed: &Failed, context: &Context<'_>) -> Explained {
+pub fn explain(failed: &FailedHandshake, context: &FailureContext<'_>) -> FailureExplanation {
     let received = failed.alert();
     let end_entity = failed.seen.chain.first().and_then(|der| Certificate::parse(der.clone()).ok());
     let said = if let Some(untrusted) = &failed.seen.untrusted {
-        certificate::untrusted(untrusted, end_entity.as_deref(), context)
+        certificate::explain_chain_error(untrusted, end_entity.as_deref(), context)
     } else if failed.seen.bad_signature {
-        certificate::bad_proof(end_entity.as_deref(), context)
-    } else if let Some(said) = traffic::not_tls(&failed.first_bytes, context) {
+        certificate::explain_bad_proof(end_entity.as_deref(), context)
+    } else if let Some(said) = traffic::explain_not_tls(&failed.first_bytes, context) {
         said
     } else {
         match &failed.cause {
-            Cause::Tls(rustls::Error::AlertReceived(alert)) => alert::received(*alert, failed, context),
-            Cause::Tls(error) => traffic::tls(error, failed, context),
-            other => traffic::connection(other, context),
+            HandshakeFailureCause::Tls(rustls::Error::AlertReceived(alert)) => {
+                alert::explain_received(*alert, failed, context)
+            }
+            HandshakeFailureCause::Tls(error) => traffic::explain_tls_error(error, failed, context),
+            other => traffic::explain_connection_end(other, context),
         }
     };
-    said.with(alert::sent(&failed.cause), received)
+    said.with_alerts(alert::sent_alert(&failed.cause), received)
 }
 
 /// Explains a chain that a finished (resumed) handshake carried and that no longer verifies; also used for chains of open
 /// connections at a new epoch.
-pub fn explain_untrusted(untrusted: &Untrusted, context: &Context<'_>) -> Explained {
-    certificate::untrusted(untrusted, None, context).with(None, None)
+pub fn explain_untrusted(untrusted: &TrustError, context: &FailureContext<'_>) -> FailureExplanation {
+    certificate::explain_chain_error(untrusted, None, context).with_alerts(None, None)
 }
 
-impl Context<'_> {
+impl FailureContext<'_> {
     /// The other side, as texts call it.
-    fn who(&self) -> &'static str {
+    fn other_side(&self) -> &'static str {
         if self.ingress { "peer" } else { "upstream" }
     }
 
     /// `our key pair 3fa91c… (current)`.
-    fn ours(&self) -> String {
+    fn our_key_pair(&self) -> String {
         match self.shown {
             Some((key_pair, standing)) => format!("our key pair {} ({})", key_pair.short(), standing.as_str()),
             None => "our key pair".to_owned(),
@@ -219,7 +221,7 @@ impl Context<'_> {
     }
 
     /// What an operator can do about it within an overlap.
-    fn other_pair(&self) -> &'static str {
+    fn other_pair_hint(&self) -> &'static str {
         match self.shown_next {
             Some(Standing::Current) => return "; shown the current pair next time",
             Some(_) => return "; shown the previous pair next time",
@@ -243,7 +245,7 @@ fn clip(text: &str) -> &str {
 }
 
 /// `"a", "b"`; at most nine of them, as the trust lists them.
-fn list(items: &[String]) -> String {
+fn quoted_list(items: &[String]) -> String {
     let mut out = String::new();
     for item in items.iter().take(9) {
         let comma = if out.is_empty() { "" } else { ", " };
@@ -268,5 +270,5 @@ fn distance(from: Timestamp, to: Timestamp) -> String {
 /// The day (UTC); with the time of day where it is less than a day away.
 fn date(at: Timestamp, now: Timestamp) -> String {
     let near = at.as_second().abs_diff(now.as_second()) < 86_400;
-    if near { minute(at) } else { day(at) }
+    if near { format_minute(at) } else { format_day(at) }
 }

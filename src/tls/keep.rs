@@ -14,46 +14,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// How long an alert, or the end, may take to come after a write error; then the error is reported.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const ALERT_WAIT_AFTER_WRITE_ERROR: Duration = Duration::from_millis(1500);
 
 /// A stream whose write errors wait for what can still be read.
 #[derive(Debug)]
-pub struct Keep<S> {
+pub struct AlertPreservingStream<S> {
     stream: S,
-    broken: Option<Broken>,
+    broken: Option<WriteFailure>,
     patience: Duration,
 }
 
 /// Writing has failed.
 #[derive(Debug)]
-struct Broken {
+struct WriteFailure {
     kind: ErrorKind,
     /// Nothing more is expected: the error is reported from now on.
     told: bool,
     patience: Pin<Box<Sleep>>,
 }
 
-impl<S> Keep<S> {
+impl<S> AlertPreservingStream<S> {
     /// Around `stream`.
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, broken: None, patience: PATIENCE }
+        Self { stream, broken: None, patience: ALERT_WAIT_AFTER_WRITE_ERROR }
     }
 
     /// What a writer is told while writing is broken; `None` while it is not.
-    fn pretends<T>(&self, done: T) -> Option<Poll<io::Result<T>>> {
+    fn pretended_result<T>(&self, done: T) -> Option<Poll<io::Result<T>>> {
         let broken = self.broken.as_ref()?;
         Some(Poll::Ready(if broken.told { Err(broken.kind.into()) } else { Ok(done) }))
     }
 
     /// Swallows a write error.
-    fn swallows<T>(&mut self, written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
+    fn swallow_error<T>(&mut self, written: Poll<io::Result<T>>, done: T) -> Poll<io::Result<T>> {
         let Poll::Ready(Err(error)) = &written else { return written };
-        self.broken = Some(Broken { kind: error.kind(), told: false, patience: Box::pin(sleep(self.patience)) });
+        self.broken = Some(WriteFailure { kind: error.kind(), told: false, patience: Box::pin(sleep(self.patience)) });
         Poll::Ready(Ok(done))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Keep<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AlertPreservingStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
@@ -72,13 +72,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Keep<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Keep<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AlertPreservingStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(pretended) = self.pretends(buf.len()) {
+        if let Some(pretended) = self.pretended_result(buf.len()) {
             return pretended;
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.swallows(written, buf.len())
+        self.swallow_error(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -87,11 +87,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Keep<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        if let Some(pretended) = self.pretends(all) {
+        if let Some(pretended) = self.pretended_result(all) {
             return pretended;
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.swallows(written, all)
+        self.swallow_error(written, all)
     }
 
     // Without it rustls would write a flight in pieces, and an alert could be lost between them.
@@ -100,19 +100,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Keep<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(pretended) = self.pretends(()) {
+        if let Some(pretended) = self.pretended_result(()) {
             return pretended;
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.swallows(flushed, ())
+        self.swallow_error(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(pretended) = self.pretends(()) {
+        if let Some(pretended) = self.pretended_result(()) {
             return pretended;
         }
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.swallows(shut, ())
+        self.swallow_error(shut, ())
     }
 }
 
@@ -123,12 +123,12 @@ mod tests {
     use super::*;
 
     /// Fails every write, and reads what it was given; then pends or ends.
-    struct Torn {
+    struct BrokenPipeStream {
         left: &'static [u8],
         ends: bool,
     }
 
-    impl AsyncRead for Torn {
+    impl AsyncRead for BrokenPipeStream {
         fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             if self.left.is_empty() && !self.ends {
                 return Poll::Pending;
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for Torn {
+    impl AsyncWrite for BrokenPipeStream {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
             Poll::Ready(Err(ErrorKind::BrokenPipe.into()))
         }
@@ -153,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_can_be_read_after_a_write_error_and_then_writing_fails() {
-        let mut keep = Keep::new(Torn { left: b"alert", ends: true });
+        let mut keep = AlertPreservingStream::new(BrokenPipeStream { left: b"alert", ends: true });
         keep.write_all(b"a request").await.unwrap();
         keep.flush().await.unwrap();
         keep.write_all(b"more of it").await.unwrap();
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_shutdown_does_not_hide_what_is_left_either() {
-        let mut keep = Keep::new(Torn { left: b"alert", ends: true });
+        let mut keep = AlertPreservingStream::new(BrokenPipeStream { left: b"alert", ends: true });
         keep.shutdown().await.unwrap();
         let mut read = [0; 5];
         keep.read_exact(&mut read).await.unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_nothing_comes_the_write_error_is_told_after_a_moment() {
-        let mut keep = Keep::new(Torn { left: b"", ends: false });
+        let mut keep = AlertPreservingStream::new(BrokenPipeStream { left: b"", ends: false });
         keep.patience = Duration::from_millis(1);
         keep.write_all(b"a request").await.unwrap();
         assert_eq!(keep.read_u8().await.unwrap_err().kind(), ErrorKind::BrokenPipe);

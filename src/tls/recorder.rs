@@ -13,28 +13,33 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::handshake::{Cause, ClientStream, Facts, Failed};
-use super::seen::Seen;
+use super::handshake::{ClientStream, FailedHandshake, HandshakeFacts, HandshakeFailureCause};
+use super::seen::HandshakeObservation;
 
 /// Bytes that are read ahead while an alert is waited for.
-const AHEAD: usize = 4096;
+const READ_AHEAD_BYTES: usize = 4096;
 
 /// How reading from one stream ended.
 #[derive(Clone, Debug, Default)]
-pub struct Heard(Arc<OnceLock<Ended>>);
+pub struct RecorderHandle(Arc<OnceLock<TlsStreamEnd>>);
 
 #[derive(Debug)]
-struct Ended {
+struct TlsStreamEnd {
     error: rustls::Error,
     /// Nothing had been received since the handshake: no ticket, no byte.
     first: bool,
 }
 
-impl Heard {
+impl RecorderHandle {
     /// The failure, if TLS ended with one: in the shape that `super::explain` takes.
-    pub fn failed(&self, facts: &Facts) -> Option<Failed> {
-        let cause = Cause::Tls(self.0.get()?.error.clone());
-        Some(Failed { cause, facts: facts.clone(), seen: Seen::default(), first_bytes: Vec::new() })
+    pub fn failure(&self, facts: &HandshakeFacts) -> Option<FailedHandshake> {
+        let cause = HandshakeFailureCause::Tls(self.0.get()?.error.clone());
+        Some(FailedHandshake {
+            cause,
+            facts: facts.clone(),
+            seen: HandshakeObservation::default(),
+            first_bytes: Vec::new(),
+        })
     }
 
     /// Whether it ended with a refusal of our key pair as the first thing that was received after it: then the other side
@@ -45,12 +50,12 @@ impl Heard {
 }
 
 /// What the recorder needs from the TLS session below.
-pub trait Session {
+pub trait SessionTickets {
     /// Tickets received so far: they are sent after a finished handshake only (RFC 8446 4.6.1).
     fn tickets(&self) -> u32;
 }
 
-impl<S> Session for ClientStream<S> {
+impl<S> SessionTickets for ClientStream<S> {
     fn tickets(&self) -> u32 {
         self.get_ref().1.tls13_tickets_received()
     }
@@ -58,7 +63,7 @@ impl<S> Session for ClientStream<S> {
 
 /// What waiting for an alert has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum SettleOutcome {
     /// The other side has gone on: it has finished the handshake.
     Taken,
     /// Nothing came.
@@ -68,41 +73,41 @@ pub enum Settled {
 }
 
 /// A TLS stream that remembers how reading from it failed.
-pub struct Recorder<S> {
+pub struct AlertRecorder<S> {
     stream: S,
-    heard: Heard,
+    heard: RecorderHandle,
     /// Read ahead, and not given to the reader yet.
     ahead: Vec<u8>,
     began: bool,
 }
 
-impl<S> Recorder<S> {
+impl<S> AlertRecorder<S> {
     /// Around `stream`.
-    pub fn new(stream: S) -> (Self, Heard) {
-        let heard = Heard::default();
+    pub fn new(stream: S) -> (Self, RecorderHandle) {
+        let heard = RecorderHandle::default();
         (Self { stream, heard: heard.clone(), ahead: Vec::new(), began: false }, heard)
     }
 }
 
-impl<S: AsyncRead + Session + Unpin> Recorder<S> {
+impl<S: AsyncRead + SessionTickets + Unpin> AlertRecorder<S> {
     /// Waits until `deadline` for an alert or another end, or for a sign that none will come: a byte, and if `by_ticket` a
     /// ticket. Some servers finish the handshake, tickets and all, and only then look at the certificate. What is read
     /// meanwhile is kept.
-    pub async fn settle(&mut self, deadline: Instant, by_ticket: bool) -> Settled {
-        let mut bytes = [0; AHEAD];
+    pub async fn settle(&mut self, deadline: Instant, by_ticket: bool) -> SettleOutcome {
+        let mut bytes = [0; READ_AHEAD_BYTES];
         let waited = poll_fn(|cx| {
             let mut buf = ReadBuf::new(&mut bytes);
             match self.receive(cx, &mut buf) {
-                Poll::Pending if by_ticket && self.stream.tickets() > 0 => Poll::Ready(Settled::Taken),
+                Poll::Pending if by_ticket && self.stream.tickets() > 0 => Poll::Ready(SettleOutcome::Taken),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                     self.ahead.extend_from_slice(buf.filled());
-                    Poll::Ready(Settled::Taken)
+                    Poll::Ready(SettleOutcome::Taken)
                 }
-                Poll::Ready(_) => Poll::Ready(Settled::Ended),
+                Poll::Ready(_) => Poll::Ready(SettleOutcome::Ended),
             }
         });
-        timeout_at(deadline, waited).await.unwrap_or(Settled::Quiet)
+        timeout_at(deadline, waited).await.unwrap_or(SettleOutcome::Quiet)
     }
 
     fn receive(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -113,7 +118,7 @@ impl<S: AsyncRead + Session + Unpin> Recorder<S> {
             Poll::Ready(Err(error)) => {
                 if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                     let first = !self.began && self.stream.tickets() == 0;
-                    let _ = self.heard.0.set(Ended { error: error.clone(), first });
+                    let _ = self.heard.0.set(TlsStreamEnd { error: error.clone(), first });
                 }
             }
             Poll::Pending => {}
@@ -122,7 +127,7 @@ impl<S: AsyncRead + Session + Unpin> Recorder<S> {
     }
 }
 
-impl<S: AsyncRead + Session + Unpin> AsyncRead for Recorder<S> {
+impl<S: AsyncRead + SessionTickets + Unpin> AsyncRead for AlertRecorder<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             return self.receive(cx, buf);
@@ -134,4 +139,4 @@ impl<S: AsyncRead + Session + Unpin> AsyncRead for Recorder<S> {
     }
 }
 
-super::passing::passes_writes!(Recorder.stream);
+super::passing::passes_writes!(AlertRecorder.stream);

@@ -4,7 +4,7 @@
 
 use rustls::{AlertDescription, Error};
 
-use super::handshake::{Cause, Failed};
+use super::handshake::{FailedHandshake, HandshakeFailureCause};
 
 /// Whether this is an alert about the certificate that we showed, in any version: the contract's 42 to 46, 48 and 49, and
 /// `decrypt_error` (51), with which servers say that our issuer's name is known to them with another key.
@@ -23,11 +23,11 @@ pub(super) fn is_about_certificate(error: &Error) -> bool {
     )
 }
 
-impl Failed {
+impl FailedHandshake {
     /// Whether a handshake as a client failed because the other side refuses our key pair: it says so by an alert, or in TLS
     /// 1.2 by `handshake_failure` after it had asked for a certificate. Nothing has been processed then.
     pub fn refuses_key_pair(&self) -> bool {
-        let Cause::Tls(error) = &self.cause else { return false };
+        let HandshakeFailureCause::Tls(error) = &self.cause else { return false };
         let vague = *error == Error::AlertReceived(AlertDescription::HandshakeFailure)
             && self.facts.version == Some("1.2")
             && self.seen.asked.is_some();
@@ -35,22 +35,23 @@ impl Failed {
     }
 
     /// Whether it ended without a word after the other side had asked for our certificate. That may be a refusal.
-    pub fn lets_go_of_key_pair(&self) -> bool {
-        matches!(self.cause, Cause::Closed | Cause::Reset) && self.seen.asked.is_some()
+    pub fn ended_after_certificate_request(&self) -> bool {
+        matches!(self.cause, HandshakeFailureCause::Closed | HandshakeFailureCause::Reset) && self.seen.asked.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::Asked;
-    use crate::tls::Facts;
-    use crate::tls::seen::Seen;
+    use crate::keyring::PeerRequirements;
+    use crate::tls::HandshakeFacts;
+    use crate::tls::seen::HandshakeObservation;
 
-    fn failed(cause: Cause, version: &'static str, asked: bool) -> Failed {
-        let facts = Facts { version: Some(version), ..Facts::default() };
-        let seen = Seen { asked: asked.then(Asked::default), ..Seen::default() };
-        Failed { cause, facts, seen, first_bytes: Vec::new() }
+    fn failed_handshake(cause: HandshakeFailureCause, version: &'static str, asked: bool) -> FailedHandshake {
+        let facts = HandshakeFacts { version: Some(version), ..HandshakeFacts::default() };
+        let seen =
+            HandshakeObservation { asked: asked.then(PeerRequirements::default), ..HandshakeObservation::default() };
+        FailedHandshake { cause, facts, seen, first_bytes: Vec::new() }
     }
 
     #[test]
@@ -58,7 +59,7 @@ mod tests {
         let refusing: Vec<u8> = (0..=255)
             .filter(|code| {
                 let alert = Error::AlertReceived(AlertDescription::from(*code));
-                failed(Cause::Tls(alert), "1.3", true).refuses_key_pair()
+                failed_handshake(HandshakeFailureCause::Tls(alert), "1.3", true).refuses_key_pair()
             })
             .collect();
         assert_eq!(refusing, [42, 43, 44, 45, 46, 48, 49, 51]);
@@ -66,17 +67,17 @@ mod tests {
 
     #[test]
     fn handshake_failure_refuses_it_in_tls_1_2_once_a_certificate_was_asked_for() {
-        let alert = || Cause::Tls(Error::AlertReceived(AlertDescription::HandshakeFailure));
-        assert!(failed(alert(), "1.2", true).refuses_key_pair());
-        assert!(!failed(alert(), "1.2", false).refuses_key_pair());
-        assert!(!failed(alert(), "1.3", true).refuses_key_pair());
+        let alert = || HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::HandshakeFailure));
+        assert!(failed_handshake(alert(), "1.2", true).refuses_key_pair());
+        assert!(!failed_handshake(alert(), "1.2", false).refuses_key_pair());
+        assert!(!failed_handshake(alert(), "1.3", true).refuses_key_pair());
     }
 
     #[test]
     fn a_silent_end_counts_only_after_the_certificate_was_asked_for() {
-        assert!(failed(Cause::Closed, "1.2", true).lets_go_of_key_pair());
-        assert!(failed(Cause::Reset, "1.2", true).lets_go_of_key_pair());
-        assert!(!failed(Cause::Closed, "1.2", false).lets_go_of_key_pair());
-        assert!(!failed(Cause::NoByte, "1.2", true).lets_go_of_key_pair());
+        assert!(failed_handshake(HandshakeFailureCause::Closed, "1.2", true).ended_after_certificate_request());
+        assert!(failed_handshake(HandshakeFailureCause::Reset, "1.2", true).ended_after_certificate_request());
+        assert!(!failed_handshake(HandshakeFailureCause::Closed, "1.2", false).ended_after_certificate_request());
+        assert!(!failed_handshake(HandshakeFailureCause::NoByte, "1.2", true).ended_after_certificate_request());
     }
 }

@@ -12,23 +12,23 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{AuthorityNames, ClientAuth, seen};
-use crate::trust::{Role, Trust, Untrusted};
+use crate::trust::{PeerRole, Trust, TrustError};
 
 /// What both verifiers do alike.
-struct Judge {
+struct ChainVerifier {
     trust: Arc<Trust>,
-    role: Role,
+    role: PeerRole,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl fmt::Debug for Judge {
+impl fmt::Debug for ChainVerifier {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "ChainVerifier({}, {:?})", self.trust.name(), self.role)
     }
 }
 
-impl Judge {
-    fn chain(
+impl ChainVerifier {
+    fn verify_chain(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -40,14 +40,14 @@ impl Judge {
         let now = i64::try_from(now.as_secs()).ok().and_then(|secs| Timestamp::from_second(secs).ok());
         let verdict = self.trust.verify(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
         let answer = verdict.as_ref().map(|_| ()).map_err(tls_error);
-        seen::note(|seen| {
+        seen::record_observation(|seen| {
             seen.chain = chain;
             seen.untrusted = verdict.err();
         });
         answer
     }
 
-    fn signature(
+    fn verify_signature(
         &self,
         tls13: bool,
         message: &[u8],
@@ -56,7 +56,7 @@ impl Judge {
     ) -> Result<HandshakeSignatureValid, Error> {
         let verify = if tls13 { verify_tls13_signature } else { verify_tls12_signature };
         let verdict = verify(message, certificate, signature, &self.algorithms);
-        seen::note(|seen| {
+        seen::record_observation(|seen| {
             seen.tls13 = Some(tls13);
             seen.bad_signature = verdict.is_err();
         });
@@ -65,20 +65,20 @@ impl Judge {
 }
 
 /// The error that makes rustls send the alert that fits (RFC 8446 6.2). The values stay in the handshake's slot.
-fn tls_error(untrusted: &Untrusted) -> Error {
+fn tls_error(untrusted: &TrustError) -> Error {
     let error = match untrusted {
-        Untrusted::Empty => return Error::NoCertificatesPresented,
-        Untrusted::Malformed { .. } => CertificateError::BadEncoding,
-        Untrusted::Expired { .. } => CertificateError::Expired,
-        Untrusted::NotYetValid { .. } => CertificateError::NotValidYet,
-        Untrusted::UnknownIssuer { .. } => CertificateError::UnknownIssuer,
-        Untrusted::BadSignature { .. } => CertificateError::BadSignature,
-        Untrusted::WrongUsage { .. } => CertificateError::InvalidPurpose,
-        Untrusted::WrongName { .. } => CertificateError::NotValidForName,
-        Untrusted::NoPin { .. } => CertificateError::ApplicationVerificationFailure,
-        Untrusted::Revoked { .. } => CertificateError::Revoked,
-        Untrusted::RevocationUnknown { .. } => CertificateError::UnknownRevocationStatus,
-        Untrusted::Weak { .. } | Untrusted::NotAnEndEntity { .. } | Untrusted::Other { .. } => {
+        TrustError::Empty => return Error::NoCertificatesPresented,
+        TrustError::Malformed { .. } => CertificateError::BadEncoding,
+        TrustError::Expired { .. } => CertificateError::Expired,
+        TrustError::NotYetValid { .. } => CertificateError::NotValidYet,
+        TrustError::UnknownIssuer { .. } => CertificateError::UnknownIssuer,
+        TrustError::BadSignature { .. } => CertificateError::BadSignature,
+        TrustError::WrongUsage { .. } => CertificateError::InvalidPurpose,
+        TrustError::WrongName { .. } => CertificateError::NotValidForName,
+        TrustError::NoPin { .. } => CertificateError::ApplicationVerificationFailure,
+        TrustError::Revoked { .. } => CertificateError::Revoked,
+        TrustError::RevocationUnknown { .. } => CertificateError::UnknownRevocationStatus,
+        TrustError::Weak { .. } | TrustError::NotAnEndEntity { .. } | TrustError::Other { .. } => {
             CertificateError::Other(rustls::OtherError(Arc::new(untrusted.clone())))
         }
     };
@@ -87,13 +87,13 @@ fn tls_error(untrusted: &Untrusted) -> Error {
 
 /// Verifies peers of an ingress.
 #[derive(Debug)]
-pub(super) struct Clients {
-    judge: Judge,
+pub(super) struct TrustClientVerifier {
+    judge: ChainVerifier,
     mandatory: bool,
     authorities: Vec<DistinguishedName>,
 }
 
-impl Clients {
+impl TrustClientVerifier {
     pub(super) fn new(
         trust: &Arc<Trust>,
         client_auth: ClientAuth,
@@ -106,9 +106,9 @@ impl Clients {
             AuthorityNames::Subjects(subjects) => subjects.clone(),
         };
         Self {
-            judge: Judge {
+            judge: ChainVerifier {
                 trust: Arc::clone(trust),
-                role: Role::Client,
+                role: PeerRole::Client,
                 algorithms: provider.signature_verification_algorithms,
             },
             mandatory: client_auth == ClientAuth::Required,
@@ -117,7 +117,7 @@ impl Clients {
     }
 }
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for TrustClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.mandatory
     }
@@ -132,7 +132,7 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge.chain(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
+        self.judge.verify_chain(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -141,7 +141,7 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.judge.signature(false, message, certificate, signature)
+        self.judge.verify_signature(false, message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -150,7 +150,7 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.judge.signature(true, message, certificate, signature)
+        self.judge.verify_signature(true, message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -160,11 +160,11 @@ impl ClientCertVerifier for Clients {
 
 /// Verifies the upstream of an egress. Who it must be is fixed by the configuration, not by what was dialled.
 #[derive(Debug)]
-pub(super) struct Servers(Judge);
+pub(super) struct TrustServerVerifier(ChainVerifier);
 
-impl Servers {
-    pub(super) fn new(trust: &Arc<Trust>, expects: &Role, provider: &CryptoProvider) -> Self {
-        Self(Judge {
+impl TrustServerVerifier {
+    pub(super) fn new(trust: &Arc<Trust>, expects: &PeerRole, provider: &CryptoProvider) -> Self {
+        Self(ChainVerifier {
             trust: Arc::clone(trust),
             role: expects.clone(),
             algorithms: provider.signature_verification_algorithms,
@@ -172,7 +172,7 @@ impl Servers {
     }
 }
 
-impl ServerCertVerifier for Servers {
+impl ServerCertVerifier for TrustServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -181,7 +181,7 @@ impl ServerCertVerifier for Servers {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.chain(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+        self.0.verify_chain(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -190,7 +190,7 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.signature(false, message, certificate, signature)
+        self.0.verify_signature(false, message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -199,7 +199,7 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.signature(true, message, certificate, signature)
+        self.0.verify_signature(true, message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -15,7 +15,7 @@ use crate::pki::{Certificate, Fingerprint, SpkiHash};
 /// Only `uri` and `dns` are patterns; the other fields are compared whole. A table without fields matches no peer: it
 /// is a mistake, not a permission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Matcher {
+pub struct PeerMatcher {
     /// A URI SAN.
     pub uri: Option<String>,
     /// A DNS SAN.
@@ -40,7 +40,7 @@ pub struct Matcher {
     pub anonymous: bool,
 }
 
-impl Matcher {
+impl PeerMatcher {
     /// Whether it names one certificate or key, which no other peer can have.
     pub fn is_exact(&self) -> bool {
         self.fingerprint.is_some() || self.spki.is_some()
@@ -55,13 +55,13 @@ impl Matcher {
         };
         (names_certificate || self.partner.is_some() || self.anonymous)
             && self.partner.as_ref().is_none_or(|partner| peer.partner() == Some(partner))
-            && (!names_certificate || self.fits(peer.certificate()))
+            && (!names_certificate || self.fits_certificate(peer.certificate()))
     }
 
     /// Whether a certificate fits every field that is set, `partner` and `anonymous` left aside: what makes a peer a
     /// partner cannot ask which partner it is. False where no field but these is set.
     pub fn matches_certificate(&self, certificate: &Certificate) -> bool {
-        self.names_certificate() && self.fits(certificate)
+        self.names_certificate() && self.fits_certificate(certificate)
     }
 
     /// Whether a field is set that only a certificate can fit.
@@ -70,37 +70,39 @@ impl Matcher {
         texts.iter().any(|text| text.is_some()) || self.fingerprint.is_some() || self.spki.is_some()
     }
 
-    fn fits(&self, certificate: &Certificate) -> bool {
-        fn fits<T: ?Sized>(wanted: Option<&T>, has: impl FnOnce(&T) -> bool) -> bool {
+    fn fits_certificate(&self, certificate: &Certificate) -> bool {
+        fn fits_field<T: ?Sized>(wanted: Option<&T>, has: impl FnOnce(&T) -> bool) -> bool {
             wanted.is_none_or(has)
         }
-        fits(self.uri.as_deref(), |wanted| any_uri(wanted, certificate.uris()))
-            && fits(self.dns.as_deref(), |wanted| certificate.dns_names().iter().any(|name| pattern::dns(wanted, name)))
-            && fits(self.cn.as_deref(), |wanted| certificate.common_name() == Some(wanted))
-            && fits(self.ou.as_deref(), |wanted| certificate.units().iter().any(|name| name == wanted))
-            && fits(self.o.as_deref(), |wanted| certificate.organizations().iter().any(|name| name == wanted))
-            && fits(self.email.as_deref(), |wanted| {
-                certificate.emails().iter().any(|name| pattern::email(wanted, name))
+        fits_field(self.uri.as_deref(), |wanted| matches_any_uri(wanted, certificate.uris()))
+            && fits_field(self.dns.as_deref(), |wanted| {
+                certificate.dns_names().iter().any(|name| pattern::matches_dns(wanted, name))
             })
-            && fits(self.fingerprint.as_ref(), |wanted| certificate.fingerprint() == *wanted)
-            && fits(self.spki.as_ref(), |wanted| certificate.spki_hash() == *wanted)
-            && fits(self.issuer.as_deref(), |wanted| certificate.issuer() == wanted)
+            && fits_field(self.cn.as_deref(), |wanted| certificate.common_name() == Some(wanted))
+            && fits_field(self.ou.as_deref(), |wanted| certificate.units().iter().any(|name| name == wanted))
+            && fits_field(self.o.as_deref(), |wanted| certificate.organizations().iter().any(|name| name == wanted))
+            && fits_field(self.email.as_deref(), |wanted| {
+                certificate.emails().iter().any(|name| pattern::matches_email(wanted, name))
+            })
+            && fits_field(self.fingerprint.as_ref(), |wanted| certificate.fingerprint() == *wanted)
+            && fits_field(self.spki.as_ref(), |wanted| certificate.spki_hash() == *wanted)
+            && fits_field(self.issuer.as_deref(), |wanted| certificate.issuer() == wanted)
     }
 }
 
 /// A certificate with several URI names has no SPIFFE identity (X.509-SVID 2), so none of them fits a SPIFFE pattern.
-fn any_uri(wanted: &str, names: &[String]) -> bool {
+fn matches_any_uri(wanted: &str, names: &[String]) -> bool {
     if wanted.starts_with("spiffe:") && names.len() != 1 {
         return false;
     }
-    names.iter().any(|name| pattern::uri(wanted, name))
+    names.iter().any(|name| pattern::matches_uri(wanted, name))
 }
 
 /// `allow`: any of these. Left out = any peer that the trust verifies (not an anonymous one).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allow(pub Option<Vec<Matcher>>);
+pub struct AllowList(pub Option<Vec<PeerMatcher>>);
 
-impl Allow {
+impl AllowList {
     /// Whether this peer is allowed. `None` = no certificate was shown.
     pub fn permits(&self, peer: Option<&Peer>) -> bool {
         match &self.0 {
@@ -112,16 +114,16 @@ impl Allow {
 
 /// One `[[ingress.rule]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct AccessRule {
     /// Patterns on the normalised path; empty = every path.
     pub paths: Vec<String>,
     /// Methods, upper case; empty = every method.
     pub methods: Vec<String>,
     /// The peers that may send them.
-    pub allow: Allow,
+    pub allow: AllowList,
 }
 
-impl Rule {
+impl AccessRule {
     /// `path` is normalised; a slash at its end does not count, as most backends route `/admin/` like `/admin`. Methods are compared without regard to case: a backend that reads `post` as POST must not
     /// be reached around a rule for POST.
     fn matches(&self, method: &str, path: &str) -> bool {
@@ -134,30 +136,30 @@ impl Rule {
         self.matches(method, path) || {
             let folded = path.to_ascii_lowercase();
             let paths = self.paths.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-            Self { paths, methods: self.methods.clone(), allow: Allow(None) }.matches(method, &folded)
+            Self { paths, methods: self.methods.clone(), allow: AllowList(None) }.matches(method, &folded)
         }
     }
 }
 
 fn fits_path(pattern: &str, path: &str) -> bool {
-    fn without_slash(text: &str) -> &str {
+    fn strip_slash(text: &str) -> &str {
         text.strip_suffix('/').unwrap_or(text)
     }
-    pattern::path(pattern, path) || pattern::path(without_slash(pattern), without_slash(path))
+    pattern::matches_path(pattern, path) || pattern::matches_path(strip_slash(pattern), strip_slash(path))
 }
 
 /// An ingress' rules (first match decides) and then its `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct AccessRules {
     /// In order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<AccessRule>,
     /// Where no rule matches.
-    pub allow: Allow,
+    pub allow: AllowList,
 }
 
 /// Why a request is not allowed; for the log, never for the peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AccessDenied {
     /// The first rule that matched does not allow this peer.
     #[error("rule {index} ({paths}) does not allow {identity}")]
     Rule {
@@ -179,7 +181,7 @@ pub enum Denied {
     Path(&'static str),
 }
 
-impl Rules {
+impl AccessRules {
     /// Whether rules name paths (only then is the path normalised, and exactly what matched is forwarded).
     pub fn name_paths(&self) -> bool {
         self.rules.iter().any(|rule| !rule.paths.is_empty())
@@ -194,16 +196,16 @@ impl Rules {
     }
 
     /// Decides. On success the path to forward: normalised if rules name paths, else as it came. `path` is without query.
-    pub fn decide<'p>(&self, peer: Option<&Peer>, method: &str, path: &'p str) -> Result<Cow<'p, str>, Denied> {
+    pub fn decide<'p>(&self, peer: Option<&Peer>, method: &str, path: &'p str) -> Result<Cow<'p, str>, AccessDenied> {
         let path = if self.name_paths() {
-            let normal = normalise(path).map_err(Denied::Path)?;
+            let normal = normalise(path).map_err(AccessDenied::Path)?;
             if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) }
         } else {
             Cow::Borrowed(path)
         };
         let first = self.rules.iter().enumerate().find(|(_, rule)| rule.matches(method, &path));
         if self.name_paths() && self.depends_on_case(method, &path, first.map(|(index, _)| index)) {
-            return Err(Denied::Path("it differs from the path of a rule only in case"));
+            return Err(AccessDenied::Path("it differs from the path of a rule only in case"));
         }
         let allow = first.map_or(&self.allow, |(_, rule)| &rule.allow);
         if allow.permits(peer) {
@@ -213,9 +215,9 @@ impl Rules {
         Err(match first {
             Some((index, rule)) => {
                 let paths = if rule.paths.is_empty() { "every path".to_owned() } else { rule.paths.join(", ") };
-                Denied::Rule { index: index + 1, paths, identity }
+                AccessDenied::Rule { index: index + 1, paths, identity }
             }
-            None => Denied::Allow { identity },
+            None => AccessDenied::Allow { identity },
         })
     }
 }
@@ -258,7 +260,7 @@ fn decode_unreserved(path: &str) -> Result<String, &'static str> {
     let mut lead = 0;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        let value = if byte == b'%' { pattern::escape(after).ok_or("a bad percent escape")? } else { byte };
+        let value = if byte == b'%' { pattern::decode_escape(after).ok_or("a bad percent escape")? } else { byte };
         if is_overlong(lead, value) {
             return Err("overlong UTF-8");
         }
@@ -294,10 +296,10 @@ fn is_overlong(lead: u8, byte: u8) -> bool {
 }
 
 fn push_escaped(out: &mut String, byte: u8) {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    const HEX_DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     out.push('%');
-    out.push(DIGITS[usize::from(byte >> 4)]);
-    out.push(DIGITS[usize::from(byte & 15)]);
+    out.push(HEX_DIGITS[usize::from(byte >> 4)]);
+    out.push(HEX_DIGITS[usize::from(byte & 15)]);
 }
 
 /// RFC 3986 2.3.

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::matched::{Facts, Matched};
-use super::verify::Accepted;
-use super::{AnchorSource, Event, Partners, Settings, Trust};
+use super::matched::{UsageFacts, UsageTracker};
+use super::verify::AcceptedAnchor;
+use super::{AnchorSource, Partners, Trust, TrustEvent, TrustSettings};
 use crate::pki::{Certificate, Fingerprint};
-use lists::Lists;
+use lists::CrlStore;
 
 /// What the folder (or the platform) holds for one source of anchors.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundAnchors {
     /// At least one certificate.
     Certificates(Vec<Arc<Certificate>>),
     /// No usable certificate, and why (one sentence with what to do).
@@ -34,41 +34,41 @@ pub type FoundCrl = Result<Vec<CertificateRevocationListDer<'static>>, String>;
 
 /// What must survive a restart. Certificates as PEM are the writer's to keep (`to_retain`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Remembered {
+pub struct PersistedAnchors {
     /// Anchors scheduled for removal, and when they end.
     pub leaving: BTreeMap<Fingerprint, Timestamp>,
     /// What each source held last, if there is an overlap: anchors that vanish while the process is down get it too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub held: BTreeMap<String, BTreeSet<Fingerprint>>,
     /// Which anchor and pin last verified each peer.
-    #[serde(default, skip_serializing_if = "Facts::is_empty")]
-    pub matched: Facts,
+    #[serde(default, skip_serializing_if = "UsageFacts::is_empty")]
+    pub matched: UsageFacts,
 }
 
 /// The state of one trust.
 #[derive(Clone, Debug)]
 pub struct Anchors {
-    settings: Settings,
+    settings: TrustSettings,
     /// The last good set of every source.
     sources: BTreeMap<AnchorSource, Vec<Arc<Certificate>>>,
     /// Anchors that no source holds any more.
-    leaving: BTreeMap<Fingerprint, Accepted>,
+    leaving: BTreeMap<Fingerprint, AcceptedAnchor>,
     /// The accepted anchors of both, as last reported.
-    accepted: BTreeMap<Fingerprint, Accepted>,
-    crls: Lists,
+    accepted: BTreeMap<Fingerprint, AcceptedAnchor>,
+    crls: CrlStore,
     /// Shared by all epochs.
-    matched: Arc<Matched>,
+    matched: Arc<UsageTracker>,
     /// Files without usable content and why, so that each is reported once.
     told: BTreeMap<String, String>,
 }
 
 impl Anchors {
     /// Restores the state of the last run; `retained` are the certificates that it kept.
-    pub fn open(settings: Settings, remembered: &Remembered, retained: &[Arc<Certificate>]) -> Self {
+    pub fn open(settings: TrustSettings, remembered: &PersistedAnchors, retained: &[Arc<Certificate>]) -> Self {
         let leaving = retained.iter().filter_map(|certificate| {
             let until = remembered.leaving.get(&certificate.fingerprint()).copied()?;
             let certificate = Arc::clone(certificate);
-            let leaving = Accepted { certificate, until: Some(until), platform: false };
+            let leaving = AcceptedAnchor { certificate, until: Some(until), platform: false };
             Some((leaving.certificate.fingerprint(), leaving))
         });
         let held = |source: &AnchorSource| {
@@ -82,21 +82,21 @@ impl Anchors {
             leaving: leaving.collect(),
             settings,
             accepted: BTreeMap::new(),
-            crls: Lists::default(),
-            matched: Arc::new(Matched::of(remembered.matched.clone())),
+            crls: CrlStore::default(),
+            matched: Arc::new(UsageTracker::from_facts(remembered.matched.clone())),
             told: BTreeMap::new(),
         };
         // Already known, so nothing to report; what has ended meanwhile is removed with the first arrival.
-        let _ = anchors.settle(Timestamp::MIN, "remembered");
+        let _ = anchors.refresh_accepted(Timestamp::MIN, "remembered");
         anchors
     }
     /// Its settings.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &TrustSettings {
         &self.settings
     }
     /// Applies settings from a reload: sources that are no longer named are removed at once (`configured`). A shorter
     /// `overlap` shortens those that run.
-    pub fn configure(&mut self, settings: Settings, now: Timestamp) -> Vec<Event> {
+    pub fn configure(&mut self, settings: TrustSettings, now: Timestamp) -> Vec<TrustEvent> {
         let shorter = self.settings.overlap.saturating_sub(settings.overlap);
         for leaving in self.leaving.values_mut() {
             leaving.until = leaving.until.map(|until| until.checked_sub(shorter).unwrap_or(now));
@@ -104,7 +104,7 @@ impl Anchors {
         // The same file with another `until` is the same source.
         let mut before = std::mem::take(&mut self.sources);
         for source in &settings.anchors {
-            let same = before.keys().find(|other| is_same(other, source)).cloned();
+            let same = before.keys().find(|other| is_same_source(other, source)).cloned();
             if let Some(certificates) = same.and_then(|same| before.remove(&same)) {
                 self.sources.insert(source.clone(), certificates);
             }
@@ -116,56 +116,58 @@ impl Anchors {
         let count = self.crls.count();
         self.crls.retain(&settings.crls);
         self.settings = settings;
-        let mut events = self.settle(now, "configured");
-        events.extend(self.crls_changed(self.crls.count() != count));
+        let mut events = self.refresh_accepted(now, "configured");
+        events.extend(self.crls_changed_event(self.crls.count() != count));
         events
     }
     /// What every source holds now. Called with all sources each time; the same again changes nothing.
-    pub fn arrive(
+    pub fn apply_sources(
         &mut self,
-        found: &BTreeMap<AnchorSource, Found>,
+        found: &BTreeMap<AnchorSource, FoundAnchors>,
         crls: &BTreeMap<PathBuf, FoundCrl>,
         now: Timestamp,
-    ) -> Vec<Event> {
+    ) -> Vec<TrustEvent> {
         let mut events = Vec::new();
         for source in self.settings.anchors.clone() {
             let file = file_name(&source);
             match found.get(&source) {
-                Some(Found::Certificates(certificates)) if !certificates.is_empty() => {
+                Some(FoundAnchors::Certificates(certificates)) if !certificates.is_empty() => {
                     self.told.remove(&file);
-                    self.replace(&source, certificates, now);
+                    self.replace_source(&source, certificates, now);
                 }
-                Some(Found::Nothing(why)) => events.extend(self.keep(file, why.clone())),
-                Some(Found::Certificates(_)) => events.extend(self.keep(file, "it holds no certificate".to_owned())),
+                Some(FoundAnchors::Nothing(why)) => events.extend(self.keep_last_good(file, why.clone())),
+                Some(FoundAnchors::Certificates(_)) => {
+                    events.extend(self.keep_last_good(file, "it holds no certificate".to_owned()))
+                }
                 None => {}
             }
         }
-        events.extend(self.settle(now, "vanished"));
+        events.extend(self.refresh_accepted(now, "vanished"));
         let mut changed = false;
         for path in self.settings.crls.clone() {
             let Some(found) = crls.get(&path) else { continue };
             let anchors: Vec<_> = self.accepted.values().map(|anchor| &anchor.certificate).collect();
-            match self.crls.read(&path, found, &anchors) {
+            match self.crls.parse_file(&path, found, &anchors) {
                 Ok(lists) => {
                     self.told.remove(&path.display().to_string());
-                    changed |= self.crls.take(path, lists);
+                    changed |= self.crls.replace_file(path, lists);
                 }
                 // A keyring's folder need not hold lists; their absence is reported only if it held some before.
-                Err(_) if self.is_own() && !self.crls.knows(&path) => {}
-                Err(why) => events.extend(self.keep(path.display().to_string(), why)),
+                Err(_) if self.is_keyring_trust() && !self.crls.has_file(&path) => {}
+                Err(why) => events.extend(self.keep_last_good(path.display().to_string(), why)),
             }
         }
-        events.extend(self.crls_changed(changed));
-        events.extend(self.crls.stale(&self.settings.name, now));
+        events.extend(self.crls_changed_event(changed));
+        events.extend(self.crls.report_stale(&self.settings.name, now));
         events
     }
     /// Time passes: `until` and overlaps end, lists go out of date.
-    pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
+    pub fn tick(&mut self, now: Timestamp) -> Vec<TrustEvent> {
         if self.next_due().is_none_or(|due| now < due) {
             return Vec::new();
         }
-        let mut events = self.settle(now, "until");
-        events.extend(self.crls.stale(&self.settings.name, now));
+        let mut events = self.refresh_accepted(now, "until");
+        events.extend(self.crls.report_stale(&self.settings.name, now));
         events
     }
     /// When something ends next.
@@ -177,65 +179,66 @@ impl Anchors {
         if self.settings.pin_only { !self.settings.pins.is_empty() } else { !self.accepted.is_empty() }
     }
     /// What must survive a restart.
-    pub fn remembered(&self) -> Remembered {
+    pub fn persisted_state(&self) -> PersistedAnchors {
         let ends = self.leaving.iter().filter_map(|(fingerprint, anchor)| Some((*fingerprint, anchor.until?)));
-        let held = self.would_leave().map(|(source, all)| {
+        let held = self.sources_with_overlap().map(|(source, all)| {
             (file_name(source), all.iter().map(|certificate| certificate.fingerprint()).collect())
         });
         let pins = &self.settings.pins;
-        Remembered {
+        PersistedAnchors {
             leaving: ends.collect(),
             held: held.collect(),
-            matched: self.matched.remembered(
+            matched: self.matched.persistable_facts(
                 |anchor| self.accepted.contains_key(anchor),
                 |spki| pins.iter().any(|pin| pin.spki == *spki),
             ),
         }
     }
     /// Anchors to be kept: those scheduled for removal, and those that would be if they vanished.
-    pub fn to_retain(&self) -> Vec<Arc<Certificate>> {
+    pub fn certificates_to_retain(&self) -> Vec<Arc<Certificate>> {
         let leaving = self.leaving.values().map(|anchor| &anchor.certificate);
-        let held = self.would_leave().flat_map(|(_, all)| all);
+        let held = self.sources_with_overlap().flat_map(|(_, all)| all);
         let all: BTreeMap<_, _> = leaving.chain(held).map(|one| (one.fingerprint(), Arc::clone(one))).collect();
         all.into_values().collect()
     }
     /// Which anchor and pin last verified each peer.
-    pub fn matched(&self) -> Facts {
+    pub fn usage_facts(&self) -> UsageFacts {
         self.matched.facts()
     }
     /// Builds the trust of an epoch without partners.
     pub fn build(&self, now: Timestamp) -> Arc<Trust> {
-        self.build_for(&Arc::default(), now)
+        self.build_with_partners(&Arc::default(), now)
     }
     /// Builds the trust of an epoch.
-    pub fn build_for(&self, partners: &Arc<Partners>, now: Timestamp) -> Arc<Trust> {
+    pub fn build_with_partners(&self, partners: &Arc<Partners>, now: Timestamp) -> Arc<Trust> {
         let accepted = self.accepted.values().filter(|anchor| anchor.until.is_none_or(|until| now < until));
-        let trust = Trust::new(self.settings.clone(), accepted.cloned().collect(), self.crls.all());
-        Arc::new(trust.with(Arc::clone(partners), Arc::clone(&self.matched)))
+        let trust = Trust::new(self.settings.clone(), accepted.cloned().collect(), self.crls.crls());
+        Arc::new(trust.with_partners(Arc::clone(partners), Arc::clone(&self.matched)))
     }
 
     /// Sources with an overlap for anchors that vanish, except the platform's, which are read again at every start.
-    fn would_leave(&self) -> impl Iterator<Item = (&AnchorSource, &Vec<Arc<Certificate>>)> {
+    fn sources_with_overlap(&self) -> impl Iterator<Item = (&AnchorSource, &Vec<Arc<Certificate>>)> {
         let overlaps = !self.settings.overlap.is_zero();
         self.sources.iter().filter(move |(source, _)| overlaps && **source != AnchorSource::System)
     }
 
     /// Whether this is the trust of a keyring's own folder.
-    fn is_own(&self) -> bool {
+    fn is_keyring_trust(&self) -> bool {
         self.settings.anchors.iter().any(|source| matches!(source, AnchorSource::Own(_)))
     }
 
     /// Replaces a source's certificates: those that are no longer in it are scheduled for removal.
-    fn replace(&mut self, source: &AnchorSource, certificates: &[Arc<Certificate>], now: Timestamp) {
+    fn replace_source(&mut self, source: &AnchorSource, certificates: &[Arc<Certificate>], now: Timestamp) {
         let before = self.sources.insert(source.clone(), certificates.to_vec()).unwrap_or_default();
         if self.settings.overlap.is_zero() {
             return;
         }
         let end = now.checked_add(self.settings.overlap).unwrap_or(Timestamp::MAX);
-        let end = until_of(source).map_or(end, |until| until.min(end));
+        let end = source_until(source).map_or(end, |until| until.min(end));
         for certificate in before {
             if !certificates.contains(&certificate) {
-                let leaving = Accepted { certificate, until: Some(end), platform: *source == AnchorSource::System };
+                let leaving =
+                    AcceptedAnchor { certificate, until: Some(end), platform: *source == AnchorSource::System };
                 self.leaving.insert(leaving.certificate.fingerprint(), leaving);
             }
         }
@@ -243,16 +246,16 @@ impl Anchors {
 
     /// Works out what is accepted now and reports the difference to the last report. `reason` is why an anchor that is
     /// gone was removed, unless a date ended it.
-    fn settle(&mut self, now: Timestamp, reason: &'static str) -> Vec<Event> {
-        let mut next: BTreeMap<Fingerprint, Accepted> = BTreeMap::new();
+    fn refresh_accepted(&mut self, now: Timestamp, reason: &'static str) -> Vec<TrustEvent> {
+        let mut next: BTreeMap<Fingerprint, AcceptedAnchor> = BTreeMap::new();
         for (source, certificates) in &self.sources {
-            let until = until_of(source);
+            let until = source_until(source);
             if until.is_some_and(|until| until <= now) {
                 continue;
             }
             let platform = *source == AnchorSource::System;
             for certificate in certificates {
-                let new = Accepted { certificate: Arc::clone(certificate), until, platform };
+                let new = AcceptedAnchor { certificate: Arc::clone(certificate), until, platform };
                 let known = next.entry(certificate.fingerprint()).or_insert_with(|| new.clone());
                 // Of several sources the one that lasts longest counts; no date is for ever.
                 known.until = known.until.zip(until).map(|(one, other)| one.max(other));
@@ -266,7 +269,7 @@ impl Anchors {
         let before = std::mem::replace(&mut self.accepted, next);
         let mut events = Vec::new();
         for (fingerprint, anchor) in &self.accepted {
-            events.extend(self.told_of(*fingerprint, anchor, before.get(fingerprint)));
+            events.extend(self.anchor_event(*fingerprint, anchor, before.get(fingerprint)));
         }
         for (fingerprint, anchor) in &before {
             if !self.accepted.contains_key(fingerprint) {
@@ -277,7 +280,7 @@ impl Anchors {
                     (true, false) if reason != "configured" => "overlap_ended",
                     _ => reason,
                 };
-                events.push(Event::AnchorRemoved {
+                events.push(TrustEvent::AnchorRemoved {
                     trust: Arc::clone(&self.settings.name),
                     anchor: *fingerprint,
                     subject: anchor.certificate.subject().to_owned(),
@@ -289,42 +292,47 @@ impl Anchors {
     }
 
     /// The event for one accepted anchor; none if it is unchanged.
-    fn told_of(&self, fingerprint: Fingerprint, now: &Accepted, before: Option<&Accepted>) -> Option<Event> {
+    fn anchor_event(
+        &self,
+        fingerprint: Fingerprint,
+        now: &AcceptedAnchor,
+        before: Option<&AcceptedAnchor>,
+    ) -> Option<TrustEvent> {
         let trust = Arc::clone(&self.settings.name);
         let subject = now.certificate.subject().to_owned();
-        let end = |anchor: &Accepted| anchor.until.unwrap_or(Timestamp::MAX);
+        let end = |anchor: &AcceptedAnchor| anchor.until.unwrap_or(Timestamp::MAX);
         match (before, now.until) {
             (Some(before), _) if end(before) == end(now) => None,
             (Some(before), Some(until)) if until < end(before) => {
-                Some(Event::AnchorLeaving { trust, anchor: fingerprint, subject, until })
+                Some(TrustEvent::AnchorLeaving { trust, anchor: fingerprint, subject, until })
             }
-            _ => Some(Event::AnchorAdded { trust, anchor: fingerprint, subject }),
+            _ => Some(TrustEvent::AnchorAdded { trust, anchor: fingerprint, subject }),
         }
     }
 
     /// Keeps the last good set; reports each reason once.
-    fn keep(&mut self, file: String, why: String) -> Option<Event> {
+    fn keep_last_good(&mut self, file: String, why: String) -> Option<TrustEvent> {
         if self.told.get(&file) == Some(&why) {
             return None;
         }
         self.told.insert(file.clone(), why.clone());
-        Some(Event::FileKept { trust: Arc::clone(&self.settings.name), file, why })
+        Some(TrustEvent::FileKept { trust: Arc::clone(&self.settings.name), file, why })
     }
 
-    fn crls_changed(&self, changed: bool) -> Option<Event> {
+    fn crls_changed_event(&self, changed: bool) -> Option<TrustEvent> {
         let trust = || Arc::clone(&self.settings.name);
-        changed.then(|| Event::CrlsChanged { trust: trust(), count: self.crls.count() })
+        changed.then(|| TrustEvent::CrlsChanged { trust: trust(), count: self.crls.count() })
     }
 }
 
-fn until_of(source: &AnchorSource) -> Option<Timestamp> {
+fn source_until(source: &AnchorSource) -> Option<Timestamp> {
     match source {
         AnchorSource::File { until, .. } => *until,
         AnchorSource::System | AnchorSource::Own(_) => None,
     }
 }
 
-fn is_same(one: &AnchorSource, other: &AnchorSource) -> bool {
+fn is_same_source(one: &AnchorSource, other: &AnchorSource) -> bool {
     match (one, other) {
         (AnchorSource::File { path, .. }, AnchorSource::File { path: other, .. }) => path == other,
         _ => one == other,

@@ -9,23 +9,23 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use super::{Role, Verified};
+use super::{PeerRole, Verified};
 use crate::pki::SpkiHash;
 
 /// Entries in each of the two halves; a peer that sends ever new chains costs others a signature check, never memory.
-const HALF: usize = 2048;
+const HALF_CAPACITY: usize = 2048;
 
 /// The cache key of a verdict: SHA-256 over the role and every certificate, each with its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct ChainKey([u8; 32]);
 
-impl Key {
-    pub(super) fn of(chain: &[CertificateDer<'static>], role: &Role) -> Self {
+impl ChainKey {
+    pub(super) fn from_chain(chain: &[CertificateDer<'static>], role: &PeerRole) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
         let (tag, name): (u8, &str) = match role {
-            Role::Client => (0, ""),
-            Role::ServerName(name) => (1, name),
-            Role::ServerUri(uri) => (2, uri),
+            PeerRole::Client => (0, ""),
+            PeerRole::ServerName(name) => (1, name),
+            PeerRole::ServerUri(uri) => (2, uri),
         };
         let mut part = |bytes: &[u8]| {
             context.update(&(bytes.len() as u64).to_be_bytes());
@@ -41,7 +41,7 @@ impl Key {
 }
 
 #[derive(Clone)]
-struct Entry {
+struct CachedVerdict {
     verified: Arc<Verified>,
     from: Timestamp,
     until: Timestamp,
@@ -49,26 +49,26 @@ struct Entry {
 
 /// Two halves: an entry that is used moves to the new one, and when that is full the old one is dropped.
 #[derive(Default)]
-struct Halves {
-    new: HashMap<Key, Entry>,
-    old: HashMap<Key, Entry>,
+struct CacheHalves {
+    new: HashMap<ChainKey, CachedVerdict>,
+    old: HashMap<ChainKey, CachedVerdict>,
     /// Whether the CRL of this number carries the signature of this key.
     signers: HashMap<(usize, SpkiHash), bool>,
 }
 
 /// The cache of one `Trust`.
 #[derive(Default)]
-pub(super) struct Cache(Mutex<Halves>);
+pub(super) struct ChainCache(Mutex<CacheHalves>);
 
-impl Cache {
+impl ChainCache {
     /// The verdict, if it holds at `now`.
-    pub(super) fn find(&self, key: &Key, now: Timestamp) -> Option<Arc<Verified>> {
+    pub(super) fn find(&self, key: &ChainKey, now: Timestamp) -> Option<Arc<Verified>> {
         let mut halves = self.lock();
         let entry = match halves.new.get(key) {
             Some(entry) => entry.clone(),
             None => {
                 let entry = halves.old.remove(key)?;
-                halves.keep(*key, entry.clone());
+                halves.insert(*key, entry.clone());
                 entry
             }
         };
@@ -77,8 +77,8 @@ impl Cache {
     }
 
     /// Remembers a verdict from `from` until before `until`.
-    pub(super) fn keep(&self, key: Key, verified: &Arc<Verified>, from: Timestamp, until: Timestamp) {
-        self.lock().keep(key, Entry { verified: Arc::clone(verified), from, until });
+    pub(super) fn insert(&self, key: ChainKey, verified: &Arc<Verified>, from: Timestamp, until: Timestamp) {
+        self.lock().insert(key, CachedVerdict { verified: Arc::clone(verified), from, until });
     }
 
     /// Whether CRL number `crl` is signed by `key`; `check` decides the first time.
@@ -88,7 +88,7 @@ impl Cache {
         }
         let is = check();
         let mut halves = self.lock();
-        if halves.signers.len() >= HALF {
+        if halves.signers.len() >= HALF_CAPACITY {
             halves.signers.clear();
         }
         halves.signers.insert((crl, key), is);
@@ -96,14 +96,14 @@ impl Cache {
     }
 
     /// Nothing here is left half-done by a panic, so a poisoned lock is as good as another.
-    fn lock(&self) -> MutexGuard<'_, Halves> {
+    fn lock(&self) -> MutexGuard<'_, CacheHalves> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Halves {
-    fn keep(&mut self, key: Key, entry: Entry) {
-        if self.new.len() >= HALF {
+impl CacheHalves {
+    fn insert(&mut self, key: ChainKey, entry: CachedVerdict) {
+        if self.new.len() >= HALF_CAPACITY {
             self.old = std::mem::take(&mut self.new);
         }
         self.new.insert(key, entry);
@@ -114,52 +114,55 @@ impl Halves {
 mod tests {
     use super::*;
 
-    fn second(second: i64) -> Timestamp {
+    fn at_second(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn verified() -> Arc<Verified> {
-        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: second(100), expired: None })
+        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: at_second(100), expired: None })
     }
 
-    fn key(number: u32) -> Key {
-        Key::of(&[CertificateDer::from(number.to_be_bytes().to_vec())], &Role::Client)
+    fn key(number: u32) -> ChainKey {
+        ChainKey::from_chain(&[CertificateDer::from(number.to_be_bytes().to_vec())], &PeerRole::Client)
     }
 
     #[test]
     fn a_verdict_holds_within_its_time_only() {
-        let cache = Cache::default();
-        cache.keep(key(1), &verified(), second(10), second(20));
-        assert!(cache.find(&key(1), second(9)).is_none());
-        assert!(cache.find(&key(1), second(10)).is_some());
-        assert!(cache.find(&key(1), second(20)).is_none());
-        assert!(cache.find(&key(2), second(10)).is_none());
+        let cache = ChainCache::default();
+        cache.insert(key(1), &verified(), at_second(10), at_second(20));
+        assert!(cache.find(&key(1), at_second(9)).is_none());
+        assert!(cache.find(&key(1), at_second(10)).is_some());
+        assert!(cache.find(&key(1), at_second(20)).is_none());
+        assert!(cache.find(&key(2), at_second(10)).is_none());
     }
 
     #[test]
     fn it_stays_bounded_and_keeps_what_is_used() {
-        let cache = Cache::default();
-        cache.keep(key(0), &verified(), second(0), second(9));
-        for number in 1..3 * HALF as u32 {
-            cache.keep(key(number), &verified(), second(0), second(9));
-            assert!(cache.find(&key(0), second(1)).is_some());
+        let cache = ChainCache::default();
+        cache.insert(key(0), &verified(), at_second(0), at_second(9));
+        for number in 1..3 * HALF_CAPACITY as u32 {
+            cache.insert(key(number), &verified(), at_second(0), at_second(9));
+            assert!(cache.find(&key(0), at_second(1)).is_some());
         }
         let halves = cache.lock();
-        assert!(halves.new.len() + halves.old.len() <= 2 * HALF);
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_CAPACITY);
     }
 
     #[test]
     fn role_and_boundaries_are_part_of_the_key() {
         let one = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
-        let joined = Key::of(&[one(b"ab")], &Role::Client);
-        assert!(joined != Key::of(&[one(b"a"), one(b"b")], &Role::Client));
-        assert!(joined != Key::of(&[one(b"ab")], &Role::ServerName("".into())));
-        assert!(Key::of(&[], &Role::ServerName("a".into())) != Key::of(&[], &Role::ServerUri("a".into())));
+        let joined = ChainKey::from_chain(&[one(b"ab")], &PeerRole::Client);
+        assert!(joined != ChainKey::from_chain(&[one(b"a"), one(b"b")], &PeerRole::Client));
+        assert!(joined != ChainKey::from_chain(&[one(b"ab")], &PeerRole::ServerName("".into())));
+        assert!(
+            ChainKey::from_chain(&[], &PeerRole::ServerName("a".into()))
+                != ChainKey::from_chain(&[], &PeerRole::ServerUri("a".into()))
+        );
     }
 
     #[test]
     fn a_crl_signer_is_checked_once() {
-        let cache = Cache::default();
+        let cache = ChainCache::default();
         let signer = SpkiHash::of(b"key");
         assert!(cache.is_signer(0, signer, || true));
         assert!(cache.is_signer(0, signer, || unreachable!("known")));

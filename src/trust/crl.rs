@@ -16,7 +16,7 @@ use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-use super::verify::words;
+use super::verify::describe_error;
 use crate::pki::printable;
 
 /// A fully parsed CRL.
@@ -27,7 +27,7 @@ pub(super) struct Crl {
     issuer_der: Vec<u8>,
     this_update: Timestamp,
     next_update: Timestamp,
-    scope: Scope,
+    scope: CrlScope,
     signed: Range<usize>,
     algorithm: Range<usize>,
     signature: Range<usize>,
@@ -35,7 +35,7 @@ pub(super) struct Crl {
 
 /// What an issuing distribution point leaves out (RFC 5280 5.2.5).
 #[derive(Default)]
-struct Scope {
+struct CrlScope {
     limited: bool,
     end_entities_only: bool,
     issuers_only: bool,
@@ -46,16 +46,16 @@ impl Crl {
     /// Parses a list. The error is a sentence for the log.
     pub(super) fn parse(der: CertificateRevocationListDer<'static>) -> Result<Self, String> {
         let list = OwnedCertRevocationList::from_der(&der)
-            .map_err(|error| format!("invalid CRL: {}", words(&error)))?;
+            .map_err(|error| format!("invalid CRL: {}", describe_error(&error)))?;
         let list = CertRevocationList::from(list);
-        let frame = Frame::read(&der).ok_or("invalid CRL: its header does not parse")?;
-        let scope = list.issuing_distribution_point().map(Scope::read).unwrap_or_default();
-        let Frame { issuer, issuer_der, this_update, next_update, signed, algorithm, signature } = frame;
+        let frame = CrlLayout::read(&der).ok_or("invalid CRL: its header does not parse")?;
+        let scope = list.issuing_distribution_point().map(CrlScope::read).unwrap_or_default();
+        let CrlLayout { issuer, issuer_der, this_update, next_update, signed, algorithm, signature } = frame;
         Ok(Self { der, list, issuer, issuer_der, this_update, next_update, scope, signed, algorithm, signature })
     }
 
     /// Whether it was made from these bytes.
-    pub(super) fn is(&self, der: &CertificateRevocationListDer<'_>) -> bool {
+    pub(super) fn is_from_der(&self, der: &CertificateRevocationListDer<'_>) -> bool {
         self.der == *der
     }
 
@@ -112,7 +112,7 @@ impl fmt::Debug for Crl {
     }
 }
 
-impl Scope {
+impl CrlScope {
     fn read(value: &[u8]) -> Self {
         let mut scope = Self { limited: true, ..Self::default() };
         // webpki hands out the SEQUENCE with or without its header, depending on how it keeps the list.
@@ -166,7 +166,7 @@ impl Scope {
 }
 
 /// The head of a CRL and where its parts lie, without reading the list.
-struct Frame {
+struct CrlLayout {
     issuer: String,
     issuer_der: Vec<u8>,
     this_update: Timestamp,
@@ -176,7 +176,7 @@ struct Frame {
     signature: Range<usize>,
 }
 
-impl Frame {
+impl CrlLayout {
     fn read(der: &[u8]) -> Option<Self> {
         let place = |part: &[u8]| {
             let start = part.as_ptr() as usize - der.as_ptr() as usize;

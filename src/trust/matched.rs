@@ -13,15 +13,15 @@ use super::{AnchorSource, TrustName};
 use crate::pki::{Fingerprint, SpkiHash};
 
 /// Peers of one trust.
-const PEERS: usize = 1024;
+const MAX_PEERS: usize = 1024;
 /// Of those, how many survive a restart.
-const REMEMBERED: usize = 128;
+const MAX_PERSISTED_PEERS: usize = 128;
 /// Characters of an identity.
-const LONGEST: usize = 200;
+const MAX_IDENTITY_CHARS: usize = 200;
 
 /// Which anchor and pin last verified a peer, and when.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Vouched {
+pub struct LastVerification {
     /// The anchor; `None` in `pin_only`.
     pub anchor: Option<Fingerprint>,
     /// The pin, where the trust has some.
@@ -32,16 +32,16 @@ pub struct Vouched {
 
 /// What survives a restart: peers by identity, and when each anchor and pin last verified a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Facts {
+pub struct UsageFacts {
     /// Peers by identity, each with its last verification.
-    pub peers: BTreeMap<String, Vouched>,
+    pub peers: BTreeMap<String, LastVerification>,
     /// When an anchor last verified a peer.
     pub anchors: BTreeMap<Fingerprint, Timestamp>,
     /// When a pin was last on a verified path.
     pub pins: BTreeMap<SpkiHash, Timestamp>,
 }
 
-impl Facts {
+impl UsageFacts {
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.anchors.is_empty() && self.pins.is_empty()
@@ -49,38 +49,38 @@ impl Facts {
 
     /// The peers that would not be verified without this anchor, as far as is known: those that it verified last, and
     /// when.
-    pub fn without_anchor(&self, anchor: Fingerprint) -> Vec<(&str, Timestamp)> {
-        self.peers_of(|vouched| vouched.anchor == Some(anchor))
+    pub fn peers_needing_anchor(&self, anchor: Fingerprint) -> Vec<(&str, Timestamp)> {
+        self.peers_matching(|vouched| vouched.anchor == Some(anchor))
     }
 
     /// The same peers for a pin.
-    pub fn without_pin(&self, pin: SpkiHash) -> Vec<(&str, Timestamp)> {
-        self.peers_of(|vouched| vouched.pin == Some(pin))
+    pub fn peers_needing_pin(&self, pin: SpkiHash) -> Vec<(&str, Timestamp)> {
+        self.peers_matching(|vouched| vouched.pin == Some(pin))
     }
 
-    fn peers_of(&self, is: impl Fn(&Vouched) -> bool) -> Vec<(&str, Timestamp)> {
+    fn peers_matching(&self, is: impl Fn(&LastVerification) -> bool) -> Vec<(&str, Timestamp)> {
         let of = self.peers.iter().filter(|(_, vouched)| is(vouched));
         of.map(|(identity, vouched)| (identity.as_str(), vouched.last)).collect()
     }
 
-    fn note(&mut self, identity: &str, vouched: Vouched) {
+    fn record(&mut self, identity: &str, vouched: LastVerification) {
         if let Some(anchor) = vouched.anchor {
             self.anchors.insert(anchor, vouched.last);
         }
         if let Some(pin) = vouched.pin {
             self.pins.insert(pin, vouched.last);
         }
-        let end = identity.char_indices().nth(LONGEST).map_or(identity.len(), |(end, _)| end);
+        let end = identity.char_indices().nth(MAX_IDENTITY_CHARS).map_or(identity.len(), |(end, _)| end);
         let identity = &identity[..end];
         if let Some(known) = self.peers.get_mut(identity) {
             *known = vouched;
             return;
         }
-        self.bound(PEERS - 1);
+        self.evict_oldest(MAX_PEERS - 1);
         self.peers.insert(identity.to_owned(), vouched);
     }
 
-    fn bound(&mut self, most: usize) {
+    fn evict_oldest(&mut self, most: usize) {
         while self.peers.len() > most {
             let oldest =
                 self.peers.iter().min_by_key(|(_, vouched)| vouched.last).map(|(identity, _)| identity.clone());
@@ -92,16 +92,16 @@ impl Facts {
 
 /// Which peers would fail without which anchor or pin of one trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Vouchers {
+pub struct TrustUsage {
     /// The trust.
     pub trust: TrustName,
     /// Its anchors and pins.
-    pub vouchers: Vec<Voucher>,
+    pub vouchers: Vec<AnchorUsage>,
 }
 
 /// An anchor or a pin, and the peers that it verified.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Voucher {
+pub struct AnchorUsage {
     /// The anchor's fingerprint, or the pin.
     pub id: String,
     /// The anchor's subject, printable; `pin` for a pin.
@@ -114,62 +114,66 @@ pub struct Voucher {
     pub would_break: Vec<String>,
 }
 
-impl Vouchers {
+impl TrustUsage {
     /// Answers "which peers would fail if I removed this one" for everything that this trust holds. Of the platform's
     /// anchors only those that have ever verified a peer.
-    pub fn of(trust: &Trust, facts: &Facts) -> Self {
+    pub fn from_trust(trust: &Trust, facts: &UsageFacts) -> Self {
         let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
         let view = trust.view();
-        let anchors = view.anchors.iter().map(|anchor| Voucher {
+        let anchors = view.anchors.iter().map(|anchor| AnchorUsage {
             id: anchor.anchor.to_string(),
             subject: anchor.subject.clone(),
             until: anchor.until,
             last_matched: facts.anchors.get(&anchor.anchor).copied(),
-            would_break: names(facts.without_anchor(anchor.anchor)),
+            would_break: names(facts.peers_needing_anchor(anchor.anchor)),
         });
-        let pins = view.pins.iter().map(|pin| Voucher {
+        let pins = view.pins.iter().map(|pin| AnchorUsage {
             id: pin.spki.to_string(),
             subject: "pin".to_owned(),
             until: pin.until,
             last_matched: facts.pins.get(&pin.spki).copied(),
-            would_break: names(facts.without_pin(pin.spki)),
+            would_break: names(facts.peers_needing_pin(pin.spki)),
         });
         let is_platform = trust.settings().anchors.contains(&AnchorSource::System);
-        let is_of_use = |voucher: &Voucher| !is_platform || voucher.last_matched.is_some();
+        let is_of_use = |voucher: &AnchorUsage| !is_platform || voucher.last_matched.is_some();
         Self { trust: view.name.clone(), vouchers: anchors.chain(pins).filter(is_of_use).collect() }
     }
 }
 
 /// The live facts of one trust, shared by its epochs.
 #[derive(Debug, Default)]
-pub struct Matched(Mutex<Facts>);
+pub struct UsageTracker(Mutex<UsageFacts>);
 
-impl Matched {
-    pub(super) fn of(facts: Facts) -> Self {
+impl UsageTracker {
+    pub(super) fn from_facts(facts: UsageFacts) -> Self {
         Self(Mutex::new(facts))
     }
 
-    pub(super) fn note(&self, verified: &Verified, identity: &str, now: Timestamp) {
+    pub(super) fn record(&self, verified: &Verified, identity: &str, now: Timestamp) {
         let anchor = verified.anchor.as_ref().map(|(fingerprint, _)| *fingerprint);
-        self.lock().note(identity, Vouched { anchor, pin: verified.pin, last: now });
+        self.lock().record(identity, LastVerification { anchor, pin: verified.pin, last: now });
     }
 
     /// All of them.
-    pub fn facts(&self) -> Facts {
+    pub fn facts(&self) -> UsageFacts {
         self.lock().clone()
     }
 
     /// What survives a restart: only the anchors and pins that are still accepted.
-    pub(super) fn remembered(&self, anchor: impl Fn(&Fingerprint) -> bool, pin: impl Fn(&SpkiHash) -> bool) -> Facts {
+    pub(super) fn persistable_facts(
+        &self,
+        anchor: impl Fn(&Fingerprint) -> bool,
+        pin: impl Fn(&SpkiHash) -> bool,
+    ) -> UsageFacts {
         let mut facts = self.facts();
         facts.anchors.retain(|fingerprint, _| anchor(fingerprint));
         facts.pins.retain(|spki, _| pin(spki));
-        facts.bound(REMEMBERED);
+        facts.evict_oldest(MAX_PERSISTED_PEERS);
         facts
     }
 
     /// Nothing here is left half-done by a panic, so a poisoned lock is as good as another.
-    fn lock(&self) -> MutexGuard<'_, Facts> {
+    fn lock(&self) -> MutexGuard<'_, UsageFacts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -178,34 +182,34 @@ impl Matched {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn timestamp(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn by(anchor: &[u8], last: i64) -> Vouched {
-        Vouched { anchor: Some(Fingerprint::of(anchor)), pin: None, last: at(last) }
+    fn verified_by(anchor: &[u8], last: i64) -> LastVerification {
+        LastVerification { anchor: Some(Fingerprint::of(anchor)), pin: None, last: timestamp(last) }
     }
 
     #[test]
     fn a_peer_counts_for_the_anchor_that_vouched_for_it_last() {
-        let mut facts = Facts::default();
-        facts.note("dns:a", by(b"old", 1));
-        facts.note("dns:b", by(b"old", 2));
-        facts.note("dns:a", by(b"new", 3));
-        assert_eq!(facts.without_anchor(Fingerprint::of(b"old")), [("dns:b", at(2))]);
-        assert_eq!(facts.without_anchor(Fingerprint::of(b"new")), [("dns:a", at(3))]);
-        assert_eq!(facts.anchors[&Fingerprint::of(b"old")], at(2));
+        let mut facts = UsageFacts::default();
+        facts.record("dns:a", verified_by(b"old", 1));
+        facts.record("dns:b", verified_by(b"old", 2));
+        facts.record("dns:a", verified_by(b"new", 3));
+        assert_eq!(facts.peers_needing_anchor(Fingerprint::of(b"old")), [("dns:b", timestamp(2))]);
+        assert_eq!(facts.peers_needing_anchor(Fingerprint::of(b"new")), [("dns:a", timestamp(3))]);
+        assert_eq!(facts.anchors[&Fingerprint::of(b"old")], timestamp(2));
     }
 
     #[test]
-    fn who_was_seen_longest_ago_makes_room() {
-        let mut facts = Facts::default();
-        for number in 0..i64::try_from(PEERS).unwrap() + 10 {
-            facts.note(&format!("dns:{number}"), by(b"ca", number));
+    fn the_peer_seen_longest_ago_makes_room() {
+        let mut facts = UsageFacts::default();
+        for number in 0..i64::try_from(MAX_PEERS).unwrap() + 10 {
+            facts.record(&format!("dns:{number}"), verified_by(b"ca", number));
         }
-        assert_eq!(facts.peers.len(), PEERS);
+        assert_eq!(facts.peers.len(), MAX_PEERS);
         assert!(!facts.peers.contains_key("dns:9") && facts.peers.contains_key("dns:10"));
-        facts.note(&"x".repeat(1000), by(b"ca", 5000));
-        assert!(facts.peers.contains_key(&"x".repeat(LONGEST)));
+        facts.record(&"x".repeat(1000), verified_by(b"ca", 5000));
+        assert!(facts.peers.contains_key(&"x".repeat(MAX_IDENTITY_CHARS)));
     }
 }

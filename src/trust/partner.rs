@@ -9,13 +9,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{Matcher, Pin, Verified};
-use crate::keyring::Show;
+use super::{PeerMatcher, Pin, Verified};
+use crate::keyring::ShowPolicy;
 use crate::pki::{Fingerprint, SpkiHash};
 
 /// The configuration of one partner (`[partner.NAME]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PartnerSettings {
     /// Its name.
     pub name: Arc<str>,
     /// Anchor files under the watched folder: only paths that end at one of these can be this partner.
@@ -23,11 +23,11 @@ pub struct Settings {
     /// Or pins on the path.
     pub pins: Vec<Pin>,
     /// Which peers belong to it; empty = every peer that its anchors or pins verify.
-    pub peers: Vec<Matcher>,
+    pub peers: Vec<PeerMatcher>,
     /// Where they connect from: identifies the partner before it has shown a certificate.
     pub sources: Vec<IpNet>,
     /// Which of our key pairs it is shown during an overlap.
-    pub show: Option<Wish>,
+    pub show: Option<KeyPairPreference>,
     /// Until when its peers may show expired certificates.
     pub accept_expired_until: Option<Timestamp>,
     /// How many connections it may have open, over all listeners.
@@ -38,7 +38,7 @@ pub struct Settings {
 
 /// `show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum KeyPairPreference {
     /// `"new_only"`: the current pair, even if the partner refused it.
     NewOnly,
     /// `{ old_until = DATE }`: the previous pair until then; from then on the general rule.
@@ -49,7 +49,7 @@ pub enum Wish {
 #[derive(Clone, Debug)]
 pub struct Partner {
     /// Its settings.
-    pub settings: Settings,
+    pub settings: PartnerSettings,
     /// Fingerprints of its anchors.
     pub anchors: BTreeSet<Fingerprint>,
     /// Its pins that have not ended.
@@ -63,7 +63,7 @@ pub struct Partners(pub Vec<Partner>);
 impl Partners {
     /// The partner that a verified path belongs to.
     pub fn recognise(&self, verified: &Verified) -> Option<Arc<str>> {
-        let partner = self.0.iter().find(|partner| partner.is(verified))?;
+        let partner = self.0.iter().find(|partner| partner.matches_path(verified))?;
         Some(Arc::clone(&partner.settings.name))
     }
 
@@ -74,7 +74,7 @@ impl Partners {
 
     /// Until when the partner of this path may show an expired certificate, if it may now.
     pub(super) fn lenient_until(&self, verified: &Verified, now: Timestamp) -> Option<Timestamp> {
-        let partner = self.0.iter().find(|partner| partner.is(verified))?;
+        let partner = self.0.iter().find(|partner| partner.matches_path(verified))?;
         partner.settings.accept_expired_until.filter(|until| now < *until)
     }
 
@@ -84,37 +84,37 @@ impl Partners {
     }
 
     /// What a peer from this address is shown: from the first partner with such a source and a `show` that applies now.
-    pub fn show(&self, from: IpAddr, now: Timestamp) -> Option<Show> {
+    pub fn key_pair_to_show(&self, from: IpAddr, now: Timestamp) -> Option<ShowPolicy> {
         let from = from.to_canonical();
         let known = self.0.iter().filter(|partner| partner.settings.sources.iter().any(|net| net.contains(&from)));
         known.into_iter().find_map(|partner| match partner.settings.show? {
-            Wish::NewOnly => Some(Show::New),
-            Wish::OldUntil(until) => (now < until).then_some(Show::Old),
+            KeyPairPreference::NewOnly => Some(ShowPolicy::New),
+            KeyPairPreference::OldUntil(until) => (now < until).then_some(ShowPolicy::Old),
         })
     }
 }
 
-impl Settings {
+impl PartnerSettings {
     /// Whether it is bound to its own anchors, pins or exact certificates: any authority could issue mere names.
     pub fn is_bound(&self) -> bool {
-        let exact = !self.peers.is_empty() && self.peers.iter().all(Matcher::is_exact);
+        let exact = !self.peers.is_empty() && self.peers.iter().all(PeerMatcher::is_exact);
         exact || !self.anchors.is_empty() || !self.pins.is_empty()
     }
 
     /// Dates at which the partner changes.
-    pub fn dates(&self) -> impl Iterator<Item = Timestamp> {
+    pub fn change_dates(&self) -> impl Iterator<Item = Timestamp> {
         self.pins.iter().filter_map(|pin| pin.until).chain(self.accept_expired_until)
     }
 }
 
 impl Partner {
     /// Resolved, as it is at `now`.
-    pub fn new(settings: Settings, anchors: BTreeSet<Fingerprint>, now: Timestamp) -> Self {
+    pub fn new(settings: PartnerSettings, anchors: BTreeSet<Fingerprint>, now: Timestamp) -> Self {
         let pins = settings.pins.iter().filter(|pin| pin.until.is_none_or(|until| now < until));
         Self { pins: pins.map(|pin| pin.spki).collect(), anchors, settings }
     }
 
-    fn is(&self, verified: &Verified) -> bool {
+    fn matches_path(&self, verified: &Verified) -> bool {
         let peers = &self.settings.peers;
         // A partner bound to empty files, or not bound at all, matches no peer.
         let own = !self.settings.anchors.is_empty() || !self.settings.pins.is_empty();
@@ -136,12 +136,12 @@ impl Partner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::Role;
-    use crate::trust::sample::{Ca, days, now, trust};
+    use crate::trust::PeerRole;
+    use crate::trust::sample::{TestAuthority, days_from_now, now, trust};
 
-    fn partner(name: &str, anchor: Option<&Ca>, dns: Option<&str>) -> Partner {
-        let peers = dns.map(|dns| Matcher { dns: Some(dns.to_owned()), ..Matcher::default() });
-        let settings = Settings {
+    fn test_partner(name: &str, anchor: Option<&TestAuthority>, dns: Option<&str>) -> Partner {
+        let peers = dns.map(|dns| PeerMatcher { dns: Some(dns.to_owned()), ..PeerMatcher::default() });
+        let settings = PartnerSettings {
             name: name.into(),
             anchors: anchor.iter().map(|_| PathBuf::from("trust/a.pem")).collect(),
             pins: Vec::new(),
@@ -155,101 +155,111 @@ mod tests {
         Partner::new(settings, anchor.iter().map(|ca| ca.certificate().fingerprint()).collect(), now())
     }
 
-    fn recognised(partners: Vec<Partner>, ca: &Ca, anchor: &Ca, name: &str) -> Option<Arc<str>> {
-        let peer = ca.peer(name, &|_| ());
-        Partners(partners).recognise(&trust(&[anchor]).verify(&peer.chain, &Role::Client, now()).unwrap())
+    fn recognise_peer(
+        partners: Vec<Partner>,
+        ca: &TestAuthority,
+        anchor: &TestAuthority,
+        name: &str,
+    ) -> Option<Arc<str>> {
+        let peer = ca.issue_peer(name, &|_| ());
+        Partners(partners).recognise(&trust(&[anchor]).verify(&peer.chain, &PeerRole::Client, now()).unwrap())
     }
 
     #[test]
     fn one_partners_ca_cannot_mint_anothers_names() {
-        let (acme, other) = (Ca::new("Acme"), Ca::new("Other"));
-        let partners = || vec![partner("acme", Some(&acme), Some("*.acme.test")), partner("other", Some(&other), None)];
-        assert_eq!(recognised(partners(), &acme, &acme, "a.acme.test").as_deref(), Some("acme"));
-        assert_eq!(recognised(partners(), &acme, &acme, "a.test"), None);
-        assert_eq!(recognised(partners(), &other, &other, "a.acme.test").as_deref(), Some("other"));
+        let (acme, other) = (TestAuthority::new("Acme"), TestAuthority::new("Other"));
+        let partners =
+            || vec![test_partner("acme", Some(&acme), Some("*.acme.test")), test_partner("other", Some(&other), None)];
+        assert_eq!(recognise_peer(partners(), &acme, &acme, "a.acme.test").as_deref(), Some("acme"));
+        assert_eq!(recognise_peer(partners(), &acme, &acme, "a.test"), None);
+        assert_eq!(recognise_peer(partners(), &other, &other, "a.acme.test").as_deref(), Some("other"));
     }
 
     #[test]
     fn an_intermediate_of_the_path_may_be_what_a_partner_is_bound_to() {
-        let public = Ca::new("Public");
-        let (acme, other) = (public.below("Acme", &|_| ()), public.below("Other", &|_| ()));
-        let partners = || vec![partner("acme", Some(&acme), None)];
-        assert_eq!(recognised(partners(), &acme, &public, "a.test").as_deref(), Some("acme"));
-        assert_eq!(recognised(partners(), &other, &public, "a.test"), None);
+        let public = TestAuthority::new("Public");
+        let (acme, other) = (public.issue_intermediate("Acme", &|_| ()), public.issue_intermediate("Other", &|_| ()));
+        let partners = || vec![test_partner("acme", Some(&acme), None)];
+        assert_eq!(recognise_peer(partners(), &acme, &public, "a.test").as_deref(), Some("acme"));
+        assert_eq!(recognise_peer(partners(), &other, &public, "a.test"), None);
     }
 
     #[test]
     fn pins_bind_a_partner_too() {
-        let ca = Ca::new("CA");
+        let ca = TestAuthority::new("CA");
         let pinned = |pin: Pin, at: Timestamp| {
-            let mut settings = partner("acme", None, None).settings;
+            let mut settings = test_partner("acme", None, None).settings;
             settings.pins = vec![pin];
             Partners(vec![Partner::new(settings, BTreeSet::new(), at)])
         };
-        let peer = ca.peer("a.test", &|_| ());
-        let verified = trust(&[&ca]).verify(&peer.chain, &Role::Client, now()).unwrap();
+        let peer = ca.issue_peer("a.test", &|_| ());
+        let verified = trust(&[&ca]).verify(&peer.chain, &PeerRole::Client, now()).unwrap();
         let recognised = |pin: Pin, at: Timestamp| pinned(pin, at).recognise(&verified).is_some();
-        assert!(!recognised(ca.peer("b.test", &|_| ()).pin(), now()));
+        assert!(!recognised(ca.issue_peer("b.test", &|_| ()).pin(), now()));
         assert!(recognised(peer.pin(), now()));
-        let dated = Pin { until: Some(days(2)), ..peer.pin() };
-        assert!(recognised(dated, days(1)));
-        assert!(!recognised(dated, days(2)), "its pin is over, and that does not make it known by nothing");
+        let dated = Pin { until: Some(days_from_now(2)), ..peer.pin() };
+        assert!(recognised(dated, days_from_now(1)));
+        assert!(!recognised(dated, days_from_now(2)), "its pin is over, and that does not make it known by nothing");
     }
 
     #[test]
     fn an_address_says_what_is_shown_before_a_certificate_does() {
-        let show = |wish: Wish, at: Timestamp, from: &str| {
-            let mut settings = partner("acme", None, None).settings;
+        let show = |wish: KeyPairPreference, at: Timestamp, from: &str| {
+            let mut settings = test_partner("acme", None, None).settings;
             (settings.show, settings.sources) = (Some(wish), vec!["192.0.2.0/24".parse().unwrap()]);
-            Partners(vec![Partner::new(settings, BTreeSet::new(), at)]).show(from.parse().unwrap(), at)
+            Partners(vec![Partner::new(settings, BTreeSet::new(), at)]).key_pair_to_show(from.parse().unwrap(), at)
         };
-        assert_eq!(show(Wish::NewOnly, now(), "192.0.2.7"), Some(Show::New));
-        assert_eq!(show(Wish::NewOnly, now(), "::ffff:192.0.2.7"), Some(Show::New));
-        assert_eq!(show(Wish::NewOnly, now(), "192.0.3.7"), None);
-        assert_eq!(show(Wish::OldUntil(days(1)), now(), "192.0.2.7"), Some(Show::Old));
-        assert_eq!(show(Wish::OldUntil(days(1)), days(1), "192.0.2.7"), None);
+        assert_eq!(show(KeyPairPreference::NewOnly, now(), "192.0.2.7"), Some(ShowPolicy::New));
+        assert_eq!(show(KeyPairPreference::NewOnly, now(), "::ffff:192.0.2.7"), Some(ShowPolicy::New));
+        assert_eq!(show(KeyPairPreference::NewOnly, now(), "192.0.3.7"), None);
+        assert_eq!(show(KeyPairPreference::OldUntil(days_from_now(1)), now(), "192.0.2.7"), Some(ShowPolicy::Old));
+        assert_eq!(show(KeyPairPreference::OldUntil(days_from_now(1)), days_from_now(1), "192.0.2.7"), None);
     }
 
     #[test]
-    fn an_expired_certificate_is_accepted_of_its_partner_until_the_date_and_of_nobody_else() {
+    fn an_expired_certificate_is_accepted_only_from_its_partner_until_the_date() {
         use crate::trust::Anchors;
-        use crate::trust::anchors::Found;
-        use crate::trust::{AnchorSource, Untrusted};
-        let (acme, other) = (Ca::new("Acme"), Ca::new("Other"));
+        use crate::trust::anchors::FoundAnchors;
+        use crate::trust::{AnchorSource, TrustError};
+        let (acme, other) = (TestAuthority::new("Acme"), TestAuthority::new("Other"));
         let expires = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2026, 11, 20);
         let source = AnchorSource::System;
         let settings = crate::trust::sample::settings(&|settings| settings.anchors = vec![AnchorSource::System]);
         let mut anchors = Anchors::open(settings, &Default::default(), &[]);
-        let found = Found::Certificates(vec![acme.certificate(), other.certificate()]);
-        anchors.arrive(&[(source, found)].into(), &Default::default(), now());
-        let mut lenient = partner("acme", Some(&acme), Some("*.acme.test")).settings;
-        lenient.accept_expired_until = Some(days(3));
+        let found = FoundAnchors::Certificates(vec![acme.certificate(), other.certificate()]);
+        anchors.apply_sources(&[(source, found)].into(), &Default::default(), now());
+        let mut lenient = test_partner("acme", Some(&acme), Some("*.acme.test")).settings;
+        lenient.accept_expired_until = Some(days_from_now(3));
         let anchor = BTreeSet::from([acme.certificate().fingerprint()]);
         let partners = Arc::new(Partners(vec![Partner::new(lenient, anchor, now())]));
-        let trust = anchors.build_for(&partners, now());
-        let verify = |peer: &crate::trust::sample::Made, at| trust.verify(&peer.chain, &Role::Client, at);
-        let refused = |verdict: Result<_, Untrusted>| matches!(verdict, Err(Untrusted::Expired { .. }));
+        let trust = anchors.build_with_partners(&partners, now());
+        let verify = |peer: &crate::trust::sample::IssuedIdentity, at| trust.verify(&peer.chain, &PeerRole::Client, at);
+        let refused = |verdict: Result<_, TrustError>| matches!(verdict, Err(TrustError::Expired { .. }));
 
-        let late = acme.peer("a.acme.test", &expires);
+        let late = acme.issue_peer("a.acme.test", &expires);
         let verified = verify(&late, now()).unwrap();
-        assert_eq!(verified.valid_until, days(3));
+        assert_eq!(verified.valid_until, days_from_now(3));
         assert_eq!(verified.expired, Some(late.certificate().validity().not_after));
-        assert!(refused(verify(&late, days(3))), "the date has come");
-        assert!(refused(verify(&acme.peer("a.test", &expires), now())), "not one of its peers");
-        assert!(refused(verify(&other.peer("a.acme.test", &expires), now())), "not by its anchor");
-        assert_eq!(verify(&acme.peer("b.acme.test", &|_| ()), now()).unwrap().expired, None);
+        assert!(refused(verify(&late, days_from_now(3))), "the date has come");
+        assert!(refused(verify(&acme.issue_peer("a.test", &expires), now())), "not one of its peers");
+        assert!(refused(verify(&other.issue_peer("a.acme.test", &expires), now())), "not by its anchor");
+        assert_eq!(verify(&acme.issue_peer("b.acme.test", &|_| ()), now()).unwrap().expired, None);
         // An issuer that has expired is another matter.
-        let below = acme.below("Old issuing CA", &expires);
-        assert!(refused(verify(&below.peer("c.acme.test", &expires), now())));
+        let below = acme.issue_intermediate("Old issuing CA", &expires);
+        assert!(refused(verify(&below.issue_peer("c.acme.test", &expires), now())));
     }
 
     #[test]
-    fn bound_to_files_that_hold_nothing_it_is_nobody() {
-        let ca = Ca::new("CA");
-        let mut empty = partner("acme", Some(&ca), Some("a.test"));
+    fn a_partner_bound_to_empty_files_matches_no_peer() {
+        let ca = TestAuthority::new("CA");
+        let mut empty = test_partner("acme", Some(&ca), Some("a.test"));
         empty.anchors.clear();
-        assert_eq!(recognised(vec![empty], &ca, &ca, "a.test"), None);
-        assert_eq!(recognised(vec![partner("acme", None, None)], &ca, &ca, "a.test"), None);
-        assert_eq!(recognised(vec![partner("acme", None, Some("a.test"))], &ca, &ca, "a.test"), None, "a name alone");
+        assert_eq!(recognise_peer(vec![empty], &ca, &ca, "a.test"), None);
+        assert_eq!(recognise_peer(vec![test_partner("acme", None, None)], &ca, &ca, "a.test"), None);
+        assert_eq!(
+            recognise_peer(vec![test_partner("acme", None, Some("a.test"))], &ca, &ca, "a.test"),
+            None,
+            "a name alone"
+        );
     }
 }

@@ -60,19 +60,19 @@ mod tests {
     use rcgen::SanType;
 
     use super::*;
-    use crate::trust::Role;
-    use crate::trust::sample::{Ca, now, trust};
+    use crate::trust::PeerRole;
+    use crate::trust::sample::{TestAuthority, now, trust};
 
     #[test]
     fn identity_is_the_one_uri_else_dns_else_the_subject() {
-        let ca = Ca::new("CA");
+        let ca = TestAuthority::new("CA");
         let trust = trust(&[&ca]);
         let identity = |uris: &[&str], dns: &[&str]| {
             let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
             let names: Vec<_> =
                 uris.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()))).collect();
-            let peer = ca.peer("a.test", &|params| params.subject_alt_names = names.clone());
-            let verified = trust.verify(&peer.chain, &Role::Client, now()).unwrap();
+            let peer = ca.issue_peer("a.test", &|params| params.subject_alt_names = names.clone());
+            let verified = trust.verify(&peer.chain, &PeerRole::Client, now()).unwrap();
             Peer::new(verified, &Partners::default()).identity().to_owned()
         };
         assert_eq!(identity(&["spiffe://a/b"], &["b.test"]), "uri:spiffe://a/b");

@@ -11,8 +11,8 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::crl::Crl;
-use super::verify::Accepted;
-use super::{Pin, Settings, Trust};
+use super::verify::AcceptedAnchor;
+use super::{Pin, Trust, TrustSettings};
 use crate::pki::{Certificate, KeyPair, PrivateKey};
 
 /// The time of all tests: 2026-11-25T00:00:00Z.
@@ -21,17 +21,17 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// So many days after (before) [`now`].
-pub(crate) fn days(days: i64) -> Timestamp {
+pub(crate) fn days_from_now(days: i64) -> Timestamp {
     now() + jiff::SignedDuration::from_hours(24 * days)
 }
 
 /// An issued certificate: its chain and key.
-pub(crate) struct Made {
+pub(crate) struct IssuedIdentity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: Vec<u8>,
 }
 
-impl Made {
+impl IssuedIdentity {
     pub(crate) fn certificate(&self) -> Arc<Certificate> {
         Certificate::parse(self.chain[0].clone()).unwrap()
     }
@@ -48,16 +48,16 @@ impl Made {
 }
 
 /// A certificate authority.
-pub(crate) struct Ca {
+pub(crate) struct TestAuthority {
     issuer: Issuer<'static, rcgen::KeyPair>,
     der: CertificateDer<'static>,
     above: Vec<CertificateDer<'static>>,
 }
 
 /// What a test changes about a certificate.
-pub(crate) type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+pub(crate) type ParamsChange<'a> = &'a dyn Fn(&mut CertificateParams);
 
-fn params(name: &str) -> CertificateParams {
+fn base_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -67,8 +67,8 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-fn ca_params(name: &str, change: Change<'_>) -> CertificateParams {
-    let mut params = params(name);
+fn ca_params(name: &str, change: ParamsChange<'_>) -> CertificateParams {
+    let mut params = base_params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     change(&mut params);
@@ -76,8 +76,8 @@ fn ca_params(name: &str, change: Change<'_>) -> CertificateParams {
 }
 
 /// A peer's certificate: `name` as a DNS SAN, clientAuth and serverAuth.
-pub(crate) fn peer_params(name: &str, change: Change<'_>) -> CertificateParams {
-    let mut params = params(name);
+pub(crate) fn peer_params(name: &str, change: ParamsChange<'_>) -> CertificateParams {
+    let mut params = base_params(name);
     params.subject_alt_names = vec![rcgen::SanType::DnsName(name.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     params.is_ca = IsCa::ExplicitNoCa;
@@ -85,21 +85,21 @@ pub(crate) fn peer_params(name: &str, change: Change<'_>) -> CertificateParams {
     params
 }
 
-pub(crate) fn new_key() -> rcgen::KeyPair {
+pub(crate) fn generate_key() -> rcgen::KeyPair {
     rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-impl Ca {
+impl TestAuthority {
     pub(crate) fn new(name: &str) -> Self {
-        Self::with(name, &|_| ())
+        Self::with_params(name, &|_| ())
     }
-    pub(crate) fn with(name: &str, change: Change<'_>) -> Self {
-        let (params, key) = (ca_params(name, change), new_key());
+    pub(crate) fn with_params(name: &str, change: ParamsChange<'_>) -> Self {
+        let (params, key) = (ca_params(name, change), generate_key());
         let der = params.self_signed(&key).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), der, above: Vec::new() }
     }
-    pub(crate) fn below(&self, name: &str, change: Change<'_>) -> Self {
-        let (params, key) = (ca_params(name, change), new_key());
+    pub(crate) fn issue_intermediate(&self, name: &str, change: ParamsChange<'_>) -> Self {
+        let (params, key) = (ca_params(name, change), generate_key());
         let der = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let mut above = vec![der.clone()];
         above.extend(self.above.iter().cloned());
@@ -109,21 +109,26 @@ impl Ca {
         Certificate::parse(self.der.clone()).unwrap()
     }
     /// A peer with this name.
-    pub(crate) fn peer(&self, name: &str, change: Change<'_>) -> Made {
-        self.peer_with(name, &new_key(), change)
+    pub(crate) fn issue_peer(&self, name: &str, change: ParamsChange<'_>) -> IssuedIdentity {
+        self.issue_peer_with_key(name, &generate_key(), change)
     }
-    pub(crate) fn peer_with(&self, name: &str, key: &rcgen::KeyPair, change: Change<'_>) -> Made {
+    pub(crate) fn issue_peer_with_key(
+        &self,
+        name: &str,
+        key: &rcgen::KeyPair,
+        change: ParamsChange<'_>,
+    ) -> IssuedIdentity {
         let der = peer_params(name, change).signed_by(key, &self.issuer).unwrap().der().clone();
         let mut chain = vec![der];
         chain.extend(self.above.iter().cloned());
-        Made { chain, key: key.serialize_der() }
+        IssuedIdentity { chain, key: key.serialize_der() }
     }
     /// A CRL with these serial numbers, made a day ago and due in so many days.
-    pub(crate) fn crl(&self, revoked: &[u64], due: i64) -> CertificateRevocationListDer<'static> {
-        self.crl_for(None, revoked, due)
+    pub(crate) fn issue_crl(&self, revoked: &[u64], due: i64) -> CertificateRevocationListDer<'static> {
+        self.issue_crl_for(None, revoked, due)
     }
     /// The same for one distribution point (RFC 5280 5.2.5), end entities only.
-    pub(crate) fn crl_for(
+    pub(crate) fn issue_crl_for(
         &self,
         point: Option<&str>,
         revoked: &[u64],
@@ -132,13 +137,13 @@ impl Ca {
         let at = |day: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(day.as_second() as u64);
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
-            revocation_time: at(days(-3)),
+            revocation_time: at(days_from_now(-3)),
             reason_code: None,
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
-            this_update: at(days(-2)),
-            next_update: at(days(due)),
+            this_update: at(days_from_now(-2)),
+            next_update: at(days_from_now(due)),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: point.map(|uri| rcgen::CrlIssuingDistributionPoint {
                 distribution_point: rcgen::CrlDistributionPoint { uris: vec![uri.to_owned()] },
@@ -152,52 +157,54 @@ impl Ca {
 }
 
 /// A peer that signs itself.
-pub(crate) fn self_signed(name: &str, change: Change<'_>) -> Made {
-    let key = new_key();
+pub(crate) fn self_signed(name: &str, change: ParamsChange<'_>) -> IssuedIdentity {
+    let key = generate_key();
     let der = peer_params(name, change).self_signed(&key).unwrap().der().clone();
-    Made { chain: vec![der], key: key.serialize_der() }
+    IssuedIdentity { chain: vec![der], key: key.serialize_der() }
 }
 
 /// A trust named `partners`.
-pub(crate) fn settings(change: &dyn Fn(&mut Settings)) -> Settings {
-    let mut settings = Settings::of("partners".into(), Vec::new());
+pub(crate) fn settings(change: &dyn Fn(&mut TrustSettings)) -> TrustSettings {
+    let mut settings = TrustSettings::with_anchors("partners".into(), Vec::new());
     change(&mut settings);
     settings
 }
 
 /// A trust with these anchors, no CRLs and no further settings.
-pub(crate) fn trust(anchors: &[&Ca]) -> Arc<Trust> {
+pub(crate) fn trust(anchors: &[&TestAuthority]) -> Arc<Trust> {
     Arc::new(trust_with(&|_| (), anchors, &[]))
 }
 
 pub(crate) fn trust_with(
-    change: &dyn Fn(&mut Settings),
-    anchors: &[&Ca],
+    change: &dyn Fn(&mut TrustSettings),
+    anchors: &[&TestAuthority],
     crls: &[CertificateRevocationListDer<'static>],
 ) -> Trust {
-    let anchors =
-        anchors.iter().map(|ca| Accepted { certificate: ca.certificate(), until: None, platform: false }).collect();
+    let anchors = anchors
+        .iter()
+        .map(|ca| AcceptedAnchor { certificate: ca.certificate(), until: None, platform: false })
+        .collect();
     let crls = crls.iter().map(|der| Arc::new(Crl::parse(der.clone()).unwrap())).collect();
     Trust::new(settings(change), anchors, crls)
 }
 
 /// A certificate with an RSA key of 1024 bits, which rcgen cannot make; signed by itself, valid until 2036.
-pub(crate) fn weak() -> CertificateDer<'static> {
+pub(crate) fn weak_certificate() -> CertificateDer<'static> {
     use rustls_pki_types::pem::PemObject as _;
-    CertificateDer::from_pem_slice(WEAK.as_bytes()).unwrap()
+    CertificateDer::from_pem_slice(WEAK_CERTIFICATE.as_bytes()).unwrap()
 }
 
 /// An X.509 v1 certificate, which rcgen cannot make: a root of old, signed by itself, valid until 2036; and what it issued
 /// in version 3 to `a.test`.
-pub(crate) fn of_version_1() -> [CertificateDer<'static>; 2] {
+pub(crate) fn version_1_certificates() -> [CertificateDer<'static>; 2] {
     use rustls_pki_types::pem::PemObject as _;
-    [V1_ROOT, BELOW_V1].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+    [V1_ROOT, ISSUED_BY_V1_ROOT].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
 }
 
 /// A trust of these settings with this anchor.
-pub(crate) fn trust_in(change: &dyn Fn(&mut Settings), anchor: &CertificateDer<'static>) -> Trust {
+pub(crate) fn trust_with_anchor(change: &dyn Fn(&mut TrustSettings), anchor: &CertificateDer<'static>) -> Trust {
     let certificate = Certificate::parse(anchor.clone()).unwrap();
-    Trust::new(settings(change), vec![Accepted { certificate, until: None, platform: false }], Vec::new())
+    Trust::new(settings(change), vec![AcceptedAnchor { certificate, until: None, platform: false }], Vec::new())
 }
 
 const V1_ROOT: &str = "-----BEGIN CERTIFICATE-----
@@ -210,7 +217,7 @@ QiGHkhdzQYq7t0+a8nTuD3MCIGR9RS6Fg96Fwu94jcJQ/9mwhLv7n9KaksucG5+m
 NPou
 -----END CERTIFICATE-----
 ";
-const BELOW_V1: &str = "-----BEGIN CERTIFICATE-----
+const ISSUED_BY_V1_ROOT: &str = "-----BEGIN CERTIFICATE-----
 MIIBfzCCASWgAwIBAgIBTTAKBggqhkjOPQQDAjATMREwDwYDVQQDDAhPbGQgUm9v
 dDAeFw0yNjExMjgwNjU4NTVaFw0zNjExMjQwNjU4NTVaMA8xDTALBgNVBAMMBHBl
 ZXIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARl0bh0Th4ZSdgwvfUDyxU551Jr
@@ -223,7 +230,7 @@ AR80
 -----END CERTIFICATE-----
 ";
 
-const WEAK: &str = "-----BEGIN CERTIFICATE-----
+const WEAK_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
 MIICBDCCAW2gAwIBAgIUKChXclXb6G0Y/QiDaXW1oE2w4SQwDQYJKoZIhvcNAQELBQAwFDESMBAGA1UEAwwJd2Vhay50ZXN0MB4X
 DTI2MTEyNTEwNDMzMVoXDTM2MTEyMjEwNDMzMVowFDESMBAGA1UEAwwJd2Vhay50ZXN0MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCB
 iQKBgQCtUPgzB74xON2Dh6oQ6Sh+iWR1/mlPYrXT5NC/UEqKrJG3Y03t4tz42XvDQDXxOwyDMUSRRe5gIsLE5fOcZ/gnD99gWaKe

@@ -14,23 +14,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
 
-use super::cache::{Cache, Key};
+use super::cache::{ChainCache, ChainKey};
 use super::crl::Crl;
-use super::matched::{Facts, Matched};
-use super::{Partners, Peer, Pin, Settings, TrustName};
+use super::matched::{UsageFacts, UsageTracker};
+use super::{Partners, Peer, Pin, TrustName, TrustSettings};
 use crate::pki::{Certificate, Fingerprint, SpkiHash};
-pub(super) use refusal::words;
+pub(super) use refusal::describe_error;
 
 /// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
 /// order of a long list is work that an unknown client should not be able to cause.
-const LONGEST_CHAIN: usize = 16;
+const MAX_CHAIN_LENGTH: usize = 16;
 
 /// How long a verdict is cached where CRLs are checked.
 const CRL_RECHECK: Duration = Duration::from_mins(1);
 
 /// The role in which the peer showed the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
+pub enum PeerRole {
     /// A client: usage clientAuth.
     Client,
     /// A server that must have this DNS name or IP address in its SAN (never the CN).
@@ -41,7 +41,7 @@ pub enum Role {
 
 /// What an epoch verifies with. Anchors, pins and CRLs are accepted together.
 pub struct Trust {
-    settings: Settings,
+    settings: TrustSettings,
     /// Four lists of one length: an anchor, the same for webpki, its `until`, and whether only the platform names it.
     anchors: Vec<Arc<Certificate>>,
     for_webpki: Vec<TrustAnchor<'static>>,
@@ -51,21 +51,21 @@ pub struct Trust {
     crls: Vec<Arc<Crl>>,
     /// For partners with expired certificates that are accepted for a while (`accept_expired_until`).
     partners: Arc<Partners>,
-    matched: Arc<Matched>,
-    cache: Cache,
+    matched: Arc<UsageTracker>,
+    cache: ChainCache,
 }
 
 /// A trust anchor that is accepted, until a date if one is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedAnchor {
     pub(super) certificate: Arc<Certificate>,
     pub(super) until: Option<Timestamp>,
     /// No file names it: it is one of the platform's, and the operator does not renew it.
     pub(super) platform: bool,
 }
 
-impl Accepted {
-    fn end(&self) -> Timestamp {
+impl AcceptedAnchor {
+    fn end_time(&self) -> Timestamp {
         let not_after = self.certificate.validity().not_after;
         self.until.map_or(not_after, |until| until.min(not_after))
     }
@@ -88,7 +88,7 @@ pub struct Verified {
 
 /// Why a chain is not trusted. Values are printable; `tls::explain` makes reason and sentence of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Untrusted {
+pub enum TrustError {
     /// No certificate.
     #[error("no certificate")]
     Empty,
@@ -201,9 +201,9 @@ pub enum Untrusted {
 }
 
 impl Trust {
-    pub(super) fn new(settings: Settings, mut accepted: Vec<Accepted>, mut crls: Vec<Arc<Crl>>) -> Self {
+    pub(super) fn new(settings: TrustSettings, mut accepted: Vec<AcceptedAnchor>, mut crls: Vec<Arc<Crl>>) -> Self {
         // webpki takes the first anchor that fits: of an old and a renewed one with the same key, the one that lasts.
-        accepted.sort_by_key(|anchor| std::cmp::Reverse(anchor.end()));
+        accepted.sort_by_key(|anchor| std::cmp::Reverse(anchor.end_time()));
         crls.sort_by_key(|crl| std::cmp::Reverse(crl.this_update()));
         let mut trust = Self {
             settings,
@@ -214,9 +214,9 @@ impl Trust {
             crls,
             partners: Arc::default(),
             matched: Arc::default(),
-            cache: Cache::default(),
+            cache: ChainCache::default(),
         };
-        for Accepted { certificate, until, platform } in accepted {
+        for AcceptedAnchor { certificate, until, platform } in accepted {
             let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate.der()) else { continue };
             trust.for_webpki.push(anchor.to_owned());
             trust.anchors.push(certificate);
@@ -225,16 +225,16 @@ impl Trust {
         }
         trust
     }
-    pub(super) fn with(mut self, partners: Arc<Partners>, matched: Arc<Matched>) -> Self {
+    pub(super) fn with_partners(mut self, partners: Arc<Partners>, matched: Arc<UsageTracker>) -> Self {
         (self.partners, self.matched) = (partners, matched);
         self
     }
     /// Records that this peer was verified, and by which anchor and pin.
-    pub fn note(&self, peer: &Peer, now: Timestamp) {
-        self.matched.note(peer.verified(), peer.identity(), now);
+    pub fn record_verified(&self, peer: &Peer, now: Timestamp) {
+        self.matched.record(peer.verified(), peer.identity(), now);
     }
     /// Which anchor and pin last verified each peer, in this epoch and before.
-    pub fn matched(&self) -> Facts {
+    pub fn usage_facts(&self) -> UsageFacts {
         self.matched.facts()
     }
     /// Its name.
@@ -242,7 +242,7 @@ impl Trust {
         &self.settings.name
     }
     /// Its settings.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &TrustSettings {
         &self.settings
     }
     /// Subjects (DER) of its anchors, each once: the list of certificate authorities to send (RFC 8446 4.2.4). None for
@@ -257,7 +257,7 @@ impl Trust {
         subjects
     }
     /// Subjects of its anchors, printable, for explanations.
-    pub fn holds(&self) -> Vec<String> {
+    pub fn anchor_subjects(&self) -> Vec<String> {
         self.anchors.iter().map(|anchor| anchor.subject().to_owned()).collect()
     }
     /// The anchors.
@@ -272,7 +272,7 @@ impl Trust {
         settings.crl_required || !self.crls.is_empty() || !own && !settings.crls.is_empty()
     }
     /// What it holds, for views and the registry.
-    pub fn view(&self) -> super::View {
+    pub fn view(&self) -> super::TrustContents {
         let each = self.anchors.iter().zip(&self.until).zip(&self.platform);
         let anchors = each.map(|((anchor, until), platform)| super::AnchorView {
             anchor: anchor.fingerprint(),
@@ -292,7 +292,7 @@ impl Trust {
             this_update: crl.this_update(),
             next_update: crl.next_update(),
         });
-        super::View {
+        super::TrustContents {
             name: Arc::clone(self.name()),
             anchors: anchors.collect(),
             pins: self.settings.pins.clone(),
@@ -304,24 +304,24 @@ impl Trust {
     pub fn verify(
         &self,
         chain: &[CertificateDer<'static>],
-        role: &Role,
+        role: &PeerRole,
         now: Timestamp,
-    ) -> Result<Arc<Verified>, Untrusted> {
+    ) -> Result<Arc<Verified>, TrustError> {
         if chain.is_empty() {
-            return Err(Untrusted::Empty);
+            return Err(TrustError::Empty);
         }
-        if chain.len() > LONGEST_CHAIN {
+        if chain.len() > MAX_CHAIN_LENGTH {
             let why =
-                format!("the chain has {} certificates; more than {LONGEST_CHAIN} are not accepted", chain.len());
-            return Err(Untrusted::Other { why });
+                format!("the chain has {} certificates; more than {MAX_CHAIN_LENGTH} are not accepted", chain.len());
+            return Err(TrustError::Other { why });
         }
-        let key = Key::of(chain, role);
+        let key = ChainKey::from_chain(chain, role);
         if let Some(verified) = self.cache.find(&key, now) {
             return Ok(verified);
         }
-        let end_entity = parse(&chain[0], 0)?;
-        let verified = match self.verify_at(&end_entity, chain, role, &Terms { now, lenient: false }) {
-            Err(expired @ Untrusted::Expired { .. }) if *role == Role::Client && self.partners.is_lenient(now) => {
+        let end_entity = parse_certificate(&chain[0], 0)?;
+        let verified = match self.verify_at(&end_entity, chain, role, &VerificationTime { now, lenient: false }) {
+            Err(expired @ TrustError::Expired { .. }) if *role == PeerRole::Client && self.partners.is_lenient(now) => {
                 self.verify_expired(&end_entity, chain, now).ok_or(expired)?
             }
             verdict => verdict?,
@@ -332,7 +332,7 @@ impl Trust {
         if !self.crls.is_empty() {
             until = until.min(now.checked_add(CRL_RECHECK).unwrap_or(Timestamp::MAX));
         }
-        self.cache.keep(key, &verified, from.unwrap_or(now), until);
+        self.cache.insert(key, &verified, from.unwrap_or(now), until);
         Ok(verified)
     }
 
@@ -340,9 +340,9 @@ impl Trust {
         &self,
         end_entity: &Arc<Certificate>,
         chain: &[CertificateDer<'static>],
-        role: &Role,
-        terms: &Terms,
-    ) -> Result<Verified, Untrusted> {
+        role: &PeerRole,
+        terms: &VerificationTime,
+    ) -> Result<Verified, TrustError> {
         if self.settings.pin_only {
             self.verify_pinned(end_entity, role, terms)
         } else {
@@ -362,32 +362,38 @@ impl Trust {
         if now <= not_after {
             return None;
         }
-        let mut verified = self.verify_at(end_entity, chain, &Role::Client, &Terms { now, lenient: true }).ok()?;
+        let mut verified =
+            self.verify_at(end_entity, chain, &PeerRole::Client, &VerificationTime { now, lenient: true }).ok()?;
         verified.valid_until = verified.valid_until.min(self.partners.lenient_until(&verified, now)?);
         verified.expired = Some(not_after);
         Some(verified)
     }
 
     /// `pin_only`: the pinned key is the identity; no chain, and CA:TRUE or a signature of its own are fine.
-    fn verify_pinned(&self, end_entity: &Arc<Certificate>, role: &Role, terms: &Terms) -> Result<Verified, Untrusted> {
-        let pin = self.pin_on(std::slice::from_ref(end_entity), terms.now)?;
-        refusal::own(end_entity)?;
+    fn verify_pinned(
+        &self,
+        end_entity: &Arc<Certificate>,
+        role: &PeerRole,
+        terms: &VerificationTime,
+    ) -> Result<Verified, TrustError> {
+        let pin = self.find_pin(std::slice::from_ref(end_entity), terms.now)?;
+        refusal::check_end_entity(end_entity)?;
         if !terms.lenient {
-            refusal::valid(end_entity, terms.now)?;
+            refusal::check_validity(end_entity, terms.now)?;
         }
         let usage = end_entity.usage();
         let (allowed, needed) = match role {
-            Role::Client => (usage.client || !self.settings.client_eku_required, "clientAuth"),
-            Role::ServerName(_) | Role::ServerUri(_) => (usage.server, "serverAuth"),
+            PeerRole::Client => (usage.client || !self.settings.client_eku_required, "clientAuth"),
+            PeerRole::ServerName(_) | PeerRole::ServerUri(_) => (usage.server, "serverAuth"),
         };
         if !allowed {
-            return Err(Untrusted::WrongUsage { subject: end_entity.subject().to_owned(), needed });
+            return Err(TrustError::WrongUsage { subject: end_entity.subject().to_owned(), needed });
         }
         // A self-signed certificate often has no name at all; where it has some, they must fit as anywhere.
-        if !refusal::names(end_entity).is_empty() {
-            named(end_entity, role)?;
+        if !refusal::san_names(end_entity).is_empty() {
+            check_name(end_entity, role)?;
         }
-        let valid_until = terms.ends(end_entity).into_iter().chain(pin.and_then(|pin| pin.until)).min();
+        let valid_until = terms.end_entity_expiry(end_entity).into_iter().chain(pin.and_then(|pin| pin.until)).min();
         Ok(Verified {
             path: vec![Arc::clone(end_entity)],
             anchor: None,
@@ -398,7 +404,7 @@ impl Trust {
     }
 
     /// The longest-lived pin that is on the path; `None` where the trust has no pins.
-    fn pin_on(&self, path: &[Arc<Certificate>], now: Timestamp) -> Result<Option<Pin>, Untrusted> {
+    fn find_pin(&self, path: &[Arc<Certificate>], now: Timestamp) -> Result<Option<Pin>, TrustError> {
         let pins = &self.settings.pins;
         if pins.is_empty() && !self.settings.pin_only {
             return Ok(None);
@@ -408,21 +414,21 @@ impl Trust {
         let matching = matching.filter(|pin| path.iter().any(|certificate| certificate.spki_hash() == pin.spki));
         match matching.max_by_key(|pin| end(pin)) {
             Some(pin) => Ok(Some(*pin)),
-            None => Err(Untrusted::NoPin { trust: Arc::clone(self.name()), spki: path[0].spki_hash() }),
+            None => Err(TrustError::NoPin { trust: Arc::clone(self.name()), spki: path[0].spki_hash() }),
         }
     }
 }
 
 /// At what time a chain is verified.
-struct Terms {
+struct VerificationTime {
     now: Timestamp,
     /// The end entity's own end does not count; that of everything above it does.
     lenient: bool,
 }
 
-impl Terms {
+impl VerificationTime {
     /// When the end entity ends, if that counts.
-    fn ends(&self, end_entity: &Certificate) -> Option<Timestamp> {
+    fn end_entity_expiry(&self, end_entity: &Certificate) -> Option<Timestamp> {
         (!self.lenient).then(|| end_entity.validity().not_after)
     }
 }
@@ -433,16 +439,16 @@ impl std::fmt::Debug for Trust {
     }
 }
 
-fn parse(der: &CertificateDer<'_>, index: usize) -> Result<Arc<Certificate>, Untrusted> {
+fn parse_certificate(der: &CertificateDer<'_>, index: usize) -> Result<Arc<Certificate>, TrustError> {
     let der = der.clone().into_owned();
-    Certificate::parse(der).map_err(|error| Untrusted::Malformed { index, why: error.why })
+    Certificate::parse(der).map_err(|error| TrustError::Malformed { index, why: error.why })
 }
 
 /// Whether the certificate has the name that the role asks for (RFC 9525: SAN only).
-fn named(certificate: &Certificate, role: &Role) -> Result<(), Untrusted> {
+fn check_name(certificate: &Certificate, role: &PeerRole) -> Result<(), TrustError> {
     let (fits, expected) = match role {
-        Role::Client => return Ok(()),
-        Role::ServerName(name) => {
+        PeerRole::Client => return Ok(()),
+        PeerRole::ServerName(name) => {
             let fits = ServerName::try_from(&**name).is_ok_and(|name| {
                 webpki::EndEntityCert::try_from(certificate.der())
                     .is_ok_and(|parsed| parsed.verify_is_valid_for_subject_name(&name).is_ok())
@@ -450,10 +456,10 @@ fn named(certificate: &Certificate, role: &Role) -> Result<(), Untrusted> {
             (fits, name)
         }
         // Exactly one (X.509-SVID 2): with several, which one is meant would be the reader's guess.
-        Role::ServerUri(uri) => (matches!(certificate.uris(), [only] if **only == **uri), uri),
+        PeerRole::ServerUri(uri) => (matches!(certificate.uris(), [only] if **only == **uri), uri),
     };
     if fits {
         return Ok(());
     }
-    Err(Untrusted::WrongName { expected: expected.to_string(), has: refusal::names(certificate) })
+    Err(TrustError::WrongName { expected: expected.to_string(), has: refusal::san_names(certificate) })
 }

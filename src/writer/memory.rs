@@ -20,22 +20,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::State;
+use super::WriterState;
 use crate::keyring::KeyringName;
-use crate::pki::{Blocks, Certificate, Fingerprint, KeyPair, Problem, Severity, blocks, printable};
+use crate::pki::{Certificate, Fingerprint, FolderProblem, KeyMaterial, KeyPair, ProblemSeverity, blocks, printable};
 use crate::trust::TrustName;
 use crate::{keyring, trust};
 
 /// The format version of `decisions.json`.
-const VERSION: u32 = 1;
-const DECISIONS: &str = "decisions.json";
-const RETAINED: &str = "retained";
-const TRUST: &str = "trust";
+const DECISIONS_VERSION: u32 = 1;
+const DECISIONS_FILE: &str = "decisions.json";
+const RETAINED_FOLDER: &str = "retained";
+const TRUST_FOLDER: &str = "trust";
 
 /// The folder `state/`, or nothing: memory only.
-pub struct Memory(Option<Root>);
+pub struct StateMemory(Option<StateRoot>);
 
-struct Root {
+struct StateRoot {
     path: PathBuf,
     /// Held while a sidekey works in the folder; not by commands that only read it.
     lock: Option<File>,
@@ -51,27 +51,27 @@ struct Root {
 
 /// What the last run left.
 #[derive(Clone, Debug, Default)]
-pub struct Remembered {
+pub struct RememberedState {
     /// Decisions by keyring.
-    pub keyrings: BTreeMap<KeyringName, keyring::Remembered>,
+    pub keyrings: BTreeMap<KeyringName, keyring::PersistedKeyring>,
     /// Retained pairs by keyring.
     pub retained: BTreeMap<KeyringName, Vec<Arc<KeyPair>>>,
     /// Anchors on their way out, by trust.
-    pub trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
+    pub trusts: BTreeMap<TrustName, trust::anchors::PersistedAnchors>,
     /// Their certificates.
     pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
     /// What was learned from sources about our pairs.
-    pub learned: Vec<keyring::learned::Remembered>,
+    pub learned: Vec<keyring::learned::PersistedRefusal>,
     /// Why decisions could not be read: every keyring refuses commands until they can.
     pub unreadable: Option<String>,
     /// Retained files that could not be read: what was in them is lost to the overlap.
-    pub skipped: Vec<Problem>,
+    pub skipped: Vec<FolderProblem>,
 }
 
 /// What could not be saved or read.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {why}")]
-pub struct Error {
+pub struct MemoryError {
     /// Which file.
     pub file: String,
     /// Why, with what to do.
@@ -80,17 +80,17 @@ pub struct Error {
 
 /// `decisions.json`.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Decisions {
+struct DecisionsFile {
     version: u32,
-    keyrings: BTreeMap<KeyringName, keyring::Remembered>,
-    trusts: BTreeMap<TrustName, trust::anchors::Remembered>,
+    keyrings: BTreeMap<KeyringName, keyring::PersistedKeyring>,
+    trusts: BTreeMap<TrustName, trust::anchors::PersistedAnchors>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    learned: Vec<keyring::learned::Remembered>,
+    learned: Vec<keyring::learned::PersistedRefusal>,
 }
 
-impl Memory {
+impl StateMemory {
     /// In memory only.
-    pub fn none() -> Self {
+    pub fn in_memory() -> Self {
         Self(None)
     }
 
@@ -98,20 +98,20 @@ impl Memory {
     ///
     /// # Errors
     /// It cannot be made or written, or another process works in it.
-    pub fn open(root: PathBuf) -> Result<Self, Error> {
+    pub fn open(root: PathBuf) -> Result<Self, MemoryError> {
         store::make_folder(&root)?;
-        let lock = store::lock(&root)?;
-        Ok(Self(Some(Root::new(root, Some(lock)))))
+        let lock = store::lock_folder(&root)?;
+        Ok(Self(Some(StateRoot::new(root, Some(lock)))))
     }
 
     /// What a run left, or has written so far, in this folder: for commands that only look, also beside a running sidecar.
-    pub fn peek(root: PathBuf) -> Remembered {
-        Self(Some(Root::new(root, None))).read()
+    pub fn peek(root: PathBuf) -> RememberedState {
+        Self(Some(StateRoot::new(root, None))).read()
     }
 
     /// What the last run left. Once, before the first `save`.
-    pub fn read(&mut self) -> Remembered {
-        let mut out = Remembered::default();
+    pub fn read(&mut self) -> RememberedState {
+        let mut out = RememberedState::default();
         if let Some(root) = &mut self.0 {
             root.read_decisions(&mut out);
             root.read_retained(&mut out);
@@ -125,112 +125,116 @@ impl Memory {
     /// # Errors
     /// Something could not be written; what is there already stays. Where decisions could not be read, it is reported
     /// once that nothing is saved.
-    pub fn save(&mut self, state: &State, now: Timestamp) -> Result<(), Error> {
+    pub fn save(&mut self, state: &WriterState, now: Timestamp) -> Result<(), MemoryError> {
         let Some(root) = &mut self.0 else { return Ok(()) };
-        let wanted = root.wanted(state, now);
-        root.retain(&wanted)?;
+        let wanted = root.files_to_retain(state, now);
+        root.write_retained(&wanted)?;
         if let Some(why) = &root.unreadable {
             if std::mem::replace(&mut root.told, true) {
                 return Ok(());
             }
-            return Err(Error { file: store::name(&root.path.join(DECISIONS)), why: why.clone() });
+            return Err(MemoryError { file: store::path_text(&root.path.join(DECISIONS_FILE)), why: why.clone() });
         }
-        root.decide(state)?;
-        root.release(&wanted)
+        root.write_decisions(state)?;
+        root.delete_unneeded(&wanted)
     }
 }
 
 /// What is to be retained: file, the chain in it, and how its text is made.
-struct Wanted {
+struct RetainedFiles {
     chain: Vec<Fingerprint>,
-    what: Kept,
+    what: RetainedPair,
 }
 
-enum Kept {
+enum RetainedPair {
     Pair(Arc<KeyPair>),
     Anchor(Arc<Certificate>),
 }
 
-impl Wanted {
-    fn pem(&self) -> Zeroizing<String> {
+impl RetainedFiles {
+    fn to_pem(&self) -> Zeroizing<String> {
         match &self.what {
-            Kept::Pair(pair) => pair.to_pem(),
-            Kept::Anchor(certificate) => Zeroizing::new(certificate.pem()),
+            RetainedPair::Pair(pair) => pair.to_pem(),
+            RetainedPair::Anchor(certificate) => Zeroizing::new(certificate.pem()),
         }
     }
 }
 
-impl Root {
+impl StateRoot {
     fn new(path: PathBuf, lock: Option<File>) -> Self {
         Self { path, lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
     }
 
-    fn wanted(&self, state: &State, now: Timestamp) -> BTreeMap<PathBuf, Wanted> {
-        let folder = self.path.join(RETAINED);
+    fn files_to_retain(&self, state: &WriterState, now: Timestamp) -> BTreeMap<PathBuf, RetainedFiles> {
+        let folder = self.path.join(RETAINED_FOLDER);
         let mut wanted = BTreeMap::new();
         for (name, keyring) in state.keyrings() {
             for pair in keyring.to_retain(now) {
-                let chain = fingerprints(pair.chain());
-                let path = file(&folder.join(store::encode(name)), pair.fingerprint());
-                wanted.insert(path, Wanted { chain, what: Kept::Pair(pair) });
+                let chain = chain_fingerprints(pair.chain());
+                let path = retained_path(&folder.join(store::encode_name(name)), pair.fingerprint());
+                wanted.insert(path, RetainedFiles { chain, what: RetainedPair::Pair(pair) });
             }
         }
         for (name, anchors) in state.trusts() {
-            for certificate in anchors.to_retain() {
-                let path = file(&folder.join(TRUST).join(store::encode(name)), certificate.fingerprint());
-                wanted.insert(path, Wanted { chain: vec![certificate.fingerprint()], what: Kept::Anchor(certificate) });
+            for certificate in anchors.certificates_to_retain() {
+                let path =
+                    retained_path(&folder.join(TRUST_FOLDER).join(store::encode_name(name)), certificate.fingerprint());
+                wanted.insert(
+                    path,
+                    RetainedFiles { chain: vec![certificate.fingerprint()], what: RetainedPair::Anchor(certificate) },
+                );
             }
         }
         wanted
     }
 
     /// Writes what is not there yet.
-    fn retain(&mut self, wanted: &BTreeMap<PathBuf, Wanted>) -> Result<(), Error> {
+    fn write_retained(&mut self, wanted: &BTreeMap<PathBuf, RetainedFiles>) -> Result<(), MemoryError> {
         for (path, wanted) in wanted {
             if self.retained.get(path) != Some(&wanted.chain) {
                 if let Some(folder) = path.parent() {
                     store::make_folder(folder)?;
                 }
-                store::write(path, wanted.pem().as_bytes())?;
+                store::write_file(path, wanted.to_pem().as_bytes())?;
                 self.retained.insert(path.clone(), wanted.chain.clone());
             }
         }
         Ok(())
     }
 
-    fn decide(&mut self, state: &State) -> Result<(), Error> {
-        let keyrings = state.keyrings().iter().map(|(name, keyring)| (Arc::clone(name), keyring.remembered()));
-        let trusts = state.trusts().iter().map(|(name, anchors)| (Arc::clone(name), anchors.remembered()));
-        let decisions = Decisions {
-            version: VERSION,
+    fn write_decisions(&mut self, state: &WriterState) -> Result<(), MemoryError> {
+        let keyrings = state.keyrings().iter().map(|(name, keyring)| (Arc::clone(name), keyring.to_persisted()));
+        let trusts = state.trusts().iter().map(|(name, anchors)| (Arc::clone(name), anchors.persisted_state()));
+        let decisions = DecisionsFile {
+            version: DECISIONS_VERSION,
             keyrings: keyrings.collect(),
             trusts: trusts.collect(),
-            learned: state.learned().to_vec(),
+            learned: state.learned_refusals().to_vec(),
         };
-        let path = self.path.join(DECISIONS);
+        let path = self.path.join(DECISIONS_FILE);
         let text = serde_json::to_vec_pretty(&decisions)
-            .map_err(|error| Error { file: store::name(&path), why: error.to_string() })?;
+            .map_err(|error| MemoryError { file: store::path_text(&path), why: error.to_string() })?;
         if self.decisions.as_ref() != Some(&text) {
-            store::write(&path, &text)?;
+            store::write_file(&path, &text)?;
             self.decisions = Some(text);
         }
         Ok(())
     }
 
     /// Deletes what no decision needs any more. A file that could not be read has no known owner, and stays.
-    fn release(&mut self, wanted: &BTreeMap<PathBuf, Wanted>) -> Result<(), Error> {
+    fn delete_unneeded(&mut self, wanted: &BTreeMap<PathBuf, RetainedFiles>) -> Result<(), MemoryError> {
         let ended: Vec<PathBuf> = self.retained.keys().filter(|path| !wanted.contains_key(*path)).cloned().collect();
         for path in ended {
-            store::delete(&path)?;
+            store::delete_file(&path)?;
             self.retained.remove(&path);
         }
         Ok(())
     }
 
-    fn read_decisions(&mut self, out: &mut Remembered) {
-        let path = self.path.join(DECISIONS);
+    fn read_decisions(&mut self, out: &mut RememberedState) {
+        let path = self.path.join(DECISIONS_FILE);
         let read = match std::fs::read(&path) {
-            Ok(text) => parse(&text).map(|decisions| (text, decisions)),
+            Ok(text) => parse_decisions(&text).map(|decisions| (text, decisions)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => Err(error.to_string()),
         };
@@ -248,23 +252,23 @@ impl Root {
                     printable(&why)
                 );
                 self.unreadable = Some(why.clone());
-                out.unreadable = Some(format!("{}: {why}", store::name(&path)));
+                out.unreadable = Some(format!("{}: {why}", store::path_text(&path)));
             }
         }
     }
 
-    fn read_retained(&mut self, out: &mut Remembered) {
-        let folder = self.path.join(RETAINED);
-        for path in store::files(&folder, self.lock.is_some()) {
-            let Some(of) = path.strip_prefix(&folder).ok().and_then(Of::path) else { continue };
-            match read_file(&path).and_then(|blocks| of.take(blocks, &path, out)) {
+    fn read_retained(&mut self, out: &mut RememberedState) {
+        let folder = self.path.join(RETAINED_FOLDER);
+        for path in store::retained_files(&folder, self.lock.is_some()) {
+            let Some(of) = path.strip_prefix(&folder).ok().and_then(RetainedOwner::from_path) else { continue };
+            match read_blocks(&path).and_then(|blocks| of.add_blocks(blocks, &path, out)) {
                 Ok(chain) => drop(self.retained.insert(path, chain)),
-                Err(why) => out.skipped.push(Problem {
-                    file: store::name(&path).into(),
+                Err(why) => out.skipped.push(FolderProblem {
+                    file: store::path_text(&path).into(),
                     reason: "retained_unreadable",
                     why: format!("this retained file cannot be read: {}", printable(&why)),
                     remedy: "its overlap does not survive this restart; delete the file".to_owned(),
-                    severity: Severity::Warning,
+                    severity: ProblemSeverity::Warning,
                 }),
             }
         }
@@ -272,27 +276,32 @@ impl Root {
 }
 
 /// What a retained file belongs to, by its path.
-enum Of {
+enum RetainedOwner {
     Keyring(KeyringName),
     Trust(TrustName),
 }
 
-impl Of {
-    fn path(path: &Path) -> Option<Self> {
+impl RetainedOwner {
+    fn from_path(path: &Path) -> Option<Self> {
         let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
         match parts[..] {
-            [name, _] => Some(Self::Keyring(store::decode(name)?.into())),
-            [TRUST, name, _] => Some(Self::Trust(store::decode(name)?.into())),
+            [name, _] => Some(Self::Keyring(store::decode_name(name)?.into())),
+            [TRUST_FOLDER, name, _] => Some(Self::Trust(store::decode_name(name)?.into())),
             _ => None,
         }
     }
 
-    fn take(self, blocks: Blocks, path: &Path, out: &mut Remembered) -> Result<Vec<Fingerprint>, String> {
-        let chain = fingerprints(&blocks.certificates);
+    fn add_blocks(
+        self,
+        blocks: KeyMaterial,
+        path: &Path,
+        out: &mut RememberedState,
+    ) -> Result<Vec<Fingerprint>, String> {
+        let chain = chain_fingerprints(&blocks.certificates);
         match self {
             Self::Keyring(name) => {
                 let key = blocks.keys.into_iter().next().ok_or("it contains no private key")?;
-                let pair = KeyPair::new(blocks.certificates, key, vec![store::name(path).into()])
+                let pair = KeyPair::new(blocks.certificates, key, vec![store::path_text(path).into()])
                     .map_err(|error| error.to_string())?;
                 out.retained.entry(name).or_default().push(pair);
             }
@@ -305,24 +314,27 @@ impl Of {
     }
 }
 
-fn read_file(path: &Path) -> Result<Blocks, String> {
+fn read_blocks(path: &Path) -> Result<KeyMaterial, String> {
     let bytes = Zeroizing::new(std::fs::read(path).map_err(|error| error.to_string())?);
     Ok(blocks::read(&bytes, None))
 }
 
-fn parse(text: &[u8]) -> Result<Decisions, String> {
-    let decisions: Decisions = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if decisions.version != VERSION {
-        return Err(format!("its version is {}, but this Sidekey reads version {VERSION}", decisions.version));
+fn parse_decisions(text: &[u8]) -> Result<DecisionsFile, String> {
+    let decisions: DecisionsFile = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if decisions.version != DECISIONS_VERSION {
+        return Err(format!(
+            "its version is {}, but this Sidekey reads version {DECISIONS_VERSION}",
+            decisions.version
+        ));
     }
     Ok(decisions)
 }
 
-fn fingerprints(chain: &[Arc<Certificate>]) -> Vec<Fingerprint> {
+fn chain_fingerprints(chain: &[Arc<Certificate>]) -> Vec<Fingerprint> {
     chain.iter().map(|certificate| certificate.fingerprint()).collect()
 }
 
-fn file(folder: &Path, of: Fingerprint) -> PathBuf {
+fn retained_path(folder: &Path, of: Fingerprint) -> PathBuf {
     folder.join(format!("{}.pem", of.hex()))
 }
 

@@ -1,39 +1,46 @@
-use super::state::tests::{folder, settings};
+use super::state::tests::{api_contents, api_settings};
 use super::*;
 use crate::event::Event;
-use crate::keyring::pool::{PAIRS, day};
-use crate::log::{Format, Lines};
+use crate::keyring::pool::{TEST_PAIRS, day};
+use crate::log::{LogFormat, LogQueue};
 use crate::metrics::Metrics;
 
 /// A writer that runs, and what a test sees of it.
-struct Running {
-    inputs: mpsc::Sender<Input>,
+struct WriterHarness {
+    inputs: mpsc::Sender<WriterInput>,
     reader: Reader,
-    follower: crate::event::Follower,
+    follower: crate::event::EventFollower,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Running {
-    fn start(contents: Contents, mut memory: Memory) -> Self {
+impl WriterHarness {
+    fn start(contents: FolderContents, mut memory: StateMemory) -> Self {
         let (clock, _) = Clock::manual(day(25));
-        let lines = Lines::channel(Format::Text).0;
-        let log = crate::log::Settings::default();
-        let events = Arc::new(Events::new(lines, Arc::new(Metrics::new()), &log, clock.clone()).unwrap());
+        let lines = LogQueue::channel(LogFormat::Text).0;
+        let log = crate::log::LogSettings::default();
+        let events = Arc::new(EventBus::new(lines, Arc::new(Metrics::new()), &log, clock.clone()).unwrap());
         let follower = events.subscribe();
-        let (state, publisher, reader) = begin(settings(), contents, &mut memory, (&events, &clock)).unwrap();
+        let (state, publisher, reader) =
+            start_writer(api_settings(), contents, &mut memory, (&events, &clock)).unwrap();
         let (inputs, receiver) = mpsc::channel(8);
-        let task = tokio::task::spawn_local(run(state, receiver, memory, publisher, (events, clock)));
+        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, (events, clock)));
         Self { inputs, reader, follower, task }
     }
 
-    async fn ask(&self, command: Command) -> Result<(Epoch, Vec<keyring::Event>), NotDone> {
+    async fn send_command(
+        &self,
+        command: KeyringCommand,
+    ) -> Result<(Epoch, Vec<keyring::KeyringEvent>), CommandRejection> {
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Command { keyring: "api".into(), command, by: "uid 0".into(), reply }).await.unwrap();
+        self.inputs
+            .send(WriterInput::Command { keyring: "api".into(), command, by: "uid 0".into(), reply })
+            .await
+            .unwrap();
         answer.await.unwrap()
     }
 
     /// Ends the writer; every event that it emitted.
-    async fn end(mut self) -> Vec<Event> {
+    async fn finish(mut self) -> Vec<Event> {
         drop(self.inputs);
         self.task.await.unwrap();
         let mut told = Vec::new();
@@ -43,17 +50,17 @@ impl Running {
         told
     }
 
-    fn epoch(&self) -> u64 {
-        self.reader.take().epoch.0
+    fn current_epoch(&self) -> u64 {
+        self.reader.latest().epoch.0
     }
 }
 
-fn block_on(test: impl Future<Output = ()>) {
+fn block_on_local(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
-fn epochs(told: &[Event]) -> Vec<u64> {
+fn epochs_of(told: &[Event]) -> Vec<u64> {
     let epoch = |event: &Event| match event {
         Event::Epoch { epoch, .. } => Some(epoch.0),
         _ => None,
@@ -63,17 +70,17 @@ fn epochs(told: &[Event]) -> Vec<u64> {
 
 #[test]
 fn a_rotation_is_one_epoch_and_its_events_name_it() {
-    block_on(async {
-        let running = Running::start(folder(&[1]), Memory::none());
-        assert_eq!(running.epoch(), 1);
-        running.inputs.send(Input::Folder(folder(&[1, 2]))).await.unwrap();
-        running.inputs.send(Input::Folder(folder(&[2, 1]))).await.unwrap();
-        running.inputs.send(Input::Tick).await.unwrap();
-        let (reader, told) = (running.reader.clone(), running.end().await);
-        let snapshot = reader.take();
+    block_on_local(async {
+        let running = WriterHarness::start(api_contents(&[1]), StateMemory::in_memory());
+        assert_eq!(running.current_epoch(), 1);
+        running.inputs.send(WriterInput::Folder(api_contents(&[1, 2]))).await.unwrap();
+        running.inputs.send(WriterInput::Folder(api_contents(&[2, 1]))).await.unwrap();
+        running.inputs.send(WriterInput::Tick).await.unwrap();
+        let (reader, told) = (running.reader.clone(), running.finish().await);
+        let snapshot = reader.latest();
         assert_eq!(snapshot.epoch, Epoch(2));
-        assert_eq!(snapshot.ingresses["default"].candidates.0[0].key_pair, PAIRS[2].fingerprint());
-        assert_eq!(epochs(&told), [1, 2], "the same content again and a tick start no epoch");
+        assert_eq!(snapshot.ingresses["default"].candidates.0[0].key_pair, TEST_PAIRS[2].fingerprint());
+        assert_eq!(epochs_of(&told), [1, 2], "the same content again and a tick start no epoch");
         let moved = told.iter().filter(|event| matches!(event, Event::Keyring { epoch: Epoch(2), .. }));
         assert_eq!(moved.count(), 2);
     });
@@ -81,25 +88,25 @@ fn a_rotation_is_one_epoch_and_its_events_name_it() {
 
 #[test]
 fn a_command_is_answered_with_the_epoch_in_which_it_is_true() {
-    block_on(async {
-        let running = Running::start(folder(&[1, 2]), Memory::none());
-        let (epoch, events) = running.ask(Command::Rollback).await.unwrap();
-        assert_eq!((epoch, events.len(), running.epoch()), (Epoch(2), 2, 2));
-        let again = running.ask(Command::Promote(PAIRS[1].fingerprint())).await.unwrap();
+    block_on_local(async {
+        let running = WriterHarness::start(api_contents(&[1, 2]), StateMemory::in_memory());
+        let (epoch, events) = running.send_command(KeyringCommand::Rollback).await.unwrap();
+        assert_eq!((epoch, events.len(), running.current_epoch()), (Epoch(2), 2, 2));
+        let again = running.send_command(KeyringCommand::Promote(TEST_PAIRS[1].fingerprint())).await.unwrap();
         assert_eq!(again, (Epoch(2), Vec::new()), "it was true already");
-        assert!(matches!(running.ask(Command::Rollback).await, Err(NotDone::Keyring(_))));
-        assert_eq!(running.epoch(), 2, "a refused command changes nothing");
+        assert!(matches!(running.send_command(KeyringCommand::Rollback).await, Err(CommandRejection::Keyring(_))));
+        assert_eq!(running.current_epoch(), 2, "a refused command changes nothing");
     });
 }
 
 #[test]
 fn without_a_key_pair_the_first_epoch_says_what_is_waited_for() {
-    block_on(async {
-        let running = Running::start(Contents::default(), Memory::none());
-        assert!(running.reader.take().ingresses.is_empty());
-        running.inputs.send(Input::Folder(folder(&[1]))).await.unwrap();
-        let (reader, told) = (running.reader.clone(), running.end().await);
-        assert_eq!(reader.take().ingresses.len(), 1);
+    block_on_local(async {
+        let running = WriterHarness::start(FolderContents::default(), StateMemory::in_memory());
+        assert!(running.reader.latest().ingresses.is_empty());
+        running.inputs.send(WriterInput::Folder(api_contents(&[1]))).await.unwrap();
+        let (reader, told) = (running.reader.clone(), running.finish().await);
+        assert_eq!(reader.latest().ingresses.len(), 1);
         let waits: Vec<_> = told
             .iter()
             .filter_map(|event| match event {
@@ -113,17 +120,17 @@ fn without_a_key_pair_the_first_epoch_says_what_is_waited_for() {
 
 #[test]
 fn what_cannot_be_saved_is_served_all_the_same_and_told() {
-    block_on(async {
+    block_on_local(async {
         let at = tempfile::TempDir::new().unwrap();
         let state = at.path().join("state");
-        let memory = Memory::open(state.clone()).unwrap();
-        let running = Running::start(folder(&[1]), memory);
+        let memory = StateMemory::open(state.clone()).unwrap();
+        let running = WriterHarness::start(api_contents(&[1]), memory);
         std::fs::remove_dir_all(state.join("retained/api")).unwrap();
         // A file where the folder for retained pairs must be: no user, not even root, can write there.
         std::fs::write(state.join("retained/api"), "in the way").unwrap();
-        running.inputs.send(Input::Folder(folder(&[2]))).await.unwrap();
-        let (reader, told) = (running.reader.clone(), running.end().await);
-        assert_eq!(reader.take().epoch, Epoch(2));
+        running.inputs.send(WriterInput::Folder(api_contents(&[2]))).await.unwrap();
+        let (reader, told) = (running.reader.clone(), running.finish().await);
+        assert_eq!(reader.latest().epoch, Epoch(2));
         let not_remembered = told.iter().filter(|event| matches!(event, Event::NotRemembered { .. }));
         assert_eq!(not_remembered.count(), 1);
     });

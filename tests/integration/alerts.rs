@@ -8,10 +8,10 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use sidekey::event::Event;
-use sidekey::pki::issue::{Authority, Issued, Request};
-use sidekey::registry::export::{Export, Table, csv};
-use sidekey::registry::store::{Access, Asked, Notice};
-use sidekey::registry::{Acknowledgement, Inventory, Store, findings};
+use sidekey::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair};
+use sidekey::registry::export::{ExportTable, RegistryExport, export_csv};
+use sidekey::registry::store::{AlertNotice, HistoryQuery, StoreAccess};
+use sidekey::registry::{AcknowledgementRow, RegistryInventory, RegistryStore, findings};
 use sqlx::Connection as _;
 
 use crate::command::{Running, sidekey};
@@ -23,7 +23,7 @@ use crate::support::mailbox::{Hook, Mailbox, text};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 
 /// A server's pair that is valid from one day to another, counted from now.
-fn pair(ca: &Ca, name: &str, from: i64, to: i64) -> Issued {
+fn pair(ca: &Ca, name: &str, from: i64, to: i64) -> IssuedKeyPair {
     let mut request = ca.request(name);
     request.validity = around(ca.now, -from, to);
     ca.issue(&request)
@@ -48,7 +48,7 @@ const OWNED: &str = "[keyring.default]\nowner = \"integrations\"\ncontact = \"i@
 struct Fleet<'a> {
     database: &'a Database,
     ca: &'a Ca,
-    pair: &'a Issued,
+    pair: &'a IssuedKeyPair,
     backend: &'a Backend,
 }
 
@@ -64,7 +64,7 @@ impl Fleet<'_> {
 }
 
 /// Waits until every claimed alert has been sent, and a round has passed in which nothing was left to do.
-async fn settled(store: &Store) {
+async fn settled(store: &RegistryStore) {
     until("all alerts are sent", async || {
         let all = store.deliveries().await.expect("read");
         let failed: Vec<_> = all.iter().filter_map(|delivery| delivery.error.as_ref()).collect();
@@ -84,7 +84,7 @@ async fn each_threshold_arrives_once_across_three_restarts_and_three_instances()
         let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
         // SQLite is one sidecar's own; a Postgres is shared by three.
         let instances: &[&str] = if database.address.is_some() { &["a", "b", "c"] } else { &["a"] };
-        let store = Store::open(&database.settings("test"), Access::Write).await.expect("a registry");
+        let store = RegistryStore::open(&database.settings("test"), StoreAccess::Write).await.expect("a registry");
         for restart in 0..3 {
             let mut sidecars = Vec::new();
             for instance in instances {
@@ -328,7 +328,8 @@ async fn an_intermediate_and_an_anchor_that_end_first_are_told_of_until_others_a
             request
         };
         let ends_early = issuing.issue(&long(ca.now)).expect("a pair");
-        let anchor = |before, after| Authority::new("Partners' CA", around(ca.now, before, after)).expect("a CA");
+        let anchor =
+            |before, after| CertificateAuthority::new("Partners' CA", around(ca.now, before, after)).expect("a CA");
         let (old, new) = (anchor(300, 25), anchor(1, 3000));
         let folder = folder();
         drop_pair(folder.path(), "tls", &ends_early);
@@ -344,13 +345,13 @@ async fn an_intermediate_and_an_anchor_that_end_first_are_told_of_until_others_a
         let (chain, trust) = (told("expires").remove(0), told("anchor_expires").remove(0));
         assert!(chain.contains("CN=Issuing CA") && chain.contains("expires in 20 days"), "{chain}");
         assert!(trust.contains("CN=Partners' CA") && trust.contains("expires in 25 days"), "{trust}");
-        let audit = async |store: &Store| -> Vec<&'static str> {
+        let audit = async |store: &RegistryStore| -> Vec<&'static str> {
             let found = findings(&store.inventory().await.expect("read"), ca.now);
             let mut found: Vec<_> = found.into_iter().map(|one| one.finding).collect();
             found.retain(|finding| matches!(*finding, "chain_expires" | "anchor_expires"));
             found
         };
-        let store = Store::open(&database.settings("test"), Access::Write).await.expect("a registry");
+        let store = RegistryStore::open(&database.settings("test"), StoreAccess::Write).await.expect("a registry");
         assert_eq!(audit(&store).await, ["anchor_expires", "chain_expires"], "{}", database.kind);
         let metrics = sidecar.app.metrics_text();
         let of_anchor = format!(
@@ -364,7 +365,7 @@ async fn an_intermediate_and_an_anchor_that_end_first_are_told_of_until_others_a
         let anchor = store.inventory().await.expect("read").anchors[0].anchor.clone();
         assert_eq!(store.find("own:default", &anchor[7..15]).await.expect("the anchor").0, anchor);
 
-        let successor = ca.issue(&Request { validity: around(ca.now, 5, 300), ..long(ca.now) });
+        let successor = ca.issue(&IssueRequest { validity: around(ca.now, 5, 300), ..long(ca.now) });
         drop_pair(sidecar.folder.path(), "next", &successor);
         assert_eq!(sidecar.rotation("default").await, fingerprint(&successor));
         put(sidecar.folder.path(), "ca.crt", &format!("{}{}", old.certificate_pem(), new.certificate_pem()));
@@ -394,7 +395,7 @@ async fn webhooks_and_mail_go_over_tls_to_servers_that_are_trusted_and_to_no_oth
         let at = |name: &str| folder.path().join(name);
         drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -360, 5));
         put(folder.path(), "ca.crt", ca.pem());
-        let mailbox_of = |issued: &Issued, name: &str| {
+        let mailbox_of = |issued: &IssuedKeyPair, name: &str| {
             let (certificate, key) = (at(&format!("{name}.crt")), at(&format!("{name}.key")));
             std::fs::write(&certificate, &issued.chain_pem).expect("written");
             std::fs::write(&key, issued.key_pem.as_bytes()).expect("written");
@@ -448,9 +449,9 @@ async fn webhooks_and_mail_go_over_tls_to_servers_that_are_trusted_and_to_no_oth
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_alerts_that_nobody_takes_do_not_keep_the_next_one_from_being_told() {
     for database in databases().await {
-        let store = Store::open(&database.settings("one"), Access::Write).await.expect("opened");
+        let store = RegistryStore::open(&database.settings("one"), StoreAccess::Write).await.expect("opened");
         let now = crate::support::ca::today();
-        let notice = |alert: String| Notice {
+        let notice = |alert: String| AlertNotice {
             alert,
             sink: "webhook:1".to_owned(),
             kind: "partner_expires",
@@ -510,8 +511,8 @@ async fn twelve_integrations_need_no_spreadsheet() {
         Some(store.inventory().await.expect("read")).filter(|inventory| inventory.key_pairs.len() == 13)
     })
     .await;
-    let export = Export { inventory, history: Vec::new(), failures: Vec::new() };
-    let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+    let export = RegistryExport { inventory, history: Vec::new(), failures: Vec::new() };
+    let table = String::from_utf8(export_csv(&export, ExportTable::KeyPairs).expect("CSV")).expect("text");
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("partner-")).collect();
     assert_eq!(rows.len(), 12, "{table}");
     assert!(rows[6].starts_with("partner-07,Integration 7,team-7,team-7@example.com,365,sha256:"), "{}", rows[6]);
@@ -537,7 +538,7 @@ async fn twelve_integrations_need_no_spreadsheet() {
     let who = "uid 1000 (kim)".to_owned();
     let at = later(ca.now, 305).into();
     let keyring = "partner-12".to_owned();
-    let acknowledgement = Acknowledgement { key_pair: last, at, keyring, who, why, ends: Some(ends) };
+    let acknowledgement = AcknowledgementRow { key_pair: last, at, keyring, who, why, ends: Some(ends) };
     store.acknowledge(&acknowledgement, 1).await.expect("written");
     for day in [334, 350, 357] {
         sidecar.move_to(later(ca.now, day));
@@ -553,7 +554,7 @@ async fn twelve_integrations_need_no_spreadsheet() {
     assert_eq!(mail["to"][0], "team-12@example.com");
 
     // The audit names it too, and the history says who changed what, when, from what to what, and why.
-    let without = |inventory: &Inventory| -> Vec<String> {
+    let without = |inventory: &RegistryInventory| -> Vec<String> {
         let found = findings(inventory, later(ca.now, 363));
         found.into_iter().filter(|one| one.finding == "no_successor").map(|one| one.about).collect()
     };
@@ -563,7 +564,7 @@ async fn twelve_integrations_need_no_spreadsheet() {
         Some(()).filter(|()| without(&inventory) == ["partner-12"])
     })
     .await;
-    let history = store.history(&Asked::default()).await.expect("read");
+    let history = store.history(&HistoryQuery::default()).await.expect("read");
     let of = |keyring: &str, reason: &str| {
         history
             .iter()
@@ -573,5 +574,8 @@ async fn twelve_integrations_need_no_spreadsheet() {
     assert_eq!(of("partner-12", "acknowledged").expect("a line").who, "uid 1000 (kim)");
     let rotation = of("partner-03", "newer_arrived").expect("a line");
     assert_eq!((rotation.who.as_str(), rotation.becomes.as_deref()), ("folder", Some("current")), "{rotation:?}");
-    assert!(Store::open(&database.settings("audit"), Access::Read).await.is_ok(), "it reads beside a running sidecar");
+    assert!(
+        RegistryStore::open(&database.settings("audit"), StoreAccess::Read).await.is_ok(),
+        "it reads beside a running sidecar"
+    );
 }

@@ -12,7 +12,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 
 use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::support::ca::{Ca, fingerprint};
@@ -30,7 +30,7 @@ struct Stand {
 
 impl Stand {
     /// Serves `pair` as its keyring `default`, with `state`.
-    fn new(pair: impl FnOnce(&Ca) -> Issued) -> Self {
+    fn new(pair: impl FnOnce(&Ca) -> IssuedKeyPair) -> Self {
         let (folder, ca) = (folder(), Ca::new("Test CA"));
         put(folder.path(), "ca.crt", ca.pem());
         drop_pair(folder.path(), "tls", &pair(&ca));
@@ -79,7 +79,7 @@ impl Stand {
     }
 
     /// Where a pair of the keyring `default` stands.
-    fn standing(&self, pair: &Issued) -> String {
+    fn standing(&self, pair: &IssuedKeyPair) -> String {
         let keyring = self.json(&["keyring", "show", "default"]);
         let name = fingerprint(pair).to_string();
         let pairs = keyring["key_pairs"].as_array().expect("pairs");
@@ -88,7 +88,7 @@ impl Stand {
     }
 
     /// Drops a pair over the one that is there, and waits until it is current.
-    fn rotate(&self, pair: &Issued) {
+    fn rotate(&self, pair: &IssuedKeyPair) {
         drop_pair(self.folder.path(), "tls", pair);
         self.running.line(&["rotation", &fingerprint(pair).short(), "newer_arrived"]);
     }
@@ -102,7 +102,7 @@ fn ask_in(folder: &Path, arguments: &[&str]) -> Output {
     output(sidekey().current_dir(folder).args(arguments))
 }
 
-fn short(pair: &Issued) -> String {
+fn short(pair: &IssuedKeyPair) -> String {
     fingerprint(pair).short()
 }
 
@@ -325,7 +325,7 @@ fn all_ids(lines: &str) -> Vec<String> {
 async fn the_report_says_who_has_proved_the_new_pair_and_who_was_not_seen() {
     let stand = tokio::task::block_in_place(|| Stand::new(|ca| ca.server(20)));
     let (etl, seldom) = (stand.ca.client("etl", 5), stand.ca.client("seldom", 5));
-    let connect = async |client: &Issued| {
+    let connect = async |client: &IssuedKeyPair| {
         let answer = Peer::new(&[stand.ca.pem()], Some(client)).fresh().get(stand.address(), "/").await;
         // The backend is not there; the peer is.
         assert_eq!(answer.expect("an answer").status, 502);
@@ -547,12 +547,12 @@ fn status_is_0_where_there_is_nothing_to_act_on() {
 
 /// `Issued` again, since it holds a key that is not cloned by accident.
 trait ClonePair {
-    fn clone_pair(&self) -> Issued;
+    fn clone_pair(&self) -> IssuedKeyPair;
 }
 
-impl ClonePair for Issued {
-    fn clone_pair(&self) -> Issued {
-        Issued { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() }
+impl ClonePair for IssuedKeyPair {
+    fn clone_pair(&self) -> IssuedKeyPair {
+        IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone() }
     }
 }
 

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
-use sidekey::process::Phase;
+use sidekey::process::ShutdownPhase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -63,7 +63,7 @@ async fn a_request_in_flight_is_finished_and_nothing_new_is_taken() {
     }
     eventually("both requests reached the backend", || backend.seen().len() == 2).await;
     sidecar.app.begin_stop();
-    eventually("ingress drains", || sidecar.app.phase() >= Phase::DrainIngress).await;
+    eventually("ingress drains", || sidecar.app.phase() >= ShutdownPhase::DrainIngress).await;
     let refused = async {
         let peer = Peer::new(&[ca.pem()], Some(&client)).fresh();
         loop {
@@ -78,7 +78,7 @@ async fn a_request_in_flight_is_finished_and_nothing_new_is_taken() {
         let answer = request.await.expect("joined").expect("a request in flight was lost");
         assert_eq!(&*answer.body, b"late but whole");
     }
-    eventually("it is over", || sidecar.app.phase() == Phase::Over).await;
+    eventually("it is over", || sidecar.app.phase() == ShutdownPhase::Over).await;
 }
 
 /// What a load was promised: paths that were answered whole, by any of its clients.
@@ -222,14 +222,14 @@ async fn uploads_go_on_to_their_end_and_the_application_still_reaches_its_upstre
     }
     eventually("both uploads reached the backend", || backend.seen().len() == 2).await;
     sidecar.app.begin_stop();
-    eventually("ingress drains", || sidecar.app.phase() == Phase::DrainIngress).await;
+    eventually("ingress drains", || sidecar.app.phase() == ShutdownPhase::DrainIngress).await;
     assert_eq!(through(sidecar.egress("out")).await, "200");
     for (pieces, sent) in running {
         pieces.send(Ok(Frame::data(Bytes::from_static(b"and done")))).await.expect("taken");
         drop(pieces);
         assert_eq!(sent.await.expect("joined").expect("an answer"), "begun, and done");
     }
-    eventually("it is over", || sidecar.app.phase() == Phase::Over).await;
+    eventually("it is over", || sidecar.app.phase() == ShutdownPhase::Over).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,14 +266,14 @@ async fn a_websocket_is_waited_for() {
     }
     assert!(head.starts_with(b"HTTP/1.1 101"));
     sidecar.app.begin_stop();
-    eventually("ingress drains", || sidecar.app.phase() == Phase::DrainIngress).await;
+    eventually("ingress drains", || sidecar.app.phase() == ShutdownPhase::DrainIngress).await;
     for _ in 0..20 {
         stream.write_all(b"still").await.expect("the tunnel is open");
         let mut echo = [0; 5];
         stream.read_exact(&mut echo).await.expect("the tunnel is open");
-        assert_eq!((&echo, sidecar.app.phase()), (b"still", Phase::DrainIngress));
+        assert_eq!((&echo, sidecar.app.phase()), (b"still", ShutdownPhase::DrainIngress));
     }
     stream.shutdown().await.expect("closed");
     drop(stream);
-    eventually("it is over", || sidecar.app.phase() == Phase::Over).await;
+    eventually("it is over", || sidecar.app.phase() == ShutdownPhase::Over).await;
 }

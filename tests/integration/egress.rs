@@ -12,14 +12,19 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use sidekey::event::{Event, Verdict};
+use sidekey::event::{Event, UpstreamVerdict};
 
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 use crate::support::upstream::Upstream;
 
 /// An egress `out` with keyring `out` to this upstream.
-pub async fn egress(ca: &Ca, client: &sidekey::pki::issue::Issued, upstream: SocketAddr, extra: &str) -> Sidecar {
+pub async fn egress(
+    ca: &Ca,
+    client: &sidekey::pki::issue::IssuedKeyPair,
+    upstream: SocketAddr,
+    extra: &str,
+) -> Sidecar {
     let folder = folder();
     drop_pair(folder.path(), "out/tls", client);
     put(folder.path(), "out/ca.crt", ca.pem());
@@ -55,7 +60,7 @@ async fn upstreams_see_our_pair_and_their_own_host_over_both_protocols() {
         let host = seen.uri.authority().map_or_else(|| seen.header("host"), ToString::to_string);
         assert_eq!(host, format!("127.0.0.1:{}", upstream.address.port()));
         let handshake = sidecar.handshake().await;
-        assert_eq!(handshake.outcome, sidekey::tls::Outcome::Unproved, "{handshake:?}");
+        assert_eq!(handshake.outcome, sidekey::tls::HandshakeOutcome::Unproved, "{handshake:?}");
         assert_eq!(handshake.key_pair, Some(fingerprint(&client)));
         let proved = |event: &Event| match event {
             Event::Proof { key_pair, .. } => Some(*key_pair),
@@ -137,7 +142,7 @@ async fn after_a_rotation_requests_use_the_new_pair_and_none_is_lost() {
         assert_eq!(sidecar.rotation("out").await, fingerprint(&new));
         // The new pair is probed, then proved by one request that can do no harm; until then the old one serves.
         let proved = |event: &Event| match event {
-            Event::Upstream { verdict: Verdict::Proved, key_pair, .. } => Some(*key_pair),
+            Event::Upstream { verdict: UpstreamVerdict::Proved, key_pair, .. } => Some(*key_pair),
             _ => None,
         };
         let proving = tokio::spawn(async move {

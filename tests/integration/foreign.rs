@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sidekey::pki::issue::Issued;
-use sidekey::tls::Outcome;
+use sidekey::pki::issue::IssuedKeyPair;
+use sidekey::tls::HandshakeOutcome;
 
 use crate::handshake::stand;
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::sidecar::put;
 
-fn write_pair(folder: &Path, name: &str, pair: &Issued) {
+fn write_pair(folder: &Path, name: &str, pair: &IssuedKeyPair) {
     std::fs::write(folder.join(format!("{name}.crt")), &pair.chain_pem).expect("written");
     std::fs::write(folder.join(format!("{name}.key")), pair.key_pem.as_str()).expect("written");
 }
@@ -43,7 +43,7 @@ async fn curl_is_served_over_both_protocols_and_refused_without_a_certificate() 
     let (code, text) = run(curl(&[&pair[..], &["--http1.1"]].concat())).await;
     assert_eq!((code, text.as_str()), (Some(0), "200 1.1"));
     for _ in 0..2 {
-        assert_eq!(stand.sidecar.handshake().await.outcome, Outcome::Accepted);
+        assert_eq!(stand.sidecar.handshake().await.outcome, HandshakeOutcome::Accepted);
     }
     let served = stand.backend.seen().len();
     let (code, _) = run(curl(&[])).await;

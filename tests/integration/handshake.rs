@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use sidekey::pki::issue::Issued;
-use sidekey::tls::Outcome;
+use sidekey::pki::issue::IssuedKeyPair;
+use sidekey::tls::HandshakeOutcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,7 +18,7 @@ use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 /// One CA for both sides, one ingress with a backend that records.
 pub struct Stand {
     pub ca: Ca,
-    pub server: Issued,
+    pub server: IssuedKeyPair,
     pub backend: Backend,
     pub sidecar: Sidecar,
 }
@@ -69,7 +69,7 @@ async fn refused(stand: &mut Stand, peer: &Peer, reason: &str, mentions: &str) {
     assert!(answer.is_err(), "{reason}: was served");
     let handshake = stand.sidecar.handshake().await;
     assert_eq!(handshake.reason, reason, "{}", handshake.explanation);
-    assert_ne!(handshake.outcome, Outcome::Accepted);
+    assert_ne!(handshake.outcome, HandshakeOutcome::Accepted);
     assert!(handshake.explanation.contains(mentions), "{reason}: {:?} lacks {mentions:?}", handshake.explanation);
     assert!(stand.backend.seen().is_empty(), "{reason}: reached the backend");
 }
@@ -85,7 +85,7 @@ async fn peer_with_a_certificate_is_served_over_both_protocols_and_named_to_the_
         assert_eq!(answer.status, 200);
         assert_eq!(connection.shown, fingerprint(&stand.server));
         let handshake = stand.sidecar.handshake().await;
-        assert_eq!(handshake.outcome, Outcome::Accepted);
+        assert_eq!(handshake.outcome, HandshakeOutcome::Accepted);
         assert_eq!(handshake.reason, "ok");
         assert_eq!(handshake.key_pair, Some(fingerprint(&stand.server)));
         assert_eq!(handshake.identity.as_deref(), Some("uri:spiffe://etl.example/app"));
@@ -207,7 +207,7 @@ async fn a_silent_peer_is_closed_when_the_handshake_time_is_over_and_starves_nob
         let closed = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "a silent peer was kept");
     }
-    let late = |handshake: &sidekey::event::Handshake| handshake.reason == "timed_out_before_hello";
+    let late = |handshake: &sidekey::event::HandshakeRecord| handshake.reason == "timed_out_before_hello";
     let mut found = false;
     for _ in 0..51 {
         found |= late(&*stand.sidecar.handshake().await);

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Map, Value};
-use sidekey::jwt::{Claims, sign};
-use sidekey::pki::issue::Issued;
+use sidekey::jwt::{TokenClaims, sign};
+use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::pki::{KeyPair, blocks};
 
 use crate::command::{output, sidekey, text};
@@ -28,10 +28,10 @@ const AUDIENCE: &str = "https://orders.example.com";
 /// An ingress that wants tokens of partner acme, who is whoever shows `acme.example`.
 struct Scene {
     stand: Stand,
-    acme: Issued,
-    other: Issued,
+    acme: IssuedKeyPair,
+    other: IssuedKeyPair,
     /// What acme signs tokens with: the second of two listed certificates.
-    signer: Issued,
+    signer: IssuedKeyPair,
 }
 
 const PARTNERS: &str = r#"
@@ -65,7 +65,7 @@ impl Scene {
         Self { stand, acme, other, signer }
     }
 
-    async fn ask(&self, pair: &Issued, fields: &[(&str, &str)]) -> Answer {
+    async fn ask(&self, pair: &IssuedKeyPair, fields: &[(&str, &str)]) -> Answer {
         let peer = Peer::new(&[self.stand.ca.pem()], Some(pair));
         let mut request = Request::get("/orders").body(Full::<Bytes>::default()).expect("a request");
         for (name, value) in fields {
@@ -77,7 +77,7 @@ impl Scene {
         connection.send(request).await.expect("answered")
     }
 
-    async fn with(&self, pair: &Issued, token: &str) -> Answer {
+    async fn with(&self, pair: &IssuedKeyPair, token: &str) -> Answer {
         self.ask(pair, &[("authorization", &format!("Bearer {token}"))]).await
     }
 
@@ -93,16 +93,16 @@ impl Scene {
     }
 }
 
-fn key_pair(issued: &Issued) -> Arc<KeyPair> {
+fn key_pair(issued: &IssuedKeyPair) -> Arc<KeyPair> {
     let both = format!("{}{}", issued.chain_pem, *issued.key_pem);
     let read = blocks::read(&zeroize::Zeroizing::new(both.into_bytes()), None);
     KeyPair::new(read.certificates, Arc::clone(&read.keys[0]), Vec::new()).expect("a pair")
 }
 
-fn token(issued: &Issued, id: &str) -> String {
+fn token(issued: &IssuedKeyPair, id: &str) -> String {
     let more = Map::new();
     let lifetime = std::time::Duration::from_secs(120);
-    let claims = Claims { issuer: "acme", subject: "sync", audience: AUDIENCE, lifetime, id, more: &more };
+    let claims = TokenClaims { issuer: "acme", subject: "sync", audience: AUDIENCE, lifetime, id, more: &more };
     sign(&key_pair(issued), None, &claims, today()).expect("a token")
 }
 
@@ -289,9 +289,9 @@ fn key_set(folder: &Path) -> String {
         socket.display()
     );
     let config = sidekey::config::parse(&toml, folder).expect("a configuration");
-    let (lines, _shown) = sidekey::log::Lines::channel(sidekey::log::Format::Json);
-    let surroundings = sidekey::app::Surroundings { clock: sidekey::clock::Clock::system(), lines };
-    let app = sidekey::app::App::start(config, surroundings).expect("a sidecar");
+    let (lines, _shown) = sidekey::log::LogQueue::channel(sidekey::log::LogFormat::Json);
+    let surroundings = sidekey::app::AppEnvironment { clock: sidekey::clock::Clock::system(), lines };
+    let app = sidekey::app::Application::start(config, surroundings).expect("a sidecar");
     let fetched = runtime.block_on(async {
         eventually("the admin listener answers", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
         let stream = tokio::net::UnixStream::connect(&socket).await.expect("connected");
@@ -332,17 +332,18 @@ async fn the_set_that_peers_get_holds_what_waits_what_signs_and_what_signed() {
             .map(|key| key["x5t#S256"].as_str().expect("x5t").to_owned())
             .collect::<Vec<_>>()
     };
-    let x5t = |issued: &Issued| sidekey::jwt::key_set::x5t(&certificate(issued));
+    let x5t = |issued: &IssuedKeyPair| sidekey::jwt::key_set::x5t(&certificate(issued));
     let old = scene.stand.server.clone();
     assert_eq!(kids().await, [x5t(&old)]);
     let (staged, new) = (scene.stand.ca.server(3), scene.stand.ca.server(1));
-    let marked = Issued { chain_pem: format!("{}\n{}", blocks::STAGED_LINE, staged.chain_pem), ..staged.clone() };
+    let marked =
+        IssuedKeyPair { chain_pem: format!("{}\n{}", blocks::STAGED_LINE, staged.chain_pem), ..staged.clone() };
     drop_pair(scene.stand.sidecar.folder.path(), "staged", &marked);
     let wanted = fingerprint(&staged);
     let is_staged = |event: &sidekey::event::Event| match event {
-        sidekey::event::Event::Keyring { event: sidekey::keyring::Event::Moved { key_pair, to, .. }, .. } => {
-            (*key_pair == wanted && *to == sidekey::keyring::Standing::Staged).then_some(())
-        }
+        sidekey::event::Event::Keyring {
+            event: sidekey::keyring::KeyringEvent::Moved { key_pair, to, .. }, ..
+        } => (*key_pair == wanted && *to == sidekey::keyring::Standing::Staged).then_some(()),
         _ => None,
     };
     scene.stand.sidecar.event("staged", is_staged).await;
@@ -414,7 +415,7 @@ async fn mutual_tls_with_an_identity_provider_is_rotated_with_both_pairs_valid_f
     let (callback, out) = (sidecar.ingress("callback"), sidecar.egress("idp"));
     let back = idp.client("idp", 5);
     // Two nodes of the provider: one has our new certificate's pin, one still the old one's.
-    let node = |pinned: &Issued| (Peer::new(&[ours.pem()], Some(&back)).fresh(), fingerprint(pinned));
+    let node = |pinned: &IssuedKeyPair| (Peer::new(&[ours.pem()], Some(&back)).fresh(), fingerprint(pinned));
     let ask = || crate::token::send(out, http::Method::GET, "");
     assert_eq!(ask().await.0, StatusCode::OK);
     assert_eq!(provider.seen().last().expect("seen").0, fingerprint(&old));
@@ -424,8 +425,8 @@ async fn mutual_tls_with_an_identity_provider_is_rotated_with_both_pairs_valid_f
     sidecar.rotation("idp").await;
     drop_pair(sidecar.folder.path(), "callback/2027", &server_new);
     sidecar.rotation("callback").await;
-    let standing = |sidecar: &Sidecar, of: &Issued| {
-        let snapshot = sidecar.app.reader().take();
+    let standing = |sidecar: &Sidecar, of: &IssuedKeyPair| {
+        let snapshot = sidecar.app.reader().latest();
         let pairs = snapshot.keyrings.iter().flat_map(|keyring| &keyring.key_pairs);
         pairs.filter(|pair| pair.key_pair == fingerprint(of)).map(|pair| pair.standing).next()
     };

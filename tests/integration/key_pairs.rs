@@ -13,7 +13,7 @@ use serde_json::Value;
 use sidekey::event::Event;
 use sidekey::keyring::{self, Standing};
 use sidekey::pki::Fingerprint;
-use sidekey::writer::memory::Memory;
+use sidekey::writer::memory::StateMemory;
 
 use crate::command::{output, sidekey, text};
 use crate::support::backend::Backend;
@@ -78,7 +78,7 @@ async fn a_new_pair_beside_the_current_one_waits_until_it_is_promoted_also_acros
     assert!(second["next"].as_str().is_some_and(|next| next.contains("keyring promote api")), "{second}");
     let staged = |event: &Event| match event {
         Event::Keyring {
-            event: keyring::Event::Moved { key_pair, to: Standing::Staged, reason, explanation, .. },
+            event: keyring::KeyringEvent::Moved { key_pair, to: Standing::Staged, reason, explanation, .. },
             ..
         } => Some((*key_pair, *reason, explanation.clone())),
         _ => None,
@@ -94,7 +94,7 @@ async fn a_new_pair_beside_the_current_one_waits_until_it_is_promoted_also_acros
     let Sidecar { app, folder, .. } = sidecar;
     app.stop_now().await;
     let mut sidecar = Sidecar::start(folder, &toml).await;
-    let snapshot = sidecar.app.reader().take();
+    let snapshot = sidecar.app.reader().latest();
     let standing = |of: Fingerprint| {
         let pairs = snapshot.keyrings.iter().flat_map(|keyring| &keyring.key_pairs);
         pairs.filter(|pair| pair.key_pair == of).map(|pair| pair.standing).next()
@@ -152,7 +152,7 @@ async fn a_key_waits_without_alarm_until_the_ca_answers_and_activate_rotates_at_
         _ => None,
     };
     let told = sidecar.event("a key that waits", waiting).await;
-    assert_eq!(told, ("waiting_for_certificate", sidekey::pki::Severity::Info));
+    assert_eq!(told, ("waiting_for_certificate", sidekey::pki::ProblemSeverity::Info));
     assert_eq!(
         done(&path, &["keyring", "csr", "api", "--key", "waiting"]).lines().next(),
         Some("-----BEGIN CERTIFICATE REQUEST-----")
@@ -448,7 +448,7 @@ fn what_state_remembers_is_looked_at_and_never_written() {
     done(path, &["keyring", "new", "api", "--dns", "api.example"]);
     assert!(!path.join("state").exists(), "an offline command made the state folder");
     // A sidecar holds the folder's lock; looking goes beside it.
-    let _held = Memory::open(path.join("state")).expect("opened");
+    let _held = StateMemory::open(path.join("state")).expect("opened");
     let made = json(path, &["keyring", "new", "api"]);
     assert_eq!(made["standing"], "staged");
     let listed = std::fs::read_dir(path.join("state")).expect("listed").count();

@@ -7,12 +7,12 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use sidekey::event::{Event, Handshake};
-use sidekey::keyring::learned::Lesson;
-use sidekey::keyring::{ChosenBy, Standing};
+use sidekey::event::{Event, HandshakeRecord};
+use sidekey::keyring::learned::RefusalStatus;
+use sidekey::keyring::{SelectionReason, Standing};
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
-use sidekey::tls::Outcome;
+use sidekey::pki::issue::IssuedKeyPair;
+use sidekey::tls::HandshakeOutcome;
 
 use crate::handshake::{Stand, config, stand_with};
 use crate::support::ca::{Ca, fingerprint, later, today};
@@ -26,7 +26,7 @@ struct Rotated {
     new_ca: Ca,
     old: Fingerprint,
     new: Fingerprint,
-    client: Issued,
+    client: IssuedKeyPair,
 }
 
 async fn rotated(top: &str) -> Rotated {
@@ -50,20 +50,20 @@ impl Rotated {
     }
 
     /// A peer that trusts both.
-    fn willing(&self, client: &Issued) -> Peer {
+    fn willing(&self, client: &IssuedKeyPair) -> Peer {
         Peer::new(&[self.stand.ca.pem(), self.new_ca.pem()], Some(client)).fresh()
     }
 
     /// One connection and request; what its handshake's record says.
-    async fn try_once(&mut self, peer: &Peer) -> Arc<Handshake> {
+    async fn try_once(&mut self, peer: &Peer) -> Arc<HandshakeRecord> {
         let address = self.stand.sidecar.ingress("api");
         let served = peer.get(address, "/").await.is_ok();
         let handshake = self.stand.sidecar.handshake().await;
-        assert_eq!(handshake.outcome == Outcome::Accepted, served, "{}", handshake.explanation);
+        assert_eq!(handshake.outcome == HandshakeOutcome::Accepted, served, "{}", handshake.explanation);
         handshake
     }
 
-    fn lessons(&self) -> Vec<(String, Lesson)> {
+    fn lessons(&self) -> Vec<(String, RefusalStatus)> {
         let entries = self.stand.sidecar.app.lessons().entries();
         entries.into_iter().map(|entry| (entry.source.to_string(), entry.standing)).collect()
     }
@@ -101,18 +101,18 @@ async fn a_stubborn_openssl_client(version: &str) {
     let said = openssl(files.path(), address, version).await;
     assert!(!said.contains("200 OK") && said.contains("verify"), "{said}");
     let failed = rotated.stand.sidecar.handshake().await;
-    assert_eq!((failed.outcome, failed.key_pair), (Outcome::Refused, Some(rotated.new)));
+    assert_eq!((failed.outcome, failed.key_pair), (HandshakeOutcome::Refused, Some(rotated.new)));
     assert!(failed.explanation.ends_with("shown the previous pair next time"), "{}", failed.explanation);
-    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), Lesson::Unconfirmed)]);
+    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), RefusalStatus::Unconfirmed)]);
 
     for round in 0..5 {
         let said = openssl(files.path(), address, version).await;
         assert!(said.contains("200 OK"), "round {round}: {said}");
         let served = rotated.stand.sidecar.handshake().await;
-        assert_eq!(served.outcome, Outcome::Accepted, "{}", served.explanation);
-        assert_eq!((served.key_pair, served.chosen_by), (Some(rotated.old), Some(ChosenBy::Learned)));
+        assert_eq!(served.outcome, HandshakeOutcome::Accepted, "{}", served.explanation);
+        assert_eq!((served.key_pair, served.chosen_by), (Some(rotated.old), Some(SelectionReason::Learned)));
         assert_eq!(served.standing, Some(Standing::Previous));
-        assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), Lesson::Confirmed)]);
+        assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), RefusalStatus::Confirmed)]);
     }
     // Days later still, and other sources are none the wiser.
     let other = rotated.willing(&rotated.client);
@@ -127,13 +127,13 @@ async fn a_stubborn_openssl_client(version: &str) {
     // The overlap ends.
     rotated.stand.sidecar.move_to(later(now, 31));
     let gone = |event: &Event| match event {
-        Event::Learned { standing: Lesson::Forgotten, reason, .. } => Some(*reason),
+        Event::Learned { standing: RefusalStatus::Forgotten, reason, .. } => Some(*reason),
         _ => None,
     };
     assert_eq!(rotated.stand.sidecar.event("the lesson ends", gone).await, "overlap_ended");
     assert!(!openssl(files.path(), address, version).await.contains("200 OK"));
     let failed = rotated.stand.sidecar.handshake().await;
-    assert_eq!((failed.outcome, failed.key_pair), (Outcome::Refused, Some(rotated.new)));
+    assert_eq!((failed.outcome, failed.key_pair), (HandshakeOutcome::Refused, Some(rotated.new)));
     assert!(!failed.explanation.contains("next time"), "{}", failed.explanation);
 }
 
@@ -153,9 +153,9 @@ async fn other_libraries_and_versions_are_understood_alike() {
         let mut rotated = rotated("").await;
         let (pem, client) = (rotated.stand.ca.pem().to_owned(), rotated.client.clone());
         let peer = if tls12 { Peer::tls12(&[&pem], Some(&client)).fresh() } else { rotated.stubborn() };
-        assert_eq!(rotated.try_once(&peer).await.outcome, Outcome::Refused);
+        assert_eq!(rotated.try_once(&peer).await.outcome, HandshakeOutcome::Refused);
         for _ in 0..3 {
-            assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(ChosenBy::Learned));
+            assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(SelectionReason::Learned));
         }
         let log = rotated.stand.sidecar.log();
         let told =
@@ -174,12 +174,12 @@ async fn a_scanner_behind_the_same_address_holds_nobody_on_the_old_pair() {
     assert_eq!(rotated.try_once(&willing).await.key_pair, Some(rotated.new));
     // No certificate, no trust: an alert is all that it can send.
     let scanner = Peer::new(&[rotated.stand.ca.pem()], None).fresh();
-    assert_eq!(rotated.try_once(&scanner).await.outcome, Outcome::Refused);
+    assert_eq!(rotated.try_once(&scanner).await.outcome, HandshakeOutcome::Refused);
     // For an hour at most the old pair is shown there, which this peer takes as well; it confirms nothing by that.
     for _ in 0..3 {
-        assert_eq!(rotated.try_once(&willing).await.outcome, Outcome::Accepted);
+        assert_eq!(rotated.try_once(&willing).await.outcome, HandshakeOutcome::Accepted);
     }
-    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), Lesson::Unconfirmed)]);
+    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), RefusalStatus::Unconfirmed)]);
     rotated.stand.sidecar.move_to(rotated.stand.ca.now + jiff::SignedDuration::from_mins(61));
     assert_eq!(rotated.try_once(&willing).await.key_pair, Some(rotated.new));
 }
@@ -220,14 +220,14 @@ async fn a_partner_is_shown_the_old_pair_until_its_date_and_then_learned_about_l
     let mut rotated = rotated(&partner).await;
     let peer = rotated.stubborn();
     let shown = rotated.try_once(&peer).await;
-    assert_eq!((shown.key_pair, shown.chosen_by), (Some(rotated.old), Some(ChosenBy::Partner)));
+    assert_eq!((shown.key_pair, shown.chosen_by), (Some(rotated.old), Some(SelectionReason::Partner)));
     let willing = rotated.willing(&rotated.client);
     let elsewhere = willing.tls_from([127, 0, 0, 2], rotated.stand.sidecar.ingress("api")).await.expect("connected");
     assert_eq!(Connection::over(elsewhere).await.expect("served").shown, rotated.new);
     rotated.stand.sidecar.handshake().await;
     rotated.stand.sidecar.move_to(later(rotated.stand.ca.now, 4));
-    assert_eq!(rotated.try_once(&peer).await.outcome, Outcome::Refused);
-    assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(ChosenBy::Learned));
+    assert_eq!(rotated.try_once(&peer).await.outcome, HandshakeOutcome::Refused);
+    assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(SelectionReason::Learned));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,6 +261,6 @@ async fn what_is_confirmed_survives_a_restart_with_state_and_what_is_not_does_no
     let Sidecar { app, folder, .. } = rotated.stand.sidecar;
     app.stop_now().await;
     rotated.stand.sidecar = Sidecar::start_at(folder, &toml, now).await;
-    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), Lesson::Confirmed)]);
-    assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(ChosenBy::Learned));
+    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), RefusalStatus::Confirmed)]);
+    assert_eq!(rotated.try_once(&peer).await.chosen_by, Some(SelectionReason::Learned));
 }

@@ -5,7 +5,7 @@
 //! the overlap goes on across a restart.
 
 use sidekey::event::Event;
-use sidekey::keyring::{ChosenBy, Standing};
+use sidekey::keyring::{SelectionReason, Standing};
 
 use crate::handshake::{stand, stand_at};
 use crate::support::backend::Backend;
@@ -65,7 +65,7 @@ mod naming {
 }
 
 /// A peer that trusts these roots and says so in its ClientHello.
-fn naming(trusted: &[&str], pair: &sidekey::pki::issue::Issued) -> Peer {
+fn naming(trusted: &[&str], pair: &sidekey::pki::issue::IssuedKeyPair) -> Peer {
     let mut peer = Peer::new(trusted, Some(pair)).fresh();
     let store = crate::support::peer::roots(trusted);
     let names = store.subjects();
@@ -92,16 +92,19 @@ async fn a_peer_naming_only_the_old_ca_is_shown_the_old_pair_until_the_overlap_e
     let old = old_only.connect(address).await.expect("the old pair is still valid");
     assert_eq!(old.shown, fingerprint(&stand.server));
     let handshake = stand.sidecar.handshake().await;
-    assert_eq!((handshake.standing, handshake.chosen_by), (Some(Standing::Previous), Some(ChosenBy::Authorities)));
+    assert_eq!(
+        (handshake.standing, handshake.chosen_by),
+        (Some(Standing::Previous), Some(SelectionReason::Authorities))
+    );
     let new = naming(&[new_ca.pem()], &client).connect(address).await.expect("connected");
     assert_eq!(new.shown, fingerprint(&next));
     stand.sidecar.handshake().await;
 
     stand.sidecar.move_to(later(now, 31));
     let retired = |event: &Event| match event {
-        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, key_pair, .. }, .. } => {
-            Some(*key_pair)
-        }
+        Event::Keyring {
+            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, key_pair, .. }, ..
+        } => Some(*key_pair),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("retired", retired).await, fingerprint(&stand.server));
@@ -125,11 +128,14 @@ async fn prefer_old_shows_the_old_pair_while_the_overlap_lasts() {
     let address = stand.sidecar.ingress("api");
     let shown = peer.connect(address).await.expect("connected").shown;
     assert_eq!(shown, fingerprint(&stand.server));
-    assert_eq!(stand.sidecar.handshake().await.chosen_by, Some(ChosenBy::Prefer));
+    assert_eq!(stand.sidecar.handshake().await.chosen_by, Some(SelectionReason::Prefer));
     stand.sidecar.move_to(later(now, 8));
     let wait = |event: &Event| {
-        matches!(event, Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Retired, .. }, .. })
-            .then_some(())
+        matches!(
+            event,
+            Event::Keyring { event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, .. }, .. }
+        )
+        .then_some(())
     };
     stand.sidecar.event("retired", wait).await;
     assert!(peer.connect(address).await.is_err(), "a peer that trusts only the old CA was served after the overlap");
@@ -143,7 +149,7 @@ async fn both_cas_are_accepted_while_ca_crt_is_in_overlap() {
     let (old_client, new_client) = (stand.ca.client("etl", 5), new_ca.client("etl", 5));
     put(stand.sidecar.folder.path(), "ca.crt", new_ca.pem());
     let leaving = |event: &Event| {
-        matches!(event, Event::Trust { event: sidekey::trust::Event::AnchorLeaving { .. }, .. }).then_some(())
+        matches!(event, Event::Trust { event: sidekey::trust::TrustEvent::AnchorLeaving { .. }, .. }).then_some(())
     };
     stand.sidecar.event("the old anchor is leaving", leaving).await;
     let address = stand.sidecar.ingress("api");
@@ -201,8 +207,8 @@ async fn an_overlap_goes_on_across_a_restart_with_state() {
     app.stop_now().await;
 
     let sidecar = Sidecar::start_at(folder, &toml, later(now, 29)).await;
-    let standing = |sidecar: &Sidecar, of: &sidekey::pki::issue::Issued| {
-        let snapshot = sidecar.app.reader().take();
+    let standing = |sidecar: &Sidecar, of: &sidekey::pki::issue::IssuedKeyPair| {
+        let snapshot = sidecar.app.reader().latest();
         let pairs = snapshot.keyrings.iter().flat_map(|ring| ring.key_pairs.clone());
         pairs.into_iter().find(|pair| pair.key_pair == fingerprint(of)).map(|pair| (pair.standing, pair.overlap_ends))
     };
@@ -226,13 +232,13 @@ async fn the_last_pair_is_shown_although_it_expired_and_the_line_says_so() {
     let client = stand.ca.client("etl", 1);
     stand.sidecar.move_to(later(now, 81)); // the server's pair had 80 days left; the client's has 89
     let resort = |event: &Event| {
-        matches!(event, Event::Keyring { event: sidekey::keyring::Event::LastResort { .. }, .. }).then_some(())
+        matches!(event, Event::Keyring { event: sidekey::keyring::KeyringEvent::LastResort { .. }, .. }).then_some(())
     };
     stand.sidecar.event("a last resort", resort).await;
     let peer = Peer::new(&[stand.ca.pem()], Some(&client)).fresh();
     // The peer's own clock still finds the pair valid: it is served.
     peer.get(stand.sidecar.ingress("api"), "/").await.expect("the last pair is shown");
-    assert_eq!(stand.sidecar.handshake().await.chosen_by, Some(ChosenBy::LastResort));
+    assert_eq!(stand.sidecar.handshake().await.chosen_by, Some(SelectionReason::LastResort));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,9 +251,9 @@ async fn a_pair_that_shares_no_name_waits_for_an_operator() {
     });
     drop_pair(stand.sidecar.folder.path(), "other", &stranger);
     let staged = |event: &Event| match event {
-        Event::Keyring { event: sidekey::keyring::Event::Moved { to: Standing::Staged, reason, .. }, .. } => {
-            Some(*reason)
-        }
+        Event::Keyring {
+            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Staged, reason, .. }, ..
+        } => Some(*reason),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, "shares_no_name");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-use sidekey::pki::issue::{Issued, NewKey};
+use sidekey::pki::issue::{IssuedKeyPair, NewKeyKind};
 
 use crate::command::{output, sidekey, text};
 use crate::support::ca::{Ca, fingerprint};
@@ -85,7 +85,7 @@ impl Drop for Server {
 }
 
 /// OpenSSL's server with this pair, and where it listens.
-async fn openssl(path: &Path, pair: &Issued, more: &[&str]) -> (Server, u16) {
+async fn openssl(path: &Path, pair: &IssuedKeyPair, more: &[&str]) -> (Server, u16) {
     std::fs::write(path.join("server.pem"), format!("{}{}", pair.chain_pem, *pair.key_pem)).expect("written");
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let mut command = Command::new("openssl");
@@ -105,7 +105,7 @@ async fn a_pair_that_fits_no_scheme_was_not_sent_and_so_not_taken() {
     let path = folder.path().to_owned();
     put(&path, "out/ca.crt", theirs.pem());
     let mut request = ours.request("app.example");
-    request.key = NewKey::Ed25519;
+    request.key = NewKeyKind::Ed25519;
     drop_pair(&path, "out/good", &ours.issue(&request));
     let asks = ["-verify", "1", "-client_sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"];
     for version in ["-tls1_3", "-tls1_2"] {

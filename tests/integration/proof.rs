@@ -15,11 +15,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, Verdict};
-use sidekey::keyring::Event::Moved;
+use sidekey::event::{Event, UpstreamVerdict};
+use sidekey::keyring::KeyringEvent::Moved;
 use sidekey::keyring::Standing;
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpStream;
 
 use crate::support::ca::{Ca, fingerprint, today};
@@ -34,10 +34,10 @@ struct Scene {
     now: Timestamp,
     old_ca: Ca,
     new_ca: Ca,
-    old: Issued,
-    new: Issued,
+    old: IssuedKeyPair,
+    new: IssuedKeyPair,
     /// Verdicts on the new pair that came while something else was waited for.
-    verdicts: VecDeque<(Verdict, &'static str)>,
+    verdicts: VecDeque<(UpstreamVerdict, &'static str)>,
 }
 
 impl Scene {
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     /// The next verdict on the new pair: what it is, and why.
-    async fn verdict(&mut self) -> (Verdict, &'static str) {
+    async fn verdict(&mut self) -> (UpstreamVerdict, &'static str) {
         if let Some(verdict) = self.verdicts.pop_front() {
             return verdict;
         }
@@ -90,7 +90,7 @@ impl Scene {
     }
 
     /// The next verdict on the new pair of this kind.
-    async fn until(&mut self, wanted: Verdict) -> &'static str {
+    async fn until(&mut self, wanted: UpstreamVerdict) -> &'static str {
         loop {
             let (verdict, reason) = self.verdict().await;
             if verdict == wanted {
@@ -116,7 +116,7 @@ impl Scene {
     }
 }
 
-fn verdict_on(wanted: Fingerprint, event: &Event) -> Option<(Verdict, &'static str)> {
+fn verdict_on(wanted: Fingerprint, event: &Event) -> Option<(UpstreamVerdict, &'static str)> {
     match event {
         Event::Upstream { key_pair, verdict, reason, .. } if *key_pair == wanted => Some((*verdict, *reason)),
         _ => None,
@@ -219,16 +219,16 @@ async fn refused_by_alert(version: &'static rustls::SupportedProtocolVersion, al
     let load = Load::start(scene.address());
     load.more(50).await;
     scene.rotate().await;
-    assert_eq!(scene.until(Verdict::Refused).await, "refused_unknown_ca");
+    assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
     load.more(300).await;
     assert!(scene.pairs().iter().all(|pair| *pair == old));
     // It is tried again, and refused again, without anybody noticing.
     scene.move_by(31);
-    assert_eq!(scene.until(Verdict::Refused).await, "refused_unknown_ca");
+    assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
     load.more(100).await;
     scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
     scene.move_by(61);
-    assert_eq!(scene.until(Verdict::Proved).await, "response");
+    assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
     load.more(20).await;
     let before = scene.upstream.seen().len();
     load.more(200).await;
@@ -265,7 +265,7 @@ async fn without_a_probe_the_canary_is_replayed_and_nobody_notices() {
         let load = Load::start(scene.address());
         load.more(50).await;
         scene.rotate().await;
-        assert_eq!(scene.until(Verdict::Refused).await, "refused_unknown_ca");
+        assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
         load.more(200).await;
         load.end().await;
         none_twice(&scene);
@@ -286,18 +286,18 @@ async fn a_refusal_by_status_is_never_seen_and_never_a_proof() {
         let load = Load::start(scene.address());
         load.more(50).await;
         scene.rotate().await;
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "probe"));
-        assert_eq!(scene.verdict().await, (Verdict::Refused, code));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "probe"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, code));
         load.more(200).await;
         assert!(scene.pairs().iter().all(|pair| *pair == old));
         scene.move_by(31);
-        assert_eq!(scene.verdict().await, (Verdict::Refused, code));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, code));
         assert_eq!(scene.metric("sidekey_replays_total{listener=\"out\",why=\"status\"}"), 2);
         let refusals = format!("sidekey_key_pair_refusals_total{{side=\"egress\",listener=\"out\",alert=\"{code}\"}}");
         assert_eq!(scene.metric(&refusals), 2, "each on a connection of its own");
         scene.upstream.refuse_nobody();
         scene.move_by(61);
-        assert_eq!(scene.verdict().await, (Verdict::Proved, "response"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::Proved, "response"));
         load.more(100).await;
         load.end().await;
         none_twice(&scene);
@@ -315,7 +315,7 @@ async fn a_status_that_both_pairs_get_is_what_the_application_says() {
         scene.upstream.refuse(fingerprint(pair), 401);
     }
     assert_eq!(ask(&scene, Method::GET).await, 401);
-    assert_eq!(scene.verdict().await, (Verdict::Proved, "response"));
+    assert_eq!(scene.verdict().await, (UpstreamVerdict::Proved, "response"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,14 +325,14 @@ async fn a_probe_with_a_path_proves_the_pair_where_there_are_only_posts() {
     scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
     scene.upstream.refuse(new, 403);
     scene.rotate().await;
-    assert_eq!(scene.verdict().await, (Verdict::Refused, "status_403"));
+    assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, "status_403"));
     for _ in 0..5 {
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs().last(), Some(&old));
     }
     scene.upstream.refuse_nobody();
     scene.move_by(31);
-    assert_eq!(scene.verdict().await, (Verdict::Proved, "response"));
+    assert_eq!(scene.verdict().await, (UpstreamVerdict::Proved, "response"));
     let probes: Vec<_> = scene.upstream.seen().into_iter().filter(|(_, seen)| seen.uri.path() == "/healthz").collect();
     assert!(probes.iter().all(|(_, seen)| seen.header("user-agent") == "sidekey-probe"));
     assert_eq!(probes.last().map(|(pair, _)| *pair), Some(new));
@@ -347,25 +347,25 @@ async fn posts_alone_try_the_pair_after_prove_within_and_go_back_at_the_first_re
         let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
         scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
         scene.rotate().await;
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "probe"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "probe"));
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs().last(), Some(&old));
         // Refused with an alert: the request is held until it has come, and goes on with the previous pair.
         scene.upstream.accept(&[scene.old_ca.pem()]);
         scene.move_by(601);
         assert_eq!(ask(&scene, Method::POST).await, 200);
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "prove_within"));
-        assert_eq!(scene.verdict().await, (Verdict::Refused, "refused_unknown_ca"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "prove_within"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, "refused_unknown_ca"));
         assert_eq!(scene.pairs(), vec![old; 2]);
         // Refused with a status: the one POST is not sent again, and all others go back to the previous pair.
         scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
         scene.upstream.refuse(new, 403);
         scene.move_by(31);
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "probe"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "probe"));
         assert_eq!(ask(&scene, Method::POST).await, 200);
         scene.move_by(600);
         assert_eq!(ask(&scene, Method::POST).await, 403);
-        assert_eq!(scene.until(Verdict::Refused).await, "status_403");
+        assert_eq!(scene.until(UpstreamVerdict::Refused).await, "status_403");
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs(), vec![old; 4]);
         // Accepted at last, after the longer pause.
@@ -376,7 +376,7 @@ async fn posts_alone_try_the_pair_after_prove_within_and_go_back_at_the_first_re
         while scene.pairs().last() != Some(&new) {
             assert_eq!(ask(&scene, Method::POST).await, 200);
         }
-        assert_eq!(scene.until(Verdict::Proved).await, "response");
+        assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
     }
 }
 
@@ -387,9 +387,9 @@ async fn a_proved_pair_that_is_refused_later_is_replayed_whatever_the_method() {
         let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
         scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
         scene.rotate().await;
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "probe"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "probe"));
         assert_eq!(ask(&scene, Method::GET).await, 200);
-        assert_eq!(scene.until(Verdict::Proved).await, "response");
+        assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs(), vec![new; 2]);
         scene.upstream.accept(&[scene.old_ca.pem()]);
@@ -408,7 +408,7 @@ async fn a_proved_pair_that_is_refused_later_is_replayed_whatever_the_method() {
             let (status, body) = answer.expect("an answer");
             assert_eq!((status.as_u16(), body.len()), (200, 64 * 1024));
         }
-        assert_eq!(scene.until(Verdict::Refused).await, "refused_unknown_ca");
+        assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
         assert_eq!(scene.pairs()[2..], vec![old; 20]);
     }
 }
@@ -436,7 +436,7 @@ async fn connections_of_a_retired_pair_leave_the_pool() {
         scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
         assert_eq!(ask(&scene, Method::POST).await, 200);
         scene.rotate().await;
-        assert_eq!(scene.verdict().await, (Verdict::HandshakeOk, "probe"));
+        assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "probe"));
         // POSTs alone: the new pair is not proved, the old one goes on serving, with connections that are kept.
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs(), vec![old; 2]);

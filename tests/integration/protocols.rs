@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use crate::support::{PATIENCE, eventually};
 /// An ingress in front of a backend, and a peer that it lets in.
 pub struct Stand {
     ca: Ca,
-    client: Issued,
+    client: IssuedKeyPair,
     pub sidecar: Sidecar,
 }
 

@@ -107,11 +107,7 @@ async fn a_header_is_refused_where_it_is_not_listed_and_required_where_it_is() {
 
     let (ca, backend, mut sidecar) = front(LISTED).await;
     for (header, reason, says) in [
-        (
-            &b""[..],
-            "proxy_header_missing",
-            "127.0.0.1 is listed in proxy_protocol_from but sent 16",
-        ),
+        (&b""[..], "proxy_header_missing", "127.0.0.1 is listed in proxy_protocol_from but sent 16"),
         (b"PROXY TCP4 nobody 127.0.0.1 5000 443\r\n", "proxy_header_malformed", "an address that does not parse"),
         (b"\r\n\r\n\0\r\nQUIT\n\x21\x12\x00\x0c", "proxy_header_malformed", "not TCP"),
     ] {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use sidekey::event::Event;
-use sidekey::keyring::report::{Before, Report, Retire, Use};
-use sidekey::registry::export::{Export, Table, csv};
-use sidekey::registry::store::Asked;
-use sidekey::registry::{Inventory, Place, Store, findings};
+use sidekey::keyring::report::{PriorHistory, RetireAdvice, RotationProgress, RotationReport};
+use sidekey::registry::export::{ExportTable, RegistryExport, export_csv};
+use sidekey::registry::store::HistoryQuery;
+use sidekey::registry::{RegistryInventory, RegistryLocation, RegistryStore, findings};
 
 use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::handshake::{Stand, stand};
@@ -26,9 +26,9 @@ use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 /// Settings of the one keyring of a stand, behind those of the top.
 const OWNED: &str = "[keyring.default]\npurpose = \"Orders\"\nowner = \"integrations\"\ncontact = \"i@example.com\"\n";
 
-fn place(place: &Place, instance: &str) -> String {
+fn place(place: &RegistryLocation, instance: &str) -> String {
     let line = match place {
-        Place::PostgresFile(path) => format!("registry_file = {path:?}"),
+        RegistryLocation::PostgresFile(path) => format!("registry_file = {path:?}"),
         other => panic!("{other:?}"),
     };
     format!("{line}\ninstance = {instance:?}\n")
@@ -45,7 +45,11 @@ async fn told(stand: &mut Stand, wanted: bool) -> String {
         .await
 }
 
-async fn inventory(store: &Store, name: &str, is_there: impl Fn(&Inventory) -> bool) -> Inventory {
+async fn inventory(
+    store: &RegistryStore,
+    name: &str,
+    is_there: impl Fn(&RegistryInventory) -> bool,
+) -> RegistryInventory {
     until(name, async || Some(store.inventory().await.expect("read")).filter(|inventory| is_there(inventory))).await
 }
 
@@ -91,27 +95,27 @@ async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
         assert!(anchor.last_matched.is_some(), "the anchor that vouched was not noted");
 
         let failures = until("failures", async || {
-            let failures = store.failures(&Asked::default()).await.expect("read");
+            let failures = store.failures(&HistoryQuery::default()).await.expect("read");
             (failures.iter().map(|one| one.repeats + 1).sum::<i64>() == 3).then_some(failures)
         })
         .await;
         assert!(failures.iter().all(|failure| failure.reason == "unknown_issuer"));
-        let history = store.history(&Asked::default()).await.expect("read");
+        let history = store.history(&HistoryQuery::default()).await.expect("read");
         let rotation =
             history.iter().find(|entry| entry.key_pair.as_deref() == Some(rotated.as_str())).expect("a line");
         assert_eq!(
             (rotation.who.as_str(), rotation.becomes.as_deref(), rotation.kind.as_str()),
             ("folder", Some("current"), "keyring")
         );
-        let export = Export { inventory: seen, history, failures };
-        let failed = String::from_utf8(csv(&export, Table::Failures).expect("CSV")).expect("text");
+        let export = RegistryExport { inventory: seen, history, failures };
+        let failed = String::from_utf8(export_csv(&export, ExportTable::Failures).expect("CSV")).expect("text");
         assert!(
             failed.contains("CN=\"\"=Somebody Else")
                 || failed.contains("CN=\\=Somebody Else")
                 || failed.contains("CN==Somebody Else"),
             "{failed}"
         );
-        let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+        let table = String::from_utf8(export_csv(&export, ExportTable::KeyPairs).expect("CSV")).expect("text");
         assert_eq!(table.lines().count(), 3, "{table}");
 
         // Again, as the same instance: what was seen stays, and nothing is there twice.
@@ -120,7 +124,7 @@ async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
         let toml = crate::handshake::config(&format!("{}{OWNED}", database.toml("one")), "", stand.backend.address);
         let again = crate::support::sidecar::Sidecar::start(folder, &toml).await;
         let after = until("more history", async || {
-            let all = store.history(&Asked::default()).await.expect("read");
+            let all = store.history(&HistoryQuery::default()).await.expect("read");
             (all.len() > history).then_some(all)
         })
         .await;
@@ -132,15 +136,15 @@ async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
 }
 
 /// The rotation report of the one keyring of a stand.
-fn report(sidecar: &Sidecar) -> Report {
-    let snapshot = sidecar.app.reader().take();
-    let mut reports = sidecar.app.events().report(&snapshot.in_overlap(), &snapshot.contacts());
+fn report(sidecar: &Sidecar) -> RotationReport {
+    let snapshot = sidecar.app.reader().latest();
+    let mut reports = sidecar.app.events().report(&snapshot.keyrings_in_overlap(), &snapshot.contacts());
     assert_eq!(reports.len(), 1, "one keyring in overlap");
     reports.remove(0)
 }
 
 /// Who is in it, and how each stands.
-fn uses(report: &Report) -> Vec<(&str, Use)> {
+fn uses(report: &RotationReport) -> Vec<(&str, RotationProgress)> {
     report.lines.iter().map(|line| (line.name.as_str(), line.stands)).collect()
 }
 
@@ -173,13 +177,18 @@ async fn a_restart_in_mid_overlap_forgets_nobody_in_the_rotation_report() {
         stand.sidecar.app.stop_now().await;
         let toml = crate::handshake::config(&top, "", stand.backend.address);
         let again = Sidecar::start(folder, &toml).await;
-        eventually("the registry has answered", || report(&again).before == Before::Recalled).await;
+        eventually("the registry has answered", || report(&again).before == PriorHistory::Recalled).await;
         let recalled = report(&again);
-        assert_eq!(uses(&recalled), [(SELDOM, Use::NotSeen), (ETL, Use::ProvedNew)], "{}", database.kind);
+        assert_eq!(
+            uses(&recalled),
+            [(SELDOM, RotationProgress::NotSeen), (ETL, RotationProgress::ProvedNew)],
+            "{}",
+            database.kind
+        );
         assert!(recalled.watched_since < recalled.rotated, "{recalled:?}");
         seldom.get(again.ingress("api"), "/").await.expect("answered");
         let safe = report(&again);
-        assert_eq!(safe.verdict.retire, Retire::Safe, "{}: {}", database.kind, safe.verdict.sentence);
+        assert_eq!(safe.verdict.retire, RetireAdvice::Safe, "{}: {}", database.kind, safe.verdict.sentence);
         again.app.stop_now().await;
     }
 }
@@ -193,10 +202,10 @@ async fn without_an_answer_of_the_registry_the_report_says_so_and_nothing_waits(
     works(&mut stand, 5).await;
     is_up(&stand, 0).await;
     let awaited = report(&stand.sidecar);
-    assert_eq!((awaited.before, uses(&awaited)), (Before::Awaited, vec![(ETL, Use::NotSeen)]));
+    assert_eq!((awaited.before, uses(&awaited)), (PriorHistory::Awaited, vec![(ETL, RotationProgress::NotSeen)]));
     between.set(Way::Open);
-    eventually("the registry has answered", || report(&stand.sidecar).before == Before::Recalled).await;
-    assert_eq!(uses(&report(&stand.sidecar)), [(ETL, Use::NotSeen)]);
+    eventually("the registry has answered", || report(&stand.sidecar).before == PriorHistory::Recalled).await;
+    assert_eq!(uses(&report(&stand.sidecar)), [(ETL, RotationProgress::NotSeen)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,8 +227,8 @@ async fn a_pair_at_three_instances_is_one_pair_seen_by_three() {
     let found = findings(&seen, first.ca.now);
     let owner = found.iter().find(|finding| finding.finding == "no_owner").expect("a finding");
     assert_eq!(owner.instances, ["a", "b", "c"]);
-    let export = Export { inventory: seen, history: Vec::new(), failures: Vec::new() };
-    let table = String::from_utf8(csv(&export, Table::KeyPairs).expect("CSV")).expect("text");
+    let export = RegistryExport { inventory: seen, history: Vec::new(), failures: Vec::new() };
+    let table = String::from_utf8(export_csv(&export, ExportTable::KeyPairs).expect("CSV")).expect("text");
     assert_eq!(table.lines().count(), 2, "one pair is one row: {table}");
     assert!(table.contains("a b c"), "{table}");
 }
@@ -255,7 +264,7 @@ async fn a_postgres_that_is_away_or_slow_costs_a_line_and_a_metric_and_recovery_
         inventory.key_pairs.iter().any(|pair| pair.key_pair == missed) && !inventory.peers.is_empty()
     })
     .await;
-    let history = store.history(&Asked::default()).await.expect("read");
+    let history = store.history(&HistoryQuery::default()).await.expect("read");
     assert!(history.iter().any(|entry| entry.key_pair.as_deref() == Some(missed.as_str())), "{history:?}");
 
     // Slow by ten seconds: what was asked for still comes, and traffic did not wait for it.
@@ -437,18 +446,25 @@ async fn a_private_key_appears_nowhere() {
         works(&mut stand, 5).await;
         let store = database.open().await;
         let seen = inventory(&store, "the rotation", |inventory| inventory.key_pairs.len() == 2).await;
-        let history = store.history(&Asked::default()).await.expect("read");
-        let failures = store.failures(&Asked::default()).await.expect("read");
-        let export = Export { inventory: seen, history, failures };
+        let history = store.history(&HistoryQuery::default()).await.expect("read");
+        let failures = store.failures(&HistoryQuery::default()).await.expect("read");
+        let export = RegistryExport { inventory: seen, history, failures };
         let mut everything = serde_json::to_string(&export).expect("JSON").into_bytes();
-        for table in [Table::KeyPairs, Table::Keyrings, Table::Anchors, Table::Peers, Table::History, Table::Failures] {
-            everything.extend(csv(&export, table).expect("CSV"));
+        for table in [
+            ExportTable::KeyPairs,
+            ExportTable::Keyrings,
+            ExportTable::Anchors,
+            ExportTable::Peers,
+            ExportTable::History,
+            ExportTable::Failures,
+        ] {
+            everything.extend(export_csv(&export, table).expect("CSV"));
         }
         everything.extend(stand.sidecar.app.metrics_text().into_bytes());
         for line in stand.sidecar.log() {
             everything.extend(line.to_string().into_bytes());
         }
-        if let Place::File(path) = &database.place {
+        if let RegistryLocation::File(path) = &database.place {
             for end in ["", "-wal"] {
                 everything.extend(std::fs::read(format!("{}{end}", path.display())).expect("the database's file"));
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sidekey::event::Event;
 use sidekey::keyring;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 
 use crate::handshake::{Stand, stand, stand_at};
 use crate::support::ca::{fingerprint, later, today};
@@ -16,13 +16,13 @@ use crate::support::eventually;
 use crate::support::peer::Peer;
 use crate::support::sidecar::{drop_pair, put};
 
-fn write_in_place(folder: &Path, pair: &Issued) {
+fn write_in_place(folder: &Path, pair: &IssuedKeyPair) {
     put(folder, "tls.crt", &pair.chain_pem);
     put(folder, "tls.key", &pair.key_pem);
 }
 
 /// What a new handshake is shown.
-async fn shown(stand: &Stand, client: &Issued) -> sidekey::pki::Fingerprint {
+async fn shown(stand: &Stand, client: &IssuedKeyPair) -> sidekey::pki::Fingerprint {
     let peer = Peer::new(&[stand.ca.pem()], Some(client)).fresh();
     peer.connect(stand.sidecar.ingress("api")).await.expect("connected").shown
 }
@@ -32,7 +32,7 @@ async fn new_handshakes_show_the_new_pair_within_a_second_of_any_drop() {
     let mut stand = stand("").await;
     let client = stand.ca.client("etl", 5);
     let root = stand.sidecar.folder.path().to_owned();
-    type Way = (&'static str, fn(&Path, &Issued));
+    type Way = (&'static str, fn(&Path, &IssuedKeyPair));
     let ways: [Way; 4] = [
         ("renamed over the old files", |root, pair| drop_pair(root, "tls", pair)),
         ("written in place", write_in_place),
@@ -58,7 +58,7 @@ async fn a_symlink_flip_is_one_rotation() {
     let stand = stand("").await;
     let client = stand.ca.client("etl", 5);
     let certs = stand.sidecar.folder.path().join("certs");
-    let flip = |name: &str, pair: &Issued| {
+    let flip = |name: &str, pair: &IssuedKeyPair| {
         let real = certs.join(format!("..{name}"));
         std::fs::create_dir(&real).expect("a folder");
         std::fs::write(real.join("tls.crt"), &pair.chain_pem).expect("a file");
@@ -83,7 +83,7 @@ async fn a_symlink_flip_is_one_rotation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_content_again_changes_nothing() {
     let stand = stand("").await;
-    let epoch = stand.sidecar.app.reader().take().epoch;
+    let epoch = stand.sidecar.app.reader().latest().epoch;
     for _ in 0..3 {
         drop_pair(stand.sidecar.folder.path(), "tls", &stand.server);
     }
@@ -91,7 +91,7 @@ async fn the_same_content_again_changes_nothing() {
     drop_pair(stand.sidecar.folder.path(), "marker", &marker);
     let mut stand = stand;
     assert_eq!(stand.sidecar.rotation("default").await, fingerprint(&marker));
-    let now = stand.sidecar.app.reader().take().epoch;
+    let now = stand.sidecar.app.reader().latest().epoch;
     assert_eq!(now.0, epoch.0 + 1, "rewriting the same content made epochs of its own");
 }
 
@@ -141,7 +141,7 @@ async fn a_bad_drop_is_refused_in_one_line_and_the_pair_in_use_serves_on() {
     let refused = stand
         .sidecar
         .event("a refusal", |event| match event {
-            Event::Folder { problem, .. } if problem.severity == sidekey::pki::Severity::Refused => {
+            Event::Folder { problem, .. } if problem.severity == sidekey::pki::ProblemSeverity::Refused => {
                 Some(problem.clone())
             }
             _ => None,
@@ -166,7 +166,7 @@ async fn weak_and_expired_drops_are_refused_with_their_reason() {
         .sidecar
         .event("a refusal", |event| match event {
             Event::Keyring {
-                event: keyring::Event::Moved { to: keyring::Standing::Refused, reason, key_pair, .. },
+                event: keyring::KeyringEvent::Moved { to: keyring::Standing::Refused, reason, key_pair, .. },
                 ..
             } if *key_pair == fingerprint(&expired) => Some(*reason),
             _ => None,
@@ -200,9 +200,9 @@ async fn a_pair_that_is_not_valid_yet_waits_until_it_is() {
     let early = stand.ca.issue(&request);
     drop_pair(stand.sidecar.folder.path(), "early", &early);
     let staged = |event: &Event| match event {
-        Event::Keyring { event: keyring::Event::Moved { to: keyring::Standing::Staged, key_pair, .. }, .. } => {
-            Some(*key_pair)
-        }
+        Event::Keyring {
+            event: keyring::KeyringEvent::Moved { to: keyring::Standing::Staged, key_pair, .. }, ..
+        } => Some(*key_pair),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, fingerprint(&early));

@@ -16,9 +16,9 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use memchr::memmem;
-use sidekey::folder::read::read_once;
+use sidekey::folder::read::read_final;
 use sidekey::pki::blocks;
-use sidekey::pki::issue::{Issued, NewKey};
+use sidekey::pki::issue::{IssuedKeyPair, NewKeyKind};
 use zeroize::Zeroizing;
 
 use crate::command::{free_port, output, sidekey, text};
@@ -49,7 +49,7 @@ const KEYRINGS: [&str; 4] = ["default", "client", "signer", "broken"];
 impl Scene {
     fn new() -> Self {
         let (folder, ca) = (folder(), Ca::new("Test CA"));
-        let of = |name: &str, key: NewKey| {
+        let of = |name: &str, key: NewKeyKind| {
             let mut request = ca.request(name);
             request.key = key;
             ca.issue(&request)
@@ -57,8 +57,8 @@ impl Scene {
         let pairs = [
             ("old", ca.server(20)),
             ("new", ca.server(5)),
-            ("client/rsa", of("client.example", NewKey::Rsa(2048))),
-            ("signer/ed25519", of("signer.example", NewKey::Ed25519)),
+            ("client/rsa", of("client.example", NewKeyKind::Rsa(2048))),
+            ("signer/ed25519", of("signer.example", NewKeyKind::Ed25519)),
         ];
         for (name, pair) in &pairs {
             drop_pair(folder.path(), name, pair);
@@ -67,7 +67,7 @@ impl Scene {
             put(folder.path(), name, ca.pem());
         }
         // A key that does not match, one that breaks off, one with something typed into it, one that is said to be a chain.
-        let wrong: Vec<Issued> = (0..4).map(|_| of("broken.example", NewKey::P256)).collect();
+        let wrong: Vec<IssuedKeyPair> = (0..4).map(|_| of("broken.example", NewKeyKind::P256)).collect();
         let key = |number: usize| wrong[number].key_pem.to_string();
         put(folder.path(), "broken/pair.crt", &wrong[1].chain_pem);
         put(folder.path(), "broken/pair.key", &key(0));
@@ -341,7 +341,7 @@ fn panicked(value: impl Debug) -> String {
 fn no_panic_says_a_private_key() {
     let scene = Scene::new();
     let config = sidekey::config::load(&scene.path().join("sidekey.toml")).expect("a configuration");
-    let contents = read_once(&config.folder);
+    let contents = read_final(&config.folder);
     assert!(KEYRINGS.iter().all(|name| contents.keyrings.contains_key(*name)), "{:?}", contents.keyrings.keys());
     let mut said = vec![panicked(&config), panicked(&contents)];
     for file in scene.files() {
@@ -353,7 +353,7 @@ fn no_panic_says_a_private_key() {
     for pair in contents.keyrings.values().flat_map(|joined| &joined.pairs) {
         said.push(panicked(pair));
         // What TLS signs with, as deep as the library's own Debug goes.
-        said.push(panicked(pair.certified()));
+        said.push(panicked(pair.certified_key()));
     }
     let said = said.join("\n");
     assert!(said.contains("PrivateKey") && said.contains("localhost"), "{said}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 
 use crate::handshake::stand;
 use crate::support::ca::{Ca, fingerprint, today};
@@ -23,7 +23,7 @@ fn descriptors() -> usize {
 }
 
 /// Drops a pair in one of four ways, chosen by `turn`; the file names of each way are its own.
-fn drop_somehow(certs: &Path, turn: i32, pair: &Issued) {
+fn drop_somehow(certs: &Path, turn: i32, pair: &IssuedKeyPair) {
     let root = certs.parent().expect("a folder");
     match turn % 4 {
         0 => drop_pair(root, "tls", pair),
@@ -169,7 +169,7 @@ async fn rotations_on_both_sides_at_once_lose_no_request() {
     let mut before = (0, 0);
     for turn in 0..rotations {
         let ca = if turn % 2 == 0 { &other } else { &partner.ca };
-        let dated = |mut request: sidekey::pki::issue::Request| {
+        let dated = |mut request: sidekey::pki::issue::IssueRequest| {
             // Ascending, and all of them long before today.
             request.validity.not_before = today() - jiff::SignedDuration::from_secs(100_000 - turn * 10);
             ca.issue(&request)

@@ -14,7 +14,7 @@ mod rules;
 
 use std::net::SocketAddr;
 
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 
 use crate::support::ca::Ca;
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
@@ -23,7 +23,7 @@ use recording::Recording;
 /// An ingress in front of a backend that records bytes.
 struct Front {
     ca: Ca,
-    client: Issued,
+    client: IssuedKeyPair,
     backend: Recording,
     sidecar: Sidecar,
 }
@@ -51,16 +51,16 @@ async fn in_front_of(backend: SocketAddr, extra: &str) -> Front {
 
 #[test]
 fn the_page_explains_every_refusal() {
-    use sidekey::proxy::frames::Flood;
-    use sidekey::proxy::framing::Fault;
+    use sidekey::proxy::frames::FrameFlood;
+    use sidekey::proxy::framing::FramingFault;
 
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
     let page = std::fs::read_to_string(path).expect("the page");
-    for fault in Fault::ALL {
+    for fault in FramingFault::ALL {
         let row = format!("| `{}` | {} | {} |", fault.reason(), fault.status().as_u16(), fault.explanation());
         assert!(page.contains(&row), "{row}");
     }
-    for flood in Flood::ALL {
+    for flood in FrameFlood::ALL {
         let row = format!("| `{}` | {} |", flood.reason(), flood.explanation());
         assert!(page.contains(&row), "{row}");
     }

@@ -12,9 +12,9 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, TokenOutcome, Verdict};
+use sidekey::event::{Event, TokenOutcome, UpstreamVerdict};
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpStream;
 
 use crate::support::PATIENCE;
@@ -27,8 +27,8 @@ pub struct Scene {
     pub sidecar: Sidecar,
     pub partner: Partner,
     pub now: Timestamp,
-    pub old: Issued,
-    pub new: Issued,
+    pub old: IssuedKeyPair,
+    pub new: IssuedKeyPair,
 }
 
 impl Scene {
@@ -40,7 +40,7 @@ impl Scene {
     }
 
     /// The partner trusts `ca`, which has issued the old pair; settings of the egress, and of its token.
-    async fn with(ca: &Ca, new: Issued, of_egress: &str, extra: &str) -> Self {
+    async fn with(ca: &Ca, new: IssuedKeyPair, of_egress: &str, extra: &str) -> Self {
         let old = ca.client("ours", 5);
         let now = today();
         let partner = Partner::start(&ca.server(5), &[ca.pem()], &[&old], now).await;
@@ -356,12 +356,14 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
         assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{status}");
         // It is refused, and not called proved because a token of the other pair was refused as well.
         let refused = |event: &Event| match event {
-            Event::Upstream { verdict, key_pair, .. } if *key_pair == new && *verdict != Verdict::HandshakeOk => {
+            Event::Upstream { verdict, key_pair, .. }
+                if *key_pair == new && *verdict != UpstreamVerdict::HandshakeOk =>
+            {
                 Some(*verdict)
             }
             _ => None,
         };
-        assert_eq!(scene.sidecar.event("a verdict", refused).await, Verdict::Refused, "{status}");
+        assert_eq!(scene.sidecar.event("a verdict", refused).await, UpstreamVerdict::Refused, "{status}");
         // When the partner has put it right, everything moves over, with tokens of the new pair.
         scene.partner.state().refuses = None;
         scene.wait(7200);
@@ -373,7 +375,7 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
         tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
         // What the partner saw of the new pair may have been the probe, whose answer is still on its way to us.
         let proved = |event: &Event| {
-            matches!(event, Event::Upstream { verdict: Verdict::Proved, key_pair, .. } if *key_pair == new)
+            matches!(event, Event::Upstream { verdict: UpstreamVerdict::Proved, key_pair, .. } if *key_pair == new)
                 .then_some(())
         };
         scene.sidecar.event("the new pair proved", proved).await;
@@ -430,7 +432,7 @@ async fn a_nightly_sync_runs_unattended_through_a_rotation() {
         assert_eq!(claims["iat"], scene.now.as_second() - 30, "night {night} had yesterday's token");
         signed.push(header["x5t#S256"].clone());
     }
-    let of = |issued: &Issued| serde_json::Value::from(sidekey::jwt::key_set::x5t(&certificate(issued)));
+    let of = |issued: &IssuedKeyPair| serde_json::Value::from(sidekey::jwt::key_set::x5t(&certificate(issued)));
     let by_old = signed.iter().filter(|x5t| **x5t == of(&scene.old)).count();
     assert!(signed[..14].iter().all(|x5t| *x5t == of(&scene.old)) && by_old == 14, "{by_old} by the old pair");
     assert!(signed[14..].iter().all(|x5t| *x5t == of(&scene.new)));

@@ -9,8 +9,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, SerialNumber};
 use sidekey::event::Event;
-use sidekey::pki::issue::Issued;
-use sidekey::tls::Outcome;
+use sidekey::pki::issue::IssuedKeyPair;
+use sidekey::tls::HandshakeOutcome;
 use sidekey::trust;
 
 use crate::handshake::{Stand, stand_with};
@@ -27,24 +27,24 @@ async fn trusting(settings: &str, of_ingress: &str, fill: impl FnOnce(&Path)) ->
     stand_with(&top, &of_ingress, Some(today()), |folder, _| fill(folder)).await
 }
 
-fn peer(stand: &Stand, pair: &Issued) -> Peer {
+fn peer(stand: &Stand, pair: &IssuedKeyPair) -> Peer {
     Peer::new(&[stand.ca.pem()], Some(pair))
 }
 
 /// One request on a connection of its own; the status, or the reason why there was none.
-async fn ask(stand: &mut Stand, pair: &Issued) -> Result<u16, &'static str> {
+async fn ask(stand: &mut Stand, pair: &IssuedKeyPair) -> Result<u16, &'static str> {
     let answer = peer(stand, pair).fresh().get(stand.sidecar.ingress("api"), "/").await;
     let handshake = stand.sidecar.handshake().await;
     match answer {
         Ok(answer) => {
-            assert_eq!(handshake.outcome, Outcome::Accepted);
+            assert_eq!(handshake.outcome, HandshakeOutcome::Accepted);
             Ok(answer.status.as_u16())
         }
         Err(_) => Err(handshake.reason),
     }
 }
 
-async fn told(stand: &mut Stand, name: &str, wanted: impl Fn(&trust::Event) -> bool) {
+async fn told(stand: &mut Stand, name: &str, wanted: impl Fn(&trust::TrustEvent) -> bool) {
     let of_trust = |event: &Event| matches!(event, Event::Trust { event, .. } if wanted(event)).then_some(());
     stand.sidecar.event(name, of_trust).await;
 }
@@ -181,7 +181,7 @@ async fn a_missing_empty_or_broken_file_removes_nothing_and_is_told() {
     let client = ca.issue("a.example", &|_| ());
     let mut live = peer(&stand, &client).connect(stand.sidecar.ingress("api")).await.expect("connected");
     stand.sidecar.handshake().await;
-    let kept = |event: &trust::Event| matches!(event, trust::Event::FileKept { .. });
+    let kept = |event: &trust::TrustEvent| matches!(event, trust::TrustEvent::FileKept { .. });
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate at all"] {
         put(stand.sidecar.folder.path(), "trust/p.pem", broken);
         told(&mut stand, "keeping the last usable set", kept).await;
@@ -213,11 +213,11 @@ async fn until_and_overlap_end_anchors_when_they_say() {
     // One vanishes, and stays for the overlap.
     let replacement = RawCa::new("Fourth CA");
     put(stand.sidecar.folder.path(), "trust/new.pem", &replacement.pem);
-    told(&mut stand, "it leaves", |event| matches!(event, trust::Event::AnchorLeaving { .. })).await;
+    told(&mut stand, "it leaves", |event| matches!(event, trust::TrustEvent::AnchorLeaving { .. })).await;
     assert_eq!(ask(&mut stand, &by_new).await, Ok(200));
     stand.sidecar.move_to(later(now, 8));
     told(&mut stand, "it is gone", |event| {
-        matches!(event, trust::Event::AnchorRemoved { reason: "overlap_ended", .. })
+        matches!(event, trust::TrustEvent::AnchorRemoved { reason: "overlap_ended", .. })
     })
     .await;
     assert_eq!(ask(&mut stand, &by_new).await, Err("unknown_issuer"));
@@ -252,7 +252,7 @@ async fn an_expired_certificate_of_a_lenient_partner_is_served_with_a_warning_un
         let mut live = lenient.clone().alpn(&["http/1.1"]).connect(address).await.expect("connected");
         assert_eq!(live.get("/").await.expect("served").status, 200);
         let handshake = stand.sidecar.handshake().await;
-        assert_eq!((handshake.outcome, handshake.reason), (Outcome::Accepted, "expired_accepted"));
+        assert_eq!((handshake.outcome, handshake.reason), (HandshakeOutcome::Accepted, "expired_accepted"));
         assert!(handshake.explanation.contains("partner \"acme\""), "{}", handshake.explanation);
         assert_eq!(live.resumed, resumed);
     }
@@ -299,7 +299,7 @@ async fn revoked_peers_are_refused_and_their_live_connections_drained() {
         assert_eq!(ask(&mut stand, &soon).await, Err("revoked"));
         // Without the file the list stays.
         std::fs::remove_file(stand.sidecar.folder.path().join("certs").join(file)).expect("removed");
-        told(&mut stand, "the last good list stays", |event| matches!(event, trust::Event::FileKept { .. })).await;
+        told(&mut stand, "the last good list stays", |event| matches!(event, trust::TrustEvent::FileKept { .. })).await;
         assert_eq!(ask(&mut stand, &soon).await, Err("revoked"));
     }
 }
@@ -319,7 +319,7 @@ async fn an_outdated_list_warns_or_refuses() {
         let live = peer(&stand, &client).connect(stand.sidecar.ingress("api")).await.expect("connected");
         stand.sidecar.handshake().await;
         stand.sidecar.move_to(later(today(), 3));
-        told(&mut stand, "the list is out of date", |event| matches!(event, trust::Event::CrlStale { .. })).await;
+        told(&mut stand, "the list is out of date", |event| matches!(event, trust::TrustEvent::CrlStale { .. })).await;
         assert_eq!(ask(&mut stand, &client).await, expected);
         if expected.is_err() {
             live.ended.await.expect("a connection that cannot be checked any more is drained");
@@ -366,13 +366,14 @@ async fn what_would_break_without_an_anchor_is_known_live_and_offline() {
     {
         assert_eq!(ask(&mut stand, &pair).await, Ok(200));
     }
-    let snapshot = stand.sidecar.app.reader().take();
+    let snapshot = stand.sidecar.app.reader().latest();
     let trust = &snapshot.ingresses["api"].trust;
     let anchor = |name: &str| {
         trust.anchors().iter().find(|anchor| anchor.subject() == format!("CN={name}")).expect("it").fingerprint()
     };
-    let facts = trust.matched();
-    let without = |name: &str| facts.without_anchor(anchor(name)).into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
+    let facts = trust.usage_facts();
+    let without =
+        |name: &str| facts.peers_needing_anchor(anchor(name)).into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
     assert_eq!(without("Old CA"), ["dns:stays.example"]);
     assert_eq!(without("New CA"), ["dns:moves.example"]);
 
@@ -380,7 +381,7 @@ async fn what_would_break_without_an_anchor_is_known_live_and_offline() {
     let next = Ca::new("Another CA").server(1);
     crate::support::sidecar::drop_pair(stand.sidecar.folder.path(), "tls", &next);
     assert_eq!(stand.sidecar.rotation("default").await, fingerprint(&next));
-    assert_eq!(stand.sidecar.app.reader().take().ingresses["api"].trust.matched(), facts);
+    assert_eq!(stand.sidecar.app.reader().latest().ingresses["api"].trust.usage_facts(), facts);
     let toml = crate::handshake::config(top, "trust = \"partners\"", stand.backend.address);
     std::fs::write(stand.sidecar.folder.path().join("sidekey.toml"), toml).expect("written");
     let mut said = String::new();

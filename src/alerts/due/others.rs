@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::{Alert, Kind};
-use super::{Records, contacts, ends, left, passed};
+use super::super::{Alert, AlertKind};
+use super::{AlertInputs, contacts, expiry_text, passed_threshold, time_left};
 use crate::keyring::warning::thresholds;
-use crate::pki::{Fingerprint, Validity, day};
-use crate::registry::Peer;
+use crate::pki::{Fingerprint, Validity, format_day};
+use crate::registry::PeerRow;
 use crate::snapshot::TrustView;
 
 /// Peer certificates with a shorter lifetime are renewed automatically: their expiry raises no alert.
-const MACHINE_MADE: Duration = Duration::from_hours(10 * 24);
+const MIN_WATCHED_LIFETIME: Duration = Duration::from_hours(10 * 24);
 /// A peer that was not seen for longer raises no alert.
-const GONE: Duration = Duration::from_hours(30 * 24);
+const MAX_PEER_SILENCE: Duration = Duration::from_hours(30 * 24);
 
-pub(super) fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
+pub(super) fn partner_expiries(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
     // Of one peer's certificates only the one that expires last counts: a successor ends the alert.
-    let mut lasting: BTreeMap<(&str, &str, &str), &Peer> = BTreeMap::new();
+    let mut lasting: BTreeMap<(&str, &str, &str), &PeerRow> = BTreeMap::new();
     for peer in records.peers {
         let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
         let known = lasting.entry(key).or_insert(peer);
@@ -29,15 +29,15 @@ pub(super) fn partners(records: &Records<'_>, now: Timestamp) -> Vec<Alert> {
             *known = peer;
         }
     }
-    lasting.into_values().filter_map(|peer| partner(records, peer, now)).collect()
+    lasting.into_values().filter_map(|peer| partner_expiry(records, peer, now)).collect()
 }
 
-fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> {
+fn partner_expiry(records: &AlertInputs<'_>, peer: &PeerRow, now: Timestamp) -> Option<Alert> {
     let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
     let unseen = now.duration_since(peer.last_seen.time());
-    if validity.lifetime() < MACHINE_MADE
+    if validity.lifetime() < MIN_WATCHED_LIFETIME
         || validity.not_after < now
-        || unseen.is_positive() && unseen.unsigned_abs() > GONE
+        || unseen.is_positive() && unseen.unsigned_abs() > MAX_PEER_SILENCE
     {
         return None;
     }
@@ -48,12 +48,12 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
         return None;
     }
     let thresholds = thresholds(view.and_then(|view| view.alert_before.as_deref()), validity.lifetime());
-    let (threshold, urgent) = passed(validity.not_after, &thresholds, now)?;
+    let (threshold, urgent) = passed_threshold(validity.not_after, &thresholds, now)?;
     let certificate: Option<Fingerprint> = peer.certificate.parse().ok();
     let what = if peer.side == "egress" { "upstream" } else { "peer" };
     Some(Alert {
         name: format!("partner_expires:{}:{}", certificate?.hex(), threshold.as_secs()).into(),
-        kind: Kind::PartnerExpires,
+        kind: AlertKind::PartnerExpires,
         urgent,
         keyring: keyring.into(),
         also: Vec::new(),
@@ -65,8 +65,8 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
             certificate?.short(),
             peer.name(),
             peer.listener,
-            left(validity.not_after, now),
-            day(validity.not_after)
+            time_left(validity.not_after, now),
+            format_day(validity.not_after)
         ),
         remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
             Some(partner) => {
@@ -78,20 +78,21 @@ fn partner(records: &Records<'_>, peer: &Peer, now: Timestamp) -> Option<Alert> 
 }
 
 /// Alerts about anchors that the operator has to renew.
-pub(super) fn anchors<'a>(
-    records: &'a Records<'_>,
+pub(super) fn anchor_expiries<'a>(
+    records: &'a AlertInputs<'_>,
     trust: &'a TrustView,
     now: Timestamp,
 ) -> impl Iterator<Item = Alert> + 'a {
     let users = || trust.used_by.iter().filter_map(|name| records.keyrings.iter().find(|view| view.name == *name));
-    let watched = trust.holds.ending().filter(|_| !trust.used_by.is_empty());
+    let watched = trust.holds.anchors_to_renew().filter(|_| !trust.used_by.is_empty());
     watched.filter_map(move |anchor| {
         let own = users().find_map(|view| view.alert_before.as_deref());
-        let (threshold, urgent) = passed(anchor.validity.not_after, &thresholds(own, anchor.validity.lifetime()), now)?;
+        let (threshold, urgent) =
+            passed_threshold(anchor.validity.not_after, &thresholds(own, anchor.validity.lifetime()), now)?;
         let end = anchor.validity.not_after;
         Some(Alert {
             name: format!("anchor_expires:{}:{}", anchor.anchor.hex(), threshold.as_secs()).into(),
-            kind: Kind::AnchorExpires,
+            kind: AlertKind::AnchorExpires,
             urgent,
             keyring: Arc::clone(&trust.holds.name),
             also: Vec::new(),
@@ -103,7 +104,7 @@ pub(super) fn anchors<'a>(
                 anchor.anchor.short(),
                 anchor.subject,
                 trust.holds.name,
-                ends(end, now)
+                expiry_text(end, now)
             ),
             remedy: "request the CA's next anchor and add it beside this one: both are accepted. sidekey \
                      rotation lists the peers that depend on it; if there are none, remove it"
@@ -113,7 +114,7 @@ pub(super) fn anchors<'a>(
 }
 
 pub(super) fn stale_crls<'a>(
-    records: &'a Records<'_>,
+    records: &'a AlertInputs<'_>,
     trust: &'a TrustView,
     now: Timestamp,
 ) -> impl Iterator<Item = Alert> + 'a {
@@ -122,7 +123,7 @@ pub(super) fn stale_crls<'a>(
     let newest = trust.holds.crls.iter().filter(move |crl| seen.insert(&crl.issuer));
     newest.filter(move |crl| crl.next_update < now).map(|crl| Alert {
         name: format!("crl_stale:{}:{}:{}", trust.holds.name, crl.issuer, crl.next_update.as_second()).into(),
-        kind: Kind::CrlStale,
+        kind: AlertKind::CrlStale,
         urgent: false,
         keyring: Arc::clone(&trust.holds.name),
         also: Vec::new(),
@@ -133,7 +134,7 @@ pub(super) fn stale_crls<'a>(
             "the CRL of {} in trust {} is out of date: the next update was due on {}",
             crl.issuer,
             trust.holds.name,
-            day(crl.next_update)
+            format_day(crl.next_update)
         ),
         remedy: "put the CA's current CRL into the folder".to_owned(),
     })

@@ -3,36 +3,36 @@
 
 use proptest::prelude::*;
 
-use super::super::happened::{Refusal, RefusedDrop};
+use super::super::happened::{KeyPairRefusal, RefusedDrop};
 use super::*;
 use crate::pki::Validity;
-use crate::registry::Seconds;
+use crate::registry::UnixSeconds;
 use crate::snapshot::{ChainEnd, sample};
-use crate::trust::{AnchorView, CrlView, View};
+use crate::trust::{AnchorView, CrlView, TrustContents};
 
-fn at(text: &str) -> Timestamp {
+fn parse_time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
 fn now() -> Timestamp {
-    at("2026-11-25T09:00:00Z")
+    parse_time("2026-11-25T09:00:00Z")
 }
 
-fn after(time: Timestamp, days: i64) -> Timestamp {
+fn days_after(time: Timestamp, days: i64) -> Timestamp {
     time + jiff::SignedDuration::from_hours(24 * days)
 }
 
 fn pair(byte: u8, standing: Standing, from_days: i64, to_days: i64) -> KeyPairView {
-    let validity = Validity { not_before: after(now(), from_days), not_after: after(now(), to_days) };
-    KeyPairView { since: validity.not_before, validity, ..sample::pair(&[byte; 32], standing) }
+    let validity = Validity { not_before: days_after(now(), from_days), not_after: days_after(now(), to_days) };
+    KeyPairView { since: validity.not_before, validity, ..sample::sample_pair(&[byte; 32], standing) }
 }
 
-fn ring(key_pairs: Vec<KeyPairView>) -> KeyringView {
-    KeyringView { contact: Some("integrations@example.com".to_owned()), ..sample::keyring(key_pairs) }
+fn keyring_view(key_pairs: Vec<KeyPairView>) -> KeyringView {
+    KeyringView { contact: Some("integrations@example.com".to_owned()), ..sample::sample_keyring(key_pairs) }
 }
 
-fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {
-    Peer {
+fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> PeerRow {
+    PeerRow {
         instance: "one".to_owned(),
         side: "ingress".to_owned(),
         listener: "api".to_owned(),
@@ -42,38 +42,38 @@ fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> Peer {
         subject: "CN=etl".to_owned(),
         issuer: "CN=Acme CA".to_owned(),
         serial: "01".to_owned(),
-        not_before: after(now(), from_days).into(),
-        not_after: after(now(), to_days).into(),
+        not_before: days_after(now(), from_days).into(),
+        not_after: days_after(now(), to_days).into(),
         public_ca: false.into(),
         address: None,
         keyring: Some("api".to_owned()),
         key_pair: None,
         chosen_by: None,
         handshakes: 1,
-        first_seen: Seconds(0),
+        first_seen: UnixSeconds(0),
         last_seen: now().into(),
     }
 }
 
-fn of(rings: &[KeyringView], peers: &[Peer], happened: &Happened, time: Timestamp) -> Vec<Alert> {
+fn evaluate(rings: &[KeyringView], peers: &[PeerRow], happened: &AlertConditions, time: Timestamp) -> Vec<Alert> {
     let contacts = BTreeMap::from([("acme".into(), "noc@acme.example".to_owned())]);
-    due(&Records { keyrings: rings, trusts: &[], peers, happened, contacts: &contacts }, time)
+    due_alerts(&AlertInputs { keyrings: rings, trusts: &[], peers, happened, contacts: &contacts }, time)
 }
 
-fn kinds(alerts: &[Alert]) -> Vec<Kind> {
+fn kinds(alerts: &[Alert]) -> Vec<AlertKind> {
     alerts.iter().map(|alert| alert.kind).collect()
 }
 
-fn quiet() -> Happened {
-    Happened::default()
+fn no_conditions() -> AlertConditions {
+    AlertConditions::default()
 }
 
 #[test]
 fn a_year_long_certificate_is_told_of_five_times_and_the_last_time_urgently() {
-    let rings = [ring(vec![pair(1, Standing::Current, -300, 65)])];
+    let rings = [keyring_view(vec![pair(1, Standing::Current, -300, 65)])];
     let mut names = Vec::new();
     for day in 0..=65 {
-        let alerts = of(&rings, &[], &quiet(), after(now(), day));
+        let alerts = evaluate(&rings, &[], &no_conditions(), days_after(now(), day));
         assert!(alerts.len() <= 1);
         for alert in alerts {
             assert_eq!(alert.contacts, ["integrations@example.com"]);
@@ -91,116 +91,129 @@ fn a_year_long_certificate_is_told_of_five_times_and_the_last_time_urgently() {
 
 #[test]
 fn a_90_day_certificate_does_not_cry_wolf() {
-    let rings = [ring(vec![pair(1, Standing::Current, 0, 90)])];
-    assert!(of(&rings, &[], &quiet(), after(now(), 67)).is_empty(), "more than a quarter is left");
-    assert_eq!(kinds(&of(&rings, &[], &quiet(), after(now(), 68))), [Kind::Expires]);
-    assert!(!of(&rings, &[], &quiet(), after(now(), 80))[0].urgent);
-    assert!(of(&rings, &[], &quiet(), after(now(), 87))[0].urgent);
+    let rings = [keyring_view(vec![pair(1, Standing::Current, 0, 90)])];
+    assert!(evaluate(&rings, &[], &no_conditions(), days_after(now(), 67)).is_empty(), "more than a quarter is left");
+    assert_eq!(kinds(&evaluate(&rings, &[], &no_conditions(), days_after(now(), 68))), [AlertKind::Expires]);
+    assert!(!evaluate(&rings, &[], &no_conditions(), days_after(now(), 80))[0].urgent);
+    assert!(evaluate(&rings, &[], &no_conditions(), days_after(now(), 87))[0].urgent);
 }
 
 #[test]
 fn a_successor_silences_once_it_is_current_and_is_named_while_it_waits() {
     let old = |standing| pair(1, standing, -300, 20);
-    let staged = ring(vec![old(Standing::Current), pair(2, Standing::Staged, -1, 300)]);
-    let alerts = of(&[staged], &[], &quiet(), now());
-    assert_eq!(kinds(&alerts), [Kind::Expires]);
+    let staged = keyring_view(vec![old(Standing::Current), pair(2, Standing::Staged, -1, 300)]);
+    let alerts = evaluate(&[staged], &[], &no_conditions(), now());
+    assert_eq!(kinds(&alerts), [AlertKind::Expires]);
     assert!(alerts[0].remedy.contains("keyring promote api 020202020202"), "{}", alerts[0].remedy);
-    let rotated = ring(vec![old(Standing::Previous), pair(2, Standing::Current, -1, 300)]);
-    assert!(of(&[rotated], &[], &quiet(), now()).is_empty());
+    let rotated = keyring_view(vec![old(Standing::Previous), pair(2, Standing::Current, -1, 300)]);
+    assert!(evaluate(&[rotated], &[], &no_conditions(), now()).is_empty());
 }
 
 #[test]
 fn an_expired_pair_in_use_is_the_loudest() {
-    let alerts = of(&[ring(vec![pair(1, Standing::Current, -300, -1)])], &[], &quiet(), now());
-    assert_eq!((kinds(&alerts), alerts[0].urgent), (vec![Kind::LastResort], true));
+    let alerts = evaluate(&[keyring_view(vec![pair(1, Standing::Current, -300, -1)])], &[], &no_conditions(), now());
+    assert_eq!((kinds(&alerts), alerts[0].urgent), (vec![AlertKind::LastResort], true));
 }
 
 #[test]
 fn a_list_of_ones_own_counts_in_place_of_the_lifetime() {
-    let mut ring = ring(vec![pair(1, Standing::Current, -10, 80)]);
+    let mut ring = keyring_view(vec![pair(1, Standing::Current, -10, 80)]);
     ring.alert_before = Some(vec![DAY * 90, DAY * 2]);
-    let alerts = of(&[ring], &[], &quiet(), now());
+    let alerts = evaluate(&[ring], &[], &no_conditions(), now());
     assert!(alerts[0].name.ends_with(":7776000"), "{}", alerts[0].name);
 }
 
 #[test]
 fn partners_certificates_are_watched_until_a_newer_one_is_seen() {
-    let rings = [ring(vec![pair(1, Standing::Current, -1, 300)])];
+    let rings = [keyring_view(vec![pair(1, Standing::Current, -1, 300)])];
     let old = peer(7, "uri:spiffe://acme/etl", -300, 20);
-    let alerts = of(&rings, std::slice::from_ref(&old), &quiet(), now());
-    assert_eq!(kinds(&alerts), [Kind::PartnerExpires]);
+    let alerts = evaluate(&rings, std::slice::from_ref(&old), &no_conditions(), now());
+    assert_eq!(kinds(&alerts), [AlertKind::PartnerExpires]);
     assert!(alerts[0].explanation.contains("acme (uri:spiffe://acme/etl)"), "{}", alerts[0].explanation);
     assert!(alerts[0].remedy.starts_with("contact the partner (noc@acme.example)"), "{}", alerts[0].remedy);
     let new = peer(8, "uri:spiffe://acme/etl", -1, 300);
-    assert!(of(&rings, &[old.clone(), new], &quiet(), now()).is_empty());
+    assert!(evaluate(&rings, &[old.clone(), new], &no_conditions(), now()).is_empty());
     let machine = peer(9, "uri:spiffe://acme/pod", 0, 1);
-    assert!(of(&rings, &[machine], &quiet(), now()).is_empty(), "one-day certificates are renewed automatically");
-    let gone = Peer { last_seen: after(now(), -31).into(), ..old };
-    assert!(of(&rings, &[gone], &quiet(), now()).is_empty());
+    assert!(
+        evaluate(&rings, &[machine], &no_conditions(), now()).is_empty(),
+        "one-day certificates are renewed automatically"
+    );
+    let gone = PeerRow { last_seen: days_after(now(), -31).into(), ..old };
+    assert!(evaluate(&rings, &[gone], &no_conditions(), now()).is_empty());
 }
 
 #[test]
 fn an_overlap_that_ends_with_peers_on_the_old_pair_is_told() {
     let mut old = pair(1, Standing::Previous, -300, 300);
-    (old.since, old.overlap_ends) = (after(now(), -25), Some(after(now(), 5)));
-    let rings = [ring(vec![old, pair(2, Standing::Current, -25, 300)])];
-    let on = |byte: u8| Peer {
+    (old.since, old.overlap_ends) = (days_after(now(), -25), Some(days_after(now(), 5)));
+    let rings = [keyring_view(vec![old, pair(2, Standing::Current, -25, 300)])];
+    let on = |byte: u8| PeerRow {
         key_pair: Some(Fingerprint::from_bytes([byte; 32]).to_string()),
         ..peer(byte, "dns:etl.example", -10, 300)
     };
-    assert!(of(&rings, &[on(2)], &quiet(), now()).is_empty());
-    let alerts = of(&rings, &[on(1)], &quiet(), now());
-    assert_eq!(kinds(&alerts), [Kind::OverlapEnds]);
+    assert!(evaluate(&rings, &[on(2)], &no_conditions(), now()).is_empty());
+    let alerts = evaluate(&rings, &[on(1)], &no_conditions(), now());
+    assert_eq!(kinds(&alerts), [AlertKind::OverlapEnds]);
     assert!(alerts[0].explanation.contains("acme (dns:etl.example)"), "{}", alerts[0].explanation);
-    assert!(of(&rings, &[on(1)], &quiet(), after(now(), -10)).is_empty(), "more than a week is left");
+    assert!(
+        evaluate(&rings, &[on(1)], &no_conditions(), days_after(now(), -10)).is_empty(),
+        "more than a week is left"
+    );
 }
 
 #[test]
 fn who_refuses_the_new_pair_is_one_alert_for_a_listener() {
     let refused = Fingerprint::from_bytes([2; 32]);
-    let mut happened = quiet();
+    let mut happened = no_conditions();
     for who in ["192.0.2.1", "192.0.2.2"] {
-        let refusal = Refusal { keyring: "api".into(), since: now(), explanation: "unknown CA".to_owned() };
+        let refusal = KeyPairRefusal { keyring: "api".into(), since: now(), explanation: "unknown CA".to_owned() };
         happened.refusals.insert(("api".into(), who.to_owned(), refused), refusal);
     }
-    let rings = [ring(vec![pair(2, Standing::Current, -1, 300)])];
-    let alerts = of(&rings, &[], &happened, now());
-    assert_eq!(kinds(&alerts), [Kind::Refuses]);
+    let rings = [keyring_view(vec![pair(2, Standing::Current, -1, 300)])];
+    let alerts = evaluate(&rings, &[], &happened, now());
+    assert_eq!(kinds(&alerts), [AlertKind::Refuses]);
     assert!(alerts[0].explanation.contains("192.0.2.1, 192.0.2.2"), "{}", alerts[0].explanation);
-    let rolled_back = [ring(vec![pair(2, Standing::Previous, -1, 300), pair(1, Standing::Current, -9, 300)])];
-    assert!(of(&rolled_back, &[], &happened, now()).is_empty(), "it is not shown any more");
+    let rolled_back = [keyring_view(vec![pair(2, Standing::Previous, -1, 300), pair(1, Standing::Current, -9, 300)])];
+    assert!(evaluate(&rolled_back, &[], &happened, now()).is_empty(), "it is not shown any more");
 }
 
 #[test]
 fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
-    let mut happened = quiet();
+    let mut happened = no_conditions();
     let drop = RefusedDrop { at: now(), key_pair: None, why: "a.crt: no key".to_owned(), remedy: "add it".to_owned() };
     happened.drops.insert(("api".into(), "a.crt".to_owned(), "no_key"), drop);
-    let mut rings = [ring(vec![pair(1, Standing::Current, -9, 300), pair(2, Standing::Staged, -1, 300)])];
+    let mut rings = [keyring_view(vec![pair(1, Standing::Current, -9, 300), pair(2, Standing::Staged, -1, 300)])];
     rings[0].diverges = Some((Fingerprint::from_bytes([2; 32]), now()));
-    assert_eq!(kinds(&of(&rings, &[], &happened, now())), [Kind::RefusedDrop], "it may be promoted any moment");
+    assert_eq!(
+        kinds(&evaluate(&rings, &[], &happened, now())),
+        [AlertKind::RefusedDrop],
+        "it may be promoted any moment"
+    );
     happened.strangers.insert(Fingerprint::from_bytes([2; 32]));
-    assert_eq!(kinds(&of(&rings, &[], &happened, now())), [Kind::Diverges, Kind::RefusedDrop]);
-    happened = quiet();
-    assert_eq!(kinds(&of(&rings, &[], &happened, after(now(), 1))), [Kind::Diverges]);
-    rings[0].key_pairs[1].validity.not_before = after(now(), 9);
-    assert!(of(&rings, &[], &happened, after(now(), 1)).is_empty(), "it waits for its first day");
+    assert_eq!(kinds(&evaluate(&rings, &[], &happened, now())), [AlertKind::Diverges, AlertKind::RefusedDrop]);
+    happened = no_conditions();
+    assert_eq!(kinds(&evaluate(&rings, &[], &happened, days_after(now(), 1))), [AlertKind::Diverges]);
+    rings[0].key_pairs[1].validity.not_before = days_after(now(), 9);
+    assert!(evaluate(&rings, &[], &happened, days_after(now(), 1)).is_empty(), "it waits for its first day");
 }
 
 /// The alerts of a trust that is used by these keyrings.
-fn of_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]) -> Vec<Alert> {
-    let holds = View { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
+fn evaluate_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]) -> Vec<Alert> {
+    let holds = TrustContents { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
     let used_by: Vec<Arc<str>> = used_by.iter().map(|name| (*name).into()).collect();
     let trusts = [TrustView { holds, keyrings: used_by.clone(), used_by }];
-    let (rings, contacts, happened) = ([ring(Vec::new())], BTreeMap::new(), quiet());
-    due(&Records { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts }, now())
+    let (rings, contacts, happened) = ([keyring_view(Vec::new())], BTreeMap::new(), no_conditions());
+    due_alerts(
+        &AlertInputs { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts },
+        now(),
+    )
 }
 
 fn anchor(byte: u8, to_days: i64) -> AnchorView {
     AnchorView {
         anchor: Fingerprint::from_bytes([byte; 32]),
         subject: "CN=Acme CA".to_owned(),
-        validity: Validity { not_before: after(now(), -1000), not_after: after(now(), to_days) },
+        validity: Validity { not_before: days_after(now(), -1000), not_after: days_after(now(), to_days) },
         until: None,
         platform: false,
     }
@@ -208,9 +221,9 @@ fn anchor(byte: u8, to_days: i64) -> AnchorView {
 
 #[test]
 fn an_anchor_that_expires_is_told_of_until_its_successor_is_there_or_it_is_on_its_way_out() {
-    let told = |anchors| of_trust(anchors, Vec::new(), &["api"]);
+    let told = |anchors| evaluate_trust(anchors, Vec::new(), &["api"]);
     let alerts = told(vec![anchor(1, 20)]);
-    assert_eq!(kinds(&alerts), [Kind::AnchorExpires]);
+    assert_eq!(kinds(&alerts), [AlertKind::AnchorExpires]);
     let alert = &alerts[0];
     assert_eq!((&*alert.keyring, &alert.contacts[..]), ("partners", &["integrations@example.com".to_owned()][..]));
     assert!(alert.explanation.contains("CN=Acme CA") && alert.explanation.contains("in 20 days"), "{alert:?}");
@@ -220,41 +233,44 @@ fn an_anchor_that_expires_is_told_of_until_its_successor_is_there_or_it_is_on_it
     let other = AnchorView { subject: "CN=Another CA".to_owned(), ..anchor(2, 900) };
     assert_eq!(told(vec![anchor(1, 20), other]).len(), 1);
     assert!(
-        told(vec![AnchorView { until: Some(after(now(), 3)), ..anchor(1, 20) }]).is_empty(),
+        told(vec![AnchorView { until: Some(days_after(now(), 3)), ..anchor(1, 20) }]).is_empty(),
         "its removal was scheduled"
     );
     assert!(told(vec![AnchorView { platform: true, ..anchor(1, 20) }]).is_empty());
-    assert!(of_trust(vec![anchor(1, 20)], Vec::new(), &[]).is_empty(), "no peer is verified with it");
+    assert!(evaluate_trust(vec![anchor(1, 20)], Vec::new(), &[]).is_empty(), "no peer is verified with it");
 }
 
 #[test]
 fn an_intermediate_that_ends_before_its_pair_is_told_of_in_its_stead() {
     let mut short = pair(1, Standing::Current, -100, 300);
-    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 20) });
-    let alerts = of(&[ring(vec![short.clone()])], &[], &quiet(), now());
-    assert_eq!(kinds(&alerts), [Kind::Expires]);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: days_after(now(), 20) });
+    let alerts = evaluate(&[keyring_view(vec![short.clone()])], &[], &no_conditions(), now());
+    assert_eq!(kinds(&alerts), [AlertKind::Expires]);
     assert!(alerts[0].explanation.contains("CN=Issuing CA") && alerts[0].explanation.contains("20 days"), "{alerts:?}");
     assert!(alerts[0].remedy.contains("next intermediate"), "{}", alerts[0].remedy);
-    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 100) });
-    assert!(of(&[ring(vec![short])], &[], &quiet(), now()).is_empty());
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: days_after(now(), 100) });
+    assert!(evaluate(&[keyring_view(vec![short])], &[], &no_conditions(), now()).is_empty());
 }
 
 #[test]
 fn an_intermediate_that_was_renewed_leaves_the_expiry_of_the_pair_untold() {
     let mut short = pair(1, Standing::Current, -100, 20);
-    let own = of(&[ring(vec![short.clone()])], &[], &quiet(), now()).remove(0);
-    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: after(now(), 19) });
-    let chain = of(&[ring(vec![short])], &[], &quiet(), now()).remove(0);
+    let own = evaluate(&[keyring_view(vec![short.clone()])], &[], &no_conditions(), now()).remove(0);
+    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: days_after(now(), 19) });
+    let chain = evaluate(&[keyring_view(vec![short])], &[], &no_conditions(), now()).remove(0);
     assert_ne!(own.name, chain.name);
-    assert_eq!((own.ends, chain.ends), (Some(after(now(), 20)), Some(after(now(), 19))));
+    assert_eq!((own.ends, chain.ends), (Some(days_after(now(), 20)), Some(days_after(now(), 19))));
 }
 
 #[test]
 fn every_owner_of_a_shared_pair_is_told_and_it_is_one_alert() {
     let shared = || vec![pair(1, Standing::Current, -300, 20)];
-    let other =
-        KeyringView { name: "salesforce".into(), contact: Some("sales@example.com".to_owned()), ..ring(shared()) };
-    let alerts = of(&[ring(shared()), other], &[], &quiet(), now());
+    let other = KeyringView {
+        name: "salesforce".into(),
+        contact: Some("sales@example.com".to_owned()),
+        ..keyring_view(shared())
+    };
+    let alerts = evaluate(&[keyring_view(shared()), other], &[], &no_conditions(), now());
     assert_eq!(alerts.len(), 1);
     assert_eq!(alerts[0].contacts, ["integrations@example.com", "sales@example.com"]);
     assert_eq!((&*alerts[0].keyring, &*alerts[0].also[0]), ("api", "salesforce"));
@@ -262,10 +278,10 @@ fn every_owner_of_a_shared_pair_is_told_and_it_is_one_alert() {
 }
 
 #[test]
-fn whoever_has_the_keyring_tells_of_its_partners() {
+fn only_an_instance_with_the_keyring_alerts_about_its_partners() {
     let mut stranger = peer(7, "uri:spiffe://acme/etl", -300, 20);
     stranger.keyring = Some("elsewhere".to_owned());
-    assert!(of(&[ring(Vec::new())], &[stranger], &quiet(), now()).is_empty());
+    assert!(evaluate(&[keyring_view(Vec::new())], &[stranger], &no_conditions(), now()).is_empty());
 }
 
 #[test]
@@ -273,10 +289,10 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
     let crl = |days| CrlView {
         issuer: "CN=Acme CA".to_owned(),
         anchors: Vec::new(),
-        this_update: after(now(), days - 7),
-        next_update: after(now(), days),
+        this_update: days_after(now(), days - 7),
+        next_update: days_after(now(), days),
     };
-    let told = |crls| of_trust(Vec::new(), crls, &["api"]);
+    let told = |crls| evaluate_trust(Vec::new(), crls, &["api"]);
     assert_eq!(told(vec![crl(-1)])[0].contacts, ["integrations@example.com"]);
     assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");
 }
@@ -294,19 +310,19 @@ proptest! {
         let behind: Vec<Duration> =
             list.iter().copied().filter(|one| end - jiff::SignedDuration::try_from(*one).unwrap() <= now()).collect();
         let expected = behind.iter().min().map(|one| (*one, behind.len() == list.len()));
-        prop_assert_eq!(passed(end, &list, now()), expected);
+        prop_assert_eq!(passed_threshold(end, &list, now()), expected);
     }
 
     /// As time goes by the names only ever move on, urgency never ends before the expiry, and asking twice is asking once.
     #[test]
     fn an_expiry_is_told_in_order_and_never_twice(lifetime in 1i64..1000, step_hours in 1i64..200) {
-        let rings = [ring(vec![pair(1, Standing::Current, 0, lifetime)])];
+        let rings = [keyring_view(vec![pair(1, Standing::Current, 0, lifetime)])];
         let mut names: Vec<String> = Vec::new();
         let mut urgent = false;
         let mut time = now();
-        while time <= after(now(), lifetime) {
-            let alerts = of(&rings, &[], &quiet(), time);
-            prop_assert_eq!(&alerts, &of(&rings, &[], &quiet(), time));
+        while time <= days_after(now(), lifetime) {
+            let alerts = evaluate(&rings, &[], &no_conditions(), time);
+            prop_assert_eq!(&alerts, &evaluate(&rings, &[], &no_conditions(), time));
             for alert in alerts {
                 prop_assert!(alert.urgent || !urgent);
                 urgent |= alert.urgent;

@@ -21,7 +21,7 @@ const CONNECTIONS: u32 = 16;
 
 /// What the load got.
 #[derive(Clone, Debug, Default)]
-pub struct Served {
+pub struct ServedRequests {
     /// Requests sent.
     pub sent: u64,
     /// Answered as they must be.
@@ -36,7 +36,7 @@ pub struct Served {
     pub latencies: Vec<Duration>,
 }
 
-impl Served {
+impl ServedRequests {
     /// The latency that this share of the requests did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small count")]
@@ -45,10 +45,10 @@ impl Served {
     }
 }
 
-struct Counts {
+struct LoadCounts {
     answered: AtomicU64,
     lost: AtomicU64,
-    served: Mutex<Served>,
+    served: Mutex<ServedRequests>,
 }
 
 /// Sends `rate` requests a second for `length`; `progress` hears answered and lost from time to time.
@@ -57,8 +57,8 @@ pub(super) async fn start(
     rate: u32,
     length: Duration,
     progress: impl Fn(u64, u64) + Send + 'static,
-) -> Served {
-    let counts = Arc::new(Counts { answered: 0.into(), lost: 0.into(), served: Mutex::default() });
+) -> ServedRequests {
+    let counts = Arc::new(LoadCounts { answered: 0.into(), lost: 0.into(), served: Mutex::default() });
     let start = Instant::now();
     let ending = start + length;
     let between = Duration::from_secs(1) * CONNECTIONS / rate;
@@ -84,7 +84,7 @@ pub(super) async fn start(
     served
 }
 
-async fn client(authority: String, number: u32, plan: (Instant, Duration, Instant), counts: Arc<Counts>) {
+async fn client(authority: String, number: u32, plan: (Instant, Duration, Instant), counts: Arc<LoadCounts>) {
     let (first, between, ending) = plan;
     let mut sender = None;
     let mut due = first;
@@ -94,7 +94,7 @@ async fn client(authority: String, number: u32, plan: (Instant, Duration, Instan
         // Bodies of 0 to 48 KiB; every third request is a GET.
         let body =
             if turn.is_multiple_of(3) { Bytes::new() } else { Bytes::from(vec![b'a'; (turn as usize % 7) * 8192]) };
-        let outcome = one(&authority, &mut sender, turn, body).await;
+        let outcome = send_one_request(&authority, &mut sender, turn, body).await;
         let mut served = counts.served.lock().unwrap_or_else(PoisonError::into_inner);
         served.sent += 1;
         match outcome {
@@ -117,7 +117,7 @@ async fn client(authority: String, number: u32, plan: (Instant, Duration, Instan
 }
 
 /// One request; the answer must be 200 with the very body. Says which client key pair carried it.
-async fn one(
+async fn send_one_request(
     authority: &str,
     kept: &mut Option<SendRequest<Full<Bytes>>>,
     turn: u32,

@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Stage, Wishes, backend};
-use crate::app::{App, Surroundings};
+use super::{DemoOptions, DemoStage, backend};
+use crate::app::{AppEnvironment, Application};
 use crate::clock::Clock;
-use crate::log::{Format, Lines};
-use crate::pki::issue::{Authority, Issued, NewKey, Request};
+use crate::log::{LogFormat, LogQueue};
+use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind};
 use crate::pki::{Fingerprint, Validity, blocks};
 use crate::snapshot::Side;
 
 /// Why the demonstration could not be given.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
-pub struct Error {
+pub struct DemoError {
     what: String,
     why: String,
 }
 
-impl Error {
+impl DemoError {
     pub(super) fn new(what: impl Display, why: impl Display) -> Self {
         Self { what: what.to_string(), why: why.to_string() }
     }
@@ -32,39 +32,46 @@ impl Error {
 
 /// Which certificate authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ca {
+pub(super) enum DemoAuthority {
     /// The one that the demonstration begins with.
     Old,
     /// The one that it rotates to.
     New,
 }
 
-pub(super) struct Scene {
+pub(super) struct DemoScene {
     folder: PathBuf,
-    pub(super) partner: App,
-    ours: App,
+    pub(super) partner: Application,
+    ours: Application,
     partner_lines: Receiver<Vec<u8>>,
     our_lines: Receiver<Vec<u8>>,
-    pub(super) old: Authority,
-    new: Authority,
+    pub(super) old: CertificateAuthority,
+    new: CertificateAuthority,
     backend: SocketAddr,
-    server: (Issued, Issued),
-    client: (Issued, Issued),
+    server: (IssuedKeyPair, IssuedKeyPair),
+    client: (IssuedKeyPair, IssuedKeyPair),
     pub(super) started: Timestamp,
 }
 
-impl Scene {
+impl DemoScene {
     /// Makes the folder and the PKI, starts the backend and both sidecars.
-    pub(super) async fn set(wishes: &Wishes) -> Result<Self, Error> {
+    pub(super) async fn set(wishes: &DemoOptions) -> Result<Self, DemoError> {
         let started = Clock::system().now();
         let folder = fresh_folder(wishes, started)?;
         let authority = |name, year| {
-            Authority::new(name, years(started, year)).map_err(|error| Error::new("cannot make a demo CA", error))
+            CertificateAuthority::new(name, years(started, year))
+                .map_err(|error| DemoError::new("cannot make a demo CA", error))
         };
         let (old, new) = (authority("Demo CA (old)", -1)?, authority("Demo CA (new)", 0)?);
-        let server = (issue(&old, &server_request(started, Ca::Old))?, issue(&new, &server_request(started, Ca::New))?);
-        let client = (issue(&old, &client_request(started, Ca::Old))?, issue(&new, &client_request(started, Ca::New))?);
-        let backend = backend::start().await.map_err(|error| Error::new("cannot start the echo backend", error))?;
+        let server = (
+            issue(&old, &server_request(started, DemoAuthority::Old))?,
+            issue(&new, &server_request(started, DemoAuthority::New))?,
+        );
+        let client = (
+            issue(&old, &client_request(started, DemoAuthority::Old))?,
+            issue(&new, &client_request(started, DemoAuthority::New))?,
+        );
+        let backend = backend::start().await.map_err(|error| DemoError::new("cannot start the echo backend", error))?;
 
         let partner_certs = folder.join("partner/certs/orders");
         let our_certs = folder.join("ours/certs/partner");
@@ -109,20 +116,22 @@ impl Scene {
     }
 
     /// Both sides learn the new CA: `ca.crt` now holds old and new.
-    pub(super) fn trust_both(&self) -> Result<(), Error> {
+    pub(super) fn trust_both(&self) -> Result<(), DemoError> {
         write(&self.folder.join("partner/certs/orders/ca.crt"), &self.roots())?;
         write(&self.folder.join("ours/certs/partner/ca.crt"), &self.roots())
     }
 
     /// Drops the pairs of one CA into both folders, over the ones that are there.
-    pub(super) fn drop_pairs(&self, ca: Ca) -> Result<(), Error> {
-        let pick = |pairs: &(Issued, Issued)| if ca == Ca::Old { pairs.0.clone() } else { pairs.1.clone() };
+    pub(super) fn drop_pairs(&self, ca: DemoAuthority) -> Result<(), DemoError> {
+        let pick = |pairs: &(IssuedKeyPair, IssuedKeyPair)| {
+            if ca == DemoAuthority::Old { pairs.0.clone() } else { pairs.1.clone() }
+        };
         write_pair(&self.folder.join("partner/certs/orders"), "tls", &pick(&self.server))?;
         write_pair(&self.folder.join("ours/certs/partner"), "tls", &pick(&self.client))
     }
 
     /// Shows what both sidecars have logged, until `until`.
-    pub(super) async fn show_handshakes(&mut self, stage: &dyn Stage, until: Instant) {
+    pub(super) async fn show_handshakes(&mut self, stage: &dyn DemoStage, until: Instant) {
         while Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.show_lines(stage);
@@ -130,35 +139,35 @@ impl Scene {
     }
 
     /// Waits a little, then shows what both sidecars have logged.
-    pub(super) async fn show_changes(&mut self, stage: &dyn Stage, wait: Duration) {
+    pub(super) async fn show_changes(&mut self, stage: &dyn DemoStage, wait: Duration) {
         self.show_handshakes(stage, Instant::now() + wait).await;
         self.show_lines(stage);
     }
 
-    fn show_lines(&mut self, stage: &dyn Stage) {
+    fn show_lines(&mut self, stage: &dyn DemoStage) {
         for (who, lines) in [("partner", &self.partner_lines), ("ours   ", &self.our_lines)] {
             for line in lines.try_iter() {
-                stage.say(&format!("{who} │ {}", String::from_utf8_lossy(&line).trim_end()));
+                stage.print_line(&format!("{who} │ {}", String::from_utf8_lossy(&line).trim_end()));
             }
         }
     }
 
     /// What to try with curl while it runs.
-    pub(super) fn try_next(&self, stage: &dyn Stage) {
+    pub(super) fn try_next(&self, stage: &dyn DemoStage) {
         let certs = self.folder.join("ours/certs/partner");
         let (certs, folder) = (certs.display(), self.folder.display());
-        stage.say("through our sidecar, plain HTTP in, mutual TLS out:");
-        stage.say(&format!("  curl -i {}/orders/1 -d hello", self.egress_url()));
-        stage.say("straight to the partner's sidecar, with our key pair:");
-        stage.say(&format!(
+        stage.print_line("through our sidecar, plain HTTP in, mutual TLS out:");
+        stage.print_line(&format!("  curl -i {}/orders/1 -d hello", self.egress_url()));
+        stage.print_line("straight to the partner's sidecar, with our key pair:");
+        stage.print_line(&format!(
             "  curl -i --cacert {certs}/ca.crt --cert {certs}/tls.crt --key {certs}/tls.key {}/orders/1",
             self.ingress_url()
         ));
-        stage.say("without one (see the refused handshake in the log above the prompt):");
-        stage.say(&format!("  curl -i --cacert {certs}/ca.crt {}/orders/1", self.ingress_url()));
-        stage.say("put the old pairs back, and see both sidecars rotate again:");
-        stage.say(&format!("  cp {folder}/old/partner/* {folder}/partner/certs/orders/"));
-        stage.say("Ctrl-C ends it.");
+        stage.print_line("without one (see the refused handshake in the log above the prompt):");
+        stage.print_line(&format!("  curl -i --cacert {certs}/ca.crt {}/orders/1", self.ingress_url()));
+        stage.print_line("put the old pairs back, and see both sidecars rotate again:");
+        stage.print_line(&format!("  cp {folder}/old/partner/* {folder}/partner/certs/orders/"));
+        stage.print_line("Ctrl-C ends it.");
     }
 
     /// The roots of both CAs, PEM.
@@ -167,13 +176,13 @@ impl Scene {
     }
 
     /// Keeps copies of the old pairs beside the watched folders, so that they can be put back.
-    pub(super) fn keep_old_pairs(&self) -> Result<(), Error> {
+    pub(super) fn keep_old_pairs(&self) -> Result<(), DemoError> {
         write_pair(&self.folder.join("old/partner"), "tls", &self.server.0)?;
         write_pair(&self.folder.join("old/ours"), "tls", &self.client.0)
     }
 
     /// Shows both logs until the process is told to end.
-    pub(super) async fn until_told(&mut self, stage: &dyn Stage) {
+    pub(super) async fn until_told(&mut self, stage: &dyn DemoStage) {
         let told = tokio::signal::ctrl_c();
         tokio::pin!(told);
         loop {
@@ -185,7 +194,7 @@ impl Scene {
     }
 
     /// Ends both sidecars; the folder goes, unless it is wanted.
-    pub(super) async fn end(self, wishes: &Wishes) -> Option<PathBuf> {
+    pub(super) async fn shut_down(self, wishes: &DemoOptions) -> Option<PathBuf> {
         self.ours.stop_now().await;
         self.partner.stop_now().await;
         if wishes.keep {
@@ -197,17 +206,19 @@ impl Scene {
     }
 }
 
-async fn start(folder: &Path, config: &str) -> Result<(App, Receiver<Vec<u8>>), Error> {
-    let config = crate::config::parse(config, folder).map_err(|error| Error::new("the demo's configuration", error))?;
-    let (lines, shown) = Lines::channel(Format::Text);
-    let surroundings = Surroundings { clock: Clock::system(), lines };
-    let app = App::start(config, surroundings).map_err(|error| Error::new("cannot start a sidecar", error))?;
-    app.ready(Duration::from_secs(10)).await.map_err(|error| Error::new("a sidecar did not get ready", error))?;
+async fn start(folder: &Path, config: &str) -> Result<(Application, Receiver<Vec<u8>>), DemoError> {
+    let config =
+        crate::config::parse(config, folder).map_err(|error| DemoError::new("the demo's configuration", error))?;
+    let (lines, shown) = LogQueue::channel(LogFormat::Text);
+    let surroundings = AppEnvironment { clock: Clock::system(), lines };
+    let app =
+        Application::start(config, surroundings).map_err(|error| DemoError::new("cannot start a sidecar", error))?;
+    app.ready(Duration::from_secs(10)).await.map_err(|error| DemoError::new("a sidecar did not get ready", error))?;
     Ok((app, shown))
 }
 
-fn address(app: &App, side: Side, name: &str) -> Result<SocketAddr, Error> {
-    app.address(side, name).ok_or_else(|| Error::new("no address", name))
+fn address(app: &Application, side: Side, name: &str) -> Result<SocketAddr, DemoError> {
+    app.address(side, name).ok_or_else(|| DemoError::new("no address", name))
 }
 
 fn partner_config(listen: &str, backend: SocketAddr) -> String {
@@ -236,16 +247,16 @@ fn years(now: Timestamp, from: i64) -> Validity {
 }
 
 /// The new pairs begin later than the old ones: the rule chooses the latest `not_before`.
-fn pair_validity(now: Timestamp, ca: Ca) -> Validity {
+fn pair_validity(now: Timestamp, ca: DemoAuthority) -> Validity {
     let hours = jiff::SignedDuration::from_hours;
     match ca {
-        Ca::Old => Validity { not_before: now - hours(335 * 24), not_after: now + hours(30 * 24) },
-        Ca::New => Validity { not_before: now - hours(1), not_after: now + hours(365 * 24) },
+        DemoAuthority::Old => Validity { not_before: now - hours(335 * 24), not_after: now + hours(30 * 24) },
+        DemoAuthority::New => Validity { not_before: now - hours(1), not_after: now + hours(365 * 24) },
     }
 }
 
-fn server_request(now: Timestamp, ca: Ca) -> Request {
-    Request {
+fn server_request(now: Timestamp, ca: DemoAuthority) -> IssueRequest {
+    IssueRequest {
         common_name: "orders.partner.example".to_owned(),
         organization: Some("Partner".to_owned()),
         dns: vec!["localhost".to_owned(), "orders.partner.example".to_owned()],
@@ -254,12 +265,12 @@ fn server_request(now: Timestamp, ca: Ca) -> Request {
         server: true,
         client: false,
         validity: pair_validity(now, ca),
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     }
 }
 
-pub(super) fn client_request(now: Timestamp, ca: Ca) -> Request {
-    Request {
+pub(super) fn client_request(now: Timestamp, ca: DemoAuthority) -> IssueRequest {
+    IssueRequest {
         common_name: "etl.ours.example".to_owned(),
         organization: Some("Ours".to_owned()),
         dns: vec!["etl.ours.example".to_owned()],
@@ -268,35 +279,35 @@ pub(super) fn client_request(now: Timestamp, ca: Ca) -> Request {
         server: false,
         client: true,
         validity: pair_validity(now, ca),
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     }
 }
 
-pub(super) fn issue(authority: &Authority, request: &Request) -> Result<Issued, Error> {
-    authority.issue(request).map_err(|error| Error::new("cannot make a demo key pair", error))
+pub(super) fn issue(authority: &CertificateAuthority, request: &IssueRequest) -> Result<IssuedKeyPair, DemoError> {
+    authority.issue(request).map_err(|error| DemoError::new("cannot make a demo key pair", error))
 }
 
-fn fingerprint(issued: &Issued) -> Fingerprint {
+fn fingerprint(issued: &IssuedKeyPair) -> Fingerprint {
     let bytes = zeroize::Zeroizing::new(issued.chain_pem.clone().into_bytes());
     let first = blocks::read(&bytes, None).certificates.first().map(|certificate| certificate.fingerprint());
     first.unwrap_or(Fingerprint::from_bytes([0; 32]))
 }
 
-fn fresh_folder(wishes: &Wishes, now: Timestamp) -> Result<PathBuf, Error> {
+fn fresh_folder(wishes: &DemoOptions, now: Timestamp) -> Result<PathBuf, DemoError> {
     let base = if wishes.keep { PathBuf::from(".") } else { std::env::temp_dir() };
     let folder = base.join(format!("sidekey-demo-{}-{}", now.as_second(), std::process::id()));
     let made = std::fs::create_dir(&folder).and_then(|()| folder.canonicalize());
-    made.map_err(|error| Error::new(format!("cannot make {}", folder.display()), error))
+    made.map_err(|error| DemoError::new(format!("cannot make {}", folder.display()), error))
 }
 
-fn write_pair(folder: &Path, name: &str, issued: &Issued) -> Result<(), Error> {
+fn write_pair(folder: &Path, name: &str, issued: &IssuedKeyPair) -> Result<(), DemoError> {
     // The order does not matter: until both are there and match, the folder is "not yet" and the pair in use stays.
     write(&folder.join(format!("{name}.key")), &issued.key_pem)?;
     write(&folder.join(format!("{name}.crt")), &issued.chain_pem)
 }
 
 /// Writes aside and renames, with a mode that keeps keys private.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+fn write(path: &Path, text: &str) -> Result<(), DemoError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let aside = path.with_extension("writing~");
@@ -308,5 +319,5 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
         file.write_all(text.as_bytes())?;
         std::fs::rename(&aside, path)
     })();
-    done.map_err(|error: std::io::Error| Error::new(format!("cannot write {}", path.display()), error))
+    done.map_err(|error: std::io::Error| DemoError::new(format!("cannot write {}", path.display()), error))
 }

@@ -7,24 +7,26 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Stage;
-use super::scene::{Ca, Error, Scene, client_request, issue};
+use super::DemoStage;
+use super::scene::{DemoAuthority, DemoError, DemoScene, client_request, issue};
 use crate::clock::Clock;
-use crate::pki::issue::{Authority, Issued};
-use crate::pki::{Blocks, Validity, blocks, join};
-use crate::tls::{Connector, connector};
-use crate::trust::anchors::Found;
-use crate::trust::{AnchorSource, Anchors, Role};
+use crate::pki::issue::{CertificateAuthority, IssuedKeyPair};
+use crate::pki::{KeyMaterial, Validity, blocks, join};
+use crate::tls::{EgressConnector, connector};
+use crate::trust::anchors::FoundAnchors;
+use crate::trust::{AnchorSource, Anchors, PeerRole};
 
 /// Knocks at the partner's ingress as a stranger, with an expired certificate, and in plain HTTP.
-pub(super) async fn knock(scene: &Scene, stage: &dyn Stage) -> Result<(), Error> {
+pub(super) async fn attempt_as_stranger(scene: &DemoScene, stage: &dyn DemoStage) -> Result<(), DemoError> {
     let now = scene.started;
     let hours = jiff::SignedDuration::from_hours;
-    let foreign =
-        Authority::new("Somebody Else's CA", Validity { not_before: now - hours(1), not_after: now + hours(24) })
-            .map_err(|error| Error::new("cannot make a stranger's CA", error))?;
-    let stranger = issue(&foreign, &client_request(now, Ca::New))?;
-    let mut request = client_request(now, Ca::New);
+    let foreign = CertificateAuthority::new(
+        "Somebody Else's CA",
+        Validity { not_before: now - hours(1), not_after: now + hours(24) },
+    )
+    .map_err(|error| DemoError::new("cannot make a stranger's CA", error))?;
+    let stranger = issue(&foreign, &client_request(now, DemoAuthority::New))?;
+    let mut request = client_request(now, DemoAuthority::New);
     request.validity = Validity { not_before: now - hours(30 * 24), not_after: now - hours(3 * 24) };
     let expired = issue(&scene.old, &request)?;
 
@@ -45,29 +47,29 @@ pub(super) async fn knock(scene: &Scene, stage: &dyn Stage) -> Result<(), Error>
     Ok(())
 }
 
-async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
+async fn with_pair(scene: &DemoScene, issued: &IssuedKeyPair) -> Result<(), DemoError> {
     let pem = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
     let joined = join::join(vec![("stranger.pem".into(), read(&pem))]);
-    let pair = joined.pairs.first().ok_or_else(|| Error::new("a stranger's key pair", "is none"))?;
+    let pair = joined.pairs.first().ok_or_else(|| DemoError::new("a stranger's key pair", "is none"))?;
     let clock = Clock::system();
     let mut anchors = Anchors::open(
-        crate::trust::Settings::of("demo".into(), vec![AnchorSource::System]),
-        &crate::trust::anchors::Remembered::default(),
+        crate::trust::TrustSettings::with_anchors("demo".into(), vec![AnchorSource::System]),
+        &crate::trust::anchors::PersistedAnchors::default(),
         &[],
     );
-    let found = BTreeMap::from([(AnchorSource::System, Found::Certificates(read(&scene.roots()).certificates))]);
-    anchors.arrive(&found, &BTreeMap::new(), clock.now());
-    let connector = Connector::new(&connector::Parts {
+    let found = BTreeMap::from([(AnchorSource::System, FoundAnchors::Certificates(read(&scene.roots()).certificates))]);
+    anchors.apply_sources(&found, &BTreeMap::new(), clock.now());
+    let connector = EgressConnector::new(&connector::ConnectorParts {
         pair,
         trust: &anchors.build(clock.now()),
-        expects: &Role::ServerName("localhost".into()),
+        expects: &PeerRole::ServerName("localhost".into()),
         host: "localhost",
-        settings: &crate::tls::Settings::default(),
+        settings: &crate::tls::TlsSettings::default(),
         clock: &clock,
     })
-    .map_err(|error| Error::new("a stranger's TLS", error))?;
+    .map_err(|error| DemoError::new("a stranger's TLS", error))?;
     let stream =
-        TcpStream::connect(scene.ingress_address()).await.map_err(|error| Error::new("cannot knock", error))?;
+        TcpStream::connect(scene.ingress_address()).await.map_err(|error| DemoError::new("cannot knock", error))?;
     let deadline = Instant::now() + Duration::from_secs(5);
     if let Ok(mut established) = crate::tls::handshake::connect(stream, &connector, deadline).await {
         // In TLS 1.3 the refusal comes after the handshake: read until it is there.
@@ -77,20 +79,20 @@ async fn with_pair(scene: &Scene, issued: &Issued) -> Result<(), Error> {
     Ok(())
 }
 
-fn read(pem: &str) -> Blocks {
+fn read(pem: &str) -> KeyMaterial {
     blocks::read(&zeroize::Zeroizing::new(pem.as_bytes().to_vec()), None)
 }
 
 /// Says how the partner's sidecar explains the next handshake that does not succeed.
-async fn say_next(events: &mut crate::event::Follower, who: &str, stage: &dyn Stage) {
+async fn say_next(events: &mut crate::event::EventFollower, who: &str, stage: &dyn DemoStage) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.next()).await {
         if let crate::event::Event::Handshake(handshake) = event
-            && handshake.outcome != crate::tls::Outcome::Accepted
+            && handshake.outcome != crate::tls::HandshakeOutcome::Accepted
         {
-            stage.say(&format!("{who}: {} · {}", handshake.reason, handshake.explanation));
+            stage.print_line(&format!("{who}: {} · {}", handshake.reason, handshake.explanation));
             return;
         }
     }
-    stage.say(&format!("{who}: no handshake line came"));
+    stage.print_line(&format!("{who}: no handshake line came"));
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Error, Offline};
+use super::{OfflineKeyringError, OfflineKeyrings};
 use crate::pki::{KeyPair, pkcs12};
 
 /// In which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ExportFormat {
     /// The end entity and its chain, as text.
     Pem,
     /// The end entity alone: DER holds one certificate.
@@ -18,26 +18,28 @@ pub enum Form {
     Pkcs12,
 }
 
-impl Offline {
+impl OfflineKeyrings {
     /// The pair that a fingerprint begins like; `None`: the current one.
     ///
     /// # Errors
     /// There is none, or more than one.
-    pub fn pair(&self, beginning: Option<&str>) -> Result<&Arc<KeyPair>, Error> {
+    pub fn pair(&self, beginning: Option<&str>) -> Result<&Arc<KeyPair>, OfflineKeyringError> {
         let keyring = &self.keyring;
         let Some(beginning) = beginning else {
-            return self.current().ok_or_else(|| Error::Wrong(format!("keyring {keyring:?} has no current key pair")));
+            return self
+                .current()
+                .ok_or_else(|| OfflineKeyringError::Wrong(format!("keyring {keyring:?} has no current key pair")));
         };
         let digits = beginning.strip_prefix("sha256:").unwrap_or(beginning).replace(':', "").to_ascii_lowercase();
         let mut found = self.pairs().filter(|pair| pair.fingerprint().hex().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(pair), None) => Ok(pair),
             (Some(_), Some(_)) => {
-                Err(Error::Wrong(format!("several key pairs of {keyring:?} begin like {beginning:?}")))
+                Err(OfflineKeyringError::Wrong(format!("several key pairs of {keyring:?} begin like {beginning:?}")))
             }
-            (None, _) => {
-                Err(Error::Wrong(format!("keyring {keyring:?} has no key pair that begins like {beginning:?}")))
-            }
+            (None, _) => Err(OfflineKeyringError::Wrong(format!(
+                "keyring {keyring:?} has no key pair that begins like {beginning:?}"
+            ))),
         }
     }
 
@@ -48,21 +50,23 @@ impl Offline {
     pub fn export(
         &self,
         pair: &KeyPair,
-        form: Form,
+        form: ExportFormat,
         with_private_key: bool,
         password: Option<&str>,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+    ) -> Result<Zeroizing<Vec<u8>>, OfflineKeyringError> {
         let bytes = match (form, with_private_key) {
-            (Form::Pem, false) => pair.chain().iter().map(|part| part.pem()).collect::<String>().into_bytes(),
-            (Form::Pem, true) => pair.to_pem().as_bytes().to_vec(),
-            (Form::Der, false) => pair.end_entity().der().to_vec(),
-            (Form::Der, true) => {
-                return Err(Error::Wrong("DER holds the certificate alone: export the key as pem or p12".to_owned()));
+            (ExportFormat::Pem, false) => pair.chain().iter().map(|part| part.pem()).collect::<String>().into_bytes(),
+            (ExportFormat::Pem, true) => pair.to_pem().as_bytes().to_vec(),
+            (ExportFormat::Der, false) => pair.end_entity().der().to_vec(),
+            (ExportFormat::Der, true) => {
+                return Err(OfflineKeyringError::Wrong(
+                    "DER holds the certificate alone: export the key as pem or p12".to_owned(),
+                ));
             }
-            (Form::Pkcs12, _) => {
+            (ExportFormat::Pkcs12, _) => {
                 let password = password.filter(|password| !password.is_empty());
                 let none = || {
-                    Error::Wrong(
+                    OfflineKeyringError::Wrong(
                         "PKCS#12 needs a password: write one into a file, and name it by --password-file".to_owned(),
                     )
                 };

@@ -2,29 +2,34 @@
 
 use std::sync::Arc;
 
-use super::{Done, Error, Offline};
-use crate::pki::{Blocks, Certificate, KeyPair};
+use super::{OfflineKeyringError, OfflineKeyrings, OfflineOutcome};
+use crate::pki::{Certificate, KeyMaterial, KeyPair};
 use zeroize::Zeroizing;
 
 /// What is imported, and how.
-pub struct Import {
+pub struct KeyPairImport {
     /// What the files hold, by file name.
-    pub files: Vec<(String, Blocks)>,
+    pub files: Vec<(String, KeyMaterial)>,
     /// The files' name in the folder, without ending.
     pub name: Option<String>,
     /// Current at once, and not staged beside a current pair.
     pub activate: bool,
 }
 
-impl Offline {
+impl OfflineKeyrings {
     /// Joins certificates to the key that waits for them in the folder, or to the one that came with them.
     ///
     /// # Errors
     /// No certificate, no key that fits, a part that cannot be read, or the rules would refuse the pair.
-    pub fn import(&self, import: Import) -> Result<Done, Error> {
+    pub fn import(&self, import: KeyPairImport) -> Result<OfflineOutcome, OfflineKeyringError> {
         for (file, blocks) in &import.files {
             if let Some(part) = blocks.unreadable.first() {
-                return Err(Error::Wrong(format!("{file}: {} ({}); {}", part.why, part.reason, part.remedy_for(file))));
+                return Err(OfflineKeyringError::Wrong(format!(
+                    "{file}: {} ({}); {}",
+                    part.why,
+                    part.reason,
+                    part.remedy_for(file)
+                )));
             }
         }
         let brought: Vec<_> = import.files.iter().flat_map(|(_, blocks)| &blocks.keys).map(Arc::clone).collect();
@@ -38,11 +43,11 @@ impl Offline {
         if let Some(other) = pairs.next() {
             let (one, other) = (pair.end_entity().subject(), other.end_entity().subject());
             let why = format!("these files hold several key pairs ({one:?} and {other:?}): import them one by one");
-            return Err(Error::Wrong(why));
+            return Err(OfflineKeyringError::Wrong(why));
         }
         if self.pairs().any(|known| known.fingerprint() == pair.fingerprint()) {
             let short = pair.fingerprint().short();
-            return Err(Error::Wrong(format!("keyring {:?} has key pair {short} already", self.keyring)));
+            return Err(OfflineKeyringError::Wrong(format!("keyring {:?} has key pair {short} already", self.keyring)));
         }
         let spki_hash = pair.end_entity().spki_hash();
         // The folder's key stays where it is; one that was brought along is written beside its certificate.
@@ -79,10 +84,10 @@ impl Offline {
         if is_free { stem.to_owned() } else { format!("{stem}-{}", &pair.fingerprint().short()[..8]) }
     }
 
-    fn no_pair(&self, certificates: &[Arc<Certificate>]) -> Error {
+    fn no_pair(&self, certificates: &[Arc<Certificate>]) -> OfflineKeyringError {
         let keyring = &self.keyring;
         let Some(first) = certificates.iter().find(|certificate| !certificate.is_ca()).or(certificates.first()) else {
-            return Error::Wrong("these files hold no certificate".to_owned());
+            return OfflineKeyringError::Wrong("these files hold no certificate".to_owned());
         };
         let waiting = self.state.contents().keyrings.get(keyring).map(|joined| &joined.waiting[..]).unwrap_or_default();
         let waits = match waiting {
@@ -92,7 +97,7 @@ impl Offline {
                 format!("what waits there ({}) belongs to another certificate", files.join(", "))
             }
         };
-        Error::Wrong(format!(
+        OfflineKeyringError::Wrong(format!(
             "no private key of keyring {keyring:?} fits the certificate {:?} (public key {}): {waits}; import it into the \
              keyring that its request was made for, or import its key along with it",
             first.subject(),

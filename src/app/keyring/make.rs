@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Done, Error, Offline, read};
+use super::{OfflineKeyringError, OfflineKeyrings, OfflineOutcome, read};
 use crate::folder;
-use crate::pki::issue::{self, Names, NewKey, OwnKey, Subject, Wanted};
+use crate::pki::issue::{self, CertificateTemplate, GeneratedKey, NewKeyKind, RequestedNames, SubjectName};
 use crate::pki::{Certificate, KeyPair, PrivateKey, Validity, printable};
 
 /// How far back a certificate's validity begins: partners' clocks go wrong, too.
@@ -15,13 +15,13 @@ const BACKDATED: Duration = Duration::from_mins(5);
 
 /// What is to be made.
 #[derive(Clone, Debug)]
-pub struct New {
+pub struct KeyPairCreation {
     /// What kind of key.
-    pub key: NewKey,
+    pub key: NewKeyKind,
     /// The subject; `None`: that of the current pair, else a common name from the first name.
-    pub subject: Option<Subject>,
+    pub subject: Option<SubjectName>,
     /// The names; none: those of the current pair.
-    pub names: Names,
+    pub names: RequestedNames,
     /// serverAuth, clientAuth; `None`: both.
     pub usage: Option<(bool, bool)>,
     /// How long a self-signed certificate is valid.
@@ -34,7 +34,7 @@ pub struct New {
 
 /// Which key a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum KeySource {
     /// A new one, which waits in the folder.
     New,
     /// The current pair's: a renewal that keeps the key.
@@ -43,19 +43,19 @@ pub enum Source {
     Waiting,
 }
 
-impl Offline {
+impl OfflineKeyrings {
     /// A key and a certificate that it signs itself, in the folder.
     ///
     /// # Errors
     /// Nothing to name it by, the rules would refuse it, or the folder cannot be written.
-    pub fn new_pair(&self, new: &New) -> Result<Done, Error> {
+    pub fn new_pair(&self, new: &KeyPairCreation) -> Result<OfflineOutcome, OfflineKeyringError> {
         let wanted = self.wanted(new)?;
-        let key = OwnKey::new(new.key)?;
+        let key = GeneratedKey::new(new.key)?;
         let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
         let certificate_pem = key.self_signed(&wanted, self.validity(new.valid_for)?)?;
         let private = key.key()?;
         let pair = KeyPair::new(read(certificate_pem.as_bytes()).certificates, Arc::clone(&private), Vec::new());
-        let pair = pair.map_err(|error| Error::Wrong(error.to_string()))?;
+        let pair = pair.map_err(|error| OfflineKeyringError::Wrong(error.to_string()))?;
         let staged = !new.activate && self.has_valid_current();
         self.write_pair(&pair, Some(&private.pem()), &stem, staged)
     }
@@ -64,7 +64,7 @@ impl Offline {
     ///
     /// # Errors
     /// Nothing to name it by, no such key, or the folder cannot be written.
-    pub fn request(&self, new: &New, source: Source) -> Result<Done, Error> {
+    pub fn request(&self, new: &KeyPairCreation, source: KeySource) -> Result<OfflineOutcome, OfflineKeyringError> {
         let wanted = self.wanted(new)?;
         let next = |file: &str| {
             format!(
@@ -72,7 +72,7 @@ impl Offline {
                 self.keyring
             )
         };
-        let done = |next, files, request| Done {
+        let done = |next, files, request| OfflineOutcome {
             keyring: Arc::clone(&self.keyring),
             key_pair: None,
             standing: "waiting",
@@ -80,45 +80,45 @@ impl Offline {
             files,
             request: Some(request),
         };
-        if source != Source::New {
+        if source != KeySource::New {
             let (key, file) = self.key_of(source)?;
-            return Ok(done(next(&file), Vec::new(), issue::request(&key, &wanted)?));
+            return Ok(done(next(&file), Vec::new(), issue::request_for_key(&key, &wanted)?));
         }
-        let key = OwnKey::new(new.key)?;
+        let key = GeneratedKey::new(new.key)?;
         let stem = self.stem(new.name.as_deref(), key.spki_hash())?;
         let request = key.request(&wanted)?;
         folder::put::make_folder(&self.path())?;
-        let path = folder::put::put(&self.path(), &format!("{stem}.key"), key.key()?.pem().as_bytes())?;
+        let path = folder::put::write_new_file(&self.path(), &format!("{stem}.key"), key.key()?.pem().as_bytes())?;
         let file = printable(&path.to_string_lossy());
         Ok(done(next(&file), vec![file], request))
     }
 
     /// The key of the current pair, or the one that waits, with the file it lies in.
-    fn key_of(&self, source: Source) -> Result<(Arc<PrivateKey>, String), Error> {
+    fn key_of(&self, source: KeySource) -> Result<(Arc<PrivateKey>, String), OfflineKeyringError> {
         let keyring = &self.keyring;
-        if source == Source::Current {
+        if source == KeySource::Current {
             let current = self.current();
-            let current =
-                current.ok_or_else(|| Error::Wrong(format!("keyring {keyring:?} has no current key pair")))?;
+            let current = current
+                .ok_or_else(|| OfflineKeyringError::Wrong(format!("keyring {keyring:?} has no current key pair")))?;
             return Ok((Arc::clone(current.key()), current.sources().join(" ")));
         }
         let joined = self.state.contents().keyrings.get(&self.keyring);
         let waiting = joined.map(|joined| &joined.waiting[..]).unwrap_or_default();
         match waiting {
-            [] => Err(Error::Wrong(format!("no key of keyring {keyring:?} waits for its certificate"))),
+            [] => Err(OfflineKeyringError::Wrong(format!("no key of keyring {keyring:?} waits for its certificate"))),
             [waiting] => Ok((Arc::clone(&waiting.key), waiting.file.to_string())),
             several => {
                 let files: Vec<&str> = several.iter().map(|waiting| waiting.file.as_ref()).collect();
                 let files = files.join(", ");
-                Err(Error::Wrong(format!(
+                Err(OfflineKeyringError::Wrong(format!(
                     "several keys of keyring {keyring:?} wait ({files}): leave the one that is meant"
                 )))
             }
         }
     }
 
-    fn validity(&self, valid_for: Duration) -> Result<Validity, Error> {
-        let too_long = |_| Error::Wrong("the validity ends beyond the calendar".to_owned());
+    fn validity(&self, valid_for: Duration) -> Result<Validity, OfflineKeyringError> {
+        let too_long = |_| OfflineKeyringError::Wrong("the validity ends beyond the calendar".to_owned());
         let mut not_before = self.now - BACKDATED;
         // The newest pair is current: one that is made right after another must begin after it.
         if let Some(current) = self.current().map(|pair| pair.validity().not_before) {
@@ -131,7 +131,7 @@ impl Offline {
     }
 
     /// What was typed; what was left out is as in the current pair.
-    fn wanted(&self, new: &New) -> Result<Wanted, Error> {
+    fn wanted(&self, new: &KeyPairCreation) -> Result<CertificateTemplate, OfflineKeyringError> {
         let current = self.current().map(|pair| pair.end_entity());
         let names = match current {
             Some(current) if new.names.is_empty() => names_of(current),
@@ -140,7 +140,7 @@ impl Offline {
         let subject = match (&new.subject, current) {
             (Some(subject), _) => subject.clone(),
             (None, Some(current)) if new.names.is_empty() => current.subject().parse().map_err(|error| {
-                Error::Wrong(format!(
+                OfflineKeyringError::Wrong(format!(
                     "the current pair's subject {:?} cannot be asked for again ({error}): give --subject",
                     current.subject()
                 ))
@@ -149,20 +149,24 @@ impl Offline {
         };
         if subject.is_empty() && names.is_empty() {
             let why = "give it a name: --dns api.example.com, --uri spiffe://example.com/api, --ip 192.0.2.1 or --subject \"CN=…\"";
-            return Err(Error::Wrong(why.to_owned()));
+            return Err(OfflineKeyringError::Wrong(why.to_owned()));
         }
         let (server, client) = new.usage.unwrap_or((true, true));
-        Ok(Wanted { subject, names, server, client })
+        Ok(CertificateTemplate { subject, names, server, client })
     }
 }
 
-fn names_of(certificate: &Certificate) -> Names {
-    Names { dns: certificate.dns_names().to_vec(), uris: certificate.uris().to_vec(), ips: certificate.ips().to_vec() }
+fn names_of(certificate: &Certificate) -> RequestedNames {
+    RequestedNames {
+        dns: certificate.dns_names().to_vec(),
+        uris: certificate.uris().to_vec(),
+        ips: certificate.ips().to_vec(),
+    }
 }
 
 /// A common name has at most 64 characters; without one that fits, the names alone speak.
-fn first_name(names: &Names) -> Subject {
+fn first_name(names: &RequestedNames) -> SubjectName {
     let first =
         names.dns.first().or(names.uris.first()).cloned().or_else(|| names.ips.first().map(ToString::to_string));
-    first.filter(|name| name.len() <= 64).map(|name| Subject::common_name(&name)).unwrap_or_default()
+    first.filter(|name| name.len() <= 64).map(|name| SubjectName::common_name(&name)).unwrap_or_default()
 }

@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{Error, Offline};
+use super::{OfflineKeyringError, OfflineKeyrings};
 use crate::config::Config;
-use crate::jwt::{self, Algorithm, Claims};
+use crate::jwt::{self, SignatureAlgorithm, TokenClaims};
 use crate::pki::KeyPair;
 
 /// What a token says; what is left out is as `[egress.jwt_bearer]` with this keyring says it.
 #[derive(Clone, Debug, Default)]
-pub struct Token {
+pub struct TokenOrder {
     /// `iss`.
     pub issuer: Option<String>,
     /// `sub`; else the issuer.
@@ -19,22 +19,22 @@ pub struct Token {
     /// How long it is valid.
     pub lifetime: Option<std::time::Duration>,
     /// `alg`.
-    pub algorithm: Option<Algorithm>,
+    pub algorithm: Option<SignatureAlgorithm>,
     /// Other claims.
     pub more: Map<String, Value>,
 }
 
-impl Offline {
+impl OfflineKeyrings {
     /// Signs a token with this pair.
     ///
     /// # Errors
     /// Something is neither typed nor configured, or the key cannot sign.
-    pub fn token(&self, config: &Config, pair: &KeyPair, token: &Token) -> Result<String, Error> {
+    pub fn token(&self, config: &Config, pair: &KeyPair, token: &TokenOrder) -> Result<String, OfflineKeyringError> {
         let mut configured = config.settings.egresses.iter().filter_map(|egress| egress.bearer.as_ref());
         let configured = configured.find(|bearer| bearer.keyring == self.keyring);
         let said = |typed: &Option<String>, known: Option<&String>, flag: &str| {
             let none = || format!("no jwt_bearer of the configuration uses keyring {:?}: give {flag}", self.keyring);
-            typed.clone().or_else(|| known.cloned()).ok_or_else(|| Error::Wrong(none()))
+            typed.clone().or_else(|| known.cloned()).ok_or_else(|| OfflineKeyringError::Wrong(none()))
         };
         let issuer = said(&token.issuer, configured.map(|bearer| &bearer.issuer), "--issuer")?;
         let audience = said(&token.audience, configured.map(|bearer| &bearer.audience), "--audience")?;
@@ -43,12 +43,12 @@ impl Offline {
         if let Some(taken) =
             ["iss", "sub", "aud", "exp", "iat", "jti"].iter().find(|name| token.more.contains_key(**name))
         {
-            return Err(Error::Wrong(format!(
+            return Err(OfflineKeyringError::Wrong(format!(
                 "--claim {taken} is said by a flag of its own, or made here: leave it out"
             )));
         }
-        let id = jwt::sign::fresh_id()?;
-        let claims = Claims {
+        let id = jwt::sign::generate_id()?;
+        let claims = TokenClaims {
             issuer: &issuer,
             subject: subject.as_deref().unwrap_or(&issuer),
             audience: &audience,

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Answer, Asks, Error, Offer, Report, Shown, Verdict};
+use super::{CertificateDemand, ProbeAnswer, ProbeError, ProbePair, ProbeReport, ProbeVerdict, ServerOffer};
 use crate::clock::Clock;
-use crate::keyring::{Asked, Standing};
+use crate::keyring::{PeerRequirements, Standing};
 use crate::net::dial;
 use crate::pki::certificate::name_text;
 use crate::pki::{Certificate, Fingerprint, KeyPair};
 use crate::snapshot::egress;
-use crate::tls::after::{After, after};
+use crate::tls::after::{PostHandshakeOutcome, wait_after_handshake};
 use crate::tls::handshake::connect;
-use crate::tls::{self, Connector, Context, Facts, Failed, Version, connector, explain, scheme_name};
+use crate::tls::{
+    self, EgressConnector, FailedHandshake, FailureContext, HandshakeFacts, TlsVersion, connector, explain, scheme_name,
+};
 use crate::trust::Trust;
 
 /// What every handshake of a probe has in common.
-pub(super) struct Stand {
-    pub(super) settings: egress::Settings,
+pub(super) struct ProbeBench {
+    pub(super) settings: egress::EgressSettings,
     pub(super) trust: Arc<Trust>,
     pub(super) clock: Clock,
     pub(super) wait: Duration,
@@ -27,17 +29,17 @@ pub(super) struct Stand {
 }
 
 /// One handshake.
-struct Tried {
-    facts: Facts,
+struct ProbeHandshake {
+    facts: HandshakeFacts,
     chain: Vec<Arc<Certificate>>,
-    asked: Option<Asked>,
-    verdict: Verdict,
+    asked: Option<PeerRequirements>,
+    verdict: ProbeVerdict,
     says: String,
 }
 
-impl Stand {
-    pub(super) async fn report(&self, pairs: &[Shown]) -> Result<Report, Error> {
-        let mut report = Report {
+impl ProbeBench {
+    pub(super) async fn report(&self, pairs: &[ProbePair]) -> Result<ProbeReport, ProbeError> {
+        let mut report = ProbeReport {
             upstream: self.settings.upstream.to_string(),
             trust: Arc::clone(self.trust.name()),
             offers: Vec::new(),
@@ -47,8 +49,8 @@ impl Stand {
             answers: Vec::new(),
         };
         let (_, _, first) = &pairs[0];
-        for (version, name) in [(Version::Tls13, "1.3"), (Version::Tls12, "1.2")] {
-            let only = tls::Settings { min: version, max: version, ..self.settings.tls.clone() };
+        for (version, name) in [(TlsVersion::Tls13, "1.3"), (TlsVersion::Tls12, "1.2")] {
+            let only = tls::TlsSettings { min: version, max: version, ..self.settings.tls.clone() };
             let tried = self.attempt(first, &only, None).await?;
             report.offers.push(offer(name, &tried));
         }
@@ -80,10 +82,10 @@ impl Stand {
     async fn attempt(
         &self,
         pair: &KeyPair,
-        settings: &tls::Settings,
+        settings: &tls::TlsSettings,
         standing: Option<Standing>,
-    ) -> Result<Tried, Error> {
-        let parts = connector::Parts {
+    ) -> Result<ProbeHandshake, ProbeError> {
+        let parts = connector::ConnectorParts {
             pair,
             trust: &self.trust,
             expects: &self.settings.expects,
@@ -92,16 +94,16 @@ impl Stand {
             clock: &self.clock,
         };
         let connector = match standing {
-            Some(_) => Connector::new(&parts)?,
-            None => Connector::showing_nothing(&parts)?,
+            Some(_) => EgressConnector::new(&parts)?,
+            None => EgressConnector::without_key_pair(&parts)?,
         };
         let limits = &self.settings.limits;
-        let terms = dial::Terms {
+        let terms = dial::DialOptions {
             deadline: Instant::now() + limits.connect,
             keepalive: None,
             refresh: self.settings.dns_refresh,
         };
-        let stream = self.dialler.tcp(&self.settings.upstream, terms).await?;
+        let stream = self.dialler.connect_tcp(&self.settings.upstream, terms).await?;
         let shown = standing.map(|standing| (pair.fingerprint(), standing));
         let mut tls = match connect(stream, &connector, Instant::now() + limits.handshake).await {
             Ok(tls) => tls,
@@ -109,24 +111,24 @@ impl Stand {
         };
         let (verdict, says) = self.listen(&mut tls, shown).await;
         // Asked for, and optional: rustls then says that it has none, and a server that goes on has read no certificate.
-        let fits = |asked: &Asked| pair.schemes().iter().any(|scheme| asked.schemes.contains(scheme));
+        let fits = |asked: &PeerRequirements| pair.schemes().iter().any(|scheme| asked.schemes.contains(scheme));
         let (verdict, says) = match &tls.asked {
-            Some(asked) if shown.is_some() && verdict == Verdict::Taken && !fits(asked) => {
+            Some(asked) if shown.is_some() && verdict == ProbeVerdict::Taken && !fits(asked) => {
                 let says =
                     "no certificate was sent: our key can sign with none of the schemes that it asks for".to_owned();
-                (Verdict::Refused, says)
+                (ProbeVerdict::Refused, says)
             }
             _ => (verdict, says),
         };
-        Ok(Tried { facts: tls.facts, chain: parsed(&tls.chain), asked: tls.asked, verdict, says })
+        Ok(ProbeHandshake { facts: tls.facts, chain: parsed(&tls.chain), asked: tls.asked, verdict, says })
     }
 
     /// What comes after the handshake.
     async fn listen<S>(
         &self,
-        tls: &mut tls::Established<tls::handshake::ClientStream<S>>,
+        tls: &mut tls::CompletedHandshake<tls::handshake::ClientStream<S>>,
         shown: Option<(Fingerprint, Standing)>,
-    ) -> (Verdict, String)
+    ) -> (ProbeVerdict, String)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
@@ -140,43 +142,45 @@ impl Stand {
                     "the handshake is done, without a certificate: it is asked for, and not demanded by TLS"
                 }
             };
-            return (Verdict::Taken, says.to_owned());
+            return (ProbeVerdict::Taken, says.to_owned());
         }
-        match after(tls, Instant::now() + self.wait).await {
-            After::Tickets if is_asked && shown.is_none() => {
+        match wait_after_handshake(tls, Instant::now() + self.wait).await {
+            PostHandshakeOutcome::Tickets if is_asked && shown.is_none() => {
                 let says =
                     "it goes on without a certificate: if it demands one, then only by an HTTP status, as nginx does";
-                (Verdict::Taken, says.to_owned())
+                (ProbeVerdict::Taken, says.to_owned())
             }
-            After::Tickets if is_asked => {
+            PostHandshakeOutcome::Tickets if is_asked => {
                 let says = "it has read our certificate and goes on; a server may still refuse it by an HTTP status, as nginx does";
-                (Verdict::Taken, says.to_owned())
+                (ProbeVerdict::Taken, says.to_owned())
             }
-            After::Tickets => (Verdict::Taken, "the handshake is done; no certificate was asked for".to_owned()),
-            After::Spoke => {
+            PostHandshakeOutcome::Tickets => {
+                (ProbeVerdict::Taken, "the handshake is done; no certificate was asked for".to_owned())
+            }
+            PostHandshakeOutcome::Spoke => {
                 let says = "it speaks, but servers may do so before they have read our certificate: only a request would show it";
-                (Verdict::Silent, says.to_owned())
+                (ProbeVerdict::Silent, says.to_owned())
             }
-            After::Silent => {
+            PostHandshakeOutcome::Silent => {
                 let says = format!(
                     "neither a ticket nor an alert within {} s: only a request would show it",
                     self.wait.as_secs()
                 );
-                (Verdict::Silent, says)
+                (ProbeVerdict::Silent, says)
             }
-            After::Closed => {
+            PostHandshakeOutcome::Closed => {
                 let says = "it closed the connection without an alert: its log says why";
-                (Verdict::Refused, says.to_owned())
+                (ProbeVerdict::Refused, says.to_owned())
             }
-            After::Failed(failed) => {
+            PostHandshakeOutcome::Failed(failed) => {
                 let ended = self.ended(*failed, shown);
                 (ended.verdict, ended.says)
             }
         }
     }
 
-    fn ended(&self, failed: Failed, shown: Option<(Fingerprint, Standing)>) -> Tried {
-        let context = Context {
+    fn ended(&self, failed: FailedHandshake, shown: Option<(Fingerprint, Standing)>) -> ProbeHandshake {
+        let context = FailureContext {
             ingress: false,
             listener: &self.settings.name,
             trust: &self.trust,
@@ -186,7 +190,7 @@ impl Stand {
         };
         let explained = explain(&failed, &context);
         let is_refusal = explained.alert_received.is_some();
-        let verdict = if is_refusal { Verdict::Refused } else { Verdict::Failed };
+        let verdict = if is_refusal { ProbeVerdict::Refused } else { ProbeVerdict::Failed };
         let says = match (shown, explained.reason) {
             // An egress always shows a pair, and the explanation is made for it.
             (None, "refused_certificate_required") => {
@@ -194,11 +198,17 @@ impl Stand {
             }
             _ => explained.explanation,
         };
-        Tried { facts: failed.facts, chain: parsed(&failed.seen.chain), asked: failed.seen.asked, verdict, says }
+        ProbeHandshake {
+            facts: failed.facts,
+            chain: parsed(&failed.seen.chain),
+            asked: failed.seen.asked,
+            verdict,
+            says,
+        }
     }
 }
 
-fn offer(version: &'static str, tried: &Tried) -> Offer {
+fn offer(version: &'static str, tried: &ProbeHandshake) -> ServerOffer {
     // A certificate that came means that the version is spoken, whatever became of the handshake.
     let spoken = tried.facts.cipher.is_some() || !tried.chain.is_empty();
     let parts = [
@@ -212,17 +222,17 @@ fn offer(version: &'static str, tried: &Tried) -> Offer {
         (true, true) => "spoken; the rest is agreed on with one that is trusted".to_owned(),
         (true, false) => tried.says.clone(),
     };
-    Offer { version, spoken, says }
+    ServerOffer { version, spoken, says }
 }
 
-fn asks(asked: &Asked) -> Asks {
-    Asks {
+fn asks(asked: &PeerRequirements) -> CertificateDemand {
+    CertificateDemand {
         authorities: asked.authorities.iter().map(|name| name_text(name)).collect(),
         schemes: asked.schemes.iter().map(|code| scheme_name(*code)).collect(),
     }
 }
 
-fn answer(shown: Option<&Shown>, tried: &Tried) -> Answer {
+fn answer(shown: Option<&ProbePair>, tried: &ProbeHandshake) -> ProbeAnswer {
     let mut says = tried.says.clone();
     if let (Some((_, _, pair)), Some(asked)) = (shown, &tried.asked) {
         let names = pair.issuer_names();
@@ -230,7 +240,7 @@ fn answer(shown: Option<&Shown>, tried: &Tried) -> Answer {
             says.push_str("; it is issued by none of the authorities that were named");
         }
     }
-    Answer {
+    ProbeAnswer {
         keyring: shown.map_or_else(|| "".into(), |(keyring, _, _)| Arc::clone(keyring)),
         key_pair: shown.map(|(_, _, pair)| pair.fingerprint()),
         standing: shown.map(|(_, standing, _)| *standing),

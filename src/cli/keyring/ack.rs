@@ -4,15 +4,15 @@
 //! registry is shared. No local log line or metric falls silent.
 
 use crate::app::memories::with_registry;
-use crate::cli::{Failure, Source, print};
+use crate::cli::{CommandFailure, ConfigSource, print};
 use crate::clock::Clock;
 use crate::pki::printable;
-use crate::registry::store::Access;
+use crate::registry::store::StoreAccess;
 use crate::registry::task::run_number;
-use crate::registry::{Acknowledgement, Error, short};
+use crate::registry::{AcknowledgementRow, Error, short_fingerprint};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct AckArguments {
     /// The keyring, or the trust
     keyring: String,
     /// The key pair, the partner's certificate or the trust anchor, by the first digits of its fingerprint [default: the
@@ -25,26 +25,28 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     #[command(flatten)]
-    source: Source,
+    source: ConfigSource,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Arguments {
-    pub(super) fn source(&mut self) -> &mut Source {
+impl AckArguments {
+    pub(super) fn source(&mut self) -> &mut ConfigSource {
         &mut self.source
     }
 
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
         if self.why.trim().is_empty() {
-            return Err(Failure::Wrong(anyhow::anyhow!("--why says what is being done about it: it cannot be empty")));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
+                "--why says what is being done about it: it cannot be empty"
+            )));
         }
-        let config = self.source.load().map_err(Failure::Wrong)?;
+        let config = self.source.load().map_err(CommandFailure::Wrong)?;
         let who = self.by.clone().unwrap_or_else(asking);
-        let work = async |store: &crate::registry::Store| {
+        let work = async |store: &crate::registry::RegistryStore| {
             let (key_pair, ends) = store.find(&self.keyring, self.key_pair.as_deref().unwrap_or_default()).await?;
-            let acknowledgement = Acknowledgement {
+            let acknowledgement = AcknowledgementRow {
                 key_pair,
                 at: Clock::system().now().into(),
                 keyring: self.keyring.clone(),
@@ -55,16 +57,16 @@ impl Arguments {
             store.acknowledge(&acknowledgement, run_number()).await?;
             Ok(acknowledgement)
         };
-        let done = with_registry(&config, Access::Change, work).map_err(|error| match error {
-            Error::None | Error::Unknown { .. } | Error::Several { .. } => Failure::Wrong(error.into()),
-            error => Failure::Failed(error.into()),
+        let done = with_registry(&config, StoreAccess::Change, work).map_err(|error| match error {
+            Error::None | Error::Unknown { .. } | Error::Several { .. } => CommandFailure::Wrong(error.into()),
+            error => CommandFailure::Failed(error.into()),
         })?;
         if self.json {
             print::json(&done);
         } else {
             print::line(&format!(
                 "{} of keyring {} is acknowledged by {}: no more webhooks or mail about its expiry until the last threshold",
-                short(&done.key_pair),
+                short_fingerprint(&done.key_pair),
                 done.keyring,
                 done.who
             ));

@@ -1,39 +1,39 @@
 //! `sidekey keyring promote|rollback|retire|revoke`: what changes a keyring of a running sidecar.
 
-use super::super::Failure;
-use super::super::ask::Ask;
-use crate::control::{Change, Request};
+use super::super::CommandFailure;
+use super::super::ask::ControlArguments;
+use crate::control::{ControlRequest, PairChange};
 
 #[derive(clap::Args)]
-pub(super) struct Promote {
+pub(super) struct PromoteArguments {
     /// Which keyring
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint; left out: the one that is staged
     key_pair: Option<String>,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
 #[derive(clap::Args)]
-pub(super) struct Rollback {
+pub(super) struct RollbackArguments {
     /// Which keyring
     keyring: String,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
 #[derive(clap::Args)]
-pub(super) struct Retire {
+pub(super) struct RetireArguments {
     /// Which keyring
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint; left out: the one that is previous
     key_pair: Option<String>,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
 #[derive(clap::Args)]
-pub(super) struct Revoke {
+pub(super) struct RevokeArguments {
     /// Which keyring
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint
@@ -42,33 +42,33 @@ pub(super) struct Revoke {
     #[arg(long)]
     until_restart: bool,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-impl Promote {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.ask.change(&request(&self.keyring, Change::Promote, self.key_pair.as_deref(), false))
+impl PromoteArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
+        self.ask.change(&request(&self.keyring, PairChange::Promote, self.key_pair.as_deref(), false))
     }
 }
 
-impl Rollback {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.ask.change(&request(&self.keyring, Change::Rollback, None, false))
+impl RollbackArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
+        self.ask.change(&request(&self.keyring, PairChange::Rollback, None, false))
     }
 }
 
-impl Retire {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.ask.change(&request(&self.keyring, Change::Retire, self.key_pair.as_deref(), false))
+impl RetireArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
+        self.ask.change(&request(&self.keyring, PairChange::Retire, self.key_pair.as_deref(), false))
     }
 }
 
-impl Revoke {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.ask.change(&request(&self.keyring, Change::Revoke, Some(&self.key_pair), self.until_restart))
+impl RevokeArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
+        self.ask.change(&request(&self.keyring, PairChange::Revoke, Some(&self.key_pair), self.until_restart))
     }
 }
 
-fn request(keyring: &str, change: Change, key_pair: Option<&str>, until_restart: bool) -> Request {
-    Request::Change { keyring: keyring.to_owned(), change, key_pair: key_pair.map(str::to_owned), until_restart }
+fn request(keyring: &str, change: PairChange, key_pair: Option<&str>, until_restart: bool) -> ControlRequest {
+    ControlRequest::Change { keyring: keyring.to_owned(), change, key_pair: key_pair.map(str::to_owned), until_restart }
 }

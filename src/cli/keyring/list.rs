@@ -1,19 +1,19 @@
 //! `sidekey keyring list`: one line for each keyring, and what waits in it.
 
-use super::super::ask::{Ask, unexpected};
-use super::super::{Failure, print};
+use super::super::ask::{ControlArguments, unexpected};
+use super::super::{CommandFailure, print};
 use crate::clock::Clock;
-use crate::control::{Answer, KeyPairView, KeyringView, Request, Standing};
+use crate::control::{ControlAnswer, ControlRequest, KeyPairView, KeyringView, Standing};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct KeyringListArguments {
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let keyrings = match arguments.ask.one(&Request::Keyrings {})? {
-        Answer::Keyrings(keyrings) => keyrings,
+pub(super) fn run(arguments: &KeyringListArguments) -> Result<(), CommandFailure> {
+    let keyrings = match arguments.ask.request_single(&ControlRequest::Keyrings {})? {
+        ControlAnswer::Keyrings(keyrings) => keyrings,
         other => return Err(unexpected(&other)),
     };
     if arguments.ask.json {
@@ -25,8 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ["KEYRING", "CURRENT", "EXPIRES", "PREVIOUS", "OVERLAP ENDS", "WAITING", "OWNER"].map(str::to_owned).to_vec(),
     ];
     for keyring in &keyrings {
-        let current = of(keyring, Standing::Current).next();
-        let overlap = of(keyring, Standing::Previous).filter_map(|pair| pair.overlap_ends).max();
+        let current = pairs_with_standing(keyring, Standing::Current).next();
+        let overlap = pairs_with_standing(keyring, Standing::Previous).filter_map(|pair| pair.overlap_ends).max();
         rows.push(vec![
             keyring.name.to_string(),
             current.map_or_else(|| "none".to_owned(), |pair| pair.key_pair.short()),
@@ -42,18 +42,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Pairs of one standing.
-pub(in super::super) fn of(keyring: &KeyringView, standing: Standing) -> impl Iterator<Item = &KeyPairView> {
+pub(in super::super) fn pairs_with_standing(
+    keyring: &KeyringView,
+    standing: Standing,
+) -> impl Iterator<Item = &KeyPairView> {
     keyring.key_pairs.iter().filter(move |pair| pair.standing == standing)
 }
 
 fn names(keyring: &KeyringView, standing: Standing) -> String {
-    let names: Vec<String> = of(keyring, standing).map(|pair| pair.key_pair.short()).collect();
+    let names: Vec<String> = pairs_with_standing(keyring, standing).map(|pair| pair.key_pair.short()).collect();
     if names.is_empty() { print::dash() } else { names.join(" ") }
 }
 
 /// `1 staged, 2 refused`.
 fn waiting(keyring: &KeyringView) -> String {
-    let count = |standing: Standing| match of(keyring, standing).count() {
+    let count = |standing: Standing| match pairs_with_standing(keyring, standing).count() {
         0 => None,
         count => Some(format!("{count} {}", standing.as_str())),
     };

@@ -10,15 +10,15 @@ use anyhow::Context;
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
-use super::super::{Failure, Source, print};
-use crate::app::keyring::{self, Done, Form, Import, New, Offline};
+use super::super::{CommandFailure, ConfigSource, print};
+use crate::app::keyring::{self, ExportFormat, KeyPairCreation, KeyPairImport, OfflineKeyrings, OfflineOutcome};
 use crate::config::{self, Config};
-use crate::pki::issue::{Names, NewKey, Subject};
+use crate::pki::issue::{NewKeyKind, RequestedNames, SubjectName};
 use crate::pki::{blocks, printable};
 
 /// Which folder.
 #[derive(clap::Args)]
-pub(in crate::cli) struct Place {
+pub(in crate::cli) struct FolderArguments {
     /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -30,31 +30,30 @@ pub(in crate::cli) struct Place {
     state: Option<PathBuf>,
 }
 
-impl Place {
-    pub(in crate::cli) fn open(&self, keyring: &str) -> Result<Offline, Failure> {
-        Offline::open(&self.config()?, keyring).map_err(failure)
+impl FolderArguments {
+    pub(in crate::cli) fn open(&self, keyring: &str) -> Result<OfflineKeyrings, CommandFailure> {
+        OfflineKeyrings::open(&self.config()?, keyring).map_err(failure)
     }
 
-    pub(in crate::cli) fn config(&self) -> Result<Config, Failure> {
-        let source = Source { config: self.config.clone(), ..Source::default() };
+    pub(in crate::cli) fn config(&self) -> Result<Config, CommandFailure> {
+        let source = ConfigSource { config: self.config.clone(), ..ConfigSource::default() };
         // A folder that is named outright is not overruled by a file that happens to be there.
         let named = if self.config.is_some() || self.certs.is_none() {
-            source.load_file().map_err(Failure::Wrong)?
+            source.load_file().map_err(CommandFailure::Wrong)?
         } else {
             None
         };
         match named {
             Some(config) => Ok(config),
-            None => {
-                config::of_folder(self.certs.as_deref(), self.state.as_deref()).map_err(|e| Failure::Wrong(e.into()))
-            }
+            None => config::from_folder(self.certs.as_deref(), self.state.as_deref())
+                .map_err(|e| CommandFailure::Wrong(e.into())),
         }
     }
 }
 
 /// What a certificate is to say.
 #[derive(clap::Args)]
-struct Says {
+struct SubjectArguments {
     /// Which keyring
     keyring: String,
     /// A DNS name, several times if need be; without any name those of the current key pair
@@ -71,10 +70,10 @@ struct Says {
     subject: Option<String>,
     /// What its extended key usage allows
     #[arg(long, value_enum, default_value = "both")]
-    usage: Usage,
+    usage: KeyUsageChoice,
     /// The kind of key
     #[arg(long, value_enum, default_value = "p256")]
-    key_type: Key,
+    key_type: KeyTypeChoice,
     /// The files' name, without ending [default: the date and the beginning of the public key's hash]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -82,11 +81,11 @@ struct Says {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Usage {
+enum KeyUsageChoice {
     Server,
     Client,
     Both,
@@ -95,7 +94,7 @@ enum Usage {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Key {
+enum KeyTypeChoice {
     P256,
     P384,
     Ed25519,
@@ -104,34 +103,34 @@ enum Key {
     Rsa4096,
 }
 
-impl Says {
-    fn wanted(&self, valid_for: Duration, activate: bool) -> Result<New, Failure> {
-        let wrong = |error: anyhow::Error| Failure::Wrong(error);
-        let mut names = Names { ips: self.ip.clone(), ..Names::default() };
+impl SubjectArguments {
+    fn wanted(&self, valid_for: Duration, activate: bool) -> Result<KeyPairCreation, CommandFailure> {
+        let wrong = |error: anyhow::Error| CommandFailure::Wrong(error);
+        let mut names = RequestedNames { ips: self.ip.clone(), ..RequestedNames::default() };
         self.dns.iter().try_for_each(|name| names.add_dns(name)).map_err(|error| wrong(error.into()))?;
         self.uri.iter().try_for_each(|name| names.add_uri(name)).map_err(|error| wrong(error.into()))?;
-        let subject: Option<Subject> = self
+        let subject: Option<SubjectName> = self
             .subject
             .as_deref()
             .map(str::parse)
             .transpose()
-            .map_err(|e: crate::pki::issue::NotASubject| wrong(e.into()))?;
-        Ok(New {
+            .map_err(|e: crate::pki::issue::SubjectParseError| wrong(e.into()))?;
+        Ok(KeyPairCreation {
             key: match self.key_type {
-                Key::P256 => NewKey::P256,
-                Key::P384 => NewKey::P384,
-                Key::Ed25519 => NewKey::Ed25519,
-                Key::Rsa2048 => NewKey::Rsa(2048),
-                Key::Rsa3072 => NewKey::Rsa(3072),
-                Key::Rsa4096 => NewKey::Rsa(4096),
+                KeyTypeChoice::P256 => NewKeyKind::P256,
+                KeyTypeChoice::P384 => NewKeyKind::P384,
+                KeyTypeChoice::Ed25519 => NewKeyKind::Ed25519,
+                KeyTypeChoice::Rsa2048 => NewKeyKind::Rsa(2048),
+                KeyTypeChoice::Rsa3072 => NewKeyKind::Rsa(3072),
+                KeyTypeChoice::Rsa4096 => NewKeyKind::Rsa(4096),
             },
             subject,
             names,
             usage: Some(match self.usage {
-                Usage::Server => (true, false),
-                Usage::Client => (false, true),
-                Usage::Both => (true, true),
-                Usage::Any => (false, false),
+                KeyUsageChoice::Server => (true, false),
+                KeyUsageChoice::Client => (false, true),
+                KeyUsageChoice::Both => (true, true),
+                KeyUsageChoice::Any => (false, false),
             }),
             valid_for,
             name: self.name.clone(),
@@ -141,9 +140,9 @@ impl Says {
 }
 
 #[derive(clap::Args)]
-pub(super) struct Make {
+pub(super) struct KeyringNewArguments {
     #[command(flatten)]
-    says: Says,
+    says: SubjectArguments,
     /// How long the certificate is valid, from now
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     valid_for: String,
@@ -156,19 +155,19 @@ pub(super) struct Make {
 }
 
 #[derive(clap::Args)]
-pub(super) struct Csr {
+pub(super) struct KeyringCsrArguments {
     #[command(flatten)]
-    says: Says,
+    says: SubjectArguments,
     /// Which key the request is for
     #[arg(long, value_enum, default_value = "new")]
-    key: Of,
+    key: KeyringTarget,
     /// Where the request goes [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Of {
+enum KeyringTarget {
     /// A new one, which waits in the folder for its certificate
     New,
     /// The current key pair's: a renewal that keeps the key
@@ -178,7 +177,7 @@ enum Of {
 }
 
 #[derive(clap::Args)]
-pub(super) struct Bring {
+pub(super) struct KeyringImportArguments {
     /// Which keyring
     keyring: String,
     /// What the CA sent: certificate and chain as PEM or DER, or a PKCS#12 keystore
@@ -197,18 +196,18 @@ pub(super) struct Bring {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
 }
 
 #[derive(clap::Args)]
-pub(super) struct Export {
+pub(super) struct KeyringExportArguments {
     /// Which keyring
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint [default: the current one]
     key_pair: Option<String>,
     /// pem: certificate and chain; der: the certificate alone; p12: PKCS#12
     #[arg(long, value_enum, default_value = "pem")]
-    format: Format,
+    format: ExportFormatChoice,
     /// The private key, too: never for a partner
     #[arg(long)]
     with_private_key: bool,
@@ -219,82 +218,82 @@ pub(super) struct Export {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    place: FolderArguments,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+enum ExportFormatChoice {
     Pem,
     Der,
     P12,
 }
 
-impl Make {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let valid_for = config::duration(&self.valid_for)
-            .map_err(|error| Failure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
+impl KeyringNewArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
+        let valid_for = config::parse_duration(&self.valid_for)
+            .map_err(|error| CommandFailure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
         if valid_for < Duration::from_hours(1) {
-            return Err(Failure::Wrong(anyhow::anyhow!(
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
                 "--valid-for: less than an hour is over before partners know of it"
             )));
         }
         let new = self.says.wanted(valid_for, self.activate)?;
         let offline = self.says.place.open(&self.says.keyring)?;
         if self.csr {
-            return asked(&offline.request(&new, keyring::Source::New).map_err(failure)?, None, self.says.json);
+            return asked(&offline.request(&new, keyring::KeySource::New).map_err(failure)?, None, self.says.json);
         }
         done(&offline.new_pair(&new).map_err(failure)?, self.says.json);
         Ok(())
     }
 }
 
-impl Csr {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+impl KeyringCsrArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
         let new = self.says.wanted(Duration::ZERO, false)?;
         let source = match self.key {
-            Of::New => keyring::Source::New,
-            Of::Current => keyring::Source::Current,
-            Of::Waiting => keyring::Source::Waiting,
+            KeyringTarget::New => keyring::KeySource::New,
+            KeyringTarget::Current => keyring::KeySource::Current,
+            KeyringTarget::Waiting => keyring::KeySource::Waiting,
         };
         let offline = self.says.place.open(&self.says.keyring)?;
         asked(&offline.request(&new, source).map_err(failure)?, self.out.as_deref(), self.says.json)
     }
 }
 
-impl Bring {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+impl KeyringImportArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
         let offline = self.place.open(&self.keyring)?;
         let mut files = Vec::new();
         for file in &self.files {
             let (_, blocks) =
-                super::super::inspect::read(file, self.password_file.as_deref()).map_err(Failure::Wrong)?;
+                super::super::inspect::read(file, self.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
             let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
             files.push((name, blocks));
         }
-        let import = Import { files, name: self.name.clone(), activate: self.activate };
+        let import = KeyPairImport { files, name: self.name.clone(), activate: self.activate };
         done(&offline.import(import).map_err(failure)?, self.json);
         Ok(())
     }
 }
 
-impl Export {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+impl KeyringExportArguments {
+    pub(super) fn run(&self) -> Result<(), CommandFailure> {
         let form = match self.format {
-            Format::Pem => Form::Pem,
-            Format::Der => Form::Der,
-            Format::P12 => Form::Pkcs12,
+            ExportFormatChoice::Pem => ExportFormat::Pem,
+            ExportFormatChoice::Der => ExportFormat::Der,
+            ExportFormatChoice::P12 => ExportFormat::Pkcs12,
         };
-        if form != Form::Pem && self.out.is_none() && print::is_out_a_terminal() {
-            return Err(Failure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
+        if form != ExportFormat::Pem && self.out.is_none() && print::is_out_a_terminal() {
+            return Err(CommandFailure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
         }
         let password = match &self.password_file {
             Some(file) => {
                 let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-                Some(Zeroizing::new(text.map_err(Failure::Wrong)?))
+                Some(Zeroizing::new(text.map_err(CommandFailure::Wrong)?))
             }
             None => None,
         };
-        let password = password.as_ref().map(|text| blocks::password(text));
+        let password = password.as_ref().map(|text| blocks::trim_password(text));
         let offline = self.place.open(&self.keyring)?;
         let pair = offline.pair(self.key_pair.as_deref()).map_err(failure)?;
         let bytes = offline.export(pair, form, self.with_private_key, password).map_err(failure)?;
@@ -305,18 +304,18 @@ impl Export {
 }
 
 /// To standard output, or into a new file that only its owner may read.
-fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), Failure> {
+fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), CommandFailure> {
     let Some(file) = file else {
         print::bytes(bytes);
         return Ok(());
     };
     let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let written = opened.and_then(|mut file| file.write_all(bytes));
-    written.with_context(|| format!("cannot write {}", file.display())).map_err(Failure::Failed)
+    written.with_context(|| format!("cannot write {}", file.display())).map_err(CommandFailure::Failed)
 }
 
 /// The request is data; what became of its key is talk.
-fn asked(done: &Done, file: Option<&Path>, json: bool) -> Result<(), Failure> {
+fn asked(done: &OfflineOutcome, file: Option<&Path>, json: bool) -> Result<(), CommandFailure> {
     if json {
         print::json(done);
     } else {
@@ -327,7 +326,7 @@ fn asked(done: &Done, file: Option<&Path>, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn done(done: &Done, json: bool) {
+fn done(done: &OfflineOutcome, json: bool) {
     if json {
         return print::json(done);
     }
@@ -337,11 +336,13 @@ fn done(done: &Done, json: bool) {
     print::field("next", &done.next);
 }
 
-pub(in crate::cli) fn failure(error: keyring::Error) -> Failure {
+pub(in crate::cli) fn failure(error: keyring::OfflineKeyringError) -> CommandFailure {
     match error {
-        keyring::Error::Wrong(_) | keyring::Error::Refused { .. } | keyring::Error::Folder(_) => {
-            Failure::Wrong(error.into())
-        }
-        keyring::Error::Make(_) | keyring::Error::Pkcs12(_) | keyring::Error::Token(_) => Failure::Failed(error.into()),
+        keyring::OfflineKeyringError::Wrong(_)
+        | keyring::OfflineKeyringError::Refused { .. }
+        | keyring::OfflineKeyringError::Folder(_) => CommandFailure::Wrong(error.into()),
+        keyring::OfflineKeyringError::Make(_)
+        | keyring::OfflineKeyringError::Pkcs12(_)
+        | keyring::OfflineKeyringError::Token(_) => CommandFailure::Failed(error.into()),
     }
 }

@@ -2,33 +2,35 @@
 
 use jiff::Timestamp;
 
-use super::super::ask::{Ask, unexpected};
-use super::super::{Failure, print};
+use super::super::ask::{ControlArguments, unexpected};
+use super::super::{CommandFailure, print};
 use crate::clock::Clock;
-use crate::control::{Activate, Answer, KeyPairView, KeyringView, Prefer, Request, Standing};
+use crate::control::{
+    ActivationPolicy, ControlAnswer, ControlRequest, KeyPairView, KeyringView, PreferPolicy, Standing,
+};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct KeyringShowArguments {
     /// Which keyring
     keyring: String,
     #[command(flatten)]
-    ask: Ask,
+    ask: ControlArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let keyring = match arguments.ask.one(&Request::Keyring { keyring: arguments.keyring.clone() })? {
-        Answer::Keyring(keyring) => keyring,
+pub(super) fn run(arguments: &KeyringShowArguments) -> Result<(), CommandFailure> {
+    let keyring = match arguments.ask.request_single(&ControlRequest::Keyring { keyring: arguments.keyring.clone() })? {
+        ControlAnswer::Keyring(keyring) => keyring,
         other => return Err(unexpected(&other)),
     };
     if arguments.ask.json {
         print::json(&keyring);
         return Ok(());
     }
-    say(&keyring, Clock::system().now());
+    print_keyring(&keyring, Clock::system().now());
     Ok(())
 }
 
-fn say(keyring: &KeyringView, now: Timestamp) {
+fn print_keyring(keyring: &KeyringView, now: Timestamp) {
     print::line(&format!("keyring {}", keyring.name));
     for (what, said) in [("purpose", &keyring.purpose), ("owner", &keyring.owner), ("contact", &keyring.contact)] {
         if let Some(said) = said {
@@ -39,21 +41,25 @@ fn say(keyring: &KeyringView, now: Timestamp) {
     print::field(
         "prefer",
         match keyring.prefer {
-            Prefer::New => "new",
-            Prefer::Old => "old",
+            PreferPolicy::New => "new",
+            PreferPolicy::Old => "old",
         },
     );
     print::field(
         "activate",
         match keyring.activate {
-            Activate::Auto => "auto",
-            Activate::Manual => "manual",
+            ActivationPolicy::Auto => "auto",
+            ActivationPolicy::Manual => "manual",
         },
     );
     if let Some((newest, since)) = keyring.diverges {
         print::field(
             "differs",
-            &format!("{} in the folder is newer than what is current, since {}", newest.short(), print::minute(since)),
+            &format!(
+                "{} in the folder is newer than what is current, since {}",
+                newest.short(),
+                print::format_minute(since)
+            ),
         );
     }
     let order = [
@@ -65,7 +71,7 @@ fn say(keyring: &KeyringView, now: Timestamp) {
         Standing::Revoked,
     ];
     for standing in order {
-        for pair in super::list::of(keyring, standing) {
+        for pair in super::list::pairs_with_standing(keyring, standing) {
             print::line("");
             say_pair(keyring, pair, now);
         }
@@ -83,7 +89,7 @@ fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
         "{:<9} {}  since {}{held}",
         pair.standing.as_str(),
         pair.key_pair.short(),
-        print::minute(pair.since)
+        print::format_minute(pair.since)
     ));
     print::field("fingerprint", &pair.key_pair.to_string());
     print::field("subject", &pair.subject);
@@ -96,13 +102,13 @@ fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
         "valid",
         &format!(
             "{} to {} ({})",
-            print::minute(validity.not_before),
-            print::minute(validity.not_after),
+            print::format_minute(validity.not_before),
+            print::format_minute(validity.not_after),
             print::in_time(now, validity.not_after)
         ),
     );
     if let Some(ends) = pair.overlap_ends {
-        print::field("overlap", &format!("ends {} ({})", print::minute(ends), print::in_time(now, ends)));
+        print::field("overlap", &format!("ends {} ({})", print::format_minute(ends), print::in_time(now, ends)));
     }
     let files = pair.sources.join(" ");
     print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; kept)") });

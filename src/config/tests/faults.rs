@@ -1,13 +1,13 @@
 //! What must hold: every fault has its place and its remedy, all are reported at once, and nothing unsafe is accepted.
 
-use super::{EGRESS, fault, faults, ingress};
+use super::{EGRESS_SECTION, read_faults, read_single_ingress, single_fault};
 
 #[test]
 fn all_faults_are_told_at_once_each_with_its_place() {
     let text =
         "certz = \"a\"\n\n[keyring.api]\noverlp = \"30d\"\n  overlap = \"30\"\nprefer = 1\n[[ingress]]\nnmae = \"a\"\n";
     assert_eq!(
-        faults(text),
+        read_faults(text),
         [
             "f.toml:1:1: certz: unknown key; did you mean \"certs\"?",
             "f.toml:4:1: keyring.api.overlp: unknown key; did you mean \"overlap\"?",
@@ -23,15 +23,15 @@ fn all_faults_are_told_at_once_each_with_its_place() {
 
 #[test]
 fn broken_toml_and_an_empty_file_have_a_place_too() {
-    assert!(faults("certs = \"a\nworkers = 1").iter().all(|fault| fault.starts_with("f.toml:1:")));
-    assert!(faults("workers = 1\nworkers = 2")[0].starts_with("f.toml:2:1: duplicate key"));
-    assert_eq!(faults(""), ["f.toml:1:1: no listeners configured: add at least one [[ingress]] or [[egress]]"]);
+    assert!(read_faults("certs = \"a\nworkers = 1").iter().all(|fault| fault.starts_with("f.toml:1:")));
+    assert!(read_faults("workers = 1\nworkers = 2")[0].starts_with("f.toml:2:1: duplicate key"));
+    assert_eq!(read_faults(""), ["f.toml:1:1: no listeners configured: add at least one [[ingress]] or [[egress]]"]);
 }
 
 #[test]
 fn an_unset_variable_names_the_key() {
     assert_eq!(
-        fault("certs = \"${NO_SUCH}/certs\""),
+        single_fault("certs = \"${NO_SUCH}/certs\""),
         "f.toml:1:9: certs: the environment variable NO_SUCH is not set: set it, or write ${NO_SUCH:-default}"
     );
 }
@@ -57,11 +57,14 @@ fn process_wide_faults() {
         ("[shutdown]\ndrain = \"1 month\"", "months or years"),
         ("[alerts]\nmail = 1", "unknown key"),
     ] {
-        let all = faults(&format!("{extra}\n{EGRESS}")).join("\n");
+        let all = read_faults(&format!("{extra}\n{EGRESS_SECTION}")).join("\n");
         assert!(all.contains(wanted), "{extra}\n{all}");
     }
     let hash = format!("sha256:{}", "0".repeat(64));
-    assert!(fault(&format!("[keyring.a]\ncurrent = \"{hash}\"\nrevoked = [\"{hash}\"]")).contains("is also listed in revoked"));
+    assert!(
+        single_fault(&format!("[keyring.a]\ncurrent = \"{hash}\"\nrevoked = [\"{hash}\"]"))
+            .contains("is also listed in revoked")
+    );
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn trust_and_partner_faults() {
         ("[partner.a]\npeers = [{ dsn = \"b\" }]", "did you mean \"dns\""),
         ("[partner.\"a b\"]\npins = []", "invalid name"),
     ] {
-        let all = faults(&format!("{extra}\n{EGRESS}")).join("\n");
+        let all = read_faults(&format!("{extra}\n{EGRESS_SECTION}")).join("\n");
         assert!(all.contains(wanted), "{extra}\n{all}");
     }
 }
@@ -122,21 +125,22 @@ fn ingress_faults() {
         ("[ingress.jwt]\npartner = \"acme\"\naudience = \"a\"\ncertificates = [\"../c.pem\"]", "is not inside"),
     ] {
         let known = "[trust.partners]\nanchors = [\"a\"]\n[partner.acme]\nanchors = [\"a\"]\n";
-        let all = faults(&format!("{known}{}", ingress(extra))).join("\n");
+        let all = read_faults(&format!("{known}{}", read_single_ingress(extra))).join("\n");
         assert!(all.contains(wanted), "{extra}\n{all}");
     }
-    let twice = faults(&format!("{}{}", ingress(""), ingress(""))).join("\n");
+    let twice = read_faults(&format!("{}{}", read_single_ingress(""), read_single_ingress(""))).join("\n");
     assert!(
-        twice.contains("ingress.name: \"in\" is already the name of another") && twice.contains("ingress.listen: is already used")
+        twice.contains("ingress.name: \"in\" is already the name of another")
+            && twice.contains("ingress.listen: is already used")
     );
     let socket = "[[ingress]]\nname = \"a\"\nlisten = \"unix:/a\"\nbackend = \"http://a\"\n";
-    assert!(faults(socket)[0].contains("peers connect over TCP"));
-    assert!(faults("[ingress]\nname = \"a\"").join("\n").contains("write [[ingress]]"));
+    assert!(read_faults(socket)[0].contains("peers connect over TCP"));
+    assert!(read_faults("[ingress]\nname = \"a\"").join("\n").contains("write [[ingress]]"));
 }
 
 #[test]
 fn egress_faults() {
-    let with = |extra: &str| faults(&format!("{EGRESS}{extra}\n")).join("\n");
+    let with = |extra: &str| read_faults(&format!("{EGRESS_SECTION}{extra}\n")).join("\n");
     for (extra, wanted) in [
         ("trust = \"unknown\"", "[trust.unknown] does not exist; available: system"),
         ("server_name = \"a\"\nserver_uri = \"spiffe://a\"", "verified by one name"),
@@ -160,12 +164,12 @@ fn egress_faults() {
     ] {
         assert!(with(extra).contains(wanted), "{extra}\n{}", with(extra));
     }
-    let listening = |address: &str| EGRESS.replace("127.0.0.1:9001", address);
-    assert!(faults(&listening("0.0.0.0:9001"))[0].contains("could use this sidecar's key pair"));
-    assert!(faults(&format!("{}allow_remote_plaintext = true\n", listening("0.0.0.0:9001"))).is_empty());
-    assert!(faults(&listening("[::1]:9001")).is_empty());
-    assert!(faults(&EGRESS.replace("https:", "http:"))[0].contains("it always uses TLS"));
-    assert!(faults(&EGRESS.replace("keyring = \"out\"", ""))[0].contains("\"keyring\" is missing"));
+    let listening = |address: &str| EGRESS_SECTION.replace("127.0.0.1:9001", address);
+    assert!(read_faults(&listening("0.0.0.0:9001"))[0].contains("could use this sidecar's key pair"));
+    assert!(read_faults(&format!("{}allow_remote_plaintext = true\n", listening("0.0.0.0:9001"))).is_empty());
+    assert!(read_faults(&listening("[::1]:9001")).is_empty());
+    assert!(read_faults(&EGRESS_SECTION.replace("https:", "http:"))[0].contains("it always uses TLS"));
+    assert!(read_faults(&EGRESS_SECTION.replace("keyring = \"out\"", ""))[0].contains("\"keyring\" is missing"));
 }
 
 // ---- what is dangerous
@@ -174,7 +178,7 @@ fn egress_faults() {
 fn name_rules_over_several_unbound_anchors_are_refused() {
     let judged = |anchors: &str, rule: &str| {
         let known = format!("[trust.t]\nanchors = {anchors}\n[partner.bound]\nanchors = [\"a\"]\n");
-        let all = faults(&format!("{known}{}", ingress(&format!("trust = \"t\"\nallow = [{rule}]"))));
+        let all = read_faults(&format!("{known}{}", read_single_ingress(&format!("trust = \"t\"\nallow = [{rule}]"))));
         all.into_iter().next().unwrap_or_default()
     };
     let two = "[\"a.pem\", \"b.pem\"]";
@@ -191,8 +195,8 @@ fn name_rules_over_several_unbound_anchors_are_refused() {
 }
 
 #[test]
-fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up_soon() {
-    let said = |extra: &str| faults(&format!("[partner.acme]\n{extra}\n{EGRESS}")).join("\n");
+fn a_partner_is_bound_to_what_no_other_party_can_issue_and_exceptions_end_soon() {
+    let said = |extra: &str| read_faults(&format!("[partner.acme]\n{extra}\n{EGRESS_SECTION}")).join("\n");
     assert!(said("peers = [{ dns = \"a\" }]").contains("is identified by names alone"));
     assert!(said("contact = \"a@b\"").contains("does not identify its peers"));
     assert!(said("anchors = [\"a\"]\nshow = \"new_only\"").contains("set sources to the addresses it connects from"));
@@ -211,11 +215,14 @@ fn a_partner_is_bound_to_what_nobody_else_can_issue_and_broken_glass_is_swept_up
 #[test]
 fn the_platforms_anchors_on_ingress_need_allow() {
     let open = "without allow every peer with a certificate from a public authority is accepted";
-    assert!(faults(&ingress("trust = \"system\""))[0].contains(open));
+    assert!(read_faults(&read_single_ingress("trust = \"system\""))[0].contains(open));
     let rule = "trust = \"system\"\nallow = [{ dns = \"a.example\" }]\n[[ingress.rule]]\npaths = [\"/\"]";
-    assert!(faults(&ingress(rule))[0].contains(open));
-    let hidden = format!("[trust.t]\nanchors = [\"system\"]\n{}", ingress("trust = \"t\""));
-    assert!(faults(&hidden)[0].contains(open));
-    assert_eq!(faults(&ingress("trust = \"system\"\nallow = [{ dns = \"a.example\" }]")), Vec::<String>::new());
-    assert_eq!(faults(&ingress("trust = \"system\"\nallow = []")), Vec::<String>::new());
+    assert!(read_faults(&read_single_ingress(rule))[0].contains(open));
+    let hidden = format!("[trust.t]\nanchors = [\"system\"]\n{}", read_single_ingress("trust = \"t\""));
+    assert!(read_faults(&hidden)[0].contains(open));
+    assert_eq!(
+        read_faults(&read_single_ingress("trust = \"system\"\nallow = [{ dns = \"a.example\" }]")),
+        Vec::<String>::new()
+    );
+    assert_eq!(read_faults(&read_single_ingress("trust = \"system\"\nallow = []")), Vec::<String>::new());
 }

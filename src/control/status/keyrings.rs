@@ -5,26 +5,27 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Item, Urgency};
+use super::{StatusItem, Urgency};
 use crate::keyring::Standing;
-use crate::keyring::warning::longest;
-use crate::pki::{Validity, day};
+use crate::keyring::warning::longest_threshold;
+use crate::pki::{Validity, format_day};
 use crate::snapshot::{KeyPairView, KeyringView};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// Adds what there is to act on.
-pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>) {
+pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<StatusItem>) {
     let name = &keyring.name;
     let mut add = |urgency, code: &str, what: String, remedy: String| {
-        out.push(Item { urgency, code: code.to_owned(), keyring: Some(Arc::clone(name)), what, remedy });
+        out.push(StatusItem { urgency, code: code.to_owned(), keyring: Some(Arc::clone(name)), what, remedy });
     };
     let of = |standing| keyring.key_pairs.iter().filter(move |pair| pair.standing == standing);
     if let Some(current) = of(Standing::Current).next() {
         let short = current.key_pair.short();
         let is_successor = |pair: &&KeyPairView| current.ends() < pair.ends();
         if current.validity.not_after < now {
-            let what = format!("the current key pair {short} of {name} expired on {}", day(current.validity.not_after));
+            let what =
+                format!("the current key pair {short} of {name} expired on {}", format_day(current.validity.not_after));
             add(Urgency::Now, "expired", what, "drop a new one".to_owned());
         } else if current.ends() < soon(keyring.alert_before.as_deref(), current.validity, now)
             && !of(Standing::Staged).any(|pair| is_successor(&pair))
@@ -67,17 +68,17 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Item>
 
 /// What ends before this is said.
 pub(super) fn soon(alert_before: Option<&[Duration]>, validity: Validity, now: Timestamp) -> Timestamp {
-    now.saturating_add(longest(alert_before, validity.lifetime())).unwrap_or(Timestamp::MAX)
+    now.saturating_add(longest_threshold(alert_before, validity.lifetime())).unwrap_or(Timestamp::MAX)
 }
 
 /// `expires in 9 days, on 2026-03-01`, `expired on 2026-03-01`.
 pub(super) fn expiry(end: Timestamp, now: Timestamp) -> String {
     if end < now {
-        return format!("expired on {}", day(end));
+        return format!("expired on {}", format_day(end));
     }
     let hours = end.duration_since(now).as_hours();
     let left = if hours < 48 { format!("{hours} h") } else { format!("{} days", hours / 24) };
-    format!("expires in {left}, on {}", day(end))
+    format!("expires in {left}, on {}", format_day(end))
 }
 
 /// In the last week it is urgent.

@@ -3,57 +3,57 @@ use std::time::Duration;
 use super::*;
 use crate::event::handshake::tests::{accepted, refused};
 use crate::keyring::Standing;
-use crate::pki::{Fingerprint, Problem, Validity};
+use crate::pki::{Fingerprint, FolderProblem, Validity};
 use crate::snapshot::{ChainEnd, KeyPairView, ListenerId, Side, sample};
 
-fn at(text: &str) -> Timestamp {
+fn parse_time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
 fn now() -> Timestamp {
-    at("2026-11-25T09:00:00Z")
+    parse_time("2026-11-25T09:00:00Z")
 }
 
 fn pair(byte: u8, standing: Standing, (from, until): (&str, &str)) -> KeyPairView {
-    let validity = Validity { not_before: at(from), not_after: at(until) };
-    KeyPairView { validity, ..sample::pair(&[byte; 32], standing) }
+    let validity = Validity { not_before: parse_time(from), not_after: parse_time(until) };
+    KeyPairView { validity, ..sample::sample_pair(&[byte; 32], standing) }
 }
 
 const LONG: (&str, &str) = ("2026-06-01T00:00:00Z", "2027-06-01T00:00:00Z");
 
 fn codes(key_pairs: Vec<KeyPairView>, held: &[u8]) -> Vec<(String, Urgency)> {
     let held = held.iter().map(|byte| Fingerprint::from_bytes([*byte; 32])).collect();
-    let keyring = KeyringView { held, ..sample::keyring(key_pairs) };
-    let status = status(vec![keyring], &Look::default(), None, &[]);
+    let keyring = KeyringView { held, ..sample::sample_keyring(key_pairs) };
+    let status = status(vec![keyring], &WriterView::default(), None, &[]);
     status.act_on.into_iter().map(|item| (item.code, item.urgency)).collect()
 }
 
 fn status(
     keyrings: Vec<KeyringView>,
-    look: &Look,
+    look: &WriterView,
     reload_error: Option<String>,
-    handshakes: &[Arc<Handshake>],
-) -> Status {
-    let snapshot = sample::snapshot(keyrings);
-    of(&known(&snapshot, look, reload_error, handshakes), now())
+    handshakes: &[Arc<HandshakeRecord>],
+) -> StatusReport {
+    let snapshot = sample::sample_snapshot(keyrings);
+    build_status(&known(&snapshot, look, reload_error, handshakes), now())
 }
 
 fn known<'a>(
     snapshot: &'a Snapshot,
-    look: &'a Look,
+    look: &'a WriterView,
     reload_error: Option<String>,
-    handshakes: &'a [Arc<Handshake>],
-) -> Known<'a> {
-    Known {
+    handshakes: &'a [Arc<HandshakeRecord>],
+) -> StatusInputs<'a> {
+    StatusInputs {
         snapshot,
         look,
         reports: &[],
         handshakes,
         reload_error,
-        phase: Phase::Running,
+        phase: ShutdownPhase::Running,
         ready: true,
         remembers: true,
-        started: at("2026-11-25T08:00:00Z"),
+        started: parse_time("2026-11-25T08:00:00Z"),
     }
 }
 
@@ -79,22 +79,26 @@ fn an_expiry_is_said_sixty_days_before_and_for_short_lifetimes_a_quarter() {
 fn alert_before_counts_in_place_of_the_lifetime() {
     let ring = |days: u64| KeyringView {
         alert_before: Some(vec![Duration::from_hours(24 * days)]),
-        ..sample::keyring(vec![pair(1, Standing::Current, ("2026-01-25T00:00:00Z", "2027-01-25T00:00:00Z"))])
+        ..sample::sample_keyring(vec![pair(1, Standing::Current, ("2026-01-25T00:00:00Z", "2027-01-25T00:00:00Z"))])
     };
-    let listed = |days| status(vec![ring(days)], &Look::default(), None, &[]).act_on.len();
+    let listed = |days| status(vec![ring(days)], &WriterView::default(), None, &[]).act_on.len();
     assert_eq!((listed(61), listed(30)), (1, 0));
 }
 
 #[test]
 fn an_intermediate_and_an_anchor_that_end_first_are_to_be_acted_on() {
     let mut short = pair(1, Standing::Current, LONG);
-    short.chain_ends = Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: at("2026-12-05T00:00:00Z") });
+    short.chain_ends =
+        Some(ChainEnd { subject: "CN=Issuing CA".to_owned(), not_after: parse_time("2026-12-05T00:00:00Z") });
     assert_eq!(codes(vec![short], &[]), [("chain_expires".to_owned(), Urgency::Soon)]);
     let items = |days: i64| {
         let not_after = now() + SignedDuration::from_hours(24 * days);
-        let mut snapshot = sample::snapshot(vec![sample::keyring(vec![pair(1, Standing::Current, LONG)])]);
-        snapshot.trusts.push(sample::trust(Validity { not_before: at("2020-01-01T00:00:00Z"), not_after }));
-        of(&known(&snapshot, &Look::default(), None, &[]), now()).act_on
+        let mut snapshot =
+            sample::sample_snapshot(vec![sample::sample_keyring(vec![pair(1, Standing::Current, LONG)])]);
+        snapshot
+            .trusts
+            .push(sample::sample_trust(Validity { not_before: parse_time("2020-01-01T00:00:00Z"), not_after }));
+        build_status(&known(&snapshot, &WriterView::default(), None, &[]), now()).act_on
     };
     assert_eq!((items(61).len(), items(20)[0].urgency, items(3)[0].urgency), (0, Urgency::Soon, Urgency::Now));
     assert_eq!((items(20)[0].code.as_str(), items(-1).len()), ("anchor_expires", 1));
@@ -132,18 +136,18 @@ fn what_waits_for_a_decision_or_is_refused_is_said() {
 
 #[test]
 fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
-    let problem = |severity, reason| Problem {
+    let problem = |severity, reason| FolderProblem {
         file: "api/x.crt".into(),
         reason,
         why: "why".to_owned(),
         remedy: "remedy".to_owned(),
         severity,
     };
-    let look = Look {
+    let look = WriterView {
         problems: vec![
-            (Some("api".into()), problem(Severity::Refused, "certificate_without_key")),
-            (Some("api".into()), problem(Severity::Warning, "permissions")),
-            (None, problem(Severity::Info, "waiting_for_certificate")),
+            (Some("api".into()), problem(ProblemSeverity::Refused, "certificate_without_key")),
+            (Some("api".into()), problem(ProblemSeverity::Warning, "permissions")),
+            (None, problem(ProblemSeverity::Info, "waiting_for_certificate")),
         ],
         unreadable: Some("state/decisions.json: cannot be read".to_owned()),
         not_saved: Some("state: no room".to_owned()),
@@ -158,25 +162,25 @@ fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
 #[test]
 fn a_listener_that_waits_is_said() {
     let waits = (ListenerId { side: Side::Ingress, name: "api".into() }, "ca.crt".to_owned());
-    let snapshot = Snapshot { waiting: vec![waits], ..sample::snapshot(Vec::new()) };
-    let status = of(&known(&snapshot, &Look::default(), None, &[]), now());
+    let snapshot = Snapshot { waiting: vec![waits], ..sample::sample_snapshot(Vec::new()) };
+    let status = build_status(&known(&snapshot, &WriterView::default(), None, &[]), now());
     assert_eq!(status.act_on[0].code, "listener_waits");
     assert_eq!(status.listeners[0].waits_for.as_deref(), Some("ca.crt"));
 }
 
 #[test]
 fn failures_of_the_last_hour_are_summed_up_and_nothing_to_act_on() {
-    let old = Handshake { time: at("2026-11-25T07:59:59Z"), ..refused("203.0.113.7:1") };
-    let fresh = Handshake { time: now(), ..refused("203.0.113.7:1") };
+    let old = HandshakeRecord { time: parse_time("2026-11-25T07:59:59Z"), ..refused("203.0.113.7:1") };
+    let fresh = HandshakeRecord { time: now(), ..refused("203.0.113.7:1") };
     let handshakes = [Arc::new(old), Arc::new(fresh.clone()), Arc::new(fresh), Arc::new(accepted())];
-    let status = status(Vec::new(), &Look::default(), None, &handshakes);
+    let status = status(Vec::new(), &WriterView::default(), None, &handshakes);
     assert_eq!(status.failures.reasons, [("peer_certificate_expired".to_owned(), 2)]);
     assert_eq!((status.failures.count, status.act_on.len()), (2, 0));
 }
 
 #[test]
 fn the_shape_is_public() {
-    let value = serde_json::to_value(status(Vec::new(), &Look::default(), Some("x".to_owned()), &[])).unwrap();
+    let value = serde_json::to_value(status(Vec::new(), &WriterView::default(), Some("x".to_owned()), &[])).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&value),

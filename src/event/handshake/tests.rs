@@ -1,27 +1,27 @@
 use super::*;
 
-pub(crate) const JSON: Style = Style { format: Format::Json, colour: false };
-pub(crate) const TEXT: Style = Style { format: Format::Text, colour: false };
+pub(crate) const JSON: LineStyle = LineStyle { format: LogFormat::Json, colour: false };
+pub(crate) const TEXT: LineStyle = LineStyle { format: LogFormat::Text, colour: false };
 
-pub(crate) fn accepted() -> Handshake {
-    Handshake {
+pub(crate) fn accepted() -> HandshakeRecord {
+    HandshakeRecord {
         time: "2026-11-25T09:00:00.123456Z".parse().unwrap(),
         side: Side::Ingress,
         listener: Arc::from("api"),
-        outcome: Outcome::Accepted,
+        outcome: HandshakeOutcome::Accepted,
         peer_addr: Some("203.0.113.7:51234".parse().unwrap()),
-        facts: Facts {
+        facts: HandshakeFacts {
             version: Some("1.3"),
             cipher: Some("TLS13_AES_256_GCM_SHA384"),
             group: Some("X25519MLKEM768"),
-            alpn: Some(Alpn::H2),
+            alpn: Some(AlpnProtocol::H2),
             resumed: false,
             server_name: Some(Arc::from("api.example.com")),
         },
         keyring: Some(Arc::from("api")),
         key_pair: Some(Fingerprint::from_bytes([0x3f; 32])),
         standing: Some(Standing::Current),
-        chosen_by: Some(ChosenBy::Prefer),
+        chosen_by: Some(SelectionReason::Prefer),
         epoch: Epoch(4),
         peer: Some(PeerFacts {
             subject: "CN=orders".to_owned(),
@@ -47,9 +47,9 @@ pub(crate) fn accepted() -> Handshake {
     }
 }
 
-pub(crate) fn refused(addr: &str) -> Handshake {
-    Handshake {
-        outcome: Outcome::Refused,
+pub(crate) fn refused(addr: &str) -> HandshakeRecord {
+    HandshakeRecord {
+        outcome: HandshakeOutcome::Refused,
         peer_addr: Some(addr.parse().unwrap()),
         identity: None,
         partner: None,
@@ -62,13 +62,13 @@ pub(crate) fn refused(addr: &str) -> Handshake {
     }
 }
 
-fn line(handshake: &Handshake, style: Style) -> String {
+fn format_line(handshake: &HandshakeRecord, style: LineStyle) -> String {
     String::from_utf8(handshake.line(style)).unwrap()
 }
 
 #[test]
 fn programs_read_every_field_under_its_name() {
-    let parsed: serde_json::Value = serde_json::from_str(&line(&accepted(), JSON)).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&format_line(&accepted(), JSON)).unwrap();
     let expected = serde_json::json!({
         "time": "2026-11-25T09:00:00.123456Z", "level": "info", "target": "handshake",
         "side": "ingress", "listener": "api", "outcome": "accepted", "reason": "ok",
@@ -85,9 +85,9 @@ fn programs_read_every_field_under_its_name() {
 
 #[test]
 fn what_is_unknown_is_absent() {
-    let handshake = Handshake {
-        outcome: Outcome::Failed,
-        facts: Facts::default(),
+    let handshake = HandshakeRecord {
+        outcome: HandshakeOutcome::Failed,
+        facts: HandshakeFacts::default(),
         keyring: None,
         key_pair: None,
         standing: None,
@@ -101,7 +101,7 @@ fn what_is_unknown_is_absent() {
         peer_chain: Vec::new(),
         ..refused("203.0.113.7:1")
     };
-    let parsed: serde_json::Value = serde_json::from_str(&line(&handshake, JSON)).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&format_line(&handshake, JSON)).unwrap();
     let names: Vec<&String> = parsed.as_object().unwrap().keys().collect();
     let mut expected = [
         "time",
@@ -123,13 +123,13 @@ fn what_is_unknown_is_absent() {
 #[test]
 fn people_read_what_happened_first() {
     assert_eq!(
-        line(&accepted(), TEXT),
+        format_line(&accepted(), TEXT),
         "2026-11-25T09:00:00.123Z  INFO handshake ingress api accepted peer=uri:spiffe://acme.example/orders \
          partner=acme from=203.0.113.7:51234 sni=api.example.com TLS1.3 X25519MLKEM768 h2 key_pair=3f3f3f3f3f3f \
          (api, current, prefer) epoch=4 connection=17 took=1.2ms"
     );
     assert_eq!(
-        line(&refused("203.0.113.7:51234"), TEXT),
+        format_line(&refused("203.0.113.7:51234"), TEXT),
         "2026-11-25T09:00:00.123Z  WARN handshake ingress api refused  reason=peer_certificate_expired \
          \"peer's certificate expired 3 days ago (2026-11-20)\" from=203.0.113.7:51234 sni=api.example.com \
          subject=\"CN=orders\" issuer=\"CN=Acme CA\" certificate=777777777777 TLS1.3 X25519MLKEM768 h2 \
@@ -151,11 +151,11 @@ fn a_peer_with_huge_names_gets_one_short_line_with_every_field() {
     peer.serial.clone_from(&huge);
     handshake.chain_summary = vec![huge.clone(); 20];
     for style in [JSON, TEXT] {
-        let line = line(&handshake, style);
-        assert!(line.len() <= crate::log::LIMIT);
+        let line = format_line(&handshake, style);
+        assert!(line.len() <= crate::log::MAX_LINE_BYTES);
         assert!(!line.contains(['\n', '\u{202e}']));
     }
-    let parsed: serde_json::Value = serde_json::from_str(&line(&handshake, JSON)).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&format_line(&handshake, JSON)).unwrap();
     for name in ["reason", "peer.issuer", "peer.fingerprint", "connection", "chain"] {
         assert!(parsed.get(name).is_some(), "{name}");
     }
@@ -164,7 +164,7 @@ fn a_peer_with_huge_names_gets_one_short_line_with_every_field() {
 
 #[test]
 fn a_connection_that_says_nothing_is_a_detail() {
-    let silent = Handshake { reason: CLOSED_WITHOUT_BYTE, outcome: Outcome::Failed, ..accepted() };
+    let silent = HandshakeRecord { reason: CLOSED_WITHOUT_BYTE, outcome: HandshakeOutcome::Failed, ..accepted() };
     assert_eq!(silent.level(), Level::DEBUG);
-    assert_eq!(Handshake { side: Side::Egress, ..silent }.level(), Level::WARN);
+    assert_eq!(HandshakeRecord { side: Side::Egress, ..silent }.level(), Level::WARN);
 }

@@ -5,8 +5,8 @@ use super::*;
 
 const NOW: i64 = 50;
 
-fn candidate(keyring: &str, at: u8, standing: Standing) -> Candidate {
-    Candidate {
+fn candidate(keyring: &str, at: u8, standing: Standing) -> KeyPairCandidate {
+    KeyPairCandidate {
         keyring: keyring.into(),
         key_pair: Fingerprint::from_bytes([at; 32]),
         standing,
@@ -14,123 +14,123 @@ fn candidate(keyring: &str, at: u8, standing: Standing) -> Candidate {
         dns: vec![format!("{keyring}.example")],
         schemes: vec![0x0403],
         issuers: vec![b"new ca".to_vec()],
-        prefer: Prefer::New,
+        prefer: PreferPolicy::New,
         last_resort: false,
     }
 }
 
 /// A keyring in overlap: the new pair from "new ca", the old one from "old ca".
-fn overlap(keyring: &str) -> Vec<Candidate> {
-    let previous = Candidate { issuers: vec![b"old ca".to_vec()], ..candidate(keyring, 2, Standing::Previous) };
+fn overlap(keyring: &str) -> Vec<KeyPairCandidate> {
+    let previous = KeyPairCandidate { issuers: vec![b"old ca".to_vec()], ..candidate(keyring, 2, Standing::Previous) };
     vec![candidate(keyring, 1, Standing::Current), previous]
 }
 
-fn chosen(candidates: Vec<Candidate>, asked: &Asked) -> Option<(usize, ChosenBy)> {
-    choose(&Candidates(candidates), asked, day(NOW)).map(|choice| (choice.index, choice.chosen_by))
+fn choose_pair(candidates: Vec<KeyPairCandidate>, asked: &PeerRequirements) -> Option<(usize, SelectionReason)> {
+    choose(&CandidateList(candidates), asked, day(NOW)).map(|choice| (choice.index, choice.chosen_by))
 }
 
-fn authorities(name: &[u8]) -> Asked {
-    Asked { authorities: vec![name.to_vec()], ..Asked::default() }
+fn authorities(name: &[u8]) -> PeerRequirements {
+    PeerRequirements { authorities: vec![name.to_vec()], ..PeerRequirements::default() }
 }
 
 #[test]
 fn nothing_to_show_is_none() {
-    assert_eq!(chosen(Vec::new(), &Asked::default()), None);
+    assert_eq!(choose_pair(Vec::new(), &PeerRequirements::default()), None);
 }
 
 #[test]
 fn a_lone_pair_is_shown_whatever_is_asked_but_a_scheme_it_cannot_sign() {
-    let asked = Asked { server_name: Some("elsewhere.test".into()), ..authorities(b"unknown ca") };
-    assert_eq!(chosen(vec![candidate("api", 1, Standing::Current)], &asked), Some((0, ChosenBy::Only)));
-    let rsa = Asked { schemes: vec![0x0804], ..Asked::default() };
-    assert_eq!(chosen(vec![candidate("api", 1, Standing::Current)], &rsa), None);
+    let asked = PeerRequirements { server_name: Some("elsewhere.test".into()), ..authorities(b"unknown ca") };
+    assert_eq!(choose_pair(vec![candidate("api", 1, Standing::Current)], &asked), Some((0, SelectionReason::Only)));
+    let rsa = PeerRequirements { schemes: vec![0x0804], ..PeerRequirements::default() };
+    assert_eq!(choose_pair(vec![candidate("api", 1, Standing::Current)], &rsa), None);
 }
 
 #[test]
 fn the_peer_s_authorities_come_before_prefer() {
-    assert_eq!(chosen(overlap("api"), &Asked::default()), Some((0, ChosenBy::Prefer)));
-    assert_eq!(chosen(overlap("api"), &authorities(b"old ca")), Some((1, ChosenBy::Authorities)));
-    assert_eq!(chosen(overlap("api"), &authorities(b"new ca")), Some((0, ChosenBy::Authorities)));
-    assert_eq!(chosen(overlap("api"), &authorities(b"unknown ca")), Some((0, ChosenBy::Prefer)));
+    assert_eq!(choose_pair(overlap("api"), &PeerRequirements::default()), Some((0, SelectionReason::Prefer)));
+    assert_eq!(choose_pair(overlap("api"), &authorities(b"old ca")), Some((1, SelectionReason::Authorities)));
+    assert_eq!(choose_pair(overlap("api"), &authorities(b"new ca")), Some((0, SelectionReason::Authorities)));
+    assert_eq!(choose_pair(overlap("api"), &authorities(b"unknown ca")), Some((0, SelectionReason::Prefer)));
 }
 
 #[test]
 fn prefer_old_shows_the_previous_pair() {
     let mut candidates = overlap("api");
-    candidates.iter_mut().for_each(|candidate| candidate.prefer = Prefer::Old);
-    assert_eq!(chosen(candidates.clone(), &Asked::default()), Some((1, ChosenBy::Prefer)));
-    assert_eq!(chosen(candidates, &authorities(b"new ca")), Some((0, ChosenBy::Authorities)));
+    candidates.iter_mut().for_each(|candidate| candidate.prefer = PreferPolicy::Old);
+    assert_eq!(choose_pair(candidates.clone(), &PeerRequirements::default()), Some((1, SelectionReason::Prefer)));
+    assert_eq!(choose_pair(candidates, &authorities(b"new ca")), Some((0, SelectionReason::Authorities)));
 }
 
 #[test]
 fn a_scheme_that_only_the_previous_pair_signs_decides() {
     let mut candidates = overlap("api");
     candidates[1].schemes = vec![0x0804];
-    let asked = Asked { schemes: vec![0x0804], ..Asked::default() };
-    assert_eq!(chosen(candidates, &asked), Some((1, ChosenBy::Only)));
+    let asked = PeerRequirements { schemes: vec![0x0804], ..PeerRequirements::default() };
+    assert_eq!(choose_pair(candidates, &asked), Some((1, SelectionReason::Only)));
 }
 
 #[test]
 fn the_server_name_picks_the_keyring_and_an_unknown_one_the_first() {
     let candidates: Vec<_> = [overlap("api"), overlap("shop")].concat();
-    let asked = |name: &str| Asked { server_name: Some(name.into()), ..Asked::default() };
-    assert_eq!(chosen(candidates.clone(), &asked("shop.example")), Some((2, ChosenBy::Prefer)));
-    assert_eq!(chosen(candidates.clone(), &asked("elsewhere.test")), Some((0, ChosenBy::Prefer)));
-    assert_eq!(chosen(candidates, &Asked::default()), Some((0, ChosenBy::Prefer)));
+    let asked = |name: &str| PeerRequirements { server_name: Some(name.into()), ..PeerRequirements::default() };
+    assert_eq!(choose_pair(candidates.clone(), &asked("shop.example")), Some((2, SelectionReason::Prefer)));
+    assert_eq!(choose_pair(candidates.clone(), &asked("elsewhere.test")), Some((0, SelectionReason::Prefer)));
+    assert_eq!(choose_pair(candidates, &PeerRequirements::default()), Some((0, SelectionReason::Prefer)));
 }
 
 #[test]
 fn within_a_keyring_a_pair_that_covers_the_name_is_shown() {
     let mut candidates = overlap("api");
     candidates[0].dns = vec!["renamed.example".into()];
-    let asked = Asked { server_name: Some("api.example".into()), ..Asked::default() };
-    assert_eq!(chosen(candidates, &asked), Some((1, ChosenBy::Only)));
+    let asked = PeerRequirements { server_name: Some("api.example".into()), ..PeerRequirements::default() };
+    assert_eq!(choose_pair(candidates, &asked), Some((1, SelectionReason::Only)));
 }
 
 #[test]
 fn an_expired_pair_is_shown_only_when_nothing_else_is_left() {
     let mut candidates = overlap("api");
     candidates[0].validity.not_after = day(NOW - 1);
-    assert_eq!(chosen(candidates.clone(), &Asked::default()), Some((1, ChosenBy::Only)));
+    assert_eq!(choose_pair(candidates.clone(), &PeerRequirements::default()), Some((1, SelectionReason::Only)));
     candidates[1].validity.not_after = day(NOW - 2);
-    assert_eq!(chosen(candidates, &Asked::default()), Some((0, ChosenBy::LastResort)));
+    assert_eq!(choose_pair(candidates, &PeerRequirements::default()), Some((0, SelectionReason::LastResort)));
 }
 
-fn known(show: Option<Show>, taught: Option<(&[u8], Option<u8>)>) -> Known {
+fn hints(show: Option<ShowPolicy>, taught: Option<(&[u8], Option<u8>)>) -> PeerHints {
     let name = |at: &u8| Fingerprint::from_bytes([*at; 32]);
-    let taught = taught.map(|(refused, shown)| Taught {
+    let taught = taught.map(|(refused, shown)| SourceRefusals {
         refused: refused.iter().map(name).collect(),
         shown: shown.map(|at| name(&at)),
     });
-    Known { show, taught }
+    PeerHints { show, taught }
 }
 
 #[test]
 fn rules_are_asked_in_the_order_of_the_contract() {
-    use ChosenBy::{Authorities, Learned, Only, Partner, Prefer};
-    let nobody = Asked::default();
+    use SelectionReason::{Authorities, Learned, Only, Partner, Prefer};
+    let nobody = PeerRequirements::default();
     let lesson: Option<(&[u8], Option<u8>)> = Some((&[1], Some(2)));
     for (asked, known, expected) in [
-        (&nobody, known(None, None), (0, Prefer)),
-        (&nobody, known(None, lesson), (1, Learned)),
-        (&nobody, known(Some(Show::New), lesson), (0, Partner)),
-        (&nobody, known(Some(Show::Old), None), (1, Partner)),
-        (&authorities(b"new ca"), known(Some(Show::Old), lesson), (0, Authorities)),
-        (&authorities(b"old ca"), known(Some(Show::New), None), (1, Authorities)),
-        (&authorities(b"unknown ca"), known(Some(Show::Old), None), (1, Partner)),
-        (&authorities(b"unknown ca"), known(None, lesson), (1, Learned)),
+        (&nobody, hints(None, None), (0, Prefer)),
+        (&nobody, hints(None, lesson), (1, Learned)),
+        (&nobody, hints(Some(ShowPolicy::New), lesson), (0, Partner)),
+        (&nobody, hints(Some(ShowPolicy::Old), None), (1, Partner)),
+        (&authorities(b"new ca"), hints(Some(ShowPolicy::Old), lesson), (0, Authorities)),
+        (&authorities(b"old ca"), hints(Some(ShowPolicy::New), None), (1, Authorities)),
+        (&authorities(b"unknown ca"), hints(Some(ShowPolicy::Old), None), (1, Partner)),
+        (&authorities(b"unknown ca"), hints(None, lesson), (1, Learned)),
         // Refused, and nothing decided yet: the first that was not.
-        (&nobody, known(None, Some((&[1], None))), (1, Learned)),
-        (&nobody, known(None, Some((&[2], None))), (0, Learned)),
+        (&nobody, hints(None, Some((&[1], None))), (1, Learned)),
+        (&nobody, hints(None, Some((&[2], None))), (0, Learned)),
         // Everything refused, or a refusal of pairs that are gone: the default.
-        (&nobody, known(None, Some((&[1, 2], None))), (0, Prefer)),
-        (&nobody, known(None, Some((&[7], Some(8)))), (0, Prefer)),
+        (&nobody, hints(None, Some((&[1, 2], None))), (0, Prefer)),
+        (&nobody, hints(None, Some((&[7], Some(8)))), (0, Prefer)),
     ] {
-        let choice = choose_for(&Candidates(overlap("api")), asked, &known, day(NOW)).unwrap();
+        let choice = choose_with_hints(&CandidateList(overlap("api")), asked, &known, day(NOW)).unwrap();
         assert_eq!((choice.index, choice.chosen_by), expected, "{asked:?} {known:?}");
     }
-    let alone = Candidates(vec![candidate("api", 1, Standing::Current)]);
-    let choice = choose_for(&alone, &nobody, &known(Some(Show::Old), lesson), day(NOW)).unwrap();
+    let alone = CandidateList(vec![candidate("api", 1, Standing::Current)]);
+    let choice = choose_with_hints(&alone, &nobody, &hints(Some(ShowPolicy::Old), lesson), day(NOW)).unwrap();
     assert_eq!((choice.index, choice.chosen_by), (0, Only));
 }
 
@@ -139,24 +139,32 @@ fn a_lesson_goes_on_showing_what_worked_when_a_third_pair_comes() {
     let mut candidates = overlap("api");
     candidates.insert(0, candidate("api", 3, Standing::Current));
     candidates[1].standing = Standing::Previous;
-    let known = known(None, Some((&[1], Some(2))));
-    let choice = choose_for(&Candidates(candidates.clone()), &Asked::default(), &known, day(NOW)).unwrap();
-    assert_eq!((choice.index, choice.chosen_by), (2, ChosenBy::Learned));
+    let known = hints(None, Some((&[1], Some(2))));
+    let choice =
+        choose_with_hints(&CandidateList(candidates.clone()), &PeerRequirements::default(), &known, day(NOW)).unwrap();
+    assert_eq!((choice.index, choice.chosen_by), (2, SelectionReason::Learned));
     candidates[2].validity.not_after = day(NOW - 1);
-    let choice = choose_for(&Candidates(candidates), &Asked::default(), &known, day(NOW)).unwrap();
+    let choice = choose_with_hints(&CandidateList(candidates), &PeerRequirements::default(), &known, day(NOW)).unwrap();
     assert_eq!(choice.index, 0, "what worked is over: the newest that was not refused");
 }
 
 /// Slow and obvious: every candidate gets the list of what speaks for it, in the contract's order, and the best wins;
 /// of equals the first.
-fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp) -> Option<usize> {
+fn choose_slowly(
+    candidates: &CandidateList,
+    asked: &PeerRequirements,
+    known: &PeerHints,
+    now: Timestamp,
+) -> Option<usize> {
     let all = &candidates.0;
-    let signs = |one: &Candidate| asked.schemes.is_empty() || one.schemes.iter().any(|s| asked.schemes.contains(s));
-    let valid = |one: &Candidate| one.validity.not_before <= now && now <= one.validity.not_after;
-    let covers =
-        |one: &Candidate| asked.server_name.as_ref().is_some_and(|name| one.dns.iter().any(|dns| **dns == **name));
-    let vouched = |one: &Candidate| one.issuers.iter().any(|issuer| asked.authorities.contains(issuer));
-    let preferred = |one: &Candidate| one.prefer == Prefer::New || one.standing == Standing::Previous;
+    let signs =
+        |one: &KeyPairCandidate| asked.schemes.is_empty() || one.schemes.iter().any(|s| asked.schemes.contains(s));
+    let valid = |one: &KeyPairCandidate| one.validity.not_before <= now && now <= one.validity.not_after;
+    let covers = |one: &KeyPairCandidate| {
+        asked.server_name.as_ref().is_some_and(|name| one.dns.iter().any(|dns| **dns == **name))
+    };
+    let vouched = |one: &KeyPairCandidate| one.issuers.iter().any(|issuer| asked.authorities.contains(issuer));
+    let preferred = |one: &KeyPairCandidate| one.prefer == PreferPolicy::New || one.standing == Standing::Previous;
     let mut keyring: Option<(&KeyringName, u8)> = None;
     for one in all.iter().filter(|one| signs(one)) {
         let speaks = 2 * u8::from(covers(one)) + u8::from(valid(one));
@@ -166,20 +174,22 @@ fn obvious(candidates: &Candidates, asked: &Asked, known: &Known, now: Timestamp
     }
     let keyring = keyring?.0;
     // With no valid pair left, preferences are ignored.
-    let nothing = Known::default();
+    let nothing = PeerHints::default();
     let known =
         if all.iter().any(|one| one.keyring == *keyring && signs(one) && valid(one)) { known } else { &nothing };
-    let partner = |one: &Candidate| match known.show {
-        Some(Show::New) => one.standing == Standing::Current,
-        Some(Show::Old) => one.standing == Standing::Previous,
+    let partner = |one: &KeyPairCandidate| match known.show {
+        Some(ShowPolicy::New) => one.standing == Standing::Current,
+        Some(ShowPolicy::Old) => one.standing == Standing::Previous,
         None => false,
     };
-    let taught = |one: &Candidate| known.taught.as_ref().is_some_and(|taught| taught.shown == Some(one.key_pair));
-    let untold = |one: &Candidate| known.taught.as_ref().is_none_or(|taught| !taught.refused.contains(&one.key_pair));
+    let taught =
+        |one: &KeyPairCandidate| known.taught.as_ref().is_some_and(|taught| taught.shown == Some(one.key_pair));
+    let untold =
+        |one: &KeyPairCandidate| known.taught.as_ref().is_none_or(|taught| !taught.refused.contains(&one.key_pair));
     // A refusal overrides `prefer` among those that are left: the first that was not refused.
     let mut best: Option<(usize, [bool; 6])> = None;
-    let left = |one: &&Candidate| one.keyring == *keyring && signs(one);
-    let before = |one: &Candidate| [valid(one), covers(one), vouched(one), partner(one)];
+    let left = |one: &&KeyPairCandidate| one.keyring == *keyring && signs(one);
+    let before = |one: &KeyPairCandidate| [valid(one), covers(one), vouched(one), partner(one)];
     let top = all.iter().filter(left).map(before).max();
     let of_top = |told: bool| all.iter().filter(left).any(|one| Some(before(one)) == top && untold(one) == told);
     let refuses_some = of_top(true) && of_top(false);
@@ -207,37 +217,37 @@ proptest! {
         show in 0..3_usize,
         taught in prop::option::of((any::<u8>(), 0..12_u8)),
     ) {
-        let make = |keyring: &str, old: bool, parts: &[(bool, bool, u8, u8, u8)]| -> Vec<Candidate> {
-            let of = |(at, (current, valid, name, scheme, issuer)): (usize, &(bool, bool, u8, u8, u8))| Candidate {
+        let make = |keyring: &str, old: bool, parts: &[(bool, bool, u8, u8, u8)]| -> Vec<KeyPairCandidate> {
+            let of = |(at, (current, valid, name, scheme, issuer)): (usize, &(bool, bool, u8, u8, u8))| KeyPairCandidate {
                 standing: if *current && at == 0 { Standing::Current } else { Standing::Previous },
                 validity: Validity { not_before: day(0), not_after: day(if *valid { 100 } else { 10 }) },
                 dns: vec![format!("{name}.example")],
                 schemes: vec![u16::from(*scheme)],
                 issuers: vec![vec![*issuer]],
-                prefer: if old { Prefer::Old } else { Prefer::New },
+                prefer: if old { PreferPolicy::Old } else { PreferPolicy::New },
                 ..candidate(keyring, at as u8 + if keyring == "a" { 0 } else { 4 }, Standing::Current)
             };
             parts.iter().enumerate().map(of).collect()
         };
-        let candidates = Candidates([make("a", old_first, &first), make("b", old_second, &second)].concat());
-        let asked = Asked {
+        let candidates = CandidateList([make("a", old_first, &first), make("b", old_second, &second)].concat());
+        let asked = PeerRequirements {
             server_name: (name < 3).then(|| format!("{name}.example").into()),
             schemes: if scheme < 3 { vec![u16::from(scheme)] } else { Vec::new() },
             authorities: if authority < 3 { vec![vec![authority]] } else { Vec::new() },
-            ..Asked::default()
+            ..PeerRequirements::default()
         };
-        let known = Known {
-            show: [None, Some(Show::New), Some(Show::Old)][show],
-            taught: taught.map(|(refused, shown)| Taught {
+        let known = PeerHints {
+            show: [None, Some(ShowPolicy::New), Some(ShowPolicy::Old)][show],
+            taught: taught.map(|(refused, shown)| SourceRefusals {
                 refused: (0..8).filter(|at| refused & (1 << at) != 0).map(|at| Fingerprint::from_bytes([at; 32])).collect(),
                 shown: (shown < 8).then(|| Fingerprint::from_bytes([shown; 32])),
             }),
         };
-        let choice = choose_for(&candidates, &asked, &known, day(NOW));
-        prop_assert_eq!(choice.map(|choice| choice.index), obvious(&candidates, &asked, &known, day(NOW)));
+        let choice = choose_with_hints(&candidates, &asked, &known, day(NOW));
+        prop_assert_eq!(choice.map(|choice| choice.index), choose_slowly(&candidates, &asked, &known, day(NOW)));
         if let Some(choice) = choice {
             let valid = candidates.0[choice.index].validity.contains(day(NOW));
-            prop_assert_eq!(choice.chosen_by == ChosenBy::LastResort, !valid);
+            prop_assert_eq!(choice.chosen_by == SelectionReason::LastResort, !valid);
         }
     }
 }

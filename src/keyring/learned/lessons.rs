@@ -7,45 +7,48 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Acceptance, Change, Entry, Learned, Refusal, Remembered, Source, Taught};
+use super::{
+    AcceptanceReport, PeerSource, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable,
+    SourceRefusals,
+};
 use crate::pki::Fingerprint;
 
 /// Called for every change.
-type Tell = Box<dyn Fn(Change) + Send + Sync>;
+type ChangeListener = Box<dyn Fn(RefusalChange) + Send + Sync>;
 
 /// The handle that workers, the control thread and commands share.
-pub struct Lessons {
-    learned: Mutex<Learned>,
-    tell: Tell,
+pub struct RefusalMemory {
+    learned: Mutex<RefusalTable>,
+    tell: ChangeListener,
 }
 
-impl Lessons {
+impl RefusalMemory {
     /// Starts with the refusals of the last run; calls `tell` for every change, outside the lock.
-    pub fn new(remembered: &[Remembered], tell: impl Fn(Change) + Send + Sync + 'static) -> Self {
-        let mut learned = Learned::default();
+    pub fn new(remembered: &[PersistedRefusal], tell: impl Fn(RefusalChange) + Send + Sync + 'static) -> Self {
+        let mut learned = RefusalTable::default();
         learned.restore(remembered);
         Self { learned: Mutex::new(learned), tell: Box::new(tell) }
     }
 
     /// The source's refusals.
-    pub fn taught(&self, source: &Source, now: Timestamp) -> Option<Taught> {
-        self.lock().taught(source, now)
+    pub fn get(&self, source: &PeerSource, now: Timestamp) -> Option<SourceRefusals> {
+        self.lock().get(source, now)
     }
 
     /// Records a refusal; `next` is the pair to show instead. Returns whether the source is shown it from now on.
-    pub fn refused(&self, refusal: &Refusal<'_>, next: Option<Fingerprint>, now: Timestamp) -> bool {
+    pub fn record_refusal(&self, refusal: &RefusalReport<'_>, next: Option<Fingerprint>, now: Timestamp) -> bool {
         let mut learned = self.lock();
-        let changes = learned.refused(refusal, next, now);
-        let shown = learned.taught(refusal.source, now).and_then(|taught| taught.shown);
+        let changes = learned.record_refusal(refusal, next, now);
+        let shown = learned.get(refusal.source, now).and_then(|taught| taught.shown);
         drop(learned);
-        self.told(changes);
+        self.notify(changes);
         shown.is_some() && shown == next
     }
 
     /// Records a verified handshake of a source.
-    pub fn accepted(&self, accepted: &Acceptance<'_>, now: Timestamp) {
-        let changes = self.lock().accepted(accepted, now);
-        self.told(changes);
+    pub fn record_acceptance(&self, accepted: &AcceptanceReport<'_>, now: Timestamp) {
+        let changes = self.lock().record_acceptance(accepted, now);
+        self.notify(changes);
     }
 
     /// Removes expired refusals. `in_overlap` are the pairs in overlap on any listener.
@@ -60,41 +63,41 @@ impl Lessons {
             return;
         }
         let changes = learned.tick(is_shown, now);
-        learned.keep_pairs(&in_overlap());
+        learned.retain_pairs(&in_overlap());
         drop(learned);
-        self.told(changes);
+        self.notify(changes);
     }
 
     /// Forgets a source's refusals ([`Learned::forget`]); returns how many there were.
     pub fn forget(&self, source: &str) -> usize {
         let changes = self.lock().forget(source);
         let count = changes.len();
-        self.told(changes);
+        self.notify(changes);
         count
     }
 
     /// All recorded refusals.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<RefusalRecord> {
         self.lock().entries()
     }
 
     /// The confirmed refusals, if they have changed since `revision`, with the new revision.
-    pub fn changed_since(&self, revision: u64) -> Option<(u64, Vec<Remembered>)> {
+    pub fn changed_since(&self, revision: u64) -> Option<(u64, Vec<PersistedRefusal>)> {
         let learned = self.lock();
-        (learned.revision() != revision).then(|| (learned.revision(), learned.remembered()))
+        (learned.revision() != revision).then(|| (learned.revision(), learned.to_persisted()))
     }
 
-    fn told(&self, changes: Vec<Change>) {
+    fn notify(&self, changes: Vec<RefusalChange>) {
         changes.into_iter().for_each(|change| (self.tell)(change));
     }
 
     /// A panic leaves no partial update here, so a poisoned lock is safe to use.
-    fn lock(&self) -> MutexGuard<'_, Learned> {
+    fn lock(&self) -> MutexGuard<'_, RefusalTable> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Lessons {
+impl fmt::Debug for RefusalMemory {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lock().fmt(out)
     }

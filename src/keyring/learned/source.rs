@@ -8,7 +8,7 @@ use crate::pki::printable;
 
 /// A source: listener, address (IPv6 by /64, because one host can use all of it) and server name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Source {
+pub struct PeerSource {
     /// The listener.
     pub listener: Arc<str>,
     /// The address; of IPv6 the first 64 bits.
@@ -17,10 +17,10 @@ pub struct Source {
     pub server_name: Option<Arc<str>>,
 }
 
-impl Source {
+impl PeerSource {
     /// The source of a connection from this address.
     pub fn new(listener: Arc<str>, address: IpAddr, server_name: Option<Arc<str>>) -> Self {
-        Self { listener, address: masked(address, 64), server_name }
+        Self { listener, address: mask_address(address, 64), server_name }
     }
 
     /// The network that limits count by: /24 of IPv4, /48 of IPv6, the usual size for one customer.
@@ -30,12 +30,12 @@ impl Source {
                 let [a, b, c, _] = address.octets();
                 IpAddr::from([a, b, c, 0])
             }
-            IpAddr::V6(_) => masked(self.address, 48),
+            IpAddr::V6(_) => mask_address(self.address, 48),
         }
     }
 
     /// Whether `ADDRESS` or `NETWORK/64`, with or without a server name, matches it.
-    pub(super) fn is(&self, text: &str) -> bool {
+    pub(super) fn matches(&self, text: &str) -> bool {
         let mut words = text.split_whitespace();
         let Some(address) = words.next() else { return false };
         let address = address.strip_suffix("/64").unwrap_or(address).parse::<IpAddr>();
@@ -43,11 +43,11 @@ impl Source {
             Some(name) => self.server_name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)),
             None => true,
         };
-        named && words.next().is_none() && address.is_ok_and(|address| masked(address, 64) == self.address)
+        named && words.next().is_none() && address.is_ok_and(|address| mask_address(address, 64) == self.address)
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for PeerSource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.address)?;
         if self.address.is_ipv6() {
@@ -61,7 +61,7 @@ impl fmt::Display for Source {
 }
 
 /// The first bits of an IPv6 address; an IPv4 address unchanged, unmapped from IPv6 if necessary (a socket on `[::]`).
-fn masked(address: IpAddr, bits: u32) -> IpAddr {
+fn mask_address(address: IpAddr, bits: u32) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);

@@ -10,23 +10,23 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::learned::Lesson;
-use super::super::{ChosenBy, KeyringName};
-use super::{Before, is_from};
+use super::super::learned::RefusalStatus;
+use super::super::{KeyringName, SelectionReason};
+use super::{PriorHistory, is_from};
 use crate::pki::Fingerprint;
 
 /// Verified peers kept, over all keyrings and listeners.
-pub(super) const PEERS: usize = 4096;
+pub(super) const MAX_PEERS: usize = 4096;
 /// Sources kept: `learned` has its own limit, these are for the report.
-pub(super) const SOURCES: usize = 1024;
+pub(super) const MAX_SOURCES: usize = 1024;
 /// Upstreams kept: those of the configuration, and of former configurations.
-const UPSTREAMS: usize = 1024;
+const MAX_UPSTREAMS: usize = 1024;
 /// Pairs of one peer or upstream: a current one, eight previous ones, and the one after.
-pub(super) const PAIRS: usize = 10;
+pub(super) const MAX_PAIRS: usize = 10;
 
 /// A fact to record.
 #[derive(Clone, Copy, Debug)]
-pub enum Fact<'a> {
+pub enum LedgerFact<'a> {
     /// A keyring's current pair changed: handshake counts start again.
     Rotated {
         /// Which keyring.
@@ -47,7 +47,7 @@ pub enum Fact<'a> {
         /// The pair that it was shown.
         key_pair: Fingerprint,
         /// Why.
-        chosen_by: ChosenBy,
+        chosen_by: SelectionReason,
     },
     /// A handshake with an upstream, or its later answer.
     Upstream {
@@ -58,7 +58,7 @@ pub enum Fact<'a> {
         /// The pair that it was shown.
         key_pair: Fingerprint,
         /// Its answer.
-        said: Said,
+        said: UpstreamResponse,
         /// Whether this is the handshake itself.
         handshake: bool,
         /// Stable code.
@@ -79,7 +79,7 @@ pub enum Fact<'a> {
         /// The pair that it refused.
         refused: Fingerprint,
         /// The refusal's status.
-        lesson: Lesson,
+        lesson: RefusalStatus,
         /// The identity of the peer that confirmed it.
         peer: Option<&'a str>,
         /// Stable code.
@@ -91,7 +91,7 @@ pub enum Fact<'a> {
 
 /// An upstream's answer to a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum UpstreamResponse {
     /// The handshake succeeded, which proves nothing.
     HandshakeOk,
     /// It answered a request with a status other than a refusal.
@@ -114,7 +114,7 @@ pub(super) struct PeerUse {
     pub(super) partner: Option<Arc<str>>,
     pub(super) source: Option<IpAddr>,
     pub(super) last: Timestamp,
-    pub(super) pairs: Vec<Used>,
+    pub(super) pairs: Vec<PairUse>,
 }
 
 impl PeerUse {
@@ -126,7 +126,7 @@ impl PeerUse {
 
 /// One pair that a peer was shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Used {
+pub(super) struct PairUse {
     pub(super) key_pair: Fingerprint,
     /// The first handshake since the rotation.
     pub(super) first: Option<Timestamp>,
@@ -134,15 +134,15 @@ pub(super) struct Used {
     /// Since the rotation.
     pub(super) count: u64,
     /// Why it was shown last; `None`: a former process did not record it.
-    pub(super) chosen_by: Option<ChosenBy>,
+    pub(super) chosen_by: Option<SelectionReason>,
 }
 
 /// One pair that an upstream was shown.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
+pub(super) struct UpstreamUse {
     pub(super) key_pair: Fingerprint,
     pub(super) keyring: Option<KeyringName>,
-    pub(super) said: Said,
+    pub(super) said: UpstreamResponse,
     /// Since when it has answered so.
     pub(super) since: Timestamp,
     /// The last handshake.
@@ -156,10 +156,10 @@ pub(super) struct Shown {
 
 /// A source's recorded refusal.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(super) struct SourceEntry {
     pub(super) keyring: KeyringName,
     pub(super) refused: Fingerprint,
-    pub(super) lesson: Lesson,
+    pub(super) lesson: RefusalStatus,
     pub(super) peer: Option<String>,
     pub(super) since: Timestamp,
     pub(super) reason: &'static str,
@@ -168,21 +168,21 @@ pub(super) struct Source {
 
 /// Which peer used which pair.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct RotationLedger {
     pub(super) since: Timestamp,
-    pub(super) before: Before,
+    pub(super) before: PriorHistory,
     pub(super) peers: HashMap<PeerKey, PeerUse>,
-    pub(super) upstreams: BTreeMap<Arc<str>, Vec<Shown>>,
-    pub(super) sources: BTreeMap<(Arc<str>, String), Source>,
+    pub(super) upstreams: BTreeMap<Arc<str>, Vec<UpstreamUse>>,
+    pub(super) sources: BTreeMap<(Arc<str>, String), SourceEntry>,
     pub(super) forgotten: u64,
 }
 
-impl Ledger {
+impl RotationLedger {
     /// An empty ledger that records from now on.
     pub fn new(now: Timestamp) -> Self {
         Self {
             since: now,
-            before: Before::Unknown,
+            before: PriorHistory::Unknown,
             peers: HashMap::new(),
             upstreams: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -191,16 +191,16 @@ impl Ledger {
     }
 
     /// Records a fact.
-    pub fn note(&mut self, fact: &Fact<'_>, now: Timestamp) {
+    pub fn record(&mut self, fact: &LedgerFact<'_>, now: Timestamp) {
         match *fact {
-            Fact::Rotated { keyring } => self.rotated(keyring),
-            Fact::Peer { .. } => self.peer(fact, now),
-            Fact::Upstream { .. } => self.upstream(fact, now),
-            Fact::Source { .. } => self.source(fact, now),
+            LedgerFact::Rotated { keyring } => self.reset_counts(keyring),
+            LedgerFact::Peer { .. } => self.record_peer(fact, now),
+            LedgerFact::Upstream { .. } => self.record_upstream(fact, now),
+            LedgerFact::Source { .. } => self.record_source(fact, now),
         }
     }
 
-    fn rotated(&mut self, keyring: &KeyringName) {
+    fn reset_counts(&mut self, keyring: &KeyringName) {
         for (_, peer) in self.peers.iter_mut().filter(|(key, _)| key.keyring == *keyring) {
             for used in &mut peer.pairs {
                 (used.first, used.count) = (None, 0);
@@ -210,8 +210,10 @@ impl Ledger {
         shown.filter(|shown| shown.keyring.as_ref() == Some(keyring)).for_each(|shown| shown.count = 0);
     }
 
-    fn peer(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by } = *fact else { return };
+    fn record_peer(&mut self, fact: &LedgerFact<'_>, now: Timestamp) {
+        let LedgerFact::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by } = *fact else {
+            return;
+        };
         let key =
             PeerKey { keyring: Arc::clone(keyring), listener: Arc::clone(listener), identity: identity.to_owned() };
         let peer = self.peers.entry(key).or_insert_with(|| PeerUse {
@@ -230,9 +232,9 @@ impl Ledger {
             used.count += 1;
         } else {
             drop_oldest(&mut peer.pairs, |used| used.last);
-            peer.pairs.push(Used { key_pair, first: Some(now), last: now, count: 1, chosen_by: Some(chosen_by) });
+            peer.pairs.push(PairUse { key_pair, first: Some(now), last: now, count: 1, chosen_by: Some(chosen_by) });
         }
-        if self.peers.len() > PEERS {
+        if self.peers.len() > MAX_PEERS {
             self.forget_peers();
         }
     }
@@ -240,28 +242,29 @@ impl Ledger {
     /// Drops an eighth at once, so that a fleet larger than the table costs little.
     fn forget_peers(&mut self) {
         let mut seen: Vec<Timestamp> = self.peers.values().map(|peer| peer.last).collect();
-        let (_, limit, _) = seen.select_nth_unstable(PEERS / 8);
-        let (limit, mut left) = (*limit, PEERS / 8 + 1);
+        let (_, limit, _) = seen.select_nth_unstable(MAX_PEERS / 8);
+        let (limit, mut left) = (*limit, MAX_PEERS / 8 + 1);
         self.peers.retain(|_, peer| {
             let goes = peer.last <= limit && left > 0;
             left -= usize::from(goes);
             !goes
         });
-        self.forgotten += (PEERS / 8 + 1 - left) as u64;
+        self.forgotten += (MAX_PEERS / 8 + 1 - left) as u64;
     }
 
-    fn upstream(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Upstream { listener, keyring, key_pair, said, handshake, reason, explanation, next_try } = *fact
+    fn record_upstream(&mut self, fact: &LedgerFact<'_>, now: Timestamp) {
+        let LedgerFact::Upstream { listener, keyring, key_pair, said, handshake, reason, explanation, next_try } =
+            *fact
         else {
             return;
         };
-        if !self.upstreams.contains_key(listener) && self.upstreams.len() == UPSTREAMS {
+        if !self.upstreams.contains_key(listener) && self.upstreams.len() == MAX_UPSTREAMS {
             self.upstreams.pop_first();
         }
         let all = self.upstreams.entry(Arc::clone(listener)).or_default();
         if !all.iter().any(|shown| shown.key_pair == key_pair) {
             drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
-            all.push(Shown {
+            all.push(UpstreamUse {
                 key_pair,
                 keyring: keyring.cloned(),
                 said,
@@ -278,7 +281,7 @@ impl Ledger {
             (shown.last, shown.count) = (Some(now), shown.count + 1);
         }
         // A successful handshake revokes neither a proof nor a refusal.
-        if said == Said::HandshakeOk && shown.said != Said::HandshakeOk {
+        if said == UpstreamResponse::HandshakeOk && shown.said != UpstreamResponse::HandshakeOk {
             return;
         }
         if shown.said != said {
@@ -288,12 +291,12 @@ impl Ledger {
         explanation.clone_into(&mut shown.explanation);
     }
 
-    fn source(&mut self, fact: &Fact<'_>, now: Timestamp) {
-        let Fact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation } = *fact else {
+    fn record_source(&mut self, fact: &LedgerFact<'_>, now: Timestamp) {
+        let LedgerFact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation } = *fact else {
             return;
         };
         let key = (Arc::clone(listener), source.to_owned());
-        if lesson == Lesson::Forgotten {
+        if lesson == RefusalStatus::Forgotten {
             self.sources.remove(&key);
             return;
         }
@@ -301,19 +304,19 @@ impl Ledger {
         // Keep the alert as the reason: the later confirmation adds none.
         let (since, reason) = known.map_or((now, reason), |known| (known.since, known.reason));
         let explanation = explanation.to_owned();
-        if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES {
+        if !self.sources.contains_key(&key) && self.sources.len() >= MAX_SOURCES {
             let weakest =
-                self.sources.iter().min_by_key(|(_, source)| (source.lesson == Lesson::Confirmed, source.since));
+                self.sources.iter().min_by_key(|(_, source)| (source.lesson == RefusalStatus::Confirmed, source.since));
             match weakest.map(|(key, source)| (key.clone(), source.lesson)) {
                 // An unconfirmed alert never evicts a confirmed source.
-                Some((_, Lesson::Confirmed)) if lesson == Lesson::Unconfirmed => return,
+                Some((_, RefusalStatus::Confirmed)) if lesson == RefusalStatus::Unconfirmed => return,
                 Some((oldest, _)) => drop(self.sources.remove(&oldest)),
                 None => {}
             }
         }
         let keyring = Arc::clone(keyring);
         let peer = peer.map(str::to_owned);
-        self.sources.insert(key, Source { keyring, refused, lesson, peer, since, reason, explanation });
+        self.sources.insert(key, SourceEntry { keyring, refused, lesson, peer, since, reason, explanation });
     }
 
     /// The number of entries: peers, sources, upstreams.
@@ -324,7 +327,7 @@ impl Ledger {
 
 /// Makes room for one more.
 pub(super) fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
-    if all.len() == PAIRS
+    if all.len() == MAX_PAIRS
         && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| last(one))
     {
         all.remove(oldest);

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::{ChosenBy, KeyringName};
-use super::ledger::{Ledger, PAIRS, PEERS, PeerKey, PeerUse, Said, Shown, Used, drop_oldest};
+use super::super::{KeyringName, SelectionReason};
+use super::ledger::{
+    MAX_PAIRS, MAX_PEERS, PairUse, PeerKey, PeerUse, RotationLedger, UpstreamResponse, UpstreamUse, drop_oldest,
+};
 use crate::pki::Fingerprint;
 
 /// What is known about the time before this process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Before {
+pub enum PriorHistory {
     /// Nothing: no registry is configured.
     #[default]
     Unknown,
@@ -27,7 +29,7 @@ pub enum Before {
 
 /// A record of a former process of this sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recalled {
+pub enum RecalledUse {
     /// The pair that a verified peer was shown last.
     Peer {
         /// Which keyring.
@@ -43,7 +45,7 @@ pub enum Recalled {
         /// The pair that it was shown.
         key_pair: Fingerprint,
         /// Why, if recorded.
-        chosen_by: Option<ChosenBy>,
+        chosen_by: Option<SelectionReason>,
         /// When.
         last: Timestamp,
         /// Whether that was after the rotation.
@@ -69,7 +71,7 @@ pub enum Recalled {
         /// The pair.
         key_pair: Fingerprint,
         /// Its answer.
-        said: Said,
+        said: UpstreamResponse,
         /// Since when.
         since: Timestamp,
         /// Stable code.
@@ -79,27 +81,27 @@ pub enum Recalled {
     },
 }
 
-impl Ledger {
+impl RotationLedger {
     /// A registry may have earlier records; it may still answer.
     pub fn await_registry(&mut self) {
-        self.before = Before::Awaited;
+        self.before = PriorHistory::Awaited;
     }
 
     /// Adds the registry's records since `since`, the latest first. They never override what this process has seen, and
     /// do not count as handshakes.
-    pub fn recall(&mut self, recalled: Vec<Recalled>, since: Timestamp) {
-        (self.since, self.before) = (self.since.min(since), Before::Recalled);
+    pub fn recall(&mut self, recalled: Vec<RecalledUse>, since: Timestamp) {
+        (self.since, self.before) = (self.since.min(since), PriorHistory::Recalled);
         for one in recalled {
             match one {
-                Recalled::Peer { .. } => self.recall_peer(one),
-                Recalled::Shown { keyring, listener, key_pair, last } => {
-                    let shown = self.recall_shown(keyring, &listener, key_pair, last);
+                RecalledUse::Peer { .. } => self.recall_peer(one),
+                RecalledUse::Shown { keyring, listener, key_pair, last } => {
+                    let shown = self.recall_upstream(keyring, &listener, key_pair, last);
                     shown.last = shown.last.max(Some(last));
                 }
-                Recalled::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
-                    let shown = self.recall_shown(keyring, &listener, key_pair, since);
+                RecalledUse::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
+                    let shown = self.recall_upstream(keyring, &listener, key_pair, since);
                     // A handshake of this process does not override it.
-                    if shown.said == Said::HandshakeOk {
+                    if shown.said == UpstreamResponse::HandshakeOk {
                         (shown.said, shown.since) = (said, since);
                         (shown.reason, shown.explanation) = (Cow::Owned(reason), explanation);
                     }
@@ -108,14 +110,14 @@ impl Ledger {
         }
     }
 
-    fn recall_peer(&mut self, recalled: Recalled) {
-        let Recalled::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by, last, is_after } =
+    fn recall_peer(&mut self, recalled: RecalledUse) {
+        let RecalledUse::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by, last, is_after } =
             recalled
         else {
             return;
         };
         let key = PeerKey { keyring, listener, identity };
-        if self.peers.len() >= PEERS && !self.peers.contains_key(&key) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&key) {
             self.forgotten += 1;
             return;
         }
@@ -124,25 +126,25 @@ impl Ledger {
         let first = is_after.then_some(last);
         if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
             used.first = used.first.into_iter().chain(first).min();
-        } else if peer.pairs.len() < PAIRS {
-            peer.pairs.push(Used { key_pair, first, last, count: 0, chosen_by });
+        } else if peer.pairs.len() < MAX_PAIRS {
+            peer.pairs.push(PairUse { key_pair, first, last, count: 0, chosen_by });
         }
     }
 
-    fn recall_shown(
+    fn recall_upstream(
         &mut self,
         keyring: KeyringName,
         listener: &Arc<str>,
         key_pair: Fingerprint,
         since: Timestamp,
-    ) -> &mut Shown {
+    ) -> &mut UpstreamUse {
         let all = self.upstreams.entry(Arc::clone(listener)).or_default();
         let at = all.iter().position(|shown| shown.key_pair == key_pair).unwrap_or_else(|| {
             drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
-            all.push(Shown {
+            all.push(UpstreamUse {
                 key_pair,
                 keyring: Some(keyring),
-                said: Said::HandshakeOk,
+                said: UpstreamResponse::HandshakeOk,
                 since,
                 last: None,
                 count: 0,

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Before, Line, Report, Use};
-use crate::pki::minute;
+use super::{PriorHistory, ReportLine, RotationProgress, RotationReport};
+use crate::pki::format_minute;
 
 /// Whether the old pair can be retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Retire {
+pub enum RetireAdvice {
     /// Every known peer has proved the new pair.
     Safe,
     /// At least one peer would fail: its operator has to act first.
@@ -19,7 +19,7 @@ pub enum Retire {
     Wait,
 }
 
-impl Retire {
+impl RetireAdvice {
     /// As in the report for people.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,18 +32,18 @@ impl Retire {
 
 /// The verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct RotationVerdict {
     /// Its code.
-    pub retire: Retire,
+    pub retire: RetireAdvice,
     /// One sentence, with the contact and what to do.
     pub sentence: String,
     /// The peer to contact first.
-    pub first: Option<First>,
+    pub first: Option<FirstContact>,
 }
 
 /// The peer to contact first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct First {
+pub struct FirstContact {
     /// The peer, source or upstream.
     pub name: String,
     /// Its partner.
@@ -52,18 +52,18 @@ pub struct First {
     pub contact: Option<String>,
 }
 
-impl Verdict {
+impl RotationVerdict {
     /// The verdict before anything is known.
     pub(super) const fn unknown() -> Self {
-        Self { retire: Retire::Wait, sentence: String::new(), first: None }
+        Self { retire: RetireAdvice::Wait, sentence: String::new(), first: None }
     }
 }
 
 /// The verdict on a report whose lines are in order: those to act on first.
-pub(super) fn of(report: &Report) -> Verdict {
-    let count = |stands: Use| report.lines.iter().filter(|line| line.stands == stands).count();
-    let (all, proved) = (report.lines.len(), count(Use::ProvedNew));
-    let first = report.lines.iter().find(|line| line.stands != Use::ProvedNew);
+pub(super) fn judge_report(report: &RotationReport) -> RotationVerdict {
+    let count = |stands: RotationProgress| report.lines.iter().filter(|line| line.stands == stands).count();
+    let (all, proved) = (report.lines.len(), count(RotationProgress::ProvedNew));
+    let first = report.lines.iter().find(|line| line.stands != RotationProgress::ProvedNew);
     let days = report.seconds_left / 86_400;
     let left = match report.seconds_left {
         0 => "the overlap is about to end".to_owned(),
@@ -73,27 +73,33 @@ pub(super) fn of(report: &Report) -> Verdict {
         _ => format!("{days} days left"),
     };
     let (retire, sentence) = match first.map(|line| (line, line.stands)) {
-        Some((line, Use::InsistsOnOld)) => (Retire::Call, insists(line, count(Use::InsistsOnOld), all, &left)),
-        Some((line, Use::StillOnOld)) => (Retire::Wait, still(line, count(Use::StillOnOld), all, &left)),
+        Some((line, RotationProgress::InsistsOnOld)) => {
+            (RetireAdvice::Call, explain_blocked(line, count(RotationProgress::InsistsOnOld), all, &left))
+        }
+        Some((line, RotationProgress::StillOnOld)) => {
+            (RetireAdvice::Wait, explain_on_old(line, count(RotationProgress::StillOnOld), all, &left))
+        }
         Some((line, _)) => {
-            let (unproved, not_seen) = (count(Use::Unproved), count(Use::NotSeen));
-            (Retire::Wait, open(line, (unproved, not_seen), all, &left))
+            let (unproved, not_seen) = (count(RotationProgress::Unproved), count(RotationProgress::NotSeen));
+            (RetireAdvice::Wait, explain_unproved(line, (unproved, not_seen), all, &left))
         }
         None if all == 0 => {
             let sentence =
-                format!("no peer has used this keyring since {}: wait; {left}", minute(report.watched_since));
-            (Retire::Wait, sentence)
+                format!("no peer has used this keyring since {}: wait; {left}", format_minute(report.watched_since));
+            (RetireAdvice::Wait, sentence)
         }
-        None if report.rotated < report.watched_since || report.forgotten > 0 => (Retire::Wait, half(report, proved)),
+        None if report.rotated < report.watched_since || report.forgotten > 0 => {
+            (RetireAdvice::Wait, explain_incomplete(report, proved))
+        }
         None => {
-            let sentence = format!("{} the new key pair: the old one can be retired", everybody(proved));
-            (Retire::Safe, sentence)
+            let sentence = format!("{} the new key pair: the old one can be retired", describe_proved(proved));
+            (RetireAdvice::Safe, sentence)
         }
     };
-    Verdict {
+    RotationVerdict {
         retire,
         sentence,
-        first: first.map(|line| First {
+        first: first.map(|line| FirstContact {
             name: line.name.clone(),
             partner: line.partner.clone(),
             contact: line.contact.clone(),
@@ -101,7 +107,7 @@ pub(super) fn of(report: &Report) -> Verdict {
     }
 }
 
-fn everybody(proved: usize) -> String {
+fn describe_proved(proved: usize) -> String {
     match proved {
         1 => "the only known peer has proved".to_owned(),
         2 => "both known peers have proved".to_owned(),
@@ -109,8 +115,8 @@ fn everybody(proved: usize) -> String {
     }
 }
 
-fn insists(line: &Line, count: usize, all: usize, left: &str) -> String {
-    let mut text = format!("{count} of {all} peers would fail: call {} first", who(line));
+fn explain_blocked(line: &ReportLine, count: usize, all: usize, left: &str) -> String {
+    let mut text = format!("{count} of {all} peers would fail: call {} first", describe_line(line));
     if let Some(because) = &line.because {
         let _ = write!(text, ", {because}");
     }
@@ -118,12 +124,12 @@ fn insists(line: &Line, count: usize, all: usize, left: &str) -> String {
     text
 }
 
-fn still(line: &Line, count: usize, all: usize, left: &str) -> String {
+fn explain_on_old(line: &ReportLine, count: usize, all: usize, left: &str) -> String {
     let because = line.because.as_deref().unwrap_or("the new one was not tried");
-    format!("{count} of {all} peers still use the old key pair, most often {}: {because}; {left}", who(line))
+    format!("{count} of {all} peers still use the old key pair, most often {}: {because}; {left}", describe_line(line))
 }
 
-fn open(line: &Line, (unproved, not_seen): (usize, usize), all: usize, left: &str) -> String {
+fn explain_unproved(line: &ReportLine, (unproved, not_seen): (usize, usize), all: usize, left: &str) -> String {
     let mut parts = Vec::new();
     if unproved > 0 {
         parts.push(format!("{unproved} of {all} peers have not proved the new key pair yet"));
@@ -131,28 +137,28 @@ fn open(line: &Line, (unproved, not_seen): (usize, usize), all: usize, left: &st
     if not_seen > 0 {
         parts.push(format!("{not_seen} of {all} peers have not been seen since the rotation"));
     }
-    format!("{}: ask {} first, or wait; {left}", parts.join(", "), who(line))
+    format!("{}: ask {} first, or wait; {left}", parts.join(", "), describe_line(line))
 }
 
 /// All known peers accept the new pair, but some peers may be unknown.
-fn half(report: &Report, proved: usize) -> String {
+fn explain_incomplete(report: &RotationReport, proved: usize) -> String {
     let why = if report.forgotten > 0 {
         format!("{} peers exceeded the limit and were forgotten", report.forgotten)
     } else {
-        let since = minute(report.watched_since);
+        let since = format_minute(report.watched_since);
         match report.before {
-            Before::Unknown => format!("peers from before this process started ({since}) are unknown"),
-            Before::Awaited => {
+            PriorHistory::Unknown => format!("peers from before this process started ({since}) are unknown"),
+            PriorHistory::Awaited => {
                 format!("peers from before this process started ({since}) are unknown until the registry answers")
             }
-            Before::Recalled => format!("peers from before the registry was created ({since}) are unknown"),
+            PriorHistory::Recalled => format!("peers from before the registry was created ({since}) are unknown"),
         }
     };
-    format!("{} the new key pair, but {why}: wait for peers that connect rarely", everybody(proved))
+    format!("{} the new key pair, but {why}: wait for peers that connect rarely", describe_proved(proved))
 }
 
 /// `acme (uri:spiffe://acme/app, noc@acme.example)`.
-fn who(line: &Line) -> String {
+fn describe_line(line: &ReportLine) -> String {
     let contact = line.contact.as_deref().map(|contact| format!("contact {contact}"));
     let (name, more) = match &line.partner {
         Some(partner) => (partner.to_string(), vec![Some(line.name.clone()), contact]),

@@ -5,9 +5,9 @@
 
 use jiff::Timestamp;
 
-use super::super::fit::{describe, moment};
-use super::super::{Command, Event, Standing};
-use super::{Entry, Keyring, NotDone, settle};
+use super::super::fit::{describe, format_time};
+use super::super::{KeyringCommand, KeyringEvent, Standing};
+use super::{CommandError, Keyring, KeyringEntry, settle};
 use crate::pki::Fingerprint;
 
 impl Keyring {
@@ -19,52 +19,52 @@ impl Keyring {
     ///   excluded: a second rollback does not roll forward.
     /// - `retire`: a previous pair's overlap ends now.
     /// - `revoke`: any known pair; if it was current, the rule chooses among the others.
-    pub fn command(&mut self, command: &Command, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+    pub fn execute(&mut self, command: &KeyringCommand, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
         match *command {
-            Command::Promote(key_pair) => self.promote(key_pair, now),
-            Command::Rollback => self.rollback(now),
-            Command::Retire(key_pair) => self.retire_by_command(key_pair, now),
-            Command::Revoke(key_pair) => self.revoke(key_pair, now),
+            KeyringCommand::Promote(key_pair) => self.promote(key_pair, now),
+            KeyringCommand::Rollback => self.rollback(now),
+            KeyringCommand::Retire(key_pair) => self.retire_by_command(key_pair, now),
+            KeyringCommand::Revoke(key_pair) => self.revoke(key_pair, now),
         }
     }
 
-    fn promote(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
-        let entry = self.known(key_pair)?;
+    fn promote(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
+        let entry = self.find_entry(key_pair)?;
         let validity = entry.held.pair.validity();
         let name = describe(&entry.held.pair);
         match entry.held.standing {
             Standing::Current => return Ok(Vec::new()),
             Standing::Refused | Standing::Revoked => {
                 let why = entry.held.why.as_deref().unwrap_or("it was revoked");
-                return Err(NotDone::NotNow(format!("{name} is {}: {why}", entry.held.standing.as_str())));
+                return Err(CommandError::NotNow(format!("{name} is {}: {why}", entry.held.standing.as_str())));
             }
             Standing::Staged | Standing::Previous | Standing::Retired => {}
         }
-        self.not_configured()?;
+        self.check_not_configured()?;
         if now > validity.not_after {
-            return Err(NotDone::NotNow(format!("{name} expired on {}", moment(validity.not_after))));
+            return Err(CommandError::NotNow(format!("{name} expired on {}", format_time(validity.not_after))));
         }
         if now < validity.not_before {
-            let from = moment(validity.not_before);
-            return Err(NotDone::NotNow(format!("{name} is not valid before {from}; promote it then")));
+            let from = format_time(validity.not_before);
+            return Err(CommandError::NotNow(format!("{name} is not valid before {from}; promote it then")));
         }
         let before = self.standings();
-        Ok(self.settle(&before, settle::Cause::Chosen(key_pair, "promoted"), now))
+        Ok(self.settle(&before, settle::SettleCause::Chosen(key_pair, "promoted"), now))
     }
 
-    fn rollback(&mut self, now: Timestamp) -> Result<Vec<Event>, NotDone> {
-        self.not_configured()?;
-        let usable = |entry: &&Entry| entry.is_valid(now) && !self.held.contains(&entry.held.pair.fingerprint());
+    fn rollback(&mut self, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
+        self.check_not_configured()?;
+        let usable = |entry: &&KeyringEntry| entry.is_valid(now) && !self.held.contains(&entry.held.pair.fingerprint());
         // A pair that was current once, before one that only arrived as an older one; then the latest.
-        let latest = |entry: &&Entry| (entry.activated.is_some(), entry.replaced, entry.rank());
-        let previous = self.with(Standing::Previous).filter(usable).max_by_key(latest);
+        let latest = |entry: &&KeyringEntry| (entry.activated.is_some(), entry.replaced, entry.rank());
+        let previous = self.entries_with(Standing::Previous).filter(usable).max_by_key(latest);
         let retired = || {
-            let retired = self.with(Standing::Retired).filter(usable);
+            let retired = self.entries_with(Standing::Retired).filter(usable);
             retired.max_by_key(|entry| (entry.activated.is_some(), entry.held.since, entry.rank()))
         };
         let Some(target) = previous.or_else(retired) else {
             let name = &self.settings.name;
-            return Err(NotDone::NotNow(format!(
+            return Err(CommandError::NotNow(format!(
                 "keyring {name:?} has no valid key pair to roll back to; to undo a rollback, promote the pair"
             )));
         };
@@ -74,16 +74,16 @@ impl Keyring {
             let current = current.pair.fingerprint();
             self.held.insert(current);
         }
-        Ok(self.settle(&before, settle::Cause::Chosen(target, "rolled_back"), now))
+        Ok(self.settle(&before, settle::SettleCause::Chosen(target, "rolled_back"), now))
     }
 
-    fn retire_by_command(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
-        let entry = self.known(key_pair)?;
+    fn retire_by_command(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
+        let entry = self.find_entry(key_pair)?;
         match entry.held.standing {
             Standing::Previous => {}
             Standing::Retired => return Ok(Vec::new()),
             standing => {
-                return Err(NotDone::NotNow(format!(
+                return Err(CommandError::NotNow(format!(
                     "{} is {}; only a previous key pair can be retired",
                     describe(&entry.held.pair),
                     standing.as_str()
@@ -94,29 +94,29 @@ impl Keyring {
         if let Some(entry) = self.entries.get_mut(&key_pair) {
             entry.retire("retired_by_command", now);
         }
-        Ok(self.settle(&before, settle::Cause::Facts, now))
+        Ok(self.settle(&before, settle::SettleCause::Facts, now))
     }
 
-    fn revoke(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<Event>, NotDone> {
+    fn revoke(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
         if self.revoked.by_command.contains(&key_pair) {
             return Ok(Vec::new());
         }
-        self.known(key_pair)?;
+        self.find_entry(key_pair)?;
         let before = self.standings();
         self.revoked.by_command.insert(key_pair);
-        Ok(self.settle(&before, settle::Cause::Facts, now))
+        Ok(self.settle(&before, settle::SettleCause::Facts, now))
     }
 
-    fn known(&self, key_pair: Fingerprint) -> Result<&Entry, NotDone> {
-        let unknown = || NotDone::Unknown { keyring: self.settings.name.to_string(), key_pair };
+    fn find_entry(&self, key_pair: Fingerprint) -> Result<&KeyringEntry, CommandError> {
+        let unknown = || CommandError::Unknown { keyring: self.settings.name.to_string(), key_pair };
         self.entries.get(&key_pair).ok_or_else(unknown)
     }
 
     /// If the configuration sets the current pair, a command would only last until the next input.
-    fn not_configured(&self) -> Result<(), NotDone> {
+    fn check_not_configured(&self) -> Result<(), CommandError> {
         match self.settings.current {
             None => Ok(()),
-            Some(named) => Err(NotDone::NotNow(format!(
+            Some(named) => Err(CommandError::NotNow(format!(
                 "the configuration sets the current key pair (keyring.{}.current = \"{named}\"); change it there",
                 self.settings.name
             ))),

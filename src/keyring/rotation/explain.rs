@@ -3,26 +3,26 @@
 //! For people only: no program parses these sentences. Reason codes are set where the decision is made.
 
 use super::super::Standing;
-use super::super::fit::{describe, moment};
-use super::{Entry, Keyring, Waits};
+use super::super::fit::{describe, format_time};
+use super::{Keyring, KeyringEntry, WaitReason};
 use crate::pki::Fingerprint;
 use crate::pki::blocks::STAGED_LINE;
 
 /// Why a pair is staged.
-pub(super) fn staged(entry: &Entry) -> String {
+pub(super) fn explain_staged(entry: &KeyringEntry) -> String {
     let name = describe(&entry.held.pair);
-    let not_before = moment(entry.held.pair.validity().not_before);
+    let not_before = format_time(entry.held.pair.validity().not_before);
     match (entry.reason, entry.due, entry.waits) {
         ("not_yet_valid", Some(due), None) => {
-            format!("{name} is not valid before {not_before}; it will be used from {} on", moment(due))
+            format!("{name} is not valid before {not_before}; it will be used from {} on", format_time(due))
         }
         ("not_yet_valid", Some(due), Some(_)) => {
-            format!("{name} is not valid before {not_before}; promote it after {}", moment(due))
+            format!("{name} is not valid before {not_before}; promote it after {}", format_time(due))
         }
-        (_, _, Some(Waits::SharesNoName)) => format!(
+        (_, _, Some(WaitReason::SharesNoName)) => format!(
             "{name} shares no name with the current key pair: if it belongs here, promote it, else remove it from the folder"
         ),
-        (_, _, Some(Waits::Marked)) => format!(
+        (_, _, Some(WaitReason::Marked)) => format!(
             "{name} is staged because its file says so (\"{STAGED_LINE}\"); promote it to make it current, or remove that line"
         ),
         _ => format!("{name} is staged because activate = \"manual\"; promote it to make it current"),
@@ -30,11 +30,11 @@ pub(super) fn staged(entry: &Entry) -> String {
 }
 
 /// Explains a change of standing. `replaces` is the pair that was current until now.
-pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> String {
+pub(super) fn explain_move(keyring: &Keyring, entry: &KeyringEntry, replaces: Option<Fingerprint>) -> String {
     let name = describe(&entry.held.pair);
     match entry.held.standing {
         Standing::Current => {
-            let mut text = current(keyring, entry, replaces);
+            let mut text = explain_current(keyring, entry, replaces);
             if let Some(warning) = &entry.held.why {
                 text.push_str("; warning: ");
                 text.push_str(warning);
@@ -42,14 +42,14 @@ pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerpri
             text
         }
         Standing::Previous => {
-            let ends = entry.held.overlap_ends.map_or_else(String::new, moment);
+            let ends = entry.held.overlap_ends.map_or_else(String::new, format_time);
             match entry.reason {
                 "older_than_current" => {
                     let current = keyring.current_entry().map_or_else(String::new, |current| {
-                        let since = moment(current.held.pair.validity().not_before);
+                        let since = format_time(current.held.pair.validity().not_before);
                         format!("{} (valid from {since})", describe(&current.held.pair))
                     });
-                    let from = moment(entry.held.pair.validity().not_before);
+                    let from = format_time(entry.held.pair.validity().not_before);
                     format!(
                         "{name} (valid from {from}) is older than the current {current}; both stay valid until {ends}; promote it to make it current"
                     )
@@ -57,7 +57,7 @@ pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerpri
                 _ => format!("{name} was replaced; it stays valid alongside its successor until {ends}"),
             }
         }
-        Standing::Retired => retired(entry, &name),
+        Standing::Retired => explain_retired(entry, &name),
         Standing::Revoked => format!("{name} was revoked: it never serves again, and its retained copy is deleted"),
         Standing::Refused | Standing::Staged => {
             entry.held.why.clone().unwrap_or_else(|| format!("{name} is {}", entry.held.standing.as_str()))
@@ -65,9 +65,9 @@ pub(super) fn moved(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerpri
     }
 }
 
-fn current(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> String {
+fn explain_current(keyring: &Keyring, entry: &KeyringEntry, replaces: Option<Fingerprint>) -> String {
     let name = describe(&entry.held.pair);
-    let until = moment(entry.held.pair.validity().not_after);
+    let until = format_time(entry.held.pair.validity().not_after);
     let Some(old) = replaces.and_then(|old| keyring.entries.get(&old)) else {
         return format!("{name} is current and valid until {until}");
     };
@@ -80,23 +80,23 @@ fn current(keyring: &Keyring, entry: &Entry, replaces: Option<Fingerprint>) -> S
         }
         "due" => "it became valid".to_owned(),
         "revoked" => format!("{old_name} was revoked"),
-        "expired" => format!("{old_name} expired on {}", moment(old.held.pair.validity().not_after)),
+        "expired" => format!("{old_name} expired on {}", format_time(old.held.pair.validity().not_after)),
         "returned" => "the folder holds it again, and no newer one".to_owned(),
         "newer_arrived" => {
-            format!("valid from {}, it is the newest in the folder", moment(entry.held.pair.validity().not_before))
+            format!("valid from {}, it is the newest in the folder", format_time(entry.held.pair.validity().not_before))
         }
         _ => "it is the newest left in the folder".to_owned(),
     };
     let overlap = match old.held.overlap_ends {
-        Some(ends) => format!("both are valid until {}", moment(ends)),
+        Some(ends) => format!("both are valid until {}", format_time(ends)),
         None => format!("{old_name} is {}", old.held.standing.as_str()),
     };
     format!("{name} is current and valid until {until}, replacing {old_name}: {why}; {overlap}")
 }
 
-fn retired(entry: &Entry, name: &str) -> String {
+fn explain_retired(entry: &KeyringEntry, name: &str) -> String {
     match entry.reason {
-        "expired" => format!("{name} expired on {} and is retired", moment(entry.held.pair.validity().not_after)),
+        "expired" => format!("{name} expired on {} and is retired", format_time(entry.held.pair.validity().not_after)),
         "more_than_eight_previous" => {
             format!(
                 "{name} is retired: there are more than 8 previous key pairs, and it is the oldest; remove old files from the folder"

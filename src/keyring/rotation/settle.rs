@@ -7,35 +7,35 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::fit::{Fit, fit, later, revoked};
-use super::super::{Activate, Event, OnExpiry, Standing};
-use super::{Entry, Keyring, MOST_PREVIOUS, MOST_RETIRED, Overlap, ROLLBACK_WINDOW, Waits, explain};
+use super::super::fit::{KeyPairFitness, add_saturating, assess_fitness, revocation_refusal};
+use super::super::{ActivationPolicy, ExpiryPolicy, KeyringEvent, Standing};
+use super::{Keyring, KeyringEntry, MAX_PREVIOUS, MAX_RETIRED, OverlapPeriod, ROLLBACK_WINDOW, WaitReason, explain};
 use crate::pki::Fingerprint;
 
 /// Why standings are evaluated.
 #[derive(Clone, Copy)]
-pub(super) enum Cause {
+pub(super) enum SettleCause {
     /// Facts changed; the rule chooses.
     Facts,
     /// An operator chose this pair; the code says how.
     Chosen(Fingerprint, &'static str),
 }
 
-type Before = BTreeMap<Fingerprint, Standing>;
+type StandingMap = BTreeMap<Fingerprint, Standing>;
 
 impl Keyring {
     /// Updates standings from the facts. `before` is how they were last reported.
-    pub(super) fn settle(&mut self, before: &Before, cause: Cause, now: Timestamp) -> Vec<Event> {
+    pub(super) fn settle(&mut self, before: &StandingMap, cause: SettleCause, now: Timestamp) -> Vec<KeyringEvent> {
         let old = self.current_entry().map(|entry| entry.held.pair.fingerprint());
         self.judge(before, now);
         match cause {
-            Cause::Facts => {
-                let chosen = self.chosen(now);
+            SettleCause::Facts => {
+                let chosen = self.choose_current(now);
                 let reason = chosen.map(|chosen| self.rotation_reason(chosen, old, now));
-                self.seat(chosen.zip(reason), now);
+                self.make_current(chosen.zip(reason), now);
             }
-            Cause::Chosen(chosen, reason) => {
-                self.seat(Some((chosen, reason)), now);
+            SettleCause::Chosen(chosen, reason) => {
+                self.make_current(Some((chosen, reason)), now);
                 self.hold_rivals(chosen, now);
             }
         }
@@ -43,78 +43,80 @@ impl Keyring {
             self.retire(now);
         }
         self.tidy_served(now);
-        let mut events = self.tell(before, old);
-        self.forget(now);
-        events.extend(self.tell_last_resort(now));
+        let mut events = self.collect_events(before, old);
+        self.forget_unneeded(now);
+        events.extend(self.last_resort_event(now));
         events
     }
 
     /// Sets the standing of every pair that is not in use; `previous` if it may serve, so that it is a candidate for
     /// current.
-    fn judge(&mut self, before: &Before, now: Timestamp) {
+    fn judge(&mut self, before: &StandingMap, now: Timestamp) {
         let mut verdicts = Vec::new();
         for (key_pair, entry) in &self.entries {
-            verdicts.push(self.verdict(entry, before.get(key_pair).copied(), now));
+            verdicts.push(self.judge_entry(entry, before.get(key_pair).copied(), now));
         }
         let overlap = self.settings.overlap;
         for (entry, verdict) in self.entries.values_mut().zip(verdicts) {
             match verdict {
-                Verdict::Stays => {}
-                Verdict::Is { standing, reason, why } => {
-                    entry.stand(standing, reason, now);
+                StandingVerdict::Stays => {}
+                StandingVerdict::Is { standing, reason, why } => {
+                    entry.set_standing(standing, reason, now);
                     entry.held.why = why;
                 }
-                Verdict::NotYet { due } => {
+                StandingVerdict::NotYet { due } => {
                     entry.due = Some(due);
-                    entry.stand(Standing::Staged, "not_yet_valid", now);
-                    entry.held.why = Some(explain::staged(entry));
+                    entry.set_standing(Standing::Staged, "not_yet_valid", now);
+                    entry.held.why = Some(explain::explain_staged(entry));
                 }
-                Verdict::Waits { reason } => {
+                StandingVerdict::Waits { reason } => {
                     entry.due = None;
-                    entry.stand(Standing::Staged, reason, now);
-                    entry.held.why = Some(explain::staged(entry));
+                    entry.set_standing(Standing::Staged, reason, now);
+                    entry.held.why = Some(explain::explain_staged(entry));
                 }
-                Verdict::Free => entry.overlap_from(now, overlap, "older_than_current"),
+                StandingVerdict::Free => entry.begin_overlap(now, overlap, "older_than_current"),
             }
         }
     }
 
-    fn verdict(&self, entry: &Entry, before: Option<Standing>, now: Timestamp) -> Verdict {
+    fn judge_entry(&self, entry: &KeyringEntry, before: Option<Standing>, now: Timestamp) -> StandingVerdict {
         let key_pair = entry.held.pair.fingerprint();
         let standing = entry.held.standing;
         if self.revoked.contains(key_pair) {
-            let refusal = revoked(&entry.held.pair);
+            let refusal = revocation_refusal(&entry.held.pair);
             let standing = match before {
                 None | Some(Standing::Refused) => Standing::Refused,
                 Some(_) => Standing::Revoked,
             };
-            return Verdict::Is { standing, reason: refusal.reason, why: Some(refusal.explanation) };
+            return StandingVerdict::Is { standing, reason: refusal.reason, why: Some(refusal.explanation) };
         }
-        if entry.served() {
-            return Verdict::Stays;
+        if entry.has_served() {
+            return StandingVerdict::Stays;
         }
         if !entry.held.in_folder {
             // A refused pair without a file is forgotten; a staged one never served, and is withdrawn.
             return match standing {
-                Standing::Staged => Verdict::Is { standing: Standing::Retired, reason: "withdrawn", why: None },
-                _ => Verdict::Stays,
+                Standing::Staged => StandingVerdict::Is { standing: Standing::Retired, reason: "withdrawn", why: None },
+                _ => StandingVerdict::Stays,
             };
         }
-        match fit(&entry.held.pair, &self.settings, now) {
-            Fit::Refused(refusal) => {
-                Verdict::Is { standing: Standing::Refused, reason: refusal.reason, why: Some(refusal.explanation) }
-            }
-            Fit::NotYet { from } => Verdict::NotYet { due: from },
-            Fit::Usable { .. } => match entry.due {
-                Some(due) if now < due => Verdict::NotYet { due },
-                _ if self.is_waiting(entry) => Verdict::Waits {
+        match assess_fitness(&entry.held.pair, &self.settings, now) {
+            KeyPairFitness::Refused(refusal) => StandingVerdict::Is {
+                standing: Standing::Refused,
+                reason: refusal.reason,
+                why: Some(refusal.explanation),
+            },
+            KeyPairFitness::NotYet { from } => StandingVerdict::NotYet { due: from },
+            KeyPairFitness::Usable { .. } => match entry.due {
+                Some(due) if now < due => StandingVerdict::NotYet { due },
+                _ if self.is_waiting(entry) => StandingVerdict::Waits {
                     reason: match entry.waits {
-                        Some(Waits::SharesNoName) => "shares_no_name",
-                        Some(Waits::Marked) => "marked_staged",
+                        Some(WaitReason::SharesNoName) => "shares_no_name",
+                        Some(WaitReason::Marked) => "marked_staged",
                         _ => "activate_manual",
                     },
                 },
-                _ => Verdict::Free,
+                _ => StandingVerdict::Free,
             },
         }
     }
@@ -128,18 +130,18 @@ impl Keyring {
     /// 5. if no valid pair is in use: the newest previous pair, held ones last;
     /// 6. any usable pair in the folder, staged or held: both only make sense with a pair to keep;
     /// 7. the pair in use, though expired.
-    fn chosen(&self, now: Timestamp) -> Option<Fingerprint> {
+    fn choose_current(&self, now: Timestamp) -> Option<Fingerprint> {
         let current = self.current_entry();
         let valid = current.filter(|entry| entry.is_valid(now));
         if let Some(named) = self.settings.current.and_then(|named| self.entries.get(&named))
-            && named.served()
+            && named.has_served()
             && named.is_valid(now)
         {
             return Some(named.held.pair.fingerprint());
         }
-        let stays = self.settings.current.is_some() || self.settings.activate == Activate::Manual;
+        let stays = self.settings.current.is_some() || self.settings.activate == ActivationPolicy::Manual;
         let previous = || {
-            self.with(Standing::Previous)
+            self.entries_with(Standing::Previous)
                 .filter(|entry| entry.is_valid(now))
                 .max_by_key(|entry| (!self.held.contains(&entry.held.pair.fingerprint()), entry.rank()))
         };
@@ -158,10 +160,10 @@ impl Keyring {
     }
 
     /// Contract section 3: the latest `not_before` among the usable pairs in the folder.
-    fn newest_free(&self, now: Timestamp) -> Option<&Entry> {
+    fn newest_free(&self, now: Timestamp) -> Option<&KeyringEntry> {
         self.entries
             .values()
-            .filter(|entry| entry.held.in_folder && entry.served() && self.is_fit(entry, now))
+            .filter(|entry| entry.held.in_folder && entry.has_served() && self.is_fit(entry, now))
             .filter(|entry| !self.held.contains(&entry.held.pair.fingerprint()))
             .max_by_key(|entry| entry.rank())
     }
@@ -189,25 +191,25 @@ impl Keyring {
     }
 
     /// Makes `chosen` the current pair, and the former current one previous.
-    fn seat(&mut self, chosen: Option<(Fingerprint, &'static str)>, now: Timestamp) {
+    fn make_current(&mut self, chosen: Option<(Fingerprint, &'static str)>, now: Timestamp) {
         let Some((chosen, reason)) = chosen else { return };
         let overlap = self.settings.overlap;
         for (key_pair, entry) in &mut self.entries {
             match (*key_pair == chosen, entry.held.standing == Standing::Current) {
                 (true, false) => {
-                    entry.stand(Standing::Current, reason, now);
+                    entry.set_standing(Standing::Current, reason, now);
                     entry.activated = Some(now);
                     entry.replaced = None;
                     entry.held.overlap_ends = None;
                 }
-                (false, true) => entry.overlap_from(now, overlap, reason),
+                (false, true) => entry.begin_overlap(now, overlap, reason),
                 (true, true) | (false, false) => {}
             }
         }
         self.held.remove(&chosen);
         if let Some(unseen) = self.past.current.take() {
             // Current in the last run, but its file is not there yet: if it arrives, its overlap counts from now.
-            self.past.previous.insert(unseen, Overlap { replaced: now, ends: later(now, overlap) });
+            self.past.previous.insert(unseen, OverlapPeriod { replaced: now, ends: add_saturating(now, overlap) });
         }
     }
 
@@ -223,13 +225,13 @@ impl Keyring {
     /// Clears what pairs in use were waiting for; what stricter settings would refuse becomes a warning.
     fn tidy_served(&mut self, now: Timestamp) {
         let settings = &self.settings;
-        for entry in self.entries.values_mut().filter(|entry| entry.served()) {
+        for entry in self.entries.values_mut().filter(|entry| entry.has_served()) {
             (entry.due, entry.waits) = (None, None);
-            entry.held.why = match fit(&entry.held.pair, settings, now) {
+            entry.held.why = match assess_fitness(&entry.held.pair, settings, now) {
                 _ if entry.held.standing == Standing::Retired => None,
-                Fit::Usable { warning } => warning,
-                Fit::Refused(refusal) => Some(refusal.explanation),
-                Fit::NotYet { .. } => None,
+                KeyPairFitness::Usable { warning } => warning,
+                KeyPairFitness::Refused(refusal) => Some(refusal.explanation),
+                KeyPairFitness::NotYet { .. } => None,
             };
         }
     }
@@ -243,11 +245,11 @@ impl Keyring {
             }
         }
         let mut previous: Vec<_> = self
-            .with(Standing::Previous)
+            .entries_with(Standing::Previous)
             .map(|entry| (entry.replaced, entry.rank(), entry.held.pair.fingerprint()))
             .collect();
         previous.sort_unstable();
-        let too_many = previous.len().saturating_sub(MOST_PREVIOUS);
+        let too_many = previous.len().saturating_sub(MAX_PREVIOUS);
         for (_, _, oldest) in &previous[..too_many] {
             if let Some(entry) = self.entries.get_mut(oldest) {
                 entry.retire("more_than_eight_previous", now);
@@ -256,7 +258,7 @@ impl Keyring {
     }
 
     /// One Event for each pair with a changed standing, the current one first.
-    fn tell(&self, before: &Before, old: Option<Fingerprint>) -> Vec<Event> {
+    fn collect_events(&self, before: &StandingMap, old: Option<Fingerprint>) -> Vec<KeyringEvent> {
         let mut moved: Vec<_> = self
             .entries
             .iter()
@@ -264,15 +266,15 @@ impl Keyring {
             .filter(|(_, entry, from)| *from != Some(entry.held.standing))
             .collect();
         moved.sort_by_key(|(_, entry, _)| entry.held.standing != Standing::Current);
-        let event = |(key_pair, entry, from): (Fingerprint, &Entry, Option<Standing>)| {
+        let event = |(key_pair, entry, from): (Fingerprint, &KeyringEntry, Option<Standing>)| {
             let replaces = old.filter(|old| entry.held.standing == Standing::Current && *old != key_pair);
-            Event::Moved {
+            KeyringEvent::Moved {
                 keyring: self.settings.name.clone(),
                 key_pair,
                 from,
                 to: entry.held.standing,
                 reason: entry.reason,
-                explanation: explain::moved(self, entry, replaces),
+                explanation: explain::explain_move(self, entry, replaces),
                 replaces,
                 overlap_ends: entry.held.overlap_ends,
                 sources: entry.held.pair.sources().to_vec(),
@@ -282,19 +284,19 @@ impl Keyring {
     }
 
     /// Drops pairs that are no longer needed, and their keys.
-    fn forget(&mut self, now: Timestamp) {
+    fn forget_unneeded(&mut self, now: Timestamp) {
         let steady = self.steady;
-        let mut gone: Vec<_> = self.with(Standing::Retired).filter(|entry| !entry.held.in_folder).collect();
+        let mut gone: Vec<_> = self.entries_with(Standing::Retired).filter(|entry| !entry.held.in_folder).collect();
         gone.sort_by_key(|entry| std::cmp::Reverse((entry.held.since, entry.rank())));
         let too_many: Vec<Fingerprint> =
-            gone.iter().skip(MOST_RETIRED).map(|entry| entry.held.pair.fingerprint()).collect();
-        let needed = |entry: &Entry| match entry.held.standing {
+            gone.iter().skip(MAX_RETIRED).map(|entry| entry.held.pair.fingerprint()).collect();
+        let needed = |entry: &KeyringEntry| match entry.held.standing {
             _ if entry.held.in_folder => true,
             _ if too_many.contains(&entry.held.pair.fingerprint()) => false,
             Standing::Current | Standing::Previous => true,
             // Without `replaced` it never served: a withdrawn staged pair.
             Standing::Retired => {
-                entry.replaced.is_some() && (!steady || now < later(entry.held.since, ROLLBACK_WINDOW))
+                entry.replaced.is_some() && (!steady || now < add_saturating(entry.held.since, ROLLBACK_WINDOW))
             }
             Standing::Refused | Standing::Staged | Standing::Revoked => false,
         };
@@ -311,16 +313,16 @@ impl Keyring {
     }
 
     /// Reports the last resort: once when the last pair expires, and again when `on_expiry` changes.
-    fn tell_last_resort(&mut self, now: Timestamp) -> Option<Event> {
+    fn last_resort_event(&mut self, now: Timestamp) -> Option<KeyringEvent> {
         let expired = self.current_entry().filter(|entry| entry.held.pair.validity().not_after < now);
-        let served = self.settings.on_expiry == OnExpiry::Serve;
+        let served = self.settings.on_expiry == ExpiryPolicy::Serve;
         let last_resort = expired.map(|entry| (entry.held.pair.fingerprint(), served));
         if last_resort == self.last_resort {
             return None;
         }
         self.last_resort = last_resort;
         let entry = self.current_entry().filter(|_| last_resort.is_some())?;
-        Some(Event::LastResort {
+        Some(KeyringEvent::LastResort {
             keyring: self.settings.name.clone(),
             key_pair: entry.held.pair.fingerprint(),
             expired: entry.held.pair.validity().not_after,
@@ -330,7 +332,7 @@ impl Keyring {
 }
 
 /// The result of judging one pair.
-enum Verdict {
+enum StandingVerdict {
     /// It keeps its standing.
     Stays,
     /// Refused, revoked or withdrawn.
@@ -343,8 +345,8 @@ enum Verdict {
     Free,
 }
 
-impl Entry {
-    fn stand(&mut self, standing: Standing, reason: &'static str, now: Timestamp) {
+impl KeyringEntry {
+    fn set_standing(&mut self, standing: Standing, reason: &'static str, now: Timestamp) {
         if self.held.standing != standing {
             self.held.since = now;
         }
@@ -353,14 +355,14 @@ impl Entry {
     }
 
     /// Previous from `now` on.
-    fn overlap_from(&mut self, now: Timestamp, overlap: std::time::Duration, reason: &'static str) {
-        self.stand(Standing::Previous, reason, now);
+    fn begin_overlap(&mut self, now: Timestamp, overlap: std::time::Duration, reason: &'static str) {
+        self.set_standing(Standing::Previous, reason, now);
         self.replaced = Some(now);
-        self.held.overlap_ends = Some(later(now, overlap).min(self.held.pair.validity().not_after));
+        self.held.overlap_ends = Some(add_saturating(now, overlap).min(self.held.pair.validity().not_after));
     }
 
     pub(super) fn retire(&mut self, reason: &'static str, now: Timestamp) {
-        self.stand(Standing::Retired, reason, now);
+        self.set_standing(Standing::Retired, reason, now);
         self.held.overlap_ends = None;
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::fit::later;
-use super::super::{Candidate, KeyringName, OnExpiry, Prefer, Standing};
-use super::{Entry, Held, Keyring, Overlap, ROLLBACK_WINDOW, Remembered, Staged};
+use super::super::fit::add_saturating;
+use super::super::{ExpiryPolicy, KeyPairCandidate, KeyringName, PreferPolicy, Standing};
+use super::{HeldPair, Keyring, KeyringEntry, OverlapPeriod, PersistedKeyring, ROLLBACK_WINDOW, StagedPair};
 use crate::pki::{Fingerprint, KeyPair};
 
 impl Keyring {
@@ -15,21 +15,21 @@ impl Keyring {
     /// valid, the pair in use as a last resort (unless `on_expiry = "refuse"`).
     ///
     /// `prefer = "old"` does not bring back a pair that a rollback replaced.
-    pub fn shown(&self, now: Timestamp) -> Vec<(Candidate, Arc<KeyPair>)> {
+    pub fn shown(&self, now: Timestamp) -> Vec<(KeyPairCandidate, Arc<KeyPair>)> {
         let previous = self.previous();
         let rolled_back = previous.first().is_some_and(|held| self.held.contains(&held.pair.fingerprint()));
-        let prefer = if rolled_back { Prefer::New } else { self.settings.prefer };
+        let prefer = if rolled_back { PreferPolicy::New } else { self.settings.prefer };
         let in_use = self.current().into_iter().chain(previous);
         let valid: Vec<_> =
             in_use.filter(|held| held.pair.is_valid(now)).map(|held| self.candidate(held, prefer, false)).collect();
-        if valid.is_empty() && self.settings.on_expiry == OnExpiry::Serve {
+        if valid.is_empty() && self.settings.on_expiry == ExpiryPolicy::Serve {
             return self.current().map(|held| self.candidate(held, prefer, true)).into_iter().collect();
         }
         valid
     }
 
     /// What must survive a restart.
-    pub fn remembered(&self) -> Remembered {
+    pub fn to_persisted(&self) -> PersistedKeyring {
         let mut out = self.past.clone();
         out.held.clone_from(&self.held);
         out.revoked.clone_from(&self.revoked.by_command);
@@ -40,13 +40,13 @@ impl Keyring {
                 Standing::Previous => {
                     let replaced = entry.replaced.unwrap_or(since);
                     let ends = entry.held.overlap_ends.unwrap_or(since);
-                    out.previous.insert(*key_pair, Overlap { replaced, ends });
+                    out.previous.insert(*key_pair, OverlapPeriod { replaced, ends });
                 }
                 Standing::Retired => {
                     out.retired.insert(*key_pair, since);
                 }
                 Standing::Staged => {
-                    out.staged.insert(*key_pair, Staged { since, due: entry.due, waits: entry.waits });
+                    out.staged.insert(*key_pair, StagedPair { since, due: entry.due, waits: entry.waits });
                 }
                 Standing::Refused | Standing::Revoked => continue,
             }
@@ -60,10 +60,10 @@ impl Keyring {
     /// Pairs that must be kept on disk: those in use, because their files may be overwritten at any time, and for a
     /// week retired ones without files. Never a revoked one.
     pub fn to_retain(&self, now: Timestamp) -> Vec<Arc<KeyPair>> {
-        let keeps = |entry: &&Entry| match entry.held.standing {
+        let keeps = |entry: &&KeyringEntry| match entry.held.standing {
             Standing::Current | Standing::Previous => true,
             Standing::Retired => {
-                !entry.held.in_folder && (!self.steady || now < later(entry.held.since, ROLLBACK_WINDOW))
+                !entry.held.in_folder && (!self.steady || now < add_saturating(entry.held.since, ROLLBACK_WINDOW))
             }
             Standing::Refused | Standing::Staged | Standing::Revoked => false,
         };
@@ -73,13 +73,13 @@ impl Keyring {
     /// When the next change is due, if any: a staged pair, the end of an overlap, an expiry.
     pub fn next_due(&self) -> Option<Timestamp> {
         let second = Duration::from_secs(1);
-        let due = |entry: &Entry| {
-            let expired = later(entry.held.pair.validity().not_after, second);
+        let due = |entry: &KeyringEntry| {
+            let expired = add_saturating(entry.held.pair.validity().not_after, second);
             match entry.held.standing {
                 Standing::Staged => entry.due.or(Some(expired)),
                 Standing::Current if self.last_resort.is_none() => Some(expired),
                 Standing::Previous => entry.held.overlap_ends,
-                Standing::Retired if !entry.held.in_folder => Some(later(entry.held.since, ROLLBACK_WINDOW)),
+                Standing::Retired if !entry.held.in_folder => Some(add_saturating(entry.held.since, ROLLBACK_WINDOW)),
                 _ => None,
             }
         };
@@ -90,7 +90,7 @@ impl Keyring {
     /// overridden by the configuration and revoked ones do not.
     pub fn divergence(&self) -> Option<(Fingerprint, Timestamp)> {
         let current = self.current_entry();
-        let key_pair = |entry: &Entry| entry.held.pair.fingerprint();
+        let key_pair = |entry: &KeyringEntry| entry.held.pair.fingerprint();
         if current.is_some_and(|current| self.settings.current == Some(key_pair(current))) {
             return None;
         }
@@ -106,7 +106,7 @@ impl Keyring {
     /// Whether anything shown or kept differs from `before`, although no pair changed its standing: other
     /// intermediates, other file names, another `overlap` or `prefer`, an added or removed file.
     pub fn differs_from(&self, before: &Self) -> bool {
-        let same = |(one, other): (&Held, &Held)| {
+        let same = |(one, other): (&HeldPair, &HeldPair)| {
             one.standing == other.standing
                 && one.overlap_ends == other.overlap_ends
                 && one.in_folder == other.in_folder
@@ -117,12 +117,12 @@ impl Keyring {
             || self.held != before.held
             || self.past != before.past
             || self.entries.len() != before.entries.len()
-            || !self.held().into_iter().zip(before.held()).all(same)
+            || !self.pairs().into_iter().zip(before.pairs()).all(same)
     }
 
-    fn candidate(&self, held: &Held, prefer: Prefer, last_resort: bool) -> (Candidate, Arc<KeyPair>) {
+    fn candidate(&self, held: &HeldPair, prefer: PreferPolicy, last_resort: bool) -> (KeyPairCandidate, Arc<KeyPair>) {
         let pair = Arc::clone(&held.pair);
-        let candidate = Candidate {
+        let candidate = KeyPairCandidate {
             keyring: KeyringName::clone(&self.settings.name),
             key_pair: pair.fingerprint(),
             standing: held.standing,

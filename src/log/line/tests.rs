@@ -2,20 +2,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-const JSON: Style = Style { format: Format::Json, colour: false };
-const TEXT: Style = Style { format: Format::Text, colour: false };
+const JSON_STYLE: LineStyle = LineStyle { format: LogFormat::Json, colour: false };
+const TEXT_STYLE: LineStyle = LineStyle { format: LogFormat::Text, colour: false };
 
 fn time() -> Timestamp {
     "2026-11-25T09:00:00.123456Z".parse().unwrap()
 }
 
-fn finish(line: Line) -> String {
+fn finish(line: LogLine) -> String {
     String::from_utf8(line.finish()).unwrap()
 }
 
 #[test]
 fn json_has_time_level_target_and_typed_fields() {
-    let mut line = Line::new(JSON, time(), Level::INFO, "folder");
+    let mut line = LogLine::new(JSON_STYLE, time(), Level::INFO, "folder");
     line.message("read").text("file", "a b").number("count", 3).flag("whole", true).list("names", &["x", "y"]);
     assert_eq!(
         finish(line),
@@ -25,7 +25,7 @@ fn json_has_time_level_target_and_typed_fields() {
 
 #[test]
 fn text_is_aligned_and_quotes_what_is_more_than_a_word() {
-    let mut line = Line::new(TEXT, time(), Level::WARN, "folder");
+    let mut line = LogLine::new(TEXT_STYLE, time(), Level::WARN, "folder");
     line.message("cannot read").text("file", "api/tls.crt").text("why", "no \"such\" file").text("none", "");
     assert_eq!(
         finish(line),
@@ -35,27 +35,27 @@ fn text_is_aligned_and_quotes_what_is_more_than_a_word() {
 
 #[test]
 fn colours_are_for_terminals_only() {
-    let line = Line::new(Style { format: Format::Text, colour: true }, time(), Level::ERROR, "clock");
+    let line = LogLine::new(LineStyle { format: LogFormat::Text, colour: true }, time(), Level::ERROR, "clock");
     assert_eq!(finish(line), "2026-11-25T09:00:00.123Z \u{1b}[31mERROR\u{1b}[0m clock");
 }
 
 #[test]
 fn a_message_that_looks_like_a_field_is_quoted() {
-    let mut line = Line::new(TEXT, time(), Level::INFO, "h2");
+    let mut line = LogLine::new(TEXT_STYLE, time(), Level::INFO, "h2");
     line.message("got key=value");
     assert!(finish(line).ends_with(r#" h2 "got key=value""#));
 }
 
 #[test]
 fn blanks_of_other_scripts_and_direction_marks_cannot_forge_a_field() {
-    let mut line = Line::new(TEXT, time(), Level::INFO, "t");
+    let mut line = LogLine::new(TEXT_STYLE, time(), Level::INFO, "t");
     line.text("a", "x\u{3000}b=y").text("c", "\u{202e}gnol\n");
     assert!(finish(line).ends_with("a=\"x\u{3000}b=y\" c=\"\\\\u{202e}gnol\\\\u{a}\""));
 }
 
 #[test]
 fn a_long_value_is_cut_and_the_line_says_so() {
-    let mut line = Line::new(JSON, time(), Level::INFO, "t");
+    let mut line = LogLine::new(JSON_STYLE, time(), Level::INFO, "t");
     line.text("long", &"é".repeat(5000)).text("after", "there");
     let parsed: serde_json::Value = serde_json::from_str(&finish(line)).unwrap();
     assert!(parsed["long"].as_str().unwrap().ends_with('…'));
@@ -69,13 +69,13 @@ proptest! {
         values in prop::collection::vec((".{0,3000}", "[\"\\\\\n\u{202e}é]{0,900}"), 0..20),
         list in prop::collection::vec(".{0,700}", 0..30),
     ) {
-        let mut line = Line::new(JSON, time(), Level::INFO, "t");
+        let mut line = LogLine::new(JSON_STYLE, time(), Level::INFO, "t");
         for (index, (a, b)) in values.iter().enumerate() {
             line.text(&format!("a{index}"), a).text(&format!("b{index}"), b).number(&format!("n{index}"), index);
         }
         line.list("list", &list);
         let out = finish(line);
-        prop_assert!(out.len() <= LIMIT);
+        prop_assert!(out.len() <= MAX_LINE_BYTES);
         prop_assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
         prop_assert!(!out.contains(['\n', '\r', '\u{1b}', '\u{202e}']), "{out}");
     }
@@ -84,12 +84,12 @@ proptest! {
     fn text_stays_one_short_line_and_its_fields_can_be_read_back(
         values in prop::collection::vec(".{0,1500}", 0..12),
     ) {
-        let mut line = Line::new(TEXT, time(), Level::INFO, "t");
+        let mut line = LogLine::new(TEXT_STYLE, time(), Level::INFO, "t");
         for value in &values {
             line.text("v", value);
         }
         let out = finish(line);
-        prop_assert!(out.len() <= LIMIT);
+        prop_assert!(out.len() <= MAX_LINE_BYTES);
         prop_assert!(!out.contains(['\n', '\r', '\u{1b}']), "{out}");
         // Outside of quotes there is nothing but our own names.
         let mut outside = String::new();

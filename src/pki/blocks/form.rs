@@ -1,10 +1,10 @@
 //! Tells formats apart by their first bytes, whole or cut off.
 
-use super::super::der::{self, BIT_STRING, CONTEXT_0, Element, INTEGER, OCTET_STRING, OID, SEQUENCE, SET};
+use super::super::der::{self, BIT_STRING, CONTEXT_0, DerElement, INTEGER, OCTET_STRING, OID, SEQUENCE, SET};
 
 /// What a file looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum DetectedFormat {
     Certificate,
     Pkcs8,
     Pkcs1,
@@ -22,7 +22,7 @@ pub(super) enum Form {
     Text,
 }
 
-impl Form {
+impl DetectedFormat {
     /// With its article, for sentences.
     pub(super) fn article(self) -> &'static str {
         match self {
@@ -44,49 +44,49 @@ impl Form {
 const PKCS7: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07];
 
 /// What these bytes look like.
-pub(super) fn of(bytes: &[u8]) -> Form {
+pub(super) fn detect(bytes: &[u8]) -> DetectedFormat {
     if bytes.starts_with(&[0xfe, 0xed, 0xfe, 0xed]) || bytes.starts_with(&[0xce, 0xce, 0xce, 0xce]) {
-        return Form::Jks;
+        return DetectedFormat::Jks;
     }
     match bytes {
         // Indefinite lengths (BER), as old Windows and Java tools write keystores.
-        [SEQUENCE, 0x80, INTEGER, 1, 3, ..] => return Form::Pkcs12,
-        [SEQUENCE, 0x80, OID, ..] => return Form::Pkcs7,
+        [SEQUENCE, 0x80, INTEGER, 1, 3, ..] => return DetectedFormat::Pkcs12,
+        [SEQUENCE, 0x80, OID, ..] => return DetectedFormat::Pkcs7,
         _ => {}
     }
     let Some((outer, _)) = der::element(bytes) else {
         // A long length is not UTF-8 text, so this was going to be DER.
         let began = matches!(bytes, [SEQUENCE, 0x81..=0x84, ..]);
-        return if began { Form::CutOff } else { Form::Text };
+        return if began { DetectedFormat::CutOff } else { DetectedFormat::Text };
     };
     if outer.tag != SEQUENCE {
-        return Form::Text;
+        return DetectedFormat::Text;
     }
     // Text may begin with "0" and a character that reads as a short length: cut-off DER must have a long one.
     let is_long = bytes[1] >= 0x80;
-    match of_sequence(outer.content) {
-        Some(_) if outer.missing > 0 && !is_long => Form::Text,
+    match detect_sequence(outer.content) {
+        Some(_) if outer.missing > 0 && !is_long => DetectedFormat::Text,
         Some(form) => form,
-        None if is_long && outer.missing > 0 => Form::CutOff,
-        None => Form::Text,
+        None if is_long && outer.missing > 0 => DetectedFormat::CutOff,
+        None => DetectedFormat::Text,
     }
 }
 
-fn of_sequence(content: &[u8]) -> Option<Form> {
+fn detect_sequence(content: &[u8]) -> Option<DetectedFormat> {
     let mut parts = der::elements(content);
     let first = parts.next()?;
     match first.tag {
-        INTEGER => of_versioned(first, parts.next()?),
-        OID if first.content.starts_with(&PKCS7) => Some(Form::Pkcs7),
+        INTEGER => detect_versioned(first, parts.next()?),
+        OID if first.content.starts_with(&PKCS7) => Some(DetectedFormat::Pkcs7),
         SEQUENCE => match der::element(first.content)?.0.tag {
             OID => match parts.next()?.tag {
-                OCTET_STRING => Some(Form::EncryptedKey),
-                BIT_STRING => Some(Form::PublicKey),
+                OCTET_STRING => Some(DetectedFormat::EncryptedKey),
+                BIT_STRING => Some(DetectedFormat::PublicKey),
                 _ => None,
             },
-            CONTEXT_0 => Some(Form::Certificate),
-            INTEGER => of_signed(first.content),
-            SEQUENCE => Some(Form::Crl),
+            CONTEXT_0 => Some(DetectedFormat::Certificate),
+            INTEGER => detect_signed(first.content),
+            SEQUENCE => Some(DetectedFormat::Crl),
             _ => None,
         },
         _ => None,
@@ -94,31 +94,31 @@ fn of_sequence(content: &[u8]) -> Option<Form> {
 }
 
 /// A sequence that begins with a number.
-fn of_versioned(version: Element<'_>, second: Element<'_>) -> Option<Form> {
+fn detect_versioned(version: DerElement<'_>, second: DerElement<'_>) -> Option<DetectedFormat> {
     match (version.content, second.tag) {
         ([3], SEQUENCE) => {
             let (kind, _) = der::element(second.content)?;
-            (kind.tag == OID && kind.content.starts_with(&PKCS7)).then_some(Form::Pkcs12)
+            (kind.tag == OID && kind.content.starts_with(&PKCS7)).then_some(DetectedFormat::Pkcs12)
         }
-        ([0 | 1], SEQUENCE) => Some(Form::Pkcs8),
-        ([1], OCTET_STRING) => Some(Form::Sec1),
-        ([0], INTEGER) => Some(Form::Pkcs1),
+        ([0 | 1], SEQUENCE) => Some(DetectedFormat::Pkcs8),
+        ([1], OCTET_STRING) => Some(DetectedFormat::Sec1),
+        ([0], INTEGER) => Some(DetectedFormat::Pkcs1),
         _ => None,
     }
 }
 
 /// Signed data whose first part is a number: a v1 certificate, a CRL or a certification request.
-fn of_signed(signed: &[u8]) -> Option<Form> {
+fn detect_signed(signed: &[u8]) -> Option<DetectedFormat> {
     let mut parts = der::elements(signed).skip(1);
     let second = parts.next()?;
     let is_name = der::element(second.content).is_none_or(|(part, _)| part.tag == SET);
     if is_name {
-        return Some(Form::Csr);
+        return Some(DetectedFormat::Csr);
     }
     let (_name, fourth) = (parts.next()?, parts.next()?);
     match fourth.tag {
-        der::UTC_TIME | der::GENERALIZED_TIME => Some(Form::Crl),
-        SEQUENCE => Some(Form::Certificate),
+        der::UTC_TIME | der::GENERALIZED_TIME => Some(DetectedFormat::Crl),
+        SEQUENCE => Some(DetectedFormat::Certificate),
         _ => None,
     }
 }

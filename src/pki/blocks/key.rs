@@ -3,10 +3,10 @@
 use rustls_pki_types::PrivateKeyDer;
 
 use super::super::der::{self, CONTEXT_0, INTEGER, OCTET_STRING, OID};
-use super::{Unreadable, refusal};
+use super::{UnreadablePart, refusal};
 
 /// What to say about a key that the provider refused with `why`.
-pub(super) fn unusable(key: &PrivateKeyDer<'_>, why: &str) -> Unreadable {
+pub(super) fn describe_unusable(key: &PrivateKeyDer<'_>, why: &str) -> UnreadablePart {
     let bytes = key.secret_der();
     let kind = der::element(bytes).and_then(|(outer, _)| match key {
         PrivateKeyDer::Pkcs1(_) => rsa_size(bytes),
@@ -52,7 +52,7 @@ fn pkcs8_kind(content: &[u8]) -> Option<String> {
 fn rsa_size(key: &[u8]) -> Option<String> {
     let (outer, _) = der::element(key)?;
     let modulus = der::elements(outer.content).nth(1).filter(|modulus| modulus.tag == INTEGER)?;
-    let bits = der::bits(modulus.content);
+    let bits = der::bit_len(modulus.content);
     (!(2048..=8192).contains(&bits)).then(|| format!("an RSA key of {bits} bits"))
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tls_can_use_or_nobody_can_read_has_no_such_name() {
+    fn keys_that_tls_can_use_or_that_are_unreadable_have_no_such_name() {
         assert_eq!(pkcs8_kind(&pkcs8(&[0x2b, 0x65, 0x70], &[])), None);
         assert_eq!(pkcs8_kind(&[]), None);
         assert_eq!(pkcs8_kind(&[INTEGER, 1, 0, 0x30, 0]), None);

@@ -8,7 +8,7 @@ use memchr::memmem;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
-use super::{Unreadable, refusal};
+use super::{UnreadablePart, refusal};
 use crate::pki::printable;
 
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -16,15 +16,15 @@ const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
 /// One block, from its BEGIN line on.
-pub(super) struct Section<'a> {
+pub(super) struct PemSection<'a> {
     pub(super) label: Cow<'a, str>,
     pub(super) body: &'a [u8],
-    pub(super) end: End,
+    pub(super) end: PemSectionEnd,
 }
 
 /// How a block ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum PemSectionEnd {
     /// With its own END line.
     Closed,
     /// With the file, or with the next BEGIN line.
@@ -47,14 +47,14 @@ pub(super) fn from_utf16(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Every block, in the order of the text. A BEGIN in the middle of a line counts only if the block is closed:
 /// otherwise it is prose.
-pub(super) fn sections(text: &[u8]) -> Vec<Section<'_>> {
+pub(super) fn sections(text: &[u8]) -> Vec<PemSection<'_>> {
     let begins: Vec<usize> = memmem::find_iter(text, BEGIN).collect();
     let limits = begins.iter().skip(1).copied().chain([text.len()]);
     begins
         .iter()
         .zip(limits)
-        .map(|(at, limit)| (at, section(&text[at + BEGIN.len()..limit], limit == text.len())))
-        .filter(|(at, section)| section.end == End::Closed || begins_line(&text[..**at]))
+        .map(|(at, limit)| (at, parse_section(&text[at + BEGIN.len()..limit], limit == text.len())))
+        .filter(|(at, section)| section.end == PemSectionEnd::Closed || begins_line(&text[..**at]))
         .map(|(_, section)| section)
         .collect()
 }
@@ -77,26 +77,26 @@ fn begins_line(before: &[u8]) -> bool {
 }
 
 /// `rest` begins behind "BEGIN " and ends before the next block, or with the file (`is_last`).
-fn section(rest: &[u8], is_last: bool) -> Section<'_> {
+fn parse_section(rest: &[u8], is_last: bool) -> PemSection<'_> {
     let line = &rest[..memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len())];
     let Some(label_end) = memmem::find(line, DASHES) else {
-        let end = if is_last && line.len() == rest.len() { End::CutOff } else { End::Other };
-        return Section { label: label_text(line), body: &[], end };
+        let end = if is_last && line.len() == rest.len() { PemSectionEnd::CutOff } else { PemSectionEnd::Other };
+        return PemSection { label: label_text(line), body: &[], end };
     };
     let label = &rest[..label_end];
     let body = &rest[label_end + DASHES.len()..];
     let Some(end_at) = memmem::find(body, END) else {
-        return Section { label: label_text(label), body, end: End::CutOff };
+        return PemSection { label: label_text(label), body, end: PemSectionEnd::CutOff };
     };
     let end_line = &body[end_at + END.len()..];
     let closed = end_line.strip_prefix(label).is_some_and(|dashes| dashes.starts_with(DASHES));
     let may_go_on = is_last && [label, DASHES].concat().starts_with(end_line);
     let end = match (closed, may_go_on) {
-        (true, _) => End::Closed,
-        (false, true) => End::CutOff,
-        (false, false) => End::Other,
+        (true, _) => PemSectionEnd::Closed,
+        (false, true) => PemSectionEnd::CutOff,
+        (false, false) => PemSectionEnd::Other,
     };
-    Section { label: label_text(label), body: &body[..end_at], end }
+    PemSection { label: label_text(label), body: &body[..end_at], end }
 }
 
 /// The label for people and for comparing, at most 64 characters.
@@ -108,7 +108,7 @@ fn label_text(label: &[u8]) -> Cow<'_, str> {
 }
 
 /// Whether the text ends within the word BEGIN: too short to be a block, but more is to come.
-pub(super) fn breaks_off(text: &[u8]) -> bool {
+pub(super) fn ends_within_begin_line(text: &[u8]) -> bool {
     (DASHES.len() + 1..BEGIN.len()).filter_map(|there| text.strip_suffix(&BEGIN[..there])).any(begins_line)
 }
 
@@ -119,8 +119,8 @@ pub(super) fn is_encrypted(body: &[u8]) -> bool {
 }
 
 /// The bytes of a block's body.
-pub(super) fn decode(body: &[u8], label: &str, secret: bool) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
-    let body = without_headers(body);
+pub(super) fn decode(body: &[u8], label: &str, secret: bool) -> Result<Zeroizing<Vec<u8>>, UnreadablePart> {
+    let body = strip_headers(body);
     // Room for all of it at once: growing would leave copies of a key behind.
     let mut clean = Zeroizing::new(Vec::with_capacity(body.len() + 64));
     // The label only tells the library whether to decode in constant time.
@@ -148,7 +148,7 @@ pub(super) fn decode(body: &[u8], label: &str, secret: bool) -> Result<Zeroizing
 }
 
 /// Leaves out the header fields that some tools put before the base64 (RFC 1421 4.4).
-fn without_headers(body: &[u8]) -> &[u8] {
+fn strip_headers(body: &[u8]) -> &[u8] {
     let mut rest = body.trim_ascii_start();
     loop {
         let end = memchr::memchr2(b'\n', b'\r', rest).map_or(rest.len(), |at| at + 1);

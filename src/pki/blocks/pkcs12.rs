@@ -6,7 +6,7 @@ use p12_keystore::error::Error;
 use rustls_pki_types::PrivateKeyDer;
 
 use super::super::der::{self, INTEGER, OCTET_STRING, SEQUENCE};
-use super::{Item, Unreadable, refusal};
+use super::{UnparsedItem, UnreadablePart, refusal};
 use crate::pki::printable;
 
 /// Rounds of key derivation in the whole file. openssl asks for 2048 per part, Windows for 2000, Java for 10,000, and the
@@ -20,18 +20,18 @@ const MAX_BYTES: usize = 128 * 1024;
 const SCRYPT: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x04, 0x0b];
 
 /// Everything in the file, in its order: certificates, then keys.
-pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Vec<Item>, Unreadable> {
+pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Vec<UnparsedItem>, UnreadablePart> {
     let Some((outer, _)) = der::element(bytes) else {
         return Err(refusal::pkcs12_unsupported("it is in BER with indefinite lengths"));
     };
     if outer.missing > 0 {
-        return Err(Unreadable { keystore: true, ..refusal::truncated("the PKCS#12 file") });
+        return Err(UnreadablePart { keystore: true, ..refusal::truncated("the PKCS#12 file") });
     }
     if outer.whole.len() > MAX_BYTES {
         let why = format!("it has {} bytes, more than {MAX_BYTES}", outer.whole.len());
         return Err(refusal::pkcs12_unsupported(&why));
     }
-    let rounds = rounds(outer.content, 0);
+    let rounds = count_rounds(outer.content, 0);
     if rounds > MAX_ROUNDS {
         let why = format!("it requires {rounds} rounds of key derivation, more than {MAX_ROUNDS}");
         return Err(refusal::pkcs12_unsupported(&why));
@@ -42,12 +42,12 @@ pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Vec<Item>, Un
     }
     let archive = Pkcs12Archive::from_pkcs12(outer.whole, password.unwrap_or_default())
         .map_err(|error| refuse(&error, password.is_some()))?;
-    let certificates = archive.certs.iter().map(|bag| Item::Certificate(bag.cert.as_der().to_vec().into()));
-    let keys = archive.keys.iter().map(|bag| Item::Key(PrivateKeyDer::Pkcs8(bag.key.as_der().to_vec().into())));
+    let certificates = archive.certs.iter().map(|bag| UnparsedItem::Certificate(bag.cert.as_der().to_vec().into()));
+    let keys = archive.keys.iter().map(|bag| UnparsedItem::Key(PrivateKeyDer::Pkcs8(bag.key.as_der().to_vec().into())));
     Ok(certificates.chain(keys).collect())
 }
 
-fn refuse(error: &Error, password_given: bool) -> Unreadable {
+fn refuse(error: &Error, password_given: bool) -> UnreadablePart {
     match error {
         // Without a MAC, a wrong password shows as bad padding only.
         Error::MacError(_) | Error::UnpadError | Error::Pkcs5Error(_) => refusal::pkcs12_password(password_given),
@@ -62,9 +62,9 @@ fn refuse(error: &Error, password_given: bool) -> Unreadable {
 
 /// The sum of all numbers that follow a salt, wherever they are visible: PBKDF1, PBKDF2 and the MAC all have this shape
 /// (RFC 8018 A, RFC 7292 4).
-fn rounds(content: &[u8], depth: u8) -> u64 {
-    const DEEPEST: u8 = 24;
-    if depth > DEEPEST {
+fn count_rounds(content: &[u8], depth: u8) -> u64 {
+    const MAX_DEPTH: u8 = 24;
+    if depth > MAX_DEPTH {
         return u64::MAX;
     }
     let mut sum = 0u64;
@@ -80,14 +80,14 @@ fn rounds(content: &[u8], depth: u8) -> u64 {
                 && der::element(part.content)
                     .is_some_and(|(inner, rest)| inner.tag == SEQUENCE && inner.missing == 0 && rest.is_empty()));
         if is_nested {
-            sum = sum.saturating_add(rounds(part.content, depth + 1));
+            sum = sum.saturating_add(count_rounds(part.content, depth + 1));
         }
     }
     sum
 }
 
 fn number(content: &[u8]) -> u64 {
-    match der::bits(content) {
+    match der::bit_len(content) {
         0..=63 => content.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
         _ => u64::MAX,
     }

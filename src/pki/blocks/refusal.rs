@@ -4,47 +4,47 @@
 
 use memchr::memmem;
 
-use super::Unreadable;
+use super::UnreadablePart;
 
-fn refuse(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> Unreadable {
-    Unreadable { reason, why: why.into(), remedy: remedy.into(), incomplete: false, keystore: false }
+fn refuse(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> UnreadablePart {
+    UnreadablePart { reason, why: why.into(), remedy: remedy.into(), incomplete: false, keystore: false }
 }
 
 /// Something ends too early.
-pub(super) fn truncated(what: &str) -> Unreadable {
+pub(super) fn truncated(what: &str) -> UnreadablePart {
     let why = format!("{what} is cut off or empty");
-    Unreadable {
+    UnreadablePart {
         incomplete: true,
         ..refuse("truncated", why, "copy the file again, preferably under another name, then rename it")
     }
 }
 
 /// Damaged, and no command can help.
-pub(super) fn malformed(reason: &'static str, why: String) -> Unreadable {
+pub(super) fn malformed(reason: &'static str, why: String) -> UnreadablePart {
     refuse(reason, why, "copy the file again from its origin, or have it created again")
 }
 
 /// A Java KeyStore.
-pub(super) fn jks() -> Unreadable {
+pub(super) fn jks() -> UnreadablePart {
     let remedy = "keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 -deststoretype PKCS12, \
                   then put the password into FILE.p12.pass";
-    Unreadable { keystore: true, ..refuse("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
+    UnreadablePart { keystore: true, ..refuse("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
 }
 
 /// A private key under a password; `inform` is an option of openssl with its blank.
-pub(super) fn encrypted_key(inform: &str) -> Unreadable {
+pub(super) fn encrypted_key(inform: &str) -> UnreadablePart {
     let remedy = format!("openssl pkey {inform}-in FILE -out FILE.key (asks for the password; -out is not encrypted)");
     refuse("key_encrypted", "the private key is encrypted with a password", remedy)
 }
 
 /// Certificates in PKCS#7.
-pub(super) fn pkcs7(inform: &str) -> Unreadable {
+pub(super) fn pkcs7(inform: &str) -> UnreadablePart {
     let remedy = format!("openssl pkcs7 {inform}-print_certs -in FILE -out FILE.crt");
     refuse("pkcs7", "it is PKCS#7, which wraps certificates in another format", remedy)
 }
 
 /// A PEM block that is none of ours.
-pub(super) fn block(label: &str) -> Unreadable {
+pub(super) fn foreign_block(label: &str) -> UnreadablePart {
     match label {
         "ENCRYPTED PRIVATE KEY" => encrypted_key(""),
         "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => pkcs7(""),
@@ -67,7 +67,7 @@ pub(super) fn block(label: &str) -> Unreadable {
 }
 
 /// Text without a block that nevertheless was meant to be a key.
-pub(super) fn foreign_text(text: &[u8]) -> Option<Unreadable> {
+pub(super) fn foreign_text(text: &[u8]) -> Option<UnreadablePart> {
     if text.starts_with(b"PuTTY-User-Key-File-") {
         let remedy = "puttygen FILE -O private-openssh -o FILE.ssh && ssh-keygen -p -N '' -m PKCS8 -f FILE.ssh";
         return Some(refuse("putty", "the private key is in PuTTY's own format", remedy));
@@ -89,30 +89,30 @@ pub(super) fn foreign_text(text: &[u8]) -> Option<Unreadable> {
 }
 
 /// PKCS#12 that its password does not open.
-pub(super) fn pkcs12_password(given: bool) -> Unreadable {
+pub(super) fn pkcs12_password(given: bool) -> UnreadablePart {
     let why = if given { "the password does not open this PKCS#12 file" } else { "this PKCS#12 file needs a password" };
     let remedy = "put its password into FILE.pass, or set pkcs12_password_file in the keyring's section; \
                   to test one: openssl pkcs12 -info -noout -in FILE";
-    Unreadable { keystore: true, ..refuse("pkcs12_password", why, remedy) }
+    UnreadablePart { keystore: true, ..refuse("pkcs12_password", why, remedy) }
 }
 
 /// PKCS#12 that is well-formed for others.
-pub(super) fn pkcs12_unsupported(why: &str) -> Unreadable {
+pub(super) fn pkcs12_unsupported(why: &str) -> UnreadablePart {
     let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem (add -legacy for old files)";
-    Unreadable {
+    UnreadablePart {
         keystore: true,
         ..refuse("pkcs12_unsupported", format!("this PKCS#12 file cannot be read: {why}"), remedy)
     }
 }
 
 /// PKCS#12 that is damaged, or written in BER, which openssl takes.
-pub(super) fn pkcs12_malformed(why: &str) -> Unreadable {
+pub(super) fn pkcs12_malformed(why: &str) -> UnreadablePart {
     let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem; if openssl cannot read it either, copy it again";
-    Unreadable { keystore: true, ..refuse("pkcs12_malformed", format!("damaged PKCS#12 file: {why}"), remedy) }
+    UnreadablePart { keystore: true, ..refuse("pkcs12_malformed", format!("damaged PKCS#12 file: {why}"), remedy) }
 }
 
 /// A private key that TLS here cannot use.
-pub(super) fn key_unsupported(kind: &str) -> Unreadable {
+pub(super) fn key_unsupported(kind: &str) -> UnreadablePart {
     let why = format!("it is {kind}, which Sidekey cannot use for TLS");
     let remedy = "make a new key and have a certificate issued for it: openssl genpkey -algorithm EC -pkeyopt \
                   ec_paramgen_curve:P-256 -out FILE (P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits work too)";

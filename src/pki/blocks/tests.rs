@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pki::Validity;
-use crate::pki::issue::{Authority, Issued, NewKey, Request, self_signed};
+use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind, self_signed};
 
 /// Runs a shell line of openssl in a fresh folder and gives the file `out`.
-fn made_by(line: &str, issued: Option<&Issued>) -> Zeroizing<Vec<u8>> {
+fn run_openssl(line: &str, issued: Option<&IssuedKeyPair>) -> Zeroizing<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     if let Some(issued) = issued {
         write(folder.path(), "crt", issued.chain_pem.as_bytes());
@@ -33,8 +33,8 @@ fn validity() -> Validity {
     Validity { not_before: "2026-01-01T00:00:00Z".parse().unwrap(), not_after: "2027-01-01T00:00:00Z".parse().unwrap() }
 }
 
-fn request(key: NewKey) -> Request {
-    Request {
+fn request(key: NewKeyKind) -> IssueRequest {
+    IssueRequest {
         common_name: "api".to_owned(),
         organization: None,
         dns: vec!["api.example.com".to_owned()],
@@ -48,18 +48,18 @@ fn request(key: NewKey) -> Request {
 }
 
 /// An end entity, its intermediate and its key.
-fn issued(key: NewKey) -> Issued {
-    let root = Authority::new("Root", validity()).unwrap();
+fn issue_chain(key: NewKeyKind) -> IssuedKeyPair {
+    let root = CertificateAuthority::new("Root", validity()).unwrap();
     root.intermediate("Intermediate", validity()).unwrap().issue(&request(key)).unwrap()
 }
 
-fn read_bytes(bytes: &[u8]) -> Blocks {
+fn read_bytes(bytes: &[u8]) -> KeyMaterial {
     read(&Zeroizing::new(bytes.to_vec()), None)
 }
 
 /// Reads, and wants exactly so many certificates and keys, and no complaint.
 #[track_caller]
-fn whole(bytes: &[u8], certificates: usize, keys: usize) -> Blocks {
+fn read_whole(bytes: &[u8], certificates: usize, keys: usize) -> KeyMaterial {
     let blocks = read_bytes(bytes);
     assert_eq!(blocks.unreadable, []);
     assert_eq!((blocks.certificates.len(), blocks.keys.len()), (certificates, keys));
@@ -68,7 +68,7 @@ fn whole(bytes: &[u8], certificates: usize, keys: usize) -> Blocks {
 
 /// Reads, and wants exactly one complaint and nothing else.
 #[track_caller]
-fn refused(bytes: &[u8], reason: &str) -> Unreadable {
+fn read_refused(bytes: &[u8], reason: &str) -> UnreadablePart {
     let mut blocks = read_bytes(bytes);
     let reasons: Vec<_> = blocks.unreadable.iter().map(|part| part.reason).collect();
     assert_eq!(reasons, [reason], "{:?}", blocks.unreadable);
@@ -78,26 +78,30 @@ fn refused(bytes: &[u8], reason: &str) -> Unreadable {
 
 #[test]
 fn what_people_do_to_pem_is_tolerated() {
-    let issued = issued(NewKey::P256);
+    let issued = issue_chain(NewKeyKind::P256);
     let (chain, key) = (issued.chain_pem.as_str(), issued.key_pem.as_str());
     let plain = format!("{chain}{key}");
-    whole(plain.as_bytes(), 2, 1);
-    whole(format!("{key}{chain}").as_bytes(), 2, 1);
-    whole(plain.replace('\n', "\r\n").as_bytes(), 2, 1);
-    whole(plain.replace('\n', "\r").as_bytes(), 2, 1);
-    whole(format!("\u{feff}{plain}").as_bytes(), 2, 1);
-    whole(plain.trim_end().as_bytes(), 2, 1);
-    whole(plain.replace("-----\n-----", "----------").as_bytes(), 2, 1);
-    whole(plain.replace('\n', "\n    ").as_bytes(), 2, 1);
-    whole(plain.replace('\n', " \t\n").as_bytes(), 2, 1);
-    whole(plain.replace('\n', " ").as_bytes(), 2, 1);
-    whole(plain.replace(" CERTIFICATE-", " X509 CERTIFICATE-").as_bytes(), 2, 1);
+    read_whole(plain.as_bytes(), 2, 1);
+    read_whole(format!("{key}{chain}").as_bytes(), 2, 1);
+    read_whole(plain.replace('\n', "\r\n").as_bytes(), 2, 1);
+    read_whole(plain.replace('\n', "\r").as_bytes(), 2, 1);
+    read_whole(format!("\u{feff}{plain}").as_bytes(), 2, 1);
+    read_whole(plain.trim_end().as_bytes(), 2, 1);
+    read_whole(plain.replace("-----\n-----", "----------").as_bytes(), 2, 1);
+    read_whole(plain.replace('\n', "\n    ").as_bytes(), 2, 1);
+    read_whole(plain.replace('\n', " \t\n").as_bytes(), 2, 1);
+    read_whole(plain.replace('\n', " ").as_bytes(), 2, 1);
+    read_whole(plain.replace(" CERTIFICATE-", " X509 CERTIFICATE-").as_bytes(), 2, 1);
     let texts = "Bag Attributes\n    friendlyName: api\nsubject=/CN=api\n";
-    whole(format!("{texts}{plain}\n# end\n").replace("-----BEGIN", &format!("{texts}-----BEGIN")).as_bytes(), 2, 1);
+    read_whole(
+        format!("{texts}{plain}\n# end\n").replace("-----BEGIN", &format!("{texts}-----BEGIN")).as_bytes(),
+        2,
+        1,
+    );
     let request = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
-    whole(format!("{request}{plain}").as_bytes(), 2, 1);
+    read_whole(format!("{request}{plain}").as_bytes(), 2, 1);
     let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(plain.encode_utf16().flat_map(u16::to_le_bytes)).collect();
-    whole(&wide, 2, 1);
+    read_whole(&wide, 2, 1);
 }
 
 #[test]
@@ -115,12 +119,13 @@ fn every_encoding_of_a_key_is_the_same_key() {
         ),
         ("openssl genpkey -algorithm ed25519 -out k", "cp k out", "openssl pkey -in k -outform DER -out out"),
     ] {
-        let both = made_by(&format!("{make}; {pem}; cat k >> out; openssl pkcs8 -topk8 -nocrypt -in k >> out"), None);
-        let spkis: Vec<_> = whole(&both, 0, 3).keys.iter().map(|key| key.spki_hash()).collect();
+        let both =
+            run_openssl(&format!("{make}; {pem}; cat k >> out; openssl pkcs8 -topk8 -nocrypt -in k >> out"), None);
+        let spkis: Vec<_> = read_whole(&both, 0, 3).keys.iter().map(|key| key.spki_hash()).collect();
         assert!(spkis.iter().all(|spki| *spki == spkis[0]), "{make}");
-        let der = made_by(&format!("{make}; {der}"), None);
-        assert_eq!(kind(&der), Kind::DerKey, "{make}");
-        let key = whole(&der, 0, 1).keys.remove(0);
+        let der = run_openssl(&format!("{make}; {der}"), None);
+        assert_eq!(detect_kind(&der), KeyMaterialKind::DerKey, "{make}");
+        let key = read_whole(&der, 0, 1).keys.remove(0);
         assert_eq!(key.der().secret_der(), &der[..]);
         assert_eq!(format!("{key:?}"), "PrivateKey");
     }
@@ -128,16 +133,17 @@ fn every_encoding_of_a_key_is_the_same_key() {
 
 #[test]
 fn der_and_openssls_trusted_certificates_are_read() {
-    let issued = issued(NewKey::P256);
-    let der = made_by("openssl x509 -in crt -outform DER -out out", Some(&issued));
-    assert_eq!(kind(&der), Kind::DerCertificate);
-    let certificate = whole(&der, 1, 0).certificates.remove(0);
-    whole(&[&der[..], b"\r\n"].concat(), 1, 0);
-    assert!(!refused(&[&der[..], b"more"].concat(), "trailing_bytes").incomplete);
-    let trusted = made_by("openssl x509 -in crt -trustout -addtrust serverAuth -setalias a -out out", Some(&issued));
-    assert_eq!(whole(&trusted, 1, 0).certificates[0], certificate);
-    let key = made_by("openssl pkcs8 -topk8 -nocrypt -in key -outform DER -out out", Some(&issued));
-    assert_eq!(whole(&key, 0, 1).keys[0].spki(), certificate.spki());
+    let issued = issue_chain(NewKeyKind::P256);
+    let der = run_openssl("openssl x509 -in crt -outform DER -out out", Some(&issued));
+    assert_eq!(detect_kind(&der), KeyMaterialKind::DerCertificate);
+    let certificate = read_whole(&der, 1, 0).certificates.remove(0);
+    read_whole(&[&der[..], b"\r\n"].concat(), 1, 0);
+    assert!(!read_refused(&[&der[..], b"more"].concat(), "trailing_bytes").incomplete);
+    let trusted =
+        run_openssl("openssl x509 -in crt -trustout -addtrust serverAuth -setalias a -out out", Some(&issued));
+    assert_eq!(read_whole(&trusted, 1, 0).certificates[0], certificate);
+    let key = run_openssl("openssl pkcs8 -topk8 -nocrypt -in key -outform DER -out out", Some(&issued));
+    assert_eq!(read_whole(&key, 0, 1).keys[0].spki(), certificate.spki());
 }
 
 #[test]
@@ -145,25 +151,26 @@ fn crls_are_read_in_both_forms() {
     let make = "touch index.txt; printf '[ca]\\ndefault_ca=c\\n[c]\\ndatabase=index.txt\\ndefault_md=sha256\\n' > conf; echo 01 > crlnumber; echo 'crlnumber=crlnumber' >> conf; \
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c -subj /CN=ca 2>/dev/null; \
         openssl ca -config conf -gencrl -keyfile k -cert c -crldays 30 -out crl 2>/dev/null;";
-    let pem = made_by(&format!("{make} cp crl out"), None);
-    assert_eq!(whole(&pem, 0, 0).crls.len(), 1);
-    let der = made_by(&format!("{make} openssl crl -in crl -outform DER -out out"), None);
-    assert_eq!(kind(&der), Kind::DerCrl);
-    assert_eq!(whole(&der, 0, 0).crls.len(), 1);
-    assert!(refused(&der[..der.len() - 1], "truncated").incomplete);
+    let pem = run_openssl(&format!("{make} cp crl out"), None);
+    assert_eq!(read_whole(&pem, 0, 0).crls.len(), 1);
+    let der = run_openssl(&format!("{make} openssl crl -in crl -outform DER -out out"), None);
+    assert_eq!(detect_kind(&der), KeyMaterialKind::DerCrl);
+    assert_eq!(read_whole(&der, 0, 0).crls.len(), 1);
+    assert!(read_refused(&der[..der.len() - 1], "truncated").incomplete);
 }
 
 #[test]
 fn pkcs12_is_opened_with_its_password() {
-    let issued = issued(NewKey::P256);
+    let issued = issue_chain(NewKeyKind::P256);
     for (options, password) in [
         ("-passout pass:secret", Some("secret")),
         ("-passout pass:secret -legacy", Some("secret")),
         ("-passout pass:secret -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1", Some("secret")),
         ("-passout pass:", None),
     ] {
-        let store = made_by(&format!("openssl pkcs12 -export -in crt -inkey key -out out {options}"), Some(&issued));
-        assert_eq!(kind(&store), Kind::Pkcs12);
+        let store =
+            run_openssl(&format!("openssl pkcs12 -export -in crt -inkey key -out out {options}"), Some(&issued));
+        assert_eq!(detect_kind(&store), KeyMaterialKind::Pkcs12);
         let blocks = read(&store, password);
         assert_eq!(blocks.unreadable, [], "{options}");
         assert_eq!((blocks.certificates.len(), blocks.keys.len()), (2, 1), "{options}");
@@ -173,34 +180,34 @@ fn pkcs12_is_opened_with_its_password() {
 
 #[test]
 fn pkcs12_keys_that_no_certificate_refers_to_are_read() {
-    let issued = issued(NewKey::P256);
-    let store = made_by("openssl pkcs12 -export -nocerts -inkey key -out out -passout pass:", Some(&issued));
-    whole(&store, 0, 1);
+    let issued = issue_chain(NewKeyKind::P256);
+    let store = run_openssl("openssl pkcs12 -export -nocerts -inkey key -out out -passout pass:", Some(&issued));
+    read_whole(&store, 0, 1);
 }
 
 #[test]
 fn pkcs12_that_does_not_open_says_why() {
-    let issued = issued(NewKey::P256);
+    let issued = issue_chain(NewKeyKind::P256);
     let make = "openssl pkcs12 -export -in crt -inkey key -out out -passout pass:secret";
-    let store = made_by(make, Some(&issued));
+    let store = run_openssl(make, Some(&issued));
     let wrong = read(&store, Some("wrong")).unreadable.remove(0);
     assert_eq!((wrong.reason, wrong.keystore), ("pkcs12_password", true));
-    assert!(refused(&store, "pkcs12_password").why.contains("needs a password"));
-    let cut = refused(&store[..store.len() - 5], "truncated");
+    assert!(read_refused(&store, "pkcs12_password").why.contains("needs a password"));
+    let cut = read_refused(&store[..store.len() - 5], "truncated");
     assert!(cut.incomplete && cut.keystore);
-    refused(&[0x30, 0x80, 2, 1, 3, 0x30, 0x80], "pkcs12_unsupported");
+    read_refused(&[0x30, 0x80, 2, 1, 3, 0x30, 0x80], "pkcs12_unsupported");
     let mut damaged = store.to_vec();
     let at = memchr::memmem::find(&damaged, &PKCS7_DATA).unwrap();
     damaged[at + 9] = 0x55;
-    assert!(refused(&damaged, "pkcs12_malformed").keystore);
+    assert!(read_refused(&damaged, "pkcs12_malformed").keystore);
     let large = [&[0x30, 0x83, 0x03, 0, 0, 2, 1, 3, 0x30, 0x0b, 6, 9], &PKCS7_DATA[..], &[0; 0x3_0000]].concat();
-    assert!(refused(&large[..0x3_0005], "pkcs12_unsupported").why.contains("bytes"));
+    assert!(read_refused(&large[..0x3_0005], "pkcs12_unsupported").why.contains("bytes"));
 }
 
 #[test]
 fn pkcs12_cannot_ask_for_endless_work() {
-    let issued = issued(NewKey::P256);
-    let store = made_by(
+    let issued = issue_chain(NewKeyKind::P256);
+    let store = run_openssl(
         "openssl pkcs12 -export -in crt -inkey key -out out -passout pass:secret -iter 70000 -maciter",
         Some(&issued),
     );
@@ -229,7 +236,7 @@ fn keys_that_tls_cannot_use_are_named() {
         ("openssl genpkey -algorithm x25519 -out out", "X25519"),
         ("openssl dsaparam -genkey -out k 1024; openssl pkcs8 -topk8 -nocrypt -in k -out out", "DSA"),
     ] {
-        let refusal = refused(&made_by(&format!("{{ {make}; }} 2>/dev/null"), None), "key_unsupported");
+        let refusal = read_refused(&run_openssl(&format!("{{ {make}; }} 2>/dev/null"), None), "key_unsupported");
         assert!(refusal.why.contains(name), "{make}: {}", refusal.why);
         assert!(!refusal.incomplete);
     }
@@ -237,7 +244,7 @@ fn keys_that_tls_cannot_use_are_named() {
 
 #[test]
 fn other_formats_are_refused_with_the_command_that_converts_them() {
-    let issued = issued(NewKey::P256);
+    let issued = issue_chain(NewKeyKind::P256);
     let der_key = "openssl pkcs8 -topk8 -in key -passout pass:secret -out out";
     for (make, reason, remedy) in [
         (der_key.to_owned(), "key_encrypted", "openssl pkey -in"),
@@ -250,7 +257,7 @@ fn other_formats_are_refused_with_the_command_that_converts_them() {
             "openssl pkcs7 -inform DER",
         ),
     ] {
-        let refusal = refused(&made_by(&make, Some(&issued)), reason);
+        let refusal = read_refused(&run_openssl(&make, Some(&issued)), reason);
         assert!(refusal.remedy.contains(remedy), "{make}: {}", refusal.remedy);
     }
     for (text, reason) in [
@@ -267,9 +274,9 @@ fn other_formats_are_refused_with_the_command_that_converts_them() {
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate_malformed"),
         (b"-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n", "key_malformed"),
     ] {
-        assert!(!refused(text, reason).remedy.is_empty(), "{reason}");
+        assert!(!read_refused(text, reason).remedy.is_empty(), "{reason}");
     }
-    assert!(refused(b"\xfe\xed\xfe\xed", "jks").keystore);
+    assert!(read_refused(b"\xfe\xed\xfe\xed", "jks").keystore);
 }
 
 #[test]
@@ -285,31 +292,34 @@ fn files_without_key_material_are_passed_over() {
     ] {
         let blocks = read_bytes(text);
         assert!(blocks.unreadable.is_empty() && blocks.certificates.is_empty(), "{text:?}: {blocks:?}");
-        assert_eq!(kind(text), Kind::Unknown, "{text:?}");
+        assert_eq!(detect_kind(text), KeyMaterialKind::Unknown, "{text:?}");
     }
-    let request = made_by("openssl req -new -key key -subj /CN=api -outform DER -out out", Some(&issued(NewKey::P256)));
-    assert_eq!(kind(&request), Kind::Csr);
-    whole(&request, 0, 0);
+    let request = run_openssl(
+        "openssl req -new -key key -subj /CN=api -outform DER -out out",
+        Some(&issue_chain(NewKeyKind::P256)),
+    );
+    assert_eq!(detect_kind(&request), KeyMaterialKind::Csr);
+    read_whole(&request, 0, 0);
 }
 
 #[test]
 fn every_cut_of_a_file_is_incomplete_or_says_nothing() {
-    let issued = self_signed(&request(NewKey::P256)).unwrap();
+    let issued = self_signed(&request(NewKeyKind::P256)).unwrap();
     let pem = format!("{}{}", issued.key_pem.as_str(), issued.chain_pem);
     for cut in 0..pem.trim_end().len() {
         let blocks = read_bytes(&pem.as_bytes()[..cut]);
         assert!(blocks.unreadable.iter().all(|part| part.incomplete), "{cut}: {:?}", blocks.unreadable);
         assert!(blocks.certificates.is_empty(), "{cut}");
     }
-    let der = made_by("openssl x509 -in crt -outform DER -out out", Some(&issued));
+    let der = run_openssl("openssl x509 -in crt -outform DER -out out", Some(&issued));
     for cut in 2..der.len() {
-        assert!(refused(&der[..cut], "truncated").incomplete, "{cut}");
+        assert!(read_refused(&der[..cut], "truncated").incomplete, "{cut}");
     }
 }
 
 #[test]
 fn a_certificate_cut_off_before_a_key_does_not_swallow_it() {
-    let issued = self_signed(&request(NewKey::P256)).unwrap();
+    let issued = self_signed(&request(NewKeyKind::P256)).unwrap();
     let cut = &issued.chain_pem[..200];
     let blocks = read_bytes(format!("{cut}\n{}", issued.key_pem.as_str()).as_bytes());
     assert_eq!(blocks.keys.len(), 1);
@@ -320,7 +330,7 @@ fn a_certificate_cut_off_before_a_key_does_not_swallow_it() {
 #[test]
 fn a_file_with_zeros_for_content_is_incomplete() {
     let text = b"-----BEGIN CERTIFICATE-----\nMIIB\0\0\0\0\0\0\n-----END CERTIFICATE-----\n";
-    assert!(refused(text, "truncated").incomplete);
+    assert!(read_refused(text, "truncated").incomplete);
 }
 
 proptest! {
@@ -338,7 +348,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), as_der in any::<bool>()) {
         let bytes = if as_der { [&[0x30, 0x82, 0x01, 0x00][..], &bytes].concat() } else { bytes };
-        kind(&bytes);
+        detect_kind(&bytes);
         read_bytes(&bytes);
     }
 
@@ -356,11 +366,11 @@ proptest! {
 fn samples() -> &'static [Zeroizing<Vec<u8>>; 3] {
     static SAMPLES: std::sync::OnceLock<[Zeroizing<Vec<u8>>; 3]> = std::sync::OnceLock::new();
     SAMPLES.get_or_init(|| {
-        let issued = issued(NewKey::P256);
+        let issued = issue_chain(NewKeyKind::P256);
         [
-            made_by("cat crt key > out", Some(&issued)),
-            made_by("openssl x509 -in crt -outform DER -out out", Some(&issued)),
-            made_by("openssl pkcs12 -export -in crt -inkey key -out out -passout pass:secret", Some(&issued)),
+            run_openssl("cat crt key > out", Some(&issued)),
+            run_openssl("openssl x509 -in crt -outform DER -out out", Some(&issued)),
+            run_openssl("openssl pkcs12 -export -in crt -inkey key -out out -passout pass:secret", Some(&issued)),
         ]
     })
 }

@@ -15,9 +15,9 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name, X509Version};
 
 use super::super::{Fingerprint, SpkiHash, Validity, der, hex, printable};
-use super::{Facts, KeyKind, Usage};
+use super::{CertificateFacts, ExtendedKeyUsage, KeyKind};
 
-impl Facts {
+impl CertificateFacts {
     /// Reads them; the error is printable.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let (rest, x509) = x509_parser::parse_x509_certificate(bytes).map_err(|error| match error {
@@ -30,7 +30,7 @@ impl Facts {
             return Err(format!("{} bytes follow the certificate", rest.len()));
         }
         check_extensions(&x509)?;
-        let names = Names::read(&x509)?;
+        let names = SubjectAltNames::read(&x509)?;
         let subject = x509.subject();
         Ok(Self {
             fingerprint: Fingerprint::of(bytes),
@@ -86,25 +86,25 @@ fn check_extensions(x509: &X509Certificate<'_>) -> Result<(), String> {
 
 /// The names of the SAN extension.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct SubjectAltNames {
     dns: Vec<String>,
     uris: Vec<String>,
     emails: Vec<String>,
     ips: Vec<IpAddr>,
 }
 
-impl Names {
+impl SubjectAltNames {
     fn read(x509: &X509Certificate<'_>) -> Result<Self, String> {
         let mut names = Self::default();
         let extension = x509.subject_alternative_name().map_err(|error| printable(&error.to_string()))?;
         if let Some(extension) = extension {
-            names.take(&extension.value.general_names);
+            names.add_all(&extension.value.general_names);
         }
         Ok(names)
     }
 
     /// Adds these.
-    pub(super) fn take(&mut self, general_names: &[GeneralName<'_>]) {
+    pub(super) fn add_all(&mut self, general_names: &[GeneralName<'_>]) {
         let names = self;
         for name in general_names {
             match name {
@@ -125,7 +125,7 @@ impl Names {
     }
 
     /// All of them, each with its kind.
-    pub(super) fn typed(&self) -> Vec<String> {
+    pub(super) fn to_typed(&self) -> Vec<String> {
         let dns = self.dns.iter().map(|name| format!("dns:{name}"));
         let uris = self.uris.iter().map(|name| format!("uri:{name}"));
         let ips = self.ips.iter().map(|name| format!("ip:{name}"));
@@ -134,12 +134,14 @@ impl Names {
     }
 }
 
-fn usage(x509: &X509Certificate<'_>) -> Result<Usage, String> {
+fn usage(x509: &X509Certificate<'_>) -> Result<ExtendedKeyUsage, String> {
     let extension = x509.extended_key_usage().map_err(|error| printable(&error.to_string()))?;
-    Ok(extension.map_or(Usage { limited: false, server: true, client: true }, |extension| Usage {
-        limited: true,
-        server: extension.value.any || extension.value.server_auth,
-        client: extension.value.any || extension.value.client_auth,
+    Ok(extension.map_or(ExtendedKeyUsage { limited: false, server: true, client: true }, |extension| {
+        ExtendedKeyUsage {
+            limited: true,
+            server: extension.value.any || extension.value.server_auth,
+            client: extension.value.any || extension.value.client_auth,
+        }
     }))
 }
 
@@ -147,7 +149,7 @@ pub(super) fn key_kind(spki: &SubjectPublicKeyInfo<'_>) -> KeyKind {
     match spki.algorithm.algorithm.to_id_string().as_str() {
         "1.2.840.113549.1.1.1" => {
             let modulus = der::element(&spki.subject_public_key.data).and_then(|(key, _)| der::element(key.content));
-            modulus.map_or(KeyKind::Other, |(modulus, _)| KeyKind::Rsa(der::bits(modulus.content)))
+            modulus.map_or(KeyKind::Other, |(modulus, _)| KeyKind::Rsa(der::bit_len(modulus.content)))
         }
         "1.2.840.10045.2.1" => {
             let curve = spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
@@ -227,7 +229,7 @@ fn attributes<'a>(name: &'a X509Name<'_>, oid: &'a Oid<'static>) -> impl Iterato
 }
 
 /// A name by its DER; what cannot be read is shown as hex.
-pub(super) fn name_of(der: &[u8]) -> String {
+pub(super) fn name_from_der(der: &[u8]) -> String {
     use x509_parser::prelude::FromDer as _;
     match X509Name::from_der(der) {
         Ok((_, name)) => name_text(&name),

@@ -4,7 +4,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
-use super::facts::{Names, key_kind, name_text};
+use super::facts::{SubjectAltNames, key_kind, name_text};
 use super::{KeyKind, SpkiHash, signature};
 use crate::pki::printable;
 
@@ -31,18 +31,18 @@ impl CertificationRequest {
             return Err(format!("{} bytes follow the certification request", rest.len()));
         }
         let info = &request.certification_request_info;
-        let mut names = Names::default();
+        let mut names = SubjectAltNames::default();
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(extension) = extension {
-                names.take(&extension.general_names);
+                names.add_all(&extension.general_names);
             }
         }
         Ok(Self {
             subject: name_text(&info.subject),
-            names: names.typed(),
+            names: names.to_typed(),
             key: key_kind(&info.subject_pki),
             spki_hash: SpkiHash::of(info.subject_pki.raw),
-            signature: signature::check(der, info.subject_pki.raw),
+            signature: signature::check_signature(der, info.subject_pki.raw),
         })
     }
 }

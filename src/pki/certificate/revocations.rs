@@ -9,7 +9,7 @@ use crate::pki::printable;
 
 /// A CRL's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocations {
+pub struct CrlSummary {
     /// Its issuer, printable.
     pub issuer: String,
     /// When it was made.
@@ -20,7 +20,7 @@ pub struct Revocations {
     pub revoked: usize,
 }
 
-impl Revocations {
+impl CrlSummary {
     /// Parses DER; the error is printable.
     pub fn parse(der: &[u8]) -> Result<Self, String> {
         let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| printable(&error.to_string()))?;

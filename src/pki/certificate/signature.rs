@@ -5,8 +5,8 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use super::super::der;
 
 /// Whether the certificate's signature is by this key, or cannot be checked because its algorithm is not supported.
-pub(super) fn may_be_by(certificate: &[u8], spki: &[u8]) -> bool {
-    let Some((tbs, algorithm, signature)) = parts(certificate) else {
+pub(super) fn may_be_signed_by(certificate: &[u8], spki: &[u8]) -> bool {
+    let Some((tbs, algorithm, signature)) = signed_parts(certificate) else {
         return false;
     };
     let spki = SubjectPublicKeyInfoDer::from(spki);
@@ -21,9 +21,9 @@ pub(super) fn may_be_by(certificate: &[u8], spki: &[u8]) -> bool {
 }
 
 /// Whether something signed in X.509's form, as a certification request is, is signed with this key; what is wrong if not.
-pub(super) fn check(signed: &[u8], spki: &[u8]) -> Result<(), String> {
+pub(super) fn check_signature(signed: &[u8], spki: &[u8]) -> Result<(), String> {
     let damaged = || "its signature cannot be read".to_owned();
-    let (tbs, algorithm, signature) = parts(signed).ok_or_else(damaged)?;
+    let (tbs, algorithm, signature) = signed_parts(signed).ok_or_else(damaged)?;
     let spki = SubjectPublicKeyInfoDer::from(spki);
     let key = webpki::RawPublicKeyEntity::try_from(&spki).map_err(|_| damaged())?;
     let known = || webpki::ALL_VERIFICATION_ALGS.iter().filter(|known| known.signature_alg_id().as_ref() == algorithm);
@@ -35,7 +35,7 @@ pub(super) fn check(signed: &[u8], spki: &[u8]) -> Result<(), String> {
 }
 
 /// What is signed, the algorithm's content and the signature (RFC 5280 4.1.1).
-fn parts(certificate: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+fn signed_parts(certificate: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (outer, _) = der::element(certificate)?;
     let mut parts = der::elements(outer.content);
     let (tbs, algorithm, signature) = (parts.next()?, parts.next()?, parts.next()?);

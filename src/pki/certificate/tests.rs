@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::pki::issue::{Authority, NewKey, Request};
+use crate::pki::issue::{CertificateAuthority, IssueRequest, NewKeyKind};
 
 /// A self-signed certificate of openssl's with these options of `req -x509`.
-fn made(options: &[&str]) -> Arc<Certificate> {
+fn make_with_openssl(options: &[&str]) -> Arc<Certificate> {
     let folder = tempfile::tempdir().unwrap();
     let done = Command::new("openssl")
         .args([
@@ -31,10 +31,10 @@ fn made(options: &[&str]) -> Arc<Certificate> {
         .output()
         .unwrap();
     assert!(done.status.success(), "{options:?}: {}", String::from_utf8_lossy(&done.stderr));
-    first(std::fs::read(folder.path().join("out")).unwrap())
+    first_certificate(std::fs::read(folder.path().join("out")).unwrap())
 }
 
-fn first(pem: Vec<u8>) -> Arc<Certificate> {
+fn first_certificate(pem: Vec<u8>) -> Arc<Certificate> {
     let mut blocks = blocks::read(&Zeroizing::new(pem), None);
     assert_eq!(blocks.unreadable, []);
     blocks.certificates.remove(0)
@@ -44,8 +44,8 @@ fn validity() -> Validity {
     Validity { not_before: "2026-01-01T00:00:00Z".parse().unwrap(), not_after: "2027-01-01T00:00:00Z".parse().unwrap() }
 }
 
-fn request(name: &str) -> Request {
-    Request {
+fn request(name: &str) -> IssueRequest {
+    IssueRequest {
         common_name: name.to_owned(),
         organization: None,
         dns: vec!["A.Example.com".to_owned()],
@@ -54,13 +54,13 @@ fn request(name: &str) -> Request {
         server: false,
         client: false,
         validity: validity(),
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     }
 }
 
 #[test]
 fn names_are_shown_as_rfc_4514_writes_them() {
-    let certificate = made(&["-subj", "/C=DE/O=Acme, Inc./OU=a+OU=b/CN=#x", "-multivalue-rdn"]);
+    let certificate = make_with_openssl(&["-subj", "/C=DE/O=Acme, Inc./OU=a+OU=b/CN=#x", "-multivalue-rdn"]);
     assert_eq!(certificate.subject(), "CN=\\#x, OU=a+OU=b, O=Acme\\, Inc., C=DE");
     assert_eq!(certificate.issuer(), certificate.subject());
     assert_eq!(certificate.common_name(), Some("#x"));
@@ -71,14 +71,14 @@ fn names_are_shown_as_rfc_4514_writes_them() {
 #[test]
 fn nothing_in_a_name_can_break_a_line() {
     let issued = crate::pki::issue::self_signed(&request("a\nb\u{202e}c\u{1b}[31m")).unwrap();
-    let certificate = first(issued.chain_pem.into_bytes());
+    let certificate = first_certificate(issued.chain_pem.into_bytes());
     assert_eq!(certificate.subject(), "CN=a\\u{a}b\\u{202e}c\\u{1b}[31m");
     assert_eq!(certificate.common_name(), Some("a\\u{a}b\\u{202e}c\\u{1b}[31m"));
 }
 
 #[test]
 fn the_san_is_read_by_kind() {
-    let certificate = made(&[
+    let certificate = make_with_openssl(&[
         "-subj",
         "/CN=x",
         "-addext",
@@ -93,14 +93,14 @@ fn the_san_is_read_by_kind() {
 
 #[test]
 fn usage_without_the_extension_is_unlimited() {
-    let all = Usage { limited: false, server: true, client: true };
-    assert_eq!(made(&["-subj", "/CN=x"]).usage(), all);
-    let server = made(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=serverAuth"]).usage();
-    assert_eq!(server, Usage { limited: true, server: true, client: false });
-    let any = made(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=anyExtendedKeyUsage"]).usage();
-    assert_eq!(any, Usage { limited: true, server: true, client: true });
-    let other = made(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=codeSigning"]).usage();
-    assert_eq!(other, Usage { limited: true, server: false, client: false });
+    let all = ExtendedKeyUsage { limited: false, server: true, client: true };
+    assert_eq!(make_with_openssl(&["-subj", "/CN=x"]).usage(), all);
+    let server = make_with_openssl(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=serverAuth"]).usage();
+    assert_eq!(server, ExtendedKeyUsage { limited: true, server: true, client: false });
+    let any = make_with_openssl(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=anyExtendedKeyUsage"]).usage();
+    assert_eq!(any, ExtendedKeyUsage { limited: true, server: true, client: true });
+    let other = make_with_openssl(&["-subj", "/CN=x", "-addext", "extendedKeyUsage=codeSigning"]).usage();
+    assert_eq!(other, ExtendedKeyUsage { limited: true, server: false, client: false });
 }
 
 #[test]
@@ -116,7 +116,10 @@ fn weakness_is_named() {
     let done = Command::new("sh").args(["-ec", line]).current_dir(folder.path()).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let weakness = |name: &str| {
-        first(std::fs::read(folder.path().join(name)).unwrap()).weakness().map(str::to_owned).unwrap_or_default()
+        first_certificate(std::fs::read(folder.path().join(name)).unwrap())
+            .weakness()
+            .map(str::to_owned)
+            .unwrap_or_default()
     };
     assert!(weakness("small").contains("1024 bits"));
     assert!(weakness("v1").contains("X.509 v1"));
@@ -126,9 +129,15 @@ fn weakness_is_named() {
 }
 
 #[test]
-fn trailing_bytes_and_doubled_extensions_are_no_certificate() {
-    let certificate =
-        made(&["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a", "-addext", "extendedKeyUsage=serverAuth"]);
+fn trailing_bytes_and_doubled_extensions_are_rejected() {
+    let certificate = make_with_openssl(&[
+        "-subj",
+        "/CN=x",
+        "-addext",
+        "subjectAltName=DNS:a",
+        "-addext",
+        "extendedKeyUsage=serverAuth",
+    ]);
     let mut longer = certificate.der().to_vec();
     longer.push(0);
     assert!(Certificate::parse(longer.into()).unwrap_err().to_string().contains("1 bytes follow"));
@@ -142,8 +151,8 @@ fn trailing_bytes_and_doubled_extensions_are_no_certificate() {
 #[test]
 fn validity_beyond_the_calendar_is_clamped() {
     let forever = Validity { not_before: validity().not_before, not_after: jiff::Timestamp::MAX };
-    let issued = crate::pki::issue::self_signed(&Request { validity: forever, ..request("x") }).unwrap();
-    let mut der = first(issued.chain_pem.into_bytes()).der().to_vec();
+    let issued = crate::pki::issue::self_signed(&IssueRequest { validity: forever, ..request("x") }).unwrap();
+    let mut der = first_certificate(issued.chain_pem.into_bytes()).der().to_vec();
     // What RFC 5280 4.1.2.5 writes for "no end".
     let at = memchr::memmem::find(&der, b"99991230").unwrap();
     der[at..at + 14].copy_from_slice(b"99991231235959");
@@ -153,22 +162,25 @@ fn validity_beyond_the_calendar_is_clamped() {
 
 #[test]
 fn an_issuer_is_known_by_name_and_signature() {
-    let (root, twin) = (Authority::new("Root", validity()).unwrap(), Authority::new("Root", validity()).unwrap());
-    let end_entity = first(root.issue(&request("end_entity")).unwrap().chain_pem.into_bytes());
-    let root = first(root.certificate_pem().as_bytes().to_vec());
-    let twin = first(twin.certificate_pem().as_bytes().to_vec());
+    let (root, twin) = (
+        CertificateAuthority::new("Root", validity()).unwrap(),
+        CertificateAuthority::new("Root", validity()).unwrap(),
+    );
+    let end_entity = first_certificate(root.issue(&request("end_entity")).unwrap().chain_pem.into_bytes());
+    let root = first_certificate(root.certificate_pem().as_bytes().to_vec());
+    let twin = first_certificate(twin.certificate_pem().as_bytes().to_vec());
     assert!(end_entity.is_issued_by(&root));
     assert!(!end_entity.is_issued_by(&twin));
     assert!(!root.is_issued_by(&end_entity));
     assert!(root.is_issued_by(&root));
-    assert_eq!(first(end_entity.pem().into_bytes()), end_entity);
+    assert_eq!(first_certificate(end_entity.pem().into_bytes()), end_entity);
 }
 
 proptest! {
     #[test]
     fn no_damage_makes_it_panic(at in 0usize..2000, to in any::<u8>()) {
         static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-        let good = GOOD.get_or_init(|| made(&["-subj", "/C=DE/CN=x", "-addext", "subjectAltName=DNS:a"]).der().to_vec());
+        let good = GOOD.get_or_init(|| make_with_openssl(&["-subj", "/C=DE/CN=x", "-addext", "subjectAltName=DNS:a"]).der().to_vec());
         let mut bytes = good.clone();
         let at = at % bytes.len();
         bytes[at] = to;

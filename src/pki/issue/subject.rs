@@ -10,11 +10,11 @@ use rcgen::{DistinguishedName, DnType, DnValue};
 
 /// The attributes of a subject, the first typed first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subject(Vec<(Attribute, String)>);
+pub struct SubjectName(Vec<(SubjectAttribute, String)>);
 
 /// The attributes that a CA looks at (RFC 5280 4.1.2.4, RFC 4519 for user id and domain component).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attribute {
+enum SubjectAttribute {
     CommonName,
     Unit,
     Organization,
@@ -26,7 +26,7 @@ enum Attribute {
     UserId,
 }
 
-impl Attribute {
+impl SubjectAttribute {
     const ALL: [(&'static str, Self); 9] = [
         ("CN", Self::CommonName),
         ("OU", Self::Unit),
@@ -60,7 +60,7 @@ impl Attribute {
 
 /// A text that is not a valid subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotASubject {
+pub enum SubjectParseError {
     /// No `=`, or nothing after it.
     #[error("{0:?} is not NAME=VALUE; write for example \"CN=api.example.com, O=Example, C=DE\"")]
     NotAnAttribute(String),
@@ -82,10 +82,10 @@ pub enum NotASubject {
     },
 }
 
-impl Subject {
+impl SubjectName {
     /// A common name alone.
     pub fn common_name(name: &str) -> Self {
-        Self(vec![(Attribute::CommonName, name.to_owned())])
+        Self(vec![(SubjectAttribute::CommonName, name.to_owned())])
     }
 
     /// Whether it has no attribute.
@@ -94,20 +94,20 @@ impl Subject {
     }
 
     pub(super) fn with_organization(mut self, organization: Option<&str>) -> Self {
-        self.0.extend(organization.map(|name| (Attribute::Organization, name.to_owned())));
+        self.0.extend(organization.map(|name| (SubjectAttribute::Organization, name.to_owned())));
         self
     }
 
     /// As rcgen wants it: in a certificate the last one typed comes first.
-    pub(super) fn name(&self) -> DistinguishedName {
+    pub(super) fn to_distinguished_name(&self) -> DistinguishedName {
         let mut name = DistinguishedName::new();
         for (attribute, value) in self.0.iter().rev() {
             let printable = match attribute {
-                Attribute::Country | Attribute::SerialNumber => value.as_str().try_into().ok(),
+                SubjectAttribute::Country | SubjectAttribute::SerialNumber => value.as_str().try_into().ok(),
                 _ => None,
             };
             let email = match attribute {
-                Attribute::Email => value.as_str().try_into().ok(),
+                SubjectAttribute::Email => value.as_str().try_into().ok(),
                 _ => None,
             };
             let value = match (printable, email) {
@@ -121,23 +121,23 @@ impl Subject {
     }
 }
 
-impl FromStr for Subject {
-    type Err = NotASubject;
+impl FromStr for SubjectName {
+    type Err = SubjectParseError;
 
-    fn from_str(text: &str) -> Result<Self, NotASubject> {
+    fn from_str(text: &str) -> Result<Self, SubjectParseError> {
         let mut subject = Self::default();
-        for part in split(text) {
-            let not_an_attribute = || NotASubject::NotAnAttribute(part.trim().to_owned());
+        for part in split_parts(text) {
+            let not_an_attribute = || SubjectParseError::NotAnAttribute(part.trim().to_owned());
             let (label, value) = part.split_once('=').ok_or_else(not_an_attribute)?;
             let value = unescape(value.trim_start()).filter(|value| !value.is_empty()).ok_or_else(not_an_attribute)?;
             let label = label.trim();
-            let attribute = Attribute::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(label));
+            let attribute = SubjectAttribute::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(label));
             let attribute = attribute.map(|(_, attribute)| *attribute);
-            let attribute = attribute.ok_or_else(|| NotASubject::Unknown(label.to_owned()))?;
+            let attribute = attribute.ok_or_else(|| SubjectParseError::Unknown(label.to_owned()))?;
             if subject.0.iter().any(|(there, _)| *there == attribute) {
-                return Err(NotASubject::Twice(attribute.label()));
+                return Err(SubjectParseError::Twice(attribute.label()));
             }
-            check(attribute, &value)?;
+            check_value(attribute, &value)?;
             subject.0.push((attribute, value));
         }
         Ok(subject)
@@ -145,20 +145,25 @@ impl FromStr for Subject {
 }
 
 /// The bounds of RFC 5280 A.1; CAs refuse what is beyond them, often without saying why.
-fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
+fn check_value(attribute: SubjectAttribute, value: &str) -> Result<(), SubjectParseError> {
     let why = match attribute {
-        Attribute::Country if value.len() != 2 || !value.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+        SubjectAttribute::Country if value.len() != 2 || !value.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             "it must be two capital letters (ISO 3166), as in DE"
         }
-        Attribute::SerialNumber
+        SubjectAttribute::SerialNumber
             if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte)) =>
         {
             "only letters, digits, blanks and '()+,-./:=? are allowed"
         }
-        Attribute::Email if !value.is_ascii() || !value.contains('@') => "it is not an ASCII e-mail address",
-        Attribute::Locality | Attribute::State if value.chars().count() > 128 => "it is longer than 128 characters",
-        Attribute::Email if value.len() > 255 => "it is longer than 255 characters",
-        Attribute::CommonName | Attribute::Unit | Attribute::Organization | Attribute::SerialNumber
+        SubjectAttribute::Email if !value.is_ascii() || !value.contains('@') => "it is not an ASCII e-mail address",
+        SubjectAttribute::Locality | SubjectAttribute::State if value.chars().count() > 128 => {
+            "it is longer than 128 characters"
+        }
+        SubjectAttribute::Email if value.len() > 255 => "it is longer than 255 characters",
+        SubjectAttribute::CommonName
+        | SubjectAttribute::Unit
+        | SubjectAttribute::Organization
+        | SubjectAttribute::SerialNumber
             if value.chars().count() > 64 =>
         {
             "it is longer than 64 characters"
@@ -166,11 +171,11 @@ fn check(attribute: Attribute, value: &str) -> Result<(), NotASubject> {
         _ if crate::pki::printable(value) != value => "it has an unprintable character",
         _ => return Ok(()),
     };
-    Err(NotASubject::Value { attribute: attribute.label(), value: value.to_owned(), why })
+    Err(SubjectParseError::Value { attribute: attribute.label(), value: value.to_owned(), why })
 }
 
 /// The parts between commas that are not escaped.
-fn split(text: &str) -> Vec<&str> {
+fn split_parts(text: &str) -> Vec<&str> {
     let (mut parts, mut from, mut escaped) = (Vec::new(), 0, false);
     for (at, c) in text.char_indices() {
         match c {
@@ -211,7 +216,7 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for SubjectName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (attribute, value)) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
@@ -227,10 +232,10 @@ mod tests {
 
     #[test]
     fn a_subject_is_read_as_tools_show_it() {
-        let subject: Subject = "CN=api.example.com, O=Example\\, Inc. ,C=DE".parse().unwrap();
+        let subject: SubjectName = "CN=api.example.com, O=Example\\, Inc. ,C=DE".parse().unwrap();
         assert_eq!(subject.to_string(), "CN=api.example.com, O=Example, Inc., C=DE");
-        assert_eq!("cn=M\\C3\\BCller".parse::<Subject>().unwrap(), Subject::common_name("Müller"));
-        assert!("".parse::<Subject>().unwrap().is_empty());
+        assert_eq!("cn=M\\C3\\BCller".parse::<SubjectName>().unwrap(), SubjectName::common_name("Müller"));
+        assert!("".parse::<SubjectName>().unwrap().is_empty());
     }
 
     #[test]
@@ -247,7 +252,7 @@ mod tests {
             ("CN=a\u{7}b", "unprintable"),
             ("CN=a\\", "NAME=VALUE"),
         ] {
-            let error = text.parse::<Subject>().unwrap_err().to_string();
+            let error = text.parse::<SubjectName>().unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
     }
@@ -255,11 +260,11 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_text_is_read_or_refused_and_what_is_shown_is_read_again(text in ".{0,80}") {
-            if let Ok(subject) = format!("CN={}", text.replace(['\\', ','], "")).parse::<Subject>() {
-                let again: Subject = subject.to_string().parse().unwrap();
+            if let Ok(subject) = format!("CN={}", text.replace(['\\', ','], "")).parse::<SubjectName>() {
+                let again: SubjectName = subject.to_string().parse().unwrap();
                 proptest::prop_assert_eq!(again, subject);
             }
-            let _ = text.parse::<Subject>();
+            let _ = text.parse::<SubjectName>();
         }
     }
 }

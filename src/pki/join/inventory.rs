@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateRevocationListDer;
 
 use super::{FileName, is_trust_file};
-use crate::pki::{Blocks, Certificate, Fingerprint, PrivateKey, SpkiHash, Unreadable};
+use crate::pki::{Certificate, Fingerprint, KeyMaterial, PrivateKey, SpkiHash, UnreadablePart};
 
 /// A certificate and where it was found; one of the two sets is not empty.
-pub(super) struct Found {
+pub(super) struct FoundCertificate {
     pub(super) certificate: Arc<Certificate>,
     /// Files that hold chains.
     pub(super) chain_files: BTreeSet<FileName>,
@@ -19,7 +19,7 @@ pub(super) struct Found {
     pub(super) staged: bool,
 }
 
-impl Found {
+impl FoundCertificate {
     pub(super) fn is_chain(&self) -> bool {
         !self.chain_files.is_empty()
     }
@@ -34,28 +34,29 @@ impl Found {
 }
 
 #[derive(Default)]
-pub(super) struct Inventory {
-    pub(super) certificates: BTreeMap<Fingerprint, Found>,
+pub(super) struct KeyMaterialInventory {
+    pub(super) certificates: BTreeMap<Fingerprint, FoundCertificate>,
     pub(super) keys: BTreeMap<SpkiHash, (Arc<PrivateKey>, BTreeSet<FileName>)>,
     /// Sorted.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
-    pub(super) unreadable: Vec<(FileName, Unreadable)>,
+    pub(super) unreadable: Vec<(FileName, UnreadablePart)>,
 }
 
-impl Inventory {
-    pub(super) fn of(mut files: Vec<(FileName, Blocks)>) -> Self {
+impl KeyMaterialInventory {
+    pub(super) fn from_files(mut files: Vec<(FileName, KeyMaterial)>) -> Self {
         // One key may be there in two encodings: the first file's is kept, whatever order the files came in.
         files.sort_by(|a, b| a.0.cmp(&b.0));
         let mut inventory = Self::default();
         for (file, blocks) in files {
             let is_trust = is_trust_file(&file);
             for certificate in blocks.certificates {
-                let found = inventory.certificates.entry(certificate.fingerprint()).or_insert_with(|| Found {
-                    certificate,
-                    chain_files: BTreeSet::new(),
-                    trust_files: BTreeSet::new(),
-                    staged: false,
-                });
+                let found =
+                    inventory.certificates.entry(certificate.fingerprint()).or_insert_with(|| FoundCertificate {
+                        certificate,
+                        chain_files: BTreeSet::new(),
+                        trust_files: BTreeSet::new(),
+                        staged: false,
+                    });
                 found.staged |= blocks.staged && !is_trust;
                 let files = if is_trust { &mut found.trust_files } else { &mut found.chain_files };
                 files.insert(Arc::clone(&file));
@@ -73,14 +74,14 @@ impl Inventory {
     }
 
     /// Whether it makes a key pair. An authority that only a trust file holds does not, even if its key is here.
-    pub(super) fn is_end_entity(&self, found: &Found) -> bool {
+    pub(super) fn is_end_entity(&self, found: &FoundCertificate) -> bool {
         let has_key = self.keys.contains_key(&found.certificate.spki_hash());
         has_key && (found.is_chain() || !found.certificate.is_ca())
     }
 
     /// Whether an end entity and its key were put into a trust file: it is a pair's, and trusting it would mean
     /// to trust oneself. A self-signed one can only be meant as both.
-    pub(super) fn is_misplaced(&self, found: &Found) -> bool {
+    pub(super) fn is_misplaced(&self, found: &FoundCertificate) -> bool {
         !found.is_chain() && self.is_end_entity(found) && !found.certificate.is_self_issued()
     }
 

@@ -2,15 +2,15 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::pki::issue::{Authority, Issued, NewKey, Request, self_signed};
+use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind, self_signed};
 use crate::pki::{Validity, blocks};
 
 fn validity() -> Validity {
     Validity { not_before: "2026-01-01T00:00:00Z".parse().unwrap(), not_after: "2027-01-01T00:00:00Z".parse().unwrap() }
 }
 
-fn request(name: &str) -> Request {
-    Request {
+fn request(name: &str) -> IssueRequest {
+    IssueRequest {
         common_name: name.to_owned(),
         organization: None,
         dns: vec!["api.example.com".to_owned()],
@@ -19,11 +19,11 @@ fn request(name: &str) -> Request {
         server: true,
         client: true,
         validity: validity(),
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     }
 }
 
-fn joined(files: &[(&str, &str)]) -> Joined {
+fn join_texts(files: &[(&str, &str)]) -> KeyringContents {
     join(
         files
             .iter()
@@ -33,20 +33,20 @@ fn joined(files: &[(&str, &str)]) -> Joined {
 }
 
 /// The subjects of each pair's chain.
-fn chains(joined: &Joined) -> Vec<Vec<&str>> {
+fn chain_subjects(joined: &KeyringContents) -> Vec<Vec<&str>> {
     joined.pairs.iter().map(|pair| pair.chain().iter().map(|part| part.subject()).collect()).collect()
 }
 
-fn reasons(joined: &Joined) -> Vec<(&str, &str, Severity)> {
+fn reasons(joined: &KeyringContents) -> Vec<(&str, &str, ProblemSeverity)> {
     joined.problems.iter().map(|problem| (&*problem.file, problem.reason, problem.severity)).collect()
 }
 
-fn root() -> Authority {
-    Authority::new("Root", validity()).unwrap()
+fn root() -> CertificateAuthority {
+    CertificateAuthority::new("Root", validity()).unwrap()
 }
 
 /// The PEM blocks of a text, each alone.
-fn split(text: &str) -> Vec<String> {
+fn split_blocks(text: &str) -> Vec<String> {
     text.split_inclusive("-----\n").collect::<Vec<_>>().chunks(2).map(<[&str]>::concat).collect()
 }
 
@@ -55,8 +55,8 @@ fn the_names_of_kubernetes_make_a_pair_and_its_trust() {
     let root = root();
     let issued = root.intermediate("Intermediate", validity()).unwrap().issue(&request("api")).unwrap();
     let joined =
-        joined(&[("tls.key", &issued.key_pem), ("tls.crt", &issued.chain_pem), ("ca.crt", root.certificate_pem())]);
-    assert_eq!(chains(&joined), [["CN=api", "CN=Intermediate"]]);
+        join_texts(&[("tls.key", &issued.key_pem), ("tls.crt", &issued.chain_pem), ("ca.crt", root.certificate_pem())]);
+    assert_eq!(chain_subjects(&joined), [["CN=api", "CN=Intermediate"]]);
     assert_eq!(joined.pairs[0].sources(), [FileName::from("tls.crt"), "tls.key".into()]);
     assert_eq!(joined.anchors.as_ref().unwrap()[0].subject(), "CN=Root");
     assert_eq!(joined.problems, []);
@@ -68,7 +68,7 @@ fn a_renewal_with_the_same_key_is_a_second_pair() {
     let root = root();
     let first = root.issue(&request("api")).unwrap();
     let second = root.renew(&request("api"), &first.key_pem).unwrap();
-    let joined = joined(&[("a.pem", &first.chain_pem), ("b.pem", &second.chain_pem), ("k", &first.key_pem)]);
+    let joined = join_texts(&[("a.pem", &first.chain_pem), ("b.pem", &second.chain_pem), ("k", &first.key_pem)]);
     assert_eq!(joined.pairs.len(), 2);
     assert_eq!(joined.problems, []);
 }
@@ -77,7 +77,7 @@ fn a_renewal_with_the_same_key_is_a_second_pair() {
 fn the_same_end_entity_twice_is_one_pair() {
     let issued = root().issue(&request("api")).unwrap();
     let both = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
-    let joined = joined(&[("a/tls.pem", &both), ("b/tls.pem", &both)]);
+    let joined = join_texts(&[("a/tls.pem", &both), ("b/tls.pem", &both)]);
     assert_eq!(joined.pairs.len(), 1);
     assert_eq!(joined.pairs[0].sources().len(), 2);
 }
@@ -86,24 +86,24 @@ fn the_same_end_entity_twice_is_one_pair() {
 fn a_certificate_without_its_key_is_not_yet_a_pair() {
     let root = root();
     let (new, old) = (root.issue(&request("new")).unwrap(), root.issue(&request("old")).unwrap());
-    let joined = joined(&[("tls.crt", &new.chain_pem), ("tls.key", &old.key_pem)]);
+    let joined = join_texts(&[("tls.crt", &new.chain_pem), ("tls.key", &old.key_pem)]);
     assert!(joined.pairs.is_empty());
-    assert_eq!(reasons(&joined), [("tls.crt", "certificate_without_key", Severity::Incomplete)]);
+    assert_eq!(reasons(&joined), [("tls.crt", "certificate_without_key", ProblemSeverity::Incomplete)]);
     assert!(joined.problems[0].why.contains("the key in tls.key belongs to another certificate"));
     assert_eq!(&*joined.waiting[0].file, "tls.key");
 }
 
 #[test]
-fn the_intermediates_of_a_certificate_without_key_are_no_news() {
+fn the_intermediates_of_a_certificate_without_key_are_not_reported() {
     let issued = root().intermediate("Intermediate", validity()).unwrap().issue(&request("api")).unwrap();
-    let joined = joined(&[("tls.crt", &issued.chain_pem)]);
-    assert_eq!(reasons(&joined), [("tls.crt", "certificate_without_key", Severity::Incomplete)]);
+    let joined = join_texts(&[("tls.crt", &issued.chain_pem)]);
+    assert_eq!(reasons(&joined), [("tls.crt", "certificate_without_key", ProblemSeverity::Incomplete)]);
 }
 
 #[test]
 fn a_key_alone_waits() {
     let issued = root().issue(&request("api")).unwrap();
-    let joined = joined(&[("tls.key", &issued.key_pem)]);
+    let joined = join_texts(&[("tls.key", &issued.key_pem)]);
     assert_eq!(joined.problems, []);
     assert_eq!(joined.waiting.len(), 1);
 }
@@ -113,10 +113,10 @@ fn trust_is_not_chain() {
     let root = root();
     let lower = root.intermediate("Intermediate", validity()).unwrap();
     let issued = lower.issue(&request("api")).unwrap();
-    let end_entity = &split(&issued.chain_pem)[0];
+    let end_entity = &split_blocks(&issued.chain_pem)[0];
     let trust = format!("{}{}", lower.certificate_pem(), root.certificate_pem());
-    let joined = joined(&[("tls.crt", end_entity), ("tls.key", &issued.key_pem), ("ca-bundle.crt", &trust)]);
-    assert_eq!(chains(&joined), [["CN=api"]]);
+    let joined = join_texts(&[("tls.crt", end_entity), ("tls.key", &issued.key_pem), ("ca-bundle.crt", &trust)]);
+    assert_eq!(chain_subjects(&joined), [["CN=api"]]);
     assert_eq!(joined.anchors.unwrap().len(), 2);
     assert_eq!(joined.problems, []);
 }
@@ -126,8 +126,8 @@ fn everything_in_ca_pem_is_still_a_pair_and_does_not_trust_itself() {
     let root = root();
     let issued = root.intermediate("Intermediate", validity()).unwrap().issue(&request("api")).unwrap();
     let all = format!("{}{}{}", issued.chain_pem, issued.key_pem.as_str(), root.certificate_pem());
-    let joined = joined(&[("ca.pem", &all)]);
-    assert_eq!(chains(&joined), [["CN=api", "CN=Intermediate"]]);
+    let joined = join_texts(&[("ca.pem", &all)]);
+    assert_eq!(chain_subjects(&joined), [["CN=api", "CN=Intermediate"]]);
     let mut anchors: Vec<_> = joined.anchors.as_ref().unwrap().iter().map(|anchor| anchor.subject()).collect();
     anchors.sort_unstable();
     assert_eq!(anchors, ["CN=Intermediate", "CN=Root"]);
@@ -136,7 +136,8 @@ fn everything_in_ca_pem_is_still_a_pair_and_does_not_trust_itself() {
 #[test]
 fn a_self_signed_certificate_can_be_both_pair_and_trust() {
     let issued = self_signed(&request("api")).unwrap();
-    let joined = joined(&[("tls.crt", &issued.chain_pem), ("tls.key", &issued.key_pem), ("ca.crt", &issued.chain_pem)]);
+    let joined =
+        join_texts(&[("tls.crt", &issued.chain_pem), ("tls.key", &issued.key_pem), ("ca.crt", &issued.chain_pem)]);
     assert_eq!(joined.pairs.len(), 1);
     assert_eq!(joined.anchors.unwrap().len(), 1);
     assert_eq!(joined.problems, []);
@@ -147,11 +148,11 @@ fn a_broken_trust_file_is_never_a_removal() {
     let root = root();
     let whole = root.certificate_pem();
     let cut = format!("{whole}{}", &whole[..whole.len() / 2]);
-    assert!(joined(&[("ca.crt", &cut)]).anchors.is_none());
-    assert!(joined(&[("ca.crt", "")]).anchors.is_none());
-    assert!(joined(&[("ca.crt", "nothing")]).anchors.is_none());
-    assert_eq!(reasons(&joined(&[("ca.crt", &cut)])), [("ca.crt", "truncated", Severity::Incomplete)]);
-    assert_eq!(joined(&[("ca.crt", whole)]).anchors.unwrap().len(), 1);
+    assert!(join_texts(&[("ca.crt", &cut)]).anchors.is_none());
+    assert!(join_texts(&[("ca.crt", "")]).anchors.is_none());
+    assert!(join_texts(&[("ca.crt", "nothing")]).anchors.is_none());
+    assert_eq!(reasons(&join_texts(&[("ca.crt", &cut)])), [("ca.crt", "truncated", ProblemSeverity::Incomplete)]);
+    assert_eq!(join_texts(&[("ca.crt", whole)]).anchors.unwrap().len(), 1);
 }
 
 #[test]
@@ -159,33 +160,39 @@ fn the_root_is_left_out_without_a_word() {
     let root = root();
     let issued = root.issue(&request("api")).unwrap();
     let all = format!("{}{}{}", root.certificate_pem(), issued.key_pem.as_str(), issued.chain_pem);
-    let joined = joined(&[("all.pem", &all)]);
-    assert_eq!(chains(&joined), [["CN=api"]]);
+    let joined = join_texts(&[("all.pem", &all)]);
+    assert_eq!(chain_subjects(&joined), [["CN=api"]]);
     assert_eq!(joined.problems, []);
 }
 
 #[test]
 fn what_belongs_to_no_pair_is_an_info() {
-    let (root, stranger) = (root(), Authority::new("Stranger", validity()).unwrap());
+    let (root, stranger) = (root(), CertificateAuthority::new("Stranger", validity()).unwrap());
     let issued = root.issue(&request("api")).unwrap();
-    let joined =
-        joined(&[("tls.crt", &issued.chain_pem), ("tls.key", &issued.key_pem), ("x.pem", stranger.certificate_pem())]);
+    let joined = join_texts(&[
+        ("tls.crt", &issued.chain_pem),
+        ("tls.key", &issued.key_pem),
+        ("x.pem", stranger.certificate_pem()),
+    ]);
     assert_eq!(joined.pairs.len(), 1);
-    assert_eq!(reasons(&joined), [("x.pem", "certificate_unused", Severity::Info)]);
+    assert_eq!(reasons(&joined), [("x.pem", "certificate_unused", ProblemSeverity::Info)]);
 }
 
 #[test]
 fn a_chain_with_the_wrong_intermediate_is_refused() {
     let wrong = root().intermediate("Wrong", validity()).unwrap();
     let issued = root().intermediate("Right", validity()).unwrap().issue(&request("api")).unwrap();
-    let text = format!("{}{}", split(&issued.chain_pem)[0], wrong.certificate_pem());
-    let refused = joined(&[("tls.crt", &text), ("tls.key", &issued.key_pem)]);
+    let text = format!("{}{}", split_blocks(&issued.chain_pem)[0], wrong.certificate_pem());
+    let refused = join_texts(&[("tls.crt", &text), ("tls.key", &issued.key_pem)]);
     assert!(refused.pairs.is_empty() && refused.waiting.is_empty());
     let refusal = refused.problems.iter().find(|problem| problem.reason == "chain_does_not_link").unwrap();
-    assert_eq!(refusal.severity, Severity::Refused);
+    assert_eq!(refusal.severity, ProblemSeverity::Refused);
     assert!(refusal.why.contains("CN=Right") && refusal.why.contains("CN=Wrong"));
-    let both = joined(&[("tls.crt", &format!("{text}{}", split(&issued.chain_pem)[1])), ("tls.key", &issued.key_pem)]);
-    assert_eq!(chains(&both), [["CN=api", "CN=Right"]]);
+    let both = join_texts(&[
+        ("tls.crt", &format!("{text}{}", split_blocks(&issued.chain_pem)[1])),
+        ("tls.key", &issued.key_pem),
+    ]);
+    assert_eq!(chain_subjects(&both), [["CN=api", "CN=Right"]]);
 }
 
 #[test]
@@ -194,7 +201,7 @@ fn issuers_of_one_name_are_told_apart_by_their_signature() {
     let (a, b) = (root_a.intermediate("I", validity()).unwrap(), root_b.intermediate("I", validity()).unwrap());
     let issued = a.issue(&request("api")).unwrap();
     let text = format!("{}{}", b.certificate_pem(), issued.chain_pem);
-    let joined = joined(&[("all.pem", &text), ("key", &issued.key_pem)]);
+    let joined = join_texts(&[("all.pem", &text), ("key", &issued.key_pem)]);
     assert_eq!(joined.pairs[0].chain()[1].pem(), a.certificate_pem().replace("\r\n", "\n"));
 }
 
@@ -209,33 +216,33 @@ fn an_authority_with_its_key_is_a_pair_for_others_to_refuse_but_not_from_a_trust
         .unwrap();
     assert!(made.status.success());
     let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-    let pair = joined(&[("tls.crt", &text("c")), ("tls.key", &text("k"))]);
+    let pair = join_texts(&[("tls.crt", &text("c")), ("tls.key", &text("k"))]);
     assert!(pair.pairs[0].end_entity().is_ca());
-    let trust = joined(&[("ca.crt", &text("c")), ("ca.key", &text("k"))]);
+    let trust = join_texts(&[("ca.crt", &text("c")), ("ca.key", &text("k"))]);
     assert!(trust.pairs.is_empty() && trust.waiting.is_empty() && trust.anchors.is_some());
-    assert_eq!(reasons(&trust), [("ca.key", "ca_key_present", Severity::Warning)]);
+    assert_eq!(reasons(&trust), [("ca.key", "ca_key_present", ProblemSeverity::Warning)]);
 }
 
 #[test]
 fn a_keystore_beside_a_pair_is_only_an_info() {
     let issued = root().issue(&request("api")).unwrap();
     let both = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
-    let jks = || Blocks {
-        unreadable: vec![Unreadable {
+    let jks = || KeyMaterial {
+        unreadable: vec![UnreadablePart {
             reason: "jks",
             why: "it is JKS".to_owned(),
             remedy: "keytool FILE".to_owned(),
             incomplete: false,
             keystore: true,
         }],
-        ..Blocks::default()
+        ..KeyMaterial::default()
     };
     let alone = join(vec![("keystore.jks".into(), jks())]);
-    assert_eq!(reasons(&alone), [("keystore.jks", "jks", Severity::Refused)]);
+    assert_eq!(reasons(&alone), [("keystore.jks", "jks", ProblemSeverity::Refused)]);
     assert_eq!(alone.problems[0].remedy, "keytool keystore.jks");
     let pem = blocks::read(&Zeroizing::new(both.into_bytes()), None);
     let beside = join(vec![("key store.jks".into(), jks()), ("tls.pem".into(), pem)]);
-    assert_eq!(reasons(&beside), [("key store.jks", "jks", Severity::Info)]);
+    assert_eq!(reasons(&beside), [("key store.jks", "jks", ProblemSeverity::Info)]);
     assert_eq!(beside.problems[0].remedy, "keytool FILE");
 }
 
@@ -254,7 +261,7 @@ fn cross_signed_authorities_cannot_hang_it() {
     let made = std::process::Command::new("sh").args(["-ec", line]).current_dir(folder.path()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let text = std::fs::read_to_string(folder.path().join("all")).unwrap();
-    let joined = joined(&[("all.pem", &text)]);
+    let joined = join_texts(&[("all.pem", &text)]);
     assert_eq!(joined.pairs.len(), 1);
     assert_eq!(joined.pairs[0].chain().len(), 7);
 }
@@ -267,9 +274,9 @@ fn material() -> &'static [String] {
         let upper = root.intermediate("Upper", validity()).unwrap();
         let lower = upper.intermediate("Lower", validity()).unwrap();
         let (deep, flat) = (lower.issue(&request("deep")).unwrap(), root.issue(&request("flat")).unwrap());
-        let Issued { key_pem: lonely, .. } = root.issue(&request("lonely")).unwrap();
-        let mut blocks = split(&deep.chain_pem);
-        blocks.extend(split(&flat.chain_pem));
+        let IssuedKeyPair { key_pem: lonely, .. } = root.issue(&request("lonely")).unwrap();
+        let mut blocks = split_blocks(&deep.chain_pem);
+        blocks.extend(split_blocks(&flat.chain_pem));
         blocks.push(root.certificate_pem().to_owned());
         blocks.extend([deep.key_pem.to_string(), flat.key_pem.to_string(), lonely.to_string()]);
         blocks
@@ -289,8 +296,8 @@ proptest! {
         }
         let names = ["z.pem", "a/b.crt", "tls.key", "m"];
         let files: Vec<(&str, &str)> = names.iter().copied().zip(texts.iter().map(String::as_str)).collect();
-        let joined = joined(&files);
-        let mut found = chains(&joined);
+        let joined = join_texts(&files);
+        let mut found = chain_subjects(&joined);
         found.sort_unstable();
         prop_assert_eq!(found, [vec!["CN=deep", "CN=Lower", "CN=Upper"], vec!["CN=flat"]]);
         prop_assert_eq!(joined.waiting.len(), 1);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn map(fields: &[(&str, &str)]) -> HeaderMap {
+fn header_map(fields: &[(&str, &str)]) -> HeaderMap {
     fields
         .iter()
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
@@ -19,15 +19,15 @@ fn names(headers: &HeaderMap) -> Vec<&str> {
     names
 }
 
-fn cleaned(fields: &[(&str, &str)]) -> (HeaderMap, Cleaned) {
-    let mut headers = map(fields);
-    let cleaned = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap();
+fn clean(fields: &[(&str, &str)]) -> (HeaderMap, RequestedFeatures) {
+    let mut headers = header_map(fields);
+    let cleaned = clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Strip).unwrap();
     (headers, cleaned)
 }
 
 #[test]
 fn identity_is_stripped_whatever_its_spelling() {
-    let (headers, _) = cleaned(&[
+    let (headers, _) = clean(&[
         ("Client_Cert", "a"),
         ("client.cert-chain", "a"),
         ("x.forwarded.client.cert", "a"),
@@ -48,10 +48,10 @@ fn forwarding_fields_go_on_ingress_and_stay_on_egress() {
         ("x-real-ip", "a"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
-    assert_eq!(names(&cleaned(&fields).0), ["traceparent"]);
-    let mut headers = map(&fields);
+    assert_eq!(names(&clean(&fields).0), ["traceparent"]);
+    let mut headers = header_map(&fields);
     headers.insert("x-forwarded-client-cert", HeaderValue::from_static("a"));
-    clean_request(&mut headers, &Strip::default(), Forwarding::Keep).unwrap();
+    clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Keep).unwrap();
     assert_eq!(headers.len(), 5);
     assert!(!headers.contains_key("x-forwarded-client-cert"));
 }
@@ -67,23 +67,23 @@ fn a_believed_peers_forwarding_fields_stay_and_their_look_alikes_go() {
         ("x-real-ip", "b"),
         ("x-forwarded-client-cert", "b"),
     ];
-    let mut headers = map(&fields);
-    clean_request(&mut headers, &Strip::default(), Forwarding::Continue).unwrap();
+    let mut headers = header_map(&fields);
+    clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Continue).unwrap();
     assert_eq!(headers.keys().count(), 3);
     assert!(headers.values().all(|value| value != "b"));
 }
 
 #[test]
 fn also_strip_takes_names_and_beginnings() {
-    let strip = Strip::new(&["X-SSL-*".to_owned(), "remote-user".to_owned(), "*".to_owned(), String::new()]);
-    let mut headers = map(&[("x_ssl_dn", "a"), ("REMOTE_USER", "a"), ("remote-users", "b"), ("accept", "b")]);
-    clean_request(&mut headers, &strip, Forwarding::Strip).unwrap();
+    let strip = StripList::new(&["X-SSL-*".to_owned(), "remote-user".to_owned(), "*".to_owned(), String::new()]);
+    let mut headers = header_map(&[("x_ssl_dn", "a"), ("REMOTE_USER", "a"), ("remote-users", "b"), ("accept", "b")]);
+    clean_request(&mut headers, &strip, ForwardingPolicy::Strip).unwrap();
     assert_eq!(names(&headers), ["accept", "remote-users"]);
 }
 
 #[test]
 fn hop_by_hop_fields_end_here_and_so_does_what_connection_names() {
-    let (headers, _) = cleaned(&[
+    let (headers, _) = clean(&[
         ("connection", "close, X-Mine ,,"),
         ("connection", "Keep-Alive"),
         ("x-mine", "a"),
@@ -107,24 +107,24 @@ fn hop_by_hop_fields_end_here_and_so_does_what_connection_names() {
 #[test]
 fn connection_must_not_name_what_others_rely_on() {
     for name in ["Host", "authorization", "COOKIE", "Content-Length", "Transfer-Encoding"] {
-        let mut headers = map(&[("connection", &format!("close, {name}"))]);
-        let violation = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap_err();
-        assert_eq!(violation, Violation::ConnectionNames(name.to_lowercase()));
+        let mut headers = header_map(&[("connection", &format!("close, {name}"))]);
+        let violation = clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Strip).unwrap_err();
+        assert_eq!(violation, FieldViolation::ConnectionNames(name.to_lowercase()));
     }
-    let mut headers = map(&[("connection", "a b")]);
-    let violation = clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap_err();
-    assert_eq!(violation, Violation::Malformed("Connection"));
+    let mut headers = header_map(&[("connection", "a b")]);
+    let violation = clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Strip).unwrap_err();
+    assert_eq!(violation, FieldViolation::Malformed("Connection"));
 }
 
 #[test]
 fn what_the_request_asks_for_is_told() {
-    let (headers, asked) = cleaned(&[
+    let (headers, asked) = clean(&[
         ("connection", "Upgrade, TE"),
         ("upgrade", "WebSocket"),
         ("te", "deflate;q=0.5, trailers"),
         ("expect", "100-Continue"),
     ]);
-    assert_eq!(asked, Cleaned { websocket: true, te_trailers: true, expect_continue: true });
+    assert_eq!(asked, RequestedFeatures { websocket: true, te_trailers: true, expect_continue: true });
     assert_eq!(headers["te"], "trailers");
     assert_eq!(names(&headers).len(), 2);
     for fields in [
@@ -132,13 +132,13 @@ fn what_the_request_asks_for_is_told() {
         &[("connection", "upgrade"), ("upgrade", "websocket, h2c")],
         &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "websocket")],
     ] {
-        assert!(!cleaned(fields).1.websocket, "{fields:?}");
+        assert!(!clean(fields).1.websocket, "{fields:?}");
     }
 }
 
 #[test]
 fn a_response_keeps_its_own_fields_only() {
-    let mut headers = map(&[
+    let mut headers = header_map(&[
         ("connection", "x-mine, content-length, a b"),
         ("x-mine", "a"),
         ("content-length", "3"),
@@ -153,7 +153,7 @@ fn a_response_keeps_its_own_fields_only() {
 
 #[test]
 fn trailers_carry_no_framing_identity_or_routing() {
-    let mut trailers = map(&[
+    let mut trailers = header_map(&[
         ("host", "a"),
         ("content-length", "3"),
         ("transfer-encoding", "chunked"),
@@ -164,7 +164,7 @@ fn trailers_carry_no_framing_identity_or_routing() {
         ("grpc-status", "0"),
         ("grpc-message", "ok"),
     ]);
-    clean_trailers(&mut trailers, &Strip::new(&["x-ssl-*".to_owned()]));
+    clean_trailers(&mut trailers, &StripList::new(&["x-ssl-*".to_owned()]));
     assert_eq!(names(&trailers), ["grpc-message", "grpc-status"]);
 }
 
@@ -176,7 +176,7 @@ fn looks_like_identity(name: &str) -> bool {
         || normal.starts_with("x-sidekey-")
 }
 
-fn spelled(name: &'static str) -> impl Strategy<Value = String> {
+fn any_spelling(name: &'static str) -> impl Strategy<Value = String> {
     proptest::collection::vec((any::<bool>(), prop::sample::select(b"-_.!#$%&'*+^`|~".to_vec())), name.len()).prop_map(
         move |choices| {
             let respell = |(c, (upper, separator)): (char, (bool, u8))| match (c, upper) {
@@ -191,12 +191,12 @@ fn spelled(name: &'static str) -> impl Strategy<Value = String> {
 
 fn any_name() -> impl Strategy<Value = String> {
     prop_oneof![
-        spelled("client-cert"),
-        spelled("client-cert-chain"),
-        spelled("x-forwarded-client-cert"),
-        spelled("x-sidekey-peer"),
-        spelled("x-sidekey-"),
-        spelled("connection"),
+        any_spelling("client-cert"),
+        any_spelling("client-cert-chain"),
+        any_spelling("x-forwarded-client-cert"),
+        any_spelling("x-sidekey-peer"),
+        any_spelling("x-sidekey-"),
+        any_spelling("connection"),
         "[a-zA-Z0-9!#$%&'*+.^_`|~-]{1,24}",
     ]
 }
@@ -210,13 +210,13 @@ proptest! {
         }
         let mut trailers = headers.clone();
         let mut response = headers.clone();
-        if clean_request(&mut headers, &Strip::default(), Forwarding::Strip).is_ok() {
+        if clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Strip).is_ok() {
             prop_assert!(!headers.keys().any(|name| looks_like_identity(name.as_str())), "{headers:?}");
             let again = headers.clone();
-            clean_request(&mut headers, &Strip::default(), Forwarding::Strip).unwrap();
+            clean_request(&mut headers, &StripList::default(), ForwardingPolicy::Strip).unwrap();
             prop_assert_eq!(headers, again);
         }
-        clean_trailers(&mut trailers, &Strip::default());
+        clean_trailers(&mut trailers, &StripList::default());
         clean_response(&mut response);
         prop_assert!(!trailers.keys().chain(response.keys()).any(|name| looks_like_identity(name.as_str())));
     }

@@ -11,49 +11,49 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Flood, Refusals, Scanner};
-use crate::proxy::framing::held::Held;
-use crate::proxy::waits::{TICK, Waits};
-use crate::proxy::watched::Pulse;
+use super::{FrameFlood, FrameScanner, StreamRefusals};
+use crate::proxy::framing::held::HeldBytes;
+use crate::proxy::waits::{TICK, WaitTable};
+use crate::proxy::watched::StreamActivity;
 
 /// A `WINDOW_UPDATE` of the connection by zero, which is an error of the connection (RFC 9113 6.9).
 const GO_AWAY: &[u8] = &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// What was found on a connection, for the task that serves it.
 #[derive(Default)]
-pub(in crate::proxy) struct Found {
+pub(in crate::proxy) struct FrameFindings {
     /// The client sent too much of this.
-    pub(in crate::proxy) flood: Cell<Option<Flood>>,
+    pub(in crate::proxy) flood: Cell<Option<FrameFlood>>,
     /// Streams that were refused as too many, and not reported yet.
     pub(in crate::proxy) refused: Cell<u64>,
 }
 
 /// A stream from which no more frames of a kind can be read than is in order.
-pub(in crate::proxy) struct Guard<S> {
+pub(in crate::proxy) struct FrameGuard<S> {
     stream: S,
-    scanner: Scanner,
-    held: Held,
+    scanner: FrameScanner,
+    held: HeldBytes,
     sent: u64,
-    refusals: Refusals,
-    waits: Rc<Waits>,
-    pulse: Arc<Pulse>,
-    found: Rc<Found>,
+    refusals: StreamRefusals,
+    waits: Rc<WaitTable>,
+    pulse: Arc<StreamActivity>,
+    found: Rc<FrameFindings>,
 }
 
-impl<S> Guard<S> {
+impl<S> FrameGuard<S> {
     /// Around `stream`; `pulse` records header blocks that are not whole, and the rest is left in `found`.
     pub(in crate::proxy) fn new(
         stream: S,
         head_size: usize,
-        waits: &Rc<Waits>,
-        (pulse, found): (&Arc<Pulse>, &Rc<Found>),
+        waits: &Rc<WaitTable>,
+        (pulse, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
     ) -> Self {
         Self {
             stream,
-            scanner: Scanner::new(head_size, elapsed(waits)),
-            held: Held::default(),
+            scanner: FrameScanner::new(head_size, elapsed(waits)),
+            held: HeldBytes::default(),
             sent: 0,
-            refusals: Refusals::default(),
+            refusals: StreamRefusals::default(),
             waits: Rc::clone(waits),
             pulse: Arc::clone(pulse),
             found: Rc::clone(found),
@@ -63,12 +63,12 @@ impl<S> Guard<S> {
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
         self.found.flood.set(step.flood);
-        self.pulse.set_open_block(self.scanner.block());
+        self.pulse.set_open_block(self.scanner.open_block());
         step.pass
     }
 
     /// These bytes have gone out.
-    fn note(&mut self, bytes: &[u8]) {
+    fn count_written(&mut self, bytes: &[u8]) {
         self.sent += bytes.len() as u64;
         let refused = self.refusals.count(bytes);
         if refused > 0 {
@@ -78,14 +78,14 @@ impl<S> Guard<S> {
 }
 
 /// The worker's time.
-fn elapsed(waits: &Waits) -> Duration {
+fn elapsed(waits: &WaitTable) -> Duration {
     TICK * waits.now().0
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if buf.remaining() == 0 || this.held.give(buf) {
+        if buf.remaining() == 0 || this.held.drain_into(buf) {
             return Poll::Ready(Ok(()));
         }
         if this.found.flood.get().is_some() {
@@ -115,17 +115,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             if this.found.flood.get().is_some() {
                 this.held.replace_rest(GO_AWAY);
             }
-            if buf.filled().len() > before || this.held.give(buf) {
+            if buf.filled().len() > before || this.held.drain_into(buf) {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.note(&buf[..written]);
+        self.count_written(&buf[..written]);
         Poll::Ready(Ok(written))
     }
 
@@ -146,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         let mut left = written;
         for buf in bufs {
             let part = left.min(buf.len());
-            self.note(&buf[..part]);
+            self.count_written(&buf[..part]);
             left -= part;
         }
         Poll::Ready(Ok(written))

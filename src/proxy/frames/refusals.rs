@@ -2,24 +2,24 @@
 //!
 //! Pure: it is shown what goes out on the connection, however it is cut, and follows the frames by their headers.
 
-use super::HEADER;
+use super::FRAME_HEADER_BYTES;
 
 /// RFC 9113 6.4, and the code of a stream that was not processed (7).
 const RST_STREAM: u8 = 3;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
-const RESET: usize = HEADER + REFUSED_STREAM.len();
+const RESET_FRAME_BYTES: usize = FRAME_HEADER_BYTES + REFUSED_STREAM.len();
 
 /// The state between two calls.
 #[derive(Debug, Default)]
-pub struct Refusals {
+pub struct StreamRefusals {
     /// What there is of a frame that is not decided yet: its header, and a reset's code.
-    frame: [u8; RESET],
+    frame: [u8; RESET_FRAME_BYTES],
     have: usize,
     /// Bytes of a frame's content that are of no interest.
     skip: usize,
 }
 
-impl Refusals {
+impl StreamRefusals {
     /// How many streams the next bytes refuse.
     pub fn count(&mut self, mut bytes: &[u8]) -> u64 {
         let mut refused = 0;
@@ -27,7 +27,7 @@ impl Refusals {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let wanted = if self.have < HEADER { HEADER } else { RESET };
+            let wanted = if self.have < FRAME_HEADER_BYTES { FRAME_HEADER_BYTES } else { RESET_FRAME_BYTES };
             let part = bytes.len().min(wanted - self.have);
             self.frame[self.have..self.have + part].copy_from_slice(&bytes[..part]);
             self.have += part;
@@ -35,10 +35,10 @@ impl Refusals {
             let [l0, l1, l2, kind, ..] = self.frame;
             let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
             let reset = kind == RST_STREAM && length == REFUSED_STREAM.len();
-            if self.have == RESET {
-                refused += u64::from(self.frame[HEADER..] == REFUSED_STREAM);
+            if self.have == RESET_FRAME_BYTES {
+                refused += u64::from(self.frame[FRAME_HEADER_BYTES..] == REFUSED_STREAM);
                 self.have = 0;
-            } else if self.have == HEADER && !reset {
+            } else if self.have == FRAME_HEADER_BYTES && !reset {
                 (self.have, self.skip) = (0, length);
             }
         }
@@ -71,7 +71,7 @@ mod tests {
                 4 => frame(8, &REFUSED_STREAM),
                 _ => frame(1, &[0x88; 40]),
             }).collect();
-            let (mut refusals, mut counted, mut rest) = (Refusals::default(), 0, &bytes[..]);
+            let (mut refusals, mut counted, mut rest) = (StreamRefusals::default(), 0, &bytes[..]);
             for size in sizes.iter().cycle() {
                 if rest.is_empty() {
                     break;

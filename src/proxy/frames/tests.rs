@@ -10,14 +10,14 @@ fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn begun() -> Scanner {
-    let mut scanner = Scanner::new(1024, Duration::ZERO);
-    assert_eq!(scanner.scan(PREFACE, 0, Duration::ZERO), Step { pass: PREFACE.len(), flood: None });
+fn scanner_after_preface() -> FrameScanner {
+    let mut scanner = FrameScanner::new(1024, Duration::ZERO);
+    assert_eq!(scanner.scan(PREFACE, 0, Duration::ZERO), FrameStep { pass: PREFACE.len(), flood: None });
     scanner
 }
 
 /// How many of `bytes`, one after the other, go on.
-fn until_flood(scanner: &mut Scanner, bytes: &[u8], most: usize) -> (usize, Option<Flood>) {
+fn count_until_flood(scanner: &mut FrameScanner, bytes: &[u8], most: usize) -> (usize, Option<FrameFlood>) {
     for count in 0..most {
         let step = scanner.scan(bytes, 0, Duration::ZERO);
         if step.flood.is_some() {
@@ -31,16 +31,16 @@ fn until_flood(scanner: &mut Scanner, bytes: &[u8], most: usize) -> (usize, Opti
 #[test]
 fn every_kind_has_its_budget() {
     for (kind, flags, content, flood) in [
-        (0, 0, &b""[..], Flood::EmptyData),
-        (0, PADDED, &b"\x03\0\0\0"[..], Flood::EmptyData),
-        (3, 0, &b"\0\0\0\x08"[..], Flood::Resets),
-        (6, 0, &b"12345678"[..], Flood::Pings),
-        (4, 0, &b""[..], Flood::Settings),
-        (2, 0, &b"\0\0\0\0\x10"[..], Flood::Priorities),
-        (8, 0, &b"\0\0\0\x01"[..], Flood::WindowUpdates),
-        (0xbe, 0, &b"grease"[..], Flood::Others),
+        (0, 0, &b""[..], FrameFlood::EmptyData),
+        (0, PADDED, &b"\x03\0\0\0"[..], FrameFlood::EmptyData),
+        (3, 0, &b"\0\0\0\x08"[..], FrameFlood::Resets),
+        (6, 0, &b"12345678"[..], FrameFlood::Pings),
+        (4, 0, &b""[..], FrameFlood::Settings),
+        (2, 0, &b"\0\0\0\0\x10"[..], FrameFlood::Priorities),
+        (8, 0, &b"\0\0\0\x01"[..], FrameFlood::WindowUpdates),
+        (0xbe, 0, &b"grease"[..], FrameFlood::Others),
     ] {
-        let (count, found) = until_flood(&mut begun(), &frame(kind, flags, 1, content), 2000);
+        let (count, found) = count_until_flood(&mut scanner_after_preface(), &frame(kind, flags, 1, content), 2000);
         assert_eq!(found, Some(flood));
         assert!((50..=1000).contains(&count), "{flood:?} after {count}");
     }
@@ -48,32 +48,32 @@ fn every_kind_has_its_budget() {
 
 #[test]
 fn a_frame_that_is_too_much_does_not_go_on_and_nothing_behind_it() {
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     let settings = frame(4, 0, 0, b"");
-    assert_eq!(until_flood(&mut scanner, &settings, 1000), (100, Some(Flood::Settings)));
-    assert_eq!(scanner.scan(&settings, 0, Duration::ZERO), Step { pass: 0, flood: Some(Flood::Settings) });
+    assert_eq!(count_until_flood(&mut scanner, &settings, 1000), (100, Some(FrameFlood::Settings)));
+    assert_eq!(scanner.scan(&settings, 0, Duration::ZERO), FrameStep { pass: 0, flood: Some(FrameFlood::Settings) });
 }
 
 #[test]
 fn budgets_are_full_again_after_their_window() {
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     let ping = frame(6, 0, 0, b"12345678");
     for minute in 0..5 {
         for _ in 0..400 {
-            assert_eq!(scanner.scan(&ping, 0, WINDOW * minute).flood, None);
+            assert_eq!(scanner.scan(&ping, 0, BUDGET_WINDOW * minute).flood, None);
         }
     }
 }
 
 #[test]
 fn traffic_refills_what_it_needs() {
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     let update = frame(8, 0, 1, b"\0\0\x10\0");
     for count in 0..100_000u64 {
         // A download: one update for each 4 KiB.
         assert_eq!(scanner.scan(&update, count * 4096, Duration::ZERO).flood, None);
     }
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     for stream in 0..10_000u32 {
         let headers = frame(1, END_HEADERS | END_STREAM, 2 * stream + 1, b"\x82");
         assert_eq!(scanner.scan(&headers, 0, Duration::ZERO).flood, None);
@@ -86,7 +86,7 @@ fn traffic_refills_what_it_needs() {
 
 #[test]
 fn rapid_resets_are_bounded_however_slowly_they_come() {
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     let mut given_up = 0;
     let flood = (0..5000u32).find_map(|stream| {
         let mut bytes = frame(1, END_HEADERS | END_STREAM, 2 * stream + 1, b"\x82");
@@ -94,32 +94,32 @@ fn rapid_resets_are_bounded_however_slowly_they_come() {
         given_up += 1;
         scanner.scan(&bytes, 0, Duration::ZERO).flood
     });
-    assert_eq!(flood, Some(Flood::Resets));
+    assert_eq!(flood, Some(FrameFlood::Resets));
     assert!(given_up <= 1001, "{given_up}");
 }
 
 #[test]
 fn a_header_block_is_bounded_in_bytes_and_frames() {
-    let mut scanner = begun();
+    let mut scanner = scanner_after_preface();
     assert_eq!(scanner.scan(&frame(1, 0, 1, &[0; 600]), 0, Duration::ZERO).flood, None);
-    assert_eq!(scanner.scan(&frame(9, 0, 1, &[0; 600]), 0, Duration::ZERO).flood, Some(Flood::HeaderBlock));
-    let mut scanner = begun();
+    assert_eq!(scanner.scan(&frame(9, 0, 1, &[0; 600]), 0, Duration::ZERO).flood, Some(FrameFlood::HeaderBlock));
+    let mut scanner = scanner_after_preface();
     assert_eq!(scanner.scan(&frame(1, 0, 1, &[0; 6]), 0, Duration::ZERO).flood, None);
-    assert_eq!(until_flood(&mut scanner, &frame(9, 0, 1, b""), 100), (5, Some(Flood::Continuations)));
+    assert_eq!(count_until_flood(&mut scanner, &frame(9, 0, 1, b""), 100), (5, Some(FrameFlood::Continuations)));
 }
 
 #[test]
-fn what_is_no_http_2_goes_on_for_h2_to_refuse() {
-    let mut scanner = Scanner::new(1024, Duration::ZERO);
-    assert_eq!(scanner.scan(b"GET / HTTP/1.1\r\n\r\n", 0, Duration::ZERO), Step { pass: 18, flood: None });
+fn other_bytes_than_http_2_are_left_for_h2_to_refuse() {
+    let mut scanner = FrameScanner::new(1024, Duration::ZERO);
+    assert_eq!(scanner.scan(b"GET / HTTP/1.1\r\n\r\n", 0, Duration::ZERO), FrameStep { pass: 18, flood: None });
 }
 
 #[test]
 fn every_flood_has_a_code_and_a_sentence_of_its_own() {
-    let mut codes: Vec<_> = Flood::ALL.iter().map(|flood| flood.reason()).collect();
+    let mut codes: Vec<_> = FrameFlood::ALL.iter().map(|flood| flood.reason()).collect();
     codes.sort_unstable();
     codes.dedup();
-    assert_eq!(codes.len(), Flood::ALL.len());
+    assert_eq!(codes.len(), FrameFlood::ALL.len());
 }
 
 proptest! {
@@ -132,9 +132,9 @@ proptest! {
         for (kind, flags, stream, content, times) in frames {
             bytes.extend(frame(kind, flags, stream, &content).repeat(times));
         }
-        let mut scanner = Scanner::new(1024, Duration::ZERO);
+        let mut scanner = FrameScanner::new(1024, Duration::ZERO);
         let whole = scanner.scan(&bytes, 0, Duration::ZERO);
-        let mut scanner = Scanner::new(1024, Duration::ZERO);
+        let mut scanner = FrameScanner::new(1024, Duration::ZERO);
         let (mut left, mut passed, mut flood) = (Vec::new(), 0, None);
         let (mut rest, mut sizes) = (&bytes[..], sizes.iter().cycle());
         while !rest.is_empty() && flood.is_none() {

@@ -17,28 +17,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::head::is_token;
-use super::held::Held;
-use super::{Bounds, Fault, Next, Scanner};
+use super::held::HeldBytes;
+use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 use crate::proxy::Error;
 
 /// What hyper reads in place of a refused request.
-const INSTEAD: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";
+const STAND_IN_REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";
 /// Bytes that wait behind a request with `Upgrade`, at most.
-const WAITING: usize = 16 * 1024;
+const MAX_UPGRADE_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a connection that ends in the middle of a request is read on, so that a reset does not overtake the answer.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that are read on, at most.
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 const NO_UPGRADE: u8 = 0;
-const ASKED: u8 = 1;
-const DECLINED: u8 = 2;
-const TUNNEL: u8 = 3;
+const UPGRADE_ASKED: u8 = 1;
+const UPGRADE_DECLINED: u8 = 2;
+const UPGRADE_TUNNEL: u8 = 3;
 
 /// What the guard and the handler of the requests tell each other.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Notes {
-    refused: OnceLock<Refused>,
+pub(in crate::proxy) struct FramingNotes {
+    refused: OnceLock<RefusedRequest>,
     told: AtomicBool,
     upgrade: AtomicU8,
     /// The task that waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
@@ -47,18 +47,18 @@ pub(in crate::proxy) struct Notes {
 
 /// A request that was not passed on.
 #[derive(Debug)]
-struct Refused {
-    fault: Fault,
+struct RefusedRequest {
+    fault: FramingFault,
     /// Its beginning had been passed on.
     cut: bool,
     /// For the access line: its method and target, where they can be read.
     asked: Option<(Method, Uri)>,
 }
 
-impl Notes {
+impl FramingNotes {
     /// Called with each request from hyper: what stands in for a refused one becomes recognisable, and looks for the
     /// access line like the original. True where the handler has to say whether an upgrade was granted.
-    pub(in crate::proxy) fn arrived<B>(&self, request: &mut Request<B>) -> bool {
+    pub(in crate::proxy) fn prepare_request<B>(&self, request: &mut Request<B>) -> bool {
         if request.uri().path() == "*"
             && let Some(refused) = self.refused.get()
         {
@@ -68,12 +68,12 @@ impl Notes {
                 *request.uri_mut() = uri.clone();
             }
         }
-        self.upgrade.load(Ordering::Relaxed) == ASKED && request.headers().contains_key(http::header::UPGRADE)
+        self.upgrade.load(Ordering::Relaxed) == UPGRADE_ASKED && request.headers().contains_key(http::header::UPGRADE)
     }
 
     /// Records the answer to the request with `Upgrade`.
-    pub(in crate::proxy) fn granted(&self, granted: bool) {
-        self.upgrade.store(if granted { TUNNEL } else { DECLINED }, Ordering::Release);
+    pub(in crate::proxy) fn record_upgrade_answer(&self, granted: bool) {
+        self.upgrade.store(if granted { UPGRADE_TUNNEL } else { UPGRADE_DECLINED }, Ordering::Release);
         if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             waiting.wake();
         }
@@ -83,7 +83,7 @@ impl Notes {
     pub(in crate::proxy) fn explain(&self, error: Error) -> Error {
         match (self.refused.get(), &error) {
             (_, Error::Framing(_)) => self.told.store(true, Ordering::Relaxed),
-            (Some(Refused { fault, cut: true, .. }), Error::Exchange(_)) => {
+            (Some(RefusedRequest { fault, cut: true, .. }), Error::Exchange(_)) => {
                 self.told.store(true, Ordering::Relaxed);
                 return Error::Framing(*fault);
             }
@@ -93,23 +93,23 @@ impl Notes {
     }
 
     /// A refusal that no response has reported, at the end of the connection.
-    pub(in crate::proxy) fn untold(&self) -> Option<Fault> {
+    pub(in crate::proxy) fn unreported_fault(&self) -> Option<FramingFault> {
         self.refused.get().filter(|_| !self.told.load(Ordering::Relaxed)).map(|refused| refused.fault)
     }
 }
 
 /// A stream from which only whole and good request heads can be read.
-pub(in crate::proxy) struct Guard<S> {
+pub(in crate::proxy) struct FramingGuard<S> {
     stream: S,
-    scanner: Scanner,
-    notes: Arc<Notes>,
-    held: Held,
-    mode: Mode,
-    linger: Option<Linger>,
+    scanner: FramingScanner,
+    notes: Arc<FramingNotes>,
+    held: HeldBytes,
+    mode: FramingMode,
+    linger: Option<LingerState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum FramingMode {
     Judge,
     /// Until it is known what an upgrade has become.
     Pause,
@@ -121,15 +121,15 @@ enum Mode {
     Cut,
 }
 
-struct Linger {
+struct LingerState {
     until: Pin<Box<Sleep>>,
     left: usize,
 }
 
-impl<S> Guard<S> {
-    pub(in crate::proxy) fn new(stream: S, bounds: Bounds, notes: Arc<Notes>) -> Self {
-        let scanner = Scanner::new(bounds);
-        Self { stream, scanner, notes, held: Held::default(), mode: Mode::Judge, linger: None }
+impl<S> FramingGuard<S> {
+    pub(in crate::proxy) fn new(stream: S, bounds: FramingLimits, notes: Arc<FramingNotes>) -> Self {
+        let scanner = FramingScanner::new(bounds);
+        Self { stream, scanner, notes, held: HeldBytes::default(), mode: FramingMode::Judge, linger: None }
     }
 
     /// Judges what is held.
@@ -137,44 +137,44 @@ impl<S> Guard<S> {
         let mut held = std::mem::take(&mut self.held);
         held.judge(|bytes| self.judge(bytes));
         self.held = held;
-        if self.mode == Mode::Deaf {
-            self.held.replace_rest(INSTEAD);
+        if self.mode == FramingMode::Deaf {
+            self.held.replace_rest(STAND_IN_REQUEST);
         }
     }
 
     /// Judges `bytes`, all that has not been passed on, and returns how many may be.
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes);
-        if self.scanner.upgrade() && self.notes.upgrade.load(Ordering::Relaxed) == NO_UPGRADE {
-            self.notes.upgrade.store(ASKED, Ordering::Relaxed);
+        if self.scanner.has_upgrade() && self.notes.upgrade.load(Ordering::Relaxed) == NO_UPGRADE {
+            self.notes.upgrade.store(UPGRADE_ASKED, Ordering::Relaxed);
         }
         match step.next {
-            Next::More => {}
-            Next::Pause => self.mode = Mode::Pause,
-            Next::Refuse(fault) => {
-                let asked = asked(&bytes[step.pass..]);
-                let _ = self.notes.refused.set(Refused { fault, cut: false, asked });
-                self.mode = Mode::Deaf;
+            FramingAction::More => {}
+            FramingAction::Pause => self.mode = FramingMode::Pause,
+            FramingAction::Refuse(fault) => {
+                let asked = parse_method_and_path(&bytes[step.pass..]);
+                let _ = self.notes.refused.set(RefusedRequest { fault, cut: false, asked });
+                self.mode = FramingMode::Deaf;
             }
-            Next::Cut(fault) => {
-                let _ = self.notes.refused.set(Refused { fault, cut: true, asked: None });
-                self.mode = Mode::Cut;
+            FramingAction::Cut(fault) => {
+                let _ = self.notes.refused.set(RefusedRequest { fault, cut: true, asked: None });
+                self.mode = FramingMode::Cut;
             }
         }
         step.pass
     }
 
     /// What became of the upgrade, if that is known.
-    fn after_pause(&mut self) {
+    fn resume_after_pause(&mut self) {
         match self.notes.upgrade.load(Ordering::Relaxed) {
-            TUNNEL => {
-                self.mode = Mode::Aside;
+            UPGRADE_TUNNEL => {
+                self.mode = FramingMode::Aside;
                 self.held.clear_all();
             }
-            DECLINED => {
+            UPGRADE_DECLINED => {
                 self.notes.upgrade.store(NO_UPGRADE, Ordering::Relaxed);
-                self.scanner.go_on();
-                self.mode = Mode::Judge;
+                self.scanner.resume();
+                self.mode = FramingMode::Judge;
                 self.judge_held();
             }
             _ => {}
@@ -182,7 +182,7 @@ impl<S> Guard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Guard<S> {
+impl<S: AsyncRead + Unpin> FramingGuard<S> {
     /// Reads into hyper's buffer, judges there, and takes back what is not judged. Ready where something can be given.
     fn read_and_judge(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -192,16 +192,16 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             if arrived.is_empty() {
                 // Half a head ends here; half a content is the client's fault, not the backend's.
                 if self.scanner.is_within_content() {
-                    let refused = Refused { fault: Fault::Incomplete, cut: true, asked: None };
+                    let refused = RefusedRequest { fault: FramingFault::Incomplete, cut: true, asked: None };
                     let _ = self.notes.refused.set(refused);
                 }
                 return Poll::Ready(Ok(()));
             }
             if self.held.is_empty() {
                 let pass = self.judge(arrived);
-                if self.mode == Mode::Deaf {
-                    self.held.replace_rest(INSTEAD);
-                } else if self.mode != Mode::Cut && pass < arrived.len() {
+                if self.mode == FramingMode::Deaf {
+                    self.held.replace_rest(STAND_IN_REQUEST);
+                } else if self.mode != FramingMode::Cut && pass < arrived.len() {
                     self.held.push(&arrived[pass..]);
                 }
                 buf.set_filled(before + pass);
@@ -213,10 +213,10 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 buf.set_filled(before);
                 self.judge_held();
             }
-            if self.held.give(buf) {
+            if self.held.drain_into(buf) {
                 return Poll::Ready(Ok(()));
             }
-            if self.mode != Mode::Judge {
+            if self.mode != FramingMode::Judge {
                 return self.poll_by_mode(cx, buf);
             }
         }
@@ -224,15 +224,15 @@ impl<S: AsyncRead + Unpin> Guard<S> {
 
     fn poll_by_mode(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.mode {
-            Mode::Judge => self.read_and_judge(cx, buf),
-            Mode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
-            Mode::Cut => {
+            FramingMode::Judge => self.read_and_judge(cx, buf),
+            FramingMode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
+            FramingMode::Cut => {
                 let fault =
                     self.notes.refused.get().map_or("the request ended early", |refused| refused.fault.explanation());
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
             }
             // hyper writes its answer even if the client does not read; an end would make it give up before.
-            Mode::Deaf => {
+            FramingMode::Deaf => {
                 let before = buf.filled().len();
                 while let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_read(cx, buf) {
                     if buf.filled().len() == before {
@@ -242,10 +242,10 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 }
                 Poll::Pending
             }
-            Mode::Pause => {
+            FramingMode::Pause => {
                 let before = buf.filled().len();
                 *self.notes.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-                while self.held.len() < WAITING {
+                while self.held.len() < MAX_UPGRADE_BUFFER_BYTES {
                     ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
                     if buf.filled().len() == before {
                         return Poll::Ready(Ok(()));
@@ -259,20 +259,20 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.mode == Mode::Pause && !this.held.is_cleared() {
-            this.after_pause();
+        if this.mode == FramingMode::Pause && !this.held.is_cleared() {
+            this.resume_after_pause();
         }
-        if buf.remaining() == 0 || this.held.give(buf) {
+        if buf.remaining() == 0 || this.held.drain_into(buf) {
             return Poll::Ready(Ok(()));
         }
         this.poll_by_mode(cx, buf)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -298,10 +298,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-        if this.mode == Mode::Aside || (this.notes.refused.get().is_none() && !this.scanner.is_within()) {
+        if this.mode == FramingMode::Aside || (this.notes.refused.get().is_none() && !this.scanner.is_within_request())
+        {
             return Poll::Ready(Ok(()));
         }
-        let linger = this.linger.get_or_insert_with(|| Linger { until: Box::pin(sleep(LINGER)), left: LINGER_BYTES });
+        let linger = this
+            .linger
+            .get_or_insert_with(|| LingerState { until: Box::pin(sleep(LINGER_TIMEOUT)), left: MAX_LINGER_BYTES });
         let mut unread = [0; 2048];
         while linger.left > 0 {
             let mut buf = ReadBuf::new(&mut unread);
@@ -318,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 }
 
 /// Method and path of a request that is refused, where they can be made out.
-fn asked(bytes: &[u8]) -> Option<(Method, Uri)> {
+fn parse_method_and_path(bytes: &[u8]) -> Option<(Method, Uri)> {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
     let mut parts = line.splitn(3, |byte| *byte == b' ');
     let method = parts.next().filter(|method| method.len() <= 32 && method.iter().copied().all(is_token))?;

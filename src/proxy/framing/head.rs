@@ -4,19 +4,19 @@
 
 use http::Uri;
 
-use super::Fault;
-use crate::proxy::fields::is;
+use super::FramingFault;
+use crate::proxy::fields::name_matches;
 
 /// Longer methods do not exist: the longest registered one has 17 letters.
-const METHOD: usize = 32;
+const MAX_METHOD_BYTES: usize = 32;
 /// What hyper takes.
-const TARGET: usize = u16::MAX as usize - 1;
+const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 /// Digits of a length that fit 64 bits whatever they are.
-const DIGITS: usize = 19;
+const MAX_LENGTH_DIGITS: usize = 19;
 
 /// What the lines of one head have defined so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     /// Lines, the request line included.
     pub(super) lines: usize,
     /// A field `Upgrade`: what follows the request may be another protocol.
@@ -28,113 +28,113 @@ pub(super) struct Head {
 
 /// How long the content of a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum ContentFraming {
     Length(u64),
     Chunked,
 }
 
-impl Head {
+impl RequestHead {
     /// Judges the next line, without its line end.
-    pub(super) fn line(&mut self, line: &[u8], fields: usize) -> Result<(), Fault> {
+    pub(super) fn judge_line(&mut self, line: &[u8], fields: usize) -> Result<(), FramingFault> {
         self.lines += 1;
         if self.lines == 1 {
-            return self.request_line(line);
+            return self.judge_request_line(line);
         }
         if self.lines > fields + 1 {
-            return Err(Fault::TooManyFields);
+            return Err(FramingFault::TooManyFields);
         }
-        let name = name(line)?;
+        let name = field_name(line)?;
         // Almost every field is told apart by its length.
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            14 if is(name, b"content-length") => {
-                exactly(name, b"content-length")?;
-                let length = decimal(value(line, name)).ok_or(Fault::Length)?;
+            14 if name_matches(name, b"content-length") => {
+                check_exact_name(name, b"content-length")?;
+                let length = parse_decimal(field_value(line, name)).ok_or(FramingFault::Length)?;
                 if self.length.replace(length).is_some() {
-                    return Err(Fault::SeveralLengths);
+                    return Err(FramingFault::SeveralLengths);
                 }
             }
-            17 if is(name, b"transfer-encoding") => {
-                exactly(name, b"transfer-encoding")?;
+            17 if name_matches(name, b"transfer-encoding") => {
+                check_exact_name(name, b"transfer-encoding")?;
                 if self.http10 {
-                    return Err(Fault::CodingInHttp10);
+                    return Err(FramingFault::CodingInHttp10);
                 }
-                if self.chunked || !value(line, name).eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::Coding);
+                if self.chunked || !field_value(line, name).eq_ignore_ascii_case(b"chunked") {
+                    return Err(FramingFault::Coding);
                 }
                 self.chunked = true;
             }
             _ => {}
         }
-        if self.chunked && self.length.is_some() { Err(Fault::BothLengths) } else { Ok(()) }
+        if self.chunked && self.length.is_some() { Err(FramingFault::BothLengths) } else { Ok(()) }
     }
 
     /// At the empty line.
-    pub(super) fn content(&self) -> Content {
-        if self.chunked { Content::Chunked } else { Content::Length(self.length.unwrap_or(0)) }
+    pub(super) fn content_framing(&self) -> ContentFraming {
+        if self.chunked { ContentFraming::Chunked } else { ContentFraming::Length(self.length.unwrap_or(0)) }
     }
 
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+    fn judge_request_line(&mut self, line: &[u8]) -> Result<(), FramingFault> {
         let method = &line[..token_length(line)];
-        if method.len() > METHOD {
-            return Err(Fault::MethodTooLong);
+        if method.len() > MAX_METHOD_BYTES {
+            return Err(FramingFault::MethodTooLong);
         }
-        let rest = line[method.len()..].strip_prefix(b" ").ok_or(Fault::RequestLine)?;
+        let rest = line[method.len()..].strip_prefix(b" ").ok_or(FramingFault::RequestLine)?;
         if method.is_empty() {
-            return Err(Fault::RequestLine);
+            return Err(FramingFault::RequestLine);
         }
-        let space = memchr::memchr(b' ', rest).ok_or(Fault::RequestLine)?;
+        let space = memchr::memchr(b' ', rest).ok_or(FramingFault::RequestLine)?;
         let (target, version) = (&rest[..space], &rest[space + 1..]);
         self.http10 = match version {
             b"HTTP/1.1" => false,
             b"HTTP/1.0" => true,
             // The right shape with other numbers is a version; all else is not a request line.
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Fault::Version),
-            _ => return Err(Fault::RequestLine),
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(FramingFault::Version),
+            _ => return Err(FramingFault::RequestLine),
         };
         if matches!(method, b"CONNECT" | b"TRACE") || target == b"*" {
-            return Err(Fault::NotForwarded);
+            return Err(FramingFault::NotForwarded);
         }
         judge_target(target)
     }
 }
 
 /// Origin form or absolute form (RFC 9112 3.2). hyper would cut a fragment off without a word.
-fn judge_target(target: &[u8]) -> Result<(), Fault> {
-    if target.len() > TARGET {
-        return Err(Fault::TargetTooLong);
+fn judge_target(target: &[u8]) -> Result<(), FramingFault> {
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(FramingFault::TargetTooLong);
     }
     let seen = target.iter().fold(0, |seen, byte| seen | TARGET_BYTES[usize::from(*byte)]);
-    if seen & BAD != 0 {
-        return Err(Fault::Target);
+    if seen & FORBIDDEN_BYTE != 0 {
+        return Err(FramingFault::Target);
     }
     // A backtick may stand in a query and not in a path.
     let bad_tick =
-        seen & TICK != 0 && target.split(|byte| *byte == b'?').next().is_some_and(|path| path.contains(&b'`'));
-    if bad_tick || (seen & HIGH != 0 && std::str::from_utf8(target).is_err()) {
-        return Err(Fault::Target);
+        seen & BACKTICK_BYTE != 0 && target.split(|byte| *byte == b'?').next().is_some_and(|path| path.contains(&b'`'));
+    if bad_tick || (seen & NON_ASCII_BYTE != 0 && std::str::from_utf8(target).is_err()) {
+        return Err(FramingFault::Target);
     }
     if target.first() == Some(&b'/') {
         return Ok(());
     }
-    let uri = Uri::try_from(target).map_err(|_| Fault::Target)?;
+    let uri = Uri::try_from(target).map_err(|_| FramingFault::Target)?;
     let absolute = matches!(uri.scheme_str(), Some("http" | "https"));
-    if absolute && uri.authority().is_some() { Ok(()) } else { Err(Fault::Target) }
+    if absolute && uri.authority().is_some() { Ok(()) } else { Err(FramingFault::Target) }
 }
 
 /// What a byte means in a target: never allowed, beyond ASCII, a backtick.
-const BAD: u8 = 1;
-const HIGH: u8 = 2;
-const TICK: u8 = 4;
+const FORBIDDEN_BYTE: u8 = 1;
+const NON_ASCII_BYTE: u8 = 2;
+const BACKTICK_BYTE: u8 = 4;
 
 static TARGET_BYTES: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = match byte {
-            0..=0x20 | 0x22 | 0x23 | 0x3c | 0x3e | 0x7f => BAD,
-            0x60 => TICK,
-            0x80.. => HIGH,
+            0..=0x20 | 0x22 | 0x23 | 0x3c | 0x3e | 0x7f => FORBIDDEN_BYTE,
+            0x60 => BACKTICK_BYTE,
+            0x80.. => NON_ASCII_BYTE,
             _ => 0,
         };
         byte += 1;
@@ -143,17 +143,17 @@ static TARGET_BYTES: [u8; 256] = {
 };
 
 /// The name of a field line.
-pub(super) fn name(line: &[u8]) -> Result<&[u8], Fault> {
+pub(super) fn field_name(line: &[u8]) -> Result<&[u8], FramingFault> {
     let length = token_length(line);
     match line.get(length) {
         Some(b':') if length > 0 => Ok(&line[..length]),
-        Some(b' ' | b'\t') if length == 0 => Err(Fault::Folded),
-        _ => Err(Fault::Name),
+        Some(b' ' | b'\t') if length == 0 => Err(FramingFault::Folded),
+        _ => Err(FramingFault::Name),
     }
 }
 
 /// The value of the field line with this name, without the blanks around it.
-fn value<'l>(line: &'l [u8], name: &[u8]) -> &'l [u8] {
+fn field_value<'l>(line: &'l [u8], name: &[u8]) -> &'l [u8] {
     let mut value = &line[name.len() + 1..];
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -162,38 +162,38 @@ fn value<'l>(line: &'l [u8], name: &[u8]) -> &'l [u8] {
 }
 
 /// The very name, in any case, or one that a backend may take for it.
-fn exactly(name: &[u8], wanted: &[u8]) -> Result<(), Fault> {
-    if name.eq_ignore_ascii_case(wanted) { Ok(()) } else { Err(Fault::Twin) }
+fn check_exact_name(name: &[u8], wanted: &[u8]) -> Result<(), FramingFault> {
+    if name.eq_ignore_ascii_case(wanted) { Ok(()) } else { Err(FramingFault::Twin) }
 }
 
 /// Digits only, without leading zeros, which some readers take for octal.
-pub(in crate::proxy) fn decimal(digits: &[u8]) -> Option<u64> {
+pub(in crate::proxy) fn parse_decimal(digits: &[u8]) -> Option<u64> {
     let leading = digits.len() > 1 && digits[0] == b'0';
-    if leading || digits.is_empty() || digits.len() > DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+    if leading || digits.is_empty() || digits.len() > MAX_LENGTH_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// How many control characters there are, the tab apart. In blocks, so that the compiler takes many bytes at a time.
-pub(super) fn controls(bytes: &[u8]) -> usize {
-    fn count(bytes: &[u8]) -> u8 {
+pub(super) fn count_controls(bytes: &[u8]) -> usize {
+    fn count_block(bytes: &[u8]) -> u8 {
         bytes.iter().map(|byte| u8::from((*byte < b' ') & (*byte != b'\t')) + u8::from(*byte == 0x7f)).sum()
     }
     let (blocks, rest) = bytes.as_chunks::<64>();
-    blocks.iter().map(|block| usize::from(count(block))).sum::<usize>() + usize::from(count(rest))
+    blocks.iter().map(|block| usize::from(count_block(block))).sum::<usize>() + usize::from(count_block(rest))
 }
 
 /// RFC 9110 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
-    TOKEN[usize::from(byte)]
+    TOKEN_BYTES[usize::from(byte)]
 }
 
 fn token_length(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !is_token(*byte)).unwrap_or(bytes.len())
 }
 
-static TOKEN: [bool; 256] = {
+static TOKEN_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128 {

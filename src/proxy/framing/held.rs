@@ -3,14 +3,14 @@
 use tokio::io::ReadBuf;
 
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Held {
+pub(in crate::proxy) struct HeldBytes {
     bytes: Vec<u8>,
     /// How many are cleared, and how many of those hyper has received.
     cleared: usize,
     given: usize,
 }
 
-impl Held {
+impl HeldBytes {
     /// Whether nothing is held.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -49,7 +49,7 @@ impl Held {
     }
 
     /// Hands over what is cleared; true if any byte was. An idle connection keeps no memory for it.
-    pub(in crate::proxy) fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+    pub(in crate::proxy) fn drain_into(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = (self.cleared - self.given).min(buf.remaining());
         if count == 0 {
             return false;

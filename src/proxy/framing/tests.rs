@@ -2,11 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { head_size: 256, fields: 8 };
+const BOUNDS: FramingLimits = FramingLimits { head_size: 256, fields: 8 };
 
 /// Feeds the pieces as they arrive; what went on, and the rule that was broken.
-fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<Fault>) {
-    let mut scanner = Scanner::new(BOUNDS);
+fn scan_pieces<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<FramingFault>) {
+    let mut scanner = FramingScanner::new(BOUNDS);
     let (mut left, mut passed) = (Vec::new(), Vec::new());
     for piece in pieces {
         left.extend_from_slice(piece);
@@ -14,29 +14,29 @@ fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<Fault
             let step = scanner.scan(&left);
             passed.extend(left.drain(..step.pass));
             match step.next {
-                Next::More => break,
-                Next::Pause => scanner.go_on(),
-                Next::Refuse(fault) | Next::Cut(fault) => return (passed, Some(fault)),
+                FramingAction::More => break,
+                FramingAction::Pause => scanner.resume(),
+                FramingAction::Refuse(fault) | FramingAction::Cut(fault) => return (passed, Some(fault)),
             }
         }
     }
     (passed, None)
 }
 
-fn once(bytes: &[u8]) -> (Vec<u8>, Option<Fault>) {
-    run([bytes])
+fn scan_whole(bytes: &[u8]) -> (Vec<u8>, Option<FramingFault>) {
+    scan_pieces([bytes])
 }
 
 #[test]
 fn a_head_goes_on_when_it_is_whole_and_content_as_it_comes() {
-    let mut scanner = Scanner::new(BOUNDS);
+    let mut scanner = FramingScanner::new(BOUNDS);
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
-    assert_eq!(scanner.scan(&head[..40]), Step { pass: 0, next: Next::More });
-    assert_eq!(scanner.scan(head), Step { pass: head.len(), next: Next::More });
+    assert_eq!(scanner.scan(&head[..40]), FramingStep { pass: 0, next: FramingAction::More });
+    assert_eq!(scanner.scan(head), FramingStep { pass: head.len(), next: FramingAction::More });
     assert!(scanner.is_within_content());
-    assert_eq!(scanner.scan(b"ab"), Step { pass: 2, next: Next::More });
-    assert_eq!(scanner.scan(b"cdGET"), Step { pass: 2, next: Next::More });
-    assert!(scanner.is_within() && !scanner.is_within_content());
+    assert_eq!(scanner.scan(b"ab"), FramingStep { pass: 2, next: FramingAction::More });
+    assert_eq!(scanner.scan(b"cdGET"), FramingStep { pass: 2, next: FramingAction::More });
+    assert!(scanner.is_within_request() && !scanner.is_within_content());
 }
 
 #[test]
@@ -45,50 +45,53 @@ fn of_a_message_that_is_found_bad_at_once_nothing_goes_on() {
     let bad = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n";
     let mut both = good.to_vec();
     both.extend_from_slice(bad);
-    let mut scanner = Scanner::new(BOUNDS);
-    assert_eq!(scanner.scan(&both), Step { pass: good.len(), next: Next::Refuse(Fault::ChunkEnd) });
+    let mut scanner = FramingScanner::new(BOUNDS);
+    assert_eq!(
+        scanner.scan(&both),
+        FramingStep { pass: good.len(), next: FramingAction::Refuse(FramingFault::ChunkEnd) }
+    );
     // It repeats the verdict, whatever comes.
-    assert_eq!(scanner.scan(good), Step { pass: 0, next: Next::Refuse(Fault::ChunkEnd) });
+    assert_eq!(scanner.scan(good), FramingStep { pass: 0, next: FramingAction::Refuse(FramingFault::ChunkEnd) });
 
-    let mut scanner = Scanner::new(BOUNDS);
+    let mut scanner = FramingScanner::new(BOUNDS);
     let head = bad.iter().position(|byte| *byte == b'5').unwrap();
     assert_eq!(scanner.scan(&bad[..head]).pass, head);
-    assert_eq!(scanner.scan(&bad[head..]), Step { pass: 0, next: Next::Cut(Fault::ChunkEnd) });
+    assert_eq!(scanner.scan(&bad[head..]), FramingStep { pass: 0, next: FramingAction::Cut(FramingFault::ChunkEnd) });
 }
 
 #[test]
 fn behind_an_upgrade_nothing_is_judged_until_it_is_declined() {
-    let mut scanner = Scanner::new(BOUNDS);
+    let mut scanner = FramingScanner::new(BOUNDS);
     let ask = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
     let mut bytes = ask.to_vec();
     bytes.extend_from_slice(b"\x81\x05hello");
-    assert_eq!(scanner.scan(&bytes), Step { pass: ask.len(), next: Next::Pause });
-    assert!(scanner.upgrade());
-    assert_eq!(scanner.scan(b"\x81\x05hello"), Step { pass: 0, next: Next::Pause });
-    scanner.go_on();
-    assert_eq!(scanner.scan(b"\x81\x05hello\n").next, Next::Refuse(Fault::BareLineFeed));
+    assert_eq!(scanner.scan(&bytes), FramingStep { pass: ask.len(), next: FramingAction::Pause });
+    assert!(scanner.has_upgrade());
+    assert_eq!(scanner.scan(b"\x81\x05hello"), FramingStep { pass: 0, next: FramingAction::Pause });
+    scanner.resume();
+    assert_eq!(scanner.scan(b"\x81\x05hello\n").next, FramingAction::Refuse(FramingFault::BareLineFeed));
 }
 
 #[test]
 fn limits_are_the_listeners() {
     let line = |length: usize| [b"GET /".to_vec(), vec![b'a'; length], b" HTTP/1.1\r\n".to_vec()].concat();
-    assert_eq!(once(&line(300)).1, Some(Fault::TargetTooLong));
+    assert_eq!(scan_whole(&line(300)).1, Some(FramingFault::TargetTooLong));
     let field = |length: usize| [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; length]].concat();
-    assert_eq!(once(&field(300)).1, Some(Fault::HeadTooLarge));
-    assert_eq!(once(&field(100)).1, None);
+    assert_eq!(scan_whole(&field(300)).1, Some(FramingFault::HeadTooLarge));
+    assert_eq!(scan_whole(&field(100)).1, None);
     let many = [&b"GET / HTTP/1.1\r\n"[..], &b"a:\r\n".repeat(9), b"\r\n"].concat();
-    assert_eq!(once(&many).1, Some(Fault::TooManyFields));
+    assert_eq!(scan_whole(&many).1, Some(FramingFault::TooManyFields));
     let few = [&b"GET / HTTP/1.1\r\n"[..], &b"a:\r\n".repeat(8), b"\r\n"].concat();
-    assert_eq!(once(&few), (few.clone(), None));
+    assert_eq!(scan_whole(&few), (few.clone(), None));
 }
 
 #[test]
 fn every_fault_has_a_status_a_code_and_a_sentence_of_its_own() {
-    let mut codes: Vec<_> = Fault::ALL.iter().map(|fault| fault.reason()).collect();
+    let mut codes: Vec<_> = FramingFault::ALL.iter().map(|fault| fault.reason()).collect();
     codes.sort_unstable();
     codes.dedup();
-    assert_eq!(codes.len(), Fault::ALL.len());
-    for fault in Fault::ALL {
+    assert_eq!(codes.len(), FramingFault::ALL.len());
+    for fault in FramingFault::ALL {
         assert!(fault.status().is_client_error() || fault.status().is_server_error());
         assert!(fault.reason().bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
         assert!(!fault.explanation().ends_with('.'));
@@ -96,7 +99,7 @@ fn every_fault_has_a_status_a_code_and_a_sentence_of_its_own() {
 }
 
 /// Pieces of requests, good and bad, in an order that often makes sense.
-fn stream() -> impl Strategy<Value = Vec<u8>> {
+fn any_stream() -> impl Strategy<Value = Vec<u8>> {
     let start = prop_oneof![
         4 => Just("GET / HTTP/1.1\r\n"),
         2 => Just("POST /a HTTP/1.1\r\n"),
@@ -131,7 +134,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_split_of_the_bytes_gives_the_same_verdict(bytes in stream(), sizes in prop::collection::vec(1usize..20, 1..40)) {
+    fn any_split_of_the_bytes_gives_the_same_verdict(bytes in any_stream(), sizes in prop::collection::vec(1usize..20, 1..40)) {
         let mut pieces = Vec::new();
         let mut rest = &bytes[..];
         for size in sizes.iter().cycle() {
@@ -142,8 +145,8 @@ proptest! {
             pieces.push(piece);
             rest = after;
         }
-        let (whole, fault) = once(&bytes);
-        let (split, split_fault) = run(pieces.iter().copied());
+        let (whole, fault) = scan_whole(&bytes);
+        let (split, split_fault) = scan_pieces(pieces.iter().copied());
         prop_assert_eq!(fault, split_fault);
         // In pieces a message may begin before it is found bad, so more can have gone on, never less, and nothing else.
         prop_assert!(split.starts_with(&whole) && bytes.starts_with(&split));
@@ -154,9 +157,9 @@ proptest! {
     fn any_bytes_are_judged_without_a_panic_and_nothing_goes_on_that_was_not_there(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':')], 0..600),
     ) {
-        let (passed, _) = once(&bytes);
+        let (passed, _) = scan_whole(&bytes);
         prop_assert!(bytes.starts_with(&passed));
-        let (split, _) = run(bytes.chunks(1));
+        let (split, _) = scan_pieces(bytes.chunks(1));
         prop_assert!(bytes.starts_with(&split));
     }
 }

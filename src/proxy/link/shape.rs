@@ -5,23 +5,27 @@ use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::body::Body as _;
 
-use super::Destination;
+use super::RequestDestination;
 use crate::proxy::Error;
-use crate::proxy::body::Outgoing;
+use crate::proxy::body::OutgoingBody;
 use crate::proxy::target::origin_form;
 
 /// A response larger than this is worth a task of its own.
-const LARGE: u64 = 64 * 1024;
+const SMALL_RESPONSE_LIMIT: u64 = 64 * 1024;
 
 /// Whether a response's body is worth a task of its own: of any length that is not known to be small.
 pub(super) fn is_large(headers: &HeaderMap) -> bool {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    length.is_none_or(|length| length > LARGE)
+    length.is_none_or(|length| length > SMALL_RESPONSE_LIMIT)
 }
 
 /// Gives a request the form of the protocol: origin form and Host, or an absolute URI without. Either can be made of
 /// the other, because a request that was not sent may go to another connection.
-pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bool) -> Result<(), Error> {
+pub(super) fn shape_request(
+    request: &mut Request<OutgoingBody>,
+    to: &RequestDestination,
+    http2: bool,
+) -> Result<(), Error> {
     if !http2 {
         if *request.version_mut() == Version::HTTP_2 {
             *request.uri_mut() = origin_form(request.uri(), None)?;
@@ -58,7 +62,7 @@ pub(super) fn shape(request: &mut Request<Outgoing>, to: &Destination, http2: bo
 /// Whether there is content of unknown length that the library would leave out: it takes a GET or HEAD without a
 /// framing field for one without content. (CONNECT is one more such method, and never forwarded.) To every other method
 /// it gives the field itself.
-fn has_unannounced_content(request: &Request<Outgoing>) -> bool {
+fn has_unannounced_content(request: &Request<OutgoingBody>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(CONTENT_LENGTH)
         && !request.body().is_end_stream()
@@ -71,17 +75,17 @@ mod tests {
 
     #[test]
     fn a_request_takes_the_shape_of_either_protocol_and_back() {
-        let to = Destination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
+        let to = RequestDestination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
         let mut request = Request::builder()
             .uri("/a?b")
             .header(HOST, "api.example")
             .header(TE, "trailers")
-            .body(Outgoing::Empty)
+            .body(OutgoingBody::Empty)
             .unwrap();
-        shape(&mut request, &to, true).unwrap();
+        shape_request(&mut request, &to, true).unwrap();
         assert_eq!(request.uri(), "https://api.example/a?b");
         assert!(!request.headers().contains_key(HOST) && !request.headers().contains_key(CONNECTION));
-        shape(&mut request, &to, false).unwrap();
+        shape_request(&mut request, &to, false).unwrap();
         assert_eq!((request.uri().to_string().as_str(), request.version()), ("/a?b", Version::HTTP_11));
         assert_eq!(request.headers()[HOST], "api.example");
         assert_eq!(request.headers()[CONNECTION], "te");
@@ -89,22 +93,22 @@ mod tests {
 
     #[test]
     fn content_of_unknown_length_is_announced_towards_http_1_and_only_there() {
-        let to = Destination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
-        let content = || Outgoing::frames(vec!["hello".into()], None);
+        let to = RequestDestination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTPS };
+        let content = || OutgoingBody::from_frames(vec!["hello".into()], None);
         for (method, length, body, announced) in [
             ("GET", None, content(), true),
             ("HEAD", None, content(), true),
             ("GET", Some("5"), content(), false),
-            ("GET", None, Outgoing::Empty, false),
+            ("GET", None, OutgoingBody::Empty, false),
         ] {
             let mut request = Request::builder().method(method).uri("/a").header(HOST, "api.example");
             if let Some(length) = length {
                 request = request.header(CONTENT_LENGTH, length);
             }
             let mut request = request.body(body).unwrap();
-            shape(&mut request, &to, false).unwrap();
+            shape_request(&mut request, &to, false).unwrap();
             assert_eq!(request.headers().contains_key(TRANSFER_ENCODING), announced, "{method} {length:?}");
-            shape(&mut request, &to, true).unwrap();
+            shape_request(&mut request, &to, true).unwrap();
             assert!(!request.headers().contains_key(TRANSFER_ENCODING));
         }
     }

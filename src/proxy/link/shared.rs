@@ -13,24 +13,26 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
-use super::{Counted, Ends, HEAD, Link, Wire, told};
+use super::{
+    ConnectionParts, HttpTransport, MAX_RESPONSE_HEAD_BYTES, OpenCountGuard, PooledConnection, poll_close_signal,
+};
 use crate::proxy::Error;
-use crate::proxy::body::Outgoing;
-use crate::proxy::open::{Signal, Tracked};
-use crate::proxy::pool::Pool;
-use crate::proxy::proof::Proof;
-use crate::proxy::serve::Local;
-use crate::proxy::waits::{Ticks, Waits};
+use crate::proxy::body::OutgoingBody;
+use crate::proxy::open::{ConnectionGuard, ConnectionSignal};
+use crate::proxy::pool::ConnectionPool;
+use crate::proxy::proof::KeyPairProof;
+use crate::proxy::serve::LocalExecutor;
+use crate::proxy::waits::{Ticks, WaitTable};
 use crate::tls::passing::passes_writes;
 
 /// Streams that are opened before the server has announced how many it allows. Further ones wait for its SETTINGS, a
 /// round trip at most. Hardly any server allows fewer; one that does refuses the excess, which is sent again.
-const UNTOLD: usize = 16;
+const INITIAL_SEND_STREAMS: usize = 16;
 /// Requests that may wait for these SETTINGS, open streams included: as many as a server should allow (RFC 9113 6.5.2).
-const WAITING: usize = 100;
+const INITIAL_STREAM_LIMIT: usize = 100;
 
 /// The state that a connection and its streams share.
-pub(in crate::proxy) struct Common {
+pub(in crate::proxy) struct SharedStreamState {
     streams: Cell<usize>,
     /// How many the server allows (SETTINGS_MAX_CONCURRENT_STREAMS).
     allowed: Cell<usize>,
@@ -42,11 +44,11 @@ pub(in crate::proxy) struct Common {
     told: RefCell<Option<Waker>>,
     /// When the last stream ended.
     idle_since: Cell<Ticks>,
-    waits: Rc<Waits>,
+    waits: Rc<WaitTable>,
 }
 
-impl Common {
-    fn hears(&self) {
+impl SharedStreamState {
+    fn record_received(&self) {
         self.heard.set(self.heard.get().wrapping_add(1));
         if let Some(told) = self.told.take() {
             told.wake();
@@ -55,16 +57,16 @@ impl Common {
 }
 
 /// One stream of a connection, until this is dropped.
-pub(super) struct Stream(Rc<Common>);
+pub(super) struct StreamGuard(Rc<SharedStreamState>);
 
-impl Stream {
-    fn one_more(common: &Rc<Common>) -> Self {
+impl StreamGuard {
+    fn new(common: &Rc<SharedStreamState>) -> Self {
         common.streams.set(common.streams.get() + 1);
         Self(Rc::clone(common))
     }
 
     /// How often something was received on the connection.
-    pub(super) fn heard(&self) -> u32 {
+    pub(super) fn received_count(&self) -> u32 {
         self.0.heard.get()
     }
 
@@ -74,7 +76,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.idle_since.set(self.0.waits.now());
@@ -82,48 +84,50 @@ impl Drop for Stream {
 }
 
 /// Counts how often something is received.
-struct Heard<S> {
+struct ReceiveCounter<S> {
     stream: S,
-    common: Rc<Common>,
+    common: Rc<SharedStreamState>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReceiveCounter<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.common.hears();
+            self.common.record_received();
         }
         read
     }
 }
 
-passes_writes!(Heard.stream);
+passes_writes!(ReceiveCounter.stream);
 
-impl Link {
+impl PooledConnection {
     /// Starts HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and adds the connection to its pool.
-    pub(in crate::proxy) async fn http2<S>(stream: S, ends: Ends) -> Result<Self, Error>
+    pub(in crate::proxy) async fn handshake_http2<S>(stream: S, ends: ConnectionParts) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let waits = ends.home.waits();
-        let common = Rc::new(Common {
+        let common = Rc::new(SharedStreamState {
             streams: Cell::new(0),
-            allowed: Cell::new(WAITING),
+            allowed: Cell::new(INITIAL_STREAM_LIMIT),
             retired: Cell::new(false),
             heard: Cell::new(0),
             told: RefCell::default(),
             idle_since: Cell::new(waits.now()),
             waits: Rc::clone(waits),
         });
-        let mut builder = http2::Builder::new(Local);
-        builder.max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX)).initial_max_send_streams(UNTOLD);
-        let stream = Heard { stream, common: Rc::clone(&common) };
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX))
+            .initial_max_send_streams(INITIAL_SEND_STREAMS);
+        let stream = ReceiveCounter { stream, common: Rc::clone(&common) };
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
         let told_common = Rc::clone(&common);
         let mut connection = Box::pin(connection);
-        spawn_local(poll_fn(move |cx| match told(open.as_ref(), cx) {
+        spawn_local(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
             Poll::Pending => {
                 let polled = connection.as_mut().poll(cx).map(drop);
                 if told_common.heard.get() == 0 {
@@ -135,21 +139,21 @@ impl Link {
             }
             closed => closed,
         }));
-        ends.home.share(Shared {
+        ends.home.add_shared(SharedConnection {
             sender: sender.clone(),
             common: Rc::clone(&common),
             tracked: ends.tracked.clone(),
             proof: ends.proof.clone(),
-            _counted: ends.home.count(),
+            _counted: ends.home.count_connection(),
         });
-        Ok(Self::new(Wire::H2 { sender, stream: Stream::one_more(&common) }, ends))
+        Ok(Self::new(HttpTransport::H2 { sender, stream: StreamGuard::new(&common) }, ends))
     }
 
     /// Whether this error means that the server has not processed the request (RFC 9113 8.7): it ends the connection,
     /// and the stream is not among those that it still answers, or it refuses the stream.
     ///
     /// h2 gives the error of a GOAWAY only to streams above the last one that it names.
-    pub(super) fn has_not_processed(&self, error: &hyper::Error) -> bool {
+    pub(super) fn is_unprocessed(&self, error: &hyper::Error) -> bool {
         let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
         if error.is_remote() && error.is_go_away() {
             self.retire();
@@ -159,31 +163,31 @@ impl Link {
     }
 
     /// The state that its requests share, on HTTP/2.
-    pub(in crate::proxy) fn common(&self) -> Option<Rc<Common>> {
+    pub(in crate::proxy) fn shared_state(&self) -> Option<Rc<SharedStreamState>> {
         match &self.wire {
-            Wire::H1 { .. } => None,
-            Wire::H2 { stream, .. } => Some(Rc::clone(&stream.0)),
+            HttpTransport::H1 { .. } => None,
+            HttpTransport::H2 { stream, .. } => Some(Rc::clone(&stream.0)),
         }
     }
 }
 
 /// An HTTP/2 connection that all requests of its pool share.
-pub(in crate::proxy) struct Shared {
-    sender: http2::SendRequest<Outgoing>,
-    common: Rc<Common>,
-    tracked: Option<Rc<Tracked>>,
-    proof: Option<Rc<Proof>>,
-    _counted: Counted,
+pub(in crate::proxy) struct SharedConnection {
+    sender: http2::SendRequest<OutgoingBody>,
+    common: Rc<SharedStreamState>,
+    tracked: Option<Rc<ConnectionGuard>>,
+    proof: Option<Rc<KeyPairProof>>,
+    _counted: OpenCountGuard,
 }
 
-impl Shared {
+impl SharedConnection {
     /// Lends the connection if the server allows one more stream.
-    pub(in crate::proxy) fn lend(&self, home: &Rc<Pool>) -> Option<Link> {
+    pub(in crate::proxy) fn lend(&self, home: &Rc<ConnectionPool>) -> Option<PooledConnection> {
         if !self.sender.is_ready() || self.common.streams.get() >= self.common.allowed.get() {
             return None;
         }
-        Some(Link {
-            wire: Wire::H2 { sender: self.sender.clone(), stream: Stream::one_more(&self.common) },
+        Some(PooledConnection {
+            wire: HttpTransport::H2 { sender: self.sender.clone(), stream: StreamGuard::new(&self.common) },
             home: Rc::clone(home),
             tracked: self.tracked.clone(),
             proof: self.proof.clone(),
@@ -195,14 +199,14 @@ impl Shared {
     }
 
     /// Whether it may be lent: not closed, retired or draining, and not idle for longer than `limit`.
-    pub(in crate::proxy) fn keeps(&self, now: Ticks, limit: u32) -> bool {
-        let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != Signal::Serve);
-        let idle = self.common.streams.get() == 0 && now.since(self.common.idle_since.get()) >= limit;
+    pub(in crate::proxy) fn is_lendable(&self, now: Ticks, limit: u32) -> bool {
+        let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != ConnectionSignal::Serve);
+        let idle = self.common.streams.get() == 0 && now.ticks_since(self.common.idle_since.get()) >= limit;
         !told && !self.common.retired.get() && !self.sender.is_closed() && !idle
     }
 
     /// Whether it is the connection with this state.
-    pub(in crate::proxy) fn is(&self, common: &Rc<Common>) -> bool {
+    pub(in crate::proxy) fn has_state(&self, common: &Rc<SharedStreamState>) -> bool {
         Rc::ptr_eq(&self.common, common)
     }
 }
@@ -215,40 +219,45 @@ mod tests {
 
     use super::*;
 
-    const KEEP: Duration = Duration::from_secs(50);
+    const IDLE_LIFETIME: Duration = Duration::from_secs(50);
 
     /// A connection to a silent server, and its pool.
-    async fn connection(waits: &Rc<Waits>) -> (Rc<Pool>, Link, tokio::io::DuplexStream) {
-        let pool = Pool::new(Some(true), KEEP, waits);
+    async fn open_connection(waits: &Rc<WaitTable>) -> (Rc<ConnectionPool>, PooledConnection, tokio::io::DuplexStream) {
+        let pool = ConnectionPool::new(Some(true), IDLE_LIFETIME, waits);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let link = Link::http2(ours, Ends { home: Rc::clone(&pool), tracked: None, proof: None }).await.unwrap();
+        let link = PooledConnection::handshake_http2(
+            ours,
+            ConnectionParts { home: Rc::clone(&pool), tracked: None, proof: None },
+        )
+        .await
+        .unwrap();
         (pool, link, theirs)
     }
 
-    fn second(seconds: u64) -> Ticks {
-        Ticks(Ticks::of(Duration::from_secs(seconds)))
+    fn ticks_at(seconds: u64) -> Ticks {
+        Ticks(Ticks::from_duration(Duration::from_secs(seconds)))
     }
 
     #[tokio::test]
     async fn a_connection_is_idle_from_the_end_of_its_last_stream() {
-        let waits = Rc::new(Waits::default());
+        let waits = Rc::new(WaitTable::default());
         let test = async {
-            let (pool, link, _theirs) = connection(&waits).await;
+            let (pool, link, _theirs) = open_connection(&waits).await;
             drop(link);
             // Never busy when it is checked.
             for seconds in (5..=500).step_by(5) {
-                waits.tick(second(seconds));
-                drop(pool.take(None).expect("the connection is pooled"));
+                waits.tick(ticks_at(seconds));
+                drop(pool.take_connection(None).expect("the connection is pooled"));
                 pool.sweep();
             }
-            waits.tick(second(549));
+            waits.tick(ticks_at(549));
             pool.sweep();
-            let link = pool.take(None).expect("the connection is pooled");
-            waits.tick(second(700));
+            let link = pool.take_connection(None).expect("the connection is pooled");
+            waits.tick(ticks_at(700));
             pool.sweep();
             drop(link);
             assert!(!pool.is_empty(), "its last stream has only just ended");
-            waits.tick(second(750));
+            waits.tick(ticks_at(750));
             pool.sweep();
             assert!(pool.is_empty());
         };
@@ -257,19 +266,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_retired_connection_is_lent_no_more_and_what_runs_on_it_goes_on() {
-        let waits = Rc::new(Waits::default());
+        let waits = Rc::new(WaitTable::default());
         let test = async {
-            let (pool, refused, _theirs) = connection(&waits).await;
-            let runs = pool.take(None).expect("the connection is shared");
+            let (pool, refused, _theirs) = open_connection(&waits).await;
+            let runs = pool.take_connection(None).expect("the connection is shared");
             refused.retire();
             drop(refused);
-            assert!(pool.take(None).is_none());
+            assert!(pool.take_connection(None).is_none());
             pool.sweep();
             assert!(pool.is_empty());
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
-            assert!(matches!(&runs.wire, Wire::H2 { sender, .. } if !sender.is_closed()));
+            assert!(matches!(&runs.wire, HttpTransport::H2 { sender, .. } if !sender.is_closed()));
         };
         LocalSet::new().run_until(test).await;
     }

@@ -1,148 +1,148 @@
 use super::*;
 use crate::snapshot::Side;
-use crate::trust::Role;
+use crate::trust::PeerRole;
 
-fn open(waits: &Rc<Waits>) -> Rc<Open> {
-    open_with(waits, false)
+fn new_connection(waits: &Rc<WaitTable>) -> Rc<ConnectionState> {
+    new_connection_with(waits, false)
 }
 
-fn open_with(waits: &Rc<Waits>, http2: bool) -> Rc<Open> {
+fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState> {
     let facts = ConnectionFacts {
         side: Side::Ingress,
         listener: "api".into(),
         key_pair: None,
         chain: Vec::new(),
-        role: Role::Client,
+        role: PeerRole::Client,
         upstream: None,
     };
     let seconds = Duration::from_secs;
     let (unread, age) = (seconds(30), Some(seconds(7200)));
     let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
-    let patience = Patience { head, http2, idle, unread, age, drain: seconds(15) };
-    Open::new(1, facts, patience, waits)
+    let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain: seconds(15) };
+    ConnectionState::new(1, facts, patience, waits)
 }
 
-fn second(seconds: u32) -> Ticks {
-    Ticks(Ticks::of(Duration::from_secs(1)) * seconds)
+fn ticks_at_second(seconds: u32) -> Ticks {
+    Ticks(Ticks::from_duration(Duration::from_secs(1)) * seconds)
 }
 
-fn at(open: &Open, waits: &Waits, seconds: u32) -> (Signal, Option<&'static str>) {
-    waits.tick(second(seconds));
+fn signal_at(open: &ConnectionState, waits: &WaitTable, seconds: u32) -> (ConnectionSignal, Option<&'static str>) {
+    waits.tick(ticks_at_second(seconds));
     let now = Timestamp::from_second(i64::from(seconds)).unwrap();
-    let due = open.tick(second(seconds), now);
+    let due = open.tick(ticks_at_second(seconds), now);
     let reason = due.map(|due| match due {
-        Due::Leave(leave) | Due::TooOld(leave) => leave.reason,
-        Due::Limit(limit) => limit.reason(),
+        TickOutcome::Leave(leave) | TickOutcome::TooOld(leave) => leave.reason,
+        TickOutcome::Limit(limit) => limit.reason(),
     });
     (open.signal(), reason)
 }
 
 #[test]
 fn an_idle_connection_leaves_after_its_limit_and_a_busy_one_does_not() {
-    let waits = Rc::new(Waits::default());
-    let (idle, busy) = (open(&waits), open(&waits));
-    let flight = busy.flight();
-    assert_eq!(at(&idle, &waits, 59).0, Signal::Serve);
-    assert_eq!(at(&idle, &waits, 60), (Signal::Leave, Some("idle")));
-    assert_eq!(at(&busy, &waits, 3600).0, Signal::Serve);
+    let waits = Rc::new(WaitTable::default());
+    let (idle, busy) = (new_connection(&waits), new_connection(&waits));
+    let flight = busy.begin_flight();
+    assert_eq!(signal_at(&idle, &waits, 59).0, ConnectionSignal::Serve);
+    assert_eq!(signal_at(&idle, &waits, 60), (ConnectionSignal::Leave, Some("idle")));
+    assert_eq!(signal_at(&busy, &waits, 3600).0, ConnectionSignal::Serve);
     drop(flight);
-    assert_eq!(at(&busy, &waits, 3660).0, Signal::Leave);
+    assert_eq!(signal_at(&busy, &waits, 3660).0, ConnectionSignal::Leave);
 }
 
 #[test]
 fn a_slow_head_is_closed_and_bytes_of_a_running_request_are_no_head() {
-    let waits = Rc::new(Waits::default());
-    let open = open(&waits);
-    let flight = open.flight();
-    open.pulse.hear();
-    assert_eq!(at(&open, &waits, 20).0, Signal::Serve);
+    let waits = Rc::new(WaitTable::default());
+    let open = new_connection(&waits);
+    let flight = open.begin_flight();
+    open.pulse.set_received();
+    assert_eq!(signal_at(&open, &waits, 20).0, ConnectionSignal::Serve);
     drop(flight);
-    assert_eq!(at(&open, &waits, 40).0, Signal::Serve);
-    open.pulse.hear();
-    assert_eq!(at(&open, &waits, 41).0, Signal::Serve);
-    assert_eq!(at(&open, &waits, 51), (Signal::Late, Some("head_late")));
-    assert_eq!(at(&open, &waits, 52), (Signal::Close, None));
+    assert_eq!(signal_at(&open, &waits, 40).0, ConnectionSignal::Serve);
+    open.pulse.set_received();
+    assert_eq!(signal_at(&open, &waits, 41).0, ConnectionSignal::Serve);
+    assert_eq!(signal_at(&open, &waits, 51), (ConnectionSignal::Late, Some("head_late")));
+    assert_eq!(signal_at(&open, &waits, 52), (ConnectionSignal::Close, None));
 }
 
 #[test]
 fn a_slow_header_block_is_closed_whatever_else_runs_and_many_quick_ones_are_not() {
-    let waits = Rc::new(Waits::default());
-    let (quick, slow) = (open_with(&waits, true), open_with(&waits, true));
-    let _running = slow.flight();
+    let waits = Rc::new(WaitTable::default());
+    let (quick, slow) = (new_connection_with(&waits, true), new_connection_with(&waits, true));
+    let _running = slow.begin_flight();
     slow.pulse.set_open_block(Some(3));
     for second in 1..=20 {
         // At each look another block is not whole, and a request ends.
         quick.pulse.set_open_block(Some(2 * second + 1));
-        drop(quick.flight());
-        assert_eq!(at(&quick, &waits, second), (Signal::Serve, None));
-        drop(slow.flight());
+        drop(quick.begin_flight());
+        assert_eq!(signal_at(&quick, &waits, second), (ConnectionSignal::Serve, None));
+        drop(slow.begin_flight());
         match second {
-            1..=10 => assert_eq!(at(&slow, &waits, second), (Signal::Serve, None)),
-            11 => assert_eq!(at(&slow, &waits, second), (Signal::Late, Some("header_block_late"))),
-            _ => assert_eq!(at(&slow, &waits, second), (Signal::Close, None)),
+            1..=10 => assert_eq!(signal_at(&slow, &waits, second), (ConnectionSignal::Serve, None)),
+            11 => assert_eq!(signal_at(&slow, &waits, second), (ConnectionSignal::Late, Some("header_block_late"))),
+            _ => assert_eq!(signal_at(&slow, &waits, second), (ConnectionSignal::Close, None)),
         }
     }
 }
 
 #[test]
 fn a_drain_gives_a_request_on_its_way_a_moment_and_ends_at_its_deadline() {
-    let waits = Rc::new(Waits::default());
-    let (fresh, busy) = (open(&waits), open(&waits));
-    let _flight = busy.flight();
+    let waits = Rc::new(WaitTable::default());
+    let (fresh, busy) = (new_connection(&waits), new_connection(&waits));
+    let _flight = busy.begin_flight();
     assert!(fresh.drain() && !fresh.drain());
-    assert_eq!(fresh.signal(), Signal::Drain);
-    assert_eq!(at(&fresh, &waits, 1).0, Signal::Leave);
+    assert_eq!(fresh.signal(), ConnectionSignal::Drain);
+    assert_eq!(signal_at(&fresh, &waits, 1).0, ConnectionSignal::Leave);
     assert!(busy.drain());
-    assert_eq!(busy.signal(), Signal::Leave);
-    assert_eq!(at(&busy, &waits, 15).0, Signal::Leave);
-    assert_eq!(at(&busy, &waits, 16).0, Signal::Close);
+    assert_eq!(busy.signal(), ConnectionSignal::Leave);
+    assert_eq!(signal_at(&busy, &waits, 15).0, ConnectionSignal::Leave);
+    assert_eq!(signal_at(&busy, &waits, 16).0, ConnectionSignal::Close);
 }
 
 #[test]
 fn no_connection_outlives_its_peer_and_the_drain_begins_in_time() {
-    let waits = Rc::new(Waits::default());
-    let open = open(&waits);
-    let _flight = open.flight();
+    let waits = Rc::new(WaitTable::default());
+    let open = new_connection(&waits);
+    let _flight = open.begin_flight();
     open.set_valid_until(Some(Timestamp::from_second(100).unwrap()));
-    assert_eq!(at(&open, &waits, 84), (Signal::Serve, None));
-    assert_eq!(at(&open, &waits, 85), (Signal::Leave, Some("peer_certificate_expired")));
-    assert_eq!(at(&open, &waits, 100).0, Signal::Close);
+    assert_eq!(signal_at(&open, &waits, 84), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&open, &waits, 85), (ConnectionSignal::Leave, Some("peer_certificate_expired")));
+    assert_eq!(signal_at(&open, &waits, 100).0, ConnectionSignal::Close);
 }
 
 #[test]
 fn who_reads_nothing_is_closed_and_who_reads_slowly_is_not() {
-    let waits = Rc::new(Waits::default());
-    let (silent, slow) = (open(&waits), open(&waits));
-    let _flights = (silent.flight(), slow.flight());
+    let waits = Rc::new(WaitTable::default());
+    let (silent, slow) = (new_connection(&waits), new_connection(&waits));
+    let _flights = (silent.begin_flight(), slow.begin_flight());
     for open in [&silent, &slow] {
-        open.pulse.block();
-        assert_eq!(at(open, &waits, 1), (Signal::Serve, None));
+        open.pulse.set_blocked();
+        assert_eq!(signal_at(open, &waits, 1), (ConnectionSignal::Serve, None));
     }
-    slow.pulse.write();
-    assert_eq!(at(&slow, &waits, 25), (Signal::Serve, None));
-    assert_eq!(at(&silent, &waits, 30), (Signal::Serve, None));
-    assert_eq!(at(&silent, &waits, 31), (Signal::Close, Some("body_unread")));
-    assert_eq!(at(&slow, &waits, 54), (Signal::Serve, None));
-    slow.pulse.unblock();
-    assert_eq!(at(&slow, &waits, 90), (Signal::Serve, None));
+    slow.pulse.set_written();
+    assert_eq!(signal_at(&slow, &waits, 25), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&silent, &waits, 30), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&silent, &waits, 31), (ConnectionSignal::Close, Some("body_unread")));
+    assert_eq!(signal_at(&slow, &waits, 54), (ConnectionSignal::Serve, None));
+    slow.pulse.clear_blocked();
+    assert_eq!(signal_at(&slow, &waits, 90), (ConnectionSignal::Serve, None));
 }
 
 #[test]
 fn a_connection_that_is_too_old_drains() {
-    let waits = Rc::new(Waits::default());
-    let open = open(&waits);
-    let flight = open.flight();
-    assert_eq!(at(&open, &waits, 7199), (Signal::Serve, None));
-    assert_eq!(at(&open, &waits, 7200), (Signal::Leave, Some("connection_age")));
+    let waits = Rc::new(WaitTable::default());
+    let open = new_connection(&waits);
+    let flight = open.begin_flight();
+    assert_eq!(signal_at(&open, &waits, 7199), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&open, &waits, 7200), (ConnectionSignal::Leave, Some("connection_age")));
     drop(flight);
-    assert_eq!(at(&open, &waits, 7215).0, Signal::Close);
+    assert_eq!(signal_at(&open, &waits, 7215).0, ConnectionSignal::Close);
 }
 
 #[test]
 fn a_connection_is_listed_until_its_guard_is_dropped() {
-    let connections = Rc::new(Connections::default());
-    let tracked = connections.track(open(&Rc::new(Waits::default())));
-    assert_eq!(connections.all().len(), 1);
+    let connections = Rc::new(ConnectionTable::default());
+    let tracked = connections.track(new_connection(&Rc::new(WaitTable::default())));
+    assert_eq!(connections.open_connections().len(), 1);
     drop(tracked);
     assert!(connections.is_empty());
 }

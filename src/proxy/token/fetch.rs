@@ -14,35 +14,35 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::Error;
 use super::super::egress::authority;
-use super::super::upstream::{Reach, Towards};
-use super::assertion;
-use crate::jwt::grant::{self, Granted, NotGranted};
-use crate::keyring::ChosenBy;
-use crate::net::Stream;
+use super::super::upstream::{UpstreamDial, UpstreamRef};
+use super::sign_assertion;
+use crate::jwt::grant::{self, TokenResponse, TokenResponseError};
+use crate::keyring::SelectionReason;
+use crate::net::SocketStream;
 use crate::pki::{Fingerprint, KeyPair, printable};
-use crate::snapshot::Bearer;
-use crate::snapshot::bearer::{Endpoint, Way};
+use crate::snapshot::EgressBearer;
+use crate::snapshot::bearer::{TokenEndpoint, TokenRoute};
 use crate::tls::handshake::ClientStream;
 
 /// The longest response that is read.
-const LARGEST: usize = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// The longest that an endpoint may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fetches tokens for one egress.
-pub(super) struct Asker<'a> {
-    pub(super) towards: Towards<'a>,
-    pub(super) bearer: &'a Bearer,
-    pub(super) way: &'a Way,
+pub(super) struct TokenRequester<'a> {
+    pub(super) towards: UpstreamRef<'a>,
+    pub(super) bearer: &'a EgressBearer,
+    pub(super) way: &'a TokenRoute,
     /// The pair that requests show; the endpoint is shown it first.
     pub(super) shown: Fingerprint,
 }
 
 /// Why no token was issued. Shared by all requests that waited for it.
 #[derive(Clone, Debug)]
-pub(super) enum Failure {
+pub(super) enum TokenFailure {
     /// The endpoint responded, and refuses an assertion by this pair.
-    Answered(NotGranted, Fingerprint),
+    Answered(TokenResponseError, Fingerprint),
     /// Its response breaks off, or is too large.
     Broken,
     /// The endpoint did not respond in time.
@@ -55,16 +55,16 @@ pub(super) enum Failure {
     Sign(String),
 }
 
-impl Failure {
+impl TokenFailure {
     /// Whether another pair's assertion may be accepted.
-    pub(super) fn blames_the_pair(&self) -> bool {
-        matches!(self, Self::Answered(answer, _) if answer.blames_the_assertion())
+    pub(super) fn blames_key_pair(&self) -> bool {
+        matches!(self, Self::Answered(answer, _) if answer.is_assertion_rejected())
     }
 
     /// Code and sentence.
-    pub(super) fn said(&self) -> (&'static str, String) {
+    pub(super) fn explain(&self) -> (&'static str, String) {
         match self {
-            Self::Answered(answer @ NotGranted::Refused { .. }, signer) => {
+            Self::Answered(answer @ TokenResponseError::Refused { .. }, signer) => {
                 (answer.reason(), format!("{answer} (the assertion is signed by key pair {})", signer.short()))
             }
             Self::Answered(answer, _) => (answer.reason(), answer.to_string()),
@@ -79,79 +79,85 @@ impl Failure {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let (reason, explanation) = failure.said();
+impl From<TokenFailure> for Error {
+    fn from(failure: TokenFailure) -> Self {
+        let (reason, explanation) = failure.explain();
         Self::Token { reason, explanation }
     }
 }
 
 /// Why one pair got no token, and whether another that may be shown could succeed.
-struct Missed {
-    failure: Failure,
+struct FetchAttemptFailure {
+    failure: TokenFailure,
     another: bool,
 }
 
-impl From<Failure> for Missed {
-    fn from(failure: Failure) -> Self {
+impl From<TokenFailure> for FetchAttemptFailure {
+    fn from(failure: TokenFailure) -> Self {
         Self { failure, another: false }
     }
 }
 
-impl Asker<'_> {
+impl TokenRequester<'_> {
     /// Exchanges one assertion by this pair, over TLS with the pair that requests show; where the endpoint refuses that
     /// one (within the handshake, right after it or by a status), with another that may be shown. Asking twice does no
     /// harm: each time the assertion is a new one.
-    pub(super) async fn ask(&self, signer: &Arc<KeyPair>) -> Result<Granted, Failure> {
-        let Some(endpoint) = &self.bearer.settings.endpoint else { return Err(Failure::NoSigner) };
+    pub(super) async fn fetch(&self, signer: &Arc<KeyPair>) -> Result<TokenResponse, TokenFailure> {
+        let Some(endpoint) = &self.bearer.settings.endpoint else { return Err(TokenFailure::NoSigner) };
         let limits = &self.towards.egress.settings.limits;
-        let deadline = Instant::now() + limits.response.min(PATIENCE);
+        let deadline = Instant::now() + limits.response.min(FETCH_TIMEOUT);
         let candidates = &self.towards.egress.candidates.0;
         let first = candidates.iter().position(|candidate| candidate.key_pair == self.shown).unwrap_or(0);
         let mut missed = None;
         for index in (first..candidates.len()).chain(0..first) {
-            match timeout_at(deadline, self.ask_showing(endpoint, index, signer)).await {
+            match timeout_at(deadline, self.fetch_with_candidate(endpoint, index, signer)).await {
                 Ok(Ok(granted)) => return Ok(granted),
                 // Where no pair succeeds, the failure of the pair that requests show says most.
-                Ok(Err(Missed { failure, another: true })) => drop(missed.get_or_insert(failure)),
-                Ok(Err(Missed { failure, another: false })) => return Err(failure),
-                Err(_) => return Err(missed.unwrap_or(Failure::Late)),
+                Ok(Err(FetchAttemptFailure { failure, another: true })) => drop(missed.get_or_insert(failure)),
+                Ok(Err(FetchAttemptFailure { failure, another: false })) => return Err(failure),
+                Err(_) => return Err(missed.unwrap_or(TokenFailure::Late)),
             }
         }
-        Err(missed.unwrap_or(Failure::NoSigner))
+        Err(missed.unwrap_or(TokenFailure::NoSigner))
     }
 
-    async fn ask_showing(&self, endpoint: &Endpoint, index: usize, signer: &Arc<KeyPair>) -> Result<Granted, Missed> {
+    async fn fetch_with_candidate(
+        &self,
+        endpoint: &TokenEndpoint,
+        index: usize,
+        signer: &Arc<KeyPair>,
+    ) -> Result<TokenResponse, FetchAttemptFailure> {
         let stream = self.handshake(endpoint, index).await.map_err(|error| match error {
             Error::Refused { reason, explanation, .. } => {
-                Missed { failure: Failure::Unreachable(reason, explanation), another: true }
+                FetchAttemptFailure { failure: TokenFailure::Unreachable(reason, explanation), another: true }
             }
-            Error::Handshake { reason, explanation } => Failure::Unreachable(reason, explanation).into(),
-            error => Failure::Unreachable("token_unreachable", error.to_string()).into(),
+            Error::Handshake { reason, explanation } => TokenFailure::Unreachable(reason, explanation).into(),
+            error => TokenFailure::Unreachable("token_unreachable", error.to_string()).into(),
         })?;
         // After the handshake: a slow one must not age the assertion.
-        let signed = assertion(self.bearer, signer, self.towards.worker.clock().now());
-        let signed = signed.map_err(|error| Failure::Sign(error.to_string()))?;
-        let request = request(endpoint, grant::form(endpoint.grant, &signed, endpoint.scope.as_deref()));
-        let (status, body) = exchange(stream, request).await.map_err(|failure| {
+        let signed = sign_assertion(self.bearer, signer, self.towards.worker.clock().now());
+        let signed = signed.map_err(|error| TokenFailure::Sign(error.to_string()))?;
+        let request =
+            token_request(endpoint, grant::token_request_form(endpoint.grant, &signed, endpoint.scope.as_deref()));
+        let (status, body) = post_form(stream, request).await.map_err(|failure| {
             // TLS 1.3 refuses our certificate after the handshake.
-            let another = matches!(failure, Failure::Unreachable(..));
-            Missed { failure, another }
+            let another = matches!(failure, TokenFailure::Unreachable(..));
+            FetchAttemptFailure { failure, another }
         })?;
-        grant::read(status, &body).map_err(|answer| {
+        grant::parse_response(status, &body).map_err(|answer| {
             let another =
-                matches!(answer, NotGranted::Status(status) if self.towards.egress.settings.is_refusal(status));
-            Missed { failure: Failure::Answered(answer, signer.fingerprint()), another }
+                matches!(answer, TokenResponseError::Status(status) if self.towards.egress.settings.is_refusal_status(status));
+            FetchAttemptFailure { failure: TokenFailure::Answered(answer, signer.fingerprint()), another }
         })
     }
 
     /// Performs a handshake with this one of the egress' pairs.
-    async fn handshake(&self, endpoint: &Endpoint, index: usize) -> Result<ClientStream<Stream>, Error> {
-        let reach = Reach {
+    async fn handshake(&self, endpoint: &TokenEndpoint, index: usize) -> Result<ClientStream<SocketStream>, Error> {
+        let reach = UpstreamDial {
             towards: self.towards,
             to: &endpoint.to,
             connector: &self.way.connectors[index],
-            shown: (self.towards.egress.candidates.0[index].clone(), ChosenBy::Prefer),
+            shown: (self.towards.egress.candidates.0[index].clone(), SelectionReason::Prefer),
             trust: &self.way.trust,
             expects: &self.way.expects,
             keepalive: None,
@@ -161,7 +167,7 @@ impl Asker<'_> {
     }
 }
 
-fn request(endpoint: &Endpoint, form: String) -> Request<Full<Bytes>> {
+fn token_request(endpoint: &TokenEndpoint, form: String) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(form)));
     *request.method_mut() = Method::POST;
     // Both were checked when the configuration was read.
@@ -176,16 +182,19 @@ fn request(endpoint: &Endpoint, form: String) -> Request<Full<Bytes>> {
 }
 
 /// Status and body.
-async fn exchange(stream: ClientStream<Stream>, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), Failure> {
-    let broken = |error: hyper::Error| Failure::Unreachable("token_unreachable", printable(&error.to_string()));
+async fn post_form(
+    stream: ClientStream<SocketStream>,
+    request: Request<Full<Bytes>>,
+) -> Result<(u16, Bytes), TokenFailure> {
+    let broken = |error: hyper::Error| TokenFailure::Unreachable("token_unreachable", printable(&error.to_string()));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let driven = spawn_local(connection);
     let answered = sender.send_request(request).await.map_err(broken);
     let read = async {
         let response = answered?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LARGEST).collect().await;
-        let body = body.map_err(|_| Failure::Broken)?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|_| TokenFailure::Broken)?;
         Ok((status, body.to_bytes()))
     };
     let read = read.await;

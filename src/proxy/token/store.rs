@@ -9,29 +9,29 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use jiff::Timestamp;
 
-use super::fetch::{Asker, Failure};
-use super::{Error, header, own, tell};
+use super::fetch::{TokenFailure, TokenRequester};
+use super::{Error, bearer_header, emit_token_event, own_signer};
 use crate::event::TokenOutcome;
-use crate::jwt::grant::{Granted, NotGranted};
+use crate::jwt::grant::{TokenResponse, TokenResponseError};
 use crate::pki::Fingerprint;
-use crate::snapshot::bearer::Settings;
+use crate::snapshot::bearer::BearerSettings;
 
 /// How long a pair does not sign after its assertions were refused.
-const REST: Duration = Duration::from_hours(1);
+const SIGNER_BACKOFF: Duration = Duration::from_hours(1);
 /// After a failure the endpoint is not asked again for this long.
-const PAUSE: Duration = Duration::from_secs(1);
+const FAILURE_BACKOFF: Duration = Duration::from_secs(1);
 /// After this long a persistent failure is reported again.
-const TELL_AGAIN: Duration = Duration::from_mins(1);
+const FAILURE_REPEAT_INTERVAL: Duration = Duration::from_mins(1);
 /// For this long after it replaced a rejected token, a token is not replaced again: a 401 then concerns the request.
-const NEW: Duration = Duration::from_secs(10);
+const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 /// The lifetime of a token issued without one: some endpoints never name it.
-const UNSAID: Duration = Duration::from_mins(5);
+const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 /// No token is kept for longer.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 /// A token as it is sent.
 #[derive(Clone)]
-pub(in super::super) struct Token {
+pub(in super::super) struct BearerToken {
     pub(super) header: HeaderValue,
     /// Unique in this process.
     pub(super) number: u64,
@@ -42,10 +42,10 @@ pub(in super::super) struct Token {
     new_until: Option<Timestamp>,
 }
 
-impl Token {
+impl BearerToken {
     /// A token that is sent once.
     pub(super) fn new(text: &str, signer: Fingerprint, now: Timestamp) -> Result<Self, Error> {
-        let header = header(text).ok_or(Error::Token {
+        let header = bearer_header(text).ok_or(Error::Token {
             reason: "token_malformed",
             explanation: "the token contains characters that a header field cannot carry".to_owned(),
         })?;
@@ -65,11 +65,11 @@ impl Token {
 
 /// By egress.
 #[derive(Default)]
-pub(in super::super) struct Tokens(Mutex<BTreeMap<Arc<str>, Arc<Slot>>>);
+pub(in super::super) struct TokenStore(Mutex<BTreeMap<Arc<str>, Arc<EgressTokens>>>);
 
-impl Tokens {
+impl TokenStore {
     /// The place of an egress.
-    pub(super) fn slot(&self, egress: &Arc<str>) -> Arc<Slot> {
+    pub(super) fn egress_tokens(&self, egress: &Arc<str>) -> Arc<EgressTokens> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(Arc::clone(egress)).or_default())
     }
@@ -77,28 +77,28 @@ impl Tokens {
 
 /// The tokens of one egress.
 #[derive(Default)]
-pub(super) struct Slot {
+pub(super) struct EgressTokens {
     /// The last token that was answered with 401.
     rejected: AtomicU64,
     failures: AtomicU64,
-    kept: tokio::sync::Mutex<Kept>,
+    kept: tokio::sync::Mutex<TokenCache>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct TokenCache {
     /// By the pair that signed and the pair that was shown.
-    tokens: BTreeMap<(Fingerprint, Fingerprint), Token>,
+    tokens: BTreeMap<(Fingerprint, Fingerprint), BearerToken>,
     /// The pair with assertions that are refused while another pair's are accepted, and until when it does not sign.
     refused: Option<(Fingerprint, Timestamp)>,
-    failed: Option<(Instant, Failure)>,
+    failed: Option<(Instant, TokenFailure)>,
     /// The last failure that was reported: a repeated one is reported once a minute.
     told: Option<(Instant, &'static str)>,
     /// The settings that the tokens were requested with.
-    settings: Option<Arc<Settings>>,
+    settings: Option<Arc<BearerSettings>>,
     last: u64,
 }
 
-impl Slot {
+impl EgressTokens {
     /// A 401 came: this token is not sent again.
     pub(super) fn reject(&self, number: u64) {
         self.rejected.fetch_max(number, Ordering::AcqRel);
@@ -110,22 +110,23 @@ impl Slot {
     }
 
     /// A fresh token. One request fetches it, the others wait for its result, even a failure.
-    pub(super) async fn token(&self, asker: &Asker<'_>) -> Result<Token, Error> {
+    pub(super) async fn fresh_token(&self, asker: &TokenRequester<'_>) -> Result<BearerToken, Error> {
         let failures = self.failures.load(Ordering::Acquire);
         let mut kept = self.kept.lock().await;
         let has_failed = self.failures.load(Ordering::Acquire) != failures;
-        if let Some((_, failure)) = kept.failed.as_ref().filter(|(at, _)| has_failed || at.elapsed() < PAUSE) {
+        if let Some((_, failure)) = kept.failed.as_ref().filter(|(at, _)| has_failed || at.elapsed() < FAILURE_BACKOFF)
+        {
             return Err(failure.clone().into());
         }
-        let got = self.get(&mut kept, asker).await;
+        let got = self.fetch_token(&mut kept, asker).await;
         kept.failed = got.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
         if let Err(failure) = &got {
             self.failures.fetch_add(1, Ordering::AcqRel);
             let signer = asker.bearer.signers[0].fingerprint();
-            let (reason, explanation) = failure.said();
-            if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= TELL_AGAIN) {
+            let (reason, explanation) = failure.explain();
+            if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= FAILURE_REPEAT_INTERVAL) {
                 kept.told = Some((Instant::now(), reason));
-                tell(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
+                emit_token_event(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
             }
         } else {
             kept.told = None;
@@ -134,52 +135,61 @@ impl Slot {
     }
 
     /// The pair that is shown signs first, where it may: a partner that trusts it in TLS knows it here too.
-    async fn get(&self, kept: &mut Kept, asker: &Asker<'_>) -> Result<Token, Failure> {
+    async fn fetch_token(
+        &self,
+        kept: &mut TokenCache,
+        asker: &TokenRequester<'_>,
+    ) -> Result<BearerToken, TokenFailure> {
         let now = asker.towards.worker.clock().now();
         let signers: Vec<Fingerprint> = asker.bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
-        kept.tidy(&asker.bearer.settings, &signers, now);
-        let first = turn(&signers, own(asker.towards, asker.bearer, asker.shown), kept.refused, now);
+        kept.remove_stale(&asker.bearer.settings, &signers, now);
+        let first = first_signer(&signers, own_signer(asker.towards, asker.bearer, asker.shown), kept.refused, now);
         let order = (first..signers.len()).chain(0..first);
-        let mut refused: Option<(Fingerprint, Failure)> = None;
+        let mut refused: Option<(Fingerprint, TokenFailure)> = None;
         for at in order {
             let key = (signers[at], asker.shown);
             if let Some(token) = kept.tokens.get(&key).filter(|token| !self.is_rejected(token.number)) {
                 let token = token.clone();
-                kept.settle(asker, refused.as_ref(), signers[at]);
+                kept.update_refused_signer(asker, refused.as_ref(), signers[at]);
                 return Ok(token);
             }
-            match asker.ask(&asker.bearer.signers[at]).await {
+            match asker.fetch(&asker.bearer.signers[at]).await {
                 Ok(granted) => {
                     // A rejection in the meantime does not concern this token.
                     let rejected = self.rejected.load(Ordering::Acquire);
                     let replaces = kept.last > 0 && kept.last <= rejected;
                     kept.last = kept.last.max(rejected) + 1;
-                    let mut token = self::kept(&granted, kept.last, signers[at], now)?;
-                    token.new_until = replaces.then(|| now.saturating_add(NEW).unwrap_or(Timestamp::MAX));
+                    let mut token = self::token_from_response(&granted, kept.last, signers[at], now)?;
+                    token.new_until = replaces.then(|| now.saturating_add(REPLACEMENT_GRACE).unwrap_or(Timestamp::MAX));
                     kept.tokens.insert(key, token.clone());
-                    kept.settle(asker, refused.as_ref(), signers[at]);
+                    kept.update_refused_signer(asker, refused.as_ref(), signers[at]);
                     let explanation = format!(
                         "fetched a token with an assertion by key pair {}, valid for {} s",
                         signers[at].short(),
-                        granted.expires_in.unwrap_or(UNSAID).as_secs()
+                        granted.expires_in.unwrap_or(DEFAULT_TOKEN_LIFETIME).as_secs()
                     );
-                    tell(asker.towards, asker.bearer, signers[at], (TokenOutcome::Fetched, "ok", explanation));
+                    emit_token_event(
+                        asker.towards,
+                        asker.bearer,
+                        signers[at],
+                        (TokenOutcome::Fetched, "ok", explanation),
+                    );
                     return Ok(token);
                 }
-                Err(failure) if failure.blames_the_pair() && refused.is_none() && signers.len() > 1 => {
+                Err(failure) if failure.blames_key_pair() && refused.is_none() && signers.len() > 1 => {
                     refused = Some((signers[at], failure));
                 }
                 // Another pair failed too, so the pair was not at fault: the first answer says more.
                 Err(failure) => return Err(refused.map_or(failure, |(_, first)| first)),
             }
         }
-        Err(refused.map_or(Failure::NoSigner, |(_, first)| first))
+        Err(refused.map_or(TokenFailure::NoSigner, |(_, first)| first))
     }
 }
 
-impl Kept {
+impl TokenCache {
     /// Removes tokens that have expired, were requested with other settings, or belong to a pair that is gone.
-    fn tidy(&mut self, settings: &Arc<Settings>, signers: &[Fingerprint], now: Timestamp) {
+    fn remove_stale(&mut self, settings: &Arc<BearerSettings>, signers: &[Fingerprint], now: Timestamp) {
         if self.settings.as_ref() != Some(settings) {
             self.tokens.clear();
             self.refused = None;
@@ -190,18 +200,23 @@ impl Kept {
     }
 
     /// A pair's assertion was accepted: records another's refusal, or clears this one's.
-    fn settle(&mut self, asker: &Asker<'_>, refused: Option<&(Fingerprint, Failure)>, taken: Fingerprint) {
+    fn update_refused_signer(
+        &mut self,
+        asker: &TokenRequester<'_>,
+        refused: Option<&(Fingerprint, TokenFailure)>,
+        taken: Fingerprint,
+    ) {
         let now = asker.towards.worker.clock().now();
         if let Some((pair, failure)) = refused {
-            let until = again(now);
+            let until = signer_backoff_end(now);
             self.refused = Some((*pair, until));
-            let (reason, why) = failure.said();
+            let (reason, why) = failure.explain();
             let explanation = format!(
                 "{why}; it accepts those by key pair {}, which signs until {until}: send the partner the new \
                  certificate",
                 taken.short()
             );
-            tell(asker.towards, asker.bearer, *pair, (TokenOutcome::Refused, reason, explanation));
+            emit_token_event(asker.towards, asker.bearer, *pair, (TokenOutcome::Refused, reason, explanation));
         } else if self.refused.is_some_and(|(pair, _)| pair == taken) {
             self.refused = None;
         }
@@ -209,12 +224,12 @@ impl Kept {
 }
 
 /// When a refused pair signs again.
-pub(super) fn again(now: Timestamp) -> Timestamp {
-    now.saturating_add(REST).unwrap_or(Timestamp::MAX)
+pub(super) fn signer_backoff_end(now: Timestamp) -> Timestamp {
+    now.saturating_add(SIGNER_BACKOFF).unwrap_or(Timestamp::MAX)
 }
 
 /// Which pair signs first: `shown` if it may sign, else the keyring's preferred pair; none that was refused lately.
-pub(super) fn turn(
+pub(super) fn first_signer(
     signers: &[Fingerprint],
     shown: Option<Fingerprint>,
     refused: Option<(Fingerprint, Timestamp)>,
@@ -227,17 +242,23 @@ pub(super) fn turn(
 }
 
 /// For how long a token is sent: a tenth less than it is valid, but no more than a minute less.
-pub(super) fn kept_for(valid: Option<Duration>) -> Duration {
-    let valid = valid.unwrap_or(UNSAID).min(LONGEST);
+pub(super) fn send_lifetime(valid: Option<Duration>) -> Duration {
+    let valid = valid.unwrap_or(DEFAULT_TOKEN_LIFETIME).min(MAX_TOKEN_LIFETIME);
     valid - (valid / 10).min(Duration::from_mins(1))
 }
 
 /// The issued token, as it is sent.
-fn kept(granted: &Granted, number: u64, signer: Fingerprint, now: Timestamp) -> Result<Token, Failure> {
-    let malformed = || Failure::Answered(NotGranted::Malformed("invalid characters in its access_token"), signer);
-    let header = header(&granted.access_token).ok_or_else(malformed)?;
-    let fresh_until = now.saturating_add(kept_for(granted.expires_in)).unwrap_or(Timestamp::MAX);
-    Ok(Token { header, number, signer, fresh_until, new_until: None })
+fn token_from_response(
+    granted: &TokenResponse,
+    number: u64,
+    signer: Fingerprint,
+    now: Timestamp,
+) -> Result<BearerToken, TokenFailure> {
+    let malformed =
+        || TokenFailure::Answered(TokenResponseError::Malformed("invalid characters in its access_token"), signer);
+    let header = bearer_header(&granted.access_token).ok_or_else(malformed)?;
+    let fresh_until = now.saturating_add(send_lifetime(granted.expires_in)).unwrap_or(Timestamp::MAX);
+    Ok(BearerToken { header, number, signer, fresh_until, new_until: None })
 }
 
 #[cfg(test)]
@@ -246,30 +267,30 @@ mod tests {
 
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn timestamp(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn pair(number: u8) -> Fingerprint {
+    fn fingerprint(number: u8) -> Fingerprint {
         Fingerprint::from_bytes([number; 32])
     }
 
     #[test]
     fn a_pair_that_is_refused_rests_while_there_is_another() {
-        let both = [pair(1), pair(2)];
-        assert_eq!(turn(&both, None, None, at(0)), 0);
-        assert_eq!(turn(&both, None, Some((pair(1), at(10))), at(9)), 1);
-        assert_eq!(turn(&both, None, Some((pair(1), at(10))), at(10)), 0);
-        assert_eq!(turn(&both[..1], None, Some((pair(1), at(10))), at(9)), 0);
+        let both = [fingerprint(1), fingerprint(2)];
+        assert_eq!(first_signer(&both, None, None, timestamp(0)), 0);
+        assert_eq!(first_signer(&both, None, Some((fingerprint(1), timestamp(10))), timestamp(9)), 1);
+        assert_eq!(first_signer(&both, None, Some((fingerprint(1), timestamp(10))), timestamp(10)), 0);
+        assert_eq!(first_signer(&both[..1], None, Some((fingerprint(1), timestamp(10))), timestamp(9)), 0);
         // The pair that is shown, unless it rests or does not sign.
-        assert_eq!(turn(&both, Some(pair(2)), None, at(0)), 1);
-        assert_eq!(turn(&both, Some(pair(2)), Some((pair(2), at(10))), at(9)), 0);
-        assert_eq!(turn(&both, Some(pair(9)), None, at(0)), 0);
+        assert_eq!(first_signer(&both, Some(fingerprint(2)), None, timestamp(0)), 1);
+        assert_eq!(first_signer(&both, Some(fingerprint(2)), Some((fingerprint(2), timestamp(10))), timestamp(9)), 0);
+        assert_eq!(first_signer(&both, Some(fingerprint(9)), None, timestamp(0)), 0);
     }
 
     #[test]
     fn a_rejected_token_takes_the_older_ones_with_it() {
-        let slot = Slot::default();
+        let slot = EgressTokens::default();
         slot.reject(3);
         slot.reject(2);
         assert!(slot.is_rejected(3) && slot.is_rejected(1) && !slot.is_rejected(4));
@@ -279,8 +300,8 @@ mod tests {
         #[test]
         fn a_token_is_given_up_before_it_expires(seconds in 0u64..1_000_000) {
             let valid = Duration::from_secs(seconds);
-            let kept = kept_for(Some(valid));
-            prop_assert!(kept <= valid && kept >= (valid.min(LONGEST) * 9 / 10).saturating_sub(Duration::from_mins(1)));
+            let kept = send_lifetime(Some(valid));
+            prop_assert!(kept <= valid && kept >= (valid.min(MAX_TOKEN_LIFETIME) * 9 / 10).saturating_sub(Duration::from_mins(1)));
             prop_assert!(seconds == 0 || kept < valid);
         }
     }

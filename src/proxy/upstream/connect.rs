@@ -8,26 +8,26 @@ use tokio::time::Instant;
 
 use super::super::Error;
 use super::super::drain::ConnectionFacts;
-use super::super::link::{Ends, Link};
-use super::super::open::{Open, Patience};
-use super::super::proof::Proof;
-use super::Showing;
-use super::reach::{Reach, Ready};
-use crate::keyring::proved::How;
+use super::super::link::{ConnectionParts, PooledConnection};
+use super::super::open::{ConnectionState, ConnectionTimeouts};
+use super::super::proof::KeyPairProof;
+use super::UpstreamAttempt;
+use super::reach::{UpstreamConnection, UpstreamDial};
+use crate::keyring::proved::SelectionRole;
 use crate::snapshot::Side;
-use crate::tls::Alpn;
-use crate::tls::recorder::{Recorder, Settled};
+use crate::tls::AlpnProtocol;
+use crate::tls::recorder::{AlertRecorder, SettleOutcome};
 
 /// Where a request that may not be sent twice waits for an alert, it waits two round trips, and never longer than this.
-const LONGEST_HOLD: Duration = Duration::from_secs(2);
+const MAX_ALERT_HOLD: Duration = Duration::from_secs(2);
 
-impl Showing<'_> {
+impl UpstreamAttempt<'_> {
     /// Dials and performs the handshake. `http1`: nothing else is offered.
-    pub(in super::super) async fn attempt(&self, http1: bool) -> Result<Ready, Error> {
+    pub(in super::super) async fn connect_tls(&self, http1: bool) -> Result<UpstreamConnection, Error> {
         let (egress, upstream) = (self.towards.egress, self.towards.upstream);
-        let index = self.chosen.borrow().way(self.pick().key_pair).index;
+        let index = self.chosen.borrow().candidate(self.pick().key_pair).index;
         let connector = &egress.connectors[index];
-        let reach = Reach {
+        let reach = UpstreamDial {
             towards: self.towards,
             to: &egress.settings.upstream,
             connector: if http1 { &connector.http1() } else { connector },
@@ -36,13 +36,13 @@ impl Showing<'_> {
             expects: &egress.settings.expects,
             keepalive: Some(egress.settings.tcp_keepalive),
         };
-        reach.handshake(|asked| upstream.learn(asked)).await
+        reach.handshake(|asked| upstream.record_certificate_request(asked)).await
     }
 
     /// Starts HTTP on it, in the version that ALPN selected.
-    pub(super) async fn link(&self, ready: Ready) -> Result<Link, Error> {
+    pub(super) async fn start_http(&self, ready: UpstreamConnection) -> Result<PooledConnection, Error> {
         let towards = self.towards;
-        let Ready { tls, connection, key_pair, peer, round } = ready;
+        let UpstreamConnection { tls, connection, key_pair, peer, round } = ready;
         let facts = ConnectionFacts {
             side: Side::Egress,
             listener: Arc::clone(&towards.egress.settings.name),
@@ -53,21 +53,32 @@ impl Showing<'_> {
         };
         let limits = &towards.egress.settings.limits;
         let (unread, age) = (limits.body_idle, limits.connection_age);
-        let patience = Patience { head: None, http2: false, idle: None, unread, age, drain: towards.worker.drain() };
-        let open = Open::new(connection, facts, patience, towards.worker.waits());
+        let patience = ConnectionTimeouts {
+            head: None,
+            http2: false,
+            idle: None,
+            unread,
+            age,
+            drain: towards.worker.drain_timeout(),
+        };
+        let open = ConnectionState::new(connection, facts, patience, towards.worker.waits());
         open.set_valid_until(Some(peer.valid_until()));
         let tracked = towards.worker.track(Rc::clone(&open), towards.epoch);
-        let (mut stream, heard) = Recorder::new(tls.stream);
-        let http2 = tls.facts.alpn == Some(Alpn::H2);
-        let proof = Proof::new(towards, (connection, key_pair), tls.facts, heard);
-        if self.pick().how == How::Everyone && proof.is_open_question() {
-            let deadline = Instant::now() + (round * 2).min(LONGEST_HOLD);
-            if stream.settle(deadline, false).await == Settled::Ended {
-                return Err(proof.ended(towards));
+        let (mut stream, heard) = AlertRecorder::new(tls.stream);
+        let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
+        let proof = KeyPairProof::new(towards, (connection, key_pair), tls.facts, heard);
+        if self.pick().how == SelectionRole::Everyone && proof.is_undecided() {
+            let deadline = Instant::now() + (round * 2).min(MAX_ALERT_HOLD);
+            if stream.settle(deadline, false).await == SettleOutcome::Ended {
+                return Err(proof.report_early_close(towards));
             }
         }
-        let home = Rc::clone(&self.chosen.borrow().way(key_pair).pool);
-        let ends = Ends { home, tracked: Some(tracked), proof: Some(Rc::new(proof)) };
-        if http2 { Link::http2(stream, ends).await } else { Link::http1(stream, ends).await }
+        let home = Rc::clone(&self.chosen.borrow().candidate(key_pair).pool);
+        let ends = ConnectionParts { home, tracked: Some(tracked), proof: Some(Rc::new(proof)) };
+        if http2 {
+            PooledConnection::handshake_http2(stream, ends).await
+        } else {
+            PooledConnection::handshake_http1(stream, ends).await
+        }
     }
 }

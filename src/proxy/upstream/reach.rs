@@ -7,19 +7,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::Error;
-use super::super::attempt::Attempt;
-use super::Towards;
-use crate::keyring::{Asked, Candidate, ChosenBy};
-use crate::net::{HostPort, Stream, dial};
+use super::super::attempt::HandshakeAttempt;
+use super::UpstreamRef;
+use crate::keyring::{KeyPairCandidate, PeerRequirements, SelectionReason};
+use crate::net::{HostPort, SocketStream, dial};
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
-use crate::tls::handshake::{ClientStream, Established, connect};
-use crate::tls::{Connector, Outcome};
-use crate::trust::{Partners, Peer, Role, Trust};
+use crate::tls::handshake::{ClientStream, CompletedHandshake, connect};
+use crate::tls::{EgressConnector, HandshakeOutcome};
+use crate::trust::{Partners, Peer, PeerRole, Trust};
 
 /// A finished handshake.
-pub(in super::super) struct Ready {
-    pub(in super::super) tls: Established<ClientStream<Stream>>,
+pub(in super::super) struct UpstreamConnection {
+    pub(in super::super) tls: CompletedHandshake<ClientStream<SocketStream>>,
     pub(in super::super) connection: u64,
     pub(in super::super) key_pair: Fingerprint,
     pub(in super::super) peer: Arc<Peer>,
@@ -28,28 +28,31 @@ pub(in super::super) struct Ready {
 }
 
 /// The address to connect to, and how.
-pub(in super::super) struct Reach<'a> {
-    pub(in super::super) towards: Towards<'a>,
+pub(in super::super) struct UpstreamDial<'a> {
+    pub(in super::super) towards: UpstreamRef<'a>,
     pub(in super::super) to: &'a HostPort,
     /// Shows the pair that `shown` names.
-    pub(in super::super) connector: &'a Connector,
-    pub(in super::super) shown: (Candidate, ChosenBy),
+    pub(in super::super) connector: &'a EgressConnector,
+    pub(in super::super) shown: (KeyPairCandidate, SelectionReason),
     pub(in super::super) trust: &'a Trust,
-    pub(in super::super) expects: &'a Role,
+    pub(in super::super) expects: &'a PeerRole,
     pub(in super::super) keepalive: Option<Duration>,
 }
 
-impl Reach<'_> {
+impl UpstreamDial<'_> {
     /// Dials, performs the handshake, verifies. `learn` receives the server's CertificateRequest, also where the
     /// handshake fails.
-    pub(in super::super) async fn handshake(self, learn: impl Fn(Option<Asked>)) -> Result<Ready, Error> {
+    pub(in super::super) async fn handshake(
+        self,
+        learn: impl Fn(Option<PeerRequirements>),
+    ) -> Result<UpstreamConnection, Error> {
         let (settings, worker) = (&self.towards.egress.settings, self.towards.worker);
         let (events, clock) = (worker.events(), worker.clock());
         let key_pair = self.shown.0.key_pair;
-        let mut attempt = Attempt {
+        let mut attempt = HandshakeAttempt {
             side: Side::Egress,
             listener: Arc::clone(&settings.name),
-            connection: worker.number(),
+            connection: worker.next_connection_number(),
             address: None,
             epoch: self.towards.epoch,
             started: std::time::Instant::now(),
@@ -59,11 +62,11 @@ impl Reach<'_> {
         };
         let began = Instant::now();
         let deadline = began + settings.limits.connect;
-        let terms = dial::Terms { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
-        let stream = match worker.dialler().tcp(self.to, terms).await {
+        let terms = dial::DialOptions { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
+        let stream = match worker.dialler().connect_tcp(self.to, terms).await {
             Ok(stream) => stream,
             Err(error) => {
-                events.emit(attempt.not_reached(&self.to.to_string(), &error, clock.now()));
+                events.emit(attempt.dial_failure_event(&self.to.to_string(), &error, clock.now()));
                 return Err(Error::Connect(error));
             }
         };
@@ -73,8 +76,8 @@ impl Reach<'_> {
             Ok(tls) => tls,
             Err(failed) => {
                 learn(failed.seen.asked.clone());
-                let (said, silent) = (failed.refuses_key_pair(), failed.lets_go_of_key_pair());
-                let (event, reason, explanation) = attempt.failed(&failed, self.trust, clock.now());
+                let (said, silent) = (failed.refuses_key_pair(), failed.ended_after_certificate_request());
+                let (event, reason, explanation) = attempt.failure_event(&failed, self.trust, clock.now());
                 events.emit(event);
                 return Err(if said || silent {
                     Error::Refused { reason, explanation, said }
@@ -89,14 +92,19 @@ impl Reach<'_> {
         match self.trust.verify(&tls.chain, self.expects, now) {
             Ok(verified) => {
                 let peer = Peer::new(verified, &Partners::default());
-                self.trust.note(&peer, now);
-                let outcome = if tls.facts.version == Some("1.3") { Outcome::Unproved } else { Outcome::Accepted };
-                events.emit(attempt.succeeded(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
-                Ok(Ready { tls, connection: attempt.connection, key_pair, peer, round })
+                self.trust.record_verified(&peer, now);
+                let outcome = if tls.facts.version == Some("1.3") {
+                    HandshakeOutcome::Unproved
+                } else {
+                    HandshakeOutcome::Accepted
+                };
+                events.emit(attempt.success_event(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
+                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, round })
             }
             Err(untrusted) => {
                 let facts = tls.facts.clone();
-                let (event, reason, explanation) = attempt.untrusted(&untrusted, self.trust, facts, &tls.chain, now);
+                let (event, reason, explanation) =
+                    attempt.untrusted_event(&untrusted, self.trust, facts, &tls.chain, now);
                 events.emit(event);
                 Err(Error::Handshake { reason, explanation })
             }

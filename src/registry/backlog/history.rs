@@ -2,17 +2,17 @@
 
 use jiff::Timestamp;
 
-use super::super::Entry;
+use super::super::HistoryRow;
 use super::super::recall::upstream_name;
-use super::cut;
-use crate::event::{Event, Lesson, TokenOutcome};
+use super::truncate;
+use crate::event::{Event, RefusalStatus, TokenOutcome};
 use crate::keyring::{self, Standing};
-use crate::pki::Severity;
+use crate::pki::ProblemSeverity;
 use crate::trust;
 
 /// The line for an Event; `None` for one that changes nothing.
-pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Entry> {
-    let mut entry = Entry {
+pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Option<HistoryRow> {
+    let mut entry = HistoryRow {
         instance: instance.to_owned(),
         at: now.into(),
         kind: String::new(),
@@ -25,28 +25,28 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
         why: String::new(),
     };
     match event {
-        Event::Keyring { event, by, .. } => of_keyring(&mut entry, event, by.as_deref()),
-        Event::Trust { event, .. } => of_trust(&mut entry, event),
-        Event::Folder { keyring, problem } if problem.severity >= Severity::Refused => {
+        Event::Keyring { event, by, .. } => fill_from_keyring(&mut entry, event, by.as_deref()),
+        Event::Trust { event, .. } => fill_from_trust(&mut entry, event),
+        Event::Folder { keyring, problem } if problem.severity >= ProblemSeverity::Refused => {
             "folder".clone_into(&mut entry.kind);
             "folder".clone_into(&mut entry.who);
             entry.name = keyring
                 .as_ref()
                 .map_or_else(|| problem.file.to_string(), |keyring| format!("{keyring}: {}", problem.file));
             problem.reason.clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{}: {}", problem.why, problem.remedy));
+            entry.why = truncate(&format!("{}: {}", problem.why, problem.remedy));
         }
         Event::Learned { .. } | Event::Upstream { .. } | Event::Token { outcome: TokenOutcome::Refused, .. } => {
-            of_others(&mut entry, event);
+            fill_from_others(&mut entry, event);
         }
         Event::Reloaded { error, needs_restart } => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
             entry.reason = if error.is_some() { "refused" } else { "taken_over" }.to_owned();
             entry.why = match error {
-                Some(error) => cut(error),
+                Some(error) => truncate(error),
                 None if needs_restart.is_empty() => "everything".to_owned(),
-                None => cut(&format!("everything except what needs a restart: {}", needs_restart.join(", "))),
+                None => truncate(&format!("everything except what needs a restart: {}", needs_restart.join(", "))),
             };
         }
         Event::ClockStep { seconds } => {
@@ -59,7 +59,7 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
             "alert".clone_into(&mut entry.kind);
             entry.name = alert.to_string();
             "given_up".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{sink}: {}", error.as_deref().unwrap_or("sending failed")));
+            entry.why = truncate(&format!("{sink}: {}", error.as_deref().unwrap_or("sending failed")));
         }
         Event::Handshake(_)
         | Event::Proof { .. }
@@ -75,20 +75,20 @@ pub(super) fn entry(event: &Event, instance: &str, now: Timestamp) -> Option<Ent
     Some(entry)
 }
 
-fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
+fn fill_from_keyring(entry: &mut HistoryRow, event: &keyring::KeyringEvent, by: Option<&str>) {
     "keyring".clone_into(&mut entry.kind);
     match event {
-        keyring::Event::Moved { keyring, key_pair, from, to, reason, explanation, replaces, .. } => {
+        keyring::KeyringEvent::Moved { keyring, key_pair, from, to, reason, explanation, replaces, .. } => {
             entry.name = keyring.to_string();
             entry.key_pair = Some(key_pair.to_string());
             entry.was = from.map(|from| from.as_str().to_owned());
             entry.becomes = Some(to.as_str().to_owned());
-            entry.who = by.unwrap_or_else(|| moved_by(reason)).to_owned();
+            entry.who = by.unwrap_or_else(|| move_cause(reason)).to_owned();
             (*reason).clone_into(&mut entry.reason);
             let replaces = replaces.map(|old| format!(" (replaces {})", old.short())).unwrap_or_default();
-            entry.why = cut(&format!("{explanation}{replaces}"));
+            entry.why = truncate(&format!("{explanation}{replaces}"));
         }
-        keyring::Event::LastResort { keyring, key_pair, expired, served } => {
+        keyring::KeyringEvent::LastResort { keyring, key_pair, expired, served } => {
             entry.name = keyring.to_string();
             entry.key_pair = Some(key_pair.to_string());
             entry.was = Some(Standing::Current.as_str().to_owned());
@@ -101,16 +101,16 @@ fn of_keyring(entry: &mut Entry, event: &keyring::Event, by: Option<&str>) {
 }
 
 /// How peers and upstreams judged our pairs.
-fn of_others(entry: &mut Entry, event: &Event) {
+fn fill_from_others(entry: &mut HistoryRow, event: &Event) {
     match event {
         Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
             "learned".clone_into(&mut entry.kind);
-            entry.name = cut(&format!("{keyring}: {source} at {listener}"));
+            entry.name = truncate(&format!("{keyring}: {source} at {listener}"));
             entry.key_pair = Some(refused.to_string());
             entry.becomes = Some(standing.as_str().to_owned());
-            entry.who = if *standing == Lesson::Forgotten { "sidekey" } else { "peer" }.to_owned();
+            entry.who = if *standing == RefusalStatus::Forgotten { "sidekey" } else { "peer" }.to_owned();
             (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{explanation} (shown {})", shown.short()));
+            entry.why = truncate(&format!("{explanation} (shown {})", shown.short()));
         }
         Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
             "upstream".clone_into(&mut entry.kind);
@@ -119,7 +119,7 @@ fn of_others(entry: &mut Entry, event: &Event) {
             entry.becomes = Some(verdict.as_str().to_owned());
             "upstream".clone_into(&mut entry.who);
             (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
+            entry.why = truncate(explanation);
         }
         Event::Token {
             listener,
@@ -137,14 +137,14 @@ fn of_others(entry: &mut Entry, event: &Event) {
             entry.becomes = Some(TokenOutcome::Refused.as_str().to_owned());
             "upstream".clone_into(&mut entry.who);
             (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(explanation);
+            entry.why = truncate(explanation);
         }
         _ => {}
     }
 }
 
 /// The cause of a change that no operator requested, by its reason.
-fn moved_by(reason: &str) -> &'static str {
+fn move_cause(reason: &str) -> &'static str {
     match reason {
         "configured" | "activate_manual" => "configuration",
         "due" | "overlap_ended" | "expired" | "more_than_eight_previous" => "time",
@@ -152,26 +152,26 @@ fn moved_by(reason: &str) -> &'static str {
     }
 }
 
-fn of_trust(entry: &mut Entry, event: &trust::Event) {
+fn fill_from_trust(entry: &mut HistoryRow, event: &trust::TrustEvent) {
     "trust".clone_into(&mut entry.kind);
     "folder".clone_into(&mut entry.who);
     match event {
-        trust::Event::AnchorAdded { trust, anchor, subject } => {
+        trust::TrustEvent::AnchorAdded { trust, anchor, subject } => {
             entry.name = trust.to_string();
             entry.key_pair = Some(anchor.to_string());
             entry.becomes = Some("accepted".to_owned());
             "added".clone_into(&mut entry.reason);
-            entry.why = cut(subject);
+            entry.why = truncate(subject);
         }
-        trust::Event::AnchorLeaving { trust, anchor, subject, until } => {
+        trust::TrustEvent::AnchorLeaving { trust, anchor, subject, until } => {
             entry.name = trust.to_string();
             entry.key_pair = Some(anchor.to_string());
             entry.was = Some("accepted".to_owned());
             entry.becomes = Some("leaving".to_owned());
             "leaving".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{subject}, accepted until {until}"));
+            entry.why = truncate(&format!("{subject}, accepted until {until}"));
         }
-        trust::Event::AnchorRemoved { trust, anchor, subject, reason } => {
+        trust::TrustEvent::AnchorRemoved { trust, anchor, subject, reason } => {
             entry.name = trust.to_string();
             entry.key_pair = Some(anchor.to_string());
             entry.was = Some("accepted".to_owned());
@@ -183,23 +183,23 @@ fn of_trust(entry: &mut Entry, event: &trust::Event) {
             }
             .to_owned();
             (*reason).clone_into(&mut entry.reason);
-            entry.why = cut(subject);
+            entry.why = truncate(subject);
         }
-        trust::Event::FileKept { trust, file, why } => {
+        trust::TrustEvent::FileKept { trust, file, why } => {
             entry.name = trust.to_string();
             "file_kept".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{file}: {why}"));
+            entry.why = truncate(&format!("{file}: {why}"));
         }
-        trust::Event::CrlsChanged { trust, count } => {
+        trust::TrustEvent::CrlsChanged { trust, count } => {
             entry.name = trust.to_string();
             "crls_changed".clone_into(&mut entry.reason);
             entry.why = format!("{count} CRLs");
         }
-        trust::Event::CrlStale { trust, issuer, due } => {
+        trust::TrustEvent::CrlStale { trust, issuer, due } => {
             entry.name = trust.to_string();
             "time".clone_into(&mut entry.who);
             "crl_stale".clone_into(&mut entry.reason);
-            entry.why = cut(&format!("{issuer}, next update was due on {due}"));
+            entry.why = truncate(&format!("{issuer}, next update was due on {due}"));
         }
     }
 }

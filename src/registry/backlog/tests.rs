@@ -12,20 +12,20 @@ fn now() -> Timestamp {
     "2026-11-25T09:00:00Z".parse().unwrap()
 }
 
-fn served(peer: u8) -> Event {
+fn served_event(peer: u8) -> Event {
     let mut record = accepted();
     let facts = record.peer.as_mut().unwrap();
     facts.fingerprint = Fingerprint::from_bytes([peer; 32]);
     Event::Handshake(Arc::new(record))
 }
 
-fn failed(address: [u8; 4]) -> Event {
+fn failed_event(address: [u8; 4]) -> Event {
     let record = refused(&std::net::SocketAddr::from((address, 4711)).to_string());
     Event::Handshake(Arc::new(record))
 }
 
-fn moved(number: u8) -> Event {
-    let event = keyring::Event::Moved {
+fn moved_event(number: u8) -> Event {
+    let event = keyring::KeyringEvent::Moved {
         keyring: "api".into(),
         key_pair: Fingerprint::from_bytes([number; 32]),
         from: None,
@@ -39,60 +39,60 @@ fn moved(number: u8) -> Event {
     Event::Keyring { event, by: Some("uid 1000".into()), epoch: Epoch(1) }
 }
 
-fn backlog() -> Backlog {
-    Backlog::new("one".into())
+fn backlog() -> RegistryBacklog {
+    RegistryBacklog::new("one".into())
 }
 
 #[test]
 fn the_same_peer_is_one_row_and_the_same_failure_a_number() {
     let mut backlog = backlog();
     for _ in 0..3 {
-        assert!(backlog.take(&served(1), now()));
-        assert!(backlog.take(&failed([192, 0, 2, 1]), now()));
+        assert!(backlog.record_event(&served_event(1), now()));
+        assert!(backlog.record_event(&failed_event([192, 0, 2, 1]), now()));
     }
-    backlog.take(&failed([192, 0, 2, 2]), now());
-    let batch = backlog.batch();
+    backlog.record_event(&failed_event([192, 0, 2, 2]), now());
+    let batch = backlog.take_batch();
     assert_eq!(batch.peers.iter().map(|peer| peer.handshakes).collect::<Vec<_>>(), [3]);
     let repeats: Vec<_> = batch.failures.iter().map(|failure| failure.row.repeats).collect();
     assert_eq!(repeats, [2, 0]);
-    assert!(backlog.is_empty() && backlog.batch().is_empty());
+    assert!(backlog.is_empty() && backlog.take_batch().is_empty());
     // In the next batch the same failure is a row again: the last one may be written already.
-    backlog.take(&failed([192, 0, 2, 1]), now());
-    assert_eq!(backlog.batch().failures.len(), 1);
+    backlog.record_event(&failed_event([192, 0, 2, 1]), now());
+    assert_eq!(backlog.take_batch().failures.len(), 1);
 }
 
 #[test]
 fn of_a_peer_that_comes_again_the_row_says_how_it_came_last() {
     let mut backlog = backlog();
-    let Event::Handshake(first) = served(1) else { unreachable!() };
-    backlog.take(&Event::Handshake(Arc::clone(&first)), now());
+    let Event::Handshake(first) = served_event(1) else { unreachable!() };
+    backlog.record_event(&Event::Handshake(Arc::clone(&first)), now());
     let mut last = (*first).clone();
     last.time = now() + jiff::SignedDuration::from_hours(1);
     last.peer_addr = Some(([192, 0, 2, 9], 4711).into());
     last.partner = Some("etl".into());
     last.keyring = Some("other".into());
     last.key_pair = Some(Fingerprint::from_bytes([9; 32]));
-    last.chosen_by = Some(keyring::ChosenBy::Learned);
+    last.chosen_by = Some(keyring::SelectionReason::Learned);
     assert_ne!(first.chosen_by, last.chosen_by);
-    backlog.take(&Event::Handshake(Arc::new(last.clone())), now());
-    let row = backlog.batch().peers.remove(0);
+    backlog.record_event(&Event::Handshake(Arc::new(last.clone())), now());
+    let row = backlog.take_batch().peers.remove(0);
     // As if it had only come the last time, but for what counts both.
-    let mut alone = Backlog::new("one".into());
-    alone.take(&Event::Handshake(Arc::new(last)), now());
-    let only = alone.batch().peers.remove(0);
+    let mut alone = RegistryBacklog::new("one".into());
+    alone.record_event(&Event::Handshake(Arc::new(last)), now());
+    let only = alone.take_batch().peers.remove(0);
     assert_eq!((row.handshakes, row.first_seen), (2, first.time.into()));
-    assert_eq!(Peer { handshakes: 1, first_seen: only.first_seen, ..row }, only);
+    assert_eq!(PeerRow { handshakes: 1, first_seen: only.first_seen, ..row }, only);
 }
 
 #[test]
 fn history_says_who_asked_or_what_brought_it_about() {
     let mut backlog = backlog();
-    backlog.take(&moved(1), now());
-    let entry = backlog.batch().history.remove(0).row;
+    backlog.record_event(&moved_event(1), now());
+    let entry = backlog.take_batch().history.remove(0).row;
     assert_eq!((entry.who.as_str(), entry.becomes.as_deref()), ("uid 1000", Some("current")));
-    let Event::Keyring { event, epoch, .. } = moved(2) else { unreachable!() };
-    backlog.take(&Event::Keyring { event, by: None, epoch }, now());
-    assert_eq!(backlog.batch().history[0].row.who, "folder");
+    let Event::Keyring { event, epoch, .. } = moved_event(2) else { unreachable!() };
+    backlog.record_event(&Event::Keyring { event, by: None, epoch }, now());
+    assert_eq!(backlog.take_batch().history[0].row.who, "folder");
 }
 
 #[test]
@@ -100,62 +100,62 @@ fn failures_are_given_up_before_peers_and_peers_before_history() {
     let mut backlog = backlog();
     for number in 0..u16::MAX {
         let [high, low] = number.to_be_bytes();
-        backlog.take(&failed([10, 0, high, low]), now());
+        backlog.record_event(&failed_event([10, 0, high, low]), now());
     }
-    assert_eq!(backlog.len(), FAILURES);
-    assert_eq!(backlog.dropped().failures, u64::from(u16::MAX) - FAILURES as u64);
+    assert_eq!(backlog.len(), MAX_FAILURES);
+    assert_eq!(backlog.take_dropped().failures, u64::from(u16::MAX) - MAX_FAILURES as u64);
     for number in 0..=u8::MAX {
-        backlog.take(&served(number), now());
+        backlog.record_event(&served_event(number), now());
     }
-    for _ in 0..MOST {
-        backlog.take(&moved(1), now());
+    for _ in 0..MAX_ROWS {
+        backlog.record_event(&moved_event(1), now());
     }
-    let dropped = backlog.dropped();
-    assert_eq!((dropped.failures, dropped.peers, dropped.history), (FAILURES as u64, 256, 0));
-    assert_eq!(backlog.len(), MOST);
-    backlog.take(&moved(1), now());
-    assert_eq!(backlog.dropped().history, 1);
+    let dropped = backlog.take_dropped();
+    assert_eq!((dropped.failures, dropped.peers, dropped.history), (MAX_FAILURES as u64, 256, 0));
+    assert_eq!(backlog.len(), MAX_ROWS);
+    backlog.record_event(&moved_event(1), now());
+    assert_eq!(backlog.take_dropped().history, 1);
 }
 
 #[test]
 fn what_a_peer_can_make_long_is_cut() {
     let mut record = accepted();
-    record.identity = Some("é".repeat(LONGEST));
+    record.identity = Some("é".repeat(MAX_TEXT_LENGTH));
     let mut backlog = backlog();
-    backlog.take(&Event::Handshake(Arc::new(record)), now());
-    assert!(backlog.batch().peers[0].identity.as_ref().unwrap().len() <= LONGEST + '…'.len_utf8());
+    backlog.record_event(&Event::Handshake(Arc::new(record)), now());
+    assert!(backlog.take_batch().peers[0].identity.as_ref().unwrap().len() <= MAX_TEXT_LENGTH + '…'.len_utf8());
 }
 
 #[test]
 fn who_is_vouched_for_by_a_public_anchor_uses_a_public_ca() {
     let public = Fingerprint::from_bytes([9; 32]);
     let mut backlog = backlog();
-    backlog.knows_public([public].into());
+    backlog.set_public_anchors([public].into());
     for anchor in [public, Fingerprint::from_bytes([8; 32])] {
         let mut record = accepted();
         let facts = record.peer.as_mut().unwrap();
         (facts.anchor, facts.fingerprint) = (Some(anchor), anchor);
-        backlog.take(&Event::Handshake(Arc::new(record)), now());
+        backlog.record_event(&Event::Handshake(Arc::new(record)), now());
     }
-    let batch = backlog.batch();
+    let batch = backlog.take_batch();
     assert_eq!(batch.peers.iter().filter(|peer| peer.public_ca.is_set()).count(), 1);
     assert_eq!(batch.matched.len(), 2);
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum BacklogStep {
     Take(Event),
     Lose,
     Write,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<BacklogStep>> {
     let step = prop_oneof![
-        (0u8..4).prop_map(|peer| Step::Take(served(peer))),
-        (0u8..4).prop_map(|last| Step::Take(failed([10, 0, 0, last]))),
-        (0u8..4).prop_map(|number| Step::Take(moved(number))),
-        Just(Step::Lose),
-        Just(Step::Write),
+        (0u8..4).prop_map(|peer| BacklogStep::Take(served_event(peer))),
+        (0u8..4).prop_map(|last| BacklogStep::Take(failed_event([10, 0, 0, last]))),
+        (0u8..4).prop_map(|number| BacklogStep::Take(moved_event(number))),
+        Just(BacklogStep::Lose),
+        Just(BacklogStep::Write),
     ];
     proptest::collection::vec(step, 0..60)
 }
@@ -168,31 +168,31 @@ proptest! {
         let mut backlog = backlog();
         let (mut served, mut failed, mut moved) = (0, 0, 0);
         let (mut peers, mut failures, mut history) = (0, 0, Vec::new());
-        let mut write = |batch: Batch| {
+        let mut write = |batch: WriteBatch| {
             peers += batch.peers.iter().map(|peer| peer.handshakes).sum::<i64>();
             failures += batch.failures.iter().map(|failure| failure.row.repeats + 1).sum::<i64>();
             history.extend(batch.history.iter().map(|entry| entry.number));
         };
         for step in steps {
             match step {
-                Step::Take(event) => {
+                BacklogStep::Take(event) => {
                     match &event {
                         Event::Handshake(handshake) if handshake.is_failure() => failed += 1,
                         Event::Handshake(_) => served += 1,
                         _ => moved += 1,
                     }
-                    backlog.take(&event, now());
+                    backlog.record_event(&event, now());
                 }
-                Step::Lose => {
-                    let batch = backlog.batch();
-                    backlog.put_back(batch);
+                BacklogStep::Lose => {
+                    let batch = backlog.take_batch();
+                    backlog.restore_batch(batch);
                 }
-                Step::Write => write(backlog.batch()),
+                BacklogStep::Write => write(backlog.take_batch()),
             }
         }
-        write(backlog.batch());
+        write(backlog.take_batch());
         prop_assert_eq!((peers, failures, history.len()), (served, failed, moved));
         prop_assert!(history.is_sorted());
-        prop_assert_eq!(backlog.dropped(), Dropped::default());
+        prop_assert_eq!(backlog.take_dropped(), DroppedCounts::default());
     }
 }

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{Placed, Seconds, WaitingKey};
-use super::{Audit, DAY, Said, day, days, expiry};
+use super::super::{PlacementRow, UnixSeconds, WaitingKeyRow};
+use super::{DAY, FindingText, InventoryAudit, day, days, expiry};
 
 /// A current pair that has not been used for so long may no longer be needed.
-const UNUSED: i64 = 90 * DAY;
+const UNUSED_AFTER: i64 = 90 * DAY;
 /// How long a key may wait for its certificate.
-const WAITS: i64 = 7 * DAY;
+const MAX_KEY_WAIT: i64 = 7 * DAY;
 
 /// The longest lifetime that public CAs may give to a certificate that is issued from a day on (CA/Browser Forum,
 /// Baseline Requirements 6.3.2), the latest first: seconds since 1970, and days.
-const PUBLIC_LIMITS: [(i64, i64); 7] = [
+const PUBLIC_CA_LIMITS: [(i64, i64); 7] = [
     (1_868_227_200, 47),   // 2029-03-15
     (1_805_068_800, 100),  // 2027-03-15
     (1_773_532_800, 200),  // 2026-03-15
@@ -22,17 +22,17 @@ const PUBLIC_LIMITS: [(i64, i64); 7] = [
     (1_341_100_800, 1826), // 2012-07-01: 60 months
 ];
 
-impl Audit<'_> {
-    pub(super) fn keyrings(&self) {
+impl InventoryAudit<'_> {
+    pub(super) fn check_keyrings(&self) {
         for ((instance, name), ring) in &self.rings {
             if ring.owner.is_none() {
                 let contact =
                     if ring.contact.is_none() { " and no contact: its alerts are not sent by mail" } else { "" };
-                self.note(
+                self.add_finding(
                     "no_owner",
                     (name, None),
                     instance,
-                    Said {
+                    FindingText {
                         explanation: format!("keyring {name} has no owner{contact}"),
                         remedy: format!("set owner = \"…\" and contact = \"…\" in [keyring.{name}]"),
                     },
@@ -41,41 +41,41 @@ impl Audit<'_> {
         }
     }
 
-    pub(super) fn key_pairs(&self) {
-        for pair in self.placed() {
+    pub(super) fn check_key_pairs(&self) {
+        for pair in self.present_key_pairs() {
             if let Some(weakness) = &pair.weakness {
-                self.note_pair(
+                self.add_pair_finding(
                     "weak_key",
                     pair,
-                    Said {
+                    FindingText {
                         explanation: format!("{} in keyring {} is weak: {weakness}", pair.short(), pair.keyring),
                         remedy: "order a stronger one: sidekey keyring new".to_owned(),
                     },
                 );
             }
             if matches!(pair.standing.as_str(), "current" | "staged") {
-                self.lifetime(pair);
+                self.check_lifetime(pair);
             }
             if pair.standing == "current" {
-                self.successor(pair);
-                self.chain(pair);
-                self.schedule(pair);
-                self.use_of(pair);
+                self.check_successor(pair);
+                self.check_chain(pair);
+                self.check_schedule(pair);
+                self.check_usage(pair);
             }
         }
     }
 
-    fn lifetime(&self, pair: &Placed) {
-        let Some((_, limit)) = PUBLIC_LIMITS.iter().find(|(from, _)| *from <= pair.not_before.0) else { return };
+    fn check_lifetime(&self, pair: &PlacementRow) {
+        let Some((_, limit)) = PUBLIC_CA_LIMITS.iter().find(|(from, _)| *from <= pair.not_before.0) else { return };
         // Both ends are included (RFC 5280 4.1.2.5). Self-issued certificates follow no public CA's rules.
         let lifetime = pair.not_after.0 - pair.not_before.0 + 1;
         if lifetime <= limit * DAY || pair.self_issued.is_set() {
             return;
         }
-        self.note_pair(
+        self.add_pair_finding(
             "long_lifetime",
             pair,
-            Said {
+            FindingText {
                 explanation: format!(
                     "{} in keyring {} is valid for {} days; the public CAs' limit for a certificate of {} is {limit}",
                     pair.short(),
@@ -90,24 +90,24 @@ impl Audit<'_> {
         );
     }
 
-    fn successor(&self, pair: &Placed) {
+    fn check_successor(&self, pair: &PlacementRow) {
         let left = pair.not_after.0 - self.now;
-        if left > self.warned_from(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
+        if left > self.warning_threshold(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
             return;
         }
-        let later = |other: &&Placed| {
+        let later = |other: &&PlacementRow| {
             other.keyring == pair.keyring
                 && other.instance == pair.instance
                 && other.standing == "staged"
                 && other.not_after.0 > pair.not_after.0
         };
-        if let Some(staged) = self.placed().find(later) {
+        if let Some(staged) = self.present_key_pairs().find(later) {
             // The successor is staged: until it becomes valid, or an operator promotes it.
             if staged.not_before.0 <= self.now {
-                self.note_pair(
+                self.add_pair_finding(
                     "no_successor",
                     pair,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "{} in keyring {} {}, and its successor {} is still staged",
                             pair.short(),
@@ -121,10 +121,10 @@ impl Audit<'_> {
             }
             return;
         }
-        self.note_pair(
+        self.add_pair_finding(
             "no_successor",
             pair,
-            Said {
+            FindingText {
                 explanation: format!(
                     "{} in keyring {} {}, and it has no successor",
                     pair.short(),
@@ -137,16 +137,16 @@ impl Audit<'_> {
     }
 
     /// An intermediate that ends before the pair: every peer refuses the chain from then on.
-    fn chain(&self, pair: &Placed) {
+    fn check_chain(&self, pair: &PlacementRow) {
         let Some(end) = pair.chain_ends else { return };
         let left = end.0 - self.now;
-        if left > self.warned_from(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
+        if left > self.warning_threshold(&pair.instance, &pair.keyring, pair.not_after.0 - pair.not_before.0) {
             return;
         }
-        self.note_pair(
+        self.add_pair_finding(
             "chain_expires",
             pair,
-            Said {
+            FindingText {
                 explanation: format!(
                     "the intermediate {} in the chain of {} in keyring {} {}, before the pair itself does ({})",
                     pair.chain_issuer.as_deref().unwrap_or_default(),
@@ -163,7 +163,7 @@ impl Audit<'_> {
         );
     }
 
-    fn schedule(&self, pair: &Placed) {
+    fn check_schedule(&self, pair: &PlacementRow) {
         let ring = self.rings.get(&(pair.instance.as_str(), pair.keyring.as_str()));
         let Some(every) = ring.and_then(|ring| ring.rotate_every) else { return };
         // Without state every start looks like an activation: an earlier sighting on any instance counts, or else the
@@ -173,41 +173,46 @@ impl Audit<'_> {
         if self.now - since <= every {
             return;
         }
-        self.note_pair(
+        self.add_pair_finding(
             "past_schedule",
             pair,
-            Said {
+            FindingText {
                 explanation: format!(
                     "keyring {} must be rotated every {}, but {} dates from {}",
                     pair.keyring,
                     days(every),
                     pair.short(),
-                    day(Seconds(since))
+                    day(UnixSeconds(since))
                 ),
                 remedy: "order a new key pair with a new private key".to_owned(),
             },
         );
     }
 
-    fn use_of(&self, pair: &Placed) {
+    fn check_usage(&self, pair: &PlacementRow) {
         // Use on any instance counts.
         let age = self.ages[&(pair.keyring.as_str(), pair.key_pair.as_str())];
-        if self.now - age.used.map_or(age.since, |used| used.max(age.since)) <= UNUSED {
+        if self.now - age.used.map_or(age.since, |used| used.max(age.since)) <= UNUSED_AFTER {
             return;
         }
-        self.note_pair(
+        self.add_pair_finding(
             "unused",
             pair,
-            Said {
+            FindingText {
                 explanation: match age.used {
                     Some(used) => {
-                        format!("{} in keyring {} was last used on {}", pair.short(), pair.keyring, day(Seconds(used)))
+                        format!(
+                            "{} in keyring {} was last used on {}",
+                            pair.short(),
+                            pair.keyring,
+                            day(UnixSeconds(used))
+                        )
                     }
                     None => format!(
                         "{} in keyring {} has not been used since {}",
                         pair.short(),
                         pair.keyring,
-                        day(Seconds(age.since))
+                        day(UnixSeconds(age.since))
                     ),
                 },
                 remedy: "ask its owner whether it is needed; if not, remove the keyring and its listener".to_owned(),
@@ -215,23 +220,23 @@ impl Audit<'_> {
         );
     }
 
-    pub(super) fn shared_keys(&self) {
+    pub(super) fn check_shared_keys(&self) {
         let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let in_use = |pair: &&Placed| matches!(pair.standing.as_str(), "staged" | "current" | "previous");
-        for pair in self.placed().filter(in_use) {
+        let in_use = |pair: &&PlacementRow| matches!(pair.standing.as_str(), "staged" | "current" | "previous");
+        for pair in self.present_key_pairs().filter(in_use) {
             keys.entry(&pair.spki).or_default().insert(&pair.keyring);
         }
-        for pair in self.placed().filter(in_use) {
+        for pair in self.present_key_pairs().filter(in_use) {
             let rings = &keys[pair.spki.as_str()];
             if rings.len() < 2 {
                 continue;
             }
             let all: Vec<&str> = rings.iter().copied().collect();
-            self.note(
+            self.add_finding(
                 "shared_private_key",
                 (all[0], Some(&pair.spki)),
                 &pair.instance,
-                Said {
+                FindingText {
                     explanation: format!("keyrings {} share the same private key", all.join(", ")),
                     remedy: "generate a key for each, so that a leaked key compromises only one keyring".to_owned(),
                 },
@@ -239,23 +244,23 @@ impl Audit<'_> {
         }
     }
 
-    pub(super) fn waiting_keys(&self) {
-        let live = |key: &&WaitingKey| key.present.is_set() && self.live.contains(key.instance.as_str());
+    pub(super) fn check_waiting_keys(&self) {
+        let live = |key: &&WaitingKeyRow| key.present.is_set() && self.live.contains(key.instance.as_str());
         for key in self.inventory.waiting_keys.iter().filter(live) {
-            let same = |other: &&WaitingKey| other.keyring == key.keyring && other.spki == key.spki;
+            let same = |other: &&WaitingKeyRow| other.keyring == key.keyring && other.spki == key.spki;
             let all = self.inventory.waiting_keys.iter().filter(same);
             let since = all.map(|other| other.first_seen.0).min().unwrap_or(key.first_seen.0);
-            if self.now - since > WAITS {
-                self.note(
+            if self.now - since > MAX_KEY_WAIT {
+                self.add_finding(
                     "waiting_key",
                     (&key.keyring, Some(&key.spki)),
                     &key.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "key {} in keyring {} has been waiting for its certificate since {}",
                             key.file,
                             key.keyring,
-                            day(Seconds(since))
+                            day(UnixSeconds(since))
                         ),
                         remedy: "get the certificate from the CA, or remove the key from the folder".to_owned(),
                     },

@@ -2,42 +2,47 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Peer, short};
-use super::{Audit, DAY, Said, expiry};
+use super::super::{PeerRow, short_fingerprint};
+use super::{DAY, FindingText, InventoryAudit, expiry};
 use crate::pki::first_few;
 
 /// A peer that was not seen for longer is ignored.
-const GONE: i64 = 30 * DAY;
+const MAX_PEER_SILENCE: i64 = 30 * DAY;
 /// Certificates with a shorter lifetime are renewed automatically.
-const MACHINE_MADE: i64 = 10 * DAY;
+const MIN_WATCHED_LIFETIME: i64 = 10 * DAY;
 
 /// Maximum number of names in one sentence.
-const NAMED: usize = 5;
+const MAX_NAMED_PEERS: usize = 5;
 
-impl Audit<'_> {
-    pub(super) fn peers(&self) {
-        let seen = |peer: &&Peer| self.live.contains(peer.instance.as_str()) && self.now - peer.last_seen.0 <= GONE;
+impl InventoryAudit<'_> {
+    pub(super) fn check_peers(&self) {
+        let seen = |peer: &&PeerRow| {
+            self.live.contains(peer.instance.as_str()) && self.now - peer.last_seen.0 <= MAX_PEER_SILENCE
+        };
         let mut lasting: BTreeMap<(&str, &str), i64> = BTreeMap::new();
         for peer in self.inventory.peers.iter().filter(seen) {
-            let end = lasting.entry((&peer.listener, who(peer))).or_insert(peer.not_after.0);
+            let end = lasting.entry((&peer.listener, peer_label(peer))).or_insert(peer.not_after.0);
             *end = peer.not_after.0.max(*end);
         }
-        let mut public: BTreeMap<(&str, &str), Vec<&Peer>> = BTreeMap::new();
+        let mut public: BTreeMap<(&str, &str), Vec<&PeerRow>> = BTreeMap::new();
         for peer in self.inventory.peers.iter().filter(seen) {
             let lifetime = peer.not_after.0 - peer.not_before.0;
             let left = peer.not_after.0 - self.now;
             let ring = peer.keyring.as_deref().unwrap_or_default();
-            let is_last = lasting.get(&(peer.listener.as_str(), who(peer))) == Some(&peer.not_after.0);
-            if is_last && lifetime >= MACHINE_MADE && left <= self.warned_from(&peer.instance, ring, lifetime) {
+            let is_last = lasting.get(&(peer.listener.as_str(), peer_label(peer))) == Some(&peer.not_after.0);
+            if is_last
+                && lifetime >= MIN_WATCHED_LIFETIME
+                && left <= self.warning_threshold(&peer.instance, ring, lifetime)
+            {
                 let what = if peer.side == "egress" { "upstream" } else { "peer" };
-                self.note(
+                self.add_finding(
                     "partner_certificate_expires",
                     (&peer.name(), Some(&peer.certificate)),
                     &peer.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "the certificate {} of {what} {} at {} {}",
-                            short(&peer.certificate),
+                            short_fingerprint(&peer.certificate),
                             peer.name(),
                             peer.listener,
                             expiry(left, peer.not_after)
@@ -55,14 +60,14 @@ impl Audit<'_> {
             names.sort();
             names.dedup();
             for peer in &peers {
-                self.note(
+                self.add_finding(
                     "peer_uses_public_ca",
                     (listener, Some(issuer)),
                     &peer.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "at {listener}, a public CA ({issuer}) issued the certificates of {}",
-                            first_few(&names, NAMED)
+                            first_few(&names, MAX_NAMED_PEERS)
                         ),
                         remedy: "public CAs no longer issue client certificates, and anyone can buy theirs: agree \
                              with the partner on a private CA or on pins"
@@ -74,6 +79,6 @@ impl Audit<'_> {
     }
 }
 
-fn who(peer: &Peer) -> &str {
+fn peer_label(peer: &PeerRow) -> &str {
     peer.identity.as_deref().unwrap_or(&peer.subject)
 }

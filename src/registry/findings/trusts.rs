@@ -2,59 +2,67 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Anchor, Crl, Placed, Trust, short};
-use super::{Audit, Said, day, expiry};
+use super::super::{AnchorRow, CrlRow, PlacementRow, TrustRow, short_fingerprint};
+use super::{FindingText, InventoryAudit, day, expiry};
 
-impl<'a> Audit<'a> {
-    fn present_trusts(&self) -> impl Iterator<Item = &'a Trust> {
+impl<'a> InventoryAudit<'a> {
+    fn present_trusts(&self) -> impl Iterator<Item = &'a TrustRow> {
         self.inventory
             .trusts
             .iter()
             .filter(|trust| trust.present.is_set() && self.live.contains(trust.instance.as_str()))
     }
 
-    pub(super) fn own_issuers(&self) {
+    pub(super) fn check_own_issuers(&self) {
         for trust in self.present_trusts() {
             let rings: BTreeSet<&str> = trust.keyrings.iter().collect();
-            let same_place = |pair: &&Placed| pair.instance == trust.instance && pair.standing == "current";
-            for pair in self.placed().filter(same_place).filter(|pair| rings.contains(pair.keyring.as_str())) {
+            let same_place = |pair: &&PlacementRow| pair.instance == trust.instance && pair.standing == "current";
+            for pair in self.present_key_pairs().filter(same_place).filter(|pair| rings.contains(pair.keyring.as_str()))
+            {
                 let mut mine = self.present_anchors(trust);
                 let Some(anchor) = mine.find(|anchor| anchor.subject.as_ref() == Some(&pair.issuer)) else { continue };
-                self.note("trust_is_own_issuer", (&trust.trust, Some(&anchor.anchor)), &trust.instance, Said {
-                    explanation: format!(
-                        "trust {} contains {}, which also issued our own key pair of keyring {}: every certificate \
+                self.add_finding(
+                    "trust_is_own_issuer",
+                    (&trust.trust, Some(&anchor.anchor)),
+                    &trust.instance,
+                    FindingText {
+                        explanation: format!(
+                            "trust {} contains {}, which also issued our own key pair of keyring {}: every certificate \
                          that it issues is accepted as a peer, including those of other sidecars and servers",
-                        trust.trust, pair.issuer, pair.keyring
-                    ),
-                    remedy: "restrict the accepted peers with allow, or trust a CA that is for peers only".to_owned(),
-                });
+                            trust.trust, pair.issuer, pair.keyring
+                        ),
+                        remedy: "restrict the accepted peers with allow, or trust a CA that is for peers only"
+                            .to_owned(),
+                    },
+                );
             }
         }
     }
 
     /// Anchors from files that expire without a successor of the same name. The platform's are renewed by its vendor.
-    pub(super) fn anchors(&self) {
+    pub(super) fn check_anchors(&self) {
         for trust in self.present_trusts() {
-            let all: Vec<&Anchor> = self.present_anchors(trust).filter(|anchor| anchor.kind == "anchor").collect();
+            let all: Vec<&AnchorRow> = self.present_anchors(trust).filter(|anchor| anchor.kind == "anchor").collect();
             for anchor in &all {
                 let (Some(begin), Some(end)) = (anchor.not_before, anchor.not_after) else { continue };
                 let is_leaving = anchor.accepted_until.is_some_and(|until| until.0 <= end.0);
-                let renewed = |other: &&&Anchor| other.subject == anchor.subject && other.not_after > anchor.not_after;
+                let renewed =
+                    |other: &&&AnchorRow| other.subject == anchor.subject && other.not_after > anchor.not_after;
                 let ring = trust.keyrings.iter().next().unwrap_or_default();
                 let left = end.0 - self.now;
-                let is_far = left > self.warned_from(&trust.instance, ring, end.0 - begin.0);
+                let is_far = left > self.warning_threshold(&trust.instance, ring, end.0 - begin.0);
                 if is_leaving || is_far || all.iter().any(|other| renewed(&other)) {
                     continue;
                 }
                 let subject = anchor.subject.as_deref().unwrap_or_default();
-                self.note(
+                self.add_finding(
                     "anchor_expires",
                     (&trust.trust, Some(&anchor.anchor)),
                     &trust.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "trust anchor {} ({subject}) of trust {} {}: from then on its peers are refused",
-                            short(&anchor.anchor),
+                            short_fingerprint(&anchor.anchor),
                             trust.trust,
                             expiry(left, end)
                         ),
@@ -67,23 +75,23 @@ impl<'a> Audit<'a> {
         }
     }
 
-    fn present_anchors(&self, trust: &Trust) -> impl Iterator<Item = &'a Anchor> {
+    fn present_anchors(&self, trust: &TrustRow) -> impl Iterator<Item = &'a AnchorRow> {
         self.inventory.anchors.iter().filter(move |anchor| {
             anchor.present.is_set() && anchor.instance == trust.instance && anchor.trust == trust.trust
         })
     }
 
-    pub(super) fn crls(&self) {
+    pub(super) fn check_crls(&self) {
         for trust in self.present_trusts().filter(|trust| trust.checks_crls.is_set()) {
             let of_trust =
-                |crl: &&Crl| crl.present.is_set() && crl.instance == trust.instance && crl.trust == trust.trust;
-            let crls: Vec<&Crl> = self.inventory.crls.iter().filter(of_trust).collect();
+                |crl: &&CrlRow| crl.present.is_set() && crl.instance == trust.instance && crl.trust == trust.trust;
+            let crls: Vec<&CrlRow> = self.inventory.crls.iter().filter(of_trust).collect();
             for crl in crls.iter().filter(|crl| crl.next_update.0 < self.now) {
-                self.note(
+                self.add_finding(
                     "crl_stale",
                     (&trust.trust, Some(&crl.issuer)),
                     &trust.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "the CRL of {} in trust {} is out of date: the next update was due on {}",
                             crl.issuer,
@@ -98,11 +106,11 @@ impl<'a> Audit<'a> {
             let anchors = self.present_anchors(trust).filter(|anchor| anchor.kind != "pin");
             for anchor in anchors.filter(|anchor| !covered.contains(anchor.anchor.as_str())) {
                 let subject = anchor.subject.as_deref().unwrap_or_default();
-                self.note(
+                self.add_finding(
                     "crl_missing",
                     (&trust.trust, Some(&anchor.anchor)),
                     &trust.instance,
-                    Said {
+                    FindingText {
                         explanation: format!(
                             "trust {} checks CRLs but has none of {subject}: its certificates cannot be revoked",
                             trust.trust

@@ -13,25 +13,25 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-use super::super::{Error, Place, Settings};
-use super::{Pool, Store};
+use super::super::{Error, RegistryLocation, RegistrySettings};
+use super::{DatabasePool, RegistryStore};
 use crate::pki::printable;
 
 /// The migrations, by version.
-static TABLES: Migrator = sqlx::migrate!("src/registry/migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("src/registry/migrations");
 
 /// The displayed location of a registry that ends with the process.
 pub(super) const IN_MEMORY: &str = "memory";
 /// Timeout for a lock held by another process, or for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to a Postgres: one for the writer, one for alerts, one for readers.
-const CONNECTIONS: u32 = 3;
+const MAX_CONNECTIONS: u32 = 3;
 /// Maximum length of a URL.
-const LONGEST_URL: u64 = 4096;
+const MAX_URL_LENGTH: u64 = 4096;
 
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum StoreAccess {
     /// For the sidecar: creates what is missing.
     Write,
     /// For a command that changes something: the registry must exist.
@@ -42,22 +42,22 @@ pub enum Access {
 
 /// A damaged file and its new path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
+pub struct DamagedFile {
     /// The registry's file.
     pub file: PathBuf,
     /// Where its content is now.
     pub kept: PathBuf,
 }
 
-impl Store {
+impl RegistryStore {
     /// Opens it.
     ///
     /// # Errors
     /// Why it cannot be used; [`Error::Damaged`] only for an SQLite file.
-    pub async fn open(settings: &Settings, access: Access) -> Result<Self, Error> {
+    pub async fn open(settings: &RegistrySettings, access: StoreAccess) -> Result<Self, Error> {
         // Boxed: the compiler cannot see through sqlx's own futures that they may move to another thread.
         let opening: Pin<Box<dyn Future<Output = Result<Self, Error>> + Send>> =
-            Box::pin(opened(settings.clone(), access));
+            Box::pin(open_store(settings.clone(), access));
         opening.await
     }
 
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be renamed: then it stays, and the registry stays down.
-    pub fn set_aside(path: &Path, now: Timestamp) -> Result<SetAside, Error> {
+    pub fn set_aside(path: &Path, now: Timestamp) -> Result<DamagedFile, Error> {
         let stamp = now.strftime("%Y%m%dT%H%M%SZ");
         let named = |end: &str, path: &Path| {
             let mut name = path.as_os_str().to_owned();
@@ -82,34 +82,35 @@ impl Store {
             // They only exist if a process was writing.
             let _ = std::fs::rename(named(end, path), named(end, &kept));
         }
-        Ok(SetAside { file: path.to_owned(), kept })
+        Ok(DamagedFile { file: path.to_owned(), kept })
     }
 }
 
-async fn opened(settings: Settings, access: Access) -> Result<Store, Error> {
+async fn open_store(settings: RegistrySettings, access: StoreAccess) -> Result<RegistryStore, Error> {
     let (pool, place) = match &settings.place {
-        Place::Memory if access == Access::Write => (memory().await?, IN_MEMORY.to_owned()),
-        Place::Memory => return Err(Error::None),
-        Place::File(path) => (file(path, access).await?, path.display().to_string()),
-        Place::Postgres(url) => postgres(&options(url, "registry")?, access).await?,
-        Place::PostgresFile(path) => {
-            let url = url_of(path)?;
-            postgres(&options(&url, &printable(&path.display().to_string()))?, access).await?
+        RegistryLocation::Memory if access == StoreAccess::Write => (open_memory().await?, IN_MEMORY.to_owned()),
+        RegistryLocation::Memory => return Err(Error::None),
+        RegistryLocation::File(path) => (open_file(path, access).await?, path.display().to_string()),
+        RegistryLocation::Postgres(url) => connect_postgres(&parse_postgres_url(url, "registry")?, access).await?,
+        RegistryLocation::PostgresFile(path) => {
+            let url = read_url(path)?;
+            connect_postgres(&parse_postgres_url(&url, &printable(&path.display().to_string()))?, access).await?
         }
     };
-    if access != Access::Write {
-        let newest = TABLES.iter().map(|migration| migration.version).max();
-        let has = pool.rows::<(i64,)>("SELECT version FROM _sqlx_migrations ORDER BY version DESC LIMIT 1", vec![]);
-        let has = has.await.map_err(|error| explained(&place, &error))?.first().map(|(version,)| *version);
+    if access != StoreAccess::Write {
+        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+        let has =
+            pool.fetch_rows::<(i64,)>("SELECT version FROM _sqlx_migrations ORDER BY version DESC LIMIT 1", vec![]);
+        let has = has.await.map_err(|error| classify_error(&place, &error))?.first().map(|(version,)| *version);
         if has < newest {
             return Err(Error::Earlier { place });
         }
     }
-    Ok(Store { pool, instance: settings.instance, place })
+    Ok(RegistryStore { pool, instance: settings.instance, place })
 }
 
 /// An error with its location; damage is a separate error, as it needs other action.
-pub(super) fn explained(place: &str, source: &sqlx::Error) -> Error {
+pub(super) fn classify_error(place: &str, source: &sqlx::Error) -> Error {
     // SQLITE_CORRUPT and SQLITE_NOTADB; the upper bits hold the extended code.
     let damaged = source.as_database_error().and_then(|error| {
         let code: i64 = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().and(error.code())?.parse().ok()?;
@@ -127,70 +128,70 @@ pub(super) fn explained(place: &str, source: &sqlx::Error) -> Error {
     }
 }
 
-async fn memory() -> Result<Pool, Error> {
-    let wrong = |source| explained(IN_MEMORY, &source);
+async fn open_memory() -> Result<DatabasePool, Error> {
+    let wrong = |source| classify_error(IN_MEMORY, &source);
     let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
     // The only connection is the database: it must never be closed.
     let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.connect_with(options).await.map_err(wrong)?;
-    TABLES.run(&pool).await.map_err(|error| schema(IN_MEMORY, error))?;
-    Ok(Pool::Sqlite(pool))
+    MIGRATIONS.run(&pool).await.map_err(|error| migration_error(IN_MEMORY, error))?;
+    Ok(DatabasePool::Sqlite(pool))
 }
 
-async fn file(path: &Path, access: Access) -> Result<Pool, Error> {
+async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Error> {
     let place = path.display().to_string();
-    let wrong = |source| explained(&place, &source);
-    if access == Access::Write {
-        make(path).map_err(|why| Error::File { file: place.clone(), why })?;
+    let wrong = |source| classify_error(&place, &source);
+    if access == StoreAccess::Write {
+        create_file(path).map_err(|why| Error::File { file: place.clone(), why })?;
     }
-    if access != Access::Write && !path.exists() {
+    if access != StoreAccess::Write && !path.exists() {
         return Err(Error::Missing { place });
     }
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
-        .read_only(access == Access::Read)
-        .busy_timeout(PATIENCE)
+        .read_only(access == StoreAccess::Read)
+        .busy_timeout(ACQUIRE_TIMEOUT)
         .disable_statement_logging();
     let options = match access {
-        Access::Read => options,
-        Access::Write | Access::Change => {
+        StoreAccess::Read => options,
+        StoreAccess::Write | StoreAccess::Change => {
             options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal)
         }
     };
-    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT * 2);
     let pool = pool.connect_with(options).await.map_err(wrong)?;
-    if access == Access::Write {
+    if access == StoreAccess::Write {
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await.map_err(wrong)?;
         if found != "ok" {
             pool.close().await;
             return Err(Error::Damaged { place, why: printable(&found) });
         }
-        if let Err(error) = TABLES.run(&pool).await {
+        if let Err(error) = MIGRATIONS.run(&pool).await {
             pool.close().await;
-            return Err(schema(&place, error));
+            return Err(migration_error(&place, error));
         }
     }
-    Ok(Pool::Sqlite(pool))
+    Ok(DatabasePool::Sqlite(pool))
 }
 
 /// Creates the file if it does not exist, readable by its owner only: it names peers.
-fn make(path: &Path) -> std::io::Result<()> {
+fn create_file(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
-fn url_of(path: &Path) -> Result<String, Error> {
+fn read_url(path: &Path) -> Result<String, Error> {
     let file = printable(&path.display().to_string());
     let wrong = |why| Error::File { file: file.clone(), why };
     let mut url = String::new();
-    std::fs::File::open(path).and_then(|file| file.take(LONGEST_URL).read_to_string(&mut url)).map_err(wrong)?;
+    std::fs::File::open(path).and_then(|file| file.take(MAX_URL_LENGTH).read_to_string(&mut url)).map_err(wrong)?;
     Ok(url.trim().to_owned())
 }
 
-fn options(url: &str, file: &str) -> Result<PgConnectOptions, Error> {
+fn parse_postgres_url(url: &str, file: &str) -> Result<PgConnectOptions, Error> {
     // sqlx's own message might quote the URL, and a password with it.
     let wrong = |why: &str| Error::Url { file: file.to_owned(), why: why.to_owned() };
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
@@ -201,28 +202,29 @@ fn options(url: &str, file: &str) -> Result<PgConnectOptions, Error> {
     Ok(options.application_name("sidekey").disable_statement_logging())
 }
 
-async fn postgres(options: &PgConnectOptions, access: Access) -> Result<(Pool, String), Error> {
+async fn connect_postgres(options: &PgConnectOptions, access: StoreAccess) -> Result<(DatabasePool, String), Error> {
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     let place = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
     // Connect without the pool first: a pool reports every failure as "timed out".
-    let slow = || Error::Slow { place: place.clone(), seconds: PATIENCE.as_secs() };
-    let connected = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await.map_err(|_| slow())?;
-    let connection = connected.map_err(|source| explained(&place, &source))?;
+    let slow = || Error::Slow { place: place.clone(), seconds: ACQUIRE_TIMEOUT.as_secs() };
+    let connected =
+        tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await.map_err(|_| slow())?;
+    let connection = connected.map_err(|source| classify_error(&place, &source))?;
     // The connection has served its purpose; a failure to close it does not matter.
     let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+    let pool = PgPoolOptions::new().max_connections(MAX_CONNECTIONS).acquire_timeout(ACQUIRE_TIMEOUT);
     let pool = pool.idle_timeout(Duration::from_mins(5)).connect_lazy_with(options.clone());
-    if access == Access::Write {
-        let tables = tokio::time::timeout(PATIENCE * 3, TABLES.run(&pool)).await.map_err(|_| slow())?;
-        tables.map_err(|error| schema(&place, error))?;
+    if access == StoreAccess::Write {
+        let tables = tokio::time::timeout(ACQUIRE_TIMEOUT * 3, MIGRATIONS.run(&pool)).await.map_err(|_| slow())?;
+        tables.map_err(|error| migration_error(&place, error))?;
     }
-    Ok((Pool::Postgres(pool), place))
+    Ok((DatabasePool::Postgres(pool), place))
 }
 
-fn schema(place: &str, error: MigrateError) -> Error {
+fn migration_error(place: &str, error: MigrateError) -> Error {
     let place = place.to_owned();
     match error {
-        MigrateError::Execute(source) => explained(&place, &source),
+        MigrateError::Execute(source) => classify_error(&place, &source),
         MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
             Error::Later { place, why: format!("its schema has version {version}") }
         }

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::{Acknowledgement, Delivery, Entry, Error, Seconds};
+use super::super::{AcknowledgementRow, DeliveryRow, Error, HistoryRow, UnixSeconds};
 use super::sql::values;
-use super::{Store, days_before};
+use super::{RegistryStore, days_before};
 
 /// How long a claim lasts, in seconds.
-const LEASE: i64 = 120;
+const LEASE_SECONDS: i64 = 120;
 /// Retention of finished deliveries after the alert was raised: longer than any certificate raises alerts.
-const DAYS: i64 = 3 * 365;
+const RETENTION_DAYS: i64 = 3 * 365;
 
 /// An alert to be delivered to one sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct AlertNotice {
     /// Name of the alert, the same on every instance.
     pub alert: String,
     /// The sink.
@@ -39,12 +39,12 @@ pub struct Notice {
     pub remedy: String,
 }
 
-impl Store {
+impl RegistryStore {
     /// Records an alert for a sink, if no instance has; one that was silenced because it was over is pending again.
     ///
     /// # Errors
     /// The database.
-    pub async fn raise(&self, notice: &Notice, now: Timestamp) -> Result<bool, Error> {
+    pub async fn raise(&self, notice: &AlertNotice, now: Timestamp) -> Result<bool, Error> {
         let sql = "INSERT INTO alert (alert, sink, kind, keyring, key_pair, urgent, recipient, summary, remedy, \
                    raised_by, raised, state, holder, lease_ends, attempts, next_try, error) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', '', 0, 0, $11, NULL) \
@@ -65,7 +65,7 @@ impl Store {
             &*self.instance,
             now,
         ];
-        let touched = self.pool.execute(sql, values).await.map_err(|error| self.wrong(&error))?;
+        let touched = self.pool.execute(sql, values).await.map_err(|error| self.wrap_error(&error))?;
         Ok(touched > 0)
     }
 
@@ -74,30 +74,30 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn pending(&self) -> Result<Vec<Delivery>, Error> {
+    pub async fn pending(&self) -> Result<Vec<DeliveryRow>, Error> {
         let sql = "SELECT * FROM alert WHERE state = 'pending' ORDER BY next_try, raised, alert, sink LIMIT 1000";
-        self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
+        self.pool.fetch_rows(sql, vec![]).await.map_err(|error| self.wrap_error(&error))
     }
 
     /// All deliveries.
     ///
     /// # Errors
     /// The database.
-    pub async fn deliveries(&self) -> Result<Vec<Delivery>, Error> {
+    pub async fn deliveries(&self) -> Result<Vec<DeliveryRow>, Error> {
         let sql = "SELECT * FROM alert ORDER BY raised, alert, sink";
-        self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
+        self.pool.fetch_rows(sql, vec![]).await.map_err(|error| self.wrap_error(&error))
     }
 
     /// Claims a delivery that is due and unclaimed: true = this instance sends it.
     ///
     /// # Errors
     /// The database.
-    pub async fn claim(&self, delivery: &Delivery, holder: &str, now: Timestamp) -> Result<bool, Error> {
+    pub async fn claim(&self, delivery: &DeliveryRow, holder: &str, now: Timestamp) -> Result<bool, Error> {
         let sql = "UPDATE alert SET holder = $3, lease_ends = $5, attempts = attempts + 1 \
                    WHERE alert = $1 AND sink = $2 AND state = 'pending' AND next_try <= $4 AND lease_ends <= $4";
         let seconds = now.as_second();
-        let values = values![&delivery.alert, &delivery.sink, holder, seconds, seconds + LEASE];
-        let touched = self.pool.execute(sql, values).await.map_err(|error| self.wrong(&error))?;
+        let values = values![&delivery.alert, &delivery.sink, holder, seconds, seconds + LEASE_SECONDS];
+        let touched = self.pool.execute(sql, values).await.map_err(|error| self.wrap_error(&error))?;
         Ok(touched > 0)
     }
 
@@ -105,24 +105,24 @@ impl Store {
     ///
     /// # Errors
     /// The database.
-    pub async fn sent(&self, delivery: &Delivery) -> Result<(), Error> {
-        self.end(delivery, "sent", None).await
+    pub async fn mark_sent(&self, delivery: &DeliveryRow) -> Result<(), Error> {
+        self.finish_delivery(delivery, "sent", None).await
     }
 
     /// Silences it: the condition is over, or an operator has acknowledged it.
     ///
     /// # Errors
     /// The database.
-    pub async fn silence(&self, delivery: &Delivery) -> Result<(), Error> {
-        self.end(delivery, "silenced", None).await
+    pub async fn silence(&self, delivery: &DeliveryRow) -> Result<(), Error> {
+        self.finish_delivery(delivery, "silenced", None).await
     }
 
     /// Marks it as failed for good; it is not retried.
     ///
     /// # Errors
     /// The database.
-    pub async fn give_up(&self, delivery: &Delivery, error: &str) -> Result<(), Error> {
-        self.end(delivery, "given_up", Some(error)).await
+    pub async fn give_up(&self, delivery: &DeliveryRow, error: &str) -> Result<(), Error> {
+        self.finish_delivery(delivery, "given_up", Some(error)).await
     }
 
     /// Records a failed attempt; it is retried after a delay.
@@ -131,7 +131,7 @@ impl Store {
     /// The database.
     pub async fn postpone(
         &self,
-        delivery: &Delivery,
+        delivery: &DeliveryRow,
         error: &str,
         pause: Duration,
         now: Timestamp,
@@ -140,14 +140,14 @@ impl Store {
         let sql = "UPDATE alert SET next_try = $3, error = $4, holder = '', lease_ends = 0 \
                    WHERE alert = $1 AND sink = $2 AND state = 'pending'";
         let done = self.pool.execute(sql, values![&delivery.alert, &delivery.sink, next, error]).await;
-        done.map(drop).map_err(|error| self.wrong(&error))
+        done.map(drop).map_err(|error| self.wrap_error(&error))
     }
 
-    async fn end(&self, delivery: &Delivery, state: &str, error: Option<&str>) -> Result<(), Error> {
+    async fn finish_delivery(&self, delivery: &DeliveryRow, state: &str, error: Option<&str>) -> Result<(), Error> {
         let sql = "UPDATE alert SET state = $3, error = $4, holder = '', lease_ends = 0 \
                    WHERE alert = $1 AND sink = $2 AND state = 'pending'";
         let done = self.pool.execute(sql, values![&delivery.alert, &delivery.sink, state, error]).await;
-        done.map(drop).map_err(|error| self.wrong(&error))
+        done.map(drop).map_err(|error| self.wrap_error(&error))
     }
 
     /// Deletes deliveries that were finished long ago.
@@ -156,16 +156,20 @@ impl Store {
     /// The database.
     pub async fn forget_alerts(&self, now: Timestamp) -> Result<(), Error> {
         let sql = "DELETE FROM alert WHERE state <> 'pending' AND raised < $1";
-        self.pool.execute(sql, values![days_before(now, DAYS)]).await.map(drop).map_err(|error| self.wrong(&error))
+        self.pool
+            .execute(sql, values![days_before(now, RETENTION_DAYS)])
+            .await
+            .map(drop)
+            .map_err(|error| self.wrap_error(&error))
     }
 
     /// Records an operator's acknowledgement of a pair's expiry, in the history too.
     ///
     /// # Errors
     /// The database; [`Error::Unknown`] if the pair was never seen.
-    pub async fn acknowledge(&self, acknowledgement: &Acknowledgement, run: i64) -> Result<(), Error> {
-        let Acknowledgement { key_pair, at, keyring, who, why, ends } = acknowledgement;
-        let entry = Entry {
+    pub async fn acknowledge(&self, acknowledgement: &AcknowledgementRow, run: i64) -> Result<(), Error> {
+        let AcknowledgementRow { key_pair, at, keyring, who, why, ends } = acknowledgement;
+        let entry = HistoryRow {
             instance: self.instance.to_string(),
             at: *at,
             kind: "keyring".to_owned(),
@@ -178,10 +182,10 @@ impl Store {
             why: why.clone(),
         };
         let done = async {
-            let mut open = self.pool.begin().await?;
+            let mut open = self.pool.begin_transaction().await?;
             let sql = "INSERT INTO acknowledgement (key_pair, at, keyring, who, why, ends) \
                        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key_pair, at, who) DO NOTHING";
-            open.execute(sql, values![key_pair, *at, keyring, who, why, ends.map(Seconds::time)]).await?;
+            open.execute(sql, values![key_pair, *at, keyring, who, why, ends.map(UnixSeconds::time)]).await?;
             let sql = "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, \
                        why) VALUES ($1, $2, 0, $3, $4, $5, $6, NULL, NULL, $7, $8, $9)";
             let values = values![
@@ -198,16 +202,16 @@ impl Store {
             open.execute(sql, values).await?;
             open.commit().await
         };
-        done.await.map_err(|error| self.wrong(&error))
+        done.await.map_err(|error| self.wrap_error(&error))
     }
 
     /// Every acknowledgement.
     ///
     /// # Errors
     /// The database.
-    pub async fn acknowledgements(&self) -> Result<Vec<Acknowledgement>, Error> {
+    pub async fn acknowledgements(&self) -> Result<Vec<AcknowledgementRow>, Error> {
         let sql = "SELECT * FROM acknowledgement ORDER BY at, key_pair, who";
-        self.pool.rows(sql, vec![]).await.map_err(|error| self.wrong(&error))
+        self.pool.fetch_rows(sql, vec![]).await.map_err(|error| self.wrap_error(&error))
     }
 
     /// Finds the pair of a keyring, a partner's certificate or the anchor of a trust that begins with these digits, or
@@ -215,7 +219,7 @@ impl Store {
     ///
     /// # Errors
     /// The database; [`Error::Unknown`] for none, [`Error::Several`].
-    pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<(String, Seconds), Error> {
+    pub async fn find(&self, keyring: &str, key_pair: &str) -> Result<(String, UnixSeconds), Error> {
         let digits = key_pair.strip_prefix("sha256:").unwrap_or(key_pair).to_ascii_lowercase();
         // A partner's certificate belongs to the keyring that was shown to it; empty digits never select it.
         let sql = "SELECT placement.key_pair, COALESCE(chain_ends, not_after), \
@@ -225,8 +229,8 @@ impl Store {
                    UNION ALL SELECT certificate, not_after, 0, last_seen FROM peer WHERE keyring = $1 \
                    UNION ALL SELECT anchor, COALESCE(not_after, 0), 0, last_seen FROM anchor \
                    WHERE trust = $1 AND kind <> 'pin'";
-        let mut rows: Vec<(String, Seconds, i64, i64)> =
-            self.pool.rows(sql, values![keyring]).await.map_err(|error| self.wrong(&error))?;
+        let mut rows: Vec<(String, UnixSeconds, i64, i64)> =
+            self.pool.fetch_rows(sql, values![keyring]).await.map_err(|error| self.wrap_error(&error))?;
         rows.retain(|(name, _, is_current, _)| {
             if digits.is_empty() {
                 *is_current == 1

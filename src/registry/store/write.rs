@@ -9,25 +9,25 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::{Entry, Error, Failure, Peer};
-use super::sql::{Open, values};
-use super::{Store, days_before};
+use super::super::{Error, FailureRow, HistoryRow, PeerRow};
+use super::sql::{DatabaseTransaction, values};
+use super::{RegistryStore, days_before};
 use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyringView, TrustView};
 
 /// Retention of failed handshakes.
-const FAILURE_DAYS: i64 = 30;
+const FAILURE_RETENTION_DAYS: i64 = 30;
 /// How many of one instance at most.
-const FAILURES: i64 = 20_000;
+const MAX_STORED_FAILURES: i64 = 20_000;
 /// Retention of peers after they were last seen.
-const PEER_DAYS: i64 = 400;
+const PEER_RETENTION_DAYS: i64 = 400;
 /// How many of one instance at most.
-const PEERS: i64 = 50_000;
+const MAX_STORED_PEERS: i64 = 50_000;
 
 /// The part of a snapshot that the registry stores.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
+pub struct ObservedState {
     /// Its keyrings.
     pub keyrings: Vec<KeyringView>,
     /// Its trusts.
@@ -36,7 +36,7 @@ pub struct Observed {
 
 /// A row and its number within this run of the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded<T> {
+pub struct NumberedRow<T> {
     /// Its number.
     pub number: i64,
     /// The row.
@@ -45,27 +45,27 @@ pub struct Recorded<T> {
 
 /// What was collected since the last batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct WriteBatch {
     /// Peers and upstreams; `handshakes` are those since the last batch.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerRow>,
     /// When pairs were last used, by keyring.
     pub used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
     /// When anchors and pins (as `anchor` or `pin`, and the hash) last matched a peer.
     pub matched: BTreeMap<(&'static str, String), Timestamp>,
     /// Handshakes that failed.
-    pub failures: Vec<Recorded<Failure>>,
+    pub failures: Vec<NumberedRow<FailureRow>>,
     /// What changed.
-    pub history: Vec<Recorded<Entry>>,
+    pub history: Vec<NumberedRow<HistoryRow>>,
 }
 
-impl Batch {
+impl WriteBatch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-impl Store {
+impl RegistryStore {
     /// Writes this sidecar's heartbeat, its snapshot's content where it differs from `before` (`None`: unknown what was
     /// written), and a batch.
     ///
@@ -73,21 +73,21 @@ impl Store {
     /// The database; then either nothing was written, or all of it.
     pub async fn write(
         &self,
-        (observed, before): (&Observed, Option<&Observed>),
-        (run, batch): (i64, &Batch),
+        (observed, before): (&ObservedState, Option<&ObservedState>),
+        (run, batch): (i64, &WriteBatch),
         now: Timestamp,
     ) -> Result<(), Error> {
-        let writing = Writing { instance: Arc::clone(&self.instance), now: now.as_second(), run };
+        let writing = BatchWriter { instance: Arc::clone(&self.instance), now: now.as_second(), run };
         let written = async {
-            let mut open = self.pool.begin().await?;
-            writing.alive(&mut open).await?;
+            let mut open = self.pool.begin_transaction().await?;
+            writing.write_heartbeat(&mut open).await?;
             if before != Some(observed) {
-                writing.observed(&mut open, observed, before).await?;
+                writing.write_observed(&mut open, observed, before).await?;
             }
-            writing.batch(&mut open, batch).await?;
+            writing.write_batch(&mut open, batch).await?;
             open.commit().await
         };
-        written.await.map_err(|error| self.wrong(&error))
+        written.await.map_err(|error| self.wrap_error(&error))
     }
 
     /// Updates `last_seen` of everything present, and deletes rows that are too old or too many.
@@ -110,12 +110,12 @@ impl Store {
                 (
                     "DELETE FROM failure WHERE instance = $1 AND at < \
                      (SELECT at FROM failure WHERE instance = $1 ORDER BY at DESC LIMIT 1 OFFSET $2)",
-                    FAILURES,
+                    MAX_STORED_FAILURES,
                 ),
                 (
                     "DELETE FROM peer WHERE instance = $1 AND last_seen < \
                      (SELECT last_seen FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $2)",
-                    PEERS,
+                    MAX_STORED_PEERS,
                 ),
             ] {
                 self.pool.execute(sql, values![&*self.instance, most]).await?;
@@ -123,41 +123,41 @@ impl Store {
             // For all instances: running ones have just updated their rows, those of gone pods would stay forever.
             // Their pairs are kept, as the record of the whole fleet.
             for (sql, days) in [
-                ("DELETE FROM failure WHERE at < $1", FAILURE_DAYS),
-                ("DELETE FROM peer WHERE last_seen < $1", PEER_DAYS),
-                ("DELETE FROM anchor WHERE last_seen < $1", PEER_DAYS),
-                ("DELETE FROM crl WHERE last_seen < $1", PEER_DAYS),
-                ("DELETE FROM trust WHERE last_seen < $1", PEER_DAYS),
-                ("DELETE FROM waiting_key WHERE last_seen < $1", PEER_DAYS),
+                ("DELETE FROM failure WHERE at < $1", FAILURE_RETENTION_DAYS),
+                ("DELETE FROM peer WHERE last_seen < $1", PEER_RETENTION_DAYS),
+                ("DELETE FROM anchor WHERE last_seen < $1", PEER_RETENTION_DAYS),
+                ("DELETE FROM crl WHERE last_seen < $1", PEER_RETENTION_DAYS),
+                ("DELETE FROM trust WHERE last_seen < $1", PEER_RETENTION_DAYS),
+                ("DELETE FROM waiting_key WHERE last_seen < $1", PEER_RETENTION_DAYS),
             ] {
                 self.pool.execute(sql, values![days_before(now, days)]).await?;
             }
             Ok(())
         };
-        tidied.await.map_err(|error| self.wrong(&error))
+        tidied.await.map_err(|error| self.wrap_error(&error))
     }
 }
 
 /// The instance that writes, and the time.
-struct Writing {
+struct BatchWriter {
     instance: Arc<str>,
     now: i64,
     run: i64,
 }
 
-impl Writing {
-    async fn alive(&self, open: &mut Open) -> Result<(), sqlx::Error> {
+impl BatchWriter {
+    async fn write_heartbeat(&self, open: &mut DatabaseTransaction) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO instance (instance, version, first_seen, last_seen) VALUES ($1, $2, $3, $3) \
                    ON CONFLICT (instance) DO UPDATE SET version = excluded.version, last_seen = excluded.last_seen";
         open.execute(sql, values![&*self.instance, env!("CARGO_PKG_VERSION"), self.now]).await.map(drop)
     }
 
-    async fn batch(&self, open: &mut Open, batch: &Batch) -> Result<(), sqlx::Error> {
+    async fn write_batch(&self, open: &mut DatabaseTransaction, batch: &WriteBatch) -> Result<(), sqlx::Error> {
         for entry in &batch.history {
-            self.history(open, entry).await?;
+            self.write_history(open, entry).await?;
         }
         for peer in &batch.peers {
-            self.peer(open, peer).await?;
+            self.write_peer(open, peer).await?;
         }
         for ((keyring, key_pair), at) in &batch.used {
             let sql = "UPDATE placement SET last_used = $4 WHERE instance = $1 AND keyring = $2 AND key_pair = $3";
@@ -169,12 +169,16 @@ impl Writing {
             open.execute(sql, values![&*self.instance, *kind, anchor, *at]).await?;
         }
         for failure in &batch.failures {
-            self.failure(open, failure).await?;
+            self.write_failure(open, failure).await?;
         }
         Ok(())
     }
 
-    async fn history(&self, open: &mut Open, Recorded { number, row }: &Recorded<Entry>) -> Result<(), sqlx::Error> {
+    async fn write_history(
+        &self,
+        open: &mut DatabaseTransaction,
+        NumberedRow { number, row }: &NumberedRow<HistoryRow>,
+    ) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
                    ON CONFLICT (instance, run, number) DO NOTHING";
@@ -195,7 +199,7 @@ impl Writing {
         open.execute(sql, values).await.map(drop)
     }
 
-    async fn peer(&self, open: &mut Open, peer: &Peer) -> Result<(), sqlx::Error> {
+    async fn write_peer(&self, open: &mut DatabaseTransaction, peer: &PeerRow) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, \
                    not_before, not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, \
                    last_seen) \
@@ -228,7 +232,11 @@ impl Writing {
         open.execute(sql, values).await.map(drop)
     }
 
-    async fn failure(&self, open: &mut Open, Recorded { number, row }: &Recorded<Failure>) -> Result<(), sqlx::Error> {
+    async fn write_failure(
+        &self,
+        open: &mut DatabaseTransaction,
+        NumberedRow { number, row }: &NumberedRow<FailureRow>,
+    ) -> Result<(), sqlx::Error> {
         let sql = "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, \
                    server_name, subject, issuer, certificate, key_pair, alert, repeats) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \

@@ -2,12 +2,12 @@
 
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
-use super::{Context, Said, clip};
-use crate::tls::Failed;
-use crate::tls::handshake::Cause;
+use super::{FailureContext, FailureReason, clip};
+use crate::tls::FailedHandshake;
+use crate::tls::handshake::HandshakeFailureCause;
 
 /// The name in RFC 8446 6 (or RFC 5246 7.2), snake_case.
-pub(in crate::tls) fn name(alert: AlertDescription) -> &'static str {
+pub(in crate::tls) fn rfc_name(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::CloseNotify => "close_notify",
         AlertDescription::UnexpectedMessage => "unexpected_message",
@@ -49,10 +49,15 @@ pub(in crate::tls) fn name(alert: AlertDescription) -> &'static str {
 }
 
 /// What the other side says with an alert.
-pub(super) fn received(alert: AlertDescription, failed: &Failed, context: &Context<'_>) -> Said {
-    let (who, ours, pair) = (context.who(), context.ours(), context.other_pair());
-    let refused =
-        |reason, what: &str, todo: &str| Said::refused(reason, format!("{who} refuses {ours}: {what}; {todo}{pair}"));
+pub(super) fn explain_received(
+    alert: AlertDescription,
+    failed: &FailedHandshake,
+    context: &FailureContext<'_>,
+) -> FailureReason {
+    let (who, ours, pair) = (context.other_side(), context.our_key_pair(), context.other_pair_hint());
+    let refused = |reason, what: &str, todo: &str| {
+        FailureReason::refused(reason, format!("{who} refuses {ours}: {what}; {todo}{pair}"))
+    };
     match alert {
         AlertDescription::UnknownCA => {
             refused("refused_unknown_ca", "unknown CA", "send its operator our issuer's certificate to trust")
@@ -96,14 +101,18 @@ pub(super) fn received(alert: AlertDescription, failed: &Failed, context: &Conte
             "a signature does not verify (decrypt_error)",
             "it may have another key under our issuer's name: send its operator our issuer's certificate again",
         ),
-        other => not_about_certificates(other, failed, context),
+        other => explain_other_alert(other, failed, context),
     }
 }
 
-fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Context<'_>) -> Said {
-    let (who, ours) = (context.who(), context.ours());
+fn explain_other_alert(
+    alert: AlertDescription,
+    failed: &FailedHandshake,
+    context: &FailureContext<'_>,
+) -> FailureReason {
+    let (who, ours) = (context.other_side(), context.our_key_pair());
     match alert {
-        AlertDescription::NoRenegotiation => renegotiation(context),
+        AlertDescription::NoRenegotiation => explain_renegotiation(context),
         AlertDescription::HandshakeFailure => {
             let todo = if context.ingress {
                 "it may have no cipher suite, group or signature scheme in common with Sidekey".to_owned()
@@ -113,12 +122,12 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
                      group that Sidekey does not offer"
                 )
             };
-            Said::refused(
+            FailureReason::refused(
                 "alert_handshake_failure",
                 format!("{who} ended the handshake with handshake_failure: {todo}; check its log"),
             )
         }
-        AlertDescription::ProtocolVersion => Said::refused(
+        AlertDescription::ProtocolVersion => FailureReason::refused(
             "alert_protocol_version",
             format!(
                 "{who} accepts none of our TLS versions (1.2 and 1.3, as tls_min and tls_max allow); it may support \
@@ -131,20 +140,20 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
                 "{who} does not serve the server name \"{}\"; set server_name to one that it serves",
                 clip(name)
             );
-            Said::refused("alert_unrecognized_name", why)
+            FailureReason::refused("alert_unrecognized_name", why)
         }
-        AlertDescription::NoApplicationProtocol => Said::refused(
+        AlertDescription::NoApplicationProtocol => FailureReason::refused(
             "alert_no_application_protocol",
             format!(
                 "{who} supports none of the ALPN protocols that we offer; set alpn to what it supports, for example \
                  [\"http/1.1\"]"
             ),
         ),
-        other => Said::failed(
+        other => FailureReason::failed(
             "alert_other",
             format!(
                 "{who} ended the connection with the alert {} ({}); check its log for the reason",
-                name(other),
+                rfc_name(other),
                 u8::from(other)
             ),
         ),
@@ -152,21 +161,21 @@ fn not_about_certificates(alert: AlertDescription, failed: &Failed, context: &Co
 }
 
 /// The upstream wants the certificate after the handshake: old IIS and Apache set-ups for single paths.
-pub(super) fn renegotiation(context: &Context<'_>) -> Said {
-    let who = context.who();
+pub(super) fn explain_renegotiation(context: &FailureContext<'_>) -> FailureReason {
+    let who = context.other_side();
     let why = format!(
         "{who} asks for the certificate by renegotiation, which TLS 1.3 and Sidekey do not have: on IIS enable \
          \"Negotiate \
          Client Certificate\", on Apache set SSLVerifyClient for the whole host"
     );
-    Said::refused("renegotiation_wanted", why)
+    FailureReason::refused("renegotiation_wanted", why)
 }
 
 /// The alert that was sent for this failure; `None` where none was, or which one is not known.
-pub(super) fn sent(cause: &Cause) -> Option<&'static str> {
+pub(super) fn sent_alert(cause: &HandshakeFailureCause) -> Option<&'static str> {
     let error = match cause {
-        Cause::Tls(error) => error,
-        Cause::NoKeyPair => return Some("handshake_failure"),
+        HandshakeFailureCause::Tls(error) => error,
+        HandshakeFailureCause::NoKeyPair => return Some("handshake_failure"),
         _ => return None,
     };
     let alert = match error {
@@ -192,7 +201,7 @@ pub(super) fn sent(cause: &Cause) -> Option<&'static str> {
         },
         _ => return None,
     };
-    Some(name(alert))
+    Some(rfc_name(alert))
 }
 
 #[cfg(test)]
@@ -208,7 +217,7 @@ mod tests {
         let mut names = BTreeSet::new();
         for code in 0..=u8::MAX {
             let alert = AlertDescription::from(code);
-            let name = name(alert);
+            let name = rfc_name(alert);
             assert_eq!(name == "unknown", matches!(alert, AlertDescription::Unknown(_)), "{code}");
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
             assert!(name == "unknown" || names.insert(name), "{name} names two alerts");
@@ -229,9 +238,9 @@ mod tests {
             (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), "protocol_version"),
             (Error::InvalidCertRevocationList(rustls::CertRevocationListError::ParseError), "handshake_failure"),
         ] {
-            assert_eq!(sent(&Cause::Tls(error.clone())), Some(alert), "{error:?}");
+            assert_eq!(sent_alert(&HandshakeFailureCause::Tls(error.clone())), Some(alert), "{error:?}");
         }
-        assert_eq!(sent(&Cause::NoKeyPair), Some("handshake_failure"));
-        assert_eq!(sent(&Cause::Closed), None);
+        assert_eq!(sent_alert(&HandshakeFailureCause::NoKeyPair), Some("handshake_failure"));
+        assert_eq!(sent_alert(&HandshakeFailureCause::Closed), None);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::{Explained, Said, clip};
+use super::{FailureExplanation, FailureReason, clip};
 use crate::pki::printable;
 
 /// How dialling failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dial {
+pub enum DialFailure {
     /// The name did not resolve.
     NotResolved,
     /// Nothing listens there.
@@ -20,9 +20,9 @@ pub enum Dial {
     Other,
 }
 
-impl Dial {
+impl DialFailure {
     /// What kind of failure a failed connect is.
-    pub fn of(error: &io::Error) -> Self {
+    pub fn from_io_error(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
@@ -35,33 +35,33 @@ impl Dial {
 }
 
 /// Explains a failed dial. `address` is what was dialled, `why` the system's reason.
-pub fn explain_dial(dial: Dial, address: &str, why: &str) -> Explained {
+pub fn explain_dial(dial: DialFailure, address: &str, why: &str) -> FailureExplanation {
     let (address, why) = (printable(address), printable(why));
     let (address, why) = (clip(&address), clip(&why));
     let (reason, sentence) = match dial {
-        Dial::NotResolved => (
+        DialFailure::NotResolved => (
             "name_not_resolved",
             format!("{address} cannot be resolved ({why}): check the name in upstream, and this host's resolver"),
         ),
-        Dial::Refused => (
+        DialFailure::Refused => (
             "connection_refused",
             format!("{address} refuses connections ({why}): nothing listens on that port, or a firewall rejects them"),
         ),
-        Dial::Unreachable => (
+        DialFailure::Unreachable => (
             "unreachable",
             format!(
                 "{address} cannot be reached from here ({why}): check routes, firewalls and, for IPv6, whether this \
                  host supports it"
             ),
         ),
-        Dial::TimedOut => (
+        DialFailure::TimedOut => (
             "connect_timed_out",
             format!(
                 "{address} did not answer in time ({why}): a firewall may drop our packets, or limits.connect is \
                  too short"
             ),
         ),
-        Dial::Other => ("connect_failed", format!("cannot connect to {address}: {why}")),
+        DialFailure::Other => ("connect_failed", format!("cannot connect to {address}: {why}")),
     };
-    Said::failed(reason, sentence).with(None, None)
+    FailureReason::failed(reason, sentence).with_alerts(None, None)
 }

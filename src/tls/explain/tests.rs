@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
 use super::*;
-use crate::tls::handshake::Facts;
-use crate::tls::seen::Seen;
-use crate::trust::sample::{Ca, days, now, trust};
+use crate::tls::handshake::HandshakeFacts;
+use crate::tls::seen::HandshakeObservation;
+use crate::trust::sample::{TestAuthority, days_from_now, now, trust};
 
 const PAGE: &str = include_str!("../../../docs/handshakes.md");
 
-fn said_of(cause: Cause, ingress: bool, standing: Standing) -> Explained {
-    let trust = trust(&[&Ca::new("CA")]);
+fn explain_cause_as(cause: HandshakeFailureCause, ingress: bool, standing: Standing) -> FailureExplanation {
+    let trust = trust(&[&TestAuthority::new("CA")]);
     let shown = Some((Fingerprint::of(b"shown"), standing));
-    let facts = Facts { server_name: Some("a.test".into()), ..Facts::default() };
-    let failed = Failed { cause, facts, seen: Seen::default(), first_bytes: Vec::new() };
-    explain(&failed, &Context { ingress, listener: "api", trust: &trust, shown, shown_next: None, now: now() })
+    let facts = HandshakeFacts { server_name: Some("a.test".into()), ..HandshakeFacts::default() };
+    let failed = FailedHandshake { cause, facts, seen: HandshakeObservation::default(), first_bytes: Vec::new() };
+    explain(&failed, &FailureContext { ingress, listener: "api", trust: &trust, shown, shown_next: None, now: now() })
 }
 
-fn said(cause: Cause) -> Explained {
-    said_of(cause, true, Standing::Current)
+fn explain_cause(cause: HandshakeFailureCause) -> FailureExplanation {
+    explain_cause_as(cause, true, Standing::Current)
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn the_page_gives_an_example_and_what_to_do_for_each() {
 
 #[test]
 fn a_refused_pair_is_named_with_its_standing_and_the_way_out() {
-    let alert = || Cause::Tls(Error::AlertReceived(AlertDescription::UnknownCA));
-    let current = said_of(alert(), true, Standing::Current);
+    let alert = || HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::UnknownCA));
+    let current = explain_cause_as(alert(), true, Standing::Current);
     let short = Fingerprint::of(b"shown").short();
     assert!(current.explanation.starts_with(&format!("peer refuses our key pair {short} (current): unknown CA")));
     assert!(current.explanation.contains("prefer = \"old\""), "{}", current.explanation);
-    assert_eq!((current.outcome, current.alert_received), (Outcome::Refused, Some("unknown_ca")));
-    let previous = said_of(alert(), false, Standing::Previous);
+    assert_eq!((current.outcome, current.alert_received), (HandshakeOutcome::Refused, Some("unknown_ca")));
+    let previous = explain_cause_as(alert(), false, Standing::Previous);
     assert!(previous.explanation.starts_with("upstream refuses"), "{}", previous.explanation);
     assert!(previous.explanation.contains("the previous pair of an overlap"));
 }
@@ -72,8 +72,8 @@ fn every_alert_about_a_certificate_has_its_own_reason() {
         (AlertDescription::NoRenegotiation, "renegotiation_wanted"),
         (AlertDescription::Unknown(99), "alert_other"),
     ] {
-        let said = said_of(Cause::Tls(Error::AlertReceived(alert)), false, Standing::Current);
-        assert_eq!((said.reason, said.alert_received), (reason, Some(alert::name(alert))));
+        let said = explain_cause_as(HandshakeFailureCause::Tls(Error::AlertReceived(alert)), false, Standing::Current);
+        assert_eq!((said.reason, said.alert_received), (reason, Some(alert::rfc_name(alert))));
         assert_eq!(said.alert_sent, None);
     }
 }
@@ -85,7 +85,7 @@ fn an_upstream_that_renegotiates_is_told_what_to_set() {
         got_type: rustls::HandshakeType::CertificateRequest,
     };
     for error in [asks, Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests)] {
-        let said = said_of(Cause::Tls(error), false, Standing::Current);
+        let said = explain_cause_as(HandshakeFailureCause::Tls(error), false, Standing::Current);
         assert_eq!(said.reason, "renegotiation_wanted");
         assert!(said.explanation.contains("on IIS enable \"Negotiate Client Certificate\""));
     }
@@ -104,7 +104,7 @@ fn the_alert_that_was_sent_follows_the_error() {
         (Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare), None, "peer_misbehaved"),
         (Error::FailedToGetRandomBytes, None, "internal_error"),
     ] {
-        let said = said(Cause::Tls(error));
+        let said = explain_cause(HandshakeFailureCause::Tls(error));
         assert_eq!((said.alert_sent, said.reason), (alert, reason), "{}", said.explanation);
     }
 }
@@ -112,31 +112,35 @@ fn the_alert_that_was_sent_follows_the_error() {
 #[test]
 fn the_ends_of_a_connection_are_told_apart() {
     for (cause, reason, outcome) in [
-        (Cause::NoByte, "closed_without_byte", Outcome::Failed),
-        (Cause::Closed, "closed", Outcome::Failed),
-        (Cause::Reset, "reset", Outcome::Failed),
-        (Cause::TimedOut { hello: true }, "timed_out_before_hello", Outcome::Failed),
-        (Cause::TimedOut { hello: false }, "timed_out_after_hello", Outcome::Failed),
-        (Cause::NoKeyPair, "no_key_pair_fits", Outcome::Refused),
-        (Cause::Io(std::io::ErrorKind::PermissionDenied.into()), "io_error", Outcome::Failed),
+        (HandshakeFailureCause::NoByte, "closed_without_byte", HandshakeOutcome::Failed),
+        (HandshakeFailureCause::Closed, "closed", HandshakeOutcome::Failed),
+        (HandshakeFailureCause::Reset, "reset", HandshakeOutcome::Failed),
+        (HandshakeFailureCause::TimedOut { hello: true }, "timed_out_before_hello", HandshakeOutcome::Failed),
+        (HandshakeFailureCause::TimedOut { hello: false }, "timed_out_after_hello", HandshakeOutcome::Failed),
+        (HandshakeFailureCause::NoKeyPair, "no_key_pair_fits", HandshakeOutcome::Refused),
+        (HandshakeFailureCause::Io(std::io::ErrorKind::PermissionDenied.into()), "io_error", HandshakeOutcome::Failed),
     ] {
-        let said = said(cause);
+        let said = explain_cause(cause);
         assert_eq!((said.reason, said.outcome), (reason, outcome));
     }
 }
 
 #[test]
 fn an_expired_link_is_told_from_the_peers_own_certificate() {
-    let ca = Ca::with("CA", &|params| params.not_after = rcgen::date_time_ymd(2026, 11, 20));
-    let peer = ca.peer("a.test", &|_| ());
+    let ca = TestAuthority::with_params("CA", &|params| params.not_after = rcgen::date_time_ymd(2026, 11, 20));
+    let peer = ca.issue_peer("a.test", &|_| ());
     let trust = trust(&[&ca]);
-    let untrusted = trust.verify(&peer.chain, &crate::trust::Role::Client, now()).unwrap_err();
-    let seen = Seen { chain: peer.chain.clone(), untrusted: Some(untrusted), ..Seen::default() };
-    let cause = Cause::Tls(Error::InvalidCertificate(CertificateError::Expired));
-    let failed = Failed { cause, facts: Facts::default(), seen, first_bytes: vec![22] };
+    let untrusted = trust.verify(&peer.chain, &crate::trust::PeerRole::Client, now()).unwrap_err();
+    let seen = HandshakeObservation {
+        chain: peer.chain.clone(),
+        untrusted: Some(untrusted),
+        ..HandshakeObservation::default()
+    };
+    let cause = HandshakeFailureCause::Tls(Error::InvalidCertificate(CertificateError::Expired));
+    let failed = FailedHandshake { cause, facts: HandshakeFacts::default(), seen, first_bytes: vec![22] };
     let said = explain(
         &failed,
-        &Context { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() },
+        &FailureContext { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() },
     );
     assert_eq!(
         said.explanation,
@@ -148,16 +152,17 @@ fn an_expired_link_is_told_from_the_peers_own_certificate() {
 #[test]
 fn sentences_stay_short_and_on_one_line() {
     let long = "x".repeat(5_000);
-    let untrusted = Untrusted::UnknownIssuer {
+    let untrusted = TrustError::UnknownIssuer {
         issuer: long.clone(),
         trust: "partners".into(),
         holds: vec![long.clone(); 9],
         self_signed: false,
     };
-    let trust = trust(&[&Ca::new("CA")]);
-    let context = Context { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() };
+    let trust = trust(&[&TestAuthority::new("CA")]);
+    let context =
+        FailureContext { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() };
     assert!(explain_untrusted(&untrusted, &context).explanation.len() < 3_000);
-    let dialled = explain_dial(Dial::Other, "a.test:1", "bad\nthing");
+    let dialled = explain_dial(DialFailure::Other, "a.test:1", "bad\nthing");
     assert!(!dialled.explanation.contains('\n'));
 }
 
@@ -170,11 +175,11 @@ fn a_failed_dial_has_its_reason() {
         (std::io::ErrorKind::PermissionDenied, "connect_failed"),
     ];
     for (kind, reason) in kinds {
-        let said = explain_dial(Dial::of(&kind.into()), "192.0.2.1:443", "why");
-        assert_eq!((said.reason, said.outcome), (reason, Outcome::Failed));
+        let said = explain_dial(DialFailure::from_io_error(&kind.into()), "192.0.2.1:443", "why");
+        assert_eq!((said.reason, said.outcome), (reason, HandshakeOutcome::Failed));
         assert!(REASONS.contains(&reason) && said.explanation.contains("192.0.2.1:443"));
     }
-    assert_eq!(explain_dial(Dial::NotResolved, "a.test", "no such name").reason, "name_not_resolved");
+    assert_eq!(explain_dial(DialFailure::NotResolved, "a.test", "no such name").reason, "name_not_resolved");
 }
 
 #[test]
@@ -186,6 +191,6 @@ fn distances_and_dates_are_in_the_unit_that_says_it() {
         assert_eq!(distance(now(), at(seconds)), text);
         assert_eq!(distance(at(seconds), now()), text);
     }
-    assert_eq!(date(days(-5), now()), "2026-11-20");
+    assert_eq!(date(days_from_now(-5), now()), "2026-11-20");
     assert_eq!(date(at(-60), now()), "2026-11-24 23:59 UTC");
 }

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use rustls::{Error, HandshakeType, PeerIncompatible, PeerMisbehaved};
 
-use super::{Context, Said, alert, clip};
+use super::{FailureContext, FailureReason, alert, clip};
 use crate::pki::printable;
-use crate::tls::Failed;
-use crate::tls::handshake::Cause;
+use crate::tls::FailedHandshake;
+use crate::tls::handshake::HandshakeFailureCause;
 
 /// Names a protocol that is not TLS by its first bytes. A TLS record begins with 20 to 23 (RFC 8446 5.1).
-pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
+pub(super) fn explain_not_tls(first: &[u8], context: &FailureContext<'_>) -> Option<FailureReason> {
     if first.first().is_none_or(|byte| (20..=23).contains(byte)) {
         return None;
     }
@@ -18,9 +18,9 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
         let why = format!(
             "upstream answered in plain text ({}): this port does not speak TLS; configure its TLS port, Sidekey never \
              sends plain text",
-            shown(first)
+            format_bytes(first)
         );
-        return Some(Said::failed("plain_text_upstream", why));
+        return Some(FailureReason::failed("plain_text_upstream", why));
     }
     let method = [&b"GET "[..], b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC"];
     let is_http =
@@ -44,14 +44,17 @@ pub(super) fn not_tls(first: &[u8], context: &Context<'_>) -> Option<Said> {
     } else {
         (
             "not_tls",
-            format!("peer does not speak TLS: it sent {} first; it uses the wrong port or protocol", shown(first)),
+            format!(
+                "peer does not speak TLS: it sent {} first; it uses the wrong port or protocol",
+                format_bytes(first)
+            ),
         )
     };
-    Some(Said::failed(reason, why))
+    Some(FailureReason::failed(reason, why))
 }
 
 /// `"GET / HT"` where it is text, else hex.
-fn shown(bytes: &[u8]) -> String {
+fn format_bytes(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(8)];
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|c| !c.is_control() || matches!(c, '\r' | '\n')) => {
@@ -66,7 +69,7 @@ fn shown(bytes: &[u8]) -> String {
 
 /// The version that a ClientHello offers at most, where it is one that ended before TLS 1.2: RFC 8446 4.1.2 fixes the field
 /// for all newer ones.
-fn outdated(first: &[u8]) -> Option<&'static str> {
+fn outdated_version(first: &[u8]) -> Option<&'static str> {
     match first {
         // A record with a handshake message, which is a ClientHello, and its version.
         [22, _, _, _, _, 1, _, _, _, 3, minor @ 0..3] => Some(["SSL 3.0", "TLS 1.0", "TLS 1.1"][usize::from(*minor)]),
@@ -75,47 +78,53 @@ fn outdated(first: &[u8]) -> Option<&'static str> {
 }
 
 /// An error of the protocol itself.
-pub(super) fn tls(error: &Error, failed: &Failed, context: &Context<'_>) -> Said {
-    let who = context.who();
+pub(super) fn explain_tls_error(
+    error: &Error,
+    failed: &FailedHandshake,
+    context: &FailureContext<'_>,
+) -> FailureReason {
+    let who = context.other_side();
     match error {
-        Error::NoCertificatesPresented => super::certificate::untrusted(&crate::trust::Untrusted::Empty, None, context),
-        Error::NoApplicationProtocol => Said::refused(
+        Error::NoCertificatesPresented => {
+            super::certificate::explain_chain_error(&crate::trust::TrustError::Empty, None, context)
+        }
+        Error::NoApplicationProtocol => FailureReason::refused(
             "no_common_protocol",
             format!(
                 "{who} offers no ALPN protocol that this listener supports (alpn); HTTP/1.1 clients may offer none"
             ),
         ),
-        Error::PeerIncompatible(error) => incompatible(error, outdated(&failed.first_bytes), context),
-        Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => alert::renegotiation(context),
+        Error::PeerIncompatible(error) => explain_incompatible(error, outdated_version(&failed.first_bytes), context),
+        Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests) => alert::explain_renegotiation(context),
         // A CertificateRequest after the handshake (RFC 8446 4.6.2), which we never offer.
         Error::InappropriateHandshakeMessage { got_type: HandshakeType::CertificateRequest, .. }
             if !context.ingress =>
         {
-            alert::renegotiation(context)
+            alert::explain_renegotiation(context)
         }
-        Error::PeerMisbehaved(what) => Said::failed(
+        Error::PeerMisbehaved(what) => FailureReason::failed(
             "peer_misbehaved",
-            format!("{who} violated the TLS protocol: {}; its TLS library is faulty", said(what)),
+            format!("{who} violated the TLS protocol: {}; its TLS library is faulty", variant_words(what)),
         ),
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Said::failed(
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => FailureReason::failed(
             "peer_misbehaved",
             format!(
                 "{who} sent an unexpected TLS message; its TLS library is faulty, or a device on the path changed \
                  the bytes"
             ),
         ),
-        Error::InvalidMessage(what) => malformed(&said(what), context),
-        Error::PeerSentOversizedRecord => malformed("a record over the size limit", context),
-        Error::DecryptError => malformed("a record that does not decrypt", context),
+        Error::InvalidMessage(what) => explain_malformed(&variant_words(what), context),
+        Error::PeerSentOversizedRecord => explain_malformed("a record over the size limit", context),
+        Error::DecryptError => explain_malformed("a record that does not decrypt", context),
         // Our own resolver: no chain for the schemes that were offered.
         Error::General(_) if context.ingress && failed.seen.chain.is_empty() && is_unresolved(error) => {
-            no_key_pair(context)
+            explain_no_key_pair(context)
         }
-        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => Said::refused(
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => FailureReason::refused(
             "untrusted",
             format!("{who}'s certificate was rejected: {}", clip(&printable(&error.to_string()))),
         ),
-        other => Said::failed(
+        other => FailureReason::failed(
             "internal_error",
             format!("TLS failed on our side: {}; report this log line", clip(&printable(&other.to_string()))),
         ),
@@ -126,21 +135,25 @@ fn is_unresolved(error: &Error) -> bool {
     matches!(error, Error::General(text) if text.contains("certificate chain resolved"))
 }
 
-fn malformed(what: &str, context: &Context<'_>) -> Said {
-    let who = context.who();
+fn explain_malformed(what: &str, context: &FailureContext<'_>) -> FailureReason {
+    let who = context.other_side();
     let why = format!(
         "{who} sent invalid TLS data: {what}; it does not speak TLS, or a device on the path changed the bytes"
     );
-    Said::failed("malformed_tls", why)
+    FailureReason::failed("malformed_tls", why)
 }
 
-fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Context<'_>) -> Said {
-    let who = context.who();
+fn explain_incompatible(
+    error: &PeerIncompatible,
+    outdated: Option<&str>,
+    context: &FailureContext<'_>,
+) -> FailureReason {
+    let who = context.other_side();
     if let (Some(version), true) = (outdated, context.ingress) {
         // What else it lacks does not matter then.
         let why =
             format!("peer speaks {version} at most, and Sidekey requires TLS 1.2 or newer: the client needs an update");
-        return Said::refused("no_common_version", why);
+        return FailureReason::refused("no_common_version", why);
     }
     let (reason, why) = match error {
         PeerIncompatible::Tls12NotOffered
@@ -182,16 +195,19 @@ fn incompatible(error: &PeerIncompatible, outdated: Option<&str>, context: &Cont
             "no_common_signature_scheme",
             format!(
                 "{who} accepts no signature scheme that {} supports; add a key pair with another type of key",
-                context.ours()
+                context.our_key_pair()
             ),
         ),
-        other => ("peer_misbehaved", format!("{who} is incompatible with TLS as Sidekey speaks it: {}", said(other))),
+        other => (
+            "peer_misbehaved",
+            format!("{who} is incompatible with TLS as Sidekey speaks it: {}", variant_words(other)),
+        ),
     };
-    Said::refused(reason, why)
+    FailureReason::refused(reason, why)
 }
 
 /// A library's variant as lower-case words.
-fn said(what: &impl std::fmt::Debug) -> String {
+fn variant_words(what: &impl std::fmt::Debug) -> String {
     let mut out = String::new();
     for c in format!("{what:?}").chars().take(120) {
         if c.is_ascii_uppercase() && out.ends_with(|last: char| last.is_ascii_lowercase()) {
@@ -202,65 +218,67 @@ fn said(what: &impl std::fmt::Debug) -> String {
     printable(&out)
 }
 
-fn no_key_pair(context: &Context<'_>) -> Said {
+fn explain_no_key_pair(context: &FailureContext<'_>) -> FailureReason {
     let why = format!(
         "peer accepts no signature scheme that a key pair of listener \"{}\" supports, so none was shown; add a key \
          pair with \
          another type of key (ECDSA P-256 and RSA 2048 are supported everywhere)",
         clip(context.listener)
     );
-    Said::refused("no_key_pair_fits", why)
+    FailureReason::refused("no_key_pair_fits", why)
 }
 
 /// The connection ended, or time ran out.
-pub(super) fn connection(cause: &Cause, context: &Context<'_>) -> Said {
-    let who = context.who();
+pub(super) fn explain_connection_end(cause: &HandshakeFailureCause, context: &FailureContext<'_>) -> FailureReason {
+    let who = context.other_side();
     let (reason, why) = match cause {
-        Cause::NoKeyPair => return no_key_pair(context),
-        Cause::NoByte if context.ingress => (
+        HandshakeFailureCause::NoKeyPair => return explain_no_key_pair(context),
+        HandshakeFailureCause::NoByte if context.ingress => (
             "closed_without_byte",
             "peer closed the connection without sending a byte: usually a load balancer's health \
              check"
                 .to_owned(),
         ),
-        Cause::NoByte => (
+        HandshakeFailureCause::NoByte => (
             "closed_without_byte",
             "upstream closed the connection without sending a byte: it does not speak TLS on this port, or accepts \
              only some addresses"
                 .to_owned(),
         ),
-        Cause::Closed => (
+        HandshakeFailureCause::Closed => (
             "closed",
             format!(
                 "{who} closed the connection during the handshake without an alert: it may have refused {} \
                  silently, or crashed",
-                context.ours()
+                context.our_key_pair()
             ),
         ),
-        Cause::Reset => (
+        HandshakeFailureCause::Reset => (
             "reset",
             format!(
                 "{who} or a device on the path reset the connection during the handshake: check for a firewall, \
                  or a crash of the {who}"
             ),
         ),
-        Cause::TimedOut { hello: true } if context.ingress => {
+        HandshakeFailureCause::TimedOut { hello: true } if context.ingress => {
             ("timed_out_before_hello", "peer connected but did not send a complete ClientHello in time".to_owned())
         }
-        Cause::TimedOut { hello: true } => {
+        HandshakeFailureCause::TimedOut { hello: true } => {
             ("timed_out_before_hello", "upstream did not answer our ClientHello in time".to_owned())
         }
-        Cause::TimedOut { hello: false } => (
+        HandshakeFailureCause::TimedOut { hello: false } => (
             "timed_out_after_hello",
             format!(
                 "{who} began the handshake but did not finish it in time (limits.handshake): it is slow, or \
                  packets are lost"
             ),
         ),
-        Cause::Io(error) => {
+        HandshakeFailureCause::Io(error) => {
             ("io_error", format!("the connection to the {who} failed: {}", clip(&printable(&error.to_string()))))
         }
-        Cause::Tls(error) => ("internal_error", format!("TLS failed: {}", clip(&printable(&error.to_string())))),
+        HandshakeFailureCause::Tls(error) => {
+            ("internal_error", format!("TLS failed: {}", clip(&printable(&error.to_string()))))
+        }
     };
-    Said::failed(reason, why)
+    FailureReason::failed(reason, why)
 }

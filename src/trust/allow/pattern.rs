@@ -7,25 +7,25 @@
 ///
 /// A certificate's own wildcard name (`*.acme.example`) does not name a host: it fits only the pattern with exactly the
 /// same text, so that `**.example` or `api.acme.example` in an `allow` does not admit the holders of such a name.
-pub fn dns(pattern: &str, name: &str) -> bool {
+pub fn matches_dns(pattern: &str, name: &str) -> bool {
     if name.contains('*') {
         return pattern.eq_ignore_ascii_case(name);
     }
-    Kind::Dns.matches(pattern, name)
+    PatternKind::Dns.matches(pattern, name)
 }
 
 /// Whether a URI name of a certificate fits: compared byte by byte, `*` stays within a segment, `**` does not, both
 /// match at least one character. A URI with dot segments fits only the same text: what it names is unclear.
-pub fn uri(pattern: &str, name: &str) -> bool {
+pub fn matches_uri(pattern: &str, name: &str) -> bool {
     if name.split(['/', '?', '#']).any(|segment| matches!(segment, "." | "..")) {
         return pattern == name;
     }
-    Kind::Uri.matches(pattern, name)
+    PatternKind::Uri.matches(pattern, name)
 }
 
 /// Whether an e-mail name of a certificate is this one: the part before `@` byte by byte, the host without regard to case
 /// (RFC 5280 7.5).
-pub fn email(wanted: &str, name: &str) -> bool {
+pub fn matches_email(wanted: &str, name: &str) -> bool {
     match (wanted.rsplit_once('@'), name.rsplit_once('@')) {
         (Some((wanted, wanted_host)), Some((name, host))) => wanted == name && wanted_host.eq_ignore_ascii_case(host),
         _ => false,
@@ -37,27 +37,27 @@ pub fn email(wanted: &str, name: &str) -> bool {
 ///
 /// Escapes on either side are compared decoded, reserved ones too: most backends route `/items%3Adelete` like
 /// `/items:delete`, and a rule for one must not be walked around by the other.
-pub fn path(pattern: &str, normal: &str) -> bool {
-    Kind::Path.matches(pattern, normal)
+pub fn matches_path(pattern: &str, normal: &str) -> bool {
+    PatternKind::Path.matches(pattern, normal)
 }
 
 /// Why a path pattern could never match a normalised path, if so: a rule that silently protects nothing.
-pub fn path_problem(pattern: &str) -> Result<(), &'static str> {
+pub fn check_path_pattern(pattern: &str) -> Result<(), &'static str> {
     let normal = super::normalise(pattern)?;
-    if !Kind::Path.literals(pattern).eq(Kind::Path.literals(&normal)) {
+    if !PatternKind::Path.literals(pattern).eq(PatternKind::Path.literals(&normal)) {
         return Err("it contains dot segments or empty segments");
     }
     Ok(())
 }
 
 /// The byte that the two hex digits at the start stand for.
-pub(super) fn escape(digits: &[u8]) -> Option<u8> {
+pub(super) fn decode_escape(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|value| u8::try_from(value).ok());
     Some(digit(0)? << 4 | digit(1)?)
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum PatternKind {
     Dns,
     Uri,
     Path,
@@ -65,7 +65,7 @@ enum Kind {
 
 /// One step of the automaton.
 #[derive(Clone, Copy)]
-enum Step {
+enum PatternStep {
     /// This byte.
     Byte(u8),
     /// One byte; not a separator unless `across`.
@@ -76,7 +76,7 @@ enum Step {
     Gate,
 }
 
-impl Kind {
+impl PatternKind {
     fn is_separator(self, byte: u8) -> bool {
         match self {
             Self::Dns => byte == b'.',
@@ -86,11 +86,11 @@ impl Kind {
     }
 
     /// The first byte as it is compared, and what follows it.
-    fn literal(self, text: &[u8]) -> Option<(u8, &[u8])> {
+    fn next_literal(self, text: &[u8]) -> Option<(u8, &[u8])> {
         let (&byte, rest) = text.split_first()?;
         match self {
             Self::Dns => Some((byte.to_ascii_lowercase(), rest)),
-            Self::Path if byte == b'%' => match escape(rest) {
+            Self::Path if byte == b'%' => match decode_escape(rest) {
                 Some(value) => Some((value, &rest[2..])),
                 None => Some((byte, rest)),
             },
@@ -101,30 +101,30 @@ impl Kind {
     fn literals(self, text: &str) -> impl Iterator<Item = u8> + '_ {
         let mut rest = text.as_bytes();
         std::iter::from_fn(move || {
-            let (byte, after) = self.literal(rest)?;
+            let (byte, after) = self.next_literal(rest)?;
             rest = after;
             Some(byte)
         })
     }
 
-    fn compile(self, pattern: &str) -> Vec<Step> {
+    fn compile(self, pattern: &str) -> Vec<PatternStep> {
         let mut steps = Vec::with_capacity(pattern.len() + 2);
         let mut rest = pattern.as_bytes();
-        while let Some((byte, after)) = self.literal(rest) {
+        while let Some((byte, after)) = self.next_literal(rest) {
             if self == Self::Path && rest.starts_with(b"/**") && matches!(rest.get(3), None | Some(b'/')) {
-                steps.extend([Step::Gate, Step::Many { across: true }]);
+                steps.extend([PatternStep::Gate, PatternStep::Many { across: true }]);
                 rest = &rest[3..];
             } else if rest[0] == b'*' {
                 let stars = rest.iter().take_while(|byte| **byte == b'*').count();
                 let across = stars > 1;
                 // An identity must have something where the star is; `/a/*` may be `/a/`, which backends route alike.
                 if self != Self::Path {
-                    steps.push(Step::One { across });
+                    steps.push(PatternStep::One { across });
                 }
-                steps.push(Step::Many { across });
+                steps.push(PatternStep::Many { across });
                 rest = &rest[stars..];
             } else {
-                steps.push(Step::Byte(byte));
+                steps.push(PatternStep::Byte(byte));
                 rest = after;
             }
         }
@@ -137,18 +137,18 @@ impl Kind {
         let mut live = vec![false; steps.len() + 1];
         let mut next = live.clone();
         live[0] = true;
-        skip(&steps, &mut live);
+        follow_empty_steps(&steps, &mut live);
         for byte in self.literals(text) {
             next.fill(false);
             for (at, step) in steps.iter().enumerate().filter(|(at, _)| live[*at]) {
                 match *step {
-                    Step::Byte(wanted) => next[at + 1] |= wanted == byte,
-                    Step::Gate => next[at + 1] |= byte == b'/',
-                    Step::One { across } => next[at + 1] |= across || !self.is_separator(byte),
-                    Step::Many { across } => next[at] |= across || !self.is_separator(byte),
+                    PatternStep::Byte(wanted) => next[at + 1] |= wanted == byte,
+                    PatternStep::Gate => next[at + 1] |= byte == b'/',
+                    PatternStep::One { across } => next[at + 1] |= across || !self.is_separator(byte),
+                    PatternStep::Many { across } => next[at] |= across || !self.is_separator(byte),
                 }
             }
-            skip(&steps, &mut next);
+            follow_empty_steps(&steps, &mut next);
             std::mem::swap(&mut live, &mut next);
             if !live.contains(&true) {
                 return false;
@@ -159,12 +159,12 @@ impl Kind {
 }
 
 /// Follows the steps that may match nothing.
-fn skip(steps: &[Step], live: &mut [bool]) {
+fn follow_empty_steps(steps: &[PatternStep], live: &mut [bool]) {
     for (at, step) in steps.iter().enumerate() {
         match step {
-            Step::Many { .. } => live[at + 1] |= live[at],
-            Step::Gate => live[at + 2] |= live[at],
-            Step::Byte(_) | Step::One { .. } => {}
+            PatternStep::Many { .. } => live[at + 1] |= live[at],
+            PatternStep::Gate => live[at + 2] |= live[at],
+            PatternStep::Byte(_) | PatternStep::One { .. } => {}
         }
     }
 }

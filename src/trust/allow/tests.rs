@@ -2,67 +2,67 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn anyone() -> Allow {
-    Allow(Some(vec![Matcher { anonymous: true, ..Matcher::default() }]))
+fn allow_everyone() -> AllowList {
+    AllowList(Some(vec![PeerMatcher { anonymous: true, ..PeerMatcher::default() }]))
 }
 
-fn nobody() -> Allow {
-    Allow(Some(Vec::new()))
+fn allow_none() -> AllowList {
+    AllowList(Some(Vec::new()))
 }
 
-fn rule(paths: &[&str], methods: &[&str], allow: Allow) -> Rule {
+fn access_rule(paths: &[&str], methods: &[&str], allow: AllowList) -> AccessRule {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    Rule { paths: owned(paths), methods: owned(methods), allow }
+    AccessRule { paths: owned(paths), methods: owned(methods), allow }
 }
 
 #[test]
 fn dns_patterns_stay_within_labels() {
-    assert!(pattern::dns("*.acme.example", "etl.acme.example"));
-    assert!(pattern::dns("*.ACME.example", "etl.acme.example"));
-    assert!(pattern::dns("etl-*.acme.example", "etl-7.acme.example"));
-    assert!(!pattern::dns("*.acme.example", "a.b.acme.example"));
-    assert!(!pattern::dns("*.acme.example", "acme.example"));
-    assert!(!pattern::dns("*.acme.example", ".acme.example"));
-    assert!(!pattern::dns("*.acme.example", "etl.acme.example.evil.example"));
-    assert!(pattern::dns("**.acme.example", "a.b.acme.example"));
-    assert!(!pattern::dns("**.acme.example", "evilacme.example"));
-    assert!(!pattern::dns("etl.acme.example", "etlxacme.example"));
+    assert!(pattern::matches_dns("*.acme.example", "etl.acme.example"));
+    assert!(pattern::matches_dns("*.ACME.example", "etl.acme.example"));
+    assert!(pattern::matches_dns("etl-*.acme.example", "etl-7.acme.example"));
+    assert!(!pattern::matches_dns("*.acme.example", "a.b.acme.example"));
+    assert!(!pattern::matches_dns("*.acme.example", "acme.example"));
+    assert!(!pattern::matches_dns("*.acme.example", ".acme.example"));
+    assert!(!pattern::matches_dns("*.acme.example", "etl.acme.example.evil.example"));
+    assert!(pattern::matches_dns("**.acme.example", "a.b.acme.example"));
+    assert!(!pattern::matches_dns("**.acme.example", "evilacme.example"));
+    assert!(!pattern::matches_dns("etl.acme.example", "etlxacme.example"));
 }
 
 #[test]
 fn a_certificate_with_a_wildcard_name_fits_only_the_same_text() {
-    assert!(pattern::dns("*.acme.example", "*.acme.example"));
-    assert!(!pattern::dns("**.example", "*.acme.example"));
-    assert!(!pattern::dns("etl.acme.example", "*.acme.example"));
-    assert!(!pattern::dns("*.example", "*.example.evil"));
+    assert!(pattern::matches_dns("*.acme.example", "*.acme.example"));
+    assert!(!pattern::matches_dns("**.example", "*.acme.example"));
+    assert!(!pattern::matches_dns("etl.acme.example", "*.acme.example"));
+    assert!(!pattern::matches_dns("*.example", "*.example.evil"));
 }
 
 #[test]
 fn uri_patterns_stay_within_segments() {
-    assert!(pattern::uri("spiffe://acme.example/**", "spiffe://acme.example/ns/a/sa/b"));
-    assert!(pattern::uri("spiffe://acme.example/ns/*/sa/b", "spiffe://acme.example/ns/a/sa/b"));
-    assert!(!pattern::uri("spiffe://acme.example/ns/*", "spiffe://acme.example/ns/a/sa/b"));
-    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example"));
-    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example/"));
-    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://acme.example.evil/a"));
-    assert!(!pattern::uri("spiffe://acme.example/**", "spiffe://ACME.example/a"));
-    assert!(!pattern::uri("https://*.acme.example/x", "https://evil.example#.acme.example/x"));
-    assert!(!pattern::uri("spiffe://acme.example/billing/**", "spiffe://acme.example/billing/../admin"));
+    assert!(pattern::matches_uri("spiffe://acme.example/**", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(pattern::matches_uri("spiffe://acme.example/ns/*/sa/b", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/ns/*", "spiffe://acme.example/ns/a/sa/b"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/**", "spiffe://acme.example"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/**", "spiffe://acme.example/"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/**", "spiffe://acme.example.evil/a"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/**", "spiffe://ACME.example/a"));
+    assert!(!pattern::matches_uri("https://*.acme.example/x", "https://evil.example#.acme.example/x"));
+    assert!(!pattern::matches_uri("spiffe://acme.example/billing/**", "spiffe://acme.example/billing/../admin"));
 }
 
 #[test]
 fn spiffe_patterns_want_exactly_one_uri() {
     let names = ["spiffe://a.example/x".to_owned(), "https://a.example/".to_owned()];
-    assert!(!any_uri("spiffe://a.example/**", &names));
-    assert!(any_uri("spiffe://a.example/**", &names[..1]));
-    assert!(any_uri("https://a.example/", &names));
+    assert!(!matches_any_uri("spiffe://a.example/**", &names));
+    assert!(matches_any_uri("spiffe://a.example/**", &names[..1]));
+    assert!(matches_any_uri("https://a.example/", &names));
 }
 
 #[test]
 fn email_hosts_ignore_case_and_the_rest_does_not() {
-    assert!(pattern::email("ops@acme.example", "ops@ACME.example"));
-    assert!(!pattern::email("ops@acme.example", "Ops@acme.example"));
-    assert!(!pattern::email("ops", "ops"));
+    assert!(pattern::matches_email("ops@acme.example", "ops@ACME.example"));
+    assert!(!pattern::matches_email("ops@acme.example", "Ops@acme.example"));
+    assert!(!pattern::matches_email("ops", "ops"));
 }
 
 #[test]
@@ -80,25 +80,25 @@ fn path_patterns() {
         ("/a%2Ab", &["/a*b", "/a%2Ab"], &["/axb"]),
     ] {
         for path in fits {
-            assert!(pattern::path(text, path), "{text} should match {path}");
+            assert!(pattern::matches_path(text, path), "{text} should match {path}");
         }
         for path in misses {
-            assert!(!pattern::path(text, path), "{text} should not match {path}");
+            assert!(!pattern::matches_path(text, path), "{text} should not match {path}");
         }
     }
 }
 
 #[test]
 fn a_path_pattern_that_can_never_match_is_named() {
-    assert_eq!(pattern::path_problem("/admin/**"), Ok(()));
-    assert_eq!(pattern::path_problem("/caf%c3%a9/*"), Ok(()));
-    assert!(pattern::path_problem("admin/**").is_err());
-    assert!(pattern::path_problem("/a//b").is_err());
-    assert!(pattern::path_problem("/a/../b").is_err());
-    assert!(pattern::path_problem("/a/.").is_err());
-    assert!(pattern::path_problem("/a;b").is_err());
-    assert!(pattern::path_problem("/a%2fb").is_err());
-    assert!(pattern::path_problem("/a\0b").is_err());
+    assert_eq!(pattern::check_path_pattern("/admin/**"), Ok(()));
+    assert_eq!(pattern::check_path_pattern("/caf%c3%a9/*"), Ok(()));
+    assert!(pattern::check_path_pattern("admin/**").is_err());
+    assert!(pattern::check_path_pattern("/a//b").is_err());
+    assert!(pattern::check_path_pattern("/a/../b").is_err());
+    assert!(pattern::check_path_pattern("/a/.").is_err());
+    assert!(pattern::check_path_pattern("/a;b").is_err());
+    assert!(pattern::check_path_pattern("/a%2fb").is_err());
+    assert!(pattern::check_path_pattern("/a\0b").is_err());
 }
 
 #[test]
@@ -157,13 +157,13 @@ fn ambiguous_paths_are_errors_that_say_why() {
 
 #[test]
 fn the_first_rule_that_matches_decides() {
-    let rules = Rules {
+    let rules = AccessRules {
         rules: vec![
-            rule(&["/admin/public/**"], &[], anyone()),
-            rule(&["/admin/**"], &["POST"], nobody()),
-            rule(&["/other"], &[], nobody()),
+            access_rule(&["/admin/public/**"], &[], allow_everyone()),
+            access_rule(&["/admin/**"], &["POST"], allow_none()),
+            access_rule(&["/other"], &[], allow_none()),
         ],
-        allow: anyone(),
+        allow: allow_everyone(),
     };
     assert_eq!(rules.decide(None, "POST", "/admin/public/x").as_deref(), Ok("/admin/public/x"));
     let denied = rules.decide(None, "POST", "/admin/x").unwrap_err();
@@ -171,24 +171,25 @@ fn the_first_rule_that_matches_decides() {
     assert!(rules.decide(None, "post", "/admin").is_err());
     assert!(rules.decide(None, "GET", "/admin/x").is_ok());
     assert!(rules.decide(None, "GET", "/elsewhere").is_ok());
-    assert_eq!(rules.decide(None, "GET", "/a%2f"), Err(Denied::Path("an encoded slash")));
+    assert_eq!(rules.decide(None, "GET", "/a%2f"), Err(AccessDenied::Path("an encoded slash")));
 }
 
 #[test]
 fn exactly_what_matched_is_forwarded_where_rules_name_paths() {
-    let by_path = Rules { rules: vec![rule(&["/admin/**"], &[], nobody())], allow: anyone() };
+    let by_path = AccessRules { rules: vec![access_rule(&["/admin/**"], &[], allow_none())], allow: allow_everyone() };
     assert_eq!(by_path.decide(None, "GET", "/x/../%61").as_deref(), Ok("/a"));
     assert!(by_path.decide(None, "GET", "/x/..//%61dmin/").is_err());
-    let by_method = Rules { rules: vec![rule(&[], &["DELETE"], nobody())], allow: anyone() };
+    let by_method = AccessRules { rules: vec![access_rule(&[], &["DELETE"], allow_none())], allow: allow_everyone() };
     assert_eq!(by_method.decide(None, "GET", "/x/../%2f").as_deref(), Ok("/x/../%2f"));
     assert!(by_method.decide(None, "DELETE", "/").is_err());
 }
 
 #[test]
 fn a_slash_at_the_end_does_not_walk_around_a_rule() {
-    let rules = Rules { rules: vec![rule(&["/admin", "/ops/"], &[], nobody())], allow: anyone() };
+    let rules =
+        AccessRules { rules: vec![access_rule(&["/admin", "/ops/"], &[], allow_none())], allow: allow_everyone() };
     for path in ["/admin", "/admin/", "/admin/.", "/admin//", "/admin/x/..", "/ops", "/ops/"] {
-        assert!(matches!(rules.decide(None, "GET", path), Err(Denied::Rule { .. })), "{path}");
+        assert!(matches!(rules.decide(None, "GET", path), Err(AccessDenied::Rule { .. })), "{path}");
     }
     assert!(rules.decide(None, "GET", "/administrator").is_ok());
     assert!(rules.decide(None, "GET", "/admin/x").is_ok());
@@ -196,35 +197,38 @@ fn a_slash_at_the_end_does_not_walk_around_a_rule() {
 
 #[test]
 fn a_path_that_meets_another_rule_where_case_does_not_count_is_ambiguous() {
-    let rules = Rules {
-        rules: vec![rule(&["/admin/**"], &[], nobody()), rule(&["/Reports"], &["POST"], nobody())],
-        allow: anyone(),
+    let rules = AccessRules {
+        rules: vec![
+            access_rule(&["/admin/**"], &[], allow_none()),
+            access_rule(&["/Reports"], &["POST"], allow_none()),
+        ],
+        allow: allow_everyone(),
     };
     for path in ["/ADMIN", "/Admin/x", "/%41dmin/x", "/admiN"] {
-        assert!(matches!(rules.decide(None, "GET", path), Err(Denied::Path(_))), "{path}");
+        assert!(matches!(rules.decide(None, "GET", path), Err(AccessDenied::Path(_))), "{path}");
     }
-    assert!(matches!(rules.decide(None, "POST", "/reports"), Err(Denied::Path(_))));
-    assert!(matches!(rules.decide(None, "POST", "/Reports"), Err(Denied::Rule { .. })));
+    assert!(matches!(rules.decide(None, "POST", "/reports"), Err(AccessDenied::Path(_))));
+    assert!(matches!(rules.decide(None, "POST", "/Reports"), Err(AccessDenied::Rule { .. })));
     for (method, path) in [("GET", "/reports"), ("GET", "/Other"), ("GET", "/caf%c3%a9"), ("GET", "/open")] {
         assert!(rules.decide(None, method, path).is_ok(), "{path}");
     }
     // The same rule either way, so nothing depends on it.
-    assert!(matches!(rules.decide(None, "GET", "/admin/X"), Err(Denied::Rule { .. })));
+    assert!(matches!(rules.decide(None, "GET", "/admin/X"), Err(AccessDenied::Rule { .. })));
 }
 
 #[test]
 fn without_certificate_only_anonymous_serves() {
-    assert!(!Allow(None).permits(None));
-    assert!(!nobody().permits(None));
-    assert!(anyone().permits(None));
-    let with = |matcher: Matcher| Allow(Some(vec![matcher]));
-    assert!(!with(Matcher::default()).permits(None));
-    assert!(!with(Matcher { anonymous: true, dns: Some("a".into()), ..Matcher::default() }).permits(None));
-    assert!(!with(Matcher { anonymous: true, partner: Some("a".into()), ..Matcher::default() }).permits(None));
+    assert!(!AllowList(None).permits(None));
+    assert!(!allow_none().permits(None));
+    assert!(allow_everyone().permits(None));
+    let with = |matcher: PeerMatcher| AllowList(Some(vec![matcher]));
+    assert!(!with(PeerMatcher::default()).permits(None));
+    assert!(!with(PeerMatcher { anonymous: true, dns: Some("a".into()), ..PeerMatcher::default() }).permits(None));
+    assert!(!with(PeerMatcher { anonymous: true, partner: Some("a".into()), ..PeerMatcher::default() }).permits(None));
 }
 
 /// Another spelling of a plain path: escapes, dot segments, doubled slashes, put in where `spell` says.
-fn respell(path: &str, spell: &[u8]) -> String {
+fn respell_path(path: &str, spell: &[u8]) -> String {
     let mut out = String::new();
     for (at, byte) in path.bytes().enumerate() {
         let how = spell[at % spell.len()] % 6;
@@ -244,14 +248,14 @@ fn respell(path: &str, spell: &[u8]) -> String {
 }
 
 /// The obvious way to match, exponential: what the automaton must agree with.
-fn obvious(pattern: &[u8], text: &[u8], least: usize) -> bool {
+fn matches_naively(pattern: &[u8], text: &[u8], least: usize) -> bool {
     let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
     match (stars, pattern.first()) {
         (0, None) => text.is_empty(),
-        (0, Some(byte)) => text.first() == Some(byte) && obvious(&pattern[1..], &text[1..], least),
+        (0, Some(byte)) => text.first() == Some(byte) && matches_naively(&pattern[1..], &text[1..], least),
         _ => (least..=text.len())
             .take_while(|taken| stars > 1 || !text[..*taken].contains(&b'.'))
-            .any(|taken| obvious(&pattern[stars..], &text[taken..], least)),
+            .any(|taken| matches_naively(&pattern[stars..], &text[taken..], least)),
     }
 }
 
@@ -276,28 +280,28 @@ proptest! {
         path in "/admin(/[a-z:@]{1,5}){0,3}/?",
         spell in proptest::collection::vec(any::<u8>(), 1..40),
     ) {
-        let rules = Rules { rules: vec![rule(&["/admin/**"], &[], nobody())], allow: anyone() };
-        let spelled = respell(&path, &spell);
+        let rules = AccessRules { rules: vec![access_rule(&["/admin/**"], &[], allow_none())], allow: allow_everyone() };
+        let spelled = respell_path(&path, &spell);
         prop_assert!(rules.decide(None, "GET", &spelled).is_err(), "{}", spelled);
-        let exact = Rules { rules: vec![rule(&[&path], &[], nobody())], allow: anyone() };
+        let exact = AccessRules { rules: vec![access_rule(&[&path], &[], allow_none())], allow: allow_everyone() };
         prop_assert!(exact.decide(None, "GET", &spelled).is_err(), "{}", spelled);
     }
 
     #[test]
     fn the_automaton_agrees_with_the_obvious_way(pattern in "[ab.*]{0,8}", text in "[ab.]{0,10}") {
-        prop_assert_eq!(pattern::dns(&pattern, &text), obvious(pattern.as_bytes(), text.as_bytes(), 1));
+        prop_assert_eq!(pattern::matches_dns(&pattern, &text), matches_naively(pattern.as_bytes(), text.as_bytes(), 1));
     }
 }
 
 fn certificate() -> Arc<Certificate> {
     use rustls_pki_types::pem::PemObject;
 
-    use crate::pki::issue::{NewKey, Request, self_signed};
+    use crate::pki::issue::{IssueRequest, NewKeyKind, self_signed};
     let validity = crate::pki::Validity {
         not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
         not_after: "2036-01-01T00:00:00Z".parse().unwrap(),
     };
-    let request = Request {
+    let request = IssueRequest {
         common_name: "ops.example".into(),
         organization: Some("Acme".into()),
         dns: vec!["etl.acme.example".into()],
@@ -306,7 +310,7 @@ fn certificate() -> Arc<Certificate> {
         server: false,
         client: true,
         validity,
-        key: NewKey::P256,
+        key: NewKeyKind::P256,
     };
     let issued = self_signed(&request).unwrap();
     let der = rustls_pki_types::CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap();
@@ -316,8 +320,8 @@ fn certificate() -> Arc<Certificate> {
 #[test]
 fn the_fields_of_a_table_are_anded_and_names_are_typed() {
     let certificate = certificate();
-    let fits = |change: fn(&mut Matcher)| {
-        let mut matcher = Matcher { dns: Some("*.acme.example".into()), ..Matcher::default() };
+    let fits = |change: fn(&mut PeerMatcher)| {
+        let mut matcher = PeerMatcher { dns: Some("*.acme.example".into()), ..PeerMatcher::default() };
         change(&mut matcher);
         matcher.matches_certificate(&certificate)
     };
@@ -331,11 +335,11 @@ fn the_fields_of_a_table_are_anded_and_names_are_typed() {
     // A common name is never a DNS name, nor the other way round.
     assert!(!fits(|matcher| matcher.dns = Some("ops.example".into())));
     assert!(!fits(|matcher| matcher.cn = Some("etl.acme.example".into())));
-    let exact = Matcher {
+    let exact = PeerMatcher {
         fingerprint: Some(certificate.fingerprint()),
         spki: Some(certificate.spki_hash()),
         issuer: Some(certificate.issuer().to_owned()),
-        ..Matcher::default()
+        ..PeerMatcher::default()
     };
     assert!(exact.matches_certificate(&certificate));
 }
@@ -343,9 +347,9 @@ fn the_fields_of_a_table_are_anded_and_names_are_typed() {
 #[test]
 fn a_table_without_a_field_of_a_certificate_fits_no_certificate() {
     let certificate = certificate();
-    assert!(!Matcher::default().matches_certificate(&certificate));
+    assert!(!PeerMatcher::default().matches_certificate(&certificate));
     assert!(
-        !Matcher { partner: Some("acme".into()), anonymous: true, ..Matcher::default() }
+        !PeerMatcher { partner: Some("acme".into()), anonymous: true, ..PeerMatcher::default() }
             .matches_certificate(&certificate)
     );
 }

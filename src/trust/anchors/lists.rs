@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::Event;
+use super::super::TrustEvent;
 use super::super::crl::Crl;
 use super::FoundCrl;
 use crate::pki::Certificate;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lists {
+pub(super) struct CrlStore {
     held: BTreeMap<PathBuf, Vec<Arc<Crl>>>,
     /// Lists past their next update, so that each is reported once.
     stale: Vec<(String, Timestamp)>,
 }
 
-impl Lists {
+impl CrlStore {
     /// Every list.
-    pub(super) fn all(&self) -> Vec<Arc<Crl>> {
+    pub(super) fn crls(&self) -> Vec<Arc<Crl>> {
         self.held.values().flatten().cloned().collect()
     }
 
@@ -29,7 +29,7 @@ impl Lists {
     }
 
     /// Whether this file has held any list.
-    pub(super) fn knows(&self, path: &Path) -> bool {
+    pub(super) fn has_file(&self, path: &Path) -> bool {
         self.held.contains_key(path)
     }
 
@@ -39,7 +39,7 @@ impl Lists {
     }
 
     /// Parses a file's lists and checks those issued by one of the anchors: a wrong file must not refuse every peer.
-    pub(super) fn read(
+    pub(super) fn parse_file(
         &self,
         path: &Path,
         found: &FoundCrl,
@@ -52,7 +52,7 @@ impl Lists {
         let known = self.held.get(path).map(Vec::as_slice).unwrap_or_default();
         ders.iter()
             .map(|der| {
-                let crl = match known.iter().find(|crl| crl.is(der)) {
+                let crl = match known.iter().find(|crl| crl.is_from_der(der)) {
                     Some(crl) => Arc::clone(crl),
                     None => Arc::new(Crl::parse(der.clone())?),
                 };
@@ -69,7 +69,7 @@ impl Lists {
     }
 
     /// Replaces the file's lists; whether they differ from before.
-    pub(super) fn take(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
+    pub(super) fn replace_file(&mut self, path: PathBuf, lists: Vec<Arc<Crl>>) -> bool {
         let same = self.held.get(&path).is_some_and(|before| {
             before.len() == lists.len() && before.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
         });
@@ -80,10 +80,10 @@ impl Lists {
     }
 
     /// Reports lists past their next update once. A newer list of the same issuer clears that.
-    pub(super) fn stale(&mut self, trust: &Arc<str>, now: Timestamp) -> Vec<Event> {
-        let stale: Vec<_> = self.newest().into_iter().filter(|(_, due)| *due <= now).collect();
+    pub(super) fn report_stale(&mut self, trust: &Arc<str>, now: Timestamp) -> Vec<TrustEvent> {
+        let stale: Vec<_> = self.newest_updates().into_iter().filter(|(_, due)| *due <= now).collect();
         let new = stale.iter().filter(|one| !self.stale.contains(one));
-        let tell = |(issuer, due): &(String, Timestamp)| Event::CrlStale {
+        let tell = |(issuer, due): &(String, Timestamp)| TrustEvent::CrlStale {
             trust: Arc::clone(trust),
             issuer: issuer.clone(),
             due: *due,
@@ -95,12 +95,12 @@ impl Lists {
 
     /// The earliest next update of a list that is still current.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        let due = self.newest().into_iter().filter(|one| !self.stale.contains(one)).map(|(_, due)| due);
+        let due = self.newest_updates().into_iter().filter(|one| !self.stale.contains(one)).map(|(_, due)| due);
         due.filter(|due| *due < Timestamp::MAX).min()
     }
 
     /// The next update of each issuer's newest list.
-    fn newest(&self) -> Vec<(String, Timestamp)> {
+    fn newest_updates(&self) -> Vec<(String, Timestamp)> {
         let mut newest = BTreeMap::<&str, Timestamp>::new();
         for crl in self.held.values().flatten() {
             let due = newest.entry(crl.issuer()).or_insert(crl.next_update());

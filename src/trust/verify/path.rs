@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, VerifiedPath};
 
-use super::{Role, Terms, Trust, Untrusted, Verified, named, parse, refusal};
+use super::{PeerRole, Trust, TrustError, VerificationTime, Verified, check_name, parse_certificate, refusal};
 use crate::pki::{Certificate, SpkiHash};
 
 /// 1.3.6.1.5.5.7.3.1, .2 and 2.5.29.37.0 (RFC 5280 4.2.1.12).
@@ -17,9 +17,9 @@ const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 0x06, 0x01,
 const ANY_USAGE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0x00]);
 
 /// What an extended key usage, where there is one, must allow; `None` = it is not looked at.
-struct Purpose(Option<KeyPurposeId<'static>>);
+struct RequiredUsage(Option<KeyPurposeId<'static>>);
 
-impl ExtendedKeyUsageValidator for Purpose {
+impl ExtendedKeyUsageValidator for RequiredUsage {
     fn validate(&self, mut presented: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
         let Some(wanted) = self.0 else { return Ok(()) };
         let Some(first) = presented.next() else { return Ok(()) };
@@ -39,23 +39,23 @@ impl Trust {
         &self,
         end_entity: &Arc<Certificate>,
         chain: &[CertificateDer<'static>],
-        role: &Role,
-        terms: &Terms,
-    ) -> Result<Verified, Untrusted> {
+        role: &PeerRole,
+        terms: &VerificationTime,
+    ) -> Result<Verified, TrustError> {
         let now = terms.now;
-        refusal::own(end_entity)?;
-        let purpose = Purpose(match role {
-            Role::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
-            Role::ServerName(_) | Role::ServerUri(_) => Some(SERVER_AUTH),
+        refusal::check_end_entity(end_entity)?;
+        let purpose = RequiredUsage(match role {
+            PeerRole::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
+            PeerRole::ServerName(_) | PeerRole::ServerUri(_) => Some(SERVER_AUTH),
         });
         // webpki knows one time for all: where the end entity's end does not count it looks at its last moment, and what is
         // above it is looked at again below.
         let at = if terms.lenient { end_entity.validity().not_after } else { now };
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.as_second().try_into().unwrap_or(0)));
         // The first objection is reported: webpki goes on to other candidates, and ends with an error of its own.
-        let verdict: RefCell<Option<Result<Verified, Untrusted>>> = RefCell::new(None);
+        let verdict: RefCell<Option<Result<Verified, TrustError>>> = RefCell::new(None);
         let weigh = |candidate: &VerifiedPath<'_>| {
-            let weighed = self.weigh(end_entity, candidate, chain, terms);
+            let weighed = self.check_candidate(end_entity, candidate, chain, terms);
             let passes = weighed.is_ok();
             let mut verdict = verdict.borrow_mut();
             if passes || verdict.is_none() {
@@ -71,61 +71,61 @@ impl Trust {
         });
         match (verdict.into_inner(), outcome) {
             (Some(Ok(verified)), Ok(())) => {
-                named(end_entity, role)?;
+                check_name(end_entity, role)?;
                 Ok(verified)
             }
             (Some(Err(untrusted)), Err(_)) => Err(untrusted),
             (_, outcome) => {
                 let error = outcome.err().unwrap_or(Error::UnknownIssuer);
-                Err(self.refusal(&error, end_entity, chain, role, now))
+                Err(self.explain_refusal(&error, end_entity, chain, role, now))
             }
         }
     }
 
     /// Checks a path that webpki accepts against our own rules.
-    fn weigh(
+    fn check_candidate(
         &self,
         end_entity: &Arc<Certificate>,
         candidate: &VerifiedPath<'_>,
         chain: &[CertificateDer<'static>],
-        terms: &Terms,
-    ) -> Result<Verified, Untrusted> {
+        terms: &VerificationTime,
+    ) -> Result<Verified, TrustError> {
         let now = terms.now;
         let mut path = vec![Arc::clone(end_entity)];
         for issuer in candidate.intermediate_certificates() {
             let der = issuer.der();
             let index = chain.iter().position(|sent| *sent == der).unwrap_or_default();
-            let certificate = parse(&der, index)?;
-            refusal::strong(&certificate)?;
-            refusal::valid(&certificate, now)?;
+            let certificate = parse_certificate(&der, index)?;
+            refusal::check_strength(&certificate)?;
+            refusal::check_validity(&certificate, now)?;
             path.push(certificate);
         }
         let place = self.for_webpki.iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
         let Some((anchor, until)) = place.map(|place| (&self.anchors[place], self.until[place])) else {
-            return Err(self.unknown_issuer(end_entity, &path));
+            return Err(self.explain_unknown_issuer(end_entity, &path));
         };
         if until.is_some_and(|until| until <= now) {
-            return Err(self.unknown_issuer(end_entity, &path));
+            return Err(self.explain_unknown_issuer(end_entity, &path));
         }
-        refusal::strong_anchor(anchor)?;
-        refusal::valid(anchor, now)?;
-        let pin = self.pin_on(&path, now)?;
-        self.not_revoked(candidate, &path, anchor, now)?;
+        refusal::check_anchor_strength(anchor)?;
+        refusal::check_validity(anchor, now)?;
+        let pin = self.find_pin(&path, now)?;
+        self.check_revocation(candidate, &path, anchor, now)?;
         let ends = path[1..].iter().chain([anchor]).map(|certificate| certificate.validity().not_after);
-        let ends = ends.chain(terms.ends(end_entity)).chain(until).chain(pin.and_then(|pin| pin.until));
+        let ends = ends.chain(terms.end_entity_expiry(end_entity)).chain(until).chain(pin.and_then(|pin| pin.until));
         let valid_until = ends.min().unwrap_or(now);
         let anchor = Some((anchor.fingerprint(), anchor.subject().to_owned()));
         Ok(Verified { path, anchor, pin: pin.map(|pin| pin.spki), valid_until, expired: None })
     }
 
     /// RFC 5280 6.3: each certificate against the newest list that its issuer's key signed.
-    fn not_revoked(
+    fn check_revocation(
         &self,
         candidate: &VerifiedPath<'_>,
         path: &[Arc<Certificate>],
         anchor: &Arc<Certificate>,
         now: Timestamp,
-    ) -> Result<(), Untrusted> {
+    ) -> Result<(), TrustError> {
         if self.crls.is_empty() && !self.settings.crl_required {
             return Ok(());
         }
@@ -138,19 +138,19 @@ impl Trust {
                 .crls
                 .iter()
                 .enumerate()
-                .find(|(number, crl)| crl.covers(certificate, index == 0) && self.is_signer(*number, issuer));
+                .find(|(number, crl)| crl.covers(certificate, index == 0) && self.is_crl_signer(*number, issuer));
             let subject = || path[index].subject().to_owned();
             match list {
                 Some((_, crl)) if crl.revokes(certificate) => {
-                    return Err(Untrusted::Revoked { subject: subject(), serial: path[index].serial().to_owned() });
+                    return Err(TrustError::Revoked { subject: subject(), serial: path[index].serial().to_owned() });
                 }
                 Some((_, crl)) if self.settings.crl_stale_refuses && crl.next_update() <= now => {
                     let why = format!("the CRL of \"{}\" was due for renewal by {}", crl.issuer(), crl.next_update());
-                    return Err(Untrusted::RevocationUnknown { subject: subject(), why });
+                    return Err(TrustError::RevocationUnknown { subject: subject(), why });
                 }
                 None if self.settings.crl_required => {
                     let why = format!("no CRL of \"{}\" was found, and crl_required requires one", issuer.subject());
-                    return Err(Untrusted::RevocationUnknown { subject: subject(), why });
+                    return Err(TrustError::RevocationUnknown { subject: subject(), why });
                 }
                 _ => {}
             }
@@ -158,7 +158,7 @@ impl Trust {
         Ok(())
     }
 
-    fn is_signer(&self, crl: usize, issuer: &Certificate) -> bool {
+    fn is_crl_signer(&self, crl: usize, issuer: &Certificate) -> bool {
         let key: SpkiHash = issuer.spki_hash();
         self.cache.is_signer(crl, key, || self.crls[crl].is_signed_by(issuer.spki()))
     }

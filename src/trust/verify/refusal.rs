@@ -8,64 +8,64 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use webpki::Error;
 
-use super::{Role, Trust, Untrusted};
+use super::{PeerRole, Trust, TrustError};
 use crate::pki::Certificate;
 
 /// Names of a certificate, or anchors of a trust, that one refusal lists.
-const LISTED: usize = 8;
+const MAX_LISTED_NAMES: usize = 8;
 
 /// Refuses what cannot be a peer's own certificate: TLS takes X.509 version 3 only (RFC 8446 4.4.2.2), whichever anchor
 /// vouches for it. Refuses weak keys and signatures too.
-pub(super) fn own(certificate: &Certificate) -> Result<(), Untrusted> {
+pub(super) fn check_end_entity(certificate: &Certificate) -> Result<(), TrustError> {
     let version = certificate.version();
     if version == 3 {
-        return strong(certificate);
+        return check_strength(certificate);
     }
     let why = format!("it is an X.509 v{version} certificate, and TLS takes only version 3 (RFC 8446 4.4.2.2)");
-    Err(Untrusted::NotAnEndEntity { subject: certificate.subject().to_owned(), why })
+    Err(TrustError::NotAnEndEntity { subject: certificate.subject().to_owned(), why })
 }
 
 /// Refuses anchors with a weak key. Their version and signature say nothing: an anchor is a name and a key (RFC 5280 6.1.1).
-pub(super) fn strong_anchor(anchor: &Certificate) -> Result<(), Untrusted> {
+pub(super) fn check_anchor_strength(anchor: &Certificate) -> Result<(), TrustError> {
     match anchor.key_weakness() {
-        Some(why) => Err(Untrusted::Weak { subject: anchor.subject().to_owned(), why }),
+        Some(why) => Err(TrustError::Weak { subject: anchor.subject().to_owned(), why }),
         None => Ok(()),
     }
 }
 
 /// Refuses weak keys and signatures.
-pub(super) fn strong(certificate: &Certificate) -> Result<(), Untrusted> {
+pub(super) fn check_strength(certificate: &Certificate) -> Result<(), TrustError> {
     match certificate.weakness() {
-        Some(why) => Err(Untrusted::Weak { subject: certificate.subject().to_owned(), why: why.to_owned() }),
+        Some(why) => Err(TrustError::Weak { subject: certificate.subject().to_owned(), why: why.to_owned() }),
         None => Ok(()),
     }
 }
 
 /// Refuses what is not valid at `now`.
-pub(super) fn valid(certificate: &Certificate, now: Timestamp) -> Result<(), Untrusted> {
+pub(super) fn check_validity(certificate: &Certificate, now: Timestamp) -> Result<(), TrustError> {
     let subject = || certificate.subject().to_owned();
     let validity = certificate.validity();
     if now < validity.not_before {
-        return Err(Untrusted::NotYetValid { subject: subject(), not_before: validity.not_before });
+        return Err(TrustError::NotYetValid { subject: subject(), not_before: validity.not_before });
     }
     if now > validity.not_after {
-        return Err(Untrusted::Expired { subject: subject(), not_after: validity.not_after });
+        return Err(TrustError::Expired { subject: subject(), not_after: validity.not_after });
     }
     Ok(())
 }
 
 /// The names in the SAN as `dns:…`, `ip:…`, `uri:…`; bounded.
-pub(super) fn names(certificate: &Certificate) -> Vec<String> {
+pub(super) fn san_names(certificate: &Certificate) -> Vec<String> {
     let dns = certificate.dns_names().iter().map(|name| format!("dns:{name}"));
     let ips = certificate.ips().iter().map(|ip| format!("ip:{ip}"));
     let uris = certificate.uris().iter().map(|uri| format!("uri:{uri}"));
-    listed(dns.chain(ips).chain(uris))
+    limit_list(dns.chain(ips).chain(uris))
 }
 
 /// At most [`LISTED`] of them, and how many more there are.
-fn listed(items: impl Iterator<Item = String>) -> Vec<String> {
+fn limit_list(items: impl Iterator<Item = String>) -> Vec<String> {
     let mut items = items.fuse();
-    let mut out: Vec<String> = items.by_ref().take(LISTED).collect();
+    let mut out: Vec<String> = items.by_ref().take(MAX_LISTED_NAMES).collect();
     let more = items.count();
     if more > 0 {
         out.push(format!("and {more} more"));
@@ -74,7 +74,7 @@ fn listed(items: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// `CaUsedAsEndEntity` as "ca used as end entity", without the values that some variants print at length.
-pub(in super::super) fn words(error: &Error) -> String {
+pub(in super::super) fn describe_error(error: &Error) -> String {
     let debug = format!("{error:?}");
     let name = debug.split([' ', '(', '{']).next().unwrap_or_default();
     let mut out = String::with_capacity(name.len() + 8);
@@ -88,7 +88,7 @@ pub(in super::super) fn words(error: &Error) -> String {
 }
 
 impl Trust {
-    pub(super) fn unknown_issuer(&self, end_entity: &Certificate, sent: &[Arc<Certificate>]) -> Untrusted {
+    pub(super) fn explain_unknown_issuer(&self, end_entity: &Certificate, sent: &[Arc<Certificate>]) -> TrustError {
         // Follow the issuers as far as they were sent.
         let mut last = end_entity;
         for _ in 0..sent.len() {
@@ -96,47 +96,47 @@ impl Trust {
             let Some(issuer) = issuer else { break };
             last = issuer;
         }
-        Untrusted::UnknownIssuer {
+        TrustError::UnknownIssuer {
             issuer: last.issuer().to_owned(),
             trust: Arc::clone(self.name()),
-            holds: listed(self.anchors.iter().map(|anchor| anchor.subject().to_owned())),
+            holds: limit_list(self.anchors.iter().map(|anchor| anchor.subject().to_owned())),
             self_signed: end_entity.is_self_issued(),
         }
     }
 
-    pub(super) fn refusal(
+    pub(super) fn explain_refusal(
         &self,
         error: &Error,
         end_entity: &Arc<Certificate>,
         chain: &[CertificateDer<'static>],
-        role: &Role,
+        role: &PeerRole,
         now: Timestamp,
-    ) -> Untrusted {
+    ) -> TrustError {
         let others = chain[1..].iter().filter_map(|der| Certificate::parse(der.clone()).ok());
         let sent: Vec<_> = std::iter::once(Arc::clone(end_entity)).chain(others).collect();
         let first = |is: &dyn Fn(&Certificate) -> bool| sent.iter().find(|one| is(one)).unwrap_or(end_entity);
         match error {
             Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
                 let whose = first(&|one| !one.validity().contains(now));
-                valid(whose, now).err().unwrap_or_else(|| other(error))
+                check_validity(whose, now).err().unwrap_or_else(|| other_error(error))
             }
-            Error::UnknownIssuer => self.unknown_issuer(end_entity, &sent),
+            Error::UnknownIssuer => self.explain_unknown_issuer(end_entity, &sent),
             Error::InvalidSignatureForPublicKey
             | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-            | Error::UnsupportedSignatureAlgorithmContext(_) => self.bad_signature(error, &sent),
+            | Error::UnsupportedSignatureAlgorithmContext(_) => self.explain_bad_signature(error, &sent),
             Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension => {
-                let client = *role == Role::Client;
+                let client = *role == PeerRole::Client;
                 let allows = |one: &Certificate| if client { one.usage().client } else { one.usage().server };
-                Untrusted::WrongUsage {
+                TrustError::WrongUsage {
                     subject: first(&|one| !allows(one)).subject().to_owned(),
                     needed: if client { "clientAuth" } else { "serverAuth" },
                 }
             }
-            Error::CaUsedAsEndEntity => Untrusted::NotAnEndEntity {
+            Error::CaUsedAsEndEntity => TrustError::NotAnEndEntity {
                 subject: end_entity.subject().to_owned(),
                 why: "its basic constraints have CA:TRUE".to_owned(),
             },
-            Error::UnsupportedCertVersion => Untrusted::NotAnEndEntity {
+            Error::UnsupportedCertVersion => TrustError::NotAnEndEntity {
                 subject: end_entity.subject().to_owned(),
                 why: "it is not X.509 version 3".to_owned(),
             },
@@ -148,31 +148,32 @@ impl Trust {
             | Error::MalformedExtensions
             | Error::MalformedDnsIdentifier
             | Error::SignatureAlgorithmMismatch
-            | Error::TrailingData(_) => Untrusted::Malformed { index: 0, why: words(error) },
-            _ => other(error),
+            | Error::TrailingData(_) => TrustError::Malformed { index: 0, why: describe_error(error) },
+            _ => other_error(error),
         }
     }
 
     /// A signature that does not verify: weak where one of the keys or signatures is, else the issuer has another key.
-    fn bad_signature(&self, error: &Error, sent: &[Arc<Certificate>]) -> Untrusted {
+    fn explain_bad_signature(&self, error: &Error, sent: &[Arc<Certificate>]) -> TrustError {
         let issuers = |one: &Certificate| {
             let issuer = one.issuer_der().to_vec();
             let sent_along = sent.iter().filter(|other| !other.is_self_issued());
             self.anchors.iter().chain(sent_along).find(move |other| other.subject_der() == issuer)
         };
-        let weak = sent.iter().find_map(|one| strong(one).err().or_else(|| strong(issuers(one)?).err()));
+        let weak =
+            sent.iter().find_map(|one| check_strength(one).err().or_else(|| check_strength(issuers(one)?).err()));
         if let Some(weak) = weak {
             return weak;
         }
         if matches!(error, Error::UnsupportedSignatureAlgorithmContext(_)) {
-            return other(error);
+            return other_error(error);
         }
         let forged = sent.iter().find(|one| issuers(one).is_some_and(|issuer| !one.is_issued_by(issuer)));
         let whose = forged.unwrap_or(&sent[0]);
-        Untrusted::BadSignature { subject: whose.subject().to_owned(), issuer: whose.issuer().to_owned() }
+        TrustError::BadSignature { subject: whose.subject().to_owned(), issuer: whose.issuer().to_owned() }
     }
 }
 
-fn other(error: &Error) -> Untrusted {
-    Untrusted::Other { why: format!("path validation (RFC 5280 6) failed: {}", words(error)) }
+fn other_error(error: &Error) -> TrustError {
+    TrustError::Other { why: format!("path validation (RFC 5280 6) failed: {}", describe_error(error)) }
 }

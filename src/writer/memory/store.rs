@@ -7,38 +7,38 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::MemoryError;
 use crate::pki::printable;
 
 /// How deep `retained/` is: `trust/NAME/FILE`.
-const DEPTH: usize = 3;
+const RETAINED_DEPTH: usize = 3;
 /// What a file that is being written ends with.
-const ASIDE: &str = ".new";
+const TEMPORARY_SUFFIX: &str = ".new";
 
 /// Makes a folder and those above it, 0700 where they are missing.
-pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot("be made", path, &error))
+pub(super) fn make_folder(path: &Path) -> Result<(), MemoryError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| io_failure("be made", path, &error))
 }
 
 /// Keeps every other process out of the folder, until the file that is returned is closed.
-pub(super) fn lock(folder: &Path) -> Result<File, Error> {
+pub(super) fn lock_folder(folder: &Path) -> Result<File, MemoryError> {
     let path = folder.join("lock");
     let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = options.map_err(|error| cannot("be written", folder, &error))?;
+    let file = options.map_err(|error| io_failure("be written", folder, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error {
-            file: name(folder),
+        Err(TryLockError::WouldBlock) => Err(MemoryError {
+            file: path_text(folder),
             why: "another Sidekey process uses this state folder: stop it, or give each its own folder".to_owned(),
         }),
-        Err(TryLockError::Error(error)) => Err(cannot("be locked", folder, &error)),
+        Err(TryLockError::Error(error)) => Err(io_failure("be locked", folder, &error)),
     }
 }
 
 /// Writes a file so that after a kill at any moment either the old or the new content is there, whole. 0600.
-pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
+pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), MemoryError> {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(ASIDE);
+    aside.push(TEMPORARY_SUFFIX);
     let aside = PathBuf::from(aside);
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
@@ -49,34 +49,34 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
         std::fs::rename(&aside, path)?;
         sync_folder_of(path)
     };
-    write().map_err(|error| cannot("be written", path, &error))
+    write().map_err(|error| io_failure("be written", path, &error))
 }
 
 /// Deletes a file; one that is gone already is fine.
-pub(super) fn delete(path: &Path) -> Result<(), Error> {
+pub(super) fn delete_file(path: &Path) -> Result<(), MemoryError> {
     match std::fs::remove_file(path) {
-        Ok(()) => sync_folder_of(path).map_err(|error| cannot("be synced", path, &error)),
+        Ok(()) => sync_folder_of(path).map_err(|error| io_failure("be synced", path, &error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(cannot("be deleted", path, &error)),
+        Err(error) => Err(io_failure("be deleted", path, &error)),
     }
 }
 
 /// Every `.pem` below the folder, sorted. What a kill left half-written is deleted where the folder is `ours` to work in: it
 /// may hold a key. To a command that only reads it may be a file that is being written.
-pub(super) fn files(folder: &Path, ours: bool) -> Vec<PathBuf> {
+pub(super) fn retained_files(folder: &Path, ours: bool) -> Vec<PathBuf> {
     let mut out = Vec::new();
-    collect(folder, (DEPTH, ours), &mut out);
+    collect_files(folder, (RETAINED_DEPTH, ours), &mut out);
     out.sort();
     out
 }
 
-fn collect(folder: &Path, (depth, ours): (usize, bool), out: &mut Vec<PathBuf>) {
+fn collect_files(folder: &Path, (depth, ours): (usize, bool), out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && depth > 1 {
-            collect(&path, (depth - 1, ours), out);
-        } else if kind.is_file() && path.to_string_lossy().ends_with(ASIDE) {
+            collect_files(&path, (depth - 1, ours), out);
+        } else if kind.is_file() && path.to_string_lossy().ends_with(TEMPORARY_SUFFIX) {
             if !ours {
                 continue;
             }
@@ -89,7 +89,7 @@ fn collect(folder: &Path, (depth, ours): (usize, bool), out: &mut Vec<PathBuf>) 
 }
 
 /// A name as one component of a path: what is not a letter, digit, `-`, `_` or an inner `.` becomes `%XX`.
-pub(super) fn encode(name: &str) -> String {
+pub(super) fn encode_name(name: &str) -> String {
     let plain =
         |at: usize, byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && at > 0);
     let one = |(at, byte): (usize, u8)| {
@@ -99,7 +99,7 @@ pub(super) fn encode(name: &str) -> String {
 }
 
 /// The name that was encoded.
-pub(super) fn decode(component: &str) -> Option<String> {
+pub(super) fn decode_name(component: &str) -> Option<String> {
     let mut parts = component.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
@@ -110,7 +110,7 @@ pub(super) fn decode(component: &str) -> Option<String> {
 }
 
 /// A path for people.
-pub(super) fn name(path: &Path) -> String {
+pub(super) fn path_text(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
 
@@ -118,9 +118,9 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+fn io_failure(what: &str, path: &Path, error: &io::Error) -> MemoryError {
     let why = format!("cannot {what} ({error}): give this user write access and free space, or leave out `state`");
-    Error { file: name(path), why }
+    MemoryError { file: path_text(path), why }
 }
 
 #[cfg(test)]
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn every_name_is_one_component_and_comes_back() {
         for name in ["api", "own:api", "..", ".", "a/b", "a b.c", "über", "100%", "%41"] {
-            let encoded = encode(name);
+            let encoded = encode_name(name);
             assert!(!encoded.contains('/') && !encoded.starts_with('.'), "{encoded}");
-            assert_eq!(decode(&encoded).as_deref(), Some(name));
+            assert_eq!(decode_name(&encoded).as_deref(), Some(name));
         }
-        assert_eq!(decode("%4"), None);
-        assert_eq!(decode("%ff"), None);
+        assert_eq!(decode_name("%4"), None);
+        assert_eq!(decode_name("%ff"), None);
     }
 }

@@ -5,41 +5,41 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::Settings;
-use crate::folder::Contents;
+use super::super::WriterSettings;
+use crate::folder::FolderContents;
 use crate::keyring::KeyringName;
-use crate::pki::{Certificate, Problem, Severity, printable};
-use crate::snapshot::build::own_trust;
-use crate::trust::anchors::{Found, FoundCrl};
+use crate::pki::{Certificate, FolderProblem, ProblemSeverity, printable};
+use crate::snapshot::build::own_trust_name;
+use crate::trust::anchors::{FoundAnchors, FoundCrl};
 use crate::trust::{self, AnchorSource};
 
 /// A keyring's own `ca.crt` as a trust: the defaults of the contract, and the keyring's overlap.
-pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> trust::Settings {
-    let own = trust::Settings::of(own_trust(keyring), vec![AnchorSource::Own(Arc::clone(keyring))]);
-    trust::Settings { overlap, crls: vec![PathBuf::from(&**keyring)], ..own }
+pub(super) fn own_trust_settings(keyring: &KeyringName, overlap: Duration) -> trust::TrustSettings {
+    let own = trust::TrustSettings::with_anchors(own_trust_name(keyring), vec![AnchorSource::Own(Arc::clone(keyring))]);
+    trust::TrustSettings { overlap, crls: vec![PathBuf::from(&**keyring)], ..own }
 }
 
 /// What each source of a trust holds. A file that has not been looked for yet, because the settings that name it are
 /// newer than the reading, is left out: nothing is known about it yet.
-pub(super) fn of_trust(
-    trust: &trust::Settings,
-    settings: &Settings,
-    contents: &Contents,
-) -> (BTreeMap<AnchorSource, Found>, BTreeMap<PathBuf, FoundCrl>) {
+pub(super) fn trust_contents(
+    trust: &trust::TrustSettings,
+    settings: &WriterSettings,
+    contents: &FolderContents,
+) -> (BTreeMap<AnchorSource, FoundAnchors>, BTreeMap<PathBuf, FoundCrl>) {
     let anchors = trust.anchors.iter().filter_map(|source| {
         let found = match source {
             AnchorSource::File { path, .. } => {
                 let file = contents.named.get(path)?;
                 match &file.problem {
-                    Some(why) => Found::Nothing(why.clone()),
-                    None => Found::Certificates(file.certificates.clone()),
+                    Some(why) => FoundAnchors::Nothing(why.clone()),
+                    None => FoundAnchors::Certificates(file.certificates.clone()),
                 }
             }
-            AnchorSource::System => Found::Certificates(settings.system_anchors.to_vec()),
+            AnchorSource::System => FoundAnchors::Certificates(settings.system_anchors.to_vec()),
             AnchorSource::Own(keyring) => {
                 match contents.keyrings.get(keyring).and_then(|joined| joined.anchors.clone()) {
-                    Some(certificates) => Found::Certificates(certificates),
-                    None => Found::Nothing(format!(
+                    Some(certificates) => FoundAnchors::Certificates(certificates),
+                    None => FoundAnchors::Nothing(format!(
                         "keyring {keyring:?} has no usable ca.crt in its folder: add one, or set trust"
                     )),
                 }
@@ -63,12 +63,12 @@ pub(super) fn of_trust(
 }
 
 /// The certificates of every named file: what changes a snapshot without any trust reporting it (partners, `ca_names`).
-pub(super) fn named(contents: &Contents) -> Vec<(&Path, &[Arc<Certificate>])> {
+pub(super) fn named_certificates(contents: &FolderContents) -> Vec<(&Path, &[Arc<Certificate>])> {
     contents.named.iter().map(|(path, file)| (path.as_path(), file.certificates.as_slice())).collect()
 }
 
 /// `next`, where a named file that holds nothing usable keeps the certificates that it held before.
-pub(super) fn keep_good(before: &Contents, mut next: Contents) -> Contents {
+pub(super) fn keep_usable_files(before: &FolderContents, mut next: FolderContents) -> FolderContents {
     for (path, file) in &mut next.named {
         if file.problem.is_some()
             && file.certificates.is_empty()
@@ -82,26 +82,29 @@ pub(super) fn keep_good(before: &Contents, mut next: Contents) -> Contents {
 
 /// Everything about the folder that is reported: problems, keys that wait for their certificate, and named files
 /// that hold nothing usable, where no trust reports them.
-pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<Arc<str>>, Problem)> {
+pub(super) fn folder_problems(
+    settings: &WriterSettings,
+    contents: &FolderContents,
+) -> Vec<(Option<Arc<str>>, FolderProblem)> {
     let mut out: Vec<_> = contents.problems.iter().map(|problem| (None, problem.clone())).collect();
     for (name, joined) in &contents.keyrings {
-        let waiting = joined.waiting.iter().map(|waiting| Problem {
+        let waiting = joined.waiting.iter().map(|waiting| FolderProblem {
             file: Arc::clone(&waiting.file),
             reason: "waiting_for_certificate",
             why: format!("private key {} has no certificate yet", waiting.file),
             remedy: "add its certificate next to it when it is issued".to_owned(),
-            severity: Severity::Info,
+            severity: ProblemSeverity::Info,
         });
         out.extend(joined.problems.iter().cloned().chain(waiting).map(|problem| (Some(Arc::clone(name)), problem)));
     }
     for (path, file) in &contents.named {
-        if let Some(why) = file.problem.as_ref().filter(|_| !is_told_by_a_trust(settings, path)) {
-            let problem = Problem {
+        if let Some(why) = file.problem.as_ref().filter(|_| !is_reported_by_trust(settings, path)) {
+            let problem = FolderProblem {
                 file: printable(&path.to_string_lossy()).into(),
                 reason: "named_file_unusable",
                 why: why.clone(),
                 remedy: "until then its last usable content stays in use".to_owned(),
-                severity: Severity::Warning,
+                severity: ProblemSeverity::Warning,
             };
             out.push((None, problem));
         }
@@ -109,7 +112,7 @@ pub(super) fn problems(settings: &Settings, contents: &Contents) -> Vec<(Option<
     out
 }
 
-fn is_told_by_a_trust(settings: &Settings, path: &Path) -> bool {
+fn is_reported_by_trust(settings: &WriterSettings, path: &Path) -> bool {
     let anchors = settings.trusts.values().flat_map(|trust| &trust.anchors);
     let crls = settings.trusts.values().flat_map(|trust| &trust.crls);
     anchors.into_iter().any(|source| matches!(source, AnchorSource::File { path: of, .. } if of == path))

@@ -9,31 +9,31 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 /// What is a step, and how long it takes to be steady again.
-const STEP: Duration = Duration::from_mins(5);
+const CLOCK_STEP_THRESHOLD: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Steady {
+pub(super) struct ClockSteadiness {
     last: Timestamp,
     /// While set: a step was seen, and until then nothing is retired.
     unsteady_until: Option<Timestamp>,
     trusted: bool,
 }
 
-impl Steady {
+impl ClockSteadiness {
     pub(super) fn new(now: Timestamp) -> Self {
         Self { last: now, unsteady_until: None, trusted: false }
     }
 
     /// No jump is a step from now on.
-    pub(super) fn trust(&mut self) {
+    pub(super) fn trust_clock(&mut self) {
         self.trusted = true;
     }
 
     /// Notes the time; the step since it was noted last, in seconds.
-    pub(super) fn saw(&mut self, now: Timestamp) -> Option<i64> {
+    pub(super) fn observe_time(&mut self, now: Timestamp) -> Option<i64> {
         let by = now.duration_since(std::mem::replace(&mut self.last, now));
         if self.is_step(by) {
-            self.unsteady_until = Some(now.saturating_add(STEP).unwrap_or(Timestamp::MAX));
+            self.unsteady_until = Some(now.saturating_add(CLOCK_STEP_THRESHOLD).unwrap_or(Timestamp::MAX));
             return Some(by.as_secs());
         }
         if self.is_steady(now) {
@@ -52,7 +52,7 @@ impl Steady {
     }
 
     fn is_step(&self, by: SignedDuration) -> bool {
-        !self.trusted && by.unsigned_abs() > STEP
+        !self.trusted && by.unsigned_abs() > CLOCK_STEP_THRESHOLD
     }
 }
 
@@ -60,30 +60,30 @@ impl Steady {
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn time_at_second(second: i64) -> Timestamp {
         Timestamp::from_second(1_767_225_600 + second).unwrap()
     }
 
     #[test]
     fn a_step_either_way_is_told_once_and_steady_after_five_minutes() {
         for step in [3600, -3600] {
-            let mut steady = Steady::new(at(0));
-            assert_eq!(steady.saw(at(300)), None, "five minutes are not a step");
-            assert!(steady.is_due(at(300 + step)));
-            assert_eq!(steady.saw(at(300 + step)), Some(step));
-            assert_eq!(steady.saw(at(301 + step)), None);
-            assert!(!steady.is_steady(at(599 + step)) && steady.is_steady(at(600 + step)));
-            assert!(steady.is_due(at(600 + step)), "a tick then retires what is over");
-            assert_eq!(steady.saw(at(600 + step)), None);
-            assert!(!steady.is_due(at(601 + step)));
+            let mut steady = ClockSteadiness::new(time_at_second(0));
+            assert_eq!(steady.observe_time(time_at_second(300)), None, "five minutes are not a step");
+            assert!(steady.is_due(time_at_second(300 + step)));
+            assert_eq!(steady.observe_time(time_at_second(300 + step)), Some(step));
+            assert_eq!(steady.observe_time(time_at_second(301 + step)), None);
+            assert!(!steady.is_steady(time_at_second(599 + step)) && steady.is_steady(time_at_second(600 + step)));
+            assert!(steady.is_due(time_at_second(600 + step)), "a tick then retires what is over");
+            assert_eq!(steady.observe_time(time_at_second(600 + step)), None);
+            assert!(!steady.is_due(time_at_second(601 + step)));
         }
     }
 
     #[test]
     fn a_trusted_clock_jumps_as_it_likes() {
-        let mut steady = Steady::new(at(0));
-        steady.trust();
-        assert_eq!(steady.saw(at(1_000_000)), None);
-        assert!(steady.is_steady(at(1_000_000)));
+        let mut steady = ClockSteadiness::new(time_at_second(0));
+        steady.trust_clock();
+        assert_eq!(steady.observe_time(time_at_second(1_000_000)), None);
+        assert!(steady.is_steady(time_at_second(1_000_000)));
     }
 }

@@ -102,12 +102,11 @@ fn file_of(mut path: Vec<String>, files: &BTreeSet<Vec<String>>) -> Option<Vec<S
 
 #[cfg(test)]
 mod tests {
-    use super::FileGraph;
     use super::super::source::SourceFile;
+    use super::FileGraph;
 
     fn graph(files: &[(&str, &str)]) -> FileGraph {
-        let sources: Vec<_> =
-            files.iter().map(|(path, text)| SourceFile::parse(path, (*text).to_owned())).collect();
+        let sources: Vec<_> = files.iter().map(|(path, text)| SourceFile::parse(path, (*text).to_owned())).collect();
         FileGraph::read(&sources)
     }
 

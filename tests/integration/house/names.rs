@@ -16,9 +16,10 @@ const MAY_BE_SHARED: &[&str] = &["Error", "Settings", "Event"];
 
 /// Participles that do not end in `ed`.
 const IRREGULAR_PARTICIPLES: &[&str] = &[
-    "told", "said", "heard", "kept", "made", "built", "sent", "held", "shown", "known", "seen", "found", "left", "lost",
-    "given", "taken", "gone", "done", "broken", "chosen", "hidden", "written", "drawn", "read", "met", "won", "paid", "taught",
-    "bound", "split", "spent", "begun", "driven", "frozen", "spoken", "stolen", "sworn", "torn", "worn", "put",
+    "told", "said", "heard", "kept", "made", "built", "sent", "held", "shown", "known", "seen", "found", "left",
+    "lost", "given", "taken", "gone", "done", "broken", "chosen", "hidden", "written", "drawn", "read", "met", "won",
+    "paid", "taught", "bound", "split", "spent", "begun", "driven", "frozen", "spoken", "stolen", "sworn", "torn",
+    "worn", "put",
 ];
 
 /// End in `ed`, and are no participles.
@@ -26,9 +27,10 @@ const NOT_PARTICIPLES: &[&str] = &["feed", "seed", "speed", "need", "shed", "bed
 
 /// Function names that say nothing of what is done, or to what.
 const VAGUE_FUNCTIONS: &[&str] = &[
-    "of", "at", "is", "on", "by", "to", "in", "as", "with", "after", "before", "about", "take", "put", "say", "tell", "told",
-    "ask", "note", "name_it", "do_it", "go", "go_on", "be", "begin", "end", "keep", "let_go", "give", "hold", "one", "all", "who",
-    "whose", "what", "look", "see", "hear", "knock", "stranger", "teaches", "taught", "goes", "comes", "makes", "gets", "says",
+    "of", "at", "is", "on", "by", "to", "in", "as", "with", "after", "before", "about", "take", "put", "say", "tell",
+    "told", "ask", "note", "name_it", "do_it", "go", "go_on", "be", "begin", "end", "keep", "let_go", "give", "hold",
+    "one", "all", "who", "whose", "what", "look", "see", "hear", "knock", "stranger", "teaches", "taught", "goes",
+    "comes", "makes", "gets", "says",
 ];
 
 /// The figures.
@@ -100,7 +102,8 @@ impl NameTable {
             ("functions with a vague name", &self.vague_functions, MOST_VAGUE_FUNCTIONS),
         ];
         let over = checks.into_iter().filter(|(_, found, most)| found.len() > *most);
-        over.map(|(what, found, most)| format!("{} {what}, at most {most}:\n{}", found.len(), found.join("\n"))).collect()
+        over.map(|(what, found, most)| format!("{} {what}, at most {most}:\n{}", found.len(), found.join("\n")))
+            .collect()
     }
 }
 

@@ -103,7 +103,9 @@ fn rows(text: &str) -> Vec<RoomRow> {
 /// A group's members in its place.
 fn spread(one: AllowedRoom, groups: &[(String, Vec<String>)]) -> Vec<AllowedRoom> {
     match groups.iter().find(|(group, _)| *group == one.room) {
-        Some((_, members)) => members.iter().map(|room| AllowedRoom { room: room.clone(), items: Vec::new() }).collect(),
+        Some((_, members)) => {
+            members.iter().map(|room| AllowedRoom { room: room.clone(), items: Vec::new() }).collect()
+        }
         None => vec![one],
     }
 }

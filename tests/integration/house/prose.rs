@@ -9,7 +9,8 @@ const WORDS: &[&str] = &["whom", "whoever", "somebody", "nobody", "anybody"];
 const AFTER_IS_NO: &[&str] = &["longer", "more", "less", "different"];
 
 /// Where prose stands: folders with the ending of their files, and single files.
-const FOLDERS: &[(&str, &str)] = &[("src", "rs"), ("tests", "rs"), ("docs", "md"), ("deploy", "toml"), ("certs", "md"), ("bench", "md")];
+const FOLDERS: &[(&str, &str)] =
+    &[("src", "rs"), ("tests", "rs"), ("docs", "md"), ("deploy", "toml"), ("certs", "md"), ("bench", "md")];
 const FILES: &[&str] = &["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
 
 /// Each place that uses such a wording.

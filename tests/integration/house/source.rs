@@ -193,9 +193,11 @@ impl SourceFile {
     pub(super) fn room_imports(&self, rooms: &[&str]) -> Vec<RoomImport> {
         let own = self.room();
         let shown = self.re_exports.iter().map(|(path, _)| path);
-        let all = self.paths.iter().chain(shown).filter(|path| {
-            path.segments.first().is_some_and(|to| rooms.contains(&to.as_str()) && to != own)
-        });
+        let all = self
+            .paths
+            .iter()
+            .chain(shown)
+            .filter(|path| path.segments.first().is_some_and(|to| rooms.contains(&to.as_str()) && to != own));
         all.map(|path| RoomImport {
             line: path.line,
             from: own.to_owned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, SignatureScheme};
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -59,7 +59,7 @@ async fn said(bytes: &'static [u8], closes: bool) -> &'static str {
 
 /// A real TLS server with this pair, whose trust in us is `accepts`, for signatures of these schemes only.
 async fn serving(
-    pair: &Issued,
+    pair: &IssuedKeyPair,
     accepts: &str,
     versions: &'static [&'static rustls::SupportedProtocolVersion],
     schemes: Option<SignatureScheme>,
@@ -95,7 +95,7 @@ async fn serving(
 }
 
 /// A server of this CA that accepts nobody's certificate.
-async fn served(pair: Issued, trusts: &str) -> &'static str {
+async fn served(pair: IssuedKeyPair, trusts: &str) -> &'static str {
     let address = serving(&pair, Ca::new("Nobody").pem(), rustls::ALL_VERSIONS, None).await;
     towards(&address.to_string(), trusts, "").await
 }

@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{CertificateError, SignatureScheme};
-use sidekey::pki::issue::{Issued, NewKey};
+use sidekey::pki::issue::{IssuedKeyPair, NewKeyKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -148,7 +148,7 @@ fn certificates() -> Vec<Case> {
         let pair = ca.issue("a.example", change);
         async move { shown(Odd::showing(&pair), &ca, "").await }
     };
-    let foreign = |pair: Issued| async move { shown(Odd::showing(&pair), &RawCa::new("CA"), "").await };
+    let foreign = |pair: IssuedKeyPair| async move { shown(Odd::showing(&pair), &RawCa::new("CA"), "").await };
     let with_certificate = |certificate: CertificateDer<'static>| async move {
         let ca = RawCa::new("CA");
         shown(Odd::stolen(vec![certificate], &ca.issue("a.example", &|_| ())), &ca, "").await
@@ -260,7 +260,7 @@ fn offers() -> Vec<Case> {
             // An RSA key could sign it in TLS 1.2; in TLS 1.3 PKCS#1 signatures are gone (RFC 8446 4.2.3).
             let mut stand = by(&RawCa::new("CA"), "", "").await;
             let mut request = Ca::new("Server CA").request("localhost");
-            request.key = NewKey::Rsa(2048);
+            request.key = NewKeyKind::Rsa(2048);
             request.validity.not_before = later(today(), -1);
             let pair = stand.ca.issue(&request);
             drop_pair(stand.sidecar.folder.path(), "tls", &pair);
@@ -319,7 +319,7 @@ fn connections() -> Vec<Case> {
             let mut stand = stand_with("[keyring.default]\non_expiry = \"refuse\"", "", Some(today()), |_, _| ()).await;
             stand.sidecar.move_to(later(today(), 81));
             crate::support::eventually("nothing is left to show", || {
-                stand.sidecar.app.reader().take().ingresses.is_empty()
+                stand.sidecar.app.reader().latest().ingresses.is_empty()
             })
             .await;
             Odd::default().connect(stand.sidecar.ingress("api")).await;

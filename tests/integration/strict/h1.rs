@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidekey::proxy::framing::{Bounds, Fault, Next, Scanner};
+use sidekey::proxy::framing::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -185,8 +185,8 @@ fn the_scanner_says_the_same_wherever_a_case_is_cut() {
 }
 
 /// Which rule was broken, and if none, how many bytes went on.
-fn verdict(pieces: &[&[u8]]) -> Result<usize, Fault> {
-    let mut scanner = Scanner::new(Bounds { head_size: 64 * 1024, fields: 100 });
+fn verdict(pieces: &[&[u8]]) -> Result<usize, FramingFault> {
+    let mut scanner = FramingScanner::new(FramingLimits { head_size: 64 * 1024, fields: 100 });
     let (mut left, mut passed) = (Vec::new(), 0);
     for piece in pieces {
         left.extend_from_slice(piece);
@@ -195,9 +195,9 @@ fn verdict(pieces: &[&[u8]]) -> Result<usize, Fault> {
             left.drain(..step.pass);
             passed += step.pass;
             match step.next {
-                Next::More => break,
-                Next::Pause => scanner.go_on(),
-                Next::Refuse(fault) | Next::Cut(fault) => return Err(fault),
+                FramingAction::More => break,
+                FramingAction::Pause => scanner.resume(),
+                FramingAction::Refuse(fault) | FramingAction::Cut(fault) => return Err(fault),
             }
         }
     }

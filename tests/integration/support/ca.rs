@@ -1,7 +1,7 @@
 //! A certificate authority for tests, and the key pairs it makes, good and broken on purpose.
 
 use jiff::{SignedDuration, Timestamp};
-use sidekey::pki::issue::{Authority, Issued, NewKey, Request};
+use sidekey::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind};
 use sidekey::pki::{Fingerprint, Validity, blocks};
 
 /// The real time in whole seconds: where manual clocks begin, because peers judge by the real time.
@@ -26,14 +26,14 @@ pub fn around(now: Timestamp, before_days: i64, after_days: i64) -> Validity {
 
 /// A CA whose certificates are dated around `now`.
 pub struct Ca {
-    pub authority: Authority,
+    pub authority: CertificateAuthority,
     pub now: Timestamp,
 }
 
 impl Ca {
     pub fn new(name: &str) -> Self {
         let now = today();
-        Self { authority: Authority::new(name, around(now, 3650, 3650)).expect("a CA"), now }
+        Self { authority: CertificateAuthority::new(name, around(now, 3650, 3650)).expect("a CA"), now }
     }
 
     pub fn pem(&self) -> &str {
@@ -41,8 +41,8 @@ impl Ca {
     }
 
     /// A request that is valid from 30 days ago for 90 days.
-    pub fn request(&self, name: &str) -> Request {
-        Request {
+    pub fn request(&self, name: &str) -> IssueRequest {
+        IssueRequest {
             common_name: name.to_owned(),
             organization: None,
             dns: vec![name.to_owned()],
@@ -51,16 +51,16 @@ impl Ca {
             server: true,
             client: true,
             validity: around(self.now, 30, 60),
-            key: NewKey::P256,
+            key: NewKeyKind::P256,
         }
     }
 
-    pub fn issue(&self, request: &Request) -> Issued {
+    pub fn issue(&self, request: &IssueRequest) -> IssuedKeyPair {
         self.authority.issue(request).expect("a key pair")
     }
 
     /// A server's pair for `localhost` and 127.0.0.1, issued `days` ago (fewer days: newer).
-    pub fn server(&self, days: i64) -> Issued {
+    pub fn server(&self, days: i64) -> IssuedKeyPair {
         let mut request = self.request("localhost");
         request.ips = vec![std::net::Ipv4Addr::LOCALHOST.into()];
         request.validity = around(self.now, days, 90 - days);
@@ -68,7 +68,7 @@ impl Ca {
     }
 
     /// A client's pair with a SPIFFE identity, issued `days` ago.
-    pub fn client(&self, name: &str, days: i64) -> Issued {
+    pub fn client(&self, name: &str, days: i64) -> IssuedKeyPair {
         let mut request = self.request(&format!("{name}.example"));
         request.uris = vec![format!("spiffe://{name}.example/app")];
         request.server = false;
@@ -78,12 +78,12 @@ impl Ca {
 }
 
 /// The fingerprint of the end entity.
-pub fn fingerprint(issued: &Issued) -> Fingerprint {
+pub fn fingerprint(issued: &IssuedKeyPair) -> Fingerprint {
     certificate(issued).fingerprint()
 }
 
 /// The end entity.
-pub fn certificate(issued: &Issued) -> std::sync::Arc<sidekey::pki::Certificate> {
+pub fn certificate(issued: &IssuedKeyPair) -> std::sync::Arc<sidekey::pki::Certificate> {
     let bytes = zeroize(&issued.chain_pem);
     std::sync::Arc::clone(blocks::read(&bytes, None).certificates.first().expect("a certificate"))
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use sidekey::registry::store::Access;
-use sidekey::registry::{Place, Settings, Store};
+use sidekey::registry::store::StoreAccess;
+use sidekey::registry::{RegistryLocation, RegistrySettings, RegistryStore};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
@@ -18,7 +18,7 @@ use super::PATIENCE;
 /// One database, empty.
 pub struct Database {
     pub kind: &'static str,
-    pub place: Place,
+    pub place: RegistryLocation,
     /// Its Postgres' address.
     pub address: Option<SocketAddr>,
     folder: tempfile::TempDir,
@@ -34,7 +34,7 @@ pub async fn databases() -> Vec<Database> {
 /// An SQLite file that is not there yet.
 pub fn sqlite() -> Database {
     let folder = tempfile::tempdir().expect("a folder");
-    Database { kind: "SQLite", place: Place::File(folder.path().join("registry.db")), address: None, folder }
+    Database { kind: "SQLite", place: RegistryLocation::File(folder.path().join("registry.db")), address: None, folder }
 }
 
 /// A database of its own in the Postgres.
@@ -57,30 +57,30 @@ pub async fn postgres() -> Option<Database> {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("url");
     std::fs::write(&file, format!("{start}/{name}\n")).expect("a file");
-    Some(Database { kind: "Postgres", place: Place::PostgresFile(file), address: Some(address), folder })
+    Some(Database { kind: "Postgres", place: RegistryLocation::PostgresFile(file), address: Some(address), folder })
 }
 
 impl Database {
     /// The lines of a `sidekey.toml` that name it.
     pub fn toml(&self, instance: &str) -> String {
         match &self.place {
-            Place::File(path) => format!("registry = {path:?}\ninstance = {instance:?}\n"),
-            Place::PostgresFile(path) => format!("registry_file = {path:?}\ninstance = {instance:?}\n"),
+            RegistryLocation::File(path) => format!("registry = {path:?}\ninstance = {instance:?}\n"),
+            RegistryLocation::PostgresFile(path) => format!("registry_file = {path:?}\ninstance = {instance:?}\n"),
             other => panic!("{other:?}"),
         }
     }
 
     /// The same database at another address: through something that stands in between.
-    pub fn at(&self, address: SocketAddr) -> Place {
+    pub fn at(&self, address: SocketAddr) -> RegistryLocation {
         let url = self.url().replace(&self.address.expect("a Postgres").to_string(), &address.to_string());
         self.other_url(&url, "elsewhere")
     }
 
     /// A URL in a file of its own.
-    pub fn other_url(&self, url: &str, name: &str) -> Place {
+    pub fn other_url(&self, url: &str, name: &str) -> RegistryLocation {
         let file = self.folder.path().join(name);
         std::fs::write(&file, url).expect("a file");
-        Place::PostgresFile(file)
+        RegistryLocation::PostgresFile(file)
     }
 
     /// Its URL.
@@ -91,23 +91,23 @@ impl Database {
     /// The SQLite file.
     pub fn file(&self) -> PathBuf {
         match &self.place {
-            Place::File(path) => path.clone(),
+            RegistryLocation::File(path) => path.clone(),
             other => panic!("{other:?}"),
         }
     }
 
     /// As an instance of this name sees it.
-    pub fn settings(&self, instance: &str) -> Settings {
-        Settings { place: self.place.clone(), instance: Arc::from(instance) }
+    pub fn settings(&self, instance: &str) -> RegistrySettings {
+        RegistrySettings { place: self.place.clone(), instance: Arc::from(instance) }
     }
 
     /// Opened by the test, to look into it.
-    pub async fn open(&self) -> Store {
+    pub async fn open(&self) -> RegistryStore {
         // Whoever makes the tables may be a moment behind.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let opened = async {
-                let store = Store::open(&self.settings("test"), Access::Change).await?;
+                let store = RegistryStore::open(&self.settings("test"), StoreAccess::Change).await?;
                 store.inventory().await.map(|_| store)
             };
             match opened.await {

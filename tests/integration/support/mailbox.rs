@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use serde_json::Value;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -128,7 +128,7 @@ impl Hook {
     }
 
     /// With TLS and this pair.
-    pub async fn tls(pair: &Issued) -> Self {
+    pub async fn tls(pair: &IssuedKeyPair) -> Self {
         let (chain, key) = super::peer::chain(pair);
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()

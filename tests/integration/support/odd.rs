@@ -9,7 +9,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -48,13 +48,13 @@ impl Default for Odd {
 
 impl Odd {
     /// Shows this pair.
-    pub fn showing(pair: &Issued) -> Self {
+    pub fn showing(pair: &IssuedKeyPair) -> Self {
         let (chain, key) = chain(pair);
         Self { shows: Some((chain, Arc::new(key))), ..Self::default() }
     }
 
     /// Shows one pair's certificate and signs with another one's key.
-    pub fn stolen(certificate: Vec<CertificateDer<'static>>, key: &Issued) -> Self {
+    pub fn stolen(certificate: Vec<CertificateDer<'static>>, key: &IssuedKeyPair) -> Self {
         Self { shows: Some((certificate, Arc::new(chain(key).1))), ..Self::default() }
     }
 

@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::certificate::KeyKind;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -78,7 +78,7 @@ pub struct State {
 
 impl Partner {
     /// Shows `pair`, accepts clients of these roots, and has registered these certificates; its clock stands at `now`.
-    pub async fn start(pair: &Issued, roots: &[&str], registered: &[&Issued], now: Timestamp) -> Self {
+    pub async fn start(pair: &IssuedKeyPair, roots: &[&str], registered: &[&IssuedKeyPair], now: Timestamp) -> Self {
         let state = State {
             now,
             registered: registered.iter().map(|issued| certificate(issued)).collect(),

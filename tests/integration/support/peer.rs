@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,25 +33,25 @@ pub fn roots(pems: &[&str]) -> RootCertStore {
     store
 }
 
-pub fn chain(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+pub fn chain(issued: &IssuedKeyPair) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let chain = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).map(|der| der.expect("PEM")).collect();
     (chain, PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("a key"))
 }
 
 impl Peer {
     /// Trusts these roots and shows this pair.
-    pub fn new(trusted: &[&str], pair: Option<&Issued>) -> Self {
+    pub fn new(trusted: &[&str], pair: Option<&IssuedKeyPair>) -> Self {
         Self::with_versions(trusted, pair, rustls::DEFAULT_VERSIONS)
     }
 
     /// The same with TLS 1.2 only.
-    pub fn tls12(trusted: &[&str], pair: Option<&Issued>) -> Self {
+    pub fn tls12(trusted: &[&str], pair: Option<&IssuedKeyPair>) -> Self {
         Self::with_versions(trusted, pair, &[&rustls::version::TLS12])
     }
 
     fn with_versions(
         trusted: &[&str],
-        pair: Option<&Issued>,
+        pair: Option<&IssuedKeyPair>,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

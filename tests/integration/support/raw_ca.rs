@@ -7,7 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 
 use super::ca::{later, today};
 
@@ -95,14 +95,14 @@ impl RawCa {
     }
 
     /// A pair for this DNS name, for both roles.
-    pub fn issue(&self, name: &str, change: Change<'_>) -> Issued {
+    pub fn issue(&self, name: &str, change: Change<'_>) -> IssuedKeyPair {
         self.issue_for(&key(), name, change)
     }
 
     /// The same for a key that is there.
-    pub fn issue_for(&self, key: &rcgen::KeyPair, name: &str, change: Change<'_>) -> Issued {
+    pub fn issue_for(&self, key: &rcgen::KeyPair, name: &str, change: Change<'_>) -> IssuedKeyPair {
         let certificate = end_entity(name, change).signed_by(key, &self.issuer).expect("a certificate");
-        Issued { chain_pem: format!("{}{}", certificate.pem(), self.chain), key_pem: key.serialize_pem().into() }
+        IssuedKeyPair { chain_pem: format!("{}{}", certificate.pem(), self.chain), key_pem: key.serialize_pem().into() }
     }
 
     /// A CRL with these serial numbers, due in so many days.
@@ -127,14 +127,14 @@ impl RawCa {
 }
 
 /// A pair that signs itself.
-pub fn self_signed(name: &str, change: Change<'_>) -> Issued {
+pub fn self_signed(name: &str, change: Change<'_>) -> IssuedKeyPair {
     let key = key();
     let certificate = end_entity(name, change).self_signed(&key).expect("a certificate");
-    Issued { chain_pem: certificate.pem(), key_pem: key.serialize_pem().into() }
+    IssuedKeyPair { chain_pem: certificate.pem(), key_pem: key.serialize_pem().into() }
 }
 
 /// The pin of its end entity, as the configuration takes it.
-pub fn pin(issued: &Issued) -> String {
+pub fn pin(issued: &IssuedKeyPair) -> String {
     let bytes = zeroize::Zeroizing::new(issued.chain_pem.as_bytes().to_vec());
     sidekey::pki::blocks::read(&bytes, None).certificates.first().expect("a certificate").spki_hash().to_string()
 }

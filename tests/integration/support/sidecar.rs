@@ -7,21 +7,21 @@ use std::sync::mpsc::Receiver;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sidekey::app::{App, Surroundings};
+use sidekey::app::{AppEnvironment, Application};
 use sidekey::clock::{Clock, ManualClock};
-use sidekey::event::{Event, Follower, Handshake};
-use sidekey::log::{Format, Lines};
-use sidekey::pki::issue::Issued;
+use sidekey::event::{Event, EventFollower, HandshakeRecord};
+use sidekey::log::{LogFormat, LogQueue};
+use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::snapshot::Side;
 
 use super::PATIENCE;
 
 /// A running sidecar. Dropping it ends it.
 pub struct Sidecar {
-    pub app: App,
+    pub app: Application,
     pub folder: tempfile::TempDir,
     pub clock: Option<ManualClock>,
-    pub events: Follower,
+    pub events: EventFollower,
     lines: Receiver<Vec<u8>>,
 }
 
@@ -40,7 +40,7 @@ pub fn put(folder: &Path, name: &str, text: &str) {
 }
 
 /// Drops a pair as `NAME.crt` and `NAME.key`, each renamed into place.
-pub fn drop_pair(folder: &Path, name: &str, pair: &Issued) {
+pub fn drop_pair(folder: &Path, name: &str, pair: &IssuedKeyPair) {
     for (ending, text) in [("key", pair.key_pem.as_str()), ("crt", pair.chain_pem.as_str())] {
         let path = folder.join("certs").join(format!("{name}.{ending}"));
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
@@ -96,8 +96,8 @@ impl Sidecar {
                 (clock, Some(manual))
             }
         };
-        let (lines, shown) = Lines::channel(Format::Json);
-        let app = App::start(config, Surroundings { clock, lines }).expect("a sidecar");
+        let (lines, shown) = LogQueue::channel(LogFormat::Json);
+        let app = Application::start(config, AppEnvironment { clock, lines }).expect("a sidecar");
         let events = app.events().subscribe();
         Self { app, folder, clock: manual, events, lines: shown }
     }
@@ -136,7 +136,7 @@ impl Sidecar {
     }
 
     /// The next handshake.
-    pub async fn handshake(&mut self) -> Arc<Handshake> {
+    pub async fn handshake(&mut self) -> Arc<HandshakeRecord> {
         self.event("a handshake", |event| match event {
             Event::Handshake(handshake) => Some(Arc::clone(handshake)),
             _ => None,
@@ -149,7 +149,10 @@ impl Sidecar {
         let wanted = keyring.to_owned();
         self.event("a rotation", move |event| match event {
             Event::Keyring {
-                event: sidekey::keyring::Event::Moved { keyring, key_pair, to: sidekey::keyring::Standing::Current, .. },
+                event:
+                    sidekey::keyring::KeyringEvent::Moved {
+                        keyring, key_pair, to: sidekey::keyring::Standing::Current, ..
+                    },
                 ..
             } if **keyring == *wanted => Some(*key_pair),
             _ => None,

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use sidekey::pki::Fingerprint;
-use sidekey::pki::issue::Issued;
+use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -54,7 +54,7 @@ struct State {
 
 impl Plan {
     /// Shows `pair`, offers these protocols, TLS 1.2 and 1.3, and names the CAs that it accepts.
-    pub fn new(pair: &Issued, alpn: &[&str]) -> Self {
+    pub fn new(pair: &IssuedKeyPair, alpn: &[&str]) -> Self {
         Self {
             chain_pem: pair.chain_pem.clone(),
             key_pem: pair.key_pem.to_string(),
@@ -70,7 +70,7 @@ impl Plan {
         if !self.names_authorities {
             verifier = verifier.clear_root_hint_subjects();
         }
-        let pair = Issued { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
+        let pair = IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
         let (chain, key) = chain(&pair);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions)
@@ -85,7 +85,7 @@ impl Plan {
 
 impl Upstream {
     /// Shows `pair`, accepts clients of these roots, offers these protocols; echoes bodies.
-    pub async fn start(pair: &Issued, accepts: &[&str], alpn: &[&str]) -> Self {
+    pub async fn start(pair: &IssuedKeyPair, accepts: &[&str], alpn: &[&str]) -> Self {
         Self::with(Plan::new(pair, alpn), accepts).await
     }
 

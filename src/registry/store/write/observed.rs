@@ -2,18 +2,18 @@
 
 use jiff::Timestamp;
 
-use super::super::super::Texts;
-use super::super::sql::{Open, values};
-use super::{Observed, Writing};
+use super::super::super::TextList;
+use super::super::sql::{DatabaseTransaction, values};
+use super::{BatchWriter, ObservedState};
 use crate::snapshot::{KeyPairView, KeyringView, TrustView};
 
-impl Writing {
+impl BatchWriter {
     /// Unchanged rows are skipped; rows that are gone are marked as not present.
-    pub(super) async fn observed(
+    pub(super) async fn write_observed(
         &self,
-        open: &mut Open,
-        now: &Observed,
-        before: Option<&Observed>,
+        open: &mut DatabaseTransaction,
+        now: &ObservedState,
+        before: Option<&ObservedState>,
     ) -> Result<(), sqlx::Error> {
         if before.is_none() {
             for sql in [
@@ -27,13 +27,13 @@ impl Writing {
                 open.execute(sql, values![&*self.instance]).await?;
             }
         }
-        let nothing = Observed::default();
+        let nothing = ObservedState::default();
         let before = before.unwrap_or(&nothing);
         let find = |name: &str| before.keyrings.iter().find(|view| &*view.name == name);
         for view in &now.keyrings {
             let known = find(&view.name);
             if known != Some(view) {
-                self.keyring(open, view, known).await?;
+                self.write_keyring(open, view, known).await?;
             }
         }
         for gone in before.keyrings.iter().filter(|old| !now.keyrings.iter().any(|new| new.name == old.name)) {
@@ -46,22 +46,22 @@ impl Writing {
             }
         }
         for view in now.trusts.iter().filter(|view| !before.trusts.contains(view)) {
-            self.trust(open, view).await?;
+            self.write_trust(open, view).await?;
         }
         for gone in before.trusts.iter().filter(|old| !now.trusts.iter().any(|new| new.holds.name == old.holds.name)) {
-            self.no_trust(open, &gone.holds.name).await?;
+            self.mark_trust_absent(open, &gone.holds.name).await?;
         }
         Ok(())
     }
 
-    async fn keyring(
+    async fn write_keyring(
         &self,
-        open: &mut Open,
+        open: &mut DatabaseTransaction,
         view: &KeyringView,
         before: Option<&KeyringView>,
     ) -> Result<(), sqlx::Error> {
         let seconds = |duration: &std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let thresholds: Option<Texts> =
+        let thresholds: Option<TextList> =
             view.alert_before.as_ref().map(|list| list.iter().map(|one| seconds(one).to_string()).collect());
         let sql = "INSERT INTO keyring (instance, keyring, purpose, owner, contact, rotate_every, alert_before, \
                    first_seen, last_seen, present) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, 1) \
@@ -81,7 +81,7 @@ impl Writing {
         open.execute(sql, values).await?;
         let known = before.map(|view| view.key_pairs.as_slice()).unwrap_or_default();
         for pair in view.key_pairs.iter().filter(|pair| !known.contains(pair)) {
-            self.key_pair(open, &view.name, pair).await?;
+            self.write_key_pair(open, &view.name, pair).await?;
         }
         let gone = |old: &&KeyPairView| !view.key_pairs.iter().any(|new| new.key_pair == old.key_pair);
         for pair in known.iter().filter(gone) {
@@ -105,9 +105,14 @@ impl Writing {
         Ok(())
     }
 
-    async fn key_pair(&self, open: &mut Open, keyring: &str, pair: &KeyPairView) -> Result<(), sqlx::Error> {
+    async fn write_key_pair(
+        &self,
+        open: &mut DatabaseTransaction,
+        keyring: &str,
+        pair: &KeyPairView,
+    ) -> Result<(), sqlx::Error> {
         let key_pair = pair.key_pair.to_string();
-        let names: Texts = pair.names.iter().collect();
+        let names: TextList = pair.names.iter().collect();
         let sql = "INSERT INTO key_pair (key_pair, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
                    weakness, self_issued) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
                    ON CONFLICT (key_pair) DO NOTHING";
@@ -125,7 +130,7 @@ impl Writing {
             pair.self_issued,
         ];
         open.execute(sql, values).await?;
-        let sources: Texts = pair.sources.iter().collect();
+        let sources: TextList = pair.sources.iter().collect();
         // An unchanged standing keeps its age: a start without state would reset it.
         let sql = "INSERT INTO placement (instance, keyring, key_pair, standing, since, overlap_ends, sources, why, \
                    first_seen, last_seen, last_used, present, chain_ends, chain_issuer) \
@@ -153,9 +158,9 @@ impl Writing {
         open.execute(sql, values).await.map(drop)
     }
 
-    async fn trust(&self, open: &mut Open, view: &TrustView) -> Result<(), sqlx::Error> {
+    async fn write_trust(&self, open: &mut DatabaseTransaction, view: &TrustView) -> Result<(), sqlx::Error> {
         let name = &*view.holds.name;
-        let keyrings: Texts = view.keyrings.iter().collect();
+        let keyrings: TextList = view.keyrings.iter().collect();
         let sql = "INSERT INTO trust (instance, trust, keyrings, checks_crls, first_seen, last_seen, present) \
                    VALUES ($1, $2, $3, $4, $5, $5, 1) ON CONFLICT (instance, trust) DO UPDATE SET \
                    keyrings = excluded.keyrings, checks_crls = excluded.checks_crls, last_seen = excluded.last_seen, \
@@ -187,7 +192,7 @@ impl Writing {
         }
         // The newest come first: reversed, the newest CRL of an issuer is written last.
         for crl in view.holds.crls.iter().rev() {
-            let anchors: Texts = crl.anchors.iter().map(ToString::to_string).collect();
+            let anchors: TextList = crl.anchors.iter().map(ToString::to_string).collect();
             let sql = "INSERT INTO crl (instance, trust, issuer, anchors, this_update, next_update, first_seen, last_seen, \
                        present) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 1) ON CONFLICT (instance, trust, issuer) \
                        DO UPDATE SET anchors = excluded.anchors, this_update = excluded.this_update, \
@@ -198,7 +203,7 @@ impl Writing {
         Ok(())
     }
 
-    async fn no_trust(&self, open: &mut Open, name: &str) -> Result<(), sqlx::Error> {
+    async fn mark_trust_absent(&self, open: &mut DatabaseTransaction, name: &str) -> Result<(), sqlx::Error> {
         for sql in [
             "UPDATE trust SET present = 0, last_seen = $3 WHERE instance = $1 AND trust = $2",
             "UPDATE anchor SET present = 0, last_seen = $3 WHERE instance = $1 AND trust = $2",

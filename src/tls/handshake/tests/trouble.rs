@@ -1,80 +1,94 @@
 //! Handshakes that fail before any certificate is verified: nothing in common, no TLS, and streams that end.
 
 use super::*;
-use crate::tls::Group;
+use crate::tls::KeyExchangeGroup;
 
 #[tokio::test]
 async fn nothing_in_common_is_named() {
-    let World { server, client, trust, .. } = world();
+    let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
     let pair = &*client.pair();
-    let plain = Settings::default();
-    let of = |change: &dyn Fn(&mut Settings)| {
+    let plain = TlsSettings::default();
+    let of = |change: &dyn Fn(&mut TlsSettings)| {
         let mut settings = plain.clone();
         change(&mut settings);
         settings
     };
     let cases = [
-        (only(Version::Tls13), only(Version::Tls12), "no_common_version", "protocol_version", "alert_protocol_version"),
-        (only(Version::Tls12), only(Version::Tls13), "no_common_version", "protocol_version", "alert_protocol_version"),
         (
-            of(&|settings| settings.groups = vec![Group::Secp384r1]),
-            of(&|settings| settings.groups = vec![Group::X25519]),
+            settings_for_version(TlsVersion::Tls13),
+            settings_for_version(TlsVersion::Tls12),
+            "no_common_version",
+            "protocol_version",
+            "alert_protocol_version",
+        ),
+        (
+            settings_for_version(TlsVersion::Tls12),
+            settings_for_version(TlsVersion::Tls13),
+            "no_common_version",
+            "protocol_version",
+            "alert_protocol_version",
+        ),
+        (
+            of(&|settings| settings.groups = vec![KeyExchangeGroup::Secp384r1]),
+            of(&|settings| settings.groups = vec![KeyExchangeGroup::X25519]),
             "no_common_group",
             "handshake_failure",
             "alert_handshake_failure",
         ),
         (
-            of(&|settings| settings.alpn = vec![Alpn::Http11]),
-            of(&|settings| settings.alpn = vec![Alpn::H2]),
+            of(&|settings| settings.alpn = vec![AlpnProtocol::Http11]),
+            of(&|settings| settings.alpn = vec![AlpnProtocol::H2]),
             "no_common_protocol",
             "no_application_protocol",
             "alert_no_application_protocol",
         ),
     ];
     for (ours, theirs, reason, alert, heard) in cases {
-        let (at_server, at_client) = meet(&accepting(&server, &trust, &ours), &connecting(pair, &trust, &theirs)).await;
-        let said = told(&at_server.err().unwrap(), &trust, true);
+        let (at_server, at_client) =
+            run_handshake(&build_acceptor(&server, &trust, &ours), &build_connector(pair, &trust, &theirs)).await;
+        let said = explain_failure(&at_server.err().unwrap(), &trust, true);
         assert_eq!((said.reason, said.alert_sent), (reason, Some(alert)));
-        let said = told(&at_client.err().unwrap(), &trust, false);
+        let said = explain_failure(&at_client.err().unwrap(), &trust, false);
         assert_eq!((said.reason, said.alert_received), (heard, Some(alert)));
     }
 }
 
 #[tokio::test]
 async fn a_peer_that_only_knows_rsa_cannot_use_an_ecdsa_key() {
-    let World { server, trust, .. } = world();
-    let acceptor = accepting(&server, &trust, &Settings::default());
+    let HandshakeFixture { server, trust, .. } = handshake_fixture();
+    let acceptor = build_acceptor(&server, &trust, &TlsSettings::default());
     let rsa = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256];
-    for version in BOTH {
-        let (at_server, _) = meet(&acceptor, &foreign(version, None, &rsa)).await;
-        let said = told(&at_server.err().unwrap(), &trust, true);
+    for version in TLS_VERSIONS {
+        let (at_server, _) = run_handshake(&acceptor, &foreign_connector(version, None, &rsa)).await;
+        let said = explain_failure(&at_server.err().unwrap(), &trust, true);
         assert_eq!((said.reason, said.alert_sent), ("no_common_signature_scheme", Some("handshake_failure")));
     }
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
-    let (at_server, _) = meet(&acceptor, &foreign_with(provider, Version::Tls12, None, ECDSA)).await;
-    let said = told(&at_server.err().unwrap(), &trust, true);
+    let (at_server, _) =
+        run_handshake(&acceptor, &foreign_connector_with(provider, TlsVersion::Tls12, None, ECDSA)).await;
+    let said = explain_failure(&at_server.err().unwrap(), &trust, true);
     assert_eq!((said.reason, said.alert_sent), ("no_common_cipher_suite", Some("handshake_failure")));
 }
 
 #[tokio::test]
 async fn without_a_pair_that_fits_the_hello_is_refused_with_an_alert() {
-    let World { client, trust, .. } = world();
+    let HandshakeFixture { client, trust, .. } = handshake_fixture();
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
+    let connector = build_connector(&client.pair(), &trust, &TlsSettings::default());
     let (failed, at_client) = tokio::join!(
-        async { hello(near, soon()).await.ok().unwrap().refuse().await },
-        connect(far, &connector, soon())
+        async { read_client_hello(near, test_deadline()).await.ok().unwrap().refuse().await },
+        connect(far, &connector, test_deadline())
     );
-    let said = told(&failed, &trust, true);
+    let said = explain_failure(&failed, &trust, true);
     assert_eq!((said.reason, said.alert_sent), ("no_key_pair_fits", Some("handshake_failure")));
     assert_eq!(failed.facts.server_name.as_deref(), Some("server.test"));
-    assert_eq!(told(&at_client.err().unwrap(), &trust, false).reason, "alert_handshake_failure");
+    assert_eq!(explain_failure(&at_client.err().unwrap(), &trust, false).reason, "alert_handshake_failure");
 }
 
 #[tokio::test]
 async fn an_upstream_whose_schemes_our_key_lacks_gets_no_certificate() {
-    let World { ca, server, client, trust } = world();
+    let HandshakeFixture { ca, server, client, trust } = handshake_fixture();
     let mut provider = aws_lc_rs::default_provider();
     let schemes = &mut provider.signature_verification_algorithms.mapping;
     let rsa = schemes.iter().position(|(scheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256).unwrap();
@@ -88,25 +102,27 @@ async fn an_upstream_whose_schemes_our_key_lacks_gets_no_certificate() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*server.certified()).clone())));
-    let acceptor = Acceptor { config: Arc::new(config) };
-    let (_, at_client) = meet(&acceptor, &connecting(&client.pair(), &trust, &only(Version::Tls13))).await;
-    let said = told(&at_client.err().unwrap(), &trust, false);
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*server.certified_key()).clone())));
+    let acceptor = IngressAcceptor { config: Arc::new(config) };
+    let (_, at_client) =
+        run_handshake(&acceptor, &build_connector(&client.pair(), &trust, &settings_for_version(TlsVersion::Tls13)))
+            .await;
+    let said = explain_failure(&at_client.err().unwrap(), &trust, false);
     assert_eq!((said.reason, said.alert_received), ("refused_certificate_required", Some("certificate_required")));
 }
 
 /// What comes of bytes that are sent to an ingress, the stream closed after them.
-async fn sent_to_ingress(bytes: &[u8]) -> Box<Failed> {
+async fn send_to_ingress(bytes: &[u8]) -> Box<FailedHandshake> {
     let (near, mut far) = tokio::io::duplex(64 * 1024);
     far.write_all(bytes).await.unwrap();
     far.shutdown().await.unwrap();
-    let Err(failed) = hello(near, soon()).await else { unreachable!("no whole hello was sent") };
+    let Err(failed) = read_client_hello(near, test_deadline()).await else { unreachable!("no whole hello was sent") };
     failed
 }
 
 #[tokio::test]
 async fn what_is_not_tls_is_named() {
-    let trust = world().trust;
+    let trust = handshake_fixture().trust;
     let cases: [(&[u8], &str); 14] = [
         (b"", "closed_without_byte"),
         (b"GET / HTTP/1.1\r\n\r\n", "plain_http"),
@@ -124,10 +140,10 @@ async fn what_is_not_tls_is_named() {
         (b"\x15\x03\x01\x00\x02\x02\x28", "peer_misbehaved"),
     ];
     for (bytes, reason) in cases {
-        let said = told(&*sent_to_ingress(bytes).await, &trust, true);
+        let said = explain_failure(&*send_to_ingress(bytes).await, &trust, true);
         assert_eq!(said.reason, reason, "{bytes:02x?}: {}", said.explanation);
     }
-    let said = told(&*sent_to_ingress(b"GET / HTTP/1.1\r\n\r\n").await, &trust, true);
+    let said = explain_failure(&*send_to_ingress(b"GET / HTTP/1.1\r\n\r\n").await, &trust, true);
     assert_eq!(said.alert_sent, Some("decode_error"));
     assert!(said.explanation.starts_with("peer speaks plain HTTP on a TLS port"));
 }
@@ -144,14 +160,14 @@ fn old_hello(minor: u8) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_client_from_before_tls_1_2_is_told_from_one_that_signs_otherwise() {
-    let trust = world().trust;
+    let trust = handshake_fixture().trust;
     for (minor, reason, says) in [
         (0, "no_common_version", "peer speaks SSL 3.0 at most"),
         (1, "no_common_version", "peer speaks TLS 1.0 at most"),
         (2, "no_common_version", "peer speaks TLS 1.1 at most"),
         (3, "no_common_signature_scheme", "peer names no signature scheme"),
     ] {
-        let said = told(&*sent_to_ingress(&old_hello(minor)).await, &trust, true);
+        let said = explain_failure(&*send_to_ingress(&old_hello(minor)).await, &trust, true);
         assert_eq!((said.reason, said.outcome.as_str()), (reason, "refused"), "{}", said.explanation);
         assert!(said.explanation.starts_with(says), "{}", said.explanation);
     }
@@ -166,45 +182,53 @@ async fn the_alert_arrives_before_the_end_of_a_refused_stream() {
         far.read_to_end(&mut answer).await.unwrap();
         answer
     };
-    let (_, answer) = tokio::join!(hello(near, soon()), talk);
+    let (_, answer) = tokio::join!(read_client_hello(near, test_deadline()), talk);
     assert_eq!(answer, [0x15, 3, 3, 0, 2, 2, 50]);
 }
 
 #[tokio::test]
 async fn time_runs_out_before_and_after_the_hello() {
-    let World { server, client, trust, .. } = world();
+    let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
     let past = Instant::now();
     let (near, mut far) = tokio::io::duplex(64);
     far.write_all(b"\x16\x03\x01").await.unwrap();
-    let failed = hello(near, past).await.err().unwrap();
+    let failed = read_client_hello(near, past).await.err().unwrap();
     assert_eq!(failed.first_bytes, b"\x16\x03\x01");
-    assert_eq!(told(&failed, &trust, true).reason, "timed_out_before_hello");
+    assert_eq!(explain_failure(&failed, &trust, true).reason, "timed_out_before_hello");
 
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
+    let connector = build_connector(&client.pair(), &trust, &TlsSettings::default());
     let (near, far) = tokio::io::duplex(64 * 1024);
     let failed = connect(near, &connector, past).await.err().unwrap();
-    assert_eq!(told(&failed, &trust, false).reason, "timed_out_before_hello");
-    let read = hello(far, soon()).await.ok().unwrap();
-    let acceptor = accepting(&server, &trust, &Settings::default());
-    assert_eq!(told(&read.finish(&acceptor, soon()).await.err().unwrap(), &trust, true).reason, "reset");
+    assert_eq!(explain_failure(&failed, &trust, false).reason, "timed_out_before_hello");
+    let read = read_client_hello(far, test_deadline()).await.ok().unwrap();
+    let acceptor = build_acceptor(&server, &trust, &TlsSettings::default());
+    assert_eq!(
+        explain_failure(&read.finish(&acceptor, test_deadline()).await.err().unwrap(), &trust, true).reason,
+        "reset"
+    );
 
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let (read, stalled) =
-        tokio::join!(hello(far, soon()), connect(near, &connector, Instant::now() + Duration::from_millis(50)));
-    assert_eq!(told(&stalled.err().unwrap(), &trust, false).reason, "timed_out_before_hello");
+    let (read, stalled) = tokio::join!(
+        read_client_hello(far, test_deadline()),
+        connect(near, &connector, Instant::now() + Duration::from_millis(50))
+    );
+    assert_eq!(explain_failure(&stalled.err().unwrap(), &trust, false).reason, "timed_out_before_hello");
     let failed = read.ok().unwrap().finish(&acceptor, past).await.err().unwrap();
-    assert!(matches!(failed.cause, Cause::TimedOut { hello: false } | Cause::Reset));
+    assert!(matches!(failed.cause, HandshakeFailureCause::TimedOut { hello: false } | HandshakeFailureCause::Reset));
 
     let (near, mut far) = tokio::io::duplex(64 * 1024);
     far.write_all(b"\x16\x03\x03\x00\x30").await.unwrap();
     let failed = connect(near, &connector, past).await.err().unwrap();
-    assert_eq!((told(&failed, &trust, false).reason, failed.first_bytes.len()), ("timed_out_after_hello", 5));
+    assert_eq!(
+        (explain_failure(&failed, &trust, false).reason, failed.first_bytes.len()),
+        ("timed_out_after_hello", 5)
+    );
 }
 
 #[tokio::test]
 async fn an_upstream_that_closes_or_speaks_plain_text_is_named() {
-    let World { client, trust, .. } = world();
-    let connector = connecting(&client.pair(), &trust, &Settings::default());
+    let HandshakeFixture { client, trust, .. } = handshake_fixture();
+    let connector = build_connector(&client.pair(), &trust, &TlsSettings::default());
     let cases: [(&[u8], &str); 4] = [
         (b"", "closed_without_byte"),
         (b"\x16\x03\x03", "closed"),
@@ -215,10 +239,10 @@ async fn an_upstream_that_closes_or_speaks_plain_text_is_named() {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         far.write_all(bytes).await.unwrap();
         far.shutdown().await.unwrap();
-        let said = told(&connect(near, &connector, soon()).await.err().unwrap(), &trust, false);
+        let said = explain_failure(&connect(near, &connector, test_deadline()).await.err().unwrap(), &trust, false);
         assert_eq!(said.reason, reason, "{}", said.explanation);
     }
-    assert!(matches!(cause(io::ErrorKind::ConnectionReset.into(), false), Cause::Reset));
-    assert!(matches!(cause(io::ErrorKind::ConnectionReset.into(), true), Cause::NoByte));
-    assert!(matches!(cause(io::ErrorKind::PermissionDenied.into(), false), Cause::Io(_)));
+    assert!(matches!(classify_error(io::ErrorKind::ConnectionReset.into(), false), HandshakeFailureCause::Reset));
+    assert!(matches!(classify_error(io::ErrorKind::ConnectionReset.into(), true), HandshakeFailureCause::NoByte));
+    assert!(matches!(classify_error(io::ErrorKind::PermissionDenied.into(), false), HandshakeFailureCause::Io(_)));
 }
