@@ -5,13 +5,10 @@
 //! elsewhere and say none. What an answer says is `routes`' and `readiness`' business, what the snapshot adds to the
 //! metrics `gauges`'.
 
-mod gauges;
-mod readiness;
 mod routes;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -21,12 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::event::EventBus;
-use crate::metrics::Metrics;
 use crate::net::BoundSocket;
-use crate::net::listen::{AcceptedConnection, ListenState};
-use crate::process::{ShutdownPhase, ShutdownWatch};
-use crate::snapshot::{ListenerId, Reader};
+use crate::net::listen::AcceptedConnection;
+use crate::process::ShutdownPhase;
+use crate::views::RuntimeViews;
 
 /// Connections at once. The next one ends the oldest: who holds many of them open cannot keep kubelet out.
 const CONNECTIONS: usize = 64;
@@ -44,52 +39,6 @@ pub enum AdminListenerKind {
     Admin,
     /// Kubelet and Prometheus.
     Probes,
-}
-
-/// What may be looked at.
-#[derive(Clone)]
-pub struct RuntimeViews {
-    /// What is served.
-    pub reader: Reader,
-    /// What was counted.
-    pub metrics: Arc<Metrics>,
-    /// What happened.
-    pub events: Arc<EventBus>,
-    /// How far stopping has come.
-    pub shutdown: ShutdownWatch,
-    /// The sockets of the listeners.
-    sockets: Arc<[(ListenerId, ListenState)]>,
-}
-
-impl RuntimeViews {
-    /// From its parts.
-    pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<EventBus>, shutdown: ShutdownWatch) -> Self {
-        Self { reader, metrics, events, shutdown, sockets: Arc::default() }
-    }
-
-    /// Looks also at whether these listen.
-    pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, ListenState)>) -> Self {
-        self.sockets = sockets.into_iter().collect();
-        self
-    }
-
-    fn missing(&self) -> Vec<readiness::ReadinessGap> {
-        readiness::missing(&self.reader.latest(), self.shutdown.phase(), &self.sockets)
-    }
-
-    /// Ready = every ingress has a pair to show and listens, and the process is not stopping. Upstreams never matter.
-    pub fn is_ready(&self) -> bool {
-        self.missing().is_empty()
-    }
-
-    /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).
-    pub fn metrics_text(&self) -> String {
-        self.metrics.render(Some(Box::new(gauges::SnapshotGauges {
-            snapshot: self.reader.latest(),
-            now: self.events.now(),
-            lines_dropped: self.events.log_lines_dropped(),
-        })))
-    }
 }
 
 /// Serves until the process is over.

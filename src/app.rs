@@ -3,12 +3,8 @@
 //! Two kinds of thread: one control thread with everything that may wait (folder, writer, admin, signals), and the data
 //! plane's workers. They meet in the snapshot, the events and the phases of stopping, nowhere else.
 
-pub mod check;
 mod control;
-pub mod demo;
-pub mod keyring;
 pub mod memories;
-pub mod probe;
 mod socket;
 
 use std::collections::BTreeMap;
@@ -19,18 +15,19 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::admin::{self, RuntimeViews};
+use crate::admin;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::EventBus;
-use crate::keyring::RefusalMemory;
+use crate::evidence::RefusalMemory;
 use crate::log::{self, LogQueue};
 use crate::metrics::Metrics;
 use crate::net::listen::BoundSocket;
 use crate::process::{self, DrainProgress, ProcessSignal, ShutdownOutcome, ShutdownPhase};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
+use crate::views::RuntimeViews;
 use crate::writer::{self, StateMemory, WriterInput};
-use crate::{folder, net, proxy, snapshot};
+use crate::{dataplane as proxy, folder, net, snapshot};
 
 /// How many inputs may wait for the writer.
 const INPUTS: usize = 64;
@@ -319,7 +316,7 @@ fn waiting(snapshot: &Snapshot) -> String {
 }
 
 /// Fills in what `trust = "system"` stands for, where it is used: reading the platform's store is not for the rules.
-fn with_platform(mut settings: writer::WriterSettings) -> writer::WriterSettings {
+pub(crate) fn with_platform(mut settings: writer::WriterSettings) -> writer::WriterSettings {
     use crate::pki::Certificate;
     use crate::trust::AnchorSource;
     if settings.trusts.values().any(|trust| trust.anchors.contains(&AnchorSource::System)) {

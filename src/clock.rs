@@ -3,6 +3,7 @@
 //! Rules take `now` as an argument; only the edges ask this clock. Deadlines inside `net`, `tls` and `proxy` use
 //! [`std::time::Instant`] instead and have no business here.
 
+pub(crate) mod deadlines;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -7,24 +7,22 @@
 mod answers;
 mod change;
 pub mod client;
-mod handshakes;
 pub mod place;
 pub mod server;
-pub mod status;
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::keyring::report::{
+pub use crate::evidence::report::{
     PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, SubjectKind,
 };
 pub use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::Fingerprint;
 pub use crate::snapshot::{AnchorUsage, KeyPairView, KeyringView, TrustUsage};
+pub use crate::views::status::StatusReport;
 pub use answers::CommandContext;
-pub use status::StatusReport;
 
 /// The longest line that is read from a command.
 pub const LONGEST_REQUEST: usize = 16 * 1024;

@@ -25,11 +25,12 @@ use tokio::sync::broadcast;
 pub use follower::EventFollower;
 pub use handshake::HandshakeRecord;
 
-pub use crate::keyring::UpstreamVerdict;
-pub use crate::keyring::learned::RefusalStatus;
+pub use crate::evidence::UpstreamVerdict;
+pub use crate::evidence::learned::RefusalStatus;
 
 use crate::clock::Clock;
-use crate::keyring::report::{self, RotationLedger};
+use crate::evidence::report;
+use crate::evidence::report::RotationLedger;
 use crate::log::{self, Level, LogFilter, LogQueue};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, FolderProblem, ProblemSeverity};
@@ -351,7 +352,7 @@ impl EventBus {
     }
 
     /// Restores a recorded refusal of the last run, for the rotation report.
-    pub fn recall(&self, entry: &crate::keyring::learned::RefusalRecord) {
+    pub fn recall(&self, entry: &crate::evidence::learned::RefusalRecord) {
         ledger::recall_refusal(&mut lock(&self.ledger), entry);
     }
 

@@ -5,11 +5,8 @@
 
 pub mod choice;
 pub mod fit;
-pub mod learned;
 #[cfg(test)]
 pub(crate) mod pool;
-pub mod proved;
-pub mod report;
 pub mod rotation;
 pub mod warning;
 
@@ -25,8 +22,6 @@ pub use choice::{
     CandidateList, KeyPairCandidate, KeyPairSelection, PeerHints, PeerRequirements, SelectionReason, ShowPolicy,
     choose, choose_with_hints,
 };
-pub use learned::RefusalMemory;
-pub use proved::{ProbeMode, UpstreamProofs, UpstreamVerdict};
 pub use rotation::{HeldPair, Keyring, PersistedKeyring};
 
 /// A keyring's name: the name of its sub-folder, `default` for the top of the watched folder.

@@ -2,41 +2,30 @@
 //!
 //! This file only lists the rooms, lowest first; ARCHITECTURE.md has the picture, who may import whom, and why.
 
-pub mod clock;
-pub mod log;
-pub mod metrics;
-pub mod process;
-
-pub mod pki;
-
-pub mod keyring;
-pub mod trust;
-
-pub mod tls;
-
-pub mod net;
-
-pub mod jwt;
-
-pub mod event;
-
-pub mod snapshot;
-
-pub mod folder;
-
-pub mod writer;
-
-pub mod proxy;
-
-pub mod registry;
-
-pub mod alerts;
-
 pub mod admin;
-
-pub mod control;
-
-pub mod config;
-
+pub mod alerts;
 pub mod app;
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod demo;
+pub mod event;
+pub mod evidence;
+pub mod folder;
+pub mod http;
+pub mod jwt;
+pub mod keyring;
+pub mod log;
+pub mod metrics;
+pub mod net;
+pub mod offline;
+pub mod pki;
+pub mod process;
+pub mod registry;
+pub mod snapshot;
+pub mod tls;
+pub mod trust;
+pub mod views;
+pub mod writer;

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::evidence::report::{KeyringOverlap, PreviousPair};
 use crate::keyring::Standing;
-use crate::keyring::report::{KeyringOverlap, PreviousPair};
 
 pub use crate::trust::matched::{AnchorUsage, TrustUsage};
 pub use bearer::EgressBearer;

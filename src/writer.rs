@@ -19,7 +19,7 @@ use crate::folder::FolderContents;
 use crate::keyring::{KeyringCommand, KeyringName};
 use crate::pki::{Certificate, FolderProblem, ProblemSeverity};
 use crate::snapshot::{Epoch, Publisher, Reader, Snapshot};
-use crate::{keyring, snapshot, trust};
+use crate::{evidence, keyring, snapshot, trust};
 
 pub use memory::StateMemory;
 pub use state::{StateChange, WriterState};
@@ -54,7 +54,7 @@ pub enum WriterInput {
     /// Time passes.
     Tick,
     /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
-    Learned(Vec<keyring::learned::PersistedRefusal>),
+    Learned(Vec<evidence::learned::PersistedRefusal>),
     /// An operator's command; the answer carries the epoch in which it is true.
     Command {
         /// Which keyring.

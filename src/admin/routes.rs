@@ -12,8 +12,10 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::{AdminListenerKind, RuntimeViews, readiness};
+use crate::admin::AdminListenerKind;
 use crate::metrics;
+use crate::views::RuntimeViews;
+use crate::views::readiness;
 
 /// The public keys that our tokens are verified with (RFC 7517).
 const KEY_SET: &str = "/.well-known/jwks.json";
@@ -33,7 +35,7 @@ const ALWAYS: [(HeaderName, &str); 5] = [
 /// Which hosts a request may name: a page of another origin can make a browser connect here, but it cannot make it say
 /// one of these (DNS rebinding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HostPolicy {
+pub(crate) enum HostPolicy {
     /// Whatever they like: no browser connects to a Unix socket, and probes say no names.
     Any,
     /// `localhost`, loopback addresses, and the address that is listened on.
@@ -42,7 +44,7 @@ pub(super) enum HostPolicy {
 
 impl HostPolicy {
     /// Of a listener at this TCP address; `None` = a Unix socket.
-    pub(super) fn for_listener(listens_on: Option<SocketAddr>) -> Self {
+    pub(crate) fn for_listener(listens_on: Option<SocketAddr>) -> Self {
         listens_on.map_or(Self::Any, |addr| Self::Local(addr.ip()))
     }
 
@@ -55,7 +57,7 @@ impl HostPolicy {
 }
 
 /// Answers one request.
-pub(super) fn answer<B>(
+pub(crate) fn answer<B>(
     request: &Request<B>,
     (kind, hosts): (AdminListenerKind, HostPolicy),
     views: &RuntimeViews,

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
@@ -6,10 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::routes::{HostPolicy, answer};
+use std::sync::Arc;
+
 use super::*;
 use crate::clock::Clock;
+use crate::event::EventBus;
 use crate::keyring::Standing;
 use crate::log::{LogFormat, LogQueue, LogSettings};
+use crate::metrics::Metrics;
 use crate::net::ListenAddress;
 use crate::pki::Fingerprint;
 use crate::process::{ShutdownController, shutdown_channel};

@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin::{self, RuntimeViews};
+use crate::admin;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::server::SocketAccess;
 use crate::control::{self, CommandContext};
 use crate::event::{Event, EventBus};
-use crate::keyring::RefusalMemory;
+use crate::evidence::RefusalMemory;
 use crate::net::listen::BoundSocket;
 use crate::pki::Fingerprint;
 use crate::process::{
     self, DrainProgress, ProcessSignal, ShutdownController, ShutdownOutcome, ShutdownPhase, SignalListener, notify,
 };
 use crate::snapshot::{Publisher, Reader};
+use crate::views::RuntimeViews;
 use crate::writer::{StateMemory, WriterInput, WriterState};
 use crate::{alerts, folder, writer};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::admin::RuntimeViews;
 use crate::alerts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -14,6 +13,7 @@ use crate::pki::{Certificate, Fingerprint, printable};
 use crate::process::ShutdownWatch;
 use crate::registry::store::StoreAccess;
 use crate::registry::{self, Error, RegistrySettings, RegistryStore};
+use crate::views::RuntimeViews;
 
 /// What they need beside what everybody has.
 pub(super) struct RecorderParts {

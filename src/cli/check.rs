@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{CommandFailure, ConfigSource, print};
-use crate::app::check::{self, CheckProblem, CheckReport};
 use crate::control::AnchorUsage;
+use crate::offline::check;
+use crate::offline::check::{CheckProblem, CheckReport};
 use crate::pki::first_few;
 
 #[derive(clap::Args)]

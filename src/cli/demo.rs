@@ -6,7 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CommandFailure, print};
-use crate::app::demo::{self, DemoOptions, DemoReport, DemoStage};
+use crate::demo;
+use crate::demo::{DemoOptions, DemoReport, DemoStage};
 use crate::pki::Fingerprint;
 
 #[derive(clap::Args)]

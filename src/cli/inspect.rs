@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::keyring::offline::FolderArguments;
 use super::{CommandFailure, print};
-use crate::app::keyring::KeyringForecast;
 use crate::clock::Clock;
+use crate::offline::keyring::KeyringForecast;
 use crate::pki::blocks::{self, KeyMaterial, KeyMaterialKind};
 use crate::pki::certificate::{CertificationRequest, CrlSummary};
 use crate::pki::{Certificate, printable};

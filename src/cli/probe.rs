@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::keyring::offline::FolderArguments;
 use super::{CommandFailure, print};
-use crate::app::probe::{self, ProbeReport, ProbeRequest, ProbeVerdict};
 use crate::config;
+use crate::offline::probe;
+use crate::offline::probe::{ProbeReport, ProbeRequest, ProbeVerdict};
 
 #[derive(clap::Args)]
 pub(super) struct ProbeArguments {

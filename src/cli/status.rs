@@ -2,8 +2,8 @@
 
 use super::ask::{ControlArguments, unexpected};
 use super::{CommandFailure, print};
-use crate::control::status::{StatusItem, StatusReport, Urgency};
 use crate::control::{ControlAnswer, ControlRequest, Standing};
+use crate::views::status::{StatusItem, StatusReport, Urgency};
 
 #[derive(clap::Args)]
 pub(super) struct StatusArguments {

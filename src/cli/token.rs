@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::keyring::offline::{FolderArguments, failure};
 use super::{CommandFailure, print};
-use crate::app::keyring::{SignatureAlgorithm, TokenOrder};
 use crate::config;
+use crate::offline::keyring::{SignatureAlgorithm, TokenOrder};
 
 #[derive(clap::Args)]
 pub(super) struct TokenArguments {

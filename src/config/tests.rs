@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use toml::de::DeValue;
 
 use super::*;
-use crate::keyring::{ActivationPolicy, PreferPolicy, ProbeMode};
+use crate::evidence::ProbeMode;
+use crate::keyring::{ActivationPolicy, PreferPolicy};
 use crate::net::BackendAddress;
 use crate::tls::{AlpnProtocol, AuthorityNames, ClientAuth, KeyExchangeGroup, TlsVersion};
 use crate::trust::partner::KeyPairPreference;

@@ -7,16 +7,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::handshakes::{self, HandshakeFollow};
-use super::status::{self, StatusInputs};
 use super::{
     ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, PairChange, RefusalReason, RotationAnswer, change,
 };
-use crate::admin::RuntimeViews;
 use crate::event::Event;
-use crate::keyring::RefusalMemory;
+use crate::evidence::RefusalMemory;
 use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
+use crate::views::RuntimeViews;
+use crate::views::handshakes;
+use crate::views::handshakes::HandshakeFollow;
+use crate::views::status;
+use crate::views::status::StatusInputs;
 use crate::writer::{CommandRejection, WriterInput, WriterView};
 
 /// Lines of an answer that may wait for a slow command.

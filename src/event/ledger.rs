@@ -6,10 +6,10 @@
 use jiff::Timestamp;
 
 use super::{Event, HandshakeRecord, UpstreamVerdict, refuses_key_pair};
+use crate::evidence::learned::{RefusalChange, RefusalRecord};
+use crate::evidence::report::{LedgerFact, RotationLedger, UpstreamResponse};
 use crate::keyring;
 use crate::keyring::Standing;
-use crate::keyring::learned::{RefusalChange, RefusalRecord};
-use crate::keyring::report::{LedgerFact, RotationLedger, UpstreamResponse};
 use crate::snapshot::Side;
 use crate::tls::HandshakeOutcome;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::fit::covers;
-use super::learned::SourceRefusals;
 use super::{KeyringName, PreferPolicy, Standing};
+use crate::evidence::learned::SourceRefusals;
 use crate::pki::{Fingerprint, Validity};
 
 /// The peer's requirements for our certificate.
@@ -210,7 +210,7 @@ fn choose_preferred(all: &[KeyPairCandidate], among: &[usize]) -> Option<usize> 
     })
 }
 
-pub(super) fn signs(candidate: &KeyPairCandidate, asked: &PeerRequirements) -> bool {
+pub(crate) fn signs(candidate: &KeyPairCandidate, asked: &PeerRequirements) -> bool {
     asked.schemes.is_empty() || candidate.schemes.iter().any(|scheme| asked.schemes.contains(scheme))
 }
 

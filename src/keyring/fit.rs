@@ -115,7 +115,7 @@ pub(super) fn format_time(at: Timestamp) -> String {
 }
 
 /// `at` plus `by`, capped at the latest possible time.
-pub(super) fn add_saturating(at: Timestamp, by: std::time::Duration) -> Timestamp {
+pub(crate) fn add_saturating(at: Timestamp, by: std::time::Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use super::{HistoryRow, PeerRow, UnixSeconds};
-use crate::keyring::report::{KeyringOverlap, RecalledUse, UpstreamResponse};
-use crate::keyring::{SelectionReason, Standing, UpstreamVerdict};
+use crate::evidence::UpstreamVerdict;
+use crate::evidence::report::{KeyringOverlap, RecalledUse, UpstreamResponse};
+use crate::keyring::{SelectionReason, Standing};
 use crate::pki::Fingerprint;
 use crate::snapshot::{KeyringView, Side};
 

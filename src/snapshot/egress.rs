@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ingress::ListenerLimits;
-use crate::keyring::proved::ProofPolicy;
-use crate::keyring::{CandidateList, KeyringName, ProbeMode};
+use crate::evidence::ProbeMode;
+use crate::evidence::proved::ProofPolicy;
+use crate::keyring::{CandidateList, KeyringName};
 use crate::net::{HostPort, ListenAddress};
 use crate::tls::EgressConnector;
 use crate::trust::{PeerRole, Trust, TrustName};

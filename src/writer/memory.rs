@@ -24,7 +24,7 @@ use super::WriterState;
 use crate::keyring::KeyringName;
 use crate::pki::{Certificate, Fingerprint, FolderProblem, KeyMaterial, KeyPair, ProblemSeverity, blocks, printable};
 use crate::trust::TrustName;
-use crate::{keyring, trust};
+use crate::{evidence, keyring, trust};
 
 /// The format version of `decisions.json`.
 const DECISIONS_VERSION: u32 = 1;
@@ -61,7 +61,7 @@ pub struct RememberedState {
     /// Their certificates.
     pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
     /// What was learned from sources about our pairs.
-    pub learned: Vec<keyring::learned::PersistedRefusal>,
+    pub learned: Vec<evidence::learned::PersistedRefusal>,
     /// Why decisions could not be read: every keyring refuses commands until they can.
     pub unreadable: Option<String>,
     /// Retained files that could not be read: what was in them is lost to the overlap.
@@ -85,7 +85,7 @@ struct DecisionsFile {
     keyrings: BTreeMap<KeyringName, keyring::PersistedKeyring>,
     trusts: BTreeMap<TrustName, trust::anchors::PersistedAnchors>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    learned: Vec<keyring::learned::PersistedRefusal>,
+    learned: Vec<evidence::learned::PersistedRefusal>,
 }
 
 impl StateMemory {

@@ -18,7 +18,7 @@ use crate::keyring::{Keyring, KeyringName, KeyringRoles};
 use crate::pki::FolderProblem;
 use crate::snapshot::{Epoch, Snapshot, SnapshotParts};
 use crate::trust::{Anchors, TrustName};
-use crate::{keyring, snapshot, trust};
+use crate::{evidence, keyring, snapshot, trust};
 use steady::ClockSteadiness;
 
 /// Everything that the next snapshot is made of.
@@ -31,7 +31,7 @@ pub struct WriterState {
     /// Problems of the folder that were reported.
     told: HashSet<(Option<Arc<str>>, FolderProblem)>,
     /// What was learned from sources, for the next start.
-    learned: Arc<Vec<keyring::learned::PersistedRefusal>>,
+    learned: Arc<Vec<evidence::learned::PersistedRefusal>>,
     /// Why decisions could not be read.
     unreadable: Option<String>,
     steady: ClockSteadiness,
@@ -181,7 +181,7 @@ impl WriterState {
     }
 
     /// What was learned from sources, as it was reported last.
-    pub fn learned_refusals(&self) -> &[keyring::learned::PersistedRefusal] {
+    pub fn learned_refusals(&self) -> &[evidence::learned::PersistedRefusal] {
         &self.learned
     }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use sidekey::event::{Event, HandshakeRecord};
-use sidekey::keyring::learned::RefusalStatus;
+use sidekey::evidence::learned::RefusalStatus;
 use sidekey::keyring::{SelectionReason, Standing};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::IssuedKeyPair;

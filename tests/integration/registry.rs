@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use sidekey::event::Event;
-use sidekey::keyring::report::{PriorHistory, RetireAdvice, RotationProgress, RotationReport};
+use sidekey::evidence::report::{PriorHistory, RetireAdvice, RotationProgress, RotationReport};
 use sidekey::registry::export::{ExportTable, RegistryExport, export_csv};
 use sidekey::registry::store::HistoryQuery;
 use sidekey::registry::{RegistryInventory, RegistryLocation, RegistryStore, findings};

@@ -51,8 +51,8 @@ async fn in_front_of(backend: SocketAddr, extra: &str) -> Front {
 
 #[test]
 fn the_page_explains_every_refusal() {
-    use sidekey::proxy::frames::FrameFlood;
-    use sidekey::proxy::framing::FramingFault;
+    use sidekey::http::frames::FrameFlood;
+    use sidekey::http::framing::FramingFault;
 
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
     let page = std::fs::read_to_string(path).expect("the page");

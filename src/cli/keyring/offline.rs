@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use zeroize::Zeroizing;
 
 use super::super::{CommandFailure, ConfigSource, print};
-use crate::app::keyring::{self, ExportFormat, KeyPairCreation, KeyPairImport, OfflineKeyrings, OfflineOutcome};
 use crate::config::{self, Config};
+use crate::offline::keyring;
+use crate::offline::keyring::{ExportFormat, KeyPairCreation, KeyPairImport, OfflineKeyrings, OfflineOutcome};
 use crate::pki::issue::{NewKeyKind, RequestedNames, SubjectName};
 use crate::pki::{blocks, printable};
 

@@ -1,7 +1,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::keyring::report::PreviousPair;
+use crate::evidence::report::PreviousPair;
 use crate::snapshot::sample;
 
 const OLD: u8 = 1;

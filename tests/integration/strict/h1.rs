@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidekey::proxy::framing::{FramingAction, FramingFault, FramingLimits, FramingScanner};
+use sidekey::http::framing::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -23,7 +23,7 @@ async fn no_frames_reach_the_backend_that_must_not_and_every_honest_request_does
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     // What was too much is counted by its kind.
-    for flood in sidekey::proxy::frames::FrameFlood::ALL {
+    for flood in sidekey::http::frames::FrameFlood::ALL {
         let line = format!("sidekey_refused_total{{side=\"ingress\",listener=\"api\",reason=\"{}\"}}", flood.reason());
         eventually(&line, || front.sidecar.app.metrics_text().contains(&line)).await;
     }

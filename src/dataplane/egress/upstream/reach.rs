@@ -1,0 +1,110 @@
+//! One handshake with an egress' upstream or its token endpoint: dialled, performed with one key pair, verified, and
+//! recorded like every handshake. The caller decides what to send afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::UpstreamRef;
+use crate::dataplane::attempt::HandshakeAttempt;
+use crate::http::error::RequestError as Error;
+use crate::keyring::{KeyPairCandidate, PeerRequirements, SelectionReason};
+use crate::net::{HostPort, SocketStream, dial};
+use crate::pki::Fingerprint;
+use crate::snapshot::Side;
+use crate::tls::handshake::{ClientStream, CompletedHandshake, connect};
+use crate::tls::{EgressConnector, HandshakeOutcome};
+use crate::trust::{Partners, Peer, PeerRole, Trust};
+
+/// A finished handshake.
+pub(crate) struct UpstreamConnection {
+    pub(crate) tls: CompletedHandshake<ClientStream<SocketStream>>,
+    pub(crate) connection: u64,
+    pub(crate) key_pair: Fingerprint,
+    pub(crate) peer: Arc<Peer>,
+    /// How long the handshake took: a round trip and what both sides compute.
+    pub(crate) round: Duration,
+}
+
+/// The address to connect to, and how.
+pub(crate) struct UpstreamDial<'a> {
+    pub(crate) towards: UpstreamRef<'a>,
+    pub(crate) to: &'a HostPort,
+    /// Shows the pair that `shown` names.
+    pub(crate) connector: &'a EgressConnector,
+    pub(crate) shown: (KeyPairCandidate, SelectionReason),
+    pub(crate) trust: &'a Trust,
+    pub(crate) expects: &'a PeerRole,
+    pub(crate) keepalive: Option<Duration>,
+}
+
+impl UpstreamDial<'_> {
+    /// Dials, performs the handshake, verifies. `learn` receives the server's CertificateRequest, also where the
+    /// handshake fails.
+    pub(crate) async fn handshake(self, learn: impl Fn(Option<PeerRequirements>)) -> Result<UpstreamConnection, Error> {
+        let (settings, worker) = (&self.towards.egress.settings, self.towards.worker);
+        let (events, clock) = (worker.events(), worker.clock());
+        let key_pair = self.shown.0.key_pair;
+        let mut attempt = HandshakeAttempt {
+            side: Side::Egress,
+            listener: Arc::clone(&settings.name),
+            connection: worker.next_connection_number(),
+            address: None,
+            epoch: self.towards.epoch,
+            started: std::time::Instant::now(),
+            quiet: false,
+            shown: Some(self.shown),
+            shown_next: None,
+        };
+        let began = Instant::now();
+        let deadline = began + settings.limits.connect;
+        let terms = dial::DialOptions { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
+        let stream = match worker.dialler().connect_tcp(self.to, terms).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                events.emit(attempt.dial_failure_event(&self.to.to_string(), &error, clock.now()));
+                return Err(Error::Connect(error));
+            }
+        };
+        attempt.address = stream.peer_addr();
+        let dialled = Instant::now();
+        let mut tls = match connect(stream, self.connector, began + settings.limits.handshake).await {
+            Ok(tls) => tls,
+            Err(failed) => {
+                learn(failed.seen.asked.clone());
+                let (said, silent) = (failed.refuses_key_pair(), failed.ended_after_certificate_request());
+                let (event, reason, explanation) = attempt.failure_event(&failed, self.trust, clock.now());
+                events.emit(event);
+                return Err(if said || silent {
+                    Error::Refused { reason, explanation, said }
+                } else {
+                    Error::Handshake { reason, explanation }
+                });
+            }
+        };
+        let round = dialled.elapsed();
+        learn(tls.asked.take());
+        let now = clock.now();
+        match self.trust.verify(&tls.chain, self.expects, now) {
+            Ok(verified) => {
+                let peer = Peer::new(verified, &Partners::default());
+                self.trust.record_verified(&peer, now);
+                let outcome = if tls.facts.version == Some("1.3") {
+                    HandshakeOutcome::Unproved
+                } else {
+                    HandshakeOutcome::Accepted
+                };
+                events.emit(attempt.success_event(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
+                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, round })
+            }
+            Err(untrusted) => {
+                let facts = tls.facts.clone();
+                let (event, reason, explanation) =
+                    attempt.untrusted_event(&untrusted, self.trust, facts, &tls.chain, now);
+                events.emit(event);
+                Err(Error::Handshake { reason, explanation })
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Whether upstreams accept our key pairs: one small table for all workers, so that what one learns holds for all.
+//!
+//! It is read only where a keyring is in overlap, and a worker caches a result until the table changes.
+//! `keyring::proved` has the rules; `proof` decides what counts as a fact.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::dataplane::workers::DataPlaneShared;
+use crate::evidence::proved::{ProofFact, RequestSelection, SelectionOrder, SelectionRole, VerdictChange};
+use crate::evidence::{UpstreamProofs, UpstreamVerdict};
+use crate::net::HostPort;
+use crate::pki::Fingerprint;
+use crate::snapshot::{EgressSnapshot, Epoch};
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct VerdictTable {
+    known: Mutex<BTreeMap<Arc<str>, UpstreamEntry>>,
+    version: AtomicU64,
+}
+
+struct UpstreamEntry {
+    epoch: Epoch,
+    upstream: HostPort,
+    proved: UpstreamProofs,
+}
+
+/// Which entry, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct VerdictKey<'a> {
+    pub(crate) egress: &'a EgressSnapshot,
+    pub(crate) epoch: Epoch,
+    pub(crate) now: Timestamp,
+}
+
+impl VerdictTable {
+    /// Grows with every change; claiming and releasing the canary is not one.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Brings the entry up to the pairs of an epoch, unless it is already.
+    pub(crate) fn sync_epoch(&self, of: VerdictKey<'_>) {
+        self.with_entry(of, |_| ());
+    }
+
+    /// Chooses a pair for a request.
+    pub(crate) fn pick(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        harmless: bool,
+    ) -> (RequestSelection, Option<VerdictChange>) {
+        self.with_entry(of, |proved| proved.select(order, harmless, of.egress.settings.proof_terms(), of.now))
+    }
+
+    /// The next pair to try where `tried` have been refused.
+    pub(crate) fn next_key_pair(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        tried: &[Fingerprint],
+    ) -> Option<Fingerprint> {
+        self.with_entry(of, |proved| proved.next(order, tried))
+    }
+
+    /// Whether this pair is proved.
+    pub(crate) fn is_proved(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
+        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Proved))
+    }
+
+    /// Records a fact and returns what it has changed.
+    pub(crate) fn record_fact(
+        &self,
+        of: VerdictKey<'_>,
+        key_pair: Fingerprint,
+        shown: ProofFact,
+    ) -> Option<VerdictChange> {
+        let change =
+            self.with_entry(of, |proved| proved.record(key_pair, shown, of.egress.settings.proof_terms(), of.now));
+        if change.is_some() {
+            self.bump_version();
+        }
+        change
+    }
+
+    /// The pair that has to be probed now, if one has.
+    pub(crate) fn probe_due(&self, of: VerdictKey<'_>, order: &SelectionOrder) -> Option<Fingerprint> {
+        self.with_entry(of, |proved| proved.probe_due(order, of.now))
+    }
+
+    /// Claims the canary's place for a probe.
+    pub(crate) fn claim_canary(&self, of: VerdictKey<'_>) -> bool {
+        self.with_entry(of, UpstreamProofs::claim_canary)
+    }
+
+    /// Records that a probe has ended.
+    pub(crate) fn finish_probe(&self, of: VerdictKey<'_>, key_pair: Fingerprint) {
+        self.with_entry(of, |proved| proved.finish_probe(key_pair, of.egress.settings.proof_terms(), of.now));
+        self.bump_version();
+    }
+
+    fn release_canary(&self, name: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(name) {
+            known.proved.release_canary();
+        }
+    }
+
+    fn bump_version(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
+    /// anew.
+    fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs) -> T) -> T {
+        let settings = &of.egress.settings;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(&settings.name) {
+            let new = UpstreamEntry {
+                epoch: Epoch(0),
+                upstream: settings.upstream.clone(),
+                proved: UpstreamProofs::default(),
+            };
+            known.insert(Arc::clone(&settings.name), new);
+        }
+        let known = known.get_mut(&settings.name).expect("the entry exists or was just inserted");
+        if known.epoch < of.epoch {
+            known.epoch = of.epoch;
+            if known.upstream != settings.upstream {
+                known.upstream = settings.upstream.clone();
+                known.proved = UpstreamProofs::default();
+            }
+            let pairs: Vec<_> = of.egress.candidates.0.iter().map(|candidate| candidate.key_pair).collect();
+            known.proved.update_pairs(&pairs, settings.proof_terms(), of.now);
+            self.bump_version();
+        }
+        act(&mut known.proved)
+    }
+}
+
+/// The canary's place at one upstream, until this is dropped.
+pub(crate) struct CanaryGuard {
+    shared: Arc<DataPlaneShared>,
+    name: Arc<str>,
+}
+
+impl CanaryGuard {
+    /// Holds the place that a pick has taken, if it has.
+    pub(crate) fn from_pick(pick: RequestSelection, shared: &Arc<DataPlaneShared>, name: &Arc<str>) -> Option<Self> {
+        (pick.how == SelectionRole::Canary).then(|| Self { shared: Arc::clone(shared), name: Arc::clone(name) })
+    }
+}
+
+impl Drop for CanaryGuard {
+    fn drop(&mut self) {
+        self.shared.verdicts.release_canary(&self.name);
+    }
+}

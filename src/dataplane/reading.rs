@@ -1,0 +1,148 @@
+//! Whether the other side reads its response: on HTTP/2 a reader can hold back one stream and keep the connection alive.
+//!
+//! hyper gives each stream a task, and that task waits for the reader without asking the response body for more. So the
+//! body marks what it had to give when it was polled, and a task that is pending with a frame still to be sent waits for
+//! its reader: for so long, then the stream is reset. A reader that holds back the whole connection is `watched`'s.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+
+use crate::clock::deadlines::{WaitTable, WaitTimer};
+use crate::dataplane::connection::ConnectionState;
+
+/// What the response body that was polled last had to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyMark {
+    /// None was polled.
+    #[default]
+    Untouched,
+    /// It waits for the backend or upstream, under its own deadline.
+    Waits,
+    /// It gave a frame, which has to be sent before it is asked for another.
+    Gave,
+    /// The other side does not read what it gave: it is dropped for that.
+    Unread,
+}
+
+/// Runs the tasks of one connection's streams on this worker's thread.
+#[derive(Clone)]
+pub(crate) struct StreamExecutor {
+    pub(crate) open: Rc<ConnectionState>,
+    pub(crate) waits: Rc<WaitTable>,
+    /// How long a reader may read nothing.
+    pub(crate) limit: Duration,
+    /// Called for every stream that is reset for it.
+    pub(crate) unread: Rc<dyn Fn()>,
+}
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        let mut reader =
+            StreamReader { open: Rc::clone(&self.open), wait: WaitTimer::new(&self.waits, self.limit), owed: false };
+        let unread = Rc::clone(&self.unread);
+        spawn_local(async move {
+            let ended = {
+                // Dropping what it runs resets the stream.
+                let mut future = std::pin::pin!(future);
+                poll_fn(|cx| reader.poll(future.as_mut(), cx)).await
+            };
+            if ended == StreamEnd::Unread {
+                unread();
+            }
+        });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StreamEnd {
+    Whole,
+    Unread,
+}
+
+/// The reader of one stream.
+struct StreamReader {
+    open: Rc<ConnectionState>,
+    wait: WaitTimer,
+    /// Whether a frame is on its way to it.
+    owed: bool,
+}
+
+impl StreamReader {
+    fn poll<F: Future>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        self.open.mark.set(BodyMark::Untouched);
+        if task.poll(cx).is_ready() {
+            return Poll::Ready(StreamEnd::Whole);
+        }
+        let mark = self.open.mark.get();
+        if mark != BodyMark::Untouched {
+            self.owed = mark == BodyMark::Gave;
+            self.wait.reset();
+        }
+        if !self.owed || !self.wait.check_late(cx) {
+            return Poll::Pending;
+        }
+        self.open.mark.set(BodyMark::Unread);
+        Poll::Ready(StreamEnd::Unread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::clock::deadlines::Ticks;
+    use crate::dataplane::connection::ConnectionTimeouts;
+    use crate::dataplane::drain::ConnectionFacts;
+    use crate::snapshot::Side;
+    use crate::trust::PeerRole;
+
+    /// Polls a task that marks what `marks` says, one for each tick; the tick at which it was given up.
+    fn tick_of_giving_up(marks: &[BodyMark]) -> Option<usize> {
+        let waits = Rc::new(WaitTable::default());
+        let facts = ConnectionFacts {
+            side: Side::Ingress,
+            listener: "api".into(),
+            key_pair: None,
+            chain: Vec::new(),
+            role: PeerRole::Client,
+            upstream: None,
+        };
+        let day = Duration::from_secs(86_400);
+        let patience = ConnectionTimeouts { head: None, http2: true, idle: None, unread: day, age: None, drain: day };
+        let open = ConnectionState::new(1, facts, patience, &waits);
+        let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
+        let mut task = Box::pin(poll_fn(move |_| {
+            if let Some(mark) = marks.next().filter(|mark| **mark != BodyMark::Untouched) {
+                marked.mark.set(*mark);
+            }
+            Poll::<()>::Pending
+        }));
+        let wait = WaitTimer::new(&waits, crate::clock::deadlines::TICK * 2);
+        let mut reader = StreamReader { open, wait, owed: false };
+        (0..20).find(|tick| {
+            waits.tick(Ticks(u32::try_from(*tick).unwrap()));
+            reader.poll(task.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready()
+        })
+    }
+
+    #[test]
+    fn only_a_frame_that_is_not_read_is_given_up() {
+        use BodyMark::{Gave, Untouched, Waits};
+        assert_eq!(tick_of_giving_up(&[]), None, "a request that is being answered has its own deadlines");
+        assert_eq!(tick_of_giving_up(&[Waits]), None);
+        assert_eq!(tick_of_giving_up(&[Gave]), Some(3));
+        assert_eq!(tick_of_giving_up(&[Gave, Untouched, Gave]), Some(5));
+        assert_eq!(tick_of_giving_up(&[Gave, Untouched, Waits]), None);
+        assert_eq!(tick_of_giving_up(&[Waits, Untouched, Gave, Untouched]), Some(5));
+    }
+}

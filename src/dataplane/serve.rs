@@ -1,0 +1,215 @@
+//! Serves HTTP on an established stream: HTTP/1.1 or HTTP/2 by ALPN, never by sniffing, with the listener's limits.
+//!
+//! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
+//! the worker's tick's (`open`), not timers of hyper's.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_local;
+
+use super::reading::StreamExecutor;
+use super::watched::WatchedStream;
+use crate::clock::deadlines::WaitTable;
+use crate::dataplane::connection::{ConnectionSignal, ConnectionState};
+use crate::dataplane::exchange::access::RequestContext;
+use crate::http::body::ResponseBody;
+use crate::http::frames;
+use crate::http::frames::FrameFlood;
+use crate::http::frames::guard::FrameFindings;
+use crate::http::framing::FramingLimits;
+use crate::http::framing::guard::FramingGuard;
+use crate::snapshot::ingress::ListenerLimits;
+
+/// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Content of a response that waits for a peer that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
+const MAX_ERROR_RESET_STREAMS: usize = 256;
+/// hyper's own limit on fields, which costs nothing extra.
+const HYPER_FIELDS: usize = 100;
+
+/// Runs hyper's tasks on this worker's thread.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+/// A connection that answers requests. It never fails: what goes wrong is a response.
+pub(crate) trait RequestHandler: 'static {
+    /// The connection in its worker's list.
+    fn state(&self) -> &Rc<ConnectionState>;
+    /// Where what happens to it is counted.
+    fn request_context(&self) -> &RequestContext;
+    /// Its worker's deadlines.
+    fn waits(&self) -> &Rc<WaitTable>;
+    /// Records that the other side does not read a response: its stream is reset.
+    fn record_unread(&self);
+    /// One request, one response.
+    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<ResponseBody>;
+}
+
+/// Serves HTTP/1.1 until the connection ends.
+pub(crate) async fn serve_http1<S, C>(stream: S, connection: Rc<C>, limits: ListenerLimits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: RequestHandler,
+{
+    let open = Rc::clone(connection.state());
+    let bounds = FramingLimits { head_size: limits.head_size, fields: limits.fields };
+    let watched = WatchedStream::new(stream, &open.pulse);
+    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&open.notes)));
+    let asked = Rc::clone(&connection);
+    let service = service_fn(move |mut request| {
+        let open = Rc::clone(asked.state());
+        let upgrades = open.notes.prepare_request(&mut request);
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&asked).answer(request));
+        async move {
+            let response = answer.await;
+            if upgrades {
+                open.notes.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None).max_header_size(limits.head_size);
+    if limits.fields > HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    let (mut leaving, mut late) = (false, false);
+    poll_fn(|cx| {
+        match open.signal() {
+            ConnectionSignal::Close => return Poll::Ready(()),
+            ConnectionSignal::Leave if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            ConnectionSignal::Late if !late => {
+                late = true;
+                open.pulse.set_late();
+            }
+            _ => {}
+        }
+        open.register_waker(cx);
+        served.as_mut().poll(cx).map(report_end)
+    })
+    .await;
+    if let Some(fault) = open.notes.unreported_fault() {
+        report_broken_connection(&*connection, fault.reason(), fault.explanation());
+    }
+}
+
+/// Serves HTTP/2 until the connection ends.
+pub(crate) async fn serve_http2<S, C>(stream: S, connection: Rc<C>, limits: ListenerLimits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    C: RequestHandler,
+{
+    let open = Rc::clone(connection.state());
+    let asked = Rc::clone(&connection);
+    let told = Rc::clone(&connection);
+    let streams = StreamExecutor {
+        open: Rc::clone(&open),
+        waits: Rc::clone(connection.waits()),
+        limit: limits.body_idle,
+        unread: Rc::new(move || told.record_unread()),
+    };
+    let service = service_fn(move |request| {
+        // Boxed: hyper and tokio move a request's future several times before and after it runs.
+        let answer = Box::pin(Rc::clone(&connection).answer(request));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let found = Rc::new(FrameFindings::default());
+    let watched = WatchedStream::new(stream, &open.pulse);
+    let io =
+        TokioIo::new(frames::guard::FrameGuard::new(watched, limits.head_size, open.waits(), (&open.pulse, &found)));
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_local_error_reset_streams(MAX_ERROR_RESET_STREAMS);
+    let mut served = std::pin::pin!(builder.serve_connection(io, service));
+    let (mut leaving, mut crowded) = (false, false);
+    poll_fn(|cx| {
+        match open.signal() {
+            ConnectionSignal::Close => return Poll::Ready(()),
+            // A header block is late, and nothing behind it can be read: GOAWAY goes out, and the next signal closes.
+            ConnectionSignal::Leave | ConnectionSignal::Drain | ConnectionSignal::Late if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        open.register_waker(cx);
+        let polled = served.as_mut().poll(cx);
+        report_refused_streams(&*asked, found.refused.take(), limits.streams, &mut crowded);
+        polled.map(|ended| match (found.flood.get(), &ended) {
+            (Some(flood), _) => report_broken_connection(&*asked, flood.reason(), flood.explanation()),
+            (None, Err(error)) => match http2_violation(error) {
+                Some((reason, rule)) => report_broken_connection(&*asked, reason, &rule),
+                None => report_end(ended),
+            },
+            (None, Ok(())) => {}
+        })
+    })
+    .await;
+}
+
+/// Streams were refused because as many were open as may be: each is counted, and the first of a connection is logged.
+fn report_refused_streams<C: RequestHandler>(connection: &C, refused: u64, limit: u32, logged: &mut bool) {
+    for _ in 0..refused {
+        connection.request_context().cells.count_limit("streams");
+    }
+    if refused > 0 && !std::mem::replace(logged, true) {
+        let facts = &connection.state().facts;
+        let (side, listener, number) = (facts.side.as_str(), &*facts.listener, connection.state().number);
+        tracing::info!(target: "proxy", side, listener, connection = number, limit, reason = "too_many_streams", "stream refused: more concurrent streams than the limit (limits.streams)");
+    }
+}
+
+/// The other side broke a rule, and there was no request that could be answered with a refusal.
+fn report_broken_connection<C: RequestHandler>(connection: &C, reason: &'static str, explanation: &str) {
+    let facts = &connection.state().facts;
+    let (side, listener) = (facts.side.as_str(), &*facts.listener);
+    tracing::info!(target: "proxy", side, listener, connection = connection.state().number, reason, error = explanation, "connection refused");
+    connection.request_context().cells.count_refusal(reason);
+}
+
+/// What h2 found wrong with a connection, as a sentence; `None` where the peer left or reported the error itself.
+fn http2_violation(error: &hyper::Error) -> Option<(&'static str, String)> {
+    let text = std::error::Error::source(error)?.to_string();
+    let rule = text.strip_prefix("connection error detected: ")?;
+    // ENHANCE_YOUR_CALM: resets in bursts, and those that the peer brings about, h2 counts itself.
+    let reason = if rule.contains("excessive load") { FrameFlood::Resets.reason() } else { "http2_error" };
+    Some((reason, format!("HTTP/2 connection error: {rule}")))
+}
+
+/// Logs how a connection ended, for debugging only: peers vanish all the time.
+fn report_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(target: "proxy", %error, "connection ended with an error");
+    }
+}

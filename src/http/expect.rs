@@ -1,0 +1,152 @@
+//! `Expect: 100-continue` (RFC 9110 10.1.1): a request's body is held back until it is asked for.
+//!
+//! hyper asks a client for its body when we first poll it, so not polling is all there is to do. The gate opens at the
+//! backend's 100, at a successful response, or after a second, because many backends never send 100. Any other final
+//! response leaves it shut: the client gets that response and is never asked for a body that is not wanted.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+
+use crate::clock::deadlines::{WaitTable, WaitTimer};
+
+/// How long the backend may take to ask for the body or refuse it.
+const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const WAITING: u8 = 0;
+const ANSWERED: u8 = 1;
+const OPEN: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// What both ends of one exchange share. `Sync`, because hyper wants that of a callback for a 100; both ends are on
+/// one thread, so the lock is never contended.
+#[derive(Debug, Default)]
+pub(crate) struct ContinueGate {
+    state: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl ContinueGate {
+    fn transition(&self, from: &[u8], to: u8) {
+        if from.contains(&self.state.load(Ordering::Relaxed)) {
+            self.state.store(to, Ordering::Relaxed);
+            if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The final response's head is there.
+    pub(crate) fn record_final_response(&self, status: StatusCode) {
+        self.transition(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
+    }
+
+    /// Whether the body will not be sent any more.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.state.load(Ordering::Relaxed) != OPEN
+    }
+}
+
+/// The side that knows how the request is answered. When it goes with the gate still shut, the body is given up, and with it
+/// the connection that waits for it.
+pub(crate) struct ContinueGateGuard(pub(crate) Arc<ContinueGate>);
+
+impl Drop for ContinueGateGuard {
+    fn drop(&mut self) {
+        self.0.transition(&[WAITING, ANSWERED], REFUSED);
+    }
+}
+
+/// The side that has the body.
+pub(crate) struct BodyHold {
+    gate: Arc<ContinueGate>,
+    wait: WaitTimer,
+}
+
+impl BodyHold {
+    /// Holds the body of this request back.
+    pub(crate) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<WaitTable>) -> Self {
+        let gate = Arc::new(ContinueGate::default());
+        let told = Arc::clone(&gate);
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                told.transition(&[WAITING], OPEN);
+            }
+        });
+        Self { gate, wait: WaitTimer::new(waits, EXPECT_CONTINUE_TIMEOUT) }
+    }
+
+    /// The gate, for the side that learns how the request is answered.
+    pub(crate) fn gate(&self) -> &Arc<ContinueGate> {
+        &self.gate
+    }
+
+    /// Ready once the body may be sent (true) or never will be (false).
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        match self.gate.state.load(Ordering::Relaxed) {
+            OPEN => return Poll::Ready(true),
+            REFUSED => return Poll::Ready(false),
+            WAITING if self.wait.check_late(cx) => {
+                self.gate.state.store(OPEN, Ordering::Relaxed);
+                return Poll::Ready(true);
+            }
+            _ => {}
+        }
+        *self.gate.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::deadlines::{TICK, Ticks};
+    use std::rc::Rc;
+
+    fn hold_body() -> (Rc<WaitTable>, BodyHold, ContinueGateGuard) {
+        let waits = Rc::new(WaitTable::default());
+        let held = BodyHold::new(&mut Request::new(()), &waits);
+        let keeper = ContinueGateGuard(Arc::clone(held.gate()));
+        (waits, held, keeper)
+    }
+
+    fn poll(held: &mut BodyHold) -> Poll<bool> {
+        held.poll(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_body_is_asked_for_after_a_second_at_the_latest() {
+        let (waits, mut held, keeper) = hold_body();
+        assert!(poll(&mut held).is_pending());
+        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT)));
+        assert!(poll(&mut held).is_pending() && keeper.0.is_shut());
+        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT) + Ticks::from_duration(TICK)));
+        assert_eq!(poll(&mut held), Poll::Ready(true));
+        assert!(!keeper.0.is_shut());
+    }
+
+    #[test]
+    fn a_success_asks_for_the_body_and_a_refusal_never_does() {
+        let (_, mut held_back, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::OK);
+        assert_eq!(poll(&mut held_back), Poll::Ready(true));
+
+        let (waits, mut held_back, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::PAYLOAD_TOO_LARGE);
+        waits.tick(Ticks(1000));
+        assert!(poll(&mut held_back).is_pending());
+        drop(keeper);
+        assert_eq!(poll(&mut held_back), Poll::Ready(false));
+    }
+
+    #[test]
+    fn a_body_once_asked_for_is_not_given_up_with_its_keeper() {
+        let (_, mut held, keeper) = hold_body();
+        keeper.0.record_final_response(StatusCode::OK);
+        drop(keeper);
+        assert_eq!(poll(&mut held), Poll::Ready(true));
+    }
+}

@@ -1,0 +1,158 @@
+//! The scanner's place between a stream and hyper. In place of a frame that is too much hyper reads one that h2 answers
+//! with GOAWAY, so that the connection ends as HTTP/2 wants it and everything that waits in it goes at once.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{FrameFlood, FrameScanner, StreamRefusals};
+use crate::clock::deadlines::{TICK, WaitTable};
+use crate::dataplane::watched::StreamActivity;
+use crate::http::framing::held::HeldBytes;
+
+/// A `WINDOW_UPDATE` of the connection by zero, which is an error of the connection (RFC 9113 6.9).
+const GO_AWAY: &[u8] = &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What was found on a connection, for the task that serves it.
+#[derive(Default)]
+pub(crate) struct FrameFindings {
+    /// The client sent too much of this.
+    pub(crate) flood: Cell<Option<FrameFlood>>,
+    /// Streams that were refused as too many, and not reported yet.
+    pub(crate) refused: Cell<u64>,
+}
+
+/// A stream from which no more frames of a kind can be read than is in order.
+pub(crate) struct FrameGuard<S> {
+    stream: S,
+    scanner: FrameScanner,
+    held: HeldBytes,
+    sent: u64,
+    refusals: StreamRefusals,
+    waits: Rc<WaitTable>,
+    pulse: Arc<StreamActivity>,
+    found: Rc<FrameFindings>,
+}
+
+impl<S> FrameGuard<S> {
+    /// Around `stream`; `pulse` records header blocks that are not whole, and the rest is left in `found`.
+    pub(crate) fn new(
+        stream: S,
+        head_size: usize,
+        waits: &Rc<WaitTable>,
+        (pulse, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
+    ) -> Self {
+        Self {
+            stream,
+            scanner: FrameScanner::new(head_size, elapsed(waits)),
+            held: HeldBytes::default(),
+            sent: 0,
+            refusals: StreamRefusals::default(),
+            waits: Rc::clone(waits),
+            pulse: Arc::clone(pulse),
+            found: Rc::clone(found),
+        }
+    }
+
+    fn judge(&mut self, bytes: &[u8]) -> usize {
+        let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
+        self.found.flood.set(step.flood);
+        self.pulse.set_open_block(self.scanner.open_block());
+        step.pass
+    }
+
+    /// These bytes have gone out.
+    fn count_written(&mut self, bytes: &[u8]) {
+        self.sent += bytes.len() as u64;
+        let refused = self.refusals.count(bytes);
+        if refused > 0 {
+            self.found.refused.set(self.found.refused.get() + refused);
+        }
+    }
+}
+
+/// The worker's time.
+fn elapsed(waits: &WaitTable) -> Duration {
+    TICK * waits.now().0
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if buf.remaining() == 0 || this.held.drain_into(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        if this.found.flood.get().is_some() {
+            // Nothing more is read; h2 is about to close.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        loop {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let arrived = &buf.filled()[before..];
+            if arrived.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                let pass = this.judge(arrived);
+                if this.found.flood.get().is_none() && pass < arrived.len() {
+                    this.held.push(&arrived[pass..]);
+                }
+                buf.set_filled(before + pass);
+            } else {
+                this.held.push(arrived);
+                buf.set_filled(before);
+                let mut held = std::mem::take(&mut this.held);
+                held.judge(|bytes| this.judge(bytes));
+                this.held = held;
+            }
+            if this.found.flood.get().is_some() {
+                this.held.replace_rest(GO_AWAY);
+            }
+            if buf.filled().len() > before || this.held.drain_into(buf) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.count_written(&buf[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            self.count_written(&buf[..part]);
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,331 @@
+//! The scanner's place between a stream and hyper: bytes are read into hyper's own buffer, judged there, and taken back
+//! where they are not judged yet.
+//!
+//! A refused request is replaced by one of ours ([`INSTEAD`]), which [`Notes::arrived`] tells from all others: the guard
+//! lets no `*` through. A request that breaks off is a read error to hyper. After either, nothing more is read for it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use http::{Method, Request, Uri};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::head::is_token;
+use super::held::HeldBytes;
+use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
+use crate::http::error::RequestError as Error;
+
+/// What hyper reads in place of a refused request.
+const STAND_IN_REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";
+/// Bytes that wait behind a request with `Upgrade`, at most.
+const MAX_UPGRADE_BUFFER_BYTES: usize = 16 * 1024;
+/// How long a connection that ends in the middle of a request is read on, so that a reset does not overtake the answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes that are read on, at most.
+const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+const NO_UPGRADE: u8 = 0;
+const UPGRADE_ASKED: u8 = 1;
+const UPGRADE_DECLINED: u8 = 2;
+const UPGRADE_TUNNEL: u8 = 3;
+
+/// What the guard and the handler of the requests tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct FramingNotes {
+    refused: OnceLock<RefusedRequest>,
+    told: AtomicBool,
+    upgrade: AtomicU8,
+    /// The task that waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
+    waiting: Mutex<Option<Waker>>,
+}
+
+/// A request that was not passed on.
+#[derive(Debug)]
+struct RefusedRequest {
+    fault: FramingFault,
+    /// Its beginning had been passed on.
+    cut: bool,
+    /// For the access line: its method and target, where they can be read.
+    asked: Option<(Method, Uri)>,
+}
+
+impl FramingNotes {
+    /// Called with each request from hyper: what stands in for a refused one becomes recognisable, and looks for the
+    /// access line like the original. True where the handler has to say whether an upgrade was granted.
+    pub(crate) fn prepare_request<B>(&self, request: &mut Request<B>) -> bool {
+        if request.uri().path() == "*"
+            && let Some(refused) = self.refused.get()
+        {
+            request.extensions_mut().insert(refused.fault);
+            if let Some((method, uri)) = &refused.asked {
+                *request.method_mut() = method.clone();
+                *request.uri_mut() = uri.clone();
+            }
+        }
+        self.upgrade.load(Ordering::Relaxed) == UPGRADE_ASKED && request.headers().contains_key(http::header::UPGRADE)
+    }
+
+    /// Records the answer to the request with `Upgrade`.
+    pub(crate) fn record_upgrade_answer(&self, granted: bool) {
+        self.upgrade.store(if granted { UPGRADE_TUNNEL } else { UPGRADE_DECLINED }, Ordering::Release);
+        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waiting.wake();
+        }
+    }
+
+    /// What an error of an exchange really was: a request that broke off looks like a failure of the backend.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match (self.refused.get(), &error) {
+            (_, Error::Framing(_)) => self.told.store(true, Ordering::Relaxed),
+            (Some(RefusedRequest { fault, cut: true, .. }), Error::Exchange(_)) => {
+                self.told.store(true, Ordering::Relaxed);
+                return Error::Framing(*fault);
+            }
+            _ => {}
+        }
+        error
+    }
+
+    /// A refusal that no response has reported, at the end of the connection.
+    pub(crate) fn unreported_fault(&self) -> Option<FramingFault> {
+        self.refused.get().filter(|_| !self.told.load(Ordering::Relaxed)).map(|refused| refused.fault)
+    }
+}
+
+/// A stream from which only whole and good request heads can be read.
+pub(crate) struct FramingGuard<S> {
+    stream: S,
+    scanner: FramingScanner,
+    notes: Arc<FramingNotes>,
+    held: HeldBytes,
+    mode: FramingMode,
+    linger: Option<LingerState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FramingMode {
+    Judge,
+    /// Until it is known what an upgrade has become.
+    Pause,
+    /// A tunnel: nothing is judged.
+    Aside,
+    /// Refused: what comes is thrown away.
+    Deaf,
+    /// Broken off.
+    Cut,
+}
+
+struct LingerState {
+    until: Pin<Box<Sleep>>,
+    left: usize,
+}
+
+impl<S> FramingGuard<S> {
+    pub(crate) fn new(stream: S, bounds: FramingLimits, notes: Arc<FramingNotes>) -> Self {
+        let scanner = FramingScanner::new(bounds);
+        Self { stream, scanner, notes, held: HeldBytes::default(), mode: FramingMode::Judge, linger: None }
+    }
+
+    /// Judges what is held.
+    fn judge_held(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        held.judge(|bytes| self.judge(bytes));
+        self.held = held;
+        if self.mode == FramingMode::Deaf {
+            self.held.replace_rest(STAND_IN_REQUEST);
+        }
+    }
+
+    /// Judges `bytes`, all that has not been passed on, and returns how many may be.
+    fn judge(&mut self, bytes: &[u8]) -> usize {
+        let step = self.scanner.scan(bytes);
+        if self.scanner.has_upgrade() && self.notes.upgrade.load(Ordering::Relaxed) == NO_UPGRADE {
+            self.notes.upgrade.store(UPGRADE_ASKED, Ordering::Relaxed);
+        }
+        match step.next {
+            FramingAction::More => {}
+            FramingAction::Pause => self.mode = FramingMode::Pause,
+            FramingAction::Refuse(fault) => {
+                let asked = parse_method_and_path(&bytes[step.pass..]);
+                let _ = self.notes.refused.set(RefusedRequest { fault, cut: false, asked });
+                self.mode = FramingMode::Deaf;
+            }
+            FramingAction::Cut(fault) => {
+                let _ = self.notes.refused.set(RefusedRequest { fault, cut: true, asked: None });
+                self.mode = FramingMode::Cut;
+            }
+        }
+        step.pass
+    }
+
+    /// What became of the upgrade, if that is known.
+    fn resume_after_pause(&mut self) {
+        match self.notes.upgrade.load(Ordering::Relaxed) {
+            UPGRADE_TUNNEL => {
+                self.mode = FramingMode::Aside;
+                self.held.clear_all();
+            }
+            UPGRADE_DECLINED => {
+                self.notes.upgrade.store(NO_UPGRADE, Ordering::Relaxed);
+                self.scanner.resume();
+                self.mode = FramingMode::Judge;
+                self.judge_held();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> FramingGuard<S> {
+    /// Reads into hyper's buffer, judges there, and takes back what is not judged. Ready where something can be given.
+    fn read_and_judge(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        loop {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let arrived = &buf.filled()[before..];
+            if arrived.is_empty() {
+                // Half a head ends here; half a content is the client's fault, not the backend's.
+                if self.scanner.is_within_content() {
+                    let refused = RefusedRequest { fault: FramingFault::Incomplete, cut: true, asked: None };
+                    let _ = self.notes.refused.set(refused);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.held.is_empty() {
+                let pass = self.judge(arrived);
+                if self.mode == FramingMode::Deaf {
+                    self.held.replace_rest(STAND_IN_REQUEST);
+                } else if self.mode != FramingMode::Cut && pass < arrived.len() {
+                    self.held.push(&arrived[pass..]);
+                }
+                buf.set_filled(before + pass);
+                if pass > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                self.held.push(arrived);
+                buf.set_filled(before);
+                self.judge_held();
+            }
+            if self.held.drain_into(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.mode != FramingMode::Judge {
+                return self.poll_by_mode(cx, buf);
+            }
+        }
+    }
+
+    fn poll_by_mode(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.mode {
+            FramingMode::Judge => self.read_and_judge(cx, buf),
+            FramingMode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
+            FramingMode::Cut => {
+                let fault =
+                    self.notes.refused.get().map_or("the request ended early", |refused| refused.fault.explanation());
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
+            }
+            // hyper writes its answer even if the client does not read; an end would make it give up before.
+            FramingMode::Deaf => {
+                let before = buf.filled().len();
+                while let Poll::Ready(Ok(())) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+                    if buf.filled().len() == before {
+                        break;
+                    }
+                    buf.set_filled(before);
+                }
+                Poll::Pending
+            }
+            FramingMode::Pause => {
+                let before = buf.filled().len();
+                *self.notes.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+                while self.held.len() < MAX_UPGRADE_BUFFER_BYTES {
+                    ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+                    if buf.filled().len() == before {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.held.push(&buf.filled()[before..]);
+                    buf.set_filled(before);
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.mode == FramingMode::Pause && !this.held.is_cleared() {
+            this.resume_after_pause();
+        }
+        if buf.remaining() == 0 || this.held.drain_into(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_by_mode(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// Closes; where the other side may still be sending, reads on for a moment, as a socket that is dropped with bytes
+    /// unread is reset, and a reset can overtake the answer.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        if this.mode == FramingMode::Aside || (this.notes.refused.get().is_none() && !this.scanner.is_within_request())
+        {
+            return Poll::Ready(Ok(()));
+        }
+        let linger = this
+            .linger
+            .get_or_insert_with(|| LingerState { until: Box::pin(sleep(LINGER_TIMEOUT)), left: MAX_LINGER_BYTES });
+        let mut unread = [0; 2048];
+        while linger.left > 0 {
+            let mut buf = ReadBuf::new(&mut unread);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    linger.left = linger.left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.until.as_mut().poll(cx).map(Ok),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Method and path of a request that is refused, where they can be made out.
+fn parse_method_and_path(bytes: &[u8]) -> Option<(Method, Uri)> {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let method = parts.next().filter(|method| method.len() <= 32 && method.iter().copied().all(is_token))?;
+    let path = parts.next().and_then(|target| target.split(|byte| matches!(byte, b'?' | b'#')).next());
+    let uri = path.filter(|path| path.starts_with(b"/")).and_then(|path| Uri::try_from(path).ok());
+    Some((Method::from_bytes(method).ok()?, uri.unwrap_or_else(|| Uri::from_static("*"))))
+}

@@ -1,0 +1,65 @@
+//! Bytes between a stream and hyper that hyper has not received yet: first the cleared ones, then those not judged.
+
+use tokio::io::ReadBuf;
+
+#[derive(Debug, Default)]
+pub(crate) struct HeldBytes {
+    bytes: Vec<u8>,
+    /// How many are cleared, and how many of those hyper has received.
+    cleared: usize,
+    given: usize,
+}
+
+impl HeldBytes {
+    /// Whether nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How much there is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether any byte is cleared.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.cleared > 0
+    }
+
+    /// Takes in bytes that are not judged.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Judges everything, none of which is cleared yet: `judge` returns how many bytes are cleared from now on.
+    pub(crate) fn judge(&mut self, judge: impl FnOnce(&[u8]) -> usize) {
+        self.cleared = judge(&self.bytes);
+    }
+
+    /// Clears everything.
+    pub(crate) fn clear_all(&mut self) {
+        self.cleared = self.bytes.len();
+    }
+
+    /// Puts `instead` in the place of what is not judged, and clears it.
+    pub(crate) fn replace_rest(&mut self, instead: &[u8]) {
+        self.bytes.truncate(self.cleared);
+        self.bytes.extend_from_slice(instead);
+        self.cleared = self.bytes.len();
+    }
+
+    /// Hands over what is cleared; true if any byte was. An idle connection keeps no memory for it.
+    pub(crate) fn drain_into(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = (self.cleared - self.given).min(buf.remaining());
+        if count == 0 {
+            return false;
+        }
+        buf.put_slice(&self.bytes[self.given..self.given + count]);
+        self.given += count;
+        if self.given == self.cleared {
+            self.bytes = self.bytes.split_off(self.cleared);
+            (self.cleared, self.given) = (0, 0);
+        }
+        true
+    }
+}

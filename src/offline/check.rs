@@ -1,0 +1,148 @@
+//! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started and
+//! nothing written. Of the state only one thing is looked at: whom each anchor and pin vouched for last.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::folder;
+use crate::keyring::Standing;
+use crate::pki::{FolderProblem, ProblemSeverity};
+use crate::snapshot::{KeyringView, Side};
+use crate::trust::matched::{AnchorUsage, TrustUsage};
+use crate::writer::{self, WriterState};
+
+/// What would be accepted, and as what.
+#[derive(Serialize)]
+pub struct CheckReport {
+    /// Keyrings and their pairs.
+    pub keyrings: Vec<KeyringView>,
+    /// Trusts and what they hold.
+    pub trusts: Vec<CheckTrust>,
+    /// Files that cannot be used.
+    pub problems: Vec<CheckProblem>,
+    /// Listeners, ready or waiting.
+    pub listeners: Vec<CheckListener>,
+}
+
+/// One trust.
+#[derive(Serialize)]
+pub struct CheckTrust {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Printable subjects of its anchors.
+    pub holds: Vec<String>,
+    /// Anchors and pins, and who would break without each.
+    pub vouchers: Vec<AnchorUsage>,
+}
+
+/// One problem.
+#[derive(Serialize)]
+pub struct CheckProblem {
+    /// Which file.
+    pub file: String,
+    /// Stable code.
+    pub reason: &'static str,
+    /// One sentence.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+    /// `info`, `warning` or `refused`.
+    pub severity: &'static str,
+}
+
+/// One listener.
+#[derive(Serialize)]
+pub struct CheckListener {
+    /// Its side.
+    pub side: Side,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it waits for; `None`: ready.
+    pub waits_for: Option<String>,
+}
+
+impl CheckReport {
+    /// Nothing refused, nothing waited for.
+    pub fn is_good(&self) -> bool {
+        let refused = |ring: &KeyringView| ring.key_pairs.iter().any(|pair| pair.standing == Standing::Refused);
+        self.problems.iter().all(|problem| problem.severity != "refused")
+            && self.listeners.iter().all(|listener| listener.waits_for.is_none())
+            && !self.keyrings.iter().any(refused)
+    }
+}
+
+/// Reads the folder once and applies every rule.
+pub fn check(config: &Config) -> Result<CheckReport, crate::app::AppError> {
+    let clock = Clock::system();
+    let contents = folder::read::read_final(&config.folder);
+    let problems = problems(&contents);
+    let settings = crate::app::with_platform(config.settings.clone());
+    let (state, _) =
+        WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
+    let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), &clock)?;
+    let mut remembered = config.state.clone().map(writer::StateMemory::peek).unwrap_or_default().trusts;
+    let trusts = state.trusts().iter().map(|(name, anchors)| {
+        let trust = anchors.build(clock.now());
+        let facts = remembered.remove(name).unwrap_or_default().matched;
+        CheckTrust {
+            name: Arc::clone(name),
+            holds: trust.anchor_subjects(),
+            vouchers: TrustUsage::from_trust(&trust, &facts).vouchers,
+        }
+    });
+    Ok(CheckReport {
+        trusts: trusts.collect(),
+        problems,
+        listeners: listeners(&state, &snapshot),
+        keyrings: snapshot.keyrings,
+    })
+}
+
+fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {
+    let of_keyrings = contents.keyrings.values().flat_map(|joined| &joined.problems);
+    let mut views: Vec<CheckProblem> = of_keyrings.chain(&contents.problems).map(problem).collect();
+    for (path, named) in &contents.named {
+        if let Some(why) = &named.problem {
+            views.push(CheckProblem {
+                file: crate::pki::printable(&path.display().to_string()),
+                reason: "trust_file_unusable",
+                why: why.clone(),
+                remedy: String::new(),
+                severity: "refused",
+            });
+        }
+    }
+    views
+}
+
+fn problem(problem: &FolderProblem) -> CheckProblem {
+    CheckProblem {
+        file: problem.file.to_string(),
+        reason: problem.reason,
+        why: problem.why.clone(),
+        remedy: problem.remedy.clone(),
+        // Offline there is no "not yet": what is incomplete now would be refused once the folder is quiet.
+        severity: match problem.severity {
+            ProblemSeverity::Info => "info",
+            ProblemSeverity::Warning => "warning",
+            ProblemSeverity::Incomplete | ProblemSeverity::Refused => "refused",
+        },
+    }
+}
+
+fn listeners(state: &WriterState, snapshot: &crate::snapshot::Snapshot) -> Vec<CheckListener> {
+    let settings = state.settings();
+    let ingresses = settings.ingresses.iter().map(|ingress| (Side::Ingress, &ingress.name));
+    let egresses = settings.egresses.iter().map(|egress| (Side::Egress, &egress.name));
+    let waits_for = |side: Side, name: &Arc<str>| {
+        let waiting = snapshot.waiting.iter().find(|(id, _)| id.side == side && id.name == *name);
+        waiting.map(|(_, what)| what.clone())
+    };
+    ingresses
+        .chain(egresses)
+        .map(|(side, name)| CheckListener { side, name: Arc::clone(name), waits_for: waits_for(side, name) })
+        .collect()
+}

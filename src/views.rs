@@ -1,0 +1,61 @@
+//! What an operator sees of a running sidecar, read from its snapshot, its Events and its metrics. Read-only: no way to change
+//! anything leads through here.
+
+pub mod gauges;
+pub mod handshakes;
+pub mod readiness;
+pub mod status;
+
+use std::sync::Arc;
+
+use crate::event::EventBus;
+use crate::metrics::Metrics;
+use crate::net::listen::ListenState;
+use crate::process::ShutdownWatch;
+use crate::snapshot::{ListenerId, Reader};
+
+/// What may be looked at.
+#[derive(Clone)]
+pub struct RuntimeViews {
+    /// What is served.
+    pub reader: Reader,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub events: Arc<EventBus>,
+    /// How far stopping has come.
+    pub shutdown: ShutdownWatch,
+    /// The sockets of the listeners.
+    sockets: Arc<[(ListenerId, ListenState)]>,
+}
+
+impl RuntimeViews {
+    /// From its parts.
+    pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<EventBus>, shutdown: ShutdownWatch) -> Self {
+        Self { reader, metrics, events, shutdown, sockets: Arc::default() }
+    }
+
+    /// Looks also at whether these listen.
+    pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, ListenState)>) -> Self {
+        self.sockets = sockets.into_iter().collect();
+        self
+    }
+
+    pub(crate) fn missing(&self) -> Vec<readiness::ReadinessGap> {
+        readiness::missing(&self.reader.latest(), self.shutdown.phase(), &self.sockets)
+    }
+
+    /// Ready = every ingress has a pair to show and listens, and the process is not stopping. Upstreams never matter.
+    pub fn is_ready(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).
+    pub fn metrics_text(&self) -> String {
+        self.metrics.render(Some(Box::new(gauges::SnapshotGauges {
+            snapshot: self.reader.latest(),
+            now: self.events.now(),
+            lines_dropped: self.events.log_lines_dropped(),
+        })))
+    }
+}

@@ -1,0 +1,253 @@
+//! `sidekey status`: how it stands, and what an operator has to act on, each with what to do. Pure.
+//!
+//! What is listed as to be acted on stays there until somebody has acted: who only looks at the exit code misses nothing.
+
+mod keyrings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::event::HandshakeRecord;
+use crate::evidence::report::{RetireAdvice, RotationReport};
+use crate::pki::ProblemSeverity;
+use crate::process::ShutdownPhase;
+use crate::snapshot::{KeyringView, Snapshot, TrustView};
+use crate::writer::WriterView;
+use keyrings::{expiry, soon, urgency};
+
+/// Failures are summed up over this time.
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// Reasons of failures that are listed.
+const REASONS: usize = 5;
+
+/// How it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// When this was true.
+    pub now: Timestamp,
+    /// The snapshot in use.
+    pub epoch: u64,
+    /// `/readyz`.
+    pub ready: bool,
+    /// It is on its way out.
+    pub stopping: bool,
+    /// `state` is configured.
+    pub remembers: bool,
+    /// What to act on, the worst first.
+    pub act_on: Vec<StatusItem>,
+    /// What is worth knowing and works all the same.
+    pub notes: Vec<StatusItem>,
+    /// Listeners.
+    pub listeners: Vec<StatusListener>,
+    /// Keyrings.
+    pub keyrings: Vec<KeyringView>,
+    /// Keyrings in overlap.
+    pub rotations: Vec<RotationReport>,
+    /// Handshakes that failed in the last hour, among those in memory.
+    pub failures: HandshakeFailures,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Urgency {
+    /// Something does not work, or soon will not.
+    Now,
+    /// Something waits for a decision, or will not work if nobody acts.
+    Soon,
+    /// Nothing has to be done.
+    Note,
+}
+
+/// One thing to act on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusItem {
+    /// How bad it is.
+    pub urgency: Urgency,
+    /// Stable code.
+    pub code: String,
+    /// The keyring that it is about.
+    pub keyring: Option<Arc<str>>,
+    /// What is the matter, one sentence with the values.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusListener {
+    /// `ingress` or `egress`.
+    pub side: String,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it waits for; `None`: it serves.
+    pub waits_for: Option<String>,
+}
+
+/// Failed handshakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakeFailures {
+    /// How many.
+    pub count: u64,
+    /// The most frequent reasons.
+    pub reasons: Vec<(String, u64)>,
+}
+
+/// Everything that it is made of.
+pub(crate) struct StatusInputs<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) look: &'a WriterView,
+    pub(crate) reports: &'a [RotationReport],
+    pub(crate) handshakes: &'a [Arc<HandshakeRecord>],
+    pub(crate) reload_error: Option<String>,
+    pub(crate) phase: ShutdownPhase,
+    pub(crate) ready: bool,
+    pub(crate) remembers: bool,
+    pub(crate) started: Timestamp,
+}
+
+/// How it stands at this time.
+pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusReport {
+    let snapshot = known.snapshot;
+    let mut act_on = Vec::new();
+    waiting(snapshot, &mut act_on);
+    for keyring in &snapshot.keyrings {
+        keyrings::look_at(keyring, now, &mut act_on);
+    }
+    snapshot.trusts.iter().for_each(|trust| anchors(snapshot, trust, now, &mut act_on));
+    known.reports.iter().for_each(|report| rotation(report, &mut act_on));
+    troubles(known, &mut act_on);
+    let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
+    // What is said of one keyring stays together, in the order in which it was found.
+    act_on.sort_by(|one, other| (one.urgency, &one.keyring).cmp(&(other.urgency, &other.keyring)));
+    StatusReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: known.started,
+        now,
+        epoch: snapshot.epoch.0,
+        ready: known.ready,
+        stopping: known.phase > ShutdownPhase::Running,
+        remembers: known.remembers,
+        act_on,
+        notes,
+        listeners: listeners(snapshot),
+        keyrings: snapshot.keyrings.clone(),
+        rotations: known.reports.to_vec(),
+        failures: failures(known.handshakes, now),
+    }
+}
+
+/// An item without a keyring.
+fn item(urgency: Urgency, code: &str, what: String, remedy: &str) -> StatusItem {
+    StatusItem { urgency, code: code.to_owned(), keyring: None, what, remedy: remedy.to_owned() }
+}
+
+fn waiting(snapshot: &Snapshot, out: &mut Vec<StatusItem>) {
+    for (id, what) in &snapshot.waiting {
+        let what = format!("{} {:?} does not serve: it waits for {what}", id.side.as_str(), id.name);
+        out.push(item(Urgency::Now, "listener_waits", what, "put it into the folder"));
+    }
+}
+
+/// Anchors of files that expire with nothing of the same name beside them.
+fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec<StatusItem>) {
+    let mut users = snapshot.keyrings.iter().filter(|keyring| trust.used_by.contains(&keyring.name));
+    let alert_before = users.find_map(|keyring| keyring.alert_before.as_deref());
+    for anchor in trust.holds.anchors_to_renew() {
+        let ends = anchor.validity.not_after;
+        if trust.used_by.is_empty() || soon(alert_before, anchor.validity, now) <= ends {
+            continue;
+        }
+        let (id, name) = (anchor.anchor.short(), &trust.holds.name);
+        let what = format!(
+            "trust anchor {id} ({}) of trust {name} {}, and with it everybody whom it vouches for",
+            anchor.subject,
+            expiry(ends, now)
+        );
+        out.push(item(urgency(ends, now), "anchor_expires", what, "add its successor to the same file"));
+    }
+}
+
+fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
+    let of_keyring = |item: StatusItem| StatusItem { keyring: Some(Arc::clone(&report.keyring)), ..item };
+    if report.verdict.retire == RetireAdvice::Call {
+        let what = format!("rotation of {}: {}", report.keyring, report.verdict.sentence);
+        out.push(of_keyring(item(Urgency::Soon, "rotation_refused", what, "see `sidekey rotation`")));
+    }
+    for previous in report.previous.iter().filter(|previous| !previous.survives_restart) {
+        let what = format!(
+            "previous key pair {} of {} is kept in memory only: a restart ends its overlap",
+            previous.key_pair.short(),
+            report.keyring
+        );
+        let remedy = "set `state`, or keep its files in the folder until the overlap ends";
+        out.push(of_keyring(item(Urgency::Soon, "overlap_not_kept", what, remedy)));
+    }
+}
+
+/// What the writer and the configuration have to say.
+fn troubles(known: &StatusInputs<'_>, out: &mut Vec<StatusItem>) {
+    if let Some(why) = &known.look.unreadable {
+        out.push(item(Urgency::Now, "decisions_unreadable", why.clone(), "repair the file and restart"));
+    }
+    if let Some(why) = &known.look.not_saved {
+        let what = format!("decisions are not saved: {why}");
+        out.push(item(Urgency::Now, "not_remembered", what, "until it can be written a restart forgets them"));
+    }
+    if let Some(error) = &known.reload_error {
+        let what = format!("the configuration is refused, the old one stays in use: {error}");
+        out.push(item(Urgency::Now, "settings_refused", what, "mend it, then `sidekey reload`"));
+    }
+    for (keyring, problem) in &known.look.problems {
+        let urgency = match problem.severity {
+            ProblemSeverity::Refused => Urgency::Now,
+            ProblemSeverity::Warning => Urgency::Note,
+            ProblemSeverity::Info | ProblemSeverity::Incomplete => continue,
+        };
+        let what = format!("{}: {}", problem.file, problem.why);
+        let item = item(urgency, problem.reason, what, &problem.remedy);
+        out.push(StatusItem { keyring: keyring.clone(), ..item });
+    }
+}
+
+fn listeners(snapshot: &Snapshot) -> Vec<StatusListener> {
+    let serving =
+        |side: &str, name: &Arc<str>| StatusListener { side: side.to_owned(), name: Arc::clone(name), waits_for: None };
+    let ingresses = snapshot.ingresses.keys().map(|name| serving("ingress", name));
+    let egresses = snapshot.egresses.keys().map(|name| serving("egress", name));
+    let waiting = snapshot.waiting.iter().map(|(id, what)| StatusListener {
+        side: id.side.as_str().to_owned(),
+        name: Arc::clone(&id.name),
+        waits_for: Some(what.clone()),
+    });
+    let mut all: Vec<StatusListener> = ingresses.chain(egresses).chain(waiting).collect();
+    all.sort_by(|one, other| (other.side.as_str(), &one.name).cmp(&(one.side.as_str(), &other.name)));
+    all
+}
+
+fn failures(handshakes: &[Arc<HandshakeRecord>], now: Timestamp) -> HandshakeFailures {
+    let since = now.checked_sub(HOUR).unwrap_or(Timestamp::MIN);
+    let mut reasons = BTreeMap::new();
+    for handshake in handshakes.iter().filter(|handshake| handshake.is_failure() && since <= handshake.time) {
+        *reasons.entry(handshake.reason).or_insert(0_u64) += 1;
+    }
+    let count = reasons.values().sum();
+    let mut reasons: Vec<(String, u64)> =
+        reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    reasons.truncate(REASONS);
+    HandshakeFailures { count, reasons }
+}
