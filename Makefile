@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test deny fuzz-smoke bench-smoke soak image ci
+.PHONY: all fmt lint doc test tree deny fuzz-smoke bench-smoke soak image ci
 
 all: fmt lint test doc
 
@@ -16,6 +16,10 @@ doc:
 test:
 	tests/all
 
+# Writes docs/tree.md from the first line of each source.
+tree:
+	SIDEKEY_WRITE_TREE=1 cargo test --locked --test integration tree_has_the_first_line_of_every_file
+
 deny:
 	bash -c '. tests/tools && crate cargo-deny 0.20.2 && cargo deny --locked check bans licenses sources'
 
@@ -24,7 +28,7 @@ fuzz-smoke:
 	bash -c '. tests/tools && crate cargo-fuzz 0.13.2 && for target in $$(cargo fuzz list); do \
 	  cargo +nightly fuzz run "$$target" -- -max_total_time=$${SECONDS_EACH:-10} || exit 1; done'
 
-# Starts in the comparison harness and refuses whom it must, nothing is measured; BENCH is the harness (bench/README.md).
+# Starts in the comparison harness and refuses bad certificates; nothing is measured; BENCH is the harness (bench/README.md).
 bench-smoke:
 	bench/compare.sh --peers "" --check
 

@@ -1,4 +1,4 @@
-//! Wiring: the only room that sees every area. It starts them in order, hands each what it needs, and ends them in order.
+//! Wiring: the only room that sees every area. It starts them in order, passes each what it needs, and stops them.
 //!
 //! Two kinds of thread: one control thread with everything that may wait (folder, writer, admin, signals), and the data
 //! plane's workers. They meet in the snapshot, the events and the phases of stopping, nowhere else.
@@ -32,7 +32,7 @@ use crate::{dataplane as proxy, folder, net, snapshot};
 /// How many inputs may wait for the writer.
 const INPUTS: usize = 64;
 
-/// Why a sidecar does not start, or did not end well.
+/// Why a sidecar does not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The configuration or the folder: exit code 2.
@@ -53,8 +53,8 @@ pub enum AppError {
     /// A thread or a runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
-    /// It was told to stop a second time, and closed what was open.
-    #[error("stopped at once by a second signal")]
+    /// A second stop signal arrived, and it closed what was open.
+    #[error("stopped immediately by a second signal")]
     Hurried,
     /// It did not get ready in time.
     #[error("still waiting for {0}")]
@@ -91,7 +91,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
     app.wait()
 }
 
-/// The first line: which program this is, what it was told, and where it will listen once it has something to show.
+/// The first line: which program this is, its configuration, and where it will listen once it has a key pair to show.
 fn told_start(config: &Config) {
     let settings = &config.settings;
     let ingresses = settings.ingresses.iter().map(|one| format!("ingress {} on {}", one.name, one.listen));
@@ -114,12 +114,12 @@ fn told_start(config: &Config) {
 }
 
 impl Application {
-    /// Starts a sidecar inside this process; it hears no signals.
+    /// Starts a sidecar inside this process; it ignores signals.
     pub fn start(config: Config, surroundings: AppEnvironment) -> Result<Self, AppError> {
         Self::launch(config, surroundings, false)
     }
 
-    /// `signals`: it is a process of its own, and hears them.
+    /// `signals`: it is a process of its own, and handles them.
     fn launch(
         config: Config,
         AppEnvironment { clock, lines }: AppEnvironment,
@@ -140,7 +140,7 @@ impl Application {
         let mut memory = config.state.clone().map_or_else(|| Ok(StateMemory::in_memory()), StateMemory::open)?;
         let control = socket::bind(&config, signals);
         let first = folder::read::read_folder(&config.folder);
-        let settings = with_platform(config.settings.clone());
+        let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
         let (state, publisher, reader) =
             writer::start_writer(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.with_trusted_clock() } else { state };
@@ -206,7 +206,7 @@ impl Application {
         &self.views.reader
     }
 
-    /// What sources have taught us about our pairs.
+    /// Which sources have refused our pairs.
     pub fn lessons(&self) -> &Arc<RefusalMemory> {
         &self.lessons
     }
@@ -240,9 +240,9 @@ impl Application {
         tokio::time::timeout(patience, all).await.map_err(|_| AppError::NotReady(waiting(&self.views.reader.latest())))
     }
 
-    /// Lets the writer look at the clock now, and not only at the next second.
+    /// Makes the writer look at the clock now rather than at the next second.
     pub fn tick(&self) {
-        // A full queue is looked at anyhow.
+        // A full queue wakes the writer anyway.
         let _ = self.inputs.try_send(WriterInput::Tick);
     }
 
@@ -290,7 +290,7 @@ fn join(
     control: Option<JoinHandle<ShutdownOutcome>>,
     workers: Option<proxy::WorkerThreads>,
 ) -> Option<ShutdownOutcome> {
-    // Workers first: they hear the last phase from the control thread, which then ends by itself.
+    // Workers first: the control thread sends them the last phase, and then ends by itself.
     if let Some(workers) = workers {
         workers.join();
     }
@@ -313,20 +313,4 @@ fn addresses(listeners: &[(ListenerId, BoundSocket)]) -> BTreeMap<ListenerId, So
 fn waiting(snapshot: &Snapshot) -> String {
     let all: Vec<String> = snapshot.waiting.iter().map(|(id, what)| format!("{} ({what})", id.name)).collect();
     if all.is_empty() { "its listeners".to_owned() } else { all.join(", ") }
-}
-
-/// Fills in what `trust = "system"` stands for, where it is used: reading the platform's store is not for the rules.
-pub(crate) fn with_platform(mut settings: writer::WriterSettings) -> writer::WriterSettings {
-    use crate::pki::Certificate;
-    use crate::trust::AnchorSource;
-    if settings.trusts.values().any(|trust| trust.anchors.contains(&AnchorSource::System)) {
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(target: "trust", %error, "a part of the platform's trust anchors cannot be read");
-        }
-        // A store holds odd ones too; one that does not parse vouches for nobody.
-        let parsed = found.certs.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect();
-        settings.system_anchors = Arc::new(parsed);
-    }
-    settings
 }

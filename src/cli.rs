@@ -1,4 +1,4 @@
-//! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
+//! The command line: one file per command, named like the command; what a command does with several areas
 //! goes through `app`.
 
 mod ask;
@@ -27,7 +27,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::process::harden::harden;
 
-/// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
+/// A mutual-TLS proxy sidecar: old and new key pairs stay valid together during a rotation.
 #[derive(Parser)]
 #[command(name = "sidekey", version, max_term_width = 110, arg_required_else_help = true)]
 struct CommandLine {
@@ -39,31 +39,31 @@ struct CommandLine {
 enum CliCommand {
     /// Run the sidecar
     Run(run::RunArguments),
-    /// One screen: what to act on (exit code 1 if anything)
+    /// Show what needs attention (exit code 1 if anything does)
     Status(status::StatusArguments),
-    /// Say, offline, what the configuration and the folder would be accepted as
+    /// Check the configuration and the folder offline, and show what would be accepted
     Check(check::CheckArguments),
-    /// See it work: makes a PKI, runs both sides, rotates live under load
+    /// Demonstrate a rotation: make a PKI, run both sides, rotate live under load
     Demo(demo::DemoArguments),
-    /// Look at keyrings and change them; make, request, import and export key pairs
+    /// Show and change keyrings; make, request, import and export key pairs
     Keyring(keyring::KeyringArguments),
-    /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
+    /// Show which peers have proved the new key pair, which still need the old one, and whether it can be retired
     Rotation(rotation::RotationArguments),
-    /// The handshakes of the recent past, explained
+    /// Show recent handshakes, explained
     Handshakes(handshakes::HandshakesArguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::InspectArguments),
-    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    /// Test handshakes with a partner, one per key pair, and explain them; no request is sent
     Probe(Box<probe::ProbeArguments>),
-    /// What was ever seen: export, audit, history
+    /// Export, audit and search the registry of everything that Sidekey has seen
     Registry(registry::RegistryArguments),
     /// Print a JWT signed by a key pair
     Token(Box<token::TokenArguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::WaitArguments),
-    /// Let a running sidecar read its configuration and folder again
+    /// Make a running sidecar reload its configuration and folder
     Reload(reload::ReloadArguments),
-    /// Let a running sidecar drain and end
+    /// Drain and stop a running sidecar
     Stop(stop::StopArguments),
     /// Print a shell's completion script
     Completions(completions::CompletionsArguments),
@@ -75,43 +75,43 @@ struct ConfigSource {
     /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The application, without a configuration file: http://HOST:PORT, h2c://HOST:PORT or unix:PATH
+    /// The application's address, without a configuration file: http://HOST:PORT, h2c://HOST:PORT or unix:PATH
     #[arg(long, env = "SIDEKEY_BACKEND", value_name = "URL")]
     backend: Option<String>,
-    /// Where peers connect [default: [::]:8443]
+    /// Address that peers connect to [default: [::]:8443]
     #[arg(long, env = "SIDEKEY_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
     /// The watched folder [default: certs]
     #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER")]
     certs: Option<PathBuf>,
-    /// Whom to accept, in place of the folder's ca.crt
+    /// CA file that clients are verified against, in place of the folder's ca.crt
     #[arg(long, env = "SIDEKEY_CLIENT_CA", value_name = "FILE")]
     client_ca: Option<PathBuf>,
-    /// Where decisions survive a restart [default: memory only]
+    /// Folder where decisions survive a restart [default: memory only]
     #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
-    /// Where /livez, /readyz and /metrics answer
+    /// Address of the probes listener, with /livez, /readyz and /metrics
     #[arg(long, env = "SIDEKEY_PROBES", value_name = "ADDRESS")]
     probes: Option<String>,
-    /// Where the admin listener answers (loopback or unix:PATH)
+    /// Address of the admin listener (loopback or unix:PATH)
     #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
-    /// Where commands reach it [default: $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
+    /// Control socket [default: in $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
     #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
-    /// text or json [default: text on a terminal, json otherwise]
+    /// Log format, text or json [default: text on a terminal, json otherwise]
     #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
 }
 
-/// How a command ended without having done what it was asked.
+/// How a command failed.
 #[derive(Debug)]
 enum CommandFailure {
     /// Exit code 2: usage, configuration or folder.
     Wrong(anyhow::Error),
     /// Exit code 1: anything else.
     Failed(anyhow::Error),
-    /// Exit code as given; everything has been said.
+    /// Exit code as given; the message has been printed.
     Said(u8),
 }
 
@@ -135,7 +135,7 @@ impl CliCommand {
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-/// `control` is none of them: every command takes it, and all must mean the same place.
+/// `control` is not among them: every command takes it, and all must mean the same place.
 const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
 
 /// The flags that come from there and say the same as a key of the file.
@@ -144,14 +144,14 @@ fn beside_file(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
 }
 
 impl ConfigSource {
-    /// Where there is a configuration file, named or found, it alone counts. Flags that were typed beside it are an error,
-    /// unless they only say whom to ask; what the environment says, as the image's does, is forgotten, and that is said.
+    /// Where there is a configuration file, named or found, it alone counts. Flags given beside it are an error, unless
+    /// they only name the listener to ask; environment variables (the image sets some) are ignored with a message.
     fn beside_file(&mut self, command: &ArgMatches, may_both: bool) -> Result<(), CommandFailure> {
         let Some(file) = self.file() else { return Ok(()) };
         if let (false, [flag, ..]) = (may_both, &beside_file(command, ValueSource::CommandLine)[..]) {
             let (flag, file) = (flag.replace('_', "-"), file.display());
             return Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "--{flag} says the same as a key of {file}, which counts where it is there: use one of them"
+                "--{flag} conflicts with {file}, which sets the same value: use only one of them"
             )));
         }
         self.forget_environment(command);
@@ -176,11 +176,11 @@ impl ConfigSource {
             }
         }
         let names: Vec<_> = ids.iter().map(|id| format!("SIDEKEY_{}", id.to_uppercase())).collect();
-        print::talk(&format!("sidekey: the configuration file counts, not {}", names.join(", ")));
+        print::talk(&format!("sidekey: the configuration file takes precedence; ignoring {}", names.join(", ")));
     }
 }
 
-/// What was typed behind the last subcommand: `export` of `registry export` has the flags.
+/// The arguments of the last subcommand: `export` of `registry export` has the flags.
 fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
@@ -188,13 +188,13 @@ fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
     matches
 }
 
-/// Parses what was typed and does it.
+/// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     // Commands hold keys too. What the kernel refuses, `run` logs when it has a log.
     let _ = harden();
     let matches = CommandLine::command().get_matches();
     let mut typed = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    // `wait` may be told the listener beside a file: it only asks.
+    // `wait` takes the listener beside a file: it only asks.
     let may_both = matches!(typed.command, CliCommand::Wait(_));
     if let (matches, Some(source)) = (innermost(&matches), typed.command.source())
         && let Err(failure) = source.beside_file(matches, may_both)
@@ -224,7 +224,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong, unless that was done, and as which exit code.
+/// Prints what went wrong, unless that was done, and returns the exit code.
 fn code(failure: &CommandFailure) -> ExitCode {
     match failure {
         CommandFailure::Said(code) => ExitCode::from(*code),

@@ -13,6 +13,7 @@ mod ingress;
 mod listeners;
 mod peers;
 mod place;
+pub mod platform;
 mod reload;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! `sidekey demo`: two real sidecars, a steady load through both, and a live rotation to pairs of a new CA on both sides.
 //!
-//! It goes the way an operator goes: first the trust of each side learns the new CA (both are accepted together), then the
+//! It goes the way an operator goes: first each side adds the new CA to its trust (both are accepted), then the
 //! new pairs are dropped into the watched folders. It uses nothing that a user's sidecar does not use; the demonstration
-//! is the product. What is said, and how, is the caller's [`Stage`].
+//! is the product. The caller's [`DemoStage`] decides how it is displayed.
 
 mod backend;
 mod load;
 mod scene;
+mod stage;
 mod stranger;
 
 use std::path::PathBuf;
@@ -21,34 +22,14 @@ use crate::tls::HandshakeOutcome;
 pub use load::ServedRequests;
 pub use scene::DemoError;
 use scene::{DemoAuthority, DemoScene};
+pub use stage::{DemoOptions, DemoStage};
 
 /// How long the load runs in each of its three parts.
 const PART: Duration = Duration::from_secs(4);
 /// Requests a second.
 const RATE: u32 = 500;
 
-/// What the caller shows.
-pub trait DemoStage: Send + Sync {
-    /// A new part of the demonstration.
-    fn part(&self, title: &str);
-    /// One line.
-    fn print_line(&self, line: &str);
-    /// How far the load has come: requests answered, of about how many, and lost.
-    fn progress(&self, answered: u64, of: u64, lost: u64);
-    /// The load is over.
-    fn progress_ends(&self);
-}
-
-/// What the demonstration is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct DemoOptions {
-    /// Leave the folder.
-    pub keep: bool,
-    /// Keep running until the process is told to end.
-    pub serve: bool,
-}
-
-/// What came out.
+/// What came results.
 pub struct DemoReport {
     /// Requests and latencies.
     pub served: ServedRequests,
@@ -86,16 +67,16 @@ pub async fn run(stage: Arc<dyn DemoStage>, wishes: DemoOptions) -> Result<DemoR
         move |answered, lost| stage.progress(answered, total, lost)
     }));
 
-    stage.part("before: both sides show the pairs of the old CA");
+    stage.part("before: both sides show key pairs from the old CA");
     let before = Instant::now();
     scene.show_handshakes(&*stage, before + Duration::from_secs(1)).await;
     tokio::time::sleep_until((before + PART).into()).await;
 
-    stage.part("both trusts learn the new CA: old and new are accepted together");
+    stage.part("both sides add the new CA to their trust: certificates of both CAs are accepted");
     scene.trust_both()?;
     scene.show_changes(&*stage, Duration::from_millis(800)).await;
 
-    stage.part("during: new pairs from the new CA are dropped into both folders");
+    stage.part("during: new key pairs from the new CA are dropped into both folders");
     let mut partner_events = scene.partner.events().subscribe();
     let dropped = Instant::now();
     scene.drop_pairs(DemoAuthority::New)?;
@@ -103,8 +84,8 @@ pub async fn run(stage: Arc<dyn DemoStage>, wishes: DemoOptions) -> Result<DemoR
     let (server_took, client_took) = first_shown(&mut partner_events, server.1, client.1, dropped).await;
     scene.show_changes(&*stage, Duration::from_millis(800)).await;
 
-    stage.part("after: the rest of the load runs on the new pairs");
-    let served = load.await.map_err(|error| DemoError::new("the load ended early", error))?;
+    stage.part("after: the rest of the load runs on the new key pairs");
+    let served = load.await.map_err(|error| DemoError::new("the load generator ended early", error))?;
     stage.progress_ends();
     scene.show_changes(&*stage, Duration::from_millis(200)).await;
 
@@ -130,7 +111,7 @@ fn introduce(stage: &dyn DemoStage, scene: &DemoScene) {
         "            ⇒ {}  the partner's sidecar, ingress \"orders\", mutual TLS",
         scene.ingress_url()
     ));
-    stage.print_line(&format!("            → {}  the partner's application, an echo", scene.backend_url()));
+    stage.print_line(&format!("            → {}  the partner's application, an echo server", scene.backend_url()));
 }
 
 /// Waits until the partner's ingress has shown `server`, and has been shown `client`; at most five seconds.

@@ -1,6 +1,6 @@
 //! Sidekey: a mutual-TLS proxy sidecar whose old and new key pairs are valid together during a rotation.
 //!
-//! This file only lists the rooms, lowest first; ARCHITECTURE.md has the picture, who may import whom, and why.
+//! This file only lists the rooms, lowest first; ARCHITECTURE.md has the picture, which room may import which, and why.
 
 pub mod admin;
 pub mod alerts;

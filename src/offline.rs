@@ -4,3 +4,4 @@
 pub mod check;
 pub mod keyring;
 pub mod probe;
+pub mod registry;

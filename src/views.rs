@@ -14,7 +14,7 @@ use crate::net::listen::ListenState;
 use crate::process::ShutdownWatch;
 use crate::snapshot::{ListenerId, Reader};
 
-/// What may be looked at.
+/// What the admin listener and the commands may read.
 #[derive(Clone)]
 pub struct RuntimeViews {
     /// What is served.
@@ -35,7 +35,7 @@ impl RuntimeViews {
         Self { reader, metrics, events, shutdown, sockets: Arc::default() }
     }
 
-    /// Looks also at whether these listen.
+    /// Readiness then also requires that these sockets listen.
     pub fn watching(mut self, sockets: impl IntoIterator<Item = (ListenerId, ListenState)>) -> Self {
         self.sockets = sockets.into_iter().collect();
         self

@@ -4,19 +4,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::pki::certificate::Revocations;
+use sidekey::pki::certificate::CrlSummary;
 use sidekey::pki::{blocks, join};
 use zeroize::Zeroizing;
 
 fuzz_target!(|bytes: &[u8]| {
     let bytes = Zeroizing::new(bytes.to_vec());
-    blocks::kind(&bytes);
-    for request in blocks::requests(&bytes).into_iter().flatten() {
+    blocks::detect_kind(&bytes);
+    for request in blocks::read_requests(&bytes).into_iter().flatten() {
         assert!(!request.subject.chars().any(char::is_control));
     }
     let found = blocks::read(&bytes, Some(""));
     for crl in &found.crls {
-        let _ = Revocations::parse(crl);
+        let _ = CrlSummary::parse(crl);
     }
     for part in &found.unreadable {
         assert!(!part.why.is_empty() && !part.why.chars().any(char::is_control));

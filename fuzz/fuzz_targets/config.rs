@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::config::{Error, compare, parse};
+use sidekey::config::{ConfigErrors, compare, parse};
 
 fuzz_target!(|text: &str| {
     match parse(text, Path::new("/etc/sidekey")) {
         Ok(config) => assert!(compare(&config, &config).needs_restart.is_empty()),
-        Err(Error::Invalid(faults)) => {
+        Err(ConfigErrors::Invalid(faults)) => {
             let lines = text.matches('\n').count() + 1;
             assert!(!faults.is_empty() && faults.iter().all(|fault| (1..=lines).contains(&fault.line)));
         }

@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use sidekey::proxy::fields::{Forwarding, Strip, clean_request, clean_response, clean_trailers};
+use sidekey::http::fields::{ForwardingPolicy, StripList, clean_request, clean_response, clean_trailers};
 
 fn looks_like_identity(name: &str) -> bool {
     let normal: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -22,11 +22,11 @@ fuzz_target!(|data: &[u8]| {
             headers.append(name, value);
         }
     }
-    let strip = Strip::new(&["x-ssl-*".to_owned()]);
+    let strip = StripList::new(&["x-ssl-*".to_owned()]);
     let (mut response, mut trailers) = (headers.clone(), headers.clone());
     clean_response(&mut response);
     clean_trailers(&mut trailers, &strip);
-    let request = clean_request(&mut headers, &strip, Forwarding::Strip).is_ok().then_some(headers);
+    let request = clean_request(&mut headers, &strip, ForwardingPolicy::StripList).is_ok().then_some(headers);
     for map in request.iter().chain([&response, &trailers]) {
         assert!(!map.keys().any(|name| looks_like_identity(name.as_str())));
     }

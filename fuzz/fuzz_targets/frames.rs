@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::proxy::frames::{Flood, Refusals, Scanner};
+use sidekey::http::frames::{FrameFlood, StreamRefusals, FrameScanner};
 
-fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<Flood>) {
-    let mut scanner = Scanner::new(1024, Duration::ZERO);
+fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<FrameFlood>) {
+    let mut scanner = FrameScanner::new(1024, Duration::ZERO);
     scanner.scan(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, Duration::ZERO);
     let (mut left, mut passed) = (Vec::new(), 0);
     for piece in pieces {
@@ -30,6 +30,6 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(run([&bytes[..cut], &bytes[cut..]]), whole);
     assert_eq!(run(bytes.chunks(3)), whole);
     assert!(whole.0 <= bytes.len());
-    let (mut refusals, mut pieces) = (Refusals::default(), Refusals::default());
+    let (mut refusals, mut pieces) = (StreamRefusals::default(), StreamRefusals::default());
     assert_eq!(refusals.count(bytes), bytes.chunks(3).map(|piece| pieces.count(piece)).sum::<u64>());
 });

@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::proxy::framing::{Bounds, Fault, Next, Scanner};
+use sidekey::http::framing::{FramingLimits, FramingFault, FramingAction, FramingScanner};
 
-const BOUNDS: Bounds = Bounds { head_size: 1024, fields: 16 };
+const BOUNDS: FramingLimits = FramingLimits { head_size: 1024, fields: 16 };
 
-fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<Fault>) {
-    let mut scanner = Scanner::new(BOUNDS);
+fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<FramingFault>) {
+    let mut scanner = FramingScanner::new(BOUNDS);
     let (mut left, mut passed) = (Vec::new(), Vec::new());
     for piece in pieces {
         left.extend_from_slice(piece);
@@ -16,9 +16,9 @@ fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<u8>, Option<Fault
             let step = scanner.scan(&left);
             passed.extend(left.drain(..step.pass));
             match step.next {
-                Next::More => break,
-                Next::Pause => scanner.go_on(),
-                Next::Refuse(fault) | Next::Cut(fault) => return (passed, Some(fault)),
+                FramingAction::More => break,
+                FramingAction::Pause => scanner.resume(),
+                FramingAction::Refuse(fault) | FramingAction::Cut(fault) => return (passed, Some(fault)),
             }
         }
     }

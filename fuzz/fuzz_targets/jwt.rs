@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use sidekey::jwt::verify::{From, Settings};
-use sidekey::jwt::{Verifier, grant};
-use sidekey::pki::issue::{Names, NewKey, OwnKey, Subject, Wanted};
+use sidekey::jwt::verify::{TokenPresenter, TokenVerifierSettings};
+use sidekey::jwt::{TokenVerifier, grant};
+use sidekey::pki::issue::{RequestedNames, NewKeyKind, GeneratedKey, SubjectName, CertificateTemplate};
 use sidekey::pki::{Fingerprint, Validity, blocks};
 use zeroize::Zeroizing;
 
-static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+static VERIFIER: LazyLock<TokenVerifier> = LazyLock::new(|| {
     let wanted =
-        Wanted { subject: Subject::common_name("acme"), names: Names::default(), server: false, client: false };
+        CertificateTemplate { subject: SubjectName::common_name("acme"), names: RequestedNames::default(), server: false, client: false };
     let validity = Validity { not_before: Timestamp::UNIX_EPOCH, not_after: "2100-01-01T00:00:00Z".parse().unwrap() };
-    let certificates: Vec<_> = [NewKey::P256, NewKey::P384, NewKey::Ed25519, NewKey::Rsa(2048)]
+    let certificates: Vec<_> = [NewKeyKind::P256, NewKeyKind::P384, NewKeyKind::Ed25519, NewKeyKind::Rsa(2048)]
         .into_iter()
         .flat_map(|kind| {
-            let pem = OwnKey::new(kind).unwrap().self_signed(&wanted, validity).unwrap();
+            let pem = GeneratedKey::new(kind).unwrap().self_signed(&wanted, validity).unwrap();
             blocks::read(&Zeroizing::new(pem.into_bytes()), None).certificates
         })
         .collect();
-    let settings = Settings {
+    let settings = TokenVerifierSettings {
         partner: Arc::from("acme"),
         certificates: Vec::new(),
         audience: "a".to_owned(),
         issuer: None,
         max_lifetime: Duration::from_secs(u64::from(u32::MAX)),
     };
-    Verifier::new(settings, &certificates)
+    TokenVerifier::new(settings, &certificates)
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let from = From { partner: Some("acme"), certificate: Fingerprint::from_bytes([0; 32]) };
+    let from = TokenPresenter { partner: Some("acme"), certificate: Fingerprint::from_bytes([0; 32]) };
     let now = "2026-11-25T12:00:00Z".parse().unwrap();
     if let Ok(text) = std::str::from_utf8(bytes) {
         assert!(VERIFIER.verify(text, from, now).is_err());
@@ -46,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
     let refused = VERIFIER.verify(&parts.join("."), from, now).unwrap_err();
     assert!(!refused.to_string().chars().any(char::is_control), "{refused}");
     for status in [200, 302, 400, 500] {
-        match grant::read(status, bytes) {
+        match grant::parse_response(status, bytes) {
             Ok(granted) => assert!(status == 200 && granted.access_token.bytes().all(|byte| byte.is_ascii_graphic())),
             Err(answer) => assert!(!answer.to_string().chars().any(char::is_control), "{answer}"),
         }

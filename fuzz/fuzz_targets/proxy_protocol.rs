@@ -2,20 +2,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::net::proxy_protocol::{Step, parse};
+use sidekey::net::proxy_protocol::{ProxyHeaderStep, parse};
 
 fuzz_target!(|data: &[u8]| {
     let mut taken = 0;
     loop {
         match parse(&data[..taken]) {
-            Ok(Step::More(count)) => {
+            Ok(ProxyHeaderStep::More(count)) => {
                 assert!(count > 0);
                 if taken == data.len() {
                     return;
                 }
                 taken += count.min(data.len() - taken);
             }
-            Ok(Step::Done { skip, .. }) => {
+            Ok(ProxyHeaderStep::Done { skip, .. }) => {
                 // Version 1 ends with its line, version 2 where its length says.
                 let end = match data[0] {
                     b'P' => data.iter().position(|byte| *byte == b'\n').map(|end| end + 1),

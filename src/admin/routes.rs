@@ -23,7 +23,7 @@ const KEY_SET: &str = "/.well-known/jwks.json";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Said with every answer: nothing here is for another page, or for a cache.
+/// Sent with every response: nothing here is for another page, or for a cache.
 const ALWAYS: [(HeaderName, &str); 5] = [
     (CACHE_CONTROL, "no-store"),
     (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
@@ -36,7 +36,7 @@ const ALWAYS: [(HeaderName, &str); 5] = [
 /// one of these (DNS rebinding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostPolicy {
-    /// Whatever they like: no browser connects to a Unix socket, and probes say no names.
+    /// Any host: browsers cannot connect to a Unix socket, and probes reveal no names.
     Any,
     /// `localhost`, loopback addresses, and the address that is listened on.
     Local(IpAddr),
@@ -70,7 +70,7 @@ pub(crate) fn answer<B>(
             (StatusCode::OK, JSON, views.reader.latest().key_set.to_string())
         }
         "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
-        _ => (StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "not found: try /livez, /readyz or /metrics\n".to_owned()),
     });
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
@@ -87,7 +87,7 @@ type AdminResponse = (StatusCode, &'static str, String);
 
 fn refuse_method(method: &Method) -> Option<AdminResponse> {
     let reads = [Method::GET, Method::HEAD].contains(method);
-    (!reads).then(|| (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET and HEAD only\n".to_owned()))
+    (!reads).then(|| (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n".to_owned()))
 }
 
 /// One Host, and a target that names no other one (RFC 9112 3.2).
@@ -101,7 +101,7 @@ fn refuse_host<B>(request: &Request<B>, hosts: HostPolicy) -> Option<AdminRespon
         _ => None,
     };
     let Some(host) = host else {
-        return Some((StatusCode::BAD_REQUEST, TEXT, "one Host is needed\n".to_owned()));
+        return Some((StatusCode::BAD_REQUEST, TEXT, "exactly one valid Host header is required\n".to_owned()));
     };
     let target = request.uri().authority();
     let ours = hosts.allow(host.host()) && target.is_none_or(|target| hosts.allow(target.host()));

@@ -7,8 +7,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::routes::{HostPolicy, answer};
-use std::sync::Arc;
-
 use super::*;
 use crate::clock::Clock;
 use crate::event::EventBus;

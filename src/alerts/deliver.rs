@@ -135,8 +135,8 @@ impl AlertDeliveryTask {
             let is_over = is_due.is_none() && delivery.kind != AlertKind::RefusedDrop.as_str();
             if is_over || !ways.supports(&delivery.sink) {
                 // Only the instance that raised it knows that it is over, or that its sink is no longer configured.
-                let nobody_does = now.as_second() - delivery.raised.0 > ABANDONED_AFTER_SECONDS;
-                if delivery.raised_by == **store.instance() || nobody_does {
+                let abandoned = now.as_second() - delivery.raised.0 > ABANDONED_AFTER_SECONDS;
+                if delivery.raised_by == **store.instance() || abandoned {
                     self.silence(store, &delivery).await?;
                 }
                 continue;

@@ -23,7 +23,7 @@ use crate::views::RuntimeViews;
 use crate::writer::{StateMemory, WriterInput, WriterState};
 use crate::{alerts, folder, writer};
 
-/// How often it is asked whether sockets listen, until they do.
+/// How often sockets are checked, until they listen.
 const OPENING: Duration = Duration::from_millis(50);
 
 /// Everything that the control thread is made of.
@@ -67,7 +67,7 @@ pub(super) fn desk(
     }
 }
 
-/// Runs until it is told to stop and everything has drained.
+/// Runs until a stop signal has arrived and everything has drained.
 pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -78,7 +78,7 @@ pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
         }
     };
     let ended = runtime.block_on(conduct(plane));
-    // A folder on a dead network mount may hold a reading for ever: the process does not wait for it.
+    // A folder on a dead network mount may block a reading forever: the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
 }
@@ -90,7 +90,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some(told) = plane.signals {
         match SignalListener::listen() {
             Ok(signals) => drop(tokio::spawn(signals.forward(told))),
-            Err(error) => tracing::error!(target: "process", %error, "signals cannot be heard"),
+            Err(error) => tracing::error!(target: "process", %error, "cannot install the signal handlers"),
         }
     }
     let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
@@ -106,7 +106,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
             let serving = admin::serve(bound, kind, plane.views.clone());
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
-                    tracing::error!(target: "admin", %error, "the listener ended");
+                    tracing::error!(target: "admin", %error, "admin listener failed");
                 }
             });
         }
@@ -116,7 +116,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
-                tracing::error!(target: "control", %error, "the control socket ended");
+                tracing::error!(target: "control", %error, "control socket failed");
             }
         });
     }
@@ -127,7 +127,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     }
     let ended =
         process::run_shutdown(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
-    // The registry empties its queue, within its own bounds; a dead database holds up nobody.
+    // The registry empties its queue, within its own bounds; a dead database does not delay the exit.
     let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
     ended
 }
@@ -152,12 +152,12 @@ async fn tick(inputs: mpsc::Sender<WriterInput>, events: Arc<EventBus>, clock: C
     }
 }
 
-/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
+/// How often what changes with every handshake (when an anchor last verified a peer) is saved.
 const REMEMBER: Duration = Duration::from_mins(10);
 
-/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
+/// Once a second, and at each epoch: expires refusals that are over, and passes confirmed ones to the writer to save.
 async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>, mut reader: Reader, clock: Clock) {
-    // What the last run left is remembered as it is.
+    // What the last run left is saved already.
     let mut known = 0;
     let mut told = Instant::now();
     loop {
@@ -185,7 +185,7 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
     }
 }
 
-/// Says ready when it is, and keeps the watchdog fed.
+/// Reports readiness to systemd, and feeds its watchdog.
 async fn systemd(views: RuntimeViews) {
     tokio::spawn(notify::run_watchdog());
     let mut reader = views.reader.clone();
@@ -198,7 +198,7 @@ async fn systemd(views: RuntimeViews) {
     notify::send_ready();
 }
 
-/// Takes over a changed configuration file, atomically or not at all.
+/// Applies a changed configuration file, atomically or not at all.
 struct ReloadState {
     config: Config,
     inputs: mpsc::Sender<WriterInput>,
@@ -208,11 +208,11 @@ struct ReloadState {
 }
 
 impl ReloadState {
-    /// On `reload` (SIGHUP), and when the file's content changes: looked at once a second, through links, so that a
+    /// On `reload` (SIGHUP), and when the file's content changes: read once a second, through links, so that a
     /// mounted ConfigMap is noticed too.
     async fn run(mut self, reload: Arc<Notify>) {
         let Some(source) = self.config.source.clone() else {
-            // Flags and environment cannot change; a SIGHUP still asks for a reading of the folder.
+            // Flags and environment cannot change; a SIGHUP still makes it read the folder again.
             loop {
                 reload.notified().await;
                 self.folder.send_modify(|_| {});
@@ -223,7 +223,7 @@ impl ReloadState {
         loop {
             let asked = tokio::time::timeout(Duration::from_secs(1), reload.notified()).await.is_ok();
             let now = tokio::fs::read(&source).await.ok();
-            // A file that is being replaced may be missing for a moment: that is no change yet.
+            // A file that is being replaced may be missing for a moment: that is not a change yet.
             if !asked && (now.is_none() || now == before) {
                 continue;
             }
@@ -244,7 +244,7 @@ impl ReloadState {
         };
         let change = config::plan_reload(&self.config, &new);
         self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
-        let settings = super::with_platform(change.settings.clone());
+        let settings = crate::config::platform::with_platform_anchors(change.settings.clone());
         if self.inputs.send(WriterInput::Settings(Box::new(settings))).await.is_err() {
             return;
         }

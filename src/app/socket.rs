@@ -1,4 +1,4 @@
-//! The control socket of this process: where it is, and who may use it. One that cannot be made costs a warning and the
+//! The control socket of this process: its path, and which users may use it. Failing to make it costs a warning and the
 //! commands, never the start.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -22,7 +22,7 @@ pub(super) fn bind(config: &Config, is_process: bool) -> Option<(BoundSocket, So
         Err(error) => {
             tracing::warn!(
                 target: "control", %error, path = %path.display(),
-                "there is no control socket, so commands cannot reach this sidecar; name a place with admin.control or --control"
+                "cannot create the control socket; commands cannot reach this sidecar: set admin.control or --control"
             );
             None
         }
@@ -38,7 +38,7 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> Result<(BoundSocket, Sock
     Ok((bound, SocketAccess { owner: file.uid(), group: group.map(|_| file.gid()) }))
 }
 
-/// Who may connect is the socket's business; who may list its folder is nobody's worry.
+/// The socket's own mode decides which users may connect; its folder may be listed by all.
 fn make_folder(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder))
 }

@@ -7,44 +7,44 @@ use crate::config;
 use crate::control::client::{self, AnswerStream};
 use crate::control::{ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, RefusalReason, place};
 
-/// Which sidecar, and how it is told.
+/// Which sidecar, and how its answer is printed.
 #[derive(clap::Args)]
 pub(super) struct ControlArguments {
-    /// The sidecar's control socket [default: as its configuration says, else where it makes one by itself]
+    /// The sidecar's control socket [default: from its configuration, else its default places]
     #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
     /// Its configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Its state folder, where it has no configuration file [default: state]
+    /// Its state folder, if it has no configuration file [default: state]
     #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl ControlArguments {
-    /// Asks.
+    /// Sends a request.
     pub(super) fn send_request(&self, request: &ControlRequest) -> Result<AnswerStream, CommandFailure> {
         Ok(client::send_request(&self.places()?, request, false)?)
     }
 
-    /// Asks, and the answer may take as long as it likes.
+    /// Sends a request; the answer may take as long as it likes.
     pub(super) fn follow(&self, request: &ControlRequest) -> Result<AnswerStream, CommandFailure> {
         Ok(client::send_request(&self.places()?, request, true)?)
     }
 
-    /// Asks for one answer; one that says no is a failure.
+    /// Sends a request with one answer; a refusal is a failure.
     pub(super) fn request_single(&self, request: &ControlRequest) -> Result<ControlAnswer, CommandFailure> {
         match self.send_request(request)?.next().transpose()? {
             Some(ControlAnswer::Refused(refused)) => Err(self.refused(refused)),
             Some(answer) => Ok(answer),
-            None => Err(CommandFailure::Failed(anyhow::anyhow!("the sidecar closed the connection without an answer"))),
+            None => Err(CommandFailure::Failed(anyhow::anyhow!("the sidecar closed the connection without answering"))),
         }
     }
 
-    /// Asks for a change, and says what was done and what it means.
+    /// Requests a change, and prints what was done and what it means.
     pub(super) fn change(&self, request: &ControlRequest) -> Result<(), CommandFailure> {
         match self.request_single(request)? {
             ControlAnswer::Done(done) if self.json => print::json(&done),
@@ -91,5 +91,5 @@ fn print_outcome(done: &ChangeOutcome) {
 /// A newer sidecar may answer what this version does not know.
 pub(super) fn unexpected(answer: &ControlAnswer) -> CommandFailure {
     let answer = serde_json::to_string(answer).unwrap_or_default();
-    CommandFailure::Failed(anyhow::anyhow!("the sidecar answers something else than was asked: {answer}"))
+    CommandFailure::Failed(anyhow::anyhow!("the sidecar sent an unexpected answer: {answer}"))
 }

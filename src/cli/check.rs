@@ -1,4 +1,4 @@
-//! `sidekey check`: says, offline, what would be accepted and as what. Exit code 2 if something would be refused.
+//! `sidekey check`: shows, offline, what would be accepted and as what. Exit code 2 if something would be refused.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ use crate::pki::first_few;
 pub(super) struct CheckArguments {
     #[command(flatten)]
     pub(super) source: ConfigSource,
-    /// Only the configuration: the folder is elsewhere
+    /// Check only the configuration, for when the folder is elsewhere
     #[arg(long)]
     config_only: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -23,7 +23,7 @@ pub(super) struct CheckArguments {
 pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandFailure> {
     let config = arguments.source.load().map_err(CommandFailure::Wrong)?;
     if arguments.config_only {
-        print::talk("sidekey: the configuration is fine");
+        print::talk("sidekey: the configuration is valid");
         return Ok(());
     }
     let checked = check::check(&config).map_err(|error| CommandFailure::Wrong(error.into()))?;
@@ -38,13 +38,13 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandFailure> {
 /// How many names one line has.
 const NAMED: usize = 8;
 
-/// Who would break without an anchor or a pin, the first few by name.
+/// Which peers would fail without an anchor or a pin, the first few by name.
 pub(super) fn would_break(voucher: &AnchorUsage) -> String {
     let peers = &voucher.would_break;
     if peers.is_empty() {
-        return "nobody is known who needs it".to_owned();
+        return "no known peer needs it".to_owned();
     }
-    format!("without it would break: {}", first_few(peers, NAMED))
+    format!("without it these peers would fail: {}", first_few(peers, NAMED))
 }
 
 /// Subjects have commas of their own, and the platform's store has 150.
@@ -77,7 +77,7 @@ fn pairs(checked: &CheckReport) -> String {
             ]);
         }
     }
-    if rows.len() == 1 { "no key pair\n".to_owned() } else { print::table(&rows) }
+    if rows.len() == 1 { "no key pairs found\n".to_owned() } else { print::table(&rows) }
 }
 
 /// Why a key pair is not current.
@@ -98,9 +98,9 @@ fn trusts(checked: &CheckReport) -> String {
     for trust in &checked.trusts {
         let _ = writeln!(out, "trust {}: {}", trust.name, holds(&trust.holds));
         for voucher in &trust.vouchers {
-            // Without a state nothing is remembered, and nothing can be said.
+            // Without a state nothing is remembered, and nothing can be reported.
             let Some(last) = voucher.last_matched else { continue };
-            let _ = writeln!(out, "  {}: last vouched for a peer {last}; {}", voucher.subject, would_break(voucher));
+            let _ = writeln!(out, "  {}: last verified a peer {last}; {}", voucher.subject, would_break(voucher));
         }
     }
     out

@@ -1,4 +1,4 @@
-//! `sidekey completions SHELL`: the shell's completion script on standard output.
+//! `sidekey completions SHELL`: prints the shell's completion script.
 
 use clap::CommandFactory;
 
@@ -6,7 +6,7 @@ use super::{CommandFailure, CommandLine, print};
 
 #[derive(clap::Args)]
 pub(super) struct CompletionsArguments {
-    /// Which shell
+    /// The shell
     shell: clap_complete::Shell,
 }
 

@@ -1,4 +1,4 @@
-//! `sidekey demo`: shows the demonstration of `app::demo` and its table. Exit code 1 if a single request was lost.
+//! `sidekey demo`: shows the demonstration of `demo` and its table. Exit code 1 if a single request was lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::pki::Fingerprint;
 
 #[derive(clap::Args)]
 pub(super) struct DemoArguments {
-    /// Leave the folder, in the current directory
+    /// Keep the demo's folder, in the current directory
     #[arg(long)]
     keep: bool,
-    /// Keep both sidecars running and say what to try with curl
+    /// Keep both sidecars running and print curl commands to try
     #[arg(long)]
     serve: bool,
-    /// The figures as JSON on standard output
+    /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), CommandFailure> {
         print::talk(&format!("try:  sidekey run --config {}/partner/sidekey.toml", folder.display()));
     }
     if let Some(loss) = &outcomes.served.first_loss {
-        print::talk(&format!("sidekey: the first lost request: {loss}"));
+        print::talk(&format!("sidekey: first lost request: {loss}"));
     }
     if outcomes.is_good() { Ok(()) } else { Err(CommandFailure::Said(1)) }
 }
@@ -95,10 +95,10 @@ fn rows(outcomes: &DemoReport) -> Vec<Vec<String>> {
     vec![
         row("requests sent", served.sent.to_string()),
         row("lost", served.lost.to_string()),
-        row("served on the old client key pair", by_pair(outcomes, outcomes.client.0)),
-        row("served on the new client key pair", by_pair(outcomes, outcomes.client.1)),
-        row("from drop to first handshake, partner's new pair", took(outcomes.server_took)),
-        row("from drop to first handshake, our new pair", took(outcomes.client_took)),
+        row("served with the old client key pair", by_pair(outcomes, outcomes.client.0)),
+        row("served with the new client key pair", by_pair(outcomes, outcomes.client.1)),
+        row("drop to first handshake, partner's new key pair", took(outcomes.server_took)),
+        row("drop to first handshake, our new key pair", took(outcomes.client_took)),
         row("latency p50", millis(served.quantile(0.50))),
         row("latency p99", millis(served.quantile(0.99))),
     ]

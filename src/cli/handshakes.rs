@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::control::{ControlAnswer, ControlRequest, HandshakeFilter, HandshakeFormat};
 
-/// How many are shown where nothing is said.
+/// How many are shown by default.
 const LAST: usize = 50;
 
 #[derive(clap::Args)]
@@ -17,25 +17,25 @@ const LAST: usize = 50;
 pub(super) struct HandshakesArguments {
     #[command(subcommand)]
     command: Option<HandshakesCommand>,
-    /// Only those that failed
+    /// Show only failed handshakes
     #[arg(long)]
     failed: bool,
-    /// Only those with this peer: part of its identity, subject or address, or the name of its partner
+    /// Show only handshakes with this peer: part of its identity, subject or address, or the name of its partner
     #[arg(long, value_name = "TEXT")]
     peer: Option<String>,
-    /// Only those of the last so long, as in 90s, 12h or 7d
+    /// Show only handshakes of this recent period, such as 90s, 12h or 7d
     #[arg(long, value_name = "DURATION")]
     since: Option<String>,
-    /// Only this side
+    /// Show only this side
     #[arg(long, value_parser = ["ingress", "egress"])]
     side: Option<String>,
-    /// Only this listener
+    /// Show only this listener
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// At most so many, the latest; all with 0 [default: 50; all with --since or --json]
+    /// Show at most this many, the latest; 0 shows all [default: 50; all with --since or --json]
     #[arg(long, value_name = "COUNT")]
     last: Option<usize>,
-    /// Go on with those to come
+    /// Follow new handshakes
     #[arg(long, short)]
     follow: bool,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) struct HandshakesArguments {
 
 #[derive(clap::Subcommand)]
 enum HandshakesCommand {
-    /// One handshake with everything that is known
+    /// Show one handshake with everything that is known
     Show(HandshakesShowArguments),
 }
 
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &HandshakesArguments) -> Result<(), CommandFailure>
     for answer in answers {
         match answer? {
             ControlAnswer::Line(line) => print::line(&line),
-            // One object a line: whoever reads them need not wait for the end.
+            // One object per line: a reader need not wait for the end.
             ControlAnswer::Handshake(object) => print::line(&object.to_string()),
             ControlAnswer::Refused(refused) => return Err(ask.refused(refused)),
             other => return Err(unexpected(&other)),

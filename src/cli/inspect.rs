@@ -26,12 +26,12 @@ pub(super) struct InspectArguments {
     /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Say, too, whether this keyring would accept it
+    /// Also show whether this keyring would accept the files
     #[arg(long, value_name = "KEYRING")]
     keyring: Option<String>,
     #[command(flatten)]
     place: FolderArguments,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ struct FileInspection {
     requests: Vec<RequestInspection>,
     crls: Vec<CrlInspection>,
     problems: Vec<ProblemInspection>,
-    /// With `--keyring`: what would come of it there.
+    /// With `--keyring`: what that keyring would do with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     prospect: Option<KeyringForecast>,
 }
@@ -135,8 +135,8 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandFailure> {
 pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<(Zeroizing<Vec<u8>>, KeyMaterial)> {
     let shown = printable(&file.display().to_string());
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
-    anyhow::ensure!(meta.is_file(), "{shown} is not a file; name the files in it");
-    anyhow::ensure!(meta.len() <= LARGEST, "{shown} has {} bytes; at most {LARGEST} are read", meta.len());
+    anyhow::ensure!(meta.is_file(), "{shown} is not a regular file: name each file in it");
+    anyhow::ensure!(meta.len() <= LARGEST, "{shown} has {} bytes: the limit is {LARGEST} bytes", meta.len());
     let bytes = Zeroizing::new(std::fs::read(file).with_context(|| format!("cannot read {shown}"))?);
     let password = password(file, password_file)?;
     let blocks = blocks::read(&bytes, password.as_ref().map(|text| text.as_str()));
@@ -182,7 +182,7 @@ fn inspect(file: &Path, arguments: &InspectArguments, now: Timestamp) -> Result<
             Err(why) => inspected.problems.push(ProblemInspection {
                 reason: "request_malformed",
                 why,
-                remedy: "have the request made again".to_owned(),
+                remedy: "ask for a new request".to_owned(),
             }),
         }
     }
@@ -265,7 +265,7 @@ fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp
 fn validity_text(validity: crate::pki::Validity, now: Timestamp) -> String {
     let days = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs() / 86_400;
     if now < validity.not_before {
-        format!("not valid yet, from {} on (in {} days)", validity.not_before, days(now, validity.not_before))
+        format!("not valid before {} (in {} days)", validity.not_before, days(now, validity.not_before))
     } else if now > validity.not_after {
         format!("expired on {} ({} days ago)", validity.not_after, days(validity.not_after, now))
     } else {
@@ -292,7 +292,7 @@ fn print_inspection(file: &FileInspection) {
             print::line(&format!("    too weak     {weakness}"));
         }
         if certificate.key_in_file {
-            print::line("    its private key is in this file");
+            print::line("    private key  in this file");
         }
     }
     for key in file.keys.iter().filter(|key| !key.certificate_in_file) {
@@ -305,7 +305,7 @@ fn print_inspection(file: &FileInspection) {
         }
         print::line(&format!("    key          {}, public key {}", request.key, request.pin));
         match &request.signature {
-            None => print::line("    signature    by its own key, as it must be; a CA makes the certificate from it"),
+            None => print::line("    signature    valid: made by its own key; a CA issues the certificate from it"),
             Some(why) => print::line(&format!("    signature    {why}")),
         }
     }
@@ -313,8 +313,8 @@ fn print_inspection(file: &FileInspection) {
         print::line(&format!("  certificate revocation list of {}", crl.issuer));
         print::line(&format!("    revokes      {} certificate(s), as of {}", crl.revoked, crl.this_update));
         match crl.next_update {
-            Some(next) if crl.is_late => print::line(&format!("    out of date  the next one was due on {next}")),
-            Some(next) => print::line(&format!("    next one     {next}")),
+            Some(next) if crl.is_late => print::line(&format!("    out of date  the next CRL was due on {next}")),
+            Some(next) => print::line(&format!("    next update  {next}")),
             None => {}
         }
     }
@@ -327,11 +327,11 @@ fn print_inspection(file: &FileInspection) {
     let is_empty =
         file.certificates.is_empty() && file.keys.is_empty() && file.requests.is_empty() && file.crls.is_empty();
     if is_empty && file.problems.is_empty() {
-        print::line("  no certificate, key or CRL in it");
+        print::line("  no certificate, key, request or CRL found");
     }
     if let Some(prospect) = &file.prospect {
         let verdict = if prospect.accepted { "would be accepted" } else { "would not be accepted" };
-        print::line(&format!("  in keyring {} it {verdict}:", prospect.keyring));
+        print::line(&format!("  keyring {}: {verdict}:", prospect.keyring));
         prospect.says.iter().for_each(|says| print::line(&format!("    {says}")));
     }
 }

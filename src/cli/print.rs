@@ -1,22 +1,22 @@
-//! Printing: data to standard output, talk to standard error. The only file that may.
+//! Printing: data to standard output, messages to standard error. The only file that may.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
-/// Standard output is closed: nobody reads any more.
+/// Standard output is closed: its reader has gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// One line of data.
 pub(super) fn line(text: &str) {
-    // A closed pipe (`| head`) is no reason to panic: nobody is left to tell.
+    // A closed pipe (`| head`) must not panic: its reader has gone.
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         CLOSED.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether nobody reads what is printed any more: then there is no reason to go on.
+/// Whether the reader of standard output has gone: then the command ends.
 pub(super) fn is_closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
@@ -45,18 +45,18 @@ pub(super) fn field(name: &str, value: &str) {
     }
 }
 
-/// One line of talk.
+/// One message.
 pub(super) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// An error with its causes, each said once: some say theirs themselves.
+/// An error with its causes, each named once: some errors include theirs.
 pub(super) fn error(error: &anyhow::Error) {
     talk(&format!("sidekey: {}", causes(error)));
 }
 
-/// An error and its causes in one line. Some of our errors say their cause themselves, since a log line shows nothing
-/// else; it is not said twice.
+/// An error and its causes in one line. Some of our errors include their cause, since a log line shows nothing
+/// else; it is not repeated.
 pub(super) fn causes(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -81,7 +81,7 @@ pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
 
 pub(super) use crate::pki::format_minute;
 
-/// What stands where there is nothing to say.
+/// Stands for an absent value.
 pub(super) fn dash() -> String {
     "-".to_owned()
 }
@@ -106,7 +106,7 @@ pub(super) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// Whether standard output is a terminal: bytes that are no text do not go there.
+/// Whether standard output is a terminal: binary data does not go there.
 pub(super) fn is_out_a_terminal() -> bool {
     std::io::stdout().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! `sidekey probe HOST:PORT`: what a partner offers, asks for, shows, and says to each of our key pairs.
+//! `sidekey probe HOST:PORT`: what a partner offers, requests and shows, and how it responds to each of our key pairs.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ pub(super) struct ProbeArguments {
     /// The partner's server
     #[arg(value_name = "HOST:PORT")]
     to: String,
-    /// Show the key pairs of this keyring [default: that of the egress to this address, else every keyring]
+    /// Try the key pairs of this keyring [default: that of the egress to this address, else every keyring]
     #[arg(long, value_name = "KEYRING")]
     keyring: Vec<String>,
     /// Verify it by this trust, or "system" [default: that of the egress, else the keyring's ca.crt, else the platform's]
     #[arg(long, value_name = "TRUST")]
     trust: Option<String>,
-    /// The name that its certificate must have [default: as the egress says, else the host]
+    /// The name that its certificate must have [default: that of the egress, else the host]
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// How long to wait, after a handshake, for what it says to our key pair
+    /// How long to wait, after a handshake, for the server's response to our key pair
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     wait: String,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), CommandFailure> {
     } else {
         print_probe(&report);
     }
-    // With every pair that was shown refused, or nothing shown at all, there is something to do.
+    // If every pair that was shown was refused, or none was shown, the operator has to act.
     let taken = |answer: &probe::ProbeAnswer| {
         answer.key_pair.is_some() && matches!(answer.verdict, ProbeVerdict::Taken | ProbeVerdict::Silent)
     };
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<(), CommandFailure> {
 fn print_probe(report: &ProbeReport) {
     print::line(&report.upstream);
     for offer in &report.offers {
-        let spoken = if offer.spoken { "" } else { "not spoken: " };
+        let spoken = if offer.spoken { "" } else { "not supported: " };
         print::field(&format!("TLS {}", offer.version), &format!("{spoken}{}", offer.says));
     }
     for (at, certificate) in report.shows.iter().enumerate() {
@@ -73,15 +73,15 @@ fn print_probe(report: &ProbeReport) {
     match &report.not_trusted {
         _ if report.shows.is_empty() => {}
         None => print::field("trusted", &format!("by trust {}", report.trust)),
-        Some(why) => print::field("NOT trusted", &format!("by trust {}: {why}; it is shown no key pair", report.trust)),
+        Some(why) => print::field("NOT trusted", &format!("by trust {}: {why}; no key pair was shown", report.trust)),
     }
     match &report.asks {
         None if report.shows.is_empty() => {}
-        None => print::field("asks for", "no client certificate"),
+        None => print::field("requests", "no client certificate"),
         Some(asks) => {
             let any = "any authority".to_owned();
             let names = if asks.authorities.is_empty() { any } else { asks.authorities.join("; ") };
-            print::field("asks for", &format!("a client certificate by {names}"));
+            print::field("requests", &format!("a client certificate issued by {names}"));
             print::field("signed with", &asks.schemes.join(" "));
         }
     }

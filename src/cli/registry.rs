@@ -1,12 +1,12 @@
-//! `sidekey registry export|audit|history`: what the registry holds, read by the configuration, whether or not a sidecar runs.
+//! `sidekey registry export|audit|history`: what the configured registry holds, whether or not a sidecar runs.
 
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
 use super::{CommandFailure, ConfigSource, print};
-use crate::app;
 use crate::clock::Clock;
+use crate::offline;
 use crate::registry::export::{self, ExportTable, RegistryExport};
 use crate::registry::store::{HistoryQuery, StoreAccess};
 use crate::registry::{Finding, HistoryRow, RegistryInventory, RegistryStore, findings, short_fingerprint};
@@ -19,11 +19,11 @@ pub(super) struct RegistryArguments {
 
 #[derive(Subcommand)]
 enum RegistryCommand {
-    /// Print what the registry holds
+    /// Export the registry's content
     Export(RegistryExportArguments),
-    /// Say what somebody should look at; exit code 1 if there is anything
+    /// List findings that need attention; exit code 1 if there are any
     Audit(RegistryAuditArguments),
-    /// Say who or what changed a keyring or a trust, when, from what to what, and why
+    /// Show who or what changed a keyring or a trust, when, from what to what, and why
     History(RegistryHistoryArguments),
 }
 
@@ -31,7 +31,7 @@ enum RegistryCommand {
 struct RegistryExportArguments {
     #[command(flatten)]
     source: ConfigSource,
-    /// json has everything, csv one table
+    /// json holds everything, csv one table
     #[arg(long, value_enum, default_value = "json")]
     format: RegistryFormat,
     /// The table of a CSV file
@@ -52,10 +52,10 @@ struct RegistryAuditArguments {
 struct RegistryHistoryArguments {
     #[command(flatten)]
     source: ConfigSource,
-    /// Only of this keyring, trust or file
+    /// Show only this keyring, trust or file
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Only what is not older, as in 24h or 30d
+    /// Show only this recent period, such as 24h or 30d
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
     /// As JSON
@@ -105,7 +105,7 @@ fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
         Ok(RegistryExport { inventory, history, failures })
     };
     let export =
-        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
     match arguments.format {
         RegistryFormat::Json => print::json(&export),
         RegistryFormat::Csv => {
@@ -126,7 +126,7 @@ fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
 fn audit(arguments: &RegistryAuditArguments) -> Result<(), CommandFailure> {
     let read = async |store: &RegistryStore| store.inventory().await;
     let inventory: RegistryInventory =
-        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
     let found = findings(&inventory, Clock::system().now());
     if arguments.json {
         print::json(&found);
@@ -160,7 +160,7 @@ fn history(arguments: &RegistryHistoryArguments) -> Result<(), CommandFailure> {
     let asked = HistoryQuery { since: ago.map_or(0, |ago| now.saturating_sub(ago)), ..HistoryQuery::default() };
     let read = async |store: &RegistryStore| store.history(&asked).await;
     let all: Vec<HistoryRow> =
-        app::memories::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
     let is_asked_for = |entry: &&HistoryRow| match &arguments.name {
         None => true,
         Some(name) => entry.name == *name || entry.name.starts_with(&format!("{name}: ")),
@@ -195,7 +195,7 @@ fn load(source: &ConfigSource) -> Result<crate::config::Config, CommandFailure> 
     source.load().map_err(CommandFailure::Wrong)
 }
 
-/// Nothing configured is wrong usage; a database that is away is not.
+/// A missing registry setting is wrong usage; an unreachable database is not.
 fn unreadable(error: crate::registry::Error) -> CommandFailure {
     match error {
         crate::registry::Error::None => CommandFailure::Wrong(error.into()),

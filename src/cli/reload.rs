@@ -1,4 +1,4 @@
-//! `sidekey reload`: the configuration and the folder are read again, as on SIGHUP, and it is said what came of it.
+//! `sidekey reload`: the sidecar reads the configuration and the folder again, as on SIGHUP, and reports the result.
 
 use super::CommandFailure;
 use super::ask::ControlArguments;

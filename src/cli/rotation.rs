@@ -1,5 +1,5 @@
-//! `sidekey rotation`: the report on every keyring in overlap, and who would break without which trust anchor or pin;
-//! `rotation forget SOURCE`: what a source has taught is over.
+//! `sidekey rotation`: the report on every keyring in overlap, and which peers need which trust anchor or pin;
+//! `rotation forget SOURCE`: forgets the refusals of a source.
 
 use jiff::Timestamp;
 
@@ -17,7 +17,7 @@ use crate::pki::printable;
 pub(super) struct RotationArguments {
     #[command(subcommand)]
     command: Option<RotationCommand>,
-    /// Only this keyring
+    /// Show only this keyring
     #[arg(long, value_name = "NAME")]
     keyring: Option<String>,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct RotationArguments {
 
 #[derive(clap::Subcommand)]
 enum RotationCommand {
-    /// Show a source the new key pair again
+    /// Forget a source's refusals, so that it is shown the new key pair again
     Forget(RotationForgetArguments),
 }
 
@@ -76,16 +76,16 @@ pub(super) fn run(arguments: &RotationArguments) -> Result<(), CommandFailure> {
     Ok(())
 }
 
-/// Who needs which anchor and pin.
+/// Which peers need which anchor and pin.
 fn say_vouchers(trust: &TrustUsage, now: Timestamp) {
-    print::line(&format!("trust {}: who would break without which anchor or pin", trust.trust));
+    print::line(&format!("trust {}: which peers need which anchor or pin", trust.trust));
     for voucher in &trust.vouchers {
         let until = voucher.until.map_or_else(String::new, |until| {
             format!("accepted until {} ({}); ", print::format_minute(until), print::in_time(now, until))
         });
         let last = voucher
             .last_matched
-            .map_or_else(String::new, |last| format!("last vouched for a peer {}; ", print::in_time(now, last)));
+            .map_or_else(String::new, |last| format!("last verified a peer {}; ", print::in_time(now, last)));
         print::line(&format!("  {} {}: {until}{last}{}", voucher.subject, short(voucher), would_break(voucher)));
     }
 }
@@ -132,7 +132,7 @@ fn print_rotation(report: &RotationReport, now: Timestamp) {
     if report.unconfirmed > 0 {
         print::line("");
         print::line(&format!(
-            "  {} source(s) refused the new key pair by an alert that nobody vouches for; they have no say",
+            "  {} source(s) refused the new key pair with an unauthenticated alert; they do not affect the verdict",
             report.unconfirmed
         ));
     }
@@ -142,9 +142,9 @@ fn print_rotation(report: &RotationReport, now: Timestamp) {
 fn unknown(report: &RotationReport) -> Option<&'static str> {
     let is_younger = report.rotated < report.watched_since;
     match report.before {
-        PriorHistory::Awaited => Some("the registry, which may know who came before, has not answered yet"),
-        PriorHistory::Unknown if is_younger => Some("this process is younger than the rotation, and has no registry"),
-        PriorHistory::Recalled if is_younger => Some("the registry is younger than the rotation"),
+        PriorHistory::Awaited => Some("the registry, which may know earlier peers, has not answered yet"),
+        PriorHistory::Unknown if is_younger => Some("this process started after the rotation, and has no registry"),
+        PriorHistory::Recalled if is_younger => Some("the registry was created after the rotation"),
         PriorHistory::Unknown | PriorHistory::Recalled => None,
     }
 }
@@ -171,14 +171,14 @@ fn rows(report: &RotationReport, now: Timestamp) -> Vec<Vec<String>> {
     rows
 }
 
-/// Since when and why, for those who do not simply use the new pair.
+/// Since when and why, for the peers that do not simply use the new pair.
 fn reasons(report: &RotationReport, now: Timestamp) {
     let to_say = |line: &&ReportLine| line.stands != RotationProgress::ProvedNew && line.because.is_some();
     for line in report.lines.iter().filter(to_say) {
         let since = line.since.map_or_else(String::new, |since| format!(" since {}", print::format_minute(since)));
         let because = line.because.as_deref().unwrap_or_default();
         let next =
-            line.next_try.map_or_else(String::new, |next| format!("; tried again {}", print::in_time(now, next)));
+            line.next_try.map_or_else(String::new, |next| format!("; next attempt {}", print::in_time(now, next)));
         print::line(&format!("  {} {}{since} because {because}{next}", line.name, line.stands.as_str()));
     }
 }

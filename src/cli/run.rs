@@ -1,4 +1,4 @@
-//! `sidekey run`: the sidecar, until it is told to stop.
+//! `sidekey run`: runs the sidecar until it gets a stop signal.
 
 use std::path::PathBuf;
 
@@ -30,12 +30,12 @@ impl ConfigSource {
         self.config.clone().or_else(|| found.iter().map(PathBuf::from).find(|path| path.exists()))
     }
 
-    /// What the file says, if there is one; flags are not looked at.
+    /// The file's settings, if there is one; flags are ignored.
     pub(super) fn load_file(&self) -> anyhow::Result<Option<Config>> {
         Ok(self.file().map(|path| config::load(&path)).transpose()?)
     }
 
-    /// The same, with the control socket where `--control` (`SIDEKEY_CONTROL`) wants it: whoever names the place to the other
+    /// The same, with the control socket at `--control` (`SIDEKEY_CONTROL`): an operator who names it to the other
     /// commands names it to the sidecar too.
     fn load_file_with_control(&self) -> anyhow::Result<Option<Config>> {
         let Some(mut config) = self.load_file()? else { return Ok(None) };
@@ -52,7 +52,7 @@ impl ConfigSource {
             Some(config) => Ok(config),
             None if self.backend.is_some() => Ok(config::from_flags(self.flags())?),
             None => anyhow::bail!(
-                "nothing to run: name the application with --backend http://HOST:PORT (or SIDEKEY_BACKEND), \
+                "nothing to run: set the application's address with --backend http://HOST:PORT (or SIDEKEY_BACKEND), \
                  or write ./sidekey.toml"
             ),
         }

@@ -1,4 +1,4 @@
-//! `sidekey status`: one screen, what to act on first. Exit code 1 if there is anything.
+//! `sidekey status`: shows what needs attention, first of all. Exit code 1 if anything does.
 
 use super::ask::{ControlArguments, unexpected};
 use super::{CommandFailure, print};
@@ -31,20 +31,20 @@ fn print_status(status: &StatusReport) {
         (false, false) => "not ready",
     };
     let up = print::length(status.now.duration_since(status.started).as_secs().unsigned_abs());
-    let memory = if status.remembers { "" } else { ", without state" };
+    let memory = if status.remembers { "" } else { ", no state folder" };
     print::line(&format!(
         "sidekey {} is {state}: process {}, up {up}, epoch {}{memory}",
         status.version, status.pid, status.epoch
     ));
     print::line("");
     if status.act_on.is_empty() {
-        print::line("Nothing to act on.");
+        print::line("Nothing needs attention.");
     } else {
-        print::line("To act on:");
+        print::line("Needs attention:");
         status.act_on.iter().for_each(say_item);
     }
     if !status.notes.is_empty() {
-        print::line("To know:");
+        print::line("Notes:");
         status.notes.iter().for_each(say_item);
     }
     print::line("");
@@ -56,7 +56,7 @@ fn print_status(status: &StatusReport) {
             status.failures.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         print::line("");
         print::line(&format!(
-            "Handshakes that failed in the last hour: {} ({}); see `sidekey handshakes --failed`",
+            "Failed handshakes in the last hour: {} ({}); see `sidekey handshakes --failed`",
             status.failures.count,
             reasons.join(", ")
         ));
@@ -97,8 +97,8 @@ fn listeners(status: &StatusReport) -> Vec<Vec<String>> {
     let mut rows = vec![["LISTENER", "SIDE", "STATE"].map(str::to_owned).to_vec()];
     for listener in &status.listeners {
         let state = match &listener.waits_for {
-            None => "serves".to_owned(),
-            Some(what) => format!("waits for {what}"),
+            None => "serving".to_owned(),
+            Some(what) => format!("waiting for {what}"),
         };
         rows.push(vec![listener.name.to_string(), listener.side.clone(), state]);
     }

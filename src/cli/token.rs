@@ -11,27 +11,27 @@ use crate::offline::keyring::{SignatureAlgorithm, TokenOrder};
 
 #[derive(clap::Args)]
 pub(super) struct TokenArguments {
-    /// Whose key pair signs
+    /// The keyring that signs
     keyring: String,
     /// Which key pair, by the beginning of its fingerprint [default: the current one]
     #[arg(long, value_name = "FINGERPRINT")]
     key_pair: Option<String>,
-    /// iss [default: as the egress.jwt_bearer with this keyring says]
+    /// The iss claim [default: from the egress.jwt_bearer with this keyring]
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
-    /// sub [default: as there, else the issuer]
+    /// The sub claim [default: as there, else the issuer]
     #[arg(long, value_name = "SUBJECT")]
     subject: Option<String>,
-    /// aud [default: as there]
+    /// The aud claim [default: as there]
     #[arg(long, value_name = "AUDIENCE")]
     audience: Option<String>,
-    /// How long it is valid [default: as there, else 2 minutes]
+    /// How long the token is valid [default: as there, else 2 minutes]
     #[arg(long, value_name = "DURATION")]
     lifetime: Option<String>,
-    /// RS256, PS256, ES256, ES384 or EdDSA [default: by the key]
+    /// RS256, PS256, ES256, ES384 or EdDSA [default: depends on the key]
     #[arg(long, value_name = "ALGORITHM")]
     alg: Option<String>,
-    /// Another claim, as in scope=api or level=3 (JSON, or else text); several times if need be
+    /// Another claim, such as scope=api or level=3 (JSON, else text), repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     claim: Vec<String>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &TokenArguments) -> Result<(), CommandFailure> {
     let wrong = |error: String| CommandFailure::Wrong(anyhow::anyhow!(error));
     let lifetime = arguments.lifetime.as_deref().map(config::parse_duration).transpose();
     if lifetime.as_ref().is_ok_and(|lifetime| lifetime.is_some_and(|lifetime| lifetime.is_zero())) {
-        return Err(wrong("--lifetime: a token that is valid for no time is of no use".to_owned()));
+        return Err(wrong("--lifetime must be longer than zero".to_owned()));
     }
     let algorithm = arguments.alg.as_deref().map(SignatureAlgorithm::from_str).transpose();
     let mut more = Map::new();

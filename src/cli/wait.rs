@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(100);
 pub(super) struct WaitArguments {
     #[command(flatten)]
     pub(super) source: ConfigSource,
-    /// How long to wait, in seconds; 0 asks once
+    /// How long to wait, in seconds; 0 checks once
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
                 Ok(Err(error)) => format!("no answer from {address}: {}", print::causes(&error)),
-                Err(_) => format!("no answer from {address} in time"),
+                Err(_) => format!("no answer from {address} within the timeout"),
             };
             if Instant::now() + EVERY >= deadline {
                 print::talk(&format!("sidekey: {said}"));
@@ -55,8 +55,9 @@ fn address(source: &ConfigSource) -> anyhow::Result<ListenAddress> {
     if let Some(text) = text {
         return crate::config::parse_listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
     }
-    let config = source.load_file()?.context("name the listener to ask: --probes ADDRESS, or a configuration file")?;
-    config.admin.probes.or(config.admin.listen).context("the configuration has neither [admin] probes nor listen")
+    let config =
+        source.load_file()?.context("no listener to ask: set --probes ADDRESS, or add a configuration file")?;
+    config.admin.probes.or(config.admin.listen).context("the configuration sets neither probes nor listen in [admin]")
 }
 
 async fn request_readiness(address: &ListenAddress) -> anyhow::Result<(bool, String)> {

@@ -1,5 +1,5 @@
-//! A request becomes answers: what is only looked at comes from the views, what changes something goes through the writer
-//! or to whoever conducts the process.
+//! A request becomes answers: what is only read comes from the views, what changes something goes through the writer
+//! or to the control thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,18 +23,18 @@ use crate::writer::{CommandRejection, WriterInput, WriterView};
 
 /// Lines of an answer that may wait for a slow command.
 const LINES: usize = 64;
-/// How long a reload may take until it says how it went.
+/// How long a reload may take until its result is known.
 const RELOAD: Duration = Duration::from_secs(20);
 
-/// What answering needs.
+/// What the answers need.
 pub struct CommandContext {
-    /// What may be looked at.
+    /// What may be read.
     pub views: RuntimeViews,
     /// The writer's queue.
     pub inputs: mpsc::Sender<WriterInput>,
-    /// Whoever conducts the process.
+    /// Signals to the control thread.
     pub told: mpsc::Sender<ProcessSignal>,
-    /// What sources have taught us.
+    /// Which sources have refused our pairs.
     pub lessons: Arc<RefusalMemory>,
     /// When the process started.
     pub started: Timestamp,
@@ -61,7 +61,7 @@ pub(super) fn answer_request(
             }
             request => answer(request, by, &desk).await.unwrap_or_else(ControlAnswer::Refused),
         };
-        // Who asked may be gone.
+        // The caller may be gone.
         let _ = answers.send(answer).await;
     });
     receiver
@@ -89,7 +89,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
         ControlRequest::Stop {} => ControlAnswer::Done(stop(desk).await?),
         // Answered in its own way.
         ControlRequest::Handshakes { .. } => {
-            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "handshakes are many answers"));
+            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "it has several answers"));
         }
     })
 }
@@ -130,7 +130,7 @@ async fn command(
         return Err(CommandRefusal::new(
             RefusalReason::UntilRestart,
             "sidekey has no state folder, so a revocation lasts only until it restarts: add --until-restart to revoke \
-             all the same, or write the fingerprint into the keyring's `revoked` in the configuration",
+             anyway, or add the fingerprint to the keyring's `revoked` in the configuration",
         ));
     }
     let (reply, answer) = oneshot::channel();
@@ -162,19 +162,19 @@ fn forget(desk: &CommandContext, source: &str) -> Result<ChangeOutcome, CommandR
         0 => Err(CommandRefusal::new(
             RefusalReason::NotFound,
             format!(
-                "nothing was learned from {:?}: `sidekey rotation` names the sources",
+                "no refusals are recorded for source {:?}: see `sidekey rotation` for the sources",
                 crate::pki::printable(source)
             ),
         )),
         count => Ok(ChangeOutcome {
             changed: true,
             did: format!(
-                "forgot what {} has taught{}",
+                "forgot the refusals of {}{}",
                 crate::pki::printable(source),
                 if count == 1 { String::new() } else { format!(" ({count} times)") }
             ),
             means: "It is shown the new key pair from its next connection on; if it refuses that again, one more \
-                    handshake fails and it is shown the previous one."
+                    handshake fails and it is shown the previous key pair."
                 .to_owned(),
             ..ChangeOutcome::nothing()
         }),
@@ -196,37 +196,37 @@ async fn reload(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> 
     match tokio::time::timeout(RELOAD, told).await {
         Ok(Some((None, needs_restart))) => Ok(ChangeOutcome {
             changed: true,
-            did: "read the configuration and the folder again".to_owned(),
+            did: "reloaded the configuration and the folder".to_owned(),
             means: if needs_restart.is_empty() {
-                "Everything in it is in use.".to_owned()
+                "All settings are in use.".to_owned()
             } else {
-                format!("In use, but for what needs a restart: {}.", needs_restart.join(", "))
+                format!("All settings are in use, except those that need a restart: {}.", needs_restart.join(", "))
             },
             ..ChangeOutcome::nothing()
         }),
         Ok(Some((Some(error), _))) => Err(CommandRefusal::new(
             RefusalReason::Failed,
-            format!("not taken over, the old settings stay in use: {error}"),
+            format!("configuration rejected; keeping the previous one: {error}"),
         )),
         Ok(None) => Err(stopping()),
         Err(_) => {
-            Err(CommandRefusal::new(RefusalReason::Failed, "asked for, but not done yet: the log says how it goes"))
+            Err(CommandRefusal::new(RefusalReason::Failed, "the reload has started but not finished yet: see the log"))
         }
     }
 }
 
 async fn stop(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
     if desk.views.shutdown.phase() > ShutdownPhase::Running {
-        return Err(CommandRefusal::new(RefusalReason::NotNow, "it is stopping already; a signal ends it at once"));
+        return Err(CommandRefusal::new(
+            RefusalReason::NotNow,
+            "sidekey is already stopping; a second signal stops it immediately",
+        ));
     }
     desk.told.send(ProcessSignal::Stop).await.map_err(|_| stopping())?;
     Ok(ChangeOutcome {
         changed: true,
         did: "stopping".to_owned(),
-        means: format!(
-            "What runs is finished: ingress drains, then egress; it has ended after {} s at the latest.",
-            desk.longest_stop.as_secs()
-        ),
+        means: format!("Ingress drains, then egress; the process exits within {} s.", desk.longest_stop.as_secs()),
         ..ChangeOutcome::nothing()
     })
 }
@@ -237,7 +237,7 @@ fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s KeyringView, Comma
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         CommandRefusal::new(
             RefusalReason::NotFound,
-            format!("there is no keyring {:?}; there is: {known}", crate::pki::printable(name)),
+            format!("keyring {:?} does not exist; known keyrings: {known}", crate::pki::printable(name)),
         )
     })
 }

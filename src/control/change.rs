@@ -1,4 +1,4 @@
-//! Which pair a change means, and the sentences that say what it did. Pure.
+//! Which pair a change means, and the sentences that describe what it did. Pure.
 
 use super::{ChangeOutcome, CommandRefusal, PairChange, RefusalReason};
 use crate::keyring::Standing;
@@ -9,7 +9,7 @@ use crate::snapshot::{KeyPairView, KeyringView, Snapshot};
 /// The fewest digits that name a pair.
 const DIGITS: usize = 4;
 
-/// The writer's command for what was typed, and the pair that it names.
+/// The writer's command for a change, and the pair that it names.
 ///
 /// # Errors
 /// No pair, or more than one, is meant.
@@ -25,7 +25,7 @@ pub(super) fn command(
         (Some(typed), _) => named(keyring, typed)?,
         (None, PairChange::Promote) => to_promote(keyring)?,
         (None, PairChange::Retire) => only(keyring, Standing::Previous)?,
-        (None, _) => return Err(CommandRefusal::new(RefusalReason::NotFound, "name the key pair")),
+        (None, _) => return Err(CommandRefusal::new(RefusalReason::NotFound, "name the key pair by its fingerprint")),
     };
     let command = match change {
         PairChange::Promote => KeyringCommand::Promote(key_pair),
@@ -36,13 +36,13 @@ pub(super) fn command(
     Ok((command, Some(key_pair)))
 }
 
-/// The one pair whose fingerprint begins so.
+/// The one pair with a fingerprint that begins so.
 fn named(keyring: &KeyringView, typed: &str) -> Result<Fingerprint, CommandRefusal> {
     let digits: String = typed.strip_prefix("sha256:").unwrap_or(typed).chars().filter(|c| *c != ':').collect();
     let digits = digits.to_ascii_lowercase();
     if digits.len() < DIGITS || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let typed = crate::pki::printable(typed);
-        let why = format!("{typed:?} names no key pair: write at least {DIGITS} digits of its fingerprint");
+        let why = format!("{typed:?} is not a valid fingerprint prefix: give at least {DIGITS} hex digits");
         return Err(CommandRefusal::new(RefusalReason::NotUnderstood, why));
     }
     let known = keyring.key_pairs.iter().map(|pair| pair.key_pair).chain(keyring.revoked.iter().copied());
@@ -81,7 +81,7 @@ fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, Comman
         [one] => Ok(one),
         [] => {
             let why =
-                format!("keyring {:?} has no {} key pair: name the one that you mean", keyring.name, standing.as_str());
+                format!("keyring {:?} has no {} key pair: name one by fingerprint", keyring.name, standing.as_str());
             Err(CommandRefusal::new(RefusalReason::NotFound, why))
         }
         _ => Err(ambiguous(&of)),
@@ -89,11 +89,11 @@ fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, Comman
 }
 
 fn ambiguous(meant: &[Fingerprint]) -> CommandRefusal {
-    // The short form can be what they have in common.
+    // Their short forms can be equal.
     let names: Vec<String> = meant.iter().map(Fingerprint::hex).collect();
     CommandRefusal::new(
         RefusalReason::Ambiguous,
-        format!("more than one key pair is meant, name one of: {}", names.join(", ")),
+        format!("more than one key pair matches; name one of: {}", names.join(", ")),
     )
 }
 
@@ -106,7 +106,7 @@ pub(super) struct ChangeReport<'a> {
     pub(super) after: &'a Snapshot,
 }
 
-/// What it did and what that means.
+/// What a command did and what that means.
 pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
     let name = &told.before.name;
     let moved = |wanted: Standing| {
@@ -127,7 +127,7 @@ pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
             .map_or("revoked", |pair| pair.standing.as_str());
         return ChangeOutcome {
             did: format!("nothing to do: {} is {standing} in keyring {name}", short(key_pair)),
-            means: "Nothing has changed.".to_owned(),
+            means: "Nothing changed.".to_owned(),
             key_pair,
             ..ChangeOutcome::nothing()
         };
@@ -141,8 +141,8 @@ pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
             sentence(moved(Standing::Current)),
         ),
         PairChange::Retire => {
-            let means = "New handshakes no longer show it, connections made with it are drained; within a week promote or \
-                         rollback brings it back.";
+            let means = "New handshakes no longer show it, connections made with it are drained; for a week, promote \
+                         or rollback can bring it back.";
             (format!("retired {} of keyring {name}", short(key_pair)), means.to_owned())
         }
         PairChange::Revoke => {
@@ -150,19 +150,19 @@ pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
                 (Some(current), Some(_)) => format!("{} is current in its place.", current.key_pair.short()),
                 (Some(current), None) => format!("{} stays current.", current.key_pair.short()),
                 (None, _) => format!(
-                    "Keyring {name} has nothing left to show: its listeners refuse connections until a usable key pair is \
-                     dropped."
+                    "Keyring {name} has no key pair left to show: its listeners refuse connections until a usable one \
+                     is dropped."
                 ),
             };
             let means = format!(
-                "It never serves again, wherever it is dropped; what was kept of it is deleted, connections made \
+                "It never serves again, wherever it is dropped; its retained copy is deleted, and connections made \
                          with it are drained. {shown}"
             );
             (format!("revoked {} of keyring {name}", short(key_pair)), means)
         }
     };
     if !remembers {
-        means.push_str(" This lasts until sidekey restarts, because it has no state folder.");
+        means.push_str(" This lasts only until sidekey restarts, because it has no state folder.");
     }
     ChangeOutcome { changed: true, did, means, key_pair, ..ChangeOutcome::nothing() }
 }
@@ -173,7 +173,7 @@ fn pair_with_standing(keyring: &KeyringView, standing: Standing) -> Option<&KeyP
 
 /// The explanation of a move as a sentence of its own.
 fn sentence(moved: Option<(Fingerprint, &str)>) -> String {
-    let Some((_, text)) = moved else { return "Nothing else has changed.".to_owned() };
+    let Some((_, text)) = moved else { return "Nothing else changed.".to_owned() };
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())

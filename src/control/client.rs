@@ -1,6 +1,6 @@
 //! What the commands use: one question over the socket, answers line by line.
 //!
-//! Blocking, since a command has nothing else to do. How an answer looks to people is the command's business.
+//! Blocking, since a command has nothing else to do. Each command formats its own answers.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -16,20 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlClientError {
-    /// Nobody listens at any of these places.
-    #[error("no sidekey answers at {}: is it running? --control PATH says where its socket is", list(.0))]
+    /// No sidecar listens at any of these places.
+    #[error("no sidekey answers at {}: is it running? Use --control PATH to name its socket", list(.0))]
     NotRunning(Vec<PathBuf>),
     /// The kernel or the sidecar keeps us out.
     #[error(
-        "{} may not be used by this user: run the command as the owner of that socket, as root, or as a member of control_group",
+        "permission denied for {}: run the command as the socket's owner, as root, or as a member of control_group",
         printable(&.0.display().to_string())
     )]
     NotAllowed(PathBuf),
     /// The connection broke.
-    #[error("the sidecar's answer broke off: {0}")]
+    #[error("the connection to the sidecar failed: {0}")]
     Broken(#[from] std::io::Error),
-    /// The answer is none.
-    #[error("the sidecar's answer is not understood ({0}): use the same version of sidekey on both sides")]
+    /// The answer is not valid.
+    #[error("cannot parse the sidecar's answer ({0}): use the same version of sidekey on both sides")]
     NotUnderstood(String),
 }
 
@@ -38,10 +38,10 @@ pub struct AnswerStream {
     lines: BufReader<UnixStream>,
 }
 
-/// Asks at the first of these places where somebody listens. `patient`: the answer may go on for ever.
+/// Asks at the first of these places where a sidecar listens. `patient`: the answer may go on forever.
 ///
 /// # Errors
-/// Nobody listens, or we may not ask.
+/// No sidecar listens, or this user may not ask.
 pub fn send_request(
     places: &[PathBuf],
     request: &ControlRequest,
@@ -65,7 +65,7 @@ fn connect(places: &[PathBuf]) -> Result<UnixStream, ControlClientError> {
         match UnixStream::connect(place) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => forbidden = forbidden.or(Some(place)),
-            // Not there, nobody there any more, or no socket at all: the next place.
+            // Absent, without a listener, or not a socket: the next place.
             Err(_) => {}
         }
     }

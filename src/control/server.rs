@@ -1,8 +1,8 @@
-//! The socket's end in the sidecar: who may ask, one line in, lines out. Nothing here can hold up the sidecar: few
-//! connections at once, each with little patience.
+//! The sidecar's end of the socket: checks the caller, one line in, lines out. Nothing here can delay the sidecar: few
+//! connections at once, each with short timeouts.
 //!
-//! The kernel lets only the socket's owner, root and its group connect; who it was is looked at once more here, and goes
-//! into the history as who asked.
+//! The kernel lets only the socket's owner, root and its group connect; the caller is checked once more here, and goes
+//! into the history.
 
 use std::io;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::process::ShutdownPhase;
 const COMMANDS: usize = 32;
 /// How long a command may take to ask, and to take a line of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it rests when it cannot accept.
+/// Pause after a failed accept.
 const REST: Duration = Duration::from_millis(100);
 
-/// Who may ask, beside root.
+/// Users who may ask, beside root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketAccess {
-    /// The owner of the socket: whom the sidecar runs as.
+    /// The owner of the socket: the user that the sidecar runs as.
     pub owner: u32,
     /// The socket's group, where one is configured.
     pub group: Option<u32>,
 }
 
-/// Who asks.
+/// The user who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SocketCaller {
     uid: u32,
@@ -65,18 +65,18 @@ pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandConte
             // It is a Unix socket: there is no other kind.
             Ok(SocketStream::Tcp(_)) => continue,
             Err(error) => {
-                tracing::debug!(target: "control", %error, "cannot accept");
+                tracing::debug!(target: "control", %error, "cannot accept a connection");
                 sleep(REST).await;
                 continue;
             }
         };
-        // Beyond the bound nobody is kept waiting: the connection closes, and the command says so.
+        // Beyond the limit no command waits: the connection closes, and the command reports it.
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
         let desk = Arc::clone(&desk);
         commands.spawn(async move {
             let _place = place;
             if let Err(error) = converse(stream, allowed, &desk).await {
-                tracing::debug!(target: "control", %error, "a command was not answered");
+                tracing::debug!(target: "control", %error, "command not answered");
             }
         });
     }
@@ -88,7 +88,7 @@ async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandC
     let uid = match caller.filter(|caller| may(caller, allowed)) {
         Some(caller) => caller.uid,
         None => {
-            let why = "only the user that sidekey runs as, root and members of control_group may ask";
+            let why = "only the user that sidekey runs as, root and members of control_group may send commands";
             return write_answer(
                 &mut writing,
                 &ControlAnswer::Refused(CommandRefusal::new(RefusalReason::NotAllowed, why)),
@@ -105,13 +105,13 @@ async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandC
         Err(refused) => return write_answer(&mut writing, &ControlAnswer::Refused(refused)).await,
     };
     let by: Arc<str> = format!("uid {uid}").into();
-    tracing::debug!(target: "control", %by, ?request, "asked");
+    tracing::debug!(target: "control", %by, ?request, "received a command");
     let mut answers = answers::answer_request(request, by, desk);
     let mut byte = [0];
     loop {
         let answer = tokio::select! {
             answer = answers.recv() => answer,
-            // A command has nothing more to say: whatever it sends or does not, it is gone.
+            // A command sends only one line: more bytes or the end both mean that it is over.
             _ = reading.read(&mut byte) => return Ok(()),
         };
         match answer {
@@ -121,7 +121,7 @@ async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandC
     }
 }
 
-/// One line; a longer one is cut off, and then is no request.
+/// One line; a longer one is cut off, and then is not a valid request.
 async fn line(reading: OwnedReadHalf) -> io::Result<(Vec<u8>, BufReader<tokio::io::Take<OwnedReadHalf>>)> {
     let mut reading = BufReader::new(reading.take(LONGEST_REQUEST as u64));
     let mut line = Vec::new();
@@ -136,7 +136,7 @@ async fn write_answer(writing: &mut OwnedWriteHalf, answer: &ControlAnswer) -> i
     timeout(PATIENCE, writing.write_all(&line)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// What the kernel knows of the other end.
+/// What the kernel knows about the other end.
 fn caller(stream: &UnixStream) -> Option<SocketCaller> {
     let credentials = stream.peer_cred().ok()?;
     let mut groups = vec![credentials.gid()];
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owner_root_and_group_may_and_nobody_else() {
+    fn only_owner_root_and_group_may_ask() {
         let allowed = |group| SocketAccess { owner: 1000, group };
         let caller = |uid, groups: &[u32]| SocketCaller { uid, groups: groups.to_vec() };
         assert!(may(&caller(0, &[]), allowed(None)) && may(&caller(1000, &[]), allowed(None)));

@@ -1,4 +1,4 @@
-//! The partner's application: an HTTP/1.1 echo that says which client key pair the sidecar saw.
+//! The partner's application: an HTTP/1.1 echo that reports which client key pair the sidecar saw.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -19,7 +19,7 @@ use crate::pki::Fingerprint;
 /// Connections of the application, each with one request at a time.
 const CONNECTIONS: u32 = 16;
 
-/// What the load got.
+/// The load's results.
 #[derive(Clone, Debug, Default)]
 pub struct ServedRequests {
     /// Requests sent.
@@ -51,7 +51,7 @@ struct LoadCounts {
     served: Mutex<ServedRequests>,
 }
 
-/// Sends `rate` requests a second for `length`; `progress` hears answered and lost from time to time.
+/// Sends `rate` requests a second for `length`; `progress` gets answered and lost from time to time.
 pub(super) async fn start(
     url: String,
     rate: u32,
@@ -116,7 +116,7 @@ async fn client(authority: String, number: u32, plan: (Instant, Duration, Instan
     }
 }
 
-/// One request; the answer must be 200 with the very body. Says which client key pair carried it.
+/// One request; the response must be 200 with the same body. Returns which client key pair carried it.
 async fn send_one_request(
     authority: &str,
     kept: &mut Option<SendRequest<Full<Bytes>>>,
@@ -141,7 +141,7 @@ async fn send_one_request(
     let key_pair = response.headers().get(KEY_PAIR).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let got = response.into_body().collect().await?.to_bytes();
     anyhow::ensure!(status == 200, "status {status}");
-    anyhow::ensure!(got == body, "the echo came back changed");
+    anyhow::ensure!(got == body, "the echoed body differs from the one sent");
     *kept = Some(sender);
     Ok(key_pair.unwrap_or_default().parse()?)
 }

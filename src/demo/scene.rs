@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{DemoOptions, DemoStage, backend};
+use super::backend;
+use super::stage::{DemoOptions, DemoStage};
 use crate::app::{AppEnvironment, Application};
 use crate::clock::Clock;
 use crate::log::{LogFormat, LogQueue};
@@ -16,7 +17,7 @@ use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKe
 use crate::pki::{Fingerprint, Validity, blocks};
 use crate::snapshot::Side;
 
-/// Why the demonstration could not be given.
+/// Why the demonstration failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct DemoError {
@@ -115,7 +116,7 @@ impl DemoScene {
         (fingerprint(old), fingerprint(new))
     }
 
-    /// Both sides learn the new CA: `ca.crt` now holds old and new.
+    /// Both sides trust the new CA: `ca.crt` now holds old and new.
     pub(super) fn trust_both(&self) -> Result<(), DemoError> {
         write(&self.folder.join("partner/certs/orders/ca.crt"), &self.roots())?;
         write(&self.folder.join("ours/certs/partner/ca.crt"), &self.roots())
@@ -163,11 +164,11 @@ impl DemoScene {
             "  curl -i --cacert {certs}/ca.crt --cert {certs}/tls.crt --key {certs}/tls.key {}/orders/1",
             self.ingress_url()
         ));
-        stage.print_line("without one (see the refused handshake in the log above the prompt):");
+        stage.print_line("without a client certificate (the log above shows the refused handshake):");
         stage.print_line(&format!("  curl -i --cacert {certs}/ca.crt {}/orders/1", self.ingress_url()));
-        stage.print_line("put the old pairs back, and see both sidecars rotate again:");
+        stage.print_line("put the partner's old key pair back, and watch it rotate again:");
         stage.print_line(&format!("  cp {folder}/old/partner/* {folder}/partner/certs/orders/"));
-        stage.print_line("Ctrl-C ends it.");
+        stage.print_line("Press Ctrl-C to stop.");
     }
 
     /// The roots of both CAs, PEM.
@@ -181,7 +182,7 @@ impl DemoScene {
         write_pair(&self.folder.join("old/ours"), "tls", &self.client.0)
     }
 
-    /// Shows both logs until the process is told to end.
+    /// Shows both logs until the process is interrupted.
     pub(super) async fn until_told(&mut self, stage: &dyn DemoStage) {
         let told = tokio::signal::ctrl_c();
         tokio::pin!(told);
@@ -193,7 +194,7 @@ impl DemoScene {
         }
     }
 
-    /// Ends both sidecars; the folder goes, unless it is wanted.
+    /// Stops both sidecars; removes the folder unless it is to be kept.
     pub(super) async fn shut_down(self, wishes: &DemoOptions) -> Option<PathBuf> {
         self.ours.stop_now().await;
         self.partner.stop_now().await;
@@ -208,17 +209,19 @@ impl DemoScene {
 
 async fn start(folder: &Path, config: &str) -> Result<(Application, Receiver<Vec<u8>>), DemoError> {
     let config =
-        crate::config::parse(config, folder).map_err(|error| DemoError::new("the demo's configuration", error))?;
+        crate::config::parse(config, folder).map_err(|error| DemoError::new("invalid demo configuration", error))?;
     let (lines, shown) = LogQueue::channel(LogFormat::Text);
     let surroundings = AppEnvironment { clock: Clock::system(), lines };
     let app =
         Application::start(config, surroundings).map_err(|error| DemoError::new("cannot start a sidecar", error))?;
-    app.ready(Duration::from_secs(10)).await.map_err(|error| DemoError::new("a sidecar did not get ready", error))?;
+    app.ready(Duration::from_secs(10))
+        .await
+        .map_err(|error| DemoError::new("a sidecar did not become ready", error))?;
     Ok((app, shown))
 }
 
 fn address(app: &Application, side: Side, name: &str) -> Result<SocketAddr, DemoError> {
-    app.address(side, name).ok_or_else(|| DemoError::new("no address", name))
+    app.address(side, name).ok_or_else(|| DemoError::new("no TCP address for listener", name))
 }
 
 fn partner_config(listen: &str, backend: SocketAddr) -> String {

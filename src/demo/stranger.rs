@@ -7,8 +7,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::DemoStage;
 use super::scene::{DemoAuthority, DemoError, DemoScene, client_request, issue};
+use super::stage::DemoStage;
 use crate::clock::Clock;
 use crate::pki::issue::{CertificateAuthority, IssuedKeyPair};
 use crate::pki::{KeyMaterial, Validity, blocks, join};
@@ -16,22 +16,20 @@ use crate::tls::{EgressConnector, connector};
 use crate::trust::anchors::FoundAnchors;
 use crate::trust::{AnchorSource, Anchors, PeerRole};
 
-/// Knocks at the partner's ingress as a stranger, with an expired certificate, and in plain HTTP.
+/// Connects to the partner's ingress with a certificate of an unknown CA, with an expired one, and in plain HTTP.
 pub(super) async fn attempt_as_stranger(scene: &DemoScene, stage: &dyn DemoStage) -> Result<(), DemoError> {
     let now = scene.started;
     let hours = jiff::SignedDuration::from_hours;
-    let foreign = CertificateAuthority::new(
-        "Somebody Else's CA",
-        Validity { not_before: now - hours(1), not_after: now + hours(24) },
-    )
-    .map_err(|error| DemoError::new("cannot make a stranger's CA", error))?;
+    let foreign =
+        CertificateAuthority::new("Unknown CA", Validity { not_before: now - hours(1), not_after: now + hours(24) })
+            .map_err(|error| DemoError::new("cannot make the unknown CA", error))?;
     let stranger = issue(&foreign, &client_request(now, DemoAuthority::New))?;
     let mut request = client_request(now, DemoAuthority::New);
     request.validity = Validity { not_before: now - hours(30 * 24), not_after: now - hours(3 * 24) };
     let expired = issue(&scene.old, &request)?;
 
     let mut events = scene.partner.events().subscribe();
-    for (who, pair) in [("a stranger's certificate", &stranger), ("an expired certificate", &expired)] {
+    for (who, pair) in [("a certificate from an unknown CA", &stranger), ("an expired certificate", &expired)] {
         with_pair(scene, pair).await?;
         say_next(&mut events, who, stage).await;
     }
@@ -41,7 +39,7 @@ pub(super) async fn attempt_as_stranger(scene: &DemoScene, stage: &dyn DemoStage
         let mut answer = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await
     };
-    // Whether it is answered with an alert or a reset does not matter here; the sidecar's own line does.
+    // Whether the sidecar answers with an alert or a reset does not matter here; its log line does.
     let _ = plain.await;
     say_next(&mut events, "plain HTTP", stage).await;
     Ok(())
@@ -50,7 +48,7 @@ pub(super) async fn attempt_as_stranger(scene: &DemoScene, stage: &dyn DemoStage
 async fn with_pair(scene: &DemoScene, issued: &IssuedKeyPair) -> Result<(), DemoError> {
     let pem = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
     let joined = join::join(vec![("stranger.pem".into(), read(&pem))]);
-    let pair = joined.pairs.first().ok_or_else(|| DemoError::new("a stranger's key pair", "is none"))?;
+    let pair = joined.pairs.first().ok_or_else(|| DemoError::new("cannot make a client's key pair", "no match"))?;
     let clock = Clock::system();
     let mut anchors = Anchors::open(
         crate::trust::TrustSettings::with_anchors("demo".into(), vec![AnchorSource::System]),
@@ -67,9 +65,9 @@ async fn with_pair(scene: &DemoScene, issued: &IssuedKeyPair) -> Result<(), Demo
         settings: &crate::tls::TlsSettings::default(),
         clock: &clock,
     })
-    .map_err(|error| DemoError::new("a stranger's TLS", error))?;
+    .map_err(|error| DemoError::new("cannot set up the client's TLS", error))?;
     let stream =
-        TcpStream::connect(scene.ingress_address()).await.map_err(|error| DemoError::new("cannot knock", error))?;
+        TcpStream::connect(scene.ingress_address()).await.map_err(|error| DemoError::new("cannot connect", error))?;
     let deadline = Instant::now() + Duration::from_secs(5);
     if let Ok(mut established) = crate::tls::handshake::connect(stream, &connector, deadline).await {
         // In TLS 1.3 the refusal comes after the handshake: read until it is there.
@@ -83,7 +81,7 @@ fn read(pem: &str) -> KeyMaterial {
     blocks::read(&zeroize::Zeroizing::new(pem.as_bytes().to_vec()), None)
 }
 
-/// Says how the partner's sidecar explains the next handshake that does not succeed.
+/// Prints how the partner's sidecar explains the next handshake that fails.
 async fn say_next(events: &mut crate::event::EventFollower, who: &str, stage: &dyn DemoStage) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.next()).await {
@@ -94,5 +92,5 @@ async fn say_next(events: &mut crate::event::EventFollower, who: &str, stage: &d
             return;
         }
     }
-    stage.print_line(&format!("{who}: no handshake line came"));
+    stage.print_line(&format!("{who}: the sidecar logged no handshake"));
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::keyring::KeyringName;
+use crate::keyring::choice::SourceRefusals;
 use crate::keyring::fit::add_saturating;
 use crate::pki::Fingerprint;
 
@@ -77,15 +78,6 @@ impl RefusalStatus {
             Self::Forgotten => "forgotten",
         }
     }
-}
-
-/// A source's refusals, as input to `choose`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SourceRefusals {
-    /// The refused pairs.
-    pub refused: Vec<Fingerprint>,
-    /// The pair to show instead; `None`: any that it has not refused.
-    pub shown: Option<Fingerprint>,
 }
 
 /// One recorded refusal, as people see it.

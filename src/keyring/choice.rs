@@ -9,7 +9,6 @@ use jiff::Timestamp;
 
 use super::fit::covers;
 use super::{KeyringName, PreferPolicy, Standing};
-use crate::evidence::learned::SourceRefusals;
 use crate::pki::{Fingerprint, Validity};
 
 /// The peer's requirements for our certificate.
@@ -33,6 +32,15 @@ pub struct PeerHints {
     pub show: Option<ShowPolicy>,
     /// The source's recorded refusals.
     pub taught: Option<SourceRefusals>,
+}
+
+/// A source's refusals, as input to `choose`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceRefusals {
+    /// The refused pairs.
+    pub refused: Vec<Fingerprint>,
+    /// The pair to show instead; `None`: any that it has not refused.
+    pub shown: Option<Fingerprint>,
 }
 
 /// A partner's `show`, at a given time.

@@ -1,5 +1,5 @@
 //! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started and
-//! nothing written. Of the state only one thing is looked at: whom each anchor and pin vouched for last.
+//! nothing written. Of the state only one thing is read: when each anchor and pin last verified a peer.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::folder;
 use crate::keyring::Standing;
 use crate::pki::{FolderProblem, ProblemSeverity};
+use crate::snapshot::build::BuildError;
 use crate::snapshot::{KeyringView, Side};
 use crate::trust::matched::{AnchorUsage, TrustUsage};
 use crate::writer::{self, WriterState};
@@ -34,7 +35,7 @@ pub struct CheckTrust {
     pub name: Arc<str>,
     /// Printable subjects of its anchors.
     pub holds: Vec<String>,
-    /// Anchors and pins, and who would break without each.
+    /// Anchors and pins, and which peers would fail without each.
     pub vouchers: Vec<AnchorUsage>,
 }
 
@@ -75,11 +76,14 @@ impl CheckReport {
 }
 
 /// Reads the folder once and applies every rule.
-pub fn check(config: &Config) -> Result<CheckReport, crate::app::AppError> {
+///
+/// # Errors
+/// The configuration and the folder make no snapshot.
+pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
     let clock = Clock::system();
     let contents = folder::read::read_final(&config.folder);
     let problems = problems(&contents);
-    let settings = crate::app::with_platform(config.settings.clone());
+    let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
     let (state, _) =
         WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
     let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), &clock)?;

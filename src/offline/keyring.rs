@@ -1,7 +1,7 @@
 //! Key pairs made, requested, imported and exported offline: what `sidekey keyring new|csr|import|export` does to the
-//! watched folder, and what would come of a file that lies elsewhere.
+//! watched folder, and what it would do with a file that lies elsewhere.
 //!
-//! Every answer comes from the rules that a running sidecar applies: the folder is read as it reads it, `state` is looked at
+//! Every answer comes from the rules that a running sidecar applies: the folder is read as it reads it, `state` is read
 //! and never written, and a new pair is put through the same state machine before anything is written. How a running
 //! sidecar learns that a pair is to wait for `promote` is a line in the pair's own file (`pki::blocks::STAGED_LINE`): it
 //! needs no sidecar to be there, and reaches every replica.
@@ -33,10 +33,10 @@ use crate::pki::{FileName, Fingerprint, KeyPair, SpkiHash, printable};
 use crate::writer::memory::{RememberedState, StateMemory};
 use crate::writer::{WriterInput, WriterState};
 
-/// Why it was not done.
+/// Why the command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineKeyringError {
-    /// What was typed does not fit what is there.
+    /// The arguments do not fit what exists.
     #[error("{0}")]
     Wrong(String),
     /// The rules would refuse the pair.
@@ -47,7 +47,7 @@ pub enum OfflineKeyringError {
         /// One sentence.
         why: String,
     },
-    /// Nothing could be made.
+    /// The key or certificate could not be made.
     #[error(transparent)]
     Make(#[from] crate::pki::issue::IssueError),
     /// PKCS#12.
@@ -61,7 +61,7 @@ pub enum OfflineKeyringError {
     Folder(#[from] folder::put::PutFileError),
 }
 
-/// One keyring of a watched folder, looked at offline.
+/// One keyring of a watched folder, read offline.
 pub struct OfflineKeyrings {
     folder: folder::FolderSettings,
     keyring: KeyringName,
@@ -71,14 +71,14 @@ pub struct OfflineKeyrings {
     now: Timestamp,
 }
 
-/// What came of it.
+/// The result of a command.
 #[derive(Debug, Serialize)]
 pub struct OfflineOutcome {
     /// Which keyring.
     pub keyring: KeyringName,
     /// The pair, where there is one already.
     pub key_pair: Option<Fingerprint>,
-    /// How a sidecar takes it: `staged`, `current`, `previous`; `waiting` where its certificate has to come yet.
+    /// Its standing in a sidecar: `staged`, `current`, `previous`; `waiting` for a key without its certificate.
     pub standing: &'static str,
     /// One sentence: why, and what to do next.
     pub next: String,
@@ -95,25 +95,25 @@ struct AdmissionForecast {
     why: Option<String>,
 }
 
-/// What would come of a file in a keyring.
+/// What a keyring would do with a file.
 #[derive(Debug, Serialize)]
 pub struct KeyringForecast {
     /// Which keyring.
     pub keyring: KeyringName,
-    /// Whether everything in it would be taken.
+    /// Whether everything in it would be accepted.
     pub accepted: bool,
     /// A sentence for each pair and each part.
     pub says: Vec<String>,
 }
 
 impl OfflineKeyrings {
-    /// Reads the folder and what `state` remembers. The keyring need not be there yet.
+    /// Reads the folder and what `state` remembers. The keyring need not exist yet.
     pub fn open(config: &Config, keyring: &str) -> Result<Self, OfflineKeyringError> {
         let keyring = check_name(&config.folder, keyring)?;
         let now = Clock::system().now();
         let remembered = config.state.clone().map_or_else(RememberedState::default, StateMemory::peek);
         let contents = folder::read::read_final(&config.folder);
-        let settings = crate::app::with_platform(config.settings.clone());
+        let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
         let (mut state, _) =
             WriterState::from_remembered(settings, remembered.clone(), without_waiting(&contents, &remembered), now);
         // Nothing but a command is ever refused.
@@ -171,7 +171,7 @@ impl OfflineKeyrings {
         Some(AdmissionForecast { standing: held.standing, why: held.why.clone() })
     }
 
-    /// What would come of a file that somebody was sent, if it were dropped into this keyring. `requested` are the public
+    /// What this keyring would do with a file, if the operator dropped it here. `requested` are the public
     /// keys of the certification requests in it: nothing is made of these, but the CA's answer may belong here.
     pub fn prospect(&self, name: &str, blocks: KeyMaterial, requested: &[SpkiHash]) -> KeyringForecast {
         let file = self.file_name(name);
@@ -197,27 +197,27 @@ impl OfflineKeyrings {
             says.push(format!("key pair {short} ({}) would be {standing}{why}", pair.end_entity().subject()));
         }
         for waiting in joined.waiting.iter().filter(|waiting| waiting.file == file) {
-            says.push(format!("private key {} would wait for its certificate", waiting.spki_hash));
+            says.push(format!("private key {} would wait for its certificate to arrive", waiting.spki_hash));
         }
         if let Some(anchors) = joined.anchors.filter(|_| crate::pki::join::is_trust_file(name)) {
             let subjects: Vec<&str> = anchors.iter().map(|anchor| anchor.subject()).collect();
-            says.push(format!("the keyring's own trust would be: {}", subjects.join("; ")));
+            says.push(format!("the keyring's own trust would hold: {}", subjects.join("; ")));
         }
         for spki_hash in requested {
             match self.key_file(*spki_hash) {
-                Some(file) => says.push(format!("the request was made with the key in {file}: import the answer here")),
+                Some(file) => says.push(format!("the key in {file} made the request: import its certificate here")),
                 None => {
                     accepted = false;
-                    says.push("no key of this keyring made the request: its answer does not belong here".to_owned());
+                    says.push("no key in this keyring made the request: do not import its certificate here".to_owned());
                 }
             }
         }
         if blocks_are_crls {
-            says.push("a CRL is named by crls of a trust, wherever it lies".to_owned());
+            says.push("CRLs are not read from a keyring: name the file in `crls` of a trust".to_owned());
         }
         if says.is_empty() {
             accepted = false;
-            says.push("there is nothing in it for this keyring".to_owned());
+            says.push("the file contains nothing for this keyring".to_owned());
         }
         KeyringForecast { keyring: Arc::clone(&self.keyring), accepted, says }
     }
@@ -241,7 +241,7 @@ impl OfflineKeyrings {
         let verdict = self.verdict(self.contents_with(dropped), pair.fingerprint());
         let refused = |why: Option<String>| OfflineKeyringError::Refused {
             keyring: self.keyring.to_string(),
-            why: why.unwrap_or_else(|| "its certificate and key do not make a pair in this folder".to_owned()),
+            why: why.unwrap_or_else(|| "its certificate and key do not form a key pair in this folder".to_owned()),
         };
         let verdict = verdict.ok_or_else(|| refused(None))?;
         if matches!(verdict.standing, Standing::Refused | Standing::Revoked) {
@@ -257,7 +257,7 @@ impl OfflineKeyrings {
         match folder::put::write_new_file(&folder, &format!("{stem}.crt"), text.as_bytes()) {
             Ok(path) => files.push(path),
             Err(error) => {
-                // The key would wait for ever. That it was there a moment is known from the error.
+                // The key would wait forever. The error says that it was there for a moment.
                 files.iter().for_each(|path| drop(std::fs::remove_file(path)));
                 return Err(error.into());
             }
@@ -276,18 +276,16 @@ impl OfflineKeyrings {
         let (keyring, short) = (&self.keyring, pair.fingerprint().short());
         match verdict.standing {
             Standing::Staged => {
-                let why = verdict.why.as_deref().unwrap_or("it waits");
+                let why = verdict.why.as_deref().unwrap_or("it waits for `promote`");
                 let restart = match (marked, self.remembers) {
-                    (true, false) => {
-                        ". Without a state folder a sidecar that restarts before that makes it current, as the newest"
-                    }
+                    (true, false) => ". Without a state folder, a restart before then makes it current, as the newest",
                     _ => "",
                 };
                 format!("{why}. When partners are ready: sidekey keyring promote {keyring} {short}{restart}")
             }
             Standing::Current => {
                 let warning = verdict.why.as_ref().map(|why| format!(", but: {why}")).unwrap_or_default();
-                format!("a running sidecar shows it within a second{warning}")
+                format!("a running sidecar will show it within a second{warning}")
             }
             _ => {
                 let why = verdict.why.as_deref().unwrap_or("another key pair in the folder is newer");
@@ -304,8 +302,8 @@ impl OfflineKeyrings {
         };
         let is_plain = stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !is_plain || stem.is_empty() || stem.starts_with('.') || matches!(stem.as_str(), "ca" | "ca-bundle") {
-            let why = "letters, digits, dots and dashes, not beginning with a dot, and not ca or ca-bundle";
-            return Err(OfflineKeyringError::Wrong(format!("--name {stem:?} cannot be a file name here: {why}")));
+            let why = "use letters, digits, dots, dashes and underscores, no leading dot, and neither ca nor ca-bundle";
+            return Err(OfflineKeyringError::Wrong(format!("--name {stem:?} is not a valid file name here: {why}")));
         }
         Ok(stem)
     }
@@ -333,13 +331,13 @@ fn without_waiting(contents: &FolderContents, remembered: &RememberedState) -> F
 fn check_name(folder: &folder::FolderSettings, name: &str) -> Result<KeyringName, OfflineKeyringError> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if name.is_empty() || !is_plain || name.starts_with('.') {
-        let why = "it is the name of a folder: letters, digits, dots and dashes, not beginning with a dot";
-        return Err(OfflineKeyringError::Wrong(format!("{name:?} cannot be a keyring: {why}")));
+        let why = "it becomes a folder's name: use letters, digits, dots, dashes and underscores, no leading dot";
+        return Err(OfflineKeyringError::Wrong(format!("{name:?} is not a valid keyring name: {why}")));
     }
     if let Some(named) = folder.named.iter().find(|path| path.starts_with(name)) {
         let named = printable(&named.to_string_lossy());
         return Err(OfflineKeyringError::Wrong(format!(
-            "{name:?} is no keyring: the configuration names {named} for something else"
+            "{name:?} cannot be a keyring: the configuration uses {named} for something else"
         )));
     }
     Ok(name.into())

@@ -1,30 +1,31 @@
 //! `sidekey probe HOST:PORT`: handshakes with a partner, explained, without a request being sent: what it offers, asks for
-//! and shows, and what it says to each of our key pairs.
+//! and shows, and how it responds to each of our key pairs.
 //!
 //! Everything is built as for an egress to that address: the same trust, the same rules, the same configs. An upstream that
 //! is not trusted is shown no key pair, here as there.
 
 mod handshakes;
+mod report;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder::{self, DEFAULT_KEYRING};
 use crate::keyring::{KeyringName, Standing};
 use crate::net::{HostPort, KEEPALIVE_INTERVAL, ListenAddress, dial};
-use crate::pki::{Fingerprint, KeyPair};
 use crate::snapshot::build::own_trust_name;
 use crate::snapshot::{egress, ingress::ListenerLimits};
 use crate::tls;
-use crate::trust::{AnchorSource, PeerRole, Trust, TrustName};
+use crate::trust::{AnchorSource, PeerRole, Trust};
 use crate::writer::memory::{RememberedState, StateMemory};
 use crate::writer::{self, WriterState};
 use handshakes::ProbeBench;
+use report::ProbePair;
+pub use report::{CertificateDemand, ProbeAnswer, ProbeError, ProbeReport, ProbeVerdict, ServerOffer};
 
 /// The name of the trust that is the platform's anchors.
 const SYSTEM: &str = "system";
@@ -38,109 +39,10 @@ pub struct ProbeRequest {
     pub keyrings: Vec<String>,
     /// By which trust; `None`: that of the egress, else the keyring's own `ca.crt`, else the platform's.
     pub trust: Option<String>,
-    /// Who it must be; `None`: as the egress says, else the host.
+    /// The name it must have; `None`: that of the egress, else the host.
     pub server_name: Option<String>,
-    /// How long after a handshake an answer is waited for.
+    /// How long to wait for an answer after a handshake.
     pub wait: Duration,
-}
-
-/// Why nothing was probed.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// What was typed does not fit what is there.
-    #[error("{0}")]
-    Wrong(String),
-    /// A TLS config.
-    #[error(transparent)]
-    Tls(#[from] tls::TlsConfigError),
-    /// Nobody is there.
-    #[error(transparent)]
-    NotReached(#[from] crate::net::SocketError),
-    /// No runtime.
-    #[error("cannot start: {0}")]
-    Start(#[from] std::io::Error),
-}
-
-/// What was found.
-#[derive(Debug, Serialize)]
-pub struct ProbeReport {
-    /// The partner.
-    pub upstream: String,
-    /// By which trust.
-    pub trust: TrustName,
-    /// What it offers, version by version.
-    pub offers: Vec<ServerOffer>,
-    /// The chain that it shows.
-    pub shows: Vec<String>,
-    /// Why that is not trusted; `None`: it is.
-    pub not_trusted: Option<String>,
-    /// What it asks for; `None`: no certificate.
-    pub asks: Option<CertificateDemand>,
-    /// What it says to each key pair, and to none.
-    pub answers: Vec<ProbeAnswer>,
-}
-
-/// One version of TLS.
-#[derive(Debug, Serialize)]
-pub struct ServerOffer {
-    /// `1.3` or `1.2`.
-    pub version: &'static str,
-    /// It speaks it.
-    pub spoken: bool,
-    /// Cipher suite, group and protocol; or why not.
-    pub says: String,
-}
-
-/// A CertificateRequest.
-#[derive(Debug, Serialize)]
-pub struct CertificateDemand {
-    /// The authorities that it names; none: any.
-    pub authorities: Vec<String>,
-    /// The signature schemes that it takes.
-    pub schemes: Vec<String>,
-}
-
-/// What it says to one key pair.
-#[derive(Debug, Serialize)]
-pub struct ProbeAnswer {
-    /// The keyring; empty: no key pair was shown.
-    pub keyring: KeyringName,
-    /// The key pair.
-    pub key_pair: Option<Fingerprint>,
-    /// Where it stands.
-    pub standing: Option<Standing>,
-    /// Its subject.
-    pub subject: String,
-    /// `taken`, `refused`, `silent` or `failed`.
-    pub verdict: ProbeVerdict,
-    /// One sentence.
-    pub says: String,
-}
-
-/// How an answer is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProbeVerdict {
-    /// The handshake is done and the other side goes on.
-    Taken,
-    /// It refuses.
-    Refused,
-    /// It says neither yes nor no before it is asked something.
-    Silent,
-    /// There was no such answer: not reached, not trusted, not TLS.
-    Failed,
-}
-
-impl ProbeVerdict {
-    /// As it is shown.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Taken => "taken",
-            Self::Refused => "refused",
-            Self::Silent => "silent",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 /// Probes, on a runtime of its own.
@@ -183,11 +85,14 @@ fn stage(
         all.trusts.entry(SYSTEM.into()).or_insert(system);
     }
     if let Some(name) = settings.trust.as_ref().filter(|name| !all.trusts.contains_key(*name)) {
-        return Err(ProbeError::Wrong(format!("there is no trust {name:?}; name one of the configuration, or system")));
+        return Err(ProbeError::Wrong(format!(
+            "trust {name:?} does not exist: name one from the configuration, or system"
+        )));
     }
     all.egresses = vec![settings.clone()];
     let remembered = config.state.clone().map_or_else(RememberedState::default, StateMemory::peek);
-    let (state, _) = WriterState::from_remembered(crate::app::with_platform(all), remembered, contents, now);
+    let (state, _) =
+        WriterState::from_remembered(crate::config::platform::with_platform_anchors(all), remembered, contents, now);
     Ok((state, settings))
 }
 
@@ -213,8 +118,6 @@ fn egress_to(to: &HostPort, keyring: &KeyringName) -> egress::EgressSettings {
         log_access: false,
     }
 }
-
-type ProbePair = (KeyringName, Standing, Arc<KeyPair>);
 
 /// The pairs to show: what is current, waits and overlaps, in this order.
 fn pairs(
@@ -246,7 +149,7 @@ fn pairs(
         pairs.extend(shown);
     }
     if pairs.is_empty() {
-        let why = "there is no usable key pair to show: name a keyring by --keyring, and see sidekey check";
+        let why = "no usable key pair found: choose a keyring with --keyring, or see sidekey check";
         return Err(ProbeError::Wrong(why.to_owned()));
     }
     Ok(pairs)
@@ -256,9 +159,7 @@ fn trust(state: &WriterState, settings: &egress::EgressSettings, now: Timestamp)
     let name = settings.trust.clone().unwrap_or_else(|| own_trust_name(&settings.keyring));
     let anchors = state.trusts().get(&name).filter(|anchors| anchors.is_usable());
     let none = || {
-        ProbeError::Wrong(format!(
-            "trust {name:?} holds no trust anchor: see sidekey check, or name another by --trust"
-        ))
+        ProbeError::Wrong(format!("trust {name:?} holds no trust anchor: see sidekey check, or set another --trust"))
     };
     Ok(anchors.ok_or_else(none)?.build(now))
 }

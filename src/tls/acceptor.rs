@@ -56,7 +56,7 @@ impl IngressAcceptor {
             config.alpn_protocols.push(b"http/1.0".to_vec());
         }
         // Stateless tickets only: what a restart or an epoch forgets must be forgotten whole. One ticket is enough for a
-        // peer that keeps its connection, and each costs (docs/decisions).
+        // peer that keeps its connection, and each costs (docs/decisions/0014-one-session-ticket.md).
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(wrong)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;

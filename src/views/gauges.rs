@@ -1,4 +1,4 @@
-//! What the snapshot says, as gauges at the moment of a scrape: nothing is stored twice.
+//! The snapshot as gauges, read when it is scraped: nothing is stored twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Collector for SnapshotGauges {
         let epoch = i64::try_from(self.snapshot.epoch.0).unwrap_or(i64::MAX);
         let metric = encoder.encode_descriptor("epoch", "Number of the snapshot in use", None, MetricType::Gauge)?;
         ConstGauge::new(epoch).encode(metric)?;
-        let help = "Log lines dropped because nobody read them in time";
+        let help = "Log lines dropped because the log's reader was too slow";
         let metric = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
         ConstCounter::new(self.lines_dropped).encode(metric)?;
         self.waiting(&mut encoder)?;
@@ -47,13 +47,13 @@ impl Collector for SnapshotGauges {
 
 impl SnapshotGauges {
     fn waiting(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Listeners that have nothing to show yet";
+        let help = "Listeners that wait for a key pair or trust before they serve";
         let metric = encoder.encode_descriptor("listeners_waiting", help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(self.snapshot.waiting.len()).unwrap_or(i64::MAX)).encode(metric)
     }
 
     fn pairs(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Until when peers can verify a key pair: the end of its certificate, or of an intermediate that ends before";
+        let help = "When a key pair expires: its certificate, or an intermediate of its chain that expires earlier";
         let mut metric =
             encoder.encode_descriptor("certificate_not_after_timestamp_seconds", help, None, MetricType::Gauge)?;
         for (keyring, pair) in self.key_pairs() {
@@ -65,7 +65,7 @@ impl SnapshotGauges {
     }
 
     fn anchors(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "When a trust anchor that a file names expires";
+        let help = "When a trust anchor from a file expires";
         let mut metric =
             encoder.encode_descriptor("trust_anchor_not_after_timestamp_seconds", help, None, MetricType::Gauge)?;
         for trust in &self.snapshot.trusts {
@@ -79,7 +79,7 @@ impl SnapshotGauges {
     }
 
     fn overlaps(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "When the last overlap of a keyring ends; absent without one";
+        let help = "When the last overlap of a keyring ends; absent without an overlap";
         let mut metric = encoder.encode_descriptor("overlap_ends_timestamp_seconds", help, None, MetricType::Gauge)?;
         for keyring in &self.snapshot.keyrings {
             let ends = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Previous);
@@ -87,7 +87,7 @@ impl SnapshotGauges {
                 metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&ends.as_second())?;
             }
         }
-        let help = "Whether the overlap of a keyring would survive a restart; absent without one";
+        let help = "Whether the overlap of a keyring would survive a restart; absent without an overlap";
         let mut metric = encoder.encode_descriptor("overlap_survives_restart", help, None, MetricType::Gauge)?;
         for keyring in &self.snapshot.keyrings {
             let mut previous = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Previous).peekable();
@@ -100,14 +100,14 @@ impl SnapshotGauges {
     }
 
     fn keyrings(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Key pairs in the folder that are refused";
+        let help = "Refused key pairs in the folder";
         let mut metric = encoder.encode_descriptor("folder_refused", help, None, MetricType::Gauge)?;
         for keyring in &self.snapshot.keyrings {
             let refused = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Refused).count();
             let refused = i64::try_from(refused).unwrap_or(i64::MAX);
             metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&refused)?;
         }
-        let help = "How long the folder has held something newer that is not current; 0 where it does not";
+        let help = "How long the folder has held a newer key pair that is not current; 0 if it holds none";
         let mut metric = encoder.encode_descriptor("keyring_divergence_seconds", help, None, MetricType::Gauge)?;
         for keyring in &self.snapshot.keyrings {
             let since = keyring.diverges.map_or(self.now, |(_, since)| since);

@@ -1,4 +1,4 @@
-//! Handshakes of the recent past, and those to come, as a command asks for them.
+//! Recent handshakes, and new ones, as a command asks for them.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::event::{Event, EventBus, EventFollower, HandshakeRecord};
 use crate::log::{LineStyle, LogFormat};
 use crate::pki::blocks;
 
-/// Whether those to come are told too.
+/// Whether new handshakes are sent too.
 pub(crate) enum HandshakeFollow {
     On(EventFollower),
     Off,
 }
 
-/// The recent ones that the filter lets pass, the oldest first; then those to come, until nobody listens.
+/// The recent ones that match the filter, the oldest first; then new ones, until the client has gone.
 pub(crate) async fn list(
     events: &EventBus,
     filter: &HandshakeFilter,
@@ -33,7 +33,7 @@ pub(crate) async fn list(
         }
     }
     let HandshakeFollow::On(mut follower) = follow else { return };
-    // The follower began before the past was read: the first that it hears may be in both.
+    // The follower began before the past was read: the first that it gets may be in both.
     let mut may_be_past = true;
     while let Some(event) = follower.next().await {
         let Event::Handshake(handshake) = event else { continue };
@@ -52,7 +52,7 @@ pub(crate) async fn list(
 pub(crate) fn find_handshake(events: &EventBus, id: u64) -> Result<Value, CommandRefusal> {
     let found = events.recent().into_iter().rev().find(|handshake| handshake.connection == id);
     let Some(handshake) = found else {
-        let why = format!("no recent handshake of connection {id}: the last 2,000 are kept, the log has the others");
+        let why = format!("no recent handshake on connection {id}: the last 2,000 are kept, the log has the others");
         return Err(CommandRefusal::new(RefusalReason::NotFound, why));
     };
     let mut value = object(&handshake);

@@ -1,4 +1,4 @@
-//! Ready or not, and what for: every ingress has a pair to show and listens, and the process is not stopping.
+//! Ready or not, and why: every ingress has a pair to show and listens, and the process is not stopping.
 //!
 //! Pure. Upstreams, the application and what is configured for egress never matter: a sidecar that can answer its peers
 //! is ready. Stopping is final, because its phase never goes back.
@@ -40,7 +40,7 @@ impl fmt::Display for ReadinessGap {
 }
 
 impl ReadinessGap {
-    /// Without what it waits for, which may say the name of a peer or of a file.
+    /// Without what it waits for, which may name a peer or a file.
     pub(crate) fn without_names(&self) -> String {
         match self {
             Self::Stopping | Self::Listening { .. } => self.to_string(),

@@ -1,6 +1,6 @@
-//! `sidekey status`: how it stands, and what an operator has to act on, each with what to do. Pure.
+//! `sidekey status`: the sidecar's state, and what the operator has to act on, each with what to do. Pure.
 //!
-//! What is listed as to be acted on stays there until somebody has acted: who only looks at the exit code misses nothing.
+//! An item to act on stays listed until the operator has acted: the exit code alone misses nothing.
 
 mod keyrings;
 #[cfg(test)]
@@ -25,7 +25,7 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// Reasons of failures that are listed.
 const REASONS: usize = 5;
 
-/// How it stands.
+/// The sidecar's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// Its version.
@@ -40,13 +40,13 @@ pub struct StatusReport {
     pub epoch: u64,
     /// `/readyz`.
     pub ready: bool,
-    /// It is on its way out.
+    /// It is shutting down.
     pub stopping: bool,
     /// `state` is configured.
     pub remembers: bool,
     /// What to act on, the worst first.
     pub act_on: Vec<StatusItem>,
-    /// What is worth knowing and works all the same.
+    /// What is worth knowing although everything works.
     pub notes: Vec<StatusItem>,
     /// Listeners.
     pub listeners: Vec<StatusListener>,
@@ -64,7 +64,7 @@ pub struct StatusReport {
 pub enum Urgency {
     /// Something does not work, or soon will not.
     Now,
-    /// Something waits for a decision, or will not work if nobody acts.
+    /// Something waits for a decision, or will fail unless the operator acts.
     Soon,
     /// Nothing has to be done.
     Note,
@@ -79,7 +79,7 @@ pub struct StatusItem {
     pub code: String,
     /// The keyring that it is about.
     pub keyring: Option<Arc<str>>,
-    /// What is the matter, one sentence with the values.
+    /// The problem, one sentence with the values.
     pub what: String,
     /// What to do.
     pub remedy: String,
@@ -105,7 +105,7 @@ pub struct HandshakeFailures {
     pub reasons: Vec<(String, u64)>,
 }
 
-/// Everything that it is made of.
+/// Everything that the status is made of.
 pub(crate) struct StatusInputs<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) look: &'a WriterView,
@@ -118,7 +118,7 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) started: Timestamp,
 }
 
-/// How it stands at this time.
+/// The status at this time.
 pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusReport {
     let snapshot = known.snapshot;
     let mut act_on = Vec::new();
@@ -130,7 +130,7 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     known.reports.iter().for_each(|report| rotation(report, &mut act_on));
     troubles(known, &mut act_on);
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
-    // What is said of one keyring stays together, in the order in which it was found.
+    // Items of one keyring stay together, in the order in which they were found.
     act_on.sort_by(|one, other| (one.urgency, &one.keyring).cmp(&(other.urgency, &other.keyring)));
     StatusReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -157,8 +157,8 @@ fn item(urgency: Urgency, code: &str, what: String, remedy: &str) -> StatusItem 
 
 fn waiting(snapshot: &Snapshot, out: &mut Vec<StatusItem>) {
     for (id, what) in &snapshot.waiting {
-        let what = format!("{} {:?} does not serve: it waits for {what}", id.side.as_str(), id.name);
-        out.push(item(Urgency::Now, "listener_waits", what, "put it into the folder"));
+        let what = format!("{} {:?} is not serving: it waits for {what}", id.side.as_str(), id.name);
+        out.push(item(Urgency::Now, "listener_waits", what, "add it to the folder"));
     }
 }
 
@@ -173,7 +173,7 @@ fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec
         }
         let (id, name) = (anchor.anchor.short(), &trust.holds.name);
         let what = format!(
-            "trust anchor {id} ({}) of trust {name} {}, and with it everybody whom it vouches for",
+            "trust anchor {id} ({}) of trust {name} {}; peers that depend on it fail from then on",
             anchor.subject,
             expiry(ends, now)
         );
@@ -189,7 +189,7 @@ fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
     }
     for previous in report.previous.iter().filter(|previous| !previous.survives_restart) {
         let what = format!(
-            "previous key pair {} of {} is kept in memory only: a restart ends its overlap",
+            "previous key pair {} of {} is only kept in memory: a restart ends its overlap",
             previous.key_pair.short(),
             report.keyring
         );
@@ -198,18 +198,18 @@ fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
     }
 }
 
-/// What the writer and the configuration have to say.
+/// Problems of the writer and the configuration.
 fn troubles(known: &StatusInputs<'_>, out: &mut Vec<StatusItem>) {
     if let Some(why) = &known.look.unreadable {
         out.push(item(Urgency::Now, "decisions_unreadable", why.clone(), "repair the file and restart"));
     }
     if let Some(why) = &known.look.not_saved {
-        let what = format!("decisions are not saved: {why}");
-        out.push(item(Urgency::Now, "not_remembered", what, "until it can be written a restart forgets them"));
+        let what = format!("cannot save decisions: {why}");
+        out.push(item(Urgency::Now, "not_remembered", what, "make the state folder writable, or a restart loses them"));
     }
     if let Some(error) = &known.reload_error {
-        let what = format!("the configuration is refused, the old one stays in use: {error}");
-        out.push(item(Urgency::Now, "settings_refused", what, "mend it, then `sidekey reload`"));
+        let what = format!("configuration rejected; keeping the previous one: {error}");
+        out.push(item(Urgency::Now, "settings_refused", what, "fix it, then run `sidekey reload`"));
     }
     for (keyring, problem) in &known.look.problems {
         let urgency = match problem.severity {

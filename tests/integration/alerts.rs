@@ -4,17 +4,18 @@
 //! database; a sink that is away is tried again and in the end given up visibly; an acknowledgement and a successor silence.
 //! And the story of the twelve integrations: registry, owners and 60-day alerts in place of a spreadsheet.
 
+mod delivery;
+mod story;
+
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use sidekey::event::Event;
 use sidekey::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair};
-use sidekey::registry::export::{ExportTable, RegistryExport, export_csv};
-use sidekey::registry::store::{AlertNotice, HistoryQuery, StoreAccess};
-use sidekey::registry::{AcknowledgementRow, RegistryInventory, RegistryStore, findings};
+use sidekey::registry::store::StoreAccess;
+use sidekey::registry::{RegistryStore, findings};
 use sqlx::Connection as _;
 
-use crate::command::{Running, sidekey};
 use crate::support::backend::Backend;
 use crate::support::ca::{Ca, around, fingerprint, later};
 use crate::support::database::{Database, databases, postgres, sqlite, until};
@@ -125,45 +126,6 @@ async fn each_threshold_arrives_once_across_three_restarts_and_three_instances()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sink_that_is_away_is_tried_again_and_in_the_end_given_up_visibly() {
-    let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
-    let pair = pair(&ca, "localhost", -300, 25);
-    hook.answer(503);
-    let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
-    let mut sidecar = fleet.start("a", &hook, None, ca.now).await;
-    let failed = |event: &Event| match event {
-        Event::Delivery { outcome, error, .. } => Some((*outcome, error.clone().unwrap_or_default())),
-        _ => None,
-    };
-    let (outcome, why) = sidecar.event("a failed delivery", failed).await;
-    assert_eq!(outcome, "failed");
-    assert!(why.contains("answered 503") && !why.contains("hush"), "{why}");
-    let mut now = ca.now;
-    let mut attempts = 1;
-    loop {
-        now += SignedDuration::from_mins(61);
-        sidecar.move_to(now);
-        attempts += 1;
-        if sidecar.event("the next attempt", failed).await.0 == "given_up" {
-            break;
-        }
-    }
-    assert_eq!(attempts, 16);
-    let metrics = sidecar.app.metrics_text();
-    assert!(
-        metrics.contains(r#"sidekey_alerts_total{kind="expires",sink="webhook",outcome="given_up"} 1"#),
-        "{metrics}"
-    );
-    let store = database.open().await;
-    let inventory = store.inventory().await.expect("read");
-    assert!(findings(&inventory, now).iter().any(|finding| finding.finding == "alert_given_up"));
-    // The next threshold is another alert, and the sink is back.
-    hook.answer(200);
-    sidecar.move_to(later(ca.now, 12));
-    eventually("the next threshold", || hook.alerts().len() == 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_log_and_the_metrics_tell_without_a_database() {
     let (ca, hook, backend) = (Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
     let folder = folder();
@@ -183,7 +145,7 @@ async fn the_log_and_the_metrics_tell_without_a_database() {
     })
     .await;
     assert!(sidecar.log().iter().any(|line| line["target"] == "alert" && line["message"] == "alert"));
-    assert!(hook.alerts().is_empty(), "without a registry nobody knows what was told");
+    assert!(hook.alerts().is_empty(), "without a registry the sidecar cannot know what was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,35 +172,8 @@ async fn a_database_that_hangs_holds_up_no_line_and_no_metric() {
     eventually("what waited", || hook.posted().iter().filter(|one| one["kind"] == "refused_drop").count() >= 2).await;
 }
 
-/// Two teams on one Postgres, each with a channel of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_sends_only_to_sinks_of_its_own_and_silences_no_others() {
-    let Some(database) = postgres().await else { return };
-    let (ca, ours, theirs, backend) = (Ca::new("Test CA"), Hook::new().await, Hook::new().await, Backend::echo().await);
-    let good = pair(&ca, "localhost", -10, 300);
-    let fleet = Fleet { database: &database, ca: &ca, pair: &good, backend: &backend };
-    ours.answer(503);
-    let mut a = fleet.start("a", &ours, None, ca.now).await;
-    drop_pair(a.folder.path(), "expired", &pair(&ca, "localhost", -30, -1));
-    let failed = |event: &Event| match event {
-        Event::Delivery { outcome: "failed", .. } => Some(()),
-        _ => None,
-    };
-    a.event("a failure", failed).await;
-    let b = fleet.start("b", &theirs, None, later(ca.now, 1)).await;
-    drop_pair(b.folder.path(), "expired", &pair(&ca, "other", -30, -1));
-    eventually("their own", || !theirs.posted().is_empty()).await;
-    assert!(theirs.posted().iter().all(|one| one["instance"] == "b"), "{:?}", theirs.posted());
-    let store = database.open().await;
-    let of_a = store.deliveries().await.expect("read").into_iter().filter(|one| one.raised_by == "a");
-    assert!(of_a.into_iter().all(|one| one.state == "pending"));
-    ours.answer(200);
-    a.move_to(later(ca.now, 1));
-    eventually("what waited", || ours.posted().iter().any(|one| one["instance"] == "a")).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_fell_silent_is_told_when_it_is_due_again() {
+async fn a_silenced_alert_is_sent_when_it_is_due_again() {
     for database in databases().await {
         let (ca, hook, mailbox, backend) =
             (Ca::new("Test CA"), Hook::new().await, Mailbox::new(), Backend::echo().await);
@@ -299,8 +234,8 @@ async fn pods_that_are_gone_do_not_make_the_current_pair_two() {
         let store = database.open().await;
         let (current, ends) = store.find("default", "").await.expect("one");
         assert_eq!((current, ends.0), (fingerprint(&new).to_string(), later(ca.now, 300).as_second()));
-        let nobody = store.find("nothing", "").await.expect_err("none").to_string();
-        assert!(nobody.contains("no current key pair"), "{nobody}");
+        let missing = store.find("nothing", "").await.expect_err("none").to_string();
+        assert!(missing.contains("no current key pair"), "{missing}");
         let several = store.find("default", "sha256:").await;
         assert!(several.is_ok(), "no digits mean the current one");
     }
@@ -361,7 +296,7 @@ async fn an_intermediate_and_an_anchor_that_end_first_are_told_of_until_others_a
         );
         assert!(metrics.contains(&of_anchor), "{of_anchor}\n{metrics}");
 
-        // Somebody knows about the anchor: named by its first digits, in its trust.
+        // An operator acknowledges the anchor: named by its first digits, in its trust.
         let anchor = store.inventory().await.expect("read").anchors[0].anchor.clone();
         assert_eq!(store.find("own:default", &anchor[7..15]).await.expect("the anchor").0, anchor);
 
@@ -384,97 +319,6 @@ fn nothing_expires(sidecar: &Sidecar) -> bool {
     })
 }
 
-/// What was posted about expiries; a drop that a slow machine took in two halves may have been told as well.
-#[tokio::test(flavor = "multi_thread")]
-async fn webhooks_and_mail_go_over_tls_to_servers_that_are_trusted_and_to_no_others() {
-    let (ca, stranger) = (Ca::new("Own CA"), Ca::new("Stranger"));
-    let server = ca.server(5);
-    for (wrapped, tls) in [(false, "starttls"), (true, "tls")] {
-        let (hook, other) = (Hook::tls(&server).await, Hook::tls(&stranger.server(5)).await);
-        let folder = folder();
-        let at = |name: &str| folder.path().join(name);
-        drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -360, 5));
-        put(folder.path(), "ca.crt", ca.pem());
-        let mailbox_of = |issued: &IssuedKeyPair, name: &str| {
-            let (certificate, key) = (at(&format!("{name}.crt")), at(&format!("{name}.key")));
-            std::fs::write(&certificate, &issued.chain_pem).expect("written");
-            std::fs::write(&key, issued.key_pem.as_bytes()).expect("written");
-            Mailbox::tls(&certificate, &key, wrapped)
-        };
-        let mailbox = mailbox_of(&server, "mail");
-        for (name, text) in [
-            ("hook", format!("https://localhost:{}/hook?token=hush", hook.address.port())),
-            ("other", format!("https://localhost:{}/hook?token=hush", other.address.port())),
-            ("smtp", "sidekey:pass:word".to_owned()),
-            ("anchors.pem", ca.pem().to_owned()),
-        ] {
-            std::fs::write(at(name), text).expect("written");
-        }
-        let toml = format!(
-            "state = \"state\"\n{OWNED}[alerts]\nwebhook = [{{ url_file = \"hook\" }}, {{ url_file = \"other\" }}]\n\
-             [alerts.smtp]\nserver = \"localhost:{}\"\nfrom = \"sidekey@example.com\"\ncredentials_file = \"smtp\"\n\
-             tls = \"{tls}\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nkeyrings = [\"default\"]\n\
-             backend = \"http://127.0.0.1:9\"\n",
-            mailbox.port
-        );
-        std::fs::write(at("sidekey.toml"), toml).expect("written");
-        let run = |anchors: &Path| {
-            let mut command = sidekey();
-            command.current_dir(folder.path()).env("SSL_CERT_FILE", anchors);
-            Running::start(command.args(["run", "--config", "sidekey.toml"]))
-        };
-        let running = run(&at("anchors.pem"));
-        let refused =
-            tokio::task::block_in_place(|| running.line(&["alert delivery", "webhook", "failed", "SSL_CERT_FILE"]));
-        assert!(refused.contains(&other.address.port().to_string()) && !refused.contains("hush"), "{refused}");
-        eventually("webhook and mail", || (expiries(&hook), mails(&mailbox)) == (1, 1)).await;
-        assert_eq!(other.posted().len(), 0, "{tls}");
-        let mail = &mailbox.mails()[0];
-        assert_eq!(
-            (&mail["tls"], &mail["user"], &mail["auto"]),
-            (&true.into(), &"sidekey".into(), &"auto-generated".into())
-        );
-        assert!(text(&mail["id"]).ends_with("@example.com>"), "{mail}");
-        drop(running);
-
-        // Whoever trusts somebody else tells this server nothing, not even who asks.
-        std::fs::remove_dir_all(at("state")).expect("forgotten");
-        std::fs::write(at("anchors.pem"), stranger.pem()).expect("written");
-        let running = run(&at("anchors.pem"));
-        tokio::task::block_in_place(|| running.line(&["alert delivery", "\"mail\"", "failed", "SSL_CERT_FILE"]));
-        assert_eq!(mails(&mailbox), 1, "{tls}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_alerts_that_nobody_takes_do_not_keep_the_next_one_from_being_told() {
-    for database in databases().await {
-        let store = RegistryStore::open(&database.settings("one"), StoreAccess::Write).await.expect("opened");
-        let now = crate::support::ca::today();
-        let notice = |alert: String| AlertNotice {
-            alert,
-            sink: "webhook:1".to_owned(),
-            kind: "partner_expires",
-            keyring: "default".to_owned(),
-            key_pair: None,
-            urgent: false,
-            recipient: None,
-            summary: "s".to_owned(),
-            remedy: "r".to_owned(),
-        };
-        for number in 0..1000 {
-            store.raise(&notice(format!("old {number}")), now).await.expect("written");
-        }
-        for delivery in store.pending().await.expect("read") {
-            let pause = std::time::Duration::from_hours(1);
-            store.postpone(&delivery, "it is away", pause, now).await.expect("written");
-        }
-        store.raise(&notice("next".to_owned()), later(now, 0) + SignedDuration::from_secs(60)).await.expect("written");
-        let first = store.pending().await.expect("read").remove(0);
-        assert_eq!(first.alert, "next", "{}", database.kind);
-    }
-}
-
 fn expiries(hook: &Hook) -> usize {
     hook.posted().iter().filter(|one| one["kind"] == "expires").count()
 }
@@ -482,100 +326,4 @@ fn expiries(hook: &Hook) -> usize {
 /// The mails about expiries.
 fn mails(mailbox: &Mailbox) -> usize {
     mailbox.mails().iter().filter(|mail| text(&mail["subject"]).contains("a key pair expires")).count()
-}
-
-/// Twelve integrations, each with an owner of its own; their certificates last a year.
-#[tokio::test(flavor = "multi_thread")]
-async fn twelve_integrations_need_no_spreadsheet() {
-    let (database, ca, hook, backend) = (sqlite(), Ca::new("Test CA"), Hook::new().await, Backend::echo().await);
-    let mailbox = Mailbox::new();
-    let folder = folder();
-    let name = |number: usize| format!("partner-{number:02}");
-    let mut keyrings = String::new();
-    for number in 1..=12 {
-        drop_pair(folder.path(), &format!("{}/2026", name(number)), &pair(&ca, &name(number), -1, 364));
-        keyrings += &format!(
-            "[keyring.{}]\npurpose = \"Integration {number}\"\nowner = \"team-{number}\"\ncontact = \"team-{number}@example.com\"\nrotate_every = \"365d\"\n",
-            name(number)
-        );
-    }
-    drop_pair(folder.path(), "tls", &pair(&ca, "localhost", -1, 9000));
-    put(folder.path(), "ca.crt", ca.pem());
-    let top = format!("{}{}{keyrings}", database.toml("gateway"), sinks(folder.path(), &hook, Some(&mailbox)));
-    let toml = crate::handshake::config(&top, "", backend.address);
-    let mut sidecar = Sidecar::start_at(folder, &toml, ca.now).await;
-
-    // The spreadsheet: one row each, with purpose, owner, contact and dates.
-    let store = database.open().await;
-    let inventory = until("the inventory", async || {
-        Some(store.inventory().await.expect("read")).filter(|inventory| inventory.key_pairs.len() == 13)
-    })
-    .await;
-    let export = RegistryExport { inventory, history: Vec::new(), failures: Vec::new() };
-    let table = String::from_utf8(export_csv(&export, ExportTable::KeyPairs).expect("CSV")).expect("text");
-    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("partner-")).collect();
-    assert_eq!(rows.len(), 12, "{table}");
-    assert!(rows[6].starts_with("partner-07,Integration 7,team-7,team-7@example.com,365,sha256:"), "{}", rows[6]);
-
-    // Ten months of peace, then sixty days' notice to each owner.
-    sidecar.move_to(later(ca.now, 303));
-    assert!(hook.alerts().is_empty());
-    sidecar.move_to(later(ca.now, 304));
-    eventually("twelve alerts", || (expiries(&hook), mails(&mailbox)) == (12, 12)).await;
-    let mut told: Vec<String> = mailbox.mails().iter().map(|mail| text(&mail["to"][0])).collect();
-    told.sort();
-    told.dedup();
-    assert_eq!(told.len(), 12, "each owner was told, and only of what is theirs");
-
-    // Eleven act: drop the successor beside the old pair. One knows, and says so.
-    for number in 1..=11 {
-        let next = pair(&ca, &name(number), 304, 304 + 365);
-        drop_pair(sidecar.folder.path(), &format!("{}/2027", name(number)), &next);
-        assert_eq!(sidecar.rotation(&name(number)).await, fingerprint(&next));
-    }
-    let (last, ends) = store.find("partner-12", "").await.expect("the current pair");
-    let why = "the partner's CA is being replaced".to_owned();
-    let who = "uid 1000 (kim)".to_owned();
-    let at = later(ca.now, 305).into();
-    let keyring = "partner-12".to_owned();
-    let acknowledgement = AcknowledgementRow { key_pair: last, at, keyring, who, why, ends: Some(ends) };
-    store.acknowledge(&acknowledgement, 1).await.expect("written");
-    for day in [334, 350, 357] {
-        sidecar.move_to(later(ca.now, day));
-        let active = r#"sidekey_alerts_active{kind="expires",keyring="partner-12"} 1"#;
-        eventually("the metric goes on", || sidecar.app.metrics_text().contains(active)).await;
-    }
-    assert_eq!((expiries(&hook), mails(&mailbox)), (12, 12), "a successor or somebody who knows silences");
-
-    // The last day: urgent, and no acknowledgement silences that.
-    sidecar.move_to(later(ca.now, 363));
-    eventually("the last call", || mails(&mailbox) == 13).await;
-    let mail = mailbox.mails().into_iter().find(|mail| text(&mail["subject"]).starts_with("URGENT: ")).expect("a mail");
-    assert_eq!(mail["to"][0], "team-12@example.com");
-
-    // The audit names it too, and the history says who changed what, when, from what to what, and why.
-    let without = |inventory: &RegistryInventory| -> Vec<String> {
-        let found = findings(inventory, later(ca.now, 363));
-        found.into_iter().filter(|one| one.finding == "no_successor").map(|one| one.about).collect()
-    };
-    // The registry hears of a rotation a little after everybody else.
-    until("the audit", async || {
-        let inventory = store.inventory().await.expect("read");
-        Some(()).filter(|()| without(&inventory) == ["partner-12"])
-    })
-    .await;
-    let history = store.history(&HistoryQuery::default()).await.expect("read");
-    let of = |keyring: &str, reason: &str| {
-        history
-            .iter()
-            .find(|entry| entry.name == keyring && entry.reason == reason && entry.was.as_deref() != Some("current"))
-            .cloned()
-    };
-    assert_eq!(of("partner-12", "acknowledged").expect("a line").who, "uid 1000 (kim)");
-    let rotation = of("partner-03", "newer_arrived").expect("a line");
-    assert_eq!((rotation.who.as_str(), rotation.becomes.as_deref()), ("folder", Some("current")), "{rotation:?}");
-    assert!(
-        RegistryStore::open(&database.settings("audit"), StoreAccess::Read).await.is_ok(),
-        "it reads beside a running sidecar"
-    );
 }

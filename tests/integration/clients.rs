@@ -5,7 +5,7 @@
 use std::process::Command;
 
 #[test]
-fn what_people_use_works_through_a_sidecar() {
+fn common_clients_work_through_a_sidecar() {
     let Some(python) = std::env::var_os("SIDEKEY_CLIENTS_PYTHON") else {
         println!(
             "skipped: SIDEKEY_CLIENTS_PYTHON names no interpreter; tests/all installs one, and so does tests/clients/run"

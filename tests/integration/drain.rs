@@ -103,7 +103,7 @@ async fn ask_on(peer: Peer, to: SocketAddr, name: String, answered: Answered) {
     }
 }
 
-/// Clients on both protocols; they end when nobody listens any more.
+/// Clients on both protocols; they end when no listener is left.
 fn load(ca: &Ca, to: SocketAddr, answered: &Answered) -> Vec<tokio::task::JoinHandle<()>> {
     let client = ca.client("etl", 5);
     let clients = (0..8).map(|number| {
@@ -233,7 +233,7 @@ async fn uploads_go_on_to_their_end_and_the_application_still_reaches_its_upstre
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_is_waited_for() {
+async fn a_drain_waits_for_an_open_websocket() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let backend = listener.local_addr().expect("an address");
     tokio::spawn(async move {

@@ -91,7 +91,7 @@ async fn a_wrong_name_or_a_foreign_upstream_gets_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn never_plain_text_to_an_upstream_whatever_fails() {
+async fn no_upstream_gets_plain_text_whatever_fails() {
     let ca = Ca::new("Test CA");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -128,7 +128,7 @@ async fn an_upstream_that_is_down_is_502_and_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_rotation_requests_use_the_new_pair_and_none_is_lost() {
+async fn requests_use_the_new_pair_after_a_rotation_and_none_is_lost() {
     let ca = Ca::new("Test CA");
     let (old, new) = (ca.client("ours", 5), ca.client("ours", 1));
     for alpn in ["h2", "http/1.1"] {

@@ -1,8 +1,10 @@
 //! A backend that fails, lies or dawdles, and a client that does.
 //!
-//! Must hold: what is no answer is a 502, what does not come is a 504, and what breaks off is never a clean end; bytes that
-//! belong to no answer reach nobody; a request is sent twice only where nothing of it was sent, or where it is idempotent and
-//! its connection was old; the slowest side sets the pace, and the sidecar's memory stays flat.
+//! Must hold: what does not parse as an answer is a 502, what does not come is a 504, and what breaks off is never a clean
+//! end; bytes that belong to no answer reach no client; a request is sent twice only where nothing of it was sent, or where
+//! it is idempotent and its connection was old; the slowest side sets the pace, and the sidecar's memory stays flat.
+
+mod pace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,27 +12,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
 
 use crate::protocols::{Stand, soon, stand};
 use crate::support::backend::{Backend, full};
 use crate::support::eventually;
 use crate::support::raw::{Raw, head, rest};
 
-/// What a stalled write must stay below: kernel buffers of three sockets and windows of HTTP/2, and nothing of ours.
-const FLAT: usize = 24 << 20;
-
 async fn front(backend: &Raw) -> Stand {
     stand(&format!("http://{}", backend.address), "limits = { response = \"1s\" }").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_answer_is_502() {
+async fn a_malformed_answer_is_502() {
     let many = format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", "a: b\r\n".repeat(200));
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "y".repeat(100_000));
     let answers: [&[u8]; 16] = [
@@ -123,7 +120,7 @@ async fn a_body_that_breaks_off_is_an_aborted_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_after_an_answer_reach_nobody() {
+async fn bytes_after_an_answer_reach_no_client() {
     let injected = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
     let answers = [
         "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nreal",
@@ -160,7 +157,7 @@ async fn bytes_after_an_answer_reach_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_before_an_answer_was_asked_for_reach_nobody() {
+async fn bytes_before_an_answer_was_asked_for_reach_no_client() {
     let inject = Arc::new(Notify::new());
     let (done, mut injected) = mpsc::channel(4);
     let told = Arc::clone(&inject);
@@ -187,7 +184,7 @@ async fn bytes_before_an_answer_was_asked_for_reach_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_after_the_answer_to_a_head_reach_nobody() {
+async fn bytes_after_the_answer_to_a_head_reach_no_client() {
     let backend = Raw::saying("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", false).await;
     let stand = front(&backend).await;
     let mut connection = stand.peer("http/1.1").connect(stand.sidecar.ingress("api")).await.expect("connected");
@@ -237,85 +234,6 @@ async fn a_connection_that_closes_under_a_request_costs_only_what_must_not_be_re
         assert_eq!(requests.load(Ordering::SeqCst), before + 1, "a POST was sent twice, or never");
         assert_eq!(status, if reads_first { 502 } else { 200 });
     }
-}
-
-/// Writes until it is stopped for a second; how much went out, and whether the other side ever stopped it.
-async fn fill(stream: &mut (impl tokio::io::AsyncWrite + Unpin), most: usize) -> usize {
-    let part = vec![b'x'; 64 * 1024];
-    let mut written = 0;
-    while written < most {
-        match timeout(Duration::from_secs(1), stream.write_all(&part)).await {
-            Ok(Ok(())) => written += part.len(),
-            Ok(Err(_)) | Err(_) => break,
-        }
-    }
-    written
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_stops_a_fast_backend() {
-    const WHOLE: usize = 256 << 20;
-    for alpn in ["http/1.1", "h2"] {
-        let (told, mut stalled) = mpsc::channel(1);
-        let backend = Raw::start(move |_, mut stream| {
-            let told = told.clone();
-            async move {
-                head(&mut stream).await;
-                let top = format!("HTTP/1.1 200 OK\r\ncontent-length: {WHOLE}\r\n\r\n");
-                stream.write_all(top.as_bytes()).await.expect("written");
-                let _ = told.send(fill(&mut stream, WHOLE).await).await;
-                std::future::pending::<()>().await;
-            }
-        })
-        .await;
-        let stand = stand(&format!("http://{}", backend.address), "").await;
-        let request = Request::get("https://localhost/").header("host", "localhost").body(full("")).expect("a request");
-        let response = stand.send(alpn, request).await;
-        let mut response = response.expect("answered");
-        let written = soon(stalled.recv()).await.expect("told");
-        assert!(written < FLAT, "{written} bytes were taken from the backend over {alpn} while nobody read");
-        // What was taken is all there.
-        let mut got = 0;
-        while got < written {
-            let frame = soon(response.body_mut().frame()).await.expect("more").unwrap_or_else(|error| {
-                panic!("{got} of {written} bytes over {alpn}: {error}");
-            });
-            got += frame.into_data().map_or(0, |data| data.len());
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_backend_stops_a_fast_client() {
-    const WHOLE: usize = 256 << 20;
-    let backend = Raw::start(|_, mut stream: TcpStream| async move {
-        head(&mut stream).await;
-        std::future::pending::<()>().await;
-    })
-    .await;
-    let stand = stand(&format!("http://{}", backend.address), "").await;
-    let mut client = stand.wire().await;
-    let top = format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {WHOLE}\r\n\r\n");
-    client.write_all(top.as_bytes()).await.expect("written");
-    let written = fill(&mut client, WHOLE).await;
-    assert!(written < FLAT, "{written} bytes were taken from the client while nobody read");
-
-    let (sender, connection) = {
-        let stream = stand.peer("h2").tls(stand.sidecar.ingress("api")).await.expect("connected");
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2")
-    };
-    tokio::spawn(connection);
-    let mut sender = sender;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    let (near, mut far) = tokio::io::duplex(64 * 1024);
-    let body = http_body_util::StreamBody::new(Pieces { from: near, counted });
-    let request = Request::post("https://localhost/").body(body).expect("a request");
-    let call = tokio::spawn(async move { sender.send_request(request).await.is_ok() });
-    let written = fill(&mut far, WHOLE).await;
-    assert!(written < FLAT, "{written} bytes were taken from the client over HTTP/2 while nobody read");
-    assert!(asked.load(Ordering::SeqCst) > 0, "nothing was sent");
-    call.abort();
 }
 
 /// Bytes from a pipe, as a stream of frames.

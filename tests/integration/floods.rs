@@ -53,7 +53,7 @@ fn descriptors_suffice() -> bool {
     limit.maximum.is_none_or(|most| most >= 3 * FLOOD as u64)
 }
 
-#[expect(clippy::print_stderr, reason = "whoever runs the tests is to see that one did not run")]
+#[expect(clippy::print_stderr, reason = "the developer is to see that a test did not run")]
 fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
@@ -72,7 +72,7 @@ async fn flood(sources: u8, bytes: &dyn Fn(&Peer) -> Vec<u8>) -> Option<(Stand, 
     for number in 0..FLOOD {
         let from = [127, 0, 0, 2 + u8::try_from(number % usize::from(sources)).expect("few sources")];
         let mut stream = connect_from(from, to).await.expect("connected");
-        // Whoever was closed meanwhile is: what it sends is not heard.
+        // A connection may have been closed meanwhile: what it sends is not heard.
         let _ = stream.write_all(&bytes).await;
         held.push(stream);
         if number % 500 == 499 {

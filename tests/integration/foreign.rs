@@ -49,7 +49,7 @@ async fn curl_is_served_over_both_protocols_and_refused_without_a_certificate() 
     let (code, _) = run(curl(&[])).await;
     assert_ne!(code, Some(0));
     assert_eq!(stand.sidecar.handshake().await.reason, "no_certificate");
-    write_pair(folder.path(), "client", &Ca::new("Somebody Else").client("etl", 5));
+    write_pair(folder.path(), "client", &Ca::new("Unknown Company").client("etl", 5));
     let (code, _) = run(curl(&pair)).await;
     assert_ne!(code, Some(0));
     assert_eq!(stand.sidecar.handshake().await.reason, "unknown_issuer");

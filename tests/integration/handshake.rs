@@ -124,9 +124,9 @@ async fn peer_without_a_certificate_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused_and_the_line_names_issuer_and_trust() {
     let mut stand = stand("").await;
-    let stranger = Ca::new("Somebody Else").client("etl", 5);
+    let stranger = Ca::new("Unknown Company").client("etl", 5);
     let peer = Peer::new(&[stand.ca.pem()], Some(&stranger));
-    refused(&mut stand, &peer, "unknown_issuer", "Somebody Else").await;
+    refused(&mut stand, &peer, "unknown_issuer", "Unknown Company").await;
     let peer = Peer::new(&[stand.ca.pem()], Some(&stranger));
     refused(&mut stand, &peer, "unknown_issuer", "Test CA").await;
 }
@@ -171,7 +171,7 @@ async fn a_failed_handshake_logs_the_presented_chain_and_every_field_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_tls_is_named() {
+async fn bytes_that_are_not_tls_are_named() {
     let mut stand = stand("").await;
     let cases: [(&[u8], &str); 3] = [
         (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", "plain_http"),
@@ -190,7 +190,7 @@ async fn what_is_not_tls_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_peer_is_closed_when_the_handshake_time_is_over_and_starves_nobody() {
+async fn a_silent_peer_is_closed_when_the_handshake_time_is_over_and_starves_no_other_peer() {
     let mut stand = stand("").await;
     let address = stand.sidecar.ingress("api");
     let mut silent = Vec::new();

@@ -48,7 +48,7 @@ const CONFINED: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["anyhow"],
-        &["src/cli.rs", "src/cli/", "src/app/demo.rs", "src/app/demo/"],
+        &["src/cli.rs", "src/cli/", "src/demo.rs", "src/demo/"],
         "only what is printed and forgotten may be an untyped error",
     ),
 ];

@@ -1,7 +1,7 @@
 //! A partner that trusts only the old CA, says so with nothing but an alert, and cannot be reached before the rotation.
 //!
 //! Must hold: exactly one handshake of such a source fails, then it is served with the previous pair until the overlap
-//! ends, over a restart too; nobody else is shown another pair for it, whatever a scanner behind the same address sends;
+//! ends, over a restart too; no other source is shown another pair for it, whatever a scanner behind the same address sends;
 //! a partner's `show` comes first, and an operator can make it forgotten.
 
 use std::process::{Command, Stdio};
@@ -168,7 +168,7 @@ async fn other_libraries_and_versions_are_understood_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scanner_behind_the_same_address_holds_nobody_on_the_old_pair() {
+async fn a_scanner_behind_the_same_address_keeps_no_client_on_the_old_pair() {
     let mut rotated = rotated("").await;
     let willing = rotated.willing(&rotated.client);
     assert_eq!(rotated.try_once(&willing).await.key_pair, Some(rotated.new));
@@ -185,9 +185,9 @@ async fn a_scanner_behind_the_same_address_holds_nobody_on_the_old_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_refuses_the_previous_pair_too_is_shown_what_everybody_is() {
+async fn a_source_that_refuses_the_previous_pair_too_is_shown_the_default_pair() {
     let mut rotated = rotated("").await;
-    let stranger = Ca::new("Somebody Else");
+    let stranger = Ca::new("Unknown Company");
     let peer = Peer::new(&[stranger.pem()], Some(&rotated.client)).fresh();
     assert_eq!(rotated.try_once(&peer).await.key_pair, Some(rotated.new));
     assert_eq!(rotated.try_once(&peer).await.key_pair, Some(rotated.old));
@@ -212,7 +212,7 @@ async fn nothing_is_learned_where_learn_is_off_or_the_partner_says_what_it_is_sh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partner_is_shown_the_old_pair_until_its_date_and_then_learned_about_like_anybody() {
+async fn a_partner_is_shown_the_old_pair_until_its_date_and_then_learned_about_like_any_peer() {
     let date = later(today(), 3).strftime("%Y-%m-%d").to_string();
     let partner = format!(
         "[partner.acme]\nanchors = [\"trust/acme.pem\"]\nsources = [\"127.0.0.1\"]\nshow = {{ old_until = \"{date}\" }}"
@@ -231,7 +231,7 @@ async fn a_partner_is_shown_the_old_pair_until_its_date_and_then_learned_about_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_can_make_a_source_forgotten() {
+async fn an_operator_can_forget_a_source() {
     let mut rotated = rotated("").await;
     let peer = rotated.stubborn();
     rotated.try_once(&peer).await;
@@ -242,7 +242,7 @@ async fn an_operator_can_make_a_source_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_confirmed_survives_a_restart_with_state_and_what_is_not_does_not() {
+async fn a_confirmed_refusal_survives_a_restart_with_state_and_another_does_not() {
     let mut rotated = rotated("state = \"state\"").await;
     let peer = rotated.stubborn();
     rotated.try_once(&peer).await;

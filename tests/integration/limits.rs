@@ -55,7 +55,7 @@ pub fn client_hello(peer: &Peer) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_connections_run_out_those_that_say_nothing_go_first() {
+async fn silent_connections_are_closed_first_when_connections_run_out() {
     let backend = Backend::echo().await;
     let (ca, mut sidecar) = front(backend.address, "", "[ingress.limits]\nconnections = 3").await;
     let to = sidecar.ingress("api");
@@ -133,7 +133,7 @@ async fn a_slow_head_is_answered_with_408_and_closed() {
     assert!(answer.contains("HTTP/1.1 408 Request Timeout\r\n") && answer.contains("connection: close"), "{answer}");
     assert_eq!(reached(&sidecar, "head"), 1);
     assert_eq!(count(&sidecar, "sidekey_requests_total{side=\"ingress\",listener=\"api\",status=\"408\"} "), 1);
-    assert_eq!(backend.seen().len(), 1, "half a head reaches nobody");
+    assert_eq!(backend.seen().len(), 1, "half a head reaches no backend");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +231,7 @@ async fn a_reader_that_takes_nothing_is_closed_over_http1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_nobody_reads_is_reset_and_its_connection_serves_on() {
+async fn a_stream_that_its_client_does_not_read_is_reset_and_its_connection_serves_on() {
     let backend = endless().await;
     let (ca, sidecar) = front(backend.address, "", "[ingress.limits]\nbody_idle = \"1s\"").await;
     let client = ca.client("etl", 5);
@@ -292,7 +292,7 @@ async fn a_partner_has_as_many_connections_as_it_may() {
         _ => None,
     });
     let (explanation, partner) = told.await;
-    assert!(explanation.starts_with("partner \"acme\" has 1 connections open"), "{explanation}");
+    assert!(explanation.starts_with("partner \"acme\" has 1 open connections"), "{explanation}");
     assert_eq!(partner.as_deref(), Some("acme"));
     assert_eq!(reached(&sidecar, "partner"), 1);
     drop(first);
@@ -318,7 +318,7 @@ async fn way_out(limits: &str) -> (crate::support::upstream::Upstream, Sidecar) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_application_is_told_so_by_an_egress_too() {
+async fn an_egress_answers_a_slow_application_with_408_too() {
     let (upstream, sidecar) = way_out("head = \"500ms\"\nbody_idle = \"500ms\"").await;
     for slow in ["GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"] {
         let mut stream = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
@@ -331,7 +331,7 @@ async fn a_slow_application_is_told_so_by_an_egress_too() {
         let line = format!("sidekey_limit_reached_total{{side=\"egress\",listener=\"out\",limit=\"{limit}\"}} ");
         assert_eq!(count(&sidecar, &line), 1, "{limit}");
     }
-    assert!(upstream.seen().len() <= 1, "half a head reaches nobody");
+    assert!(upstream.seen().len() <= 1, "half a head reaches no backend");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +380,7 @@ async fn chatterbox() -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_that_nobody_reads_is_closed() {
+async fn a_websocket_that_its_client_does_not_read_is_closed() {
     let (ca, sidecar) = front(chatterbox().await, "", "[ingress.limits]\nbody_idle = \"1s\"").await;
     let mut stream = by_hand(&ca, &sidecar).await;
     let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";

@@ -4,6 +4,8 @@
 //! HTTP/2: the application sees no failure, the upstream's application sees no request twice, the refusal is told, and once
 //! the upstream accepts the new pair all requests move to it by themselves.
 
+mod alert;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -208,79 +210,12 @@ fn none_twice(scene: &Scene) {
     assert_eq!(ids.len(), all, "a request was processed twice");
 }
 
-/// The whole story of a rotation that is refused by an alert, and accepted later.
-async fn refused_by_alert(version: &'static rustls::SupportedProtocolVersion, alpn: &str) {
-    let mut scene = Scene::set("", |plan| {
-        plan.versions = vec![version];
-        plan.alpn = vec![alpn.to_owned()];
-    })
-    .await;
-    let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
-    let load = Load::start(scene.address());
-    load.more(50).await;
-    scene.rotate().await;
-    assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
-    load.more(300).await;
-    assert!(scene.pairs().iter().all(|pair| *pair == old));
-    // It is tried again, and refused again, without anybody noticing.
-    scene.move_by(31);
-    assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
-    load.more(100).await;
-    scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
-    scene.move_by(61);
-    assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
-    load.more(20).await;
-    let before = scene.upstream.seen().len();
-    load.more(200).await;
-    load.end().await;
-    let after = scene.pairs().split_off(before + 10);
-    assert!(after.len() > 100 && after.iter().all(|pair| *pair == new), "not all have moved over");
-    none_twice(&scene);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_refused_by_alert_is_not_noticed_in_tls_1_3_over_http_1() {
-    refused_by_alert(&rustls::version::TLS13, "http/1.1").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_refused_by_alert_is_not_noticed_in_tls_1_3_over_http_2() {
-    refused_by_alert(&rustls::version::TLS13, "h2").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_refused_by_alert_is_not_noticed_in_tls_1_2_over_http_1() {
-    refused_by_alert(&rustls::version::TLS12, "http/1.1").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotation_refused_by_alert_is_not_noticed_in_tls_1_2_over_http_2() {
-    refused_by_alert(&rustls::version::TLS12, "h2").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_probe_the_canary_is_replayed_and_nobody_notices() {
-    for alpn in ["http/1.1", "h2"] {
-        let mut scene = Scene::set("probe = false", |plan| plan.alpn = vec![alpn.to_owned()]).await;
-        let load = Load::start(scene.address());
-        load.more(50).await;
-        scene.rotate().await;
-        assert_eq!(scene.until(UpstreamVerdict::Refused).await, "refused_unknown_ca");
-        load.more(200).await;
-        load.end().await;
-        none_twice(&scene);
-        let old = fingerprint(&scene.old);
-        assert!(scene.pairs().iter().all(|pair| *pair == old));
-        assert_eq!(scene.metric("sidekey_replays_total{listener=\"out\",why=\"alert\"}"), 1);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_by_status_is_never_seen_and_never_a_proof() {
     for (alpn, status, code) in [("http/1.1", 400, "status_400"), ("h2", 403, "status_403")] {
         let mut scene = Scene::set("", |plan| plan.alpn = vec![alpn.to_owned()]).await;
         let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
-        // The handshake is completed, whoever comes: what nginx does with ssl_verify_client.
+        // The handshake is completed with every client: what nginx does with ssl_verify_client.
         scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
         scene.upstream.refuse(new, status);
         let load = Load::start(scene.address());
@@ -295,7 +230,7 @@ async fn a_refusal_by_status_is_never_seen_and_never_a_proof() {
         assert_eq!(scene.metric("sidekey_replays_total{listener=\"out\",why=\"status\"}"), 2);
         let refusals = format!("sidekey_key_pair_refusals_total{{side=\"egress\",listener=\"out\",alert=\"{code}\"}}");
         assert_eq!(scene.metric(&refusals), 2, "each on a connection of its own");
-        scene.upstream.refuse_nobody();
+        scene.upstream.accept_every_pair();
         scene.move_by(61);
         assert_eq!(scene.verdict().await, (UpstreamVerdict::Proved, "response"));
         load.more(100).await;
@@ -330,7 +265,7 @@ async fn a_probe_with_a_path_proves_the_pair_where_there_are_only_posts() {
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs().last(), Some(&old));
     }
-    scene.upstream.refuse_nobody();
+    scene.upstream.accept_every_pair();
     scene.move_by(31);
     assert_eq!(scene.verdict().await, (UpstreamVerdict::Proved, "response"));
     let probes: Vec<_> = scene.upstream.seen().into_iter().filter(|(_, seen)| seen.uri.path() == "/healthz").collect();
@@ -369,7 +304,7 @@ async fn posts_alone_try_the_pair_after_prove_within_and_go_back_at_the_first_re
         assert_eq!(ask(&scene, Method::POST).await, 200);
         assert_eq!(scene.pairs(), vec![old; 4]);
         // Accepted at last, after the longer pause.
-        scene.upstream.refuse_nobody();
+        scene.upstream.accept_every_pair();
         scene.move_by(61);
         scene.move_by(600);
         // A probe comes first, in its own time.

@@ -1,4 +1,4 @@
-//! Behind a load balancer and beside a browser: whom a connection comes from, and who may say so.
+//! Behind a load balancer and beside a browser: which peer a connection comes from, and who may say so.
 //!
 //! Must hold: a PROXY header is believed and required where it is listed, and refused elsewhere; the address that it names
 //! goes to the log and to the backend; forwarding fields are continued for believed peers only; health checkers make no
@@ -108,7 +108,7 @@ async fn a_header_is_refused_where_it_is_not_listed_and_required_where_it_is() {
     let (ca, backend, mut sidecar) = front(LISTED).await;
     for (header, reason, says) in [
         (&b""[..], "proxy_header_missing", "127.0.0.1 is listed in proxy_protocol_from but sent 16"),
-        (b"PROXY TCP4 nobody 127.0.0.1 5000 443\r\n", "proxy_header_malformed", "an address that does not parse"),
+        (b"PROXY TCP4 localhost 127.0.0.1 5000 443\r\n", "proxy_header_malformed", "an address that does not parse"),
         (b"\r\n\r\n\0\r\nQUIT\n\x21\x12\x00\x0c", "proxy_header_malformed", "not TCP"),
     ] {
         assert!(connect(&client(&ca), sidecar.ingress("api"), header).await.is_err(), "{reason}");
@@ -180,8 +180,8 @@ async fn health_checkers_make_no_noise_and_are_counted() {
     assert!(sidecar.app.events().recent().is_empty());
     assert!(sidecar.app.metrics_text().contains("reason=\"no_certificate\"} 1"));
     assert!(!sidecar.log().iter().any(|line| line["target"] == "handshake"));
-    // Whoever shows a certificate is news there too.
-    let other = Ca::new("Somebody Else").client("etl", 5);
+    // A peer that shows a certificate is reported there too.
+    let other = Ca::new("Unknown Company").client("etl", 5);
     assert!(Peer::new(&[ca.pem()], Some(&other)).get(sidecar.ingress("api"), "/").await.is_err());
     let handshake = sidecar.handshake().await;
     assert_eq!((handshake.reason, handshake.is_silent()), ("unknown_issuer", false));

@@ -1,5 +1,4 @@
-//! HTTP/2 towards a backend: what is not processed is sent again, and a connection that is no good is left without cutting what
-//! runs on it.
+//! HTTP/2 towards a backend: what is not processed is sent again, and a broken connection is left without cutting what runs on it.
 //!
 //! The backends speak frames by hand: no library says at will what it has not processed, or falls silent.
 

@@ -5,6 +5,8 @@
 //! partner has not heard of the previous pair signs, and the owner is told; nothing that a partner answers breaks a line or
 //! leaks.
 
+mod rotation;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -12,12 +14,11 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, TokenOutcome, UpstreamVerdict};
+use sidekey::event::{Event, TokenOutcome};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpStream;
 
-use crate::support::PATIENCE;
 use crate::support::ca::{Ca, certificate, fingerprint, today};
 use crate::support::partner::{AUDIENCE, CLIENT, Partner, TOKEN, pass};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
@@ -201,7 +202,7 @@ async fn a_401_to_a_fresh_token_too_is_the_applications_to_see() {
     assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(scene.partner.state().forms.len(), 2);
     assert_eq!(scene.partner.state().authorizations.len(), 2);
-    // Whoever polls what is forbidden to them has no token fetched each time.
+    // An application that polls what is forbidden to it causes no fetch each time.
     for _ in 0..5 {
         assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
     }
@@ -209,33 +210,6 @@ async fn a_401_to_a_fresh_token_too_is_the_applications_to_see() {
     scene.wait(11);
     assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(scene.partner.state().forms.len(), 3);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_rotation_that_the_partner_has_not_heard_of_the_previous_pair_signs_and_the_owner_is_told() {
-    for grant in ["jwt_bearer", "client_credentials"] {
-        let mut scene = Scene::set(&format!("ENDPOINT\ngrant = \"{grant}\"")).await;
-        let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
-        assert_eq!(scene.send(Method::GET, "").await.0, OK);
-        scene.rotate().await;
-        scene.probed().await;
-        assert_eq!(scene.send(Method::GET, "").await.0, OK, "{:?}", scene.partner.state().refusals);
-        let (outcome, reason, refused, explanation) = scene.told().await;
-        assert_eq!((outcome, reason, refused), (TokenOutcome::Refused, "token_refused", new), "{explanation}");
-        assert!(explanation.contains(&old.short()) && explanation.contains("send the partner"), "{explanation}");
-        // Remembered: no other assertion by the new pair for an hour, however many tokens are needed.
-        let refusals = scene.partner.state().refusals.len();
-        scene.partner.state().tokens.clear();
-        assert_eq!(scene.send(Method::GET, "").await.0, OK);
-        assert_eq!(scene.partner.state().refusals.len(), refusals);
-        // When it has rested, and the partner has the certificate, it signs by itself.
-        scene.partner.state().registered.push(certificate(&scene.new));
-        scene.wait(3700);
-        assert_eq!(scene.send(Method::GET, "").await.0, OK);
-        let state = scene.partner.state();
-        let (header, _, _) = state.assertions.last().expect("an assertion");
-        assert_eq!(header["x5t#S256"], sidekey::jwt::key_set::x5t(&certificate(&scene.new)), "{grant}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,7 +242,7 @@ async fn nothing_goes_out_without_a_token_whatever_the_endpoint_answers() {
         assert_eq!((told.0, told.1), (TokenOutcome::Failed, reason), "{}", told.3);
         assert!(!told.3.contains(['\n', '\u{1b}']), "{}", told.3);
         assert!(scene.partner.state().authorizations.is_empty(), "a request went out without a token");
-        // For a moment nobody asks again.
+        // For a moment the sidecar does not ask again.
         assert_eq!(scene.send(Method::GET, "").await.0, StatusCode::BAD_GATEWAY);
         assert_eq!(scene.partner.state().forms.len(), 1);
     }
@@ -288,7 +262,7 @@ async fn an_endpoint_that_is_not_there_or_not_trusted_is_502_and_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
+async fn each_request_has_an_assertion_of_its_own_without_an_endpoint() {
     let mut scene = Scene::set("").await;
     scene.partner.state().direct = true;
     for _ in 0..10 {
@@ -326,87 +300,6 @@ async fn without_an_endpoint_each_request_has_an_assertion_of_its_own() {
     scene.sidecar.event("the new pair's tokens are taken", again).await;
 }
 
-/// The pair that brought what the API served last.
-fn served_last(scene: &Scene) -> Fingerprint {
-    scene.partner.state().served.last().expect("served").1
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() {
-    let head = "probe = { path = \"/healthz\" }";
-    for (status, probe) in [(400, ""), (401, "probe = false"), (403, ""), (401, ""), (401, head)] {
-        let ca = Ca::new("Our CA");
-        let new = ca.client("ours", 1);
-        let mut scene = Scene::with(&ca, new, probe, "ENDPOINT").await;
-        let (old, new) = (fingerprint(&scene.old), fingerprint(&scene.new));
-        // Both are known to sign; the new one is refused by a status, as nginx and applications do, at both addresses.
-        {
-            let mut state = scene.partner.state();
-            state.registered.push(certificate(&scene.new));
-            (state.binds, state.refuses) = (true, Some((new, status)));
-        }
-        assert_eq!(scene.send(Method::GET, "").await.0, OK);
-        scene.rotate().await;
-        for method in [Method::GET, Method::POST, Method::GET, Method::PUT] {
-            let (got, body) = scene.send(method.clone(), "").await;
-            assert_eq!((got, body.as_str()), (OK, "synced"), "{status} {method}: {:?}", scene.partner.state().refusals);
-            assert_eq!(served_last(&scene), old);
-        }
-        let large = "x".repeat(200 * 1024);
-        assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{status}");
-        // It is refused, and not called proved because a token of the other pair was refused as well.
-        let refused = |event: &Event| match event {
-            Event::Upstream { verdict, key_pair, .. }
-                if *key_pair == new && *verdict != UpstreamVerdict::HandshakeOk =>
-            {
-                Some(*verdict)
-            }
-            _ => None,
-        };
-        assert_eq!(scene.sidecar.event("a verdict", refused).await, UpstreamVerdict::Refused, "{status}");
-        // When the partner has put it right, everything moves over, with tokens of the new pair.
-        scene.partner.state().refuses = None;
-        scene.wait(7200);
-        let moves_over = async {
-            while served_last(&scene) != new {
-                assert_eq!(scene.send(Method::GET, "").await.0, OK);
-            }
-        };
-        tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
-        // What the partner saw of the new pair may have been the probe, whose answer is still on its way to us.
-        let proved = |event: &Event| {
-            matches!(event, Event::Upstream { verdict: UpstreamVerdict::Proved, key_pair, .. } if *key_pair == new)
-                .then_some(())
-        };
-        scene.sidecar.event("the new pair proved", proved).await;
-        assert_eq!(scene.send(Method::POST, "b").await.0, OK);
-        assert_eq!(served_last(&scene), new, "{status}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_at_the_token_endpoint_and_at_the_api_costs_the_application_nothing() {
-    for probe in ["", "probe = false"] {
-        for grant in ["ENDPOINT", ""] {
-            let ca = Ca::new("Our CA");
-            let new = Ca::new("Our next CA").client("ours", 1);
-            let mut scene = Scene::with(&ca, new, probe, grant).await;
-            {
-                let mut state = scene.partner.state();
-                (state.binds, state.direct) = (true, grant.is_empty());
-            }
-            let old = fingerprint(&scene.old);
-            scene.rotate().await;
-            let large = "x".repeat(200 * 1024);
-            for (method, body) in [(Method::GET, ""), (Method::POST, "a"), (Method::POST, large.as_str())] {
-                let got = scene.send(method, body).await;
-                assert_eq!(got.0, OK, "{probe} {grant}: {:?}", scene.partner.state().refusals);
-                assert_eq!(served_last(&scene), old);
-            }
-        }
-    }
-}
-
 /// The story of the page `docs/stories/nightly-sync.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nightly_sync_runs_unattended_through_a_rotation() {
@@ -417,9 +310,9 @@ async fn a_nightly_sync_runs_unattended_through_a_rotation() {
         scene.now = pass(&scene.partner, 1);
         scene.sidecar.move_to(scene.now);
         match night {
-            // The new pair is dropped; nobody has told the partner.
+            // The new pair is dropped; the partner has not been told.
             10 => scene.rotate().await,
-            // Somebody reads the warning, and sends the partner the new certificate.
+            // The operator reads the warning, and sends the partner the new certificate.
             15 => scene.partner.state().registered.push(certificate(&scene.new)),
             // It throws the old one away when the overlap is over.
             39 => scene.partner.state().registered.retain(|known| known.fingerprint() == new),

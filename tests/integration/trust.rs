@@ -1,4 +1,4 @@
-//! Whom we accept, over real sockets: anchors, pins, partners, usages and revocation, and what becomes of connections and
+//! Which peers we accept, over real sockets: anchors, pins, partners, usages and revocation, and what becomes of connections and
 //! sessions when one of these changes.
 //!
 //! Must hold: a removal acts at once, on new handshakes, on resumed ones and on live connections, and only on those that
@@ -80,7 +80,7 @@ async fn a_pin_asks_for_its_key_on_a_verified_path_and_ends_by_its_date() {
     let mut stand = trusting(&pins, "", |folder| put(folder, "trust/p.pem", &ca.pem)).await;
     assert_eq!(ask(&mut stand, &pinned).await, Ok(200));
     assert_eq!(ask(&mut stand, &other).await, Err("no_pin"));
-    assert_eq!(ask(&mut stand, &stranger).await, Err("self_signed"), "a pin alone is no chain");
+    assert_eq!(ask(&mut stand, &stranger).await, Err("self_signed"), "a pin alone makes no chain");
     let live = peer(&stand, &pinned).connect(stand.sidecar.ingress("api")).await.expect("connected");
     stand.sidecar.handshake().await;
     stand.sidecar.move_to(until);
@@ -89,7 +89,7 @@ async fn a_pin_asks_for_its_key_on_a_verified_path_and_ends_by_its_date() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pin_only_takes_self_signed_partners_that_are_valid_and_nobody_else() {
+async fn pin_only_accepts_self_signed_partners_that_are_valid_and_no_other_peer() {
     let pinned = self_signed("a.example", &|_| ());
     let late = self_signed("b.example", &|params| ends(params, later(today(), -1)));
     let pins = format!("pin_only = true\npins = [\"{}\", \"{}\"]", pin(&pinned), pin(&late));
@@ -128,7 +128,7 @@ async fn client_eku_decides_about_server_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_anchor_vouches_for_nobody_and_its_connections_end_with_it() {
+async fn an_expired_anchor_vouches_for_no_peer_and_its_connections_end_with_it() {
     let end = later(today(), 2);
     let old = RawCa::with("Old CA", &|params| ends(params, end));
     let gone = RawCa::with("Gone CA", &|params| ends(params, later(today(), -1)));
@@ -354,7 +354,7 @@ async fn issuers_without_a_list_and_depth_are_as_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_break_without_an_anchor_is_known_live_and_offline() {
+async fn peers_that_depend_on_an_anchor_are_known_live_and_offline() {
     let (old, new) = (RawCa::new("Old CA"), RawCa::new("New CA"));
     let top = "state = \"state\"\n[trust.partners]\nanchors = [\"trust/p.pem\"]";
     let mut stand = stand_with(top, "trust = \"partners\"", Some(today()), |folder, _| {
@@ -389,8 +389,8 @@ async fn what_would_break_without_an_anchor_is_known_live_and_offline() {
         let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_sidekey"));
         let output = check.current_dir(stand.sidecar.folder.path()).arg("check").output().expect("it runs");
         said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.contains("without it would break: dns:stays.example\n")
+        said.contains("without it these peers would fail: dns:stays.example\n")
     })
     .await;
-    assert!(said.contains("without it would break: dns:moves.example\n"), "{said}");
+    assert!(said.contains("without it these peers would fail: dns:moves.example\n"), "{said}");
 }

@@ -1,11 +1,11 @@
-//! `sidekey keyring ack`: somebody knows about an expiry, so that webhooks and mail fall silent until the last threshold.
+//! `sidekey keyring ack`: the owner knows about an expiry, so webhooks and mail are silent until the last threshold.
 //!
-//! It is written into the registry itself, with who and why, whether or not a sidecar runs: for a whole fleet where the
-//! registry is shared. No local log line or metric falls silent.
+//! It is written into the registry itself, with user and reason, even if no sidecar runs: for a whole fleet where the
+//! registry is shared. Local log lines and metrics continue.
 
-use crate::app::memories::with_registry;
 use crate::cli::{CommandFailure, ConfigSource, print};
 use crate::clock::Clock;
+use crate::offline::registry::with_registry;
 use crate::pki::printable;
 use crate::registry::store::StoreAccess;
 use crate::registry::task::run_number;
@@ -15,18 +15,18 @@ use crate::registry::{AcknowledgementRow, Error, short_fingerprint};
 pub(super) struct AckArguments {
     /// The keyring, or the trust
     keyring: String,
-    /// The key pair, the partner's certificate or the trust anchor, by the first digits of its fingerprint [default: the
+    /// The key pair, the partner's certificate or the trust anchor, by the start of its fingerprint [default: the
     /// current pair]
     key_pair: Option<String>,
     /// What is being done about it
     #[arg(long, value_name = "TEXT")]
     why: String,
-    /// Who [default: the user who asks]
+    /// Who acknowledges it [default: the user who runs the command]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     #[command(flatten)]
     source: ConfigSource,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +39,7 @@ impl AckArguments {
     pub(super) fn run(&self) -> Result<(), CommandFailure> {
         if self.why.trim().is_empty() {
             return Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "--why says what is being done about it: it cannot be empty"
+                "--why must not be empty: say what is being done about it"
             )));
         }
         let config = self.source.load().map_err(CommandFailure::Wrong)?;
@@ -65,7 +65,7 @@ impl AckArguments {
             print::json(&done);
         } else {
             print::line(&format!(
-                "{} of keyring {} is acknowledged by {}: no more webhooks or mail about its expiry until the last threshold",
+                "{} of keyring {} acknowledged by {}: no webhooks or mail about its expiry until the last threshold",
                 short_fingerprint(&done.key_pair),
                 done.keyring,
                 done.who
@@ -75,7 +75,7 @@ impl AckArguments {
     }
 }
 
-/// Who types: the user behind sudo, where there is one.
+/// The user who runs the command: the one behind sudo, if any.
 fn asking() -> String {
     let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let uid = rustix::process::getuid().as_raw();

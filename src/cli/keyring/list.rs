@@ -1,4 +1,4 @@
-//! `sidekey keyring list`: one line for each keyring, and what waits in it.
+//! `sidekey keyring list`: one line per keyring, and what waits in it.
 
 use super::super::ask::{ControlArguments, unexpected};
 use super::super::{CommandFailure, print};

@@ -23,10 +23,10 @@ pub(in crate::cli) struct FolderArguments {
     /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The watched folder, where there is no configuration file [default: certs]
+    /// The watched folder, without a configuration file [default: certs]
     #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER")]
     certs: Option<PathBuf>,
-    /// The state folder of a sidecar without a configuration file; looked at only
+    /// The state folder of a sidecar without a configuration file; only read
     #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
 }
@@ -38,7 +38,7 @@ impl FolderArguments {
 
     pub(in crate::cli) fn config(&self) -> Result<Config, CommandFailure> {
         let source = ConfigSource { config: self.config.clone(), ..ConfigSource::default() };
-        // A folder that is named outright is not overruled by a file that happens to be there.
+        // A configuration file that happens to exist does not overrule a folder that the operator names.
         let named = if self.config.is_some() || self.certs.is_none() {
             source.load_file().map_err(CommandFailure::Wrong)?
         } else {
@@ -52,27 +52,27 @@ impl FolderArguments {
     }
 }
 
-/// What a certificate is to say.
+/// What a certificate is to contain.
 #[derive(clap::Args)]
 struct SubjectArguments {
     /// Which keyring
     keyring: String,
-    /// A DNS name, several times if need be; without any name those of the current key pair
+    /// DNS name, repeatable [default: if no name is given, those of the current key pair]
     #[arg(long, value_name = "NAME")]
     dns: Vec<String>,
-    /// A URI, as in spiffe://example.com/api
+    /// URI, such as spiffe://example.com/api, repeatable
     #[arg(long, value_name = "URI")]
     uri: Vec<String>,
-    /// An IP address
+    /// IP address, repeatable
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
-    /// The subject, as in "CN=api, O=Example, C=DE" [default: a common name from the first name]
+    /// Subject, such as "CN=api, O=Example, C=DE" [default: a common name from the first name]
     #[arg(long, value_name = "NAME=VALUE,…")]
     subject: Option<String>,
-    /// What its extended key usage allows
+    /// Extended key usage of the certificate
     #[arg(long, value_enum, default_value = "both")]
     usage: KeyUsageChoice,
-    /// The kind of key
+    /// Key type
     #[arg(long, value_enum, default_value = "p256")]
     key_type: KeyTypeChoice,
     /// The files' name, without ending [default: the date and the beginning of the public key's hash]
@@ -90,7 +90,7 @@ enum KeyUsageChoice {
     Server,
     Client,
     Both,
-    /// No extended key usage at all: everything is allowed
+    /// No extended key usage: every use is allowed
     Any,
 }
 
@@ -147,7 +147,7 @@ pub(super) struct KeyringNewArguments {
     /// How long the certificate is valid, from now
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     valid_for: String,
-    /// Ask a CA for the certificate instead of signing it itself: the same as `keyring csr`
+    /// Make a request for a CA instead of a self-signed certificate: the same as `keyring csr`
     #[arg(long)]
     csr: bool,
     /// Make it current at once, and not staged beside the current key pair
@@ -162,7 +162,7 @@ pub(super) struct KeyringCsrArguments {
     /// Which key the request is for
     #[arg(long, value_enum, default_value = "new")]
     key: KeyringTarget,
-    /// Where the request goes [default: standard output]
+    /// Output file for the request [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -173,7 +173,7 @@ enum KeyringTarget {
     New,
     /// The current key pair's: a renewal that keeps the key
     Current,
-    /// The one that waits already: the same request again
+    /// The key that is already waiting: the same request again
     Waiting,
 }
 
@@ -181,7 +181,7 @@ enum KeyringTarget {
 pub(super) struct KeyringImportArguments {
     /// Which keyring
     keyring: String,
-    /// What the CA sent: certificate and chain as PEM or DER, or a PKCS#12 keystore
+    /// Files from the CA: certificate and chain as PEM or DER, or a PKCS#12 keystore
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
@@ -209,13 +209,13 @@ pub(super) struct KeyringExportArguments {
     /// pem: certificate and chain; der: the certificate alone; p12: PKCS#12
     #[arg(long, value_enum, default_value = "pem")]
     format: ExportFormatChoice,
-    /// The private key, too: never for a partner
+    /// Include the private key; never send it to a partner
     #[arg(long)]
     with_private_key: bool,
-    /// File with the password that the PKCS#12 keystore gets
+    /// File with the password for the new PKCS#12 keystore
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Where it goes [default: standard output]; never over a file that is there
+    /// Output file, which must not exist [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -234,9 +234,7 @@ impl KeyringNewArguments {
         let valid_for = config::parse_duration(&self.valid_for)
             .map_err(|error| CommandFailure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
         if valid_for < Duration::from_hours(1) {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "--valid-for: less than an hour is over before partners know of it"
-            )));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!("--valid-for must be at least 1h")));
         }
         let new = self.says.wanted(valid_for, self.activate)?;
         let offline = self.says.place.open(&self.says.keyring)?;
@@ -285,7 +283,9 @@ impl KeyringExportArguments {
             ExportFormatChoice::P12 => ExportFormat::Pkcs12,
         };
         if form != ExportFormat::Pem && self.out.is_none() && print::is_out_a_terminal() {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
+                "cannot write binary data to a terminal: name a file by --out"
+            )));
         }
         let password = match &self.password_file {
             Some(file) => {
@@ -315,7 +315,7 @@ fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), CommandFailure> {
     written.with_context(|| format!("cannot write {}", file.display())).map_err(CommandFailure::Failed)
 }
 
-/// The request is data; what became of its key is talk.
+/// The request goes to standard output; what became of its key to standard error.
 fn asked(done: &OfflineOutcome, file: Option<&Path>, json: bool) -> Result<(), CommandFailure> {
     if json {
         print::json(done);

@@ -1,4 +1,4 @@
-//! `sidekey keyring show KEYRING`: every key pair of one keyring, and why each stands where it does.
+//! `sidekey keyring show KEYRING`: every key pair of one keyring, and the reason for its standing.
 
 use jiff::Timestamp;
 
@@ -56,7 +56,7 @@ fn print_keyring(keyring: &KeyringView, now: Timestamp) {
         print::field(
             "differs",
             &format!(
-                "{} in the folder is newer than what is current, since {}",
+                "{} in the folder is newer than the current pair, since {}",
                 newest.short(),
                 print::format_minute(since)
             ),
@@ -111,7 +111,7 @@ fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
         print::field("overlap", &format!("ends {} ({})", print::format_minute(ends), print::in_time(now, ends)));
     }
     let files = pair.sources.join(" ");
-    print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; kept)") });
+    print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; retained)") });
     if let Some(why) = &pair.why {
         print::field("why", why);
     }

@@ -95,5 +95,5 @@ fn that_nothing_is_left_to_show_is_said() {
         before: &before,
         after: &after,
     };
-    assert!(done(&told, true).means.contains("nothing left to show"));
+    assert!(done(&told, true).means.contains("no key pair left to show"));
 }

@@ -50,7 +50,7 @@ fn an_idle_connection_leaves_after_its_limit_and_a_busy_one_does_not() {
 }
 
 #[test]
-fn a_slow_head_is_closed_and_bytes_of_a_running_request_are_no_head() {
+fn a_slow_head_is_closed_and_bytes_of_a_running_request_start_no_head_timeout() {
     let waits = Rc::new(WaitTable::default());
     let open = new_connection(&waits);
     let flight = open.begin_flight();

@@ -242,8 +242,8 @@ fn who_watches_since_after_the_rotation_calls_nothing_safe() {
     let report = build_report(&ledger, &overlap(), 200);
     assert_eq!(report.verdict.retire, RetireAdvice::Wait);
     assert!(report.verdict.sentence.contains("are unknown"), "{}", report.verdict.sentence);
-    let nobody = build_report(&RotationLedger::new(time_at(0)), &overlap(), 200);
-    assert_eq!((nobody.verdict.retire, nobody.lines.len()), (RetireAdvice::Wait, 0));
+    let unseen = build_report(&RotationLedger::new(time_at(0)), &overlap(), 200);
+    assert_eq!((unseen.verdict.retire, unseen.lines.len()), (RetireAdvice::Wait, 0));
     for (ends, left) in [(201, "60 s left"), (230, "30 min left"), (500, "5 h left")] {
         let mut keyring = overlap();
         keyring.previous[0].ends = time_at(ends);
@@ -445,7 +445,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_the_memory_is_bounded_and_safe_means_that_nobody_is_known_to_break(
+    fn the_memory_stays_bounded_and_safe_means_that_no_known_peer_would_break(
         steps in prop::collection::vec((any_step(), 0..3_i64), 0..300),
     ) {
         let mut ledger = RotationLedger::new(time_at(0));

@@ -108,29 +108,29 @@ fn hints(show: Option<ShowPolicy>, taught: Option<(&[u8], Option<u8>)>) -> PeerH
 #[test]
 fn rules_are_asked_in_the_order_of_the_contract() {
     use SelectionReason::{Authorities, Learned, Only, Partner, Prefer};
-    let nobody = PeerRequirements::default();
+    let silent = PeerRequirements::default();
     let lesson: Option<(&[u8], Option<u8>)> = Some((&[1], Some(2)));
     for (asked, known, expected) in [
-        (&nobody, hints(None, None), (0, Prefer)),
-        (&nobody, hints(None, lesson), (1, Learned)),
-        (&nobody, hints(Some(ShowPolicy::New), lesson), (0, Partner)),
-        (&nobody, hints(Some(ShowPolicy::Old), None), (1, Partner)),
+        (&silent, hints(None, None), (0, Prefer)),
+        (&silent, hints(None, lesson), (1, Learned)),
+        (&silent, hints(Some(ShowPolicy::New), lesson), (0, Partner)),
+        (&silent, hints(Some(ShowPolicy::Old), None), (1, Partner)),
         (&authorities(b"new ca"), hints(Some(ShowPolicy::Old), lesson), (0, Authorities)),
         (&authorities(b"old ca"), hints(Some(ShowPolicy::New), None), (1, Authorities)),
         (&authorities(b"unknown ca"), hints(Some(ShowPolicy::Old), None), (1, Partner)),
         (&authorities(b"unknown ca"), hints(None, lesson), (1, Learned)),
         // Refused, and nothing decided yet: the first that was not.
-        (&nobody, hints(None, Some((&[1], None))), (1, Learned)),
-        (&nobody, hints(None, Some((&[2], None))), (0, Learned)),
+        (&silent, hints(None, Some((&[1], None))), (1, Learned)),
+        (&silent, hints(None, Some((&[2], None))), (0, Learned)),
         // Everything refused, or a refusal of pairs that are gone: the default.
-        (&nobody, hints(None, Some((&[1, 2], None))), (0, Prefer)),
-        (&nobody, hints(None, Some((&[7], Some(8)))), (0, Prefer)),
+        (&silent, hints(None, Some((&[1, 2], None))), (0, Prefer)),
+        (&silent, hints(None, Some((&[7], Some(8)))), (0, Prefer)),
     ] {
         let choice = choose_with_hints(&CandidateList(overlap("api")), asked, &known, day(NOW)).unwrap();
         assert_eq!((choice.index, choice.chosen_by), expected, "{asked:?} {known:?}");
     }
     let alone = CandidateList(vec![candidate("api", 1, Standing::Current)]);
-    let choice = choose_with_hints(&alone, &nobody, &hints(Some(ShowPolicy::Old), lesson), day(NOW)).unwrap();
+    let choice = choose_with_hints(&alone, &silent, &hints(Some(ShowPolicy::Old), lesson), day(NOW)).unwrap();
     assert_eq!((choice.index, choice.chosen_by), (0, Only));
 }
 

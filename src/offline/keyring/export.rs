@@ -1,4 +1,4 @@
-//! `keyring export`: a pair's certificate and chain for the partner; its private key only where that is asked for.
+//! `keyring export`: a pair's certificate and chain for the partner; its private key only if the operator asks for it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub enum ExportFormat {
 }
 
 impl OfflineKeyrings {
-    /// The pair that a fingerprint begins like; `None`: the current one.
+    /// The pair with a fingerprint that begins so; `None`: the current one.
     ///
     /// # Errors
     /// There is none, or more than one.
@@ -34,11 +34,11 @@ impl OfflineKeyrings {
         let mut found = self.pairs().filter(|pair| pair.fingerprint().hex().starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(pair), None) => Ok(pair),
-            (Some(_), Some(_)) => {
-                Err(OfflineKeyringError::Wrong(format!("several key pairs of {keyring:?} begin like {beginning:?}")))
-            }
+            (Some(_), Some(_)) => Err(OfflineKeyringError::Wrong(format!(
+                "several key pairs in {keyring:?} begin with {beginning:?}: add digits"
+            ))),
             (None, _) => Err(OfflineKeyringError::Wrong(format!(
-                "keyring {keyring:?} has no key pair that begins like {beginning:?}"
+                "keyring {keyring:?} has no key pair that begins with {beginning:?}"
             ))),
         }
     }
@@ -46,7 +46,7 @@ impl OfflineKeyrings {
     /// The bytes for the partner. A password is for PKCS#12.
     ///
     /// # Errors
-    /// The form cannot hold what is asked for.
+    /// The form cannot hold what the operator asked for.
     pub fn export(
         &self,
         pair: &KeyPair,
@@ -60,14 +60,14 @@ impl OfflineKeyrings {
             (ExportFormat::Der, false) => pair.end_entity().der().to_vec(),
             (ExportFormat::Der, true) => {
                 return Err(OfflineKeyringError::Wrong(
-                    "DER holds the certificate alone: export the key as pem or p12".to_owned(),
+                    "DER holds only the certificate: export the key as pem or p12".to_owned(),
                 ));
             }
             (ExportFormat::Pkcs12, _) => {
                 let password = password.filter(|password| !password.is_empty());
                 let none = || {
                     OfflineKeyringError::Wrong(
-                        "PKCS#12 needs a password: write one into a file, and name it by --password-file".to_owned(),
+                        "PKCS#12 needs a password: write one to a file and pass it with --password-file".to_owned(),
                     )
                 };
                 pkcs12::write(pair, &self.keyring, with_private_key, password.ok_or_else(none)?)?

@@ -42,12 +42,12 @@ impl OfflineKeyrings {
         let Some(pair) = pairs.next() else { return Err(self.no_pair(&certificates)) };
         if let Some(other) = pairs.next() {
             let (one, other) = (pair.end_entity().subject(), other.end_entity().subject());
-            let why = format!("these files hold several key pairs ({one:?} and {other:?}): import them one by one");
+            let why = format!("these files hold several key pairs ({one:?} and {other:?}): import them one at a time");
             return Err(OfflineKeyringError::Wrong(why));
         }
         if self.pairs().any(|known| known.fingerprint() == pair.fingerprint()) {
             let short = pair.fingerprint().short();
-            return Err(OfflineKeyringError::Wrong(format!("keyring {:?} has key pair {short} already", self.keyring)));
+            return Err(OfflineKeyringError::Wrong(format!("keyring {:?} already has key pair {short}", self.keyring)));
         }
         let spki_hash = pair.end_entity().spki_hash();
         // The folder's key stays where it is; one that was brought along is written beside its certificate.
@@ -87,19 +87,19 @@ impl OfflineKeyrings {
     fn no_pair(&self, certificates: &[Arc<Certificate>]) -> OfflineKeyringError {
         let keyring = &self.keyring;
         let Some(first) = certificates.iter().find(|certificate| !certificate.is_ca()).or(certificates.first()) else {
-            return OfflineKeyringError::Wrong("these files hold no certificate".to_owned());
+            return OfflineKeyringError::Wrong("no certificate found in these files".to_owned());
         };
         let waiting = self.state.contents().keyrings.get(keyring).map(|joined| &joined.waiting[..]).unwrap_or_default();
         let waits = match waiting {
-            [] => "no key waits there".to_owned(),
+            [] => "no key is waiting for a certificate there".to_owned(),
             several => {
                 let files: Vec<&str> = several.iter().map(|waiting| waiting.file.as_ref()).collect();
-                format!("what waits there ({}) belongs to another certificate", files.join(", "))
+                format!("the waiting key ({}) belongs to another certificate", files.join(", "))
             }
         };
         OfflineKeyringError::Wrong(format!(
-            "no private key of keyring {keyring:?} fits the certificate {:?} (public key {}): {waits}; import it into the \
-             keyring that its request was made for, or import its key along with it",
+            "no private key in keyring {keyring:?} matches the certificate {:?} (public key {}): {waits}; import it \
+             into the keyring that made its request, or import its key together with it",
             first.subject(),
             first.spki_hash()
         ))

@@ -47,7 +47,7 @@ impl OfflineKeyrings {
     /// A key and a certificate that it signs itself, in the folder.
     ///
     /// # Errors
-    /// Nothing to name it by, the rules would refuse it, or the folder cannot be written.
+    /// No name for it, the rules would refuse it, or the folder cannot be written.
     pub fn new_pair(&self, new: &KeyPairCreation) -> Result<OfflineOutcome, OfflineKeyringError> {
         let wanted = self.wanted(new)?;
         let key = GeneratedKey::new(new.key)?;
@@ -63,12 +63,12 @@ impl OfflineKeyrings {
     /// A request for a CA. A new key is left in the folder, where it waits for its certificate.
     ///
     /// # Errors
-    /// Nothing to name it by, no such key, or the folder cannot be written.
+    /// No name for it, no such key, or the folder cannot be written.
     pub fn request(&self, new: &KeyPairCreation, source: KeySource) -> Result<OfflineOutcome, OfflineKeyringError> {
         let wanted = self.wanted(new)?;
         let next = |file: &str| {
             format!(
-                "send the request to your CA, then: sidekey keyring import {} ANSWER.crt (the key is in {file})",
+                "send the request to your CA, then: sidekey keyring import {} CERTIFICATE.crt (the key is in {file})",
                 self.keyring
             )
         };
@@ -105,20 +105,22 @@ impl OfflineKeyrings {
         let joined = self.state.contents().keyrings.get(&self.keyring);
         let waiting = joined.map(|joined| &joined.waiting[..]).unwrap_or_default();
         match waiting {
-            [] => Err(OfflineKeyringError::Wrong(format!("no key of keyring {keyring:?} waits for its certificate"))),
+            [] => {
+                Err(OfflineKeyringError::Wrong(format!("no key in keyring {keyring:?} is waiting for a certificate")))
+            }
             [waiting] => Ok((Arc::clone(&waiting.key), waiting.file.to_string())),
             several => {
                 let files: Vec<&str> = several.iter().map(|waiting| waiting.file.as_ref()).collect();
                 let files = files.join(", ");
                 Err(OfflineKeyringError::Wrong(format!(
-                    "several keys of keyring {keyring:?} wait ({files}): leave the one that is meant"
+                    "several keys in keyring {keyring:?} are waiting ({files}): remove all but the one to use"
                 )))
             }
         }
     }
 
     fn validity(&self, valid_for: Duration) -> Result<Validity, OfflineKeyringError> {
-        let too_long = |_| OfflineKeyringError::Wrong("the validity ends beyond the calendar".to_owned());
+        let too_long = |_| OfflineKeyringError::Wrong("the validity ends after the latest date that exists".to_owned());
         let mut not_before = self.now - BACKDATED;
         // The newest pair is current: one that is made right after another must begin after it.
         if let Some(current) = self.current().map(|pair| pair.validity().not_before) {
@@ -130,7 +132,7 @@ impl OfflineKeyrings {
         Ok(Validity { not_before, not_after })
     }
 
-    /// What was typed; what was left out is as in the current pair.
+    /// The command's arguments; what they leave out is as in the current pair.
     fn wanted(&self, new: &KeyPairCreation) -> Result<CertificateTemplate, OfflineKeyringError> {
         let current = self.current().map(|pair| pair.end_entity());
         let names = match current {
@@ -141,14 +143,14 @@ impl OfflineKeyrings {
             (Some(subject), _) => subject.clone(),
             (None, Some(current)) if new.names.is_empty() => current.subject().parse().map_err(|error| {
                 OfflineKeyringError::Wrong(format!(
-                    "the current pair's subject {:?} cannot be asked for again ({error}): give --subject",
+                    "the current key pair's subject {:?} cannot be used in a request ({error}): set --subject",
                     current.subject()
                 ))
             })?,
             (None, _) => first_name(&names),
         };
         if subject.is_empty() && names.is_empty() {
-            let why = "give it a name: --dns api.example.com, --uri spiffe://example.com/api, --ip 192.0.2.1 or --subject \"CN=…\"";
+            let why = "no name: add --dns api.example.com, --uri spiffe://example.com/api, --ip 192.0.2.1 or --subject \"CN=…\"";
             return Err(OfflineKeyringError::Wrong(why.to_owned()));
         }
         let (server, client) = new.usage.unwrap_or((true, true));

@@ -28,12 +28,12 @@ impl OfflineKeyrings {
     /// Signs a token with this pair.
     ///
     /// # Errors
-    /// Something is neither typed nor configured, or the key cannot sign.
+    /// A claim is neither given nor configured, or the key cannot sign.
     pub fn token(&self, config: &Config, pair: &KeyPair, token: &TokenOrder) -> Result<String, OfflineKeyringError> {
         let mut configured = config.settings.egresses.iter().filter_map(|egress| egress.bearer.as_ref());
         let configured = configured.find(|bearer| bearer.keyring == self.keyring);
         let said = |typed: &Option<String>, known: Option<&String>, flag: &str| {
-            let none = || format!("no jwt_bearer of the configuration uses keyring {:?}: give {flag}", self.keyring);
+            let none = || format!("no jwt_bearer in the configuration uses keyring {:?}: set {flag}", self.keyring);
             typed.clone().or_else(|| known.cloned()).ok_or_else(|| OfflineKeyringError::Wrong(none()))
         };
         let issuer = said(&token.issuer, configured.map(|bearer| &bearer.issuer), "--issuer")?;
@@ -44,7 +44,7 @@ impl OfflineKeyrings {
             ["iss", "sub", "aud", "exp", "iat", "jti"].iter().find(|name| token.more.contains_key(**name))
         {
             return Err(OfflineKeyringError::Wrong(format!(
-                "--claim {taken} is said by a flag of its own, or made here: leave it out"
+                "--claim {taken} is not allowed: a flag of its own or sidekey itself sets this claim"
             )));
         }
         let id = jwt::sign::generate_id()?;

@@ -1,11 +1,11 @@
-//! The handshakes of a probe: one for each version and each key pair, and what the other side says after it.
+//! The handshakes of a probe: one for each version and each key pair, and what the other side sends after it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CertificateDemand, ProbeAnswer, ProbeError, ProbePair, ProbeReport, ProbeVerdict, ServerOffer};
+use super::report::{CertificateDemand, ProbeAnswer, ProbeError, ProbePair, ProbeReport, ProbeVerdict, ServerOffer};
 use crate::clock::Clock;
 use crate::keyring::{PeerRequirements, Standing};
 use crate::net::dial;
@@ -61,7 +61,7 @@ impl ProbeBench {
         report.asks = tried.asked.as_ref().map(asks);
         report.answers.push(answer(None, &tried));
         if report.not_trusted.is_some() || tried.chain.is_empty() {
-            // It would be told who we are; an egress does not do this either.
+            // It would learn our identity; an egress does not allow this either.
             return Ok(report);
         }
         for shown in pairs {
@@ -115,7 +115,7 @@ impl ProbeBench {
         let (verdict, says) = match &tls.asked {
             Some(asked) if shown.is_some() && verdict == ProbeVerdict::Taken && !fits(asked) => {
                 let says =
-                    "no certificate was sent: our key can sign with none of the schemes that it asks for".to_owned();
+                    "no certificate was sent: our key supports none of the requested signature schemes".to_owned();
                 (ProbeVerdict::Refused, says)
             }
             _ => (verdict, says),
@@ -136,40 +136,40 @@ impl ProbeBench {
         if tls.facts.version == Some("1.2") {
             // Here the handshake itself is the answer.
             let says = match (shown, is_asked) {
-                (_, false) => "the handshake is done; no certificate was asked for",
-                (Some(_), true) => "the handshake is done, with our certificate",
+                (_, false) => "the handshake succeeded; no certificate was requested",
+                (Some(_), true) => "the handshake succeeded with our certificate",
                 (None, true) => {
-                    "the handshake is done, without a certificate: it is asked for, and not demanded by TLS"
+                    "the handshake succeeded without a certificate: the server requests one but does not require it"
                 }
             };
             return (ProbeVerdict::Taken, says.to_owned());
         }
         match wait_after_handshake(tls, Instant::now() + self.wait).await {
             PostHandshakeOutcome::Tickets if is_asked && shown.is_none() => {
-                let says =
-                    "it goes on without a certificate: if it demands one, then only by an HTTP status, as nginx does";
+                let says = "the server continues without a certificate: it may refuse by an HTTP status, as nginx does";
                 (ProbeVerdict::Taken, says.to_owned())
             }
             PostHandshakeOutcome::Tickets if is_asked => {
-                let says = "it has read our certificate and goes on; a server may still refuse it by an HTTP status, as nginx does";
+                let says =
+                    "the server read our certificate and continues; it may refuse by an HTTP status, as nginx does";
                 (ProbeVerdict::Taken, says.to_owned())
             }
             PostHandshakeOutcome::Tickets => {
-                (ProbeVerdict::Taken, "the handshake is done; no certificate was asked for".to_owned())
+                (ProbeVerdict::Taken, "the handshake succeeded; no certificate was requested".to_owned())
             }
             PostHandshakeOutcome::Spoke => {
-                let says = "it speaks, but servers may do so before they have read our certificate: only a request would show it";
+                let says = "the server sent data, perhaps before it read our certificate: only a request would show";
                 (ProbeVerdict::Silent, says.to_owned())
             }
             PostHandshakeOutcome::Silent => {
                 let says = format!(
-                    "neither a ticket nor an alert within {} s: only a request would show it",
+                    "the server sent neither a ticket nor an alert within {} s: only a request would show",
                     self.wait.as_secs()
                 );
                 (ProbeVerdict::Silent, says)
             }
             PostHandshakeOutcome::Closed => {
-                let says = "it closed the connection without an alert: its log says why";
+                let says = "the server closed the connection without an alert: see its log for the reason";
                 (ProbeVerdict::Refused, says.to_owned())
             }
             PostHandshakeOutcome::Failed(failed) => {
@@ -194,7 +194,7 @@ impl ProbeBench {
         let says = match (shown, explained.reason) {
             // An egress always shows a pair, and the explanation is made for it.
             (None, "refused_certificate_required") => {
-                "it demands a certificate of ours (certificate_required)".to_owned()
+                "the server requires a client certificate (certificate_required)".to_owned()
             }
             _ => explained.explanation,
         };
@@ -219,7 +219,7 @@ fn offer(version: &'static str, tried: &ProbeHandshake) -> ServerOffer {
     let parts: Vec<&str> = parts.into_iter().flatten().collect();
     let says = match (parts.is_empty(), spoken) {
         (false, _) => parts.join(", "),
-        (true, true) => "spoken; the rest is agreed on with one that is trusted".to_owned(),
+        (true, true) => "supported; the rest is negotiated only with a trusted certificate".to_owned(),
         (true, false) => tried.says.clone(),
     };
     ServerOffer { version, spoken, says }
@@ -237,7 +237,7 @@ fn answer(shown: Option<&ProbePair>, tried: &ProbeHandshake) -> ProbeAnswer {
     if let (Some((_, _, pair)), Some(asked)) = (shown, &tried.asked) {
         let names = pair.issuer_names();
         if !asked.authorities.is_empty() && !asked.authorities.iter().any(|authority| names.contains(authority)) {
-            says.push_str("; it is issued by none of the authorities that were named");
+            says.push_str("; its issuer is not among the authorities that the server named");
         }
     }
     ProbeAnswer {

@@ -13,7 +13,7 @@ use crate::snapshot::{KeyPairView, KeyringView};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Adds what there is to act on.
+/// Adds the items to act on.
 pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<StatusItem>) {
     let name = &keyring.name;
     let mut add = |urgency, code: &str, what: String, remedy: String| {
@@ -26,17 +26,17 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
         if current.validity.not_after < now {
             let what =
                 format!("the current key pair {short} of {name} expired on {}", format_day(current.validity.not_after));
-            add(Urgency::Now, "expired", what, "drop a new one".to_owned());
+            add(Urgency::Now, "expired", what, "drop a new key pair".to_owned());
         } else if current.ends() < soon(keyring.alert_before.as_deref(), current.validity, now)
             && !of(Standing::Staged).any(|pair| is_successor(&pair))
         {
             let ends = expiry(current.ends(), now);
             let (code, what, remedy) = match &current.chain_ends {
-                None => ("expires", format!("the current key pair {short} of {name} {ends}"), "drop its successor"),
+                None => ("expires", format!("the current key pair {short} of {name} {ends}"), "drop a new key pair"),
                 Some(chain) => (
                     "chain_expires",
                     format!("the intermediate {} of the current key pair {short} of {name} {ends}", chain.subject),
-                    "drop its chain with the next intermediate, or its successor",
+                    "drop its chain with the next intermediate, or a new key pair",
                 ),
             };
             add(urgency(current.ends(), now), code, what, remedy.to_owned());
@@ -44,10 +44,10 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
     }
     for pair in of(Standing::Refused) {
         let why = pair.why.clone().unwrap_or_else(|| format!("key pair {} is refused", pair.key_pair.short()));
-        let remedy = format!("mend it or take it out of the folder ({})", pair.sources.join(" "));
+        let remedy = format!("fix it or remove it from the folder ({})", pair.sources.join(" "));
         add(Urgency::Now, "key_pair_refused", why, remedy);
     }
-    // One that is only too early comes by itself.
+    // A pair that is only not yet valid becomes current by itself.
     for pair in of(Standing::Staged).filter(|pair| pair.validity.not_before <= now) {
         let why = pair.why.clone().unwrap_or_else(|| format!("key pair {} is staged", pair.key_pair.short()));
         let remedy = format!("sidekey keyring promote {name} {}", pair.key_pair.short());
@@ -57,16 +57,16 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
         let in_folder = keyring.key_pairs.iter().any(|pair| pair.key_pair == *held && pair.in_folder);
         if in_folder {
             let what = format!(
-                "key pair {} of {name} is newer than the current one and held back, because a command chose the other",
+                "key pair {} of {name} is newer than the current one but held, because a command chose the other",
                 held.short()
             );
-            let remedy = format!("sidekey keyring promote {name} {}, or take it out of the folder", held.short());
+            let remedy = format!("sidekey keyring promote {name} {}, or remove it from the folder", held.short());
             add(Urgency::Soon, "key_pair_held", what, remedy);
         }
     }
 }
 
-/// What ends before this is said.
+/// Certificates that end before this are listed.
 pub(super) fn soon(alert_before: Option<&[Duration]>, validity: Validity, now: Timestamp) -> Timestamp {
     now.saturating_add(longest_threshold(alert_before, validity.lifetime())).unwrap_or(Timestamp::MAX)
 }

@@ -22,7 +22,7 @@ const IRREGULAR_PARTICIPLES: &[&str] = &[
     "worn", "put",
 ];
 
-/// End in `ed`, and are no participles.
+/// End in `ed` without being participles.
 const NOT_PARTICIPLES: &[&str] = &["feed", "seed", "speed", "need", "shed", "bed"];
 
 /// Function names that say nothing of what is done, or to what.

@@ -87,7 +87,7 @@ fn section<'a>(text: &'a str, heading: &'a str) -> impl Iterator<Item = (usize, 
 fn rows(text: &str) -> Vec<RoomRow> {
     let mut rows: Vec<RoomRow> = Vec::new();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for (line, text) in section(text, "## 4. Who may import whom") {
+    for (line, text) in section(text, "## 4. Which room may import which") {
         if let Some((group, members)) = text.split_once("` = ") {
             groups.push((group.trim_start_matches('`').to_owned(), ticked(members)));
         } else if text.starts_with("| `") {

@@ -96,7 +96,7 @@ async fn serving(
 
 /// A server of this CA that accepts nobody's certificate.
 async fn served(pair: IssuedKeyPair, trusts: &str) -> &'static str {
-    let address = serving(&pair, Ca::new("Nobody").pem(), rustls::ALL_VERSIONS, None).await;
+    let address = serving(&pair, Ca::new("Unrelated CA").pem(), rustls::ALL_VERSIONS, None).await;
     towards(&address.to_string(), trusts, "").await
 }
 
@@ -121,14 +121,14 @@ fn certificates() -> Vec<Case> {
         case("refused_unknown_ca", async {
             let ca = RawCa::new("CA");
             let pair = ca.issue("localhost", &|_| ());
-            let address = serving(&pair, Ca::new("Nobody").pem(), &TLS12, None).await;
+            let address = serving(&pair, Ca::new("Unrelated CA").pem(), &TLS12, None).await;
             towards(&address.to_string(), &ca.pem, "").await
         }),
         case("refused_certificate_required", async {
             let ca = RawCa::new("CA");
             let pair = ca.issue("localhost", &|_| ());
             let rsa = Some(SignatureScheme::RSA_PSS_SHA256);
-            let address = serving(&pair, Ca::new("Nobody").pem(), &TLS12, rsa).await;
+            let address = serving(&pair, Ca::new("Unrelated CA").pem(), &TLS12, rsa).await;
             towards(&address.to_string(), &ca.pem, "").await
         }),
     ]
@@ -157,15 +157,15 @@ fn streams() -> Vec<Case> {
 }
 
 fn dials() -> Vec<Case> {
-    let nobody = || Ca::new("CA").pem().to_owned();
+    let unused = || Ca::new("CA").pem().to_owned();
     vec![
         case("connection_refused", async move {
             let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-            towards(&gone.to_string(), &nobody(), "").await
+            towards(&gone.to_string(), &unused(), "").await
         }),
         // No TCP connection can be made to everybody at once.
-        case("unreachable", async move { towards("255.255.255.255:8443", &nobody(), "").await }),
-        case("name_not_resolved", async move { towards("nowhere.invalid:8443", &nobody(), "").await }),
+        case("unreachable", async move { towards("255.255.255.255:8443", &unused(), "").await }),
+        case("name_not_resolved", async move { towards("nowhere.invalid:8443", &unused(), "").await }),
         case("connect_timed_out", async move {
             // A queue that is full: the kernel answers no further SYN.
             let socket = TcpSocket::new_v4().expect("a socket");
@@ -178,9 +178,9 @@ fn dials() -> Vec<Case> {
             {
                 waiting.push(one);
             }
-            towards(&address.to_string(), &nobody(), "[egress.limits]\nconnect = \"1s\"").await
+            towards(&address.to_string(), &unused(), "[egress.limits]\nconnect = \"1s\"").await
         }),
         // A link-local address without its link.
-        case("connect_failed", async move { towards("[fe80::1]:8443", &nobody(), "").await }),
+        case("connect_failed", async move { towards("[fe80::1]:8443", &unused(), "").await }),
     ]
 }

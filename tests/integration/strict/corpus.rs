@@ -28,7 +28,7 @@ pub fn read(file: &str) -> Vec<Case> {
     for line in text.lines().filter(|line| !line.starts_with("## ") && *line != "##" && !line.is_empty()) {
         if let Some(title) = line.strip_prefix("== ") {
             let parts: Vec<&str> = title.split(" | ").collect();
-            let [name, expected, reaches] = parts[..] else { panic!("{line:?} is no title") };
+            let [name, expected, reaches] = parts[..] else { panic!("{line:?} is not a title") };
             assert!(cases.iter().all(|case| case.name != name), "{name} is there twice");
             let [name, expected, reaches] = [name, expected, reaches].map(str::to_owned);
             cases.push(Case { name, expected, reaches, lines: Vec::new() });
@@ -67,7 +67,7 @@ fn part(chars: &mut Peekable<Chars<'_>>, nested: bool, bytes: &mut Vec<u8>) {
                     part(chars, true, &mut text);
                     bytes.extend(text.repeat(count.parse().expect("a count")));
                 }
-                other => panic!("\\{other} is no escape"),
+                other => panic!("\\{other} is not an escape"),
             },
             _ => bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }

@@ -143,7 +143,7 @@ impl Written {
                 self.bytes = unescape(rest);
                 return;
             }
-            other => panic!("{other} is no frame"),
+            other => panic!("{other} is not a frame"),
         };
         self.bytes.extend(bytes);
     }

@@ -130,7 +130,7 @@ async fn the_application_is_held_to_the_same_on_the_way_out() {
 
 /// Behind a 101 the guard steps aside: what a client sent early is the tunnel's, whatever it looks like.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_granted_upgrade_is_the_tunnels_and_nobodys_request() {
+async fn bytes_after_a_granted_upgrade_belong_to_the_tunnel_and_form_no_request() {
     const EARLY: &[u8] = b"\x81\x05hello GET /evil HTTP/1.1\n\n\0";
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("an address");

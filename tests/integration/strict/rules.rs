@@ -129,7 +129,7 @@ async fn fields_that_rename_path_or_method_do_not_arrive_where_rules_name_them()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_several_keyrings_a_request_is_for_the_host_of_its_handshake() {
+async fn a_request_is_for_the_host_of_its_handshake_with_several_keyrings() {
     let backend = Recording::start().await;
     let ca = Ca::new("Test CA");
     let folder = folder();

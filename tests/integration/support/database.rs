@@ -103,7 +103,7 @@ impl Database {
 
     /// Opened by the test, to look into it.
     pub async fn open(&self) -> RegistryStore {
-        // Whoever makes the tables may be a moment behind.
+        // The sidecar that makes the tables may be a moment behind.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let opened = async {

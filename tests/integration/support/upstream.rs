@@ -129,8 +129,8 @@ impl Upstream {
         self.state.refused.lock().expect("lock").insert(key_pair, status);
     }
 
-    /// Refuses no pair with a status any more.
-    pub fn refuse_nobody(&self) {
+    /// Refuses no pair with a status any longer.
+    pub fn accept_every_pair(&self) {
         self.state.refused.lock().expect("lock").clear();
     }
 

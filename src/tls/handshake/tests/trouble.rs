@@ -121,7 +121,7 @@ async fn send_to_ingress(bytes: &[u8]) -> Box<FailedHandshake> {
 }
 
 #[tokio::test]
-async fn what_is_not_tls_is_named() {
+async fn bytes_that_are_not_tls_are_named() {
     let trust = handshake_fixture().trust;
     let cases: [(&[u8], &str); 14] = [
         (b"", "closed_without_byte"),
