@@ -1,27 +1,39 @@
 //! Alerts: what needs action now, and the contacts that are notified (contract section 8).
 //!
-//! [`due()`] is pure: it derives the alerts from a snapshot's views, peers, past Events and the time. `task` reports
-//! them: in log and metrics at once, on every instance and without a database; by webhook and mail once for the whole
-//! fleet, claimed in the registry. `webhook` and `mail` implement the two kinds of sink.
+//! Three steps in a line, without a way back: `observe` folds Events into conditions and peers, `rounds` evaluates them
+//! ([`due_alerts`], which is pure) and reports the alerts in log and metrics, on every instance and without a database;
+//! `deliver` sends them by webhook and mail, once for the whole fleet, claimed in the registry. `webhook` and `mail`
+//! implement the two kinds of sink.
 
+mod conditions;
+mod connection;
 mod deliver;
-pub mod due;
-pub mod happened;
+mod due;
 mod mail;
+mod observe;
+mod rounds;
 pub mod task;
 mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
 
+pub use conditions::AlertConditions;
 pub use due::{AlertInputs, due_alerts};
-pub use happened::AlertConditions;
 pub use mail::is_mailbox;
+
+/// How often the clock is checked.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the alerts are evaluated, and the registry's peers read, although nothing happened.
+const ROUND_INTERVAL: Duration = Duration::from_mins(1);
+/// Maximum number of peers kept in memory.
+const MAX_PEERS: usize = 20_000;
 
 /// `[alerts]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What the other side makes of our key pairs: what peers have refused, what upstreams have proved, and the rotation report
-//! that is folded from both. Pure: observations come in, `now` is an argument, decisions come out.
+//! What the other side makes of our key pairs: what peers have refused, what upstreams have proved, and the rotation
+//! report that is folded from both. Pure: observations come in, `now` is an argument, decisions come out.
 //!
 //! Which bytes on a connection amount to which observation is for `dataplane` to say.
 

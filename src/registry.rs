@@ -8,8 +8,10 @@
 pub mod backlog;
 pub mod export;
 pub mod findings;
+mod history;
 mod recall;
 mod rows;
+mod seen;
 pub mod store;
 pub mod task;
 
@@ -22,6 +24,7 @@ pub use rows::{
     AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HistoryRow, InstanceRow, KeyringRow, PeerRow,
     PlacementRow, RegistryInventory, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow, short_fingerprint,
 };
+pub use seen::peer_row;
 pub use store::RegistryStore;
 
 /// Where the registry is, and the name of this sidecar in it.

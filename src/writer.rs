@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::event::{Event, EventBus};
+use crate::event::{
+    ClockRecord, EpochRecord, Event, EventBus, FolderRecord, KeyringRecord, ReloadRecord, SaveFailure, TrustRecord,
+};
 use crate::folder::FolderContents;
 use crate::keyring::{KeyringCommand, KeyringName};
 use crate::pki::{Certificate, FolderProblem, ProblemSeverity};
@@ -174,11 +176,12 @@ impl Writer {
                 let _ = reply.send(done.map(|(epoch, happened)| (epoch, happened.keyrings)));
             }
             (WriterInput::Settings(_), Err(error)) => {
-                self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
+                self.events
+                    .emit(Event::Reloaded(ReloadRecord { error: Some(error.to_string()), needs_restart: Vec::new() }));
             }
             (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Err(error)) => {
                 let why = format!("this change is not served, the previous state stays in use: {error}");
-                self.events.emit(Event::Folder { keyring: None, problem: not_served_problem(why) });
+                self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why) }));
             }
             (
                 WriterInput::Settings(_) | WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_),
@@ -205,7 +208,7 @@ impl Writer {
             Err(error) => {
                 // All that the state keeps of an input that changed nothing is its time.
                 if let Some(seconds) = self.state.observe_time(now) {
-                    self.events.emit(Event::ClockStep { seconds });
+                    self.events.emit(Event::ClockStep(ClockRecord { seconds }));
                 }
                 return Err(error);
             }
@@ -259,19 +262,19 @@ fn emit_changes(
     (epoch, began): (Epoch, Option<Vec<String>>),
 ) {
     if let Some(seconds) = happened.clock_step {
-        events.emit(Event::ClockStep { seconds });
+        events.emit(Event::ClockStep(ClockRecord { seconds }));
     }
     for (keyring, problem) in happened.problems {
-        events.emit(Event::Folder { keyring, problem });
+        events.emit(Event::Folder(FolderRecord { keyring, problem }));
     }
     for event in happened.keyrings {
-        events.emit(Event::Keyring { event, by: by.cloned(), epoch });
+        events.emit(Event::Keyring(KeyringRecord { event, by: by.cloned(), epoch }));
     }
     for event in happened.trusts {
-        events.emit(Event::Trust { event, epoch });
+        events.emit(Event::Trust(TrustRecord { event, epoch }));
     }
     if let Some(waiting) = began {
-        events.emit(Event::Epoch { epoch, waiting });
+        events.emit(Event::Epoch(EpochRecord { epoch, waiting }));
     }
 }
 
@@ -293,7 +296,7 @@ fn waiting_listeners(snapshot: &Snapshot) -> Vec<String> {
 
 fn report_save_failure(events: &EventBus, saved: Result<(), memory::MemoryError>) {
     if let Err(memory::MemoryError { file, why }) = saved {
-        events.emit(Event::NotRemembered { file, why });
+        events.emit(Event::NotRemembered(SaveFailure { file, why }));
     }
 }
 

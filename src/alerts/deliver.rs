@@ -5,21 +5,20 @@
 //! sink; when it is given up, it is logged as an error, counted, recorded in the history and reported as a finding.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
-use super::task::{PendingChanges, ROUND_INTERVAL, lock};
+use super::connection::{RegistryConnection, log_wait, with_timeout};
 use super::{Alert, AlertKind, AlertSettings, WebhookSettings, mail, webhook};
 use crate::clock::Clock;
-use crate::event::{Event, EventBus};
+use crate::event::{DeliveryRecord, Event, EventBus};
 use crate::pki::printable;
 use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::registry::store::AlertNotice;
-use crate::registry::task::{CurrentStore, run_number};
+use crate::registry::task::run_number;
 use crate::registry::{self, AcknowledgementRow, DeliveryRow, RegistryStore};
 
 /// The delay after the first failure; it doubles with each failure, up to the maximum.
@@ -30,13 +29,20 @@ const MAX_RETRY_DELAY: Duration = Duration::from_hours(1);
 const MAX_ATTEMPTS: i64 = 16;
 /// A delivery still pending after so many seconds was raised by an instance that is gone: else it were given up.
 const ABANDONED_AFTER_SECONDS: i64 = 7 * 86_400;
-/// Timeout of one database query.
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What the step before hands over.
+#[derive(Clone, Default)]
+pub(super) struct DueAlerts {
+    /// The alerts that are due.
+    pub(super) alerts: Vec<Alert>,
+    /// The registry whose peers they were derived from; without it they wait.
+    pub(super) registry: Option<RegistryConnection>,
+}
+
+/// Delivers what is due.
 pub(super) struct AlertDeliveryTask {
     settings: watch::Receiver<AlertSettings>,
-    registry: CurrentStore,
-    due: watch::Receiver<Vec<Alert>>,
+    due: watch::Receiver<DueAlerts>,
     events: Arc<EventBus>,
     clock: Clock,
     shutdown: ShutdownWatch,
@@ -44,8 +50,8 @@ pub(super) struct AlertDeliveryTask {
     holder: String,
     /// Alerts and sinks already raised in the registry.
     raised: HashSet<(Arc<str>, String)>,
-    /// When the peers were last read from the registry.
-    read: Option<Timestamp>,
+    /// In which connection they were raised.
+    connection: Option<u64>,
 }
 
 /// The sinks of one pass, each with its name in the registry.
@@ -55,52 +61,36 @@ struct AlertSinks<'a> {
 }
 
 impl AlertDeliveryTask {
+    /// Nothing is raised yet.
     pub(super) fn new(
         settings: watch::Receiver<AlertSettings>,
-        registry: CurrentStore,
-        due: watch::Receiver<Vec<Alert>>,
+        due: watch::Receiver<DueAlerts>,
         events: Arc<EventBus>,
         clock: Clock,
         shutdown: ShutdownWatch,
     ) -> Self {
         let holder = format!("{:016x}", run_number());
-        let (raised, read) = (HashSet::new(), None);
-        Self { settings, registry, due, events, clock, shutdown, holder, raised, read }
+        Self { settings, due, events, clock, shutdown, holder, raised: HashSet::new(), connection: None }
     }
 
-    pub(super) async fn run(mut self, fold: &Mutex<PendingChanges>) {
+    /// Runs until shutdown.
+    pub(super) async fn run(mut self) {
         let mut shutdown = self.shutdown.clone();
-        let mut is_opened = true;
         loop {
             tokio::select! {
                 () = shutdown.wait_for_phase(ShutdownPhase::Over) => return,
-                changed = self.registry.changed(), if is_opened => {
-                    // The registry reconnected, perhaps to another database: raise everything again.
-                    self.raised.clear();
-                    self.read = None;
-                    is_opened = changed.is_ok();
-                }
                 changed = self.due.changed() => if changed.is_err() { return },
             }
-            let Some(store) = self.registry.borrow().clone() else { continue };
-            if let Err(error) = self.run_pass(&store, fold).await {
-                // The registry's own task logs what is wrong with the database.
-                tracing::debug!(target: "alert", %error, "alert delivery waits for the registry");
+            let DueAlerts { alerts, registry } = self.due.borrow_and_update().clone();
+            let Some(RegistryConnection { number, store }) = registry else { continue };
+            // The registry reconnected, perhaps to another database: raise everything again.
+            if self.connection.replace(number) != Some(number) {
+                self.raised.clear();
+            }
+            if let Err(error) = self.deliver(&store, &alerts, self.clock.now()).await {
+                log_wait(&error);
             }
         }
-    }
-
-    async fn run_pass(&mut self, store: &RegistryStore, fold: &Mutex<PendingChanges>) -> Result<(), registry::Error> {
-        let now = self.clock.now();
-        if self.read.is_none_or(|read| now.duration_since(read).unsigned_abs() >= ROUND_INTERVAL) {
-            let peers = with_timeout(store, store.peers()).await?;
-            self.read = Some(now);
-            // The due alerts are evaluated again with these peers first: until then they would seem no longer due.
-            lock(fold).set_peers(peers);
-            return Ok(());
-        }
-        let alerts = self.due.borrow_and_update().clone();
-        self.deliver(store, &alerts, now).await
     }
 
     async fn deliver(
@@ -135,8 +125,8 @@ impl AlertDeliveryTask {
             let is_over = is_due.is_none() && delivery.kind != AlertKind::RefusedDrop.as_str();
             if is_over || !ways.supports(&delivery.sink) {
                 // Only the instance that raised it knows that it is over, or that its sink is no longer configured.
-                let abandoned = now.as_second() - delivery.raised.0 > ABANDONED_AFTER_SECONDS;
-                if delivery.raised_by == **store.instance() || abandoned {
+                let is_abandoned = now.as_second() - delivery.raised.0 > ABANDONED_AFTER_SECONDS;
+                if delivery.raised_by == **store.instance() || is_abandoned {
                     self.silence(store, &delivery).await?;
                 }
                 continue;
@@ -193,7 +183,7 @@ impl AlertDeliveryTask {
     fn emit_outcome(&self, delivery: &DeliveryRow, outcome: &'static str, error: Option<String>) {
         let sink = if is_mail(&delivery.sink) { "mail" } else { "webhook" };
         let (alert, kind) = (delivery.alert.as_str().into(), delivery.kind.clone());
-        self.events.emit(Event::Delivery { alert, kind, sink, outcome, error });
+        self.events.emit(Event::Delivery(DeliveryRecord { alert, kind, sink, outcome, error }));
     }
 }
 
@@ -215,15 +205,6 @@ impl AlertSinks<'_> {
 
 fn is_mail(sink: &str) -> bool {
     sink.starts_with("mail:")
-}
-
-/// Limits one database query to the timeout.
-async fn with_timeout<T>(
-    store: &RegistryStore,
-    asking: impl Future<Output = Result<T, registry::Error>>,
-) -> Result<T, registry::Error> {
-    let slow = |_| registry::Error::Slow { place: store.location().to_owned(), seconds: DATABASE_TIMEOUT.as_secs() };
-    timeout(DATABASE_TIMEOUT, asking).await.map_err(slow)?
 }
 
 /// The delay after this many earlier failures.

@@ -3,21 +3,25 @@
 //! A threshold is passed once and for all: of several that have passed only the last raises an alert, so that a sidecar
 //! started five days before an expiry sends one message and not four.
 
+mod deadline;
+mod inputs;
 mod others;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::happened::AlertConditions;
 use super::{Alert, AlertKind};
 use crate::keyring::Standing;
 use crate::keyring::warning::thresholds;
 use crate::pki::{Fingerprint, first_few, format_day};
 use crate::registry::PeerRow;
-use crate::snapshot::{KeyPairView, KeyringView, TrustView};
+use crate::snapshot::{KeyPairView, KeyringView};
+use deadline::{expiry_text, passed_threshold, time_left};
+pub use inputs::AlertInputs;
+use inputs::contacts;
 
 const DAY: Duration = Duration::from_hours(24);
 /// How long the folder may hold a newer key pair before it is an alert.
@@ -25,21 +29,6 @@ const DIVERGENCE_GRACE: Duration = Duration::from_hours(1);
 
 /// Maximum number of peers named in one sentence.
 const MAX_NAMED_PEERS: usize = 5;
-
-/// What the alerts are derived from.
-#[derive(Clone, Copy)]
-pub struct AlertInputs<'a> {
-    /// The snapshot's keyrings.
-    pub keyrings: &'a [KeyringView],
-    /// The snapshot's trusts.
-    pub trusts: &'a [TrustView],
-    /// The known peers and upstreams.
-    pub peers: &'a [PeerRow],
-    /// Conditions known from Events.
-    pub happened: &'a AlertConditions,
-    /// The partners' contacts, by name.
-    pub contacts: &'a BTreeMap<Arc<str>, String>,
-}
 
 /// Every alert due now.
 pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
@@ -76,13 +65,6 @@ fn deduplicate(alerts: Vec<Alert>) -> Vec<Alert> {
         }
     }
     all
-}
-
-/// The last threshold that has passed, and whether it is the last of all.
-pub fn passed_threshold(end: Timestamp, thresholds: &[Duration], now: Timestamp) -> Option<(Duration, bool)> {
-    let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
-    let index = thresholds.iter().rposition(|threshold| left <= *threshold)?;
-    Some((thresholds[index], index + 1 == thresholds.len()))
 }
 
 fn key_pair_expiry(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) -> Option<Alert> {
@@ -174,7 +156,7 @@ fn divergence(records: &AlertInputs<'_>, keyring: &KeyringView, now: Timestamp) 
     let pair = keyring.key_pairs.iter().find(|pair| pair.key_pair == key_pair)?;
     let for_long = now.duration_since(since).unsigned_abs() >= DIVERGENCE_GRACE && since <= now;
     let is_early = pair.standing == Standing::Staged && now < pair.validity.not_before;
-    if is_early || !for_long && !records.happened.strangers.contains(&key_pair) {
+    if is_early || !for_long && !records.conditions.strangers.contains(&key_pair) {
         return None;
     }
     let remedy = match pair.standing {
@@ -204,7 +186,7 @@ fn divergence(records: &AlertInputs<'_>, keyring: &KeyringView, now: Timestamp) 
 }
 
 fn refused_drops<'a>(records: &'a AlertInputs<'_>) -> impl Iterator<Item = Alert> + 'a {
-    records.happened.drops.iter().map(|((keyring, file, reason), drop)| Alert {
+    records.conditions.drops.iter().map(|((keyring, file, reason), drop)| Alert {
         // At most once a day, however often the folder is read.
         name: format!("refused_drop:{keyring}:{file}:{reason}:{}", format_day(drop.at)).into(),
         kind: AlertKind::RefusedDrop,
@@ -224,12 +206,12 @@ fn refused_drops<'a>(records: &'a AlertInputs<'_>) -> impl Iterator<Item = Alert
 }
 
 /// The source of a refusal, and the refusal.
-type RefusalBySource<'a> = (&'a String, &'a super::happened::KeyPairRefusal);
+type RefusalBySource<'a> = (&'a String, &'a super::conditions::KeyPairRefusal);
 
 /// One alert for a pair and a listener, however many sources there are.
 fn refusals(records: &AlertInputs<'_>) -> Vec<Alert> {
     let mut grouped: BTreeMap<(&Arc<str>, Fingerprint), Vec<RefusalBySource<'_>>> = BTreeMap::new();
-    for ((listener, who, key_pair), refusal) in &records.happened.refusals {
+    for ((listener, who, key_pair), refusal) in &records.conditions.refusals {
         let view = records.keyrings.iter().find(|view| view.name == refusal.keyring);
         let is_current = |pair: &KeyPairView| pair.key_pair == *key_pair && pair.standing == Standing::Current;
         if view.is_some_and(|view| view.key_pairs.iter().any(is_current)) {
@@ -275,7 +257,7 @@ fn overlap_end(records: &AlertInputs<'_>, keyring: &KeyringView, pair: &KeyPairV
     };
     let mut who: Vec<String> = records.peers.iter().filter(still).map(PeerRow::name).collect();
     let current = keyring.key_pairs.iter().find(|pair| pair.standing == Standing::Current)?.key_pair;
-    let insisting = records.happened.refusals.iter().filter(|((_, _, refused), _)| *refused == current);
+    let insisting = records.conditions.refusals.iter().filter(|((_, _, refused), _)| *refused == current);
     who.extend(insisting.map(|((_, who, _), _)| who.clone()));
     who.sort();
     who.dedup();
@@ -301,33 +283,6 @@ fn overlap_end(records: &AlertInputs<'_>, keyring: &KeyringView, pair: &KeyPairV
         ),
         remedy: "contact these peers, or increase overlap; sidekey rotation lists the most urgent first".to_owned(),
     })
-}
-
-/// The contacts of these keyrings, without duplicates.
-fn contacts<'a>(records: &AlertInputs<'_>, keyrings: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<String> {
-    let view = |name: &Arc<str>| records.keyrings.iter().find(|view| view.name == *name);
-    let all: BTreeSet<String> = keyrings.into_iter().filter_map(|name| view(name)?.contact.clone()).collect();
-    all.into_iter().collect()
-}
-
-/// `60 days`, `5 hours`, `3 minutes`.
-fn time_left(end: Timestamp, now: Timestamp) -> String {
-    let left = if end < now { Duration::ZERO } else { end.duration_since(now).unsigned_abs() };
-    let (count, unit) = match left.as_secs() {
-        seconds @ 0..3_600 => (seconds / 60, "minute"),
-        seconds @ 3_600..172_800 => (seconds / 3_600, "hour"),
-        seconds => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-/// `expires in 60 days (2026-03-01)`, `expired on 2026-03-01`.
-fn expiry_text(end: Timestamp, now: Timestamp) -> String {
-    if end < now {
-        format!("expired on {}", format_day(end))
-    } else {
-        format!("expires in {} ({})", time_left(end, now), format_day(end))
-    }
 }
 
 #[cfg(test)]

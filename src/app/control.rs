@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::server::SocketAccess;
 use crate::control::{self, CommandContext};
-use crate::event::{Event, EventBus};
+use crate::event::{Event, EventBus, ReloadRecord};
 use crate::evidence::RefusalMemory;
 use crate::net::listen::BoundSocket;
 use crate::pki::Fingerprint;
@@ -216,7 +216,7 @@ impl ReloadState {
             loop {
                 reload.notified().await;
                 self.folder.send_modify(|_| {});
-                self.events.emit(Event::Reloaded { error: None, needs_restart: Vec::new() });
+                self.events.emit(Event::Reloaded(ReloadRecord { error: None, needs_restart: Vec::new() }));
             }
         };
         let mut before = tokio::fs::read(&source).await.ok();
@@ -238,7 +238,8 @@ impl ReloadState {
         let new = match loaded {
             Ok(new) => new,
             Err(error) => {
-                self.events.emit(Event::Reloaded { error: Some(error.to_string()), needs_restart: Vec::new() });
+                self.events
+                    .emit(Event::Reloaded(ReloadRecord { error: Some(error.to_string()), needs_restart: Vec::new() }));
                 return;
             }
         };
@@ -251,6 +252,6 @@ impl ReloadState {
         self.folder.send_replace(change.folder.clone());
         self.config.settings = change.settings;
         self.config.folder = change.folder;
-        self.events.emit(Event::Reloaded { error: None, needs_restart: change.needs_restart });
+        self.events.emit(Event::Reloaded(ReloadRecord { error: None, needs_restart: change.needs_restart }));
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, PairChange, RefusalReason, RotationAnswer, change,
 };
-use crate::event::Event;
+use crate::event::{Event, ReloadRecord};
 use crate::evidence::RefusalMemory;
 use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
@@ -187,7 +187,7 @@ async fn reload(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> 
     let told = async {
         loop {
             match events.next().await {
-                Some(Event::Reloaded { error, needs_restart }) => return Some((error, needs_restart)),
+                Some(Event::Reloaded(ReloadRecord { error, needs_restart })) => return Some((error, needs_restart)),
                 Some(_) => {}
                 None => return None,
             }

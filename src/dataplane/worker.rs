@@ -25,7 +25,7 @@ use crate::dataplane::egress::upstream::UpstreamState;
 use crate::dataplane::exchange::access::{RequestContext, TimestampCache};
 use crate::dataplane::exchange::forward::IDLE_CONNECTION_LIFETIME;
 use crate::dataplane::exchange::pool::ConnectionPool;
-use crate::event::{Event, EventBus};
+use crate::event::{DrainRecord, Event, EventBus};
 use crate::metrics::WorkerCounters;
 use crate::net::{BackendAddress, Dialler};
 use crate::process::{ShutdownPhase, ShutdownWatch};
@@ -160,13 +160,13 @@ impl Worker {
     }
 
     fn emit_drained(&self, open: &ConnectionState, leave: DrainCause) {
-        self.events().emit(Event::Drained {
+        self.events().emit(Event::Drained(DrainRecord {
             side: open.facts.side,
             listener: Arc::clone(&open.facts.listener),
             connection: open.number,
             reason: leave.reason,
             explanation: leave.explanation,
-        });
+        }));
     }
 
     /// Starts listeners that have a key pair to show now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use super::Event;
+use super::list::Event;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 

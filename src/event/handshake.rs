@@ -1,14 +1,16 @@
 //! The record of one handshake (contract section 6): the same fields on success and on failure.
 //!
 //! The code that ran the handshake makes it; this module only formats it. Recent handshakes, counters, followers and
-//! summaries of repeated failures are up to [`super::Events`].
+//! summaries of repeated failures are up to [`super::EventBus`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
+use super::fields::{EventDescription, write_fields};
 use crate::keyring::{SelectionReason, Standing};
 use crate::log::line::LineColour;
 use crate::log::{Level, LineStyle, LogFormat, LogLine};
@@ -107,6 +109,22 @@ impl HandshakeRecord {
         self.side == Side::Ingress && (self.reason == CLOSED_WITHOUT_BYTE || self.quiet && self.is_failure())
     }
 
+    /// The alert that it received, if that is about the certificate that we showed (RFC 8446 6.2; contract section 4).
+    pub(super) fn refused_by_alert(&self) -> Option<&'static str> {
+        self.alert_received.filter(|alert| {
+            matches!(
+                *alert,
+                "bad_certificate"
+                    | "unsupported_certificate"
+                    | "certificate_revoked"
+                    | "certificate_expired"
+                    | "certificate_unknown"
+                    | "unknown_ca"
+                    | "access_denied"
+            )
+        })
+    }
+
     /// The level of its line: info on success, warn on failure or where an exception was made, debug where the peer
     /// sent nothing.
     pub fn level(&self) -> Level {
@@ -122,49 +140,10 @@ impl HandshakeRecord {
     pub fn line(&self, style: LineStyle) -> Vec<u8> {
         let mut line = LogLine::new(style, self.time, self.level(), "handshake");
         match style.format {
-            LogFormat::Json => self.write_json(&mut line),
+            LogFormat::Json => write_fields(&mut line, self),
             LogFormat::Text => self.write_text(&mut line),
         }
         line.finish()
-    }
-
-    /// Every field under the contract's name. Fields that a peer can make long come after the short ones.
-    fn write_json(&self, line: &mut LogLine) {
-        line.text("side", self.side.as_str())
-            .text("listener", &self.listener)
-            .text("outcome", self.outcome.as_str())
-            .text("reason", self.reason)
-            .optional_text("peer.addr", self.peer_addr.map(|addr| addr.to_string()).as_deref())
-            .optional_text("tls.protocol.version", self.facts.version)
-            .optional_text("tls.cipher", self.facts.cipher)
-            .optional_text("tls.group", self.facts.group)
-            .optional_text("tls.alpn", self.facts.alpn.map(alpn_name));
-        if self.facts.version.is_some() {
-            line.flag("tls.resumed", self.facts.resumed);
-        }
-        line.optional_text("keyring", self.keyring.as_deref())
-            .optional_text("key_pair", self.key_pair.map(|key_pair| key_pair.short()).as_deref())
-            .optional_text("standing", self.standing.map(Standing::as_str))
-            .optional_text("chosen_by", self.chosen_by.map(SelectionReason::as_str))
-            .number("epoch", self.epoch.0)
-            .optional_text("alert.sent", self.alert_sent)
-            .optional_text("alert.received", self.alert_received)
-            .number("connection", self.connection)
-            .number("duration_us", self.duration_us)
-            .optional_text("partner", self.partner.as_deref())
-            .optional_text("server.name", self.facts.server_name.as_deref())
-            .text("explanation", &self.explanation)
-            .optional_text("peer.identity", self.identity.as_deref());
-        if let Some(peer) = &self.peer {
-            line.text("peer.fingerprint", &peer.fingerprint.hex())
-                .text("peer.not_after", &peer.not_after.to_string())
-                .text("peer.serial", &peer.serial)
-                .text("peer.subject", &peer.subject)
-                .text("peer.issuer", &peer.issuer);
-        }
-        if self.is_failure() {
-            line.list("chain", &self.chain_summary);
-        }
     }
 
     /// Outcome, peer and reason come first; then what was negotiated and shown; then numbers.
@@ -223,6 +202,61 @@ impl HandshakeRecord {
         if !why.is_empty() {
             line.remark(&why.join(", "));
         }
+    }
+}
+
+/// Every field under the contract's name. Fields that a peer can make long come after the short ones.
+impl Serialize for HandshakeRecord {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut fields = out.serialize_struct("HandshakeRecord", 30)?;
+        fields.serialize_field("side", self.side.as_str())?;
+        fields.serialize_field("listener", &self.listener)?;
+        fields.serialize_field("outcome", self.outcome.as_str())?;
+        fields.serialize_field("reason", self.reason)?;
+        fields.serialize_field("peer.addr", &self.peer_addr)?;
+        fields.serialize_field("tls.protocol.version", &self.facts.version)?;
+        fields.serialize_field("tls.cipher", &self.facts.cipher)?;
+        fields.serialize_field("tls.group", &self.facts.group)?;
+        fields.serialize_field("tls.alpn", &self.facts.alpn.map(alpn_name))?;
+        fields.serialize_field("tls.resumed", &self.facts.version.map(|_| self.facts.resumed))?;
+        fields.serialize_field("keyring", &self.keyring)?;
+        fields.serialize_field("key_pair", &self.key_pair.map(|key_pair| key_pair.short()))?;
+        fields.serialize_field("standing", &self.standing)?;
+        fields.serialize_field("chosen_by", &self.chosen_by.map(SelectionReason::as_str))?;
+        fields.serialize_field("epoch", &self.epoch)?;
+        fields.serialize_field("alert.sent", &self.alert_sent)?;
+        fields.serialize_field("alert.received", &self.alert_received)?;
+        fields.serialize_field("connection", &self.connection)?;
+        fields.serialize_field("duration_us", &self.duration_us)?;
+        fields.serialize_field("partner", &self.partner)?;
+        fields.serialize_field("server.name", &self.facts.server_name)?;
+        fields.serialize_field("explanation", &self.explanation)?;
+        fields.serialize_field("peer.identity", &self.identity)?;
+        if let Some(peer) = &self.peer {
+            fields.serialize_field("peer.fingerprint", &peer.fingerprint.hex())?;
+            fields.serialize_field("peer.not_after", &peer.not_after.to_string())?;
+            fields.serialize_field("peer.serial", &peer.serial)?;
+            fields.serialize_field("peer.subject", &peer.subject)?;
+            fields.serialize_field("peer.issuer", &peer.issuer)?;
+        }
+        if self.is_failure() {
+            fields.serialize_field("chain", &self.chain_summary)?;
+        }
+        fields.end()
+    }
+}
+
+impl EventDescription for HandshakeRecord {
+    fn target(&self) -> &'static str {
+        "handshake"
+    }
+
+    fn level(&self) -> Level {
+        Self::level(self)
+    }
+
+    fn message(&self) -> &'static str {
+        ""
     }
 }
 

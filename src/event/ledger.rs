@@ -5,11 +5,14 @@
 
 use jiff::Timestamp;
 
-use super::{Event, HandshakeRecord, UpstreamVerdict, refuses_key_pair};
+use super::handshake::HandshakeRecord;
+use super::lesson::LessonRecord;
+use super::list::Event;
+use super::proof::{ProofRecord, VerdictRecord};
+use crate::evidence::UpstreamVerdict;
 use crate::evidence::learned::{RefusalChange, RefusalRecord};
 use crate::evidence::report::{LedgerFact, RotationLedger, UpstreamResponse};
-use crate::keyring;
-use crate::keyring::Standing;
+use crate::keyring::{KeyringEvent, Standing};
 use crate::snapshot::Side;
 use crate::tls::HandshakeOutcome;
 
@@ -20,56 +23,62 @@ const ANONYMOUS_PEER: &str = "anonymous (no certificate)";
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => record_handshake(ledger, handshake),
-        Event::Proof { listener, key_pair, outcome, reason, explanation, .. } => {
-            let said = match outcome {
-                HandshakeOutcome::Accepted => UpstreamResponse::Proved,
-                HandshakeOutcome::Refused | HandshakeOutcome::Failed => UpstreamResponse::Refused,
-                HandshakeOutcome::Unproved => UpstreamResponse::HandshakeOk,
-            };
-            let (key_pair, next_try) = (*key_pair, None);
-            let fact = LedgerFact::Upstream {
-                listener,
-                keyring: None,
-                key_pair,
-                said,
-                handshake: false,
-                reason,
-                explanation,
-                next_try,
-            };
-            ledger.record(&fact, now);
+        Event::Proof(proof) => ledger.record(&proof_fact(proof), now),
+        Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
+        Event::Learned(lesson) => ledger.record(&lesson_fact(lesson), now),
+        Event::Keyring(change) => {
+            if let KeyringEvent::Moved { keyring, to: Standing::Current, replaces: Some(_), .. } = &change.event {
+                ledger.record(&LedgerFact::Rotated { keyring }, now);
+            }
         }
-        Event::Upstream { listener, keyring, key_pair, verdict, reason, explanation, next_try, .. } => {
-            let said = match verdict {
-                UpstreamVerdict::HandshakeOk => UpstreamResponse::HandshakeOk,
-                UpstreamVerdict::Proved => UpstreamResponse::Proved,
-                UpstreamVerdict::Refused => UpstreamResponse::Refused,
-            };
-            let (key_pair, next_try) = (*key_pair, *next_try);
-            let fact = LedgerFact::Upstream {
-                listener,
-                keyring: Some(keyring),
-                key_pair,
-                said,
-                handshake: false,
-                reason,
-                explanation,
-                next_try,
-            };
-            ledger.record(&fact, now);
-        }
-        Event::Learned { listener, source, keyring, refused, standing, peer, reason, explanation, .. } => {
-            let (lesson, refused, peer) = (*standing, *refused, peer.as_deref());
-            ledger.record(
-                &LedgerFact::Source { keyring, listener, source, refused, lesson, peer, reason, explanation },
-                now,
-            );
-        }
-        Event::Keyring {
-            event: keyring::KeyringEvent::Moved { keyring, to: Standing::Current, replaces: Some(_), .. },
-            ..
-        } => ledger.record(&LedgerFact::Rotated { keyring }, now),
         _ => {}
+    }
+}
+
+fn proof_fact(proof: &ProofRecord) -> LedgerFact<'_> {
+    LedgerFact::Upstream {
+        listener: &proof.listener,
+        keyring: None,
+        key_pair: proof.key_pair,
+        said: match proof.outcome {
+            HandshakeOutcome::Accepted => UpstreamResponse::Proved,
+            HandshakeOutcome::Refused | HandshakeOutcome::Failed => UpstreamResponse::Refused,
+            HandshakeOutcome::Unproved => UpstreamResponse::HandshakeOk,
+        },
+        handshake: false,
+        reason: proof.reason,
+        explanation: &proof.explanation,
+        next_try: None,
+    }
+}
+
+fn verdict_fact(verdict: &VerdictRecord) -> LedgerFact<'_> {
+    LedgerFact::Upstream {
+        listener: &verdict.listener,
+        keyring: Some(&verdict.keyring),
+        key_pair: verdict.key_pair,
+        said: match verdict.verdict {
+            UpstreamVerdict::HandshakeOk => UpstreamResponse::HandshakeOk,
+            UpstreamVerdict::Proved => UpstreamResponse::Proved,
+            UpstreamVerdict::Refused => UpstreamResponse::Refused,
+        },
+        handshake: false,
+        reason: verdict.reason,
+        explanation: &verdict.explanation,
+        next_try: verdict.next_try,
+    }
+}
+
+fn lesson_fact(lesson: &LessonRecord) -> LedgerFact<'_> {
+    LedgerFact::Source {
+        keyring: &lesson.keyring,
+        listener: &lesson.listener,
+        source: &lesson.source,
+        refused: lesson.refused,
+        lesson: lesson.standing,
+        peer: lesson.peer.as_deref(),
+        reason: lesson.reason,
+        explanation: &lesson.explanation,
     }
 }
 
@@ -97,9 +106,7 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
             let said = match handshake.outcome {
                 // TLS is done, but the upstream may still refuse the pair by a status: not proved yet.
                 HandshakeOutcome::Accepted | HandshakeOutcome::Unproved => UpstreamResponse::HandshakeOk,
-                HandshakeOutcome::Refused | HandshakeOutcome::Failed
-                    if handshake.alert_received.is_some_and(refuses_key_pair) =>
-                {
+                HandshakeOutcome::Refused | HandshakeOutcome::Failed if handshake.refused_by_alert().is_some() => {
                     UpstreamResponse::Refused
                 }
                 HandshakeOutcome::Refused | HandshakeOutcome::Failed => return,

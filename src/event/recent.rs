@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::HandshakeRecord;
+use super::handshake::HandshakeRecord;
 
 /// Handshakes kept.
 const MAX_HANDSHAKES: usize = 2000;
@@ -55,8 +55,8 @@ fn chain_size(handshake: &HandshakeRecord) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::handshake::tests::accepted;
     use super::*;
+    use crate::event::handshake::tests::accepted;
 
     fn with_chain(connection: u64, bytes: usize) -> Arc<HandshakeRecord> {
         Arc::new(HandshakeRecord { connection, peer_chain: vec![vec![0x30; bytes].into()], ..accepted() })

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::HandshakeRecord;
+use super::handshake::{HandshakeRecord, outcome_colour};
+use crate::log::{Level, LineStyle, LogFormat, LogLine};
 use crate::snapshot::Side;
 use crate::tls::HandshakeOutcome;
 
@@ -83,12 +84,38 @@ pub(super) struct RepeatSummary {
     pub(super) seconds: i64,
 }
 
+impl RepeatSummary {
+    /// Its line.
+    pub(super) fn line(&self, style: LineStyle, now: Timestamp) -> Vec<u8> {
+        let mut line = LogLine::new(style, now, Level::WARN, "handshake");
+        let message = format!("and {} more in {} s", self.more, self.seconds);
+        match style.format {
+            LogFormat::Json => {
+                line.message(&message)
+                    .text("side", self.side.as_str())
+                    .text("listener", &self.listener)
+                    .text("outcome", self.outcome.as_str());
+            }
+            LogFormat::Text => {
+                line.word(self.side.as_str()).word(&self.listener);
+                line.coloured_word(&format!("{:<8}", self.outcome.as_str()), outcome_colour(self.outcome))
+                    .message(&message);
+            }
+        }
+        line.text("reason", self.reason)
+            .text("source", &self.source.to_string())
+            .number("repeats", self.more)
+            .number("seconds", self.seconds);
+        line.finish()
+    }
+}
+
 /// Counts failures by source, listener and reason.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedFailures(HashMap<RepeatKey, RepeatCount>);
 
 impl RepeatedFailures {
-    /// Whether to log this failure in full. If not, it is counted for a later [`Sum`].
+    /// Whether to log this failure in full. If not, it is counted for a later [`RepeatSummary`].
     pub(super) fn should_log(&mut self, handshake: &HandshakeRecord) -> bool {
         let mut key = RepeatKey {
             side: handshake.side,
@@ -150,8 +177,8 @@ fn summarize(key: &RepeatKey, count: &RepeatCount, seconds: i64) -> Option<Repea
 
 #[cfg(test)]
 mod tests {
-    use super::super::handshake::tests::refused;
     use super::*;
+    use crate::event::handshake::tests::refused;
 
     fn time_at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()

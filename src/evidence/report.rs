@@ -1,169 +1,30 @@
 //! The rotation report (contract section 4): for each keyring in overlap which peers have proved the new key pair,
 //! which still use or require the old one and why, the time left, and one verdict: safe to retire, or what blocks it.
 //!
-//! Pure. [`Ledger`] records which peer used which pair; [`report`] evaluates it for the keyrings that are in overlap
-//! now. Only verified peers, upstreams and confirmed sources affect the verdict: unauthenticated alerts are only
-//! counted beside them.
+//! Pure. [`RotationLedger`] records which peer used which pair; [`build_reports`] evaluates it for the keyrings that
+//! are in overlap now. Only verified peers, upstreams and confirmed sources affect the verdict: unauthenticated alerts
+//! are only counted beside them.
 
 mod ledger;
 mod recalled;
-#[cfg(test)]
-mod tests;
+mod shape;
 mod verdict;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::learned::RefusalStatus;
-use crate::keyring::{KeyringName, SelectionReason};
+use crate::keyring::SelectionReason;
 use crate::pki::Fingerprint;
 pub use ledger::{LedgerFact, RotationLedger, UpstreamResponse};
 use ledger::{PairUse, PeerUse, SourceEntry};
-pub use recalled::{PriorHistory, RecalledUse};
-pub use verdict::{FirstContact, RetireAdvice, RotationVerdict};
-
-/// A keyring in overlap, as it is now.
-#[derive(Clone, Debug)]
-pub struct KeyringOverlap {
-    /// Its name.
-    pub keyring: KeyringName,
-    /// The owner.
-    pub owner: Option<String>,
-    /// The contact for peers without a partner.
-    pub contact: Option<String>,
-    /// The new pair.
-    pub current: Fingerprint,
-    /// When it became current.
-    pub rotated: Timestamp,
-    /// The old pairs.
-    pub previous: Vec<PreviousPair>,
-    /// Upstreams that use this keyring: the listener, and host and port.
-    pub upstreams: Vec<(Arc<str>, String)>,
-}
-
-/// One previous pair of a keyring in overlap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreviousPair {
-    /// The pair.
-    pub key_pair: Fingerprint,
-    /// When its overlap ends.
-    pub ends: Timestamp,
-    /// Whether it would survive a restart.
-    pub survives_restart: bool,
-}
-
-/// The report of one keyring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RotationReport {
-    /// Its name.
-    pub keyring: KeyringName,
-    /// The owner.
-    pub owner: Option<String>,
-    /// The contact for peers without a partner.
-    pub contact: Option<String>,
-    /// The new pair.
-    pub current: Fingerprint,
-    /// When it became current.
-    pub rotated: Timestamp,
-    /// The old pairs.
-    pub previous: Vec<PreviousPair>,
-    /// When the last overlap ends.
-    pub ends: Timestamp,
-    /// Seconds until then.
-    pub seconds_left: i64,
-    /// Since when this sidecar records peers, including its registry's records of former processes. Peers seen only
-    /// before are unknown.
-    pub watched_since: Timestamp,
-    /// What is known about the time before this process started.
-    pub before: PriorHistory,
-    /// Peers, upstreams and sources, those to act on first.
-    pub lines: Vec<ReportLine>,
-    /// Sources that sent an alert and are not confirmed: they do not affect the verdict.
-    pub unconfirmed: u64,
-    /// Peers dropped from the bounded memory.
-    pub forgotten: u64,
-    /// Safe to retire, or what blocks it.
-    pub verdict: RotationVerdict,
-}
-
-/// The kind of peer that a line is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubjectKind {
-    /// A peer of an ingress, by its identity.
-    Peer,
-    /// A source address, where no identity is known.
-    Source,
-    /// The upstream of an egress.
-    Upstream,
-}
-
-/// A peer's progress to the new pair; the most urgent first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RotationProgress {
-    /// It refuses the new pair, or requires what only the old one has.
-    InsistsOnOld,
-    /// It was shown the old pair last, by our own choice.
-    StillOnOld,
-    /// Its handshakes on the new pair succeed, which proves nothing yet.
-    Unproved,
-    /// It has not connected since the rotation.
-    NotSeen,
-    /// It accepts the new pair.
-    ProvedNew,
-}
-
-impl RotationProgress {
-    /// As in the report for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InsistsOnOld => "insists on old",
-            Self::StillOnOld => "still on old",
-            Self::Unproved => "not proved yet",
-            Self::NotSeen => "not seen since",
-            Self::ProvedNew => "proved new",
-        }
-    }
-}
-
-/// One peer, source or upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportLine {
-    /// What it is.
-    pub kind: SubjectKind,
-    /// Its identity, address, or host and port.
-    pub name: String,
-    /// The listener that it connects to, or that leads to it.
-    pub listener: Arc<str>,
-    /// The partner that it is.
-    pub partner: Option<Arc<str>>,
-    /// Its progress to the new pair.
-    #[serde(rename = "use")]
-    pub stands: RotationProgress,
-    /// Since when, unless it has proved the new pair.
-    pub since: Option<Timestamp>,
-    /// Its last handshake on the new pair.
-    pub last_new: Option<Timestamp>,
-    /// Its last handshake on an old one.
-    pub last_old: Option<Timestamp>,
-    /// Its handshakes on the new pair since the rotation.
-    pub handshakes_new: u64,
-    /// Its handshakes on old ones since the rotation.
-    pub handshakes_old: u64,
-    /// Stable code of the reason: an alert's name, `authorities`, `partner`, `prefer`, `status_NNN`, …
-    pub reason: Option<String>,
-    /// Why, one sentence.
-    pub because: Option<String>,
-    /// When the new pair is tried again with an upstream.
-    pub next_try: Option<Timestamp>,
-    /// Its operator's contact.
-    pub contact: Option<String>,
-}
+pub use recalled::RecalledUse;
+pub use shape::{
+    FirstContact, KeyringOverlap, PreviousPair, PriorHistory, ReportLine, RetireAdvice, RotationProgress,
+    RotationReport, RotationVerdict, SubjectKind,
+};
 
 /// The report of these keyrings. `contacts` are those of partners.
 pub fn build_reports(
@@ -371,13 +232,5 @@ fn upstream_line(ledger: &RotationLedger, keyring: &KeyringOverlap, listener: &A
     }
 }
 
-/// Whether an address belongs to a source in text form: the address is its first word, IPv6 by /64.
-fn is_from(address: IpAddr, source: &str) -> bool {
-    let word = source.split([' ', '/', ',']).next().unwrap_or_default();
-    let network = |of: Ipv6Addr| u128::from(of) >> 64;
-    match (address, word.parse()) {
-        (IpAddr::V6(one), Ok(IpAddr::V6(other))) => network(one) == network(other),
-        (one, Ok(other)) => one == other,
-        (_, Err(_)) => false,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ pub struct PeerHints {
     pub taught: Option<SourceRefusals>,
 }
 
-/// A source's refusals, as input to `choose`.
+/// A source's refusals, as far as the choice needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceRefusals {
     /// The refused pairs.

@@ -3,17 +3,16 @@
 //! Pure. Handshakes with the same peer become one row, repeated failures one row with a count; rows beyond the limits
 //! are dropped, the least valuable first: failures, then peers (they return), then history. Dropped rows are counted.
 
-mod history;
-
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::history::history_row;
+use super::seen::{failure_row, peer_row, update_peer};
 use super::store::{NumberedRow, WriteBatch};
-use super::{FailureRow, HistoryRow, PeerRow, UnixSeconds};
-use crate::event::handshake::PeerFacts;
+use super::{FailureRow, HistoryRow, PeerRow};
 use crate::event::{Event, HandshakeRecord};
 use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
@@ -23,8 +22,6 @@ use crate::snapshot::Side;
 const MAX_ROWS: usize = 20_000;
 /// Maximum number of failures among them.
 const MAX_FAILURES: usize = 2_000;
-/// Maximum length of a text that a peer controls.
-const MAX_TEXT_LENGTH: usize = 4_000;
 
 /// Dropped rows, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +98,8 @@ impl RegistryBacklog {
             Event::Handshake(handshake) if handshake.is_failure() => self.record_failure(handshake),
             Event::Handshake(handshake) => self.record_success(handshake),
             event => {
-                let Some(entry) = history::history_row(event, &self.instance, now) else {
-                    return matches!(event, Event::Epoch { .. });
+                let Some(entry) = history_row(event, &self.instance, now) else {
+                    return matches!(event, Event::Epoch(_));
                 };
                 self.push_history(entry);
             }
@@ -117,7 +114,7 @@ impl RegistryBacklog {
         self.trim();
     }
 
-    /// Takes all waiting rows to be written. If that fails, they come back by [`Backlog::put_back`].
+    /// Takes all waiting rows to be written. If that fails, they come back by [`RegistryBacklog::restore_batch`].
     pub fn take_batch(&mut self) -> WriteBatch {
         self.same.clear();
         WriteBatch {
@@ -180,37 +177,9 @@ impl RegistryBacklog {
         match self.peers.get_mut(&key) {
             Some(known) => update_peer(known, handshake, public_ca),
             None => {
-                let mut seen = self.new_peer(handshake, facts);
-                update_peer(&mut seen, handshake, public_ca);
-                self.peers.insert(key, seen);
+                self.peers.insert(key, peer_row(handshake, facts, &self.instance, public_ca));
                 self.trim();
             }
-        }
-    }
-
-    /// A row with the fields of the key and the certificate only.
-    fn new_peer(&self, handshake: &HandshakeRecord, facts: &PeerFacts) -> PeerRow {
-        let at = UnixSeconds::from(handshake.time);
-        PeerRow {
-            instance: self.instance.to_string(),
-            side: handshake.side.as_str().to_owned(),
-            listener: handshake.listener.to_string(),
-            certificate: facts.fingerprint.to_string(),
-            identity: None,
-            partner: None,
-            subject: truncate(&facts.subject),
-            issuer: truncate(&facts.issuer),
-            serial: truncate(&facts.serial),
-            not_before: facts.not_before.into(),
-            not_after: facts.not_after.into(),
-            public_ca: false.into(),
-            address: None,
-            keyring: None,
-            key_pair: None,
-            chosen_by: None,
-            handshakes: 0,
-            first_seen: at,
-            last_seen: at,
         }
     }
 
@@ -224,23 +193,7 @@ impl RegistryBacklog {
             return;
         }
         self.number += 1;
-        let failure = FailureRow {
-            instance: self.instance.to_string(),
-            at: handshake.time.into(),
-            side: handshake.side.as_str().to_owned(),
-            listener: handshake.listener.to_string(),
-            reason: handshake.reason.to_owned(),
-            explanation: truncate(&handshake.explanation),
-            address: address.map(|address| address.to_string()),
-            server_name: handshake.facts.server_name.as_deref().map(truncate),
-            subject: peer.map(|peer| truncate(&peer.subject)),
-            issuer: peer.map(|peer| truncate(&peer.issuer)),
-            certificate: certificate.map(|certificate| certificate.to_string()),
-            key_pair: handshake.key_pair.map(|key_pair| key_pair.to_string()),
-            alert: handshake.alert_received.or(handshake.alert_sent).map(str::to_owned),
-            repeats: 0,
-        };
-        self.failures.insert(self.number, failure);
+        self.failures.insert(self.number, failure_row(handshake, &self.instance));
         self.same.insert(key, self.number);
         self.trim();
     }
@@ -267,30 +220,8 @@ impl RegistryBacklog {
     }
 }
 
-/// Counts a handshake: all that may differ from one handshake with a certificate to the next is set here only.
-fn update_peer(peer: &mut PeerRow, handshake: &HandshakeRecord, public_ca: bool) {
-    peer.handshakes += 1;
-    peer.last_seen = handshake.time.into();
-    peer.identity = handshake.identity.as_deref().map(truncate);
-    peer.partner = handshake.partner.as_deref().map(str::to_owned);
-    peer.public_ca = public_ca.into();
-    peer.address = handshake.peer_addr.map(|address| address.ip().to_string());
-    peer.keyring = handshake.keyring.as_deref().map(str::to_owned);
-    peer.key_pair = handshake.key_pair.map(|key_pair| key_pair.to_string());
-    peer.chosen_by = handshake.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned());
-}
-
 fn parse_side(text: &str) -> Side {
     if text == Side::Egress.as_str() { Side::Egress } else { Side::Ingress }
-}
-
-/// Truncates a text that a peer controls; it is only displayed.
-fn truncate(text: &str) -> String {
-    if text.len() <= MAX_TEXT_LENGTH {
-        return text.to_owned();
-    }
-    let end = (0..=MAX_TEXT_LENGTH).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod connect;
 mod deliveries;
+mod failure;
 mod read;
 mod sql;
 mod write;
@@ -15,12 +16,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Error;
+use failure::classify_error;
 use sql::DatabasePool;
 
 pub use connect::{DamagedFile, StoreAccess};
 pub use deliveries::AlertNotice;
 pub use read::HistoryQuery;
 pub use write::{NumberedRow, ObservedState, WriteBatch};
+
+/// The displayed location of a registry that ends with the process.
+const IN_MEMORY: &str = "memory";
 
 /// An open registry.
 #[derive(Clone)]
@@ -48,12 +53,12 @@ impl RegistryStore {
 
     /// Whether it still exists where it was opened: an SQLite file may have been deleted.
     pub fn is_in_place(&self) -> bool {
-        let is_file = matches!(self.pool, DatabasePool::Sqlite(_)) && self.place != connect::IN_MEMORY;
+        let is_file = matches!(self.pool, DatabasePool::Sqlite(_)) && self.place != IN_MEMORY;
         !is_file || std::path::Path::new(&self.place).exists()
     }
 
     fn wrap_error(&self, source: &sqlx::Error) -> Error {
-        connect::classify_error(&self.place, source)
+        classify_error(&self.place, source)
     }
 }
 

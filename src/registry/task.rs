@@ -17,7 +17,7 @@ use super::recall::{InstanceHistory, recall_usage};
 use super::store::{ObservedState, RegistryStore, StoreAccess, WriteBatch};
 use super::{Error, RegistryLocation, RegistrySettings};
 use crate::clock::Clock;
-use crate::event::{Event, EventBus, EventFollower};
+use crate::event::{Event, EventBus, EventFollower, RegistryRecord};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, printable};
 use crate::process::{ShutdownPhase, ShutdownWatch};
@@ -310,7 +310,11 @@ impl RegistryWriter {
                 Err(refused) => format!("{error}, and it cannot be set aside: {refused}"),
             };
             self.state = DatabaseState::Down(explanation.clone());
-            self.events.emit(Event::Registry { up: false, damaged: true, explanation: printable(&explanation) });
+            self.events.emit(Event::Registry(RegistryRecord {
+                up: false,
+                damaged: true,
+                explanation: printable(&explanation),
+            }));
             return;
         }
         report_state(&self.events, &mut self.state, DatabaseState::Down(error.to_string()));
@@ -340,7 +344,7 @@ fn report_state(events: &EventBus, state: &mut DatabaseState, now: DatabaseState
         DatabaseState::Up(explanation) => (true, explanation),
         DatabaseState::Down(explanation) => (false, explanation),
     };
-    events.emit(Event::Registry { up, damaged: false, explanation: printable(explanation) });
+    events.emit(Event::Registry(RegistryRecord { up, damaged: false, explanation: printable(explanation) }));
     *state = now;
 }
 

@@ -1,6 +1,6 @@
 use super::state::tests::{api_contents, api_settings};
 use super::*;
-use crate::event::Event;
+use crate::event::{EpochRecord, Event, KeyringRecord};
 use crate::keyring::pool::{TEST_PAIRS, day};
 use crate::log::{LogFormat, LogQueue};
 use crate::metrics::Metrics;
@@ -62,7 +62,7 @@ fn block_on_local(test: impl Future<Output = ()>) {
 
 fn epochs_of(told: &[Event]) -> Vec<u64> {
     let epoch = |event: &Event| match event {
-        Event::Epoch { epoch, .. } => Some(epoch.0),
+        Event::Epoch(EpochRecord { epoch, .. }) => Some(epoch.0),
         _ => None,
     };
     told.iter().filter_map(epoch).collect()
@@ -81,7 +81,7 @@ fn a_rotation_is_one_epoch_and_its_events_name_it() {
         assert_eq!(snapshot.epoch, Epoch(2));
         assert_eq!(snapshot.ingresses["default"].candidates.0[0].key_pair, TEST_PAIRS[2].fingerprint());
         assert_eq!(epochs_of(&told), [1, 2], "the same content again and a tick start no epoch");
-        let moved = told.iter().filter(|event| matches!(event, Event::Keyring { epoch: Epoch(2), .. }));
+        let moved = told.iter().filter(|event| matches!(event, Event::Keyring(KeyringRecord { epoch: Epoch(2), .. })));
         assert_eq!(moved.count(), 2);
     });
 }
@@ -110,7 +110,7 @@ fn without_a_key_pair_the_first_epoch_says_what_is_waited_for() {
         let waits: Vec<_> = told
             .iter()
             .filter_map(|event| match event {
-                Event::Epoch { waiting, .. } => Some(waiting.len()),
+                Event::Epoch(EpochRecord { waiting, .. }) => Some(waiting.len()),
                 _ => None,
             })
             .collect();
@@ -131,7 +131,7 @@ fn what_cannot_be_saved_is_served_all_the_same_and_told() {
         running.inputs.send(WriterInput::Folder(api_contents(&[2]))).await.unwrap();
         let (reader, told) = (running.reader.clone(), running.finish().await);
         assert_eq!(reader.latest().epoch, Epoch(2));
-        let not_remembered = told.iter().filter(|event| matches!(event, Event::NotRemembered { .. }));
+        let not_remembered = told.iter().filter(|event| matches!(event, Event::NotRemembered(_)));
         assert_eq!(not_remembered.count(), 1);
     });
 }

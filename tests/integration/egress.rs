@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use sidekey::event::{Event, UpstreamVerdict};
+use sidekey::event::{Event, ProofRecord, UpstreamVerdict, VerdictRecord};
 
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
@@ -63,7 +63,7 @@ async fn upstreams_see_our_pair_and_their_own_host_over_both_protocols() {
         assert_eq!(handshake.outcome, sidekey::tls::HandshakeOutcome::Unproved, "{handshake:?}");
         assert_eq!(handshake.key_pair, Some(fingerprint(&client)));
         let proved = |event: &Event| match event {
-            Event::Proof { key_pair, .. } => Some(*key_pair),
+            Event::Proof(ProofRecord { key_pair, .. }) => Some(*key_pair),
             _ => None,
         };
         assert_eq!(sidecar.event("a proof", proved).await, fingerprint(&client));
@@ -142,7 +142,7 @@ async fn requests_use_the_new_pair_after_a_rotation_and_none_is_lost() {
         assert_eq!(sidecar.rotation("out").await, fingerprint(&new));
         // The new pair is probed, then proved by one request that can do no harm; until then the old one serves.
         let proved = |event: &Event| match event {
-            Event::Upstream { verdict: UpstreamVerdict::Proved, key_pair, .. } => Some(*key_pair),
+            Event::Upstream(VerdictRecord { verdict: UpstreamVerdict::Proved, key_pair, .. }) => Some(*key_pair),
             _ => None,
         };
         let proving = tokio::spawn(async move {

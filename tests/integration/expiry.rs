@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use http::Response;
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::Event;
+use sidekey::event::{DrainRecord, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,7 +38,7 @@ async fn backend() -> Backend {
 
 async fn drained(sidecar: &mut Sidecar) -> &'static str {
     let reason = |event: &Event| match event {
-        Event::Drained { reason, .. } => Some(*reason),
+        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
         _ => None,
     };
     sidecar.event("a connection is drained", reason).await

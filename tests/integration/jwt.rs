@@ -229,9 +229,10 @@ async fn the_set_that_peers_get_holds_what_waits_what_signs_and_what_signed() {
     drop_pair(scene.stand.sidecar.folder.path(), "staged", &marked);
     let wanted = fingerprint(&staged);
     let is_staged = |event: &sidekey::event::Event| match event {
-        sidekey::event::Event::Keyring {
-            event: sidekey::keyring::KeyringEvent::Moved { key_pair, to, .. }, ..
-        } => (*key_pair == wanted && *to == sidekey::keyring::Standing::Staged).then_some(()),
+        sidekey::event::Event::Keyring(sidekey::event::KeyringRecord {
+            event: sidekey::keyring::KeyringEvent::Moved { key_pair, to, .. },
+            ..
+        }) => (*key_pair == wanted && *to == sidekey::keyring::Standing::Staged).then_some(()),
         _ => None,
     };
     scene.stand.sidecar.event("staged", is_staged).await;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use sidekey::event::Event;
+use sidekey::event::{Event, FolderRecord, KeyringRecord};
 use sidekey::keyring::{self, Standing};
 use sidekey::pki::Fingerprint;
 use sidekey::writer::memory::StateMemory;
@@ -78,10 +78,10 @@ async fn a_new_pair_beside_the_current_one_waits_until_it_is_promoted_also_acros
     assert_eq!(second["standing"], "staged", "{second}");
     assert!(second["next"].as_str().is_some_and(|next| next.contains("keyring promote api")), "{second}");
     let staged = |event: &Event| match event {
-        Event::Keyring {
+        Event::Keyring(KeyringRecord {
             event: keyring::KeyringEvent::Moved { key_pair, to: Standing::Staged, reason, explanation, .. },
             ..
-        } => Some((*key_pair, *reason, explanation.clone())),
+        }) => Some((*key_pair, *reason, explanation.clone())),
         _ => None,
     };
     let (staged, reason, explanation) = sidecar.event("staged", staged).await;
@@ -149,7 +149,7 @@ async fn a_key_waits_without_alarm_until_the_ca_answers_and_activate_rotates_at_
     );
     std::fs::write(path.join("api.csr"), done(&path, &["keyring", "csr", "api", "--name", "next"])).expect("written");
     let waiting = |event: &Event| match event {
-        Event::Folder { problem, .. } => Some((problem.reason, problem.severity)),
+        Event::Folder(FolderRecord { problem, .. }) => Some((problem.reason, problem.severity)),
         _ => None,
     };
     let told = sidecar.event("a key that waits", waiting).await;

@@ -7,7 +7,7 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use sidekey::event::{Event, HandshakeRecord};
+use sidekey::event::{Event, HandshakeRecord, LessonRecord};
 use sidekey::evidence::learned::RefusalStatus;
 use sidekey::keyring::{SelectionReason, Standing};
 use sidekey::pki::Fingerprint;
@@ -127,7 +127,7 @@ async fn a_stubborn_openssl_client(version: &str) {
     // The overlap ends.
     rotated.stand.sidecar.move_to(later(now, 31));
     let gone = |event: &Event| match event {
-        Event::Learned { standing: RefusalStatus::Forgotten, reason, .. } => Some(*reason),
+        Event::Learned(LessonRecord { standing: RefusalStatus::Forgotten, reason, .. }) => Some(*reason),
         _ => None,
     };
     assert_eq!(rotated.stand.sidecar.event("the lesson ends", gone).await, "overlap_ended");

@@ -263,7 +263,7 @@ async fn a_connection_that_is_old_drains_without_losing_a_request() {
         let mut connection = peer.connect(sidecar.ingress("api")).await.expect("connected");
         assert_eq!(connection.get("/").await.expect("answered").status, 200);
         let why = sidecar.event("a drain", |event| match event {
-            sidekey::event::Event::Drained { reason, .. } => Some(*reason),
+            sidekey::event::Event::Drained(sidekey::event::DrainRecord { reason, .. }) => Some(*reason),
             _ => None,
         });
         assert_eq!(why.await, "connection_age");
@@ -347,7 +347,11 @@ async fn connections_to_an_upstream_age_as_well() {
         connections.push(sidecar.handshake().await.connection);
         let drained = connections[connections.len() - 1];
         let old = sidecar.event("a drain", |event| match event {
-            sidekey::event::Event::Drained { connection, reason, .. } if *connection == drained => Some(*reason),
+            sidekey::event::Event::Drained(sidekey::event::DrainRecord { connection, reason, .. })
+                if *connection == drained =>
+            {
+                Some(*reason)
+            }
             _ => None,
         });
         assert_eq!(old.await, "connection_age");

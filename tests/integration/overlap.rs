@@ -4,7 +4,7 @@
 //! it; both CAs are accepted while a keyring's own ca.crt is in overlap; connections made with a retired pair are drained;
 //! the overlap goes on across a restart.
 
-use sidekey::event::Event;
+use sidekey::event::{Event, KeyringRecord, TrustRecord};
 use sidekey::keyring::{SelectionReason, Standing};
 
 use crate::handshake::{stand, stand_at};
@@ -102,9 +102,10 @@ async fn a_peer_naming_only_the_old_ca_is_shown_the_old_pair_until_the_overlap_e
 
     stand.sidecar.move_to(later(now, 31));
     let retired = |event: &Event| match event {
-        Event::Keyring {
-            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, key_pair, .. }, ..
-        } => Some(*key_pair),
+        Event::Keyring(KeyringRecord {
+            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, key_pair, .. },
+            ..
+        }) => Some(*key_pair),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("retired", retired).await, fingerprint(&stand.server));
@@ -133,7 +134,10 @@ async fn prefer_old_shows_the_old_pair_while_the_overlap_lasts() {
     let wait = |event: &Event| {
         matches!(
             event,
-            Event::Keyring { event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, .. }, .. }
+            Event::Keyring(KeyringRecord {
+                event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Retired, .. },
+                ..
+            })
         )
         .then_some(())
     };
@@ -149,7 +153,8 @@ async fn both_cas_are_accepted_while_ca_crt_is_in_overlap() {
     let (old_client, new_client) = (stand.ca.client("etl", 5), new_ca.client("etl", 5));
     put(stand.sidecar.folder.path(), "ca.crt", new_ca.pem());
     let leaving = |event: &Event| {
-        matches!(event, Event::Trust { event: sidekey::trust::TrustEvent::AnchorLeaving { .. }, .. }).then_some(())
+        matches!(event, Event::Trust(TrustRecord { event: sidekey::trust::TrustEvent::AnchorLeaving { .. }, .. }))
+            .then_some(())
     };
     stand.sidecar.event("the old anchor is leaving", leaving).await;
     let address = stand.sidecar.ingress("api");
@@ -232,7 +237,8 @@ async fn the_last_pair_is_shown_although_it_expired_and_the_line_says_so() {
     let client = stand.ca.client("etl", 1);
     stand.sidecar.move_to(later(now, 81)); // the server's pair had 80 days left; the client's has 89
     let resort = |event: &Event| {
-        matches!(event, Event::Keyring { event: sidekey::keyring::KeyringEvent::LastResort { .. }, .. }).then_some(())
+        matches!(event, Event::Keyring(KeyringRecord { event: sidekey::keyring::KeyringEvent::LastResort { .. }, .. }))
+            .then_some(())
     };
     stand.sidecar.event("a last resort", resort).await;
     let peer = Peer::new(&[stand.ca.pem()], Some(&client)).fresh();
@@ -251,9 +257,10 @@ async fn a_pair_that_shares_no_name_waits_for_an_operator() {
     });
     drop_pair(stand.sidecar.folder.path(), "other", &stranger);
     let staged = |event: &Event| match event {
-        Event::Keyring {
-            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Staged, reason, .. }, ..
-        } => Some(*reason),
+        Event::Keyring(KeyringRecord {
+            event: sidekey::keyring::KeyringEvent::Moved { to: Standing::Staged, reason, .. },
+            ..
+        }) => Some(*reason),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, "shares_no_name");

@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, UpstreamVerdict};
+use sidekey::event::{DrainRecord, Event, KeyringRecord, UpstreamVerdict, VerdictRecord};
 use sidekey::keyring::KeyringEvent::Moved;
 use sidekey::keyring::Standing;
 use sidekey::pki::Fingerprint;
@@ -73,7 +73,9 @@ impl Scene {
         let verdicts = &mut self.verdicts;
         // Workers may have taken the new epoch over before the writer has told that it began.
         let rotated = |event: &Event| match event {
-            Event::Keyring { event: Moved { key_pair, to: Standing::Current, .. }, .. } => Some(*key_pair),
+            Event::Keyring(KeyringRecord { event: Moved { key_pair, to: Standing::Current, .. }, .. }) => {
+                Some(*key_pair)
+            }
             other => {
                 verdicts.extend(verdict_on(new, other));
                 None
@@ -120,7 +122,9 @@ impl Scene {
 
 fn verdict_on(wanted: Fingerprint, event: &Event) -> Option<(UpstreamVerdict, &'static str)> {
     match event {
-        Event::Upstream { key_pair, verdict, reason, .. } if *key_pair == wanted => Some((*verdict, *reason)),
+        Event::Upstream(VerdictRecord { key_pair, verdict, reason, .. }) if *key_pair == wanted => {
+            Some((*verdict, *reason))
+        }
         _ => None,
     }
 }
@@ -378,7 +382,7 @@ async fn connections_of_a_retired_pair_leave_the_pool() {
         assert!(scene.upstream.open(old) > 0);
         scene.move_by(24 * 3600 + 1);
         let drained = |event: &Event| match event {
-            Event::Drained { reason, .. } => Some(*reason),
+            Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
             _ => None,
         };
         assert_eq!(scene.sidecar.event("drained", drained).await, "overlap_ended");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use sidekey::event::Event;
+use sidekey::event::{DrainRecord, Event};
 
 use crate::egress::ask;
 use crate::support::backend::{Backend, full};
@@ -31,7 +31,7 @@ async fn start(ca: &Ca, toml: &str) -> Sidecar {
 
 async fn drained(sidecar: &mut Sidecar) -> &'static str {
     let drained = |event: &Event| match event {
-        Event::Drained { reason, .. } => Some(*reason),
+        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
         _ => None,
     };
     sidecar.event("a connection drains", drained).await

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sidekey::event::Event;
+use sidekey::event::{Event, FolderRecord, KeyringRecord};
 use sidekey::keyring;
 use sidekey::pki::issue::IssuedKeyPair;
 
@@ -141,7 +141,9 @@ async fn a_bad_drop_is_refused_in_one_line_and_the_pair_in_use_serves_on() {
     let refused = stand
         .sidecar
         .event("a refusal", |event| match event {
-            Event::Folder { problem, .. } if problem.severity == sidekey::pki::ProblemSeverity::Refused => {
+            Event::Folder(FolderRecord { problem, .. })
+                if problem.severity == sidekey::pki::ProblemSeverity::Refused =>
+            {
                 Some(problem.clone())
             }
             _ => None,
@@ -165,10 +167,10 @@ async fn weak_and_expired_drops_are_refused_with_their_reason() {
     let reason = stand
         .sidecar
         .event("a refusal", |event| match event {
-            Event::Keyring {
+            Event::Keyring(KeyringRecord {
                 event: keyring::KeyringEvent::Moved { to: keyring::Standing::Refused, reason, key_pair, .. },
                 ..
-            } if *key_pair == fingerprint(&expired) => Some(*reason),
+            }) if *key_pair == fingerprint(&expired) => Some(*reason),
             _ => None,
         })
         .await;
@@ -181,7 +183,7 @@ async fn a_vanished_file_does_not_end_an_overlap_and_the_folder_may_come_back() 
     let client = stand.ca.client("etl", 5);
     let root = stand.sidecar.folder.path().to_owned();
     std::fs::remove_dir_all(root.join("certs")).expect("removed");
-    let missing = |event: &Event| matches!(event, Event::Folder { .. }).then_some(());
+    let missing = |event: &Event| matches!(event, Event::Folder(_)).then_some(());
     stand.sidecar.event("a line about the missing folder", missing).await;
     assert_eq!(shown(&stand, &client).await, fingerprint(&stand.server));
     let next = stand.ca.server(1);
@@ -200,9 +202,10 @@ async fn a_pair_that_is_not_valid_yet_waits_until_it_is() {
     let early = stand.ca.issue(&request);
     drop_pair(stand.sidecar.folder.path(), "early", &early);
     let staged = |event: &Event| match event {
-        Event::Keyring {
-            event: keyring::KeyringEvent::Moved { to: keyring::Standing::Staged, key_pair, .. }, ..
-        } => Some(*key_pair),
+        Event::Keyring(KeyringRecord {
+            event: keyring::KeyringEvent::Moved { to: keyring::Standing::Staged, key_pair, .. },
+            ..
+        }) => Some(*key_pair),
         _ => None,
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, fingerprint(&early));

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, SerialNumber};
-use sidekey::event::Event;
+use sidekey::event::{DrainRecord, Event, TrustRecord};
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::tls::HandshakeOutcome;
 use sidekey::trust;
@@ -45,13 +45,14 @@ async fn ask(stand: &mut Stand, pair: &IssuedKeyPair) -> Result<u16, &'static st
 }
 
 async fn told(stand: &mut Stand, name: &str, wanted: impl Fn(&trust::TrustEvent) -> bool) {
-    let of_trust = |event: &Event| matches!(event, Event::Trust { event, .. } if wanted(event)).then_some(());
+    let of_trust =
+        |event: &Event| matches!(event, Event::Trust(TrustRecord { event, .. }) if wanted(event)).then_some(());
     stand.sidecar.event(name, of_trust).await;
 }
 
 async fn drained(stand: &mut Stand) -> &'static str {
     let reason = |event: &Event| match event {
-        Event::Drained { reason, .. } => Some(*reason),
+        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
         _ => None,
     };
     stand.sidecar.event("a connection is drained", reason).await

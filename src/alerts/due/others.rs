@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::{Alert, AlertKind};
-use super::{AlertInputs, contacts, expiry_text, passed_threshold, time_left};
+use super::deadline::{expiry_text, passed_threshold, time_left};
+use super::inputs::{AlertInputs, contacts};
 use crate::keyring::warning::thresholds;
 use crate::pki::{Fingerprint, Validity, format_day};
 use crate::registry::PeerRow;

@@ -3,11 +3,11 @@
 
 use proptest::prelude::*;
 
-use super::super::happened::{KeyPairRefusal, RefusedDrop};
 use super::*;
+use crate::alerts::conditions::{AlertConditions, KeyPairRefusal, RefusedDrop};
 use crate::pki::Validity;
 use crate::registry::UnixSeconds;
-use crate::snapshot::{ChainEnd, sample};
+use crate::snapshot::{ChainEnd, TrustView, sample};
 use crate::trust::{AnchorView, CrlView, TrustContents};
 
 fn parse_time(text: &str) -> Timestamp {
@@ -55,9 +55,9 @@ fn peer(byte: u8, identity: &str, from_days: i64, to_days: i64) -> PeerRow {
     }
 }
 
-fn evaluate(rings: &[KeyringView], peers: &[PeerRow], happened: &AlertConditions, time: Timestamp) -> Vec<Alert> {
+fn evaluate(rings: &[KeyringView], peers: &[PeerRow], conditions: &AlertConditions, time: Timestamp) -> Vec<Alert> {
     let contacts = BTreeMap::from([("acme".into(), "noc@acme.example".to_owned())]);
-    due_alerts(&AlertInputs { keyrings: rings, trusts: &[], peers, happened, contacts: &contacts }, time)
+    due_alerts(&AlertInputs { keyrings: rings, trusts: &[], peers, conditions, contacts: &contacts }, time)
 }
 
 fn kinds(alerts: &[Alert]) -> Vec<AlertKind> {
@@ -164,37 +164,37 @@ fn an_overlap_that_ends_with_peers_on_the_old_pair_is_told() {
 #[test]
 fn who_refuses_the_new_pair_is_one_alert_for_a_listener() {
     let refused = Fingerprint::from_bytes([2; 32]);
-    let mut happened = no_conditions();
+    let mut conditions = no_conditions();
     for who in ["192.0.2.1", "192.0.2.2"] {
         let refusal = KeyPairRefusal { keyring: "api".into(), since: now(), explanation: "unknown CA".to_owned() };
-        happened.refusals.insert(("api".into(), who.to_owned(), refused), refusal);
+        conditions.refusals.insert(("api".into(), who.to_owned(), refused), refusal);
     }
     let rings = [keyring_view(vec![pair(2, Standing::Current, -1, 300)])];
-    let alerts = evaluate(&rings, &[], &happened, now());
+    let alerts = evaluate(&rings, &[], &conditions, now());
     assert_eq!(kinds(&alerts), [AlertKind::Refuses]);
     assert!(alerts[0].explanation.contains("192.0.2.1, 192.0.2.2"), "{}", alerts[0].explanation);
     let rolled_back = [keyring_view(vec![pair(2, Standing::Previous, -1, 300), pair(1, Standing::Current, -9, 300)])];
-    assert!(evaluate(&rolled_back, &[], &happened, now()).is_empty(), "it is not shown any more");
+    assert!(evaluate(&rolled_back, &[], &conditions, now()).is_empty(), "it is not shown any more");
 }
 
 #[test]
 fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
-    let mut happened = no_conditions();
+    let mut conditions = no_conditions();
     let drop = RefusedDrop { at: now(), key_pair: None, why: "a.crt: no key".to_owned(), remedy: "add it".to_owned() };
-    happened.drops.insert(("api".into(), "a.crt".to_owned(), "no_key"), drop);
+    conditions.drops.insert(("api".into(), "a.crt".to_owned(), "no_key"), drop);
     let mut rings = [keyring_view(vec![pair(1, Standing::Current, -9, 300), pair(2, Standing::Staged, -1, 300)])];
     rings[0].diverges = Some((Fingerprint::from_bytes([2; 32]), now()));
     assert_eq!(
-        kinds(&evaluate(&rings, &[], &happened, now())),
+        kinds(&evaluate(&rings, &[], &conditions, now())),
         [AlertKind::RefusedDrop],
         "it may be promoted any moment"
     );
-    happened.strangers.insert(Fingerprint::from_bytes([2; 32]));
-    assert_eq!(kinds(&evaluate(&rings, &[], &happened, now())), [AlertKind::Diverges, AlertKind::RefusedDrop]);
-    happened = no_conditions();
-    assert_eq!(kinds(&evaluate(&rings, &[], &happened, days_after(now(), 1))), [AlertKind::Diverges]);
+    conditions.strangers.insert(Fingerprint::from_bytes([2; 32]));
+    assert_eq!(kinds(&evaluate(&rings, &[], &conditions, now())), [AlertKind::Diverges, AlertKind::RefusedDrop]);
+    conditions = no_conditions();
+    assert_eq!(kinds(&evaluate(&rings, &[], &conditions, days_after(now(), 1))), [AlertKind::Diverges]);
     rings[0].key_pairs[1].validity.not_before = days_after(now(), 9);
-    assert!(evaluate(&rings, &[], &happened, days_after(now(), 1)).is_empty(), "it waits for its first day");
+    assert!(evaluate(&rings, &[], &conditions, days_after(now(), 1)).is_empty(), "it waits for its first day");
 }
 
 /// The alerts of a trust that is used by these keyrings.
@@ -202,9 +202,9 @@ fn evaluate_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]
     let holds = TrustContents { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
     let used_by: Vec<Arc<str>> = used_by.iter().map(|name| (*name).into()).collect();
     let trusts = [TrustView { holds, keyrings: used_by.clone(), used_by }];
-    let (rings, contacts, happened) = ([keyring_view(Vec::new())], BTreeMap::new(), no_conditions());
+    let (rings, contacts, conditions) = ([keyring_view(Vec::new())], BTreeMap::new(), no_conditions());
     due_alerts(
-        &AlertInputs { keyrings: &rings, trusts: &trusts, peers: &[], happened: &happened, contacts: &contacts },
+        &AlertInputs { keyrings: &rings, trusts: &trusts, peers: &[], conditions: &conditions, contacts: &contacts },
         now(),
     )
 }

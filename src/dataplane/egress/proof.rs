@@ -21,7 +21,7 @@ use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest};
 use crate::dataplane::exchange::link::{PooledConnection, RequestDestination};
 use crate::dataplane::exchange::pool;
 use crate::dataplane::exchange::replay::ReplayableRequest;
-use crate::event::Event;
+use crate::event::{Event, ProofRecord};
 use crate::evidence::proved::{ProofFact, SelectionRole};
 use crate::http::body::ResponseBody;
 use crate::http::error::RequestError as Error;
@@ -126,7 +126,7 @@ impl KeyPairProof {
     }
 
     fn event(&self, outcome: HandshakeOutcome, reason: &'static str, explanation: String) -> Event {
-        Event::Proof {
+        Event::Proof(ProofRecord {
             listener: Arc::clone(&self.listener),
             connection: self.connection,
             key_pair: self.key_pair,
@@ -134,7 +134,7 @@ impl KeyPairProof {
             reason,
             explanation,
             epoch: self.epoch,
-        }
+        })
     }
 }
 

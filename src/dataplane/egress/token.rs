@@ -22,7 +22,7 @@ use crate::dataplane::exchange::forward;
 use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest};
 use crate::dataplane::exchange::link::RequestDestination;
 use crate::dataplane::exchange::replay::ReplayableRequest;
-use crate::event::{Event, TokenOutcome};
+use crate::event::{Event, TokenOutcome, TokenRecord};
 use crate::http::body::ResponseBody;
 use crate::http::error::RequestError as Error;
 use crate::jwt::{self, TokenClaims};
@@ -209,7 +209,7 @@ fn emit_token_event(
 ) {
     let settings = &bearer.settings;
     let endpoint = settings.endpoint.as_ref().map_or(&towards.egress.settings.upstream, |endpoint| &endpoint.to);
-    towards.worker.events().emit(Event::Token {
+    towards.worker.events().emit(Event::Token(TokenRecord {
         listener: Arc::clone(&towards.egress.settings.name),
         endpoint: endpoint.to_string(),
         keyring: Arc::clone(&settings.keyring),
@@ -218,7 +218,7 @@ fn emit_token_event(
         reason,
         explanation,
         epoch: towards.epoch,
-    });
+    }));
 }
 
 /// A field value that is kept out of logs, HPACK tables and debug output.

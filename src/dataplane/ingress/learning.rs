@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::event::{Event, EventBus};
+use crate::event::{Event, EventBus, LessonRecord};
 use crate::evidence::learned::{
     AcceptanceReport, PeerSource, RefusalChange, RefusalMemory, RefusalReport, certificate_alert,
 };
@@ -31,7 +31,7 @@ fn emit_change(change: RefusalChange, events: &EventBus, reader: &Reader) {
     let explanation = change.explanation();
     let RefusalChange { entry, standing, reason } = change;
     let Some(refused) = entry.refused.last().copied() else { return };
-    events.emit(Event::Learned {
+    events.emit(Event::Learned(LessonRecord {
         listener: Arc::clone(&entry.source.listener),
         source: entry.source.to_string(),
         keyring: entry.keyring,
@@ -42,7 +42,7 @@ fn emit_change(change: RefusalChange, events: &EventBus, reader: &Reader) {
         reason,
         explanation,
         epoch: reader.latest().epoch,
-    });
+    }));
 }
 
 /// One handshake, with the remembered refusals of its source.

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     AcceptanceReport, PeerSource, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable,
-    SourceRefusals,
 };
+use crate::keyring::choice::SourceRefusals;
 use crate::pki::Fingerprint;
 
 /// Called for every change.
@@ -68,7 +68,7 @@ impl RefusalMemory {
         self.notify(changes);
     }
 
-    /// Forgets a source's refusals ([`Learned::forget`]); returns how many there were.
+    /// Forgets a source's refusals ([`RefusalTable::forget`]); returns how many there were.
     pub fn forget(&self, source: &str) -> usize {
         let changes = self.lock().forget(source);
         let count = changes.len();

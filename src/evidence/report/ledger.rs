@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::super::learned::RefusalStatus;
-use super::{PriorHistory, is_from};
+use super::shape::PriorHistory;
 use crate::keyring::{KeyringName, SelectionReason};
 use crate::pki::Fingerprint;
 
@@ -331,5 +331,16 @@ pub(super) fn drop_oldest<T>(all: &mut Vec<T>, last: impl Fn(&T) -> Timestamp) {
         && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| last(one))
     {
         all.remove(oldest);
+    }
+}
+
+/// Whether an address belongs to a source in text form: the address is its first word, IPv6 by /64.
+pub(super) fn is_from(address: IpAddr, source: &str) -> bool {
+    let word = source.split([' ', '/', ',']).next().unwrap_or_default();
+    let network = |of: Ipv6Addr| u128::from(of) >> 64;
+    match (address, word.parse()) {
+        (IpAddr::V6(one), Ok(IpAddr::V6(other))) => network(one) == network(other),
+        (one, Ok(other)) => one == other,
+        (_, Err(_)) => false,
     }
 }

@@ -6,26 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::ledger::{
     MAX_PAIRS, MAX_PEERS, PairUse, PeerKey, PeerUse, RotationLedger, UpstreamResponse, UpstreamUse, drop_oldest,
 };
+use super::shape::PriorHistory;
 use crate::keyring::{KeyringName, SelectionReason};
 use crate::pki::Fingerprint;
-
-/// What is known about the time before this process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PriorHistory {
-    /// Nothing: no registry is configured.
-    #[default]
-    Unknown,
-    /// Nothing yet: the registry has not answered.
-    Awaited,
-    /// The registry's records.
-    Recalled,
-}
 
 /// A record of a former process of this sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]

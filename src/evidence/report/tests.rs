@@ -1,7 +1,11 @@
-use jiff::SignedDuration;
-use proptest::prelude::*;
+//! What must hold of a report: who proved, who insists, who is not seen; and the verdict that follows.
 
-use super::ledger::{MAX_PEERS, MAX_SOURCES};
+mod properties;
+mod recalled;
+
+use jiff::SignedDuration;
+
+use super::ledger::{MAX_PEERS, MAX_SOURCES, is_from};
 use super::*;
 
 fn time_at(minute: i64) -> Timestamp {
@@ -252,119 +256,6 @@ fn who_watches_since_after_the_rotation_calls_nothing_safe() {
     }
 }
 
-fn recalled_peer(who: &str, shown: u8, chosen_by: Option<SelectionReason>, minute: i64) -> RecalledUse {
-    RecalledUse::Peer {
-        keyring: shared_str("api"),
-        listener: shared_str("api"),
-        identity: who.to_owned(),
-        partner: who.starts_with("acme").then(|| shared_str("acme")),
-        source: Some("203.0.113.7".parse().unwrap()),
-        key_pair: pair(shown),
-        chosen_by,
-        last: time_at(minute),
-        is_after: minute >= 100,
-    }
-}
-
-#[test]
-fn what_the_registry_has_makes_a_restart_forget_nothing() {
-    // The process is younger than the rotation.
-    let mut ledger = RotationLedger::new(time_at(150));
-    ledger.await_registry();
-    record_handshake(&mut ledger, "a", NEW, SelectionReason::Prefer, 160);
-    let awaited = build_report(&ledger, &overlap(), 200);
-    assert_eq!((awaited.verdict.retire, awaited.before), (RetireAdvice::Wait, PriorHistory::Awaited));
-    assert!(awaited.verdict.sentence.contains("until the registry answers"), "{}", awaited.verdict.sentence);
-    let former = vec![
-        recalled_peer("a", OLD, Some(SelectionReason::Authorities), 120),
-        recalled_peer("b", NEW, Some(SelectionReason::Prefer), 130),
-    ];
-    ledger.recall(former, time_at(0));
-    let safe = build_report(&ledger, &overlap(), 200);
-    assert_eq!(
-        (safe.verdict.retire, safe.before, safe.watched_since),
-        (RetireAdvice::Safe, PriorHistory::Recalled, time_at(0))
-    );
-    assert_eq!(
-        uses(&safe),
-        [("a", RotationProgress::ProvedNew), ("b", RotationProgress::ProvedNew)],
-        "what this process saw goes first"
-    );
-    assert_eq!((safe.lines[1].last_new, safe.lines[1].handshakes_new), (Some(time_at(130)), 0));
-
-    // A peer seen only before the rotation counts as not seen; one on the old pair after it stays, with the reason.
-    let former = vec![
-        recalled_peer("acme-etl", OLD, Some(SelectionReason::Authorities), 140),
-        recalled_peer("old-row", OLD, None, 130),
-        recalled_peer("seldom", OLD, Some(SelectionReason::Only), 50),
-    ];
-    ledger.recall(former, time_at(0));
-    let call = build_report(&ledger, &overlap(), 200);
-    assert_eq!(
-        uses(&call)[..3],
-        [
-            ("acme-etl", RotationProgress::InsistsOnOld),
-            ("old-row", RotationProgress::StillOnOld),
-            ("seldom", RotationProgress::NotSeen)
-        ]
-    );
-    assert_eq!((call.verdict.retire, call.lines[0].since), (RetireAdvice::Call, Some(time_at(140))));
-    assert_eq!(call.lines[0].contact.as_deref(), Some("noc@acme.example"));
-
-    // A registry that was created after the rotation cannot know all peers.
-    let mut young = RotationLedger::new(time_at(190));
-    young.recall(vec![recalled_peer("a", NEW, Some(SelectionReason::Prefer), 160)], time_at(150));
-    let half = build_report(&young, &overlap(), 200);
-    assert_eq!((half.verdict.retire, half.watched_since), (RetireAdvice::Wait, time_at(150)));
-    assert!(half.verdict.sentence.contains("before the registry was created"), "{}", half.verdict.sentence);
-}
-
-#[test]
-fn more_than_the_table_holds_is_not_recalled_and_that_is_counted() {
-    let mut ledger = RotationLedger::new(time_at(150));
-    let former = (0..MAX_PEERS as i64 + 10).map(|number| recalled_peer(&format!("peer-{number}"), NEW, None, 120));
-    ledger.recall(former.collect(), time_at(0));
-    let report = build_report(&ledger, &overlap(), 200);
-    assert_eq!((ledger.size().0, report.forgotten, report.verdict.retire), (MAX_PEERS, 10, RetireAdvice::Wait));
-}
-
-#[test]
-fn what_an_upstream_had_made_of_the_new_pair_is_recalled_until_it_says_something_else() {
-    let keyring =
-        KeyringOverlap { upstreams: vec![(shared_str("salesforce"), "sf.example:8443".to_owned())], ..overlap() };
-    let word = |said| RecalledUse::Upstream {
-        keyring: shared_str("api"),
-        listener: shared_str("salesforce"),
-        key_pair: pair(NEW),
-        said,
-        since: time_at(120),
-        reason: "status_401".to_owned(),
-        explanation: "it answered 401".to_owned(),
-    };
-    let shown = |key_pair, minute| RecalledUse::Shown {
-        keyring: shared_str("api"),
-        listener: shared_str("salesforce"),
-        key_pair: pair(key_pair),
-        last: time_at(minute),
-    };
-    let mut ledger = RotationLedger::new(time_at(150));
-    // The probe of this process comes first, as it does.
-    record_upstream(&mut ledger, NEW, UpstreamResponse::HandshakeOk, true, 151);
-    ledger.recall(vec![shown(OLD, 140), word(UpstreamResponse::Refused)], time_at(0));
-    let report = build_report(&ledger, &keyring, 200);
-    let line = &report.lines[0];
-    assert_eq!(
-        (line.stands, line.reason.as_deref(), line.since),
-        (RotationProgress::InsistsOnOld, Some("status_401"), Some(time_at(120)))
-    );
-    assert_eq!((line.last_old, line.last_new), (Some(time_at(140)), Some(time_at(151))));
-    record_upstream(&mut ledger, NEW, UpstreamResponse::Proved, false, 160);
-    assert_eq!(build_report(&ledger, &keyring, 200).verdict.retire, RetireAdvice::Safe);
-    // What it says now goes before what it said.
-    ledger.recall(vec![word(UpstreamResponse::Refused)], time_at(0));
-    assert_eq!(build_report(&ledger, &keyring, 200).lines[0].stands, RotationProgress::ProvedNew);
-}
-
 #[test]
 fn a_fleet_larger_than_the_table_is_counted_and_never_called_safe() {
     let mut ledger = RotationLedger::new(time_at(0));
@@ -411,101 +302,6 @@ fn the_shape_is_public() {
     );
     assert_eq!(value["verdict"]["retire"], "call");
     assert_eq!(keys(&value["previous"][0]), "ends key_pair survives_restart");
-}
-
-#[derive(Clone, Debug)]
-enum ReportStep {
-    Came { who: u16, shown: u8, chosen_by: SelectionReason },
-    Taught { source: u16, lesson: RefusalStatus },
-    Upstream { shown: u8, said: UpstreamResponse, handshake: bool },
-    Rotated,
-}
-
-fn any_step() -> impl Strategy<Value = ReportStep> {
-    let chosen_by = prop::sample::select(vec![
-        SelectionReason::Only,
-        SelectionReason::Authorities,
-        SelectionReason::Partner,
-        SelectionReason::Learned,
-        SelectionReason::Prefer,
-    ]);
-    let lesson =
-        prop::sample::select(vec![RefusalStatus::Unconfirmed, RefusalStatus::Confirmed, RefusalStatus::Forgotten]);
-    let said =
-        prop::sample::select(vec![UpstreamResponse::HandshakeOk, UpstreamResponse::Proved, UpstreamResponse::Refused]);
-    prop_oneof![
-        6 => (0..6_u16, 1..15_u8, chosen_by).prop_map(|(who, shown, chosen_by)| ReportStep::Came { who, shown, chosen_by }),
-        3 => (0..2000_u16, lesson).prop_map(|(source, lesson)| ReportStep::Taught { source, lesson }),
-        3 => (1..15_u8, said, any::<bool>()).prop_map(|(shown, said, handshake)| ReportStep::Upstream { shown, said, handshake }),
-        1 => Just(ReportStep::Rotated),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_memory_stays_bounded_and_safe_means_that_no_known_peer_would_break(
-        steps in prop::collection::vec((any_step(), 0..3_i64), 0..300),
-    ) {
-        let mut ledger = RotationLedger::new(time_at(0));
-        let keyring = KeyringOverlap { upstreams: vec![(shared_str("salesforce"), "sf".to_owned())], ..overlap() };
-        let mut now = 90;
-        for (step, minutes) in steps {
-            now += minutes;
-            match step {
-                ReportStep::Came { who, shown, chosen_by } => record_handshake(&mut ledger, &format!("peer-{who}"), shown, chosen_by, now),
-                ReportStep::Taught { source, lesson } => record_refusal(&mut ledger, &format!("10.0.{}.{}", source / 256, source % 256), lesson, now),
-                ReportStep::Upstream { shown, said, handshake } => record_upstream(&mut ledger, shown, said, handshake, now),
-                ReportStep::Rotated => record_rotation(&mut ledger),
-            }
-            let (peers, sources, upstreams) = ledger.size();
-            prop_assert!(peers <= MAX_PEERS && sources <= MAX_SOURCES && upstreams <= 1);
-            prop_assert!(ledger.peers.values().all(|peer| peer.pairs.len() <= 10));
-        }
-        let report = build_report(&ledger, &keyring, now);
-        let proved = report.lines.iter().all(|line| line.stands == RotationProgress::ProvedNew);
-        let confirmed = report.lines.iter().any(|line| line.stands == RotationProgress::InsistsOnOld);
-        prop_assert_eq!(report.verdict.retire == RetireAdvice::Safe, proved && !report.lines.is_empty());
-        prop_assert_eq!(report.verdict.retire == RetireAdvice::Call, confirmed);
-        prop_assert!(!report.verdict.sentence.is_empty() && !report.verdict.sentence.contains('\n'));
-        prop_assert!(report.lines.is_sorted_by_key(|line| line.stands));
-        // The same again says the same, and a text of it is the same report.
-        prop_assert_eq!(&build_report(&ledger, &keyring, now), &report);
-        let text = serde_json::to_string(&report).unwrap();
-        prop_assert_eq!(serde_json::from_str::<RotationReport>(&text).unwrap(), report);
-    }
-}
-
-proptest! {
-    /// It does not matter when the registry answers: before this process has seen a peer, or after.
-    #[test]
-    fn what_is_recalled_late_is_as_if_it_had_been_known_from_the_start(
-        former in prop::collection::vec((0..6_u16, 1..5_u8, 50..150_i64), 0..12),
-        steps in prop::collection::vec((0..6_u16, 1..5_u8, 0..3_i64), 0..30),
-        answered in 0..30_usize,
-    ) {
-        let all: Vec<RecalledUse> = former
-            .iter()
-            .map(|(who, shown, minute)| recalled_peer(&format!("peer-{who}"), *shown, Some(SelectionReason::Only), *minute))
-            .collect();
-        let tell = |answered: usize| {
-            let mut ledger = RotationLedger::new(time_at(150));
-            let mut now = 150;
-            for (number, (who, shown, minutes)) in steps.iter().enumerate() {
-                if number == answered {
-                    ledger.recall(all.clone(), time_at(0));
-                }
-                now += minutes;
-                record_handshake(&mut ledger, &format!("peer-{who}"), *shown, SelectionReason::Only, now);
-            }
-            if steps.len() <= answered {
-                ledger.recall(all.clone(), time_at(0));
-            }
-            build_report(&ledger, &overlap(), 300)
-        };
-        prop_assert_eq!(tell(answered), tell(0));
-    }
 }
 
 #[test]

@@ -2,62 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
-
-use super::{PriorHistory, ReportLine, RotationProgress, RotationReport};
+use super::shape::{
+    FirstContact, PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, RotationVerdict,
+};
 use crate::pki::format_minute;
-
-/// Whether the old pair can be retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetireAdvice {
-    /// Every known peer has proved the new pair.
-    Safe,
-    /// At least one peer would fail: its operator has to act first.
-    Call,
-    /// Too little is known: wait, or ask the peers' operators.
-    Wait,
-}
-
-impl RetireAdvice {
-    /// As in the report for people.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Safe => "safe to retire",
-            Self::Call => "blocked",
-            Self::Wait => "wait",
-        }
-    }
-}
-
-/// The verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RotationVerdict {
-    /// Its code.
-    pub retire: RetireAdvice,
-    /// One sentence, with the contact and what to do.
-    pub sentence: String,
-    /// The peer to contact first.
-    pub first: Option<FirstContact>,
-}
-
-/// The peer to contact first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FirstContact {
-    /// The peer, source or upstream.
-    pub name: String,
-    /// Its partner.
-    pub partner: Option<std::sync::Arc<str>>,
-    /// Its operator's contact.
-    pub contact: Option<String>,
-}
-
-impl RotationVerdict {
-    /// The verdict before anything is known.
-    pub(super) const fn unknown() -> Self {
-        Self { retire: RetireAdvice::Wait, sentence: String::new(), first: None }
-    }
-}
 
 /// The verdict on a report whose lines are in order: those to act on first.
 pub(super) fn judge_report(report: &RotationReport) -> RotationVerdict {

@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 
+use super::super::seen::MAX_TEXT_LENGTH;
 use super::*;
+use crate::event::KeyringRecord;
 use crate::event::handshake::tests::{accepted, refused};
 use crate::keyring::{self, Standing};
 use crate::snapshot::Epoch;
@@ -36,7 +38,7 @@ fn moved_event(number: u8) -> Event {
         overlap_ends: None,
         sources: Vec::new(),
     };
-    Event::Keyring { event, by: Some("uid 1000".into()), epoch: Epoch(1) }
+    Event::Keyring(KeyringRecord { event, by: Some("uid 1000".into()), epoch: Epoch(1) })
 }
 
 fn backlog() -> RegistryBacklog {
@@ -90,8 +92,8 @@ fn history_says_who_asked_or_what_brought_it_about() {
     backlog.record_event(&moved_event(1), now());
     let entry = backlog.take_batch().history.remove(0).row;
     assert_eq!((entry.who.as_str(), entry.becomes.as_deref()), ("uid 1000", Some("current")));
-    let Event::Keyring { event, epoch, .. } = moved_event(2) else { unreachable!() };
-    backlog.record_event(&Event::Keyring { event, by: None, epoch }, now());
+    let Event::Keyring(KeyringRecord { event, epoch, .. }) = moved_event(2) else { unreachable!() };
+    backlog.record_event(&Event::Keyring(KeyringRecord { event, by: None, epoch }), now());
     assert_eq!(backlog.take_batch().history[0].row.who, "folder");
 }
 

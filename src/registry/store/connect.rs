@@ -14,14 +14,14 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::super::{Error, RegistryLocation, RegistrySettings};
-use super::{DatabasePool, RegistryStore};
+use super::failure::classify_error;
+use super::sql::DatabasePool;
+use super::{IN_MEMORY, RegistryStore};
 use crate::pki::printable;
 
 /// The migrations, by version.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/registry/migrations");
 
-/// The displayed location of a registry that ends with the process.
-pub(super) const IN_MEMORY: &str = "memory";
 /// Timeout for a lock held by another process, or for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to a Postgres: one for the writer, one for alerts, one for readers.
@@ -107,25 +107,6 @@ async fn open_store(settings: RegistrySettings, access: StoreAccess) -> Result<R
         }
     }
     Ok(RegistryStore { pool, instance: settings.instance, place })
-}
-
-/// An error with its location; damage is a separate error, as it needs other action.
-pub(super) fn classify_error(place: &str, source: &sqlx::Error) -> Error {
-    // SQLITE_CORRUPT and SQLITE_NOTADB; the upper bits hold the extended code.
-    let damaged = source.as_database_error().and_then(|error| {
-        let code: i64 = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().and(error.code())?.parse().ok()?;
-        matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
-    });
-    match damaged {
-        Some(why) => Error::Damaged { place: place.to_owned(), why },
-        None => {
-            let why = match source {
-                sqlx::Error::Database(error) => error.message().to_owned(),
-                other => other.to_string(),
-            };
-            Error::Database { place: place.to_owned(), why: printable(&why) }
-        }
-    }
 }
 
 async fn open_memory() -> Result<DatabasePool, Error> {

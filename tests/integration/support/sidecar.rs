@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sidekey::app::{AppEnvironment, Application};
 use sidekey::clock::{Clock, ManualClock};
-use sidekey::event::{Event, EventFollower, HandshakeRecord};
+use sidekey::event::{Event, EventFollower, HandshakeRecord, KeyringRecord};
 use sidekey::log::{LogFormat, LogQueue};
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::snapshot::Side;
@@ -148,13 +148,13 @@ impl Sidecar {
     pub async fn rotation(&mut self, keyring: &str) -> sidekey::pki::Fingerprint {
         let wanted = keyring.to_owned();
         self.event("a rotation", move |event| match event {
-            Event::Keyring {
+            Event::Keyring(KeyringRecord {
                 event:
                     sidekey::keyring::KeyringEvent::Moved {
                         keyring, key_pair, to: sidekey::keyring::Standing::Current, ..
                     },
                 ..
-            } if **keyring == *wanted => Some(*key_pair),
+            }) if **keyring == *wanted => Some(*key_pair),
             _ => None,
         })
         .await

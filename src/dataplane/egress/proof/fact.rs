@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::super::upstream::UpstreamRef;
-use crate::event::{Event, UpstreamVerdict};
+use crate::event::{Event, UpstreamVerdict, VerdictRecord};
 use crate::evidence::proved::{ProofFact, VerdictChange};
 use crate::pki::Fingerprint;
 
@@ -123,7 +123,7 @@ fn emit_verdict(
         UpstreamVerdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
         UpstreamVerdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),
     };
-    towards.worker.events().emit(Event::Upstream {
+    towards.worker.events().emit(Event::Upstream(VerdictRecord {
         listener: settings.name.clone(),
         upstream,
         keyring: shown.keyring.clone(),
@@ -133,5 +133,5 @@ fn emit_verdict(
         explanation,
         next_try: change.next_try,
         epoch: towards.epoch,
-    });
+    }));
 }

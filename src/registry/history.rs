@@ -2,10 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::super::HistoryRow;
-use super::super::recall::upstream_name;
-use super::truncate;
-use crate::event::{Event, RefusalStatus, TokenOutcome};
+use super::HistoryRow;
+use super::recall::upstream_name;
+use super::seen::truncate;
+use crate::event::{
+    ClockRecord, DeliveryRecord, Event, FolderRecord, KeyringRecord, LessonRecord, RefusalStatus, ReloadRecord,
+    TokenOutcome, TokenRecord, TrustRecord, VerdictRecord,
+};
 use crate::keyring::{self, Standing};
 use crate::pki::ProblemSeverity;
 use crate::trust;
@@ -25,9 +28,9 @@ pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Opti
         why: String::new(),
     };
     match event {
-        Event::Keyring { event, by, .. } => fill_from_keyring(&mut entry, event, by.as_deref()),
-        Event::Trust { event, .. } => fill_from_trust(&mut entry, event),
-        Event::Folder { keyring, problem } if problem.severity >= ProblemSeverity::Refused => {
+        Event::Keyring(KeyringRecord { event, by, .. }) => fill_from_keyring(&mut entry, event, by.as_deref()),
+        Event::Trust(TrustRecord { event, .. }) => fill_from_trust(&mut entry, event),
+        Event::Folder(FolderRecord { keyring, problem }) if problem.severity >= ProblemSeverity::Refused => {
             "folder".clone_into(&mut entry.kind);
             "folder".clone_into(&mut entry.who);
             entry.name = keyring
@@ -36,10 +39,10 @@ pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Opti
             problem.reason.clone_into(&mut entry.reason);
             entry.why = truncate(&format!("{}: {}", problem.why, problem.remedy));
         }
-        Event::Learned { .. } | Event::Upstream { .. } | Event::Token { outcome: TokenOutcome::Refused, .. } => {
+        Event::Learned(_) | Event::Upstream(_) | Event::Token(TokenRecord { outcome: TokenOutcome::Refused, .. }) => {
             fill_from_others(&mut entry, event);
         }
-        Event::Reloaded { error, needs_restart } => {
+        Event::Reloaded(ReloadRecord { error, needs_restart }) => {
             "settings".clone_into(&mut entry.kind);
             "configuration".clone_into(&mut entry.who);
             entry.reason = if error.is_some() { "refused" } else { "taken_over" }.to_owned();
@@ -49,28 +52,28 @@ pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Opti
                 None => truncate(&format!("everything except what needs a restart: {}", needs_restart.join(", "))),
             };
         }
-        Event::ClockStep { seconds } => {
+        Event::ClockStep(ClockRecord { seconds }) => {
             "clock".clone_into(&mut entry.kind);
             "time".clone_into(&mut entry.who);
             "clock_step".clone_into(&mut entry.reason);
             entry.why = format!("the system clock was stepped by {seconds} s");
         }
-        Event::Delivery { alert, sink, outcome: "given_up", error, .. } => {
+        Event::Delivery(DeliveryRecord { alert, sink, outcome: "given_up", error, .. }) => {
             "alert".clone_into(&mut entry.kind);
             entry.name = alert.to_string();
             "given_up".clone_into(&mut entry.reason);
             entry.why = truncate(&format!("{sink}: {}", error.as_deref().unwrap_or("sending failed")));
         }
         Event::Handshake(_)
-        | Event::Proof { .. }
-        | Event::Token { .. }
-        | Event::Folder { .. }
-        | Event::Epoch { .. }
-        | Event::Drained { .. }
-        | Event::NotRemembered { .. }
-        | Event::Registry { .. }
-        | Event::Alert { .. }
-        | Event::Delivery { .. } => return None,
+        | Event::Proof(_)
+        | Event::Token(_)
+        | Event::Folder(_)
+        | Event::Epoch(_)
+        | Event::Drained(_)
+        | Event::NotRemembered(_)
+        | Event::Registry(_)
+        | Event::Alert(_)
+        | Event::Delivery(_) => return None,
     }
     Some(entry)
 }
@@ -103,7 +106,17 @@ fn fill_from_keyring(entry: &mut HistoryRow, event: &keyring::KeyringEvent, by: 
 /// How peers and upstreams judged our pairs.
 fn fill_from_others(entry: &mut HistoryRow, event: &Event) {
     match event {
-        Event::Learned { listener, source, keyring, refused, shown, standing, reason, explanation, .. } => {
+        Event::Learned(LessonRecord {
+            listener,
+            source,
+            keyring,
+            refused,
+            shown,
+            standing,
+            reason,
+            explanation,
+            ..
+        }) => {
             "learned".clone_into(&mut entry.kind);
             entry.name = truncate(&format!("{keyring}: {source} at {listener}"));
             entry.key_pair = Some(refused.to_string());
@@ -112,7 +125,9 @@ fn fill_from_others(entry: &mut HistoryRow, event: &Event) {
             (*reason).clone_into(&mut entry.reason);
             entry.why = truncate(&format!("{explanation} (shown {})", shown.short()));
         }
-        Event::Upstream { listener, upstream, keyring, key_pair, verdict, reason, explanation, .. } => {
+        Event::Upstream(VerdictRecord {
+            listener, upstream, keyring, key_pair, verdict, reason, explanation, ..
+        }) => {
             "upstream".clone_into(&mut entry.kind);
             entry.name = upstream_name(keyring, upstream, listener);
             entry.key_pair = Some(key_pair.to_string());
@@ -121,7 +136,7 @@ fn fill_from_others(entry: &mut HistoryRow, event: &Event) {
             (*reason).clone_into(&mut entry.reason);
             entry.why = truncate(explanation);
         }
-        Event::Token {
+        Event::Token(TokenRecord {
             listener,
             endpoint,
             keyring,
@@ -130,7 +145,7 @@ fn fill_from_others(entry: &mut HistoryRow, event: &Event) {
             reason,
             explanation,
             ..
-        } => {
+        }) => {
             "token".clone_into(&mut entry.kind);
             entry.name = format!("{keyring}: {endpoint} at {listener}");
             entry.key_pair = Some(key_pair.to_string());

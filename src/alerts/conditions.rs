@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::event::{Event, RefusalStatus, TokenOutcome, UpstreamVerdict};
+use crate::event::{
+    Event, FolderRecord, KeyringRecord, LessonRecord, RefusalStatus, TokenOutcome, TokenRecord, UpstreamVerdict,
+    VerdictRecord,
+};
 use crate::keyring::{self, KeyringName, Standing};
 use crate::pki::{Fingerprint, ProblemSeverity};
 
@@ -40,7 +43,7 @@ pub struct KeyPairRefusal {
 }
 
 /// Identifies a refusal: the listener, the upstream or source, the pair.
-pub type RefusalKey = (Arc<str>, String, Fingerprint);
+type RefusalKey = (Arc<str>, String, Fingerprint);
 
 /// The conditions reported by Events.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +60,7 @@ impl AlertConditions {
     /// Records an Event; returns whether it can affect the alerts.
     pub fn record_event(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
-            Event::Folder { keyring, problem } if problem.severity == ProblemSeverity::Refused => {
+            Event::Folder(FolderRecord { keyring, problem }) if problem.severity == ProblemSeverity::Refused => {
                 let keyring = keyring.clone().unwrap_or_else(|| "".into());
                 let drop = RefusedDrop {
                     at: now,
@@ -71,10 +74,10 @@ impl AlertConditions {
                 };
                 self.record_drop((keyring, problem.file.to_string(), problem.reason), drop);
             }
-            Event::Keyring {
+            Event::Keyring(KeyringRecord {
                 event: keyring::KeyringEvent::Moved { keyring, key_pair, to, reason, explanation, .. },
                 ..
-            } => match to {
+            }) => match to {
                 Standing::Refused => {
                     let drop = RefusedDrop {
                         at: now,
@@ -91,7 +94,7 @@ impl AlertConditions {
                     self.strangers.remove(key_pair);
                 }
             },
-            Event::Upstream { listener, upstream, keyring, key_pair, verdict, explanation, .. } => {
+            Event::Upstream(VerdictRecord { listener, upstream, keyring, key_pair, verdict, explanation, .. }) => {
                 let by = (Arc::clone(listener), upstream.clone(), *key_pair);
                 match verdict {
                     UpstreamVerdict::Refused => self.record_refusal(by, keyring, explanation, now),
@@ -99,7 +102,7 @@ impl AlertConditions {
                     UpstreamVerdict::HandshakeOk => return false,
                 }
             }
-            Event::Token { listener, endpoint, keyring, key_pair, outcome, explanation, .. } => {
+            Event::Token(TokenRecord { listener, endpoint, keyring, key_pair, outcome, explanation, .. }) => {
                 let by = (Arc::clone(listener), endpoint.clone(), *key_pair);
                 match outcome {
                     TokenOutcome::Refused => self.record_refusal(by, keyring, explanation, now),
@@ -107,7 +110,7 @@ impl AlertConditions {
                     TokenOutcome::Failed => return false,
                 }
             }
-            Event::Learned { listener, source, keyring, refused, standing, explanation, .. } => {
+            Event::Learned(LessonRecord { listener, source, keyring, refused, standing, explanation, .. }) => {
                 let by = (Arc::clone(listener), source.clone(), *refused);
                 match standing {
                     // It is not authenticated: anyone on the network path could have sent it.
@@ -116,7 +119,7 @@ impl AlertConditions {
                     RefusalStatus::Forgotten => drop(self.refusals.remove(&by)),
                 }
             }
-            Event::Epoch { .. } | Event::Reloaded { .. } => {}
+            Event::Epoch(_) | Event::Reloaded(_) => {}
             _ => return false,
         }
         true

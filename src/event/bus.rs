@@ -1,0 +1,208 @@
+//! The bus: reports an Event to the log, the counters and every follower, and keeps what is asked about later.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use super::follower::EventFollower;
+use super::handshake::HandshakeRecord;
+use super::ledger;
+use super::list::Event;
+use super::recent::RecentHandshakes;
+use super::repeats::{RepeatSummary, RepeatedFailures};
+use crate::clock::Clock;
+use crate::evidence::learned::RefusalRecord;
+use crate::evidence::report::{self, RotationLedger};
+use crate::log::{self, LogFilter, LogQueue};
+use crate::metrics::Metrics;
+use crate::pki::ProblemSeverity;
+use crate::tls::HandshakeOutcome;
+
+/// How many Events a follower may lag behind before it misses some.
+const FOLLOWER_QUEUE: usize = 1024;
+
+/// Where Events go. One for the process, shared.
+pub struct EventBus {
+    lines: Arc<LogQueue>,
+    filter: LogFilter,
+    handshakes: bool,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    recent: Mutex<RecentHandshakes>,
+    reload_error: Mutex<Option<String>>,
+    repeats: Mutex<RepeatedFailures>,
+    ledger: Mutex<RotationLedger>,
+    followers: broadcast::Sender<Event>,
+}
+
+impl EventBus {
+    /// Sends Events to these lines and metrics, and to all followers.
+    ///
+    /// # Errors
+    /// The log level is unknown.
+    pub fn new(
+        lines: Arc<LogQueue>,
+        metrics: Arc<Metrics>,
+        settings: &log::LogSettings,
+        clock: Clock,
+    ) -> Result<Self, log::LogError> {
+        Ok(Self {
+            lines,
+            filter: LogFilter::parse(&settings.level)?,
+            handshakes: settings.handshakes,
+            metrics,
+            ledger: Mutex::new(RotationLedger::new(clock.now())),
+            clock,
+            recent: Mutex::default(),
+            reload_error: Mutex::default(),
+            repeats: Mutex::default(),
+            followers: broadcast::Sender::new(FOLLOWER_QUEUE),
+        })
+    }
+
+    /// Reports an Event to the log, the metrics and all followers. Never blocks.
+    pub fn emit(&self, event: Event) {
+        self.update_metrics(&event);
+        ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
+        if let Event::Reloaded(reload) = &event {
+            lock(&self.reload_error).clone_from(&reload.error);
+        }
+        match &event {
+            Event::Handshake(handshake) => self.log_handshake(handshake),
+            Event::Proof(_) if !self.handshakes => {}
+            event if self.filter.enabled(event.target(), event.level()) => {
+                self.lines.push(event.line(self.lines.style(), self.clock.now()));
+            }
+            _ => {}
+        }
+        // No follower is not an error.
+        let _ = self.followers.send(event);
+    }
+
+    /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
+    pub fn recent(&self) -> Vec<Arc<HandshakeRecord>> {
+        lock(&self.recent).to_vec()
+    }
+
+    /// The rotation report of these keyrings; `contacts` are those of partners.
+    pub fn report(
+        &self,
+        keyrings: &[report::KeyringOverlap],
+        contacts: &BTreeMap<Arc<str>, String>,
+    ) -> Vec<report::RotationReport> {
+        report::build_reports(&lock(&self.ledger), keyrings, contacts, self.clock.now())
+    }
+
+    /// Restores a recorded refusal of the last run, for the rotation report.
+    pub fn recall(&self, entry: &RefusalRecord) {
+        ledger::recall_refusal(&mut lock(&self.ledger), entry);
+    }
+
+    /// A registry may know which peer used which pair before this process started: the rotation report says that it
+    /// waits for it.
+    pub fn await_registry(&self) {
+        lock(&self.ledger).await_registry();
+    }
+
+    /// Restores which peer used which pair before this process started, from the registry's records since `since`.
+    pub fn recall_uses(&self, recalled: Vec<report::RecalledUse>, since: Timestamp) {
+        lock(&self.ledger).recall(recalled, since);
+    }
+
+    /// Why the configuration that was read last was rejected, if it was.
+    pub fn reload_error(&self) -> Option<String> {
+        lock(&self.reload_error).clone()
+    }
+
+    /// Follows all Events emitted from now on.
+    pub fn subscribe(&self) -> EventFollower {
+        EventFollower::new(self.followers.subscribe(), Arc::clone(&self.metrics), self.clock.clone())
+    }
+
+    /// Logs the summaries of repeated failures that are due. Call once a second.
+    pub fn tick(&self, now: Timestamp) {
+        let sums = lock(&self.repeats).tick(now);
+        self.write_summaries(&sums, now);
+    }
+
+    /// Logs the remaining summaries and waits at most a second for the log to be written: at the end of the process.
+    pub fn finish(&self) {
+        let now = self.clock.now();
+        let sums = lock(&self.repeats).finish(now);
+        self.write_summaries(&sums, now);
+        self.lines.flush();
+    }
+
+    /// The time by the clock that stamps Events.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The number of dropped log lines.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.lines.dropped()
+    }
+
+    fn log_handshake(&self, handshake: &Arc<HandshakeRecord>) {
+        if !handshake.is_silent() {
+            lock(&self.recent).push(Arc::clone(handshake));
+        }
+        if !self.handshakes || !self.filter.enabled("handshake", handshake.level()) {
+            return;
+        }
+        if !handshake.is_failure() || lock(&self.repeats).should_log(handshake) {
+            self.lines.push(handshake.line(self.lines.style()));
+        }
+    }
+
+    fn write_summaries(&self, sums: &[RepeatSummary], now: Timestamp) {
+        for sum in sums {
+            self.lines.push(sum.line(self.lines.style(), now));
+        }
+    }
+
+    fn update_metrics(&self, event: &Event) {
+        match event {
+            Event::Handshake(handshake) => {
+                let (side, listener) = (handshake.side.as_str(), &handshake.listener);
+                self.metrics.handshake(
+                    (side, listener),
+                    (handshake.outcome.as_str(), handshake.reason),
+                    std::time::Duration::from_micros(handshake.duration_us),
+                );
+                if let Some(alert) = handshake.refused_by_alert() {
+                    self.metrics.count_key_pair_refusal(side, listener, alert);
+                }
+            }
+            Event::Proof(proof) if proof.outcome == HandshakeOutcome::Refused => {
+                self.metrics.count_key_pair_refusal("egress", &proof.listener, proof.reason);
+            }
+            Event::Keyring(change) => {
+                if let Some((keyring, outcome)) = change.rotation_outcome() {
+                    self.metrics.rotation(keyring, outcome);
+                }
+            }
+            Event::Folder(file) if file.problem.severity == ProblemSeverity::Refused => {
+                self.metrics.count_folder_refusal();
+            }
+            Event::Drained(drain) => self.metrics.count_drained(drain.reason),
+            Event::Registry(registry) => self.metrics.set_registry_up(registry.up),
+            Event::Alert(alert) => self.metrics.count_alert(alert.kind, "log", "sent"),
+            Event::Delivery(delivery) => self.metrics.count_alert(&delivery.kind, delivery.sink, delivery.outcome),
+            Event::Token(token) => {
+                self.metrics.count_token(&token.listener, token.outcome.as_str(), token.reason);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A panic elsewhere leaves these lists consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

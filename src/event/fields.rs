@@ -1,0 +1,162 @@
+//! Writes what an Event serialises as the fields of a log line: each Event names its fields once, as its struct does.
+//!
+//! A field that is unknown (`None`) and a list that is empty leave no trace on the line. Below every Event: knows none.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::ser::{Impossible, Serialize, SerializeStruct, Serializer};
+use serde_json::Value;
+
+use crate::log::{Level, LogLine};
+use crate::pki::Fingerprint;
+
+/// The description of an Event: what its log line needs beside its fields.
+pub(super) trait EventDescription {
+    /// The log target.
+    fn target(&self) -> &'static str;
+
+    /// The level of its line; [`super`] says what the levels mean.
+    fn level(&self) -> Level;
+
+    /// The constant message for people; empty where the outcome among the fields says it.
+    fn message(&self) -> &'static str;
+}
+
+/// Writes every field of an Event in the order of its struct.
+pub(super) fn write_fields(line: &mut LogLine, event: &impl Serialize) {
+    // An Event is a struct of texts, numbers, flags and lists of texts: the tests write each of them.
+    let written = event.serialize(LineFields(line));
+    debug_assert!(written.is_ok(), "an Event is not a flat struct");
+}
+
+/// The first 12 hex digits of a fingerprint.
+pub(super) fn serialize_short<S: Serializer>(key_pair: &Fingerprint, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&key_pair.short())
+}
+
+/// The first 12 hex digits of a fingerprint, if it is known.
+pub(super) fn serialize_optional_short<S: Serializer>(
+    key_pair: &Option<Fingerprint>,
+    out: S,
+) -> Result<S::Ok, S::Error> {
+    key_pair.map(|key_pair| key_pair.short()).serialize(out)
+}
+
+/// A time to the second, if it is known.
+pub(super) fn serialize_optional_second<S: Serializer>(time: &Option<Timestamp>, out: S) -> Result<S::Ok, S::Error> {
+    time.map(format_second).serialize(out)
+}
+
+/// A time, to the second.
+pub(super) fn format_second(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+struct LineFields<'a>(&'a mut LogLine);
+
+impl SerializeStruct for LineFields<'_> {
+    type Ok = ();
+    type Error = fmt::Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), fmt::Error> {
+        match serde_json::to_value(value).map_err(|_| fmt::Error)? {
+            Value::Null => {}
+            Value::Bool(value) => _ = self.0.flag(name, value),
+            Value::Number(value) => _ = self.0.number(name, value),
+            Value::String(value) => _ = self.0.text(name, &value),
+            Value::Array(values) => {
+                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                self.0.list(name, &values);
+            }
+            Value::Object(_) => return Err(fmt::Error),
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+}
+
+/// What an Event is not.
+macro_rules! refuse_values {
+    ($($name:ident($($type:ty),*)),+ $(,)?) => {
+        $(fn $name(self, $(_: $type),*) -> Result<(), fmt::Error> {
+            Err(fmt::Error)
+        })+
+    };
+}
+
+/// What an Event is not, with parts of its own.
+macro_rules! refuse_compounds {
+    ($($name:ident($($type:ty),*) -> $part:ident),+ $(,)?) => {
+        $(fn $name(self, $(_: $type),*) -> Result<Self::$part, fmt::Error> {
+            Err(fmt::Error)
+        })+
+    };
+}
+
+impl Serializer for LineFields<'_> {
+    type Ok = ();
+    type Error = fmt::Error;
+    type SerializeSeq = Impossible<(), fmt::Error>;
+    type SerializeTuple = Impossible<(), fmt::Error>;
+    type SerializeTupleStruct = Impossible<(), fmt::Error>;
+    type SerializeTupleVariant = Impossible<(), fmt::Error>;
+    type SerializeMap = Impossible<(), fmt::Error>;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Impossible<(), fmt::Error>;
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, fmt::Error> {
+        Ok(self)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<(), fmt::Error> {
+        Err(fmt::Error)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result<(), fmt::Error> {
+        Err(fmt::Error)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), fmt::Error> {
+        Err(fmt::Error)
+    }
+
+    refuse_values!(
+        serialize_bool(bool),
+        serialize_i8(i8),
+        serialize_i16(i16),
+        serialize_i32(i32),
+        serialize_i64(i64),
+        serialize_u8(u8),
+        serialize_u16(u16),
+        serialize_u32(u32),
+        serialize_u64(u64),
+        serialize_f32(f32),
+        serialize_f64(f64),
+        serialize_char(char),
+        serialize_str(&str),
+        serialize_bytes(&[u8]),
+        serialize_none(),
+        serialize_unit(),
+        serialize_unit_struct(&'static str),
+        serialize_unit_variant(&'static str, u32, &'static str),
+    );
+
+    refuse_compounds!(
+        serialize_seq(Option<usize>) -> SerializeSeq,
+        serialize_tuple(usize) -> SerializeTuple,
+        serialize_tuple_struct(&'static str, usize) -> SerializeTupleStruct,
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> SerializeTupleVariant,
+        serialize_map(Option<usize>) -> SerializeMap,
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> SerializeStructVariant,
+    );
+}

@@ -1,0 +1,167 @@
+//! What happened: peers that came, handshakes that failed, changes, alerts at their sinks, acknowledgements.
+
+use serde::Serialize;
+
+use super::columns::{SqlFlag, UnixSeconds};
+
+/// A peer (ingress) or an upstream (egress) that was seen at one instance, by its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct PeerRow {
+    /// Where.
+    pub instance: String,
+    /// `ingress` or `egress`.
+    pub side: String,
+    /// The listener.
+    pub listener: String,
+    /// Fingerprint of its certificate.
+    pub certificate: String,
+    /// Its identity.
+    pub identity: Option<String>,
+    /// Its partner.
+    pub partner: Option<String>,
+    /// Subject, printable.
+    pub subject: String,
+    /// Issuer, printable.
+    pub issuer: String,
+    /// Serial number, hex.
+    pub serial: String,
+    /// Begin of validity.
+    pub not_before: UnixSeconds,
+    /// End of validity.
+    pub not_after: UnixSeconds,
+    /// It was verified against a public CA.
+    pub public_ca: SqlFlag,
+    /// Where it last connected from, or was.
+    pub address: Option<String>,
+    /// The keyring that was last shown to it.
+    pub keyring: Option<String>,
+    /// The pair that was last shown to it.
+    pub key_pair: Option<String>,
+    /// Why that one.
+    #[sqlx(default)]
+    pub chosen_by: Option<String>,
+    /// Successful handshakes.
+    pub handshakes: i64,
+    /// First seen.
+    pub first_seen: UnixSeconds,
+    /// Last seen.
+    pub last_seen: UnixSeconds,
+}
+
+impl PeerRow {
+    /// Its display name: the partner and its identity, else the certificate's subject.
+    pub fn name(&self) -> String {
+        let identity = self.identity.as_deref().unwrap_or(&self.subject);
+        self.partner.as_ref().map_or_else(|| identity.to_owned(), |partner| format!("{partner} ({identity})"))
+    }
+}
+
+/// A handshake that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct FailureRow {
+    /// Where.
+    pub instance: String,
+    /// When.
+    pub at: UnixSeconds,
+    /// `ingress` or `egress`.
+    pub side: String,
+    /// The listener.
+    pub listener: String,
+    /// Stable code.
+    pub reason: String,
+    /// One sentence.
+    pub explanation: String,
+    /// Where the other side was.
+    pub address: Option<String>,
+    /// The requested server name.
+    pub server_name: Option<String>,
+    /// Subject of its certificate.
+    pub subject: Option<String>,
+    /// Issuer of its certificate.
+    pub issuer: Option<String>,
+    /// Fingerprint of its certificate.
+    pub certificate: Option<String>,
+    /// The pair that was shown.
+    pub key_pair: Option<String>,
+    /// The alert that was sent or received.
+    pub alert: Option<String>,
+    /// How often it was repeated before it was written.
+    pub repeats: i64,
+}
+
+/// One line of the append-only history: actor or cause, time, from, to, reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct HistoryRow {
+    /// Where.
+    pub instance: String,
+    /// When.
+    pub at: UnixSeconds,
+    /// `keyring`, `trust`, `folder`, `settings`, `learned`, `upstream`, `alert`, `registry`.
+    pub kind: String,
+    /// The keyring, trust, file or upstream.
+    pub name: String,
+    /// The pair or anchor that it is about.
+    pub key_pair: Option<String>,
+    /// What it was.
+    pub was: Option<String>,
+    /// What it is now.
+    pub becomes: Option<String>,
+    /// The actor or the cause: `uid 1000`, `folder`, `configuration`, `time`, `peer`, `sidekey`.
+    pub who: String,
+    /// Stable code.
+    pub reason: String,
+    /// One sentence.
+    pub why: String,
+}
+
+/// An alert at one sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct DeliveryRow {
+    /// Its name, the same on every instance.
+    pub alert: String,
+    /// Which sink.
+    pub sink: String,
+    /// Stable code.
+    pub kind: String,
+    /// The keyring, or the trust.
+    pub keyring: String,
+    /// The pair or certificate it is about.
+    pub key_pair: Option<String>,
+    /// Whether the last threshold has passed.
+    pub urgent: SqlFlag,
+    /// For mail: the recipient.
+    pub recipient: Option<String>,
+    /// One sentence.
+    pub summary: String,
+    /// What to do.
+    pub remedy: String,
+    /// The instance that raised it.
+    pub raised_by: String,
+    /// When.
+    pub raised: UnixSeconds,
+    /// `pending`, `sent`, `given_up`, `silenced`.
+    pub state: String,
+    /// How often sending was attempted.
+    pub attempts: i64,
+    /// When the next attempt is due.
+    pub next_try: UnixSeconds,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// An operator's acknowledgement of an expiry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct AcknowledgementRow {
+    /// The pair.
+    pub key_pair: String,
+    /// When.
+    pub at: UnixSeconds,
+    /// Its keyring.
+    pub keyring: String,
+    /// The operator.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// The end that it covers; `None`: any.
+    pub ends: Option<UnixSeconds>,
+}
