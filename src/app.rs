@@ -167,7 +167,8 @@ impl Application {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
-        let desk = control::desk(&config, &views, &lessons, (&inputs, &told), clock.now());
+        let (reloads, orders) = mpsc::channel(4);
+        let desk = control::desk(&config, &views, (&inputs, &told), reloads, clock.now());
         let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
@@ -177,6 +178,7 @@ impl Application {
             shutdown_settings: config.shutdown,
             progress,
             reload: Arc::new(Notify::new()),
+            orders,
             inputs: inputs.clone(),
             queue,
             writer: (state, memory, publisher),

@@ -1,18 +1,20 @@
-//! The control socket: how an operator's commands inspect and change a running sidecar. One JSON line in, JSON lines
+//! The control socket: how an operator's commands look at a running sidecar and change it. One JSON line in, JSON lines
 //! out, over a Unix socket that only the owner, root and one group may use.
 //!
-//! Here are the words on the socket. `server` decides which users may ask, and answers; `place` says where the socket
-//! is; commands use `client`. Changes go through the writer like every other input.
+//! Here are the words on the socket. Who may ask, and what becomes of it, is `server`'s business; where the socket is,
+//! `place`'s; what the commands use, `client`'s. Changes go through the writer like every other input, and every answer
+//! carries the epoch in which it is true.
 
 mod answers;
 mod change;
 pub mod client;
+mod context;
 pub mod place;
+mod reload;
 pub mod server;
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::evidence::report::{
@@ -20,9 +22,11 @@ pub use crate::evidence::report::{
 };
 pub use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::Fingerprint;
+use crate::snapshot::Epoch;
 pub use crate::snapshot::{AnchorUsage, KeyPairView, KeyringView, TrustUsage};
+pub use crate::views::handshakes::HandshakeFilter;
 pub use crate::views::status::StatusReport;
-pub use answers::CommandContext;
+pub use context::{CommandContext, LoadedSettings, ReloadOrder};
 
 /// The longest line that is read from a command.
 pub const LONGEST_REQUEST: usize = 16 * 1024;
@@ -31,7 +35,7 @@ pub const LONGEST_REQUEST: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// What needs attention.
+    /// What to act on.
     Status {},
     /// Every keyring.
     Keyrings {},
@@ -49,7 +53,7 @@ pub enum ControlRequest {
         /// The pair by any unambiguous beginning of its fingerprint; left out where only one can be meant.
         #[serde(default)]
         key_pair: Option<String>,
-        /// It may end at a restart.
+        /// It may be forgotten at a restart.
         #[serde(default)]
         until_restart: bool,
     },
@@ -97,25 +101,7 @@ pub enum PairChange {
     Revoke,
 }
 
-/// Which handshakes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HandshakeFilter {
-    /// Only those that did not come to a connection.
-    pub failed: bool,
-    /// Part of the peer's identity, subject or address, or its partner's name.
-    pub peer: Option<String>,
-    /// Of this time or later.
-    pub since: Option<Timestamp>,
-    /// `ingress` or `egress`.
-    pub side: Option<String>,
-    /// A listener's name.
-    pub listener: Option<String>,
-    /// At most so many, the latest.
-    pub last: Option<usize>,
-}
-
-/// How a handshake is presented.
+/// How a handshake is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HandshakeFormat {
@@ -134,14 +120,14 @@ pub enum HandshakeFormat {
 pub enum ControlAnswer {
     /// It was done, or nothing was left to do.
     Done(ChangeOutcome),
-    /// What needs attention.
+    /// What to act on.
     Status(Box<StatusReport>),
     /// The rotation report.
     Rotation(RotationAnswer),
     /// Keyrings as they are served.
-    Keyrings(Vec<KeyringView>),
+    Keyrings(KeyringList),
     /// One of them.
-    Keyring(Box<KeyringView>),
+    Keyring(Box<KeyringAnswer>),
     /// A handshake for people.
     Line(String),
     /// A handshake for programs.
@@ -150,12 +136,52 @@ pub enum ControlAnswer {
     Refused(CommandRefusal),
 }
 
-/// The rotation report: what may be removed, and which peers would fail.
+impl ControlAnswer {
+    /// With the epoch in which it is true, where it does not say one itself.
+    pub(crate) fn in_epoch(mut self, epoch: Epoch) -> Self {
+        match &mut self {
+            Self::Done(ChangeOutcome { epoch: known, .. }) | Self::Refused(CommandRefusal { epoch: known, .. }) => {
+                known.get_or_insert(epoch.0);
+            }
+            // A handshake's own epoch is among its fields.
+            Self::Status(_)
+            | Self::Rotation(_)
+            | Self::Keyrings(_)
+            | Self::Keyring(_)
+            | Self::Line(_)
+            | Self::Handshake(_) => {}
+        }
+        self
+    }
+}
+
+/// Every keyring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyringList {
+    /// The snapshot that serves them.
+    pub epoch: u64,
+    /// By name.
+    pub keyrings: Vec<KeyringView>,
+}
+
+/// One keyring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyringAnswer {
+    /// The snapshot that serves it.
+    pub epoch: u64,
+    /// The keyring.
+    #[serde(flatten)]
+    pub keyring: KeyringView,
+}
+
+/// The rotation report: what may go, and who would break.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotationAnswer {
-    /// Every keyring in overlap: which peers still need its old pair.
+    /// The snapshot in which it is true.
+    pub epoch: u64,
+    /// Every keyring in overlap: who still needs its old pair.
     pub keyrings: Vec<RotationReport>,
-    /// Every trust in use: which peers need which of its anchors and pins.
+    /// Every trust in use: who needs which of its anchors and pins.
     pub trusts: Vec<TrustUsage>,
 }
 
@@ -174,6 +200,12 @@ pub struct ChangeOutcome {
     pub epoch: Option<u64>,
     /// Whether a restart leaves it as it is.
     pub survives_restart: Option<bool>,
+    /// For `reload`: what is in use since then, a sentence for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loaded: Vec<String>,
+    /// For `reload`: what the folder holds that is refused, a sentence for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 impl ChangeOutcome {
@@ -186,6 +218,8 @@ impl ChangeOutcome {
             key_pair: None,
             epoch: None,
             survives_restart: None,
+            loaded: Vec::new(),
+            refused: Vec::new(),
         }
     }
 }
@@ -197,32 +231,35 @@ pub struct CommandRefusal {
     pub reason: RefusalReason,
     /// One sentence, with what to do.
     pub why: String,
+    /// The snapshot in which it is true; none for a caller that may not ask.
+    #[serde(default)]
+    pub epoch: Option<u64>,
 }
 
 /// Stable codes of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
-    /// The line is not a valid request.
+    /// The line is no request.
     NotUnderstood,
-    /// The caller lacks permission.
+    /// Who asks may not.
     NotAllowed,
-    /// The keyring, key pair, source or handshake does not exist.
+    /// There is no such keyring, key pair, source or handshake.
     NotFound,
     /// More than one pair is meant.
     Ambiguous,
     /// The rules forbid it now.
     NotNow,
-    /// It would last only until the restart, and the caller did not allow that.
+    /// It would last until the restart only, and that was not asked for.
     UntilRestart,
-    /// The operation failed.
+    /// What was asked for went wrong.
     Failed,
 }
 
 impl CommandRefusal {
     /// With a sentence.
     pub fn new(reason: RefusalReason, why: impl Into<String>) -> Self {
-        Self { reason, why: why.into() }
+        Self { reason, why: why.into(), epoch: None }
     }
 }
 
@@ -237,13 +274,13 @@ impl std::error::Error for CommandRefusal {}
 /// Reads a command's line.
 ///
 /// # Errors
-/// It is not a known request.
+/// It is no request that we know.
 pub fn parse(line: &[u8]) -> Result<ControlRequest, CommandRefusal> {
     serde_json::from_slice(line).map_err(|error| {
         let why = crate::pki::printable(&error.to_string());
         CommandRefusal::new(
             RefusalReason::NotUnderstood,
-            format!("invalid request: {why}; use the same version of sidekey on both sides"),
+            format!("not understood: {why}; use the same version of sidekey on both sides"),
         )
     })
 }
@@ -331,6 +368,27 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&done).unwrap(),
             r#"{"done":{"changed":true,"did":"","means":"","key_pair":null,"epoch":3,"survives_restart":null}}"#
+        );
+    }
+
+    #[test]
+    fn every_answer_says_its_epoch_beside_what_it_said_before() {
+        let keyring = crate::snapshot::sample::sample_keyring(vec![crate::snapshot::sample::sample_pair(
+            &[1],
+            Standing::Current,
+        )]);
+        let alone = serde_json::to_value(&keyring).unwrap();
+        let answer = ControlAnswer::Keyring(Box::new(KeyringAnswer { epoch: 7, keyring }));
+        let line = serde_json::to_string(&answer).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&told["keyring"]["epoch"], &told["keyring"]["key_pairs"]), (&7.into(), &alone["key_pairs"]));
+        assert!(matches!(serde_json::from_str(&line).unwrap(), ControlAnswer::Keyring(read) if read.epoch == 7));
+        let done = ControlAnswer::Done(ChangeOutcome { epoch: Some(3), ..ChangeOutcome::nothing() });
+        assert!(matches!(done.in_epoch(Epoch(9)), ControlAnswer::Done(ChangeOutcome { epoch: Some(3), .. })));
+        let refused = ControlAnswer::Refused(CommandRefusal::new(RefusalReason::NotNow, "not now"));
+        assert_eq!(
+            serde_json::to_string(&refused.in_epoch(Epoch(9))).unwrap(),
+            r#"{"refused":{"reason":"not_now","why":"not now","epoch":9}}"#
         );
     }
 }

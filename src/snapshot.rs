@@ -160,6 +160,13 @@ pub struct KeyringView {
     pub revoked: Vec<crate::pki::Fingerprint>,
 }
 
+impl KeyringView {
+    /// Its pairs of one standing.
+    pub fn pairs_with_standing(&self, standing: crate::keyring::Standing) -> impl Iterator<Item = &KeyPairView> {
+        self.key_pairs.iter().filter(move |pair| pair.standing == standing)
+    }
+}
+
 /// One pair as people see it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct KeyPairView {

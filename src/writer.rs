@@ -14,9 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::event::{
-    ClockRecord, EpochRecord, Event, EventBus, FolderRecord, KeyringRecord, ReloadRecord, SaveFailure, TrustRecord,
-};
+use crate::event::{ClockRecord, EpochRecord, Event, EventBus, FolderRecord, KeyringRecord, SaveFailure, TrustRecord};
 use crate::folder::FolderContents;
 use crate::keyring::{KeyringCommand, KeyringName};
 use crate::pki::{Certificate, FolderProblem, ProblemSeverity};
@@ -51,8 +49,8 @@ pub struct WriterSettings {
 pub enum WriterInput {
     /// What the folder holds now.
     Folder(FolderContents),
-    /// Other settings, from a reload.
-    Settings(Box<WriterSettings>),
+    /// Other settings, from a reload; the answer carries the epoch in which they are in use.
+    Settings(Box<WriterSettings>, oneshot::Sender<Result<Epoch, CommandRejection>>),
     /// Time passes.
     Tick,
     /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
@@ -67,6 +65,13 @@ pub enum WriterInput {
         by: Arc<str>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<(Epoch, Vec<keyring::KeyringEvent>), CommandRejection>>,
+    },
+    /// An operator shows a source the new pair again; the answer carries the epoch in which it is true.
+    Forget {
+        /// The source, as the rotation report names it.
+        source: String,
+        /// Where the answer goes: the number of refusals that were forgotten.
+        reply: oneshot::Sender<(Epoch, usize)>,
     },
     /// A request for what the writer alone knows; nothing changes.
     Look {
@@ -84,6 +89,8 @@ pub struct WriterView {
     pub unreadable: Option<String>,
     /// Why the last save failed.
     pub not_saved: Option<String>,
+    /// Why what the folder holds now is not served; the previous state stays in use.
+    pub not_served: Option<String>,
 }
 
 /// Why an input was refused; nothing changed.
@@ -130,9 +137,20 @@ pub async fn run_writer(
     mut inputs: mpsc::Receiver<WriterInput>,
     memory: StateMemory,
     publisher: Publisher,
+    lessons: Arc<evidence::RefusalMemory>,
     (events, clock): (Arc<EventBus>, Clock),
 ) {
-    let mut writer = Writer { state, memory, publisher, events, clock, save_again: None, not_saved: None };
+    let mut writer = Writer {
+        state,
+        memory,
+        publisher,
+        lessons,
+        events,
+        clock,
+        save_again: None,
+        not_saved: None,
+        not_served: None,
+    };
     while let Some(input) = inputs.recv().await {
         writer.handle_input(input).await;
     }
@@ -145,20 +163,34 @@ struct Writer {
     state: WriterState,
     memory: StateMemory,
     publisher: Publisher,
+    lessons: Arc<evidence::RefusalMemory>,
     events: Arc<EventBus>,
     clock: Clock,
     /// The last save failed: when it is tried again.
     save_again: Option<Timestamp>,
     /// Why it did.
     not_saved: Option<String>,
+    /// Why the last contents of the folder are not served.
+    not_served: Option<String>,
 }
 
 impl Writer {
     async fn handle_input(&mut self, input: WriterInput) {
         let now = self.clock.now();
         if let WriterInput::Look { reply } = input {
+            let (not_saved, not_served) = (self.not_saved.clone(), self.not_served.clone());
             // The requester may be gone.
-            let _ = reply.send(WriterView { not_saved: self.not_saved.clone(), ..self.state.status() });
+            let _ = reply.send(WriterView { not_saved, not_served, ..self.state.status() });
+            return;
+        }
+        if let WriterInput::Forget { source, reply } = input {
+            let count = self.lessons.forget(&source);
+            if let (1.., Some((_, confirmed))) = (count, self.lessons.changed_since(u64::MAX)) {
+                // Saved before it is answered: a restart must not bring it back. What fails here is saved with the next input.
+                let _ = self.apply_and_publish(&WriterInput::Learned(confirmed), now).await;
+            }
+            // The requester may be gone.
+            let _ = reply.send((self.publisher.epoch(), count));
             return;
         }
         if matches!(input, WriterInput::Tick) && !self.state.is_due(now) {
@@ -170,24 +202,24 @@ impl Writer {
             return;
         }
         let done = self.apply_and_publish(&input, now).await;
+        if matches!(input, WriterInput::Folder(_)) {
+            self.not_served = done.as_ref().err().map(ToString::to_string);
+        }
         match (input, done) {
             (WriterInput::Command { reply, .. }, done) => {
                 // The requester may be gone.
                 let _ = reply.send(done.map(|(epoch, happened)| (epoch, happened.keyrings)));
             }
-            (WriterInput::Settings(_), Err(error)) => {
-                self.events
-                    .emit(Event::Reloaded(ReloadRecord { error: Some(error.to_string()), needs_restart: Vec::new() }));
+            (WriterInput::Settings(_, reply), done) => {
+                // The requester may be gone.
+                let _ = reply.send(done.map(|(epoch, _)| epoch));
             }
             (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Err(error)) => {
                 let why = format!("this change is not served, the previous state stays in use: {error}");
                 self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why) }));
             }
-            (
-                WriterInput::Settings(_) | WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_),
-                Ok(_),
-            )
-            | (WriterInput::Look { .. }, _) => {}
+            (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Ok(_))
+            | (WriterInput::Look { .. } | WriterInput::Forget { .. }, _) => {}
         }
     }
 
@@ -283,9 +315,10 @@ fn requested_by(input: &WriterInput) -> Option<&Arc<str>> {
     match input {
         WriterInput::Command { by, .. } => Some(by),
         WriterInput::Folder(_)
-        | WriterInput::Settings(_)
+        | WriterInput::Settings(..)
         | WriterInput::Tick
         | WriterInput::Look { .. }
+        | WriterInput::Forget { .. }
         | WriterInput::Learned(_) => None,
     }
 }

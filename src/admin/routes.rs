@@ -12,7 +12,6 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::admin::AdminListenerKind;
 use crate::metrics;
 use crate::views::RuntimeViews;
 use crate::views::readiness;
@@ -31,6 +30,15 @@ const ALWAYS: [(HeaderName, &str); 5] = [
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
+
+/// Which of the two listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminListenerKind {
+    /// This host only: names are said, and `Host` is checked, so that a browser cannot be led here by another name.
+    Admin,
+    /// Kubelet and Prometheus.
+    Probes,
+}
 
 /// Which hosts a request may name: a page of another origin can make a browser connect here, but it cannot make it say
 /// one of these (DNS rebinding).

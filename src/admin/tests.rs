@@ -7,7 +7,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::routes::{HostPolicy, answer};
-
 use super::*;
 use crate::clock::Clock;
 use crate::event::EventBus;

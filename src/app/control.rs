@@ -1,18 +1,20 @@
 //! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::server::SocketAccess;
-use crate::control::{self, CommandContext};
+use crate::control::{self, CommandContext, LoadedSettings, ReloadOrder};
 use crate::event::{Event, EventBus, ReloadRecord};
 use crate::evidence::RefusalMemory;
+use crate::folder::watch::{FolderDelivery, ReadingReceipt};
 use crate::net::listen::BoundSocket;
 use crate::pki::Fingerprint;
 use crate::process::{
@@ -23,7 +25,7 @@ use crate::views::RuntimeViews;
 use crate::writer::{StateMemory, WriterInput, WriterState};
 use crate::{alerts, folder, writer};
 
-/// How often sockets are checked, until they listen.
+/// How often it is asked whether sockets listen, until they do.
 const OPENING: Duration = Duration::from_millis(50);
 
 /// Everything that the control thread is made of.
@@ -37,6 +39,7 @@ pub(super) struct ControlPlane {
     pub(super) shutdown_settings: process::ShutdownSettings,
     pub(super) progress: Arc<DrainProgress>,
     pub(super) reload: Arc<Notify>,
+    pub(super) orders: mpsc::Receiver<ReloadOrder>,
     pub(super) inputs: mpsc::Sender<WriterInput>,
     pub(super) queue: mpsc::Receiver<WriterInput>,
     pub(super) writer: (WriterState, StateMemory, Publisher),
@@ -52,22 +55,22 @@ pub(super) struct ControlPlane {
 pub(super) fn desk(
     config: &Config,
     views: &RuntimeViews,
-    lessons: &Arc<RefusalMemory>,
     (inputs, told): (&mpsc::Sender<WriterInput>, &mpsc::Sender<ProcessSignal>),
+    reloads: mpsc::Sender<ReloadOrder>,
     started: Timestamp,
 ) -> CommandContext {
     CommandContext {
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
-        lessons: Arc::clone(lessons),
+        reloads,
         started,
         remembers: config.state.is_some(),
         longest_stop: config.shutdown.max_duration(),
     }
 }
 
-/// Runs until a stop signal has arrived and everything has drained.
+/// Runs until it is told to stop and everything has drained.
 pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -78,7 +81,7 @@ pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
         }
     };
     let ended = runtime.block_on(conduct(plane));
-    // A folder on a dead network mount may block a reading forever: the process does not wait for it.
+    // A folder on a dead network mount may hold a reading for ever: the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
 }
@@ -90,14 +93,15 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some(told) = plane.signals {
         match SignalListener::listen() {
             Ok(signals) => drop(tokio::spawn(signals.forward(told))),
-            Err(error) => tracing::error!(target: "process", %error, "cannot install the signal handlers"),
+            Err(error) => tracing::error!(target: "process", %error, "signals cannot be heard"),
         }
     }
     let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
-    let (contents, found) = mpsc::channel(4);
-    let writing = writer::run_writer(state, plane.queue, memory, publisher, (Arc::clone(&events), clock.clone()));
-    tokio::spawn(writing);
-    tokio::spawn(folder::watch::watch_folder(folder_watch, Some(plane.first), contents));
+    let ((deliveries, found), (readings, ordered)) = (mpsc::channel(4), mpsc::channel(READINGS));
+    let lessons = Arc::clone(&plane.lessons);
+    let surroundings = (Arc::clone(&events), clock.clone());
+    tokio::spawn(writer::run_writer(state, plane.queue, memory, publisher, lessons, surroundings));
+    tokio::spawn(folder::watch::watch_folder(folder_watch, ordered, Some(plane.first), deliveries));
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
@@ -106,7 +110,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
             let serving = admin::serve(bound, kind, plane.views.clone());
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
-                    tracing::error!(target: "admin", %error, "admin listener failed");
+                    tracing::error!(target: "admin", %error, "the listener ended");
                 }
             });
         }
@@ -116,26 +120,41 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
-                tracing::error!(target: "control", %error, "control socket failed");
+                tracing::error!(target: "control", %error, "the control socket ended");
             }
         });
     }
-    let reloading = ReloadState { alerts, config: plane.config, inputs: plane.inputs, folder: folder_settings, events };
+    let reloading = ReloadState {
+        config: plane.config,
+        inputs: plane.inputs,
+        folder: folder_settings,
+        readings,
+        orders: plane.orders,
+        events,
+        alerts,
+    };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
         tokio::spawn(systemd(plane.views));
     }
     let ended =
         process::run_shutdown(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
-    // The registry empties its queue, within its own bounds; a dead database does not delay the exit.
+    // The registry empties its queue, within its own bounds; a dead database holds up nobody.
     let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
     ended
 }
 
-async fn forward(mut found: mpsc::Receiver<folder::FolderContents>, inputs: mpsc::Sender<WriterInput>) {
-    while let Some(contents) = found.recv().await {
-        if inputs.send(WriterInput::Folder(contents)).await.is_err() {
-            return;
+async fn forward(mut found: mpsc::Receiver<FolderDelivery>, inputs: mpsc::Sender<WriterInput>) {
+    while let Some(delivery) = found.recv().await {
+        match delivery {
+            FolderDelivery::Contents(contents) => {
+                if inputs.send(WriterInput::Folder(contents)).await.is_err() {
+                    return;
+                }
+            }
+            // What the reading found is in the writer's queue: an input that follows is worked through after it. The
+            // requester may be gone.
+            FolderDelivery::Receipt(receipt) => drop(receipt.send(())),
         }
     }
 }
@@ -152,12 +171,12 @@ async fn tick(inputs: mpsc::Sender<WriterInput>, events: Arc<EventBus>, clock: C
     }
 }
 
-/// How often what changes with every handshake (when an anchor last verified a peer) is saved.
+/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
 const REMEMBER: Duration = Duration::from_mins(10);
 
-/// Once a second, and at each epoch: expires refusals that are over, and passes confirmed ones to the writer to save.
+/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
 async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>, mut reader: Reader, clock: Clock) {
-    // What the last run left is saved already.
+    // What the last run left is remembered as it is.
     let mut known = 0;
     let mut told = Instant::now();
     loop {
@@ -185,7 +204,7 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
     }
 }
 
-/// Reports readiness to systemd, and feeds its watchdog.
+/// Says ready when it is, and keeps the watchdog fed.
 async fn systemd(views: RuntimeViews) {
     tokio::spawn(notify::run_watchdog());
     let mut reader = views.reader.clone();
@@ -198,60 +217,86 @@ async fn systemd(views: RuntimeViews) {
     notify::send_ready();
 }
 
-/// Applies a changed configuration file, atomically or not at all.
+/// How many ordered readings of the folder may wait.
+const READINGS: usize = 64;
+/// How often the configuration file is looked at.
+const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes over a changed configuration file, atomically or not at all.
 struct ReloadState {
     config: Config,
     inputs: mpsc::Sender<WriterInput>,
     folder: watch::Sender<folder::FolderSettings>,
+    readings: mpsc::Sender<ReadingReceipt>,
+    orders: mpsc::Receiver<ReloadOrder>,
     events: Arc<EventBus>,
     alerts: watch::Sender<alerts::AlertSettings>,
 }
 
 impl ReloadState {
-    /// On `reload` (SIGHUP), and when the file's content changes: read once a second, through links, so that a
-    /// mounted ConfigMap is noticed too.
+    /// On `reload` (SIGHUP), on an order (`sidekey reload`), and when the file's content changes: looked at once a second,
+    /// through links, so that a mounted ConfigMap is noticed too.
     async fn run(mut self, reload: Arc<Notify>) {
-        let Some(source) = self.config.source.clone() else {
-            // Flags and environment cannot change; a SIGHUP still makes it read the folder again.
-            loop {
-                reload.notified().await;
-                self.folder.send_modify(|_| {});
-                self.events.emit(Event::Reloaded(ReloadRecord { error: None, needs_restart: Vec::new() }));
-            }
+        let source = self.config.source.clone();
+        let read = async |source: &Option<PathBuf>| match source {
+            Some(source) => tokio::fs::read(source).await.ok(),
+            None => None,
         };
-        let mut before = tokio::fs::read(&source).await.ok();
+        let mut before = read(&source).await;
         loop {
-            let asked = tokio::time::timeout(Duration::from_secs(1), reload.notified()).await.is_ok();
-            let now = tokio::fs::read(&source).await.ok();
-            // A file that is being replaced may be missing for a moment: that is not a change yet.
+            let (asked, order) = tokio::select! {
+                Some(order) = self.orders.recv() => (true, Some(order)),
+                () = reload.notified() => (true, None),
+                () = tokio::time::sleep(CONFIG_INTERVAL), if source.is_some() => (false, None),
+            };
+            let now = read(&source).await;
+            // A file that is being replaced may be missing for a moment: that is no change yet.
             if !asked && (now.is_none() || now == before) {
                 continue;
             }
             before = now;
             notify::send_reloading();
-            self.apply_config(config::load(&source)).await;
+            let loaded = match &source {
+                Some(source) => self.apply_config(config::load(source)).await,
+                // Flags and environment cannot change; the folder is still read again.
+                None => Ok(LoadedSettings::default()),
+            };
             notify::send_ready();
+            let (error, settings) = match &loaded {
+                Ok(settings) => (None, settings.clone()),
+                Err(error) => (Some(error.clone()), LoadedSettings::default()),
+            };
+            self.events.emit(Event::Reloaded(ReloadRecord { error, needs_restart: settings.needs_restart }));
+            let receipt = order.map_or_else(
+                || oneshot::channel().0,
+                |order| {
+                    // The requester may be gone.
+                    let _ = order.settings.send(loaded.clone());
+                    order.folder
+                },
+            );
+            // A folder on a dead mount may hold a reading for ever. What does not fit is answered as still awaited.
+            if loaded.is_ok() {
+                drop(self.readings.try_send(receipt));
+            }
         }
     }
 
-    async fn apply_config(&mut self, loaded: Result<Config, config::ConfigErrors>) {
-        let new = match loaded {
-            Ok(new) => new,
-            Err(error) => {
-                self.events
-                    .emit(Event::Reloaded(ReloadRecord { error: Some(error.to_string()), needs_restart: Vec::new() }));
-                return;
-            }
-        };
+    /// Gives the writer what was loaded; only what it takes over counts from now on.
+    async fn apply_config(&mut self, loaded: Result<Config, config::ConfigErrors>) -> Result<LoadedSettings, String> {
+        let new = loaded.map_err(|error| error.to_string())?;
         let change = config::plan_reload(&self.config, &new);
-        self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
-        let settings = crate::config::platform::with_platform_anchors(change.settings.clone());
-        if self.inputs.send(WriterInput::Settings(Box::new(settings))).await.is_err() {
-            return;
-        }
-        self.folder.send_replace(change.folder.clone());
+        let settings = Box::new(crate::config::platform::with_platform_anchors(change.settings.clone()));
+        let (reply, answer) = oneshot::channel();
+        let stopping = "the writer has ended";
+        self.inputs.send(WriterInput::Settings(settings, reply)).await.map_err(|_| stopping)?;
+        answer.await.map_err(|_| stopping)?.map_err(|error| error.to_string())?;
+        let same = (&self.config.settings, &self.config.folder) == (&change.settings, &change.folder);
+        let alerts_differ =
+            self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);
+        self.folder.send_if_modified(|folder| std::mem::replace(folder, change.folder.clone()) != change.folder);
         self.config.settings = change.settings;
         self.config.folder = change.folder;
-        self.events.emit(Event::Reloaded(ReloadRecord { error: None, needs_restart: change.needs_restart }));
+        Ok(LoadedSettings { changed: alerts_differ || !same, needs_restart: change.needs_restart })
     }
 }

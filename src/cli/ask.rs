@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::print;
+use super::source::load_file;
 use crate::config;
 use crate::control::client::{self, AnswerStream};
 use crate::control::{ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, RefusalReason, place};
@@ -13,7 +15,7 @@ pub(super) struct ControlArguments {
     /// The sidecar's control socket [default: from its configuration, else its default places]
     #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Its configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
+    /// Configuration file of the sidecar [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
     #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Its state folder, if it has no configuration file [default: state]
@@ -70,8 +72,7 @@ impl ControlArguments {
             return Ok(vec![control.clone()]);
         }
         let environment = |name: &str| std::env::var(name).ok();
-        let source = super::ConfigSource { config: self.config.clone(), ..super::ConfigSource::default() };
-        let config = source.load_file().map_err(CommandFailure::Wrong)?;
+        let config = load_file(self.config.as_deref()).map_err(CommandFailure::Wrong)?;
         let state = match &config {
             Some(config::Config { admin: config::AdminSettings { control: Some(control), .. }, .. }) => {
                 return Ok(vec![control.clone()]);
@@ -84,7 +85,10 @@ impl ControlArguments {
 }
 
 fn print_outcome(done: &ChangeOutcome) {
-    print::line(&done.did);
+    match done.epoch.filter(|_| done.changed) {
+        Some(epoch) => print::line(&format!("{} (epoch {epoch})", done.did)),
+        None => print::line(&done.did),
+    }
     print::line(&done.means);
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{CommandFailure, ConfigSource, print};
+use super::failure::CommandFailure;
+use super::print;
+use super::source::ConfigSource;
 use crate::control::AnchorUsage;
 use crate::offline::check;
 use crate::offline::check::{CheckProblem, CheckReport};
@@ -21,7 +23,7 @@ pub(super) struct CheckArguments {
 }
 
 pub(super) fn run(arguments: &CheckArguments) -> Result<(), CommandFailure> {
-    let config = arguments.source.load().map_err(CommandFailure::Wrong)?;
+    let config = arguments.source.load()?;
     if arguments.config_only {
         print::talk("sidekey: the configuration is valid");
         return Ok(());

@@ -1,8 +1,7 @@
 //! `sidekey completions SHELL`: prints the shell's completion script.
 
-use clap::CommandFactory;
-
-use super::{CommandFailure, CommandLine, print};
+use super::failure::CommandFailure;
+use super::print;
 
 #[derive(clap::Args)]
 pub(super) struct CompletionsArguments {
@@ -10,9 +9,9 @@ pub(super) struct CompletionsArguments {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(arguments: &CompletionsArguments) -> Result<(), CommandFailure> {
+pub(super) fn run(arguments: &CompletionsArguments, mut command: clap::Command) -> Result<(), CommandFailure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut CommandLine::command(), "sidekey", &mut script);
+    clap_complete::generate(arguments.shell, &mut command, "sidekey", &mut script);
     print::bytes(&script);
     Ok(())
 }

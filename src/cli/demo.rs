@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::print;
 use crate::demo;
 use crate::demo::{DemoOptions, DemoReport, DemoStage};
 use crate::pki::Fingerprint;

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use super::ask::{ControlArguments, unexpected};
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::print;
 use crate::clock::Clock;
 use crate::config;
 use crate::control::{ControlAnswer, ControlRequest, HandshakeFilter, HandshakeFormat};
@@ -50,7 +51,7 @@ enum HandshakesCommand {
 
 #[derive(clap::Args)]
 struct HandshakesShowArguments {
-    /// The number of its connection
+    /// Number of its connection
     id: u64,
     #[command(flatten)]
     ask: ControlArguments,

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::keyring::offline::FolderArguments;
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::folder::FolderArguments;
+use super::print;
 use crate::clock::Clock;
 use crate::offline::keyring::KeyringForecast;
 use crate::pki::blocks::{self, KeyMaterial, KeyMaterialKind};
@@ -132,7 +133,10 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CommandFailure> {
 }
 
 /// A file's bytes and what they hold.
-pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<(Zeroizing<Vec<u8>>, KeyMaterial)> {
+pub(super) fn read_material(
+    file: &Path,
+    password_file: Option<&Path>,
+) -> anyhow::Result<(Zeroizing<Vec<u8>>, KeyMaterial)> {
     let shown = printable(&file.display().to_string());
     let meta = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
     anyhow::ensure!(meta.is_file(), "{shown} is not a regular file: name each file in it");
@@ -145,7 +149,7 @@ pub(super) fn read(file: &Path, password_file: Option<&Path>) -> anyhow::Result<
 
 fn inspect(file: &Path, arguments: &InspectArguments, now: Timestamp) -> Result<FileInspection, CommandFailure> {
     let shown = printable(&file.display().to_string());
-    let (bytes, blocks) = read(file, arguments.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
+    let (bytes, blocks) = read_material(file, arguments.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
     let has_key = |certificate: &Certificate| blocks.keys.iter().any(|key| key.spki() == certificate.spki());
     let mut inspected = FileInspection {
         kind: blocks::detect_kind(&bytes),

@@ -1,16 +1,16 @@
-//! `sidekey keyring …`: a file per subcommand; `change` has four that change a running sidecar, `offline` four that
+//! `sidekey keyring …`: one subcommand a file; `change` has the four that change a running sidecar, `offline` the four that
 //! work on the watched folder.
 
 mod ack;
 mod change;
 mod list;
-pub(super) mod offline;
+mod offline;
 mod show;
 
 use clap::Subcommand;
 
-use super::CommandFailure;
-pub(super) use list::pairs_with_standing;
+use super::failure::CommandFailure;
+use super::source::FlagSource;
 
 #[derive(clap::Args)]
 pub(super) struct KeyringArguments {
@@ -20,33 +20,33 @@ pub(super) struct KeyringArguments {
 
 #[derive(Subcommand)]
 enum KeyringSubcommand {
-    /// List keyrings: current key pair, what waits, when overlaps end
+    /// Every keyring: what is current, what waits, how long overlaps last
     List(list::KeyringListArguments),
-    /// Show one keyring with every key pair and the reason for its standing
+    /// One keyring with every key pair, and why each stands where it does
     Show(show::KeyringShowArguments),
-    /// Make a key pair in the watched folder; if the keyring has a current one, it is staged until `promote`
+    /// Make a key pair in the watched folder; beside a current one it is staged until `promote`
     New(Box<offline::KeyringNewArguments>),
     /// Print a certification request for a CA; a new key waits in the watched folder for its certificate
     Csr(Box<offline::KeyringCsrArguments>),
-    /// Import a CA's certificate for the key that waits for it, or a PKCS#12 keystore, into the watched folder
+    /// Put a CA's answer beside the key that waits for it, or a PKCS#12 keystore into the watched folder
     Import(offline::KeyringImportArguments),
-    /// Export a key pair's certificate and chain for a partner
+    /// A key pair's certificate and chain for a partner
     Export(offline::KeyringExportArguments),
     /// Make a staged, previous or retired key pair current
     Promote(change::PromoteArguments),
-    /// Return to the key pair that was current before
+    /// Make the key pair that was current before current again
     Rollback(change::RollbackArguments),
     /// End a previous key pair's overlap now
     Retire(change::RetireArguments),
-    /// Never show a key pair again, and delete its retained copy
+    /// Never show a key pair again, and delete what was kept of it
     Revoke(change::RevokeArguments),
-    /// Acknowledge an expiry, with a reason: webhooks and mail are silent until the last threshold
+    /// Say that an expiry is known, and why: webhooks and mail fall silent until the last threshold
     Ack(Box<ack::AckArguments>),
 }
 
 impl KeyringArguments {
-    /// Where the configuration comes from, for the one subcommand that takes it like `run`.
-    pub(super) fn source(&mut self) -> Option<&mut super::ConfigSource> {
+    /// Where the registry is, for the one subcommand that works on it.
+    pub(super) fn source(&mut self) -> Option<&mut dyn FlagSource> {
         match &mut self.command {
             KeyringSubcommand::Ack(arguments) => Some(arguments.source()),
             _ => None,

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use super::keyring::offline::FolderArguments;
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::folder::FolderArguments;
+use super::print;
 use crate::config;
 use crate::offline::probe;
 use crate::offline::probe::{ProbeReport, ProbeRequest, ProbeVerdict};
 
 #[derive(clap::Args)]
 pub(super) struct ProbeArguments {
-    /// The partner's server
+    /// Server of the partner
     #[arg(value_name = "HOST:PORT")]
     to: String,
     /// Try the key pairs of this keyring [default: that of the egress to this address, else every keyring]
     #[arg(long, value_name = "KEYRING")]
     keyring: Vec<String>,
-    /// Verify it by this trust, or "system" [default: that of the egress, else the keyring's ca.crt, else the platform's]
+    /// Verify the server by this trust, or "system" [default: that of the egress, else the keyring's ca.crt, else the platform's]
     #[arg(long, value_name = "TRUST")]
     trust: Option<String>,
     /// The name that its certificate must have [default: that of the egress, else the host]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{CommandFailure, ConfigSource, print};
+use super::failure::CommandFailure;
+use super::print;
+use super::source::{FlagSource, RegistrySource};
 use crate::clock::Clock;
 use crate::offline;
 use crate::registry::export::{self, ExportTable, RegistryExport};
@@ -30,7 +32,7 @@ enum RegistryCommand {
 #[derive(clap::Args)]
 struct RegistryExportArguments {
     #[command(flatten)]
-    source: ConfigSource,
+    source: RegistrySource,
     /// json holds everything, csv one table
     #[arg(long, value_enum, default_value = "json")]
     format: RegistryFormat,
@@ -42,7 +44,7 @@ struct RegistryExportArguments {
 #[derive(clap::Args)]
 struct RegistryAuditArguments {
     #[command(flatten)]
-    source: ConfigSource,
+    source: RegistrySource,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -51,7 +53,7 @@ struct RegistryAuditArguments {
 #[derive(clap::Args)]
 struct RegistryHistoryArguments {
     #[command(flatten)]
-    source: ConfigSource,
+    source: RegistrySource,
     /// Show only this keyring, trust or file
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -80,7 +82,7 @@ enum RegistryTableName {
 }
 
 impl RegistryArguments {
-    pub(super) fn source(&mut self) -> &mut ConfigSource {
+    pub(super) fn source(&mut self) -> &mut dyn FlagSource {
         match &mut self.command {
             RegistryCommand::Export(arguments) => &mut arguments.source,
             RegistryCommand::Audit(arguments) => &mut arguments.source,
@@ -105,7 +107,7 @@ fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
         Ok(RegistryExport { inventory, history, failures })
     };
     let export =
-        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&arguments.source.load()?, StoreAccess::Read, read).map_err(unreadable)?;
     match arguments.format {
         RegistryFormat::Json => print::json(&export),
         RegistryFormat::Csv => {
@@ -126,7 +128,7 @@ fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
 fn audit(arguments: &RegistryAuditArguments) -> Result<(), CommandFailure> {
     let read = async |store: &RegistryStore| store.inventory().await;
     let inventory: RegistryInventory =
-        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&arguments.source.load()?, StoreAccess::Read, read).map_err(unreadable)?;
     let found = findings(&inventory, Clock::system().now());
     if arguments.json {
         print::json(&found);
@@ -160,7 +162,7 @@ fn history(arguments: &RegistryHistoryArguments) -> Result<(), CommandFailure> {
     let asked = HistoryQuery { since: ago.map_or(0, |ago| now.saturating_sub(ago)), ..HistoryQuery::default() };
     let read = async |store: &RegistryStore| store.history(&asked).await;
     let all: Vec<HistoryRow> =
-        offline::registry::with_registry(&load(&arguments.source)?, StoreAccess::Read, read).map_err(unreadable)?;
+        offline::registry::with_registry(&arguments.source.load()?, StoreAccess::Read, read).map_err(unreadable)?;
     let is_asked_for = |entry: &&HistoryRow| match &arguments.name {
         None => true,
         Some(name) => entry.name == *name || entry.name.starts_with(&format!("{name}: ")),
@@ -189,10 +191,6 @@ fn history(arguments: &RegistryHistoryArguments) -> Result<(), CommandFailure> {
     }
     print::bytes(print::table(&rows).as_bytes());
     Ok(())
-}
-
-fn load(source: &ConfigSource) -> Result<crate::config::Config, CommandFailure> {
-    source.load().map_err(CommandFailure::Wrong)
 }
 
 /// A missing registry setting is wrong usage; an unreachable database is not.

@@ -1,7 +1,7 @@
 //! `sidekey reload`: the sidecar reads the configuration and the folder again, as on SIGHUP, and reports the result.
 
-use super::CommandFailure;
 use super::ask::ControlArguments;
+use super::failure::CommandFailure;
 use crate::control::ControlRequest;
 
 #[derive(clap::Args)]

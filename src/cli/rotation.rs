@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::ask::{ControlArguments, unexpected};
 use super::check::would_break;
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::print;
 use crate::clock::Clock;
 use crate::control::{
     AnchorUsage, ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, TrustUsage,
@@ -32,7 +33,7 @@ enum RotationCommand {
 
 #[derive(clap::Args)]
 struct RotationForgetArguments {
-    /// The source as the report names it: ADDRESS, or ADDRESS NAME
+    /// Source as the report names it: ADDRESS, or ADDRESS NAME
     #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
     source: Vec<String>,
     #[command(flatten)]

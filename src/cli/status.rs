@@ -1,7 +1,8 @@
 //! `sidekey status`: shows what needs attention, first of all. Exit code 1 if anything does.
 
 use super::ask::{ControlArguments, unexpected};
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::print;
 use crate::control::{ControlAnswer, ControlRequest, Standing};
 use crate::views::status::{StatusItem, StatusReport, Urgency};
 
@@ -79,7 +80,7 @@ fn keyrings(status: &StatusReport) -> Vec<Vec<String>> {
     let mut rows =
         vec![["KEYRING", "CURRENT", "EXPIRES", "OVERLAP ENDS", "VERDICT", "OWNER"].map(str::to_owned).to_vec()];
     for keyring in &status.keyrings {
-        let current = super::keyring::pairs_with_standing(keyring, Standing::Current).next();
+        let current = keyring.pairs_with_standing(Standing::Current).next();
         let report = status.rotations.iter().find(|report| report.keyring == keyring.name);
         rows.push(vec![
             keyring.name.to_string(),

@@ -1,7 +1,7 @@
 //! `sidekey stop`: drains and ends the sidecar, as SIGTERM does. For Jobs, whose sidecar has to end after their work.
 
-use super::CommandFailure;
 use super::ask::ControlArguments;
+use super::failure::CommandFailure;
 use crate::control::ControlRequest;
 
 #[derive(clap::Args)]

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::keyring::offline::{FolderArguments, failure};
-use super::{CommandFailure, print};
+use super::failure::CommandFailure;
+use super::folder::{FolderArguments, explain_failure};
+use super::print;
 use crate::config;
 use crate::offline::keyring::{SignatureAlgorithm, TokenOrder};
 
@@ -13,7 +14,7 @@ use crate::offline::keyring::{SignatureAlgorithm, TokenOrder};
 pub(super) struct TokenArguments {
     /// The keyring that signs
     keyring: String,
-    /// Which key pair, by the beginning of its fingerprint [default: the current one]
+    /// Beginning of the key pair's fingerprint [default: the current one]
     #[arg(long, value_name = "FINGERPRINT")]
     key_pair: Option<String>,
     /// The iss claim [default: from the egress.jwt_bearer with this keyring]
@@ -61,8 +62,8 @@ pub(super) fn run(arguments: &TokenArguments) -> Result<(), CommandFailure> {
         more,
     };
     let offline = arguments.place.open(&arguments.keyring)?;
-    let pair = offline.pair(arguments.key_pair.as_deref()).map_err(failure)?;
-    let signed = offline.token(&arguments.place.config()?, pair, &token).map_err(failure)?;
+    let pair = offline.pair(arguments.key_pair.as_deref()).map_err(explain_failure)?;
+    let signed = offline.token(&arguments.place.config()?, pair, &token).map_err(explain_failure)?;
     print::line(&signed);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `sidekey wait`: asks a running sidecar's `/readyz` until it is ready. For start ordering and container health checks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::{CommandFailure, ConfigSource, print};
+use super::failure::CommandFailure;
+use super::print;
+use super::source::{FlagSource, load_file};
 use crate::net::ListenAddress;
 
 /// How often it asks.
@@ -18,15 +21,35 @@ const EVERY: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 pub(super) struct WaitArguments {
-    #[command(flatten)]
-    pub(super) source: ConfigSource,
-    /// How long to wait, in seconds; 0 checks once
+    /// Configuration file of the sidecar [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
+    #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The probes listener to ask
+    #[arg(long, env = "SIDEKEY_PROBES", value_name = "ADDRESS")]
+    probes: Option<String>,
+    /// The admin listener to ask, where there are no probes
+    #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// How long to wait, in seconds; 0 asks once
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
 
+impl FlagSource for WaitArguments {
+    fn named_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    fn forget_flag(&mut self, id: &str) {
+        match id {
+            "probes" => self.probes = None,
+            _ => self.admin = None,
+        }
+    }
+}
+
 pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
-    let address = address(&arguments.source).map_err(CommandFailure::Wrong)?;
+    let address = address(arguments).map_err(CommandFailure::Wrong)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
     runtime.block_on(async {
@@ -38,7 +61,7 @@ pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
                 Ok(Err(error)) => format!("no answer from {address}: {}", print::causes(&error)),
-                Err(_) => format!("no answer from {address} within the timeout"),
+                Err(_) => format!("no answer from {address} in time"),
             };
             if Instant::now() + EVERY >= deadline {
                 print::talk(&format!("sidekey: {said}"));
@@ -50,14 +73,14 @@ pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
 }
 
 /// Where `/readyz` answers: the probes listener, else the admin listener.
-fn address(source: &ConfigSource) -> anyhow::Result<ListenAddress> {
-    let text = source.probes.as_ref().or(source.admin.as_ref());
+fn address(arguments: &WaitArguments) -> anyhow::Result<ListenAddress> {
+    let text = arguments.probes.as_ref().or(arguments.admin.as_ref());
     if let Some(text) = text {
         return crate::config::parse_listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
     }
-    let config =
-        source.load_file()?.context("no listener to ask: set --probes ADDRESS, or add a configuration file")?;
-    config.admin.probes.or(config.admin.listen).context("the configuration sets neither probes nor listen in [admin]")
+    let config = load_file(arguments.config.as_deref())?;
+    let config = config.context("name the listener to ask: --probes ADDRESS, or a configuration file")?;
+    config.admin.probes.or(config.admin.listen).context("the configuration has neither [admin] probes nor listen")
 }
 
 async fn request_readiness(address: &ListenAddress) -> anyhow::Result<(bool, String)> {

@@ -1,48 +1,25 @@
-//! A request becomes answers: what is only read comes from the views, what changes something goes through the writer
-//! or to the control thread.
+//! A request becomes answers: what is only looked at comes from the views, what changes something goes through the writer
+//! or to whoever conducts the process.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::context::{CommandContext, stopping};
 use super::{
-    ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, PairChange, RefusalReason, RotationAnswer, change,
+    ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, HandshakeFormat, KeyringAnswer, KeyringList,
+    PairChange, RefusalReason, RotationAnswer, change, reload,
 };
-use crate::event::{Event, ReloadRecord};
-use crate::evidence::RefusalMemory;
+use crate::event::HandshakeRecord;
 use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
-use crate::views::RuntimeViews;
-use crate::views::handshakes;
-use crate::views::handshakes::HandshakeFollow;
+use crate::views::handshakes::{self, HandshakeFeed};
 use crate::views::status;
 use crate::views::status::StatusInputs;
-use crate::writer::{CommandRejection, WriterInput, WriterView};
+use crate::writer::{CommandRejection, WriterInput};
 
 /// Lines of an answer that may wait for a slow command.
 const LINES: usize = 64;
-/// How long a reload may take until its result is known.
-const RELOAD: Duration = Duration::from_secs(20);
-
-/// What the answers need.
-pub struct CommandContext {
-    /// What may be read.
-    pub views: RuntimeViews,
-    /// The writer's queue.
-    pub inputs: mpsc::Sender<WriterInput>,
-    /// Signals to the control thread.
-    pub told: mpsc::Sender<ProcessSignal>,
-    /// Which sources have refused our pairs.
-    pub lessons: Arc<RefusalMemory>,
-    /// When the process started.
-    pub started: Timestamp,
-    /// `state` is configured: what is decided survives a restart.
-    pub remembers: bool,
-    /// The longest that stopping can take.
-    pub longest_stop: Duration,
-}
 
 /// The answers to a request, one after the other, until the channel ends.
 pub(super) fn answer_request(
@@ -55,52 +32,72 @@ pub(super) fn answer_request(
     tokio::spawn(async move {
         let answer = match request {
             ControlRequest::Handshakes { filter, follow, form } => {
-                let follow =
-                    if follow { HandshakeFollow::On(desk.views.events.subscribe()) } else { HandshakeFollow::Off };
-                return handshakes::list(&desk.views.events, &filter, form, follow, &answers).await;
+                let mut feed = HandshakeFeed::open(&desk.views.events, filter, follow);
+                while let Some(handshake) = feed.next().await {
+                    if answers.send(tell_handshake(&handshake, form)).await.is_err() {
+                        return;
+                    }
+                }
+                return;
             }
             request => answer(request, by, &desk).await.unwrap_or_else(ControlAnswer::Refused),
         };
-        // The caller may be gone.
-        let _ = answers.send(answer).await;
+        // Who asked may be gone.
+        let _ = answers.send(answer.in_epoch(desk.snapshot().epoch)).await;
     });
     receiver
 }
 
+fn tell_handshake(handshake: &HandshakeRecord, form: HandshakeFormat) -> ControlAnswer {
+    match form {
+        HandshakeFormat::Json => ControlAnswer::Handshake(handshakes::handshake_object(handshake)),
+        HandshakeFormat::Text => ControlAnswer::Line(handshakes::handshake_text(handshake, false)),
+        HandshakeFormat::Coloured => ControlAnswer::Line(handshakes::handshake_text(handshake, true)),
+    }
+}
+
 async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) -> Result<ControlAnswer, CommandRefusal> {
-    let snapshot = desk.views.reader.clone().latest();
+    let snapshot = desk.snapshot();
+    let epoch = snapshot.epoch.0;
     Ok(match request {
-        ControlRequest::Status {} => ControlAnswer::Status(Box::new(status(desk, &snapshot).await?)),
-        ControlRequest::Keyrings {} => ControlAnswer::Keyrings(snapshot.keyrings.clone()),
-        ControlRequest::Keyring { keyring } => ControlAnswer::Keyring(Box::new(find(&snapshot, &keyring)?.clone())),
+        ControlRequest::Status {} => ControlAnswer::Status(Box::new(status(desk).await?)),
+        ControlRequest::Keyrings {} => {
+            ControlAnswer::Keyrings(KeyringList { epoch, keyrings: snapshot.keyrings.clone() })
+        }
+        ControlRequest::Keyring { keyring } => {
+            ControlAnswer::Keyring(Box::new(KeyringAnswer { epoch, keyring: find(&snapshot, &keyring)?.clone() }))
+        }
         ControlRequest::Change { keyring, change, key_pair, until_restart } => {
             let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
             ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
         ControlRequest::Rotation {} => ControlAnswer::Rotation(RotationAnswer {
+            epoch,
             keyrings: desk.views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
             trusts: snapshot.anchor_usages(),
         }),
-        ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, &source)?),
+        ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, source).await?),
         ControlRequest::Handshake { id } => {
-            ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id)?)
+            ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {
+                let why =
+                    format!("no recent handshake of connection {id}: the last 2,000 are kept, the log has the others");
+                CommandRefusal::new(RefusalReason::NotFound, why)
+            })?)
         }
-        ControlRequest::Reload {} => ControlAnswer::Done(reload(desk).await?),
+        ControlRequest::Reload {} => ControlAnswer::Done(reload::reload(desk).await?),
         ControlRequest::Stop {} => ControlAnswer::Done(stop(desk).await?),
         // Answered in its own way.
         ControlRequest::Handshakes { .. } => {
-            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "it has several answers"));
+            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "handshakes are many answers"));
         }
     })
 }
 
-async fn status(desk: &CommandContext, snapshot: &Snapshot) -> Result<status::StatusReport, CommandRefusal> {
-    let (reply, answer) = oneshot::channel();
-    desk.inputs.send(WriterInput::Look { reply }).await.map_err(|_| stopping())?;
-    let look: WriterView = answer.await.map_err(|_| stopping())?;
-    let events = &desk.views.events;
+async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRefusal> {
+    let look = desk.look().await?;
+    let (snapshot, events) = (desk.snapshot(), &desk.views.events);
     let known = StatusInputs {
-        snapshot,
+        snapshot: &snapshot,
         look: &look,
         reports: &events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
         handshakes: &events.recent(),
@@ -130,13 +127,12 @@ async fn command(
         return Err(CommandRefusal::new(
             RefusalReason::UntilRestart,
             "sidekey has no state folder, so a revocation lasts only until it restarts: add --until-restart to revoke \
-             anyway, or add the fingerprint to the keyring's `revoked` in the configuration",
+             all the same, or write the fingerprint into the keyring's `revoked` in the configuration",
         ));
     }
-    let (reply, answer) = oneshot::channel();
-    let input = WriterInput::Command { keyring: Arc::clone(&keyring.name), command, by, reply };
-    desk.inputs.send(input).await.map_err(|_| stopping())?;
-    let (epoch, events) = answer.await.map_err(|_| stopping())?.map_err(|not_done| {
+    let keyring_name = Arc::clone(&keyring.name);
+    let done = desk.ask_writer(|reply| WriterInput::Command { keyring: keyring_name, command, by, reply }).await?;
+    let (epoch, events) = done.map_err(|not_done| {
         let reason = match &not_done {
             CommandRejection::NoKeyring(_)
             | CommandRejection::Keyring(crate::keyring::rotation::CommandError::Unknown { .. }) => {
@@ -147,7 +143,7 @@ async fn command(
         };
         CommandRefusal::new(reason, not_done.to_string())
     })?;
-    let after = desk.views.reader.clone().latest();
+    let after = desk.snapshot();
     let told =
         change::ChangeReport { change: wanted.change, key_pair, events: &events, before: keyring, after: &after };
     Ok(ChangeOutcome {
@@ -157,76 +153,41 @@ async fn command(
     })
 }
 
-fn forget(desk: &CommandContext, source: &str) -> Result<ChangeOutcome, CommandRefusal> {
-    match desk.lessons.forget(source) {
+async fn forget(desk: &CommandContext, source: String) -> Result<ChangeOutcome, CommandRefusal> {
+    let shown = crate::pki::printable(&source);
+    let (epoch, count) = desk.ask_writer(|reply| WriterInput::Forget { source, reply }).await?;
+    match count {
         0 => Err(CommandRefusal::new(
             RefusalReason::NotFound,
-            format!(
-                "no refusals are recorded for source {:?}: see `sidekey rotation` for the sources",
-                crate::pki::printable(source)
-            ),
+            format!("nothing was learned from {shown:?}: `sidekey rotation` names the sources"),
         )),
         count => Ok(ChangeOutcome {
             changed: true,
             did: format!(
-                "forgot the refusals of {}{}",
-                crate::pki::printable(source),
+                "forgot what {shown} has taught{}",
                 if count == 1 { String::new() } else { format!(" ({count} times)") }
             ),
             means: "It is shown the new key pair from its next connection on; if it refuses that again, one more \
-                    handshake fails and it is shown the previous key pair."
+                    handshake fails and it is shown the previous one."
                 .to_owned(),
+            epoch: Some(epoch.0),
             ..ChangeOutcome::nothing()
         }),
-    }
-}
-
-async fn reload(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
-    let mut events = desk.views.events.subscribe();
-    desk.told.send(ProcessSignal::Reload).await.map_err(|_| stopping())?;
-    let told = async {
-        loop {
-            match events.next().await {
-                Some(Event::Reloaded(ReloadRecord { error, needs_restart })) => return Some((error, needs_restart)),
-                Some(_) => {}
-                None => return None,
-            }
-        }
-    };
-    match tokio::time::timeout(RELOAD, told).await {
-        Ok(Some((None, needs_restart))) => Ok(ChangeOutcome {
-            changed: true,
-            did: "reloaded the configuration and the folder".to_owned(),
-            means: if needs_restart.is_empty() {
-                "All settings are in use.".to_owned()
-            } else {
-                format!("All settings are in use, except those that need a restart: {}.", needs_restart.join(", "))
-            },
-            ..ChangeOutcome::nothing()
-        }),
-        Ok(Some((Some(error), _))) => Err(CommandRefusal::new(
-            RefusalReason::Failed,
-            format!("configuration rejected; keeping the previous one: {error}"),
-        )),
-        Ok(None) => Err(stopping()),
-        Err(_) => {
-            Err(CommandRefusal::new(RefusalReason::Failed, "the reload has started but not finished yet: see the log"))
-        }
     }
 }
 
 async fn stop(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
     if desk.views.shutdown.phase() > ShutdownPhase::Running {
-        return Err(CommandRefusal::new(
-            RefusalReason::NotNow,
-            "sidekey is already stopping; a second signal stops it immediately",
-        ));
+        return Err(CommandRefusal::new(RefusalReason::NotNow, "it is stopping already; a signal ends it at once"));
     }
     desk.told.send(ProcessSignal::Stop).await.map_err(|_| stopping())?;
     Ok(ChangeOutcome {
         changed: true,
         did: "stopping".to_owned(),
-        means: format!("Ingress drains, then egress; the process exits within {} s.", desk.longest_stop.as_secs()),
+        means: format!(
+            "What runs is finished: ingress drains, then egress; it has ended after {} s at the latest.",
+            desk.longest_stop.as_secs()
+        ),
         ..ChangeOutcome::nothing()
     })
 }
@@ -237,11 +198,7 @@ fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s KeyringView, Comma
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         CommandRefusal::new(
             RefusalReason::NotFound,
-            format!("keyring {:?} does not exist; known keyrings: {known}", crate::pki::printable(name)),
+            format!("there is no keyring {:?}; there is: {known}", crate::pki::printable(name)),
         )
     })
-}
-
-fn stopping() -> CommandRefusal {
-    CommandRefusal::new(RefusalReason::NotNow, "sidekey is stopping")
 }

@@ -4,7 +4,7 @@ use super::{ChangeOutcome, CommandRefusal, PairChange, RefusalReason};
 use crate::keyring::Standing;
 use crate::keyring::{KeyringCommand, KeyringEvent};
 use crate::pki::Fingerprint;
-use crate::snapshot::{KeyPairView, KeyringView, Snapshot};
+use crate::snapshot::{KeyringView, Snapshot};
 
 /// The fewest digits that name a pair.
 const DIGITS: usize = 4;
@@ -75,8 +75,7 @@ fn to_promote(keyring: &KeyringView) -> Result<Fingerprint, CommandRefusal> {
 
 /// The one pair of this standing.
 fn only(keyring: &KeyringView, standing: Standing) -> Result<Fingerprint, CommandRefusal> {
-    let of: Vec<Fingerprint> =
-        keyring.key_pairs.iter().filter(|pair| pair.standing == standing).map(|pair| pair.key_pair).collect();
+    let of: Vec<Fingerprint> = keyring.pairs_with_standing(standing).map(|pair| pair.key_pair).collect();
     match of[..] {
         [one] => Ok(one),
         [] => {
@@ -119,7 +118,7 @@ pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
     };
     let short = |key_pair: Option<Fingerprint>| key_pair.map_or_else(String::new, |key_pair| key_pair.short());
     let keyring = told.after.keyrings.iter().find(|keyring| keyring.name == *name);
-    let now_current = keyring.and_then(|keyring| pair_with_standing(keyring, Standing::Current));
+    let now_current = keyring.and_then(|keyring| keyring.pairs_with_standing(Standing::Current).next());
     let key_pair = told.key_pair.or(moved(Standing::Current).map(|(key_pair, _)| key_pair));
     if told.events.is_empty() {
         let standing = keyring
@@ -165,10 +164,6 @@ pub(super) fn done(told: &ChangeReport<'_>, remembers: bool) -> ChangeOutcome {
         means.push_str(" This lasts only until sidekey restarts, because it has no state folder.");
     }
     ChangeOutcome { changed: true, did, means, key_pair, ..ChangeOutcome::nothing() }
-}
-
-fn pair_with_standing(keyring: &KeyringView, standing: Standing) -> Option<&KeyPairView> {
-    keyring.key_pairs.iter().find(|pair| pair.standing == standing)
 }
 
 /// The explanation of a move as a sentence of its own.

@@ -14,7 +14,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::answers::{self, CommandContext};
+use super::answers;
+use super::context::CommandContext;
 use super::{CommandRefusal, ControlAnswer, LONGEST_REQUEST, RefusalReason, parse};
 use crate::net::{BoundSocket, SocketStream};
 use crate::process::ShutdownPhase;
@@ -102,7 +103,10 @@ async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandC
     };
     let request = match parse(&line) {
         Ok(request) => request,
-        Err(refused) => return write_answer(&mut writing, &ControlAnswer::Refused(refused)).await,
+        Err(refused) => {
+            let answer = ControlAnswer::Refused(refused).in_epoch(desk.snapshot().epoch);
+            return write_answer(&mut writing, &answer).await;
+        }
     };
     let by: Arc<str> = format!("uid {uid}").into();
     tracing::debug!(target: "control", %by, ?request, "received a command");

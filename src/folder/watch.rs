@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::places::WatchPlaces;
 use super::read::{FolderReading, read_folder};
@@ -28,7 +28,20 @@ const MAX_READ_DELAY: Duration = Duration::from_millis(400);
 /// How often the folder is read where it cannot be watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until `out` is closed. `settings` may change at a reload; `rescan` on it asks for a reading at once (SIGHUP).
+/// Answered once everything that the folder held when it was ordered has settled and was sent.
+pub type ReadingReceipt = oneshot::Sender<()>;
+
+/// What the watch sends, in order.
+#[derive(Debug)]
+pub enum FolderDelivery {
+    /// What the folder holds now.
+    Contents(FolderContents),
+    /// An ordered reading is complete: whatever it found was sent before.
+    Receipt(ReadingReceipt),
+}
+
+/// Runs until `out` is closed. `settings` may change at a reload; a change of it asks for a reading at once (SIGHUP), as an
+/// order does, which is also answered.
 /// Only contents that differ from the last ones are sent. Incomplete parts are sent once they have settled: their
 /// problems then have `Severity::Refused`.
 ///
@@ -37,8 +50,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// folder changes nothing but `problems`.
 pub async fn watch_folder(
     mut settings: watch::Receiver<FolderSettings>,
+    mut orders: mpsc::Receiver<ReadingReceipt>,
     first: Option<FolderReading>,
-    out: mpsc::Sender<FolderContents>,
+    out: mpsc::Sender<FolderDelivery>,
 ) {
     let mut watched = WatchedPlaces::new();
     let mut settle = SettleState::default();
@@ -64,6 +78,7 @@ pub async fn watch_folder(
         };
     }
     let mut settings_may_change = true;
+    let mut awaited = Vec::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(timing.next_read().into()) => {}
@@ -78,8 +93,10 @@ pub async fn watch_folder(
                     continue;
                 }
             },
+            Some(order) = orders.recv() => awaited.push(order),
             () = out.closed() => return,
         }
+        awaited.extend(std::iter::from_fn(|| orders.try_recv().ok()));
         let current = settings.borrow_and_update().clone();
         let (rescan, patience) = (current.rescan, current.settle);
         let when = ArrivalTime { now: Instant::now(), noticed: timing.begin_reading(), settle: patience };
@@ -106,8 +123,15 @@ pub async fn watch_folder(
         );
         if settled.apply_decisions(reading, &decisions) || is_first {
             is_first = false;
-            if out.send(settled.contents().clone()).await.is_err() {
+            if out.send(FolderDelivery::Contents(settled.contents().clone())).await.is_err() {
                 return;
+            }
+        }
+        if !decisions.values().any(|decision| matches!(decision, SettleDecision::Wait(_))) {
+            for order in awaited.drain(..) {
+                if out.send(FolderDelivery::Receipt(order)).await.is_err() {
+                    return;
+                }
             }
         }
     }

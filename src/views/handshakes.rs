@@ -1,83 +1,95 @@
-//! Recent handshakes, and new ones, as a command asks for them.
+//! Handshakes of the recent past and those to come, as far as a filter lets them pass.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
-use crate::control::{CommandRefusal, ControlAnswer, HandshakeFilter, HandshakeFormat, RefusalReason};
 use crate::event::{Event, EventBus, EventFollower, HandshakeRecord};
 use crate::log::{LineStyle, LogFormat};
 use crate::pki::blocks;
 
-/// Whether new handshakes are sent too.
-pub(crate) enum HandshakeFollow {
-    On(EventFollower),
-    Off,
+/// Which handshakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HandshakeFilter {
+    /// Only those that did not come to a connection.
+    pub failed: bool,
+    /// Part of the peer's identity, subject or address, or its partner's name.
+    pub peer: Option<String>,
+    /// Of this time or later.
+    pub since: Option<Timestamp>,
+    /// `ingress` or `egress`.
+    pub side: Option<String>,
+    /// A listener's name.
+    pub listener: Option<String>,
+    /// At most so many, the latest.
+    pub last: Option<usize>,
 }
 
-/// The recent ones that match the filter, the oldest first; then new ones, until the client has gone.
-pub(crate) async fn list(
-    events: &EventBus,
-    filter: &HandshakeFilter,
-    form: HandshakeFormat,
-    follow: HandshakeFollow,
-    answers: &mpsc::Sender<ControlAnswer>,
-) {
-    let past = events.recent();
-    let passing: Vec<&Arc<HandshakeRecord>> = past.iter().filter(|handshake| passes(handshake, filter)).collect();
-    let skipped = filter.last.map_or(0, |last| passing.len().saturating_sub(last));
-    for handshake in passing.into_iter().skip(skipped) {
-        if answers.send(answer(handshake, form)).await.is_err() {
-            return;
-        }
+/// The recent handshakes that the filter lets pass, the oldest first; then, where it follows, those to come.
+pub(crate) struct HandshakeFeed {
+    filter: HandshakeFilter,
+    passing: VecDeque<Arc<HandshakeRecord>>,
+    /// The recent ones, as long as the follower may report one of them again.
+    past: Vec<Arc<HandshakeRecord>>,
+    follower: Option<EventFollower>,
+}
+
+impl HandshakeFeed {
+    /// Starts with what is recent now.
+    pub(crate) fn open(events: &EventBus, filter: HandshakeFilter, follows: bool) -> Self {
+        // The follower begins before the past is read: the first that it hears may be in both.
+        let follower = follows.then(|| events.subscribe());
+        let past = events.recent();
+        let mut passing: VecDeque<_> = past.iter().filter(|handshake| passes(handshake, &filter)).cloned().collect();
+        let skipped = filter.last.map_or(0, |last| passing.len().saturating_sub(last));
+        passing.drain(..skipped);
+        Self { filter, passing, past, follower }
     }
-    let HandshakeFollow::On(mut follower) = follow else { return };
-    // The follower began before the past was read: the first that it gets may be in both.
-    let mut may_be_past = true;
-    while let Some(event) = follower.next().await {
-        let Event::Handshake(handshake) = event else { continue };
-        may_be_past = may_be_past && past.iter().any(|past| Arc::ptr_eq(past, &handshake));
-        let told = may_be_past || handshake.is_silent() || !passes(&handshake, filter);
-        if !told && answers.send(answer(&handshake, form)).await.is_err() {
-            return;
+
+    /// The next one; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Arc<HandshakeRecord>> {
+        if let Some(handshake) = self.passing.pop_front() {
+            return Some(handshake);
+        }
+        let follower = self.follower.as_mut()?;
+        loop {
+            let Event::Handshake(handshake) = follower.next().await? else { continue };
+            if handshake.is_silent() || self.past.iter().any(|past| Arc::ptr_eq(past, &handshake)) {
+                continue;
+            }
+            self.past.clear();
+            if passes(&handshake, &self.filter) {
+                return Some(handshake);
+            }
         }
     }
 }
 
-/// One of them, with the certificates that the other side sent.
-///
-/// # Errors
-/// It is not among the recent ones.
-pub(crate) fn find_handshake(events: &EventBus, id: u64) -> Result<Value, CommandRefusal> {
-    let found = events.recent().into_iter().rev().find(|handshake| handshake.connection == id);
-    let Some(handshake) = found else {
-        let why = format!("no recent handshake on connection {id}: the last 2,000 are kept, the log has the others");
-        return Err(CommandRefusal::new(RefusalReason::NotFound, why));
-    };
-    let mut value = object(&handshake);
+/// One of the recent ones as an object, with the certificates that the other side sent.
+pub(crate) fn find_handshake(events: &EventBus, id: u64) -> Option<Value> {
+    let handshake = events.recent().into_iter().rev().find(|handshake| handshake.connection == id)?;
+    let mut value = handshake_object(&handshake);
     if let Some(object) = value.as_object_mut() {
         let chain: Vec<String> = handshake.peer_chain.iter().map(|der| blocks::certificate_pem(der)).collect();
         object.insert("chain_pem".to_owned(), json!(chain));
     }
-    Ok(value)
+    Some(value)
 }
 
-fn answer(handshake: &Arc<HandshakeRecord>, form: HandshakeFormat) -> ControlAnswer {
-    let style = |colour| LineStyle { format: LogFormat::Text, colour };
-    match form {
-        HandshakeFormat::Json => ControlAnswer::Handshake(object(handshake)),
-        HandshakeFormat::Text | HandshakeFormat::Coloured => {
-            let line = handshake.line(style(form == HandshakeFormat::Coloured));
-            ControlAnswer::Line(String::from_utf8_lossy(&line).into_owned())
-        }
-    }
-}
-
-/// As in the log.
-fn object(handshake: &HandshakeRecord) -> Value {
+/// As in a log of JSON lines.
+pub(crate) fn handshake_object(handshake: &HandshakeRecord) -> Value {
     let line = handshake.line(LineStyle { format: LogFormat::Json, colour: false });
     serde_json::from_slice(&line).unwrap_or(Value::Null)
+}
+
+/// As in a log for people.
+pub(crate) fn handshake_text(handshake: &HandshakeRecord, colour: bool) -> String {
+    let line = handshake.line(LineStyle { format: LogFormat::Text, colour });
+    String::from_utf8_lossy(&line).into_owned()
 }
 
 fn passes(handshake: &HandshakeRecord, filter: &HandshakeFilter) -> bool {

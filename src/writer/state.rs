@@ -106,14 +106,14 @@ impl WriterState {
         let mut happened = StateChange { clock_step: self.observe_time(now), ..StateChange::default() };
         self.advance_time(now, &mut happened);
         match input {
-            WriterInput::Tick | WriterInput::Look { .. } => {}
+            WriterInput::Tick | WriterInput::Look { .. } | WriterInput::Forget { .. } => {}
             WriterInput::Learned(lessons) => {
                 // Which peers anchors verified has changed too, if only that.
                 happened.remember = true;
                 self.learned = Arc::new(lessons.clone());
             }
             WriterInput::Folder(contents) => self.apply_contents(contents.clone(), now, &mut happened),
-            WriterInput::Settings(settings) => self.apply_settings(settings, now, &mut happened),
+            WriterInput::Settings(settings, _) => self.apply_settings(settings, now, &mut happened),
             WriterInput::Command { keyring, command, .. } => {
                 if let Some(why) = &self.unreadable {
                     return Err(CommandRejection::Unreadable(keyring.to_string(), why.clone()));
@@ -173,11 +173,12 @@ impl WriterState {
         &self.trusts
     }
 
-    /// What is wrong with the folder and with decisions, in a stable order; whether they are saved is not known here.
+    /// What is wrong with the folder and with decisions, in a stable order; whether they are saved or served is not known
+    /// here.
     pub(super) fn status(&self) -> WriterView {
         let mut problems: Vec<_> = self.told.iter().cloned().collect();
         problems.sort();
-        WriterView { problems, unreadable: self.unreadable.clone(), not_saved: None }
+        WriterView { problems, unreadable: self.unreadable.clone(), ..WriterView::default() }
     }
 
     /// What was learned from sources, as it was reported last.

@@ -23,7 +23,8 @@ impl WriterHarness {
         let (state, publisher, reader) =
             start_writer(api_settings(), contents, &mut memory, (&events, &clock)).unwrap();
         let (inputs, receiver) = mpsc::channel(8);
-        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, (events, clock)));
+        let lessons = Arc::new(evidence::RefusalMemory::new(&[], |_| {}));
+        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, lessons, (events, clock)));
         Self { inputs, reader, follower, task }
     }
 
@@ -133,5 +134,22 @@ fn what_cannot_be_saved_is_served_all_the_same_and_told() {
         assert_eq!(reader.latest().epoch, Epoch(2));
         let not_remembered = told.iter().filter(|event| matches!(event, Event::NotRemembered(_)));
         assert_eq!(not_remembered.count(), 1);
+    });
+}
+
+#[test]
+fn settings_are_answered_with_the_epoch_in_which_they_are_in_use() {
+    block_on_local(async {
+        let running = WriterHarness::start(api_contents(&[1]), StateMemory::in_memory());
+        let mut other = api_settings();
+        other.ingresses[0].log_access = false;
+        for _ in 0..2 {
+            let (reply, answer) = oneshot::channel();
+            running.inputs.send(WriterInput::Settings(Box::new(other.clone()), reply)).await.unwrap();
+            assert_eq!(answer.await.unwrap(), Ok(Epoch(2)), "the same again starts no epoch");
+        }
+        let (reply, answer) = oneshot::channel();
+        running.inputs.send(WriterInput::Forget { source: "192.0.2.1".to_owned(), reply }).await.unwrap();
+        assert_eq!(answer.await.unwrap(), (Epoch(2), 0));
     });
 }

@@ -10,7 +10,7 @@ mod story;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::Event;
+use sidekey::event::{AlertRecord, DeliveryRecord, Event};
 use sidekey::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair};
 use sidekey::registry::store::StoreAccess;
 use sidekey::registry::{RegistryStore, findings};
@@ -93,7 +93,7 @@ async fn each_threshold_arrives_once_across_three_restarts_and_three_instances()
             }
             for sidecar in &mut sidecars {
                 let told = |event: &Event| match event {
-                    Event::Alert { kind: "expires", .. } => Some(()),
+                    Event::Alert(AlertRecord { kind: "expires", .. }) => Some(()),
                     _ => None,
                 };
                 sidecar.event("every instance's own line", told).await;
@@ -134,7 +134,7 @@ async fn the_log_and_the_metrics_tell_without_a_database() {
     let top = format!("registry = {:?}\n{}", folder.path(), sinks(folder.path(), &hook, None));
     let mut sidecar = Sidecar::start_at(folder, &crate::handshake::config(&top, "", backend.address), ca.now).await;
     let alert = |event: &Event| match event {
-        Event::Alert { kind, explanation, .. } => Some((*kind, explanation.clone())),
+        Event::Alert(AlertRecord { kind, explanation, .. }) => Some((*kind, explanation.clone())),
         _ => None,
     };
     let (kind, explanation) = sidecar.event("an alert", alert).await;
@@ -160,7 +160,7 @@ async fn a_database_that_hangs_holds_up_no_line_and_no_metric() {
     drop(database.open().await);
     sqlx::raw_sql("BEGIN; LOCK TABLE alert, acknowledgement, peer").execute(&mut locker).await.expect("locked");
     let told = |event: &Event| match event {
-        Event::Alert { kind, .. } => Some(*kind),
+        Event::Alert(AlertRecord { kind, .. }) => Some(*kind),
         _ => None,
     };
     for name in ["one", "two"] {
@@ -183,7 +183,9 @@ async fn a_silenced_alert_is_sent_when_it_is_due_again() {
         let mut sidecar = fleet.start("a", &hook, Some(&mailbox), ca.now).await;
         let ended = |outcome: &'static str| {
             move |event: &Event| match event {
-                Event::Delivery { outcome: found, sink: "webhook", .. } if *found == outcome => Some(()),
+                Event::Delivery(DeliveryRecord { outcome: found, sink: "webhook", .. }) if *found == outcome => {
+                    Some(())
+                }
                 _ => None,
             }
         };

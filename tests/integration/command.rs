@@ -319,6 +319,47 @@ fn inspect_explains_what_a_file_is_and_how_to_convert_it() {
     assert!(text(&mixed.stderr).contains("/nowhere"), "{}", text(&mixed.stderr));
 }
 
+/// The long flags that a command offers, by its help, and those of its subcommands.
+fn offered(command: &[&str], out: &mut Vec<(String, Vec<String>)>) {
+    let help = text(&output(sidekey().args(command).arg("--help")).stdout);
+    let flag = |line: &str| {
+        let line = line.trim_start();
+        let long = line
+            .strip_prefix("-")
+            .and_then(|line| Some(line[line.find("--")?..].to_owned()))
+            .or_else(|| line.starts_with("--").then(|| line.to_owned()))?;
+        Some(long.split([' ', ',', '=', '[']).next().unwrap_or_default().to_owned())
+    };
+    out.push((command.join(" "), help.lines().filter_map(flag).collect()));
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    for name in commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()) {
+        if !name.is_empty() && name != "help" {
+            offered(&[command, &[name]].concat(), out);
+        }
+    }
+}
+
+#[test]
+fn a_command_offers_only_flags_that_mean_something_to_it() {
+    let mut commands = Vec::new();
+    offered(&[], &mut commands);
+    assert!(commands.len() > 30, "{commands:?}");
+    let may = |command: &str, flag: &str| match flag {
+        // `wait` asks the listener that they name.
+        "--probes" | "--admin" => ["run", "check", "wait"].contains(&command),
+        "--backend" | "--listen" | "--client-ca" | "--log-format" => ["run", "check"].contains(&command),
+        _ => true,
+    };
+    for (command, flags) in &commands {
+        for flag in flags {
+            assert!(may(command, flag), "sidekey {command} offers {flag}");
+        }
+    }
+    let flags = |command: &str| &commands.iter().find(|(name, _)| name == command).expect("a command").1;
+    assert!(flags("run").contains(&"--backend".to_owned()) && flags("wait").contains(&"--probes".to_owned()));
+    assert_eq!(flags("keyring ack"), &["--why", "--by", "--config", "--state", "--json", "--help"].map(str::to_owned));
+}
+
 #[test]
 fn completions_are_printed_for_a_shell() {
     let bash = output(sidekey().args(["completions", "bash"]));

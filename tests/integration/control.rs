@@ -258,3 +258,34 @@ fn status_is_0_where_there_is_nothing_to_act_on() {
     assert_eq!(status.status.code(), Some(1));
     assert!(text(&status.stdout).contains("lonely.crt"), "{}", text(&status.stdout));
 }
+
+#[test]
+fn reload_is_answered_when_settings_and_folder_are_in_use_and_says_the_epoch() {
+    let stand = Stand::new(|ca| ca.server(20));
+    let before = stand.json(&["status"])["epoch"].as_u64().expect("an epoch");
+    let new = stand.ca.server(5);
+    put(stand.folder.path(), "lonely.crt", &stand.ca.server(1).chain_pem);
+    drop_pair(stand.folder.path(), "tls", &new);
+    let reloaded = stand.json(&["reload"]);
+    assert_eq!(stand.standing(&new), "current", "{reloaded}");
+    assert_eq!(reloaded["changed"], Value::from(true), "{reloaded}");
+    let epoch = reloaded["epoch"].as_u64().expect("an epoch");
+    assert!(before < epoch, "{reloaded}");
+    let said = |field: &str, part: &str| {
+        let all = reloaded[field].as_array().expect("sentences");
+        assert!(all.iter().any(|one| one.as_str().is_some_and(|one| one.contains(part))), "{field}: {reloaded}");
+    };
+    said("loaded", &format!("{} of keyring default is current", short(&new)));
+    said("refused", "lonely.crt");
+    // The same again changes nothing, and every other answer names the same epoch.
+    let again = stand.json(&["reload"]);
+    assert_eq!((&again["changed"], &again["epoch"]), (&Value::from(false), &Value::from(epoch)), "{again}");
+    for command in [&["keyring", "list"][..], &["keyring", "show", "default"], &["rotation"]] {
+        assert_eq!(stand.json(command)["epoch"], Value::from(epoch), "{command:?}");
+    }
+    let missing = stand.ask(&["rotation", "forget", "203.0.113.7", "--json"]);
+    let missing: Value = serde_json::from_slice(&missing.stdout).expect("JSON");
+    assert_eq!(missing["refused"]["epoch"], Value::from(epoch), "{missing}");
+    let rolled = stand.said(&["keyring", "rollback", "default"]);
+    assert!(rolled.contains(&format!("(epoch {})", epoch + 1)), "{rolled}");
+}

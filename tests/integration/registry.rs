@@ -6,7 +6,7 @@
 
 mod trouble;
 
-use sidekey::event::Event;
+use sidekey::event::{Event, RegistryRecord};
 use sidekey::evidence::report::{PriorHistory, RetireAdvice, RotationProgress, RotationReport};
 use sidekey::registry::export::{ExportTable, RegistryExport, export_csv};
 use sidekey::registry::store::HistoryQuery;
@@ -36,7 +36,7 @@ async fn told(stand: &mut Stand, wanted: bool) -> String {
     stand
         .sidecar
         .event("a line about the registry", |event| match event {
-            Event::Registry { up, explanation, .. } if *up == wanted => Some(explanation.clone()),
+            Event::Registry(RegistryRecord { up, explanation, .. }) if *up == wanted => Some(explanation.clone()),
             _ => None,
         })
         .await

@@ -14,7 +14,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{Event, TokenOutcome};
+use sidekey::event::{Event, TokenOutcome, TokenRecord, VerdictRecord};
 use sidekey::pki::Fingerprint;
 use sidekey::pki::issue::IssuedKeyPair;
 use tokio::net::TcpStream;
@@ -72,7 +72,7 @@ impl Scene {
     async fn probed(&mut self) {
         let new = fingerprint(&self.new);
         let told = |event: &Event| match event {
-            Event::Upstream { key_pair, .. } => (*key_pair == new).then_some(()),
+            Event::Upstream(VerdictRecord { key_pair, .. }) => (*key_pair == new).then_some(()),
             _ => None,
         };
         self.sidecar.event("a probe", told).await;
@@ -88,7 +88,9 @@ impl Scene {
     /// The next word about a token that is not that one was fetched.
     async fn told(&mut self) -> (TokenOutcome, &'static str, Fingerprint, String) {
         let token = |event: &Event| match event {
-            Event::Token { outcome, reason, key_pair, explanation, .. } if *outcome != TokenOutcome::Fetched => {
+            Event::Token(TokenRecord { outcome, reason, key_pair, explanation, .. })
+                if *outcome != TokenOutcome::Fetched =>
+            {
                 Some((*outcome, *reason, *key_pair, explanation.clone()))
             }
             _ => None,
@@ -294,7 +296,7 @@ async fn each_request_has_an_assertion_of_its_own_without_an_endpoint() {
     }
     let new = fingerprint(&scene.new);
     let again = |event: &Event| match event {
-        Event::Token { outcome: TokenOutcome::Fetched, key_pair, .. } => (*key_pair == new).then_some(()),
+        Event::Token(TokenRecord { outcome: TokenOutcome::Fetched, key_pair, .. }) => (*key_pair == new).then_some(()),
         _ => None,
     };
     scene.sidecar.event("the new pair's tokens are taken", again).await;

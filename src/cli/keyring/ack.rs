@@ -3,7 +3,9 @@
 //! It is written into the registry itself, with user and reason, even if no sidecar runs: for a whole fleet where the
 //! registry is shared. Local log lines and metrics continue.
 
-use crate::cli::{CommandFailure, ConfigSource, print};
+use crate::cli::failure::CommandFailure;
+use crate::cli::print;
+use crate::cli::source::{FlagSource, RegistrySource};
 use crate::clock::Clock;
 use crate::offline::registry::with_registry;
 use crate::pki::printable;
@@ -13,26 +15,35 @@ use crate::registry::{AcknowledgementRow, Error, short_fingerprint};
 
 #[derive(clap::Args)]
 pub(super) struct AckArguments {
-    /// The keyring, or the trust
+    /// Name of the keyring or trust
     keyring: String,
     /// The key pair, the partner's certificate or the trust anchor, by the start of its fingerprint [default: the
     /// current pair]
     key_pair: Option<String>,
-    /// What is being done about it
+    /// What is done about it
     #[arg(long, value_name = "TEXT")]
     why: String,
     /// Who acknowledges it [default: the user who runs the command]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
     #[command(flatten)]
-    source: ConfigSource,
+    source: RegistrySource,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// An acknowledgement with the epoch in which it is true: none, because it belongs to the registry, which every instance
+/// may share, and no snapshot holds it.
+#[derive(serde::Serialize)]
+struct AcknowledgementAnswer<'a> {
+    #[serde(flatten)]
+    acknowledgement: &'a AcknowledgementRow,
+    epoch: Option<u64>,
+}
+
 impl AckArguments {
-    pub(super) fn source(&mut self) -> &mut ConfigSource {
+    pub(super) fn source(&mut self) -> &mut dyn FlagSource {
         &mut self.source
     }
 
@@ -42,7 +53,7 @@ impl AckArguments {
                 "--why must not be empty: say what is being done about it"
             )));
         }
-        let config = self.source.load().map_err(CommandFailure::Wrong)?;
+        let config = self.source.load()?;
         let who = self.by.clone().unwrap_or_else(asking);
         let work = async |store: &crate::registry::RegistryStore| {
             let (key_pair, ends) = store.find(&self.keyring, self.key_pair.as_deref().unwrap_or_default()).await?;
@@ -62,7 +73,7 @@ impl AckArguments {
             error => CommandFailure::Failed(error.into()),
         })?;
         if self.json {
-            print::json(&done);
+            print::json(&AcknowledgementAnswer { acknowledgement: &done, epoch: None });
         } else {
             print::line(&format!(
                 "{} of keyring {} acknowledged by {}: no webhooks or mail about its expiry until the last threshold",

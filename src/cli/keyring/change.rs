@@ -1,14 +1,14 @@
 //! `sidekey keyring promote|rollback|retire|revoke`: what changes a keyring of a running sidecar.
 
-use super::super::CommandFailure;
 use super::super::ask::ControlArguments;
+use super::super::failure::CommandFailure;
 use crate::control::{ControlRequest, PairChange};
 
 #[derive(clap::Args)]
 pub(super) struct PromoteArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// Which key pair, by the beginning of its fingerprint; left out: the one that is staged
+    /// Beginning of the key pair's fingerprint [default: the staged one]
     key_pair: Option<String>,
     #[command(flatten)]
     ask: ControlArguments,
@@ -16,7 +16,7 @@ pub(super) struct PromoteArguments {
 
 #[derive(clap::Args)]
 pub(super) struct RollbackArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
     #[command(flatten)]
     ask: ControlArguments,
@@ -24,9 +24,9 @@ pub(super) struct RollbackArguments {
 
 #[derive(clap::Args)]
 pub(super) struct RetireArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// Which key pair, by the beginning of its fingerprint; left out: the one that is previous
+    /// Beginning of the key pair's fingerprint [default: the previous one]
     key_pair: Option<String>,
     #[command(flatten)]
     ask: ControlArguments,
@@ -34,11 +34,11 @@ pub(super) struct RetireArguments {
 
 #[derive(clap::Args)]
 pub(super) struct RevokeArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// Which key pair, by the beginning of its fingerprint
+    /// Beginning of the key pair's fingerprint
     key_pair: String,
-    /// The sidecar has no state folder: revoke all the same, until it restarts
+    /// Revoke although the sidecar has no state folder: until it restarts
     #[arg(long)]
     until_restart: bool,
     #[command(flatten)]

@@ -1,9 +1,10 @@
 //! `sidekey keyring list`: one line per keyring, and what waits in it.
 
 use super::super::ask::{ControlArguments, unexpected};
-use super::super::{CommandFailure, print};
+use super::super::failure::CommandFailure;
+use super::super::print;
 use crate::clock::Clock;
-use crate::control::{ControlAnswer, ControlRequest, KeyPairView, KeyringView, Standing};
+use crate::control::{ControlAnswer, ControlRequest, KeyringView, Standing};
 
 #[derive(clap::Args)]
 pub(super) struct KeyringListArguments {
@@ -24,9 +25,9 @@ pub(super) fn run(arguments: &KeyringListArguments) -> Result<(), CommandFailure
     let mut rows = vec![
         ["KEYRING", "CURRENT", "EXPIRES", "PREVIOUS", "OVERLAP ENDS", "WAITING", "OWNER"].map(str::to_owned).to_vec(),
     ];
-    for keyring in &keyrings {
-        let current = pairs_with_standing(keyring, Standing::Current).next();
-        let overlap = pairs_with_standing(keyring, Standing::Previous).filter_map(|pair| pair.overlap_ends).max();
+    for keyring in &keyrings.keyrings {
+        let current = keyring.pairs_with_standing(Standing::Current).next();
+        let overlap = keyring.pairs_with_standing(Standing::Previous).filter_map(|pair| pair.overlap_ends).max();
         rows.push(vec![
             keyring.name.to_string(),
             current.map_or_else(|| "none".to_owned(), |pair| pair.key_pair.short()),
@@ -41,22 +42,14 @@ pub(super) fn run(arguments: &KeyringListArguments) -> Result<(), CommandFailure
     Ok(())
 }
 
-/// Pairs of one standing.
-pub(in super::super) fn pairs_with_standing(
-    keyring: &KeyringView,
-    standing: Standing,
-) -> impl Iterator<Item = &KeyPairView> {
-    keyring.key_pairs.iter().filter(move |pair| pair.standing == standing)
-}
-
 fn names(keyring: &KeyringView, standing: Standing) -> String {
-    let names: Vec<String> = pairs_with_standing(keyring, standing).map(|pair| pair.key_pair.short()).collect();
+    let names: Vec<String> = keyring.pairs_with_standing(standing).map(|pair| pair.key_pair.short()).collect();
     if names.is_empty() { print::dash() } else { names.join(" ") }
 }
 
 /// `1 staged, 2 refused`.
 fn waiting(keyring: &KeyringView) -> String {
-    let count = |standing: Standing| match pairs_with_standing(keyring, standing).count() {
+    let count = |standing: Standing| match keyring.pairs_with_standing(standing).count() {
         0 => None,
         count => Some(format!("{count} {}", standing.as_str())),
     };

@@ -10,72 +10,40 @@ use anyhow::Context;
 use clap::ValueEnum;
 use zeroize::Zeroizing;
 
-use super::super::{CommandFailure, ConfigSource, print};
-use crate::config::{self, Config};
+use super::super::failure::CommandFailure;
+use super::super::folder::{FolderArguments, explain_failure};
+use super::super::inspect::read_material;
+use super::super::print;
+use crate::config;
 use crate::offline::keyring;
-use crate::offline::keyring::{ExportFormat, KeyPairCreation, KeyPairImport, OfflineKeyrings, OfflineOutcome};
+use crate::offline::keyring::{ExportFormat, KeyPairCreation, KeyPairImport, OfflineOutcome};
 use crate::pki::issue::{NewKeyKind, RequestedNames, SubjectName};
 use crate::pki::{blocks, printable};
 
-/// Which folder.
-#[derive(clap::Args)]
-pub(in crate::cli) struct FolderArguments {
-    /// Configuration file [default: ./sidekey.toml, then /etc/sidekey/sidekey.toml, if there is one]
-    #[arg(long, env = "SIDEKEY_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The watched folder, without a configuration file [default: certs]
-    #[arg(long, env = "SIDEKEY_CERTS", value_name = "FOLDER")]
-    certs: Option<PathBuf>,
-    /// The state folder of a sidecar without a configuration file; only read
-    #[arg(long, env = "SIDEKEY_STATE", value_name = "FOLDER")]
-    state: Option<PathBuf>,
-}
-
-impl FolderArguments {
-    pub(in crate::cli) fn open(&self, keyring: &str) -> Result<OfflineKeyrings, CommandFailure> {
-        OfflineKeyrings::open(&self.config()?, keyring).map_err(failure)
-    }
-
-    pub(in crate::cli) fn config(&self) -> Result<Config, CommandFailure> {
-        let source = ConfigSource { config: self.config.clone(), ..ConfigSource::default() };
-        // A configuration file that happens to exist does not overrule a folder that the operator names.
-        let named = if self.config.is_some() || self.certs.is_none() {
-            source.load_file().map_err(CommandFailure::Wrong)?
-        } else {
-            None
-        };
-        match named {
-            Some(config) => Ok(config),
-            None => config::from_folder(self.certs.as_deref(), self.state.as_deref())
-                .map_err(|e| CommandFailure::Wrong(e.into())),
-        }
-    }
-}
-
-/// What a certificate is to contain.
+/// What a certificate is to say.
 #[derive(clap::Args)]
 struct SubjectArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// DNS name, repeatable [default: if no name is given, those of the current key pair]
+    /// A DNS name, several times if need be; without any name those of the current key pair
     #[arg(long, value_name = "NAME")]
     dns: Vec<String>,
-    /// URI, such as spiffe://example.com/api, repeatable
+    /// A URI, as in spiffe://example.com/api
     #[arg(long, value_name = "URI")]
     uri: Vec<String>,
-    /// IP address, repeatable
+    /// An IP address
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
-    /// Subject, such as "CN=api, O=Example, C=DE" [default: a common name from the first name]
+    /// The subject, as in "CN=api, O=Example, C=DE" [default: a common name from the first name]
     #[arg(long, value_name = "NAME=VALUE,…")]
     subject: Option<String>,
-    /// Extended key usage of the certificate
+    /// What its extended key usage allows
     #[arg(long, value_enum, default_value = "both")]
     usage: KeyUsageChoice,
-    /// Key type
+    /// The kind of key
     #[arg(long, value_enum, default_value = "p256")]
     key_type: KeyTypeChoice,
-    /// The files' name, without ending [default: the date and the beginning of the public key's hash]
+    /// Name of the files, without ending [default: the date and the beginning of the public key's hash]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// As JSON
@@ -90,7 +58,7 @@ enum KeyUsageChoice {
     Server,
     Client,
     Both,
-    /// No extended key usage: every use is allowed
+    /// No extended key usage at all: everything is allowed
     Any,
 }
 
@@ -144,13 +112,13 @@ impl SubjectArguments {
 pub(super) struct KeyringNewArguments {
     #[command(flatten)]
     says: SubjectArguments,
-    /// How long the certificate is valid, from now
+    /// Lifetime of the certificate, from now
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     valid_for: String,
-    /// Make a request for a CA instead of a self-signed certificate: the same as `keyring csr`
+    /// Ask a CA for the certificate instead of signing it itself: the same as `keyring csr`
     #[arg(long)]
     csr: bool,
-    /// Make it current at once, and not staged beside the current key pair
+    /// Make it current at once instead of staging it beside the current key pair
     #[arg(long)]
     activate: bool,
 }
@@ -159,10 +127,10 @@ pub(super) struct KeyringNewArguments {
 pub(super) struct KeyringCsrArguments {
     #[command(flatten)]
     says: SubjectArguments,
-    /// Which key the request is for
+    /// Key that the request is for
     #[arg(long, value_enum, default_value = "new")]
     key: KeyringTarget,
-    /// Output file for the request [default: standard output]
+    /// Where the request goes [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -173,24 +141,24 @@ enum KeyringTarget {
     New,
     /// The current key pair's: a renewal that keeps the key
     Current,
-    /// The key that is already waiting: the same request again
+    /// The one that waits already: the same request again
     Waiting,
 }
 
 #[derive(clap::Args)]
 pub(super) struct KeyringImportArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// Files from the CA: certificate and chain as PEM or DER, or a PKCS#12 keystore
+    /// What the CA sent: certificate and chain as PEM or DER, or a PKCS#12 keystore
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// The files' name in the folder, without ending [default: that of the key]
+    /// Name of the files in the folder, without ending [default: that of the key]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Make it current at once, and not staged beside the current key pair
+    /// Make it current at once instead of staging it beside the current key pair
     #[arg(long)]
     activate: bool,
     /// As JSON
@@ -202,20 +170,20 @@ pub(super) struct KeyringImportArguments {
 
 #[derive(clap::Args)]
 pub(super) struct KeyringExportArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
-    /// Which key pair, by the beginning of its fingerprint [default: the current one]
+    /// Beginning of the key pair's fingerprint [default: the current one]
     key_pair: Option<String>,
     /// pem: certificate and chain; der: the certificate alone; p12: PKCS#12
     #[arg(long, value_enum, default_value = "pem")]
     format: ExportFormatChoice,
-    /// Include the private key; never send it to a partner
+    /// The private key, too: never for a partner
     #[arg(long)]
     with_private_key: bool,
-    /// File with the password for the new PKCS#12 keystore
+    /// File with the password that the PKCS#12 keystore gets
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Output file, which must not exist [default: standard output]
+    /// Where it goes [default: standard output]; never over a file that is there
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -234,14 +202,20 @@ impl KeyringNewArguments {
         let valid_for = config::parse_duration(&self.valid_for)
             .map_err(|error| CommandFailure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
         if valid_for < Duration::from_hours(1) {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!("--valid-for must be at least 1h")));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
+                "--valid-for: less than an hour is over before partners know of it"
+            )));
         }
         let new = self.says.wanted(valid_for, self.activate)?;
         let offline = self.says.place.open(&self.says.keyring)?;
         if self.csr {
-            return asked(&offline.request(&new, keyring::KeySource::New).map_err(failure)?, None, self.says.json);
+            return asked(
+                &offline.request(&new, keyring::KeySource::New).map_err(explain_failure)?,
+                None,
+                self.says.json,
+            );
         }
-        done(&offline.new_pair(&new).map_err(failure)?, self.says.json);
+        done(&offline.new_pair(&new).map_err(explain_failure)?, self.says.json);
         Ok(())
     }
 }
@@ -255,7 +229,7 @@ impl KeyringCsrArguments {
             KeyringTarget::Waiting => keyring::KeySource::Waiting,
         };
         let offline = self.says.place.open(&self.says.keyring)?;
-        asked(&offline.request(&new, source).map_err(failure)?, self.out.as_deref(), self.says.json)
+        asked(&offline.request(&new, source).map_err(explain_failure)?, self.out.as_deref(), self.says.json)
     }
 }
 
@@ -264,13 +238,12 @@ impl KeyringImportArguments {
         let offline = self.place.open(&self.keyring)?;
         let mut files = Vec::new();
         for file in &self.files {
-            let (_, blocks) =
-                super::super::inspect::read(file, self.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
+            let (_, blocks) = read_material(file, self.password_file.as_deref()).map_err(CommandFailure::Wrong)?;
             let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
             files.push((name, blocks));
         }
         let import = KeyPairImport { files, name: self.name.clone(), activate: self.activate };
-        done(&offline.import(import).map_err(failure)?, self.json);
+        done(&offline.import(import).map_err(explain_failure)?, self.json);
         Ok(())
     }
 }
@@ -283,9 +256,7 @@ impl KeyringExportArguments {
             ExportFormatChoice::P12 => ExportFormat::Pkcs12,
         };
         if form != ExportFormat::Pem && self.out.is_none() && print::is_out_a_terminal() {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "cannot write binary data to a terminal: name a file by --out"
-            )));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
         }
         let password = match &self.password_file {
             Some(file) => {
@@ -296,8 +267,8 @@ impl KeyringExportArguments {
         };
         let password = password.as_ref().map(|text| blocks::trim_password(text));
         let offline = self.place.open(&self.keyring)?;
-        let pair = offline.pair(self.key_pair.as_deref()).map_err(failure)?;
-        let bytes = offline.export(pair, form, self.with_private_key, password).map_err(failure)?;
+        let pair = offline.pair(self.key_pair.as_deref()).map_err(explain_failure)?;
+        let bytes = offline.export(pair, form, self.with_private_key, password).map_err(explain_failure)?;
         let what = if self.with_private_key { "with its PRIVATE KEY" } else { "without its private key" };
         print::talk(&format!("sidekey: key pair {} of {}, {what}", pair.fingerprint(), self.keyring));
         out(self.out.as_deref(), &bytes)
@@ -315,7 +286,7 @@ fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), CommandFailure> {
     written.with_context(|| format!("cannot write {}", file.display())).map_err(CommandFailure::Failed)
 }
 
-/// The request goes to standard output; what became of its key to standard error.
+/// The request is data; what became of its key is talk.
 fn asked(done: &OfflineOutcome, file: Option<&Path>, json: bool) -> Result<(), CommandFailure> {
     if json {
         print::json(done);
@@ -335,15 +306,4 @@ fn done(done: &OfflineOutcome, json: bool) {
     print::line(&format!("{} {} ({key_pair})", done.keyring, done.standing));
     done.files.iter().for_each(|file| print::field("wrote", file));
     print::field("next", &done.next);
-}
-
-pub(in crate::cli) fn failure(error: keyring::OfflineKeyringError) -> CommandFailure {
-    match error {
-        keyring::OfflineKeyringError::Wrong(_)
-        | keyring::OfflineKeyringError::Refused { .. }
-        | keyring::OfflineKeyringError::Folder(_) => CommandFailure::Wrong(error.into()),
-        keyring::OfflineKeyringError::Make(_)
-        | keyring::OfflineKeyringError::Pkcs12(_)
-        | keyring::OfflineKeyringError::Token(_) => CommandFailure::Failed(error.into()),
-    }
 }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::super::ask::{ControlArguments, unexpected};
-use super::super::{CommandFailure, print};
+use super::super::failure::CommandFailure;
+use super::super::print;
 use crate::clock::Clock;
 use crate::control::{
     ActivationPolicy, ControlAnswer, ControlRequest, KeyPairView, KeyringView, PreferPolicy, Standing,
@@ -11,7 +12,7 @@ use crate::control::{
 
 #[derive(clap::Args)]
 pub(super) struct KeyringShowArguments {
-    /// Which keyring
+    /// Name of the keyring
     keyring: String,
     #[command(flatten)]
     ask: ControlArguments,
@@ -26,7 +27,7 @@ pub(super) fn run(arguments: &KeyringShowArguments) -> Result<(), CommandFailure
         print::json(&keyring);
         return Ok(());
     }
-    print_keyring(&keyring, Clock::system().now());
+    print_keyring(&keyring.keyring, Clock::system().now());
     Ok(())
 }
 
@@ -71,7 +72,7 @@ fn print_keyring(keyring: &KeyringView, now: Timestamp) {
         Standing::Revoked,
     ];
     for standing in order {
-        for pair in super::list::pairs_with_standing(keyring, standing) {
+        for pair in keyring.pairs_with_standing(standing) {
             print::line("");
             say_pair(keyring, pair, now);
         }

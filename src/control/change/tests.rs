@@ -1,4 +1,5 @@
 use super::*;
+use crate::snapshot::KeyPairView;
 use crate::snapshot::sample::{sample_keyring, sample_pair, sample_snapshot};
 
 fn meant(keyring: &KeyringView, change: PairChange, typed: Option<&str>) -> Result<Fingerprint, RefusalReason> {

@@ -10,13 +10,21 @@ use crate::pki::issue::IssuedKeyPair;
 
 /// A folder under watch.
 struct WatchHarness {
-    contents: mpsc::Receiver<FolderContents>,
+    deliveries: mpsc::Receiver<FolderDelivery>,
     settings: watch::Sender<FolderSettings>,
+    orders: mpsc::Sender<ReadingReceipt>,
 }
 
 impl WatchHarness {
     async fn next(&mut self) -> FolderContents {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.contents.recv());
+        match self.next_delivery().await {
+            FolderDelivery::Contents(contents) => contents,
+            FolderDelivery::Receipt(_) => panic!("a receipt that was not ordered"),
+        }
+    }
+
+    async fn next_delivery(&mut self) -> FolderDelivery {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.deliveries.recv());
         next.await.expect("contents within 20 s").expect("the watch runs on")
     }
 
@@ -61,10 +69,11 @@ fn with_watch_from<F: Future<Output = ()>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (settings, current) = watch::channel(settings);
-        let (out, contents) = mpsc::channel(1);
+        let (out, deliveries) = mpsc::channel(1);
+        let (orders, ordered) = mpsc::channel(4);
         tokio::select! {
-            () = watch_folder(current, first, out) => panic!("the watch ended"),
-            () = test(WatchHarness { contents, settings }) => {}
+            () = watch_folder(current, ordered, first, out) => panic!("the watch ended"),
+            () = test(WatchHarness { deliveries, settings, orders }) => {}
         }
     });
 }
@@ -334,5 +343,39 @@ fn a_watch_that_goes_on_from_a_reading_tells_only_what_is_new_since() {
         watch.until("api", &[&one, &two]).await;
         write_pair(&root.path().join("api/three"), &three);
         watch.until("api", &[&one, &two, &three]).await;
+    });
+}
+
+#[test]
+fn an_order_is_answered_after_the_contents_that_it_waited_for() {
+    let (_folder, root) = temporary_folder();
+    let (old, new) = (issue_pair("old.example"), issue_pair("new.example"));
+    write_pair(&root.join("api"), &old);
+    with_watch(rare_rescan_settings(&root), async |mut harness| {
+        harness.until("api", &[&old]).await;
+        // A certificate whose key is missing is waited for, until it is refused; a complete pair until it is quiet.
+        fs::write(root.join("lonely.crt"), &issue_pair("lonely.example").chain_pem).unwrap();
+        write_pair(&root.join("api/next"), &new);
+        for is_changed in [true, false] {
+            let (receipt, complete) = oneshot::channel();
+            harness.orders.send(receipt).await.unwrap();
+            let mut last = None;
+            loop {
+                match harness.next_delivery().await {
+                    FolderDelivery::Contents(contents) => last = Some(contents),
+                    FolderDelivery::Receipt(receipt) => {
+                        receipt.send(()).unwrap();
+                        break;
+                    }
+                }
+            }
+            complete.await.unwrap();
+            assert_eq!(last.is_some(), is_changed, "the same again is no news");
+            if let Some(contents) = last {
+                assert_eq!(contents.keyrings["api"].pairs.len(), 2);
+                let problems = &contents.keyrings[super::super::DEFAULT_KEYRING].problems;
+                assert!(problems.iter().any(|problem| problem.severity == ProblemSeverity::Refused), "{problems:?}");
+            }
+        }
     });
 }

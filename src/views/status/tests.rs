@@ -151,6 +151,7 @@ fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
         ],
         unreadable: Some("state/decisions.json: cannot be read".to_owned()),
         not_saved: Some("state: no room".to_owned()),
+        not_served: None,
     };
     let status = status(Vec::new(), &look, Some("sidekey.toml:1:1".to_owned()), &[]);
     let codes: Vec<&str> = status.act_on.iter().map(|item| item.code.as_str()).collect();

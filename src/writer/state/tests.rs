@@ -26,6 +26,10 @@ pub(in crate::writer) fn api_contents(which: &[usize]) -> FolderContents {
     FolderContents { keyrings: BTreeMap::from([("api".into(), joined)]), ..FolderContents::default() }
 }
 
+fn settings_input(settings: WriterSettings) -> WriterInput {
+    WriterInput::Settings(Box::new(settings), tokio::sync::oneshot::channel().0)
+}
+
 fn open_state(which: &[usize], at: i64) -> WriterState {
     WriterState::from_remembered(api_settings(), RememberedState::default(), api_contents(which), day(at)).0
 }
@@ -43,8 +47,7 @@ fn the_same_input_again_says_that_nothing_happened() {
     let (mut state, happened) =
         WriterState::from_remembered(api_settings(), RememberedState::default(), api_contents(&[1]), day(20));
     assert!(happened.needs_epoch());
-    let inputs =
-        [WriterInput::Folder(api_contents(&[1])), WriterInput::Settings(Box::new(api_settings())), WriterInput::Tick];
+    let inputs = [WriterInput::Folder(api_contents(&[1])), settings_input(api_settings()), WriterInput::Tick];
     for input in &inputs {
         assert!(is_unchanged(&state.apply(input, day(20)).unwrap()));
     }
@@ -201,7 +204,7 @@ fn a_named_file_that_went_bad_keeps_what_it_held() {
         ..found::own_trust_settings(&"x".into(), Duration::ZERO)
     };
     partners.trusts.insert("partners".into(), trust);
-    let happened = state.apply(&WriterInput::Settings(Box::new(partners)), day(20)).unwrap();
+    let happened = state.apply(&settings_input(partners), day(20)).unwrap();
     assert!(happened.rebuild);
     assert!(!state.trusts()["partners"].is_usable(), "what partners knew is not an anchor of a new trust");
 }
@@ -223,7 +226,7 @@ fn a_reload_configures_what_changed_and_drops_trusts_that_are_named_no_more() {
     };
     next.trusts.insert("partners".into(), system);
     next.system_anchors = Arc::new(vec![authority()]);
-    assert!(state.apply(&WriterInput::Settings(Box::new(next)), day(25)).unwrap().rebuild);
+    assert!(state.apply(&settings_input(next), day(25)).unwrap().rebuild);
     assert_eq!(state.trusts().keys().map(AsRef::as_ref).collect::<Vec<_>>(), ["partners"]);
     assert!(state.trusts()["partners"].is_usable());
     assert_eq!(state.next_due(), Some(day(26)), "the overlap that runs is shorter now");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::SignedDuration;
-use sidekey::event::Event;
+use sidekey::event::{DeliveryRecord, Event};
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::registry::store::{AlertNotice, StoreAccess};
 use sidekey::registry::{RegistryStore, findings};
@@ -25,7 +25,7 @@ async fn a_sink_that_is_away_is_tried_again_and_in_the_end_given_up_visibly() {
     let fleet = Fleet { database: &database, ca: &ca, pair: &pair, backend: &backend };
     let mut sidecar = fleet.start("a", &hook, None, ca.now).await;
     let failed = |event: &Event| match event {
-        Event::Delivery { outcome, error, .. } => Some((*outcome, error.clone().unwrap_or_default())),
+        Event::Delivery(DeliveryRecord { outcome, error, .. }) => Some((*outcome, error.clone().unwrap_or_default())),
         _ => None,
     };
     let (outcome, why) = sidecar.event("a failed delivery", failed).await;
@@ -67,7 +67,7 @@ async fn a_sidecar_sends_only_to_sinks_of_its_own_and_silences_no_others() {
     let mut a = fleet.start("a", &ours, None, ca.now).await;
     drop_pair(a.folder.path(), "expired", &pair(&ca, "localhost", -30, -1));
     let failed = |event: &Event| match event {
-        Event::Delivery { outcome: "failed", .. } => Some(()),
+        Event::Delivery(DeliveryRecord { outcome: "failed", .. }) => Some(()),
         _ => None,
     };
     a.event("a failure", failed).await;

@@ -147,7 +147,7 @@ async fn a_peer_that_insists_on_the_old_pair_blocks_retirement_until_it_is_forgo
         // The lesson is remembered, and the registry knows whose it is, before the peer comes again.
         eventually_remembered(stand.folder.path());
         eventually("the registry has it", || {
-            let registry = ["--backend", "http://127.0.0.1:1", "--state", "state"];
+            let registry = ["--state", "state"];
             let peers = ["registry", "export", "--format", "csv", "--table", "peers"];
             stand.said(&[&peers[..], &registry[..]].concat()).contains(",learned,")
         });
@@ -164,6 +164,7 @@ async fn a_peer_that_insists_on_the_old_pair_blocks_retirement_until_it_is_forgo
         assert_eq!(report["lines"].as_array().map(Vec::len), Some(1), "{report}");
         let forgotten = stand.json(&["rotation", "forget", "127.0.0.1"]);
         assert_eq!(forgotten["changed"], Value::from(true));
+        assert!(forgotten["epoch"].is_u64(), "{forgotten}");
     });
     assert!(stubborn.get(stand.address(), "/").await.is_err(), "it is shown the new pair again");
 }

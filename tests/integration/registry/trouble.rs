@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use sidekey::event::Event;
+use sidekey::event::{Event, RegistryRecord};
 use sidekey::registry::store::HistoryQuery;
 
 use super::{inventory, is_up, place, told, works};
@@ -74,7 +74,7 @@ async fn a_damaged_file_is_set_aside_and_never_silently_replaced() {
     let explanation = stand
         .sidecar
         .event("a line about the damage", |event| match event {
-            Event::Registry { damaged: true, explanation, .. } => Some(explanation.clone()),
+            Event::Registry(RegistryRecord { damaged: true, explanation, .. }) => Some(explanation.clone()),
             _ => None,
         })
         .await;
@@ -145,7 +145,7 @@ fn a_full_disk_costs_a_line_and_recovery_fills_in() {
     running.lines(&[&["rotation", &next.short()], &["registry unavailable"]]);
     disk(maximum);
     running.line(&["registry connected"]);
-    let export = ["registry", "export", "--format", "csv", "--backend", "http://127.0.0.1:9", "--state", "state"];
+    let export = ["registry", "export", "--format", "csv", "--state", "state"];
     let table = output(sidekey().current_dir(folder.path()).args(export));
     assert!(text(&table.stdout).contains(&next.to_string()), "{}{}", text(&table.stdout), text(&table.stderr));
 }

@@ -1,7 +1,7 @@
 //! Which pair signs, and which token a request bears, while a rotation is under way.
 
 use http::Method;
-use sidekey::event::{Event, TokenOutcome, UpstreamVerdict};
+use sidekey::event::{Event, TokenOutcome, UpstreamVerdict, VerdictRecord};
 use sidekey::pki::Fingerprint;
 
 use super::{OK, Scene};
@@ -65,7 +65,7 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
         assert_eq!(scene.send(Method::POST, &large).await.0, OK, "{status}");
         // It is refused, and not called proved because a token of the other pair was refused as well.
         let refused = |event: &Event| match event {
-            Event::Upstream { verdict, key_pair, .. }
+            Event::Upstream(VerdictRecord { verdict, key_pair, .. })
                 if *key_pair == new && *verdict != UpstreamVerdict::HandshakeOk =>
             {
                 Some(*verdict)
@@ -84,7 +84,7 @@ async fn a_request_that_goes_on_with_the_previous_pair_bears_that_pairs_token() 
         tokio::time::timeout(PATIENCE, moves_over).await.unwrap_or_else(|_| panic!("{status}: still on the old pair"));
         // What the partner saw of the new pair may have been the probe, whose answer is still on its way to us.
         let proved = |event: &Event| {
-            matches!(event, Event::Upstream { verdict: UpstreamVerdict::Proved, key_pair, .. } if *key_pair == new)
+            matches!(event, Event::Upstream(VerdictRecord { verdict: UpstreamVerdict::Proved, key_pair, .. }) if *key_pair == new)
                 .then_some(())
         };
         scene.sidecar.event("the new pair proved", proved).await;
