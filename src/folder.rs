@@ -9,6 +9,7 @@ mod fixture;
 pub mod places;
 pub mod put;
 pub mod read;
+mod reading;
 pub mod settle;
 pub mod take;
 pub mod watch;
@@ -46,9 +47,9 @@ pub struct FolderSettings {
 #[derive(Clone, Debug, Default)]
 pub struct FolderContents {
     /// By keyring name: `default` for the files at the top, else the first sub-folder's name. A folder without any key
-    /// material is not among them: that is the same as an empty [`Joined`].
+    /// material is not among them: that is the same as an empty [`KeyringContents`].
     pub keyrings: BTreeMap<Arc<str>, KeyringContents>,
-    /// By named file (relative path, as in [`Settings::named`]).
+    /// By named file (relative path, as in [`FolderSettings::named`]).
     pub named: BTreeMap<PathBuf, NamedFile>,
     /// What concerns no keyring (unreadable folder, link loops, …).
     pub problems: Vec<FolderProblem>,

@@ -1,7 +1,7 @@
 //! Keyrings: a named set of key pairs used for one purpose, and the rules that move a pair from standing to standing.
 //!
 //! Pure: no I/O, no clock, no log. The writer passes in the folder's contents, the configuration and the time, and gets
-//! [`Event`]s back. The proxy calls [`choice::choose`] to select the pair to show.
+//! [`KeyringEvent`]s back. The proxy calls [`choice::choose`] to select the pair to show.
 
 pub mod choice;
 pub mod fit;

@@ -9,19 +9,23 @@ mod der;
 pub mod issue;
 pub mod join;
 pub mod key_pair;
+mod pem_writer;
 pub mod pkcs12;
 
 use std::fmt;
 use std::str::FromStr;
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 pub use blocks::{KeyMaterial, PrivateKey, UnreadablePart};
 pub use certificate::{Certificate, ExtendedKeyUsage, KeyKind};
-pub use join::{FileName, FolderProblem, KeyringContents, PendingKey, ProblemSeverity};
+pub use join::{FolderProblem, KeyringContents, PendingKey, ProblemSeverity};
 pub use key_pair::KeyPair;
+
+/// A file's path relative to the watched folder, with `/`, printable.
+pub type FileName = Arc<str>;
 
 /// SHA-256 of a certificate's DER: how key pairs are named everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::evidence::report::{KeyringOverlap, PreviousPair};
 use crate::keyring::Standing;
 
-pub use crate::trust::matched::{AnchorUsage, TrustUsage};
+pub use crate::trust::usage::{AnchorUsage, TrustUsage};
 pub use bearer::EgressBearer;
 pub use build::{SnapshotParts, build_snapshot};
 pub use channel::{Publisher, Reader, snapshot_channel};

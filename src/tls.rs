@@ -5,6 +5,7 @@
 
 pub mod acceptor;
 pub mod after;
+mod alert_name;
 pub mod anonymous;
 pub mod connector;
 pub mod explain;
@@ -174,16 +175,19 @@ fn config_error(pair: &KeyPair, error: &rustls::Error) -> TlsConfigError {
 }
 
 /// Our clock as rustls' time provider: a test that moves the clock moves it for rustls too.
-#[derive(Debug)]
-struct ClockTimeProvider(Clock);
+#[derive(Clone, Debug)]
+pub struct TlsTimeSource(Clock);
 
-impl rustls::time_provider::TimeProvider for ClockTimeProvider {
+impl TlsTimeSource {
+    /// For configs that are to go by this clock.
+    pub fn from_clock(clock: &Clock) -> Self {
+        Self(clock.clone())
+    }
+}
+
+impl rustls::time_provider::TimeProvider for TlsTimeSource {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
     }
-}
-
-fn time_provider(clock: &Clock) -> Arc<ClockTimeProvider> {
-    Arc::new(ClockTimeProvider(clock.clone()))
 }

@@ -8,10 +8,13 @@ pub mod anchors;
 mod cache;
 mod crl;
 pub mod matched;
+mod matcher;
 pub mod partner;
 pub mod peer;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod usage;
+mod verdict;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -23,11 +26,13 @@ use jiff::Timestamp;
 use crate::keyring::KeyringName;
 use crate::pki::{Fingerprint, SpkiHash, Validity};
 
-pub use allow::{AccessDenied, AccessRule, AccessRules, AllowList, PeerMatcher};
+pub use allow::{AccessDenied, AccessRule, AccessRules, AllowList};
 pub use anchors::Anchors;
+pub use matcher::PeerMatcher;
 pub use partner::{Partner, Partners};
 pub use peer::Peer;
-pub use verify::{PeerRole, Trust, TrustError, Verified};
+pub use verdict::{PeerRole, TrustError, Verified};
+pub use verify::Trust;
 
 /// The name of a trust. A keyring's own `ca.crt` is named like its keyring.
 pub type TrustName = Arc<str>;

@@ -3,115 +3,31 @@
 //! `apply` and `build` are all that can refuse, and they work on a copy; `save` may fail but only warns; `publish` and
 //! `emit` cannot fail. No half-done change exists.
 
+mod input;
 pub mod memory;
+mod remembered;
 pub mod state;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::event::{ClockRecord, EpochRecord, Event, EventBus, FolderRecord, KeyringRecord, SaveFailure, TrustRecord};
+use crate::evidence::RefusalMemory;
 use crate::folder::FolderContents;
-use crate::keyring::{KeyringCommand, KeyringName};
-use crate::pki::{Certificate, FolderProblem, ProblemSeverity};
-use crate::snapshot::{Epoch, Publisher, Reader, Snapshot};
-use crate::{evidence, keyring, snapshot, trust};
+use crate::pki::{FolderProblem, ProblemSeverity};
+use crate::snapshot::{self, Epoch, Publisher, Reader, Snapshot};
+use crate::tls::TlsTimeSource;
 
+pub use input::{CommandRejection, WriterInput, WriterSettings, WriterView};
 pub use memory::StateMemory;
 pub use state::{StateChange, WriterState};
 
-/// Everything the configuration says that a snapshot is made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriterSettings {
-    /// Configured keyrings. A folder without a section is a keyring too.
-    pub keyrings: BTreeMap<KeyringName, keyring::KeyringSettings>,
-    /// Configured trusts.
-    pub trusts: BTreeMap<trust::TrustName, trust::TrustSettings>,
-    /// Configured partners, in order.
-    pub partners: Vec<trust::partner::PartnerSettings>,
-    /// Ingress listeners, in order.
-    pub ingresses: Vec<snapshot::ingress::IngressSettings>,
-    /// Egress listeners, in order.
-    pub egresses: Vec<snapshot::egress::EgressSettings>,
-    /// The default skew of keyrings without a section.
-    pub skew: Duration,
-    /// `state` is configured: decisions are remembered.
-    pub remembers: bool,
-    /// The platform's trust anchors, what `"system"` stands for; loaded by a caller that may read files.
-    pub system_anchors: Arc<Vec<Arc<Certificate>>>,
-}
-
-/// What the writer works through, one after the other.
-pub enum WriterInput {
-    /// What the folder holds now.
-    Folder(FolderContents),
-    /// Other settings, from a reload; the answer carries the epoch in which they are in use.
-    Settings(Box<WriterSettings>, oneshot::Sender<Result<Epoch, CommandRejection>>),
-    /// Time passes.
-    Tick,
-    /// The lessons of sources that must survive a restart, all of them; sent also where only live facts are to be saved.
-    Learned(Vec<evidence::learned::PersistedRefusal>),
-    /// An operator's command; the answer carries the epoch in which it is true.
-    Command {
-        /// Which keyring.
-        keyring: KeyringName,
-        /// What.
-        command: KeyringCommand,
-        /// Its requester, as the history records it.
-        by: Arc<str>,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<(Epoch, Vec<keyring::KeyringEvent>), CommandRejection>>,
-    },
-    /// An operator shows a source the new pair again; the answer carries the epoch in which it is true.
-    Forget {
-        /// The source, as the rotation report names it.
-        source: String,
-        /// Where the answer goes: the number of refusals that were forgotten.
-        reply: oneshot::Sender<(Epoch, usize)>,
-    },
-    /// A request for what the writer alone knows; nothing changes.
-    Look {
-        /// Where the answer goes.
-        reply: oneshot::Sender<WriterView>,
-    },
-}
-
-/// What the writer alone knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WriterView {
-    /// Problems of the folder as it is now, by keyring.
-    pub problems: Vec<(Option<Arc<str>>, FolderProblem)>,
-    /// Why decisions of the last run could not be read.
-    pub unreadable: Option<String>,
-    /// Why the last save failed.
-    pub not_saved: Option<String>,
-    /// Why what the folder holds now is not served; the previous state stays in use.
-    pub not_served: Option<String>,
-}
-
-/// Why an input was refused; nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandRejection {
-    /// No such keyring.
-    #[error("keyring {0:?} does not exist")]
-    NoKeyring(String),
-    /// The keyring refuses.
-    #[error(transparent)]
-    Keyring(#[from] keyring::rotation::CommandError),
-    /// The keyring's remembered decisions could not be read: it refuses changes until they are.
-    #[error("decisions of keyring {0:?} could not be read: {1}")]
-    Unreadable(String, String),
-    /// No snapshot can be built from it.
-    #[error(transparent)]
-    Build(#[from] snapshot::build::BuildError),
-}
-
 /// The first epoch: the state that the last run, the settings and the folder make, saved, published and emitted. What
-/// follows is [`run`]'s.
+/// follows is [`run_writer`]'s.
 ///
 /// # Errors
 /// A TLS config that cannot be built.
@@ -121,9 +37,10 @@ pub fn start_writer(
     memory: &mut StateMemory,
     (events, clock): (&EventBus, &Clock),
 ) -> Result<(WriterState, Publisher, Reader), snapshot::build::BuildError> {
-    let (state, happened) = WriterState::from_remembered(settings, memory.read(), found, clock.now());
-    let snapshot = state.build_snapshot(Epoch(1), clock)?;
-    let saved = memory.save(&state, clock.now());
+    let now = clock.now();
+    let (state, happened) = WriterState::from_remembered(settings, memory.read(), found, now);
+    let snapshot = state.build_snapshot(Epoch(1), now, &TlsTimeSource::from_clock(clock))?;
+    let saved = memory.save(&state, now);
     let waiting = waiting_listeners(&snapshot);
     let (publisher, reader) = snapshot::snapshot_channel(snapshot);
     report_save_failure(events, saved);
@@ -137,9 +54,10 @@ pub async fn run_writer(
     mut inputs: mpsc::Receiver<WriterInput>,
     memory: StateMemory,
     publisher: Publisher,
-    lessons: Arc<evidence::RefusalMemory>,
+    lessons: Arc<RefusalMemory>,
     (events, clock): (Arc<EventBus>, Clock),
 ) {
+    let time = TlsTimeSource::from_clock(&clock);
     let mut writer = Writer {
         state,
         memory,
@@ -147,6 +65,7 @@ pub async fn run_writer(
         lessons,
         events,
         clock,
+        time,
         save_again: None,
         not_saved: None,
         not_served: None,
@@ -163,9 +82,11 @@ struct Writer {
     state: WriterState,
     memory: StateMemory,
     publisher: Publisher,
-    lessons: Arc<evidence::RefusalMemory>,
+    lessons: Arc<RefusalMemory>,
     events: Arc<EventBus>,
     clock: Clock,
+    /// The same clock, for the TLS configs.
+    time: TlsTimeSource,
     /// The last save failed: when it is tried again.
     save_again: Option<Timestamp>,
     /// Why it did.
@@ -232,7 +153,7 @@ impl Writer {
         let mut next = self.state.clone();
         let built = next.apply(input, now).and_then(|happened| {
             let epoch = Epoch(self.publisher.epoch().0 + 1);
-            let snapshot = happened.needs_epoch().then(|| next.build_snapshot(epoch, &self.clock)).transpose()?;
+            let snapshot = happened.needs_epoch().then(|| next.build_snapshot(epoch, now, &self.time)).transpose()?;
             Ok((happened, snapshot))
         });
         let (happened, snapshot) = match built {

@@ -12,7 +12,7 @@ use super::stage::DemoStage;
 use crate::clock::Clock;
 use crate::pki::issue::{CertificateAuthority, IssuedKeyPair};
 use crate::pki::{KeyMaterial, Validity, blocks, join};
-use crate::tls::{EgressConnector, connector};
+use crate::tls::{EgressConnector, TlsTimeSource, connector};
 use crate::trust::anchors::FoundAnchors;
 use crate::trust::{AnchorSource, Anchors, PeerRole};
 
@@ -63,7 +63,7 @@ async fn with_pair(scene: &DemoScene, issued: &IssuedKeyPair) -> Result<(), Demo
         expects: &PeerRole::ServerName("localhost".into()),
         host: "localhost",
         settings: &crate::tls::TlsSettings::default(),
-        clock: &clock,
+        time: &TlsTimeSource::from_clock(&clock),
     })
     .map_err(|error| DemoError::new("cannot set up the client's TLS", error))?;
     let stream =

@@ -5,7 +5,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::settle::{FolderPart, PartObservation};
+use super::reading::{FolderPart, PartObservation};
 use crate::pki::{FolderProblem, KeyringContents, ProblemSeverity};
 
 /// One digest of all parts: kind, name, digest and verdict of each.

@@ -14,11 +14,13 @@ use zeroize::Zeroizing;
 
 use super::digest::{self, sha256_of};
 use super::places::WatchPlaces;
-use super::settle::{FolderPart, PartObservation};
+use super::reading::{FolderPart, PartObservation, refuse_incomplete};
 use super::take::{io_problem, read_regular_file};
 use super::{DEFAULT_KEYRING, FolderContents, FolderSettings, NamedFile};
 use crate::pki::blocks::{self, KeyMaterialKind};
 use crate::pki::{FileName, FolderProblem, KeyMaterial, ProblemSeverity, join, printable};
+
+pub use super::reading::FolderReading;
 
 /// How deep folders may lie in each other.
 const MAX_FOLDER_DEPTH: usize = 16;
@@ -66,20 +68,8 @@ pub fn read_final(settings: &FolderSettings) -> FolderContents {
 pub fn read_final_with(settings: &FolderSettings, extra: Vec<(Arc<str>, FileName, KeyMaterial)>) -> FolderContents {
     let mut contents = read_folder_with(settings, extra).contents;
     let of_keyrings = contents.keyrings.values_mut().flat_map(|joined| &mut joined.problems);
-    of_keyrings.chain(&mut contents.problems).for_each(super::settle::refuse_incomplete);
+    of_keyrings.chain(&mut contents.problems).for_each(refuse_incomplete);
     contents
-}
-
-/// One reading.
-pub struct FolderReading {
-    /// What is there.
-    pub contents: FolderContents,
-    /// The folder itself is missing or unreadable: never a removal of anything.
-    pub missing: Option<String>,
-    /// What settles on its own: digest, and whether it is whole.
-    pub parts: BTreeMap<FolderPart, PartObservation>,
-    /// Where a change would matter.
-    pub places: WatchPlaces,
 }
 
 /// What was found of one keyring.

@@ -4,36 +4,13 @@
 //! keyring never waits for another one's half-written file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::read::FolderReading;
+use super::reading::{FolderPart, FolderReading, PartObservation, refuse_incomplete};
 use super::{FolderContents, digest};
-use crate::pki::{FolderProblem, ProblemSeverity};
 
 /// How long something complete must be quiet before it acts.
 pub const QUIET_PERIOD: Duration = Duration::from_millis(200);
-
-/// What settles on its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FolderPart {
-    /// The folder as such: what concerns no keyring.
-    Folder,
-    /// One keyring.
-    Keyring(Arc<str>),
-    /// One file that the configuration names.
-    Named(PathBuf),
-}
-
-/// What a reading saw of one part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartObservation {
-    /// Equal for equal contents.
-    pub digest: [u8; 32],
-    /// Nothing is half-written or without its other half.
-    pub complete: bool,
-}
 
 /// A part that is no longer there.
 const ABSENT_PART: PartObservation = PartObservation { digest: [0; 32], complete: true };
@@ -68,7 +45,7 @@ pub struct SettleState {
 }
 
 impl SettleState {
-    /// Takes a reading. Where the whole folder is `missing`, only [`Part::Folder`] counts: nothing is removed.
+    /// Takes a reading. Where the whole folder is `missing`, only [`FolderPart::Folder`] counts: nothing is removed.
     pub fn decide(
         &mut self,
         seen: &BTreeMap<FolderPart, PartObservation>,
@@ -165,13 +142,6 @@ impl FolderVerdict {
                 None => drop(self.contents.named.remove(path)),
             },
         }
-    }
-}
-
-/// What is incomplete is refused from now on.
-pub(super) fn refuse_incomplete(problem: &mut FolderProblem) {
-    if problem.severity == ProblemSeverity::Incomplete {
-        problem.severity = ProblemSeverity::Refused;
     }
 }
 

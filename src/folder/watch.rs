@@ -17,10 +17,9 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::places::WatchPlaces;
-use super::read::{FolderReading, read_folder};
-use super::settle::{
-    ArrivalTime, FolderPart, FolderVerdict, PartObservation, QUIET_PERIOD, SettleDecision, SettleState,
-};
+use super::read::read_folder;
+use super::reading::{FolderPart, FolderReading, PartObservation};
+use super::settle::{ArrivalTime, FolderVerdict, QUIET_PERIOD, SettleDecision, SettleState};
 use super::{FolderContents, FolderSettings};
 
 /// Under notifications that never pause, a reading is made this long after the first.

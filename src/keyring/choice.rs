@@ -121,7 +121,7 @@ impl SelectionReason {
 /// The selected pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPairSelection {
-    /// Index into [`Candidates`].
+    /// Index into [`CandidateList`].
     pub index: usize,
     /// Why.
     pub chosen_by: SelectionReason,

@@ -9,7 +9,8 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::{LogLine, LogQueue};
+use super::line::LogLine;
+use super::queue::LogQueue;
 use crate::clock::Clock;
 
 /// The layer.

@@ -1,7 +1,7 @@
 //! One log line: a time, a level, a target and fields, as JSON or as text.
 //!
 //! Whatever a value holds, it can neither break the line nor forge a field: it is made printable, then quoted. A line
-//! is at most [`LIMIT`] bytes; where something must go, values are cut (with `…`), never the line, so that JSON stays JSON.
+//! is at most [`MAX_LINE_BYTES`] bytes; where something must go, values are cut (with `…`), never the line, so that JSON stays JSON.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -9,7 +9,6 @@ use std::io::IsTerminal;
 use jiff::Timestamp;
 use tracing::Level;
 
-use super::LogFormat;
 use crate::pki::printable;
 
 /// Bytes of a line, at most.
@@ -20,6 +19,16 @@ const MAX_VALUE_BYTES: usize = 1024;
 const MAX_LIST_BYTES: usize = 4 * 1024;
 /// The longest end of a line.
 const TRUNCATED_LINE_END: &str = ",\"truncated\":true}";
+
+/// Text for people or JSON for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

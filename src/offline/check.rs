@@ -12,7 +12,8 @@ use crate::keyring::Standing;
 use crate::pki::{FolderProblem, ProblemSeverity};
 use crate::snapshot::build::BuildError;
 use crate::snapshot::{KeyringView, Side};
-use crate::trust::matched::{AnchorUsage, TrustUsage};
+use crate::tls::TlsTimeSource;
+use crate::trust::usage::{AnchorUsage, TrustUsage};
 use crate::writer::{self, WriterState};
 
 /// What would be accepted, and as what.
@@ -86,7 +87,7 @@ pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
     let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
     let (state, _) =
         WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
-    let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), &clock)?;
+    let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), clock.now(), &TlsTimeSource::from_clock(&clock))?;
     let mut remembered = config.state.clone().map(writer::StateMemory::peek).unwrap_or_default().trusts;
     let trusts = state.trusts().iter().map(|(name, anchors)| {
         let trust = anchors.build(clock.now());

@@ -13,89 +13,17 @@ mod tests;
 
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::certificate::CertificationRequest;
-use super::{Certificate, SpkiHash, der, key_pair};
-use form::DetectedFormat;
+use super::certificate::{Certificate, CertificationRequest};
+use super::der;
+use super::pem_writer::write_pem;
+use form::{DetectedFormat, UnparsedItem};
 use pem::{PemSection, PemSectionEnd};
 
-pub(super) use pem::{write as write_pem, written_len as pem_len};
-
-/// A private key in PKCS#8, PKCS#1 or SEC1 that rustls' provider could load; its bytes are zeroised when dropped.
-pub struct PrivateKey {
-    der: PrivateKeyDer<'static>,
-    spki: Vec<u8>,
-}
-
-impl PrivateKey {
-    /// Loads it; the error says what kind of key it is and why it cannot be used (printable).
-    pub fn from_der(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, String> {
-        Self::load(der).map_err(|unreadable| unreadable.why)
-    }
-
-    fn load(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, UnreadablePart> {
-        // Owned before anything can fail, so that the bytes are zeroised in any case.
-        let mut key = Self { der, spki: Vec::new() };
-        key.spki = key_pair::public_key(&key.der).map_err(|why| key::describe_unusable(&key.der, &why))?;
-        Ok(Arc::new(key))
-    }
-
-    /// The matching SubjectPublicKeyInfo, DER: what keys and certificates are joined by.
-    pub fn spki(&self) -> &[u8] {
-        &self.spki
-    }
-    /// SHA-256 of [`Self::spki`].
-    pub fn spki_hash(&self) -> SpkiHash {
-        SpkiHash::of(self.spki())
-    }
-    /// The key in the first version of PKCS#8 (RFC 5208), which every other program reads: OpenSSL 3.0 does not take the
-    /// second, with the public key behind the private one, in which aws-lc writes Ed25519. Older forms are wrapped, with the
-    /// algorithm that the public key names.
-    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
-        const VERSION: &[u8] = &[der::INTEGER, 1, 0];
-        let inner = self.der();
-        let outer = der::element(inner.secret_der()).map_or(&[][..], |(outer, _)| outer.content);
-        if let PrivateKeyDer::Pkcs8(_) = &inner {
-            let parts: Vec<&[u8]> = der::elements(outer).skip(1).take(2).map(|part| part.whole).collect();
-            return der::sequence(&[&[VERSION], &parts[..]].concat());
-        }
-        let algorithm = der::element(&self.spki).and_then(|(spki, _)| der::element(spki.content));
-        let algorithm = algorithm.map_or(&[][..], |(algorithm, _)| algorithm.whole);
-        let secret = inner.secret_der();
-        der::sequence(&[VERSION, algorithm, &der::header(der::OCTET_STRING, secret.len()), secret])
-    }
-    /// The key as PKCS#8 PEM.
-    pub fn pem(&self) -> Zeroizing<String> {
-        let der = self.to_pkcs8();
-        let mut out = Zeroizing::new(String::with_capacity(pem::written_len("PRIVATE KEY", &der)));
-        pem::write("PRIVATE KEY", &der, &mut out);
-        out
-    }
-    /// The key's bytes. For signing and for `state/retained/` only.
-    pub fn der(&self) -> PrivateKeyDer<'_> {
-        match &self.der {
-            PrivateKeyDer::Pkcs1(key) => PrivateKeyDer::Pkcs1(key.secret_pkcs1_der().into()),
-            PrivateKeyDer::Sec1(key) => PrivateKeyDer::Sec1(key.secret_sec1_der().into()),
-            PrivateKeyDer::Pkcs8(key) => PrivateKeyDer::Pkcs8(key.secret_pkcs8_der().into()),
-            // The type may grow; a form that no reader here makes has no bytes to show.
-            _ => PrivateKeyDer::Pkcs8((&[][..]).into()),
-        }
-    }
-}
-
-impl Drop for PrivateKey {
-    fn drop(&mut self) {
-        self.der.zeroize();
-    }
-}
-
-impl std::fmt::Debug for PrivateKey {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("PrivateKey")
-    }
-}
+pub use key::PrivateKey;
+pub use refusal::UnreadablePart;
 
 /// The line that `sidekey keyring` writes above a certificate whose pair is to wait: beside a pair that can be kept it is
 /// staged until `promote`. It stands in the certificate's own file, so that it goes wherever the pair goes, to every
@@ -117,33 +45,7 @@ pub struct KeyMaterial {
     pub staged: bool,
 }
 
-/// A file, or a part of one, that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct UnreadablePart {
-    /// Stable snake_case code: `truncated`, `key_encrypted`, `key_unsupported`, `jks`, `pkcs7`, `pkcs12_password`, `certificate_malformed`, `key_malformed`, `too_large`, …
-    pub reason: &'static str,
-    /// One sentence with the values, printable.
-    pub why: String,
-    /// What to do: the one-line command that converts it, where there is one. `FILE` in it is the file's name
-    /// ([`Unreadable::remedy_for`]).
-    pub remedy: String,
-    /// More bytes may still come (cut off, empty section): "not yet" rather than "refused" until the folder is quiet.
-    pub incomplete: bool,
-    /// A keystore (JKS, PKCS#12) that could not be opened: beside a usable pair only an info.
-    pub keystore: bool,
-}
-
-impl UnreadablePart {
-    /// The remedy for this file: its name stands where `FILE` stood, so that a command can be copied. A name that would need
-    /// quoting is left out.
-    pub fn remedy_for(&self, file: &str) -> String {
-        let is_plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
-        if is_plain { self.remedy.replace("FILE", file) } else { self.remedy.clone() }
-    }
-}
-
-/// Reads a whole file. A file without any key material (a README, a `.pass`) gives empty [`Blocks`].
+/// Reads a whole file. A file without any key material (a README, a `.pass`) gives empty [`KeyMaterial`].
 /// `password` is for PKCS#12 only.
 pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> KeyMaterial {
     let mut blocks = KeyMaterial::default();
@@ -164,13 +66,6 @@ pub fn certificate_pem(der: &[u8]) -> String {
     let mut out = String::new();
     write_pem("CERTIFICATE", der, &mut out);
     out
-}
-
-/// One thing found in a file, not yet parsed.
-enum UnparsedItem {
-    Certificate(CertificateDer<'static>),
-    Key(PrivateKeyDer<'static>),
-    Crl(CertificateRevocationListDer<'static>),
 }
 
 impl KeyMaterial {

@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Fingerprint, SpkiHash, Validity, blocks, der};
+use super::pem_writer::write_pem;
+use super::{Fingerprint, SpkiHash, Validity, der};
+use facts::CertificateFacts;
+pub use facts::{ExtendedKeyUsage, KeyKind};
 pub use request::CertificationRequest;
 pub use revocations::CrlSummary;
 
@@ -23,73 +26,6 @@ pub use revocations::CrlSummary;
 pub struct Certificate {
     der: CertificateDer<'static>,
     facts: CertificateFacts,
-}
-
-/// What `Certificate::parse` read. Texts are `pki::printable`.
-struct CertificateFacts {
-    fingerprint: Fingerprint,
-    spki: Vec<u8>,
-    spki_hash: SpkiHash,
-    subject: String,
-    subject_der: Vec<u8>,
-    issuer: String,
-    issuer_der: Vec<u8>,
-    serial: String,
-    validity: Validity,
-    common_name: Option<String>,
-    organizations: Vec<String>,
-    units: Vec<String>,
-    dns: Vec<String>,
-    uris: Vec<String>,
-    emails: Vec<String>,
-    ips: Vec<IpAddr>,
-    is_ca: bool,
-    usage: ExtendedKeyUsage,
-    key: KeyKind,
-    version: u32,
-    weakness: Option<String>,
-}
-
-/// The extended key usages that matter for TLS (RFC 5280 4.2.1.12). Without the extension every usage is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ExtendedKeyUsage {
-    /// The extension is there.
-    pub limited: bool,
-    /// serverAuth or anyExtendedKeyUsage, or no extension.
-    pub server: bool,
-    /// clientAuth or anyExtendedKeyUsage, or no extension.
-    pub client: bool,
-}
-
-/// The kind of a public key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub enum KeyKind {
-    /// RSA with this modulus length in bits.
-    Rsa(u32),
-    /// ECDSA on NIST P-256.
-    P256,
-    /// ECDSA on NIST P-384.
-    P384,
-    /// ECDSA on NIST P-521.
-    P521,
-    /// Ed25519.
-    Ed25519,
-    /// Something that TLS here cannot use.
-    Other,
-}
-
-/// As people know it.
-impl std::fmt::Display for KeyKind {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Rsa(bits) => write!(out, "RSA {bits}"),
-            Self::P256 => out.write_str("ECDSA P-256"),
-            Self::P384 => out.write_str("ECDSA P-384"),
-            Self::P521 => out.write_str("ECDSA P-521"),
-            Self::Ed25519 => out.write_str("Ed25519"),
-            Self::Other => out.write_str("of another kind"),
-        }
-    }
 }
 
 /// DER that is not a certificate.
@@ -144,7 +80,7 @@ impl Certificate {
     /// The certificate as one PEM block.
     pub fn pem(&self) -> String {
         let mut out = String::new();
-        blocks::write_pem("CERTIFICATE", &self.der, &mut out);
+        write_pem("CERTIFICATE", &self.der, &mut out);
         out
     }
     /// Whether `issuer` issued this one: the names match, and the signature is the issuer's. Where the signature's

@@ -13,14 +13,12 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{Certificate, Fingerprint, KeyMaterial, KeyPair, PrivateKey, SpkiHash, UnreadablePart};
+use super::{Certificate, FileName, Fingerprint, KeyMaterial, KeyPair, PrivateKey, SpkiHash, UnreadablePart};
 use chain::IssuerLinks;
+pub use inventory::is_trust_file;
 use inventory::{FoundCertificate, KeyMaterialInventory};
 
-/// A file's path relative to the watched folder, with `/`, printable.
-pub type FileName = Arc<str>;
-
-/// How bad a [`Problem`] is.
+/// How bad a [`FolderProblem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemSeverity {
@@ -81,12 +79,6 @@ pub struct KeyringContents {
     pub waiting: Vec<PendingKey>,
     /// Everything else, sorted by file.
     pub problems: Vec<FolderProblem>,
-}
-
-/// Whether this file name (its last component) is trust and not chain: `ca.crt`, `ca.pem`, `ca-bundle.crt`.
-pub fn is_trust_file(name: &str) -> bool {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    matches!(last, "ca.crt" | "ca.pem" | "ca-bundle.crt")
 }
 
 /// Joins what a keyring's files hold.

@@ -2,16 +2,19 @@
 //!
 //! The one place beside `tls` that speaks rustls, because a private key is only useful as something that signs.
 
+pub(super) mod load;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::SignatureScheme;
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
-use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity, blocks, der};
+use super::pem_writer::{pem_len, write_pem};
+use super::{Certificate, FileName, Fingerprint, PrivateKey, Validity, der};
+use load::load_key;
 
 /// Every scheme that a key may sign with, best first: short and quick signatures before RSA, PSS before PKCS#1
 /// (which TLS 1.3 does not take in handshakes).
@@ -178,14 +181,13 @@ impl KeyPair {
             PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
             _ => "PRIVATE KEY",
         };
-        let certificates: usize =
-            self.chain.iter().map(|certificate| blocks::pem_len("CERTIFICATE", certificate.der())).sum();
+        let certificates: usize = self.chain.iter().map(|certificate| pem_len("CERTIFICATE", certificate.der())).sum();
         // Room for all of it at once: growing would leave copies of the key behind.
-        let mut out = Zeroizing::new(String::with_capacity(certificates + blocks::pem_len(label, key.secret_der())));
+        let mut out = Zeroizing::new(String::with_capacity(certificates + pem_len(label, key.secret_der())));
         for certificate in &self.chain {
-            blocks::write_pem("CERTIFICATE", certificate.der(), &mut out);
+            write_pem("CERTIFICATE", certificate.der(), &mut out);
         }
-        blocks::write_pem(label, key.secret_der(), &mut out);
+        write_pem(label, key.secret_der(), &mut out);
         out
     }
 }
@@ -202,16 +204,6 @@ fn link_chain(mut chain: Vec<Arc<Certificate>>) -> Result<Vec<Arc<Certificate>>,
         chain.pop();
     }
     Ok(chain)
-}
-
-fn load_key(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, String> {
-    any_supported_type(der).map_err(|error| error.to_string())
-}
-
-/// The SubjectPublicKeyInfo of a private key, if the provider can sign with it.
-pub(super) fn public_key(der: &PrivateKeyDer<'_>) -> Result<Vec<u8>, String> {
-    let key = load_key(der)?;
-    key.public_key().map(|spki| spki.to_vec()).ok_or_else(|| "it does not provide its public key".to_owned())
 }
 
 fn schemes(key: &dyn SigningKey) -> Vec<u16> {

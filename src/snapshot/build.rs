@@ -14,11 +14,10 @@ use super::{
     ChainEnd, EgressBearer, EgressSnapshot, Epoch, IngressSnapshot, KeyPairView, KeyringView, ListenerId, Side,
     Snapshot, TrustView,
 };
-use crate::clock::Clock;
 use crate::jwt::{SignatureAlgorithm, TokenVerifier};
 use crate::keyring::{CandidateList, HeldPair, Keyring, KeyringName, PreferPolicy, Standing};
 use crate::pki::{Certificate, KeyPair, PendingKey};
-use crate::tls::{AlpnProtocol, AuthorityNames, EgressConnector, IngressAcceptor, acceptor, connector};
+use crate::tls::{AlpnProtocol, AuthorityNames, EgressConnector, IngressAcceptor, TlsTimeSource, acceptor, connector};
 use crate::trust::{Anchors, Partner, Partners, PeerRole, Trust, TrustName};
 
 /// What a snapshot is built from: views into the writer's state.
@@ -62,13 +61,17 @@ enum MissingName {
     Wrong(BuildError),
 }
 
-/// Builds one.
-pub fn build_snapshot(epoch: Epoch, parts: &SnapshotParts<'_>, clock: &Clock) -> Result<Snapshot, BuildError> {
-    let now = clock.now();
+/// Builds one as it is at `now`; its TLS configs go by `time`.
+pub fn build_snapshot(
+    epoch: Epoch,
+    parts: &SnapshotParts<'_>,
+    now: Timestamp,
+    time: &TlsTimeSource,
+) -> Result<Snapshot, BuildError> {
     let partners = Arc::new(build_partners(parts, now));
     let builder = SnapshotBuilder {
         parts,
-        clock,
+        time,
         now,
         // A trust is built once an epoch, however many listeners share it: they share its cache too.
         trusts: parts
@@ -106,7 +109,7 @@ pub fn build_snapshot(epoch: Epoch, parts: &SnapshotParts<'_>, clock: &Clock) ->
 
 struct SnapshotBuilder<'a> {
     parts: &'a SnapshotParts<'a>,
-    clock: &'a Clock,
+    time: &'a TlsTimeSource,
     now: Timestamp,
     trusts: BTreeMap<TrustName, Arc<Trust>>,
     partners: Arc<Partners>,
@@ -130,7 +133,7 @@ impl SnapshotBuilder<'_> {
                 client_auth: settings.client_auth,
                 authorities: &authorities,
                 settings: &settings.tls,
-                clock: self.clock,
+                time: self.time,
             })
             .map_err(|source| tls_omission(Side::Ingress, &settings.name, source))
         });
@@ -156,7 +159,7 @@ impl SnapshotBuilder<'_> {
                 expects: &settings.expects,
                 host: &settings.upstream.host,
                 settings: &settings.tls,
-                clock: self.clock,
+                time: self.time,
             })
             .map_err(|source| tls_omission(Side::Egress, &settings.name, source))
         });
@@ -235,7 +238,7 @@ impl SnapshotBuilder<'_> {
                 expects: &expects,
                 host: &endpoint.to.host,
                 settings: &tls,
-                clock: self.clock,
+                time: self.time,
             })
             .map_err(|source| tls_omission(Side::Egress, &egress.name, source))
         });

@@ -11,9 +11,8 @@ use rustls::sign::SingleCertAndKey;
 
 use super::verifier::TrustClientVerifier;
 use super::{
-    AlpnProtocol, AuthorityNames, ClientAuth, TlsConfigError, TlsSettings, config_error, time_provider, versions,
+    AlpnProtocol, AuthorityNames, ClientAuth, TlsConfigError, TlsSettings, TlsTimeSource, config_error, versions,
 };
-use crate::clock::Clock;
 use crate::pki::KeyPair;
 use crate::trust::Trust;
 
@@ -36,7 +35,7 @@ pub struct AcceptorParts<'a> {
     /// Versions, groups, ALPN.
     pub settings: &'a TlsSettings,
     /// The time for verification.
-    pub clock: &'a Clock,
+    pub time: &'a TlsTimeSource,
 }
 
 impl IngressAcceptor {
@@ -45,7 +44,7 @@ impl IngressAcceptor {
         let provider = super::provider(parts.settings);
         let verifier = TrustClientVerifier::new(parts.trust, parts.client_auth, parts.authorities, &provider);
         let wrong = |error| config_error(parts.pair, &error);
-        let mut config = ServerConfig::builder_with_details(provider, time_provider(parts.clock))
+        let mut config = ServerConfig::builder_with_details(provider, Arc::new(parts.time.clone()))
             .with_protocol_versions(versions(parts.settings))
             .map_err(wrong)?
             .with_client_cert_verifier(Arc::new(verifier))

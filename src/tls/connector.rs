@@ -10,8 +10,7 @@ use rustls::{ClientConfig, SignatureScheme};
 use rustls_pki_types::ServerName;
 
 use super::verifier::TrustServerVerifier;
-use super::{AlpnProtocol, TlsConfigError, TlsSettings, config_error, seen, time_provider, versions};
-use crate::clock::Clock;
+use super::{AlpnProtocol, TlsConfigError, TlsSettings, TlsTimeSource, config_error, seen, versions};
 use crate::keyring::PeerRequirements;
 use crate::pki::KeyPair;
 use crate::trust::{PeerRole, Trust};
@@ -34,14 +33,14 @@ pub struct ConnectorParts<'a> {
     pub pair: &'a KeyPair,
     /// Which servers it trusts.
     pub trust: &'a Arc<Trust>,
-    /// Who the upstream must be (`Role::ServerName` or `Role::ServerUri`).
+    /// Who the upstream must be (`PeerRole::ServerName` or `PeerRole::ServerUri`).
     pub expects: &'a PeerRole,
     /// The name for SNI: the upstream's host (no SNI for an IP address).
     pub host: &'a str,
     /// Versions, groups, ALPN.
     pub settings: &'a TlsSettings,
     /// The time for verification.
-    pub clock: &'a Clock,
+    pub time: &'a TlsTimeSource,
 }
 
 impl EgressConnector {
@@ -68,7 +67,7 @@ impl EgressConnector {
             key_pair: parts.pair.fingerprint().short(),
             why: format!("{host:?} is not a valid server name: {error}"),
         })?;
-        let mut config = ClientConfig::builder_with_details(provider, time_provider(parts.clock))
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(parts.time.clone()))
             .with_protocol_versions(versions(parts.settings))
             .map_err(wrong)?
             .dangerous()

@@ -4,80 +4,18 @@
 
 mod alert;
 mod certificate;
+mod context;
 mod dial;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
-use std::fmt::Write as _;
+use super::handshake::{FailedHandshake, HandshakeFailureCause};
+use crate::pki::Certificate;
+use crate::trust::TrustError;
 
-use jiff::Timestamp;
-
-use super::FailedHandshake;
-use super::handshake::HandshakeFailureCause;
-use crate::keyring::Standing;
-use crate::pki::{Certificate, Fingerprint, format_day, format_minute};
-use crate::trust::{Trust, TrustError};
-
-pub(super) use alert::rfc_name as alert_name;
+pub use context::{FailureContext, FailureExplanation, HandshakeOutcome};
 pub use dial::{DialFailure, explain_dial};
-
-/// How a handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HandshakeOutcome {
-    /// It served.
-    Accepted,
-    /// One side refused the other's certificate, name or offer.
-    Refused,
-    /// Anything else.
-    Failed,
-    /// Egress in TLS 1.3: whether the upstream accepts our pair is not known yet.
-    Unproved,
-}
-
-impl HandshakeOutcome {
-    /// As in logs and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Unproved => "unproved",
-        }
-    }
-}
-
-/// What an explanation needs to know beside the failure.
-pub struct FailureContext<'a> {
-    /// True on ingress.
-    pub ingress: bool,
-    /// Listener or upstream name.
-    pub listener: &'a str,
-    /// The trust that the peer was verified against.
-    pub trust: &'a Trust,
-    /// What we showed.
-    pub shown: Option<(Fingerprint, Standing)>,
-    /// The standing of what it is shown next time, because it refused this (ingress, while an overlap lasts).
-    pub shown_next: Option<Standing>,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The explanation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureExplanation {
-    /// `Refused` or `Failed`.
-    pub outcome: HandshakeOutcome,
-    /// One of [`REASONS`].
-    pub reason: &'static str,
-    /// One printable sentence with the values and what to do.
-    pub explanation: String,
-    /// The alert we sent (snake_case name of RFC 8446 6).
-    pub alert_sent: Option<&'static str>,
-    /// The alert the other side sent.
-    pub alert_received: Option<&'static str>,
-}
 
 /// Every reason code there is, in the order of `docs/handshakes.md`. `ok` is not among them: it marks success.
 pub const REASONS: &[&str] = &[
@@ -158,26 +96,6 @@ pub const REASONS: &[&str] = &[
     "proxy_header_malformed",
 ];
 
-/// A reason and its sentence, before the alerts are added.
-struct FailureReason {
-    outcome: HandshakeOutcome,
-    reason: &'static str,
-    explanation: String,
-}
-
-impl FailureReason {
-    fn refused(reason: &'static str, explanation: String) -> Self {
-        Self { outcome: HandshakeOutcome::Refused, reason, explanation }
-    }
-    fn failed(reason: &'static str, explanation: String) -> Self {
-        Self { outcome: HandshakeOutcome::Failed, reason, explanation }
-    }
-    fn with_alerts(self, alert_sent: Option<&'static str>, alert_received: Option<&'static str>) -> FailureExplanation {
-        let Self { outcome, reason, explanation } = self;
-        FailureExplanation { outcome, reason, explanation, alert_sent, alert_received }
-    }
-}
-
 /// Explains a failed handshake.
 pub fn explain(failed: &FailedHandshake, context: &FailureContext<'_>) -> FailureExplanation {
     let received = failed.alert();
@@ -204,71 +122,4 @@ pub fn explain(failed: &FailedHandshake, context: &FailureContext<'_>) -> Failur
 /// connections at a new epoch.
 pub fn explain_untrusted(untrusted: &TrustError, context: &FailureContext<'_>) -> FailureExplanation {
     certificate::explain_chain_error(untrusted, None, context).with_alerts(None, None)
-}
-
-impl FailureContext<'_> {
-    /// The other side, as texts call it.
-    fn other_side(&self) -> &'static str {
-        if self.ingress { "peer" } else { "upstream" }
-    }
-
-    /// `our key pair 3fa91c… (current)`.
-    fn our_key_pair(&self) -> String {
-        match self.shown {
-            Some((key_pair, standing)) => format!("our key pair {} ({})", key_pair.short(), standing.as_str()),
-            None => "our key pair".to_owned(),
-        }
-    }
-
-    /// What an operator can do about it within an overlap.
-    fn other_pair_hint(&self) -> &'static str {
-        match self.shown_next {
-            Some(Standing::Current) => return "; shown the current pair next time",
-            Some(_) => return "; shown the previous pair next time",
-            None => {}
-        }
-        match self.shown.map(|(_, standing)| standing) {
-            Some(Standing::Previous) => {
-                "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"
-            }
-            Some(Standing::Current) => {
-                "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to every peer"
-            }
-            _ => "",
-        }
-    }
-}
-
-/// Names of certificates and files may be long, and a log line is not: at most 200 characters of each.
-fn clip(text: &str) -> &str {
-    text.char_indices().nth(200).map_or(text, |(end, _)| &text[..end])
-}
-
-/// `"a", "b"`; at most nine of them, as the trust lists them.
-fn quoted_list(items: &[String]) -> String {
-    let mut out = String::new();
-    for item in items.iter().take(9) {
-        let comma = if out.is_empty() { "" } else { ", " };
-        let quote = if item.starts_with("and ") { "" } else { "\"" };
-        let _ = write!(out, "{comma}{quote}{}{quote}", clip(item));
-    }
-    out
-}
-
-/// How far away, in the largest unit that says it: `3 days`, `1 hour`, `20 seconds`.
-fn distance(from: Timestamp, to: Timestamp) -> String {
-    let seconds = from.as_second().abs_diff(to.as_second());
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3_600 => (seconds / 60, "minute"),
-        3_600..86_400 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The day (UTC); with the time of day where it is less than a day away.
-fn date(at: Timestamp, now: Timestamp) -> String {
-    let near = at.as_second().abs_diff(now.as_second()) < 86_400;
-    if near { format_minute(at) } else { format_day(at) }
 }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
+use super::alert_name::rfc_name;
 use super::keep::AlertPreservingStream;
 use super::seen::{self, HandshakeObservation};
 use super::{AlpnProtocol, EgressConnector, IngressAcceptor};
@@ -66,7 +67,7 @@ impl FailedHandshake {
     /// The alert that the other side ended it with (the snake_case name of RFC 8446 6).
     pub fn alert(&self) -> Option<&'static str> {
         match &self.cause {
-            HandshakeFailureCause::Tls(rustls::Error::AlertReceived(alert)) => Some(super::explain::alert_name(*alert)),
+            HandshakeFailureCause::Tls(rustls::Error::AlertReceived(alert)) => Some(rfc_name(*alert)),
             _ => None,
         }
     }

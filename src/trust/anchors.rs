@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateRevocationListDer;
 
 use super::matched::{UsageFacts, UsageTracker};
 use super::verify::AcceptedAnchor;
 use super::{AnchorSource, Partners, Trust, TrustEvent, TrustSettings};
 use crate::pki::{Certificate, Fingerprint};
 use lists::CrlStore;
+pub use lists::FoundCrl;
 
 /// What the folder (or the platform) holds for one source of anchors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +28,6 @@ pub enum FoundAnchors {
     /// No usable certificate, and why (one sentence with what to do).
     Nothing(String),
 }
-
-/// What the folder holds for one CRL file.
-pub type FoundCrl = Result<Vec<CertificateRevocationListDer<'static>>, String>;
 
 /// What must survive a restart. Certificates as PEM are the writer's to keep (`to_retain`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

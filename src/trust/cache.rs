@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use super::{PeerRole, Verified};
+use super::verdict::{PeerRole, Verified};
 use crate::pki::SpkiHash;
 
 /// Entries in each of the two halves; a peer that sends ever new chains costs others a signature check, never memory.

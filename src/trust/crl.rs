@@ -16,7 +16,7 @@ use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-use super::verify::describe_error;
+use super::verdict::describe_error;
 use crate::pki::printable;
 
 /// A fully parsed CRL.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{PeerMatcher, Pin, Verified};
+use super::Pin;
+use super::matcher::PeerMatcher;
+use super::verdict::Verified;
 use crate::keyring::ShowPolicy;
 use crate::pki::{Fingerprint, SpkiHash};
 

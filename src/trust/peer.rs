@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Partners, Verified};
+use super::partner::Partners;
+use super::verdict::Verified;
 use crate::pki::Certificate;
 
 /// A verified peer. Shared by every request of its connection.

@@ -1,8 +1,9 @@
-//! A peer's chain → [`Verified`] or [`Untrusted`]: path, usage, names, pins, CRLs, at a time that is given (RFC 5280 6, RFC 9525).
+//! A peer's chain → [`Verified`] or [`TrustError`]: path, usage, names, pins, CRLs, at a time that is given (RFC 5280 6, RFC 9525).
 //!
 //! The one way to a [`Verified`]. rustls' verifiers (`tls::verifier`) call it during a full handshake; the connection
 //! itself calls it after every handshake, resumed ones included, and again at each epoch.
 
+mod check;
 mod path;
 mod refusal;
 #[cfg(test)]
@@ -17,9 +18,9 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
 use super::cache::{ChainCache, ChainKey};
 use super::crl::Crl;
 use super::matched::{UsageFacts, UsageTracker};
+use super::verdict::{PeerRole, TrustError, Verified};
 use super::{Partners, Peer, Pin, TrustName, TrustSettings};
-use crate::pki::{Certificate, Fingerprint, SpkiHash};
-pub(super) use refusal::describe_error;
+use crate::pki::Certificate;
 
 /// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
 /// order of a long list is work that an unknown client should not be able to cause.
@@ -27,17 +28,6 @@ const MAX_CHAIN_LENGTH: usize = 16;
 
 /// How long a verdict is cached where CRLs are checked.
 const CRL_RECHECK: Duration = Duration::from_mins(1);
-
-/// The role in which the peer showed the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PeerRole {
-    /// A client: usage clientAuth.
-    Client,
-    /// A server that must have this DNS name or IP address in its SAN (never the CN).
-    ServerName(Arc<str>),
-    /// A server that must have exactly this URI SAN (SPIFFE).
-    ServerUri(Arc<str>),
-}
 
 /// What an epoch verifies with. Anchors, pins and CRLs are accepted together.
 pub struct Trust {
@@ -69,135 +59,6 @@ impl AcceptedAnchor {
         let not_after = self.certificate.validity().not_after;
         self.until.map_or(not_after, |until| until.min(not_after))
     }
-}
-
-/// The proof that a chain was verified; carries what vouched for it and until when it holds.
-#[derive(Debug)]
-pub struct Verified {
-    /// The path from the end entity, without the anchor.
-    pub path: Vec<Arc<Certificate>>,
-    /// The anchor that vouched: its fingerprint and subject; `None` in `pin_only`.
-    pub anchor: Option<(Fingerprint, String)>,
-    /// The pin that matched, where the trust has pins.
-    pub pin: Option<SpkiHash>,
-    /// The earliest `not_after` of the path, the anchor's included: no connection outlives it.
-    pub valid_until: Timestamp,
-    /// When the end entity expired, where it is accepted all the same (`accept_expired_until` of its partner).
-    pub expired: Option<Timestamp>,
-}
-
-/// Why a chain is not trusted. Values are printable; `tls::explain` makes reason and sentence of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
-    /// No certificate.
-    #[error("no certificate")]
-    Empty,
-    /// A certificate of the chain does not parse.
-    #[error("certificate {index} of the chain does not parse: {why}")]
-    Malformed {
-        /// 0 = end entity.
-        index: usize,
-        /// The parser's reason.
-        why: String,
-    },
-    /// Expired.
-    #[error("{subject:?} expired on {not_after}")]
-    Expired {
-        /// The certificate's subject.
-        subject: String,
-        /// When.
-        not_after: Timestamp,
-    },
-    /// Not valid yet.
-    #[error("{subject:?} is not valid before {not_before}")]
-    NotYetValid {
-        /// The certificate's subject.
-        subject: String,
-        /// From when.
-        not_before: Timestamp,
-    },
-    /// No path to an anchor of this trust.
-    #[error("issued by {issuer:?}, which trust {trust:?} does not hold")]
-    UnknownIssuer {
-        /// The issuer at the end of what was sent.
-        issuer: String,
-        /// The trust.
-        trust: TrustName,
-        /// Subjects of the anchors it holds.
-        holds: Vec<String>,
-        /// The end entity signed itself.
-        self_signed: bool,
-    },
-    /// The issuer's name is known, but its key differs.
-    #[error("the signature on {subject:?} does not verify with the key of {issuer:?}")]
-    BadSignature {
-        /// The certificate's subject.
-        subject: String,
-        /// The issuer that it names.
-        issuer: String,
-    },
-    /// Weak key or signature algorithm.
-    #[error("{subject:?} is too weak: {why}")]
-    Weak {
-        /// The certificate's subject.
-        subject: String,
-        /// Why.
-        why: String,
-    },
-    /// The extended key usage excludes the role.
-    #[error("the extended key usage of {subject:?} does not allow {needed}")]
-    WrongUsage {
-        /// The certificate's subject.
-        subject: String,
-        /// clientAuth or serverAuth.
-        needed: &'static str,
-    },
-    /// An end entity with CA:TRUE, or another shape that RFC 5280 forbids here.
-    #[error("{subject:?} cannot be an end entity: {why}")]
-    NotAnEndEntity {
-        /// The certificate's subject.
-        subject: String,
-        /// Why.
-        why: String,
-    },
-    /// A server without the expected name.
-    #[error("certificate is for {has:?}, not for {expected:?}")]
-    WrongName {
-        /// What was expected.
-        expected: String,
-        /// The names it has, as in `dns:a`, `ip:1.2.3.4`, `uri:…`.
-        has: Vec<String>,
-    },
-    /// Pins are configured and none is on the verified path.
-    #[error("no pin of trust {trust:?} is on the path")]
-    NoPin {
-        /// The trust.
-        trust: TrustName,
-        /// The end entity's own SPKI hash.
-        spki: SpkiHash,
-    },
-    /// Revoked by a CRL.
-    #[error("{subject:?} was revoked")]
-    Revoked {
-        /// The certificate's subject.
-        subject: String,
-        /// Its serial number.
-        serial: String,
-    },
-    /// A CRL is needed and missing, stale or unusable.
-    #[error("revocation of {subject:?} cannot be checked: {why}")]
-    RevocationUnknown {
-        /// The certificate's subject.
-        subject: String,
-        /// Why.
-        why: String,
-    },
-    /// Anything else that the path validation refuses.
-    #[error("{why}")]
-    Other {
-        /// Its reason.
-        why: String,
-    },
 }
 
 impl Trust {
@@ -377,9 +238,9 @@ impl Trust {
         terms: &VerificationTime,
     ) -> Result<Verified, TrustError> {
         let pin = self.find_pin(std::slice::from_ref(end_entity), terms.now)?;
-        refusal::check_end_entity(end_entity)?;
+        check::check_end_entity(end_entity)?;
         if !terms.lenient {
-            refusal::check_validity(end_entity, terms.now)?;
+            check::check_validity(end_entity, terms.now)?;
         }
         let usage = end_entity.usage();
         let (allowed, needed) = match role {
@@ -390,7 +251,7 @@ impl Trust {
             return Err(TrustError::WrongUsage { subject: end_entity.subject().to_owned(), needed });
         }
         // A self-signed certificate often has no name at all; where it has some, they must fit as anywhere.
-        if !refusal::san_names(end_entity).is_empty() {
+        if !check::san_names(end_entity).is_empty() {
             check_name(end_entity, role)?;
         }
         let valid_until = terms.end_entity_expiry(end_entity).into_iter().chain(pin.and_then(|pin| pin.until)).min();
@@ -461,5 +322,5 @@ fn check_name(certificate: &Certificate, role: &PeerRole) -> Result<(), TrustErr
     if fits {
         return Ok(());
     }
-    Err(TrustError::WrongName { expected: expected.to_string(), has: refusal::san_names(certificate) })
+    Err(TrustError::WrongName { expected: expected.to_string(), has: check::san_names(certificate) })
 }

@@ -20,11 +20,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::WriterState;
+use super::state::WriterState;
 use crate::keyring::KeyringName;
 use crate::pki::{Certificate, Fingerprint, FolderProblem, KeyMaterial, KeyPair, ProblemSeverity, blocks, printable};
 use crate::trust::TrustName;
 use crate::{evidence, keyring, trust};
+
+pub use super::remembered::RememberedState;
+pub use store::MemoryError;
 
 /// The format version of `decisions.json`.
 const DECISIONS_VERSION: u32 = 1;
@@ -47,35 +50,6 @@ struct StateRoot {
     unreadable: Option<String>,
     /// That nothing is saved was reported.
     told: bool,
-}
-
-/// What the last run left.
-#[derive(Clone, Debug, Default)]
-pub struct RememberedState {
-    /// Decisions by keyring.
-    pub keyrings: BTreeMap<KeyringName, keyring::PersistedKeyring>,
-    /// Retained pairs by keyring.
-    pub retained: BTreeMap<KeyringName, Vec<Arc<KeyPair>>>,
-    /// Anchors on their way out, by trust.
-    pub trusts: BTreeMap<TrustName, trust::anchors::PersistedAnchors>,
-    /// Their certificates.
-    pub anchors: BTreeMap<TrustName, Vec<Arc<Certificate>>>,
-    /// What was learned from sources about our pairs.
-    pub learned: Vec<evidence::learned::PersistedRefusal>,
-    /// Why decisions could not be read: every keyring refuses commands until they can.
-    pub unreadable: Option<String>,
-    /// Retained files that could not be read: what was in them is lost to the overlap.
-    pub skipped: Vec<FolderProblem>,
-}
-
-/// What could not be saved or read.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {why}")]
-pub struct MemoryError {
-    /// Which file.
-    pub file: String,
-    /// Why, with what to do.
-    pub why: String,
 }
 
 /// `decisions.json`.

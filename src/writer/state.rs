@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::memory::RememberedState;
-use super::{CommandRejection, WriterInput, WriterSettings, WriterView};
-use crate::clock::Clock;
+use super::input::{CommandRejection, WriterInput, WriterSettings, WriterView};
+use super::remembered::RememberedState;
 use crate::folder::FolderContents;
 use crate::keyring::{Keyring, KeyringName, KeyringRoles};
 use crate::pki::FolderProblem;
 use crate::snapshot::{Epoch, Snapshot, SnapshotParts};
+use crate::tls::TlsTimeSource;
 use crate::trust::{Anchors, TrustName};
 use crate::{evidence, keyring, snapshot, trust};
 use steady::ClockSteadiness;
@@ -192,11 +192,16 @@ impl WriterState {
         &self.contents
     }
 
-    /// The snapshot of this state.
+    /// The snapshot of this state at `now`; `time` is what its TLS configs will go by.
     ///
     /// # Errors
     /// A TLS config that cannot be built.
-    pub fn build_snapshot(&self, epoch: Epoch, clock: &Clock) -> Result<Snapshot, snapshot::build::BuildError> {
+    pub fn build_snapshot(
+        &self,
+        epoch: Epoch,
+        now: Timestamp,
+        time: &TlsTimeSource,
+    ) -> Result<Snapshot, snapshot::build::BuildError> {
         let named = |path: &std::path::Path| {
             self.contents.named.get(path).map(|file| file.certificates.clone()).unwrap_or_default()
         };
@@ -212,7 +217,7 @@ impl WriterState {
             waiting: &waiting,
             remembers: self.settings.remembers,
         };
-        snapshot::build_snapshot(epoch, &parts, clock)
+        snapshot::build_snapshot(epoch, &parts, now, time)
     }
 
     /// Time passes. While the clock is not steady nothing is retired, and no trust ends either.

@@ -1,7 +1,10 @@
+use tokio::sync::oneshot;
+
 use super::state::tests::{api_contents, api_settings};
 use super::*;
 use crate::event::{EpochRecord, Event, KeyringRecord};
 use crate::keyring::pool::{TEST_PAIRS, day};
+use crate::keyring::{self, KeyringCommand};
 use crate::log::{LogFormat, LogQueue};
 use crate::metrics::Metrics;
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::super::fit::{describe, format_time};
 use super::super::{KeyringCommand, KeyringEvent, Standing};
-use super::{CommandError, Keyring, KeyringEntry, settle};
+use super::Keyring;
+use super::entry::{CommandError, KeyringEntry, SettleCause};
 use crate::pki::Fingerprint;
 
 impl Keyring {
@@ -49,7 +50,7 @@ impl Keyring {
             return Err(CommandError::NotNow(format!("{name} is not valid before {from}; promote it then")));
         }
         let before = self.standings();
-        Ok(self.settle(&before, settle::SettleCause::Chosen(key_pair, "promoted"), now))
+        Ok(self.settle(&before, SettleCause::Chosen(key_pair, "promoted"), now))
     }
 
     fn rollback(&mut self, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
@@ -74,7 +75,7 @@ impl Keyring {
             let current = current.pair.fingerprint();
             self.held.insert(current);
         }
-        Ok(self.settle(&before, settle::SettleCause::Chosen(target, "rolled_back"), now))
+        Ok(self.settle(&before, SettleCause::Chosen(target, "rolled_back"), now))
     }
 
     fn retire_by_command(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
@@ -94,7 +95,7 @@ impl Keyring {
         if let Some(entry) = self.entries.get_mut(&key_pair) {
             entry.retire("retired_by_command", now);
         }
-        Ok(self.settle(&before, settle::SettleCause::Facts, now))
+        Ok(self.settle(&before, SettleCause::Facts, now))
     }
 
     fn revoke(&mut self, key_pair: Fingerprint, now: Timestamp) -> Result<Vec<KeyringEvent>, CommandError> {
@@ -104,7 +105,7 @@ impl Keyring {
         self.find_entry(key_pair)?;
         let before = self.standings();
         self.revoked.by_command.insert(key_pair);
-        Ok(self.settle(&before, settle::SettleCause::Facts, now))
+        Ok(self.settle(&before, SettleCause::Facts, now))
     }
 
     fn find_entry(&self, key_pair: Fingerprint) -> Result<&KeyringEntry, CommandError> {

@@ -4,7 +4,8 @@
 
 use super::super::Standing;
 use super::super::fit::{describe, format_time};
-use super::{Keyring, KeyringEntry, WaitReason};
+use super::Keyring;
+use super::entry::{KeyringEntry, WaitReason};
 use crate::pki::Fingerprint;
 use crate::pki::blocks::STAGED_LINE;
 

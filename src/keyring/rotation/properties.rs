@@ -1,11 +1,13 @@
 //! Invariants after any order of arrivals, ticks, settings and commands.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::super::pool::{CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, day};
 use super::super::{ExpiryPolicy, KeyringCommand};
+use super::entry::{MAX_PREVIOUS, MAX_RETIRED};
 use super::*;
 
 #[derive(Clone, Debug)]

@@ -9,17 +9,9 @@ use jiff::Timestamp;
 
 use super::super::fit::{KeyPairFitness, add_saturating, assess_fitness, revocation_refusal};
 use super::super::{ActivationPolicy, ExpiryPolicy, KeyringEvent, Standing};
-use super::{Keyring, KeyringEntry, MAX_PREVIOUS, MAX_RETIRED, OverlapPeriod, ROLLBACK_WINDOW, WaitReason, explain};
+use super::entry::{KeyringEntry, MAX_PREVIOUS, MAX_RETIRED, OverlapPeriod, ROLLBACK_WINDOW, SettleCause, WaitReason};
+use super::{Keyring, explain};
 use crate::pki::Fingerprint;
-
-/// Why standings are evaluated.
-#[derive(Clone, Copy)]
-pub(super) enum SettleCause {
-    /// Facts changed; the rule chooses.
-    Facts,
-    /// An operator chose this pair; the code says how.
-    Chosen(Fingerprint, &'static str),
-}
 
 type StandingMap = BTreeMap<Fingerprint, Standing>;
 
@@ -343,26 +335,4 @@ enum StandingVerdict {
     Waits { reason: &'static str },
     /// It may serve.
     Free,
-}
-
-impl KeyringEntry {
-    fn set_standing(&mut self, standing: Standing, reason: &'static str, now: Timestamp) {
-        if self.held.standing != standing {
-            self.held.since = now;
-        }
-        self.held.standing = standing;
-        self.reason = reason;
-    }
-
-    /// Previous from `now` on.
-    fn begin_overlap(&mut self, now: Timestamp, overlap: std::time::Duration, reason: &'static str) {
-        self.set_standing(Standing::Previous, reason, now);
-        self.replaced = Some(now);
-        self.held.overlap_ends = Some(add_saturating(now, overlap).min(self.held.pair.validity().not_after));
-    }
-
-    pub(super) fn retire(&mut self, reason: &'static str, now: Timestamp) {
-        self.set_standing(Standing::Retired, reason, now);
-        self.held.overlap_ends = None;
-    }
 }

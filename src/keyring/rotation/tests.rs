@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use jiff::SignedDuration;
 
 use super::super::pool::{self, CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, day, issue};
 use super::super::{EkuPolicy, ExpiryPolicy, KeyringCommand, KeyringRoles, PreferPolicy};
+use super::entry::MAX_PREVIOUS;
 use super::*;
 
 fn api() -> Keyring {
@@ -42,7 +45,7 @@ fn standing(keyring: &Keyring, key_pair: Fingerprint) -> Option<Standing> {
     keyring.pairs().iter().find(|held| held.pair.fingerprint() == key_pair).map(|held| held.standing)
 }
 
-use Standing::{Current, Previous, Refused, Retired, Revoked as RevokedStanding, Staged as StagedStanding};
+use Standing::{Current, Previous, Refused, Retired, Revoked, Staged};
 
 #[test]
 fn the_first_pair_is_current_and_the_same_again_changes_nothing() {
@@ -123,10 +126,7 @@ fn an_empty_folder_takes_nothing_away() {
 fn a_pair_that_comes_before_its_time_is_staged_until_not_before_and_skew() {
     let mut keyring = api();
     keyring.arrive(&folder(&[1]), day(20));
-    assert_eq!(
-        movements(&keyring.arrive(&folder(&[1, 3]), day(25))),
-        [(fingerprint(3), StagedStanding, "not_yet_valid")]
-    );
+    assert_eq!(movements(&keyring.arrive(&folder(&[1, 3]), day(25))), [(fingerprint(3), Staged, "not_yet_valid")]);
     assert_eq!(keyring.divergence(), Some((fingerprint(3), day(25))));
     let due = day(30) + SignedDuration::from_mins(1);
     assert_eq!(keyring.next_due(), Some(due));
@@ -144,7 +144,7 @@ fn a_pair_of_another_name_waits_for_promote() {
     keyring.arrive(&folder(&[1]), day(36));
     let both = [Arc::clone(&TEST_PAIRS[1]), Arc::clone(&OTHER_NAME_PAIR)];
     let stranger = OTHER_NAME_PAIR.fingerprint();
-    assert_eq!(movements(&keyring.arrive(&both, day(37))), [(stranger, StagedStanding, "shares_no_name")]);
+    assert_eq!(movements(&keyring.arrive(&both, day(37))), [(stranger, Staged, "shares_no_name")]);
     assert!(keyring.pairs().iter().any(|held| held.why.as_deref().is_some_and(|why| why.contains("shares no name"))));
     keyring.execute(&KeyringCommand::Promote(stranger), day(38)).unwrap();
     assert_eq!(current(&keyring), Some(stranger));
@@ -162,10 +162,7 @@ fn without_a_pair_to_keep_nothing_is_staged() {
 fn manual_activation_waits_for_promote_and_auto_ends_the_wait() {
     let mut keyring = keyring_with(|settings| settings.activate = ActivationPolicy::Manual);
     keyring.arrive(&folder(&[1]), day(20));
-    assert_eq!(
-        movements(&keyring.arrive(&folder(&[2]), day(25))),
-        [(fingerprint(2), StagedStanding, "activate_manual")]
-    );
+    assert_eq!(movements(&keyring.arrive(&folder(&[2]), day(25))), [(fingerprint(2), Staged, "activate_manual")]);
     assert_eq!(current(&keyring), Some(fingerprint(1)));
     let events = keyring.configure(KeyringSettings::with_defaults("api".into()), day(26));
     assert_eq!(
@@ -227,10 +224,7 @@ fn a_revoked_pair_never_serves_again() {
     keyring.arrive(&folder(&[1]), day(20));
     keyring.arrive(&folder(&[1, 2]), day(25));
     let events = keyring.execute(&KeyringCommand::Revoke(fingerprint(2)), day(26)).unwrap();
-    assert_eq!(
-        movements(&events),
-        [(fingerprint(1), Current, "revoked"), (fingerprint(2), RevokedStanding, "revoked")]
-    );
+    assert_eq!(movements(&events), [(fingerprint(1), Current, "revoked"), (fingerprint(2), Revoked, "revoked")]);
     assert!(keyring.execute(&KeyringCommand::Promote(fingerprint(2)), day(26)).is_err());
     keyring.arrive(&folder(&[1]), day(27));
     assert_eq!(standing(&keyring, fingerprint(2)), None, "its key left memory");
@@ -359,12 +353,12 @@ fn a_pair_whose_file_asks_for_it_waits_until_it_is_promoted_or_the_line_is_gone(
     let mut keyring = api();
     assert_eq!(movements(&keyring.arrive(&[marked(1)], day(20))), [(fingerprint(1), Current, "first")]);
     let both = [marked(1), marked(2)];
-    assert_eq!(movements(&keyring.arrive(&both, day(25))), [(fingerprint(2), StagedStanding, "marked_staged")]);
+    assert_eq!(movements(&keyring.arrive(&both, day(25))), [(fingerprint(2), Staged, "marked_staged")]);
     assert_eq!(keyring.arrive(&both, day(26)), []);
     // The next start remembers it, and so does one whose folder comes late.
     let mut again = Keyring::restore(KeyringSettings::with_defaults("api".into()), &keyring.to_persisted(), Vec::new());
     again.arrive(&both, day(27));
-    assert_eq!((current(&again), standing(&again, fingerprint(2))), (Some(fingerprint(1)), Some(StagedStanding)));
+    assert_eq!((current(&again), standing(&again, fingerprint(2))), (Some(fingerprint(1)), Some(Staged)));
     assert_eq!(
         movements(&again.execute(&KeyringCommand::Promote(fingerprint(2)), day(28)).unwrap())[0],
         (fingerprint(2), Current, "promoted")
@@ -380,7 +374,7 @@ fn without_the_line_activate_manual_still_holds_a_pair_back() {
     keyring.arrive(&folder(&[1]), day(20));
     keyring.arrive(&[Arc::clone(&TEST_PAIRS[1]), TEST_PAIRS[2].with_staging_request()], day(25));
     keyring.arrive(&folder(&[1, 2]), day(26));
-    assert_eq!(standing(&keyring, fingerprint(2)), Some(StagedStanding));
+    assert_eq!(standing(&keyring, fingerprint(2)), Some(Staged));
 }
 
 #[test]

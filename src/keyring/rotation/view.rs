@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use super::super::fit::add_saturating;
 use super::super::{ExpiryPolicy, KeyPairCandidate, KeyringName, PreferPolicy, Standing};
-use super::{HeldPair, Keyring, KeyringEntry, OverlapPeriod, PersistedKeyring, ROLLBACK_WINDOW, StagedPair};
+use super::Keyring;
+use super::entry::{HeldPair, KeyringEntry, OverlapPeriod, PersistedKeyring, ROLLBACK_WINDOW, StagedPair};
 use crate::pki::{Fingerprint, KeyPair};
 
 impl Keyring {
-    /// The pairs that may be shown: current then previous, as [`super::super::Candidates`] needs them; if none is
+    /// The pairs that may be shown: current then previous, as [`super::super::CandidateList`] needs them; if none is
     /// valid, the pair in use as a last resort (unless `on_expiry = "refuse"`).
     ///
     /// `prefer = "old"` does not bring back a pair that a rollback replaced.

@@ -91,7 +91,7 @@ impl ProbeBench {
             expects: &self.settings.expects,
             host: &self.settings.upstream.host,
             settings,
-            clock: &self.clock,
+            time: &tls::TlsTimeSource::from_clock(&self.clock),
         };
         let connector = match standing {
             Some(_) => EgressConnector::new(&parts)?,

@@ -1,5 +1,7 @@
 //! Tells formats apart by their first bytes, whole or cut off.
 
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
 use super::super::der::{self, BIT_STRING, CONTEXT_0, DerElement, INTEGER, OCTET_STRING, OID, SEQUENCE, SET};
 
 /// What a file looks like.
@@ -121,4 +123,11 @@ fn detect_signed(signed: &[u8]) -> Option<DetectedFormat> {
         SEQUENCE => Some(DetectedFormat::Certificate),
         _ => None,
     }
+}
+
+/// One thing found in a file, not yet parsed.
+pub(super) enum UnparsedItem {
+    Certificate(CertificateDer<'static>),
+    Key(PrivateKeyDer<'static>),
+    Crl(CertificateRevocationListDer<'static>),
 }

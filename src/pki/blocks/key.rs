@@ -1,12 +1,93 @@
-//! Why the provider could not load a private key: it says the same of everything, so the key's own bytes are asked.
+//! Private keys: loaded by the provider, and why one could not be: it says the same of everything, so the key's own bytes are
+//! asked.
+
+use std::sync::Arc;
 
 use rustls_pki_types::PrivateKeyDer;
+use zeroize::{Zeroize, Zeroizing};
 
+use super::super::SpkiHash;
 use super::super::der::{self, CONTEXT_0, INTEGER, OCTET_STRING, OID};
-use super::{UnreadablePart, refusal};
+use super::super::key_pair::load::public_key;
+use super::super::pem_writer::{pem_len, write_pem};
+use super::refusal::{self, UnreadablePart};
+
+/// A private key in PKCS#8, PKCS#1 or SEC1 that rustls' provider could load; its bytes are zeroised when dropped.
+pub struct PrivateKey {
+    der: PrivateKeyDer<'static>,
+    spki: Vec<u8>,
+}
+
+impl PrivateKey {
+    /// Loads it; the error says what kind of key it is and why it cannot be used (printable).
+    pub fn from_der(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, String> {
+        Self::load(der).map_err(|unreadable| unreadable.why)
+    }
+
+    pub(super) fn load(der: PrivateKeyDer<'static>) -> Result<Arc<Self>, UnreadablePart> {
+        // Owned before anything can fail, so that the bytes are zeroised in any case.
+        let mut key = Self { der, spki: Vec::new() };
+        key.spki = public_key(&key.der).map_err(|why| describe_unusable(&key.der, &why))?;
+        Ok(Arc::new(key))
+    }
+
+    /// The matching SubjectPublicKeyInfo, DER: what keys and certificates are joined by.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+    /// SHA-256 of [`Self::spki`].
+    pub fn spki_hash(&self) -> SpkiHash {
+        SpkiHash::of(self.spki())
+    }
+    /// The key in the first version of PKCS#8 (RFC 5208), which every other program reads: OpenSSL 3.0 does not take the
+    /// second, with the public key behind the private one, in which aws-lc writes Ed25519. Older forms are wrapped, with the
+    /// algorithm that the public key names.
+    pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        const VERSION: &[u8] = &[INTEGER, 1, 0];
+        let inner = self.der();
+        let outer = der::element(inner.secret_der()).map_or(&[][..], |(outer, _)| outer.content);
+        if let PrivateKeyDer::Pkcs8(_) = &inner {
+            let parts: Vec<&[u8]> = der::elements(outer).skip(1).take(2).map(|part| part.whole).collect();
+            return der::sequence(&[&[VERSION], &parts[..]].concat());
+        }
+        let algorithm = der::element(&self.spki).and_then(|(spki, _)| der::element(spki.content));
+        let algorithm = algorithm.map_or(&[][..], |(algorithm, _)| algorithm.whole);
+        let secret = inner.secret_der();
+        der::sequence(&[VERSION, algorithm, &der::header(OCTET_STRING, secret.len()), secret])
+    }
+    /// The key as PKCS#8 PEM.
+    pub fn pem(&self) -> Zeroizing<String> {
+        let der = self.to_pkcs8();
+        let mut out = Zeroizing::new(String::with_capacity(pem_len("PRIVATE KEY", &der)));
+        write_pem("PRIVATE KEY", &der, &mut out);
+        out
+    }
+    /// The key's bytes. For signing and for `state/retained/` only.
+    pub fn der(&self) -> PrivateKeyDer<'_> {
+        match &self.der {
+            PrivateKeyDer::Pkcs1(key) => PrivateKeyDer::Pkcs1(key.secret_pkcs1_der().into()),
+            PrivateKeyDer::Sec1(key) => PrivateKeyDer::Sec1(key.secret_sec1_der().into()),
+            PrivateKeyDer::Pkcs8(key) => PrivateKeyDer::Pkcs8(key.secret_pkcs8_der().into()),
+            // The type may grow; a form that no reader here makes has no bytes to show.
+            _ => PrivateKeyDer::Pkcs8((&[][..]).into()),
+        }
+    }
+}
+
+impl Drop for PrivateKey {
+    fn drop(&mut self) {
+        self.der.zeroize();
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("PrivateKey")
+    }
+}
 
 /// What to say about a key that the provider refused with `why`.
-pub(super) fn describe_unusable(key: &PrivateKeyDer<'_>, why: &str) -> UnreadablePart {
+fn describe_unusable(key: &PrivateKeyDer<'_>, why: &str) -> UnreadablePart {
     let bytes = key.secret_der();
     let kind = der::element(bytes).and_then(|(outer, _)| match key {
         PrivateKeyDer::Pkcs1(_) => rsa_size(bytes),

@@ -6,7 +6,8 @@ use p12_keystore::error::Error;
 use rustls_pki_types::PrivateKeyDer;
 
 use super::super::der::{self, INTEGER, OCTET_STRING, SEQUENCE};
-use super::{UnparsedItem, UnreadablePart, refusal};
+use super::form::UnparsedItem;
+use super::refusal::{self, UnreadablePart};
 use crate::pki::printable;
 
 /// Rounds of key derivation in the whole file. openssl asks for 2048 per part, Windows for 2000, Java for 10,000, and the

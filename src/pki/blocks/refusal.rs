@@ -1,10 +1,34 @@
 //! What is reported about a file that cannot be used: reason, sentence, and the command that converts it.
 //!
-//! `FILE` in a remedy is the file's name; `Unreadable::remedy_for` puts it in.
+//! `FILE` in a remedy is the file's name; [`UnreadablePart::remedy_for`] puts it in.
 
 use memchr::memmem;
 
-use super::UnreadablePart;
+/// A file, or a part of one, that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct UnreadablePart {
+    /// Stable snake_case code: `truncated`, `key_encrypted`, `key_unsupported`, `jks`, `pkcs7`, `pkcs12_password`, `certificate_malformed`, `key_malformed`, `too_large`, …
+    pub reason: &'static str,
+    /// One sentence with the values, printable.
+    pub why: String,
+    /// What to do: the one-line command that converts it, where there is one. `FILE` in it is the file's name
+    /// ([`Self::remedy_for`]).
+    pub remedy: String,
+    /// More bytes may still come (cut off, empty section): "not yet" rather than "refused" until the folder is quiet.
+    pub incomplete: bool,
+    /// A keystore (JKS, PKCS#12) that could not be opened: beside a usable pair only an info.
+    pub keystore: bool,
+}
+
+impl UnreadablePart {
+    /// The remedy for this file: its name stands where `FILE` stood, so that a command can be copied. A name that would need
+    /// quoting is left out.
+    pub fn remedy_for(&self, file: &str) -> String {
+        let is_plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+        if is_plain { self.remedy.replace("FILE", file) } else { self.remedy.clone() }
+    }
+}
 
 fn refuse(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> UnreadablePart {
     UnreadablePart { reason, why: why.into(), remedy: remedy.into(), incomplete: false, keystore: false }

@@ -337,8 +337,8 @@ proptest! {
     #[test]
     fn written_pem_reads_back(bytes in proptest::collection::vec(any::<u8>(), 1..200)) {
         let mut text = String::new();
-        pem::write("PRIVATE KEY", &bytes, &mut text);
-        prop_assert_eq!(text.len(), pem::written_len("PRIVATE KEY", &bytes));
+        write_pem("PRIVATE KEY", &bytes, &mut text);
+        prop_assert_eq!(text.len(), crate::pki::pem_writer::pem_len("PRIVATE KEY", &bytes));
         let sections = pem::sections(text.as_bytes());
         prop_assert_eq!(sections.len(), 1);
         let decoded = pem::decode(sections[0].body, "PRIVATE KEY", true).unwrap();

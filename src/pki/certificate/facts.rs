@@ -15,7 +15,73 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name, X509Version};
 
 use super::super::{Fingerprint, SpkiHash, Validity, der, hex, printable};
-use super::{CertificateFacts, ExtendedKeyUsage, KeyKind};
+
+/// What `Certificate::parse` read. Texts are `pki::printable`.
+pub(super) struct CertificateFacts {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) spki: Vec<u8>,
+    pub(super) spki_hash: SpkiHash,
+    pub(super) subject: String,
+    pub(super) subject_der: Vec<u8>,
+    pub(super) issuer: String,
+    pub(super) issuer_der: Vec<u8>,
+    pub(super) serial: String,
+    pub(super) validity: Validity,
+    pub(super) common_name: Option<String>,
+    pub(super) organizations: Vec<String>,
+    pub(super) units: Vec<String>,
+    pub(super) dns: Vec<String>,
+    pub(super) uris: Vec<String>,
+    pub(super) emails: Vec<String>,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) is_ca: bool,
+    pub(super) usage: ExtendedKeyUsage,
+    pub(super) key: KeyKind,
+    pub(super) version: u32,
+    pub(super) weakness: Option<String>,
+}
+
+/// The extended key usages that matter for TLS (RFC 5280 4.2.1.12). Without the extension every usage is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ExtendedKeyUsage {
+    /// The extension is there.
+    pub limited: bool,
+    /// serverAuth or anyExtendedKeyUsage, or no extension.
+    pub server: bool,
+    /// clientAuth or anyExtendedKeyUsage, or no extension.
+    pub client: bool,
+}
+
+/// The kind of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum KeyKind {
+    /// RSA with this modulus length in bits.
+    Rsa(u32),
+    /// ECDSA on NIST P-256.
+    P256,
+    /// ECDSA on NIST P-384.
+    P384,
+    /// ECDSA on NIST P-521.
+    P521,
+    /// Ed25519.
+    Ed25519,
+    /// Something that TLS here cannot use.
+    Other,
+}
+
+/// As people know it.
+impl std::fmt::Display for KeyKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rsa(bits) => write!(out, "RSA {bits}"),
+            Self::P256 => out.write_str("ECDSA P-256"),
+            Self::P384 => out.write_str("ECDSA P-384"),
+            Self::P521 => out.write_str("ECDSA P-521"),
+            Self::Ed25519 => out.write_str("Ed25519"),
+            Self::Other => out.write_str("of another kind"),
+        }
+    }
+}
 
 impl CertificateFacts {
     /// Reads them; the error is printable.

@@ -4,9 +4,9 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
-use super::facts::{SubjectAltNames, key_kind, name_text};
-use super::{KeyKind, SpkiHash, signature};
-use crate::pki::printable;
+use super::facts::{KeyKind, SubjectAltNames, key_kind, name_text};
+use super::signature;
+use crate::pki::{SpkiHash, printable};
 
 /// A request, as its DER says.
 #[derive(Clone, Debug, PartialEq, Eq)]

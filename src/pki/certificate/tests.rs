@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::pki::blocks;
 use crate::pki::issue::{CertificateAuthority, IssueRequest, NewKeyKind};
 
 /// A self-signed certificate of openssl's with these options of `req -x509`.

@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{FileName, is_trust_file};
-use crate::pki::{Certificate, Fingerprint, KeyMaterial, PrivateKey, SpkiHash, UnreadablePart};
+use crate::pki::{Certificate, FileName, Fingerprint, KeyMaterial, PrivateKey, SpkiHash, UnreadablePart};
+
+/// Whether this file name (its last component) is trust and not chain: `ca.crt`, `ca.pem`, `ca-bundle.crt`.
+pub fn is_trust_file(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    matches!(last, "ca.crt" | "ca.pem" | "ca-bundle.crt")
+}
 
 /// A certificate and where it was found; one of the two sets is not empty.
 pub(super) struct FoundCertificate {

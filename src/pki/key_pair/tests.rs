@@ -1,4 +1,5 @@
 use super::*;
+use crate::pki::blocks;
 use crate::pki::issue::{CertificateAuthority, IssueRequest, IssuedKeyPair, NewKeyKind, self_signed};
 
 fn validity() -> Validity {

@@ -1,6 +1,6 @@
 //! What is wrong with the other side's certificate, in one sentence with the values and what to do.
 
-use super::{FailureContext, FailureReason, clip, date, distance, quoted_list};
+use super::context::{FailureContext, FailureReason, clip, date, distance, quoted_list};
 use crate::pki::Certificate;
 use crate::trust::TrustError;
 

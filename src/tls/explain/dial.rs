@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{FailureExplanation, FailureReason, clip};
+use super::context::{FailureExplanation, FailureReason, clip};
 use crate::pki::printable;
 
 /// How dialling failed.

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
+use super::context::{date, distance};
 use super::*;
+use crate::keyring::Standing;
+use crate::pki::Fingerprint;
+use crate::tls::alert_name::rfc_name;
 use crate::tls::handshake::HandshakeFacts;
 use crate::tls::seen::HandshakeObservation;
 use crate::trust::sample::{TestAuthority, days_from_now, now, trust};
@@ -73,7 +77,7 @@ fn every_alert_about_a_certificate_has_its_own_reason() {
         (AlertDescription::Unknown(99), "alert_other"),
     ] {
         let said = explain_cause_as(HandshakeFailureCause::Tls(Error::AlertReceived(alert)), false, Standing::Current);
-        assert_eq!((said.reason, said.alert_received), (reason, Some(alert::rfc_name(alert))));
+        assert_eq!((said.reason, said.alert_received), (reason, Some(rfc_name(alert))));
         assert_eq!(said.alert_sent, None);
     }
 }

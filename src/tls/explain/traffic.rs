@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use rustls::{Error, HandshakeType, PeerIncompatible, PeerMisbehaved};
 
-use super::{FailureContext, FailureReason, alert, clip};
+use super::context::{FailureContext, FailureReason, clip};
+use super::{alert, certificate};
 use crate::pki::printable;
-use crate::tls::FailedHandshake;
-use crate::tls::handshake::HandshakeFailureCause;
+use crate::tls::handshake::{FailedHandshake, HandshakeFailureCause};
 
 /// Names a protocol that is not TLS by its first bytes. A TLS record begins with 20 to 23 (RFC 8446 5.1).
 pub(super) fn explain_not_tls(first: &[u8], context: &FailureContext<'_>) -> Option<FailureReason> {
@@ -86,7 +86,7 @@ pub(super) fn explain_tls_error(
     let who = context.other_side();
     match error {
         Error::NoCertificatesPresented => {
-            super::certificate::explain_chain_error(&crate::trust::TrustError::Empty, None, context)
+            certificate::explain_chain_error(&crate::trust::TrustError::Empty, None, context)
         }
         Error::NoApplicationProtocol => FailureReason::refused(
             "no_common_protocol",

@@ -15,8 +15,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::keyring::Standing;
 use crate::pki::KeyPair;
-use crate::tls::explain::{FailureContext as Told, FailureExplanation, explain, explain_untrusted};
-use crate::tls::{AuthorityNames, ClientAuth, TlsSettings, TlsVersion, acceptor, connector};
+use crate::tls::explain::{FailureContext, FailureExplanation, explain, explain_untrusted};
+use crate::tls::{AuthorityNames, ClientAuth, TlsSettings, TlsTimeSource, TlsVersion, acceptor, connector};
 use crate::trust::sample::{
     IssuedIdentity, TestAuthority, days_from_now, generate_key, now, self_signed, trust, trust_with, weak_certificate,
 };
@@ -32,19 +32,19 @@ fn test_deadline() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-fn clock() -> Clock {
-    Clock::manual(now()).0
+fn time_source() -> TlsTimeSource {
+    TlsTimeSource::from_clock(&Clock::manual(now()).0)
 }
 
 fn build_acceptor(pair: &KeyPair, trust: &Arc<Trust>, settings: &TlsSettings) -> IngressAcceptor {
-    let (client_auth, authorities, clock) = (ClientAuth::Required, &AuthorityNames::Auto, &clock());
-    IngressAcceptor::new(&acceptor::AcceptorParts { pair, trust, client_auth, authorities, settings, clock }).unwrap()
+    let (client_auth, authorities, time) = (ClientAuth::Required, &AuthorityNames::Auto, &time_source());
+    IngressAcceptor::new(&acceptor::AcceptorParts { pair, trust, client_auth, authorities, settings, time }).unwrap()
 }
 
 fn build_connector(pair: &KeyPair, trust: &Arc<Trust>, settings: &TlsSettings) -> EgressConnector {
     let expects = &PeerRole::ServerName("server.test".into());
-    let clock = &clock();
-    EgressConnector::new(&connector::ConnectorParts { pair, trust, expects, host: "server.test", settings, clock })
+    let time = &time_source();
+    EgressConnector::new(&connector::ConnectorParts { pair, trust, expects, host: "server.test", settings, time })
         .unwrap()
 }
 
@@ -74,7 +74,8 @@ async fn serve(near: DuplexStream, acceptor: &IngressAcceptor) -> ServerResult {
 
 fn explain_failure(failed: &FailedHandshake, trust: &Trust, ingress: bool) -> FailureExplanation {
     let shown = Some((crate::pki::Fingerprint::of(b"shown"), Standing::Current));
-    let told = explain(failed, &Told { ingress, listener: "api", trust, shown, shown_next: None, now: now() });
+    let told =
+        explain(failed, &FailureContext { ingress, listener: "api", trust, shown, shown_next: None, now: now() });
     assert!(crate::tls::explain::REASONS.contains(&told.reason), "{} is not listed", told.reason);
     told
 }
@@ -207,7 +208,7 @@ async fn an_upstream_is_known_by_its_uri_or_its_pin() {
     for version in TLS_VERSIONS {
         let settings = &settings_for_version(version);
         let spiffe = |expected: &str| {
-            let (expects, clock) = (&PeerRole::ServerUri(expected.into()), &clock());
+            let (expects, time) = (&PeerRole::ServerUri(expected.into()), &time_source());
             let pair = &*client.pair();
             EgressConnector::new(&connector::ConnectorParts {
                 pair,
@@ -215,7 +216,7 @@ async fn an_upstream_is_known_by_its_uri_or_its_pin() {
                 expects,
                 host: "192.0.2.1",
                 settings,
-                clock,
+                time,
             })
             .unwrap()
         };
@@ -334,9 +335,9 @@ async fn a_peer_without_certificate_or_with_a_foreign_one_is_refused() {
 async fn an_optional_certificate_may_be_missing() {
     let HandshakeFixture { server, trust, .. } = handshake_fixture();
     for version in TLS_VERSIONS {
-        let (authorities, clock, settings) = (&AuthorityNames::None, &clock(), &settings_for_version(version));
+        let (authorities, time, settings) = (&AuthorityNames::None, &time_source(), &settings_for_version(version));
         let (client_auth, pair) = (ClientAuth::Optional, &*server);
-        let parts = acceptor::AcceptorParts { pair, trust: &trust, client_auth, authorities, settings, clock };
+        let parts = acceptor::AcceptorParts { pair, trust: &trust, client_auth, authorities, settings, time };
         let (at_server, _) =
             run_handshake(&IngressAcceptor::new(&parts).unwrap(), &foreign_connector(version, None, ECDSA)).await;
         let established = at_server.ok().unwrap();
@@ -364,7 +365,7 @@ async fn a_session_resumes_on_its_own_acceptor_only_and_is_verified_again() {
         assert!(!resumed(&other).await, "a ticket of another acceptor was taken");
         // rustls asks no verifier when it resumes; the connection does, with the chain that it is given here.
         let untrusted = trust.verify(&client.chain, &PeerRole::Client, days_from_now(60)).unwrap_err();
-        let context = Told {
+        let context = FailureContext {
             ingress: true,
             listener: "api",
             trust: &trust,

@@ -2,6 +2,8 @@
 //!
 //! One small automaton for three kinds of text; its cost is pattern length times text length whatever a peer sends.
 
+use super::normal::{decode_escape, normalise};
+
 /// Whether a DNS name of a certificate fits: case does not count, `*` stays within a label, `**` does not, both match at
 /// least one character.
 ///
@@ -43,17 +45,11 @@ pub fn matches_path(pattern: &str, normal: &str) -> bool {
 
 /// Why a path pattern could never match a normalised path, if so: a rule that silently protects nothing.
 pub fn check_path_pattern(pattern: &str) -> Result<(), &'static str> {
-    let normal = super::normalise(pattern)?;
+    let normal = normalise(pattern)?;
     if !PatternKind::Path.literals(pattern).eq(PatternKind::Path.literals(&normal)) {
         return Err("it contains dot segments or empty segments");
     }
     Ok(())
-}
-
-/// The byte that the two hex digits at the start stand for.
-pub(super) fn decode_escape(digits: &[u8]) -> Option<u8> {
-    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    Some(digit(0)? << 4 | digit(1)?)
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -51,14 +51,6 @@ fn uri_patterns_stay_within_segments() {
 }
 
 #[test]
-fn spiffe_patterns_want_exactly_one_uri() {
-    let names = ["spiffe://a.example/x".to_owned(), "https://a.example/".to_owned()];
-    assert!(!matches_any_uri("spiffe://a.example/**", &names));
-    assert!(matches_any_uri("spiffe://a.example/**", &names[..1]));
-    assert!(matches_any_uri("https://a.example/", &names));
-}
-
-#[test]
 fn email_hosts_ignore_case_and_the_rest_does_not() {
     assert!(pattern::matches_email("ops@acme.example", "ops@ACME.example"));
     assert!(!pattern::matches_email("ops@acme.example", "Ops@acme.example"));
@@ -291,65 +283,4 @@ proptest! {
     fn the_automaton_agrees_with_the_obvious_way(pattern in "[ab.*]{0,8}", text in "[ab.]{0,10}") {
         prop_assert_eq!(pattern::matches_dns(&pattern, &text), matches_naively(pattern.as_bytes(), text.as_bytes(), 1));
     }
-}
-
-fn certificate() -> Arc<Certificate> {
-    use rustls_pki_types::pem::PemObject;
-
-    use crate::pki::issue::{IssueRequest, NewKeyKind, self_signed};
-    let validity = crate::pki::Validity {
-        not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
-        not_after: "2036-01-01T00:00:00Z".parse().unwrap(),
-    };
-    let request = IssueRequest {
-        common_name: "ops.example".into(),
-        organization: Some("Acme".into()),
-        dns: vec!["etl.acme.example".into()],
-        uris: vec!["spiffe://acme.example/ns/a".into()],
-        ips: Vec::new(),
-        server: false,
-        client: true,
-        validity,
-        key: NewKeyKind::P256,
-    };
-    let issued = self_signed(&request).unwrap();
-    let der = rustls_pki_types::CertificateDer::from_pem_slice(issued.chain_pem.as_bytes()).unwrap();
-    Certificate::parse(der).unwrap()
-}
-
-#[test]
-fn the_fields_of_a_table_are_anded_and_names_are_typed() {
-    let certificate = certificate();
-    let fits = |change: fn(&mut PeerMatcher)| {
-        let mut matcher = PeerMatcher { dns: Some("*.acme.example".into()), ..PeerMatcher::default() };
-        change(&mut matcher);
-        matcher.matches_certificate(&certificate)
-    };
-    assert!(fits(|_| {}));
-    assert!(fits(|matcher| matcher.o = Some("Acme".into())));
-    assert!(fits(|matcher| matcher.uri = Some("spiffe://acme.example/**".into())));
-    assert!(fits(|matcher| matcher.cn = Some("ops.example".into())));
-    assert!(!fits(|matcher| matcher.o = Some("Acm*".into())));
-    assert!(!fits(|matcher| matcher.ou = Some("Acme".into())));
-    assert!(!fits(|matcher| matcher.fingerprint = Some(Fingerprint::of(b"another"))));
-    // A common name is never a DNS name, nor the other way round.
-    assert!(!fits(|matcher| matcher.dns = Some("ops.example".into())));
-    assert!(!fits(|matcher| matcher.cn = Some("etl.acme.example".into())));
-    let exact = PeerMatcher {
-        fingerprint: Some(certificate.fingerprint()),
-        spki: Some(certificate.spki_hash()),
-        issuer: Some(certificate.issuer().to_owned()),
-        ..PeerMatcher::default()
-    };
-    assert!(exact.matches_certificate(&certificate));
-}
-
-#[test]
-fn a_table_without_a_field_of_a_certificate_fits_no_certificate() {
-    let certificate = certificate();
-    assert!(!PeerMatcher::default().matches_certificate(&certificate));
-    assert!(
-        !PeerMatcher { partner: Some("acme".into()), anonymous: true, ..PeerMatcher::default() }
-            .matches_certificate(&certificate)
-    );
 }

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateRevocationListDer;
 
 use super::super::TrustEvent;
 use super::super::crl::Crl;
-use super::FoundCrl;
 use crate::pki::Certificate;
+
+/// What the folder holds for one CRL file.
+pub type FoundCrl = Result<Vec<CertificateRevocationListDer<'static>>, String>;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct CrlStore {

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, VerifiedPath};
 
-use super::{PeerRole, Trust, TrustError, VerificationTime, Verified, check_name, parse_certificate, refusal};
+use super::{Trust, VerificationTime, check, check_name, parse_certificate};
 use crate::pki::{Certificate, SpkiHash};
+use crate::trust::verdict::{PeerRole, TrustError, Verified};
 
 /// 1.3.6.1.5.5.7.3.1, .2 and 2.5.29.37.0 (RFC 5280 4.2.1.12).
 const SERVER_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01]);
@@ -43,7 +44,7 @@ impl Trust {
         terms: &VerificationTime,
     ) -> Result<Verified, TrustError> {
         let now = terms.now;
-        refusal::check_end_entity(end_entity)?;
+        check::check_end_entity(end_entity)?;
         let purpose = RequiredUsage(match role {
             PeerRole::Client => self.settings.client_eku_required.then_some(CLIENT_AUTH),
             PeerRole::ServerName(_) | PeerRole::ServerUri(_) => Some(SERVER_AUTH),
@@ -96,8 +97,8 @@ impl Trust {
             let der = issuer.der();
             let index = chain.iter().position(|sent| *sent == der).unwrap_or_default();
             let certificate = parse_certificate(&der, index)?;
-            refusal::check_strength(&certificate)?;
-            refusal::check_validity(&certificate, now)?;
+            check::check_strength(&certificate)?;
+            check::check_validity(&certificate, now)?;
             path.push(certificate);
         }
         let place = self.for_webpki.iter().position(|anchor| std::ptr::eq(anchor, candidate.anchor()));
@@ -107,8 +108,8 @@ impl Trust {
         if until.is_some_and(|until| until <= now) {
             return Err(self.explain_unknown_issuer(end_entity, &path));
         }
-        refusal::check_anchor_strength(anchor)?;
-        refusal::check_validity(anchor, now)?;
+        check::check_anchor_strength(anchor)?;
+        check::check_validity(anchor, now)?;
         let pin = self.find_pin(&path, now)?;
         self.check_revocation(candidate, &path, anchor, now)?;
         let ends = path[1..].iter().chain([anchor]).map(|certificate| certificate.validity().not_after);

@@ -1,6 +1,7 @@
 //! What a trust accepts and what it says where it does not.
 
 use super::*;
+use crate::pki::SpkiHash;
 use crate::trust::sample::{
     IssuedIdentity, TestAuthority, days_from_now, now, self_signed, settings, trust, trust_with, trust_with_anchor,
     version_1_certificates, weak_certificate,

@@ -7,13 +7,22 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::MemoryError;
 use crate::pki::printable;
 
 /// How deep `retained/` is: `trust/NAME/FILE`.
 const RETAINED_DEPTH: usize = 3;
 /// What a file that is being written ends with.
 const TEMPORARY_SUFFIX: &str = ".new";
+
+/// What could not be saved or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct MemoryError {
+    /// Which file.
+    pub file: String,
+    /// Why, with what to do.
+    pub why: String,
+}
 
 /// Makes a folder and those above it, 0700 where they are missing.
 pub(super) fn make_folder(path: &Path) -> Result<(), MemoryError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::WriterSettings;
+use super::super::input::WriterSettings;
 use crate::folder::FolderContents;
 use crate::keyring::KeyringName;
 use crate::pki::{Certificate, FolderProblem, ProblemSeverity, printable};

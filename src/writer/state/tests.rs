@@ -4,6 +4,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::clock::Clock;
 use crate::keyring::pool::{CLIENT_ONLY_PAIR, TEST_PAIRS, authority, day};
 use crate::keyring::{KeyringCommand, Standing};
 use crate::pki::{KeyPair, KeyringContents};
@@ -82,12 +83,12 @@ fn listeners_give_a_keyring_its_roles_and_its_own_trust() {
 #[test]
 fn a_listener_with_a_pair_and_its_own_anchors_is_in_the_snapshot() {
     let state = open_state(&[1, 0], 20);
-    let (clock, _) = Clock::manual(day(20));
-    let snapshot = state.build_snapshot(Epoch(1), &clock).unwrap();
+    let time = TlsTimeSource::from_clock(&Clock::manual(day(20)).0);
+    let snapshot = state.build_snapshot(Epoch(1), day(20), &time).unwrap();
     assert_eq!(snapshot.ingresses["default"].candidates.0.len(), 2);
     let empty =
         WriterState::from_remembered(api_settings(), RememberedState::default(), FolderContents::default(), day(20)).0;
-    let snapshot = empty.build_snapshot(Epoch(1), &clock).unwrap();
+    let snapshot = empty.build_snapshot(Epoch(1), day(20), &time).unwrap();
     assert_eq!((snapshot.ingresses.len(), snapshot.waiting.len()), (0, 1));
 }
 
