@@ -1,6 +1,7 @@
 //! The HTTP rules of the proxy: message boundaries, fields, targets and bodies. Pure, or generic over the stream: nothing here
 //! opens a socket, reads a snapshot or knows which side a request is on.
 
+pub(crate) mod activity;
 pub(crate) mod body;
 pub(crate) mod cross_site;
 pub(crate) mod error;

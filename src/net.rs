@@ -64,6 +64,20 @@ pub enum BackendAddress {
     Unix(PathBuf),
 }
 
+/// The default port of `https`, which an authority omits.
+const HTTPS_PORT: u16 = 443;
+
+impl HostPort {
+    /// How the Host field of an `https` request names it.
+    pub(crate) fn https_authority(&self) -> String {
+        let whole = self.to_string();
+        match whole.strip_suffix(&format!(":{HTTPS_PORT}")) {
+            Some(host) if self.port == HTTPS_PORT => host.to_owned(),
+            _ => whole,
+        }
+    }
+}
+
 /// The network that one host can choose addresses from: the address itself for IPv4, its /64 for IPv6.
 pub fn source_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -161,6 +175,15 @@ mod tests {
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
         assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    #[test]
+    fn the_default_port_is_left_out_of_the_host() {
+        let named = |host: &str, port| HostPort { host: host.into(), port }.https_authority();
+        assert_eq!(named("api.example", 443), "api.example");
+        assert_eq!(named("api.example", 8443), "api.example:8443");
+        assert_eq!(named("2001:db8::1", 443), "[2001:db8::1]");
+        assert_eq!(named("2001:db8::1", 4433), "[2001:db8::1]:4433");
     }
 
     #[test]

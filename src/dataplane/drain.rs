@@ -1,7 +1,7 @@
 //! May an open connection stay? The two questions of every epoch: is its key pair still in use, does its peer still verify?
 //! And of one to an upstream before them: is that still the upstream?
 //!
-//! Pure. `worker` asks, and `open` carries out what leaving means for a connection.
+//! Pure. `context` asks, and `connection` carries out what leaving means for one.
 
 use std::sync::Arc;
 use std::time::Duration;

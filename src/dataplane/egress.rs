@@ -1,8 +1,14 @@
 //! The egress side: the application's requests, the upstream they go to, and the key pair that they show there.
 
+mod attempt;
+mod dial;
+mod fact;
 pub(crate) mod probe;
-pub(crate) mod proof;
-pub(crate) mod request;
-pub(crate) mod token;
-pub(crate) mod upstream;
-pub(crate) mod verdicts;
+mod proof;
+mod request;
+pub(crate) mod resources;
+mod retry;
+pub(crate) mod serve;
+mod token;
+mod upstream;
+mod verdicts;

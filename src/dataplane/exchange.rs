@@ -3,6 +3,17 @@
 
 pub(crate) mod access;
 pub(crate) mod forward;
+mod home;
 pub(crate) mod link;
+pub(crate) mod open;
+pub(crate) mod origin;
 pub(crate) mod pool;
+pub(crate) mod proof;
 pub(crate) mod replay;
+pub(crate) mod request_body;
+pub(crate) mod response_body;
+pub(crate) mod shape;
+mod shared;
+mod spare;
+mod streams;
+mod tunnel;

@@ -1,6 +1,9 @@
 //! The ingress side: an accepted peer from its first byte to its last response.
 
-pub(crate) mod accept;
+mod accept;
 pub(crate) mod jwt;
 pub(crate) mod learning;
-pub(crate) mod request;
+mod request;
+pub(crate) mod resources;
+pub(crate) mod serve;
+mod view;

@@ -14,20 +14,7 @@ use tokio::task::spawn_local;
 
 use crate::clock::deadlines::{WaitTable, WaitTimer};
 use crate::dataplane::connection::ConnectionState;
-
-/// What the response body that was polled last had to give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum BodyMark {
-    /// None was polled.
-    #[default]
-    Untouched,
-    /// It waits for the backend or upstream, under its own deadline.
-    Waits,
-    /// It gave a frame, which has to be sent before it is asked for another.
-    Gave,
-    /// The other side does not read what it gave: it is dropped for that.
-    Unread,
-}
+use crate::dataplane::connection::mark::BodyMark;
 
 /// Runs the tasks of one connection's streams on this worker's thread.
 #[derive(Clone)]

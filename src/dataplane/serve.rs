@@ -1,7 +1,7 @@
 //! Serves HTTP on an established stream: HTTP/1.1 or HTTP/2 by ALPN, never by sniffing, with the listener's limits.
 //!
 //! The two protocols are two boxed futures, so that an idle connection pays only for its own. Head, idle and drain times are
-//! the worker's tick's (`open`), not timers of hyper's.
+//! the worker's tick's (`connection`), not timers of hyper's.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -15,19 +15,21 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::spawn_local;
 
 use super::reading::StreamExecutor;
 use super::watched::WatchedStream;
 use crate::clock::deadlines::WaitTable;
 use crate::dataplane::connection::{ConnectionSignal, ConnectionState};
-use crate::dataplane::exchange::access::RequestContext;
-use crate::http::body::ResponseBody;
+use crate::dataplane::exchange::access::{AccessRecord, RequestContext};
+use crate::dataplane::exchange::forward::{RefusalContext, RequestFailure, refuse};
+use crate::dataplane::exchange::response_body::ResponseBody;
+use crate::http::error::RequestError;
 use crate::http::frames;
 use crate::http::frames::FrameFlood;
 use crate::http::frames::guard::FrameFindings;
 use crate::http::framing::FramingLimits;
 use crate::http::framing::guard::FramingGuard;
+use crate::http::framing::verdict::GuardVerdict;
 use crate::snapshot::ingress::ListenerLimits;
 
 /// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
@@ -39,21 +41,7 @@ const MAX_ERROR_RESET_STREAMS: usize = 256;
 /// hyper's own limit on fields, which costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
-/// Runs hyper's tasks on this worker's thread.
-#[derive(Clone, Copy)]
-pub(crate) struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
-    }
-}
-
-/// A connection that answers requests. It never fails: what goes wrong is a response.
+/// A connection that answers requests. What goes wrong with one becomes a response of the sidecar's own.
 pub(crate) trait RequestHandler: 'static {
     /// The connection in its worker's list.
     fn state(&self) -> &Rc<ConnectionState>;
@@ -63,8 +51,14 @@ pub(crate) trait RequestHandler: 'static {
     fn waits(&self) -> &Rc<WaitTable>;
     /// Records that the other side does not read a response: its stream is reset.
     fn record_unread(&self);
-    /// One request, one response.
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<ResponseBody>;
+    /// One request, one response; or why there is none.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure>;
+}
+
+/// A connection that serves HTTP/1.1, and what the guard of its requests finds.
+struct Http1Connection<C> {
+    connection: Rc<C>,
+    verdict: Arc<GuardVerdict>,
 }
 
 /// Serves HTTP/1.1 until the connection ends.
@@ -75,21 +69,26 @@ where
 {
     let open = Rc::clone(connection.state());
     let bounds = FramingLimits { head_size: limits.head_size, fields: limits.fields };
-    let watched = WatchedStream::new(stream, &open.pulse);
-    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&open.notes)));
-    let asked = Rc::clone(&connection);
+    let watched = WatchedStream::new(stream, &open.activity);
+    let verdict = Arc::<GuardVerdict>::default();
+    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&verdict)));
+    let guarded = Rc::new(Http1Connection { connection, verdict });
+    let asked = Rc::clone(&guarded);
     let service = service_fn(move |mut request| {
-        let open = Rc::clone(asked.state());
-        let upgrades = open.notes.prepare_request(&mut request);
+        let asked = Rc::clone(&asked);
+        let upgrades = asked.verdict.prepare_request(&mut request);
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
-        let answer = Box::pin(Rc::clone(&asked).answer(request));
-        async move {
-            let response = answer.await;
+        Box::pin(async move {
+            let answered = asked.connection.answer(request).await;
+            let response = answered.unwrap_or_else(|failure| {
+                let error = asked.verdict.explain(failure.error);
+                refuse_request(&*asked.connection, &error, failure.record, false)
+            });
             if upgrades {
-                open.notes.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                asked.verdict.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
@@ -107,7 +106,7 @@ where
             }
             ConnectionSignal::Late if !late => {
                 late = true;
-                open.pulse.set_late();
+                open.activity.set_late();
             }
             _ => {}
         }
@@ -115,8 +114,8 @@ where
         served.as_mut().poll(cx).map(report_end)
     })
     .await;
-    if let Some(fault) = open.notes.unreported_fault() {
-        report_broken_connection(&*connection, fault.reason(), fault.explanation());
+    if let Some(fault) = guarded.verdict.unreported_fault() {
+        report_broken_connection(&*guarded.connection, fault.reason(), fault.explanation());
     }
 }
 
@@ -136,14 +135,19 @@ where
         unread: Rc::new(move || told.record_unread()),
     };
     let service = service_fn(move |request| {
+        let connection = Rc::clone(&connection);
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
-        let answer = Box::pin(Rc::clone(&connection).answer(request));
-        async move { Ok::<_, Infallible>(answer.await) }
+        Box::pin(async move {
+            let answered = connection.answer(request).await;
+            Ok::<_, Infallible>(
+                answered.unwrap_or_else(|failure| refuse_request(&*connection, &failure.error, failure.record, true)),
+            )
+        })
     });
     let found = Rc::new(FrameFindings::default());
-    let watched = WatchedStream::new(stream, &open.pulse);
+    let watched = WatchedStream::new(stream, &open.activity);
     let io =
-        TokioIo::new(frames::guard::FrameGuard::new(watched, limits.head_size, open.waits(), (&open.pulse, &found)));
+        TokioIo::new(frames::guard::FrameGuard::new(watched, limits.head_size, open.waits(), (&open.activity, &found)));
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
@@ -176,6 +180,18 @@ where
         })
     })
     .await;
+}
+
+/// The sidecar's own response to a request that gets no other.
+fn refuse_request<C: RequestHandler>(
+    connection: &C,
+    error: &RequestError,
+    record: Option<AccessRecord>,
+    http2: bool,
+) -> Response<ResponseBody> {
+    let open = connection.state();
+    let (side, listener) = (open.facts.side, &*open.facts.listener);
+    refuse(error, &RefusalContext { side, listener, connection: open.number, http2 }, record)
 }
 
 /// Streams were refused because as many were open as may be: each is counted, and the first of a connection is logged.

@@ -1,109 +1,46 @@
 //! A served stream as the worker's tick sees it: whether bytes come, and whether what we write is read.
 //!
-//! The stream only records; `open` decides what is too long. It also sends the one thing that hyper cannot: 408, to a
+//! The stream only records; `connection` decides what is too long. It also sends the one thing that hyper cannot: 408, to a
 //! peer whose request head is late. It lies right above TLS, below the guards that judge the bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::http::activity::StreamActivity;
 
 /// RFC 9110 15.5.9. Nothing of a response can have been written: it is sent only where no request is in flight.
 const TIMEOUT_RESPONSE: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n\
 connection: close\r\n\r\n408 Request Timeout\n";
 
-/// What a stream records. All relaxed: one thread writes and reads.
-#[derive(Debug, Default)]
-pub(crate) struct StreamActivity {
-    heard: AtomicBool,
-    blocked: AtomicBool,
-    written: AtomicBool,
-    late: AtomicBool,
-    /// The stream with a header block that has begun and is not complete; 0 if none has.
-    block: AtomicU32,
-}
-
-impl StreamActivity {
-    /// Whether bytes have arrived since the last reset.
-    pub(crate) fn has_received(&self) -> bool {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    /// A request has ended: what comes from now on belongs to the next one.
-    pub(crate) fn forget_received(&self) {
-        self.heard.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the last write could not be made.
-    pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// Whether any byte was written since this was asked last, while others could not be.
-    pub(crate) fn take_written(&self) -> bool {
-        self.written.swap(false, Ordering::Relaxed)
-    }
-
-    /// The next read is answered with 408 and the end.
-    pub(crate) fn set_late(&self) {
-        self.late.store(true, Ordering::Relaxed);
-    }
-
-    /// The stream with a header block that has begun and is not complete (HTTP/2).
-    pub(crate) fn open_block(&self) -> Option<u32> {
-        Some(self.block.load(Ordering::Relaxed)).filter(|stream| *stream != 0)
-    }
-
-    /// Records that stream.
-    pub(crate) fn set_open_block(&self, stream: Option<u32>) {
-        self.block.store(stream.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_received(&self) {
-        self.heard.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_blocked(&self) {
-        self.blocked.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn clear_blocked(&self) {
-        self.blocked.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_written(&self) {
-        self.written.store(true, Ordering::Relaxed);
-    }
-}
-
 /// A stream that records its activity.
 pub(crate) struct WatchedStream<S> {
     stream: S,
-    pulse: Arc<StreamActivity>,
-    /// As in the pulse, without the detour for every write that goes through.
+    activity: Arc<StreamActivity>,
+    /// As in `activity`, without the detour for every write that goes through.
     blocked: bool,
 }
 
 impl<S> WatchedStream<S> {
-    pub(crate) fn new(stream: S, pulse: &Arc<StreamActivity>) -> Self {
-        Self { stream, pulse: Arc::clone(pulse), blocked: false }
+    pub(crate) fn new(stream: S, activity: &Arc<StreamActivity>) -> Self {
+        Self { stream, activity: Arc::clone(activity), blocked: false }
     }
 
     /// Records the outcome of a write or a flush; `wrote`: it has moved bytes.
     fn record_outcome<T>(&mut self, polled: &Poll<io::Result<T>>, wrote: bool) {
         if polled.is_pending() {
             self.blocked = true;
-            self.pulse.set_blocked();
+            self.activity.set_blocked();
         } else if self.blocked {
-            self.pulse.set_written();
+            self.activity.set_written();
             // A write that went into a buffer proves nothing while the buffer cannot be flushed.
             if !wrote {
                 self.blocked = false;
-                self.pulse.clear_blocked();
+                self.activity.clear_blocked();
             }
         }
     }
@@ -122,16 +59,14 @@ impl<S: AsyncWrite + Unpin> WatchedStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.pulse.late.load(Ordering::Relaxed) {
-            if self.pulse.late.swap(false, Ordering::Relaxed) {
-                self.write_timeout_response(cx);
-            }
+        if self.activity.take_late() {
+            self.write_timeout_response(cx);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.pulse.set_received();
+            self.activity.set_received();
         }
         read
     }

@@ -1,30 +1,26 @@
-//! All workers: started together, each on a thread of its own, and the little that they share.
-//!
-//! An accepted connection goes to the worker with the fewest: with several accepting from one queue, the worker that
-//! wakes first would otherwise take them all.
+//! All workers: started together, each on a thread of its own, and given what they share.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
 
-use super::admission::{AdmissionGate, PartnerConnections};
-use super::worker::Worker;
+use super::egress::resources::UpstreamKnowledge;
+use super::ingress::jwt::UsedTokenIds;
+use super::shared::{DataPlaneShared, ListenerStatus};
+use super::worker::{Worker, WorkerParts};
 use crate::clock::Clock;
-use crate::dataplane::egress::verdicts::VerdictTable;
 use crate::event::EventBus;
 use crate::evidence::RefusalMemory;
 use crate::log::LogQueue;
 use crate::metrics::Metrics;
 use crate::net::BoundSocket;
-use crate::net::listen::AcceptedConnection;
-use crate::process::{DrainGuard, DrainProgress, ShutdownWatch};
-use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
+use crate::process::{DrainProgress, ShutdownWatch};
+use crate::snapshot::{ListenerId, Reader, Snapshot};
 
 /// How long blocking work on other threads may continue when a worker ends.
 const BLOCKING_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(200);
@@ -67,15 +63,7 @@ pub struct WorkerThreads {
 impl WorkerThreads {
     /// Waits until each listener of `snapshot` accepts: until then the kernel refuses connections.
     pub async fn wait_until_listening(&self, snapshot: &Snapshot) {
-        loop {
-            let mut opened = std::pin::pin!(self.shared.opened.notified());
-            opened.as_mut().enable();
-            if self.shared.counts.iter().all(|count| !count.is_due(snapshot) || count.listening.load(Ordering::Acquire))
-            {
-                return;
-            }
-            opened.await;
-        }
+        self.shared.wait_until_listening(snapshot).await;
     }
 
     /// Waits until every worker has ended; false if one of them panicked.
@@ -86,147 +74,37 @@ impl WorkerThreads {
     }
 }
 
-/// What all workers share.
-pub(crate) struct DataPlaneShared {
-    pub(crate) events: Arc<EventBus>,
-    pub(crate) clock: Clock,
-    pub(crate) lessons: Arc<RefusalMemory>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Whether upstreams accept our key pairs.
-    pub(crate) verdicts: VerdictTable,
-    /// Tokens that were fetched.
-    pub(crate) tokens: crate::dataplane::egress::token::TokenStore,
-    /// Identifiers of peers' tokens that were used.
-    pub(crate) used: crate::dataplane::ingress::jwt::UsedTokenIds,
-    /// The last number of a connection.
-    pub(crate) numbers: AtomicU64,
-    /// Open connections by worker.
-    loads: Vec<AtomicUsize>,
-    /// The queue of each worker.
-    pub(crate) hands: Vec<mpsc::Sender<ConnectionHandoff>>,
-    /// Open connections by listener.
-    counts: Vec<ListenerStatus>,
-    /// Open connections that the descriptors allow.
-    pub(crate) most: usize,
-    /// Open connections of partners that have a limit of their own.
-    pub(crate) partnered: Arc<PartnerConnections>,
-    progress: Arc<DrainProgress>,
-    /// Notified whenever a listener starts to listen.
-    opened: Notify,
-}
-
-struct ListenerStatus {
-    id: ListenerId,
-    open: AtomicUsize,
-    listening: AtomicBool,
-    gate: Arc<AdmissionGate>,
-}
-
-impl ListenerStatus {
-    fn is_due(&self, snapshot: &Snapshot) -> bool {
-        match self.id.side {
-            Side::Ingress => snapshot.ingresses.contains_key(&self.id.name),
-            Side::Egress => snapshot.egresses.contains_key(&self.id.name),
-        }
-    }
-}
-
-impl DataPlaneShared {
-    /// Records that a listener accepts from now on.
-    pub(crate) fn mark_listening(&self, listener: usize) {
-        self.counts[listener].listening.store(true, Ordering::Release);
-        self.opened.notify_waiters();
-    }
-
-    /// Which of a listener's connections may wait for a ClientHello, and which may perform the handshake.
-    pub(crate) fn gate(&self, listener: usize) -> &Arc<AdmissionGate> {
-        &self.counts[listener].gate
-    }
-}
-
-/// An accepted connection on its way to a worker.
-pub(crate) struct ConnectionHandoff {
-    pub(crate) listener: usize,
-    pub(crate) accepted: AcceptedConnection,
-    /// When it was accepted.
-    pub(crate) at: Instant,
-    pub(crate) slot: ConnectionSlot,
-}
-
-/// A connection's place in the counts of its listener and its worker, until it is dropped.
-pub(crate) struct ConnectionSlot {
-    shared: Arc<DataPlaneShared>,
-    listener: usize,
-    pub(crate) worker: usize,
-    _busy: DrainGuard,
-}
-
-impl ConnectionSlot {
-    /// Takes a place with the worker that has the fewest connections.
-    pub(crate) fn acquire(shared: &Arc<DataPlaneShared>, listener: usize) -> Self {
-        let (loads, counts) = (&shared.loads, &shared.counts);
-        let loaded = |worker: &usize| loads[*worker].load(Ordering::Relaxed);
-        let worker = (0..loads.len()).min_by_key(loaded).unwrap_or(0);
-        loads[worker].fetch_add(1, Ordering::Relaxed);
-        counts[listener].open.fetch_add(1, Ordering::Relaxed);
-        let busy = match counts[listener].id.side {
-            Side::Ingress => shared.progress.ingress(),
-            Side::Egress => shared.progress.track_egress(),
-        };
-        Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
-    }
-
-    /// The limit that its listener exceeds, if any: `limit`, or what descriptors allow.
-    pub(crate) fn exceeded_limit(&self, limit: usize) -> Option<usize> {
-        let limit = limit.min(self.shared.most);
-        (self.shared.counts[self.listener].open.load(Ordering::Relaxed) > limit).then_some(limit)
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
-        self.shared.counts[self.listener].open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Starts the workers.
 ///
 /// # Errors
 /// A thread, event loop or descriptor cannot be created.
 pub fn start(parts: DataPlaneParts) -> io::Result<WorkerThreads> {
     let workers = parts.workers.max(1);
-    let (hands, takers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOFF_QUEUE_LENGTH)).unzip();
-    let count = |(id, _): &(ListenerId, BoundSocket)| ListenerStatus {
-        id: id.clone(),
-        open: AtomicUsize::new(0),
-        listening: AtomicBool::new(false),
-        gate: Arc::default(),
-    };
+    let (queues, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDOFF_QUEUE_LENGTH)).unzip();
+    let (known, used) = (UpstreamKnowledge::default(), Arc::<UsedTokenIds>::default());
     let shared = Arc::new(DataPlaneShared {
         events: Arc::clone(&parts.events),
         clock: parts.clock.clone(),
         lessons: parts.lessons,
         metrics: Arc::clone(&parts.metrics),
-        verdicts: VerdictTable::default(),
-        tokens: crate::dataplane::egress::token::TokenStore::default(),
-        used: crate::dataplane::ingress::jwt::UsedTokenIds::default(),
         numbers: AtomicU64::new(0),
         loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-        hands,
-        counts: parts.listeners.iter().map(count).collect(),
-        most: max_open_connections(),
+        queues,
+        listeners: parts.listeners.iter().map(|(id, _)| ListenerStatus::new(id.clone())).collect(),
+        max_connections: max_open_connections(),
         partnered: Arc::default(),
         progress: parts.progress,
         opened: Notify::new(),
     });
     let mut threads = Vec::with_capacity(workers);
-    for (index, taker) in takers.into_iter().enumerate() {
+    for (index, queue) in receivers.into_iter().enumerate() {
         let cloned = |(id, bound): &(ListenerId, BoundSocket)| Ok((id.clone(), bound.try_clone()?));
-        let seat = WorkerParts {
+        let given = WorkerParts {
             index,
             shared: Arc::clone(&shared),
-            taker,
+            known: known.clone(),
+            used: Arc::clone(&used),
+            queue,
             listeners: parts.listeners.iter().map(cloned).collect::<io::Result<_>>()?,
             reader: parts.reader.clone(),
             metrics: Arc::clone(&parts.metrics),
@@ -240,7 +118,7 @@ pub fn start(parts: DataPlaneParts) -> io::Result<WorkerThreads> {
             match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
                 Ok(runtime) => {
                     let _ = made.send(Ok(()));
-                    run_worker(runtime, seat);
+                    run_worker(runtime, given);
                 }
                 Err(error) => {
                     let _ = made.send(Err(error));
@@ -261,21 +139,8 @@ fn max_open_connections() -> usize {
     })
 }
 
-/// What a worker's thread is given.
-pub(crate) struct WorkerParts {
-    pub(crate) index: usize,
-    pub(crate) shared: Arc<DataPlaneShared>,
-    pub(crate) taker: mpsc::Receiver<ConnectionHandoff>,
-    pub(crate) listeners: Vec<(ListenerId, BoundSocket)>,
-    pub(crate) reader: Reader,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) lines: Arc<LogQueue>,
-    pub(crate) shutdown: ShutdownWatch,
-    pub(crate) drain: Duration,
-}
-
-fn run_worker(runtime: LocalRuntime, seat: WorkerParts) {
-    runtime.block_on(async move { Worker::run(seat).await });
+fn run_worker(runtime: LocalRuntime, parts: WorkerParts) {
+    runtime.block_on(async move { Worker::run(parts).await });
     // A resolver that hangs must not hold up the end of the process: its thread is left behind.
     runtime.shutdown_timeout(BLOCKING_SHUTDOWN_TIMEOUT);
 }

@@ -8,6 +8,7 @@ use crate::net;
 use crate::snapshot::Side;
 use crate::trust::{AccessDenied, TrustError};
 use http::StatusCode;
+use http::header::HeaderValue;
 
 /// Why a request is not answered by the backend or upstream. For the log; the response body never contains it.
 #[derive(Debug, thiserror::Error)]
@@ -218,6 +219,18 @@ impl RequestError {
         )
     }
 
+    /// The challenge in the response to a refused token (RFC 6750 3), without the reason.
+    pub(crate) fn bearer_challenge(&self, realm: &str) -> Option<HeaderValue> {
+        let error = match self {
+            Self::Jwt(TokenRejection::Full) => return None,
+            Self::Jwt(TokenRejection::Missing) => "",
+            Self::Jwt(TokenRejection::NotBearer) => ", error=\"invalid_request\"",
+            Self::Jwt(_) => ", error=\"invalid_token\"",
+            _ => return None,
+        };
+        HeaderValue::try_from(format!("Bearer realm=\"{realm}\"{error}")).ok()
+    }
+
     /// Whether the connection that the request came on cannot be trusted any further.
     pub(crate) fn closes_connection(&self) -> bool {
         matches!(
@@ -251,6 +264,17 @@ mod tests {
         let denied = RequestError::Denied(AccessDenied::Allow { identity: "dns:a".to_owned() });
         assert_eq!((denied.status().as_u16(), denied.fault(Side::Ingress)), (403, "peer"));
         assert!(!denied.closes_connection() && RequestError::Malformed("missing Host").closes_connection());
+    }
+
+    #[test]
+    fn a_challenge_says_which_kind_of_wrong_and_not_why() {
+        let says = |refused| {
+            RequestError::Jwt(refused).bearer_challenge("api").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(says(TokenRejection::Missing).unwrap(), "Bearer realm=\"api\"");
+        assert_eq!(says(TokenRejection::NotBearer).unwrap(), "Bearer realm=\"api\", error=\"invalid_request\"");
+        assert_eq!(says(TokenRejection::Audience).unwrap(), "Bearer realm=\"api\", error=\"invalid_token\"");
+        assert_eq!(says(TokenRejection::Full), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) mod guard;
 mod head;
 pub(crate) mod held;
 mod scanner;
+pub(crate) mod verdict;
 
 pub(crate) use head::parse_decimal;
 pub use scanner::{FramingAction, FramingScanner, FramingStep};

@@ -26,7 +26,7 @@ impl WriterHarness {
         let (state, publisher, reader) =
             start_writer(api_settings(), contents, &mut memory, (&events, &clock)).unwrap();
         let (inputs, receiver) = mpsc::channel(8);
-        let lessons = Arc::new(evidence::RefusalMemory::new(&[], |_| {}));
+        let lessons = Arc::new(crate::evidence::RefusalMemory::new(&[], |_| {}));
         let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, lessons, (events, clock)));
         Self { inputs, reader, follower, task }
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::snapshot::Side;
 use crate::trust::PeerRole;
@@ -50,15 +52,15 @@ fn an_idle_connection_leaves_after_its_limit_and_a_busy_one_does_not() {
 }
 
 #[test]
-fn a_slow_head_is_closed_and_bytes_of_a_running_request_start_no_head_timeout() {
+fn a_slow_head_is_closed_and_bytes_of_a_running_request_begin_no_head() {
     let waits = Rc::new(WaitTable::default());
     let open = new_connection(&waits);
     let flight = open.begin_flight();
-    open.pulse.set_received();
+    open.activity.set_received();
     assert_eq!(signal_at(&open, &waits, 20).0, ConnectionSignal::Serve);
     drop(flight);
     assert_eq!(signal_at(&open, &waits, 40).0, ConnectionSignal::Serve);
-    open.pulse.set_received();
+    open.activity.set_received();
     assert_eq!(signal_at(&open, &waits, 41).0, ConnectionSignal::Serve);
     assert_eq!(signal_at(&open, &waits, 51), (ConnectionSignal::Late, Some("head_late")));
     assert_eq!(signal_at(&open, &waits, 52), (ConnectionSignal::Close, None));
@@ -69,10 +71,10 @@ fn a_slow_header_block_is_closed_whatever_else_runs_and_many_quick_ones_are_not(
     let waits = Rc::new(WaitTable::default());
     let (quick, slow) = (new_connection_with(&waits, true), new_connection_with(&waits, true));
     let _running = slow.begin_flight();
-    slow.pulse.set_open_block(Some(3));
+    slow.activity.set_open_block(Some(3));
     for second in 1..=20 {
         // At each look another block is not whole, and a request ends.
-        quick.pulse.set_open_block(Some(2 * second + 1));
+        quick.activity.set_open_block(Some(2 * second + 1));
         drop(quick.begin_flight());
         assert_eq!(signal_at(&quick, &waits, second), (ConnectionSignal::Serve, None));
         drop(slow.begin_flight());
@@ -110,20 +112,20 @@ fn no_connection_outlives_its_peer_and_the_drain_begins_in_time() {
 }
 
 #[test]
-fn who_reads_nothing_is_closed_and_who_reads_slowly_is_not() {
+fn a_reader_of_nothing_is_closed_and_a_slow_one_is_not() {
     let waits = Rc::new(WaitTable::default());
     let (silent, slow) = (new_connection(&waits), new_connection(&waits));
     let _flights = (silent.begin_flight(), slow.begin_flight());
     for open in [&silent, &slow] {
-        open.pulse.set_blocked();
+        open.activity.set_blocked();
         assert_eq!(signal_at(open, &waits, 1), (ConnectionSignal::Serve, None));
     }
-    slow.pulse.set_written();
+    slow.activity.set_written();
     assert_eq!(signal_at(&slow, &waits, 25), (ConnectionSignal::Serve, None));
     assert_eq!(signal_at(&silent, &waits, 30), (ConnectionSignal::Serve, None));
     assert_eq!(signal_at(&silent, &waits, 31), (ConnectionSignal::Close, Some("body_unread")));
     assert_eq!(signal_at(&slow, &waits, 54), (ConnectionSignal::Serve, None));
-    slow.pulse.clear_blocked();
+    slow.activity.clear_blocked();
     assert_eq!(signal_at(&slow, &waits, 90), (ConnectionSignal::Serve, None));
 }
 

@@ -1,7 +1,7 @@
 //! Probes: a new key pair is tried at each upstream before traffic uses it, and again after a refusal.
 //!
 //! One worker does this for all. A probe is a handshake, which can only find a pair refused, or a HEAD of a configured
-//! path, which can prove it. `keyring::proved` decides what is due, and when; a probe that cannot connect proves
+//! path, which can prove it. `evidence::proved` decides what is due, and when; a probe that cannot connect proves
 //! nothing.
 
 use std::rc::Rc;
@@ -15,16 +15,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
-use super::proof::{self, KeyPairProof, fact};
+use super::attempt::UpstreamAttempt;
+use super::resources::{EgressResources, UpstreamRef};
 use super::token::RequestTokens;
-use super::upstream::{UpstreamAttempt, UpstreamRef, UpstreamSelection};
-use crate::dataplane::egress::request::authority;
+use super::upstream::UpstreamSelection;
+use super::{fact, proof, retry};
 use crate::dataplane::exchange::forward::ForwardContext;
-use crate::dataplane::exchange::link::RequestDestination;
 use crate::dataplane::exchange::replay::ReplayableRequest;
-use crate::dataplane::worker::Worker;
+use crate::dataplane::exchange::request_body::OutgoingBody;
+use crate::dataplane::exchange::shape::RequestDestination;
 use crate::evidence::ProbeMode;
-use crate::http::body::OutgoingBody;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::StripList;
 use crate::snapshot::{EgressSnapshot, Epoch};
@@ -34,26 +34,31 @@ use crate::tls::recorder::{AlertRecorder, SettleOutcome};
 const REFUSAL_WINDOW: Duration = Duration::from_secs(1);
 
 /// Starts the probes that are due. Called at each epoch and each tick, by one worker.
-pub(crate) fn start_due_probes(worker: &Rc<Worker>) {
-    for (egress, epoch) in worker.egresses() {
-        let upstream = worker.upstream(&egress.settings.name);
-        let towards = UpstreamRef { worker, egress: &egress, epoch, upstream: &upstream };
+pub(crate) fn start_due_probes(resources: &Rc<EgressResources>) {
+    for (egress, epoch) in resources.context.egresses() {
+        let upstream = resources.upstream(&egress.settings.name);
+        let towards = UpstreamRef { resources, egress: &egress, epoch, upstream: &upstream };
         // Also where there is nothing to probe: a pair that is alone now is trusted when another one replaces it.
-        worker.shared.verdicts.sync_epoch(towards.verdict_key());
+        resources.verdicts.sync_epoch(towards.verdict_key());
         if egress.settings.probe == ProbeMode::Off || upstream.probing.get() {
             continue;
         }
         let Ok(chosen) = towards.select() else { continue };
-        if !chosen.is_only() && worker.shared.verdicts.probe_due(towards.verdict_key(), &chosen.order).is_some() {
+        if !chosen.is_only() && resources.verdicts.probe_due(towards.verdict_key(), &chosen.order).is_some() {
             upstream.probing.set(true);
-            spawn_local(run_probe(Rc::clone(worker), Arc::clone(&egress), epoch, chosen));
+            spawn_local(run_probe(Rc::clone(resources), Arc::clone(&egress), epoch, chosen));
         }
     }
 }
 
-async fn run_probe(worker: Rc<Worker>, egress: Arc<EgressSnapshot>, epoch: Epoch, chosen: Rc<UpstreamSelection>) {
-    let upstream = worker.upstream(&egress.settings.name);
-    let towards = UpstreamRef { worker: &worker, egress: &egress, epoch, upstream: &upstream };
+async fn run_probe(
+    resources: Rc<EgressResources>,
+    egress: Arc<EgressSnapshot>,
+    epoch: Epoch,
+    chosen: Rc<UpstreamSelection>,
+) {
+    let upstream = resources.upstream(&egress.settings.name);
+    let towards = UpstreamRef { resources: &resources, egress: &egress, epoch, upstream: &upstream };
     let key_pair = chosen.order.pairs[0];
     let made = match &egress.settings.probe {
         ProbeMode::Head(path) => probe_head(towards, chosen, path).await,
@@ -63,7 +68,7 @@ async fn run_probe(worker: Rc<Worker>, egress: Arc<EgressSnapshot>, epoch: Epoch
         }
     };
     if made {
-        worker.shared.verdicts.finish_probe(towards.verdict_key(), key_pair);
+        resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
     }
     upstream.probing.set(false);
 }
@@ -82,15 +87,15 @@ async fn probe_handshake(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>
         Err(_) => return,
     };
     let (mut stream, heard) = AlertRecorder::new(ready.tls.stream);
-    let proof = KeyPairProof::new(towards, (ready.connection, key_pair), ready.tls.facts, heard);
+    let proof = proof::new_proof(towards, (ready.connection, key_pair), ready.tls.facts, heard);
     let waits = Instant::now() + REFUSAL_WINDOW.max(ready.round * 2);
     let settled = if proof.is_undecided() { stream.settle(waits, true).await } else { SettleOutcome::Taken };
     if settled != SettleOutcome::Ended {
         // Sends close_notify, so that the upstream logs no error. The probe does not wait for it.
         spawn_local(async move { timeout(REFUSAL_WINDOW, stream.shutdown()).await });
-        towards.worker.shared.verdicts.finish_probe(towards.verdict_key(), key_pair);
+        towards.resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
         fact::report_handshake(towards, key_pair);
-    } else if let Some(Error::Refused { reason, explanation, .. }) = proof.report_failure(towards) {
+    } else if let Some(Error::Refused { reason, explanation, .. }) = proof::report_failure(&proof, towards) {
         fact::report_alert(towards, key_pair, reason, &explanation);
     }
 }
@@ -98,7 +103,8 @@ async fn probe_handshake(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>
 /// Sends a HEAD of `path` as the canary. False if a request is the canary now: then the probe is made later.
 async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, path: &str) -> bool {
     let settings = &towards.egress.settings;
-    let host = HeaderValue::try_from(authority(&settings.upstream)).expect("a configured host and port are plain text");
+    let host =
+        HeaderValue::try_from(settings.upstream.https_authority()).expect("a configured host and port are plain text");
     let uri = Uri::try_from(path).expect("a configured path was parsed as one");
     let Some(showing) = UpstreamAttempt::for_canary(towards, chosen) else { return false };
     let mut request = Request::new(OutgoingBody::Empty);
@@ -110,9 +116,9 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     // Without its token a request may be refused whatever pair it shows, which would prove nothing.
     let mut bearing = towards.egress.bearer.as_ref().map(|bearer| RequestTokens::new(towards, bearer));
     let strip = Rc::<StripList>::default();
-    let terms = ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.worker.waits() };
+    let terms = ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.context().waits() };
     let to = RequestDestination { host, scheme: Scheme::HTTPS };
-    if let Ok((_, link)) = proof::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await {
+    if let Ok((_, link)) = retry::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await {
         link.finish();
     }
     true

@@ -5,61 +5,23 @@
 //! another pair gets that pair's token. Where an assertion by the new pair is refused after a rotation, the previous
 //! pair signs, and that is remembered for a while.
 
+mod failure;
 mod fetch;
-mod store;
+mod renew;
+pub(crate) mod store;
 
-use std::cell::RefCell;
-use std::sync::Arc;
-
-use http::Response;
-use http::header::HeaderValue;
-use jiff::Timestamp;
-
-use super::proof;
-use super::upstream::{UpstreamAttempt, UpstreamRef};
-use crate::dataplane::exchange::access::AccessRecord;
-use crate::dataplane::exchange::forward;
-use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest};
-use crate::dataplane::exchange::link::RequestDestination;
+use self::fetch::{TokenRequester, emit_token_event, own_signer, sign_assertion};
+use self::store::{BearerToken, first_signer, signer_backoff_end};
+use super::resources::UpstreamRef;
 use crate::dataplane::exchange::replay::ReplayableRequest;
-use crate::event::{Event, TokenOutcome, TokenRecord};
-use crate::http::body::ResponseBody;
+use crate::event::TokenOutcome;
 use crate::http::error::RequestError as Error;
-use crate::jwt::{self, TokenClaims};
-use crate::pki::{Fingerprint, KeyPair};
-use crate::snapshot::{EgressBearer, Epoch};
-pub(crate) use store::TokenStore;
-use store::{BearerToken, first_signer};
-
-/// What a worker remembers of an upstream's tokens, so that no lock is taken while a token is fresh.
-#[derive(Default)]
-pub(crate) struct WorkerTokenCache {
-    /// The last token, for one epoch and one pair that is shown.
-    token: RefCell<Option<(Epoch, Fingerprint, BearerToken)>>,
-    /// Without an endpoint: the pair with assertions that the upstream has refused, and until when.
-    refused: RefCell<Option<(Fingerprint, Timestamp)>>,
-}
-
-/// Sends a request with a token, and once more with another one after a 401.
-pub(crate) async fn send(
-    towards: UpstreamRef<'_>,
-    bearer: &EgressBearer,
-    outbound: &mut OutboundRequest,
-    (to, terms): (&RequestDestination, &ForwardContext<'_>),
-    record: &mut Option<AccessRecord>,
-) -> Result<Response<ResponseBody>, Error> {
-    let Some(request) = outbound.request.take() else { return Err(Error::Late) };
-    let mut replay = ReplayableRequest::new(request, towards.egress.settings.replay_limit);
-    let showing = UpstreamAttempt::new(towards, towards.select()?, replay.is_harmless());
-    let mut bearing = RequestTokens::new(towards, bearer);
-    let exchanged = Box::pin(proof::exchange(&showing, &mut replay, Some(&mut bearing), to, terms)).await;
-    let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
-    forward::respond(response, link, outbound.websocket.take(), terms, record)
-}
+use crate::pki::Fingerprint;
+use crate::snapshot::EgressBearer;
 
 /// The tokens of one request, one for each pair that it is sent with: a token may be bound to the certificate that it
 /// was fetched with (RFC 8705), and an assertion is valid once.
-pub(crate) struct RequestTokens<'a> {
+pub(super) struct RequestTokens<'a> {
     towards: UpstreamRef<'a>,
     bearer: &'a EgressBearer,
     /// The token that it is sent with now.
@@ -70,7 +32,7 @@ pub(crate) struct RequestTokens<'a> {
 
 impl<'a> RequestTokens<'a> {
     /// Starts without a token.
-    pub(crate) fn new(towards: UpstreamRef<'a>, bearer: &'a EgressBearer) -> Self {
+    pub(super) fn new(towards: UpstreamRef<'a>, bearer: &'a EgressBearer) -> Self {
         Self { towards, bearer, sent: None, refused: Vec::new() }
     }
 
@@ -78,7 +40,7 @@ impl<'a> RequestTokens<'a> {
     ///
     /// # Errors
     /// No token can be obtained.
-    pub(crate) async fn authorize(&mut self, replay: &mut ReplayableRequest, shown: Fingerprint) -> Result<(), Error> {
+    pub(super) async fn authorize(&mut self, replay: &mut ReplayableRequest, shown: Fingerprint) -> Result<(), Error> {
         if self.sent.as_ref().is_none_or(|(pair, _)| *pair != shown) {
             let token = obtain_token(self.towards, self.bearer, shown, None).await?;
             replay.authorize(&token.header);
@@ -89,9 +51,9 @@ impl<'a> RequestTokens<'a> {
 
     /// Called after a 401: gives the request another token and returns whether it can be sent again with the same pair.
     /// Once for each pair: a 401 to a fresh token concerns the pair, or is for the application.
-    pub(crate) async fn refresh_after_401(&mut self, replay: &mut ReplayableRequest) -> bool {
+    pub(super) async fn refresh_after_401(&mut self, replay: &mut ReplayableRequest) -> bool {
         let Some((shown, sent)) = self.sent.clone() else { return false };
-        if sent.is_new(self.towards.worker.clock().now()) {
+        if sent.is_new(self.towards.now()) {
             return false;
         }
         // The next request needs another token, whether this one can be sent again or not.
@@ -100,7 +62,7 @@ impl<'a> RequestTokens<'a> {
             return false;
         }
         if !replay.is_whole() {
-            self.towards.worker.shared.tokens.egress_tokens(&self.towards.egress.settings.name).reject(sent.number);
+            self.towards.resources.tokens.egress_tokens(&self.towards.egress.settings.name).reject(sent.number);
             return false;
         }
         let Ok(token) = obtain_token(self.towards, self.bearer, shown, Some(&sent)).await else { return false };
@@ -111,7 +73,7 @@ impl<'a> RequestTokens<'a> {
     }
 
     /// Called after a response other than 401.
-    pub(crate) fn record_acceptance(&self) {
+    pub(super) fn record_acceptance(&self) {
         let Some((shown, token)) = &self.sent else { return };
         let refused = self.refused.iter().find(|(pair, refused)| pair == shown && refused.signer != token.signer);
         match refused {
@@ -130,7 +92,7 @@ async fn obtain_token(
     shown: Fingerprint,
     instead: Option<&BearerToken>,
 ) -> Result<BearerToken, Error> {
-    let now = towards.worker.clock().now();
+    let now = towards.now();
     let memory = &towards.upstream.token;
     let Some(way) = &bearer.way else {
         // The assertion itself is the token: an upstream that accepts each only once must never get one twice.
@@ -142,7 +104,7 @@ async fn obtain_token(
         let pair = &bearer.signers[signer];
         return BearerToken::new(&sign_assertion(bearer, pair, now)?, pair.fingerprint(), now);
     };
-    let slot = towards.worker.shared.tokens.egress_tokens(&towards.egress.settings.name);
+    let slot = towards.resources.tokens.egress_tokens(&towards.egress.settings.name);
     if let Some(refused) = instead {
         slot.reject(refused.number);
     } else if let Some((epoch, of, token)) = &*memory.token.borrow()
@@ -152,35 +114,14 @@ async fn obtain_token(
     {
         return Ok(token.clone());
     }
-    let token = slot.fresh_token(&fetch::TokenRequester { towards, bearer, way, shown }).await?;
+    let token = TokenRequester { towards, bearer, way, shown }.fresh_token(&slot).await?;
     *memory.token.borrow_mut() = Some((towards.epoch, shown, token.clone()));
     Ok(token)
 }
 
-/// The pair that is shown, where the egress' own keyring signs.
-fn own_signer(towards: UpstreamRef<'_>, bearer: &EgressBearer, shown: Fingerprint) -> Option<Fingerprint> {
-    (bearer.settings.keyring == towards.egress.settings.keyring).then_some(shown)
-}
-
-/// Signs an assertion with this pair, valid from now on.
-fn sign_assertion(bearer: &EgressBearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
-    let settings = &bearer.settings;
-    let id = jwt::sign::generate_id()?;
-    let none = serde_json::Map::new();
-    let claims = TokenClaims {
-        issuer: &settings.issuer,
-        subject: &settings.subject,
-        audience: &settings.audience,
-        lifetime: settings.lifetime,
-        id: &id,
-        more: &none,
-    };
-    Ok(jwt::sign(pair, settings.algorithm, &claims, now)?)
-}
-
 /// The upstream accepts the other pair's assertions: for a while these come first.
 fn remember_refusal(towards: UpstreamRef<'_>, bearer: &EgressBearer, refused: &BearerToken, taken: &BearerToken) {
-    let until = store::signer_backoff_end(towards.worker.clock().now());
+    let until = signer_backoff_end(towards.now());
     *towards.upstream.token.refused.borrow_mut() = Some((refused.signer, until));
     let explanation = format!(
         "the upstream answers 401 to tokens signed by key pair {} and accepts those of {}, which are sent until \
@@ -199,31 +140,4 @@ fn clear_refusal(towards: UpstreamRef<'_>, bearer: &EgressBearer, token: &Bearer
         let explanation = format!("the upstream accepts tokens signed by key pair {} again", token.signer.short());
         emit_token_event(towards, bearer, token.signer, (TokenOutcome::Fetched, "ok", explanation));
     }
-}
-
-fn emit_token_event(
-    towards: UpstreamRef<'_>,
-    bearer: &EgressBearer,
-    key_pair: Fingerprint,
-    (outcome, reason, explanation): (TokenOutcome, &'static str, String),
-) {
-    let settings = &bearer.settings;
-    let endpoint = settings.endpoint.as_ref().map_or(&towards.egress.settings.upstream, |endpoint| &endpoint.to);
-    towards.worker.events().emit(Event::Token(TokenRecord {
-        listener: Arc::clone(&towards.egress.settings.name),
-        endpoint: endpoint.to_string(),
-        keyring: Arc::clone(&settings.keyring),
-        key_pair,
-        outcome,
-        reason,
-        explanation,
-        epoch: towards.epoch,
-    }));
-}
-
-/// A field value that is kept out of logs, HPACK tables and debug output.
-fn bearer_header(token: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

@@ -1,7 +1,7 @@
 //! Whether upstreams accept our key pairs: one small table for all workers, so that what one learns holds for all.
 //!
 //! It is read only where a keyring is in overlap, and a worker caches a result until the table changes.
-//! `keyring::proved` has the rules; `proof` decides what counts as a fact.
+//! `evidence::proved` has the rules; `retry` decides what counts as a fact.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::dataplane::workers::DataPlaneShared;
 use crate::evidence::proved::{ProofFact, RequestSelection, SelectionOrder, SelectionRole, VerdictChange};
 use crate::evidence::{UpstreamProofs, UpstreamVerdict};
 use crate::net::HostPort;
@@ -145,19 +144,19 @@ impl VerdictTable {
 
 /// The canary's place at one upstream, until this is dropped.
 pub(crate) struct CanaryGuard {
-    shared: Arc<DataPlaneShared>,
+    verdicts: Arc<VerdictTable>,
     name: Arc<str>,
 }
 
 impl CanaryGuard {
     /// Holds the place that a pick has taken, if it has.
-    pub(crate) fn from_pick(pick: RequestSelection, shared: &Arc<DataPlaneShared>, name: &Arc<str>) -> Option<Self> {
-        (pick.how == SelectionRole::Canary).then(|| Self { shared: Arc::clone(shared), name: Arc::clone(name) })
+    pub(crate) fn from_pick(pick: RequestSelection, verdicts: &Arc<VerdictTable>, name: &Arc<str>) -> Option<Self> {
+        (pick.how == SelectionRole::Canary).then(|| Self { verdicts: Arc::clone(verdicts), name: Arc::clone(name) })
     }
 }
 
 impl Drop for CanaryGuard {
     fn drop(&mut self) {
-        self.shared.verdicts.release_canary(&self.name);
+        self.verdicts.release_canary(&self.name);
     }
 }

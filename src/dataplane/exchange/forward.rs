@@ -1,4 +1,4 @@
-//! One request → one response, either side, never an error.
+//! A cleaned request becomes an outgoing one, its response is prepared for the client, and an error becomes a response.
 //!
 //! What both sides have in common: the form of an outgoing request, the form of the returned response, and
 //! the sidecar's own response where there is none.
@@ -16,17 +16,20 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::access::AccessRecord;
-use super::link::{PooledConnection, RequestDestination};
-use super::pool::{self, ConnectionProvider};
+use super::link::PooledConnection;
+use super::origin::{self, ExchangeOrigin};
+use super::pool::ConnectionPool;
+use super::request_body::OutgoingBody;
+use super::response_body::ResponseBody;
+use super::shape::RequestDestination;
+use super::tunnel::{WebSocketTunnel, spawn_tunnel};
 use crate::clock::deadlines::WaitTable;
 use crate::dataplane::connection::ConnectionSignal;
-use crate::dataplane::ingress::jwt;
-use crate::http::body::{BodyRelay, OutgoingBody, ResponseBody, UploadProgress};
+use crate::http::body::{BodyRelay, UploadProgress};
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
 use crate::http::upgrade;
-use crate::http::upgrade::WebSocketTunnel;
 use crate::snapshot::Side;
 use crate::snapshot::ingress::ListenerLimits;
 
@@ -88,15 +91,15 @@ impl OutboundRequest {
 }
 
 /// Sends a request and prepares its response for the client; the record ends with the response's last byte.
-pub(crate) async fn send(
-    origin: &impl ConnectionProvider,
+pub(crate) async fn send<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
+    origin: &ExchangeOrigin<'_, P>,
     outbound: &mut OutboundRequest,
     to: &RequestDestination,
     terms: &ForwardContext<'_>,
     record: &mut Option<AccessRecord>,
 ) -> Result<Response<ResponseBody>, Error> {
     let limit = terms.limits.response;
-    let exchanged = pool::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
+    let exchanged = origin::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
     let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
     respond(response, link, outbound.websocket.take(), terms, record)
 }
@@ -150,8 +153,14 @@ fn switch_protocols(
     record.set_status(parts.status, None);
     let open = record.flight().state();
     let (flight, whole) = (open.begin_flight(), open.owner());
-    upgrade::spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link });
+    spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link });
     Ok(Response::from_parts(parts, ResponseBody::empty(Some(record))))
+}
+
+/// A request that gets no response but the sidecar's own.
+pub(crate) struct RequestFailure {
+    pub(crate) error: Error,
+    pub(crate) record: Option<AccessRecord>,
 }
 
 /// Where the sidecar's own response comes from, for the log.
@@ -193,9 +202,7 @@ pub(crate) fn refuse(
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if let Error::Jwt(refused) = error
-        && let Some(challenge) = jwt::challenge(refused, listener)
-    {
+    if let Some(challenge) = error.bearer_challenge(listener) {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {

@@ -4,10 +4,8 @@
 //! woken. As soon as a body of any size flows, the connection gets a task of its own and keeps it, so that both
 //! directions move independently. HTTP/2 connections always have one.
 
-mod shape;
-mod shared;
-
 use std::cell::Cell;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,39 +13,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::HeaderValue;
-use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
-use super::pool::ConnectionPool;
+use super::home::{ConnectionHome, OpenCountGuard};
+use super::proof::ConnectionProof;
+use super::request_body::OutgoingBody;
+use super::shape::{self, RequestDestination};
+use super::streams::{SharedStreamState, StreamGuard};
 use crate::clock::deadlines::{Ticks, WaitTable, WaitTimer};
 use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal, ConnectionState};
-use crate::dataplane::egress::proof::KeyPairProof;
-use crate::http::body::{OutgoingBody, UploadProgress};
+use crate::http::body::UploadProgress;
 use crate::http::error::RequestError as Error;
 use crate::http::expect::ContinueGateGuard;
 
-pub(crate) use shared::{SharedConnection, SharedStreamState};
-
-/// A response's head may be as large as a request's.
-const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
-
 /// A connection's own future, while it has no task of its own.
-type ConnectionFuture = Pin<Box<dyn Future<Output = ()>>>;
+pub(super) type ConnectionFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A connection, and the pool that it returns to.
 pub(crate) struct PooledConnection {
     wire: HttpTransport,
-    home: Rc<ConnectionPool>,
+    home: Rc<ConnectionHome<PooledConnection>>,
     /// Connections to upstreams are in the worker's list.
     tracked: Option<Rc<ConnectionGuard>>,
     /// Whether the upstream accepts our key pair, where that is still open.
-    proof: Option<Rc<KeyPairProof>>,
+    proof: Option<Rc<ConnectionProof>>,
     /// Holds the request's body back until it is asked for.
     gatekeeper: Option<ContinueGateGuard>,
     /// It has carried a request before.
@@ -57,7 +49,8 @@ pub(crate) struct PooledConnection {
     idle_since: Ticks,
 }
 
-enum HttpTransport {
+/// A connection's end for requests, in either protocol.
+pub(super) enum HttpTransport {
     H1 {
         sender: http1::SendRequest<OutgoingBody>,
         drive: Option<ConnectionFuture>,
@@ -66,31 +59,8 @@ enum HttpTransport {
     },
     H2 {
         sender: http2::SendRequest<OutgoingBody>,
-        stream: shared::StreamGuard,
+        stream: StreamGuard,
     },
-}
-
-/// Keeps a connection counted in its pool until it is dropped.
-pub(crate) struct OpenCountGuard(Rc<Cell<usize>>);
-
-impl OpenCountGuard {
-    /// Counts one more.
-    pub(crate) fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
-    }
-}
-
-impl Drop for OpenCountGuard {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Where a request goes, in both protocols' terms.
-pub(crate) struct RequestDestination {
-    pub(crate) host: HeaderValue,
-    pub(crate) scheme: Scheme,
 }
 
 /// The outcome of a request that got no response.
@@ -104,42 +74,25 @@ pub(crate) struct ExchangeFailure {
     pub(crate) unprocessed: bool,
 }
 
-/// What belongs to a new connection.
-pub(crate) struct ConnectionParts {
-    pub(crate) home: Rc<ConnectionPool>,
-    pub(crate) tracked: Option<Rc<ConnectionGuard>>,
-    pub(crate) proof: Option<Rc<KeyPairProof>>,
+/// What belongs to a connection besides its transport.
+pub(super) struct LinkParts {
+    pub(super) home: Rc<ConnectionHome<PooledConnection>>,
+    pub(super) tracked: Option<Rc<ConnectionGuard>>,
+    pub(super) proof: Option<Rc<ConnectionProof>>,
+    /// It has carried a request before.
+    pub(super) reused: bool,
 }
 
 impl PooledConnection {
-    /// Starts HTTP/1.1 on a connected stream.
-    pub(crate) async fn handshake_http1<S>(stream: S, ends: ConnectionParts) -> Result<Self, Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) =
-            http1::Builder::new().max_header_size(MAX_RESPONSE_HEAD_BYTES).handshake(TokioIo::new(stream)).await?;
-        let mut connection = connection.with_upgrades();
-        let open = ends.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
-        let drive: ConnectionFuture = Box::pin(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
-            // The request that it carried reports how it ended.
-            Poll::Pending => Pin::new(&mut connection).poll(cx).map(drop),
-            closed => closed,
-        }));
-        let wire =
-            HttpTransport::H1 { sender, drive: Some(drive), dead: false, _counted: ends.home.count_connection() };
-        Ok(Self::new(wire, ends))
-    }
-
-    fn new(wire: HttpTransport, ends: ConnectionParts) -> Self {
-        let ConnectionParts { home, tracked, proof } = ends;
+    pub(super) fn new(wire: HttpTransport, parts: LinkParts) -> Self {
+        let LinkParts { home, tracked, proof, reused } = parts;
         Self {
             wire,
             home,
             tracked,
             proof,
             gatekeeper: None,
-            reused: false,
+            reused,
             retired: Cell::new(false),
             idle_since: Ticks::default(),
         }
@@ -161,7 +114,7 @@ impl PooledConnection {
     }
 
     /// Whether the upstream accepts our key pair, where that is still open.
-    pub(crate) fn proof(&self) -> Option<&Rc<KeyPairProof>> {
+    pub(crate) fn proof(&self) -> Option<&Rc<ConnectionProof>> {
         self.proof.as_ref()
     }
 
@@ -289,6 +242,27 @@ impl PooledConnection {
         }
     }
 
+    /// Whether this error means that the server has not processed the request (RFC 9113 8.7): it ends the connection,
+    /// and the stream is not among those that it still answers, or it refuses the stream.
+    ///
+    /// h2 gives the error of a GOAWAY only to streams above the last one that it names.
+    fn is_unprocessed(&self, error: &hyper::Error) -> bool {
+        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+        if error.is_remote() && error.is_go_away() {
+            self.retire();
+            return true;
+        }
+        error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    }
+
+    /// The state that its requests share, on HTTP/2.
+    pub(super) fn shared_state(&self) -> Option<Rc<SharedStreamState>> {
+        match &self.wire {
+            HttpTransport::H1 { .. } => None,
+            HttpTransport::H2 { stream, .. } => Some(Rc::clone(stream.shared_state())),
+        }
+    }
+
     fn is_ready(&self) -> bool {
         matches!(&self.wire, HttpTransport::H1 { sender, dead: false, .. } if sender.is_ready())
     }
@@ -328,16 +302,6 @@ impl PooledConnection {
     pub(crate) fn idle_for(&self, now: Ticks) -> u32 {
         now.ticks_since(self.idle_since)
     }
-}
-
-/// Ready once the connection is told to close.
-pub(crate) fn poll_close_signal(open: Option<&Rc<ConnectionState>>, cx: &Context<'_>) -> Poll<()> {
-    let Some(open) = open else { return Poll::Pending };
-    if open.signal() == ConnectionSignal::Close {
-        return Poll::Ready(());
-    }
-    open.register_waker(cx);
-    Poll::Pending
 }
 
 /// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it

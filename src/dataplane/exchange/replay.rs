@@ -1,20 +1,12 @@
 //! A request that may have to be sent again: its head, and as much of its body as is kept for that.
 //!
-//! The body streams while it is kept: nothing waits for it to be whole. Sent again, it begins with what was kept and
-//! goes on with what is still to come. A body that has outgrown the limit has been streamed away, and cannot be sent
-//! again.
+//! What was streamed away cannot be sent again: `request_body` keeps the body while it is sent.
 
-use std::cell::RefCell;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Extensions, HeaderMap, Method, Request, Uri};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as _;
 
-use crate::http::body::{BodyError, OutgoingBody, UploadProgress};
+use super::request_body::{OutgoingBody, ReplaySource};
 
 /// A request that can be sent more than once.
 pub(crate) struct ReplayableRequest {
@@ -23,24 +15,20 @@ pub(crate) struct ReplayableRequest {
     headers: HeaderMap,
     /// Among them the callback for a 100.
     extensions: Extensions,
-    body: Option<Rc<RefCell<ReplayBuffer>>>,
+    body: Option<ReplaySource>,
 }
 
 impl ReplayableRequest {
     /// Keeps `limit` bytes of the body at most.
     pub(crate) fn new(request: Request<OutgoingBody>, limit: usize) -> Self {
         let (parts, body) = request.into_parts();
-        let body = (!body.is_end_stream()).then(|| Rc::new(RefCell::new(ReplayBuffer::new(body, limit))));
+        let body = (!body.is_end_stream()).then(|| ReplaySource::new(body, limit));
         Self { method: parts.method, uri: parts.uri, headers: parts.headers, extensions: parts.extensions, body }
     }
 
     /// Whether it may be processed twice, and is sure to fit the limit: known before a byte of it is sent.
     pub(crate) fn is_harmless(&self) -> bool {
-        let fits = self.body.as_ref().is_none_or(|body| {
-            let kept = body.borrow();
-            kept.rest.size_hint().upper().is_some_and(|size| size <= kept.limit as u64)
-        });
-        self.method.is_idempotent() && fits
+        self.method.is_idempotent() && self.body.as_ref().is_none_or(ReplaySource::fits_limit)
     }
 
     /// Sets the token for all further sendings.
@@ -55,18 +43,12 @@ impl ReplayableRequest {
 
     /// Whether all of it is still there.
     pub(crate) fn is_whole(&self) -> bool {
-        self.body.as_ref().is_none_or(|body| !body.borrow().is_gone)
+        self.body.as_ref().is_none_or(|body| !body.is_gone())
     }
 
     /// The request, from its beginning. An earlier sending breaks off.
     pub(crate) fn request(&self) -> Request<OutgoingBody> {
-        let body = match &self.body {
-            None => OutgoingBody::Empty,
-            Some(kept) => {
-                let turn = kept.borrow_mut().next_turn();
-                OutgoingBody::Kept(ReplayBody { kept: Rc::clone(kept), turn, at: 0 })
-            }
-        };
+        let body = self.body.as_ref().map_or(OutgoingBody::Empty, ReplaySource::start_sending);
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -77,8 +59,8 @@ impl ReplayableRequest {
 }
 
 /// Keeps the body of a request while it is sent; the head is kept elsewhere.
-pub(crate) struct BodyRetention {
-    kept: Rc<RefCell<ReplayBuffer>>,
+pub(super) struct BodyRetention {
+    kept: ReplaySource,
     /// There is no other user of what is kept.
     alone: bool,
 }
@@ -86,172 +68,42 @@ pub(crate) struct BodyRetention {
 impl BodyRetention {
     /// Keeps `limit` bytes at most from now on; more where more is kept already. `None` for a body that is held back
     /// until it is requested: it must stay as it is.
-    pub(crate) fn from_body(body: &mut OutgoingBody, limit: usize) -> Option<Self> {
+    pub(super) fn from_body(body: &mut OutgoingBody, limit: usize) -> Option<Self> {
         if let OutgoingBody::Kept(turn) = body {
-            return Some(Self { kept: Rc::clone(&turn.kept), alone: false });
+            return Some(Self { kept: turn.retained().clone(), alone: false });
         }
         if body.gate().is_some() {
             return None;
         }
-        let rest = std::mem::replace(body, OutgoingBody::Empty);
-        let kept = Rc::new(RefCell::new(ReplayBuffer::new(rest, limit)));
-        let turn = kept.borrow_mut().next_turn();
-        *body = OutgoingBody::Kept(ReplayBody { kept: Rc::clone(&kept), turn, at: 0 });
+        let kept = ReplaySource::new(std::mem::replace(body, OutgoingBody::Empty), limit);
+        *body = kept.start_sending();
         Some(Self { kept, alone: true })
     }
 
     /// The body from its beginning, if all of it is still there. An earlier sending breaks off.
-    pub(crate) fn restart_body(&self) -> Option<OutgoingBody> {
-        let mut kept = self.kept.borrow_mut();
-        let turn = (!kept.is_gone).then(|| kept.next_turn())?;
-        Some(OutgoingBody::Kept(ReplayBody { kept: Rc::clone(&self.kept), turn, at: 0 }))
+    pub(super) fn restart_body(&self) -> Option<OutgoingBody> {
+        (!self.kept.is_gone()).then(|| self.kept.start_sending())
     }
 
     /// Stops keeping what comes from now on.
-    pub(crate) fn stop_retaining(self) {
+    pub(super) fn stop_retaining(self) {
         if self.alone {
-            // The next frame discards what was kept; until then a later sending may still need it.
-            self.kept.borrow_mut().limit = 0;
+            self.kept.stop_retaining();
         }
-    }
-}
-
-/// A body, and what is kept of it.
-pub(crate) struct ReplayBuffer {
-    rest: OutgoingBody,
-    frames: Vec<Bytes>,
-    trailers: Option<HeaderMap>,
-    size: usize,
-    limit: usize,
-    /// It has ended.
-    ended: bool,
-    /// Its beginning was not kept, or it has broken off.
-    is_gone: bool,
-    turn: u32,
-    /// Woken when the next frame arrives or another sending starts.
-    waiting: Option<Waker>,
-}
-
-impl ReplayBuffer {
-    fn new(rest: OutgoingBody, limit: usize) -> Self {
-        Self {
-            rest,
-            frames: Vec::new(),
-            trailers: None,
-            size: 0,
-            limit,
-            ended: false,
-            is_gone: false,
-            turn: 0,
-            waiting: None,
-        }
-    }
-
-    fn next_turn(&mut self) -> u32 {
-        self.turn += 1;
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
-        self.turn
-    }
-
-    /// Polls the source for the next frame, and keeps it while there is room.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
-            self.waiting = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.retain_data(data);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.trailers = Some(trailers.clone());
-                }
-            }
-            Some(Err(_)) => self.is_gone = true,
-            None => self.ended = true,
-        }
-        Poll::Ready(frame)
-    }
-
-    fn retain_data(&mut self, data: &Bytes) {
-        self.size += data.len();
-        if self.size > self.limit {
-            self.is_gone = true;
-            self.frames = Vec::new();
-        } else if !self.is_gone {
-            self.frames.push(data.clone());
-        }
-    }
-}
-
-/// One sending of a kept body.
-pub(crate) struct ReplayBody {
-    kept: Rc<RefCell<ReplayBuffer>>,
-    turn: u32,
-    /// How many of the kept frames have been sent.
-    at: usize,
-}
-
-impl ReplayBody {
-    /// The progress of the body, as the client sends it.
-    pub(crate) fn upload(&self) -> Option<Rc<UploadProgress>> {
-        self.kept.borrow().rest.upload()
-    }
-}
-
-impl HttpBody for ReplayBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let mut kept = this.kept.borrow_mut();
-        if kept.turn != this.turn {
-            return Poll::Ready(Some(Err(BodyError::SentAgain)));
-        }
-        if let Some(data) = kept.frames.get(this.at) {
-            this.at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
-        }
-        if let Some(trailers) = kept.trailers.as_ref().filter(|_| this.at == kept.frames.len()) {
-            this.at += 1;
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
-        }
-        let polled = kept.poll(cx);
-        this.at = kept.frames.len() + usize::from(kept.trailers.is_some());
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let kept = self.kept.borrow();
-        let given = self.at >= kept.frames.len() + usize::from(kept.trailers.is_some());
-        given && (kept.ended || kept.rest.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let kept = self.kept.borrow();
-        let left: usize = kept.frames.iter().skip(self.at).map(Bytes::len).sum();
-        let rest = kept.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + left as u64);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + left as u64);
-        }
-        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::body::BodyError;
 
     fn post_request(frames: &[Bytes], trailers: bool) -> Request<OutgoingBody> {
         let trailers = trailers.then(|| HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())]));

@@ -7,17 +7,16 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::learning;
-use crate::clock::Clock;
-use crate::dataplane::admission::{AdmissionSlot, EvictionReason, HandshakeCaps, PartnerConnections, PartnerSlot};
+use crate::dataplane::admission::{AdmissionSlot, EvictionReason, HandshakeCaps, PartnerSlot};
 use crate::dataplane::attempt::HandshakeAttempt;
-use crate::event::{Event, EventBus};
-use crate::evidence::RefusalMemory;
+use crate::dataplane::context::{ListenerContext, WorkerContext};
+use crate::event::Event;
 use crate::keyring::choose_with_hints;
-use crate::metrics::WorkerCounters;
 use crate::net::proxy_protocol::{self, ProxyHeaderViolation};
 use crate::net::{SocketStream, source_network};
 use crate::pki::Fingerprint;
@@ -29,55 +28,64 @@ use crate::tls::{ClientAuth, FailedHandshake, HandshakeFacts, HandshakeOutcome};
 use crate::trust::{Peer, PeerRole};
 
 /// What accepting needs besides the connection.
-pub(crate) struct AcceptContext<'a> {
-    pub(crate) ingress: &'a IngressSnapshot,
-    pub(crate) epoch: Epoch,
-    pub(crate) events: &'a EventBus,
-    pub(crate) clock: &'a Clock,
-    pub(crate) lessons: &'a Arc<RefusalMemory>,
-    pub(crate) cells: &'a WorkerCounters,
-    pub(crate) partnered: &'a Arc<PartnerConnections>,
+pub(super) struct AcceptContext<'a> {
+    pub(super) context: &'a WorkerContext,
+    pub(super) listener: &'a ListenerContext,
+    pub(super) ingress: &'a IngressSnapshot,
+}
+
+impl AcceptContext<'_> {
+    /// Counts a limit that was reached.
+    fn count_limit(&self, limit: &'static str) {
+        self.listener.request_context.cells.count_limit(limit);
+    }
+
+    /// The present time.
+    fn now(&self) -> Timestamp {
+        self.context.clock().now()
+    }
 }
 
 /// A connection that was accepted and has sent nothing yet.
-pub(crate) struct IncomingConnection {
-    pub(crate) from: Option<SocketAddr>,
+pub(super) struct IncomingConnection {
+    pub(super) from: Option<SocketAddr>,
     /// Its number.
-    pub(crate) connection: u64,
-    /// When it was accepted.
-    pub(crate) at: Instant,
+    pub(super) connection: u64,
+    /// When it was accepted, and the epoch then.
+    pub(super) at: Instant,
+    pub(super) epoch: Epoch,
 }
 
 /// A peer that may send requests.
-pub(crate) struct AcceptedPeer {
-    pub(crate) tls: CompletedHandshake<ServerStream<SocketStream>>,
+pub(super) struct AcceptedPeer {
+    pub(super) tls: CompletedHandshake<ServerStream<SocketStream>>,
     /// `None`: it presented no certificate, and none is required.
-    pub(crate) peer: Option<Arc<Peer>>,
+    pub(super) peer: Option<Arc<Peer>>,
     /// The key pair that we presented.
-    pub(crate) key_pair: Fingerprint,
+    pub(super) key_pair: Fingerprint,
     /// Its source address, from the PROXY header or the socket.
-    pub(crate) from: Option<SocketAddr>,
+    pub(super) from: Option<SocketAddr>,
     /// Its place among the connections of its partner.
-    pub(crate) place: Option<PartnerSlot>,
+    pub(super) place: Option<PartnerSlot>,
 }
 
 /// Runs the handshake; `None` = it failed, and the Event explains why. `turn` is returned when it ends; `told` signals
 /// that it must make room for others.
-pub(crate) async fn accept(
+pub(super) async fn accept(
     stream: SocketStream,
     arrived: &IncomingConnection,
     (turn, told): (AdmissionSlot, oneshot::Receiver<EvictionReason>),
     terms: &AcceptContext<'_>,
 ) -> Option<AcceptedPeer> {
-    let AcceptContext { ingress, events, clock, cells, .. } = terms;
-    let mut attempt = new_attempt(ingress, arrived, terms.epoch);
+    let (ingress, events) = (terms.ingress, terms.context.events());
+    let mut attempt = new_attempt(ingress, arrived);
     let ended = tokio::select! {
         biased;
         Ok(crowded) = told => Err(AcceptRefusal::Crowded(crowded)),
         ended = handshake(stream, &mut attempt, (&turn, arrived.at), terms) => ended,
     };
     drop(turn);
-    let now = clock.now();
+    let now = terms.now();
     let event = match ended {
         Ok((accepted, event)) => {
             events.emit(event);
@@ -85,13 +93,13 @@ pub(crate) async fn accept(
         }
         Err(AcceptRefusal::Failed(failed)) => {
             if matches!(failed.cause, HandshakeFailureCause::TimedOut { .. }) {
-                cells.count_limit("handshake");
+                terms.count_limit("handshake");
             }
             attempt.failure_event(&failed, &ingress.trust, now).0
         }
         Err(AcceptRefusal::Crowded(crowded)) => {
             let (limit, reason, explanation) = crowded.explain(&attempt, ingress);
-            cells.count_limit(limit);
+            terms.count_limit(limit);
             attempt.rejection_event(reason, explanation, now)
         }
         Err(AcceptRefusal::Header(reason, explanation)) => attempt.rejection_event(reason, explanation, now),
@@ -101,34 +109,34 @@ pub(crate) async fn accept(
     None
 }
 
-/// The Event of a connection that is rejected before its handshake.
-pub(crate) fn reject_before_handshake(
-    (listener, epoch): (&Arc<str>, Epoch),
+/// Reports a connection that is rejected before its handshake.
+pub(super) fn reject_before_handshake(
+    context: &WorkerContext,
+    listener: &ListenerContext,
     arrived: &IncomingConnection,
     (reason, explanation): (&'static str, String),
-    clock: &Clock,
-) -> Event {
+) {
     let attempt = HandshakeAttempt {
         side: Side::Ingress,
-        listener: Arc::clone(listener),
+        listener: Arc::clone(&listener.id.name),
         connection: arrived.connection,
         address: arrived.from,
-        epoch,
+        epoch: arrived.epoch,
         started: arrived.at.into_std(),
         quiet: false,
         shown: None,
         shown_next: None,
     };
-    attempt.rejection_event(reason, explanation, clock.now())
+    context.events().emit(attempt.rejection_event(reason, explanation, context.clock().now()));
 }
 
-fn new_attempt(ingress: &IngressSnapshot, arrived: &IncomingConnection, epoch: Epoch) -> HandshakeAttempt {
+fn new_attempt(ingress: &IngressSnapshot, arrived: &IncomingConnection) -> HandshakeAttempt {
     let mut attempt = HandshakeAttempt {
         side: Side::Ingress,
         listener: Arc::clone(&ingress.settings.name),
         connection: arrived.connection,
         address: None,
-        epoch,
+        epoch: arrived.epoch,
         started: arrived.at.into_std(),
         quiet: false,
         shown: None,
@@ -203,7 +211,7 @@ async fn handshake(
     (turn, accepted_at): (&AdmissionSlot, Instant),
     terms: &AcceptContext<'_>,
 ) -> Result<(AcceptedPeer, Event), AcceptRefusal> {
-    let AcceptContext { ingress, clock, lessons, .. } = terms;
+    let (ingress, lessons) = (terms.ingress, &terms.context.shared.lessons);
     let limits = &ingress.settings.limits;
     let deadline = accepted_at + limits.handshake;
     if let Some(named) = read_proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
@@ -212,14 +220,14 @@ async fn handshake(
     let hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
     let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
     turn.begin_handshake(source_address(attempt), caps).map_err(AcceptRefusal::Crowded)?;
-    let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), clock.now());
-    let Some(choice) = choose_with_hints(&ingress.candidates, hello.asked(), &known, clock.now()) else {
+    let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.now());
+    let Some(choice) = choose_with_hints(&ingress.candidates, hello.asked(), &known, terms.now()) else {
         return Err(AcceptRefusal::Failed(hello.refuse().await));
     };
     let candidate = &ingress.candidates.0[choice.index];
     attempt.shown = Some((candidate.clone(), choice.chosen_by));
     let finished = hello.finish(&ingress.acceptors[choice.index], deadline).await;
-    let now = clock.now();
+    let now = terms.now();
     let tls = match finished {
         Ok(tls) => tls,
         Err(failed) => {
@@ -309,10 +317,10 @@ fn reserve_partner_slot(
         Some((peer, partner, terms.ingress.partners.max_connections(partner)?))
     });
     let Some((peer, partner, limit)) = limited else { return Ok(None) };
-    if let Some(place) = terms.partnered.admit(partner, limit) {
+    if let Some(place) = terms.context.shared.partnered.admit(partner, limit) {
         return Ok(Some(place));
     }
-    terms.cells.count_limit("partner");
+    terms.count_limit("partner");
     let why = format!("partner {:?} has {limit} open connections, which is its limit (max_connections)", &**partner);
-    Err(AcceptRefusal::Told(Box::new(attempt.partner_limit_event(peer, facts.clone(), why, terms.clock.now()))))
+    Err(AcceptRefusal::Told(Box::new(attempt.partner_limit_event(peer, facts.clone(), why, terms.now()))))
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Response};
 use jiff::Timestamp;
 
 use crate::dataplane::exchange::access::AccessRecord;
-use crate::http::body::ResponseBody;
+use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::jwt::replay::{self, ReplayRejection, ReplayWindow, WindowOccupancy};
 use crate::jwt::verify::{AcceptedToken, TokenPresenter};
 use crate::jwt::{TokenRejection, TokenVerifier};
@@ -91,17 +91,6 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, TokenRejection> {
     if token.is_empty() || token.contains([' ', ',']) { Err(TokenRejection::NotBearer) } else { Ok(token) }
 }
 
-/// The challenge in the response to a refused token (RFC 6750 3), without the reason.
-pub(crate) fn challenge(refused: &TokenRejection, realm: &str) -> Option<HeaderValue> {
-    let error = match refused {
-        TokenRejection::Missing => "",
-        TokenRejection::NotBearer => ", error=\"invalid_request\"",
-        TokenRejection::Full => return None,
-        _ => ", error=\"invalid_token\"",
-    };
-    HeaderValue::try_from(format!("Bearer realm=\"{realm}\"{error}")).ok()
-}
-
 /// The response with the JWK Set, where a request asks for it and the listener serves it.
 pub(crate) fn serve_key_set(
     ingress: &IngressSnapshot,
@@ -168,14 +157,5 @@ mod tests {
         let log = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.contains(" WARN proxy: ") && log.contains("reason=\"jwt_window_nearly_full\""), "{log}");
-    }
-
-    #[test]
-    fn a_challenge_says_which_kind_of_wrong_and_not_why() {
-        let says = |refused| challenge(&refused, "api").map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(says(TokenRejection::Missing).unwrap(), "Bearer realm=\"api\"");
-        assert_eq!(says(TokenRejection::NotBearer).unwrap(), "Bearer realm=\"api\", error=\"invalid_request\"");
-        assert_eq!(says(TokenRejection::Audience).unwrap(), "Bearer realm=\"api\", error=\"invalid_token\"");
-        assert_eq!(says(TokenRejection::Full), None);
     }
 }

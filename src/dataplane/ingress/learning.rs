@@ -1,5 +1,5 @@
 //! How refusals of a peer's source affect one handshake: what is known before the choice, and what the outcome adds
-//! (contract section 4, rules 3 and 4). `keyring::learned` keeps the memory itself.
+//! (contract section 4, rules 3 and 4). `evidence::learned` keeps the memory itself.
 //!
 //! While none of the listener's keyrings is in overlap, nothing is looked up and no lock is taken.
 

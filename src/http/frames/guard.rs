@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{FrameFlood, FrameScanner, StreamRefusals};
 use crate::clock::deadlines::{TICK, WaitTable};
-use crate::dataplane::watched::StreamActivity;
+use crate::http::activity::StreamActivity;
 use crate::http::framing::held::HeldBytes;
 
 /// A `WINDOW_UPDATE` of the connection by zero, which is an error of the connection (RFC 9113 6.9).
@@ -36,17 +36,17 @@ pub(crate) struct FrameGuard<S> {
     sent: u64,
     refusals: StreamRefusals,
     waits: Rc<WaitTable>,
-    pulse: Arc<StreamActivity>,
+    activity: Arc<StreamActivity>,
     found: Rc<FrameFindings>,
 }
 
 impl<S> FrameGuard<S> {
-    /// Around `stream`; `pulse` records header blocks that are not whole, and the rest is left in `found`.
+    /// Around `stream`; `activity` records header blocks that are not whole, and the rest is left in `found`.
     pub(crate) fn new(
         stream: S,
         head_size: usize,
         waits: &Rc<WaitTable>,
-        (pulse, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
+        (activity, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
     ) -> Self {
         Self {
             stream,
@@ -55,7 +55,7 @@ impl<S> FrameGuard<S> {
             sent: 0,
             refusals: StreamRefusals::default(),
             waits: Rc::clone(waits),
-            pulse: Arc::clone(pulse),
+            activity: Arc::clone(activity),
             found: Rc::clone(found),
         }
     }
@@ -63,7 +63,7 @@ impl<S> FrameGuard<S> {
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
         self.found.flood.set(step.flood);
-        self.pulse.set_open_block(self.scanner.open_block());
+        self.activity.set_open_block(self.scanner.open_block());
         step.pass
     }
 

@@ -1,25 +1,24 @@
 //! The scanner's place between a stream and hyper: bytes are read into hyper's own buffer, judged there, and taken back
 //! where they are not judged yet.
 //!
-//! A refused request is replaced by one of ours ([`INSTEAD`]), which [`Notes::arrived`] tells from all others: the guard
-//! lets no `*` through. A request that breaks off is a read error to hyper. After either, nothing more is read for it.
+//! A refused request is replaced by one of ours ([`STAND_IN_REQUEST`]), which [`GuardVerdict::prepare_request`] tells from
+//! all others: the guard lets no `*` through. A request that breaks off is a read error to hyper. After either, nothing more is read for it.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Method, Request, Uri};
+use http::{Method, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::head::is_token;
 use super::held::HeldBytes;
+use super::verdict::{GuardVerdict, UpgradeAnswer};
 use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
-use crate::http::error::RequestError as Error;
 
 /// What hyper reads in place of a refused request.
 const STAND_IN_REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";
@@ -30,79 +29,11 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that are read on, at most.
 const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-const NO_UPGRADE: u8 = 0;
-const UPGRADE_ASKED: u8 = 1;
-const UPGRADE_DECLINED: u8 = 2;
-const UPGRADE_TUNNEL: u8 = 3;
-
-/// What the guard and the handler of the requests tell each other.
-#[derive(Debug, Default)]
-pub(crate) struct FramingNotes {
-    refused: OnceLock<RefusedRequest>,
-    told: AtomicBool,
-    upgrade: AtomicU8,
-    /// The task that waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
-    waiting: Mutex<Option<Waker>>,
-}
-
-/// A request that was not passed on.
-#[derive(Debug)]
-struct RefusedRequest {
-    fault: FramingFault,
-    /// Its beginning had been passed on.
-    cut: bool,
-    /// For the access line: its method and target, where they can be read.
-    asked: Option<(Method, Uri)>,
-}
-
-impl FramingNotes {
-    /// Called with each request from hyper: what stands in for a refused one becomes recognisable, and looks for the
-    /// access line like the original. True where the handler has to say whether an upgrade was granted.
-    pub(crate) fn prepare_request<B>(&self, request: &mut Request<B>) -> bool {
-        if request.uri().path() == "*"
-            && let Some(refused) = self.refused.get()
-        {
-            request.extensions_mut().insert(refused.fault);
-            if let Some((method, uri)) = &refused.asked {
-                *request.method_mut() = method.clone();
-                *request.uri_mut() = uri.clone();
-            }
-        }
-        self.upgrade.load(Ordering::Relaxed) == UPGRADE_ASKED && request.headers().contains_key(http::header::UPGRADE)
-    }
-
-    /// Records the answer to the request with `Upgrade`.
-    pub(crate) fn record_upgrade_answer(&self, granted: bool) {
-        self.upgrade.store(if granted { UPGRADE_TUNNEL } else { UPGRADE_DECLINED }, Ordering::Release);
-        if let Some(waiting) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            waiting.wake();
-        }
-    }
-
-    /// What an error of an exchange really was: a request that broke off looks like a failure of the backend.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        match (self.refused.get(), &error) {
-            (_, Error::Framing(_)) => self.told.store(true, Ordering::Relaxed),
-            (Some(RefusedRequest { fault, cut: true, .. }), Error::Exchange(_)) => {
-                self.told.store(true, Ordering::Relaxed);
-                return Error::Framing(*fault);
-            }
-            _ => {}
-        }
-        error
-    }
-
-    /// A refusal that no response has reported, at the end of the connection.
-    pub(crate) fn unreported_fault(&self) -> Option<FramingFault> {
-        self.refused.get().filter(|_| !self.told.load(Ordering::Relaxed)).map(|refused| refused.fault)
-    }
-}
-
 /// A stream from which only whole and good request heads can be read.
 pub(crate) struct FramingGuard<S> {
     stream: S,
     scanner: FramingScanner,
-    notes: Arc<FramingNotes>,
+    verdict: Arc<GuardVerdict>,
     held: HeldBytes,
     mode: FramingMode,
     linger: Option<LingerState>,
@@ -127,9 +58,9 @@ struct LingerState {
 }
 
 impl<S> FramingGuard<S> {
-    pub(crate) fn new(stream: S, bounds: FramingLimits, notes: Arc<FramingNotes>) -> Self {
+    pub(crate) fn new(stream: S, bounds: FramingLimits, verdict: Arc<GuardVerdict>) -> Self {
         let scanner = FramingScanner::new(bounds);
-        Self { stream, scanner, notes, held: HeldBytes::default(), mode: FramingMode::Judge, linger: None }
+        Self { stream, scanner, verdict, held: HeldBytes::default(), mode: FramingMode::Judge, linger: None }
     }
 
     /// Judges what is held.
@@ -145,19 +76,18 @@ impl<S> FramingGuard<S> {
     /// Judges `bytes`, all that has not been passed on, and returns how many may be.
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes);
-        if self.scanner.has_upgrade() && self.notes.upgrade.load(Ordering::Relaxed) == NO_UPGRADE {
-            self.notes.upgrade.store(UPGRADE_ASKED, Ordering::Relaxed);
+        if self.scanner.has_upgrade() {
+            self.verdict.record_upgrade_request();
         }
         match step.next {
             FramingAction::More => {}
             FramingAction::Pause => self.mode = FramingMode::Pause,
             FramingAction::Refuse(fault) => {
-                let asked = parse_method_and_path(&bytes[step.pass..]);
-                let _ = self.notes.refused.set(RefusedRequest { fault, cut: false, asked });
+                self.verdict.refuse_request(fault, parse_method_and_path(&bytes[step.pass..]));
                 self.mode = FramingMode::Deaf;
             }
             FramingAction::Cut(fault) => {
-                let _ = self.notes.refused.set(RefusedRequest { fault, cut: true, asked: None });
+                self.verdict.cut_request(fault);
                 self.mode = FramingMode::Cut;
             }
         }
@@ -166,18 +96,17 @@ impl<S> FramingGuard<S> {
 
     /// What became of the upgrade, if that is known.
     fn resume_after_pause(&mut self) {
-        match self.notes.upgrade.load(Ordering::Relaxed) {
-            UPGRADE_TUNNEL => {
+        match self.verdict.take_upgrade_answer() {
+            Some(UpgradeAnswer::Granted) => {
                 self.mode = FramingMode::Aside;
                 self.held.clear_all();
             }
-            UPGRADE_DECLINED => {
-                self.notes.upgrade.store(NO_UPGRADE, Ordering::Relaxed);
+            Some(UpgradeAnswer::Declined) => {
                 self.scanner.resume();
                 self.mode = FramingMode::Judge;
                 self.judge_held();
             }
-            _ => {}
+            None => {}
         }
     }
 }
@@ -192,8 +121,7 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
             if arrived.is_empty() {
                 // Half a head ends here; half a content is the client's fault, not the backend's.
                 if self.scanner.is_within_content() {
-                    let refused = RefusedRequest { fault: FramingFault::Incomplete, cut: true, asked: None };
-                    let _ = self.notes.refused.set(refused);
+                    self.verdict.cut_request(FramingFault::Incomplete);
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -227,8 +155,7 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
             FramingMode::Judge => self.read_and_judge(cx, buf),
             FramingMode::Aside => Pin::new(&mut self.stream).poll_read(cx, buf),
             FramingMode::Cut => {
-                let fault =
-                    self.notes.refused.get().map_or("the request ended early", |refused| refused.fault.explanation());
+                let fault = self.verdict.fault().map_or("the request ended early", FramingFault::explanation);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
             }
             // hyper writes its answer even if the client does not read; an end would make it give up before.
@@ -244,7 +171,7 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
             }
             FramingMode::Pause => {
                 let before = buf.filled().len();
-                *self.notes.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+                self.verdict.await_upgrade_answer(cx);
                 while self.held.len() < MAX_UPGRADE_BUFFER_BYTES {
                     ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
                     if buf.filled().len() == before {
@@ -298,8 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-        if this.mode == FramingMode::Aside || (this.notes.refused.get().is_none() && !this.scanner.is_within_request())
-        {
+        if this.mode == FramingMode::Aside || (this.verdict.fault().is_none() && !this.scanner.is_within_request()) {
             return Poll::Ready(Ok(()));
         }
         let linger = this

@@ -329,6 +329,9 @@ impl<'ast> Visit<'ast> for ItemReader {
         self.add_use(&item.tree, Vec::new(), !matches!(item.vis, syn::Visibility::Inherited));
     }
 
+    /// `pub(super)` names a module and imports nothing of it.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let written: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.add_path(path.span().start().line, &written);

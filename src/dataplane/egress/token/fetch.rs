@@ -9,14 +9,17 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::upstream::{UpstreamDial, UpstreamRef};
-use super::sign_assertion;
-use crate::dataplane::egress::request::authority;
+use super::failure::TokenFailure;
+use crate::dataplane::egress::dial::UpstreamDial;
+use crate::dataplane::egress::resources::UpstreamRef;
+use crate::event::{Event, TokenOutcome, TokenRecord};
 use crate::http::error::RequestError as Error;
 use crate::jwt::grant::{self, TokenResponse, TokenResponseError};
+use crate::jwt::{self, TokenClaims};
 use crate::keyring::SelectionReason;
 use crate::net::SocketStream;
 use crate::pki::{Fingerprint, KeyPair, printable};
@@ -36,54 +39,6 @@ pub(super) struct TokenRequester<'a> {
     pub(super) way: &'a TokenRoute,
     /// The pair that requests show; the endpoint is shown it first.
     pub(super) shown: Fingerprint,
-}
-
-/// Why no token was issued. Shared by all requests that waited for it.
-#[derive(Clone, Debug)]
-pub(super) enum TokenFailure {
-    /// The endpoint responded, and refuses an assertion by this pair.
-    Answered(TokenResponseError, Fingerprint),
-    /// Its response breaks off, or is too large.
-    Broken,
-    /// The endpoint did not respond in time.
-    Late,
-    /// It cannot be reached, or the handshake fails: code and sentence.
-    Unreachable(&'static str, String),
-    /// No key pair can sign.
-    NoSigner,
-    /// Signing failed, for this reason.
-    Sign(String),
-}
-
-impl TokenFailure {
-    /// Whether another pair's assertion may be accepted.
-    pub(super) fn blames_key_pair(&self) -> bool {
-        matches!(self, Self::Answered(answer, _) if answer.is_assertion_rejected())
-    }
-
-    /// Code and sentence.
-    pub(super) fn explain(&self) -> (&'static str, String) {
-        match self {
-            Self::Answered(answer @ TokenResponseError::Refused { .. }, signer) => {
-                (answer.reason(), format!("{answer} (the assertion is signed by key pair {})", signer.short()))
-            }
-            Self::Answered(answer, _) => (answer.reason(), answer.to_string()),
-            Self::Broken => {
-                ("token_malformed", "the token endpoint's response breaks off, or is larger than 64 KiB".to_owned())
-            }
-            Self::Late => ("token_late", "the token endpoint did not respond in time".to_owned()),
-            Self::Unreachable(reason, why) => (reason, format!("cannot reach the token endpoint: {why}")),
-            Self::NoSigner => ("token_unsigned", "no key pair is available to sign the assertion".to_owned()),
-            Self::Sign(why) => ("token_unsigned", why.clone()),
-        }
-    }
-}
-
-impl From<TokenFailure> for Error {
-    fn from(failure: TokenFailure) -> Self {
-        let (reason, explanation) = failure.explain();
-        Self::Token { reason, explanation }
-    }
 }
 
 /// Why one pair got no token, and whether another that may be shown could succeed.
@@ -135,7 +90,7 @@ impl TokenRequester<'_> {
             error => TokenFailure::Unreachable("token_unreachable", error.to_string()).into(),
         })?;
         // After the handshake: a slow one must not age the assertion.
-        let signed = sign_assertion(self.bearer, signer, self.towards.worker.clock().now());
+        let signed = sign_assertion(self.bearer, signer, self.towards.now());
         let signed = signed.map_err(|error| TokenFailure::Sign(error.to_string()))?;
         let request =
             token_request(endpoint, grant::token_request_form(endpoint.grant, &signed, endpoint.scope.as_deref()));
@@ -167,13 +122,55 @@ impl TokenRequester<'_> {
     }
 }
 
+/// The pair that is shown, where the egress' own keyring signs.
+pub(super) fn own_signer(towards: UpstreamRef<'_>, bearer: &EgressBearer, shown: Fingerprint) -> Option<Fingerprint> {
+    (bearer.settings.keyring == towards.egress.settings.keyring).then_some(shown)
+}
+
+/// Signs an assertion with this pair, valid from now on.
+pub(super) fn sign_assertion(bearer: &EgressBearer, pair: &KeyPair, now: Timestamp) -> Result<String, Error> {
+    let settings = &bearer.settings;
+    let id = jwt::sign::generate_id()?;
+    let none = serde_json::Map::new();
+    let claims = TokenClaims {
+        issuer: &settings.issuer,
+        subject: &settings.subject,
+        audience: &settings.audience,
+        lifetime: settings.lifetime,
+        id: &id,
+        more: &none,
+    };
+    Ok(jwt::sign(pair, settings.algorithm, &claims, now)?)
+}
+
+/// Reports what became of a token.
+pub(super) fn emit_token_event(
+    towards: UpstreamRef<'_>,
+    bearer: &EgressBearer,
+    key_pair: Fingerprint,
+    (outcome, reason, explanation): (TokenOutcome, &'static str, String),
+) {
+    let settings = &bearer.settings;
+    let endpoint = settings.endpoint.as_ref().map_or(&towards.egress.settings.upstream, |endpoint| &endpoint.to);
+    towards.emit_event(Event::Token(TokenRecord {
+        listener: Arc::clone(&towards.egress.settings.name),
+        endpoint: endpoint.to_string(),
+        keyring: Arc::clone(&settings.keyring),
+        key_pair,
+        outcome,
+        reason,
+        explanation,
+        epoch: towards.epoch,
+    }));
+}
+
 fn token_request(endpoint: &TokenEndpoint, form: String) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(form)));
     *request.method_mut() = Method::POST;
     // Both were checked when the configuration was read.
     *request.uri_mut() = endpoint.path.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    if let Ok(host) = HeaderValue::try_from(authority(&endpoint.to)) {
+    if let Ok(host) = HeaderValue::try_from(endpoint.to.https_authority()) {
         headers.insert(HOST, host);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));

@@ -1,6 +1,7 @@
-//! The tokens of all workers, by egress: fetched once for all requests that wait, kept by the pair that signed and the
-//! pair that was shown, and discarded before they expire.
+//! The tokens that are kept: of all workers by egress, by the pair that signed and the pair that was shown, until shortly
+//! before they expire; and the last one of each worker.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,23 +10,16 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use jiff::Timestamp;
 
-use super::fetch::{TokenFailure, TokenRequester};
-use super::{Error, bearer_header, emit_token_event, own_signer};
-use crate::event::TokenOutcome;
-use crate::jwt::grant::{TokenResponse, TokenResponseError};
+use super::failure::TokenFailure;
+use crate::http::error::RequestError as Error;
 use crate::pki::Fingerprint;
+use crate::snapshot::Epoch;
 use crate::snapshot::bearer::BearerSettings;
 
 /// How long a pair does not sign after its assertions were refused.
 const SIGNER_BACKOFF: Duration = Duration::from_hours(1);
-/// After a failure the endpoint is not asked again for this long.
-const FAILURE_BACKOFF: Duration = Duration::from_secs(1);
-/// After this long a persistent failure is reported again.
-const FAILURE_REPEAT_INTERVAL: Duration = Duration::from_mins(1);
-/// For this long after it replaced a rejected token, a token is not replaced again: a 401 then concerns the request.
-const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 /// The lifetime of a token issued without one: some endpoints never name it.
-const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
+pub(super) const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 /// No token is kept for longer.
 const MAX_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
@@ -37,9 +31,9 @@ pub(crate) struct BearerToken {
     pub(super) number: u64,
     /// The pair that signed the assertion for it.
     pub(super) signer: Fingerprint,
-    fresh_until: Timestamp,
+    pub(super) fresh_until: Timestamp,
     /// Until when a 401 does not count against it.
-    new_until: Option<Timestamp>,
+    pub(super) new_until: Option<Timestamp>,
 }
 
 impl BearerToken {
@@ -63,6 +57,15 @@ impl BearerToken {
     }
 }
 
+/// What a worker remembers of an upstream's tokens, so that no lock is taken while a token is fresh.
+#[derive(Default)]
+pub(crate) struct WorkerTokenCache {
+    /// The last token, for one epoch and one pair that is shown.
+    pub(super) token: RefCell<Option<(Epoch, Fingerprint, BearerToken)>>,
+    /// Without an endpoint: the pair with assertions that the upstream has refused, and until when.
+    pub(super) refused: RefCell<Option<(Fingerprint, Timestamp)>>,
+}
+
 /// By egress.
 #[derive(Default)]
 pub(crate) struct TokenStore(Mutex<BTreeMap<Arc<str>, Arc<EgressTokens>>>);
@@ -79,23 +82,23 @@ impl TokenStore {
 #[derive(Default)]
 pub(super) struct EgressTokens {
     /// The last token that was answered with 401.
-    rejected: AtomicU64,
-    failures: AtomicU64,
-    kept: tokio::sync::Mutex<TokenCache>,
+    pub(super) rejected: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) kept: tokio::sync::Mutex<TokenCache>,
 }
 
 #[derive(Default)]
-struct TokenCache {
+pub(super) struct TokenCache {
     /// By the pair that signed and the pair that was shown.
-    tokens: BTreeMap<(Fingerprint, Fingerprint), BearerToken>,
+    pub(super) tokens: BTreeMap<(Fingerprint, Fingerprint), BearerToken>,
     /// The pair with assertions that are refused while another pair's are accepted, and until when it does not sign.
-    refused: Option<(Fingerprint, Timestamp)>,
-    failed: Option<(Instant, TokenFailure)>,
+    pub(super) refused: Option<(Fingerprint, Timestamp)>,
+    pub(super) failed: Option<(Instant, TokenFailure)>,
     /// The last failure that was reported: a repeated one is reported once a minute.
-    told: Option<(Instant, &'static str)>,
+    pub(super) told: Option<(Instant, &'static str)>,
     /// The settings that the tokens were requested with.
-    settings: Option<Arc<BearerSettings>>,
-    last: u64,
+    pub(super) settings: Option<Arc<BearerSettings>>,
+    pub(super) last: u64,
 }
 
 impl EgressTokens {
@@ -108,88 +111,11 @@ impl EgressTokens {
     pub(super) fn is_rejected(&self, number: u64) -> bool {
         number <= self.rejected.load(Ordering::Acquire)
     }
-
-    /// A fresh token. One request fetches it, the others wait for its result, even a failure.
-    pub(super) async fn fresh_token(&self, asker: &TokenRequester<'_>) -> Result<BearerToken, Error> {
-        let failures = self.failures.load(Ordering::Acquire);
-        let mut kept = self.kept.lock().await;
-        let has_failed = self.failures.load(Ordering::Acquire) != failures;
-        if let Some((_, failure)) = kept.failed.as_ref().filter(|(at, _)| has_failed || at.elapsed() < FAILURE_BACKOFF)
-        {
-            return Err(failure.clone().into());
-        }
-        let got = self.fetch_token(&mut kept, asker).await;
-        kept.failed = got.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
-        if let Err(failure) = &got {
-            self.failures.fetch_add(1, Ordering::AcqRel);
-            let signer = asker.bearer.signers[0].fingerprint();
-            let (reason, explanation) = failure.explain();
-            if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= FAILURE_REPEAT_INTERVAL) {
-                kept.told = Some((Instant::now(), reason));
-                emit_token_event(asker.towards, asker.bearer, signer, (TokenOutcome::Failed, reason, explanation));
-            }
-        } else {
-            kept.told = None;
-        }
-        Ok(got?)
-    }
-
-    /// The pair that is shown signs first, where it may: a partner that trusts it in TLS knows it here too.
-    async fn fetch_token(
-        &self,
-        kept: &mut TokenCache,
-        asker: &TokenRequester<'_>,
-    ) -> Result<BearerToken, TokenFailure> {
-        let now = asker.towards.worker.clock().now();
-        let signers: Vec<Fingerprint> = asker.bearer.signers.iter().map(|pair| pair.fingerprint()).collect();
-        kept.remove_stale(&asker.bearer.settings, &signers, now);
-        let first = first_signer(&signers, own_signer(asker.towards, asker.bearer, asker.shown), kept.refused, now);
-        let order = (first..signers.len()).chain(0..first);
-        let mut refused: Option<(Fingerprint, TokenFailure)> = None;
-        for at in order {
-            let key = (signers[at], asker.shown);
-            if let Some(token) = kept.tokens.get(&key).filter(|token| !self.is_rejected(token.number)) {
-                let token = token.clone();
-                kept.update_refused_signer(asker, refused.as_ref(), signers[at]);
-                return Ok(token);
-            }
-            match asker.fetch(&asker.bearer.signers[at]).await {
-                Ok(granted) => {
-                    // A rejection in the meantime does not concern this token.
-                    let rejected = self.rejected.load(Ordering::Acquire);
-                    let replaces = kept.last > 0 && kept.last <= rejected;
-                    kept.last = kept.last.max(rejected) + 1;
-                    let mut token = self::token_from_response(&granted, kept.last, signers[at], now)?;
-                    token.new_until = replaces.then(|| now.saturating_add(REPLACEMENT_GRACE).unwrap_or(Timestamp::MAX));
-                    kept.tokens.insert(key, token.clone());
-                    kept.update_refused_signer(asker, refused.as_ref(), signers[at]);
-                    let explanation = format!(
-                        "fetched a token with an assertion by key pair {}, valid for {} s",
-                        signers[at].short(),
-                        granted.expires_in.unwrap_or(DEFAULT_TOKEN_LIFETIME).as_secs()
-                    );
-                    emit_token_event(
-                        asker.towards,
-                        asker.bearer,
-                        signers[at],
-                        (TokenOutcome::Fetched, "ok", explanation),
-                    );
-                    return Ok(token);
-                }
-                Err(failure) if failure.blames_key_pair() && refused.is_none() && signers.len() > 1 => {
-                    refused = Some((signers[at], failure));
-                }
-                // Another pair failed too, so the pair was not at fault: the first answer says more.
-                Err(failure) => return Err(refused.map_or(failure, |(_, first)| first)),
-            }
-        }
-        Err(refused.map_or(TokenFailure::NoSigner, |(_, first)| first))
-    }
 }
 
 impl TokenCache {
     /// Removes tokens that have expired, were requested with other settings, or belong to a pair that is gone.
-    fn remove_stale(&mut self, settings: &Arc<BearerSettings>, signers: &[Fingerprint], now: Timestamp) {
+    pub(super) fn remove_stale(&mut self, settings: &Arc<BearerSettings>, signers: &[Fingerprint], now: Timestamp) {
         if self.settings.as_ref() != Some(settings) {
             self.tokens.clear();
             self.refused = None;
@@ -197,29 +123,6 @@ impl TokenCache {
         }
         self.tokens.retain(|(signer, _), token| signers.contains(signer) && token.is_fresh(now));
         self.refused = self.refused.filter(|(pair, _)| signers.contains(pair));
-    }
-
-    /// A pair's assertion was accepted: records another's refusal, or clears this one's.
-    fn update_refused_signer(
-        &mut self,
-        asker: &TokenRequester<'_>,
-        refused: Option<&(Fingerprint, TokenFailure)>,
-        taken: Fingerprint,
-    ) {
-        let now = asker.towards.worker.clock().now();
-        if let Some((pair, failure)) = refused {
-            let until = signer_backoff_end(now);
-            self.refused = Some((*pair, until));
-            let (reason, why) = failure.explain();
-            let explanation = format!(
-                "{why}; it accepts those by key pair {}, which signs until {until}: send the partner the new \
-                 certificate",
-                taken.short()
-            );
-            emit_token_event(asker.towards, asker.bearer, *pair, (TokenOutcome::Refused, reason, explanation));
-        } else if self.refused.is_some_and(|(pair, _)| pair == taken) {
-            self.refused = None;
-        }
     }
 }
 
@@ -247,18 +150,11 @@ pub(super) fn send_lifetime(valid: Option<Duration>) -> Duration {
     valid - (valid / 10).min(Duration::from_mins(1))
 }
 
-/// The issued token, as it is sent.
-fn token_from_response(
-    granted: &TokenResponse,
-    number: u64,
-    signer: Fingerprint,
-    now: Timestamp,
-) -> Result<BearerToken, TokenFailure> {
-    let malformed =
-        || TokenFailure::Answered(TokenResponseError::Malformed("invalid characters in its access_token"), signer);
-    let header = bearer_header(&granted.access_token).ok_or_else(malformed)?;
-    let fresh_until = now.saturating_add(send_lifetime(granted.expires_in)).unwrap_or(Timestamp::MAX);
-    Ok(BearerToken { header, number, signer, fresh_until, new_until: None })
+/// A field value that is kept out of logs, HPACK tables and debug output.
+pub(super) fn bearer_header(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[cfg(test)]

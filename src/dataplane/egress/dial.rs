@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::UpstreamRef;
+use super::resources::UpstreamRef;
 use crate::dataplane::attempt::HandshakeAttempt;
 use crate::http::error::RequestError as Error;
 use crate::keyring::{KeyPairCandidate, PeerRequirements, SelectionReason};
@@ -18,38 +18,38 @@ use crate::tls::{EgressConnector, HandshakeOutcome};
 use crate::trust::{Partners, Peer, PeerRole, Trust};
 
 /// A finished handshake.
-pub(crate) struct UpstreamConnection {
-    pub(crate) tls: CompletedHandshake<ClientStream<SocketStream>>,
-    pub(crate) connection: u64,
-    pub(crate) key_pair: Fingerprint,
-    pub(crate) peer: Arc<Peer>,
+pub(super) struct UpstreamConnection {
+    pub(super) tls: CompletedHandshake<ClientStream<SocketStream>>,
+    pub(super) connection: u64,
+    pub(super) key_pair: Fingerprint,
+    pub(super) peer: Arc<Peer>,
     /// How long the handshake took: a round trip and what both sides compute.
-    pub(crate) round: Duration,
+    pub(super) round: Duration,
 }
 
 /// The address to connect to, and how.
-pub(crate) struct UpstreamDial<'a> {
-    pub(crate) towards: UpstreamRef<'a>,
-    pub(crate) to: &'a HostPort,
+pub(super) struct UpstreamDial<'a> {
+    pub(super) towards: UpstreamRef<'a>,
+    pub(super) to: &'a HostPort,
     /// Shows the pair that `shown` names.
-    pub(crate) connector: &'a EgressConnector,
-    pub(crate) shown: (KeyPairCandidate, SelectionReason),
-    pub(crate) trust: &'a Trust,
-    pub(crate) expects: &'a PeerRole,
-    pub(crate) keepalive: Option<Duration>,
+    pub(super) connector: &'a EgressConnector,
+    pub(super) shown: (KeyPairCandidate, SelectionReason),
+    pub(super) trust: &'a Trust,
+    pub(super) expects: &'a PeerRole,
+    pub(super) keepalive: Option<Duration>,
 }
 
 impl UpstreamDial<'_> {
     /// Dials, performs the handshake, verifies. `learn` receives the server's CertificateRequest, also where the
     /// handshake fails.
-    pub(crate) async fn handshake(self, learn: impl Fn(Option<PeerRequirements>)) -> Result<UpstreamConnection, Error> {
-        let (settings, worker) = (&self.towards.egress.settings, self.towards.worker);
-        let (events, clock) = (worker.events(), worker.clock());
+    pub(super) async fn handshake(self, learn: impl Fn(Option<PeerRequirements>)) -> Result<UpstreamConnection, Error> {
+        let (settings, context) = (&self.towards.egress.settings, self.towards.context());
+        let (events, clock) = (context.events(), context.clock());
         let key_pair = self.shown.0.key_pair;
         let mut attempt = HandshakeAttempt {
             side: Side::Egress,
             listener: Arc::clone(&settings.name),
-            connection: worker.next_connection_number(),
+            connection: context.shared.next_connection_number(),
             address: None,
             epoch: self.towards.epoch,
             started: std::time::Instant::now(),
@@ -60,7 +60,7 @@ impl UpstreamDial<'_> {
         let began = Instant::now();
         let deadline = began + settings.limits.connect;
         let terms = dial::DialOptions { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
-        let stream = match worker.dialler().connect_tcp(self.to, terms).await {
+        let stream = match context.dialler().connect_tcp(self.to, terms).await {
             Ok(stream) => stream,
             Err(error) => {
                 events.emit(attempt.dial_failure_event(&self.to.to_string(), &error, clock.now()));

@@ -8,8 +8,8 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 use hyper::body::Body as _;
 
-use crate::dataplane::exchange::replay::BodyRetention;
-use crate::http::body::OutgoingBody;
+use super::replay::BodyRetention;
+use super::request_body::OutgoingBody;
 
 /// Room for a usual request's head, so that keeping it costs one allocation.
 const HEAD_CAPACITY: usize = 1024;

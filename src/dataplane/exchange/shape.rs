@@ -1,17 +1,22 @@
 //! The form of a request on the connection that carries it, and the size of the response that comes back.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::body::Body as _;
 
-use super::RequestDestination;
-use crate::http::body::OutgoingBody;
+use super::request_body::OutgoingBody;
 use crate::http::error::RequestError as Error;
 use crate::http::target::origin_form;
 
 /// A response larger than this is worth a task of its own.
 const SMALL_RESPONSE_LIMIT: u64 = 64 * 1024;
+
+/// Where a request goes, in both protocols' terms.
+pub(crate) struct RequestDestination {
+    pub(crate) host: HeaderValue,
+    pub(crate) scheme: Scheme,
+}
 
 /// Whether a response's body is worth a task of its own: of any length that is not known to be small.
 pub(super) fn is_large(headers: &HeaderMap) -> bool {
@@ -71,7 +76,6 @@ fn has_unannounced_content(request: &Request<OutgoingBody>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::uri::Scheme;
 
     #[test]
     fn a_request_takes_the_shape_of_either_protocol_and_back() {

@@ -2,18 +2,18 @@
 
 use http::StatusCode;
 
-use super::super::upstream::UpstreamRef;
+use super::resources::UpstreamRef;
 use crate::event::{Event, UpstreamVerdict, VerdictRecord};
 use crate::evidence::proved::{ProofFact, VerdictChange};
 use crate::pki::Fingerprint;
 
 /// Records a fact and returns what it has changed.
-pub(crate) fn record_fact(towards: UpstreamRef<'_>, key_pair: Fingerprint, shown: ProofFact) -> Option<VerdictChange> {
-    towards.worker.shared.verdicts.record_fact(towards.verdict_key(), key_pair, shown)
+pub(super) fn record_fact(towards: UpstreamRef<'_>, key_pair: Fingerprint, shown: ProofFact) -> Option<VerdictChange> {
+    towards.resources.verdicts.record_fact(towards.verdict_key(), key_pair, shown)
 }
 
 /// Reports that a response proved the pair.
-pub(crate) fn report_response(
+pub(super) fn report_response(
     towards: UpstreamRef<'_>,
     key_pair: Fingerprint,
     change: VerdictChange,
@@ -24,7 +24,7 @@ pub(crate) fn report_response(
 }
 
 /// Reports that the pair was accepted in a probe's handshake.
-pub(crate) fn report_handshake(towards: UpstreamRef<'_>, key_pair: Fingerprint) {
+pub(super) fn report_handshake(towards: UpstreamRef<'_>, key_pair: Fingerprint) {
     if let Some(change) = record_fact(towards, key_pair, ProofFact::Handshake) {
         let what = "a probe's handshake succeeded; only a response proves the pair, so one idempotent request at a \
              time tries it";
@@ -33,14 +33,14 @@ pub(crate) fn report_handshake(towards: UpstreamRef<'_>, key_pair: Fingerprint) 
 }
 
 /// Reports that all requests try the pair from now on.
-pub(crate) fn report_prove_within(towards: UpstreamRef<'_>, key_pair: Fingerprint, change: VerdictChange) {
+pub(super) fn report_prove_within(towards: UpstreamRef<'_>, key_pair: Fingerprint, change: VerdictChange) {
     let what =
         "the pair was not proved within prove_within, so all requests try it now; a probe with a path would prove it";
     emit_verdict(towards, key_pair, change, "prove_within", what);
 }
 
 /// Reports that the pair was refused with an alert.
-pub(crate) fn report_alert(towards: UpstreamRef<'_>, key_pair: Fingerprint, reason: &'static str, explanation: &str) {
+pub(super) fn report_alert(towards: UpstreamRef<'_>, key_pair: Fingerprint, reason: &'static str, explanation: &str) {
     if let Some(change) = record_fact(towards, key_pair, ProofFact::Alert) {
         emit_verdict(towards, key_pair, change, reason, explanation);
     }
@@ -123,7 +123,7 @@ fn emit_verdict(
         UpstreamVerdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
         UpstreamVerdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),
     };
-    towards.worker.events().emit(Event::Upstream(VerdictRecord {
+    towards.emit_event(Event::Upstream(VerdictRecord {
         listener: settings.name.clone(),
         upstream,
         keyring: shown.keyring.clone(),

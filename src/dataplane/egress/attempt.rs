@@ -1,0 +1,262 @@
+//! A request on its way to the upstream: the key pair that it shows, and the connection that it uses or makes.
+//!
+//! An upstream is only ever reached over TLS. A connection that learns of a new CertificateRequest is made once more
+//! with the pair that fits. `retry` decides when a request goes on with another pair.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::dial::{UpstreamConnection, UpstreamDial};
+use super::resources::UpstreamRef;
+use super::upstream::UpstreamSelection;
+use super::verdicts::CanaryGuard;
+use super::{fact, proof};
+use crate::dataplane::connection::{ConnectionState, ConnectionTimeouts};
+use crate::dataplane::drain::ConnectionFacts;
+use crate::dataplane::exchange::forward::ForwardContext;
+use crate::dataplane::exchange::link::PooledConnection;
+use crate::dataplane::exchange::open::{ConnectionParts, open_http1, open_http2};
+use crate::dataplane::exchange::origin::{self, ConnectFuture, ExchangeOrigin};
+use crate::dataplane::exchange::pool::ConnectionPool;
+use crate::dataplane::exchange::request_body::OutgoingBody;
+use crate::dataplane::exchange::shape::RequestDestination;
+use crate::evidence::proved::{ProofFact, RequestSelection, SelectionRole};
+use crate::http::error::RequestError as Error;
+use crate::keyring::SelectionReason;
+use crate::pki::Fingerprint;
+use crate::snapshot::Side;
+use crate::tls::AlpnProtocol;
+use crate::tls::recorder::{AlertRecorder, SettleOutcome};
+
+/// Where a request that may not be sent twice waits for an alert, it waits two round trips, and never longer than this.
+const MAX_ALERT_HOLD: Duration = Duration::from_secs(2);
+
+/// A request on its way, and the pair that it shows.
+pub(super) struct UpstreamAttempt<'a> {
+    pub(super) towards: UpstreamRef<'a>,
+    chosen: RefCell<Rc<UpstreamSelection>>,
+    pick: Cell<RequestSelection>,
+    harmless: bool,
+    /// Pairs that have been refused to this very request.
+    tried: RefCell<Vec<Fingerprint>>,
+    canary: RefCell<Option<CanaryGuard>>,
+}
+
+impl<'a> UpstreamAttempt<'a> {
+    /// Picks a pair; `harmless`: the request is idempotent and can be replayed.
+    pub(super) fn new(towards: UpstreamRef<'a>, chosen: Rc<UpstreamSelection>, harmless: bool) -> Self {
+        let pick = pick_key_pair(towards, &chosen, harmless);
+        Self::with_pick(towards, chosen, pick, harmless)
+    }
+
+    /// Shows the preferred pair, whatever is known of it: for a probe's handshake.
+    pub(super) fn for_preferred(towards: UpstreamRef<'a>, chosen: Rc<UpstreamSelection>) -> Self {
+        let pick = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Settled };
+        Self::with_pick(towards, chosen, pick, true)
+    }
+
+    /// Likewise, as the canary: for a probe's request. `None` if another request is the canary now.
+    pub(super) fn for_canary(towards: UpstreamRef<'a>, chosen: Rc<UpstreamSelection>) -> Option<Self> {
+        let pick = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Canary };
+        let claimed = towards.resources.verdicts.claim_canary(towards.verdict_key());
+        claimed.then(|| Self::with_pick(towards, chosen, pick, true))
+    }
+
+    fn with_pick(
+        towards: UpstreamRef<'a>,
+        chosen: Rc<UpstreamSelection>,
+        pick: RequestSelection,
+        harmless: bool,
+    ) -> Self {
+        let (chosen, tried) = (RefCell::new(chosen), RefCell::default());
+        let showing = Self { towards, chosen, pick: Cell::new(pick), harmless, tried, canary: RefCell::default() };
+        showing.apply_pick(pick);
+        showing
+    }
+
+    /// Applies a pick. The canary holds its place, and needs a new connection: an older one could only show what the
+    /// upstream accepted then.
+    fn apply_pick(&self, pick: RequestSelection) {
+        let (verdicts, name) = (&self.towards.resources.verdicts, &self.towards.egress.settings.name);
+        self.canary.replace(CanaryGuard::from_pick(pick, verdicts, name));
+        self.pick.set(pick);
+        if pick.how == SelectionRole::Canary {
+            self.chosen.borrow().candidate(pick.key_pair).pool.close_all();
+        }
+    }
+
+    /// What is shown now, and why.
+    pub(super) fn pick(&self) -> RequestSelection {
+        self.pick.get()
+    }
+
+    /// Continues with the next best pair, if there is one that this request has not tried. A canary stays one until the
+    /// other pair's answer has shown what it found.
+    pub(super) fn advance(&self) -> Option<Fingerprint> {
+        let shown = self.pick().key_pair;
+        self.tried.borrow_mut().push(shown);
+        let chosen = Rc::clone(&self.chosen.borrow());
+        let (towards, tried) = (self.towards, self.tried.borrow());
+        let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &chosen.order, &tried)?;
+        self.pick.set(RequestSelection { key_pair: next, how: SelectionRole::Settled });
+        Some(next)
+    }
+
+    /// Picks again if the upstream's CertificateRequest has changed; returns whether that changes the pair.
+    fn reselect(&self) -> Result<bool, Error> {
+        let now = self.towards.select()?;
+        if Rc::ptr_eq(&now, &self.chosen.borrow()) {
+            return Ok(false);
+        }
+        *self.chosen.borrow_mut() = Rc::clone(&now);
+        let (before, towards) = (self.pick(), self.towards);
+        let tried = self.tried.borrow();
+        if !tried.is_empty() {
+            let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &now.order, &tried);
+            self.pick.set(RequestSelection { key_pair: next.unwrap_or(before.key_pair), how: SelectionRole::Settled });
+        } else if before.key_pair != now.order.pairs[0] {
+            self.canary.take();
+            self.apply_pick(pick_key_pair(towards, &now, self.harmless));
+        }
+        Ok(self.pick().key_pair != before.key_pair)
+    }
+
+    /// Why this pair is shown, for the log.
+    fn chosen_by(&self) -> SelectionReason {
+        let learned = matches!(self.pick().how, SelectionRole::Fallback(_)) || !self.tried.borrow().is_empty();
+        if learned { SelectionReason::Learned } else { self.chosen.borrow().chosen_by }
+    }
+
+    /// Dials and performs the handshake. `http1`: nothing else is offered.
+    pub(super) async fn connect_tls(&self, http1: bool) -> Result<UpstreamConnection, Error> {
+        let (egress, upstream) = (self.towards.egress, self.towards.upstream);
+        let index = self.chosen.borrow().candidate(self.pick().key_pair).index;
+        let connector = &egress.connectors[index];
+        let reach = UpstreamDial {
+            towards: self.towards,
+            to: &egress.settings.upstream,
+            connector: if http1 { &connector.http1() } else { connector },
+            shown: (egress.candidates.0[index].clone(), self.chosen_by()),
+            trust: &egress.trust,
+            expects: &egress.settings.expects,
+            keepalive: Some(egress.settings.tcp_keepalive),
+        };
+        reach.handshake(|asked| upstream.record_certificate_request(asked)).await
+    }
+
+    /// Starts HTTP on it, in the version that ALPN selected.
+    async fn start_http(&self, ready: UpstreamConnection) -> Result<PooledConnection, Error> {
+        let towards = self.towards;
+        let UpstreamConnection { tls, connection, key_pair, peer, round } = ready;
+        let facts = ConnectionFacts {
+            side: Side::Egress,
+            listener: Arc::clone(&towards.egress.settings.name),
+            key_pair: Some(key_pair),
+            chain: tls.chain,
+            role: towards.egress.settings.expects.clone(),
+            upstream: Some(towards.egress.settings.upstream.clone()),
+        };
+        let limits = &towards.egress.settings.limits;
+        let (unread, age) = (limits.body_idle, limits.connection_age);
+        let patience = ConnectionTimeouts {
+            head: None,
+            http2: false,
+            idle: None,
+            unread,
+            age,
+            drain: towards.context().drain_timeout(),
+        };
+        let open = ConnectionState::new(connection, facts, patience, towards.context().waits());
+        open.set_valid_until(Some(peer.valid_until()));
+        let tracked = towards.context().track(Rc::clone(&open), towards.epoch);
+        let (mut stream, heard) = AlertRecorder::new(tls.stream);
+        let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
+        let proof = proof::new_proof(towards, (connection, key_pair), tls.facts, heard);
+        if self.pick().how == SelectionRole::Everyone && proof.is_undecided() {
+            let deadline = Instant::now() + (round * 2).min(MAX_ALERT_HOLD);
+            if stream.settle(deadline, false).await == SettleOutcome::Ended {
+                return Err(proof::report_early_close(&proof, towards));
+            }
+        }
+        let pool = Rc::clone(&self.chosen.borrow().candidate(key_pair).pool);
+        let parts = ConnectionParts { pool, tracked: Some(tracked), proof: Some(Rc::new(proof)) };
+        if http2 { open_http2(stream, parts).await } else { open_http1(stream, parts).await }
+    }
+
+    /// Sends a request with the pair that is shown, and waits for the head of its response. A request that could not be
+    /// sent is put back.
+    pub(super) async fn exchange(
+        &self,
+        request: &mut Option<Request<OutgoingBody>>,
+        to: &RequestDestination,
+        terms: &ForwardContext<'_>,
+    ) -> Result<(Response<Incoming>, PooledConnection), Error> {
+        let connect = |http1| -> ConnectFuture<'_> { Box::pin(self.connect(http1)) };
+        let explain_end = |link: &PooledConnection| proof::report_failure(link.proof()?, self.towards);
+        let origin = ExchangeOrigin {
+            pool: || self.pool(),
+            connect: &connect,
+            replay_limit: self.towards.egress.settings.replay_limit,
+            explain_end: Some(&explain_end),
+        };
+        let (response, link) = origin::exchange(&origin, request, to, terms.waits, terms.limits.response).await?;
+        self.record_response(&link, response.status());
+        Ok((response, link))
+    }
+
+    fn pool(&self) -> Result<Rc<ConnectionPool>, Error> {
+        self.reselect()?;
+        Ok(Rc::clone(&self.chosen.borrow().candidate(self.pick().key_pair).pool))
+    }
+
+    async fn connect(&self, http1: bool) -> Result<PooledConnection, Error> {
+        let tried = self.connect_tls(http1).await;
+        // Its CertificateRequest may lead to another pair: connect once more then, with that one.
+        if !self.reselect()? {
+            return self.start_http(tried?).await;
+        }
+        drop(tried);
+        self.start_http(self.connect_tls(http1).await?).await
+    }
+
+    /// Records what a response head proves of the pair.
+    fn record_response(&self, link: &PooledConnection, status: StatusCode) {
+        let Some(proof) = link.proof() else { return };
+        let towards = self.towards;
+        if !towards.egress.settings.is_refusal_status(status.as_u16())
+            && proof::record_acceptance(proof, towards, status)
+        {
+            let only = self.chosen.borrow().is_only();
+            if !only && let Some(change) = fact::record_fact(towards, proof.key_pair, ProofFact::Response) {
+                fact::report_response(towards, proof.key_pair, change, status);
+            }
+        }
+    }
+}
+
+/// Picks a pair for one request.
+fn pick_key_pair(towards: UpstreamRef<'_>, chosen: &UpstreamSelection, harmless: bool) -> RequestSelection {
+    let settled = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Settled };
+    if chosen.is_only() {
+        return settled;
+    }
+    let verdicts = &towards.resources.verdicts;
+    // Read first: what changes while a pick is made spoils the pick that is kept.
+    let version = verdicts.version();
+    let of = towards.verdict_key();
+    if let Some(pick) = towards.upstream.last_pick(version, of.now) {
+        return pick;
+    }
+    let (pick, news) = verdicts.pick(of, &chosen.order, harmless);
+    if let Some(change) = news {
+        fact::report_prove_within(towards, pick.key_pair, change);
+    }
+    towards.upstream.keep_pick(version, pick);
+    pick
+}

@@ -1,0 +1,137 @@
+//! One request, exchanged for the head of its response over a connection to where it goes: an existing one or a new one.
+//!
+//! A request that could not be sent uses another connection. So does one that the server reports as not processed (RFC
+//! 9113 8.7), if its content is still there, and an idempotent one without content on a connection that was not new:
+//! the server may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is ever sent twice.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::UPGRADE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::link::{ExchangeFailure, PooledConnection};
+use super::pool::ConnectionPool;
+use super::request_body::OutgoingBody;
+use super::shape::RequestDestination;
+use super::spare::RetryCopy;
+use super::streams::SharedStreamState;
+use crate::clock::deadlines::WaitTable;
+use crate::http::error::RequestError as Error;
+
+/// How often a request may be sent, the first time included.
+const MAX_SEND_ATTEMPTS: usize = 3;
+
+/// A connection on its way. Boxed: a handshake's future is large, and most requests never need it.
+pub(crate) type ConnectFuture<'a> = Pin<Box<dyn Future<Output = Result<PooledConnection, Error>> + 'a>>;
+
+/// The more precise error of a connection on which a request got no response, if there is one.
+type EndExplanation<'a> = &'a dyn Fn(&PooledConnection) -> Option<Error>;
+
+/// Where a request goes: the pool to use now, and how a new connection for it is established.
+pub(crate) struct ExchangeOrigin<'a, P> {
+    /// The pool to take from; called again after waiting, as the result may change.
+    pub(crate) pool: P,
+    /// Establishes a connection; with `true` one that speaks HTTP/1.1, where there is a choice.
+    pub(crate) connect: &'a dyn Fn(bool) -> ConnectFuture<'a>,
+    /// How much of a request's content is kept, in bytes, where it may have to be sent again.
+    pub(crate) replay_limit: usize,
+    /// Called for a connection on which a request got no response.
+    pub(crate) explain_end: Option<EndExplanation<'a>>,
+}
+
+/// A connection to send on: an existing one, or a new one. An upgrade needs HTTP/1.1: where the server has chosen
+/// HTTP/2, it gets a separate connection.
+async fn checkout<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
+    origin: &ExchangeOrigin<'_, P>,
+    fresh: bool,
+    shunned: Option<&Rc<SharedStreamState>>,
+    upgrade: bool,
+) -> Result<PooledConnection, Error> {
+    let pool = (origin.pool)()?;
+    if upgrade && pool.http2.get() != Some(false) {
+        return (origin.connect)(true).await;
+    }
+    if !fresh && let Some(link) = pool.take_connection(shunned) {
+        return Ok(link);
+    }
+    if pool.http2.get() == Some(false) {
+        return connect(origin, &pool).await;
+    }
+    // One request connects, and the others wait for a connection that they may share.
+    let failures = pool.failures.get();
+    let guard = pool.connecting.lock().await;
+    let now = (origin.pool)()?;
+    if let Some(link) = now.take_connection(shunned) {
+        return Ok(link);
+    }
+    // Where nothing can be shared, or the previous attempt failed, requests do not wait for each other.
+    if now.http2.get() == Some(false) || pool.failures.get() != failures {
+        drop(guard);
+    }
+    connect(origin, &now).await
+}
+
+async fn connect<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
+    origin: &ExchangeOrigin<'_, P>,
+    pool: &Rc<ConnectionPool>,
+) -> Result<PooledConnection, Error> {
+    let made = (origin.connect)(false).await;
+    match &made {
+        Ok(link) => pool.http2.set(Some(link.is_http2())),
+        Err(_) => pool.failures.set(pool.failures.get().wrapping_add(1)),
+    }
+    made
+}
+
+/// Sends the request in `request` on a connection of `origin` and waits for the head of its response. A request that
+/// could not be sent is put back.
+pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
+    origin: &ExchangeOrigin<'_, P>,
+    request: &mut Option<Request<OutgoingBody>>,
+    to: &RequestDestination,
+    waits: &Rc<WaitTable>,
+    limit: Duration,
+) -> Result<(Response<Incoming>, PooledConnection), Error> {
+    let (mut fresh, mut shunned) = (false, None);
+    let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
+    for attempt in 1.. {
+        let mut link = checkout(origin, fresh, shunned.as_ref(), upgrade).await?;
+        let spare = match request {
+            Some(request) if link.is_http2() => RetryCopy::with_content(request, origin.replay_limit),
+            Some(request) if link.is_reused() => RetryCopy::from_idempotent(request),
+            _ => None,
+        };
+        let failed = match link.exchange(request, to, waits, limit).await {
+            Ok(response) => {
+                if let Some(spare) = spare {
+                    spare.release();
+                }
+                return Ok((response, link));
+            }
+            Err(failed) => failed,
+        };
+        let ExchangeFailure { error, unsent, reused, unprocessed } = failed;
+        let told = origin.explain_end.and_then(|explain| explain(&link));
+        if matches!(told, Some(Error::Refused { .. })) {
+            // Nothing was processed, but another connection like this one would be refused as well.
+            return Err(told.unwrap_or(error));
+        }
+        if unprocessed {
+            *request = spare.and_then(RetryCopy::into_request);
+            // A connection that refuses one stream may refuse the next too: use another, if need be a new one.
+            shunned = link.shared_state();
+        } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
+            *request = spare.filter(RetryCopy::is_harmless).and_then(RetryCopy::into_request);
+        }
+        if request.is_none() || attempt == MAX_SEND_ATTEMPTS {
+            return Err(told.unwrap_or(error));
+        }
+        // The other idle connections have probably been closed too.
+        fresh = true;
+    }
+    Err(Error::Late)
+}
