@@ -1,7 +1,7 @@
 //! The admin and probes listeners: `/livez`, `/readyz`, `/metrics`. Read-only: GET and HEAD, nothing else.
 //!
 //! It sees snapshots, metrics and the phase of stopping, and has no way to change anything: a change goes through the
-//! configuration or the watched folder. Admin answers on this host only and says names; probes may be reached from
+//! configuration or the watched folder. Admin answers on this host only and names things; probes may be reached from
 //! elsewhere and say none. What an answer says is the business of `routes`, which reads it from `views`.
 
 mod routes;
@@ -24,13 +24,13 @@ use crate::views::RuntimeViews;
 
 pub use routes::AdminListenerKind;
 
-/// Connections at once. The next one ends the oldest: who holds many of them open cannot keep kubelet out.
+/// Connections at once. The next one ends the oldest: a client that holds many of them open cannot lock out kubelet.
 const CONNECTIONS: usize = 64;
 /// From accept, or from the last answer, to the end of a request head.
 const HEAD: Duration = Duration::from_secs(10);
-/// A connection's whole life: also who reads an answer too slowly is gone in the end.
+/// A connection's whole life: it also ends a client that reads a response too slowly.
 const LIFE: Duration = Duration::from_mins(5);
-/// How long it rests when it cannot accept.
+/// Pause after a failed accept.
 const REST: Duration = Duration::from_millis(100);
 
 /// Serves until the process is over.
@@ -53,7 +53,7 @@ pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeVi
         match accepted {
             Ok(accepted) => open.add(connection(accepted, (kind, hosts), views.clone())),
             Err(error) => {
-                tracing::debug!(target: "admin", %error, "cannot accept");
+                tracing::debug!(target: "admin", %error, "cannot accept a connection");
                 sleep(REST).await;
             }
         }
@@ -95,7 +95,7 @@ async fn connection(
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
     if let Ok(Err(error)) = timeout(LIFE, served).await {
-        tracing::debug!(target: "admin", %error, "a connection ended early");
+        tracing::debug!(target: "admin", %error, "connection ended early");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::process::{self, DrainProgress, ProcessSignal, ShutdownOutcome, Shutdo
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 use crate::views::RuntimeViews;
 use crate::writer::{self, StateMemory, WriterInput};
-use crate::{dataplane as proxy, folder, net, snapshot};
+use crate::{dataplane, folder, net, snapshot};
 
 /// How many inputs may wait for the writer.
 const INPUTS: usize = 64;
@@ -77,7 +77,7 @@ pub struct Application {
     told: mpsc::Sender<ProcessSignal>,
     inputs: mpsc::Sender<WriterInput>,
     control: Option<JoinHandle<ShutdownOutcome>>,
-    workers: Option<proxy::WorkerThreads>,
+    workers: Option<dataplane::WorkerThreads>,
 }
 
 /// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended.
@@ -145,14 +145,14 @@ impl Application {
             writer::start_writer(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.with_trusted_clock() } else { state };
 
-        let lessons = proxy::new_refusal_memory(state.learned_refusals(), &events, &reader);
+        let lessons = dataplane::new_refusal_memory(state.learned_refusals(), &events, &reader);
         lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown_channel();
         let progress = DrainProgress::new();
         let views = RuntimeViews::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
             .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())));
         let addresses = addresses(&listeners);
-        let workers = proxy::start(proxy::DataPlaneParts {
+        let workers = dataplane::start(dataplane::DataPlaneParts {
             listeners,
             workers: config.workers,
             reader,
@@ -290,7 +290,7 @@ impl Drop for Application {
 
 fn join(
     control: Option<JoinHandle<ShutdownOutcome>>,
-    workers: Option<proxy::WorkerThreads>,
+    workers: Option<dataplane::WorkerThreads>,
 ) -> Option<ShutdownOutcome> {
     // Workers first: the control thread sends them the last phase, and then ends by itself.
     if let Some(workers) = workers {

@@ -1,4 +1,4 @@
-//! What was typed, and which command it is. One file a command, named as typed; what a command does with several areas
+//! The command line: one file per command, named like the command; what a command does with several areas
 //! goes through `app`.
 
 mod ask;
@@ -29,7 +29,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::process::harden::harden;
 use source::FlagSource;
 
-/// A mutual-TLS proxy sidecar: old and new key pairs are valid together while they rotate.
+/// A mutual-TLS proxy sidecar: old and new key pairs stay valid together during a rotation.
 #[derive(Parser)]
 #[command(name = "sidekey", version, max_term_width = 110, arg_required_else_help = true)]
 struct CommandLine {
@@ -41,31 +41,31 @@ struct CommandLine {
 enum CliCommand {
     /// Run the sidecar
     Run(run::RunArguments),
-    /// One screen: what to act on (exit code 1 if anything)
+    /// Show what needs attention (exit code 1 if anything does)
     Status(status::StatusArguments),
-    /// Say, offline, what the configuration and the folder would be accepted as
+    /// Check the configuration and the folder offline, and show what would be accepted
     Check(check::CheckArguments),
-    /// See it work: makes a PKI, runs both sides, rotates live under load
+    /// Demonstrate a rotation: make a PKI, run both sides, rotate live under load
     Demo(demo::DemoArguments),
-    /// Look at keyrings and change them; make, request, import and export key pairs
+    /// Show and change keyrings; make, request, import and export key pairs
     Keyring(keyring::KeyringArguments),
-    /// Who has proved the new key pair, who still needs the old one, and whether it can be retired
+    /// Show which peers have proved the new key pair, which still need the old one, and whether it can be retired
     Rotation(rotation::RotationArguments),
-    /// The handshakes of the recent past, explained
+    /// Show recent handshakes, explained
     Handshakes(handshakes::HandshakesArguments),
     /// Explain certificate, key and keystore files
     Inspect(inspect::InspectArguments),
-    /// Shake hands with a partner, with each key pair, and explain: nothing is sent
+    /// Test handshakes with a partner, one per key pair, and explain them; no request is sent
     Probe(Box<probe::ProbeArguments>),
-    /// What was ever seen: export, audit, history
+    /// Export, audit and search the registry of everything that Sidekey has seen
     Registry(registry::RegistryArguments),
     /// Print a JWT signed by a key pair
     Token(Box<token::TokenArguments>),
     /// Wait until a running sidecar is ready
     Wait(wait::WaitArguments),
-    /// Let a running sidecar read its configuration and folder again
+    /// Make a running sidecar reload its configuration and folder
     Reload(reload::ReloadArguments),
-    /// Let a running sidecar drain and end
+    /// Drain and stop a running sidecar
     Stop(stop::StopArguments),
     /// Print a shell completion script
     Completions(completions::CompletionsArguments),
@@ -84,7 +84,7 @@ impl CliCommand {
     }
 }
 
-/// What was typed behind the last subcommand: `export` of `registry export` has the flags.
+/// The arguments of the last subcommand: `export` of `registry export` has the flags.
 fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
     while let Some((_, inner)) = matches.subcommand() {
         matches = inner;
@@ -92,13 +92,13 @@ fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
     matches
 }
 
-/// Parses what was typed and does it.
+/// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     // Commands hold keys too. What the kernel refuses, `run` logs when it has a log.
     let _ = harden();
     let matches = CommandLine::command().get_matches();
     let mut typed = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    // `wait` may be told the listener beside a file: it only asks.
+    // `wait` takes the listener beside a file: it only asks.
     let may_both = matches!(typed.command, CliCommand::Wait(_));
     if let (matches, Some(source)) = (innermost(&matches), typed.command.source())
         && let Err(failure) = source::prefer_file(source, matches, may_both)

@@ -1,6 +1,6 @@
 //! The one source of wall-clock time, so that a test can walk past an expiry without sleeping.
 //!
-//! Rules take `now` as an argument; only the edges ask this clock. Deadlines inside `net`, `tls` and `proxy` use
+//! Rules take `now` as an argument; only the edges ask this clock. Deadlines inside `net`, `tls` and `dataplane` use
 //! [`std::time::Instant`] instead and have no business here.
 
 pub(crate) mod deadlines;

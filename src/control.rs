@@ -1,7 +1,7 @@
-//! The control socket: how an operator's commands look at a running sidecar and change it. One JSON line in, JSON lines
+//! The control socket: how an operator's commands inspect and change a running sidecar. One JSON line in, JSON lines
 //! out, over a Unix socket that only the owner, root and one group may use.
 //!
-//! Here are the words on the socket. Who may ask, and what becomes of it, is `server`'s business; where the socket is,
+//! Here are the words on the socket. `server` decides which users may ask, and answers; `place` says where the socket
 //! `place`'s; what the commands use, `client`'s. Changes go through the writer like every other input, and every answer
 //! carries the epoch in which it is true.
 
@@ -35,7 +35,7 @@ pub const LONGEST_REQUEST: usize = 16 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ControlRequest {
-    /// What to act on.
+    /// What needs attention.
     Status {},
     /// Every keyring.
     Keyrings {},
@@ -53,7 +53,7 @@ pub enum ControlRequest {
         /// The pair by any unambiguous beginning of its fingerprint; left out where only one can be meant.
         #[serde(default)]
         key_pair: Option<String>,
-        /// It may be forgotten at a restart.
+        /// It may end at a restart.
         #[serde(default)]
         until_restart: bool,
     },
@@ -101,7 +101,7 @@ pub enum PairChange {
     Revoke,
 }
 
-/// How a handshake is told.
+/// How a handshake is presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HandshakeFormat {
@@ -120,7 +120,7 @@ pub enum HandshakeFormat {
 pub enum ControlAnswer {
     /// It was done, or nothing was left to do.
     Done(ChangeOutcome),
-    /// What to act on.
+    /// What needs attention.
     Status(Box<StatusReport>),
     /// The rotation report.
     Rotation(RotationAnswer),
@@ -174,14 +174,14 @@ pub struct KeyringAnswer {
     pub keyring: KeyringView,
 }
 
-/// The rotation report: what may go, and who would break.
+/// The rotation report: what may be removed, and which peers would fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RotationAnswer {
     /// The snapshot in which it is true.
     pub epoch: u64,
-    /// Every keyring in overlap: who still needs its old pair.
+    /// Every keyring in overlap: which peers still need its old pair.
     pub keyrings: Vec<RotationReport>,
-    /// Every trust in use: who needs which of its anchors and pins.
+    /// Every trust in use: which peers need which of its anchors and pins.
     pub trusts: Vec<TrustUsage>,
 }
 
@@ -240,19 +240,19 @@ pub struct CommandRefusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalReason {
-    /// The line is no request.
+    /// The line is not a valid request.
     NotUnderstood,
-    /// Who asks may not.
+    /// The caller lacks permission.
     NotAllowed,
-    /// There is no such keyring, key pair, source or handshake.
+    /// The keyring, key pair, source or handshake does not exist.
     NotFound,
     /// More than one pair is meant.
     Ambiguous,
     /// The rules forbid it now.
     NotNow,
-    /// It would last until the restart only, and that was not asked for.
+    /// It would last only until the restart, and the caller did not allow that.
     UntilRestart,
-    /// What was asked for went wrong.
+    /// The operation failed.
     Failed,
 }
 
@@ -274,13 +274,13 @@ impl std::error::Error for CommandRefusal {}
 /// Reads a command's line.
 ///
 /// # Errors
-/// It is no request that we know.
+/// The line is not a request that this version knows.
 pub fn parse(line: &[u8]) -> Result<ControlRequest, CommandRefusal> {
     serde_json::from_slice(line).map_err(|error| {
         let why = crate::pki::printable(&error.to_string());
         CommandRefusal::new(
             RefusalReason::NotUnderstood,
-            format!("not understood: {why}; use the same version of sidekey on both sides"),
+            format!("invalid request: {why}; use the same version of sidekey on both sides"),
         )
     })
 }

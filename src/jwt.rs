@@ -1,7 +1,7 @@
 //! JSON Web Tokens with the key pairs that TLS uses (RFC 7515, 7517, 7519, 7523, 7638): signed by ours, verified against a
 //! partner's certificates, exchanged at a token endpoint, and the public keys as a set.
 //!
-//! Pure: time and chance come in as arguments. Where tokens are fetched and where they are asked for is `proxy`'s.
+//! Pure: time and chance come in as arguments. Where tokens are fetched and where they are asked for is `dataplane`'s.
 
 pub mod grant;
 pub mod key_set;

@@ -1,7 +1,7 @@
 //! The process: signals, the phases of stopping, and notifications to systemd.
 //!
-//! Stopping goes one way only. [`conduct`] takes it from phase to phase; workers follow through their [`Shutdown`] and
-//! report through [`Progress`] how many connections are left. Workers decide what a phase means for a listener.
+//! Stopping goes one way only. [`run_shutdown`] takes it from phase to phase; workers follow through their [`ShutdownWatch`] and
+//! report through [`DrainProgress`] how many connections are left. Workers decide what a phase means for a listener.
 
 pub mod harden;
 pub mod notify;
@@ -224,7 +224,7 @@ pub enum ShutdownOutcome {
     Hurried,
 }
 
-/// Waits for a stop signal, and then takes the process through the phases to [`Phase::Over`]. A reload signal wakes
+/// Waits for a stop signal, and then takes the process through the phases to [`ShutdownPhase::Over`]. A reload signal wakes
 /// `reload`, also while stopping; the writer may then ignore it.
 pub async fn run_shutdown(
     mut told: mpsc::Receiver<ProcessSignal>,

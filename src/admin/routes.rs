@@ -34,7 +34,7 @@ const ALWAYS: [(HeaderName, &str); 5] = [
 /// Which of the two listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminListenerKind {
-    /// This host only: names are said, and `Host` is checked, so that a browser cannot be led here by another name.
+    /// This host only: answers contain names, and `Host` is checked, so that no browser is led here by another name.
     Admin,
     /// Kubelet and Prometheus.
     Probes,

@@ -25,7 +25,7 @@ use crate::views::RuntimeViews;
 use crate::writer::{StateMemory, WriterInput, WriterState};
 use crate::{alerts, folder, writer};
 
-/// How often it is asked whether sockets listen, until they do.
+/// How often sockets are checked, until they listen.
 const OPENING: Duration = Duration::from_millis(50);
 
 /// Everything that the control thread is made of.
@@ -70,7 +70,7 @@ pub(super) fn desk(
     }
 }
 
-/// Runs until it is told to stop and everything has drained.
+/// Runs until a stop signal has arrived and everything has drained.
 pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -81,7 +81,7 @@ pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
         }
     };
     let ended = runtime.block_on(conduct(plane));
-    // A folder on a dead network mount may hold a reading for ever: the process does not wait for it.
+    // A folder on a dead network mount may block a reading forever: the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
 }
@@ -93,7 +93,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some(told) = plane.signals {
         match SignalListener::listen() {
             Ok(signals) => drop(tokio::spawn(signals.forward(told))),
-            Err(error) => tracing::error!(target: "process", %error, "signals cannot be heard"),
+            Err(error) => tracing::error!(target: "process", %error, "cannot install the signal handlers"),
         }
     }
     let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
@@ -110,7 +110,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
             let serving = admin::serve(bound, kind, plane.views.clone());
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
-                    tracing::error!(target: "admin", %error, "the listener ended");
+                    tracing::error!(target: "admin", %error, "admin listener failed");
                 }
             });
         }
@@ -120,7 +120,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
-                tracing::error!(target: "control", %error, "the control socket ended");
+                tracing::error!(target: "control", %error, "control socket failed");
             }
         });
     }
@@ -139,7 +139,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     }
     let ended =
         process::run_shutdown(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
-    // The registry empties its queue, within its own bounds; a dead database holds up nobody.
+    // The registry empties its queue, within its own bounds; a dead database must not hold up the exit.
     let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
     ended
 }
@@ -171,12 +171,14 @@ async fn tick(inputs: mpsc::Sender<WriterInput>, events: Arc<EventBus>, clock: C
     }
 }
 
-/// How often what changes with every handshake (whom an anchor vouched for last) is saved.
+/// How long a reload waits for the writer, which may be saving: longer than a healthy disk takes.
+const WRITER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often what changes with every handshake (the last peer that an anchor vouched for) is saved.
 const REMEMBER: Duration = Duration::from_mins(10);
 
-/// Once a second, and at each epoch: lessons that are over end, and confirmed ones are given to whoever remembers them.
+/// Once a second, and at each epoch: expired refusals end, and confirmed ones go to the writer to be saved.
 async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>, mut reader: Reader, clock: Clock) {
-    // What the last run left is remembered as it is.
+    // What the last run left is saved already.
     let mut known = 0;
     let mut told = Instant::now();
     loop {
@@ -204,7 +206,7 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
     }
 }
 
-/// Says ready when it is, and keeps the watchdog fed.
+/// Reports readiness to systemd, and feeds its watchdog.
 async fn systemd(views: RuntimeViews) {
     tokio::spawn(notify::run_watchdog());
     let mut reader = views.reader.clone();
@@ -222,7 +224,7 @@ const READINGS: usize = 64;
 /// How often the configuration file is looked at.
 const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes over a changed configuration file, atomically or not at all.
+/// Applies a changed configuration file, atomically or not at all.
 struct ReloadState {
     config: Config,
     inputs: mpsc::Sender<WriterInput>,
@@ -250,7 +252,7 @@ impl ReloadState {
                 () = tokio::time::sleep(CONFIG_INTERVAL), if source.is_some() => (false, None),
             };
             let now = read(&source).await;
-            // A file that is being replaced may be missing for a moment: that is no change yet.
+            // A file that is being replaced may be missing for a moment: that does not count as a change yet.
             if !asked && (now.is_none() || now == before) {
                 continue;
             }
@@ -290,7 +292,9 @@ impl ReloadState {
         let (reply, answer) = oneshot::channel();
         let stopping = "the writer has ended";
         self.inputs.send(WriterInput::Settings(settings, reply)).await.map_err(|_| stopping)?;
-        answer.await.map_err(|_| stopping)?.map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(WRITER_PATIENCE, answer).await;
+        let answer = answer.map_err(|_| "the writer does not answer: is `state` on a file system that hangs?")?;
+        answer.map_err(|_| stopping)?.map_err(|error| error.to_string())?;
         let same = (&self.config.settings, &self.config.folder) == (&change.settings, &change.folder);
         let alerts_differ =
             self.alerts.send_if_modified(|alerts| std::mem::replace(alerts, new.alerts.clone()) != new.alerts);

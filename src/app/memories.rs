@@ -11,7 +11,7 @@ use crate::process::ShutdownWatch;
 use crate::views::RuntimeViews;
 use crate::{alerts, offline, registry};
 
-/// What they need beside what everybody has.
+/// What they need beside what every part has.
 pub(super) struct RecorderParts {
     /// Subscribed before anything has happened.
     pub(super) followers: [EventFollower; 2],

@@ -1,4 +1,4 @@
-//! `sidekey keyring …`: one subcommand a file; `change` has the four that change a running sidecar, `offline` the four that
+//! `sidekey keyring …`: a file per subcommand; `change` has four that change a running sidecar, `offline` four that
 //! work on the watched folder.
 
 mod ack;
@@ -20,27 +20,27 @@ pub(super) struct KeyringArguments {
 
 #[derive(Subcommand)]
 enum KeyringSubcommand {
-    /// Every keyring: what is current, what waits, how long overlaps last
+    /// List keyrings: current key pair, what waits, when overlaps end
     List(list::KeyringListArguments),
-    /// One keyring with every key pair, and why each stands where it does
+    /// Show one keyring with every key pair and the reason for its standing
     Show(show::KeyringShowArguments),
-    /// Make a key pair in the watched folder; beside a current one it is staged until `promote`
+    /// Make a key pair in the watched folder; if the keyring has a current one, it is staged until `promote`
     New(Box<offline::KeyringNewArguments>),
     /// Print a certification request for a CA; a new key waits in the watched folder for its certificate
     Csr(Box<offline::KeyringCsrArguments>),
-    /// Put a CA's answer beside the key that waits for it, or a PKCS#12 keystore into the watched folder
+    /// Import a CA's certificate for the key that waits for it, or a PKCS#12 keystore, into the watched folder
     Import(offline::KeyringImportArguments),
-    /// A key pair's certificate and chain for a partner
+    /// Export a key pair's certificate and chain for a partner
     Export(offline::KeyringExportArguments),
     /// Make a staged, previous or retired key pair current
     Promote(change::PromoteArguments),
-    /// Make the key pair that was current before current again
+    /// Return to the key pair that was current before
     Rollback(change::RollbackArguments),
     /// End a previous key pair's overlap now
     Retire(change::RetireArguments),
-    /// Never show a key pair again, and delete what was kept of it
+    /// Never show a key pair again, and delete its retained copy
     Revoke(change::RevokeArguments),
-    /// Say that an expiry is known, and why: webhooks and mail fall silent until the last threshold
+    /// Acknowledge an expiry, with a reason: webhooks and mail are silent until the last threshold
     Ack(Box<ack::AckArguments>),
 }
 

@@ -45,7 +45,7 @@ struct RegistryExportArguments {
 struct RegistryAuditArguments {
     #[command(flatten)]
     source: RegistrySource,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -60,7 +60,7 @@ struct RegistryHistoryArguments {
     /// Show only this recent period, such as 24h or 30d
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `sidekey run`: the sidecar, until it is told to stop.
+//! `sidekey run`: runs the sidecar until it gets a stop signal.
 
 use super::failure::CommandFailure;
 use super::source::ConfigSource;

@@ -30,7 +30,7 @@ pub(super) struct WaitArguments {
     /// The admin listener to ask, where there are no probes
     #[arg(long, env = "SIDEKEY_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
-    /// How long to wait, in seconds; 0 asks once
+    /// How long to wait, in seconds; 0 checks once
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &WaitArguments) -> Result<(), CommandFailure> {
                 Ok(Ok((true, _))) => return Ok(()),
                 Ok(Ok((false, text))) => format!("not ready: {}", text.trim()),
                 Ok(Err(error)) => format!("no answer from {address}: {}", print::causes(&error)),
-                Err(_) => format!("no answer from {address} in time"),
+                Err(_) => format!("no answer from {address} within the timeout"),
             };
             if Instant::now() + EVERY >= deadline {
                 print::talk(&format!("sidekey: {said}"));
@@ -79,8 +79,8 @@ fn address(arguments: &WaitArguments) -> anyhow::Result<ListenAddress> {
         return crate::config::parse_listen_address(text).map_err(|why| anyhow::anyhow!("{text}: {why}"));
     }
     let config = load_file(arguments.config.as_deref())?;
-    let config = config.context("name the listener to ask: --probes ADDRESS, or a configuration file")?;
-    config.admin.probes.or(config.admin.listen).context("the configuration has neither [admin] probes nor listen")
+    let config = config.context("no listener to ask: set --probes ADDRESS, or add a configuration file")?;
+    config.admin.probes.or(config.admin.listen).context("the configuration sets neither probes nor listen in [admin]")
 }
 
 async fn request_readiness(address: &ListenAddress) -> anyhow::Result<(bool, String)> {

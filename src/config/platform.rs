@@ -13,9 +13,9 @@ pub fn with_platform_anchors(mut settings: WriterSettings) -> WriterSettings {
     if settings.trusts.values().any(|trust| trust.anchors.contains(&AnchorSource::System)) {
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(target: "trust", %error, "a part of the platform's trust anchors cannot be read");
+            tracing::warn!(target: "trust", %error, "cannot read some of the platform's trust anchors");
         }
-        // A store holds odd ones too; one that does not parse vouches for no peer.
+        // A store holds odd ones too; one that does not parse verifies no peer.
         let parsed = found.certs.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect();
         settings.system_anchors = Arc::new(parsed);
     }

@@ -1,5 +1,5 @@
-//! A request becomes answers: what is only looked at comes from the views, what changes something goes through the writer
-//! or to whoever conducts the process.
+//! A request becomes answers: what is only read comes from the views, what changes something goes through the writer
+//! or to the process control.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(super) fn answer_request(
             }
             request => answer(request, by, &desk).await.unwrap_or_else(ControlAnswer::Refused),
         };
-        // Who asked may be gone.
+        // The requester may be gone.
         let _ = answers.send(answer.in_epoch(desk.snapshot().epoch)).await;
     });
     receiver
@@ -80,7 +80,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
         ControlRequest::Handshake { id } => {
             ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {
                 let why =
-                    format!("no recent handshake of connection {id}: the last 2,000 are kept, the log has the others");
+                    format!("no recent handshake on connection {id}: the last 2,000 are kept, the log has the others");
                 CommandRefusal::new(RefusalReason::NotFound, why)
             })?)
         }
@@ -88,7 +88,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
         ControlRequest::Stop {} => ControlAnswer::Done(stop(desk).await?),
         // Answered in its own way.
         ControlRequest::Handshakes { .. } => {
-            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "handshakes are many answers"));
+            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "it has several answers"));
         }
     })
 }
@@ -178,16 +178,16 @@ async fn forget(desk: &CommandContext, source: String) -> Result<ChangeOutcome, 
 
 async fn stop(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
     if desk.views.shutdown.phase() > ShutdownPhase::Running {
-        return Err(CommandRefusal::new(RefusalReason::NotNow, "it is stopping already; a signal ends it at once"));
+        return Err(CommandRefusal::new(
+            RefusalReason::NotNow,
+            "sidekey is already stopping; a second signal stops it immediately",
+        ));
     }
     desk.told.send(ProcessSignal::Stop).await.map_err(|_| stopping())?;
     Ok(ChangeOutcome {
         changed: true,
         did: "stopping".to_owned(),
-        means: format!(
-            "What runs is finished: ingress drains, then egress; it has ended after {} s at the latest.",
-            desk.longest_stop.as_secs()
-        ),
+        means: format!("Ingress drains, then egress; the process exits within {} s.", desk.longest_stop.as_secs()),
         ..ChangeOutcome::nothing()
     })
 }
@@ -198,7 +198,7 @@ fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s KeyringView, Comma
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         CommandRefusal::new(
             RefusalReason::NotFound,
-            format!("there is no keyring {:?}; there is: {known}", crate::pki::printable(name)),
+            format!("keyring {:?} does not exist; known keyrings: {known}", crate::pki::printable(name)),
         )
     })
 }

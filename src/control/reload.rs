@@ -20,14 +20,16 @@ pub(super) async fn reload(context: &CommandContext) -> Result<ChangeOutcome, Co
     let deadline = Instant::now() + PATIENCE;
     let before = context.snapshot();
     let ((settings, loaded), (folder, settled)) = (oneshot::channel(), oneshot::channel());
-    context.reloads.send(ReloadOrder { settings, folder }).await.map_err(|_| stopping())?;
+    let awaited =
+        "requested, but the settings are still awaited, and the folder after them: the log reports the result";
+    let order = async { context.reloads.send(ReloadOrder { settings, folder }).await.map_err(|_| stopping()) };
+    wait_until(deadline, order, awaited).await?;
     let loaded = async { loaded.await.map_err(|_| stopping()) };
-    let awaited = "asked for, but the settings are still awaited, and the folder after them: the log says how it goes";
     let settings = wait_until(deadline, loaded, awaited).await?.map_err(|why| {
         CommandRefusal::new(RefusalReason::Failed, format!("configuration rejected; keeping the previous one: {why}"))
     })?;
-    let awaited = "the settings are read, but the folder is still awaited: something in it changes or is incomplete; the log \
-                   says what becomes of it";
+    let awaited = "the settings are in use, but the folder is still awaited: something in it changes, is incomplete or cannot be read; \
+                   the log reports the result";
     let look = async {
         settled.await.map_err(|_| CommandRefusal::new(RefusalReason::Failed, awaited))?;
         context.look().await

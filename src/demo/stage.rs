@@ -12,11 +12,11 @@ pub trait DemoStage: Send + Sync {
     fn progress_ends(&self);
 }
 
-/// What the demonstration is asked for.
+/// The demonstration's options.
 #[derive(Clone, Debug, Default)]
 pub struct DemoOptions {
     /// Leave the folder.
     pub keep: bool,
-    /// Keep running until the process is told to end.
+    /// Keep running until the process is interrupted.
     pub serve: bool,
 }

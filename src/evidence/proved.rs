@@ -2,7 +2,7 @@
 //!
 //! A handshake proves nothing in TLS 1.3, and some servers refuse a certificate only by a status, so a new pair is
 //! first probed, then tried by one harmless request at a time (the canary), while all others keep using a pair that is
-//! known to work. Pure: facts are passed to [`Proved::note`], `now` is an argument, and changes are returned. `proxy`
+//! known to work. Pure: facts are passed to [`UpstreamProofs::record`], `now` is an argument, and changes are returned. `dataplane`
 //! decides which bytes on a connection amount to which fact.
 
 use std::time::Duration;
@@ -108,7 +108,7 @@ pub struct RequestSelection {
 pub enum SelectionRole {
     /// It is known to work, or no better one exists.
     Settled,
-    /// The request tries an unproved pair: the upstream's only canary until [`Proved::release`].
+    /// The request tries an unproved pair: the upstream's only canary until [`UpstreamProofs::release_canary`].
     Canary,
     /// `prove_within` has passed: every request tries it.
     Everyone,

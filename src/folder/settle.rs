@@ -45,7 +45,7 @@ pub struct SettleState {
 }
 
 impl SettleState {
-    /// Takes a reading. Where the whole folder is `missing`, only [`FolderPart::Folder`] counts: nothing is removed.
+    /// Takes a reading. Where the whole folder is `missing`, only `FolderPart::Folder` counts: nothing is removed.
     pub fn decide(
         &mut self,
         seen: &BTreeMap<FolderPart, PartObservation>,

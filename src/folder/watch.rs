@@ -42,7 +42,7 @@ pub enum FolderDelivery {
 /// Runs until `out` is closed. `settings` may change at a reload; a change of it asks for a reading at once (SIGHUP), as an
 /// order does, which is also answered.
 /// Only contents that differ from the last ones are sent. Incomplete parts are sent once they have settled: their
-/// problems then have `Severity::Refused`.
+/// problems then have `ProblemSeverity::Refused`.
 ///
 /// `first` is a reading that was made before and is known to the receiver: the watch goes on from there. Without one
 /// the first reading is sent at once, whatever it holds. Incomplete parts of either follow once they settle. A missing
@@ -70,11 +70,8 @@ pub async fn watch_folder(
             watched.watch_exactly(&places);
             watched
         });
-        watched = match armed.await {
-            Ok(watched) => watched,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return,
-        };
+        let Some(armed) = join_blocking(armed).await else { return };
+        watched = armed;
     }
     let mut settings_may_change = true;
     let mut awaited = Vec::new();
@@ -96,6 +93,8 @@ pub async fn watch_folder(
             () = out.closed() => return,
         }
         awaited.extend(std::iter::from_fn(|| orders.try_recv().ok()));
+        // In a folder that never comes to rest, only orders that are still waited for may pile up.
+        awaited.retain(|order| !order.is_closed());
         let current = settings.borrow_and_update().clone();
         let (rescan, patience) = (current.rescan, current.settle);
         let when = ArrivalTime { now: Instant::now(), noticed: timing.begin_reading(), settle: patience };
@@ -105,11 +104,8 @@ pub async fn watch_folder(
             (watched, reading)
         });
         let reading: FolderReading;
-        (watched, reading) = match joined.await {
-            Ok(both) => both,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return,
-        };
+        let Some(both) = join_blocking(joined).await else { return };
+        (watched, reading) = both;
         let decisions = settle.decide(&reading.parts, reading.missing.is_some(), when);
         let shape = (reading.parts.clone(), reading.places.clone());
         let is_confirmed = before.as_ref() == Some(&shape);
@@ -133,6 +129,15 @@ pub async fn watch_folder(
                 }
             }
         }
+    }
+}
+
+/// The result of work off the runtime, whose panic goes on here; `None` while the runtime ends.
+async fn join_blocking<T>(work: tokio::task::JoinHandle<T>) -> Option<T> {
+    match work.await {
+        Ok(result) => Some(result),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! HTTP/2 frames that cost us more than the peer: counted as they come in, within budgets that honest traffic refills.
 //!
 //! h2 and hyper judge what a frame may be; what they do not bound is how many of a kind there are, one at a time: paced
-//! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`Scanner`]
-//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper, and with [`Refusals`], which
+//! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`FrameScanner`]
+//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper, and with [`StreamRefusals`], which
 //! counts the streams that h2 refuses as too many.
 
 pub(crate) mod guard;

@@ -1,7 +1,7 @@
 //! HTTP/1 message boundaries, judged on the bytes as they came: a request that two readers could cut differently goes no further.
 //!
 //! hyper tidies up what it hands over (RFC 9112 6.3 lets it), so a service cannot see both lengths or a bare line feed.
-//! The [`Scanner`] is pure and follows every message, pipelined ones too; `guard` stands with it between the stream and
+//! The [`FramingScanner`] is pure and follows every message, pipelined ones too; `guard` stands with it between the stream and
 //! hyper. In place of a refused request hyper reads one of ours, so that answers keep their order and a refusal has its
 //! access line like any request. Host, target and `Connection`, which hyper shows as they came, are `target`'s and `fields`'.
 

@@ -20,7 +20,7 @@ pub struct TokenClaims<'a> {
     pub audience: &'a str,
     /// How long it is valid from `now` on.
     pub lifetime: std::time::Duration,
-    /// Its `jti`: never the same twice ([`fresh_id`]).
+    /// Its `jti`: never the same twice ([`generate_id`]).
     pub id: &'a str,
     /// Other claims; none of those above.
     pub more: &'a Map<String, Value>,

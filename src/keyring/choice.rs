@@ -111,7 +111,7 @@ impl SelectionReason {
         }
     }
 
-    /// Parses the output of [`ChosenBy::as_str`].
+    /// Parses the output of [`SelectionReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         let all = [Self::Only, Self::Authorities, Self::Partner, Self::Learned, Self::Prefer, Self::LastResort];
         all.into_iter().find(|one| one.as_str() == text)
@@ -143,7 +143,7 @@ impl CandidateList {
     }
 }
 
-/// Chooses by the peer's requirements alone: [`choose_for`] without rules 3 and 4.
+/// Chooses by the peer's requirements alone: [`choose_with_hints`] without rules 3 and 4.
 pub fn choose(candidates: &CandidateList, asked: &PeerRequirements, now: Timestamp) -> Option<KeyPairSelection> {
     choose_with_hints(candidates, asked, &PeerHints::default(), now)
 }

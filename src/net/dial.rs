@@ -107,7 +107,7 @@ impl Dialler {
     /// Connects over TCP.
     ///
     /// # Errors
-    /// [`Error::Resolve`], [`Error::Connect`] with the last address tried, or [`Error::Late`].
+    /// [`SocketError::Resolve`], [`SocketError::Connect`] with the last address tried, or [`SocketError::Late`].
     pub async fn connect_tcp(&self, to: &HostPort, terms: DialOptions) -> Result<SocketStream, SocketError> {
         let addresses = self.resolve_addresses(to, &terms).await?;
         let mut last = SocketError::Late { address: to.to_string() };
@@ -180,7 +180,7 @@ fn set_socket_options(stream: &TcpStream, keepalive: Option<Duration>) -> io::Re
 /// Connects to a Unix socket.
 ///
 /// # Errors
-/// [`Error::Connect`] or [`Error::Late`].
+/// [`SocketError::Connect`] or [`SocketError::Late`].
 pub async fn connect_unix(path: &Path, deadline: Instant) -> Result<SocketStream, SocketError> {
     let address = || format!("unix:{}", path.display());
     match timeout_at(deadline, UnixStream::connect(path)).await {

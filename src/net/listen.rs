@@ -26,7 +26,7 @@ const LISTEN_BACKLOG: i32 = 4096;
 /// Default permissions of a socket file: its owner only.
 const DEFAULT_SOCKET_MODE: u32 = 0o600;
 
-/// A bound socket. Peers are refused by the kernel until [`Bound::listen`].
+/// A bound socket. Peers are refused by the kernel until [`BoundSocket::listen`].
 pub struct BoundSocket {
     socket: Socket,
     address: ListenAddress,
@@ -79,7 +79,7 @@ impl BoundSocket {
     /// Binds.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::Listen`] or [`Error::Group`], all with the address.
+    /// [`SocketError::InUse`], [`SocketError::Listen`] or [`SocketError::Group`], all with the address.
     pub fn bind(address: &ListenAddress) -> Result<Self, SocketError> {
         let named = |source: io::Error| match source.kind() {
             ErrorKind::AddrInUse => SocketError::InUse { address: address.to_string() },

@@ -12,7 +12,7 @@ pub fn send_ready() {
     send_states(&[NotifyState::Ready]);
 }
 
-/// The configuration is read again; [`ready`] ends it (`Type=notify-reload` needs the time too).
+/// The configuration is read again; [`send_ready`] ends it (`Type=notify-reload` needs the time too).
 pub fn send_reloading() {
     let since: io::Result<NotifyState<'_>> = NotifyState::monotonic_usec_now();
     match since {

@@ -1,7 +1,7 @@
 //! Listens, above TLS, for the alert that comes after the handshake: in TLS 1.3 an upstream refuses our key pair only then.
 //!
 //! HTTP libraries flatten such an error to text, or lose it in a task of their own; the one reliable place is the stream.
-//! What an alert means for the request is `proxy`'s business; here it is only told from one that came later, when a request
+//! What an alert means for the request is `dataplane`'s business; here it is only told from one that came later, when a request
 //! may have been processed.
 
 use std::future::poll_fn;
@@ -68,7 +68,7 @@ pub enum SettleOutcome {
     Taken,
     /// Nothing came.
     Quiet,
-    /// The stream has ended; [`Heard`] says whether with an alert.
+    /// The stream has ended; [`RecorderHandle`] says whether with an alert.
     Ended,
 }
 

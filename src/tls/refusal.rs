@@ -1,6 +1,6 @@
 //! Does the other side refuse the key pair that we showed? Alerts and ends of a handshake that say so (contract section 4).
 //!
-//! Facts only. What follows from a refusal, and how it reads, is for `proxy` and `explain`.
+//! Facts only. What follows from a refusal, and how it reads, is for `dataplane` and `explain`.
 
 use rustls::{AlertDescription, Error};
 

@@ -20,33 +20,33 @@ use crate::offline::keyring::{ExportFormat, KeyPairCreation, KeyPairImport, Offl
 use crate::pki::issue::{NewKeyKind, RequestedNames, SubjectName};
 use crate::pki::{blocks, printable};
 
-/// What a certificate is to say.
+/// What a certificate is to contain.
 #[derive(clap::Args)]
 struct SubjectArguments {
     /// Name of the keyring
     keyring: String,
-    /// A DNS name, several times if need be; without any name those of the current key pair
+    /// DNS name, repeatable [default: if no name is given, those of the current key pair]
     #[arg(long, value_name = "NAME")]
     dns: Vec<String>,
-    /// A URI, as in spiffe://example.com/api
+    /// URI, such as spiffe://example.com/api, repeatable
     #[arg(long, value_name = "URI")]
     uri: Vec<String>,
-    /// An IP address
+    /// IP address, repeatable
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
-    /// The subject, as in "CN=api, O=Example, C=DE" [default: a common name from the first name]
+    /// Subject, such as "CN=api, O=Example, C=DE" [default: a common name from the first name]
     #[arg(long, value_name = "NAME=VALUE,…")]
     subject: Option<String>,
-    /// What its extended key usage allows
+    /// Extended key usage of the certificate
     #[arg(long, value_enum, default_value = "both")]
     usage: KeyUsageChoice,
-    /// The kind of key
+    /// Key type
     #[arg(long, value_enum, default_value = "p256")]
     key_type: KeyTypeChoice,
     /// Name of the files, without ending [default: the date and the beginning of the public key's hash]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,7 +58,7 @@ enum KeyUsageChoice {
     Server,
     Client,
     Both,
-    /// No extended key usage at all: everything is allowed
+    /// No extended key usage: every use is allowed
     Any,
 }
 
@@ -115,7 +115,7 @@ pub(super) struct KeyringNewArguments {
     /// Lifetime of the certificate, from now
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     valid_for: String,
-    /// Ask a CA for the certificate instead of signing it itself: the same as `keyring csr`
+    /// Make a request for a CA instead of a self-signed certificate: the same as `keyring csr`
     #[arg(long)]
     csr: bool,
     /// Make it current at once instead of staging it beside the current key pair
@@ -130,7 +130,7 @@ pub(super) struct KeyringCsrArguments {
     /// Key that the request is for
     #[arg(long, value_enum, default_value = "new")]
     key: KeyringTarget,
-    /// Where the request goes [default: standard output]
+    /// Output file for the request [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -141,7 +141,7 @@ enum KeyringTarget {
     New,
     /// The current key pair's: a renewal that keeps the key
     Current,
-    /// The one that waits already: the same request again
+    /// The key that is already waiting: the same request again
     Waiting,
 }
 
@@ -149,7 +149,7 @@ enum KeyringTarget {
 pub(super) struct KeyringImportArguments {
     /// Name of the keyring
     keyring: String,
-    /// What the CA sent: certificate and chain as PEM or DER, or a PKCS#12 keystore
+    /// Files from the CA: certificate and chain as PEM or DER, or a PKCS#12 keystore
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// File with the password of a PKCS#12 keystore [default: FILE.pass, if there is one]
@@ -161,7 +161,7 @@ pub(super) struct KeyringImportArguments {
     /// Make it current at once instead of staging it beside the current key pair
     #[arg(long)]
     activate: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -177,13 +177,13 @@ pub(super) struct KeyringExportArguments {
     /// pem: certificate and chain; der: the certificate alone; p12: PKCS#12
     #[arg(long, value_enum, default_value = "pem")]
     format: ExportFormatChoice,
-    /// The private key, too: never for a partner
+    /// Include the private key; never send it to a partner
     #[arg(long)]
     with_private_key: bool,
-    /// File with the password that the PKCS#12 keystore gets
+    /// File with the password for the new PKCS#12 keystore
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Where it goes [default: standard output]; never over a file that is there
+    /// Output file, which must not exist [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -202,9 +202,7 @@ impl KeyringNewArguments {
         let valid_for = config::parse_duration(&self.valid_for)
             .map_err(|error| CommandFailure::Wrong(anyhow::anyhow!("--valid-for: {error}")))?;
         if valid_for < Duration::from_hours(1) {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "--valid-for: less than an hour is over before partners know of it"
-            )));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!("--valid-for must be at least 1h")));
         }
         let new = self.says.wanted(valid_for, self.activate)?;
         let offline = self.says.place.open(&self.says.keyring)?;
@@ -256,7 +254,9 @@ impl KeyringExportArguments {
             ExportFormatChoice::P12 => ExportFormat::Pkcs12,
         };
         if form != ExportFormat::Pem && self.out.is_none() && print::is_out_a_terminal() {
-            return Err(CommandFailure::Wrong(anyhow::anyhow!("this is no text for a terminal: name a file by --out")));
+            return Err(CommandFailure::Wrong(anyhow::anyhow!(
+                "this format is binary and not for a terminal: name a file with --out"
+            )));
         }
         let password = match &self.password_file {
             Some(file) => {
@@ -286,7 +286,7 @@ fn out(file: Option<&Path>, bytes: &[u8]) -> Result<(), CommandFailure> {
     written.with_context(|| format!("cannot write {}", file.display())).map_err(CommandFailure::Failed)
 }
 
-/// The request is data; what became of its key is talk.
+/// The request goes to standard output; what became of its key to standard error.
 fn asked(done: &OfflineOutcome, file: Option<&Path>, json: bool) -> Result<(), CommandFailure> {
     if json {
         print::json(done);

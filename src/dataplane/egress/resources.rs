@@ -71,7 +71,7 @@ pub(super) struct UpstreamRef<'a> {
 impl<'a> UpstreamRef<'a> {
     /// Which pairs may be shown to it.
     pub(super) fn select(self) -> Result<Rc<UpstreamSelection>, Error> {
-        self.upstream.select((self.egress, self.epoch), self.now(), self.context().waits())
+        self.upstream.select((self.egress, self.epoch), self.context().clock(), self.context().waits())
     }
 
     /// The entry that facts of this upstream belong to, and when.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use jiff::Timestamp;
 
 use super::token::store::WorkerTokenCache;
+use crate::clock::Clock;
 use crate::clock::deadlines::WaitTable;
 use crate::dataplane::exchange::forward::IDLE_CONNECTION_LIFETIME;
 use crate::dataplane::exchange::pool::ConnectionPool;
@@ -59,7 +60,7 @@ impl UpstreamState {
     pub(super) fn select(
         &self,
         (egress, epoch): (&EgressSnapshot, Epoch),
-        now: Timestamp,
+        clock: &Clock,
         waits: &Rc<WaitTable>,
     ) -> Result<Rc<UpstreamSelection>, Error> {
         let mut known = self.chosen.borrow_mut();
@@ -68,6 +69,8 @@ impl UpstreamState {
         {
             return Ok(Rc::clone(chosen));
         }
+        // Read here only: most requests find the selection of their epoch.
+        let now = clock.now();
         let (candidates, asked) = (&egress.candidates, self.asked.borrow());
         let choice = choose(candidates, &asked, now).ok_or(Error::NoKeyPair)?;
         let (indexes, needs_proof) = selection_order(candidates, &asked, choice, now);

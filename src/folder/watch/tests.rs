@@ -370,7 +370,7 @@ fn an_order_is_answered_after_the_contents_that_it_waited_for() {
                 }
             }
             complete.await.unwrap();
-            assert_eq!(last.is_some(), is_changed, "the same again is no news");
+            assert_eq!(last.is_some(), is_changed, "the same contents are not reported again");
             if let Some(contents) = last {
                 assert_eq!(contents.keyrings["api"].pairs.len(), 2);
                 let problems = &contents.keyrings[super::super::DEFAULT_KEYRING].problems;

@@ -23,7 +23,7 @@ pub enum FramingAction {
     /// More bytes are needed to judge the rest.
     More,
     /// A request with `Upgrade` is over: what follows may be another protocol. Nothing is judged until
-    /// [`Scanner::go_on`].
+    /// [`FramingScanner::resume`].
     Pause,
     /// The next request is refused, and none of it has passed.
     Refuse(FramingFault),

@@ -86,6 +86,8 @@ struct State {
     whole: Vec<Taken>,
     /// Bytes of requests that are not whole (yet), by connection.
     partial: Vec<Vec<u8>>,
+    /// Whether a connection has ended: nothing more can arrive on it.
+    ended: Vec<bool>,
 }
 
 impl Recording {
@@ -100,9 +102,13 @@ impl Recording {
                 let connection = {
                     let mut state = state.lock().expect("lock");
                     state.partial.push(Vec::new());
+                    state.ended.push(false);
                     state.partial.len() - 1
                 };
-                tokio::spawn(serve(stream, connection, state));
+                tokio::spawn(async move {
+                    serve(stream, connection, &state).await;
+                    state.lock().expect("lock").ended[connection] = true;
+                });
             }
         });
         Self { address, state }
@@ -113,13 +119,19 @@ impl Recording {
         self.state.lock().expect("lock").whole.clone()
     }
 
+    /// Whether no connection is open on which part of a request has arrived.
+    pub fn is_settled(&self) -> bool {
+        let state = self.state.lock().expect("lock");
+        state.partial.iter().zip(&state.ended).all(|(partial, ended)| partial.is_empty() || *ended)
+    }
+
     /// Bytes that arrived of requests that are not whole.
     pub fn partial(&self) -> usize {
         self.state.lock().expect("lock").partial.iter().map(Vec::len).sum()
     }
 }
 
-async fn serve(mut stream: TcpStream, connection: usize, state: Arc<Mutex<State>>) {
+async fn serve(mut stream: TcpStream, connection: usize, state: &Mutex<State>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         let answers = {

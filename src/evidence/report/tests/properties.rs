@@ -36,7 +36,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_the_memory_is_bounded_and_safe_means_that_nobody_is_known_to_break(
+    fn whatever_happens_the_memory_is_bounded_and_safe_means_that_no_known_peer_breaks(
         steps in prop::collection::vec((any_step(), 0..3_i64), 0..300),
     ) {
         let mut ledger = RotationLedger::new(time_at(0));
