@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::config::{ConfigErrors, compare, parse};
+use sidekey::config::{ConfigErrors, parse, plan_reload};
 
 fuzz_target!(|text: &str| {
     match parse(text, Path::new("/etc/sidekey")) {
-        Ok(config) => assert!(compare(&config, &config).needs_restart.is_empty()),
+        Ok(config) => assert!(plan_reload(&config, &config).needs_restart.is_empty()),
         Err(ConfigErrors::Invalid(faults)) => {
             let lines = text.matches('\n').count() + 1;
             assert!(!faults.is_empty() && faults.iter().all(|fault| (1..=lines).contains(&fault.line)));

@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     let (mut response, mut trailers) = (headers.clone(), headers.clone());
     clean_response(&mut response);
     clean_trailers(&mut trailers, &strip);
-    let request = clean_request(&mut headers, &strip, ForwardingPolicy::StripList).is_ok().then_some(headers);
+    let request = clean_request(&mut headers, &strip, ForwardingPolicy::Strip).is_ok().then_some(headers);
     for map in request.iter().chain([&response, &trailers]) {
         assert!(!map.keys().any(|name| looks_like_identity(name.as_str())));
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::http::frames::{FrameFlood, StreamRefusals, FrameScanner};
+use sidekey::http::frames::{FrameFlood, FrameScanner, StreamRefusals};
 
 fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<FrameFlood>) {
     let mut scanner = FrameScanner::new(1024, Duration::ZERO);

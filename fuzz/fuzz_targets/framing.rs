@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::http::framing::{FramingLimits, FramingFault, FramingAction, FramingScanner};
+use sidekey::http::framing::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 
 const BOUNDS: FramingLimits = FramingLimits { head_size: 1024, fields: 16 };
 

@@ -9,13 +9,17 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use sidekey::jwt::verify::{TokenPresenter, TokenVerifierSettings};
 use sidekey::jwt::{TokenVerifier, grant};
-use sidekey::pki::issue::{RequestedNames, NewKeyKind, GeneratedKey, SubjectName, CertificateTemplate};
+use sidekey::pki::issue::{CertificateTemplate, GeneratedKey, NewKeyKind, RequestedNames, SubjectName};
 use sidekey::pki::{Fingerprint, Validity, blocks};
 use zeroize::Zeroizing;
 
 static VERIFIER: LazyLock<TokenVerifier> = LazyLock::new(|| {
-    let wanted =
-        CertificateTemplate { subject: SubjectName::common_name("acme"), names: RequestedNames::default(), server: false, client: false };
+    let wanted = CertificateTemplate {
+        subject: SubjectName::common_name("acme"),
+        names: RequestedNames::default(),
+        server: false,
+        client: false,
+    };
     let validity = Validity { not_before: Timestamp::UNIX_EPOCH, not_after: "2100-01-01T00:00:00Z".parse().unwrap() };
     let certificates: Vec<_> = [NewKeyKind::P256, NewKeyKind::P384, NewKeyKind::Ed25519, NewKeyKind::Rsa(2048)]
         .into_iter()

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidekey::net::proxy_protocol::{ProxyHeaderStep, parse};
+use sidekey::net::proxy_protocol::{ProxyHeaderStep, parse_header};
 
 fuzz_target!(|data: &[u8]| {
     let mut taken = 0;
     loop {
-        match parse(&data[..taken]) {
+        match parse_header(&data[..taken]) {
             Ok(ProxyHeaderStep::More(count)) => {
                 assert!(count > 0);
                 if taken == data.len() {
