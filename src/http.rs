@@ -9,5 +9,6 @@ pub(crate) mod expect;
 pub mod fields;
 pub mod frames;
 pub mod framing;
+pub(crate) mod named_host;
 pub(crate) mod target;
 pub(crate) mod upgrade;

@@ -61,6 +61,7 @@ fn read_egress(
         limits.response,
     );
     let keep_host = section.read_or("host", |item| item.read_word(&[("upstream", false), ("keep", true)]), false);
+    let hosts = section.read_or("hosts", |item| item.read_list(|item| item.parse_text(parse_host_name)), Vec::new());
     let tcp_keepalive = section.read_or("tcp_keepalive", ConfigItem::positive_duration, KEEPALIVE_INTERVAL);
     let dns_refresh = section.read_or("dns_refresh", ConfigItem::positive_duration, Duration::from_secs(30));
     let probe = section.read_or("probe", read_probe, ProbeMode::default());
@@ -83,6 +84,7 @@ fn read_egress(
         trust,
         expects: expects?,
         keep_host,
+        hosts,
         tcp_keepalive,
         dns_refresh,
         probe,
@@ -169,6 +171,17 @@ fn read_refusal_status(item: &ConfigItem<'_>) -> Option<u16> {
         return None;
     }
     u16::try_from(status).ok()
+}
+
+/// A name that the application uses for an egress: exact, without port; in lower case and without the dot at its end.
+fn parse_host_name(text: &str) -> Result<Arc<str>, value::ValueError> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match rustls_pki_types::DnsName::try_from(name) {
+        Ok(_) => Ok(Arc::from(name.to_ascii_lowercase())),
+        Err(_) => {
+            Err(format!("invalid host {text:?}: write a DNS name without port or wildcard, as in \"api.internal\""))
+        }
+    }
 }
 
 /// Keys of later issues.

@@ -141,7 +141,7 @@ fn defaults_are_the_contracts() {
         (ClientAuth::Required, &None, &crate::trust::AccessRules::default())
     );
     assert_eq!(egress.expects, PeerRole::ServerName("a.example".into()));
-    assert_eq!((egress.upstream.port, egress.keep_host), (443, false));
+    assert_eq!((egress.upstream.port, egress.keep_host, egress.hosts.len()), (443, false, 0));
     assert_eq!((egress.tcp_keepalive, egress.dns_refresh), (Duration::from_secs(45), Duration::from_secs(30)));
     assert_eq!((&egress.probe, egress.prove_within), (&ProbeMode::Handshake, Duration::from_hours(1)));
     assert_eq!((&egress.refusal_statuses[..], egress.replay_limit), (&[400, 401, 403, 495, 496][..], 65_536));
@@ -224,6 +224,7 @@ fn every_kind_of_value_is_read() {
         server_uri = "spiffe://a/b"
         response_timeout = "2m"
         host = "keep"
+        hosts = ["API.internal.", "app"]
         probe = { path = "/health?deep=1" }
         prove_within = "10m"
         refusal_statuses = [421, 403]
@@ -299,6 +300,7 @@ fn every_kind_of_value_is_read() {
         (PeerRole::ServerUri("spiffe://a/b".into()), "::1")
     );
     assert_eq!((egress.limits.response, egress.keep_host), (Duration::from_mins(2), true));
+    assert_eq!(egress.own_hosts().map(AsRef::as_ref).collect::<Vec<&str>>(), ["::1", "api.internal", "app"]);
     assert_eq!(egress.probe, ProbeMode::Head("/health?deep=1".to_owned()));
     assert_eq!((egress.prove_within, egress.replay_limit), (Duration::from_mins(10), 0));
     assert!(egress.is_refusal_status(403) && egress.is_refusal_status(421) && !egress.is_refusal_status(400));

@@ -40,6 +40,12 @@ pub(crate) enum RequestError {
     /// A browser marks the request as another site's.
     #[error("a browser sent this request on behalf of another site (Sec-Fetch-Site, Origin)")]
     CrossSite,
+    /// A host that is not the egress' own: a page could have brought a browser here by DNS rebinding.
+    #[error("{named:?} is not a host of this egress (DNS rebinding?): if the application uses it, list it in hosts")]
+    HostNotAllowed {
+        /// The Host of the request, its port included.
+        named: String,
+    },
     /// The peer sent no part of its content for too long.
     #[error("the request body timed out (limits.body_idle)")]
     BodyLate,
@@ -126,7 +132,7 @@ impl RequestError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Framing(fault) => fault.status(),
-            Self::Misdirected { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected { .. } | Self::HostNotAllowed { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(AccessDenied::Path(_)) => StatusCode::BAD_REQUEST,
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -172,6 +178,7 @@ impl RequestError {
             Self::Denied(AccessDenied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
             Self::CrossSite => "cross_site",
+            Self::HostNotAllowed { .. } => "host_not_allowed",
             Self::BodyLate => "body_late",
             Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::SocketError::Late { .. }) => "connect_late",
@@ -213,6 +220,7 @@ impl RequestError {
                 | Self::Method
                 | Self::Denied(_)
                 | Self::CrossSite
+                | Self::HostNotAllowed { .. }
                 | Self::BodyLate
                 | Self::Jwt(_)
                 | Self::Untrusted(_)
@@ -303,6 +311,7 @@ mod tests {
             (RequestError::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (RequestError::Late, 504, "backend", "response_late", false),
             (RequestError::CrossSite, 403, "peer", "cross_site", false),
+            (RequestError::HostNotAllowed { named: "a.b".to_owned() }, 421, "peer", "host_not_allowed", false),
             (RequestError::BodyLate, 408, "peer", "body_late", true),
             (RequestError::NoKeyPair, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),

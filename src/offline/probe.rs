@@ -106,6 +106,7 @@ fn egress_to(to: &HostPort, keyring: &KeyringName) -> egress::EgressSettings {
         trust: None,
         expects: PeerRole::ServerName(Arc::clone(&to.host)),
         keep_host: false,
+        hosts: Vec::new(),
         tcp_keepalive: KEEPALIVE_INTERVAL,
         dns_refresh: Duration::from_secs(30),
         probe: crate::evidence::ProbeMode::Off,

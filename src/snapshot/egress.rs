@@ -28,6 +28,8 @@ pub struct EgressSettings {
     pub expects: PeerRole,
     /// `host = "keep"`: forward the application's Host; else it is rewritten to the upstream's authority.
     pub keep_host: bool,
+    /// Names beside its own that the application uses for it, in lower case; others are refused over TCP.
+    pub hosts: Vec<Arc<str>>,
     /// TCP keep-alive towards the upstream.
     pub tcp_keepalive: Duration,
     /// How long a resolved address is used before it is looked up again.
@@ -54,6 +56,15 @@ impl EgressSettings {
     /// Its policy for proofs.
     pub fn proof_terms(&self) -> ProofPolicy<'_> {
         ProofPolicy { probe: &self.probe, prove_within: self.prove_within }
+    }
+
+    /// The names that requests to it may have as their Host: the upstream's, and those that are listed.
+    pub fn own_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        let server_name = match &self.expects {
+            PeerRole::ServerName(name) => Some(name),
+            PeerRole::Client | PeerRole::ServerUri(_) => None,
+        };
+        [&self.upstream.host].into_iter().chain(server_name).chain(&self.hosts)
     }
 
     /// Whether the upstream may refuse a certificate with this status.

@@ -40,7 +40,7 @@ pub async fn ask(to: SocketAddr, method: Method, body: &str) -> anyhow::Result<(
     let stream = TcpStream::connect(to).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri("/path?q=1").header("host", "app.internal");
+    let request = Request::builder().method(method).uri("/path?q=1").header("host", "app");
     let response = sender.send_request(request.body(Full::new(Bytes::from(body.to_owned())))?).await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))

@@ -2,14 +2,14 @@
 //!
 //! Must hold: a PROXY header is believed and required where it is listed, and refused elsewhere; the address that it names
 //! goes to the log and to the backend; forwarding fields are continued for believed peers only; health checkers make no
-//! noise; an egress refuses what a browser sends for another site.
+//! noise; an egress refuses what a browser sends for another site, and a host that DNS rebinding could bring.
 
 use std::net::SocketAddr;
 
 use http::Request;
 use http_body_util::Full;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::handshake::stand;
 use crate::support::backend::Backend;
@@ -187,26 +187,43 @@ async fn health_checkers_make_no_noise_and_are_counted() {
     assert_eq!((handshake.reason, handshake.is_silent()), ("unknown_issuer", false));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_egress_refuses_what_a_browser_sends_for_another_site() {
+/// An egress `out` that listens here, with these keys, and its upstream.
+async fn out(listen: &str, keys: &str) -> (Upstream, Sidecar, String) {
     let ca = Ca::new("Test CA");
     let upstream = Upstream::start(&ca.server(1), &[ca.pem()], &["http/1.1"]).await;
     let folder = folder();
     drop_pair(folder.path(), "out/tls", &ca.client("us", 5));
     put(folder.path(), "out/ca.crt", ca.pem());
     let toml = format!(
-        "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://{}\"\nserver_name = \"localhost\"\nkeyring = \"out\"\n",
+        "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"{listen}\"\nupstream = \"https://{}\"\nserver_name = \"localhost\"\nkeyring = \"out\"\n",
         upstream.address
     );
-    let sidecar = Sidecar::start(folder, &toml).await;
+    let sidecar = Sidecar::start_from_file(folder, &format!("{toml}{keys}\n")).await;
+    (upstream, sidecar, toml)
+}
+
+/// The status of one request on a connection of its own; `fields` are whole lines.
+async fn status(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str, fields: &str) -> String {
+    let request = format!("GET {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer.get(9..12).unwrap_or_default().to_owned()
+}
+
+/// Likewise, with this Host.
+async fn status_for(to: SocketAddr, host: &str) -> String {
+    let stream = TcpStream::connect(to).await.expect("connected");
+    status(stream, "/", &format!("Host: {host}\r\n")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_refuses_what_a_browser_sends_for_another_site() {
+    let (upstream, sidecar, _) = out("127.0.0.1:0", "").await;
     let to = sidecar.egress("out");
     let ask = |fields: String| async move {
-        let mut stream = TcpStream::connect(to).await.expect("connected");
-        let request = format!("GET / HTTP/1.1\r\nHost: {to}\r\n{fields}Connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        answer.get(9..12).unwrap_or_default().to_owned()
+        let stream = TcpStream::connect(to).await.expect("connected");
+        status(stream, "/", &format!("Host: {to}\r\n{fields}")).await
     };
     for fields in ["Sec-Fetch-Site: cross-site\r\n", "Origin: https://evil.example\r\n", "Origin: null\r\n"] {
         assert_eq!(ask(fields.to_owned()).await, "403", "{fields}");
@@ -215,6 +232,66 @@ async fn an_egress_refuses_what_a_browser_sends_for_another_site() {
     for fields in [String::new(), "Sec-Fetch-Site: same-origin\r\n".to_owned(), format!("Origin: http://{to}\r\n")] {
         assert_eq!(ask(fields.clone()).await, "200", "{fields}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_refuses_a_host_that_dns_rebinding_could_bring() {
+    let (upstream, sidecar, _) = out("127.0.0.1:0", "").await;
+    let to = sidecar.egress("out");
+    for host in ["evil.example:9001", "evil.example", "127.0.0.1.evil.example"] {
+        assert_eq!(status_for(to, host).await, "421", "{host}");
+    }
+    // What such a page's own requests look like, and the absolute form.
+    let page = "Host: evil.example\r\nOrigin: http://evil.example\r\nSec-Fetch-Site: same-origin\r\n";
+    for (target, fields) in [("/", page), ("http://evil.example/", "Host: evil.example\r\n")] {
+        let stream = TcpStream::connect(to).await.expect("connected");
+        assert_eq!(status(stream, target, fields).await, "421", "{target} {fields}");
+    }
+    assert!(upstream.seen().is_empty());
+    let count = "sidekey_refused_total{side=\"egress\",listener=\"out\",reason=\"host_not_allowed\"} 5";
+    eventually("the refusals are counted", || sidecar.app.metrics_text().contains(count)).await;
+    assert!(
+        sidecar
+            .app
+            .metrics_text()
+            .contains("sidekey_errors_total{side=\"egress\",listener=\"out\",fault=\"backend\"} 5")
+    );
+    let mut refused = 0;
+    let mut all_logged = || {
+        let log = sidecar.log();
+        let lines = log.iter().filter(|line| line["target"] == "access" && line["reason"] == "host_not_allowed");
+        refused += lines.filter(|line| line["status"] == 421 && line["side"] == "egress").count();
+        refused == 5
+    };
+    eventually("each has its access line", &mut all_logged).await;
+    for host in [to.to_string().as_str(), "localhost:9001", "[::1]:9001", "sidekey", "192.0.2.1"] {
+        assert_eq!(status_for(to, host).await, "200", "{host}");
+    }
+    assert_eq!(upstream.seen().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_takes_the_hosts_that_are_listed_and_a_reload_lists_more() {
+    let keep = "host = \"keep\"\nhosts = [\"API.internal\"]";
+    let (upstream, sidecar, toml) = out("127.0.0.1:0", keep).await;
+    let to = sidecar.egress("out");
+    assert_eq!(status_for(to, "api.INTERNAL.:9001").await, "200");
+    assert_eq!(upstream.seen().pop().expect("a request").1.header("host"), "api.INTERNAL.:9001");
+    assert_eq!(status_for(to, "new.internal").await, "421");
+    sidecar.rewrite(&format!("{toml}hosts = [\"new.internal\"]\n"));
+    let taken = async { while status_for(to, "new.internal").await != "200" {} };
+    tokio::time::timeout(PATIENCE, taken).await.expect("the new list never counts");
+    // Every worker must have heard of it before the old list can be said to be gone.
+    let gone = async { while status_for(to, "api.internal").await != "421" {} };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the old list still counts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egress_on_a_unix_socket_takes_every_host() {
+    let (upstream, sidecar, _) = out("unix:out.sock", "").await;
+    let stream = UnixStream::connect(sidecar.folder.path().join("out.sock")).await.expect("connected");
+    assert_eq!(status(stream, "/", "Host: evil.example\r\n").await, "200");
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

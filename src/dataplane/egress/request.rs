@@ -22,10 +22,9 @@ use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
 use crate::dataplane::serve::RequestHandler;
 use crate::dataplane::shared::ConnectionSlot;
-use crate::http::cross_site;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::{ForwardingPolicy, StripList, clean_request};
-use crate::http::target;
+use crate::http::{cross_site, named_host, target};
 use crate::metrics;
 use crate::snapshot::{EgressSnapshot, Epoch, Side};
 
@@ -91,9 +90,11 @@ impl EgressConnection {
         mut request: Request<Incoming>,
         record: &mut Option<AccessRecord>,
     ) -> Result<Response<ResponseBody>, Error> {
-        let limits = &view.egress.settings.limits;
+        let settings = &view.egress.settings;
+        let limits = &settings.limits;
         let named = target::request_host(&request, &view.known)?;
         cross_site::check_same_site(request.headers(), &named, &view.authority)?;
+        named_host::check_own_host(&named, &settings.listen, settings.own_hosts())?;
         check_field_count(request.headers(), limits)?;
         if request.uri().authority().is_some() {
             *request.uri_mut() = target::origin_form(request.uri(), None)?;
