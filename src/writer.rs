@@ -91,15 +91,23 @@ struct Writer {
     save_again: Option<Timestamp>,
     /// Why it did.
     not_saved: Option<String>,
-    /// Why the last contents of the folder are not served.
-    not_served: Option<String>,
+    /// The last contents of the folder, where they are not served.
+    not_served: Option<UnservedContents>,
+}
+
+/// Contents of the folder that no snapshot could be built from with the settings in use: they are tried again with the
+/// next ones.
+struct UnservedContents {
+    contents: FolderContents,
+    why: String,
 }
 
 impl Writer {
     async fn handle_input(&mut self, input: WriterInput) {
         let now = self.clock.now();
         if let WriterInput::Look { reply } = input {
-            let (not_saved, not_served) = (self.not_saved.clone(), self.not_served.clone());
+            let not_served = self.not_served.as_ref().map(|unserved| unserved.why.clone());
+            let not_saved = self.not_saved.clone();
             // The requester may be gone.
             let _ = reply.send(WriterView { not_saved, not_served, ..self.state.status() });
             return;
@@ -122,26 +130,48 @@ impl Writer {
             }
             return;
         }
-        let done = self.apply_and_publish(&input, now).await;
-        if matches!(input, WriterInput::Folder(_)) {
-            self.not_served = done.as_ref().err().map(ToString::to_string);
+        if let WriterInput::Folder(contents) = input {
+            self.serve_contents(contents, now).await;
+            return;
         }
+        let done = self.apply_and_publish(&input, now).await;
         match (input, done) {
             (WriterInput::Command { reply, .. }, done) => {
                 // The requester may be gone.
                 let _ = reply.send(done.map(|(epoch, happened)| (epoch, happened.keyrings)));
             }
             (WriterInput::Settings(_, reply), done) => {
+                if done.is_ok()
+                    && let Some(unserved) = self.not_served.take()
+                {
+                    // These settings may have corrected what the contents failed by. The answer is true of both.
+                    self.serve_contents(unserved.contents, now).await;
+                }
                 // The requester may be gone.
-                let _ = reply.send(done.map(|(epoch, _)| epoch));
+                let _ = reply.send(done.map(|_| self.publisher.epoch()));
             }
-            (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Err(error)) => {
-                let why = format!("this change is not served, the previous state stays in use: {error}");
-                self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why) }));
-            }
-            (WriterInput::Folder(_) | WriterInput::Tick | WriterInput::Learned(_), Ok(_))
-            | (WriterInput::Look { .. } | WriterInput::Forget { .. }, _) => {}
+            (WriterInput::Tick | WriterInput::Learned(_), Err(error)) => self.report_not_served(&error),
+            (WriterInput::Tick | WriterInput::Learned(_), Ok(_))
+            | (WriterInput::Folder(_) | WriterInput::Look { .. } | WriterInput::Forget { .. }, _) => {}
         }
+    }
+
+    /// Serves what the folder holds; where that cannot be, reports why and keeps it for the next settings.
+    async fn serve_contents(&mut self, contents: FolderContents, now: Timestamp) {
+        let input = WriterInput::Folder(contents);
+        let done = self.apply_and_publish(&input, now).await;
+        self.not_served = match (input, done) {
+            (WriterInput::Folder(contents), Err(error)) => {
+                self.report_not_served(&error);
+                Some(UnservedContents { contents, why: error.to_string() })
+            }
+            _ => None,
+        };
+    }
+
+    fn report_not_served(&self, error: &CommandRejection) {
+        let why = format!("this change is not served, the previous state stays in use: {error}");
+        self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why) }));
     }
 
     /// Apply and build on a copy, then save, publish, emit.
@@ -259,7 +289,8 @@ fn not_served_problem(why: String) -> FolderProblem {
         file: ".".into(),
         reason: "not_served",
         why,
-        remedy: "remove the key pair that is named from the folder".to_owned(),
+        remedy: "correct the listener's settings and run `sidekey reload`, or remove the key pair from the folder"
+            .to_owned(),
         severity: ProblemSeverity::Refused,
     }
 }

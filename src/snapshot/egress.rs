@@ -67,6 +67,31 @@ impl EgressSettings {
         [&self.upstream.host].into_iter().chain(server_name).chain(&self.hosts)
     }
 
+    /// With the contract's defaults.
+    #[cfg(test)]
+    pub(crate) fn for_keyring(name: &str, keyring: &str) -> Self {
+        Self {
+            name: name.into(),
+            listen: ListenAddress::Tcp(([127, 0, 0, 1], 0).into()),
+            upstream: HostPort { host: "a.example".into(), port: 443 },
+            keyring: keyring.into(),
+            trust: None,
+            expects: PeerRole::ServerName("a.example".into()),
+            keep_host: false,
+            hosts: Vec::new(),
+            tcp_keepalive: Duration::from_secs(45),
+            dns_refresh: Duration::from_secs(30),
+            probe: ProbeMode::Off,
+            prove_within: Duration::ZERO,
+            refusal_statuses: Vec::new(),
+            replay_limit: 0,
+            bearer: None,
+            tls: crate::tls::TlsSettings::default(),
+            limits: ListenerLimits::default(),
+            log_access: false,
+        }
+    }
+
     /// Whether the upstream may refuse a certificate with this status.
     pub fn is_refusal_status(&self, status: u16) -> bool {
         self.refusal_statuses.binary_search(&status).is_ok()

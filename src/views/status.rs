@@ -207,6 +207,11 @@ fn troubles(known: &StatusInputs<'_>, out: &mut Vec<StatusItem>) {
         let what = format!("cannot save decisions: {why}");
         out.push(item(Urgency::Now, "not_remembered", what, "make the state folder writable, or a restart loses them"));
     }
+    if let Some(why) = &known.look.not_served {
+        let what = format!("what the folder holds now is not served, the previous state stays in use: {why}");
+        let remedy = "correct the listener's settings and run `sidekey reload`, or remove the key pair from the folder";
+        out.push(item(Urgency::Now, "not_served", what, remedy));
+    }
     if let Some(error) = &known.reload_error {
         let what = format!("configuration rejected; keeping the previous one: {error}");
         out.push(item(Urgency::Now, "settings_refused", what, "fix it, then run `sidekey reload`"));

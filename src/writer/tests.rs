@@ -7,6 +7,8 @@ use crate::keyring::pool::{TEST_PAIRS, day};
 use crate::keyring::{self, KeyringCommand};
 use crate::log::{LogFormat, LogQueue};
 use crate::metrics::Metrics;
+use crate::snapshot::egress;
+use crate::trust::PeerRole;
 
 /// A writer that runs, and what a test sees of it.
 struct WriterHarness {
@@ -154,5 +156,50 @@ fn settings_are_answered_with_the_epoch_in_which_they_are_in_use() {
         let (reply, answer) = oneshot::channel();
         running.inputs.send(WriterInput::Forget { source: "192.0.2.1".to_owned(), reply }).await.unwrap();
         assert_eq!(answer.await.unwrap(), (Epoch(2), 0));
+    });
+}
+
+/// An egress with keyring "out", whose upstream must have this name.
+fn settings_with_egress(server_name: &str) -> WriterSettings {
+    let egress = egress::EgressSettings {
+        expects: PeerRole::ServerName(server_name.into()),
+        ..egress::EgressSettings::for_keyring("out", "out")
+    };
+    WriterSettings { egresses: vec![egress], ..api_settings() }
+}
+
+#[test]
+fn contents_that_could_not_be_served_are_tried_again_with_the_next_settings() {
+    block_on_local(async {
+        let running = WriterHarness::start(api_contents(&[1]), StateMemory::in_memory());
+        let not_served = async || {
+            let (reply, answer) = oneshot::channel();
+            running.inputs.send(WriterInput::Look { reply }).await.unwrap();
+            answer.await.unwrap().not_served
+        };
+        let use_settings = async |server_name: &str| {
+            let (reply, answer) = oneshot::channel();
+            let settings = Box::new(settings_with_egress(server_name));
+            running.inputs.send(WriterInput::Settings(settings, reply)).await.unwrap();
+            answer.await.unwrap()
+        };
+        assert_eq!(use_settings("not a name").await, Ok(Epoch(2)), "without a key pair it only waits");
+        let mut contents = api_contents(&[1]);
+        let pair = api_contents(&[2]).keyrings.remove("api").unwrap();
+        contents.keyrings.insert("out".into(), pair);
+        running.inputs.send(WriterInput::Folder(contents)).await.unwrap();
+        assert!(not_served().await.unwrap().contains("\"not a name\""));
+        assert_eq!(use_settings("not a name either").await, Ok(Epoch(3)));
+        assert!(not_served().await.unwrap().contains("\"not a name either\""), "it was tried, and says why today");
+        assert_eq!(use_settings("a.example").await, Ok(Epoch(5)), "the answer is true of settings and folder");
+        assert_eq!(not_served().await, None);
+        let snapshot = running.reader.latest();
+        assert_eq!(snapshot.epoch, Epoch(5));
+        assert_eq!(snapshot.egresses["out"].candidates.0[0].key_pair, TEST_PAIRS[2].fingerprint());
+        drop(snapshot);
+        let told = running.finish().await;
+        let told =
+            told.iter().filter(|event| matches!(event, Event::Folder(record) if record.problem.reason == "not_served"));
+        assert_eq!(told.count(), 2);
     });
 }

@@ -9,6 +9,7 @@ mod graph;
 mod names;
 mod plan;
 mod prose;
+mod reasons;
 mod source;
 
 use std::fmt::Write as _;
@@ -221,6 +222,54 @@ fn names_are_measured() {
 fn wording_names_its_actors() {
     let wrong = prose::find_faults();
     assert!(wrong.is_empty(), "{} places\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_reason_of_a_request_has_its_row() {
+    let page = |path: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(path).expect("the page")
+    };
+    let (requests, handshakes, conformance) =
+        (page("docs/requests.md"), page("docs/handshakes.md"), page("docs/conformance.md"));
+    let rows = reasons::code_rows(&requests);
+    let mut wrong = Vec::new();
+    let codes = reasons::find_codes(&read_sources("src"));
+    for (code, file) in &codes {
+        let elsewhere = reasons::LISTED_ELSEWHERE.iter().find(|(source, _)| source == file);
+        let explained = match elsewhere {
+            Some((_, other)) => page(other).contains(&format!("`{code}`")),
+            None => {
+                // A handshake's code reaches the data plane; those of requests are made below it.
+                let by_handshake = file.starts_with("src/dataplane") && handshakes.contains(&format!("### `{code}`\n"));
+                by_handshake || rows.iter().any(|(row, _)| row == code)
+            }
+        };
+        if !explained {
+            wrong.push(format!(
+                "{file} makes `{code}`, which {} does not list",
+                elsewhere.map_or("docs/requests.md", |(_, page)| page)
+            ));
+        }
+    }
+    for (at, (code, cells)) in rows.iter().enumerate() {
+        if !codes.contains_key(*code) {
+            wrong.push(format!("docs/requests.md lists `{code}`, which no source makes"));
+        }
+        if rows[..at].iter().any(|(earlier, _)| earlier == code) {
+            wrong.push(format!("docs/requests.md lists `{code}` twice"));
+        }
+        if cells.len() != 3 || cells.iter().any(|cell| cell.is_empty()) {
+            wrong.push(format!("docs/requests.md, `{code}`: a row has status, what happened, and what to do"));
+        }
+    }
+    for (code, cells) in reasons::code_rows(&conformance) {
+        let Some((_, here)) = rows.iter().find(|(row, _)| *row == code) else { continue };
+        if cells[0].parse::<u16>().is_ok() && cells[0] != here[0] {
+            wrong.push(format!("`{code}`: docs/conformance.md says {}, docs/requests.md {}", cells[0], here[0]));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 /// Every Rust file of ours.

@@ -104,3 +104,70 @@ async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off()
         eventually("and logged", || stand.sidecar.log().iter().any(logged)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_upload_stands_still_is_late_and_not_broken() {
+    let (tell, told) = tokio::sync::watch::channel(());
+    let backend = Raw::start(move |_, mut stream| {
+        let mut told = told.clone();
+        told.mark_unchanged();
+        async move {
+            head(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            while told.changed().await.is_ok() {
+                let _ = stream.write_all(b"1\r\nx\r\n").await;
+            }
+        }
+    })
+    .await;
+    let limits = "[ingress.limits]\nidle = \"500ms\"\nbody_idle = \"2s\"";
+    for alpn in ["http/1.1", "h2"] {
+        let stand = stand(&format!("http://{}", backend.address), limits).await;
+        let (sender, body) = channel();
+        sender.send(data("half")).await.expect("taken");
+        let request = Request::post("https://localhost/up").header("host", "localhost").body(body).expect("a request");
+        let mut body = stand.send(alpn, request).await.expect("answered").into_body();
+        // The response moves once more, so that the upload alone is late.
+        a_while(&stand).await;
+        tell.send_replace(());
+        let frame = soon(body.frame()).await.expect("a piece").expect("no error");
+        assert_eq!(frame.into_data().expect("data"), "x");
+        assert!(soon(body.frame()).await.expect("an end").is_err(), "{alpn}: what was cut short never looks whole");
+        assert_eq!(access_reason(&stand, "/up").await, ("body_late".to_owned(), 200), "{alpn}");
+        assert_eq!(reached(&stand.sidecar, "body_idle"), 1, "{alpn}");
+        drop(sender);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_before_the_response_is_named_in_the_access_line() {
+    let (tell, mut told) = tokio::sync::watch::channel(());
+    let backend = Raw::start(move |_, mut stream: TcpStream| {
+        let tell = tell.clone();
+        async move {
+            head(&mut stream).await;
+            tell.send_replace(());
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let stand = stand(&format!("http://{}", backend.address), "").await;
+    let mut wire = stand.wire().await;
+    wire.write_all(b"GET /left HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+    soon(told.changed()).await.expect("the backend has it");
+    drop(wire);
+    assert_eq!(access_reason(&stand, "/left").await, ("client_closed".to_owned(), 499));
+}
+
+/// Reason and status in the access line of the request for this path.
+async fn access_reason(stand: &Stand, path: &str) -> (String, u64) {
+    let mut found = None;
+    eventually("it is logged", || {
+        let lines = stand.sidecar.log();
+        found = lines.into_iter().find(|line| line["target"] == "access" && line["path"] == path);
+        found.is_some()
+    })
+    .await;
+    let line = found.expect("a line");
+    (line["reason"].as_str().unwrap_or_default().to_owned(), line["status"].as_u64().unwrap_or_default())
+}

@@ -37,7 +37,7 @@ pub(super) async fn send(
         let showing = UpstreamAttempt::new(towards, chosen, false);
         let exchanged = showing.exchange(&mut outbound.request, to, terms).await;
         let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
-        return forward::respond(response, link, outbound.websocket.take(), terms, record);
+        return forward::respond(response, link, outbound, terms, record);
     }
     let Some(request) = outbound.request.take() else { return Err(Error::Late) };
     let mut replay = ReplayableRequest::new(request, towards.egress.settings.replay_limit);
@@ -46,7 +46,7 @@ pub(super) async fn send(
     // Boxed: it is needed in an overlap, or with tokens, only.
     let exchanged = Box::pin(exchange(&showing, &mut replay, bearing.as_mut(), to, terms)).await;
     let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
-    forward::respond(response, link, outbound.websocket.take(), terms, record)
+    forward::respond(response, link, outbound, terms, record)
 }
 
 /// A pair that may have been refused; the response to another pair shows whether it was.

@@ -145,7 +145,7 @@ impl AccessRecord {
             line,
             status: CLIENT_CLOSED_REQUEST,
             bytes: 0,
-            reason: None,
+            reason: Some("client_closed"),
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct ForwardContext<'a> {
 pub(crate) struct OutboundRequest {
     /// Present until it is sent.
     pub(crate) request: Option<Request<OutgoingBody>>,
-    pub(crate) websocket: Option<OnUpgrade>,
+    websocket: Option<OnUpgrade>,
     /// The progress of its body, if it has one.
     upload: Option<Rc<UploadProgress>>,
 }
@@ -101,19 +101,19 @@ pub(crate) async fn send<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
     let limit = terms.limits.response;
     let exchanged = origin::exchange(origin, &mut outbound.request, to, terms.waits, limit).await;
     let (response, link) = exchanged.map_err(|error| outbound.refine_error(error))?;
-    respond(response, link, outbound.websocket.take(), terms, record)
+    respond(response, link, outbound, terms, record)
 }
 
-/// Prepares a response for the client.
+/// Prepares the response to a request for the client.
 pub(crate) fn respond(
     response: Response<Incoming>,
     link: PooledConnection,
-    websocket: Option<OnUpgrade>,
+    outbound: &mut OutboundRequest,
     terms: &ForwardContext<'_>,
     record: &mut Option<AccessRecord>,
 ) -> Result<Response<ResponseBody>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch_protocols(response, link, websocket, record);
+        return switch_protocols(response, link, outbound.websocket.take(), record);
     }
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
@@ -131,7 +131,7 @@ pub(crate) fn respond(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let relay = BodyRelay::new(incoming, terms.limits.body_idle, terms.waits, terms.strip);
-    Ok(Response::from_parts(parts, ResponseBody::from_relay(relay, link, record)))
+    Ok(Response::from_parts(parts, ResponseBody::from_relay(relay, link, record, outbound.upload.clone())))
 }
 
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.

@@ -1,6 +1,7 @@
 //! A response's body on its way back, with what is accounted for when it ends: the access record and the connection.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::access::AccessRecord;
 use super::link::PooledConnection;
 use crate::dataplane::connection::mark::BodyMark;
-use crate::http::body::{BodyError, BodyRelay};
+use crate::http::body::{BodyError, BodyRelay, UploadProgress};
 
 /// A response's body on its way back, with what is accounted for when it ends.
 pub(crate) struct ResponseBody {
@@ -26,6 +27,8 @@ enum ResponseSource {
 struct ResponseRelay {
     relay: BodyRelay,
     link: Option<PooledConnection>,
+    /// The request's body, which may still be on its way.
+    upload: Option<Rc<UploadProgress>>,
 }
 
 impl ResponseBody {
@@ -39,20 +42,30 @@ impl ResponseBody {
         Self { source: ResponseSource::Text(Some(text)), record }
     }
 
-    /// Streamed from `link`, which goes back to its pool at the end.
-    pub(crate) fn from_relay(relay: BodyRelay, link: PooledConnection, record: AccessRecord) -> Self {
+    /// Streamed from `link`, which goes back to its pool at the end, while the request's body may still be sent.
+    pub(crate) fn from_relay(
+        relay: BodyRelay,
+        link: PooledConnection,
+        record: AccessRecord,
+        upload: Option<Rc<UploadProgress>>,
+    ) -> Self {
         if relay.is_end_stream() {
             link.finish();
             return Self::empty(Some(record));
         }
         Self {
-            source: ResponseSource::Relay(Box::new(ResponseRelay { relay, link: Some(link) })),
+            source: ResponseSource::Relay(Box::new(ResponseRelay { relay, link: Some(link), upload })),
             record: Some(record),
         }
     }
 }
 
 impl ResponseRelay {
+    /// Whether `body_idle` ended it. Where the request's body was late, the library reports a broken response.
+    fn is_late(&self, broken: &BodyError) -> bool {
+        matches!(broken, BodyError::Late) || self.upload.as_ref().is_some_and(|upload| upload.is_late())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.relay).poll_frame(cx);
         if polled.is_ready() {
@@ -91,13 +104,10 @@ impl HttpBody for ResponseBody {
                 }
             }
             Some(Err(broken)) => {
+                let late = matches!(&this.source, ResponseSource::Relay(answer) if answer.is_late(broken));
                 if let Some(record) = &mut this.record {
-                    record.set_break_reason(if matches!(broken, BodyError::Late) {
-                        "body_late"
-                    } else {
-                        "body_broken"
-                    });
-                    if matches!(broken, BodyError::Late) {
+                    record.set_break_reason(if late { "body_late" } else { "body_broken" });
+                    if late {
                         record.count_limit("body_idle");
                     }
                 }

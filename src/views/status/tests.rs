@@ -151,11 +151,15 @@ fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
         ],
         unreadable: Some("state/decisions.json: cannot be read".to_owned()),
         not_saved: Some("state: no room".to_owned()),
-        not_served: None,
+        not_served: Some("egress \"out\": cannot build a TLS config".to_owned()),
     };
     let status = status(Vec::new(), &look, Some("sidekey.toml:1:1".to_owned()), &[]);
     let codes: Vec<&str> = status.act_on.iter().map(|item| item.code.as_str()).collect();
-    assert_eq!(codes, ["decisions_unreadable", "not_remembered", "settings_refused", "certificate_without_key"]);
+    let expected =
+        ["decisions_unreadable", "not_remembered", "not_served", "settings_refused", "certificate_without_key"];
+    assert_eq!(codes, expected);
+    assert!(status.act_on.iter().all(|item| item.urgency == Urgency::Now));
+    assert!(status.act_on[2].what.ends_with("egress \"out\": cannot build a TLS config"), "{}", status.act_on[2].what);
     let notes: Vec<&str> = status.notes.iter().map(|item| item.code.as_str()).collect();
     assert_eq!(notes, ["permissions"], "Kubernetes mounts keys so: no reason to fail for ever");
 }

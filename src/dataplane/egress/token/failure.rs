@@ -13,8 +13,13 @@ pub(super) enum TokenFailure {
     Broken,
     /// The endpoint did not respond in time.
     Late,
-    /// It cannot be reached, or the handshake fails: code and sentence.
-    Unreachable(&'static str, String),
+    /// It cannot be reached, or the handshake fails.
+    Unreachable {
+        /// The code.
+        reason: &'static str,
+        /// The sentence.
+        explanation: String,
+    },
     /// No key pair can sign.
     NoSigner,
     /// Signing failed, for this reason.
@@ -28,7 +33,7 @@ impl TokenFailure {
     }
 
     /// Code and sentence.
-    pub(super) fn explain(&self) -> (&'static str, String) {
+    pub(super) fn reason_and_explanation(&self) -> (&'static str, String) {
         match self {
             Self::Answered(answer @ TokenResponseError::Refused { .. }, signer) => {
                 (answer.reason(), format!("{answer} (the assertion is signed by key pair {})", signer.short()))
@@ -38,7 +43,9 @@ impl TokenFailure {
                 ("token_malformed", "the token endpoint's response breaks off, or is larger than 64 KiB".to_owned())
             }
             Self::Late => ("token_late", "the token endpoint did not respond in time".to_owned()),
-            Self::Unreachable(reason, why) => (reason, format!("cannot reach the token endpoint: {why}")),
+            Self::Unreachable { reason, explanation } => {
+                (reason, format!("cannot reach the token endpoint: {explanation}"))
+            }
             Self::NoSigner => ("token_unsigned", "no key pair is available to sign the assertion".to_owned()),
             Self::Sign(why) => ("token_unsigned", why.clone()),
         }
@@ -47,7 +54,7 @@ impl TokenFailure {
 
 impl From<TokenFailure> for Error {
     fn from(failure: TokenFailure) -> Self {
-        let (reason, explanation) = failure.explain();
+        let (reason, explanation) = failure.reason_and_explanation();
         Self::Token { reason, explanation }
     }
 }

@@ -84,10 +84,10 @@ impl TokenRequester<'_> {
     ) -> Result<TokenResponse, FetchAttemptFailure> {
         let stream = self.handshake(endpoint, index).await.map_err(|error| match error {
             Error::Refused { reason, explanation, .. } => {
-                FetchAttemptFailure { failure: TokenFailure::Unreachable(reason, explanation), another: true }
+                FetchAttemptFailure { failure: TokenFailure::Unreachable { reason, explanation }, another: true }
             }
-            Error::Handshake { reason, explanation } => TokenFailure::Unreachable(reason, explanation).into(),
-            error => TokenFailure::Unreachable("token_unreachable", error.to_string()).into(),
+            Error::Handshake { reason, explanation } => TokenFailure::Unreachable { reason, explanation }.into(),
+            error => unreachable_endpoint(error.to_string()).into(),
         })?;
         // After the handshake: a slow one must not age the assertion.
         let signed = sign_assertion(self.bearer, signer, self.towards.now());
@@ -96,7 +96,7 @@ impl TokenRequester<'_> {
             token_request(endpoint, grant::token_request_form(endpoint.grant, &signed, endpoint.scope.as_deref()));
         let (status, body) = post_form(stream, request).await.map_err(|failure| {
             // TLS 1.3 refuses our certificate after the handshake.
-            let another = matches!(failure, TokenFailure::Unreachable(..));
+            let another = matches!(failure, TokenFailure::Unreachable { .. });
             FetchAttemptFailure { failure, another }
         })?;
         grant::parse_response(status, &body).map_err(|answer| {
@@ -164,6 +164,11 @@ pub(super) fn emit_token_event(
     }));
 }
 
+/// The endpoint cannot be reached, or the connection to it breaks off.
+fn unreachable_endpoint(explanation: String) -> TokenFailure {
+    TokenFailure::Unreachable { reason: "token_unreachable", explanation }
+}
+
 fn token_request(endpoint: &TokenEndpoint, form: String) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(form)));
     *request.method_mut() = Method::POST;
@@ -183,7 +188,7 @@ async fn post_form(
     stream: ClientStream<SocketStream>,
     request: Request<Full<Bytes>>,
 ) -> Result<(u16, Bytes), TokenFailure> {
-    let broken = |error: hyper::Error| TokenFailure::Unreachable("token_unreachable", printable(&error.to_string()));
+    let broken = |error: hyper::Error| unreachable_endpoint(printable(&error.to_string()));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let driven = spawn_local(connection);
     let answered = sender.send_request(request).await.map_err(broken);

@@ -38,7 +38,7 @@ impl TokenRequester<'_> {
         if let Err(failure) = &got {
             slot.failures.fetch_add(1, Ordering::AcqRel);
             let signer = self.bearer.signers[0].fingerprint();
-            let (reason, explanation) = failure.explain();
+            let (reason, explanation) = failure.reason_and_explanation();
             if kept.told.is_none_or(|(at, told)| told != reason || at.elapsed() >= FAILURE_REPEAT_INTERVAL) {
                 kept.told = Some((Instant::now(), reason));
                 emit_token_event(self.towards, self.bearer, signer, (TokenOutcome::Failed, reason, explanation));
@@ -108,7 +108,7 @@ impl TokenRequester<'_> {
         if let Some((pair, failure)) = refused {
             let until = signer_backoff_end(now);
             kept.refused = Some((*pair, until));
-            let (reason, why) = failure.explain();
+            let (reason, why) = failure.reason_and_explanation();
             let explanation = format!(
                 "{why}; it accepts those by key pair {}, which signs until {until}: send the partner the new \
                  certificate",
