@@ -1,6 +1,7 @@
 //! The admin and probes listeners: `/livez`, `/readyz`, `/metrics`. Read-only: GET and HEAD, nothing else.
 //!
-//! It sees snapshots, metrics and the phase of stopping, and has no way to change anything: a change goes through the
+//! It sees snapshots, metrics and the phase of stopping, and has no way to change anything but the time at which a client
+//! last asked `/readyz`, on which the delay of a stop depends: a change goes through the
 //! configuration or the watched folder. Admin answers on this host only and names things; probes may be reached from
 //! elsewhere and say none. What an answer says is the business of `routes`, which reads it from `views`.
 

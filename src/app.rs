@@ -168,14 +168,15 @@ impl Application {
         let (told, telling) = mpsc::channel(4);
         let (inputs, queue) = mpsc::channel(INPUTS);
         let (reloads, orders) = mpsc::channel(4);
-        let desk = control::desk(&config, &views, (&inputs, &told), reloads, clock.now());
+        let rules = control::shutdown_rules(&config, &views, clock.clone(), signals);
+        let desk = control::desk(&config, &views, (&inputs, &told), reloads, rules.clone());
         let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
             signals: signals.then(|| told.clone()),
             told: telling,
             stopping,
-            shutdown_settings: config.shutdown,
+            shutdown_rules: rules,
             progress,
             reload: Arc::new(Notify::new()),
             orders,

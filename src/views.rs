@@ -1,5 +1,5 @@
 //! What an operator sees of a running sidecar, read from its snapshot, its Events and its metrics. Read-only: no way to change
-//! anything leads through here.
+//! anything leads through here; the one mark that a reader leaves is when `/readyz` was asked.
 
 pub mod gauges;
 pub mod handshakes;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::event::EventBus;
 use crate::metrics::Metrics;
 use crate::net::listen::ListenState;
-use crate::process::ShutdownWatch;
+use crate::process::{ReadinessRequests, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader};
 
 /// What the admin listener and the commands may read.
@@ -25,6 +25,8 @@ pub struct RuntimeViews {
     pub events: Arc<EventBus>,
     /// How far stopping has come.
     pub shutdown: ShutdownWatch,
+    /// When a client last asked `/readyz`.
+    pub readiness_requests: Arc<ReadinessRequests>,
     /// The sockets of the listeners.
     sockets: Arc<[(ListenerId, ListenState)]>,
 }
@@ -32,7 +34,7 @@ pub struct RuntimeViews {
 impl RuntimeViews {
     /// From its parts.
     pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<EventBus>, shutdown: ShutdownWatch) -> Self {
-        Self { reader, metrics, events, shutdown, sockets: Arc::default() }
+        Self { reader, metrics, events, shutdown, readiness_requests: Arc::default(), sockets: Arc::default() }
     }
 
     /// Readiness then also requires that these sockets listen.

@@ -117,6 +117,7 @@ fn refuse_host<B>(request: &Request<B>, hosts: HostPolicy) -> Option<AdminRespon
 }
 
 fn ready(kind: AdminListenerKind, views: &RuntimeViews) -> AdminResponse {
+    views.readiness_requests.record_request(views.events.now());
     let missing = views.missing();
     if missing.is_empty() {
         return (StatusCode::OK, TEXT, "ready\n".to_owned());

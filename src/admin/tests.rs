@@ -97,6 +97,19 @@ async fn a_waiting_egress_does_not_matter_and_stopping_does() {
     assert_eq!(get("/livez", AdminListenerKind::Probes, &views).await.0, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn stopping_learns_from_readyz_alone_that_a_client_watches_it() {
+    let (views, _stopping) = views(Vec::new());
+    let is_watched = || views.readiness_requests.is_recent(views.events.now());
+    get("/livez", AdminListenerKind::Probes, &views).await;
+    get("/metrics", AdminListenerKind::Probes, &views).await;
+    let foreign = build_request(Method::GET, "/readyz", &["evil.example"]);
+    answer(&foreign, (AdminListenerKind::Admin, local()), &views);
+    assert!(!is_watched());
+    get("/readyz", AdminListenerKind::Probes, &views).await;
+    assert!(is_watched());
+}
+
 #[test]
 fn no_request_changes_anything() {
     let (views, _stopping) = views(Vec::new());

@@ -1,10 +1,10 @@
 //! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin;
@@ -18,7 +18,8 @@ use crate::folder::watch::{FolderDelivery, ReadingReceipt};
 use crate::net::listen::BoundSocket;
 use crate::pki::Fingerprint;
 use crate::process::{
-    self, DrainProgress, ProcessSignal, ShutdownController, ShutdownOutcome, ShutdownPhase, SignalListener, notify,
+    self, DrainProgress, ProcessSignal, ShutdownController, ShutdownOutcome, ShutdownPhase, ShutdownRules,
+    SignalListener, notify,
 };
 use crate::snapshot::{Publisher, Reader};
 use crate::views::RuntimeViews;
@@ -36,7 +37,7 @@ pub(super) struct ControlPlane {
     pub(super) signals: Option<mpsc::Sender<ProcessSignal>>,
     pub(super) told: mpsc::Receiver<ProcessSignal>,
     pub(super) stopping: ShutdownController,
-    pub(super) shutdown_settings: process::ShutdownSettings,
+    pub(super) shutdown_rules: ShutdownRules,
     pub(super) progress: Arc<DrainProgress>,
     pub(super) reload: Arc<Notify>,
     pub(super) orders: mpsc::Receiver<ReloadOrder>,
@@ -51,22 +52,33 @@ pub(super) struct ControlPlane {
     pub(super) config: Config,
 }
 
+/// What decides how long a stop takes. `signals`: the sidecar is a process of its own.
+pub(super) fn shutdown_rules(config: &Config, views: &RuntimeViews, clock: Clock, signals: bool) -> ShutdownRules {
+    ShutdownRules {
+        settings: config.shutdown,
+        has_egress: !config.settings.egresses.is_empty(),
+        on_terminal: signals && std::io::stdout().is_terminal(),
+        readiness: Arc::clone(&views.readiness_requests),
+        clock,
+    }
+}
+
 /// What the control socket answers from.
 pub(super) fn desk(
     config: &Config,
     views: &RuntimeViews,
     (inputs, told): (&mpsc::Sender<WriterInput>, &mpsc::Sender<ProcessSignal>),
     reloads: mpsc::Sender<ReloadOrder>,
-    started: Timestamp,
+    shutdown_rules: ShutdownRules,
 ) -> CommandContext {
     CommandContext {
         views: views.clone(),
         inputs: inputs.clone(),
         told: told.clone(),
         reloads,
-        started,
+        started: shutdown_rules.clock.now(),
         remembers: config.state.is_some(),
-        longest_stop: config.shutdown.max_duration(),
+        shutdown_rules,
     }
 }
 
@@ -116,7 +128,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
         }
     }
     let (alerts, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
-    let mut remembering = tokio::spawn(remembering);
+    let remembering = tokio::spawn(remembering);
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
@@ -137,11 +149,10 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     if is_process {
         tokio::spawn(systemd(plane.views));
     }
-    let ended =
-        process::run_shutdown(plane.told, plane.stopping, plane.shutdown_settings, plane.progress, plane.reload).await;
-    // The registry empties its queue, within its own bounds; a dead database must not hold up the exit.
-    let _ = tokio::time::timeout(Duration::from_secs(5), &mut remembering).await;
-    ended
+    // The registry empties its queue, within bounds: a dead database must not hold up the exit.
+    let last_write = async { drop(remembering.await) };
+    let (rules, progress) = (plane.shutdown_rules, plane.progress);
+    process::run_shutdown(plane.told, plane.stopping, rules, progress, plane.reload, last_write).await
 }
 
 async fn forward(mut found: mpsc::Receiver<FolderDelivery>, inputs: mpsc::Sender<WriterInput>) {

@@ -183,11 +183,12 @@ async fn stop(desk: &CommandContext) -> Result<ChangeOutcome, CommandRefusal> {
             "sidekey is already stopping; a second signal stops it immediately",
         ));
     }
+    let longest = desk.shutdown_rules.plan().max_duration();
     desk.told.send(ProcessSignal::Stop).await.map_err(|_| stopping())?;
     Ok(ChangeOutcome {
         changed: true,
         did: "stopping".to_owned(),
-        means: format!("Ingress drains, then egress; the process exits within {} s.", desk.longest_stop.as_secs()),
+        means: format!("Ingress drains, then egress; the process exits within {} s.", longest.as_secs()),
         ..ChangeOutcome::nothing()
     })
 }

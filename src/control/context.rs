@@ -1,14 +1,13 @@
 //! What answering a command needs of a running sidecar.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::{CommandRefusal, RefusalReason};
-use crate::process::ProcessSignal;
+use crate::process::{ProcessSignal, ShutdownRules};
 use crate::snapshot::Snapshot;
 use crate::views::RuntimeViews;
 use crate::writer::{WriterInput, WriterView};
@@ -44,8 +43,8 @@ pub struct CommandContext {
     pub started: Timestamp,
     /// `state` is configured: what is decided survives a restart.
     pub remembers: bool,
-    /// The longest that stopping can take.
-    pub longest_stop: Duration,
+    /// What decides how long a stop takes.
+    pub shutdown_rules: ShutdownRules,
 }
 
 impl CommandContext {

@@ -127,8 +127,8 @@ impl ConnectionSlot {
         loads[worker].fetch_add(1, Ordering::Relaxed);
         listeners[listener].open.fetch_add(1, Ordering::Relaxed);
         let busy = match listeners[listener].id.side {
-            Side::Ingress => shared.progress.ingress(),
-            Side::Egress => shared.progress.track_egress(),
+            Side::Ingress => shared.progress.ingress.track_connection(),
+            Side::Egress => shared.progress.egress.track_connection(),
         };
         Self { shared: Arc::clone(shared), listener, worker, _busy: busy }
     }

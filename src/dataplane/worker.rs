@@ -29,7 +29,7 @@ use crate::log::LogQueue;
 use crate::metrics::Metrics;
 use crate::net::BoundSocket;
 use crate::net::listen::AcceptedConnection;
-use crate::process::{ShutdownPhase, ShutdownWatch};
+use crate::process::{DrainGuard, ShutdownPhase, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader, Side};
 
 /// Connections that are checked at a new epoch before other tasks run.
@@ -54,6 +54,8 @@ pub(super) struct WorkerParts {
     pub(super) lines: Arc<LogQueue>,
     pub(super) shutdown: ShutdownWatch,
     pub(super) drain: Duration,
+    /// Dropped once the listeners of ingress, and of egress, are closed.
+    pub(super) listening: [DrainGuard; 2],
 }
 
 /// One worker, as its tasks see it.
@@ -96,7 +98,7 @@ impl Worker {
         worker.start_due_probes();
         let epochs = spawn_local(Rc::clone(&worker).follow_epochs());
         let ticks = spawn_local(Rc::clone(&worker).run_ticks());
-        let stopping = spawn_local(Rc::clone(&worker).stop());
+        let stopping = spawn_local(Rc::clone(&worker).stop(parts.listening));
         loop {
             tokio::select! {
                 Some(handed) = queue.recv() => worker.serve_connection(handed),
@@ -235,14 +237,17 @@ impl Worker {
     }
 
     /// Stopping: ingress drains, then egress; what is open after that is closed with the event loop.
-    async fn stop(self: Rc<Self>) {
+    async fn stop(self: Rc<Self>, [ingress, egress]: [DrainGuard; 2]) {
         let mut shutdown = self.context.shutdown.clone();
-        for (phase, side) in [(ShutdownPhase::DrainIngress, Side::Ingress), (ShutdownPhase::DrainEgress, Side::Egress)]
+        for (phase, side, listening) in
+            [(ShutdownPhase::DrainIngress, Side::Ingress, ingress), (ShutdownPhase::DrainEgress, Side::Egress, egress)]
         {
             shutdown.wait_for_phase(phase).await;
             for listener in self.listeners.iter().filter(|listener| listener.context.id.side == side) {
                 listener.close(|accepted| self.dispatch_connection(listener.context.index, accepted));
             }
+            // Whatever they had accepted is counted.
+            drop(listening);
             for open in self.context.connections.open_connections() {
                 if open.facts.side == side && !open.is_upstream() {
                     self.context.drain_connection(&open, DrainCause::stopping());

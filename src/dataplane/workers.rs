@@ -19,7 +19,7 @@ use crate::evidence::RefusalMemory;
 use crate::log::LogQueue;
 use crate::metrics::Metrics;
 use crate::net::BoundSocket;
-use crate::process::{DrainProgress, ShutdownWatch};
+use crate::process::{DrainProgress, ShutdownWatch, SideProgress};
 use crate::snapshot::{ListenerId, Reader, Snapshot};
 
 /// How long blocking work on other threads may continue when a worker ends.
@@ -111,6 +111,8 @@ pub fn start(parts: DataPlaneParts) -> io::Result<WorkerThreads> {
             lines: Arc::clone(&parts.lines),
             shutdown: parts.shutdown.clone(),
             drain: parts.drain,
+            // Before any thread runs: a stop waits for every worker from the first moment on.
+            listening: [&shared.progress.ingress, &shared.progress.egress].map(SideProgress::track_listeners),
         };
         // A runtime of this kind stays on the thread that makes it, so the thread reports whether it could.
         let (made, told) = std::sync::mpsc::sync_channel(1);

@@ -1,10 +1,11 @@
 //! Stopping: what runs is finished, nothing new is taken, ingress before egress, and it never goes back.
 //!
 //! Must hold, under load too: whatever has reached the application is answered whole; uploads and downloads that run go on to
-//! their end; the application can still ask its upstreams meanwhile; the process ends with 0 inside its deadline.
+//! their end; the application can still ask its upstreams meanwhile; the process ends with 0 inside its deadline, at once where there is nothing to wait for, and says what it waits for.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use sidekey::process::ShutdownPhase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::command::{Running, free_port, output, sidekey};
+use crate::command::{Running, free_port, output, sidekey, text};
 use crate::http::Received;
 
 use crate::support::backend::{Backend, full};
@@ -79,6 +80,61 @@ async fn a_request_in_flight_is_finished_and_nothing_new_is_taken() {
         assert_eq!(&*answer.body, b"late but whole");
     }
     eventually("it is over", || sidecar.app.phase() == ShutdownPhase::Over).await;
+}
+
+/// A process whose only listener is an ingress, with waits that no test outlasts; it has bound its ports.
+fn start_idle_ingress(folder: &Path) -> Running {
+    let ca = Ca::new("Test CA");
+    put(folder, "ca.crt", ca.pem());
+    drop_pair(folder, "tls", &ca.server(1));
+    let (port, probes) = (free_port(), free_port());
+    let toml = format!(
+        "certs = \"certs\"\n[[ingress]]\nname = \"api\"\nlisten = \"127.0.0.1:{port}\"\nkeyrings = [\"default\"]\nbackend = \"http://127.0.0.1:9\"\n\
+         [admin]\nprobes = \"127.0.0.1:{probes}\"\ncontrol = \"own.sock\"\n[shutdown]\ndelay = \"10m\"\negress_linger = \"10m\"\n[log]\nformat = \"json\"\n"
+    );
+    std::fs::write(folder.join("sidekey.toml"), toml).expect("written");
+    Running::start(sidekey().current_dir(folder).arg("run"))
+}
+
+/// Until the control socket answers, which says nothing of `/readyz`.
+async fn wait_for_control(folder: &Path) {
+    eventually("the control socket answers", || {
+        output(sidekey().current_dir(folder).args(["keyring", "list"])).status.success()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_ingress_that_no_probe_asks_ends_at_once_by_signal_and_by_command() {
+    for by_command in [false, true] {
+        let folder = folder();
+        let mut running = start_idle_ingress(folder.path());
+        wait_for_control(folder.path()).await;
+        if by_command {
+            let stopped = output(sidekey().current_dir(folder.path()).arg("stop"));
+            assert!(text(&stopped.stdout).contains("within 15 s"), "{}", text(&stopped.stdout));
+        } else {
+            running.signal(Signal::INT);
+        }
+        let line = running.line(&["\"message\":\"stopping\""]);
+        for part in ["\"waits_for\":\"nothing\"", "\"longest_s\":15", "\"second_signal\":\"stops immediately\""] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert_eq!(running.code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_names_the_readiness_delay_that_it_waits_for() {
+    let folder = folder();
+    let mut running = start_idle_ingress(folder.path());
+    assert_eq!(output(sidekey().current_dir(folder.path()).arg("wait")).status.code(), Some(0));
+    running.signal(Signal::TERM);
+    let line = running.line(&["\"message\":\"stopping\""]);
+    assert!(line.contains("\"waits_for\":\"readiness delay of 600 s\""), "{line}");
+    running.line(&["\"message\":\"readiness delay: ", "\"seconds\":600"]);
+    running.signal(Signal::TERM);
+    assert_eq!(running.code(), Some(1));
 }
 
 /// What a load was promised: paths that were answered whole, by any of its clients.
