@@ -62,6 +62,8 @@ pub struct Config {
     pub log: log::LogSettings,
     /// The file it came from, absolute; `None`: flags.
     pub source: Option<PathBuf>,
+    /// What that file held when it was read: a change is told from this, however soon it comes.
+    pub content: Option<String>,
 }
 
 /// `[admin]`: listeners that only read, and the socket for commands.
@@ -113,7 +115,7 @@ pub fn load(file: &Path) -> Result<Config, ConfigErrors> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let text = place::SourceText { file: &shown, content: &content };
     let config = read_config(text, folder, &|name| std::env::var(name).ok())?;
-    Ok(Config { source: Some(path), ..config })
+    Ok(Config { source: Some(path), content: Some(content), ..config })
 }
 
 /// Reads a configuration's text as if it were the file `sidekey.toml` in `folder`, which must be absolute.
@@ -199,6 +201,7 @@ fn read_sections(document: &file::ConfigSection<'_>, folder: &Path) -> Config {
         shutdown,
         log,
         source: None,
+        content: None,
     }
 }
 

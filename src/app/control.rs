@@ -255,7 +255,8 @@ impl ReloadState {
             Some(source) => tokio::fs::read(source).await.ok(),
             None => None,
         };
-        let mut before = read(&source).await;
+        // What was loaded, not what the file holds by now: it may have changed since.
+        let mut before = self.config.content.take().map(String::into_bytes);
         loop {
             let (asked, order) = tokio::select! {
                 Some(order) = self.orders.recv() => (true, Some(order)),

@@ -130,6 +130,7 @@ fn build_config(flags: ZeroConfig, faults: &mut Vec<ConfigFault>) -> Option<Conf
         shutdown: process::ShutdownSettings::default(),
         log: log::LogSettings { format, ..log::LogSettings::default() },
         source: None,
+        content: None,
     })
 }
 
