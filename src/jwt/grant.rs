@@ -44,6 +44,17 @@ pub enum TokenResponseError {
     /// The response is malformed.
     #[error("the token endpoint sent an invalid response: {0}")]
     Malformed(&'static str),
+    /// The token is of a type that the configuration does not accept (RFC 6749 7.1).
+    #[error(
+        "the token endpoint sent token_type {said:?}, and token_types accepts {accepted}: add it there if the endpoint \
+         documents that its tokens are sent as Bearer"
+    )]
+    TokenType {
+        /// What it sent, printable and cut.
+        said: String,
+        /// What is accepted.
+        accepted: String,
+    },
     /// The endpoint redirects.
     #[error("the token endpoint redirects with {0}; redirects are not followed: set token_url to the new address")]
     Redirect(u16),
@@ -57,7 +68,7 @@ impl TokenResponseError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "token_refused",
-            Self::Malformed(_) => "token_malformed",
+            Self::Malformed(_) | Self::TokenType { .. } => "token_malformed",
             Self::Redirect(_) => "token_redirect",
             Self::Status(_) => "token_status",
         }
@@ -115,11 +126,11 @@ struct TokenErrorBody {
     error_description: Option<String>,
 }
 
-/// Interprets the endpoint's response.
+/// Interprets the endpoint's response. `token_types` are those that are sent as Bearer tokens, whatever their case.
 ///
 /// # Errors
-/// The response carries no token.
-pub fn parse_response(status: u16, body: &[u8]) -> Result<TokenResponse, TokenResponseError> {
+/// The response carries no token, or one of another type.
+pub fn parse_response(status: u16, body: &[u8], token_types: &[String]) -> Result<TokenResponse, TokenResponseError> {
     match status {
         200 => {}
         300..=399 => return Err(TokenResponseError::Redirect(status)),
@@ -127,8 +138,9 @@ pub fn parse_response(status: u16, body: &[u8]) -> Result<TokenResponse, TokenRe
     }
     let success: TokenResponseBody = serde_json::from_slice(body)
         .map_err(|_| TokenResponseError::Malformed("it has no access_token and token_type"))?;
-    if !success.token_type.eq_ignore_ascii_case("bearer") {
-        return Err(TokenResponseError::Malformed("its token_type is not Bearer"));
+    if !token_types.iter().any(|accepted| success.token_type.eq_ignore_ascii_case(accepted)) {
+        let said = shorten(&success.token_type);
+        return Err(TokenResponseError::TokenType { said, accepted: token_types.join(", ") });
     }
     // Salesforce has an exclamation mark in it, which RFC 6750 2.1 does not have.
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=!".contains(&byte);
@@ -153,12 +165,16 @@ fn parse_seconds(value: &serde_json::Value) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
+/// Text of the endpoint for our log.
+fn shorten(text: &str) -> String {
+    printable(text).chars().take(MAX_DESCRIPTION_CHARS).collect()
+}
+
 fn parse_refusal(status: u16, body: &[u8]) -> TokenResponseError {
-    let shown = |text: &str| printable(text).chars().take(MAX_DESCRIPTION_CHARS).collect::<String>();
     match serde_json::from_slice::<TokenErrorBody>(body) {
         Ok(refusal) if (400..500).contains(&status) => TokenResponseError::Refused {
-            code: shown(&refusal.error),
-            description: shown(refusal.error_description.as_deref().unwrap_or("without a description")),
+            code: shorten(&refusal.error),
+            description: shorten(refusal.error_description.as_deref().unwrap_or("without a description")),
             status,
         },
         _ => TokenResponseError::Status(status),
@@ -169,9 +185,27 @@ fn parse_refusal(status: u16, body: &[u8]) -> TokenResponseError {
 mod tests {
     use super::*;
 
+    fn read_response(status: u16, body: &[u8]) -> Result<TokenResponse, TokenResponseError> {
+        parse_response(status, body, &["Bearer".to_owned()])
+    }
+
+    #[test]
+    fn a_token_type_that_is_not_accepted_is_quoted() {
+        let body = br#"{"access_token":"a","token_type":"BearerToken\n"}"#;
+        let refused = read_response(200, body).unwrap_err();
+        assert_eq!(refused.reason(), "token_malformed");
+        assert!(
+            refused.to_string().contains(r#"token_type "BearerToken\\u{a}", and token_types accepts Bearer"#),
+            "{refused}"
+        );
+        let apigee =
+            parse_response(200, br#"{"access_token":"a","token_type":"BearerToken"}"#, &["bearertoken".to_owned()]);
+        assert_eq!(apigee.unwrap().access_token, "a");
+    }
+
     #[test]
     fn an_answer_that_gives_a_token_is_read_with_and_without_its_end() {
-        let read = |body: &str| parse_response(200, body.as_bytes()).unwrap();
+        let read = |body: &str| read_response(200, body.as_bytes()).unwrap();
         let granted = read(r#"{"access_token":"00D!a.b-c","token_type":"bearer","expires_in":"3600"}"#);
         assert_eq!((granted.access_token.as_str(), granted.expires_in), ("00D!a.b-c", Some(Duration::from_hours(1))));
         assert_eq!(read(r#"{"access_token":"a","token_type":"Bearer","scope":"api","id":"x"}"#).expires_in, None);
@@ -183,11 +217,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_gives_none_says_why_without_breaking_a_line() {
-        let refused = parse_response(400, br#"{"error":"invalid_grant","error_description":"user hasn't\napproved"}"#)
+        let refused = read_response(400, br#"{"error":"invalid_grant","error_description":"user hasn't\napproved"}"#)
             .unwrap_err();
         assert!(refused.is_assertion_rejected());
         assert!(refused.to_string().ends_with("invalid_grant: user hasn't\\u{a}approved"), "{refused}");
-        assert!(parse_response(401, br#"{"error":"invalid_client"}"#).unwrap_err().is_assertion_rejected());
+        assert!(read_response(401, br#"{"error":"invalid_client"}"#).unwrap_err().is_assertion_rejected());
         for (status, body, reason) in [
             (400, r#"{"error":"invalid_scope"}"#, "token_refused"),
             (400, "<html>", "token_status"),
@@ -200,7 +234,7 @@ mod tests {
             (200, r#"{"access_token":"a\r\nX: y","token_type":"Bearer"}"#, "token_malformed"),
             (200, r#"{"access_token":"a b","token_type":"Bearer"}"#, "token_malformed"),
         ] {
-            let answer = parse_response(status, body.as_bytes()).unwrap_err();
+            let answer = read_response(status, body.as_bytes()).unwrap_err();
             assert_eq!((answer.reason(), answer.is_assertion_rejected()), (reason, false), "{status} {body}");
         }
     }
@@ -220,7 +254,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_answer_makes_it_panic(status in 100u16..600, body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            let _ = parse_response(status, &body);
+            let _ = read_response(status, &body);
         }
 
         #[test]

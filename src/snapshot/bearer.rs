@@ -39,6 +39,8 @@ pub struct TokenEndpoint {
     pub path: String,
     /// What is asked for.
     pub grant: GrantType,
+    /// `token_types`: the types of token that are sent as Bearer tokens.
+    pub token_types: Vec<String>,
     /// `scope`.
     pub scope: Option<String>,
     /// `token_trust`; `None`: the egress'.

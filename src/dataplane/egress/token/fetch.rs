@@ -99,7 +99,7 @@ impl TokenRequester<'_> {
             let another = matches!(failure, TokenFailure::Unreachable { .. });
             FetchAttemptFailure { failure, another }
         })?;
-        grant::parse_response(status, &body).map_err(|answer| {
+        grant::parse_response(status, &body, &endpoint.token_types).map_err(|answer| {
             let another =
                 matches!(answer, TokenResponseError::Status(status) if self.towards.egress.settings.is_refusal_status(status));
             FetchAttemptFailure { failure: TokenFailure::Answered(answer, signer.fingerprint()), another }
