@@ -60,10 +60,38 @@ pub struct Config {
     pub shutdown: process::ShutdownSettings,
     /// `[log]`.
     pub log: log::LogSettings,
+    /// What was typed for the log: it overrides the file, after a reload too.
+    pub log_flags: LogFlags,
     /// The file it came from, absolute; `None`: flags.
     pub source: Option<PathBuf>,
     /// What that file held when it was read: a change is told from this, however soon it comes.
     pub content: Option<String>,
+}
+
+/// `--log-format` and `--log-level`, or their environment variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFlags {
+    /// In place of `log.format`.
+    pub format: Option<log::LogFormat>,
+    /// In place of `log.level`.
+    pub level: Option<String>,
+}
+
+impl Config {
+    /// Lets flags override what the file says of the log.
+    ///
+    /// # Errors
+    /// `--log-level` is not a valid filter.
+    pub fn override_log(&mut self, flags: LogFlags) -> Result<(), ConfigErrors> {
+        if let Some(level) = &flags.level {
+            log::LogFilter::parse(level)
+                .map_err(|error| ConfigErrors::Invalid(vec![flags::flag_fault("--log-level", error.to_string())]))?;
+            self.log.level.clone_from(level);
+        }
+        self.log.format = flags.format.or(self.log.format);
+        self.log_flags = flags;
+        Ok(())
+    }
 }
 
 /// `[admin]`: listeners that only read, and the socket for commands.
@@ -200,6 +228,7 @@ fn read_sections(document: &file::ConfigSection<'_>, folder: &Path) -> Config {
         admin,
         shutdown,
         log,
+        log_flags: LogFlags::default(),
         source: None,
         content: None,
     }

@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use super::failure::CommandFailure;
 use super::print;
 use crate::config::{self, Config};
+use crate::log::LogFormat;
 
 /// Where `run` and `check` have their configuration from.
 #[derive(clap::Args, Clone, Debug)]
@@ -40,9 +41,12 @@ pub(super) struct ConfigSource {
     /// Control socket [default: in $RUNTIME_DIRECTORY, else the state folder, $XDG_RUNTIME_DIR, /run/sidekey]
     #[arg(long, env = "SIDEKEY_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Log format, text or json [default: text on a terminal, json otherwise]
-    #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT")]
-    log_format: Option<String>,
+    /// Log format, text or json, whatever the file says [default: text on a terminal, json otherwise]
+    #[arg(long, env = "SIDEKEY_LOG_FORMAT", value_name = "FORMAT", value_parser = parse_log_format)]
+    log_format: Option<LogFormat>,
+    /// Log level, whatever the file says: off, error, warn, info, debug, trace, or with targets: info,handshake=debug
+    #[arg(long, env = "SIDEKEY_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 /// Where the commands on the registry have its place from.
@@ -77,8 +81,7 @@ impl FlagSource for ConfigSource {
             "client_ca" => self.client_ca = None,
             "state" => self.state = None,
             "probes" => self.probes = None,
-            "admin" => self.admin = None,
-            _ => self.log_format = None,
+            _ => self.admin = None,
         }
     }
 }
@@ -94,8 +97,17 @@ impl FlagSource for RegistrySource {
 }
 
 /// What says the same as a key of the configuration file, by clap's ids.
-/// `control` is not among them: every command takes it, and all must mean the same place.
-const FLAGS: [&str; 8] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin", "log_format"];
+/// `control` is not among them: every command takes it, and all must mean the same place. Nor are the log's: they
+/// override the file.
+const FLAGS: [&str; 7] = ["backend", "listen", "certs", "client_ca", "state", "probes", "admin"];
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err("write text or json".to_owned()),
+    }
+}
 
 /// The flags of this command that come from there and say the same as a key of the file.
 fn flags_from(command: &ArgMatches, from: ValueSource) -> Vec<&'static str> {
@@ -162,16 +174,20 @@ impl ConfigSource {
 
     /// The configuration: a file where there is one, else flags.
     pub(super) fn load(&self) -> Result<Config, CommandFailure> {
-        match self.load_file_with_control().map_err(CommandFailure::Wrong)? {
-            Some(config) => Ok(config),
-            None if self.backend.is_some() => {
-                config::from_flags(self.flags()).map_err(|error| CommandFailure::Wrong(error.into()))
+        let wrong = |error: config::ConfigErrors| CommandFailure::Wrong(error.into());
+        let mut config = match self.load_file_with_control().map_err(CommandFailure::Wrong)? {
+            Some(config) => config,
+            None if self.backend.is_some() => config::from_flags(self.flags()).map_err(wrong)?,
+            None => {
+                return Err(CommandFailure::Wrong(anyhow::anyhow!(
+                    "nothing to run: set the application's address with --backend http://HOST:PORT (or \
+                     SIDEKEY_BACKEND), or write ./sidekey.toml"
+                )));
             }
-            None => Err(CommandFailure::Wrong(anyhow::anyhow!(
-                "nothing to run: set the application's address with --backend http://HOST:PORT (or SIDEKEY_BACKEND), \
-                 or write ./sidekey.toml"
-            ))),
-        }
+        };
+        let flags = config::LogFlags { format: self.log_format, level: self.log_level.clone() };
+        config.override_log(flags).map_err(wrong)?;
+        Ok(config)
     }
 
     fn flags(&self) -> config::ZeroConfig {
@@ -184,7 +200,6 @@ impl ConfigSource {
             probes: self.probes.clone(),
             admin: self.admin.clone(),
             control: self.control.clone(),
-            log_format: self.log_format.clone(),
         }
     }
 }

@@ -28,8 +28,11 @@ const DEFAULT_REPLAY_LIMIT: usize = 64 << 10;
 /// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
 pub(super) fn read_egresses(top: &ConfigSection<'_>, context: &IngressContext<'_>) -> Vec<EgressSettings> {
     let mut names = Vec::new();
-    let listeners = top.tables("egress").into_iter().map(|section| {
-        let settings = read_egress(&section, context, &mut names);
+    let sections = top.tables("egress");
+    let is_only = sections.len() == 1;
+    let listeners = sections.into_iter().map(|section| {
+        let name = listeners::read_listener_name(&section, is_only, &mut names);
+        let settings = read_egress(&section, context, name);
         section.report_unknown_keys();
         settings
     });
@@ -40,9 +43,8 @@ pub(super) fn read_egresses(top: &ConfigSection<'_>, context: &IngressContext<'_
 fn read_egress(
     section: &ConfigSection<'_>,
     context: &IngressContext<'_>,
-    names: &mut Vec<Arc<str>>,
+    name: Option<Arc<str>>,
 ) -> Option<EgressSettings> {
-    let name = listeners::read_listener_name(section, names);
     let listen = read_egress_address(section, context);
     let upstream = section.read_required("upstream", |item| item.parse_text(value::parse_upstream));
     let keyring = section.read_required("keyring", |item| item.parse_text(value::parse_keyring_name));
@@ -223,16 +225,18 @@ fn read_bearer(
     let grants = [("jwt_bearer", GrantType::JwtBearer), ("client_credentials", GrantType::ClientCredentials)];
     let grant = jwt.read_or("grant", |item| item.read_word(&grants), GrantType::JwtBearer);
     let scope = jwt.read_optional("scope", ConfigItem::nonempty_text);
+    let token_types =
+        jwt.read_or("token_types", |item| item.nonempty_list(ConfigItem::nonempty_text), vec!["Bearer".to_owned()]);
     let trust = jwt.read_optional("token_trust", |item| read_trust_name(item, context.known));
     if jwt.get("token_url").is_none() {
-        for key in ["grant", "scope", "token_trust"] {
+        for key in ["grant", "scope", "token_trust", "token_types"] {
             if let Some(item) = jwt.get(key) {
                 item.add_fault("applies to a token_url, which is not set: leave it out".to_owned());
             }
         }
     }
     jwt.report_unknown_keys();
-    let endpoint = url.map(|(to, path)| TokenEndpoint { to, path, grant, scope, trust });
+    let endpoint = url.map(|(to, path)| TokenEndpoint { to, path, grant, token_types, scope, trust });
     Some(bearer::BearerSettings {
         keyring: own.or_else(|| keyring.cloned())?,
         issuer: issuer?,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::place::ConfigFault;
-use super::{AdminSettings, Config, ConfigErrors, add_implied, named_files, top, value};
+use super::{AdminSettings, Config, ConfigErrors, LogFlags, add_implied, named_files, top, value};
 use crate::net::{BackendAddress, ListenAddress};
 use crate::snapshot::ingress::{IdentityHeaders, IngressSettings, ListenerLimits};
 use crate::tls::{AuthorityNames, ClientAuth};
@@ -33,8 +33,6 @@ pub struct ZeroConfig {
     pub admin: Option<String>,
     /// `--control`; default as without it.
     pub control: Option<PathBuf>,
-    /// `--log-format`.
-    pub log_format: Option<String>,
 }
 
 /// The configuration that the flags stand for. Relative paths begin at the working directory.
@@ -89,15 +87,6 @@ fn build_config(flags: ZeroConfig, faults: &mut Vec<ConfigFault>) -> Option<Conf
         faults.push(flag_fault("--state", why));
     }
     let control = flags.control.as_deref().map(|control| absolute_path(control, "--control", faults));
-    let format = match flags.log_format.as_deref() {
-        None => None,
-        Some("json") => Some(log::LogFormat::Json),
-        Some("text") => Some(log::LogFormat::Text),
-        Some(other) => {
-            faults.push(flag_fault("--log-format", format!("invalid value {other:?}: write text or json")));
-            None
-        }
-    };
     let anchors = flags.client_ca.as_deref().map(|file| {
         let file = absolute_path(file, "--client-ca", faults);
         AnchorSource::File { path: file.strip_prefix(&certs).map(Path::to_owned).unwrap_or(file), until: None }
@@ -128,7 +117,8 @@ fn build_config(flags: ZeroConfig, faults: &mut Vec<ConfigFault>) -> Option<Conf
         alerts: crate::alerts::AlertSettings::default(),
         admin: AdminSettings { listen: admin, probes, control, control_is_given: false, control_group: None },
         shutdown: process::ShutdownSettings::default(),
-        log: log::LogSettings { format, ..log::LogSettings::default() },
+        log: log::LogSettings::default(),
+        log_flags: LogFlags::default(),
         source: None,
         content: None,
     })
@@ -186,7 +176,7 @@ fn absolute_path(path: &Path, flag: &str, faults: &mut Vec<ConfigFault>) -> Path
     })
 }
 
-fn flag_fault(flag: &str, message: String) -> ConfigFault {
+pub(super) fn flag_fault(flag: &str, message: String) -> ConfigFault {
     ConfigFault { file: None, line: 0, column: 0, key: flag.to_owned(), message }
 }
 
@@ -232,14 +222,13 @@ mod tests {
             state: Some("/certs/state".into()),
             probes: Some("9901".to_owned()),
             admin: Some("0.0.0.0:9900".to_owned()),
-            log_format: Some("xml".to_owned()),
             client_ca: None,
             control: None,
         };
         let Err(ConfigErrors::Invalid(faults)) = from_flags(flags) else { panic!("accepted") };
         let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["--admin", "--backend", "--listen", "--log-format", "--probes", "--state"]);
+        assert_eq!(keys, ["--admin", "--backend", "--listen", "--probes", "--state"]);
         assert!(faults.iter().any(|fault| fault.to_string().starts_with("--backend: invalid backend \"ftp://a\"")));
     }
 }

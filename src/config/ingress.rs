@@ -25,8 +25,11 @@ pub(super) struct IngressContext<'c> {
 /// Reads them in order. A listener that lacks what it cannot do without is left out; there is a fault then.
 pub(super) fn read_ingresses(top: &ConfigSection<'_>, context: &IngressContext<'_>) -> Vec<IngressSettings> {
     let mut names = Vec::new();
-    let listeners = top.tables("ingress").into_iter().map(|section| {
-        let settings = read_ingress(&section, context, &mut names);
+    let sections = top.tables("ingress");
+    let is_only = sections.len() == 1;
+    let listeners = sections.into_iter().map(|section| {
+        let name = listeners::read_listener_name(&section, is_only, &mut names);
+        let settings = read_ingress(&section, context, name);
         section.report_unknown_keys();
         settings
     });
@@ -37,9 +40,8 @@ pub(super) fn read_ingresses(top: &ConfigSection<'_>, context: &IngressContext<'
 fn read_ingress(
     section: &ConfigSection<'_>,
     context: &IngressContext<'_>,
-    names: &mut Vec<Arc<str>>,
+    name: Option<Arc<str>>,
 ) -> Option<IngressSettings> {
-    let name = listeners::read_listener_name(section, names);
     let listen = section.read_required("listen", |item| read_tcp_address(context.taken, item));
     let keyrings = section.read_or("keyrings", read_keyring_names, vec![Arc::from("default")]);
     let trust = section.read_optional("trust", |item| read_trust_name(item, context.known));

@@ -10,6 +10,9 @@ use crate::net::ListenAddress;
 use crate::snapshot::ingress::ListenerLimits;
 use crate::tls::{self, AlpnProtocol, KeyExchangeGroup, TlsVersion};
 
+/// What the only listener of a side is called.
+const DEFAULT_LISTENER_NAME: &str = "default";
+
 /// Names and addresses that are in use.
 #[derive(Default)]
 pub(super) struct ListenerNames {
@@ -59,11 +62,16 @@ fn socket_of(address: &ListenAddress) -> Option<&PathBuf> {
     }
 }
 
-/// A listener's name, which no other of its side has.
+/// A listener's name, which no other of its side has. `is_only`: it is the only one of its side, and is `default` where
+/// the file does not name it.
 pub(super) fn read_listener_name(
     section: &ConfigSection<'_>,
+    is_only: bool,
     names: &mut Vec<std::sync::Arc<str>>,
 ) -> Option<std::sync::Arc<str>> {
+    if is_only && section.get("name").is_none() {
+        return Some(DEFAULT_LISTENER_NAME.into());
+    }
     section.read_required("name", |item| {
         let name = item.parse_text(value::parse_name)?;
         if names.contains(&name) {

@@ -49,8 +49,8 @@ fn process_wide_changes(old: &Config, new: &Config) -> Vec<String> {
         ("shutdown.delay", shutdown.0.delay != shutdown.1.delay),
         ("shutdown.drain", shutdown.0.drain != shutdown.1.drain),
         ("shutdown.egress_linger", shutdown.0.egress_linger != shutdown.1.egress_linger),
-        ("log.format", log.0.format != log.1.format),
-        ("log.level", log.0.level != log.1.level),
+        ("log.format", old.log_flags.format.is_none() && log.0.format != log.1.format),
+        ("log.level", old.log_flags.level.is_none() && log.0.level != log.1.level),
         ("log.handshakes", log.0.handshakes != log.1.handshakes),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
@@ -120,6 +120,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::LogFlags;
     use crate::net::ListenAddress;
 
     const OLD_CONFIG: &str = r#"
@@ -142,6 +143,19 @@ mod tests {
 
     fn parse_config(text: &str) -> Config {
         crate::config::parse(text, Path::new("/etc/sidekey")).unwrap()
+    }
+
+    #[test]
+    fn flags_override_the_files_log_before_and_after_a_reload() {
+        let mut old = parse_config(&format!("{OLD_CONFIG}\n[log]\nlevel = \"warn\"\nformat = \"text\""));
+        let flags = LogFlags { format: Some(crate::log::LogFormat::Json), level: Some("debug".to_owned()) };
+        old.override_log(flags).unwrap();
+        assert_eq!((old.log.format, old.log.level.as_str()), (Some(crate::log::LogFormat::Json), "debug"));
+        let new = parse_config(&format!("{OLD_CONFIG}\n[log]\nlevel = \"error\"\nhandshakes = false"));
+        assert_eq!(plan_reload(&old, &new).needs_restart, ["log.handshakes"]);
+        let wrong = LogFlags { format: None, level: Some("loud".to_owned()) };
+        assert!(old.override_log(wrong).unwrap_err().to_string().contains("--log-level: unknown log level"));
+        assert_eq!(old.log.level, "debug");
     }
 
     #[test]

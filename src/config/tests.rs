@@ -311,6 +311,17 @@ fn every_kind_of_value_is_read() {
 // ---- files
 
 #[test]
+fn the_only_listener_of_a_side_needs_no_name() {
+    let ingress = "[[ingress]]\nlisten = \"[::]:8443\"\nbackend = \"http://127.0.0.1:1\"\n";
+    let egress = "[[egress]]\nlisten = \"127.0.0.1:9001\"\nupstream = \"https://a.example\"\nkeyring = \"a\"\ntrust = \"system\"\n";
+    let config = read_config_text(&format!("{ingress}{egress}"));
+    assert_eq!((&*config.settings.ingresses[0].name, &*config.settings.egresses[0].name), ("default", "default"));
+    let two = read_faults(&format!("{ingress}{}name = \"b\"\n", ingress.replace("8443", "8444")));
+    assert_eq!(two.len(), 1, "{two:?}");
+    assert!(two[0].contains("\"name\" is missing"), "{two:?}");
+}
+
+#[test]
 fn a_file_is_read_from_its_own_folder() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sidekey.toml");

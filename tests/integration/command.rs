@@ -3,6 +3,8 @@
 //! Must hold: exit 0 done, 1 failed, 2 wrong usage, configuration or folder; an error names file, line, column and the
 //! nearest key; `run` without a key pair waits and says for what; a second signal leaves at once.
 
+mod log_flags;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -347,7 +349,9 @@ fn a_command_offers_only_flags_that_mean_something_to_it() {
     let may = |command: &str, flag: &str| match flag {
         // `wait` asks the listener that they name.
         "--probes" | "--admin" => ["run", "check", "wait"].contains(&command),
-        "--backend" | "--listen" | "--client-ca" | "--log-format" => ["run", "check"].contains(&command),
+        "--backend" | "--listen" | "--client-ca" | "--log-format" | "--log-level" => {
+            ["run", "check"].contains(&command)
+        }
         _ => true,
     };
     for (command, flags) in &commands {

@@ -13,7 +13,6 @@ fn all_faults_are_told_at_once_each_with_its_place() {
             "f.toml:4:1: keyring.api.overlp: unknown key; did you mean \"overlap\"?",
             "f.toml:5:13: keyring.api.overlap: invalid duration \"30\": write for example \"30d\", \"12h\" or \"90s\"",
             "f.toml:6:10: keyring.api.prefer: expected a string, found integer",
-            "f.toml:7:1: ingress: \"name\" is missing",
             "f.toml:7:1: ingress: \"listen\" is missing",
             "f.toml:7:1: ingress: \"backend\" is missing",
             "f.toml:8:1: ingress.nmae: unknown key; did you mean \"name\"?",
