@@ -101,7 +101,7 @@ pub struct Alert {
     pub also: Vec<Arc<str>>,
     /// The pair or certificate it is about.
     pub key_pair: Option<Fingerprint>,
-    /// For an expiry: the time of expiry.
+    /// The time that it is about: of an expiry, or of an overlap's end.
     pub ends: Option<Timestamp>,
     /// Contacts to notify.
     pub contacts: Vec<String>,
@@ -150,6 +150,11 @@ pub enum AlertKind {
 }
 
 impl AlertKind {
+    /// Whether a certificate's end is what it is about: an operator can acknowledge that.
+    pub const fn is_expiry(self) -> bool {
+        matches!(self, Self::Expires | Self::PartnerExpires | Self::AnchorExpires)
+    }
+
     /// The code used in logs, labels and webhooks.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 //! for this. A failed delivery is retried with growing delays from its row in the registry, by any instance with that
 //! sink; when it is given up, it is logged as an error, counted, recorded in the history and reported as a finding.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ const ABANDONED_AFTER_SECONDS: i64 = 7 * 86_400;
 pub(super) struct DueAlerts {
     /// The alerts that are due.
     pub(super) alerts: Vec<Alert>,
+    /// The owners of keyrings, and of trusts through the keyrings that use them.
+    pub(super) owners: BTreeMap<Arc<str>, String>,
     /// The registry whose peers they were derived from; without it they wait.
     pub(super) registry: Option<RegistryConnection>,
 }
@@ -81,13 +83,13 @@ impl AlertDeliveryTask {
                 () = shutdown.wait_for_phase(ShutdownPhase::Over) => return,
                 changed = self.due.changed() => if changed.is_err() { return },
             }
-            let DueAlerts { alerts, registry } = self.due.borrow_and_update().clone();
+            let DueAlerts { alerts, owners, registry } = self.due.borrow_and_update().clone();
             let Some(RegistryConnection { number, store }) = registry else { continue };
             // The registry reconnected, perhaps to another database: raise everything again.
             if self.connection.replace(number) != Some(number) {
                 self.raised.clear();
             }
-            if let Err(error) = self.deliver(&store, &alerts, self.clock.now()).await {
+            if let Err(error) = self.deliver(&store, &alerts, &owners).await {
                 log_wait(&error);
             }
         }
@@ -97,8 +99,9 @@ impl AlertDeliveryTask {
         &mut self,
         store: &RegistryStore,
         alerts: &[Alert],
-        now: Timestamp,
+        owners: &BTreeMap<Arc<str>, String>,
     ) -> Result<(), registry::Error> {
+        let now = self.clock.now();
         let settings = self.settings.borrow().clone();
         if settings.webhooks.is_empty() && settings.smtp.is_none() {
             return Ok(());
@@ -110,7 +113,7 @@ impl AlertDeliveryTask {
             for (sink, recipient) in ways.sinks(alert) {
                 let key = (Arc::clone(&alert.name), sink);
                 if !self.raised.contains(&key) {
-                    with_timeout(store, store.raise(&notice(alert, &key.1, recipient), now)).await?;
+                    with_timeout(store, store.raise(&notice(alert, owners, &key.1, recipient), now)).await?;
                     self.raised.insert(key);
                 }
             }
@@ -216,13 +219,13 @@ fn retry_delay(attempts: i64) -> Duration {
 /// Whether an operator has acknowledged this expiry: it stays silent until the last threshold. It covers one
 /// end: with another intermediate the pair itself may be what expires next.
 fn is_acknowledged(acknowledged: &[AcknowledgementRow], alert: &Alert) -> bool {
-    let (Some(key_pair), Some(ends)) = (alert.key_pair, alert.ends) else { return false };
+    let (Some(key_pair), Some(ends), true) = (alert.key_pair, alert.ends, alert.kind.is_expiry()) else { return false };
     let key_pair = key_pair.to_string();
     let same_end = |one: &AcknowledgementRow| one.ends.is_none_or(|end| end.0 == ends.as_second());
     !alert.urgent && acknowledged.iter().any(|one| one.key_pair == key_pair && same_end(one))
 }
 
-fn notice(alert: &Alert, sink: &str, recipient: Option<String>) -> AlertNotice {
+fn notice(alert: &Alert, owners: &BTreeMap<Arc<str>, String>, sink: &str, recipient: Option<String>) -> AlertNotice {
     AlertNotice {
         alert: alert.name.to_string(),
         sink: sink.to_owned(),
@@ -233,6 +236,9 @@ fn notice(alert: &Alert, sink: &str, recipient: Option<String>) -> AlertNotice {
         recipient,
         summary: alert.explanation.clone(),
         remedy: alert.remedy.clone(),
+        owner: owners.get(&alert.keyring).cloned(),
+        contact: (!alert.contacts.is_empty()).then(|| alert.contacts.join(", ")),
+        ends: alert.ends,
     }
 }
 

@@ -138,7 +138,7 @@ fn last_resort(keyring: &KeyringView, pair: &KeyPairView) -> Alert {
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
         key_pair: Some(pair.key_pair),
-        ends: None,
+        ends: Some(pair.validity.not_after),
         contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
             "key pair {} of keyring {} ({}) expired on {}, and the keyring has no valid one",
@@ -271,7 +271,7 @@ fn overlap_end(records: &AlertInputs<'_>, keyring: &KeyringView, pair: &KeyPairV
         keyring: Arc::clone(&keyring.name),
         also: Vec::new(),
         key_pair: Some(pair.key_pair),
-        ends: None,
+        ends: Some(ends),
         contacts: keyring.contact.iter().cloned().collect(),
         explanation: format!(
             "the overlap of keyring {} ends in {} ({}), and the old key pair {} is still in use with {}",

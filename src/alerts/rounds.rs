@@ -18,7 +18,7 @@ use crate::event::{AlertRecord, Event, EventBus};
 use crate::metrics::Metrics;
 use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::registry::PeerRow;
-use crate::snapshot::Reader;
+use crate::snapshot::{Reader, Snapshot};
 
 /// Evaluates the alerts in rounds.
 pub(super) struct AlertEvaluator {
@@ -84,7 +84,7 @@ impl AlertEvaluator {
         };
         let alerts = due_alerts(&records, now);
         self.report_alerts(&alerts);
-        self.is_due.send_replace(DueAlerts { alerts, registry });
+        self.is_due.send_replace(DueAlerts { alerts, owners: owners(&snapshot), registry });
     }
 
     fn merge_peers(&mut self, peers: Vec<PeerRow>) {
@@ -120,4 +120,12 @@ impl AlertEvaluator {
         self.metrics.set_active_alerts(&active);
         self.logged.retain(|name| alerts.iter().any(|alert| alert.name == *name));
     }
+}
+
+/// The owners of keyrings, and of trusts through the keyrings that use them.
+fn owners(snapshot: &Snapshot) -> BTreeMap<Arc<str>, String> {
+    let owner = |name: &Arc<str>| snapshot.keyrings.iter().find(|view| view.name == *name)?.owner.clone();
+    let keyrings = snapshot.keyrings.iter().map(|view| (&view.name, owner(&view.name)));
+    let trusts = snapshot.trusts.iter().map(|view| (&view.holds.name, view.used_by.iter().find_map(owner)));
+    trusts.chain(keyrings).filter_map(|(name, owner)| Some((Arc::clone(name), owner?))).collect()
 }

@@ -100,6 +100,9 @@ fn body(format: WebhookFormat, delivery: &DeliveryRow) -> String {
             "kind": delivery.kind,
             "urgent": delivery.urgent,
             "keyring": delivery.keyring,
+            "owner": delivery.owner,
+            "contact": delivery.contact,
+            "date": delivery.ends,
             "key_pair": delivery.key_pair,
             "summary": delivery.summary,
             "remedy": delivery.remedy,
@@ -140,6 +143,9 @@ mod tests {
             recipient: None,
             summary: summary.to_owned(),
             remedy: "order a successor".to_owned(),
+            owner: Some("payments team".to_owned()),
+            contact: Some("pay@example.com".to_owned()),
+            ends: Some(UnixSeconds(86_400)),
             raised_by: "a".to_owned(),
             raised: UnixSeconds(0),
             state: "pending".to_owned(),
@@ -160,7 +166,15 @@ mod tests {
     fn the_json_shape_is_stable() {
         let value: serde_json::Value = serde_json::from_str(&body(WebhookFormat::Json, &delivery("s", true))).unwrap();
         let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["alert", "instance", "key_pair", "keyring", "kind", "raised", "remedy", "summary", "urgent"]);
+        assert_eq!(
+            keys,
+            [
+                "alert", "contact", "date", "instance", "key_pair", "keyring", "kind", "owner", "raised", "remedy",
+                "summary", "urgent"
+            ]
+        );
+        assert_eq!((&value["owner"], &value["contact"]), (&"payments team".into(), &"pay@example.com".into()));
+        assert_eq!(value["date"], "1970-01-02T00:00:00Z");
         assert_eq!((&value["urgent"], &value["raised"]), (&true.into(), &"1970-01-01T00:00:00Z".into()));
     }
 }

@@ -129,7 +129,7 @@ pub(super) fn stale_crls<'a>(
         keyring: Arc::clone(&trust.holds.name),
         also: Vec::new(),
         key_pair: None,
-        ends: None,
+        ends: Some(crl.next_update),
         contacts: contacts(records, &trust.used_by),
         explanation: format!(
             "the CRL of {} in trust {} is out of date: the next update was due on {}",

@@ -135,6 +135,12 @@ pub struct DeliveryRow {
     pub summary: String,
     /// What to do.
     pub remedy: String,
+    /// The owner of the keyring that it concerns.
+    pub owner: Option<String>,
+    /// The contacts of the keyrings that it concerns.
+    pub contact: Option<String>,
+    /// The date that it is about: an expiry, or the end of an overlap.
+    pub ends: Option<UnixSeconds>,
     /// The instance that raised it.
     pub raised_by: String,
     /// When.

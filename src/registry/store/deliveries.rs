@@ -37,6 +37,12 @@ pub struct AlertNotice {
     pub summary: String,
     /// What to do.
     pub remedy: String,
+    /// The owner of the keyring that it concerns.
+    pub owner: Option<String>,
+    /// The contacts of the keyrings that it concerns.
+    pub contact: Option<String>,
+    /// The date that it is about.
+    pub ends: Option<Timestamp>,
 }
 
 impl RegistryStore {
@@ -46,10 +52,11 @@ impl RegistryStore {
     /// The database.
     pub async fn raise(&self, notice: &AlertNotice, now: Timestamp) -> Result<bool, Error> {
         let sql = "INSERT INTO alert (alert, sink, kind, keyring, key_pair, urgent, recipient, summary, remedy, \
-                   raised_by, raised, state, holder, lease_ends, attempts, next_try, error) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', '', 0, 0, $11, NULL) \
+                   raised_by, raised, state, holder, lease_ends, attempts, next_try, error, owner, contact, ends) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', '', 0, 0, $11, NULL, $12, $13, $14) \
                    ON CONFLICT (alert, sink) DO UPDATE SET urgent = excluded.urgent, summary = excluded.summary, \
-                   remedy = excluded.remedy, raised_by = excluded.raised_by, raised = excluded.raised, state = 'pending', \
+                   remedy = excluded.remedy, owner = excluded.owner, contact = excluded.contact, ends = excluded.ends, \
+                   raised_by = excluded.raised_by, raised = excluded.raised, state = 'pending', \
                    holder = '', lease_ends = 0, attempts = 0, next_try = excluded.next_try, error = NULL \
                    WHERE alert.state = 'silenced'";
         let values = values![
@@ -64,6 +71,9 @@ impl RegistryStore {
             &notice.remedy,
             &*self.instance,
             now,
+            &notice.owner,
+            &notice.contact,
+            notice.ends.map(Timestamp::as_second),
         ];
         let touched = self.pool.execute(sql, values).await.map_err(|error| self.wrap_error(&error))?;
         Ok(touched > 0)

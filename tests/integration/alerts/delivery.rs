@@ -160,6 +160,9 @@ async fn a_thousand_undeliverable_alerts_do_not_delay_the_next_one() {
             recipient: None,
             summary: "s".to_owned(),
             remedy: "r".to_owned(),
+            owner: None,
+            contact: None,
+            ends: None,
         };
         for number in 0..1000 {
             store.raise(&notice(format!("old {number}")), now).await.expect("written");
