@@ -4,6 +4,7 @@
 //! The kernel lets only the socket's owner, root and its group connect; the caller is checked once more here, and goes
 //! into the history.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +12,21 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::answers;
 use super::context::CommandContext;
-use super::{CommandRefusal, ControlAnswer, LONGEST_REQUEST, RefusalReason, parse};
+use super::{CommandRefusal, ControlAnswer, ControlRequest, LONGEST_REQUEST, RefusalReason, parse};
 use crate::net::{BoundSocket, SocketStream};
 use crate::process::ShutdownPhase;
 
-/// Commands at once, those that follow among them.
-const COMMANDS: usize = 32;
+/// Commands with one answer that run at once.
+const MAX_COMMANDS: usize = 32;
+/// Commands with many answers that run at once: they may follow for days, and must not keep `revoke` and `stop` out.
+const MAX_FOLLOWERS: usize = 16;
+/// Connections that have not asked yet; beyond it the one that has waited longest is closed.
+const MAX_SILENT_CONNECTIONS: usize = 32;
 /// How long a command may take to ask, and to take a line of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept.
@@ -52,7 +57,8 @@ pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandConte
     let listening = bound.listen()?;
     let mut shutdown = desk.views.shutdown.clone();
     let desk = Arc::new(desk);
-    let room = Arc::new(Semaphore::new(COMMANDS));
+    let places = Arc::new(CommandPlaces::default());
+    let mut silent = SilentConnections::default();
     // Commands end with the sidecar, those that follow too.
     let mut commands = tokio::task::JoinSet::new();
     loop {
@@ -71,19 +77,64 @@ pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandConte
                 continue;
             }
         };
-        // Beyond the limit no command waits: the connection closes, and the command reports it.
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let desk = Arc::clone(&desk);
+        let (desk, places, evicted) = (Arc::clone(&desk), Arc::clone(&places), silent.add_connection());
         commands.spawn(async move {
-            let _place = place;
-            if let Err(error) = converse(stream, allowed, &desk).await {
+            if let Err(error) = converse(stream, allowed, (&desk, &places), evicted).await {
                 tracing::debug!(target: "control", %error, "command not answered");
             }
         });
     }
 }
 
-async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandContext>) -> io::Result<()> {
+/// Places of commands that run.
+struct CommandPlaces {
+    commands: Semaphore,
+    followers: Semaphore,
+}
+
+impl Default for CommandPlaces {
+    fn default() -> Self {
+        Self { commands: Semaphore::new(MAX_COMMANDS), followers: Semaphore::new(MAX_FOLLOWERS) }
+    }
+}
+
+impl CommandPlaces {
+    /// A place for as long as the command runs.
+    fn take_place(&self, request: &ControlRequest) -> Result<SemaphorePermit<'_>, CommandRefusal> {
+        let (places, limit, what) = match request {
+            ControlRequest::Handshakes { .. } => (&self.followers, MAX_FOLLOWERS, "commands that list handshakes"),
+            _ => (&self.commands, MAX_COMMANDS, "commands"),
+        };
+        places.try_acquire().map_err(|_| {
+            let why = format!("{limit} {what} already run on this socket, which is the limit: end one of them");
+            CommandRefusal::new(RefusalReason::NotNow, why)
+        })
+    }
+}
+
+/// Connections that have not asked yet, the oldest first. Each holds the receiver until it has.
+#[derive(Default)]
+struct SilentConnections(VecDeque<oneshot::Sender<()>>);
+
+impl SilentConnections {
+    /// Makes room for one more; what it returns ends when the connection has to go.
+    fn add_connection(&mut self) -> oneshot::Receiver<()> {
+        self.0.retain(|connection| !connection.is_closed());
+        if self.0.len() >= MAX_SILENT_CONNECTIONS {
+            self.0.pop_front();
+        }
+        let (evict, evicted) = oneshot::channel();
+        self.0.push_back(evict);
+        evicted
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    allowed: SocketAccess,
+    (desk, places): (&Arc<CommandContext>, &CommandPlaces),
+    evicted: oneshot::Receiver<()>,
+) -> io::Result<()> {
     let caller = caller(&stream);
     let (reading, mut writing) = stream.into_split();
     let uid = match caller.filter(|caller| may(caller, allowed)) {
@@ -97,12 +148,19 @@ async fn converse(stream: UnixStream, allowed: SocketAccess, desk: &Arc<CommandC
             .await;
         }
     };
-    let (line, mut reading) = match timeout(PATIENCE, line(reading)).await {
-        Ok(read) => read?,
-        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+    let (line, mut reading) = tokio::select! {
+        read = timeout(PATIENCE, line(reading)) => read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+        _ = evicted => return Err(io::Error::other("newer connections need its place")),
     };
     let request = match parse(&line) {
         Ok(request) => request,
+        Err(refused) => {
+            let answer = ControlAnswer::Refused(refused).in_epoch(desk.snapshot().epoch);
+            return write_answer(&mut writing, &answer).await;
+        }
+    };
+    let _place = match places.take_place(&request) {
+        Ok(place) => place,
         Err(refused) => {
             let answer = ControlAnswer::Refused(refused).in_epoch(desk.snapshot().epoch);
             return write_answer(&mut writing, &answer).await;

@@ -235,14 +235,38 @@ fn nothing_that_is_written_to_the_socket_holds_up_the_sidecar() {
         let _ = stream.read_to_string(&mut answer);
         assert!(answer.is_empty() || answer.contains("not_understood"), "{answer}");
     }
-    // Silent ones take the places that there are; when they go, the next command is answered.
-    let silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&socket).expect("connected")).collect();
-    let full = stand.ask(&["keyring", "list"]);
-    assert_ne!(full.status.code(), Some(2), "{}", text(&full.stderr));
+    // Silent ones keep no command out.
+    let silent: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(&socket).expect("connected")).collect();
+    assert_eq!(stand.ask(&["keyring", "list"]).status.code(), Some(0));
     drop(silent);
+}
+
+#[test]
+fn followers_keep_other_commands_in() {
+    let stand = Stand::new(|ca| ca.server(5));
+    let socket = stand.folder.path().join("state/control.sock");
+    let follow = || {
+        let mut stream = UnixStream::connect(&socket).expect("connected");
+        stream.write_all(b"{\"ask\":\"handshakes\",\"follow\":true}\n").expect("asked");
+        stream
+    };
+    // One of them is refused, so the others have their places.
+    let mut followers: Vec<UnixStream> = (0..17).map(|_| follow()).collect();
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    while stand.ask(&["keyring", "list"]).status.code() != Some(0) {
-        assert!(std::time::Instant::now() < deadline, "no command is answered any more");
+    let refused = loop {
+        let ended = followers.iter_mut().find_map(|stream| {
+            stream.set_read_timeout(Some(std::time::Duration::from_millis(20))).expect("set");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok().map(|_| answer)
+        });
+        assert!(std::time::Instant::now() < deadline, "none is refused");
+        if let Some(answer) = ended {
+            break answer;
+        }
+    };
+    assert!(refused.contains("16 commands that list handshakes already run"), "{refused}");
+    for command in [&["status"][..], &["keyring", "list"], &["stop"]] {
+        assert_eq!(stand.ask(command).status.code(), Some(0), "{command:?}");
     }
 }
 
