@@ -157,6 +157,11 @@ pub fn format_minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
+/// A time to the second, UTC (RFC 3339).
+pub fn format_second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A day as people read it, UTC.
 pub fn format_day(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()

@@ -7,8 +7,8 @@ use super::print;
 use super::source::ConfigSource;
 use crate::control::AnchorUsage;
 use crate::offline::check;
-use crate::offline::check::{CheckProblem, CheckReport};
-use crate::pki::first_few;
+use crate::offline::check::{CheckAnchor, CheckProblem, CheckReport};
+use crate::pki::{first_few, format_day, format_second};
 
 #[derive(clap::Args)]
 pub(super) struct CheckArguments {
@@ -49,12 +49,33 @@ pub(super) fn would_break(voucher: &AnchorUsage) -> String {
     format!("without it these peers would fail: {}", first_few(peers, NAMED))
 }
 
-/// Subjects have commas of their own, and the platform's store has 150.
-fn holds(subjects: &[String]) -> String {
-    if subjects.is_empty() {
+/// Subjects have commas of their own and may be shared, and the platform's store has 150. What has expired comes first.
+fn describe_anchors(held: &[CheckAnchor]) -> String {
+    if held.is_empty() {
         return "nothing".to_owned();
     }
-    first_few(&subjects.iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>(), NAMED)
+    let mut held: Vec<&CheckAnchor> = held.iter().collect();
+    held.sort_by_key(|anchor| !anchor.expired);
+    first_few(&held.into_iter().map(describe_anchor).collect::<Vec<_>>(), NAMED)
+}
+
+/// The first digits of a fingerprint or a pin.
+fn short_id(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+fn describe_anchor(anchor: &CheckAnchor) -> String {
+    let mut text = match &anchor.subject {
+        Some(subject) => format!("\"{subject}\" {}", short_id(&anchor.id)),
+        None => format!("pin {}", anchor.id),
+    };
+    if let Some(end) = anchor.not_after {
+        let _ = write!(text, " ({} {})", if anchor.expired { "EXPIRED on" } else { "expires on" }, format_day(end));
+    }
+    if let Some(until) = anchor.until {
+        let _ = write!(text, " (accepted until {})", format_second(until));
+    }
+    text
 }
 
 /// In parts with a blank line between them; a part without a line leaves none.
@@ -66,15 +87,16 @@ fn print_report(checked: &CheckReport) {
 
 fn pairs(checked: &CheckReport) -> String {
     let mut rows =
-        vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "FILES"].map(str::to_owned).to_vec()];
+        vec![["KEYRING", "KEY PAIR", "STANDING", "NOT AFTER", "SUBJECT", "NAMES", "FILES"].map(str::to_owned).to_vec()];
     for keyring in &checked.keyrings {
         for pair in &keyring.key_pairs {
             rows.push(vec![
                 keyring.name.to_string(),
                 pair.key_pair.short(),
                 pair.standing.as_str().to_owned(),
-                pair.validity.not_after.to_string(),
+                format_second(pair.validity.not_after),
                 pair.subject.clone(),
+                if pair.names.is_empty() { print::dash() } else { first_few(&pair.names, NAMED) },
                 pair.sources.join(" "),
             ]);
         }
@@ -98,11 +120,18 @@ fn reasons(checked: &CheckReport) -> String {
 fn trusts(checked: &CheckReport) -> String {
     let mut out = String::new();
     for trust in &checked.trusts {
-        let _ = writeln!(out, "trust {}: {}", trust.name, holds(&trust.holds));
+        let _ = writeln!(out, "trust {}: {}", trust.name, describe_anchors(&trust.holds));
         for voucher in &trust.vouchers {
             // Without a state nothing is remembered, and nothing can be reported.
             let Some(last) = voucher.last_matched else { continue };
-            let _ = writeln!(out, "  {}: last verified a peer {last}; {}", voucher.subject, would_break(voucher));
+            let _ = writeln!(
+                out,
+                "  {} {}: last verified a peer {}; {}",
+                voucher.subject,
+                short_id(&voucher.id),
+                format_second(last),
+                would_break(voucher)
+            );
         }
     }
     out
@@ -133,12 +162,22 @@ fn listeners(checked: &CheckReport) -> String {
 mod tests {
     use super::*;
 
+    fn anchor(subject: Option<&str>, id: &str, expired: bool) -> CheckAnchor {
+        let not_after = subject.map(|_| "2026-11-25T12:00:00Z".parse().unwrap());
+        CheckAnchor { id: id.repeat(12), subject: subject.map(str::to_owned), not_after, expired, until: None }
+    }
+
     #[test]
-    fn subjects_are_told_apart_and_a_store_of_many_is_not_listed_whole() {
-        assert_eq!(holds(&[]), "nothing");
-        let two = ["CN=A, O=X".to_owned(), "CN=B".to_owned()];
-        assert_eq!(holds(&two), "\"CN=A, O=X\", \"CN=B\"");
-        let many: Vec<String> = (0..150).map(|n| format!("CN={n}")).collect();
-        assert!(holds(&many).ends_with("\"CN=7\" and 142 more"), "{}", holds(&many));
+    fn anchors_of_one_name_are_told_apart_and_expired_ones_and_pins_are_marked() {
+        assert_eq!(describe_anchors(&[]), "nothing");
+        let held =
+            [anchor(Some("CN=A, O=X"), "a", false), anchor(Some("CN=A, O=X"), "b", true), anchor(None, "cd", false)];
+        assert_eq!(
+            describe_anchors(&held),
+            "\"CN=A, O=X\" bbbbbbbbbbbb (EXPIRED on 2026-11-25), \"CN=A, O=X\" aaaaaaaaaaaa (expires on 2026-11-25), \
+             pin cdcdcdcdcdcdcdcdcdcdcdcd"
+        );
+        let many: Vec<CheckAnchor> = (0..150).map(|n| anchor(Some(&format!("CN={n}")), "a", false)).collect();
+        assert!(describe_anchors(&many).ends_with("and 142 more"), "{}", describe_anchors(&many));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -13,6 +14,7 @@ use crate::pki::{FolderProblem, ProblemSeverity};
 use crate::snapshot::build::BuildError;
 use crate::snapshot::{KeyringView, Side};
 use crate::tls::TlsTimeSource;
+use crate::trust::TrustContents;
 use crate::trust::usage::{AnchorUsage, TrustUsage};
 use crate::writer::{self, WriterState};
 
@@ -34,10 +36,25 @@ pub struct CheckReport {
 pub struct CheckTrust {
     /// Its name.
     pub name: Arc<str>,
-    /// Printable subjects of its anchors.
-    pub holds: Vec<String>,
+    /// Its anchors and pins.
+    pub holds: Vec<CheckAnchor>,
     /// Anchors and pins, and which peers would fail without each.
     pub vouchers: Vec<AnchorUsage>,
+}
+
+/// What one trust accepts: an anchor or a pin.
+#[derive(Serialize)]
+pub struct CheckAnchor {
+    /// The anchor's fingerprint, or the pin.
+    pub id: String,
+    /// The anchor's printable subject; `None` for a pin.
+    pub subject: Option<String>,
+    /// When the anchor expires.
+    pub not_after: Option<Timestamp>,
+    /// Whether it is past that, so that it verifies nothing.
+    pub expired: bool,
+    /// Until when the configuration accepts it.
+    pub until: Option<Timestamp>,
 }
 
 /// One problem.
@@ -94,7 +111,7 @@ pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
         let facts = remembered.remove(name).unwrap_or_default().matched;
         CheckTrust {
             name: Arc::clone(name),
-            holds: trust.anchor_subjects(),
+            holds: list_anchors(&trust.view(), clock.now()),
             vouchers: TrustUsage::from_trust(&trust, &facts).vouchers,
         }
     });
@@ -104,6 +121,24 @@ pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
         listeners: listeners(&state, &snapshot),
         keyrings: snapshot.keyrings,
     })
+}
+
+fn list_anchors(view: &TrustContents, now: Timestamp) -> Vec<CheckAnchor> {
+    let anchors = view.anchors.iter().map(|anchor| CheckAnchor {
+        id: anchor.anchor.to_string(),
+        subject: Some(anchor.subject.clone()),
+        not_after: Some(anchor.validity.not_after),
+        expired: anchor.validity.not_after < now,
+        until: anchor.until,
+    });
+    let pins = view.pins.iter().map(|pin| CheckAnchor {
+        id: pin.spki.to_string(),
+        subject: None,
+        not_after: None,
+        expired: false,
+        until: pin.until,
+    });
+    anchors.chain(pins).collect()
 }
 
 fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {

@@ -140,6 +140,11 @@ impl Certificate {
     pub fn ips(&self) -> &[IpAddr] {
         &self.facts.ips
     }
+    /// Names of every kind that the SAN holds, printable: DNS, URI, IP, e-mail.
+    pub fn subject_alt_names(&self) -> Vec<String> {
+        let texts = self.dns_names().iter().chain(self.uris()).cloned();
+        texts.chain(self.ips().iter().map(ToString::to_string)).chain(self.emails().iter().cloned()).collect()
+    }
     /// Whether basicConstraints says CA:TRUE.
     pub fn is_ca(&self) -> bool {
         self.facts.is_ca

@@ -338,7 +338,7 @@ fn view_of_pair(held: &HeldPair, remembers: bool) -> KeyPairView {
         issuer: certificate.issuer().to_owned(),
         serial: certificate.serial().to_owned(),
         key: certificate.key().to_string(),
-        names: certificate.dns_names().iter().chain(certificate.uris()).cloned().collect(),
+        names: certificate.subject_alt_names(),
         sources: held.pair.sources().to_vec(),
         in_folder: held.in_folder,
         survives_restart: held.in_folder || remembers,

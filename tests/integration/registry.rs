@@ -83,7 +83,7 @@ async fn everything_that_is_seen_is_written_down_and_outlives_a_restart() {
         assert_eq!(standing(&first).as_deref(), Some("previous"));
         let old = seen.key_pairs.iter().find(|pair| pair.key_pair == first).expect("the first pair");
         assert!(old.last_used.is_some() && old.overlap_ends.is_some() && old.key_kind == "ECDSA P-256");
-        assert_eq!(old.names.iter().collect::<Vec<_>>(), ["localhost"]);
+        assert_eq!(old.names.iter().collect::<Vec<_>>(), ["localhost", "127.0.0.1"]);
         let peer = &seen.peers[0];
         assert_eq!(peer.identity.as_deref(), Some("uri:spiffe://etl.example/app"));
         assert_eq!((peer.key_pair.as_deref(), peer.handshakes), (Some(first.as_str()), 1));
