@@ -8,7 +8,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src tests/integration \
- && echo 'fn main() {}' | tee src/main.rs > tests/integration/main.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cp src/main.rs tests/integration/main.rs \
  && : > src/lib.rs \
  && cargo build --release --locked \
  && rm -r src

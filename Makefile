@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test tree deny fuzz-smoke bench-smoke soak image ci
+.PHONY: all fmt lint doc test tree deny fuzz-smoke bench-smoke soak deploy image ci
 
 all: fmt lint test doc
 
@@ -35,6 +35,10 @@ bench-smoke:
 # Mixed traffic through a release build while it rotates; by hand.
 soak:
 	tests/soak
+
+# Checks what deploy/ holds against the schemas and tools of its readers.
+deploy:
+	tests/deploy
 
 # Builds the container image and runs it.
 image:

