@@ -27,12 +27,12 @@ class Authority:
             .sign(self.key, hashes.SHA256()))
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, common, not_before, usage, names):
+    def issue(self, common, not_before, usage, names, lasts=datetime.timedelta(days=90)):
         key = ec.generate_private_key(ec.SECP256R1())
         made = (
             x509.CertificateBuilder().subject_name(name(common)).issuer_name(self.subject)
             .public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(not_before).not_valid_after(not_before + datetime.timedelta(days=90))
+            .not_valid_before(not_before).not_valid_after(not_before + lasts)
             .add_extension(x509.ExtendedKeyUsage([usage]), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), False)

@@ -11,10 +11,13 @@ import argparse, asyncio, datetime, os, re, shutil, signal, socket, ssl, subproc
 import httpx, websockets
 from pki import CLIENT, SERVER, Authority, days_ago, free_port
 
+# How many events a stream has, and the seconds before each: longer than any limit of silence on a request's body.
+EVENTS, SILENCE = 4, 40
+
 # ---------------------------------------------------------------- backend, a process of its own
 
 async def serve_backend(port):
-    """Echoes bodies, streams /slow for a minute, and speaks WebSocket."""
+    """Echoes bodies, streams /slow for two minutes, sends events on /events with long silences, and speaks WebSocket."""
     import base64, hashlib
 
     async def websocket(reader, writer, head):
@@ -45,7 +48,14 @@ async def serve_backend(port):
                     for _ in range(600):
                         writer.write(b"x" * 10000)
                         await writer.drain()
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0.2)
+                elif head.startswith(b"GET /events"):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+                    for _ in range(EVENTS):
+                        await asyncio.sleep(SILENCE)
+                        writer.write(b"9\r\ndata: x\n\n\r\n")
+                        await writer.drain()
+                    writer.write(b"0\r\n\r\n")
                 else:
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
                     await writer.drain()
@@ -64,8 +74,8 @@ class Soak:
     def __init__(self, arguments):
         self.a = arguments
         self.folder = tempfile.mkdtemp(prefix="soak")
-        self.port, self.probes, self.backend_port = free_port(), free_port(), free_port()
-        self.done = {"h1": 0, "h2": 0, "fresh": 0, "websocket": 0, "download": 0}
+        self.port, self.probes, self.backend_port, self.out = (free_port() for _ in range(4))
+        self.done = {"h1": 0, "h2": 0, "fresh": 0, "websocket": 0, "download": 0, "events": 0, "resumed": 0, "full": 0, "out": 0, "out events": 0}
         self.failed, self.injected, self.down_until = [], 0, 0.0
         self.over = False
         self.authorities = [Authority("Soak CA A"), Authority("Soak CA B")]
@@ -117,8 +127,17 @@ class Soak:
             if os.path.exists(before):
                 os.remove(before)
 
+    def rotate_out(self):
+        """The egress' own pair: a client's."""
+        born = days_ago(2) + datetime.timedelta(seconds=self.made)
+        for file, data in zip(("tls.crt", "tls.key"), self.authorities[0].issue("out", born, CLIENT, ["out.soak"])):
+            self.write(self.path("certs", "out", f".{file}"), data)
+        for file in ("tls.key", "tls.crt"):
+            os.replace(self.path("certs", "out", f".{file}"), self.path("certs", "out", file))
+
     def start(self):
         self.rotate()
+        self.rotate_out()
         self.write(self.path("certs", "api", "ca.crt"), b"".join(one.pem for one in self.authorities))
         client = self.authorities[0].issue("client", days_ago(1), CLIENT, ["client.soak"])
         self.write(self.path("client.pem"), client[0] + client[1])
@@ -136,6 +155,14 @@ name = "api"
 listen = "127.0.0.1:{self.port}"
 keyrings = ["api"]
 backend = "http://127.0.0.1:{self.backend_port}"
+[[egress]]
+name = "out"
+listen = "127.0.0.1:{self.out}"
+upstream = "https://localhost:{self.port}"
+keyring = "out"
+trust = "out"
+[trust.out]
+anchors = ["{self.path("authorities.pem")}"]
 [admin]
 probes = "127.0.0.1:{self.probes}"
 """.encode())
@@ -178,7 +205,8 @@ probes = "127.0.0.1:{self.probes}"
 
     async def requests(self, kind, seed):
         """One kept connection, or a fresh one for each request."""
-        url, body, at = f"https://localhost:{self.port}/echo", b"x" * (100 + 997 * seed % 8000), seed
+        base = f"http://127.0.0.1:{self.out}" if kind == "out" else f"https://localhost:{self.port}"
+        url, body, at = f"{base}/echo", b"x" * (100 + 997 * seed % 8000), seed
         while not self.over:
             async with httpx.AsyncClient(verify=self.tls(), http2=kind == "h2", http1=kind != "h2", timeout=20) as client:
                 until = time.time() + (0 if kind == "fresh" else self.a.kept)
@@ -224,6 +252,59 @@ probes = "127.0.0.1:{self.probes}"
                 self.count("download", error)
                 await asyncio.sleep(0.2)
 
+    async def events(self, http2, out=False):
+        """A stream of events that is silent for most of its life; `out`: through the egress, and then the ingress."""
+        kind, base = ("out events", f"http://127.0.0.1:{self.out}") if out else ("events", f"https://localhost:{self.port}")
+        while not self.over:
+            try:
+                async with httpx.AsyncClient(verify=self.tls(), http2=http2, http1=not http2, timeout=httpx.Timeout(20, read=SILENCE + 20)) as client:
+                    async with client.stream("GET", f"{base}/events") as answer:
+                        seen = 0
+                        async for line in answer.aiter_lines():
+                            seen += line == "data: x"
+                            if self.over:
+                                return
+                    self.count(kind, None if seen == EVENTS else f"{seen} events")
+            except httpx.HTTPError as error:
+                self.count(kind, error)
+                await asyncio.sleep(0.2)
+
+    def renew_client(self, context, seed):
+        """A partner that renews in time: each certificate is good for four renewals."""
+        born = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+        lasts = datetime.timedelta(hours=1, seconds=4 * self.a.renew)
+        chain = self.authorities[0].issue(f"renewing {seed}", born, CLIENT, [f"renewing-{seed}.soak"], lasts)
+        self.write(self.path(f"renewing-{seed}.pem"), chain[0] + chain[1])
+        context.load_cert_chain(self.path(f"renewing-{seed}.pem"))
+
+    async def resumes(self, seed):
+        """A client with a session cache, one connection a request, whose certificates are short-lived and renewed in time."""
+        context = ssl.create_default_context(cafile=self.path("authorities.pem"))
+        if seed % 2:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+        session, renewed = None, 0.0
+        while not self.over:
+            if time.time() - renewed >= self.a.renew:
+                await asyncio.to_thread(self.renew_client, context, seed)
+                renewed = time.time()
+            try:
+                session, resumed = await asyncio.to_thread(self.request_with_session, context, session)
+                self.count("resumed" if resumed else "full")
+            except (OSError, ValueError) as error:
+                self.count("resumed", error)
+            await asyncio.sleep(0.1)
+
+    def request_with_session(self, context, session):
+        with socket.create_connection(("127.0.0.1", self.port), 20) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost", session=session) as stream:
+                stream.sendall(b"GET /echo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                answer = b""
+                while part := stream.recv(65536):
+                    answer += part
+                if not answer.startswith(b"HTTP/1.1 200"):
+                    raise ValueError(answer[:80])
+                return stream.session, stream.session_reused
+
     def sample(self):
         status = open(f"/proc/{self.sidecar.pid}/status").read()
         memory = int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) // 1024
@@ -238,12 +319,15 @@ probes = "127.0.0.1:{self.probes}"
 
     async def run(self):
         self.start()
-        clients = [self.requests(kind, seed) for kind in ("h1", "h2", "fresh") for seed in range(self.a.clients)]
-        tasks = [asyncio.create_task(one) for one in [*clients, *(self.websocket() for _ in range(self.a.websockets)), *(self.download() for _ in range(self.a.downloads))]]
+        clients = [self.requests(kind, seed) for kind in ("h1", "h2", "fresh", "out") for seed in range(self.a.clients)]
+        tasks = [asyncio.create_task(one) for one in [*clients, *(self.websocket() for _ in range(self.a.websockets)), *(self.download() for _ in range(self.a.downloads)),
+                                                         *(self.events(one % 2 == 1) for one in range(self.a.streams)), *(self.events(False, True) for _ in range(self.a.streams)), *(self.resumes(seed) for seed in range(self.a.sessions))]]
         started, turn = time.time(), 0
         while (turn < self.a.rotations) if self.a.rotations else (time.time() - started < self.a.minutes * 60):
             await asyncio.sleep(self.a.every)
             self.rotate()
+            if turn % 3 == 2:
+                self.rotate_out()
             turn += 1
             if self.a.restarts and turn % 12 == 0:
                 # However long it takes on this machine; what was under way when it came back may still fail.
@@ -293,7 +377,10 @@ def main():
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between requests of one client")
     parser.add_argument("--sample", type=int, default=10, help="a line every so many rotations")
     parser.add_argument("--websockets", type=int, default=2)
-    parser.add_argument("--downloads", type=int, default=1, help="of a minute each; they outlive eight rotations, not more")
+    parser.add_argument("--downloads", type=int, default=1, help="of two minutes each")
+    parser.add_argument("--streams", type=int, default=2, help="of events that are silent for 40 s at a time; half over HTTP/2")
+    parser.add_argument("--sessions", type=int, default=2, help="clients that resume sessions; half over TLS 1.2")
+    parser.add_argument("--renew", type=float, default=30, help="seconds after which those renew their certificates, which are good for four times that")
     parser.add_argument("--restarts", action="store_true", help="restart the backend now and then")
     parser.add_argument("--backend", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
