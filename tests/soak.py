@@ -78,6 +78,7 @@ class Soak:
         self.done = {"h1": 0, "h2": 0, "fresh": 0, "websocket": 0, "download": 0, "events": 0, "resumed": 0, "full": 0, "out": 0, "out events": 0}
         self.failed, self.injected, self.down_until = [], 0, 0.0
         self.over = False
+        self.children = []
         self.authorities = [Authority("Soak CA A"), Authority("Soak CA B")]
         self.made = 0
         self.samples = []
@@ -141,7 +142,8 @@ class Soak:
         self.write(self.path("certs", "api", "ca.crt"), b"".join(one.pem for one in self.authorities))
         client = self.authorities[0].issue("client", days_ago(1), CLIENT, ["client.soak"])
         self.write(self.path("client.pem"), client[0] + client[1])
-        self.write(self.path("authorities.pem"), b"".join(one.pem for one in self.authorities))
+        for place in ("authorities.pem", "certs/trust/authorities.pem"):
+            self.write(self.path(place), b"".join(one.pem for one in self.authorities))
         self.write(self.path("sidekey.toml"), f"""
 certs = "certs"
 state = "state"
@@ -162,13 +164,14 @@ upstream = "https://localhost:{self.port}"
 keyring = "out"
 trust = "out"
 [trust.out]
-anchors = ["{self.path("authorities.pem")}"]
+anchors = ["trust/authorities.pem"]
 [admin]
 probes = "127.0.0.1:{self.probes}"
 """.encode())
         self.log = open(self.path("log"), "wb")
         self.backend = self.start_backend()
         self.sidecar = subprocess.Popen([self.a.sidekey, "run", "--config", self.path("sidekey.toml")], stdout=self.log, stderr=self.log)
+        self.children.append(self.sidecar)
         until = time.time() + 20
         while time.time() < until:
             try:
@@ -181,6 +184,7 @@ probes = "127.0.0.1:{self.probes}"
 
     def start_backend(self):
         process = subprocess.Popen([sys.executable, __file__, "--backend", str(self.backend_port)])
+        self.children.append(process)
         until = time.time() + 60
         while time.time() < until:
             try:
@@ -386,7 +390,14 @@ def main():
     arguments = parser.parse_args()
     if arguments.backend:
         return asyncio.run(serve_backend(arguments.backend))
-    return asyncio.run(Soak(arguments).run())
+    soak = Soak(arguments)
+    # A signal ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        return asyncio.run(soak.run())
+    finally:
+        for process in soak.children:
+            process.kill()
 
 
 if __name__ == "__main__":
