@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -73,14 +74,29 @@ def documented_metrics():
     return {line.split("`")[1] for line in page if line.startswith("| `")}
 
 
-def metrics_of_rules_are_documented():
-    import re
+def undocumented(expressions):
+    """The metrics of these expressions that docs/metrics.md does not have."""
+    used = {name for one in expressions for name in re.findall(r"\b(?:sidekey|process)_[a-z_]+", one)}
+    return ", ".join(sorted({re.sub(r"_bucket$", "", name) for name in used} - documented_metrics()))
 
-    used = set()
-    for group in rule_file()["groups"]:
-        for rule in group["rules"]:
-            used |= set(re.findall(r"\bsidekey_[a-z_]+", rule["expr"]))
-    return ", ".join(sorted(used - documented_metrics()))
+
+def metrics_of_rules_are_documented():
+    return undocumented(rule["expr"] for group in rule_file()["groups"] for rule in group["rules"])
+
+
+def dashboard():
+    """Every panel asks for documented metrics in an expression that promtool can parse, and has its place."""
+    board = json.loads((DEPLOY / "prometheus/dashboard.json").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]}
+    if len(places) != len(board["panels"]):
+        return "two panels have one place"
+    rules = [{"record": f"panel:{n}", "expr": one.replace("$__rate_interval", "5m")} for n, one in enumerate(expressions)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}, file)
+        file.flush()
+        output_of("promtool", "check", "rules", file.name)
+    return undocumented(expressions)
 
 
 def kustomization(folder, components):
@@ -197,6 +213,7 @@ def main():
     check("promtool accepts the rules", lambda: output_of("promtool", "check", "rules", "rules.yml", cwd=DEPLOY / "prometheus") and None)
     check("the rules fire and stay silent as tested", lambda: output_of("promtool", "test", "rules", "rules_test.yml", cwd=DEPLOY / "prometheus") and None)
     check("the rules use documented metrics", metrics_of_rules_are_documented)
+    check("the dashboard asks for documented metrics", dashboard)
     components = sorted(one.name for one in (KUBERNETES / "components").iterdir())
     check("kubernetes/base holds to the schemas", lambda: validate(kustomization("base", [])))
     check("kubernetes/job holds to the schemas", lambda: validate(kustomization("job", [])))
