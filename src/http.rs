@@ -10,5 +10,6 @@ pub mod fields;
 pub mod frames;
 pub mod framing;
 pub(crate) mod named_host;
+pub mod refusal;
 pub(crate) mod target;
 pub(crate) mod upgrade;

@@ -13,11 +13,17 @@ fn run<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (usize, Option<FrameFl
     let (mut left, mut passed) = (Vec::new(), 0);
     for piece in pieces {
         left.extend_from_slice(piece);
-        let step = scanner.scan(&left, 0, Duration::ZERO);
-        left.drain(..step.pass);
-        passed += step.pass;
-        if step.flood.is_some() {
-            return (passed, step.flood);
+        loop {
+            let step = scanner.scan(&left, 0, Duration::ZERO);
+            let frame = step.fault.map_or(0, |found| found.frame);
+            left.drain(..step.pass + frame);
+            passed += step.pass + frame;
+            if step.flood.is_some() {
+                return (passed, step.flood);
+            }
+            if step.fault.is_none() {
+                break;
+            }
         }
     }
     (passed, None)

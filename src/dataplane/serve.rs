@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -25,11 +26,12 @@ use crate::dataplane::exchange::forward::{RefusalContext, RequestFailure, refuse
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::http::error::RequestError;
 use crate::http::frames;
-use crate::http::frames::FrameFlood;
 use crate::http::frames::guard::FrameFindings;
+use crate::http::frames::{BlockFault, FrameFlood};
 use crate::http::framing::FramingLimits;
 use crate::http::framing::guard::FramingGuard;
 use crate::http::framing::verdict::GuardVerdict;
+use crate::http::refusal::ExplainedRefusal;
 use crate::snapshot::ingress::ListenerLimits;
 
 /// Content of a request that a peer may send before it is taken; a connection's is 1 MiB for all its streams together.
@@ -81,7 +83,7 @@ where
         Box::pin(async move {
             let answered = asked.connection.answer(request).await;
             let response = answered.unwrap_or_else(|failure| {
-                let error = asked.verdict.explain(failure.error);
+                let error = asked.verdict.explain(failure.error).with_limit_value(bounds);
                 refuse_request(&*asked.connection, &error, failure.record, false)
             });
             if upgrades {
@@ -146,12 +148,13 @@ where
     });
     let found = Rc::new(FrameFindings::default());
     let watched = WatchedStream::new(stream, &open.activity);
-    let io =
-        TokioIo::new(frames::guard::FrameGuard::new(watched, limits.head_size, open.waits(), (&open.activity, &found)));
+    // Up to this, h2 keeps HPACK's state: a head that is larger than the limit costs its stream alone.
+    let block_limit = frames::block_limit(limits.head_size);
+    let io = TokioIo::new(frames::guard::FrameGuard::new(watched, block_limit, open.waits(), (&open.activity, &found)));
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(block_limit).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_local_error_reset_streams(MAX_ERROR_RESET_STREAMS);
@@ -170,8 +173,14 @@ where
         open.register_waker(cx);
         let polled = served.as_mut().poll(cx);
         report_refused_streams(&*asked, found.refused.take(), limits.streams, &mut crowded);
+        report_block_faults(&*asked, &found.faults.take(), limits.head_size);
         polled.map(|ended| match (found.flood.get(), &ended) {
-            (Some(flood), _) => report_broken_connection(&*asked, flood.reason(), flood.explanation()),
+            (Some(flood), _) => {
+                if flood == FrameFlood::HeaderBlock {
+                    asked.request_context().cells.count_limit("head_size");
+                }
+                report_broken_connection(&*asked, flood.reason(), flood.explanation());
+            }
             (None, Err(error)) => match http2_violation(error) {
                 Some((reason, rule)) => report_broken_connection(&*asked, reason, &rule),
                 None => report_end(ended),
@@ -203,6 +212,24 @@ fn report_refused_streams<C: RequestHandler>(connection: &C, refused: u64, limit
         let facts = &connection.state().facts;
         let (side, listener, number) = (facts.side.as_str(), &*facts.listener, connection.state().number);
         tracing::info!(target: "proxy", side, listener, connection = number, limit, reason = "too_many_streams", "stream refused: more concurrent streams than the limit (limits.streams)");
+    }
+}
+
+/// Header blocks broke rules, so that their streams ended before there was a request: h2 answers one that is too large with
+/// 431, and resets the others.
+fn report_block_faults<C: RequestHandler>(connection: &C, faults: &[BlockFault], limit: usize) {
+    let (facts, cells) = (&connection.state().facts, &connection.request_context().cells);
+    let (side, listener, number) = (facts.side.as_str(), &*facts.listener, connection.state().number);
+    for fault in faults {
+        let (reason, error) = (fault.reason(), fault.explanation());
+        if *fault == BlockFault::TooLarge {
+            cells.count_limit("head_size");
+            cells.request(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16(), Duration::ZERO);
+            tracing::info!(target: "proxy", side, listener, connection = number, reason, limit, error, "stream refused");
+        } else {
+            tracing::info!(target: "proxy", side, listener, connection = number, reason, error, "stream refused");
+        }
+        cells.count_refusal(reason);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Pure. A client that reaches an egress speaks as us, and a page of any site can make a browser here try. Browsers say
 //! so themselves: in `Sec-Fetch-Site` (W3C Fetch Metadata), older ones only in `Origin` (RFC 6454). Other clients send
-//! neither, or what they like, and could reach the egress anyhow.
+//! neither, or what they like, and could reach the egress anyhow. `Referer` marks nothing: the page decides whether it is
+//! sent (`docs/decisions/0031-referer.md`).
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, ORIGIN};
@@ -70,6 +71,7 @@ mod tests {
             &[("sec-fetch-site", "same-origin"), ("origin", "https://shop.example")],
             &[("origin", "http://127.0.0.1:9001")],
             &[("origin", "https://API.example:8443")],
+            &[("referer", "https://shop.example/cart")],
         ] {
             assert!(passes(fields), "{fields:?}");
         }

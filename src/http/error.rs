@@ -3,6 +3,8 @@
 //! A request ends in a response, never in an error: `RequestError` says whose fault it was, and one table here makes a status
 //! of it. What the other side sees is less than what the log says.
 
+use crate::http::framing::{FramingFault, FramingLimits};
+use crate::http::refusal::ExplainedRefusal;
 use crate::jwt::TokenRejection;
 use crate::net;
 use crate::snapshot::Side;
@@ -18,7 +20,7 @@ pub(crate) enum RequestError {
     Malformed(&'static str),
     /// Bytes that leave open where the request ends, or that define it in two ways.
     #[error("{}", .0.explanation())]
-    Framing(crate::http::framing::FramingFault),
+    Framing(FramingFault),
     /// Another host than the one that the connection is for, where that chose the key pair.
     #[error("the connection is for {named:?}, but the request names another host")]
     Misdirected {
@@ -29,8 +31,20 @@ pub(crate) enum RequestError {
     #[error(transparent)]
     Fields(#[from] super::fields::FieldViolation),
     /// More fields than the limit.
-    #[error("the request has more than {limit} fields")]
+    #[error("the request has more than {limit} fields (limits.fields)")]
     TooManyFields {
+        /// The limit.
+        limit: usize,
+    },
+    /// A head, or a trailer section, larger than the limit.
+    #[error("the request's head is larger than {limit} bytes (limits.head_size)")]
+    HeadTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// A request line larger than the limit.
+    #[error("the request line is longer than {limit} bytes (limits.head_size)")]
+    TargetTooLong {
         /// The limit.
         limit: usize,
     },
@@ -87,12 +101,18 @@ pub(crate) enum RequestError {
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
+    /// A response with several lengths that are not one and the same number.
+    #[error("the response has several Content-Length fields that differ, or one that is not a number (RFC 9110 8.6)")]
+    ResponseLengths,
     /// A 101 that was not requested, or to another protocol.
     #[error("received 101 for an upgrade that was not requested")]
     Unasked,
     /// A WebSocket towards a backend or an upstream that speaks HTTP/2 only.
     #[error("a WebSocket needs HTTP/1.1, but the other side speaks only HTTP/2")]
     UpgradeNeedsHttp1,
+    /// A backend that is spoken to over HTTP/2 alone asks for HTTP/1.1.
+    #[error("the backend asks for HTTP/1.1 (HTTP_1_1_REQUIRED): set http:// instead of h2c:// in backend")]
+    Http1Required,
     /// As many connections to the backend are open as may be, or the system has none left for us.
     #[error("no connection to the backend is available: {0}")]
     UsedUp(String),
@@ -128,27 +148,41 @@ impl RequestError {
         }
     }
 
+    /// The same with the value of the limit that was reached: the guard of an HTTP/1 connection tells the rule alone.
+    pub(crate) fn with_limit_value(self, limits: FramingLimits) -> Self {
+        match self {
+            Self::Framing(FramingFault::HeadTooLarge) => Self::HeadTooLarge { limit: limits.head_size },
+            Self::Framing(FramingFault::TargetTooLong) => Self::TargetTooLong { limit: limits.head_size },
+            Self::Framing(FramingFault::TooManyFields) => Self::TooManyFields { limit: limits.fields },
+            other => other,
+        }
+    }
+
     /// The one table from what happened to what the other side sees (contract section 11).
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Framing(fault) => fault.status(),
             Self::Misdirected { .. } | Self::HostNotAllowed { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::Malformed(_) | Self::Fields(_) | Self::Denied(AccessDenied::Path(_)) => StatusCode::BAD_REQUEST,
-            Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyFields { .. } | Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::Jwt(TokenRejection::NotBearer) => StatusCode::BAD_REQUEST,
             Self::Jwt(TokenRejection::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
-            Self::Connect(net::SocketError::Late { .. }) | Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(error) if is_late(error) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_)
             | Self::Handshake { .. }
             | Self::Refused { .. }
             | Self::Token { .. }
             | Self::Exchange(_)
             | Self::Unasked
-            | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
+            | Self::UpgradeNeedsHttp1
+            | Self::Http1Required
+            | Self::ResponseLengths => StatusCode::BAD_GATEWAY,
             Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -174,6 +208,8 @@ impl RequestError {
             Self::Malformed(_) => "malformed_request",
             Self::Fields(_) => "malformed_fields",
             Self::TooManyFields { .. } => "too_many_fields",
+            Self::HeadTooLarge { .. } => FramingFault::HeadTooLarge.reason(),
+            Self::TargetTooLong { .. } => FramingFault::TargetTooLong.reason(),
             Self::Method => "method_not_allowed",
             Self::Denied(AccessDenied::Path(_)) => "ambiguous_path",
             Self::Denied(_) => "not_allowed",
@@ -181,12 +217,14 @@ impl RequestError {
             Self::HostNotAllowed { .. } => "host_not_allowed",
             Self::BodyLate => "body_late",
             Self::Jwt(refused) => refused.reason(),
-            Self::Connect(net::SocketError::Late { .. }) => "connect_late",
+            Self::Connect(error) if is_late(error) => "connect_late",
             Self::Connect(_) => "connect_failed",
             Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
+            Self::Http1Required => "http1_required",
+            Self::ResponseLengths => "response_lengths",
             Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
             Self::NoKeyPair => "no_key_pair",
@@ -196,14 +234,15 @@ impl RequestError {
 
     /// The key of the limit that was reached, if one was.
     pub(crate) fn limit(&self) -> Option<&'static str> {
-        use crate::http::framing::FramingFault;
         Some(match self {
             Self::BodyLate => "body_idle",
             Self::Late => "response",
-            Self::Connect(net::SocketError::Late { .. }) => "connect",
+            Self::Connect(error) if is_late(error) => "connect",
             Self::UsedUp(_) => "connections",
             Self::TooManyFields { .. } | Self::Framing(FramingFault::TooManyFields) => "fields",
-            Self::Framing(FramingFault::HeadTooLarge | FramingFault::TargetTooLong) => "head_size",
+            Self::HeadTooLarge { .. }
+            | Self::TargetTooLong { .. }
+            | Self::Framing(FramingFault::HeadTooLarge | FramingFault::TargetTooLong) => "head_size",
             _ => return None,
         })
     }
@@ -217,6 +256,8 @@ impl RequestError {
                 | Self::Misdirected { .. }
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
+                | Self::HeadTooLarge { .. }
+                | Self::TargetTooLong { .. }
                 | Self::Method
                 | Self::Denied(_)
                 | Self::CrossSite
@@ -247,9 +288,20 @@ impl RequestError {
                 | Self::Framing(_)
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
+                | Self::HeadTooLarge { .. }
+                | Self::TargetTooLong { .. }
                 | Self::BodyLate
                 | Self::Untrusted(_)
         )
+    }
+}
+
+/// Whether the deadline passed: of the connection, or of a first look-up of its name.
+fn is_late(error: &net::SocketError) -> bool {
+    match error {
+        net::SocketError::Late { .. } => true,
+        net::SocketError::Resolve { source, .. } => source.kind() == std::io::ErrorKind::TimedOut,
+        _ => false,
     }
 }
 
@@ -295,6 +347,8 @@ mod tests {
             (RequestError::Framing(crate::http::framing::FramingFault::BothLengths), 400, "peer", "two_framings", true),
             (RequestError::Misdirected { named: "a".to_owned() }, 421, "peer", "misdirected", false),
             (RequestError::TooManyFields { limit: 100 }, 431, "peer", "too_many_fields", true),
+            (RequestError::HeadTooLarge { limit: 100 }, 431, "peer", "head_too_large", true),
+            (RequestError::TargetTooLong { limit: 100 }, 414, "peer", "target_too_long", true),
             (RequestError::Method, 405, "peer", "method_not_allowed", false),
             (RequestError::Denied(AccessDenied::Path("%2f")), 400, "peer", "ambiguous_path", false),
             (
@@ -308,6 +362,8 @@ mod tests {
             (refused, 502, "backend", "refused_unknown_ca", false),
             (RequestError::Unasked, 502, "backend", "unasked_upgrade", false),
             (RequestError::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
+            (RequestError::Http1Required, 502, "backend", "http1_required", false),
+            (RequestError::ResponseLengths, 502, "backend", "response_lengths", false),
             (RequestError::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),
             (RequestError::Late, 504, "backend", "response_late", false),
             (RequestError::CrossSite, 403, "peer", "cross_site", false),

@@ -4,7 +4,7 @@
 //! backend's 100, at a successful response, or after a second, because many backends never send 100. Any other final
 //! response leaves it shut: the client gets that response and is never asked for a body that is not wanted.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,6 +26,8 @@ const REFUSED: u8 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct ContinueGate {
     state: AtomicU8,
+    /// How often the request has been sent: what became of an earlier sending says nothing about this one.
+    turn: AtomicU32,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -38,25 +40,45 @@ impl ContinueGate {
             }
         }
     }
+}
+
+/// The side that knows how one sending of the request is answered. When it goes with the gate still shut, the body is given
+/// up, and with it the connection that waits for it; unless the request has been sent again since.
+pub(crate) struct ContinueGateGuard {
+    gate: Arc<ContinueGate>,
+    turn: u32,
+}
+
+impl ContinueGateGuard {
+    /// The request is sent, or sent again: whether its body is wanted is open once more, if none of it has been sent.
+    pub(crate) fn begin_turn(gate: Arc<ContinueGate>) -> Self {
+        let turn = gate.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        gate.transition(&[ANSWERED, REFUSED], WAITING);
+        Self { gate, turn }
+    }
+
+    fn is_latest(&self) -> bool {
+        self.gate.turn.load(Ordering::Relaxed) == self.turn
+    }
 
     /// The final response's head is there.
     pub(crate) fn record_final_response(&self, status: StatusCode) {
-        self.transition(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
+        if self.is_latest() {
+            self.gate.transition(&[WAITING], if status.is_success() { OPEN } else { ANSWERED });
+        }
     }
 
-    /// Whether the body will not be sent any more.
+    /// Whether the body will not be sent any more on this connection.
     pub(crate) fn is_shut(&self) -> bool {
-        self.state.load(Ordering::Relaxed) != OPEN
+        !self.is_latest() || self.gate.state.load(Ordering::Relaxed) != OPEN
     }
 }
 
-/// The side that knows how the request is answered. When it goes with the gate still shut, the body is given up, and with it
-/// the connection that waits for it.
-pub(crate) struct ContinueGateGuard(pub(crate) Arc<ContinueGate>);
-
 impl Drop for ContinueGateGuard {
     fn drop(&mut self) {
-        self.0.transition(&[WAITING, ANSWERED], REFUSED);
+        if self.is_latest() {
+            self.gate.transition(&[WAITING, ANSWERED], REFUSED);
+        }
     }
 }
 
@@ -109,7 +131,7 @@ mod tests {
     fn hold_body() -> (Rc<WaitTable>, BodyHold, ContinueGateGuard) {
         let waits = Rc::new(WaitTable::default());
         let held = BodyHold::new(&mut Request::new(()), &waits);
-        let keeper = ContinueGateGuard(Arc::clone(held.gate()));
+        let keeper = ContinueGateGuard::begin_turn(Arc::clone(held.gate()));
         (waits, held, keeper)
     }
 
@@ -122,20 +144,20 @@ mod tests {
         let (waits, mut held, keeper) = hold_body();
         assert!(poll(&mut held).is_pending());
         waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT)));
-        assert!(poll(&mut held).is_pending() && keeper.0.is_shut());
+        assert!(poll(&mut held).is_pending() && keeper.is_shut());
         waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT) + Ticks::from_duration(TICK)));
         assert_eq!(poll(&mut held), Poll::Ready(true));
-        assert!(!keeper.0.is_shut());
+        assert!(!keeper.is_shut());
     }
 
     #[test]
     fn a_success_asks_for_the_body_and_a_refusal_never_does() {
         let (_, mut held_back, keeper) = hold_body();
-        keeper.0.record_final_response(StatusCode::OK);
+        keeper.record_final_response(StatusCode::OK);
         assert_eq!(poll(&mut held_back), Poll::Ready(true));
 
         let (waits, mut held_back, keeper) = hold_body();
-        keeper.0.record_final_response(StatusCode::PAYLOAD_TOO_LARGE);
+        keeper.record_final_response(StatusCode::PAYLOAD_TOO_LARGE);
         waits.tick(Ticks(1000));
         assert!(poll(&mut held_back).is_pending());
         drop(keeper);
@@ -145,8 +167,33 @@ mod tests {
     #[test]
     fn a_body_once_asked_for_is_not_given_up_with_its_keeper() {
         let (_, mut held, keeper) = hold_body();
-        keeper.0.record_final_response(StatusCode::OK);
+        keeper.record_final_response(StatusCode::OK);
         drop(keeper);
         assert_eq!(poll(&mut held), Poll::Ready(true));
+    }
+
+    #[test]
+    fn a_request_that_is_sent_again_may_be_asked_for_its_body_again_whatever_became_of_the_first_sending() {
+        for early in [false, true] {
+            let (_, mut held, first) = hold_body();
+            first.record_final_response(StatusCode::FORBIDDEN);
+            let gate = Arc::clone(held.gate());
+            // The first connection may be let go before or after the second one carries the request.
+            let (first, second) = if early {
+                drop(first);
+                assert_eq!(poll(&mut held), Poll::Ready(false));
+                (None, ContinueGateGuard::begin_turn(gate))
+            } else {
+                let second = ContinueGateGuard::begin_turn(gate);
+                first.record_final_response(StatusCode::FORBIDDEN);
+                (Some(first), second)
+            };
+            assert!(poll(&mut held).is_pending());
+            drop(first);
+            assert!(poll(&mut held).is_pending());
+            second.record_final_response(StatusCode::OK);
+            assert_eq!(poll(&mut held), Poll::Ready(true));
+            assert!(!second.is_shut());
+        }
     }
 }

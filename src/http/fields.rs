@@ -119,7 +119,7 @@ pub fn clean_request(
         expect_continue: only_value_is(headers, &EXPECT, b"100-continue"),
     };
     remove_all(headers, |name| {
-        is_hop_by_hop(name) || is_identity(name) || forwarding.strips(name) || strip.matches(name)
+        is_hop_by_hop(name) || is_identity(name) || is_proxy(name) || forwarding.strips(name) || strip.matches(name)
     });
     if te_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -143,6 +143,7 @@ pub fn clean_trailers(trailers: &mut HeaderMap, strip: &StripList) {
     remove_all(trailers, |name| {
         is_hop_by_hop(name)
             || is_identity(name)
+            || is_proxy(name)
             || is_forwarding(name)
             || strip.matches(name)
             || NEVER_IN_TRAILERS.iter().any(|never| name_matches(name, never))
@@ -186,6 +187,12 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
 pub(crate) fn is_framing_twin(name: &[u8]) -> bool {
     (name != b"content-length" && name_matches(name, b"content-length"))
         || (name != b"transfer-encoding" && name_matches(name, b"transfer-encoding"))
+}
+
+/// `Proxy`: programs behind CGI take it for the variable that names their own proxy (CVE-2016-5385), and HTTP has no such
+/// field.
+fn is_proxy(name: &[u8]) -> bool {
+    name == b"proxy"
 }
 
 /// The identity family of contract section 11.

@@ -1,100 +1,52 @@
 //! HTTP/2 frames that cost us more than the peer: counted as they come in, within budgets that honest traffic refills.
 //!
 //! h2 and hyper judge what a frame may be; what they do not bound is how many of a kind there are, one at a time: paced
-//! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content. The [`FrameScanner`]
-//! is pure and reads frame headers only; `guard` stands with it between the stream and hyper, and with [`StreamRefusals`], which
-//! counts the streams that h2 refuses as too many.
+//! resets (CVE-2023-44487), PING, SETTINGS, PRIORITY and WINDOW_UPDATE without end, DATA without content; and what h2 does not
+//! show of header blocks is read by `blocks`. The [`FrameScanner`] is pure; `guard` stands with it between the stream and
+//! hyper, and with [`StreamRefusals`], which counts the streams that h2 refuses as too many.
 
+mod blocks;
+mod fault;
+mod flood;
 pub(crate) mod guard;
+mod header;
+mod huffman;
 mod refusals;
 
 use std::time::Duration;
 
+use blocks::BlockReader;
+use header::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+
+pub use fault::BlockFault;
+pub use flood::FrameFlood;
 pub use refusals::StreamRefusals;
 
 /// A budget is for so long; then it is full again.
 const BUDGET_WINDOW: Duration = Duration::from_secs(60);
 /// Bytes of content, either way, for which one more of the cheap frames is in order.
 const BYTES_PER_CHEAP_FRAME: u64 = 64;
-/// `CONTINUATION` frames of one header block, at least allowed: more where `head_size` needs more, full ones and a few.
+/// A header block of up to this size is read to its end, whatever the limit of a head is, so that only its stream
+/// is refused.
+const MIN_BLOCK_LIMIT: usize = 256 * 1024;
+/// Streams that are watched for their trailer sections.
+const MAX_UNFINISHED_STREAMS: usize = 1024;
+/// By how much h2 lets a list of fields exceed what it answers, before it ends the connection.
+const ABUSE_FACTOR: usize = 4;
+/// `CONTINUATION` frames of one header block, at least allowed: more where its limit needs more, full ones and a few.
 const MIN_CONTINUATIONS: usize = 5;
 /// Bytes of a frame, at most.
 const MAX_FRAME_BYTES: usize = 16 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER_BYTES: usize = 9;
 
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
-const PADDED: u8 = 0x8;
 
-/// The kind of frame that the client sent too many of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameFlood {
-    /// Requests that are reset soon after they were made.
-    Resets,
-    /// `CONTINUATION` frames of one header block.
-    Continuations,
-    /// Bytes of one header block.
-    HeaderBlock,
-    /// `DATA` without content that does not end its stream.
-    EmptyData,
-    /// `PING`.
-    Pings,
-    /// `SETTINGS`.
-    Settings,
-    /// `PRIORITY`.
-    Priorities,
-    /// `WINDOW_UPDATE`.
-    WindowUpdates,
-    /// Frames that a server does not use.
-    Others,
-}
-
-impl FrameFlood {
-    /// Every one.
-    pub const ALL: [Self; 9] = [
-        Self::Resets,
-        Self::Continuations,
-        Self::HeaderBlock,
-        Self::EmptyData,
-        Self::Pings,
-        Self::Settings,
-        Self::Priorities,
-        Self::WindowUpdates,
-        Self::Others,
-    ];
-
-    /// A stable code for log and metrics.
-    pub const fn reason(self) -> &'static str {
-        self.reason_and_explanation().0
-    }
-
-    /// A sentence for the log.
-    pub const fn explanation(self) -> &'static str {
-        self.reason_and_explanation().1
-    }
-
-    const fn reason_and_explanation(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Resets => (
-                "http2_reset_flood",
-                "the client reset too many streams, or made errors that reset them (CVE-2023-44487)",
-            ),
-            Self::Continuations => {
-                ("http2_continuation_flood", "the client sent too many CONTINUATION frames for one header block")
-            }
-            Self::HeaderBlock => ("http2_header_block", "a header block is larger than head_size"),
-            Self::EmptyData => ("http2_empty_data_flood", "the client sent too many DATA frames without content"),
-            Self::Pings => ("http2_ping_flood", "the client sent too many PING frames"),
-            Self::Settings => ("http2_settings_flood", "the client sent too many SETTINGS frames"),
-            Self::Priorities => ("http2_priority_flood", "the client sent too many PRIORITY frames"),
-            Self::WindowUpdates => {
-                ("http2_window_update_flood", "the client sent too many WINDOW_UPDATE frames for what it received")
-            }
-            Self::Others => ("http2_frame_flood", "the client sent too many frames that a server does not use"),
-        }
-    }
+/// How large a header block may be, and the list of fields in it, where a head may have `head_size` bytes: what is larger
+/// than a head is answered 431, and only beyond this the connection has to end.
+pub const fn block_limit(head_size: usize) -> usize {
+    if head_size > MIN_BLOCK_LIMIT / 2 { 2 * head_size } else { MIN_BLOCK_LIMIT }
 }
 
 /// How many bytes may pass, and whether what follows them is too much.
@@ -104,20 +56,38 @@ pub struct FrameStep {
     pub pass: usize,
     /// If set, nothing more passes.
     pub flood: Option<FrameFlood>,
+    /// If set, the last frame of a header block comes behind what may pass, and breaks a rule; the scanner has judged it.
+    pub fault: Option<BlockFinding>,
+}
+
+/// A header block that breaks a rule of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockFinding {
+    /// The rule.
+    pub fault: BlockFault,
+    /// Bytes of the block's last frame, which is whole.
+    pub frame: usize,
+    /// Whether h2 refuses the stream by itself, so that the frame goes on as it is.
+    pub by_h2: bool,
 }
 
 /// The state between two scans.
 #[derive(Debug)]
 pub struct FrameScanner {
     state: FrameState,
-    head_size: usize,
+    block_limit: usize,
     /// The highest stream that the peer has opened.
     last_stream: u32,
     /// The header block that is not over: its bytes and its `CONTINUATION` frames.
     block: (usize, usize),
-    /// Its stream, and whether the frame that is being read is its last.
+    /// Its stream, what has come of it, and what it is.
     within: Option<u32>,
-    last: bool,
+    parts: Vec<u8>,
+    section: FieldSection,
+    /// Streams whose content has not ended: what comes on them is a trailer section.
+    unfinished: Vec<u32>,
+    /// Reads the blocks; `None` behind one that is not HPACK.
+    blocks: Option<BlockReader>,
     /// When the budgets were full.
     since: Duration,
     spent: FrameCounts,
@@ -140,6 +110,15 @@ struct FrameCounts {
     others: u64,
 }
 
+/// What a header block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldSection {
+    Request,
+    Trailers,
+    /// Neither: h2 ends the connection for it.
+    Other,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum FrameState {
     /// So many bytes of the preface were there.
@@ -151,15 +130,18 @@ enum FrameState {
 }
 
 impl FrameScanner {
-    /// At the start of a connection; a header block may have `head_size` bytes.
-    pub fn new(head_size: usize, now: Duration) -> Self {
+    /// At the start of a connection; a header block may have `block_limit` bytes.
+    pub fn new(block_limit: usize, now: Duration) -> Self {
         Self {
             state: FrameState::Preface(0),
-            head_size,
+            block_limit,
             last_stream: 0,
             block: (0, 0),
             within: None,
-            last: false,
+            parts: Vec::new(),
+            section: FieldSection::Other,
+            unfinished: Vec::new(),
+            blocks: Some(BlockReader::default()),
             since: now,
             spent: FrameCounts::default(),
             sent_before: 0,
@@ -178,7 +160,7 @@ impl FrameScanner {
         if now.saturating_sub(self.since) >= BUDGET_WINDOW {
             (self.since, self.spent, self.sent_before) = (now, FrameCounts::default(), sent);
         }
-        let mut at = 0;
+        let (mut at, mut fault) = (0, None);
         while self.over.is_none() {
             let rest = &bytes[at..];
             at += match self.state {
@@ -201,6 +183,25 @@ impl FrameScanner {
                 }
                 FrameState::Header => match FrameHeader::parse(rest) {
                     None => break,
+                    Some(frame) if frame.is_block_part() && frame.length <= MAX_FRAME_BYTES => {
+                        let Some(content) = rest.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + frame.length) else {
+                            // Held back until it is whole.
+                            self.within = Some(frame.stream);
+                            break;
+                        };
+                        let judged = self.count(&frame, sent).and_then(|()| self.read_block_part(&frame, content));
+                        match judged {
+                            Ok(None) => FRAME_HEADER_BYTES + frame.length,
+                            Ok(found) => {
+                                fault = found;
+                                break;
+                            }
+                            Err(flood) => {
+                                self.over = Some(flood);
+                                break;
+                            }
+                        }
+                    }
                     Some(frame) => {
                         self.over = self.count(&frame, sent).err();
                         if self.over.is_some() {
@@ -215,15 +216,51 @@ impl FrameScanner {
                 break;
             }
         }
-        FrameStep { pass: at, flood: self.over }
+        FrameStep { pass: at, flood: self.over, fault }
     }
 
     /// So much of the frame's content is still to come.
     fn set_content_left(&mut self, left: usize) {
         self.state = if left == 0 { FrameState::Header } else { FrameState::Content(left) };
-        if left == 0 && std::mem::take(&mut self.last) {
+    }
+
+    /// Reads a frame of a header block; where it is the last one, the whole block is judged.
+    fn read_block_part(&mut self, frame: &FrameHeader, content: &[u8]) -> Result<Option<BlockFinding>, FrameFlood> {
+        let last = frame.flags & END_HEADERS != 0;
+        if last {
             self.within = None;
         }
+        let Some(blocks) = &mut self.blocks else { return Ok(None) };
+        let read = match frame.field_block(content) {
+            None => None,
+            Some(part) if last && self.parts.is_empty() => blocks.read(part),
+            Some(part) => {
+                self.parts.extend_from_slice(part);
+                if !last {
+                    return Ok(None);
+                }
+                blocks.read(&std::mem::take(&mut self.parts))
+            }
+        };
+        let Some(facts) = read else {
+            // h2 ends the connection for it.
+            self.blocks = None;
+            return Ok(None);
+        };
+        if facts.size > ABUSE_FACTOR * self.block_limit {
+            return Err(FrameFlood::HeaderBlock);
+        }
+        let fault = if facts.size >= self.block_limit {
+            BlockFault::TooLarge
+        } else if self.section == FieldSection::Trailers && facts.pseudo {
+            BlockFault::PseudoTrailer
+        } else if self.section == FieldSection::Request && facts.fragment {
+            BlockFault::PathFragment
+        } else {
+            return Ok(None);
+        };
+        let by_h2 = fault == BlockFault::TooLarge && self.section != FieldSection::Trailers;
+        Ok(Some(BlockFinding { fault, frame: FRAME_HEADER_BYTES + frame.length, by_h2 }))
     }
 
     fn count(&mut self, frame: &FrameHeader, sent: u64) -> Result<(), FrameFlood> {
@@ -236,30 +273,44 @@ impl FrameScanner {
         match frame.kind {
             FrameKind::Data => {
                 spent.content += frame.content as u64;
+                if frame.flags & END_STREAM != 0 {
+                    self.record_unfinished(frame.stream, false);
+                }
+                let spent = &mut self.spent;
                 if frame.content > 0 || frame.flags & END_STREAM != 0 {
                     return Ok(());
                 }
                 spend(&mut spent.empty, 500 + 2 * spent.opened, FrameFlood::EmptyData)
             }
             FrameKind::Headers => {
-                if frame.stream > self.last_stream {
+                self.section = if frame.stream > self.last_stream {
                     self.last_stream = frame.stream;
                     spent.opened += 1;
-                }
+                    FieldSection::Request
+                } else if self.unfinished.contains(&frame.stream) {
+                    FieldSection::Trailers
+                } else {
+                    FieldSection::Other
+                };
+                self.record_unfinished(frame.stream, frame.flags & END_STREAM == 0);
                 self.block = (0, 0);
                 self.within = Some(frame.stream);
                 self.add_block_part(frame)
             }
             FrameKind::Continuation => {
                 self.block.1 += 1;
-                let full = self.head_size / MAX_FRAME_BYTES;
+                let full = self.block_limit / MAX_FRAME_BYTES;
                 if self.block.1 > MIN_CONTINUATIONS.max(full + full / 4) {
                     return Err(FrameFlood::Continuations);
                 }
                 self.add_block_part(frame)
             }
             // Every second request may be given up.
-            FrameKind::Reset => spend(&mut spent.resets, 500 + spent.opened / 2, FrameFlood::Resets),
+            FrameKind::Reset => {
+                self.record_unfinished(frame.stream, false);
+                let spent = &mut self.spent;
+                spend(&mut spent.resets, 500 + spent.opened / 2, FrameFlood::Resets)
+            }
             FrameKind::Ping if frame.flags & ACK != 0 => spend(&mut spent.others, 500 + work, FrameFlood::Others),
             FrameKind::Ping => spend(&mut spent.pings, 500 + work, FrameFlood::Pings),
             FrameKind::Settings => spend(&mut spent.settings, 100, FrameFlood::Settings),
@@ -271,63 +322,30 @@ impl FrameScanner {
         }
     }
 
+    /// Whether a stream's content is still to come. Of very many streams the oldest are forgotten: then h2 drops what it does
+    /// not take in their trailer sections.
+    fn record_unfinished(&mut self, stream: u32, unfinished: bool) {
+        let known = self.unfinished.iter().position(|one| *one == stream);
+        match known {
+            Some(place) if !unfinished => drop(self.unfinished.remove(place)),
+            None if unfinished => {
+                if self.unfinished.len() == MAX_UNFINISHED_STREAMS {
+                    self.unfinished.remove(0);
+                }
+                self.unfinished.push(stream);
+            }
+            _ => {}
+        }
+    }
+
     /// A part of a header block.
     fn add_block_part(&mut self, frame: &FrameHeader) -> Result<(), FrameFlood> {
         self.block.0 += frame.length;
-        let over = self.block.0 > self.head_size;
-        self.last = frame.flags & END_HEADERS != 0;
-        if self.last {
+        let over = self.block.0 > self.block_limit;
+        if frame.flags & END_HEADERS != 0 {
             self.block = (0, 0);
         }
         if over { Err(FrameFlood::HeaderBlock) } else { Ok(()) }
-    }
-}
-
-enum FrameKind {
-    Data,
-    Headers,
-    Priority,
-    Reset,
-    Settings,
-    Ping,
-    WindowUpdate,
-    Continuation,
-    Other,
-}
-
-struct FrameHeader {
-    kind: FrameKind,
-    flags: u8,
-    stream: u32,
-    length: usize,
-    /// Of `DATA`: without padding.
-    content: usize,
-}
-
-impl FrameHeader {
-    /// From a frame's first bytes; `None` where they are too few.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = *header;
-        let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
-        let kind = match kind {
-            0 => FrameKind::Data,
-            1 => FrameKind::Headers,
-            2 => FrameKind::Priority,
-            3 => FrameKind::Reset,
-            4 => FrameKind::Settings,
-            6 => FrameKind::Ping,
-            8 => FrameKind::WindowUpdate,
-            9 => FrameKind::Continuation,
-            _ => FrameKind::Other,
-        };
-        let padding = match kind {
-            // The length of the padding, and the byte that says it.
-            FrameKind::Data if flags & PADDED != 0 && length > 0 => usize::from(*rest.first()?) + 1,
-            _ => 0,
-        };
-        let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-        Some(Self { kind, flags, stream, length, content: length.saturating_sub(padding) })
     }
 }
 

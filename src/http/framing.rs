@@ -17,6 +17,8 @@ pub use scanner::{FramingAction, FramingScanner, FramingStep};
 
 use http::StatusCode;
 
+use crate::http::refusal::ExplainedRefusal;
+
 /// What a request head may be.
 #[derive(Clone, Copy, Debug)]
 pub struct FramingLimits {
@@ -116,18 +118,10 @@ impl FramingFault {
             _ => StatusCode::BAD_REQUEST,
         }
     }
+}
 
-    /// A stable code for log and metrics.
-    pub const fn reason(self) -> &'static str {
-        self.reason_and_explanation().0
-    }
-
-    /// A sentence for the log.
-    pub const fn explanation(self) -> &'static str {
-        self.reason_and_explanation().1
-    }
-
-    const fn reason_and_explanation(self) -> (&'static str, &'static str) {
+impl ExplainedRefusal for FramingFault {
+    fn reason_and_explanation(self) -> (&'static str, &'static str) {
         match self {
             Self::RequestLine => (
                 "bad_request_line",

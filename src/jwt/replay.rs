@@ -1,11 +1,15 @@
 //! Which tokens have been used: a `jti` is accepted once, and remembered until its token expires.
+//!
+//! Room is bounded, and no client takes all of it: each may fill half of what the others leave free.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::pki::Fingerprint;
+
 /// Identifiers that are remembered at once.
-pub const MAX_TOKEN_IDS: usize = 100_000;
+pub const MAX_TOKEN_IDS: usize = 200_000;
 
 /// A token's identifier, as its issuer and `jti` make it.
 pub type TokenId = [u8; 32];
@@ -13,18 +17,29 @@ pub type TokenId = [u8; 32];
 /// The identifiers that were used and have not expired.
 #[derive(Debug, Default)]
 pub struct ReplayWindow {
-    used: BTreeMap<TokenId, Timestamp>,
+    used: BTreeMap<TokenId, ClientKey>,
     by_end: BTreeSet<(Timestamp, TokenId)>,
-    /// Whether the warning that the window is nearly full has been given.
+    /// By the client that presented them.
+    clients: BTreeMap<ClientKey, ClientShare>,
+}
+
+/// The beginning of a client certificate's fingerprint: enough to tell those of one partner apart.
+type ClientKey = [u8; 8];
+
+/// What one client takes of the window.
+#[derive(Debug, Default)]
+struct ClientShare {
+    used: usize,
+    /// Whether the warning that its share is nearly full has been given.
     said: bool,
 }
 
-/// How full the window is after an identifier was recorded.
+/// How full a client's share of the window is after an identifier was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowOccupancy {
     /// There is room, or the warning has already been given.
     Quietly,
-    /// A quarter of the capacity is left, for the first time since half of it was free.
+    /// A quarter of the share is left, for the first time since half of it was free.
     NearlyFull,
 }
 
@@ -33,47 +48,63 @@ pub enum WindowOccupancy {
 pub enum ReplayRejection {
     /// It was used before.
     Used,
-    /// The window is full; forgetting an identifier would let its token be used again.
+    /// The client's share is full; forgetting an identifier would let its token be used again.
     Full,
 }
 
 impl ReplayWindow {
-    /// Records an identifier, which counts as used until `until`.
+    /// Records an identifier, which counts as used until `until`, for the client with this certificate.
     ///
     /// # Errors
-    /// It was used before, or the window is full.
+    /// It was used before, or the client's share of the window is full.
     pub fn mark_used(
         &mut self,
         id: TokenId,
+        client: Fingerprint,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<WindowOccupancy, ReplayRejection> {
-        self.mark_used_within(id, until, now, MAX_TOKEN_IDS)
+        let client = client.as_bytes().first_chunk().copied().unwrap_or_default();
+        self.mark_used_within(id, client, (until, now), MAX_TOKEN_IDS)
     }
 
     fn mark_used_within(
         &mut self,
         id: TokenId,
-        until: Timestamp,
-        now: Timestamp,
+        client: ClientKey,
+        (until, now): (Timestamp, Timestamp),
         most: usize,
     ) -> Result<WindowOccupancy, ReplayRejection> {
         while let Some(first) = self.by_end.first().copied().filter(|(end, _)| *end < now) {
             self.by_end.remove(&first);
-            self.used.remove(&first.1);
+            if let Some(client) = self.used.remove(&first.1) {
+                self.release_one(client);
+            }
         }
         if self.used.contains_key(&id) {
             return Err(ReplayRejection::Used);
         }
-        if self.used.len() >= most {
+        let own = self.clients.get(&client).map_or(0, |share| share.used);
+        let share = most.saturating_sub(self.used.len() - own) / 2;
+        if own >= share {
             return Err(ReplayRejection::Full);
         }
-        self.used.insert(id, until);
+        self.used.insert(id, client);
         self.by_end.insert((until, id));
-        let (nearly_full, half_empty) = (self.used.len() >= most / 4 * 3, self.used.len() <= most / 2);
-        let taken = if nearly_full && !self.said { WindowOccupancy::NearlyFull } else { WindowOccupancy::Quietly };
-        self.said = nearly_full || (self.said && !half_empty);
+        let client = self.clients.entry(client).or_default();
+        client.used += 1;
+        let (nearly_full, half_empty) = (client.used >= share / 4 * 3, client.used <= share / 2);
+        let taken = if nearly_full && !client.said { WindowOccupancy::NearlyFull } else { WindowOccupancy::Quietly };
+        client.said = nearly_full || (client.said && !half_empty);
         Ok(taken)
+    }
+
+    fn release_one(&mut self, client: ClientKey) {
+        let Some(share) = self.clients.get_mut(&client) else { return };
+        share.used -= 1;
+        if share.used == 0 {
+            self.clients.remove(&client);
+        }
     }
 }
 
@@ -83,6 +114,8 @@ mod tests {
 
     use super::*;
 
+    const ALONE: ClientKey = [0; 8];
+
     fn timestamp(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
@@ -90,18 +123,25 @@ mod tests {
     #[test]
     fn an_identifier_is_taken_once_until_it_ends() {
         let mut window = ReplayWindow::default();
-        assert_eq!(window.mark_used([1; 32], timestamp(10), timestamp(0)), Ok(WindowOccupancy::Quietly));
-        assert_eq!(window.mark_used([1; 32], timestamp(99), timestamp(10)), Err(ReplayRejection::Used));
-        assert_eq!(window.mark_used([1; 32], timestamp(20), timestamp(11)), Ok(WindowOccupancy::Quietly));
+        let client = Fingerprint::of(b"");
+        assert_eq!(window.mark_used([1; 32], client, timestamp(10), timestamp(0)), Ok(WindowOccupancy::Quietly));
+        assert_eq!(window.mark_used([1; 32], client, timestamp(99), timestamp(10)), Err(ReplayRejection::Used));
+        assert_eq!(window.mark_used([1; 32], client, timestamp(20), timestamp(11)), Ok(WindowOccupancy::Quietly));
     }
 
     #[test]
     fn a_full_window_takes_nothing_rather_than_forget() {
         let mut window = ReplayWindow::default();
-        assert!(window.mark_used_within([1; 32], timestamp(10), timestamp(0), 1).is_ok());
-        assert_eq!(window.mark_used_within([2; 32], timestamp(10), timestamp(0), 1), Err(ReplayRejection::Full));
-        assert_eq!(window.mark_used_within([1; 32], timestamp(10), timestamp(0), 1), Err(ReplayRejection::Used));
-        assert!(window.mark_used_within([2; 32], timestamp(30), timestamp(11), 1).is_ok());
+        assert!(window.mark_used_within([1; 32], ALONE, (timestamp(10), timestamp(0)), 2).is_ok());
+        assert_eq!(
+            window.mark_used_within([2; 32], ALONE, (timestamp(10), timestamp(0)), 2),
+            Err(ReplayRejection::Full)
+        );
+        assert_eq!(
+            window.mark_used_within([1; 32], ALONE, (timestamp(10), timestamp(0)), 2),
+            Err(ReplayRejection::Used)
+        );
+        assert!(window.mark_used_within([2; 32], ALONE, (timestamp(30), timestamp(11)), 2).is_ok());
     }
 
     #[test]
@@ -109,7 +149,7 @@ mod tests {
         let mut window = ReplayWindow::default();
         let mut take = |ids: std::ops::Range<u8>, until, now| {
             let mut said = |id| {
-                window.mark_used_within([id; 32], timestamp(until), timestamp(now), 8).unwrap()
+                window.mark_used_within([id; 32], ALONE, (timestamp(until), timestamp(now)), 16).unwrap()
                     == WindowOccupancy::NearlyFull
             };
             ids.filter(|id| said(*id)).collect::<Vec<_>>()
@@ -120,6 +160,23 @@ mod tests {
         assert!(take(8..11, 30, 11).is_empty());
         // At 21 three of eight are, and it fills again.
         assert_eq!(take(11..15, 40, 21), [13]);
+    }
+
+    #[test]
+    fn a_runaway_client_takes_no_room_of_the_others() {
+        let mut window = ReplayWindow::default();
+        let mut number = 0_u16;
+        let mut take = |client: u8, until, now| {
+            number += 1;
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            window.mark_used_within(id, [client; 8], (timestamp(until), timestamp(now)), 100)
+        };
+        let mut fill = |client, until, now| (0..200).filter(|_| take(client, until, now).is_ok()).count();
+        // Half of the room, and each further one half of what is left.
+        assert_eq!([fill(1, 10, 0), fill(2, 20, 0), fill(3, 20, 0)], [50, 25, 12]);
+        // Once the first one's have expired, the others have more, and it may use what they leave.
+        assert_eq!([fill(2, 20, 11), fill(1, 20, 11)], [44 - 25, 22]);
     }
 
     proptest! {
@@ -138,7 +195,7 @@ mod tests {
                         Ok(())
                     }
                 };
-                prop_assert_eq!(window.mark_used_within([id; 32], timestamp(now + length), timestamp(now), 3).map(drop), expected);
+                prop_assert_eq!(window.mark_used_within([id; 32], ALONE, (timestamp(now + length), timestamp(now)), 6).map(drop), expected);
                 prop_assert_eq!(window.used.len(), window.by_end.len());
             }
         }

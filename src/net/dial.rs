@@ -138,7 +138,7 @@ impl Dialler {
         let outcome = outcome.map(|outcome| outcome.ok().and_then(|outcome| outcome.clone()));
         let source = match (outcome, known) {
             (Ok(Some((_, Ok(addresses)))), _) | (_, Some(addresses)) => return Ok(addresses),
-            (Err(_), None) => return Err(SocketError::Late { address: to.to_string() }),
+            (Err(_), None) => io::Error::new(io::ErrorKind::TimedOut, "the resolver has not answered in time"),
             (Ok(Some((_, Err(error)))), None) => io::Error::new(error.kind(), error),
             (Ok(None), None) => io::Error::other("the look-up was cancelled"),
         };
@@ -276,7 +276,9 @@ mod tests {
         let short = || DialOptions { deadline: Instant::now() + Duration::from_millis(20), ..dial_options() };
         let (one, other) = tokio::join!(dialler.connect_tcp(&to, short()), dialler.connect_tcp(&to, short()));
         for late in [one, other] {
-            assert!(matches!(late, Err(SocketError::Late { .. })), "{late:?}");
+            let named =
+                matches!(&late, Err(SocketError::Resolve { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
+            assert!(named, "{late:?}");
         }
         assert_eq!(resolver.pending_lookups(), 1);
         resolver.complete_first(Ok(vec![at]));

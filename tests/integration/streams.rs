@@ -2,6 +2,8 @@
 //!
 //! The backends speak frames by hand: no library says at will what it has not processed, or falls silent.
 
+mod upstream;
+
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,8 +11,8 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use sidekey::pki::issue::IssuedKeyPair;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::support::ca::Ca;
@@ -38,11 +40,11 @@ struct Frame {
 }
 
 /// A connection, frame by frame.
-struct Frames(TcpStream);
+struct Frames<S>(S);
 
-impl Frames {
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// Reads the preface; the SETTINGS that answer it are the caller's.
-    async fn of(mut stream: TcpStream) -> Option<Self> {
+    async fn of(mut stream: S) -> Option<Self> {
         stream.read_exact(&mut [0; 24]).await.ok()?;
         Some(Self(stream))
     }
@@ -92,6 +94,11 @@ impl Frames {
         self.write(HEADERS, END_STREAM | END_HEADERS, stream, OK).await;
     }
 
+    /// Ends the connection, the last stream that is processed being this one, for this reason.
+    async fn leave(&mut self, last: u32, code: u32) {
+        self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
+    }
+
     async fn answer_all(&mut self) {
         while let Some(frame) = self.next().await {
             if frame.flags & END_STREAM != 0 {
@@ -101,9 +108,8 @@ impl Frames {
     }
 }
 
-/// An ingress of one worker before this backend, and a peer's HTTP/2 connection to it.
-async fn stand(backend: &Raw, limits: &str) -> (Sidecar, SendRequest<Full<Bytes>>) {
-    let ca = Ca::new("Test CA");
+/// An ingress of one worker before this backend, and a pair that may come to it.
+async fn stand_with(ca: &Ca, backend: &Raw, limits: &str) -> (Sidecar, IssuedKeyPair) {
     let folder = folder();
     drop_pair(folder.path(), "tls", &ca.server(5));
     put(folder.path(), "ca.crt", ca.pem());
@@ -112,8 +118,14 @@ async fn stand(backend: &Raw, limits: &str) -> (Sidecar, SendRequest<Full<Bytes>
          backend = \"h2c://{}\"\n{limits}\n",
         backend.address
     );
-    let sidecar = Sidecar::start(folder, &toml).await;
-    let peer = Peer::new(&[ca.pem()], Some(&ca.client("etl", 5))).alpn(&["h2"]);
+    (Sidecar::start(folder, &toml).await, ca.client("etl", 5))
+}
+
+/// The same, and a peer's HTTP/2 connection to it.
+async fn stand(backend: &Raw, limits: &str) -> (Sidecar, SendRequest<Full<Bytes>>) {
+    let ca = Ca::new("Test CA");
+    let (sidecar, client) = stand_with(&ca, backend, limits).await;
+    let peer = Peer::new(&[ca.pem()], Some(&client)).alpn(&["h2"]);
     let stream = peer.tls(sidecar.ingress("api")).await.expect("a handshake");
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("connected");
     tokio::spawn(connection);

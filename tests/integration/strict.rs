@@ -51,8 +51,9 @@ async fn in_front_of(backend: SocketAddr, extra: &str) -> Front {
 
 #[test]
 fn the_page_explains_every_refusal() {
-    use sidekey::http::frames::FrameFlood;
+    use sidekey::http::frames::{BlockFault, FrameFlood};
     use sidekey::http::framing::FramingFault;
+    use sidekey::http::refusal::ExplainedRefusal;
 
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
     let page = std::fs::read_to_string(path).expect("the page");
@@ -62,6 +63,10 @@ fn the_page_explains_every_refusal() {
     }
     for flood in FrameFlood::ALL {
         let row = format!("| `{}` | {} |", flood.reason(), flood.explanation());
+        assert!(page.contains(&row), "{row}");
+    }
+    for fault in BlockFault::ALL {
+        let row = format!("| `{}` | {} |", fault.reason(), fault.explanation());
         assert!(page.contains(&row), "{row}");
     }
 }

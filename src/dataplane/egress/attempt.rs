@@ -205,7 +205,13 @@ impl<'a> UpstreamAttempt<'a> {
             replay_limit: self.towards.egress.settings.replay_limit,
             explain_end: Some(&explain_end),
         };
-        let (response, link) = origin::exchange(&origin, request, to, terms.waits, terms.limits.response).await?;
+        let before = self.towards.upstream.requires_http1();
+        let exchanged = origin::exchange(&origin, request, to, terms.waits, terms.limits.response).await;
+        if !before && self.towards.upstream.requires_http1() {
+            let listener = &*self.towards.egress.settings.name;
+            tracing::info!(target: "proxy", side = "egress", listener, reason = "http1_required", "the upstream asks for HTTP/1.1 (HTTP_1_1_REQUIRED): requests go to it over HTTP/1.1 from now on");
+        }
+        let (response, link) = exchanged?;
         self.record_response(&link, response.status());
         Ok((response, link))
     }

@@ -17,7 +17,7 @@ use crate::dataplane::connection::view::{ConnectionOwner, ViewSlot};
 use crate::dataplane::connection::{ConnectionGuard, ConnectionLimit, ConnectionState};
 use crate::dataplane::context::ListenerContext;
 use crate::dataplane::exchange::access::{AccessLineTemplate, AccessRecord, ClientFields, RequestContext};
-use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest, RequestFailure, check_field_count};
+use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest, RequestFailure, check_head_size};
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
 use crate::dataplane::serve::RequestHandler;
@@ -95,7 +95,7 @@ impl EgressConnection {
         let named = target::request_host(&request, &view.known)?;
         cross_site::check_same_site(request.headers(), &named, &view.authority)?;
         named_host::check_own_host(&named, &settings.listen, settings.own_hosts())?;
-        check_field_count(request.headers(), limits)?;
+        check_head_size(&request, limits)?;
         if request.uri().authority().is_some() {
             *request.uri_mut() = target::origin_form(request.uri(), None)?;
         }

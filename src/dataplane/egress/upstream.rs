@@ -33,6 +33,8 @@ pub(super) struct UpstreamState {
     pub(super) token: WorkerTokenCache,
     /// A probe runs.
     pub(super) probing: Cell<bool>,
+    /// It has asked for HTTP/1.1 (HTTP_1_1_REQUIRED) in this epoch.
+    http1_required: Rc<Cell<bool>>,
 }
 
 /// What may be shown, the preferred pair first.
@@ -126,11 +128,18 @@ impl UpstreamState {
     pub(super) fn forget_selection(&self) {
         self.chosen.borrow_mut().take();
         self.asked.take();
+        self.http1_required.set(false);
+    }
+
+    /// Whether the upstream has asked for HTTP/1.1 in this epoch.
+    pub(super) fn requires_http1(&self) -> bool {
+        self.http1_required.get()
     }
 
     fn pool(&self, key_pair: Fingerprint, waits: &Rc<WaitTable>) -> Rc<ConnectionPool> {
         let mut pools = self.pools.borrow_mut();
-        Rc::clone(pools.entry(key_pair).or_insert_with(|| ConnectionPool::new(None, IDLE_CONNECTION_LIFETIME, waits)))
+        let new = || ConnectionPool::for_upstream(None, &self.http1_required, IDLE_CONNECTION_LIFETIME, waits);
+        Rc::clone(pools.entry(key_pair).or_insert_with(new))
     }
 }
 

@@ -29,9 +29,15 @@ use crate::http::body::{BodyRelay, UploadProgress};
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
+use crate::http::framing::parse_decimal;
 use crate::http::upgrade;
 use crate::snapshot::Side;
 use crate::snapshot::ingress::ListenerLimits;
+
+/// What each field of a list counts beside its name and value (RFC 9113 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+/// What the four pseudo-fields of a request count beside method, target and authority.
+const PSEUDO_FIELD_BYTES: usize = 4 * FIELD_OVERHEAD + ":method:scheme:authority:pathhttps".len();
 
 /// What forwarding a response needs.
 pub(crate) struct ForwardContext<'a> {
@@ -123,6 +129,8 @@ pub(crate) fn respond(
         if parts.headers.remove(CONTENT_LENGTH).is_some() {
             link.retire();
         }
+    } else {
+        unite_lengths(&mut parts.headers)?;
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };
@@ -217,6 +225,24 @@ pub(crate) fn refuse(
     response
 }
 
+/// Several lengths that are one and the same number become one field (RFC 9110 8.6): HTTP/2 has no place for more.
+fn unite_lengths(headers: &mut HeaderMap) -> Result<(), Error> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && parse_decimal(first.as_bytes()).is_some() {
+        return Ok(());
+    }
+    let all = headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut numbers = all.map(|length| std::str::from_utf8(length.trim_ascii()).ok()?.parse::<u64>().ok());
+    let length = numbers.next().flatten().ok_or(Error::ResponseLengths)?;
+    if numbers.any(|other| other != Some(length)) {
+        return Err(Error::ResponseLengths);
+    }
+    drop(numbers);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(())
+}
+
 /// HTTP/2 sends cookies in crumbs; HTTP/1.1 has one field (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
@@ -229,9 +255,25 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Checks the listener's limit on the number of fields.
-pub(crate) fn check_field_count(headers: &HeaderMap, limits: &ListenerLimits) -> Result<(), Error> {
-    if headers.len() > limits.fields { Err(Error::TooManyFields { limit: limits.fields }) } else { Ok(()) }
+/// Checks the listener's limits on the number of fields and on the size of a head. On HTTP/1 the guard has counted its bytes;
+/// on HTTP/2 it is the size of the list of fields (RFC 9113 10.5.1).
+pub(crate) fn check_head_size<B>(request: &Request<B>, limits: &ListenerLimits) -> Result<(), Error> {
+    let headers = request.headers();
+    if headers.len() > limits.fields {
+        return Err(Error::TooManyFields { limit: limits.fields });
+    }
+    if request.version() != Version::HTTP_2 {
+        return Ok(());
+    }
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let pseudo = request.method().as_str().len() + target + authority + PSEUDO_FIELD_BYTES;
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    if pseudo + fields.sum::<usize>() > limits.head_size {
+        return Err(Error::HeadTooLarge { limit: limits.head_size });
+    }
+    Ok(())
 }
 
 /// How long idle connections to the other side are kept: a little shorter than most servers keep them.
@@ -250,6 +292,38 @@ mod tests {
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
         join_cookies(&mut headers);
         assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn a_head_of_http_2_is_measured_as_its_list_of_fields() {
+        let limits = ListenerLimits { head_size: 1000, ..ListenerLimits::default() };
+        let sized = |version, filler: usize| {
+            let request = Request::get("https://a.example/x").version(version).header("x", "y".repeat(filler));
+            check_head_size(&request.body(()).unwrap(), &limits)
+        };
+        // 3 + 2 + 9 bytes of the request line, 162 for the pseudo-fields, and 33 beside the value.
+        assert!(sized(Version::HTTP_2, 1000 - 14 - 162 - 33).is_ok());
+        let over = sized(Version::HTTP_2, 1001 - 14 - 162 - 33);
+        assert!(matches!(over, Err(Error::HeadTooLarge { limit: 1000 })));
+        assert!(sized(Version::HTTP_11, 2000).is_ok());
+    }
+
+    #[test]
+    fn lengths_that_agree_become_one_and_others_are_refused() {
+        let united = |lengths: &[&'static str]| {
+            let mut headers: HeaderMap =
+                lengths.iter().map(|length| (CONTENT_LENGTH, HeaderValue::from_static(length))).collect();
+            unite_lengths(&mut headers).ok()?;
+            let all: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+            Some(all)
+        };
+        assert_eq!(united(&[]).unwrap().len(), 0);
+        for same in [&["5"][..], &["5", "5"], &["5", "5", "5"], &["5, 5"], &["5", "5,5"], &["05"]] {
+            assert_eq!(united(same).expect("one length"), ["5"], "{same:?}");
+        }
+        for other in [&["5", "6"][..], &["5, 6"], &["5", ""], &["x"], &["5", "+"]] {
+            assert_eq!(united(other), None, "{other:?}");
+        }
     }
 
     #[test]

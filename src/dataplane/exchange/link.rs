@@ -9,7 +9,6 @@ use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -70,8 +69,10 @@ pub(crate) struct ExchangeFailure {
     pub(crate) unsent: bool,
     /// The connection was not new: the server may have closed it before it received the request.
     pub(crate) reused: bool,
-    /// The server reports that it has not processed the request (RFC 9113 8.7).
+    /// The server reports that it has not processed the request (RFC 9113 8.7), or it was never opened there.
     pub(crate) unprocessed: bool,
+    /// The server wants requests over HTTP/1.1 (RFC 9113 7, HTTP_1_1_REQUIRED).
+    pub(crate) needs_http1: bool,
 }
 
 /// What belongs to a connection besides its transport.
@@ -148,10 +149,11 @@ impl PooledConnection {
         limit: Duration,
     ) -> Result<Response<Incoming>, ExchangeFailure> {
         let reused = std::mem::replace(&mut self.reused, true);
-        let unanswered = |error| ExchangeFailure { error, unsent: false, reused, unprocessed: false };
+        let unanswered =
+            |error| ExchangeFailure { error, unsent: false, reused, unprocessed: false, needs_http1: false };
         let Some(shaped) = request.as_mut() else { return Err(unanswered(Error::Late)) };
         shape::shape_request(shaped, to, self.is_http2()).map_err(unanswered)?;
-        self.gatekeeper = shaped.body().gate().map(|gate| ContinueGateGuard(Arc::clone(gate)));
+        self.gatekeeper = shaped.body().gate().map(ContinueGateGuard::begin_turn);
         let upload = shaped.body().upload();
         if !shaped.body().is_end_stream() {
             self.detach();
@@ -188,8 +190,8 @@ impl PooledConnection {
         };
         match sent {
             Some(Ok(response)) => {
-                if let Some(ContinueGateGuard(gate)) = &self.gatekeeper {
-                    gate.record_final_response(response.status());
+                if let Some(keeper) = &self.gatekeeper {
+                    keeper.record_final_response(response.status());
                 }
                 if !response.body().is_end_stream() && shape::is_large(response.headers()) {
                     self.detach();
@@ -199,8 +201,10 @@ impl PooledConnection {
             Some(Err(mut failed)) => {
                 *request = failed.take_message();
                 let error = failed.into_error();
-                let unprocessed = self.is_unprocessed(&error);
-                Err(ExchangeFailure { error: Error::Exchange(error), unsent: request.is_some(), reused, unprocessed })
+                let unsent = request.is_some();
+                let needs_http1 = self.needs_http1(&error, unsent);
+                let unprocessed = needs_http1 || self.is_unprocessed(&error);
+                Err(ExchangeFailure { error: Error::Exchange(error), unsent, reused, unprocessed, needs_http1 })
             }
             None => Err(unanswered(Error::Late)),
         }
@@ -209,7 +213,7 @@ impl PooledConnection {
     /// Called when the response was read to its end: the connection may carry another request.
     pub(crate) fn finish(mut self) {
         // A body that was never asked for is never sent: where it was announced, nothing else can follow.
-        if self.must_close() || self.gatekeeper.as_ref().is_some_and(|keeper| keeper.0.is_shut()) {
+        if self.must_close() || self.gatekeeper.as_ref().is_some_and(ContinueGateGuard::is_shut) {
             return;
         }
         if !self.is_ready() {
@@ -245,14 +249,25 @@ impl PooledConnection {
     /// Whether this error means that the server has not processed the request (RFC 9113 8.7): it ends the connection,
     /// and the stream is not among those that it still answers, or it refuses the stream.
     ///
-    /// h2 gives the error of a GOAWAY only to streams above the last one that it names.
+    /// h2 gives the error of a GOAWAY only to streams above the last one that it names. A request that still waited to be
+    /// opened when the connection ended is dropped by hyper without a word: none of it was sent.
     fn is_unprocessed(&self, error: &hyper::Error) -> bool {
-        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
-        if error.is_remote() && error.is_go_away() {
+        let Some(remote) = remote_error(error) else { return self.is_http2() && error.is_user() };
+        if remote.is_go_away() {
             self.retire();
             return true;
         }
-        error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        remote.reason() == Some(h2::Reason::REFUSED_STREAM)
+    }
+
+    /// Whether the server wants the request over HTTP/1.1 (RFC 9113 7): it says so of this stream, or with the GOAWAY
+    /// that ended the connection. Clients send such a request again whatever its method is, as no server acts on it.
+    fn needs_http1(&self, error: &hyper::Error, unsent: bool) -> bool {
+        let HttpTransport::H2 { stream, .. } = &self.wire else { return false };
+        match remote_error(error) {
+            Some(error) => error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED),
+            None => (unsent || error.is_user()) && stream.shared_state().needs_http1(),
+        }
     }
 
     /// The state that its requests share, on HTTP/2.
@@ -302,6 +317,11 @@ impl PooledConnection {
     pub(crate) fn idle_for(&self, now: Ticks) -> u32 {
         now.ticks_since(self.idle_since)
     }
+}
+
+/// What the server itself said of a stream or of its connection on HTTP/2.
+fn remote_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| error.is_remote())
 }
 
 /// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it

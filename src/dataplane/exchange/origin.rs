@@ -1,8 +1,9 @@
 //! One request, exchanged for the head of its response over a connection to where it goes: an existing one or a new one.
 //!
 //! A request that could not be sent uses another connection. So does one that the server reports as not processed (RFC
-//! 9113 8.7), if its content is still there, and an idempotent one without content on a connection that was not new:
-//! the server may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is ever sent twice.
+//! 9113 8.7), or wants over HTTP/1.1, if its content is still there; and an idempotent one without content on a connection
+//! that was not new: the server may have closed it in the same moment (RFC 9110 9.2.2, RFC 9112 9.3.1). Nothing else is
+//! ever sent twice.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +24,10 @@ use crate::clock::deadlines::WaitTable;
 use crate::http::error::RequestError as Error;
 
 /// How often a request may be sent, the first time included.
-const MAX_SEND_ATTEMPTS: usize = 3;
+const MAX_SEND_ATTEMPTS: usize = 5;
+/// From this time on it is the first on a connection of its own: a server that answers one request on each connection and
+/// leaves (nginx with `keepalive_requests 1`) answers that one.
+const OWN_CONNECTION_FROM: usize = 3;
 
 /// A connection on its way. Boxed: a handshake's future is large, and most requests never need it.
 pub(crate) type ConnectFuture<'a> = Pin<Box<dyn Future<Output = Result<PooledConnection, Error>> + 'a>>;
@@ -47,18 +51,20 @@ pub(crate) struct ExchangeOrigin<'a, P> {
 /// HTTP/2, it gets a separate connection.
 async fn checkout<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
     origin: &ExchangeOrigin<'_, P>,
-    fresh: bool,
+    attempt: usize,
     shunned: Option<&Rc<SharedStreamState>>,
     upgrade: bool,
 ) -> Result<PooledConnection, Error> {
     let pool = (origin.pool)()?;
-    if upgrade && pool.http2.get() != Some(false) {
+    if upgrade && pool.protocol() != Some(false) {
         return (origin.connect)(true).await;
     }
-    if !fresh && let Some(link) = pool.take_connection(shunned) {
+    if attempt == 1
+        && let Some(link) = pool.take_connection(shunned)
+    {
         return Ok(link);
     }
-    if pool.http2.get() == Some(false) {
+    if pool.protocol() == Some(false) || attempt >= OWN_CONNECTION_FROM {
         return connect(origin, &pool).await;
     }
     // One request connects, and the others wait for a connection that they may share.
@@ -69,7 +75,7 @@ async fn checkout<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
         return Ok(link);
     }
     // Where nothing can be shared, or the previous attempt failed, requests do not wait for each other.
-    if now.http2.get() == Some(false) || pool.failures.get() != failures {
+    if now.protocol() == Some(false) || pool.failures.get() != failures {
         drop(guard);
     }
     connect(origin, &now).await
@@ -79,9 +85,9 @@ async fn connect<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
     origin: &ExchangeOrigin<'_, P>,
     pool: &Rc<ConnectionPool>,
 ) -> Result<PooledConnection, Error> {
-    let made = (origin.connect)(false).await;
+    let made = (origin.connect)(pool.offers_http1_only()).await;
     match &made {
-        Ok(link) => pool.http2.set(Some(link.is_http2())),
+        Ok(link) => pool.record_protocol(link.is_http2()),
         Err(_) => pool.failures.set(pool.failures.get().wrapping_add(1)),
     }
     made
@@ -96,10 +102,10 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
     waits: &Rc<WaitTable>,
     limit: Duration,
 ) -> Result<(Response<Incoming>, PooledConnection), Error> {
-    let (mut fresh, mut shunned) = (false, None);
+    let mut shunned = None;
     let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
     for attempt in 1.. {
-        let mut link = checkout(origin, fresh, shunned.as_ref(), upgrade).await?;
+        let mut link = checkout(origin, attempt, shunned.as_ref(), upgrade).await?;
         let spare = match request {
             Some(request) if link.is_http2() => RetryCopy::with_content(request, origin.replay_limit),
             Some(request) if link.is_reused() => RetryCopy::from_idempotent(request),
@@ -114,14 +120,18 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             }
             Err(failed) => failed,
         };
-        let ExchangeFailure { error, unsent, reused, unprocessed } = failed;
+        let ExchangeFailure { error, unsent, reused, unprocessed, needs_http1 } = failed;
         let told = origin.explain_end.and_then(|explain| explain(&link));
         if matches!(told, Some(Error::Refused { .. })) {
             // Nothing was processed, but another connection like this one would be refused as well.
             return Err(told.unwrap_or(error));
         }
+        if needs_http1 && !(origin.pool)()?.require_http1() {
+            return Err(Error::Http1Required);
+        }
         if unprocessed {
-            *request = spare.and_then(RetryCopy::into_request);
+            // A request that was not sent at all is still in its place.
+            *request = request.take().or_else(|| spare.and_then(RetryCopy::into_request));
             // A connection that refuses one stream may refuse the next too: use another, if need be a new one.
             shunned = link.shared_state();
         } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
@@ -130,8 +140,7 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
         if request.is_none() || attempt == MAX_SEND_ATTEMPTS {
             return Err(told.unwrap_or(error));
         }
-        // The other idle connections have probably been closed too.
-        fresh = true;
+        // The other idle connections have probably been closed too: from now on a new one is used.
     }
     Err(Error::Late)
 }

@@ -15,7 +15,11 @@ pub(crate) struct ConnectionPool {
     home: Rc<ConnectionHome<PooledConnection>>,
     shared: RefCell<Vec<SharedConnection>>,
     /// Whether the server speaks HTTP/2; `None` until the first connection.
-    pub(super) http2: Cell<Option<bool>>,
+    http2: Cell<Option<bool>>,
+    /// Whether the server chooses the protocol at each connection.
+    negotiated: bool,
+    /// The server has asked for HTTP/1.1 (HTTP_1_1_REQUIRED): known to all pools of one upstream.
+    http1_required: Rc<Cell<bool>>,
     /// Held while a connection is established that others may share.
     pub(super) connecting: tokio::sync::Mutex<()>,
     /// Connections that could not be established.
@@ -26,10 +30,22 @@ pub(crate) struct ConnectionPool {
 impl ConnectionPool {
     /// An empty pool; idle connections are kept for `keep`. `http2` is the protocol, where it is known.
     pub(crate) fn new(http2: Option<bool>, keep: Duration, waits: &Rc<WaitTable>) -> Rc<Self> {
+        Self::for_upstream(http2, &Rc::default(), keep, waits)
+    }
+
+    /// Likewise, for one of several pools of an upstream: what one is told of HTTP/1.1 all of them know.
+    pub(crate) fn for_upstream(
+        http2: Option<bool>,
+        http1_required: &Rc<Cell<bool>>,
+        keep: Duration,
+        waits: &Rc<WaitTable>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             home: ConnectionHome::new(waits),
             shared: RefCell::default(),
             http2: Cell::new(http2),
+            negotiated: http2.is_none(),
+            http1_required: Rc::clone(http1_required),
             connecting: tokio::sync::Mutex::new(()),
             failures: Cell::new(0),
             keep: Ticks::from_duration(keep),
@@ -46,6 +62,31 @@ impl ConnectionPool {
         self.home.open_connections()
     }
 
+    /// Whether its connections carry HTTP/2; `None` until the first one.
+    pub(super) fn protocol(&self) -> Option<bool> {
+        if self.http1_required.get() { Some(false) } else { self.http2.get() }
+    }
+
+    /// Records what a new connection speaks.
+    pub(super) fn record_protocol(&self, http2: bool) {
+        self.http2.set(Some(http2));
+    }
+
+    /// Whether new connections have to offer HTTP/1.1 alone.
+    pub(super) fn offers_http1_only(&self) -> bool {
+        self.http1_required.get()
+    }
+
+    /// The server wants HTTP/1.1: nothing goes over HTTP/2 from now on, and what runs there goes on. False where there is
+    /// no choice.
+    pub(super) fn require_http1(&self) -> bool {
+        if self.negotiated {
+            self.http1_required.set(true);
+            drop(self.shared.take());
+        }
+        self.negotiated
+    }
+
     /// Adds a connection that requests share.
     pub(super) fn add_shared(&self, shared: SharedConnection) {
         self.shared.borrow_mut().push(shared);
@@ -56,6 +97,10 @@ impl ConnectionPool {
         let may = |shared: &SharedConnection| {
             shared.is_lendable(self.home.now(), u32::MAX) && !shunned.is_some_and(|one| shared.has_state(one))
         };
+        if self.http1_required.get() {
+            // Another pool of this upstream was told.
+            drop(self.shared.take());
+        }
         let lent =
             self.shared.borrow().iter().find_map(|shared| if may(shared) { shared.lend(&self.home) } else { None });
         if lent.is_some() {

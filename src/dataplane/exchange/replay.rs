@@ -66,18 +66,14 @@ pub(super) struct BodyRetention {
 }
 
 impl BodyRetention {
-    /// Keeps `limit` bytes at most from now on; more where more is kept already. `None` for a body that is held back
-    /// until it is requested: it must stay as it is.
-    pub(super) fn from_body(body: &mut OutgoingBody, limit: usize) -> Option<Self> {
+    /// Keeps `limit` bytes at most from now on; more where more is kept already.
+    pub(super) fn from_body(body: &mut OutgoingBody, limit: usize) -> Self {
         if let OutgoingBody::Kept(turn) = body {
-            return Some(Self { kept: turn.retained().clone(), alone: false });
-        }
-        if body.gate().is_some() {
-            return None;
+            return Self { kept: turn.retained().clone(), alone: false };
         }
         let kept = ReplaySource::new(std::mem::replace(body, OutgoingBody::Empty), limit);
         *body = kept.start_sending();
-        Some(Self { kept, alone: true })
+        Self { kept, alone: true }
     }
 
     /// The body from its beginning, if all of it is still there. An earlier sending breaks off.

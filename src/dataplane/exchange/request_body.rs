@@ -31,12 +31,11 @@ pub(crate) enum OutgoingBody {
 
 impl OutgoingBody {
     /// What holds the body back, if anything does.
-    pub(crate) fn gate(&self) -> Option<&Arc<ContinueGate>> {
+    pub(crate) fn gate(&self) -> Option<Arc<ContinueGate>> {
         match self {
             Self::Empty => None,
-            Self::Relay(relay) => relay.gate(),
-            // Sent again, it may be wanted after all: only a 100 or the timeout requests it.
-            Self::Kept(_) => None,
+            Self::Relay(relay) => relay.gate().cloned(),
+            Self::Kept(turn) => turn.kept.0.borrow().rest.gate(),
             #[cfg(test)]
             Self::Frames(_) => None,
         }

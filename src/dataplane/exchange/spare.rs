@@ -5,7 +5,7 @@
 
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Uri, Version};
+use http::{Extensions, Method, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use super::replay::BodyRetention;
@@ -20,6 +20,8 @@ pub(super) struct RetryCopy {
     version: Version,
     path: usize,
     text: Vec<u8>,
+    /// Among them the callback for a 100.
+    extensions: Extensions,
     content: Option<BodyRetention>,
 }
 
@@ -38,7 +40,7 @@ impl RetryCopy {
         if request.body().is_end_stream() {
             return Self::copy_head(request);
         }
-        let content = BodyRetention::from_body(request.body_mut(), limit)?;
+        let content = BodyRetention::from_body(request.body_mut(), limit);
         Some(Self { content: Some(content), ..Self::copy_head(request)? })
     }
 
@@ -58,6 +60,7 @@ impl RetryCopy {
             version: request.version(),
             path: path.len(),
             text,
+            extensions: request.extensions().clone(),
             content: None,
         })
     }
@@ -95,6 +98,7 @@ impl RetryCopy {
         }
         *request.method_mut() = self.method;
         *request.version_mut() = self.version;
+        *request.extensions_mut() = self.extensions;
         Some(request)
     }
 }

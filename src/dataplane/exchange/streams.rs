@@ -21,6 +21,8 @@ pub(crate) struct SharedStreamState {
     allowed: Cell<usize>,
     /// It takes no further request; those in progress continue.
     retired: Cell<bool>,
+    /// The server ended it with HTTP_1_1_REQUIRED.
+    needs_http1: Cell<bool>,
     /// How often something was received.
     heard: Cell<u32>,
     /// Woken when the first bytes arrive: the SETTINGS.
@@ -36,6 +38,7 @@ impl SharedStreamState {
             streams: Cell::new(0),
             allowed: Cell::new(INITIAL_STREAM_LIMIT),
             retired: Cell::new(false),
+            needs_http1: Cell::new(false),
             heard: Cell::new(0),
             told: RefCell::default(),
             idle_since: Cell::new(waits.now()),
@@ -68,6 +71,19 @@ impl SharedStreamState {
     pub(super) fn is_lendable(&self, now: Ticks, limit: u32) -> bool {
         let idle = self.streams.get() == 0 && now.ticks_since(self.idle_since.get()) >= limit;
         !self.retired.get() && !idle
+    }
+
+    /// The connection has ended with this error.
+    pub(super) fn record_end(&self, error: &hyper::Error) {
+        let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        let told =
+            source.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED));
+        self.needs_http1.set(self.needs_http1.get() || told);
+    }
+
+    /// Whether the server ended it because it wants HTTP/1.1.
+    pub(super) fn needs_http1(&self) -> bool {
+        self.needs_http1.get()
     }
 
     fn record_received(&self) {

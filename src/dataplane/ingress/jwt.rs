@@ -16,6 +16,7 @@ use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::jwt::replay::{self, ReplayRejection, ReplayWindow, WindowOccupancy};
 use crate::jwt::verify::{AcceptedToken, TokenPresenter};
 use crate::jwt::{TokenRejection, TokenVerifier};
+use crate::pki::Fingerprint;
 use crate::snapshot::IngressSnapshot;
 use crate::trust::Peer;
 
@@ -23,7 +24,7 @@ use crate::trust::Peer;
 pub(crate) const KEY_SET_PATH: &str = "/.well-known/jwks.json";
 
 /// The identifiers that were used, by listener: one listener requires the tokens of one partner, so that no partner
-/// uses up another one's room.
+/// uses up another one's room; and no client of a partner that of its other clients.
 #[derive(Default)]
 pub(crate) struct UsedTokenIds(Mutex<BTreeMap<Arc<str>, ReplayWindow>>);
 
@@ -33,23 +34,25 @@ impl UsedTokenIds {
         &self,
         listener: &Arc<str>,
         accepted: &AcceptedToken,
+        client: Fingerprint,
         now: Timestamp,
     ) -> Result<(), TokenRejection> {
         let Some(id) = accepted.id else { return Ok(()) };
         let taken = {
             let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            windows.entry(Arc::clone(listener)).or_default().mark_used(id, accepted.until, now)
+            windows.entry(Arc::clone(listener)).or_default().mark_used(id, client, accepted.until, now)
         };
         match taken {
             Ok(WindowOccupancy::Quietly) => Ok(()),
             Ok(WindowOccupancy::NearlyFull) => {
-                let most = replay::MAX_TOKEN_IDS;
+                let most = replay::MAX_TOKEN_IDS / 2;
                 tracing::warn!(
                     target: "proxy",
                     listener = &**listener,
                     reason = "jwt_window_nearly_full",
-                    "the memory of used tokens is three quarters full ({most} at most, each until it expires); once it \
-                     is full, tokens are refused (jwt_window_full): have the partner issue shorter-lived tokens, and \
+                    client = %client.short(),
+                    "the memory of this client's used tokens is three quarters full ({most} at most, each until it \
+                     expires); once it is full, tokens are refused (jwt_window_full): have the partner issue shorter-lived tokens, and \
                      enforce that with ingress.jwt.max_lifetime"
                 );
                 Ok(())
@@ -115,7 +118,6 @@ pub(crate) fn serve_key_set(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::Fingerprint;
 
     fn authorization_headers(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect()
@@ -138,6 +140,7 @@ mod tests {
     fn what_one_listener_remembers_takes_no_room_of_another_and_the_log_warns_before_it_is_full() {
         let (used, now) = (UsedTokenIds::default(), Timestamp::UNIX_EPOCH);
         let (acme, other): (Arc<str>, Arc<str>) = ("acme".into(), "other".into());
+        let client = Fingerprint::of(b"client");
         let accepted = |number: usize| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&number.to_be_bytes());
@@ -147,13 +150,16 @@ mod tests {
         let subscriber =
             tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log.reopen().unwrap())).finish();
         tracing::subscriber::with_default(subscriber, || {
-            for number in 0..replay::MAX_TOKEN_IDS {
-                assert_eq!(used.record_use(&acme, &accepted(number), now), Ok(()));
+            for number in 0..replay::MAX_TOKEN_IDS / 2 {
+                assert_eq!(used.record_use(&acme, &accepted(number), client, now), Ok(()));
             }
         });
-        assert_eq!(used.record_use(&acme, &accepted(replay::MAX_TOKEN_IDS), now), Err(TokenRejection::Full));
-        assert_eq!(used.record_use(&acme, &accepted(0), now), Err(TokenRejection::Replayed));
-        assert_eq!(used.record_use(&other, &accepted(0), now), Ok(()));
+        let next = accepted(replay::MAX_TOKEN_IDS);
+        assert_eq!(used.record_use(&acme, &next, client, now), Err(TokenRejection::Full));
+        assert_eq!(used.record_use(&acme, &accepted(0), client, now), Err(TokenRejection::Replayed));
+        assert_eq!(used.record_use(&other, &accepted(0), client, now), Ok(()));
+        // Another client of the same partner.
+        assert_eq!(used.record_use(&acme, &next, Fingerprint::of(b"another"), now), Ok(()));
         let log = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.contains(" WARN proxy: ") && log.contains("reason=\"jwt_window_nearly_full\""), "{log}");

@@ -20,7 +20,7 @@ use crate::dataplane::connection::view::{ConnectionOwner, ViewSlot};
 use crate::dataplane::connection::{ConnectionGuard, ConnectionLimit, ConnectionState};
 use crate::dataplane::context::{ListenerContext, WorkerContext};
 use crate::dataplane::exchange::access::{AccessRecord, RequestContext};
-use crate::dataplane::exchange::forward::{self, ForwardContext, OutboundRequest, RequestFailure, check_field_count};
+use crate::dataplane::exchange::forward::{self, ForwardContext, OutboundRequest, RequestFailure, check_head_size};
 use crate::dataplane::exchange::link::PooledConnection;
 use crate::dataplane::exchange::open::{ConnectionParts, open_http1, open_http2};
 use crate::dataplane::exchange::origin::{ConnectFuture, ExchangeOrigin};
@@ -104,7 +104,7 @@ impl IngressConnection {
         {
             return Err(Error::Misdirected { named: named.to_string() });
         }
-        check_field_count(request.headers(), &settings.limits)?;
+        check_head_size(&request, &settings.limits)?;
         let decided = settings.rules.decide(view.peer.as_deref(), request.method().as_str(), request.uri().path())?;
         let uri = match (decided, request.uri().authority()) {
             (std::borrow::Cow::Borrowed(_), None) => None,
@@ -117,7 +117,9 @@ impl IngressConnection {
         if let Some(verifier) = &view.ingress.jwt {
             let (peer, now) = (view.peer.as_deref(), self.resources.context.clock().now());
             let accepted = jwt::check_token(verifier, peer, request.headers(), now)?;
-            self.resources.used.record_use(&settings.name, &accepted, now)?;
+            let client = view.peer.as_deref().map(|peer| peer.certificate().fingerprint());
+            let client = client.unwrap_or(accepted.certificate);
+            self.resources.used.record_use(&settings.name, &accepted, client, now)?;
         }
         let forwarding =
             if view.for_backend.continues() { ForwardingPolicy::Continue } else { ForwardingPolicy::Strip };

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName, HeaderValue};
 
@@ -230,22 +232,10 @@ fn byte_sequences<'d>(ders: impl IntoIterator<Item = &'d [u8]>) -> Option<String
             value.push_str(", ");
         }
         value.push(':');
-        push_base64(der, &mut value);
+        STANDARD.encode_string(der, &mut value);
         value.push(':');
     }
     (1..=MAX_CERTIFICATE_BYTES).contains(&value.len()).then_some(value)
-}
-
-/// RFC 4648 4, with padding.
-fn push_base64(bytes: &[u8], out: &mut String) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let index = (group >> (18 - 6 * place) & 63) as usize;
-            out.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
 }
 
 #[cfg(test)]

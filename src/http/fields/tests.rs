@@ -40,6 +40,19 @@ fn identity_is_stripped_whatever_its_spelling() {
 }
 
 #[test]
+fn proxy_is_not_forwarded_as_programs_behind_cgi_would_take_it_for_their_own() {
+    let fields = [("Proxy", "http://evil.example"), ("proxy-status", "stays")];
+    for forwarding in [ForwardingPolicy::Strip, ForwardingPolicy::Continue, ForwardingPolicy::Keep] {
+        let mut headers = header_map(&fields);
+        clean_request(&mut headers, &StripList::default(), forwarding).unwrap();
+        assert_eq!(names(&headers), ["proxy-status"]);
+        let mut trailers = header_map(&fields);
+        clean_trailers(&mut trailers, &StripList::default());
+        assert_eq!(names(&trailers), ["proxy-status"]);
+    }
+}
+
+#[test]
 fn forwarding_fields_go_on_ingress_and_stay_on_egress() {
     let fields = [
         ("x-forwarded-for", "a"),

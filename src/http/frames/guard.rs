@@ -1,7 +1,7 @@
 //! The scanner's place between a stream and hyper. In place of a frame that is too much hyper reads one that h2 answers
 //! with GOAWAY, so that the connection ends as HTTP/2 wants it and everything that waits in it goes at once.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{FrameFlood, FrameScanner, StreamRefusals};
+use super::fault::spoil_frame;
+use super::{BlockFault, FrameFlood, FrameScanner, FrameStep, StreamRefusals};
 use crate::clock::deadlines::{TICK, WaitTable};
 use crate::http::activity::StreamActivity;
 use crate::http::framing::held::HeldBytes;
@@ -26,6 +27,8 @@ pub(crate) struct FrameFindings {
     pub(crate) flood: Cell<Option<FrameFlood>>,
     /// Streams that were refused as too many, and not reported yet.
     pub(crate) refused: Cell<u64>,
+    /// Rules that header blocks have broken, and that are not reported yet.
+    pub(crate) faults: RefCell<Vec<BlockFault>>,
 }
 
 /// A stream from which no more frames of a kind can be read than is in order.
@@ -41,16 +44,16 @@ pub(crate) struct FrameGuard<S> {
 }
 
 impl<S> FrameGuard<S> {
-    /// Around `stream`; `activity` records header blocks that are not whole, and the rest is left in `found`.
+    /// Around `stream`, whose header blocks may have `block_limit` bytes; `activity` records header blocks that are not whole, and the rest is left in `found`.
     pub(crate) fn new(
         stream: S,
-        head_size: usize,
+        block_limit: usize,
         waits: &Rc<WaitTable>,
         (activity, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
     ) -> Self {
         Self {
             stream,
-            scanner: FrameScanner::new(head_size, elapsed(waits)),
+            scanner: FrameScanner::new(block_limit, elapsed(waits)),
             held: HeldBytes::default(),
             sent: 0,
             refusals: StreamRefusals::default(),
@@ -60,11 +63,30 @@ impl<S> FrameGuard<S> {
         }
     }
 
-    fn judge(&mut self, bytes: &[u8]) -> usize {
+    fn scan(&mut self, bytes: &[u8]) -> FrameStep {
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
         self.found.flood.set(step.flood);
         self.activity.set_open_block(self.scanner.open_block());
-        step.pass
+        step
+    }
+
+    /// Goes on behind a header block that breaks a rule: what hyper reads instead of `bytes`, and how many of them that is for.
+    fn replace_faulty_blocks(&mut self, bytes: &[u8], first: FrameStep) -> (Vec<u8>, usize) {
+        let (mut cleared, mut at, mut step) = (Vec::with_capacity(bytes.len()), 0, first);
+        loop {
+            cleared.extend_from_slice(&bytes[at..at + step.pass]);
+            at += step.pass;
+            let Some(found) = step.fault else { return (cleared, at) };
+            self.found.faults.borrow_mut().push(found.fault);
+            let frame = &bytes[at..at + found.frame];
+            if found.by_h2 {
+                cleared.extend_from_slice(frame);
+            } else {
+                cleared.extend(spoil_frame(frame));
+            }
+            at += found.frame;
+            step = self.scan(&bytes[at..]);
+        }
     }
 
     /// These bytes have gone out.
@@ -100,17 +122,29 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
                 return Poll::Ready(Ok(()));
             }
             if this.held.is_empty() {
-                let pass = this.judge(arrived);
-                if this.found.flood.get().is_none() && pass < arrived.len() {
-                    this.held.push(&arrived[pass..]);
-                }
-                buf.set_filled(before + pass);
+                let step = this.scan(arrived);
+                let given = if step.fault.is_some() {
+                    let (cleared, at) = this.replace_faulty_blocks(arrived, step);
+                    this.held.hold(cleared, &arrived[at..]);
+                    0
+                } else {
+                    if step.flood.is_none() && step.pass < arrived.len() {
+                        this.held.push(&arrived[step.pass..]);
+                    }
+                    step.pass
+                };
+                buf.set_filled(before + given);
             } else {
                 this.held.push(arrived);
                 buf.set_filled(before);
-                let mut held = std::mem::take(&mut this.held);
-                held.judge(|bytes| this.judge(bytes));
-                this.held = held;
+                let held = this.held.take_all();
+                let step = this.scan(&held);
+                let (cleared, at) = if step.fault.is_some() {
+                    this.replace_faulty_blocks(&held, step)
+                } else {
+                    (held[..step.pass].to_vec(), step.pass)
+                };
+                this.held.hold(cleared, &held[at..]);
             }
             if this.found.flood.get().is_some() {
                 this.held.replace_rest(GO_AWAY);

@@ -2,7 +2,7 @@
 //!
 //! Pure: it is shown what goes out on the connection, however it is cut, and follows the frames by their headers.
 
-use super::FRAME_HEADER_BYTES;
+use super::header::FRAME_HEADER_BYTES;
 
 /// RFC 9113 6.4, and the code of a stream that was not processed (7).
 const RST_STREAM: u8 = 3;

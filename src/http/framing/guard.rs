@@ -19,6 +19,7 @@ use super::head::is_token;
 use super::held::HeldBytes;
 use super::verdict::{GuardVerdict, UpgradeAnswer};
 use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
+use crate::http::refusal::ExplainedRefusal;
 
 /// What hyper reads in place of a refused request.
 const STAND_IN_REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";

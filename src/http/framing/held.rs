@@ -31,6 +31,17 @@ impl HeldBytes {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Everything, none of which is cleared yet, taken out to be judged.
+    pub(crate) fn take_all(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Holds `cleared`, and behind it what is not judged.
+    pub(crate) fn hold(&mut self, cleared: Vec<u8>, rest: &[u8]) {
+        (self.cleared, self.given, self.bytes) = (cleared.len(), 0, cleared);
+        self.bytes.extend_from_slice(rest);
+    }
+
     /// Judges everything, none of which is cleared yet: `judge` returns how many bytes are cleared from now on.
     pub(crate) fn judge(&mut self, judge: impl FnOnce(&[u8]) -> usize) {
         self.cleared = judge(&self.bytes);

@@ -86,11 +86,7 @@ fn limits_are_the_listeners() {
 }
 
 #[test]
-fn every_fault_has_a_status_a_code_and_a_sentence_of_its_own() {
-    let mut codes: Vec<_> = FramingFault::ALL.iter().map(|fault| fault.reason()).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    assert_eq!(codes.len(), FramingFault::ALL.len());
+fn every_fault_has_a_status_and_a_code_of_plain_letters() {
     for fault in FramingFault::ALL {
         assert!(fault.status().is_client_error() || fault.status().is_server_error());
         assert!(fault.reason().bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));

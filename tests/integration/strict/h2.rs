@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sidekey::http::refusal::ExplainedRefusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::corpus::{self, Case};
@@ -22,9 +23,11 @@ async fn no_frames_reach_the_backend_that_must_not_and_every_honest_request_does
         wrong.extend(run(&front, case, usize::MAX).await);
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    // What was too much is counted by its kind.
-    for flood in sidekey::http::frames::FrameFlood::ALL {
-        let line = format!("sidekey_refused_total{{side=\"ingress\",listener=\"api\",reason=\"{}\"}}", flood.reason());
+    // What was too much, and what broke a rule of its stream, is counted by its kind.
+    let floods = sidekey::http::frames::FrameFlood::ALL.map(ExplainedRefusal::reason);
+    let faults = sidekey::http::frames::BlockFault::ALL.map(ExplainedRefusal::reason);
+    for reason in floods.into_iter().chain(faults) {
+        let line = format!("sidekey_refused_total{{side=\"ingress\",listener=\"api\",reason=\"{reason}\"}}");
         eventually(&line, || front.sidecar.app.metrics_text().contains(&line)).await;
     }
 }
@@ -77,6 +80,44 @@ async fn paced_resets_end_the_connection() {
     assert!(opened <= 1500, "{opened} requests were opened and reset");
     let line = "sidekey_refused_total{side=\"ingress\",listener=\"api\",reason=\"http2_reset_flood\"} 1";
     eventually(line, || front.sidecar.app.metrics_text().contains(line)).await;
+}
+
+/// The same answer, line and counts as over HTTP/1.1, and the connection goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_beyond_the_limit_is_431_with_a_line_a_reason_and_its_counts() {
+    let front = front("").await;
+    let peer = Peer::new(&[front.ca.pem()], Some(&front.client)).alpn(&["h2"]);
+    let mut connection = peer.connect(front.sidecar.ingress("api")).await.expect("connected");
+    let counted = |times: u32| {
+        let (refused, limit) = (
+            format!("sidekey_refused_total{{side=\"ingress\",listener=\"api\",reason=\"head_too_large\"}} {times}"),
+            format!("sidekey_limit_reached_total{{side=\"ingress\",listener=\"api\",limit=\"head_size\"}} {times}"),
+        );
+        let metrics = front.sidecar.app.metrics_text();
+        metrics.contains(&refused) && metrics.contains(&limit)
+    };
+    let mut lines = Vec::new();
+    for (times, size) in [(1, 70_000), (2, 140_000)] {
+        let request = http::Request::get("https://localhost/large").header("x-large", "y".repeat(size));
+        let request = request.body(http_body_util::Full::default()).expect("a request");
+        let answer = connection.send(request).await.expect("answered");
+        assert_eq!(answer.status, 431);
+        eventually("the counts", || counted(times)).await;
+        lines.extend(front.sidecar.log());
+        let refused = |line: &&serde_json::Value| line["status"] == 431 && line["reason"] == "head_too_large";
+        let line = lines.iter().filter(refused).nth(times as usize - 1).expect("an access line");
+        assert_eq!((&line["path"], &line["protocol"]), (&"/large".into(), &"2".into()));
+        assert_eq!(connection.get("/small").await.expect("the connection goes on").status, 200);
+    }
+    // What HPACK unpacks to more than h2 keeps is answered by h2, and counted all the same.
+    let found = run(&front, &list_beyond_what_is_read(), usize::MAX).await;
+    assert_eq!(found, None);
+    eventually("the counts", || counted(3)).await;
+}
+
+fn list_beyond_what_is_read() -> Case {
+    let named = |case: &Case| case.name == "list-that-hpack-unpacks-beyond-what-is-read";
+    corpus::read("h2.txt").into_iter().find(named).expect("the case")
 }
 
 /// Sends a case, its first bytes in pieces of this size, and says what is wrong with what came of it.

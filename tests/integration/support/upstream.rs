@@ -64,7 +64,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn acceptor(&self, accepts: &[&str]) -> TlsAcceptor {
+    pub fn acceptor(&self, accepts: &[&str]) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(accepts)), Arc::clone(&provider));
         if !self.names_authorities {
