@@ -137,6 +137,11 @@ impl ShowPolicy {
 }
 
 impl CandidateList {
+    /// Whether this keyring has a previous pair beside its current one.
+    pub fn keyring_in_overlap(&self, keyring: &str) -> bool {
+        self.0.iter().any(|candidate| *candidate.keyring == *keyring && candidate.standing == Standing::Previous)
+    }
+
     /// Whether any keyring has a previous pair beside its current one: only then do refusals and `show` matter.
     pub fn in_overlap(&self) -> bool {
         self.0.iter().any(|candidate| candidate.standing == Standing::Previous)

@@ -73,6 +73,14 @@ impl FailedHandshake {
     }
 }
 
+/// The alert with which the other side ended a stream, if this error of it says so (the snake_case name of RFC 8446 6).
+pub fn received_alert(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(rfc_name(*alert)),
+        _ => None,
+    }
+}
+
 /// What went wrong.
 #[derive(Debug)]
 pub enum HandshakeFailureCause {

@@ -21,19 +21,19 @@ use crate::support::peer::{Connection, Peer};
 use crate::support::sidecar::{Sidecar, drop_pair};
 
 /// A stand on a manual clock whose keyring has rotated to a pair of a new CA.
-struct Rotated {
-    stand: Stand,
-    new_ca: Ca,
-    old: Fingerprint,
-    new: Fingerprint,
-    client: IssuedKeyPair,
+pub struct Rotated {
+    pub stand: Stand,
+    pub new_ca: Ca,
+    pub old: Fingerprint,
+    pub new: Fingerprint,
+    pub client: IssuedKeyPair,
 }
 
-async fn rotated(top: &str) -> Rotated {
+pub async fn rotated(top: &str) -> Rotated {
     rotated_with(top, "").await
 }
 
-async fn rotated_with(top: &str, of_ingress: &str) -> Rotated {
+pub async fn rotated_with(top: &str, of_ingress: &str) -> Rotated {
     let mut stand = stand_with(top, of_ingress, Some(today()), |_, _| ()).await;
     let client = stand.ca.client("etl", 5);
     let new_ca = Ca::new("New CA");
@@ -45,17 +45,17 @@ async fn rotated_with(top: &str, of_ingress: &str) -> Rotated {
 
 impl Rotated {
     /// A peer that trusts only the CA of the old pair.
-    fn stubborn(&self) -> Peer {
+    pub fn stubborn(&self) -> Peer {
         Peer::new(&[self.stand.ca.pem()], Some(&self.client)).fresh()
     }
 
     /// A peer that trusts both.
-    fn willing(&self, client: &IssuedKeyPair) -> Peer {
+    pub fn willing(&self, client: &IssuedKeyPair) -> Peer {
         Peer::new(&[self.stand.ca.pem(), self.new_ca.pem()], Some(client)).fresh()
     }
 
     /// One connection and request; what its handshake's record says.
-    async fn try_once(&mut self, peer: &Peer) -> Arc<HandshakeRecord> {
+    pub async fn try_once(&mut self, peer: &Peer) -> Arc<HandshakeRecord> {
         let address = self.stand.sidecar.ingress("api");
         let served = peer.get(address, "/").await.is_ok();
         let handshake = self.stand.sidecar.handshake().await;
@@ -63,7 +63,7 @@ impl Rotated {
         handshake
     }
 
-    fn lessons(&self) -> Vec<(String, RefusalStatus)> {
+    pub fn lessons(&self) -> Vec<(String, RefusalStatus)> {
         let entries = self.stand.sidecar.app.lessons().entries();
         entries.into_iter().map(|entry| (entry.source.to_string(), entry.standing)).collect()
     }

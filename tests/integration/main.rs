@@ -20,6 +20,7 @@ mod key_pairs;
 mod learn;
 mod limits;
 mod overlap;
+mod peer_proof;
 mod probe;
 mod proof;
 mod protocols;
