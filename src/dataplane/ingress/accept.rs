@@ -220,7 +220,8 @@ async fn handshake(
     if let Some(named) = read_proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
         set_source(attempt, Some(named), ingress);
     }
-    let hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
+    let mut hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
+    hello.restrict_versions(&ingress.settings.tls);
     let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
     turn.begin_handshake(source_address(attempt), caps).map_err(AcceptRefusal::Crowded)?;
     let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.now());
