@@ -10,6 +10,7 @@ pub mod anonymous;
 pub mod connector;
 pub mod explain;
 pub mod handshake;
+mod hello;
 pub mod keep;
 pub(crate) mod passing;
 pub mod recorder;

@@ -182,6 +182,7 @@ mod tests {
             dns: Vec::new(),
             schemes: Vec::new(),
             issuers: Vec::new(),
+            traits: crate::keyring::choice::PairTraits::default(),
             prefer: PreferPolicy::New,
             last_resort: false,
         }

@@ -1,6 +1,7 @@
 //! The ingress side: an accepted peer from its first byte to its last response.
 
 mod accept;
+mod first_data;
 pub(crate) mod jwt;
 pub(crate) mod learning;
 mod request;

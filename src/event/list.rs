@@ -11,6 +11,7 @@ use super::folder::FolderRecord;
 use super::handshake::HandshakeRecord;
 use super::keyring::KeyringRecord;
 use super::lesson::LessonRecord;
+use super::peer_proof::PeerProofRecord;
 use super::process::{ClockRecord, DrainRecord, EpochRecord, RegistryRecord, ReloadRecord, SaveFailure};
 use super::proof::{ProofRecord, VerdictRecord};
 use super::token::TokenRecord;
@@ -25,6 +26,8 @@ pub enum Event {
     Handshake(Arc<HandshakeRecord>),
     /// Egress in TLS 1.3: the upstream has accepted or refused our key pair after the handshake.
     Proof(ProofRecord),
+    /// Ingress: a peer's data, or the lack of it, shows what it makes of our key pair.
+    PeerProof(Arc<PeerProofRecord>),
     /// A source's refusal of a pair of ours was recorded, confirmed or forgotten.
     Learned(LessonRecord),
     /// An upstream's verdict on one of our pairs changed.
@@ -82,6 +85,7 @@ impl Event {
         match self {
             Self::Handshake(handshake) => &**handshake,
             Self::Proof(proof) => proof,
+            Self::PeerProof(proof) => &**proof,
             Self::Learned(lesson) => lesson,
             Self::Upstream(verdict) => verdict,
             Self::Token(token) => token,

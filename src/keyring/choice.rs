@@ -3,6 +3,9 @@
 //! The same function serves both sides: an ingress passes what the ClientHello said, an egress what the
 //! CertificateRequest said. Facts only; configs and keys stay with the snapshot, which finds them by index.
 
+pub mod offer;
+pub mod traits;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,6 +13,7 @@ use jiff::Timestamp;
 use super::fit::covers;
 use super::{KeyringName, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, Validity};
+pub use traits::PairTraits;
 
 /// The peer's requirements for our certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,10 @@ pub struct PeerRequirements {
     pub schemes: Vec<u16>,
     /// DER of the certificate authorities it names; empty = not stated.
     pub authorities: Vec<Vec<u8>>,
+    /// Code points of the cipher suites that it offers and this listener has (ingress only); empty = not stated.
+    pub suites: Vec<u16>,
+    /// Code points of the groups that it supports (ingress only); empty = not stated.
+    pub groups: Vec<u16>,
     /// A hash of the ClientHello's suites, groups and schemes (ingress only). Selection ignores it; recorded refusals
     /// are matched by it.
     pub offer: u64,
@@ -69,6 +77,8 @@ pub struct KeyPairCandidate {
     pub schemes: Vec<u16>,
     /// DER of the issuer names in its chain.
     pub issuers: Vec<Vec<u8>>,
+    /// What else a peer may like or dislike in its certificate.
+    pub traits: PairTraits,
     /// Its keyring's `prefer`.
     pub prefer: PreferPolicy,
     /// Expired, but shown because no valid pair is left.
@@ -137,6 +147,11 @@ impl ShowPolicy {
 }
 
 impl CandidateList {
+    /// Whether this keyring has a previous pair beside its current one.
+    pub fn keyring_in_overlap(&self, keyring: &str) -> bool {
+        self.0.iter().any(|candidate| *candidate.keyring == *keyring && candidate.standing == Standing::Previous)
+    }
+
     /// Whether any keyring has a previous pair beside its current one: only then do refusals and `show` matter.
     pub fn in_overlap(&self) -> bool {
         self.0.iter().any(|candidate| candidate.standing == Standing::Previous)
@@ -150,7 +165,8 @@ pub fn choose(candidates: &CandidateList, asked: &PeerRequirements, now: Timesta
 
 /// Chooses (contract section 4). In this order, each step among the candidates that the previous one left:
 ///
-/// 1. candidates with a key that can sign with a scheme that the peer accepts; none: `None`;
+/// 1. candidates with a key that can sign with a scheme that the peer accepts; none: `None`. Of these the ones that fit
+///    the version, the cipher suites and the groups of its hello, if any does ([`offer::fits_offer`]);
 /// 2. the keyring: the first with a valid pair that covers the SNI, else the first with any pair that covers it, else
 ///    the first with a valid pair, else the first. An SNI that no pair covers is ignored: a sidecar behind another name
 ///    must still serve;
@@ -170,7 +186,8 @@ pub fn choose_with_hints(
     now: Timestamp,
 ) -> Option<KeyPairSelection> {
     let all = &candidates.0;
-    let fitting: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
+    let signing: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
+    let fitting = narrow(&signing, |at| offer::fits_offer(&all[at].schemes, asked));
     let keyring = choose_keyring(all, &fitting, asked, now)?;
     let of_keyring: Vec<usize> = fitting.into_iter().filter(|at| all[*at].keyring == *keyring).collect();
     let valid = narrow(&of_keyring, |at| all[at].validity.contains(now));

@@ -169,6 +169,14 @@ impl Certificate {
     pub fn key_weakness(&self) -> Option<String> {
         facts::key_weakness(self.facts.key)
     }
+    /// The algorithm of its signature, as a dotted object identifier.
+    pub fn signature_algorithm(&self) -> &str {
+        &self.facts.signature
+    }
+    /// The identifier of its issuer's key (RFC 5280 4.2.1.1), if it names it.
+    pub fn authority_key(&self) -> Option<&[u8]> {
+        self.facts.authority_key.as_deref()
+    }
     /// Why it is too weak to serve or to vouch (RSA under 2048 bits, an MD5 or SHA-1 signature, X.509 v1), if so.
     /// The signature of a self-issued certificate is not counted: no peer relies on it.
     pub fn weakness(&self) -> Option<&str> {

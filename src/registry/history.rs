@@ -66,6 +66,7 @@ pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Opti
         }
         Event::Handshake(_)
         | Event::Proof(_)
+        | Event::PeerProof(_)
         | Event::Token(_)
         | Event::Folder(_)
         | Event::Epoch(_)

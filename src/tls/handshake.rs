@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
 use super::alert_name::rfc_name;
+use super::hello::{self, read_requirements};
 use super::keep::AlertPreservingStream;
 use super::seen::{self, HandshakeObservation};
-use super::{AlpnProtocol, EgressConnector, IngressAcceptor};
+use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings};
 use crate::keyring::PeerRequirements;
-use crate::pki::Fingerprint;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,14 @@ impl FailedHandshake {
             HandshakeFailureCause::Tls(rustls::Error::AlertReceived(alert)) => Some(rfc_name(*alert)),
             _ => None,
         }
+    }
+}
+
+/// The alert with which the other side ended a stream, if this error of it says so (the snake_case name of RFC 8446 6).
+pub fn received_alert(error: &io::Error) -> Option<&'static str> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(rfc_name(*alert)),
+        _ => None,
     }
 }
 
@@ -167,7 +175,7 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = tokio::time::timeout_at(deadline, &mut reading).await;
     let cause = match ended {
         Ok(Ok(start)) => {
-            let asked = hello_requirements(&start.client_hello());
+            let asked = read_requirements(&start.client_hello());
             return Ok(ReceivedClientHello { start, asked });
         }
         Ok(Err(error)) => Err(error),
@@ -187,33 +195,12 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     }))
 }
 
-fn hello_requirements(hello: &rustls::server::ClientHello<'_>) -> PeerRequirements {
-    let authorities = hello.certificate_authorities().unwrap_or_default();
-    PeerRequirements {
-        server_name: hello.server_name().map(|name| name.to_ascii_lowercase().into()),
-        schemes: hello.signature_schemes().iter().map(|scheme| u16::from(*scheme)).collect(),
-        authorities: authorities.iter().map(|name| name.as_ref().to_vec()).collect(),
-        offer: offer_digest(hello),
-    }
-}
-
-/// The same number for ClientHellos that offer the same suites, groups and schemes, in whatever order. GREASE values
-/// (RFC 8701), which some clients draw anew for each hello, do not count.
-fn offer_digest(hello: &rustls::server::ClientHello<'_>) -> u64 {
-    let suites = hello.cipher_suites().iter().map(|suite| (0_u8, u16::from(*suite)));
-    let groups = hello.named_groups().unwrap_or_default().iter().map(|group| (1, u16::from(*group)));
-    let schemes = hello.signature_schemes().iter().map(|scheme| (2, u16::from(*scheme)));
-    let is_grease = |value: u16| value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff;
-    let mut all: Vec<_> = suites.chain(groups).chain(schemes).filter(|(_, value)| !is_grease(*value)).collect();
-    all.sort_unstable();
-    all.dedup();
-    let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).collect();
-    let mut first = [0; 8];
-    first.copy_from_slice(&Fingerprint::of(&bytes).as_bytes()[..8]);
-    u64::from_be_bytes(first)
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
+    /// Leaves out the cipher suites of versions that a listener with these settings does not speak.
+    pub fn restrict_versions(&mut self, settings: &TlsSettings) {
+        hello::restrict_suites(&mut self.asked, settings);
+    }
+
     /// What the ClientHello says about the certificate it wants.
     pub fn asked(&self) -> &PeerRequirements {
         &self.asked

@@ -265,3 +265,48 @@ async fn a_pair_that_shares_no_name_waits_for_an_operator() {
     };
     assert_eq!(stand.sidecar.event("staged", staged).await, "shares_no_name");
 }
+
+/// Runs `openssl s_client` for a moment; what it printed.
+async fn show_to_openssl(folder: &std::path::Path, address: std::net::SocketAddr, extra: &[&str]) -> String {
+    let mut command = std::process::Command::new("openssl");
+    command.current_dir(folder).args(["s_client", "-CAfile", "ca.crt", "-cert", "client.crt", "-key", "client.key"]);
+    command.args(["-servername", "localhost", "-connect", &address.to_string()]).args(extra);
+    command.stdin(std::process::Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output().expect("openssl")).await.expect("joined");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_whose_suites_or_groups_fit_only_the_old_kind_of_key_is_shown_the_old_pair() {
+    use sidekey::pki::issue::{IssueRequest, NewKeyKind};
+    let mut old = None;
+    let mut stand = crate::handshake::stand_with("", "", None, |folder, ca| {
+        let validity = crate::support::ca::around(ca.now, 10, 90);
+        let rsa = ca.issue(&IssueRequest { key: NewKeyKind::Rsa(2048), validity, ..ca.request("localhost") });
+        drop_pair(folder, "tls", &rsa);
+        old = Some(fingerprint(&rsa));
+    })
+    .await;
+    drop_pair(stand.sidecar.folder.path(), "2027", &stand.ca.server(1));
+    let new = stand.sidecar.rotation("default").await;
+    let files = tempfile::tempdir().expect("a folder");
+    let client = stand.ca.client("etl", 5);
+    let write = |name: &str, text: &str| std::fs::write(files.path().join(name), text).expect("written");
+    write("ca.crt", stand.ca.pem());
+    write("client.crt", &client.chain_pem);
+    write("client.key", client.key_pem.as_str());
+    let old = old.expect("a pair");
+    for (arguments, shown) in [
+        (&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"][..], old),
+        (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], new),
+        (&["-tls1_2", "-curves", "X25519:P-384"], old),
+        (&["-tls1_2"], new),
+        (&["-tls1_3", "-curves", "X25519:P-384"], new),
+        (&["-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], new),
+    ] {
+        let text = show_to_openssl(files.path(), stand.sidecar.ingress("api"), arguments).await;
+        let handshake = stand.sidecar.handshake().await;
+        assert_eq!(handshake.key_pair, Some(shown), "{arguments:?} {}: {text}", handshake.explanation);
+        assert_eq!(handshake.outcome, sidekey::tls::HandshakeOutcome::Accepted, "{arguments:?}: {text}");
+    }
+}

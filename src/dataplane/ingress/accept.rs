@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::first_data::FirstDataWatch;
 use super::learning;
 use crate::dataplane::admission::{AdmissionSlot, EvictionReason, HandshakeCaps, PartnerSlot};
 use crate::dataplane::attempt::HandshakeAttempt;
@@ -67,6 +68,8 @@ pub(super) struct AcceptedPeer {
     pub(super) from: Option<SocketAddr>,
     /// Its place among the connections of its partner.
     pub(super) place: Option<PartnerSlot>,
+    /// Waits for its first data, while the key pair's keyring is in overlap.
+    pub(super) watch: Option<Box<FirstDataWatch>>,
 }
 
 /// Runs the handshake; `None` = it failed, and the Event explains why. `turn` is returned when it ends; `told` signals
@@ -217,7 +220,8 @@ async fn handshake(
     if let Some(named) = read_proxy_header(&mut stream, attempt.address, deadline, ingress).await? {
         set_source(attempt, Some(named), ingress);
     }
-    let hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
+    let mut hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
+    hello.restrict_versions(&ingress.settings.tls);
     let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
     turn.begin_handshake(source_address(attempt), caps).map_err(AcceptRefusal::Crowded)?;
     let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.now());
@@ -232,7 +236,7 @@ async fn handshake(
         Ok(tls) => tls,
         Err(failed) => {
             attempt.shown_next =
-                learning.as_ref().and_then(|learning| learning.record_refusal(failed.alert(), candidate, ingress, now));
+                learning.as_ref().and_then(|learning| learning.record_failure(&failed, candidate, ingress, now));
             return Err(AcceptRefusal::Failed(failed));
         }
     };
@@ -250,14 +254,16 @@ async fn handshake(
     };
     if let Some(peer) = &peer {
         ingress.trust.record_verified(peer, now);
-        if let Some(learning) = &learning {
-            learning.record_acceptance(candidate.key_pair, peer, now);
-        }
     }
     let place = reserve_partner_slot(peer.as_deref(), &tls.facts, attempt, terms)?;
     let event =
         attempt.success_event(HandshakeOutcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
-    Ok((AcceptedPeer { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place }, event))
+    let lesson = learning.map(|learning| learning.into_connection_lesson(candidate, ingress, now));
+    let watch =
+        (ingress.candidates.keyring_in_overlap(&candidate.keyring) && !(attempt.quiet && peer.is_none())).then(|| {
+            FirstDataWatch::new(&terms.context.shared.events, candidate, (&tls.facts, peer.as_deref()), attempt, lesson)
+        });
+    Ok((AcceptedPeer { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place, watch }, event))
 }
 
 fn source_address(attempt: &HandshakeAttempt) -> IpAddr {

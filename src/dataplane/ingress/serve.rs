@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tokio::task::spawn_local;
 
 use super::accept::{self, AcceptContext, AcceptedPeer, IncomingConnection};
+use super::first_data::FirstDataStream;
 use super::request::IngressConnection;
 use super::resources::IngressResources;
 use crate::dataplane::connection::view::ViewSlot;
@@ -46,7 +47,7 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     let turn = gate.enqueue(number, limits.hello_waiting);
     let terms = AcceptContext { context, listener: &listener, ingress: &ingress };
     let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
-    let AcceptedPeer { tls, peer, key_pair, from, place } = accepted;
+    let AcceptedPeer { tls, peer, key_pair, from, place, watch } = accepted;
     let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
     let open = context.new_connection(&listener, number, limits, (http2, Some(key_pair), tls.chain.clone()));
     open.set_valid_until(peer.map(|peer| peer.valid_until()));
@@ -64,11 +65,12 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
         resources,
     });
     connection.tracked.open.set_owner(&connection);
+    let stream = FirstDataStream::new(tls.stream, watch);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
     let limits = limits.clone();
     if http2 {
-        spawn_local(Box::pin(serve::serve_http2(tls.stream, connection, limits)));
+        spawn_local(Box::pin(serve::serve_http2(stream, connection, limits)));
     } else {
-        spawn_local(Box::pin(serve::serve_http1(tls.stream, connection, limits)));
+        spawn_local(Box::pin(serve::serve_http1(stream, connection, limits)));
     }
 }

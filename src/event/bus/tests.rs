@@ -7,8 +7,8 @@ use crate::event::handshake::CLOSED_WITHOUT_BYTE;
 use crate::event::handshake::tests::{accepted, refused};
 use crate::event::{
     AlertRecord, ClockRecord, DeliveryRecord, DrainRecord, EpochRecord, FolderRecord, KeyringRecord, LessonRecord,
-    ProofRecord, RefusalStatus, RegistryRecord, ReloadRecord, SaveFailure, TokenOutcome, TokenRecord, TrustRecord,
-    UpstreamVerdict, VerdictRecord,
+    PeerProofOutcome, PeerProofRecord, ProofRecord, RefusalStatus, RegistryRecord, ReloadRecord, SaveFailure,
+    TokenOutcome, TokenRecord, TrustRecord, UpstreamVerdict, VerdictRecord,
 };
 use crate::keyring::Standing;
 use crate::log::LogFormat;
@@ -150,6 +150,38 @@ fn every_event_about_a_peer_has_a_line_under_its_target() {
             "info",
         ),
     ]);
+}
+
+#[test]
+fn what_a_peer_has_shown_of_a_key_pair_has_a_line_whichever_way_it_ends() {
+    let record = PeerProofRecord {
+        listener: Arc::from("api"),
+        keyring: Arc::from("api"),
+        key_pair: Fingerprint::from_bytes([1; 32]),
+        outcome: PeerProofOutcome::UnexplainedEnd,
+        reason: "",
+        identity: Arc::from("dns:etl.example"),
+        partner: None,
+        certificate: Some(Fingerprint::from_bytes([2; 32])),
+        source: Some([203, 0, 113, 7].into()),
+        explanation: String::new(),
+        connection: 4,
+        epoch: Epoch(2),
+    };
+    let (events, lines) = events_at("debug", LogFormat::Text);
+    for concluded in [record.clone().proved(), record.clone().ended(None), record.ended(Some("unknown_ca"))] {
+        events.emit(Event::PeerProof(Arc::new(concluded)));
+    }
+    let told = "listener=api keyring=api key_pair=010101010101";
+    let who = "peer.identity=dns:etl.example peer.fingerprint=020202020202 peer.addr=203.0.113.7";
+    for (begins, reason) in [
+        ("DEBUG proof peer accepts the key pair", "outcome=proved reason=application_data"),
+        ("INFO proof peer ended the connection", "outcome=unexplained_end reason=ended_without_data"),
+        ("INFO proof peer ended the connection", "outcome=unexplained_end reason=unknown_ca"),
+    ] {
+        let line = next_line(&lines);
+        assert!([begins, told, reason, who].iter().all(|part| line.contains(part)), "{line}");
+    }
 }
 
 #[test]

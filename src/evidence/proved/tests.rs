@@ -152,6 +152,7 @@ fn candidate(n: u8, standing: Standing, issuer: &str) -> KeyPairCandidate {
         dns: Vec::new(),
         schemes: vec![0x0403],
         issuers: vec![issuer.as_bytes().to_vec()],
+        traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
     }

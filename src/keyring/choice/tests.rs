@@ -14,6 +14,7 @@ fn candidate(keyring: &str, at: u8, standing: Standing) -> KeyPairCandidate {
         dns: vec![format!("{keyring}.example")],
         schemes: vec![0x0403],
         issuers: vec![b"new ca".to_vec()],
+        traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::super::choice::PairTraits;
 use super::super::fit::add_saturating;
 use super::super::{ExpiryPolicy, KeyPairCandidate, KeyringName, PreferPolicy, Standing};
 use super::Keyring;
@@ -131,6 +132,7 @@ impl Keyring {
             dns: pair.end_entity().dns_names().to_vec(),
             schemes: pair.schemes(),
             issuers: pair.issuer_names(),
+            traits: PairTraits::from_pair(&pair),
             prefer,
             last_resort,
         };

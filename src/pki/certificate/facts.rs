@@ -39,6 +39,8 @@ pub(super) struct CertificateFacts {
     pub(super) key: KeyKind,
     pub(super) version: u32,
     pub(super) weakness: Option<String>,
+    pub(super) signature: String,
+    pub(super) authority_key: Option<Vec<u8>>,
 }
 
 /// The extended key usages that matter for TLS (RFC 5280 4.2.1.12). Without the extension every usage is allowed.
@@ -123,6 +125,8 @@ impl CertificateFacts {
             key: key_kind(x509.public_key()),
             version: x509.version().0.saturating_add(1),
             weakness: weakness(&x509),
+            signature: x509.signature_algorithm.algorithm.to_id_string(),
+            authority_key: authority_key(&x509),
         })
     }
 }
@@ -229,6 +233,14 @@ pub(super) fn key_kind(spki: &SubjectPublicKeyInfo<'_>) -> KeyKind {
         "1.3.101.112" => KeyKind::Ed25519,
         _ => KeyKind::Other,
     }
+}
+
+/// The identifier of the issuer's key (RFC 5280 4.2.1.1), if the certificate names it.
+fn authority_key(x509: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    x509.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(named) => named.key_identifier.as_ref().map(|key| key.0.to_vec()),
+        _ => None,
+    })
 }
 
 fn weakness(x509: &X509Certificate<'_>) -> Option<String> {
