@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::failure::CommandFailure;
 use super::print;
 use super::source::ConfigSource;
-use crate::control::AnchorUsage;
+use crate::control::{AnchorUsage, KeyPairView};
 use crate::offline::check;
 use crate::offline::check::{CheckProblem, CheckReport};
 use crate::pki::first_few;
@@ -75,11 +75,17 @@ fn pairs(checked: &CheckReport) -> String {
                 pair.standing.as_str().to_owned(),
                 pair.validity.not_after.to_string(),
                 pair.subject.clone(),
-                pair.sources.join(" "),
+                files(pair),
             ]);
         }
     }
     if rows.len() == 1 { "no key pairs found\n".to_owned() } else { print::table(&rows) }
+}
+
+/// The pair's own files, and those that it only takes intermediates from.
+fn files(pair: &KeyPairView) -> String {
+    let own = pair.sources.join(" ");
+    if pair.chain_sources.is_empty() { own } else { format!("{own} (chain: {})", pair.chain_sources.join(" ")) }
 }
 
 /// Why a key pair is not current.

@@ -112,7 +112,7 @@ impl Keyring {
                 && one.overlap_ends == other.overlap_ends
                 && one.in_folder == other.in_folder
                 && one.pair.chain() == other.pair.chain()
-                && one.pair.sources() == other.pair.sources()
+                && one.pair.origin() == other.pair.origin()
         };
         self.settings != before.settings
             || self.held != before.held
