@@ -21,6 +21,7 @@ mod list;
 mod process;
 mod proof;
 mod recent;
+mod refused_files;
 mod repeats;
 mod token;
 mod trust;
