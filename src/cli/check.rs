@@ -94,7 +94,7 @@ fn reasons(checked: &CheckReport) -> String {
     for keyring in &checked.keyrings {
         for pair in &keyring.key_pairs {
             if let Some(why) = &pair.why {
-                let _ = writeln!(out, "{} {}: {why}", keyring.name, pair.key_pair.short());
+                let _ = writeln!(out, "{} {} ({}): {why}", keyring.name, pair.key_pair.short(), files(pair));
             }
         }
     }
@@ -118,7 +118,7 @@ fn problems(checked: &CheckReport) -> String {
     let mut out = String::new();
     for problem in &checked.problems {
         let CheckProblem { severity, file, reason, why, remedy } = problem;
-        let _ = writeln!(out, "{severity}: {file} ({reason}): {why}\n  what to do: {remedy}");
+        let _ = writeln!(out, "{severity}: {file} ({reason}): {why}; what to do: {remedy}");
     }
     out
 }

@@ -184,6 +184,8 @@ mod tests {
             issuers: Vec::new(),
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::NamedFile;
 use super::digest::sha256_of;
-use super::read::file_name;
+use super::reading::file_name;
 use super::take::read_regular_file;
 use super::walk::FolderWalk;
 use crate::pki::blocks;

@@ -120,7 +120,7 @@ pub(super) fn find_unreachable(path: &Path) -> Option<(PathBuf, io::Error)> {
     None
 }
 
-/// Whether a folder is one of the kernel's own file systems, whose files are no files: proc, sysfs, cgroups, debugfs, devpts.
+/// Whether a folder is one of the kernel's own file systems, without anything that was stored there: proc, sysfs, cgroups, debugfs, devpts.
 pub(super) fn is_kernel_file_system(path: &Path) -> bool {
     const KINDS: [u64; 7] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x1cd1, 0x7472_6163];
     rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))

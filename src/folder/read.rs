@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::reading::refuse_incomplete;
@@ -68,11 +67,6 @@ pub fn read_final_with(settings: &FolderSettings, extra: Vec<(Arc<str>, FileName
     let of_keyrings = contents.keyrings.values_mut().flat_map(|joined| &mut joined.problems);
     of_keyrings.chain(&mut contents.problems).for_each(refuse_incomplete);
     contents
-}
-
-/// A path below the folder as people see it.
-pub(super) fn file_name(relative: &Path) -> FileName {
-    if relative.as_os_str().is_empty() { ".".into() } else { printable(&relative.to_string_lossy()).into() }
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use zeroize::Zeroizing;
 
 use super::digest::{self, sha256_of};
 use super::places::{self, WatchPlaces};
-use super::read::file_name;
-use super::reading::{FolderPart, FolderReading, PartObservation};
+use super::reading::{FolderPart, FolderReading, PartObservation, file_name};
 use super::take::{FileContent, io_problem, read_regular_file};
 use super::{DEFAULT_KEYRING, FolderContents, FolderSettings, NamedFile};
 use crate::pki::blocks::{self, KeyMaterialKind, UnreadablePart};
@@ -241,8 +240,11 @@ impl<'s> FolderWalk<'s> {
                 return;
             }
             if target != path {
-                problem.why =
-                    format!("it leads to {}, which cannot be read: {error}", printable(&target.to_string_lossy()));
+                let what = match error.kind() {
+                    std::io::ErrorKind::NotFound => "which does not exist".to_owned(),
+                    _ => format!("which cannot be read: {error}"),
+                };
+                problem.why = format!("it leads to {}, {what}", printable(&target.to_string_lossy()));
             }
         }
         found.problems.push(problem);

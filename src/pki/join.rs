@@ -64,6 +64,19 @@ pub struct PendingKey {
     pub key: Arc<PrivateKey>,
 }
 
+impl PendingKey {
+    /// What is reported of it.
+    pub fn to_problem(&self) -> FolderProblem {
+        FolderProblem {
+            file: Arc::clone(&self.file),
+            reason: "waiting_for_certificate",
+            why: format!("private key {} has no certificate yet", self.file),
+            remedy: "add its certificate next to it when it is issued".to_owned(),
+            severity: ProblemSeverity::Info,
+        }
+    }
+}
+
 impl PartialEq for PendingKey {
     fn eq(&self, other: &Self) -> bool {
         self.file == other.file && self.spki_hash == other.spki_hash

@@ -154,6 +154,8 @@ fn candidate(n: u8, standing: Standing, issuer: &str) -> KeyPairCandidate {
         issuers: vec![issuer.as_bytes().to_vec()],
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: false,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::digest;
 use super::super::fixture::{AUTHORITY, issue_pair, rare_rescan_settings, write_pair};

@@ -16,6 +16,8 @@ fn candidate(keyring: &str, at: u8, standing: Standing) -> KeyPairCandidate {
         issuers: vec![b"new ca".to_vec()],
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: false,
     }
 }
 

@@ -133,6 +133,9 @@ impl Keyring {
             issuers: pair.issuer_names(),
             prefer,
             last_resort,
+            sent_alone: (pair.chain().len() == 1 && !pair.end_entity().is_self_issued())
+                .then(|| pair.end_entity().issuer().into()),
+            in_overlap: self.entries_with(Standing::Previous).next().is_some(),
         };
         (candidate, pair)
     }

@@ -122,13 +122,13 @@ async fn open_memory() -> Result<DatabasePool, Error> {
 async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Error> {
     let place = path.display().to_string();
     let wrong = |source| classify_error(&place, &source);
+    check_regular_files(path)?;
     if access == StoreAccess::Write {
         create_file(path).map_err(|why| Error::File { file: place.clone(), why })?;
     }
     if access != StoreAccess::Write && !path.exists() {
         return Err(Error::Missing { place });
     }
-    check_regular_files(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)

@@ -72,12 +72,17 @@ pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), MemoryError>
 
 /// Opens a file of the state without ever waiting for another process: a FIFO, a device and another user's file are errors.
 pub(super) fn open_own_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let not_regular = || io::Error::other("it is not a regular file: remove it");
+    // Asked before, because to open a device can have effects, and again after.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(not_regular());
+    }
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
         options.custom_flags(i32::try_from(flags.bits()).expect("these flags fit the kernel's int")).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file: remove it"));
+        return Err(not_regular());
     }
     let own = rustix::process::geteuid().as_raw();
     if metadata.uid() != own && metadata.uid() != 0 {

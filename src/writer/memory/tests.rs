@@ -266,7 +266,7 @@ fn two_sidekeys_do_not_share_a_state_folder() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_no_hindrance_and_is_taken_once_it_can_be() {
+fn a_folder_that_cannot_be_written_stops_nothing_and_is_taken_once_it_can_be() {
     let at = TempDir::new().unwrap();
     // A file where the folder must be: no user, not even root, can write there.
     std::fs::write(at.path().join("state"), "a file").unwrap();

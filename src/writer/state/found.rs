@@ -9,7 +9,7 @@ use super::super::input::WriterSettings;
 use crate::folder::FolderContents;
 use crate::keyring::KeyringName;
 use crate::pki::join::CHAIN_INCOMPLETE;
-use crate::pki::{Certificate, FolderProblem, ProblemSeverity, printable};
+use crate::pki::{Certificate, FolderProblem, PendingKey, ProblemSeverity, printable};
 use crate::snapshot::build::own_trust_name;
 use crate::trust::anchors::{FoundAnchors, FoundCrl};
 use crate::trust::{self, AnchorSource};
@@ -89,13 +89,7 @@ pub(super) fn folder_problems(
 ) -> Vec<(Option<Arc<str>>, FolderProblem)> {
     let mut out: Vec<_> = contents.problems.iter().map(|problem| (None, problem.clone())).collect();
     for (name, joined) in &contents.keyrings {
-        let waiting = joined.waiting.iter().map(|waiting| FolderProblem {
-            file: Arc::clone(&waiting.file),
-            reason: "waiting_for_certificate",
-            why: format!("private key {} has no certificate yet", waiting.file),
-            remedy: "add its certificate next to it when it is issued".to_owned(),
-            severity: ProblemSeverity::Info,
-        });
+        let waiting = joined.waiting.iter().map(PendingKey::to_problem);
         out.extend(joined.problems.iter().cloned().chain(waiting).map(|problem| (Some(Arc::clone(name)), problem)));
     }
     for (path, file) in &contents.named {
