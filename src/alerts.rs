@@ -147,6 +147,10 @@ pub enum AlertKind {
     CrlStale,
     /// An expired pair is in use, because there is no other.
     LastResort,
+    /// The folder no longer holds the files of the current pair.
+    FilesGone,
+    /// Decisions cannot be saved: a restart would lose them.
+    NotRemembered,
 }
 
 impl AlertKind {
@@ -167,6 +171,8 @@ impl AlertKind {
             Self::AnchorExpires => "anchor_expires",
             Self::CrlStale => "crl_stale",
             Self::LastResort => "last_resort",
+            Self::FilesGone => "files_gone",
+            Self::NotRemembered => "not_remembered",
         }
     }
 }

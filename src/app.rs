@@ -137,7 +137,11 @@ impl Application {
         let events = Arc::new(EventBus::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         // From the first Event on: what begin() tells is history too.
         let followers = [events.subscribe(), events.subscribe()];
-        let mut memory = config.state.clone().map_or_else(|| Ok(StateMemory::in_memory()), StateMemory::open)?;
+        let strict = config.folder.strict_permissions;
+        let mut memory = match config.state.clone() {
+            Some(folder) => StateMemory::open(folder, strict)?,
+            None => StateMemory::in_memory(),
+        };
         let control = socket::bind(&config, signals);
         let first = folder::read::read_folder(&config.folder);
         let settings = crate::config::platform::with_platform_anchors(config.settings.clone());

@@ -22,6 +22,7 @@ mod peer_proof;
 mod process;
 mod proof;
 mod recent;
+mod refused_files;
 mod repeats;
 mod token;
 mod trust;

@@ -6,12 +6,14 @@
 mod digest;
 #[cfg(test)]
 mod fixture;
+mod named;
 pub mod places;
 pub mod put;
 pub mod read;
 mod reading;
 pub mod settle;
 pub mod take;
+mod walk;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 pub use blocks::{KeyMaterial, PrivateKey, UnreadablePart};
 pub use certificate::{Certificate, ExtendedKeyUsage, KeyKind};
 pub use join::{FolderProblem, KeyringContents, PendingKey, ProblemSeverity};
-pub use key_pair::KeyPair;
+pub use key_pair::{KeyPair, PairOrigin};
 
 /// A file's path relative to the watched folder, with `/`, printable.
 pub type FileName = Arc<str>;

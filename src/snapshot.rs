@@ -190,8 +190,11 @@ pub struct KeyPairView {
     pub key: String,
     /// DNS and URI names.
     pub names: Vec<String>,
-    /// Files it came from.
+    /// Files with its end entity or its key.
     pub sources: Vec<Arc<str>>,
+    /// Files with nothing of it but intermediates of its chain, which other pairs may share.
+    #[serde(default)]
+    pub chain_sources: Vec<Arc<str>>,
     /// Whether the folder holds it now.
     pub in_folder: bool,
     /// Whether a restart would still find it: in the folder, or retained in `state`.

@@ -30,7 +30,7 @@ use crate::pki::KeyPair;
 
 pub use acceptor::IngressAcceptor;
 pub use connector::EgressConnector;
-pub use explain::{FailureContext, FailureExplanation, HandshakeOutcome, explain};
+pub use explain::{FailureContext, FailureExplanation, HandshakeOutcome, PresentedPair, explain};
 pub use handshake::{CompletedHandshake, FailedHandshake, HandshakeFacts, ReceivedClientHello};
 
 /// The TLS settings of a listener or an upstream.

@@ -58,6 +58,7 @@ impl RuntimeViews {
             snapshot: self.reader.latest(),
             now: self.events.now(),
             lines_dropped: self.events.log_lines_dropped(),
+            refused_files: self.events.refused_files(),
         })))
     }
 }

@@ -58,18 +58,10 @@ pub async fn run_writer(
     (events, clock): (Arc<EventBus>, Clock),
 ) {
     let time = TlsTimeSource::from_clock(&clock);
-    let mut writer = Writer {
-        state,
-        memory,
-        publisher,
-        lessons,
-        events,
-        clock,
-        time,
-        save_again: None,
-        not_saved: None,
-        not_served: None,
-    };
+    let not_saved = memory.last_failure().map(str::to_owned);
+    let save_again = not_saved.as_ref().map(|_| next_save(clock.now()));
+    let mut writer =
+        Writer { state, memory, publisher, lessons, events, clock, time, save_again, not_saved, not_served: None };
     while let Some(input) = inputs.recv().await {
         writer.handle_input(input).await;
     }
@@ -77,6 +69,10 @@ pub async fn run_writer(
 
 /// How long after a failed save the next try is.
 const SAVE_RETRY_DELAY: Duration = Duration::from_mins(1);
+
+fn next_save(now: Timestamp) -> Timestamp {
+    now.saturating_add(SAVE_RETRY_DELAY).unwrap_or(Timestamp::MAX)
+}
 
 struct Writer {
     state: WriterState,
@@ -142,10 +138,10 @@ impl Writer {
             }
             (WriterInput::Settings(_, reply), done) => {
                 if done.is_ok()
-                    && let Some(unserved) = self.not_served.take()
+                    && let Some(contents) = self.not_served.as_ref().map(|unserved| unserved.contents.clone())
                 {
                     // These settings may have corrected what the contents failed by. The answer is true of both.
-                    self.serve_contents(unserved.contents, now).await;
+                    self.serve_contents(contents, now).await;
                 }
                 // The requester may be gone.
                 let _ = reply.send(done.map(|_| self.publisher.epoch()));
@@ -160,6 +156,12 @@ impl Writer {
     async fn serve_contents(&mut self, contents: FolderContents, now: Timestamp) {
         let input = WriterInput::Folder(contents);
         let done = self.apply_and_publish(&input, now).await;
+        if done.is_ok()
+            && let Some(before) = self.not_served.take()
+        {
+            let problem = not_served_problem(before.why);
+            self.events.emit(Event::Folder(FolderRecord { keyring: None, problem, over: true }));
+        }
         self.not_served = match (input, done) {
             (WriterInput::Folder(contents), Err(error)) => {
                 self.report_not_served(&error);
@@ -171,7 +173,7 @@ impl Writer {
 
     fn report_not_served(&self, error: &CommandRejection) {
         let why = format!("this change is not served, the previous state stays in use: {error}");
-        self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why) }));
+        self.events.emit(Event::Folder(FolderRecord { keyring: None, problem: not_served_problem(why), over: false }));
     }
 
     /// Apply and build on a copy, then save, publish, emit.
@@ -231,8 +233,13 @@ impl Writer {
         };
         self.memory = memory;
         self.state = next;
-        self.not_saved = saved.as_ref().err().map(ToString::to_string);
-        self.save_again = saved.is_err().then(|| now.saturating_add(SAVE_RETRY_DELAY).unwrap_or(Timestamp::MAX));
+        // A failure that is reported once only is one for as long as it lasts.
+        let failed_before = std::mem::replace(&mut self.not_saved, self.memory.last_failure().map(str::to_owned));
+        self.save_again = saved.is_err().then(|| next_save(now));
+        if failed_before.is_some() && self.not_saved.is_none() {
+            let file = self.memory.folder_text();
+            self.events.emit(Event::NotRemembered(SaveFailure { file, why: String::new(), over: true }));
+        }
         saved
     }
 }
@@ -248,7 +255,10 @@ fn emit_changes(
         events.emit(Event::ClockStep(ClockRecord { seconds }));
     }
     for (keyring, problem) in happened.problems {
-        events.emit(Event::Folder(FolderRecord { keyring, problem }));
+        events.emit(Event::Folder(FolderRecord { keyring, problem, over: false }));
+    }
+    for (keyring, problem) in happened.resolved {
+        events.emit(Event::Folder(FolderRecord { keyring, problem, over: true }));
     }
     for event in happened.keyrings {
         events.emit(Event::Keyring(KeyringRecord { event, by: by.cloned(), epoch }));
@@ -279,8 +289,8 @@ fn waiting_listeners(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn report_save_failure(events: &EventBus, saved: Result<(), memory::MemoryError>) {
-    if let Err(memory::MemoryError { file, why }) = saved {
-        events.emit(Event::NotRemembered(SaveFailure { file, why }));
+    if let Err(memory::MemoryError { file, why, .. }) = saved {
+        events.emit(Event::NotRemembered(SaveFailure { file, why, over: false }));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -13,8 +12,6 @@ use crate::event::{
 use crate::keyring::{self, KeyringName, Standing};
 use crate::pki::{Fingerprint, ProblemSeverity};
 
-/// How long a refused drop is reported as an alert.
-const DROP_ALERT_DURATION: Duration = Duration::from_hours(1);
 /// Maximum entries of each kind; further ones are not recorded, as there is enough to act on.
 const MAX_ENTRIES: usize = 1_000;
 
@@ -54,13 +51,19 @@ pub struct AlertConditions {
     pub refusals: BTreeMap<RefusalKey, KeyPairRefusal>,
     /// Pairs that wait for `promote` because they share no name with what they would replace.
     pub strangers: BTreeSet<Fingerprint>,
+    /// Why decisions cannot be saved, and since when.
+    pub not_remembered: Option<(String, Timestamp)>,
 }
 
 impl AlertConditions {
     /// Records an Event; returns whether it can affect the alerts.
     pub fn record_event(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
-            Event::Folder(FolderRecord { keyring, problem }) if problem.severity == ProblemSeverity::Refused => {
+            Event::Folder(FolderRecord { keyring, problem, over: true }) => {
+                let keyring = keyring.clone().unwrap_or_else(|| "".into());
+                self.drops.remove(&(keyring, problem.file.to_string(), problem.reason));
+            }
+            Event::Folder(FolderRecord { keyring, problem, .. }) if problem.severity == ProblemSeverity::Refused => {
                 let keyring = keyring.clone().unwrap_or_else(|| "".into());
                 let drop = RefusedDrop {
                     at: now,
@@ -78,6 +81,8 @@ impl AlertConditions {
                 event: keyring::KeyringEvent::Moved { keyring, key_pair, to, reason, explanation, .. },
                 ..
             }) => match to {
+                // Its file is reported for what is broken about it.
+                Standing::Refused if *reason == "broken_file" => return false,
                 Standing::Refused => {
                     let drop = RefusedDrop {
                         at: now,
@@ -119,15 +124,14 @@ impl AlertConditions {
                     RefusalStatus::Forgotten => drop(self.refusals.remove(&by)),
                 }
             }
+            Event::NotRemembered(failure) => {
+                let since = self.not_remembered.as_ref().map_or(now, |(_, since)| *since);
+                self.not_remembered = (!failure.over).then(|| (format!("{}: {}", failure.file, failure.why), since));
+            }
             Event::Epoch(_) | Event::Reloaded(_) => {}
             _ => return false,
         }
         true
-    }
-
-    /// Removes expired drops.
-    pub fn expire_drops(&mut self, now: Timestamp) {
-        self.drops.retain(|_, drop| now.duration_since(drop.at).unsigned_abs() < DROP_ALERT_DURATION);
     }
 
     fn record_drop(&mut self, key: (Arc<str>, String, &'static str), drop: RefusedDrop) {

@@ -4,6 +4,7 @@
 //! started five days before an expiry sends one message and not four.
 
 mod deadline;
+mod folder;
 mod inputs;
 mod others;
 
@@ -34,6 +35,8 @@ const MAX_NAMED_PEERS: usize = 5;
 pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
     let mut alerts = Vec::new();
     for keyring in records.keyrings {
+        alerts
+            .extend(keyring.pairs_with_standing(Standing::Current).find_map(|pair| folder::files_gone(keyring, pair)));
         for pair in &keyring.key_pairs {
             match pair.standing {
                 Standing::Current if pair.validity.not_after < now => alerts.push(last_resort(keyring, pair)),
@@ -44,7 +47,8 @@ pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
         }
         alerts.extend(divergence(records, keyring, now));
     }
-    alerts.extend(refused_drops(records));
+    alerts.extend(folder::refused_drops(records));
+    alerts.extend(folder::not_remembered(records));
     alerts.extend(refusals(records));
     alerts.extend(others::partner_expiries(records, now));
     alerts.extend(records.trusts.iter().flat_map(|trust| others::anchor_expiries(records, trust, now)));
@@ -182,26 +186,6 @@ fn divergence(records: &AlertInputs<'_>, keyring: &KeyringView, now: Timestamp) 
             pair.standing.as_str(),
         ),
         remedy,
-    })
-}
-
-fn refused_drops<'a>(records: &'a AlertInputs<'_>) -> impl Iterator<Item = Alert> + 'a {
-    records.conditions.drops.iter().map(|((keyring, file, reason), drop)| Alert {
-        // At most once a day, however often the folder is read.
-        name: format!("refused_drop:{keyring}:{file}:{reason}:{}", format_day(drop.at)).into(),
-        kind: AlertKind::RefusedDrop,
-        urgent: false,
-        keyring: Arc::clone(keyring),
-        also: Vec::new(),
-        key_pair: drop.key_pair,
-        ends: None,
-        contacts: contacts(records, [keyring]),
-        explanation: format!(
-            "a drop{} was refused: {}",
-            if keyring.is_empty() { String::new() } else { format!(" in keyring {keyring}") },
-            drop.why
-        ),
-        remedy: drop.remedy.clone(),
     })
 }
 

@@ -92,6 +92,8 @@ fn subject(kind: &str) -> &str {
         "overlap_ends" => "an overlap ends:",
         "crl_stale" => "a CRL is out of date:",
         "last_resort" => "an expired key pair is in use:",
+        "files_gone" => "the files of the current key pair are gone:",
+        "not_remembered" => "decisions cannot be saved:",
         other => other,
     }
 }

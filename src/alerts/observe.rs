@@ -50,10 +50,9 @@ impl AlertObservations {
     }
 
     /// What has happened until now; peers are handed over once.
-    pub(super) fn take_observation(&self, now: Timestamp) -> AlertObservation {
+    pub(super) fn take_observation(&self) -> AlertObservation {
         let mut collected = self.lock();
         collected.changed = false;
-        collected.conditions.expire_drops(now);
         AlertObservation {
             conditions: collected.conditions.clone(),
             seen: std::mem::take(&mut collected.seen).into_values().collect(),

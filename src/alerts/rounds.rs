@@ -60,7 +60,7 @@ impl AlertEvaluator {
             let is_time = last.is_none_or(|last| now.duration_since(last).unsigned_abs() >= ROUND_INTERVAL);
             if is_time || observations.has_changed() {
                 last = Some(now);
-                self.evaluate_round(observations.take_observation(now), now);
+                self.evaluate_round(observations.take_observation(), now);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::failure::CommandFailure;
 use super::print;
 use super::source::ConfigSource;
-use crate::control::AnchorUsage;
+use crate::control::{AnchorUsage, KeyPairView};
 use crate::offline::check;
 use crate::offline::check::{CheckAnchor, CheckProblem, CheckReport};
 use crate::pki::{first_few, format_day, format_second};
@@ -97,11 +97,17 @@ fn pairs(checked: &CheckReport) -> String {
                 format_second(pair.validity.not_after),
                 pair.subject.clone(),
                 if pair.names.is_empty() { print::dash() } else { first_few(&pair.names, NAMED) },
-                pair.sources.join(" "),
+                files(pair),
             ]);
         }
     }
     if rows.len() == 1 { "no key pairs found\n".to_owned() } else { print::table(&rows) }
+}
+
+/// The pair's own files, and those that it only takes intermediates from.
+fn files(pair: &KeyPairView) -> String {
+    let own = pair.sources.join(" ");
+    if pair.chain_sources.is_empty() { own } else { format!("{own} (chain: {})", pair.chain_sources.join(" ")) }
 }
 
 /// Why a key pair is not current.
@@ -110,7 +116,7 @@ fn reasons(checked: &CheckReport) -> String {
     for keyring in &checked.keyrings {
         for pair in &keyring.key_pairs {
             if let Some(why) = &pair.why {
-                let _ = writeln!(out, "{} {}: {why}", keyring.name, pair.key_pair.short());
+                let _ = writeln!(out, "{} {} ({}): {why}", keyring.name, pair.key_pair.short(), files(pair));
             }
         }
     }
@@ -141,7 +147,7 @@ fn problems(checked: &CheckReport) -> String {
     let mut out = String::new();
     for problem in &checked.problems {
         let CheckProblem { severity, file, reason, why, remedy } = problem;
-        let _ = writeln!(out, "{severity}: {file} ({reason}): {why}\n  what to do: {remedy}");
+        let _ = writeln!(out, "{severity}: {file} ({reason}): {why}; what to do: {remedy}");
     }
     out
 }

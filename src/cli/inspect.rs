@@ -190,6 +190,15 @@ fn inspect(file: &Path, arguments: &InspectArguments, now: Timestamp) -> Result<
             }),
         }
     }
+    // What the watched folder says of such a file.
+    if blocks.is_empty() && inspected.requests.is_empty() && inspected.problems.is_empty() {
+        let foreign = blocks::recognize_foreign(&bytes).into_iter();
+        inspected.problems.extend(foreign.map(|part| ProblemInspection {
+            reason: part.reason,
+            remedy: part.remedy_for(&inspected.file),
+            why: part.why,
+        }));
+    }
     if let Some(keyring) = &arguments.keyring {
         let name = file.file_name().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
         inspected.prospect = Some(arguments.place.open(keyring)?.prospect(&name, blocks, &requested));
@@ -228,9 +237,9 @@ fn password(file: &Path, password_file: Option<&Path>) -> anyhow::Result<Option<
         None if beside.is_file() => &beside,
         None => return Ok(None),
     };
-    let text = std::fs::read_to_string(from).with_context(|| format!("cannot read {}", from.display()))?;
-    let text = Zeroizing::new(text);
-    Ok(Some(Zeroizing::new(blocks::trim_password(&text).to_owned())))
+    let cannot_read = || format!("cannot read {}", from.display());
+    let bytes = Zeroizing::new(std::fs::read(from).with_context(cannot_read)?);
+    Ok(Some(blocks::read_password(&bytes).with_context(cannot_read)?))
 }
 
 fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp) -> CertificateInspection {

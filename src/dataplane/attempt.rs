@@ -153,6 +153,7 @@ impl HandshakeAttempt {
             trust,
             shown,
             shown_next: self.shown_next,
+            presented: self.shown.as_ref().map(|(candidate, _)| candidate.into()).unwrap_or_default(),
             now,
         }
     }

@@ -185,6 +185,8 @@ mod tests {
             traits: crate::keyring::choice::PairTraits::default(),
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: false,
         }
     }
 

@@ -11,6 +11,7 @@ use super::handshake::HandshakeRecord;
 use super::ledger;
 use super::list::Event;
 use super::recent::RecentHandshakes;
+use super::refused_files::RefusedFiles;
 use super::repeats::{RepeatSummary, RepeatedFailures};
 use crate::clock::Clock;
 use crate::evidence::learned::RefusalRecord;
@@ -34,6 +35,7 @@ pub struct EventBus {
     reload_error: Mutex<Option<String>>,
     repeats: Mutex<RepeatedFailures>,
     ledger: Mutex<RotationLedger>,
+    refused_files: Mutex<RefusedFiles>,
     followers: broadcast::Sender<Event>,
 }
 
@@ -58,6 +60,7 @@ impl EventBus {
             recent: Mutex::default(),
             reload_error: Mutex::default(),
             repeats: Mutex::default(),
+            refused_files: Mutex::default(),
             followers: broadcast::Sender::new(FOLLOWER_QUEUE),
         })
     }
@@ -66,6 +69,9 @@ impl EventBus {
     pub fn emit(&self, event: Event) {
         self.update_metrics(&event);
         ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
+        if let Event::Folder(file) = &event {
+            lock(&self.refused_files).record_file(file, self.clock.now());
+        }
         if let Event::Reloaded(reload) = &event {
             lock(&self.reload_error).clone_from(&reload.error);
         }
@@ -84,6 +90,11 @@ impl EventBus {
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
     pub fn recent(&self) -> Vec<Arc<HandshakeRecord>> {
         lock(&self.recent).to_vec()
+    }
+
+    /// The files that are refused now, by keyring (empty: the folder itself): how many, and since when the first is.
+    pub fn refused_files(&self) -> BTreeMap<Arc<str>, (usize, Timestamp)> {
+        lock(&self.refused_files).count_by_keyring()
     }
 
     /// The rotation report of these keyrings; `contacts` are those of partners.
@@ -184,7 +195,7 @@ impl EventBus {
                     self.metrics.rotation(keyring, outcome);
                 }
             }
-            Event::Folder(file) if file.problem.severity == ProblemSeverity::Refused => {
+            Event::Folder(file) if file.problem.severity == ProblemSeverity::Refused && !file.over => {
                 self.metrics.count_folder_refusal();
             }
             Event::Drained(drain) => self.metrics.count_drained(drain.reason),

@@ -15,6 +15,8 @@ pub struct FolderRecord {
     pub keyring: Option<Arc<str>>,
     /// What.
     pub problem: FolderProblem,
+    /// It was reported before, and does not hold any more.
+    pub over: bool,
 }
 
 impl Serialize for FolderRecord {
@@ -23,8 +25,13 @@ impl Serialize for FolderRecord {
         fields.serialize_field("file", &self.problem.file)?;
         fields.serialize_field("keyring", &self.keyring)?;
         fields.serialize_field("reason", self.problem.reason)?;
-        fields.serialize_field("explanation", &self.problem.why)?;
-        fields.serialize_field("remedy", &self.problem.remedy)?;
+        if self.over {
+            fields.serialize_field("explanation", &format!("this holds no longer: {}", self.problem.why))?;
+            fields.skip_field("remedy")?;
+        } else {
+            fields.serialize_field("explanation", &self.problem.why)?;
+            fields.serialize_field("remedy", &self.problem.remedy)?;
+        }
         fields.end()
     }
 }
@@ -36,6 +43,7 @@ impl EventDescription for FolderRecord {
 
     fn level(&self) -> Level {
         match self.problem.severity {
+            _ if self.over => Level::INFO,
             ProblemSeverity::Info | ProblemSeverity::Incomplete => Level::INFO,
             ProblemSeverity::Warning | ProblemSeverity::Refused => Level::WARN,
         }
@@ -43,6 +51,7 @@ impl EventDescription for FolderRecord {
 
     fn message(&self) -> &'static str {
         match self.problem.severity {
+            _ if self.over => "resolved",
             ProblemSeverity::Info => "note",
             ProblemSeverity::Warning => "warning",
             ProblemSeverity::Incomplete => "not yet complete",

@@ -87,8 +87,11 @@ pub struct SaveFailure {
     /// Which file.
     pub file: String,
     /// Why.
-    #[serde(rename = "error")]
+    #[serde(rename = "error", skip_serializing_if = "String::is_empty")]
     pub why: String,
+    /// It failed before, and now everything is saved.
+    #[serde(skip)]
+    pub over: bool,
 }
 
 impl EventDescription for SaveFailure {
@@ -97,11 +100,11 @@ impl EventDescription for SaveFailure {
     }
 
     fn level(&self) -> Level {
-        Level::WARN
+        if self.over { Level::INFO } else { Level::WARN }
     }
 
     fn message(&self) -> &'static str {
-        "state not saved; it would be lost on restart"
+        if self.over { "state saved again" } else { "state not saved; it would be lost on restart" }
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 /// More links than this on one path are a loop, as for the kernel.
 const MAX_LINKS: usize = 40;
@@ -89,6 +89,41 @@ impl WatchPlaces {
     pub fn directories(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.keys()
     }
+}
+
+/// The first place on the way of this path, links followed, that cannot be looked up, and why.
+pub(super) fn find_unreachable(path: &Path) -> Option<(PathBuf, io::Error)> {
+    let mut at = PathBuf::from("/");
+    let mut ahead: Vec<OsString> = reversed_components(path);
+    let mut hops = 0;
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&part);
+        match fs::symlink_metadata(&next) {
+            // It is the folder above that may not be searched.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some((at, error)),
+            Err(error) => return Some((next, error)),
+            Ok(metadata) if metadata.is_symlink() => {
+                hops += 1;
+                let target = fs::read_link(&next).ok().filter(|_| hops <= MAX_LINKS)?;
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                ahead.extend(reversed_components(&target));
+            }
+            Ok(_) => at = next,
+        }
+    }
+    None
+}
+
+/// Whether a folder is one of the kernel's own file systems, without anything that was stored there: proc, sysfs, cgroups, debugfs, devpts.
+pub(super) fn is_kernel_file_system(path: &Path) -> bool {
+    const KINDS: [u64; 7] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x1cd1, 0x7472_6163];
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| KINDS.contains(&kind)))
 }
 
 /// The parts of a path, the last first; `/` and `.` left out.

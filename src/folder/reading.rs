@@ -1,12 +1,12 @@
 //! One reading of the folder: what is there, and of each part whether it is complete.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FolderContents;
 use super::places::WatchPlaces;
-use crate::pki::{FolderProblem, ProblemSeverity};
+use crate::pki::{FileName, FolderProblem, ProblemSeverity, printable};
 
 /// One reading.
 pub struct FolderReading {
@@ -38,6 +38,11 @@ pub struct PartObservation {
     pub digest: [u8; 32],
     /// Nothing is half-written or without its other half.
     pub complete: bool,
+}
+
+/// A path below the folder as people see it.
+pub(super) fn file_name(relative: &Path) -> FileName {
+    if relative.as_os_str().is_empty() { ".".into() } else { printable(&relative.to_string_lossy()).into() }
 }
 
 /// What is incomplete is refused from now on.

@@ -3,11 +3,13 @@
 //! Pure: readings, changes and times in, decisions out. Every part of the folder settles on its own, so that a complete
 //! keyring never waits for another one's half-written file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reading::{FolderPart, FolderReading, PartObservation, refuse_incomplete};
 use super::{FolderContents, digest};
+use crate::pki::FileName;
 
 /// How long something complete must be quiet before it acts.
 pub const QUIET_PERIOD: Duration = Duration::from_millis(200);
@@ -92,7 +94,12 @@ pub struct FolderVerdict {
     contents: FolderContents,
     /// The digest of each part as it was taken, and whether it was refused.
     digests: BTreeMap<FolderPart, ([u8; 32], bool)>,
+    /// Files that are or were part of a key pair.
+    former: Arc<BTreeSet<FileName>>,
 }
+
+/// Of the files that were once part of a key pair, so many are remembered; with more, those of the pairs that are there.
+const MAX_FORMER_FILES: usize = 8192;
 
 impl FolderVerdict {
     /// Takes over the parts of a reading that were decided. True if the contents differ from before.
@@ -114,6 +121,7 @@ impl FolderVerdict {
             };
             self.replace_part(part, &mut found);
         }
+        self.remember_files();
         let digest =
             digest::digest_parts(self.digests.iter().map(|(part, (digest, refused))| (part, *digest, *refused)));
         std::mem::replace(&mut self.contents.digest, digest) != digest
@@ -122,6 +130,20 @@ impl FolderVerdict {
     /// Everything that was decided.
     pub fn contents(&self) -> &FolderContents {
         &self.contents
+    }
+
+    /// Files that are or were part of a key pair, for as long as this process runs.
+    pub fn former_files(&self) -> Arc<BTreeSet<FileName>> {
+        Arc::clone(&self.former)
+    }
+
+    fn remember_files(&mut self) {
+        let pairs = self.contents.keyrings.values().flat_map(|joined| &joined.pairs);
+        let now: BTreeSet<FileName> = pairs.flat_map(|pair| pair.sources()).cloned().collect();
+        if !now.is_subset(&self.former) {
+            let all: BTreeSet<FileName> = self.former.union(&now).cloned().collect();
+            self.former = Arc::new(if all.len() > MAX_FORMER_FILES { now } else { all });
+        }
     }
 
     fn replace_part(&mut self, part: &FolderPart, found: &mut FolderContents) {

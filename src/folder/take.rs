@@ -25,6 +25,8 @@ pub struct FileContent {
     pub bytes: Zeroizing<Vec<u8>>,
     /// Every user of this machine may read it.
     pub readable_by_others: bool,
+    /// It was deleted or replaced where it really lies, and still shows here: a single file that is mounted.
+    pub detached: bool,
 }
 
 /// Takes a file. `Ok(None)`: it is gone. Whether it is regular is asked before opening (opening a device can have
@@ -121,7 +123,10 @@ fn try_read(path: &Path, name: &FileName) -> Result<Option<FileContent>, FileTro
         return Ok(None);
     }
     bytes.truncate(size);
-    Ok(Some(FileContent { bytes, readable_by_others: before.mode() & 0o004 != 0 }))
+    // A file that is replaced at this moment has the link count 0 too, but the path leads to another one by now.
+    let is_still_here = |now: Metadata| (now.dev(), now.ino(), now.nlink()) == (after.dev(), after.ino(), 0);
+    let detached = after.nlink() == 0 && std::fs::metadata(path).is_ok_and(is_still_here);
+    Ok(Some(FileContent { bytes, readable_by_others: before.mode() & 0o004 != 0, detached }))
 }
 
 fn fill_buffer(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {

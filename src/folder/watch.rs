@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::places::WatchPlaces;
-use super::read::read_folder;
+use super::read::reread_folder;
 use super::reading::{FolderPart, FolderReading, PartObservation};
 use super::settle::{ArrivalTime, FolderVerdict, QUIET_PERIOD, SettleDecision, SettleState};
 use super::{FolderContents, FolderSettings};
@@ -98,8 +98,9 @@ pub async fn watch_folder(
         let current = settings.borrow_and_update().clone();
         let (rescan, patience) = (current.rescan, current.settle);
         let when = ArrivalTime { now: Instant::now(), noticed: timing.begin_reading(), settle: patience };
+        let former = settled.former_files();
         let joined = tokio::task::spawn_blocking(move || {
-            let reading = read_folder(&current);
+            let reading = reread_folder(&current, &former);
             watched.watch_exactly(&reading.places);
             (watched, reading)
         });
@@ -271,7 +272,7 @@ impl WatchedPlaces {
                 Ok(()) => drop(armed.insert(path.clone(), identity)),
                 // It went away meanwhile; the directory above reports that.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
-                Err(error) => refused = Some(error),
+                Err(error) => refused = Some((path.clone(), error)),
             }
         }
         for path in self.directories.keys() {
@@ -279,9 +280,24 @@ impl WatchedPlaces {
             let _ = watcher.unwatch(path);
         }
         self.directories = armed;
-        if let Some(error) = refused {
+        if let Some((path, error)) = refused {
             self.bell.exhausted.store(true, Ordering::Relaxed);
-            self.warn_once(&error);
+            match error.kind {
+                notify::ErrorKind::MaxFilesWatch => self.warn_once(&error),
+                _ => self.warn_of_path(&path, &error),
+            }
+        }
+    }
+
+    /// Names a folder that cannot be watched, once.
+    fn warn_of_path(&mut self, path: &Path, error: &notify::Error) {
+        if !std::mem::replace(&mut self.warned, true) {
+            let shown = crate::pki::printable(&path.to_string_lossy());
+            tracing::warn!(
+                path = %shown,
+                %error,
+                "cannot watch this folder, reading everything every second instead: grant read access to the user that Sidekey runs as"
+            );
         }
     }
 

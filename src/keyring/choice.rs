@@ -83,6 +83,10 @@ pub struct KeyPairCandidate {
     pub prefer: PreferPolicy,
     /// Expired, but shown because no valid pair is left.
     pub last_resort: bool,
+    /// Its issuer, printable, where it is sent as one certificate that another issued: peers may lack the issuer.
+    pub sent_alone: Option<Arc<str>>,
+    /// Its keyring is in overlap: another of its pairs may be shown.
+    pub in_overlap: bool,
 }
 
 /// All candidates of one listener or upstream: keyrings in the order of the configuration, in each the current pair

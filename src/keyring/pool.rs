@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::pki::issue::{CertificateAuthority, IssueRequest, NewKeyKind};
-use crate::pki::{Certificate, KeyPair, Validity, blocks};
+use crate::pki::{Certificate, KeyPair, PairOrigin, Validity, blocks};
 
 static TEST_AUTHORITY: LazyLock<CertificateAuthority> = LazyLock::new(|| {
     CertificateAuthority::new("Test CA", Validity { not_before: day(-1000), not_after: day(5000) }).unwrap()
@@ -57,6 +57,11 @@ pub(crate) fn issue(request: &IssueRequest) -> Arc<KeyPair> {
     let text = format!("{}{}", issued.chain_pem, &*issued.key_pem);
     let blocks = blocks::read(&Zeroizing::new(text.into_bytes()), None);
     KeyPair::new(blocks.certificates, Arc::clone(&blocks.keys[0]), vec!["api/tls.crt".into()]).unwrap()
+}
+
+/// The same pair, whose file asks that it wait for `promote`.
+pub(crate) fn ask_to_wait(pair: &KeyPair) -> Arc<KeyPair> {
+    pair.with_origin(PairOrigin { asks_to_wait: true, ..pair.origin().clone() })
 }
 
 /// The certificate of the authority that issued every pair here.

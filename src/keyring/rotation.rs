@@ -95,7 +95,10 @@ impl Keyring {
         let mut fresh = Vec::new();
         for (key_pair, pair) in &found {
             if let Some(entry) = self.entries.get_mut(key_pair) {
-                entry.held.pair = Arc::clone(pair);
+                // What is left of a broken file does not take the place of the whole pair that was read from it.
+                if !pair.is_broken() || entry.held.pair.is_broken() {
+                    entry.held.pair = Arc::clone(pair);
+                }
             } else if let Some(entry) = self.restore_entry(pair, true) {
                 before.insert(*key_pair, entry.held.standing);
                 self.entries.insert(*key_pair, entry);
@@ -189,6 +192,18 @@ impl Keyring {
         }
     }
 
+    /// Whether a pair must wait until its files are whole: while another pair that is whole can serve.
+    fn waits_for_repair(&self, entry: &KeyringEntry, now: Timestamp) -> bool {
+        let can_serve = |other: &KeyringEntry| match other.held.standing {
+            Standing::Current | Standing::Previous => other.is_valid(now),
+            Standing::Refused | Standing::Staged | Standing::Retired | Standing::Revoked => {
+                other.held.in_folder && !self.is_waiting(other) && self.is_fit(other, now)
+            }
+        };
+        entry.held.pair.is_broken()
+            && self.entries.values().any(|other| !other.held.pair.is_broken() && can_serve(other))
+    }
+
     fn is_fit(&self, entry: &KeyringEntry, now: Timestamp) -> bool {
         !self.revoked.contains(entry.held.pair.fingerprint())
             && entry.due.is_none_or(|due| due <= now)
@@ -237,6 +252,8 @@ impl Keyring {
     }
 }
 
+#[cfg(test)]
+mod broken;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

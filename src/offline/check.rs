@@ -144,6 +144,8 @@ fn list_anchors(view: &TrustContents, now: Timestamp) -> Vec<CheckAnchor> {
 fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {
     let of_keyrings = contents.keyrings.values().flat_map(|joined| &joined.problems);
     let mut views: Vec<CheckProblem> = of_keyrings.chain(&contents.problems).map(problem).collect();
+    let waiting = contents.keyrings.values().flat_map(|joined| &joined.waiting);
+    views.extend(waiting.map(|waiting| problem(&waiting.to_problem())));
     for (path, named) in &contents.named {
         if let Some(why) = &named.problem {
             views.push(CheckProblem {

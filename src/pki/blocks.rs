@@ -3,6 +3,7 @@
 //! Tolerates what people really have (contract section 3) and names what it refuses together with the command that
 //! converts it. It sees one file at a time; what belongs together is found by `join`.
 
+mod foreign;
 mod form;
 mod key;
 mod pem;
@@ -22,7 +23,9 @@ use super::pem_writer::write_pem;
 use form::{DetectedFormat, UnparsedItem};
 use pem::{PemSection, PemSectionEnd};
 
+pub use foreign::recognize_foreign;
 pub use key::PrivateKey;
+pub(super) use refusal::PKCS12_WITHOUT_KEY;
 pub use refusal::UnreadablePart;
 
 /// The line that `sidekey keyring` writes above a certificate whose pair is to wait: beside a pair that can be kept it is
@@ -52,7 +55,13 @@ pub fn read(bytes: &Zeroizing<Vec<u8>>, password: Option<&str>) -> KeyMaterial {
     match form::detect(bytes) {
         DetectedFormat::Jks => blocks.unreadable.push(refusal::jks()),
         DetectedFormat::Pkcs12 => match pkcs12::read(bytes, password) {
-            Ok(store) => store.into_iter().for_each(|item| blocks.add(item)),
+            Ok(store) => {
+                store.into_iter().for_each(|item| blocks.add(item));
+                let is_end_entity = |certificate: &Arc<Certificate>| !certificate.is_ca();
+                if blocks.keys.is_empty() && blocks.certificates.iter().any(is_end_entity) {
+                    blocks.unreadable.push(refusal::pkcs12_without_key());
+                }
+            }
             Err(unreadable) => blocks.unreadable.push(unreadable),
         },
         DetectedFormat::Text => blocks.read_text(bytes),
@@ -69,6 +78,11 @@ pub fn certificate_pem(der: &[u8]) -> String {
 }
 
 impl KeyMaterial {
+    /// Whether nothing was found in the file that is, or was meant to be, key material.
+    pub fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.keys.is_empty() && self.crls.is_empty() && self.unreadable.is_empty()
+    }
+
     fn add(&mut self, item: UnparsedItem) {
         let unreadable = match item {
             UnparsedItem::Certificate(der) if is_cut_off(&der) => refusal::truncated("a certificate"),
@@ -106,22 +120,15 @@ impl KeyMaterial {
             let why = format!("{} bytes follow what looks like {}", rest.len(), form.article());
             return self.unreadable.push(refusal::malformed("trailing_bytes", why));
         }
-        let whole = element.whole.to_vec();
+        if let Some(item) = UnparsedItem::from_der(form, element.whole) {
+            return self.add(item);
+        }
         match form {
-            DetectedFormat::Certificate => self.add(UnparsedItem::Certificate(whole.into())),
-            DetectedFormat::Crl => self.add(UnparsedItem::Crl(whole.into())),
-            DetectedFormat::Pkcs8 => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs8(whole.into()))),
-            DetectedFormat::Pkcs1 => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs1(whole.into()))),
-            DetectedFormat::Sec1 => self.add(UnparsedItem::Key(PrivateKeyDer::Sec1(whole.into()))),
             DetectedFormat::EncryptedKey => self.unreadable.push(refusal::encrypted_key("-inform DER ")),
             DetectedFormat::Pkcs7 => self.unreadable.push(refusal::pkcs7("-inform DER ")),
             DetectedFormat::CutOff => self.unreadable.push(refusal::truncated("its DER")),
             // No secrets, and nothing that is ours to use: it lies beside a key that waits for its certificate.
-            DetectedFormat::Csr
-            | DetectedFormat::PublicKey
-            | DetectedFormat::Pkcs12
-            | DetectedFormat::Jks
-            | DetectedFormat::Text => {}
+            _ => {}
         }
     }
 
@@ -148,6 +155,19 @@ impl KeyMaterial {
         if section.end == PemSectionEnd::CutOff {
             return Err(refusal::truncated(&format!("the block {label}")));
         }
+        if pem::is_encrypted(section.body) {
+            return Err(refusal::encrypted_key(""));
+        }
+        // What is in a block says more than its label: tools, and people who edit files, write wrong ones.
+        let decoded = pem::decode(section.body, label, label.ends_with("KEY"));
+        if let Ok(bytes) = &decoded
+            && section.end == PemSectionEnd::Closed
+            && label != "TRUSTED CERTIFICATE"
+            && let Some(item) = UnparsedItem::from_der(form::detect(bytes), bytes)
+        {
+            self.add(item);
+            return Ok(());
+        }
         match label {
             // Parameters are repeated in the key; the others hold nothing that a key pair is made of.
             "EC PARAMETERS"
@@ -162,6 +182,7 @@ impl KeyMaterial {
             | "TRUSTED CERTIFICATE"
             | "X509 CRL"
             | "PRIVATE KEY"
+            | "ANY PRIVATE KEY"
             | "RSA PRIVATE KEY"
             | "EC PRIVATE KEY" => {}
             other => return Err(refusal::foreign_block(other)),
@@ -170,12 +191,18 @@ impl KeyMaterial {
             let why = format!("the block {label} ends with the END line of another block type");
             return Err(refusal::malformed("pem_malformed", why));
         }
-        if pem::is_encrypted(section.body) {
+        let mut bytes = decoded?;
+        let foreign = matches!(form::detect(&bytes), DetectedFormat::Csr | DetectedFormat::PublicKey);
+        if foreign && let Some(part) = recognize_foreign(&bytes) {
+            return Err(UnreadablePart { incomplete: false, ..part });
+        }
+        if form::detect(&bytes) == DetectedFormat::EncryptedKey {
             return Err(refusal::encrypted_key(""));
         }
-        let mut bytes = pem::decode(section.body, label, label.ends_with("PRIVATE KEY"))?;
         match label {
-            "PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs8(std::mem::take(&mut *bytes).into()))),
+            "PRIVATE KEY" | "ANY PRIVATE KEY" => {
+                self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs8(std::mem::take(&mut *bytes).into())));
+            }
             "RSA PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Pkcs1(std::mem::take(&mut *bytes).into()))),
             "EC PRIVATE KEY" => self.add(UnparsedItem::Key(PrivateKeyDer::Sec1(std::mem::take(&mut *bytes).into()))),
             "X509 CRL" => self.add(UnparsedItem::Crl(std::mem::take(&mut *bytes).into())),
@@ -211,9 +238,27 @@ pub fn read_requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> 
     requests.map(read).collect()
 }
 
-/// The password in a password file: its text, without one line end at its end.
-pub fn trim_password(text: &str) -> &str {
-    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
+/// The password in a password file: its text, without a byte order mark before it and one line end at its end.
+///
+/// # Errors
+/// It is neither UTF-8 nor UTF-16 with its mark.
+pub fn read_password(bytes: &[u8]) -> Result<Zeroizing<String>, std::str::Utf8Error> {
+    let wide = match bytes {
+        [0xff, 0xfe, rest @ ..] => Some((rest, u16::from_le_bytes as fn([u8; 2]) -> u16)),
+        [0xfe, 0xff, rest @ ..] => Some((rest, u16::from_be_bytes as fn([u8; 2]) -> u16)),
+        _ => None,
+    };
+    let converted = wide.map(|(rest, to_unit)| {
+        let units = Zeroizing::new(rest.chunks_exact(2).map(|pair| to_unit([pair[0], pair[1]])).collect::<Vec<_>>());
+        Zeroizing::new(String::from_utf16_lossy(&units))
+    });
+    let text = match &converted {
+        Some(text) => text.as_str(),
+        None => std::str::from_utf8(bytes)?,
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// Every kind of thing that a person may be sent, told apart for `sidekey inspect`.

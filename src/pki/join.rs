@@ -13,10 +13,16 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use super::{Certificate, FileName, Fingerprint, KeyMaterial, KeyPair, PrivateKey, SpkiHash, UnreadablePart};
+use super::blocks::PKCS12_WITHOUT_KEY;
+use super::{
+    Certificate, FileName, Fingerprint, KeyMaterial, KeyPair, PairOrigin, PrivateKey, SpkiHash, UnreadablePart,
+};
 use chain::IssuerLinks;
 pub use inventory::is_trust_file;
 use inventory::{FoundCertificate, KeyMaterialInventory};
+
+/// The reason of the note about a chain that lacks its issuer.
+pub const CHAIN_INCOMPLETE: &str = "chain_incomplete";
 
 /// How bad a [`FolderProblem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -58,6 +64,19 @@ pub struct PendingKey {
     pub key: Arc<PrivateKey>,
 }
 
+impl PendingKey {
+    /// What is reported of it.
+    pub fn to_problem(&self) -> FolderProblem {
+        FolderProblem {
+            file: Arc::clone(&self.file),
+            reason: "waiting_for_certificate",
+            why: format!("private key {} has no certificate yet", self.file),
+            remedy: "add its certificate next to it when it is issued".to_owned(),
+            severity: ProblemSeverity::Info,
+        }
+    }
+}
+
 impl PartialEq for PendingKey {
     fn eq(&self, other: &Self) -> bool {
         self.file == other.file && self.spki_hash == other.spki_hash
@@ -91,7 +110,11 @@ pub fn join(files: Vec<(FileName, KeyMaterial)>) -> KeyringContents {
     joined.add_waiting_keys(&inventory);
     joined.report_certificates(&inventory, &chains);
     let has_pair = !joined.pairs.is_empty();
-    joined.problems.extend(inventory.unreadable.iter().map(|(file, part)| unreadable_problem(file, part, has_pair)));
+    let reported = inventory.unreadable.iter().filter(|(file, part)| {
+        // The key that such a file lacks may lie beside it.
+        part.reason != PKCS12_WITHOUT_KEY || !inventory.has_all_keys(file)
+    });
+    joined.problems.extend(reported.map(|(file, part)| unreadable_problem(file, part, has_pair)));
     joined.problems.sort();
     joined.problems.dedup();
     joined
@@ -199,10 +222,12 @@ impl KeyringContents {
                 self.add_problem(found.first_file(), "chain_does_not_link", why, remedy, ProblemSeverity::Refused);
                 continue;
             }
-            let sources = inventory.sources(chain, key_files);
-            match KeyPair::new(chain.clone(), Arc::clone(key), sources) {
-                Ok(pair) if found.staged => self.pairs.push(pair.with_staging_request()),
-                Ok(pair) => self.pairs.push(pair),
+            if chains.orphans.contains(fingerprint) {
+                self.report_missing_issuer(found);
+            }
+            let origin = PairOrigin { asks_to_wait: found.staged, ..inventory.find_origin(chain, key_files) };
+            match KeyPair::new(chain.clone(), Arc::clone(key), Vec::new()) {
+                Ok(pair) => self.pairs.push(pair.with_origin(origin)),
                 Err(error) => {
                     let remedy = "make a new key and have a certificate issued for it";
                     self.add_problem(
@@ -215,6 +240,20 @@ impl KeyringContents {
                 }
             }
         }
+    }
+
+    /// The note about an end entity that comes alone, while its issuer is nowhere in the folder.
+    fn report_missing_issuer(&mut self, found: &FoundCertificate) {
+        let file = found.first_file();
+        let (issuer, subject) = (found.certificate.issuer(), found.certificate.subject());
+        let why = format!(
+            "it holds \"{subject}\" alone, and its issuer \"{issuer}\" is not in the folder: peers that trust only an \
+             authority above that issuer will refuse it (unknown CA)"
+        );
+        let remedy = format!(
+            "append the certificate of \"{issuer}\" to {file}; where peers trust \"{issuer}\" itself, no action is needed"
+        );
+        self.add_problem(file, CHAIN_INCOMPLETE, why, &remedy, ProblemSeverity::Info);
     }
 
     fn add_waiting_keys(&mut self, inventory: &KeyMaterialInventory) {
@@ -241,7 +280,15 @@ impl KeyringContents {
         };
         for (fingerprint, found) in &inventory.certificates {
             let (subject, short) = (found.certificate.subject(), fingerprint.short());
-            if chains.without_key.contains_key(fingerprint) {
+            if chains.without_key.contains_key(fingerprint)
+                && let Some(hidden) = inventory.hidden_key(found.first_file())
+            {
+                let why = format!(
+                    "the private key of the certificate \"{subject}\" ({short}) may be in {hidden}, which cannot be read"
+                );
+                let remedy = format!("correct {hidden} first");
+                self.add_problem(found.first_file(), "key_unreadable", why, &remedy, ProblemSeverity::Info);
+            } else if chains.without_key.contains_key(fingerprint) {
                 let why = format!("no private key here matches the certificate \"{subject}\" ({short}){strangers}");
                 let remedy = "add the private key it was requested with; if it is meant as trust, name the file ca.crt";
                 self.add_problem(

@@ -36,10 +36,22 @@ const SCHEMES: [SignatureScheme; 10] = [
 pub struct KeyPair {
     chain: Vec<Arc<Certificate>>,
     key: Arc<PrivateKey>,
-    sources: Vec<FileName>,
+    origin: PairOrigin,
     schemes: Vec<u16>,
     certified: Arc<CertifiedKey>,
-    asks_to_wait: bool,
+}
+
+/// The files that a pair was read from, and what they say of it. Names are relative to the watched folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PairOrigin {
+    /// Files with its end entity or its key, sorted: what to take away to be rid of the pair.
+    pub own_files: Vec<FileName>,
+    /// Files with nothing of it but intermediates of its chain, sorted. Other pairs may share them.
+    pub shared_files: Vec<FileName>,
+    /// A file that is broken, so that something of the pair may be missing.
+    pub broken_file: Option<FileName>,
+    /// The pair's file asks that it wait for `promote` (`blocks::STAGED_LINE`).
+    pub asks_to_wait: bool,
 }
 
 /// Why chain and key do not make a key pair.
@@ -65,7 +77,7 @@ pub enum KeyPairError {
 }
 
 impl KeyPair {
-    /// Proves that the parts belong together. `sources` are the files they came from, for people.
+    /// Proves that the parts belong together. `sources` are the files with the end entity or the key, for people.
     pub fn new(
         chain: Vec<Arc<Certificate>>,
         key: Arc<PrivateKey>,
@@ -83,22 +95,30 @@ impl KeyPair {
         let chain = link_chain(chain)?;
         let ders = chain.iter().map(|certificate| certificate.der().clone()).collect();
         let certified = Arc::new(CertifiedKey::new(ders, signing));
-        Ok(Arc::new(Self { chain, key, sources, schemes, certified, asks_to_wait: false }))
+        let origin = PairOrigin { own_files: sources, ..PairOrigin::default() };
+        Ok(Arc::new(Self { chain, key, origin, schemes, certified }))
     }
-    /// The same pair, whose file asks that it wait for `promote` (`blocks::STAGED_LINE`).
-    pub fn with_staging_request(&self) -> Arc<Self> {
+    /// The same pair, from these files.
+    pub fn with_origin(&self, origin: PairOrigin) -> Arc<Self> {
         Arc::new(Self {
             chain: self.chain.clone(),
             key: Arc::clone(&self.key),
-            sources: self.sources.clone(),
+            origin,
             schemes: self.schemes.clone(),
             certified: Arc::clone(&self.certified),
-            asks_to_wait: true,
         })
+    }
+    /// Where it was read from.
+    pub fn origin(&self) -> &PairOrigin {
+        &self.origin
     }
     /// Whether its file asks that it wait for `promote`.
     pub fn is_staging_requested(&self) -> bool {
-        self.asks_to_wait
+        self.origin.asks_to_wait
+    }
+    /// Whether a file that it needs is broken: it does not go into use while a whole pair is there.
+    pub fn is_broken(&self) -> bool {
+        self.origin.broken_file.is_some()
     }
     /// The end entity's fingerprint: the pair's name.
     pub fn fingerprint(&self) -> Fingerprint {
@@ -127,9 +147,9 @@ impl KeyPair {
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.validity().contains(now)
     }
-    /// Where it was read from, relative to the watched folder.
+    /// The files with its end entity or its key.
     pub fn sources(&self) -> &[FileName] {
-        &self.sources
+        &self.origin.own_files
     }
     /// The private key, for retaining.
     pub fn key(&self) -> &Arc<PrivateKey> {

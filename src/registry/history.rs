@@ -30,7 +30,9 @@ pub(super) fn history_row(event: &Event, instance: &str, now: Timestamp) -> Opti
     match event {
         Event::Keyring(KeyringRecord { event, by, .. }) => fill_from_keyring(&mut entry, event, by.as_deref()),
         Event::Trust(TrustRecord { event, .. }) => fill_from_trust(&mut entry, event),
-        Event::Folder(FolderRecord { keyring, problem }) if problem.severity >= ProblemSeverity::Refused => {
+        Event::Folder(FolderRecord { keyring, problem, over: false })
+            if problem.severity >= ProblemSeverity::Refused =>
+        {
             "folder".clone_into(&mut entry.kind);
             "folder".clone_into(&mut entry.who);
             entry.name = keyring

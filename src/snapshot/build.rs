@@ -340,6 +340,7 @@ fn view_of_pair(held: &HeldPair, remembers: bool) -> KeyPairView {
         key: certificate.key().to_string(),
         names: certificate.subject_alt_names(),
         sources: held.pair.sources().to_vec(),
+        chain_sources: held.pair.origin().shared_files.clone(),
         in_folder: held.in_folder,
         survives_restart: held.in_folder || remembers,
         why: held.why.clone(),

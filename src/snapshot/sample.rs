@@ -24,6 +24,7 @@ pub(crate) fn sample_pair(first: &[u8], standing: Standing) -> KeyPairView {
         key: "ECDSA P-256".to_owned(),
         names: Vec::new(),
         sources: vec!["api/tls.crt".into()],
+        chain_sources: Vec::new(),
         in_folder: true,
         survives_restart: true,
         why: None,

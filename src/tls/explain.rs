@@ -14,7 +14,7 @@ use super::handshake::{FailedHandshake, HandshakeFailureCause};
 use crate::pki::Certificate;
 use crate::trust::TrustError;
 
-pub use context::{FailureContext, FailureExplanation, HandshakeOutcome};
+pub use context::{FailureContext, FailureExplanation, HandshakeOutcome, PresentedPair};
 pub use dial::{DialFailure, explain_dial};
 
 /// Every reason code there is, in the order of `docs/handshakes.md`. `ok` is not among them: it marks success.

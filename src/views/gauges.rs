@@ -1,5 +1,6 @@
 //! The snapshot as gauges, read when it is scraped: nothing is stored twice.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub(crate) struct SnapshotGauges {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) now: Timestamp,
     pub(crate) lines_dropped: u64,
+    /// Files that are refused now, by keyring: how many, and since when the first is.
+    pub(crate) refused_files: BTreeMap<Arc<str>, (usize, Timestamp)>,
 }
 
 impl fmt::Debug for SnapshotGauges {
@@ -35,7 +38,7 @@ impl Collector for SnapshotGauges {
         let metric = encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
         ConstCounter::new(self.lines_dropped).encode(metric)?;
         self.waiting(&mut encoder)?;
-        if self.snapshot.keyrings.is_empty() {
+        if self.snapshot.keyrings.is_empty() && self.refused_files.is_empty() {
             return Ok(());
         }
         self.pairs(&mut encoder)?;
@@ -100,19 +103,26 @@ impl SnapshotGauges {
     }
 
     fn keyrings(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Refused key pairs in the folder";
+        // Files of no keyring, and of one that the snapshot does not have because nothing of it can be read.
+        let mut names: BTreeSet<&Arc<str>> = self.refused_files.keys().collect();
+        names.extend(self.snapshot.keyrings.iter().map(|keyring| &keyring.name));
+        let view = |name: &Arc<str>| self.snapshot.keyrings.iter().find(|keyring| keyring.name == *name);
+        let help = "Key pairs and files in the folder that are refused now";
         let mut metric = encoder.encode_descriptor("folder_refused", help, None, MetricType::Gauge)?;
-        for keyring in &self.snapshot.keyrings {
-            let refused = keyring.key_pairs.iter().filter(|pair| pair.standing == Standing::Refused).count();
+        for name in &names {
+            let pairs = view(name).map_or(0, |keyring| keyring.pairs_with_standing(Standing::Refused).count());
+            let refused = pairs + self.refused_files.get(*name).map_or(0, |(count, _)| *count);
             let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-            metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&refused)?;
+            metric.encode_family(&[("keyring", &***name)])?.encode_gauge(&refused)?;
         }
-        let help = "How long the folder has held a newer key pair that is not current; 0 if it holds none";
+        let help = "How long the folder has held something newer that is not current; 0 if it holds nothing newer";
         let mut metric = encoder.encode_descriptor("keyring_divergence_seconds", help, None, MetricType::Gauge)?;
-        for keyring in &self.snapshot.keyrings {
-            let since = keyring.diverges.map_or(self.now, |(_, since)| since);
+        for name in &names {
+            let pair = view(name).and_then(|keyring| keyring.diverges).map(|(_, since)| since);
+            let file = self.refused_files.get(*name).map(|(_, since)| *since);
+            let since = pair.into_iter().chain(file).min().unwrap_or(self.now);
             let seconds = (self.now.as_second() - since.as_second()).max(0);
-            metric.encode_family(&[("keyring", &*keyring.name)])?.encode_gauge(&seconds)?;
+            metric.encode_family(&[("keyring", &***name)])?.encode_gauge(&seconds)?;
         }
         Ok(())
     }

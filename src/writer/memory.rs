@@ -14,6 +14,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +51,10 @@ struct StateRoot {
     unreadable: Option<String>,
     /// That nothing is saved was reported.
     told: bool,
+    /// Why the last save failed, or nothing is saved.
+    failure: Option<String>,
+    /// What is unsafe about the folder, for the first reading.
+    unsafe_about: Vec<FolderProblem>,
 }
 
 /// `decisions.json`.
@@ -68,14 +73,33 @@ impl StateMemory {
         Self(None)
     }
 
-    /// In this folder, made 0700 where it is missing.
+    /// In this folder, made 0700 where it is missing. Where it cannot be written, what it holds is read all the same, every
+    /// save fails, and the folder is tried again each time.
     ///
     /// # Errors
-    /// It cannot be made or written, or another process works in it.
-    pub fn open(root: PathBuf) -> Result<Self, MemoryError> {
-        store::make_folder(&root)?;
-        let lock = store::lock_folder(&root)?;
-        Ok(Self(Some(StateRoot::new(root, Some(lock)))))
+    /// Another process works in it; with `strict_permissions`, others than the owner can change it.
+    pub fn open(root: PathBuf, strict_permissions: bool) -> Result<Self, MemoryError> {
+        let lock = match store::make_folder(&root).and_then(|()| store::lock_folder(&root)) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.in_use => return Err(error),
+            Err(_) => None,
+        };
+        let unsafe_about = store::find_unsafe_places(&root, &root.join(RETAINED_FOLDER));
+        if let Some(problem) = unsafe_about.first().filter(|_| strict_permissions) {
+            let why = format!("{}, and strict_permissions is set: {}", problem.why, problem.remedy);
+            return Err(MemoryError { file: problem.file.to_string(), why, in_use: false });
+        }
+        Ok(Self(Some(StateRoot { unsafe_about, ..StateRoot::new(root, lock) })))
+    }
+
+    /// Why the last save failed, where it did.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.0.as_ref()?.failure.as_deref()
+    }
+
+    /// The folder as people see it.
+    pub fn folder_text(&self) -> String {
+        self.0.as_ref().map(|root| store::path_text(&root.path)).unwrap_or_default()
     }
 
     /// What a run left, or has written so far, in this folder: for commands that only look, also beside a running sidecar.
@@ -87,6 +111,7 @@ impl StateMemory {
     pub fn read(&mut self) -> RememberedState {
         let mut out = RememberedState::default();
         if let Some(root) = &mut self.0 {
+            out.skipped.append(&mut root.unsafe_about);
             root.read_decisions(&mut out);
             root.read_retained(&mut out);
         }
@@ -101,16 +126,53 @@ impl StateMemory {
     /// once that nothing is saved.
     pub fn save(&mut self, state: &WriterState, now: Timestamp) -> Result<(), MemoryError> {
         let Some(root) = &mut self.0 else { return Ok(()) };
+        let saved = root.save_all(state, now);
+        match &saved {
+            Err(error) => root.failure = Some(error.to_string()),
+            // What could not be read is reported once, and nothing is saved meanwhile.
+            Ok(()) if root.unreadable.is_some() => {}
+            Ok(()) => root.failure = None,
+        }
+        saved
+    }
+}
+
+impl StateRoot {
+    fn save_all(&mut self, state: &WriterState, now: Timestamp) -> Result<(), MemoryError> {
+        let root = self;
+        root.take_folder()?;
         let wanted = root.files_to_retain(state, now);
         root.write_retained(&wanted)?;
         if let Some(why) = &root.unreadable {
             if std::mem::replace(&mut root.told, true) {
                 return Ok(());
             }
-            return Err(MemoryError { file: store::path_text(&root.path.join(DECISIONS_FILE)), why: why.clone() });
+            return Err(MemoryError {
+                file: store::path_text(&root.path.join(DECISIONS_FILE)),
+                why: why.clone(),
+                in_use: false,
+            });
         }
         root.write_decisions(state)?;
         root.delete_unneeded(&wanted)
+    }
+
+    /// Takes a folder that could not be written at the start, unless it turns out to hold what was not read then.
+    fn take_folder(&mut self) -> Result<(), MemoryError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        store::make_folder(&self.path)?;
+        let lock = store::lock_folder(&self.path)?;
+        let path = self.path.join(DECISIONS_FILE);
+        let found = store::read_own_file(&path).ok();
+        if self.unreadable.is_none() && found != self.decisions {
+            let why =
+                "it can be written now, but holds decisions that were not there at the start: restart to use them";
+            return Err(MemoryError { file: store::path_text(&path), why: why.to_owned(), in_use: false });
+        }
+        self.lock = Some(lock);
+        Ok(())
     }
 }
 
@@ -136,7 +198,16 @@ impl RetainedFiles {
 
 impl StateRoot {
     fn new(path: PathBuf, lock: Option<File>) -> Self {
-        Self { path, lock, decisions: None, retained: BTreeMap::new(), unreadable: None, told: false }
+        Self {
+            path,
+            lock,
+            decisions: None,
+            retained: BTreeMap::new(),
+            unreadable: None,
+            told: false,
+            failure: None,
+            unsafe_about: Vec::new(),
+        }
     }
 
     fn files_to_retain(&self, state: &WriterState, now: Timestamp) -> BTreeMap<PathBuf, RetainedFiles> {
@@ -186,8 +257,11 @@ impl StateRoot {
             learned: state.learned_refusals().to_vec(),
         };
         let path = self.path.join(DECISIONS_FILE);
-        let text = serde_json::to_vec_pretty(&decisions)
-            .map_err(|error| MemoryError { file: store::path_text(&path), why: error.to_string() })?;
+        let text = serde_json::to_vec_pretty(&decisions).map_err(|error| MemoryError {
+            file: store::path_text(&path),
+            why: error.to_string(),
+            in_use: false,
+        })?;
         if self.decisions.as_ref() != Some(&text) {
             store::write_file(&path, &text)?;
             self.decisions = Some(text);
@@ -207,9 +281,10 @@ impl StateRoot {
 
     fn read_decisions(&mut self, out: &mut RememberedState) {
         let path = self.path.join(DECISIONS_FILE);
-        let read = match std::fs::read(&path) {
+        let read = match store::read_own_file(&path) {
             Ok(text) => parse_decisions(&text).map(|decisions| (text, decisions)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            // Below a file there is none either.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return,
             Err(error) => Err(error.to_string()),
         };
         match read {
@@ -289,7 +364,7 @@ impl RetainedOwner {
 }
 
 fn read_blocks(path: &Path) -> Result<KeyMaterial, String> {
-    let bytes = Zeroizing::new(std::fs::read(path).map_err(|error| error.to_string())?);
+    let bytes = Zeroizing::new(store::read_own_file(path).map_err(|error| error.to_string())?);
     Ok(blocks::read(&bytes, None))
 }
 

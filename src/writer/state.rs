@@ -48,6 +48,8 @@ pub struct StateChange {
     pub trusts: Vec<trust::TrustEvent>,
     /// Problems of the folder that are new (reported once until they change).
     pub problems: Vec<(Option<Arc<str>>, FolderProblem)>,
+    /// Problems that were reported and hold no longer.
+    pub resolved: Vec<(Option<Arc<str>>, FolderProblem)>,
     /// A step of the clock, in seconds.
     pub clock_step: Option<i64>,
     /// Whether a new snapshot is needed although nothing above shows it (settings, intermediates, partners' anchors).
@@ -237,6 +239,7 @@ impl WriterState {
     fn apply_contents(&mut self, contents: FolderContents, now: Timestamp, happened: &mut StateChange) {
         let problems = found::folder_problems(&self.settings, &contents);
         happened.problems.extend(problems.iter().filter(|problem| !self.told.contains(problem)).cloned());
+        happened.resolved.extend(found::resolved_problems(&self.told, &problems));
         self.told = problems.into_iter().collect();
         self.contents = Arc::new(found::keep_usable_files(&self.contents, contents));
         self.update_keyrings(now, happened);

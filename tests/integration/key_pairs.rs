@@ -307,7 +307,7 @@ fn offline_commands_read_the_state_and_never_write_it() {
     done(path, &["keyring", "new", "api", "--dns", "api.example"]);
     assert!(!path.join("state").exists(), "an offline command made the state folder");
     // A sidecar holds the folder's lock; looking goes beside it.
-    let _held = StateMemory::open(path.join("state")).expect("opened");
+    let _held = StateMemory::open(path.join("state"), false).expect("opened");
     let made = json(path, &["keyring", "new", "api"]);
     assert_eq!(made["standing"], "staged");
     let listed = std::fs::read_dir(path.join("state")).expect("listed").count();

@@ -260,12 +260,14 @@ impl KeyringExportArguments {
         }
         let password = match &self.password_file {
             Some(file) => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-                Some(Zeroizing::new(text.map_err(CommandFailure::Wrong)?))
+                let cannot_read = || format!("cannot read {}", file.display());
+                let bytes =
+                    Zeroizing::new(std::fs::read(file).with_context(cannot_read).map_err(CommandFailure::Wrong)?);
+                Some(blocks::read_password(&bytes).with_context(cannot_read).map_err(CommandFailure::Wrong)?)
             }
             None => None,
         };
-        let password = password.as_ref().map(|text| blocks::trim_password(text));
+        let password = password.as_ref().map(|text| text.as_str());
         let offline = self.place.open(&self.keyring)?;
         let pair = offline.pair(self.key_pair.as_deref()).map_err(explain_failure)?;
         let bytes = offline.export(pair, form, self.with_private_key, password).map_err(explain_failure)?;

@@ -113,6 +113,9 @@ fn say_pair(keyring: &KeyringView, pair: &KeyPairView, now: Timestamp) {
     }
     let files = pair.sources.join(" ");
     print::field("files", &if pair.in_folder { files } else { format!("{files} (no longer in the folder; retained)") });
+    if !pair.chain_sources.is_empty() {
+        print::field("chain", &format!("intermediates in {}", pair.chain_sources.join(" ")));
+    }
     if let Some(why) = &pair.why {
         print::field("why", why);
     }

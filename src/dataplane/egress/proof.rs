@@ -64,6 +64,7 @@ pub(super) fn report_failure(proof: &ConnectionProof, towards: UpstreamRef<'_>) 
             trust: &towards.egress.trust,
             shown: shown.map(|candidate| (candidate.key_pair, candidate.standing)),
             shown_next: None,
+            presented: shown.map(Into::into).unwrap_or_default(),
             now: towards.now(),
         },
     );

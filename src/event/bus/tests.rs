@@ -256,7 +256,7 @@ fn every_event_about_what_we_hold_has_a_line_under_its_target() {
             "trust",
             "info",
         ),
-        (Event::Folder(FolderRecord { keyring: None, problem }), "folder", "warn"),
+        (Event::Folder(FolderRecord { keyring: None, problem, over: false }), "folder", "warn"),
         (
             Event::Epoch(EpochRecord { epoch: Epoch(1), waiting: vec!["ingress \"api\" waits".to_owned()] }),
             "writer",
@@ -264,7 +264,11 @@ fn every_event_about_what_we_hold_has_a_line_under_its_target() {
         ),
         (Event::ClockStep(ClockRecord { seconds: -400 }), "clock", "warn"),
         (
-            Event::NotRemembered(SaveFailure { file: "decisions.json".to_owned(), why: "disk full".to_owned() }),
+            Event::NotRemembered(SaveFailure {
+                file: "decisions.json".to_owned(),
+                why: "disk full".to_owned(),
+                over: false,
+            }),
             "writer",
             "warn",
         ),

@@ -155,6 +155,8 @@ fn candidate(n: u8, standing: Standing, issuer: &str) -> KeyPairCandidate {
         traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: false,
     }
 }
 

@@ -1,7 +1,13 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use std::path::{Path, PathBuf};
+
+use super::super::digest;
 use super::super::fixture::{AUTHORITY, issue_pair, rare_rescan_settings, write_pair};
+use super::super::reading::FolderPart;
+use super::super::walk::{MAX_FOLDER_DEPTH, MAX_KEYRING_ENTRIES};
 use super::*;
+use crate::pki::join;
 
 fn temporary_folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -10,8 +16,10 @@ fn temporary_folder() -> (tempfile::TempDir, PathBuf) {
     (folder, root)
 }
 
+/// Files and reasons, without the notes that the root of these tests is not in the folder.
 fn problem_reasons(problems: &[FolderProblem]) -> Vec<(&str, &str)> {
-    problems.iter().map(|problem| (&*problem.file, problem.reason)).collect()
+    let told = problems.iter().filter(|problem| problem.reason != join::CHAIN_INCOMPLETE);
+    told.map(|problem| (&*problem.file, problem.reason)).collect()
 }
 
 #[test]
@@ -94,17 +102,112 @@ fn depth_is_bounded() {
     assert_eq!(reading.contents.problems[0].reason, "too_deep");
 }
 
+/// A mis-mounted volume below the first keyring by name, and a pair in the last.
 #[test]
-fn the_number_of_entries_is_bounded() {
+fn a_keyring_with_too_many_entries_costs_no_other_keyring_and_is_refused() {
     let (_folder, root) = temporary_folder();
-    fs::create_dir(root.join("many")).unwrap();
-    for at in 0..=MAX_FOLDER_ENTRIES {
-        fs::File::create(root.join("many").join(at.to_string())).unwrap();
+    fs::create_dir_all(root.join("aaa/deep")).unwrap();
+    for at in 0..=MAX_KEYRING_ENTRIES {
+        fs::File::create(root.join("aaa/deep").join(at.to_string())).unwrap();
     }
+    write_pair(&root.join("aaa"), &issue_pair("shallow.example"));
     write_pair(&root.join("zzz"), &issue_pair("a.example"));
     let reading = read_folder(&rare_rescan_settings(&root));
-    assert_eq!(reading.contents.problems.len(), 1);
-    assert_eq!(reading.contents.problems[0].reason, "too_many");
+    assert_eq!(reading.contents.keyrings["zzz"].pairs.len(), 1);
+    let full = &reading.contents.keyrings["aaa"];
+    assert_eq!(full.pairs.len(), 1, "what lies near the root is read first");
+    let refused: Vec<_> = full.problems.iter().filter(|problem| problem.severity == ProblemSeverity::Refused).collect();
+    assert_eq!((refused.len(), refused[0].reason, &*refused[0].file), (1, "too_many", "aaa"));
+}
+
+#[test]
+fn key_material_is_found_in_a_folder_of_too_many_other_files() {
+    let (_folder, root) = temporary_folder();
+    for at in 0..=MAX_KEYRING_ENTRIES {
+        fs::File::create(root.join(format!("a{at}"))).unwrap();
+    }
+    write_pair(&root, &issue_pair("a.example"));
+    let reading = read_folder(&rare_rescan_settings(&root));
+    assert_eq!(reading.contents.keyrings["default"].pairs.len(), 1);
+}
+
+#[test]
+fn a_link_to_a_file_system_of_the_kernel_is_not_followed() {
+    let (_folder, root) = temporary_folder();
+    write_pair(&root, &issue_pair("a.example"));
+    symlink("/proc", root.join("proc")).unwrap();
+    let reading = read_folder(&rare_rescan_settings(&root));
+    assert_eq!(problem_reasons(&reading.contents.problems), [("proc", "kernel_file_system")]);
+    assert_eq!(reading.contents.keyrings.len(), 1);
+}
+
+#[test]
+fn a_place_that_several_links_lead_to_and_that_is_missing_is_named_once() {
+    let (_folder, root) = temporary_folder();
+    fs::write(root.join("ca.crt"), AUTHORITY.certificate_pem()).unwrap();
+    symlink("..2026_1", root.join("..data")).unwrap();
+    symlink("..data/tls.crt", root.join("tls.crt")).unwrap();
+    symlink("..data/tls.key", root.join("tls.key")).unwrap();
+    let reading = read_folder(&rare_rescan_settings(&root));
+    let problems = &reading.contents.keyrings["default"].problems;
+    assert_eq!(problems.iter().filter(|problem| problem.reason == "dangling_link").count(), 1, "{problems:?}");
+    let named = fs::canonicalize(&root).unwrap().join("..2026_1");
+    assert!(problems.iter().any(|problem| problem.why.contains(&*named.to_string_lossy())), "{problems:?}");
+}
+
+/// What a single file that is mounted shows after it was replaced on the host: an inode without a name.
+#[test]
+fn files_whose_link_count_is_0_raise_one_warning_that_says_to_mount_the_folder() {
+    let (_folder, root) = temporary_folder();
+    let outside = tempfile::tempdir().unwrap();
+    write_pair(outside.path(), &issue_pair("a.example"));
+    let open = |name: &str| fs::File::open(outside.path().join(name)).unwrap();
+    let (crt, key) = (open("tls.crt"), open("tls.key"));
+    let link = |file: &fs::File, name: &str| {
+        use std::os::fd::AsRawFd;
+        symlink(format!("/proc/self/fd/{}", file.as_raw_fd()), root.join(name)).unwrap();
+    };
+    link(&crt, "tls.crt");
+    link(&key, "tls.key");
+    let before = read_folder(&rare_rescan_settings(&root));
+    assert_eq!(before.contents.problems, []);
+    write_pair(outside.path(), &issue_pair("b.example"));
+    fs::remove_file(outside.path().join("tls.crt")).unwrap();
+    fs::remove_file(outside.path().join("tls.key")).unwrap();
+    let after = read_folder(&rare_rescan_settings(&root));
+    assert_eq!(problem_reasons(&after.contents.problems), [("tls.crt", "mounted_file")]);
+    let warning = &after.contents.problems[0];
+    assert!(warning.why.contains("tls.crt, tls.key") && warning.remedy.contains("mount the folder"), "{warning:?}");
+}
+
+#[test]
+fn nothing_readable_under_the_name_of_key_material_is_refused_and_named() {
+    let (_folder, root) = temporary_folder();
+    write_pair(&root.join("api"), &issue_pair("a.example"));
+    fs::write(root.join("api/tls.crt"), "<html><body>404</body></html>").unwrap();
+    fs::write(root.join("api/tls.key"), [0; 300]).unwrap();
+    fs::write(root.join("api/notes"), "see the wiki").unwrap();
+    fs::write(root.join("api/dhparam.pem"), "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n")
+        .unwrap();
+    let reading = read_folder(&rare_rescan_settings(&root));
+    let joined = &reading.contents.keyrings["api"];
+    let expected = [("api/tls.crt", "not_key_material"), ("api/tls.key", "not_key_material")];
+    assert_eq!(problem_reasons(&joined.problems), expected);
+    assert!(joined.problems[0].why.contains("HTML") && joined.problems[1].why.contains("300 zero bytes"));
+    assert!(!reading.parts[&FolderPart::Keyring("api".into())].complete, "more may come, until it is quiet");
+    let checked = read_final(&rare_rescan_settings(&root));
+    let refused = checked.keyrings["api"].problems.iter().all(|problem| problem.severity == ProblemSeverity::Refused);
+    assert!(refused);
+}
+
+#[test]
+fn a_file_that_was_part_of_a_pair_is_refused_whatever_its_name() {
+    let (_folder, root) = temporary_folder();
+    fs::write(root.join("identity"), "see the wiki").unwrap();
+    assert!(read_folder(&rare_rescan_settings(&root)).contents.keyrings.is_empty());
+    let reading = reread_folder(&rare_rescan_settings(&root), &BTreeSet::from(["identity".into()]));
+    let expected = [("identity", "not_key_material")];
+    assert_eq!(problem_reasons(&reading.contents.keyrings["default"].problems), expected);
 }
 
 #[test]
@@ -114,16 +217,14 @@ fn keys_readable_by_others_warn_or_are_refused() {
     let mode = |mode| fs::set_permissions(root.join("tls.key"), PermissionsExt::from_mode(mode)).unwrap();
     let with = |strict_permissions| read_folder(&FolderSettings { strict_permissions, ..rare_rescan_settings(&root) });
     mode(0o644);
+    fs::write(root.join("ca.crt"), AUTHORITY.certificate_pem()).unwrap();
     let warned = &with(false).contents.keyrings["default"];
     assert_eq!((warned.pairs.len(), warned.problems[0].severity), (1, ProblemSeverity::Warning));
     let refused = &with(true).contents.keyrings["default"];
     assert_eq!(refused.pairs.len(), 0);
-    assert!(
-        refused
-            .problems
-            .iter()
-            .any(|problem| problem.reason == "permissions" && problem.severity == ProblemSeverity::Refused)
-    );
+    assert_eq!(problem_reasons(&refused.problems), [("tls.crt", "key_unreadable"), ("tls.key", "permissions")]);
+    assert_eq!(refused.problems[0].severity, ProblemSeverity::Info, "its key is blamed, and it is not");
+    assert_eq!(refused.problems[1].severity, ProblemSeverity::Refused);
     mode(0o640);
     assert_eq!(with(true).contents.keyrings["default"].problems, []);
 }
@@ -192,11 +293,17 @@ fn pkcs12_passwords_lie_beside_or_are_configured() {
     fs::write(&configured, "from configuration\r\n").unwrap();
     let with = FolderSettings { pkcs12_passwords: [("api".into(), configured)].into(), ..rare_rescan_settings(&root) };
     let password = |settings: &FolderSettings| {
-        let mut walk = FolderWalk::new(settings);
+        let former = BTreeSet::new();
+        let mut walk = FolderWalk::new(settings, &former);
         walk.read_password(&store, Path::new("api/2026.p12"), &"api".into()).map(|password| password.to_string())
     };
     assert_eq!(password(&rare_rescan_settings(&root)), None);
     assert_eq!(password(&with).as_deref(), Some("from configuration"));
     fs::write(root.join("api/2026.p12.pass"), "beside\n\n").unwrap();
     assert_eq!(password(&with).as_deref(), Some("beside\n"));
+    fs::write(root.join("api/2026.p12.pass"), "\u{feff}marked\r\n").unwrap();
+    assert_eq!(password(&with).as_deref(), Some("marked"));
+    let wide: Vec<u8> = "\u{feff}wide ü\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(root.join("api/2026.p12.pass"), wide).unwrap();
+    assert_eq!(password(&with).as_deref(), Some("wide ü"));
 }

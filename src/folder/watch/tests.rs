@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::super::fixture::{issue_pair, rare_rescan_settings, write_pair};
+use super::super::read::read_folder;
 use super::*;
 use crate::pki::ProblemSeverity;
 use crate::pki::issue::IssuedKeyPair;

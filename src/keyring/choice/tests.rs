@@ -17,6 +17,8 @@ fn candidate(keyring: &str, at: u8, standing: Standing) -> KeyPairCandidate {
         traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: false,
     }
 }
 

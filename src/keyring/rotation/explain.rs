@@ -30,6 +30,13 @@ pub(super) fn explain_staged(entry: &KeyringEntry) -> String {
     }
 }
 
+/// Why a pair of a broken file is refused.
+pub(super) fn explain_broken(entry: &KeyringEntry) -> String {
+    let (name, file) =
+        (describe(&entry.held.pair), entry.held.pair.origin().broken_file.as_deref().unwrap_or_default());
+    format!("{name} is not used, because {file} is broken and a whole key pair is there: copy {file} again")
+}
+
 /// Explains a change of standing. `replaces` is the pair that was current until now.
 pub(super) fn explain_move(keyring: &Keyring, entry: &KeyringEntry, replaces: Option<Fingerprint>) -> String {
     let name = describe(&entry.held.pair);

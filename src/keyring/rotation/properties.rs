@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::pool::{CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, day};
+use super::super::pool::{CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, ask_to_wait, day};
 use super::super::{ExpiryPolicy, KeyringCommand};
 use super::entry::{MAX_PREVIOUS, MAX_RETIRED};
 use super::*;
@@ -85,7 +85,7 @@ impl RotationWalk {
                     .iter()
                     .map(|at| match &all_pairs()[at % 12] {
                         pair if *at < 12 => Arc::clone(pair),
-                        pair => pair.with_staging_request(),
+                        pair => ask_to_wait(pair),
                     })
                     .collect::<Vec<_>>();
                 // A folder holds each pair once.

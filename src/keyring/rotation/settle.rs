@@ -99,6 +99,11 @@ impl Keyring {
                 why: Some(refusal.explanation),
             },
             KeyPairFitness::NotYet { from } => StandingVerdict::NotYet { due: from },
+            KeyPairFitness::Usable { .. } if self.waits_for_repair(entry, now) => StandingVerdict::Is {
+                standing: Standing::Refused,
+                reason: "broken_file",
+                why: Some(explain::explain_broken(entry)),
+            },
             KeyPairFitness::Usable { .. } => match entry.due {
                 Some(due) if now < due => StandingVerdict::NotYet { due },
                 _ if self.is_waiting(entry) => StandingVerdict::Waits {
@@ -151,13 +156,13 @@ impl Keyring {
             .map(|entry| entry.held.pair.fingerprint())
     }
 
-    /// Contract section 3: the latest `not_before` among the usable pairs in the folder.
+    /// Contract section 3: the latest `not_before` among the usable pairs in the folder; those of broken files last.
     fn newest_free(&self, now: Timestamp) -> Option<&KeyringEntry> {
         self.entries
             .values()
             .filter(|entry| entry.held.in_folder && entry.has_served() && self.is_fit(entry, now))
             .filter(|entry| !self.held.contains(&entry.held.pair.fingerprint()))
-            .max_by_key(|entry| entry.rank())
+            .max_by_key(|entry| (!entry.held.pair.is_broken(), entry.rank()))
     }
 
     fn rotation_reason(&self, chosen: Fingerprint, old: Option<Fingerprint>, now: Timestamp) -> &'static str {

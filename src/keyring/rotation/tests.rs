@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::super::pool::{self, CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, day, issue};
+use super::super::pool::{self, CLIENT_ONLY_PAIR, OTHER_NAME_PAIR, TEST_PAIRS, ask_to_wait, day, issue};
 use super::super::{EkuPolicy, ExpiryPolicy, KeyringCommand, KeyringRoles, PreferPolicy};
 use super::entry::MAX_PREVIOUS;
 use super::*;
@@ -348,7 +348,7 @@ fn a_command_for_an_unknown_pair_names_it() {
 
 #[test]
 fn a_pair_whose_file_asks_for_it_waits_until_it_is_promoted_or_the_line_is_gone() {
-    let marked = |at: usize| TEST_PAIRS[at].with_staging_request();
+    let marked = |at: usize| ask_to_wait(&TEST_PAIRS[at]);
     // With nothing to keep there is nothing to wait beside.
     let mut keyring = api();
     assert_eq!(movements(&keyring.arrive(&[marked(1)], day(20))), [(fingerprint(1), Current, "first")]);
@@ -372,7 +372,7 @@ fn a_pair_whose_file_asks_for_it_waits_until_it_is_promoted_or_the_line_is_gone(
 fn without_the_line_activate_manual_still_holds_a_pair_back() {
     let mut keyring = keyring_with(|settings| settings.activate = ActivationPolicy::Manual);
     keyring.arrive(&folder(&[1]), day(20));
-    keyring.arrive(&[Arc::clone(&TEST_PAIRS[1]), TEST_PAIRS[2].with_staging_request()], day(25));
+    keyring.arrive(&[Arc::clone(&TEST_PAIRS[1]), ask_to_wait(&TEST_PAIRS[2])], day(25));
     keyring.arrive(&folder(&[1, 2]), day(26));
     assert_eq!(standing(&keyring, fingerprint(2)), Some(Staged));
 }

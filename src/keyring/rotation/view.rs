@@ -113,7 +113,7 @@ impl Keyring {
                 && one.overlap_ends == other.overlap_ends
                 && one.in_folder == other.in_folder
                 && one.pair.chain() == other.pair.chain()
-                && one.pair.sources() == other.pair.sources()
+                && one.pair.origin() == other.pair.origin()
         };
         self.settings != before.settings
             || self.held != before.held
@@ -135,6 +135,9 @@ impl Keyring {
             traits: PairTraits::from_pair(&pair),
             prefer,
             last_resort,
+            sent_alone: (pair.chain().len() == 1 && !pair.end_entity().is_self_issued())
+                .then(|| pair.end_entity().issuer().into()),
+            in_overlap: self.entries_with(Standing::Previous).next().is_some(),
         };
         (candidate, pair)
     }

@@ -15,7 +15,8 @@ use crate::snapshot::egress;
 use crate::tls::after::{PostHandshakeOutcome, wait_after_handshake};
 use crate::tls::handshake::connect;
 use crate::tls::{
-    self, EgressConnector, FailedHandshake, FailureContext, HandshakeFacts, TlsVersion, connector, explain, scheme_name,
+    self, EgressConnector, FailedHandshake, FailureContext, HandshakeFacts, PresentedPair, TlsVersion, connector,
+    explain, scheme_name,
 };
 use crate::trust::Trust;
 
@@ -186,6 +187,7 @@ impl ProbeBench {
             trust: &self.trust,
             shown,
             shown_next: None,
+            presented: PresentedPair::default(),
             now: self.clock.now(),
         };
         let explained = explain(&failed, &context);

@@ -131,3 +131,18 @@ pub(super) enum UnparsedItem {
     Key(PrivateKeyDer<'static>),
     Crl(CertificateRevocationListDer<'static>),
 }
+
+impl UnparsedItem {
+    /// These bytes as what they look like; `None` where that cannot be used.
+    pub(super) fn from_der(form: DetectedFormat, bytes: &[u8]) -> Option<Self> {
+        let copy = || bytes.to_vec();
+        Some(match form {
+            DetectedFormat::Certificate => Self::Certificate(copy().into()),
+            DetectedFormat::Crl => Self::Crl(copy().into()),
+            DetectedFormat::Pkcs8 => Self::Key(PrivateKeyDer::Pkcs8(copy().into())),
+            DetectedFormat::Pkcs1 => Self::Key(PrivateKeyDer::Pkcs1(copy().into())),
+            DetectedFormat::Sec1 => Self::Key(PrivateKeyDer::Sec1(copy().into())),
+            _ => return None,
+        })
+    }
+}

@@ -99,9 +99,7 @@ fn describe_unusable(key: &PrivateKeyDer<'_>, why: &str) -> UnreadablePart {
     });
     match kind {
         Some(kind) => refusal::key_unsupported(&kind),
-        None => {
-            refusal::malformed("key_malformed", format!("the private key is damaged: {}", crate::pki::printable(why)))
-        }
+        None => refusal::malformed_key(format!("the private key is damaged: {}", crate::pki::printable(why))),
     }
 }
 

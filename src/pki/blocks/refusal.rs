@@ -4,6 +4,9 @@
 
 use memchr::memmem;
 
+/// The reason of a PKCS#12 file without a private key.
+pub(in crate::pki) const PKCS12_WITHOUT_KEY: &str = "pkcs12_without_key";
+
 /// A file, or a part of one, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
@@ -19,6 +22,8 @@ pub struct UnreadablePart {
     pub incomplete: bool,
     /// A keystore (JKS, PKCS#12) that could not be opened: beside a usable pair only an info.
     pub keystore: bool,
+    /// It may hold a private key: a certificate beside it is not blamed for lacking one.
+    pub hides_key: bool,
 }
 
 impl UnreadablePart {
@@ -30,8 +35,20 @@ impl UnreadablePart {
     }
 }
 
+/// The same of what is, or holds, a private key.
+fn refuse_key(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> UnreadablePart {
+    UnreadablePart { hides_key: true, ..refuse(reason, why, remedy) }
+}
+
 fn refuse(reason: &'static str, why: impl Into<String>, remedy: impl Into<String>) -> UnreadablePart {
-    UnreadablePart { reason, why: why.into(), remedy: remedy.into(), incomplete: false, keystore: false }
+    UnreadablePart {
+        reason,
+        why: why.into(),
+        remedy: remedy.into(),
+        incomplete: false,
+        keystore: false,
+        hides_key: false,
+    }
 }
 
 /// Something ends too early.
@@ -39,8 +56,14 @@ pub(super) fn truncated(what: &str) -> UnreadablePart {
     let why = format!("{what} is cut off or empty");
     UnreadablePart {
         incomplete: true,
+        hides_key: !what.contains("certificate") && !what.contains("CERTIFICATE") && !what.contains("CRL"),
         ..refuse("truncated", why, "copy the file again, preferably under another name, then rename it")
     }
+}
+
+/// A private key that is damaged.
+pub(super) fn malformed_key(why: String) -> UnreadablePart {
+    UnreadablePart { hides_key: true, ..malformed("key_malformed", why) }
 }
 
 /// Damaged, and no command can help.
@@ -52,13 +75,13 @@ pub(super) fn malformed(reason: &'static str, why: String) -> UnreadablePart {
 pub(super) fn jks() -> UnreadablePart {
     let remedy = "keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 -deststoretype PKCS12, \
                   then put the password into FILE.p12.pass";
-    UnreadablePart { keystore: true, ..refuse("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
+    UnreadablePart { keystore: true, ..refuse_key("jks", "it is a Java KeyStore (JKS or JCEKS)", remedy) }
 }
 
 /// A private key under a password; `inform` is an option of openssl with its blank.
 pub(super) fn encrypted_key(inform: &str) -> UnreadablePart {
     let remedy = format!("openssl pkey {inform}-in FILE -out FILE.key (asks for the password; -out is not encrypted)");
-    refuse("key_encrypted", "the private key is encrypted with a password", remedy)
+    refuse_key("key_encrypted", "the private key is encrypted with a password", remedy)
 }
 
 /// Certificates in PKCS#7.
@@ -72,7 +95,7 @@ pub(super) fn foreign_block(label: &str) -> UnreadablePart {
     match label {
         "ENCRYPTED PRIVATE KEY" => encrypted_key(""),
         "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => pkcs7(""),
-        "OPENSSH PRIVATE KEY" => refuse(
+        "OPENSSH PRIVATE KEY" => refuse_key(
             "openssh",
             "the private key is in OpenSSH's own format",
             "cp FILE FILE.key && ssh-keygen -p -N '' -m PKCS8 -f FILE.key (RSA and ECDSA keys)",
@@ -94,7 +117,7 @@ pub(super) fn foreign_block(label: &str) -> UnreadablePart {
 pub(super) fn foreign_text(text: &[u8]) -> Option<UnreadablePart> {
     if text.starts_with(b"PuTTY-User-Key-File-") {
         let remedy = "puttygen FILE -O private-openssh -o FILE.ssh && ssh-keygen -p -N '' -m PKCS8 -f FILE.ssh";
-        return Some(refuse("putty", "the private key is in PuTTY's own format", remedy));
+        return Some(refuse_key("putty", "the private key is in PuTTY's own format", remedy));
     }
     // Word processors and mail make other dashes, or other numbers of them.
     let mangled = text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).any(|line| {
@@ -117,7 +140,14 @@ pub(super) fn pkcs12_password(given: bool) -> UnreadablePart {
     let why = if given { "the password does not open this PKCS#12 file" } else { "this PKCS#12 file needs a password" };
     let remedy = "put its password into FILE.pass, or set pkcs12_password_file in the keyring's section; \
                   to test one: openssl pkcs12 -info -noout -in FILE";
-    UnreadablePart { keystore: true, ..refuse("pkcs12_password", why, remedy) }
+    UnreadablePart { keystore: true, ..refuse_key("pkcs12_password", why, remedy) }
+}
+
+/// PKCS#12 that was exported without the private key of its certificate.
+pub(super) fn pkcs12_without_key() -> UnreadablePart {
+    let remedy = "export it again with its private key, or put the private key beside it as a file of its own";
+    let why = "this PKCS#12 file holds no private key, only certificates";
+    UnreadablePart { keystore: true, ..refuse_key(PKCS12_WITHOUT_KEY, why, remedy) }
 }
 
 /// PKCS#12 that is well-formed for others.
@@ -125,14 +155,14 @@ pub(super) fn pkcs12_unsupported(why: &str) -> UnreadablePart {
     let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem (add -legacy for old files)";
     UnreadablePart {
         keystore: true,
-        ..refuse("pkcs12_unsupported", format!("this PKCS#12 file cannot be read: {why}"), remedy)
+        ..refuse_key("pkcs12_unsupported", format!("this PKCS#12 file cannot be read: {why}"), remedy)
     }
 }
 
 /// PKCS#12 that is damaged, or written in BER, which openssl takes.
 pub(super) fn pkcs12_malformed(why: &str) -> UnreadablePart {
     let remedy = "openssl pkcs12 -in FILE -nodes -out FILE.pem; if openssl cannot read it either, copy it again";
-    UnreadablePart { keystore: true, ..refuse("pkcs12_malformed", format!("damaged PKCS#12 file: {why}"), remedy) }
+    UnreadablePart { keystore: true, ..refuse_key("pkcs12_malformed", format!("damaged PKCS#12 file: {why}"), remedy) }
 }
 
 /// A private key that TLS here cannot use.
@@ -140,5 +170,5 @@ pub(super) fn key_unsupported(kind: &str) -> UnreadablePart {
     let why = format!("it is {kind}, which Sidekey cannot use for TLS");
     let remedy = "make a new key and have a certificate issued for it: openssl genpkey -algorithm EC -pkeyopt \
                   ec_paramgen_curve:P-256 -out FILE (P-384, P-521, Ed25519 and RSA of 2048 to 8192 bits work too)";
-    refuse("key_unsupported", why, remedy)
+    refuse_key("key_unsupported", why, remedy)
 }

@@ -76,6 +76,8 @@ fn read_refused(bytes: &[u8], reason: &str) -> UnreadablePart {
     blocks.unreadable.remove(0)
 }
 
+mod labels;
+
 #[test]
 fn what_people_do_to_pem_is_tolerated() {
     let issued = issue_chain(NewKeyKind::P256);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateRevocationListDer;
 
-use crate::pki::{Certificate, FileName, Fingerprint, KeyMaterial, PrivateKey, SpkiHash, UnreadablePart};
+use crate::pki::{Certificate, FileName, Fingerprint, KeyMaterial, PairOrigin, PrivateKey, SpkiHash, UnreadablePart};
 
 /// Whether this file name (its last component) is trust and not chain: `ca.crt`, `ca.pem`, `ca-bundle.crt`.
 pub fn is_trust_file(name: &str) -> bool {
@@ -106,12 +106,66 @@ impl KeyMaterialInventory {
             .collect()
     }
 
-    /// The files that a pair of this chain and key comes from, sorted.
-    pub(super) fn sources(&self, chain: &[Arc<Certificate>], key_files: &BTreeSet<FileName>) -> Vec<FileName> {
-        let parts = chain.iter().filter_map(|part| self.certificates.get(&part.fingerprint()));
+    /// The files that a pair of this chain and key comes from.
+    pub(super) fn find_origin(&self, chain: &[Arc<Certificate>], key_files: &BTreeSet<FileName>) -> PairOrigin {
         // Where a chain file holds it, the trust file that holds it too is not the source.
-        let files = parts.flat_map(|found| if found.is_chain() { &found.chain_files } else { &found.trust_files });
-        let all: BTreeSet<FileName> = files.chain(key_files).cloned().collect();
-        all.into_iter().collect()
+        let files_of = |part: &Arc<Certificate>| match self.certificates.get(&part.fingerprint()) {
+            Some(found) if found.is_chain() => found.chain_files.clone(),
+            Some(found) => found.trust_files.clone(),
+            None => BTreeSet::new(),
+        };
+        let end_entity = chain.first().map(files_of).unwrap_or_default();
+        let own: BTreeSet<FileName> = end_entity.union(key_files).cloned().collect();
+        let above: BTreeSet<FileName> = chain.iter().skip(1).flat_map(files_of).collect();
+        let broken_half = [&end_entity, key_files].into_iter().find_map(|half| self.broken_half(half));
+        PairOrigin {
+            broken_file: broken_half.or_else(|| self.broken_neighbour(chain, &own)),
+            shared_files: above.difference(&own).cloned().collect(),
+            own_files: own.into_iter().collect(),
+            asks_to_wait: false,
+        }
     }
+
+    /// Of the files that hold one half of a pair, the first, where every one of them is broken.
+    fn broken_half(&self, files: &BTreeSet<FileName>) -> Option<FileName> {
+        files.iter().all(|file| self.is_broken(file)).then(|| files.first().cloned()).flatten()
+    }
+
+    /// Where an end entity is alone and its issuer nowhere: a file in the same folder in which a certificate is cut off,
+    /// because that may be the issuer.
+    fn broken_neighbour(&self, chain: &[Arc<Certificate>], own: &BTreeSet<FileName>) -> Option<FileName> {
+        let [end_entity] = chain else { return None };
+        let is_issuer = |found: &FoundCertificate| found.certificate.subject_der() == end_entity.issuer_der();
+        if end_entity.is_self_issued() || self.certificates.values().any(is_issuer) {
+            return None;
+        }
+        let is_near = |file: &FileName| own.iter().any(|other| folder_of(other) == folder_of(file));
+        let cut_off = |part: &UnreadablePart| part.incomplete && !part.hides_key && !part.keystore;
+        let found = self.unreadable.iter().find(|(file, part)| cut_off(part) && is_near(file) && !is_trust_file(file));
+        found.map(|(file, _)| Arc::clone(file))
+    }
+
+    /// Whether something that was meant to be key material is damaged or cut off in this file.
+    fn is_broken(&self, file: &FileName) -> bool {
+        let is_damage = |part: &UnreadablePart| part.incomplete || part.reason.ends_with("_malformed");
+        self.unreadable.iter().any(|(of, part)| of == file && is_damage(part))
+    }
+
+    /// The file beside this one that may hold the private key that is missed, because it cannot be read.
+    pub(super) fn hidden_key(&self, beside: &FileName) -> Option<&FileName> {
+        let is_near = |file: &FileName| folder_of(file) == folder_of(beside);
+        self.unreadable.iter().find(|(file, part)| part.hides_key && is_near(file)).map(|(file, _)| file)
+    }
+
+    /// Whether every end entity of this file has its private key, wherever that lies.
+    pub(super) fn has_all_keys(&self, file: &FileName) -> bool {
+        let of_file = self.certificates.values().filter(|found| found.chain_files.contains(file));
+        let end_entities = of_file.filter(|found| !found.certificate.is_ca());
+        end_entities.into_iter().all(|found| self.keys.contains_key(&found.certificate.spki_hash()))
+    }
+}
+
+/// The folder that a file lies in, as its name says.
+fn folder_of(file: &str) -> &str {
+    file.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

@@ -68,7 +68,12 @@ fn a_renewal_with_the_same_key_is_a_second_pair() {
     let root = root();
     let first = root.issue(&request("api")).unwrap();
     let second = root.renew(&request("api"), &first.key_pem).unwrap();
-    let joined = join_texts(&[("a.pem", &first.chain_pem), ("b.pem", &second.chain_pem), ("k", &first.key_pem)]);
+    let joined = join_texts(&[
+        ("a.pem", &first.chain_pem),
+        ("b.pem", &second.chain_pem),
+        ("k", &first.key_pem),
+        ("ca.crt", root.certificate_pem()),
+    ]);
     assert_eq!(joined.pairs.len(), 2);
     assert_eq!(joined.problems, []);
 }
@@ -172,6 +177,7 @@ fn what_belongs_to_no_pair_is_an_info() {
     let joined = join_texts(&[
         ("tls.crt", &issued.chain_pem),
         ("tls.key", &issued.key_pem),
+        ("ca.crt", root.certificate_pem()),
         ("x.pem", stranger.certificate_pem()),
     ]);
     assert_eq!(joined.pairs.len(), 1);
@@ -193,6 +199,72 @@ fn a_chain_with_the_wrong_intermediate_is_refused() {
         ("tls.key", &issued.key_pem),
     ]);
     assert_eq!(chain_subjects(&both), [["CN=api", "CN=Right"]]);
+}
+
+#[test]
+fn a_pair_s_files_are_those_with_its_own_certificate_or_key_and_shared_intermediates_are_listed_as_such() {
+    let lower = root().intermediate("Intermediate", validity()).unwrap();
+    let (old, new) = (lower.issue(&request("old")).unwrap(), lower.issue(&request("new")).unwrap());
+    let joined = join_texts(&[
+        ("tls.crt", &old.chain_pem),
+        ("tls.key", &old.key_pem),
+        ("2027.crt", &split_blocks(&new.chain_pem)[0]),
+        ("2027.key", &new.key_pem),
+    ]);
+    let pair = joined.pairs.iter().find(|pair| pair.end_entity().subject() == "CN=new").unwrap();
+    assert_eq!(pair.chain().len(), 2);
+    assert_eq!(pair.sources(), [FileName::from("2027.crt"), "2027.key".into()]);
+    assert_eq!(pair.origin().shared_files, [FileName::from("tls.crt")]);
+    assert_eq!(joined.problems, []);
+}
+
+#[test]
+fn a_certificate_whose_intermediate_is_cut_off_makes_a_pair_of_a_broken_file() {
+    let issued = root().intermediate("Intermediate", validity()).unwrap().issue(&request("api")).unwrap();
+    let [own, above] = &split_blocks(&issued.chain_pem)[..] else { panic!("two certificates") };
+    let cut = &above[..above.len() / 2];
+    let of = |files: &[(&str, &str)]| {
+        let joined = join_texts(files);
+        joined.pairs[0].origin().broken_file.clone()
+    };
+    let together = format!("{own}{cut}");
+    assert_eq!(of(&[("tls.crt", &together), ("tls.key", &issued.key_pem)]).as_deref(), Some("tls.crt"));
+    // The intermediate as a file of its own, as certbot keeps it.
+    let apart = [("cert.pem", own.as_str()), ("chain.pem", cut), ("privkey.pem", &issued.key_pem)];
+    assert_eq!(of(&apart).as_deref(), Some("chain.pem"));
+    // The same certificate whole elsewhere, and a broken file that has nothing to do with it.
+    let elsewhere = [("a.crt", together.as_str()), ("b.crt", &issued.chain_pem), ("tls.key", &issued.key_pem)];
+    assert_eq!(of(&elsewhere), None);
+    assert_eq!(of(&[("tls.crt", &issued.chain_pem), ("x.pem", cut), ("tls.key", &issued.key_pem)]), None);
+}
+
+#[test]
+fn a_missing_issuer_is_a_note_that_names_it() {
+    let issued = root().intermediate("Issuing CA", validity()).unwrap().issue(&request("api")).unwrap();
+    let own = &split_blocks(&issued.chain_pem)[0];
+    let joined = join_texts(&[("tls.crt", own), ("tls.key", &issued.key_pem)]);
+    assert_eq!(reasons(&joined), [("tls.crt", "chain_incomplete", ProblemSeverity::Info)]);
+    let note = &joined.problems[0];
+    assert!(note.why.contains("CN=Issuing CA") && note.remedy.contains("append"), "{note:?}");
+    let whole = join_texts(&[("tls.crt", &issued.chain_pem), ("tls.key", &issued.key_pem)]);
+    assert_eq!(whole.problems, []);
+}
+
+#[test]
+fn the_certificate_of_a_refused_key_is_not_blamed_beside_it() {
+    let issued = root().issue(&request("api")).unwrap();
+    let damaged = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAMCAQA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (key, reason) in [(damaged, "key_malformed"), (encrypted, "key_encrypted")] {
+        let joined = join_texts(&[("tls.crt", &issued.chain_pem), ("tls.key", key)]);
+        let blamed = reasons(&joined);
+        let expected =
+            [("tls.crt", "key_unreadable", ProblemSeverity::Info), ("tls.key", reason, ProblemSeverity::Refused)];
+        assert_eq!(blamed, expected);
+        // A key in another folder has nothing to do with it.
+        let apart = join_texts(&[("tls.crt", &issued.chain_pem), ("old/tls.key", key)]);
+        assert!(reasons(&apart).contains(&("tls.crt", "certificate_without_key", ProblemSeverity::Incomplete)));
+    }
 }
 
 #[test]
@@ -225,7 +297,7 @@ fn an_authority_with_its_key_is_a_pair_for_others_to_refuse_but_not_from_a_trust
 
 #[test]
 fn a_keystore_beside_a_pair_is_only_an_info() {
-    let issued = root().issue(&request("api")).unwrap();
+    let issued = self_signed(&request("api")).unwrap();
     let both = format!("{}{}", issued.chain_pem, issued.key_pem.as_str());
     let jks = || KeyMaterial {
         unreadable: vec![UnreadablePart {
@@ -234,6 +306,7 @@ fn a_keystore_beside_a_pair_is_only_an_info() {
             remedy: "keytool FILE".to_owned(),
             incomplete: false,
             keystore: true,
+            hides_key: true,
         }],
         ..KeyMaterial::default()
     };

@@ -122,6 +122,7 @@ async fn open_memory() -> Result<DatabasePool, Error> {
 async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Error> {
     let place = path.display().to_string();
     let wrong = |source| classify_error(&place, &source);
+    check_regular_files(path)?;
     if access == StoreAccess::Write {
         create_file(path).map_err(|why| Error::File { file: place.clone(), why })?;
     }
@@ -156,12 +157,28 @@ async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Err
     Ok(DatabasePool::Sqlite(pool))
 }
 
+/// SQLite would wait for ever for the other end of a FIFO.
+fn check_regular_files(path: &Path) -> Result<(), Error> {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let file = PathBuf::from(name);
+        if std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_file()) {
+            let why = std::io::Error::other("it is not a regular file: remove it, or name another file");
+            return Err(Error::File { file: file.display().to_string(), why });
+        }
+    }
+    Ok(())
+}
+
 /// Creates the file if it does not exist, readable by its owner only: it names peers.
 fn create_file(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    // Never waits for the other end of a FIFO.
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("this flag fits the kernel's int");
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map(drop)
 }
 
 fn read_url(path: &Path) -> Result<String, Error> {

@@ -17,9 +17,18 @@ pub(super) fn explain_received(
         FailureReason::refused(reason, format!("{who} refuses {ours}: {what}; {todo}{pair}"))
     };
     match alert {
-        AlertDescription::UnknownCA => {
-            refused("refused_unknown_ca", "unknown CA", "send its operator our issuer's certificate to trust")
-        }
+        AlertDescription::UnknownCA => match context.presented.sent_alone {
+            None => refused("refused_unknown_ca", "unknown CA", "send its operator our issuer's certificate to trust"),
+            Some(issuer) => refused(
+                "refused_unknown_ca",
+                "unknown CA",
+                &format!(
+                    "we sent 1 certificate, and its issuer \"{0}\" was not among what we sent: append the certificate \
+                     of \"{0}\" to our certificate's file, or where \"{0}\" is a root, send it to its operator to trust",
+                    clip(issuer)
+                ),
+            ),
+        },
         AlertDescription::BadCertificate => refused(
             "refused_bad_certificate",
             "bad certificate",

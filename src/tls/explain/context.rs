@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use crate::keyring::Standing;
+use crate::keyring::{KeyPairCandidate, Standing};
 use crate::pki::{Fingerprint, format_day, format_minute};
 use crate::trust::Trust;
 
@@ -46,8 +46,25 @@ pub struct FailureContext<'a> {
     pub shown: Option<(Fingerprint, Standing)>,
     /// The standing of what it is shown next time, because it refused this (ingress, while an overlap lasts).
     pub shown_next: Option<Standing>,
+    /// What else is known of the pair that we showed.
+    pub presented: PresentedPair<'a>,
     /// Now.
     pub now: Timestamp,
+}
+
+/// What an explanation may say of the pair that we showed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PresentedPair<'a> {
+    /// Its issuer, printable, where we sent one certificate that another issued.
+    pub sent_alone: Option<&'a str>,
+    /// Its keyring is in overlap.
+    pub in_overlap: bool,
+}
+
+impl<'a> From<&'a KeyPairCandidate> for PresentedPair<'a> {
+    fn from(candidate: &'a KeyPairCandidate) -> Self {
+        Self { sent_alone: candidate.sent_alone.as_deref(), in_overlap: candidate.in_overlap }
+    }
 }
 
 /// The explanation.
@@ -89,6 +106,15 @@ impl FailureReason {
     }
 }
 
+#[cfg(test)]
+impl<'a> FailureContext<'a> {
+    /// An ingress `api` that showed nothing yet.
+    pub(crate) fn sample(trust: &'a Trust, now: Timestamp) -> Self {
+        let presented = PresentedPair::default();
+        Self { ingress: true, listener: "api", trust, shown: None, shown_next: None, presented, now }
+    }
+}
+
 impl FailureContext<'_> {
     /// The other side, as texts call it.
     pub(super) fn other_side(&self) -> &'static str {
@@ -121,7 +147,7 @@ impl FailureContext<'_> {
             Some(Standing::Previous) => {
                 "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"
             }
-            Some(Standing::Current) => {
+            Some(Standing::Current) if self.presented.in_overlap => {
                 "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to every peer"
             }
             _ => "",

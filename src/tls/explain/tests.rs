@@ -20,7 +20,8 @@ fn explain_cause_as(cause: HandshakeFailureCause, ingress: bool, standing: Stand
     let shown = Some((Fingerprint::of(b"shown"), standing));
     let facts = HandshakeFacts { server_name: Some("a.test".into()), ..HandshakeFacts::default() };
     let failed = FailedHandshake { cause, facts, seen: HandshakeObservation::default(), first_bytes: Vec::new() };
-    explain(&failed, &FailureContext { ingress, listener: "api", trust: &trust, shown, shown_next: None, now: now() })
+    let presented = PresentedPair { in_overlap: true, ..PresentedPair::default() };
+    explain(&failed, &FailureContext { ingress, shown, presented, ..FailureContext::sample(&trust, now()) })
 }
 
 fn explain_cause(cause: HandshakeFailureCause) -> FailureExplanation {
@@ -142,15 +143,30 @@ fn an_expired_link_is_told_from_the_peers_own_certificate() {
     };
     let cause = HandshakeFailureCause::Tls(Error::InvalidCertificate(CertificateError::Expired));
     let failed = FailedHandshake { cause, facts: HandshakeFacts::default(), seen, first_bytes: vec![22] };
-    let said = explain(
-        &failed,
-        &FailureContext { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() },
-    );
+    let said = explain(&failed, &FailureContext::sample(&trust, now()));
     assert_eq!(
         said.explanation,
         "a trust anchor of trust \"partners\" expired 5 days ago (2026-11-20): \"CN=CA\"; it must be renewed"
     );
     assert_eq!(said.alert_sent, Some("certificate_expired"));
+}
+
+#[test]
+fn a_refusal_of_one_certificate_names_the_issuer_that_was_not_sent_and_no_overlap_where_there_is_none() {
+    let trust = trust(&[&TestAuthority::new("CA")]);
+    let cause = HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::UnknownCA));
+    let (facts, seen) = (HandshakeFacts::default(), HandshakeObservation::default());
+    let failed = FailedHandshake { cause, facts, seen, first_bytes: Vec::new() };
+    let shown = Some((Fingerprint::of(b"shown"), Standing::Current));
+    let explained = |presented| {
+        let context = FailureContext { shown, presented, ..FailureContext::sample(&trust, now()) };
+        explain(&failed, &context).explanation
+    };
+    let alone = explained(PresentedPair { sent_alone: Some("CN=Issuing CA"), in_overlap: false });
+    assert!(alone.contains("we sent 1 certificate, and its issuer \"CN=Issuing CA\" was not among"), "{alone}");
+    assert!(!alone.contains("overlap") && !alone.contains("our issuer's certificate"), "{alone}");
+    let whole = explained(PresentedPair::default());
+    assert!(whole.contains("our issuer's certificate") && !whole.contains("overlap"), "{whole}");
 }
 
 #[test]
@@ -163,8 +179,7 @@ fn sentences_stay_short_and_on_one_line() {
         self_signed: false,
     };
     let trust = trust(&[&TestAuthority::new("CA")]);
-    let context =
-        FailureContext { ingress: true, listener: "api", trust: &trust, shown: None, shown_next: None, now: now() };
+    let context = FailureContext::sample(&trust, now());
     assert!(explain_untrusted(&untrusted, &context).explanation.len() < 3_000);
     let dialled = explain_dial(DialFailure::Other, "a.test:1", "bad\nthing");
     assert!(!dialled.explanation.contains('\n'));

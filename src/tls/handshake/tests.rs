@@ -74,8 +74,7 @@ async fn serve(near: DuplexStream, acceptor: &IngressAcceptor) -> ServerResult {
 
 fn explain_failure(failed: &FailedHandshake, trust: &Trust, ingress: bool) -> FailureExplanation {
     let shown = Some((crate::pki::Fingerprint::of(b"shown"), Standing::Current));
-    let told =
-        explain(failed, &FailureContext { ingress, listener: "api", trust, shown, shown_next: None, now: now() });
+    let told = explain(failed, &FailureContext { ingress, shown, ..FailureContext::sample(trust, now()) });
     assert!(crate::tls::explain::REASONS.contains(&told.reason), "{} is not listed", told.reason);
     told
 }
@@ -365,14 +364,7 @@ async fn a_session_resumes_on_its_own_acceptor_only_and_is_verified_again() {
         assert!(!resumed(&other).await, "a ticket of another acceptor was taken");
         // rustls asks no verifier when it resumes; the connection does, with the chain that it is given here.
         let untrusted = trust.verify(&client.chain, &PeerRole::Client, days_from_now(60)).unwrap_err();
-        let context = FailureContext {
-            ingress: true,
-            listener: "api",
-            trust: &trust,
-            shown: None,
-            shown_next: None,
-            now: days_from_now(60),
-        };
+        let context = FailureContext::sample(&trust, days_from_now(60));
         assert_eq!(explain_untrusted(&untrusted, &context).reason, "expired");
     }
 }

@@ -42,9 +42,23 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
             add(urgency(current.ends(), now), code, what, remedy.to_owned());
         }
     }
+    for pair in of(Standing::Current).filter(|pair| !pair.in_folder) {
+        let what =
+            format!("the files of the current key pair {} of {name} are gone from the folder", pair.key_pair.short());
+        let (urgency, kept) = match pair.survives_restart {
+            true => (Urgency::Soon, "it is served from memory and `state`"),
+            false => (Urgency::Now, "it is served from memory, until a restart"),
+        };
+        let remedy = format!("put them back ({}), or drop its successor; until then {kept}", pair.sources.join(" "));
+        add(urgency, "files_gone", what, remedy);
+    }
     for pair in of(Standing::Refused) {
         let why = pair.why.clone().unwrap_or_else(|| format!("key pair {} is refused", pair.key_pair.short()));
-        let remedy = format!("fix it or remove it from the folder ({})", pair.sources.join(" "));
+        let shared = match &pair.chain_sources[..] {
+            [] => String::new(),
+            shared => format!("; {} holds intermediates of it and stays", shared.join(" ")),
+        };
+        let remedy = format!("fix it or remove it from the folder ({}){shared}", pair.sources.join(" "));
         add(Urgency::Now, "key_pair_refused", why, remedy);
     }
     // A pair that is only not yet valid becomes current by itself.

@@ -3,14 +3,18 @@
 //! What is in them is `memory`'s business.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::pki::printable;
+use rustix::fs::OFlags;
+
+use crate::pki::{FolderProblem, ProblemSeverity, printable};
 
 /// How deep `retained/` is: `trust/NAME/FILE`.
 const RETAINED_DEPTH: usize = 3;
+/// The most that a file of the state may hold.
+const MAX_STATE_BYTES: u64 = 64 * 1024 * 1024;
 /// What a file that is being written ends with.
 const TEMPORARY_SUFFIX: &str = ".new";
 
@@ -22,6 +26,8 @@ pub struct MemoryError {
     pub file: String,
     /// Why, with what to do.
     pub why: String,
+    /// Another process works in the folder.
+    pub in_use: bool,
 }
 
 /// Makes a folder and those above it, 0700 where they are missing.
@@ -32,13 +38,15 @@ pub(super) fn make_folder(path: &Path) -> Result<(), MemoryError> {
 /// Keeps every other process out of the folder, until the file that is returned is closed.
 pub(super) fn lock_folder(folder: &Path) -> Result<File, MemoryError> {
     let path = folder.join("lock");
-    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = options.map_err(|error| io_failure("be written", folder, &error))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = open_own_file(&path, &mut options).map_err(|error| io_failure("be written", &path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(MemoryError {
             file: path_text(folder),
             why: "another Sidekey process uses this state folder: stop it, or give each its own folder".to_owned(),
+            in_use: true,
         }),
         Err(TryLockError::Error(error)) => Err(io_failure("be locked", folder, &error)),
     }
@@ -50,7 +58,8 @@ pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), MemoryError>
     aside.push(TEMPORARY_SUFFIX);
     let aside = PathBuf::from(aside);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut options = OpenOptions::new();
+        let mut file = open_own_file(&aside, options.write(true).create(true).truncate(true).mode(0o600))?;
         // One that a kill left there keeps the mode that it had.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         file.write_all(content)?;
@@ -59,6 +68,66 @@ pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), MemoryError>
         sync_folder_of(path)
     };
     write().map_err(|error| io_failure("be written", path, &error))
+}
+
+/// Opens a file of the state without ever waiting for another process: a FIFO, a device and another user's file are errors.
+pub(super) fn open_own_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let not_regular = || io::Error::other("it is not a regular file: remove it");
+    // Asked before, because to open a device can have effects, and again after.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(not_regular());
+    }
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file =
+        options.custom_flags(i32::try_from(flags.bits()).expect("these flags fit the kernel's int")).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(not_regular());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != own && metadata.uid() != 0 {
+        let why = format!("it belongs to user {}, not to ours ({own}): remove it, or change its owner", metadata.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(file)
+}
+
+/// The content of a file of the state, whole.
+pub(super) fn read_own_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open_own_file(path, OpenOptions::new().read(true))?;
+    // Room for all of it at once: growing would leave copies of a key behind.
+    let size = file.metadata()?.len().min(MAX_STATE_BYTES);
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    file.take(MAX_STATE_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_STATE_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_STATE_BYTES} bytes")));
+    }
+    Ok(content)
+}
+
+/// What others than the owner could change about the state: each is a warning, and with `strict_permissions` a refusal.
+pub(super) fn find_unsafe_places(folder: &Path, retained: &Path) -> Vec<FolderProblem> {
+    let problem = |path: &Path, why: &str, remedy: &str| FolderProblem {
+        file: path_text(path).into(),
+        reason: "state_unsafe",
+        why: why.to_owned(),
+        remedy: remedy.to_owned(),
+        severity: ProblemSeverity::Warning,
+    };
+    let mut found = Vec::new();
+    for path in [folder, retained] {
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o002 != 0) {
+            found.push(problem(path, "every user can write into this folder of the state", "chmod o-w on it"));
+        }
+    }
+    if std::fs::symlink_metadata(retained).is_ok_and(|metadata| metadata.is_symlink()) {
+        found.push(problem(
+            retained,
+            "the folder of retained key pairs is a link, which leads out of the state",
+            "remove the link; a folder is made in its place",
+        ));
+    }
+    found
 }
 
 /// Deletes a file; one that is gone already is fine.
@@ -129,7 +198,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 
 fn io_failure(what: &str, path: &Path, error: &io::Error) -> MemoryError {
     let why = format!("cannot {what} ({error}): give this user write access and free space, or leave out `state`");
-    MemoryError { file: path_text(path), why }
+    MemoryError { file: path_text(path), why, in_use: false }
 }
 
 #[cfg(test)]

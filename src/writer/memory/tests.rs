@@ -10,7 +10,7 @@ use crate::keyring::pool::{TEST_PAIRS, authority, day};
 use crate::keyring::{KeyringCommand, Standing};
 
 fn open_state_store(at: &TempDir) -> StateMemory {
-    StateMemory::open(at.path().join("state")).unwrap()
+    StateMemory::open(at.path().join("state"), false).unwrap()
 }
 
 /// A run that begins with this folder.
@@ -259,18 +259,85 @@ fn a_retained_file_that_cannot_be_read_is_skipped_and_stays() {
 fn two_sidekeys_do_not_share_a_state_folder() {
     let at = TempDir::new().unwrap();
     let first = open_state_store(&at);
-    let error = StateMemory::open(at.path().join("state")).err().unwrap().to_string();
+    let error = StateMemory::open(at.path().join("state"), false).err().unwrap().to_string();
     assert!(error.contains(&*at.path().to_string_lossy()) && error.contains("another Sidekey process"), "{error}");
     drop(first);
     open_state_store(&at);
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_an_error_with_what_to_do() {
+fn a_folder_that_cannot_be_written_stops_nothing_and_is_taken_once_it_can_be() {
     let at = TempDir::new().unwrap();
+    // A file where the folder must be: no user, not even root, can write there.
     std::fs::write(at.path().join("state"), "a file").unwrap();
-    let error = StateMemory::open(at.path().join("state")).err().unwrap().to_string();
+    let mut memory = open_state_store(&at);
+    let state = WriterState::from_remembered(api_settings(), memory.read(), api_contents(&[1]), day(20)).0;
+    let error = memory.save(&state, day(20)).unwrap_err().to_string();
     assert!(error.contains("cannot be made") && error.contains("write access"), "{error}");
+    assert_eq!(memory.last_failure(), Some(&*error));
+    std::fs::remove_file(at.path().join("state")).unwrap();
+    memory.save(&state, day(20)).unwrap();
+    assert_eq!((memory.last_failure(), retained_key_pairs(&at).len()), (None, 1));
+}
+
+#[test]
+fn a_folder_that_appears_later_with_decisions_of_its_own_is_not_overwritten() {
+    let at = TempDir::new().unwrap();
+    start_run(&mut open_state_store(&at), api_contents(&[1]), 20);
+    let (state, aside) = (at.path().join("state"), at.path().join("aside"));
+    std::fs::rename(&state, &aside).unwrap();
+    std::fs::write(&state, "a file").unwrap();
+    let mut memory = open_state_store(&at);
+    let other = WriterState::from_remembered(api_settings(), memory.read(), api_contents(&[2]), day(26)).0;
+    assert!(memory.save(&other, day(26)).is_err());
+    std::fs::remove_file(&state).unwrap();
+    std::fs::rename(&aside, &state).unwrap();
+    let before = std::fs::read(state.join("decisions.json")).unwrap();
+    let error = memory.save(&other, day(26)).unwrap_err().to_string();
+    assert!(error.contains("restart to use them"), "{error}");
+    assert_eq!(std::fs::read(state.join("decisions.json")).unwrap(), before);
+}
+
+#[test]
+fn files_of_the_state_that_are_fifos_are_errors_and_never_waited_for() {
+    let fifo = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    let at = TempDir::new().unwrap();
+    std::fs::create_dir(at.path().join("state")).unwrap();
+    for name in ["lock", "decisions.json"] {
+        fifo(&at.path().join("state").join(name));
+    }
+    let mut memory = open_state_store(&at);
+    let remembered = memory.read();
+    let why = remembered.unreadable.clone().unwrap();
+    assert!(why.contains("not a regular file"), "{why}");
+    let state = WriterState::from_remembered(api_settings(), remembered, api_contents(&[1]), day(20)).0;
+    assert!(memory.save(&state, day(20)).unwrap_err().to_string().contains("lock"));
+    // The file that is written aside.
+    let other = TempDir::new().unwrap();
+    let mut memory = open_state_store(&other);
+    fifo(&other.path().join("state/decisions.json.new"));
+    let state = WriterState::from_remembered(api_settings(), memory.read(), api_contents(&[1]), day(20)).0;
+    assert!(memory.save(&state, day(20)).is_err());
+}
+
+#[test]
+fn a_state_that_others_can_change_is_a_warning_and_with_strict_permissions_a_refusal() {
+    let at = TempDir::new().unwrap();
+    let state = at.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let warnings = || open_state_store(&at).read().skipped;
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(warnings().len(), 1);
+    assert!(StateMemory::open(state.clone(), true).err().unwrap().to_string().contains("every user can write"));
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::symlink(at.path(), state.join("retained")).unwrap();
+    assert!(warnings()[0].why.contains("is a link"));
+    assert!(StateMemory::open(state.clone(), true).is_err());
+    std::fs::remove_file(state.join("retained")).unwrap();
+    assert_eq!(warnings(), []);
+    assert!(StateMemory::open(state, true).is_ok());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the folder holds, as trusts and operators need it. A file that went bad is never a removal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::super::input::WriterSettings;
 use crate::folder::FolderContents;
 use crate::keyring::KeyringName;
-use crate::pki::{Certificate, FolderProblem, ProblemSeverity, printable};
+use crate::pki::join::CHAIN_INCOMPLETE;
+use crate::pki::{Certificate, FolderProblem, PendingKey, ProblemSeverity, printable};
 use crate::snapshot::build::own_trust_name;
 use crate::trust::anchors::{FoundAnchors, FoundCrl};
 use crate::trust::{self, AnchorSource};
@@ -88,13 +89,7 @@ pub(super) fn folder_problems(
 ) -> Vec<(Option<Arc<str>>, FolderProblem)> {
     let mut out: Vec<_> = contents.problems.iter().map(|problem| (None, problem.clone())).collect();
     for (name, joined) in &contents.keyrings {
-        let waiting = joined.waiting.iter().map(|waiting| FolderProblem {
-            file: Arc::clone(&waiting.file),
-            reason: "waiting_for_certificate",
-            why: format!("private key {} has no certificate yet", waiting.file),
-            remedy: "add its certificate next to it when it is issued".to_owned(),
-            severity: ProblemSeverity::Info,
-        });
+        let waiting = joined.waiting.iter().map(PendingKey::to_problem);
         out.extend(joined.problems.iter().cloned().chain(waiting).map(|problem| (Some(Arc::clone(name)), problem)));
     }
     for (path, file) in &contents.named {
@@ -109,6 +104,23 @@ pub(super) fn folder_problems(
             out.push((None, problem));
         }
     }
+    out
+}
+
+/// Of the problems that were reported, those that hold no longer and deserve a line: another sentence about the same file
+/// is the same problem, and what needed no action needs no end.
+pub(super) fn resolved_problems(
+    told: &HashSet<(Option<Arc<str>>, FolderProblem)>,
+    now: &[(Option<Arc<str>>, FolderProblem)],
+) -> Vec<(Option<Arc<str>>, FolderProblem)> {
+    let is_same = |one: &FolderProblem, other: &FolderProblem| (&one.file, one.reason) == (&other.file, other.reason);
+    let still = |(keyring, problem): &(Option<Arc<str>>, FolderProblem)| {
+        now.iter().any(|(of, other)| of == keyring && is_same(problem, other))
+    };
+    let counts =
+        |problem: &FolderProblem| problem.severity >= ProblemSeverity::Warning || problem.reason == CHAIN_INCOMPLETE;
+    let mut out: Vec<_> = told.iter().filter(|entry| counts(&entry.1) && !still(entry)).cloned().collect();
+    out.sort();
     out
 }
 
