@@ -12,10 +12,12 @@ pub mod explain;
 pub mod handshake;
 mod hello;
 pub mod keep;
+mod offer;
 pub(crate) mod passing;
 pub mod recorder;
 pub mod refusal;
 pub mod seen;
+mod sessions;
 pub mod verifier;
 
 use std::sync::Arc;

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use super::doubts::{UpstreamDoubt, UpstreamDoubts};
 use super::follower::EventFollower;
 use super::handshake::HandshakeRecord;
 use super::ledger;
 use super::list::Event;
+use super::proof::ProofRecord;
 use super::recent::RecentHandshakes;
 use super::refused_files::RefusedFiles;
 use super::repeats::{RepeatSummary, RepeatedFailures};
@@ -18,7 +20,7 @@ use crate::evidence::learned::RefusalRecord;
 use crate::evidence::report::{self, RotationLedger};
 use crate::log::{self, LogFilter, LogQueue};
 use crate::metrics::Metrics;
-use crate::pki::ProblemSeverity;
+use crate::pki::{Fingerprint, ProblemSeverity};
 use crate::tls::HandshakeOutcome;
 
 /// How many Events a follower may lag behind before it misses some.
@@ -36,6 +38,7 @@ pub struct EventBus {
     repeats: Mutex<RepeatedFailures>,
     ledger: Mutex<RotationLedger>,
     refused_files: Mutex<RefusedFiles>,
+    doubts: Mutex<UpstreamDoubts>,
     followers: broadcast::Sender<Event>,
 }
 
@@ -61,23 +64,28 @@ impl EventBus {
             reload_error: Mutex::default(),
             repeats: Mutex::default(),
             refused_files: Mutex::default(),
+            doubts: Mutex::default(),
             followers: broadcast::Sender::new(FOLLOWER_QUEUE),
         })
     }
 
     /// Reports an Event to the log, the metrics and all followers. Never blocks.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, mut event: Event) {
         self.update_metrics(&event);
         ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
         if let Event::Folder(file) = &event {
             lock(&self.refused_files).record_file(file, self.clock.now());
+        }
+        lock(&self.doubts).record_event(&event, self.clock.now());
+        if let Event::Proof(proof) = &mut event {
+            proof.handshake = lock(&self.recent).amend(proof);
         }
         if let Event::Reloaded(reload) = &event {
             lock(&self.reload_error).clone_from(&reload.error);
         }
         match &event {
             Event::Handshake(handshake) => self.log_handshake(handshake),
-            Event::Proof(_) if !self.handshakes => {}
+            Event::Proof(proof) if !self.handshakes || !self.should_log(proof) => {}
             event if self.filter.enabled(event.target(), event.level()) => {
                 self.lines.push(event.line(self.lines.style(), self.clock.now()));
             }
@@ -95,6 +103,16 @@ impl EventBus {
     /// The files that are refused now, by keyring (empty: the folder itself): how many, and since when the first is.
     pub fn refused_files(&self) -> BTreeMap<Arc<str>, (usize, Timestamp)> {
         lock(&self.refused_files).count_by_keyring()
+    }
+
+    /// What upstreams make of our pairs, as far as the operator has to act on it.
+    pub fn upstream_doubts(&self) -> Vec<UpstreamDoubt> {
+        lock(&self.doubts).to_vec()
+    }
+
+    /// Whether the last that is known of this pair at this egress' upstream is a refusal or a doubt.
+    pub fn is_doubted(&self, listener: &Arc<str>, key_pair: Fingerprint) -> bool {
+        lock(&self.doubts).is_doubted(listener, key_pair)
     }
 
     /// The rotation report of these keyrings; `contacts` are those of partners.
@@ -168,6 +186,12 @@ impl EventBus {
         }
     }
 
+    /// Repeated refusals after the handshake are summed up like failed handshakes.
+    fn should_log(&self, proof: &ProofRecord) -> bool {
+        let handshake = proof.handshake.as_ref().filter(|_| proof.is_adverse());
+        handshake.is_none_or(|handshake| lock(&self.repeats).should_log(handshake))
+    }
+
     fn write_summaries(&self, sums: &[RepeatSummary], now: Timestamp) {
         for sum in sums {
             self.lines.push(sum.line(self.lines.style(), now));
@@ -187,8 +211,11 @@ impl EventBus {
                     self.metrics.count_key_pair_refusal(side, listener, alert);
                 }
             }
-            Event::Proof(proof) if proof.outcome == HandshakeOutcome::Refused => {
-                self.metrics.count_key_pair_refusal("egress", &proof.listener, proof.reason);
+            Event::Proof(proof) => {
+                self.metrics.count_proof(&proof.listener, proof.outcome.as_str(), proof.reason);
+                if proof.outcome == HandshakeOutcome::Refused {
+                    self.metrics.count_key_pair_refusal("egress", &proof.listener, proof.reason);
+                }
             }
             Event::Keyring(change) => {
                 if let Some((keyring, outcome)) = change.rotation_outcome() {

@@ -23,6 +23,8 @@ const ANONYMOUS_PEER: &str = "anonymous (no certificate)";
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => record_handshake(ledger, handshake),
+        // A doubt alone is not recorded: what it comes to is told by a comparison with another pair.
+        Event::Proof(proof) if proof.outcome == HandshakeOutcome::Doubted => {}
         Event::Proof(proof) => ledger.record(&proof_fact(proof), now),
         Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
         Event::Learned(lesson) => ledger.record(&lesson_fact(lesson), now),
@@ -43,7 +45,7 @@ fn proof_fact(proof: &ProofRecord) -> LedgerFact<'_> {
         said: match proof.outcome {
             HandshakeOutcome::Accepted => UpstreamResponse::Proved,
             HandshakeOutcome::Refused | HandshakeOutcome::Failed => UpstreamResponse::Refused,
-            HandshakeOutcome::Unproved => UpstreamResponse::HandshakeOk,
+            HandshakeOutcome::Unproved | HandshakeOutcome::Doubted => UpstreamResponse::HandshakeOk,
         },
         handshake: false,
         reason: proof.reason,
@@ -109,7 +111,7 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
                 HandshakeOutcome::Refused | HandshakeOutcome::Failed if handshake.refused_by_alert().is_some() => {
                     UpstreamResponse::Refused
                 }
-                HandshakeOutcome::Refused | HandshakeOutcome::Failed => return,
+                HandshakeOutcome::Refused | HandshakeOutcome::Failed | HandshakeOutcome::Doubted => return,
             };
             let fact = LedgerFact::Upstream {
                 listener,

@@ -113,8 +113,12 @@ pub(super) async fn exchange(
             }
             // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
             Error::Refused { said: false, .. } if unproved => "dropped",
-            Error::Exchange(_) | Error::Handshake { .. } if unproved && replay.is_idempotent() => "dropped",
-            Error::Exchange(_) if unproved => {
+            Error::Exchange(_) | Error::Unanswered { .. } | Error::Handshake { .. }
+                if unproved && replay.is_idempotent() =>
+            {
+                "dropped"
+            }
+            Error::Exchange(_) | Error::Unanswered { .. } if unproved => {
                 fact::report_single_refusal(towards, pick.key_pair, ProofFact::Dropped, "dropped");
                 return Err(error);
             }

@@ -72,6 +72,11 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Proved))
     }
 
+    /// Whether this pair is refused.
+    pub(crate) fn is_refused(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
+        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Refused))
+    }
+
     /// Records a fact and returns what it has changed.
     pub(crate) fn record_fact(
         &self,

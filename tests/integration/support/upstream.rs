@@ -1,9 +1,10 @@
 //! An upstream: a TLS server of its own (rustls) that demands a client certificate, records whose it was, and may change
 //! its mind: about the CAs that it accepts, and about pairs that it refuses with a status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -41,6 +42,10 @@ pub struct Plan {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// Whether its CertificateRequest names the CAs that it accepts.
     pub names_authorities: bool,
+    /// The CA that it names instead.
+    pub names_instead: Option<String>,
+    /// Whether it asks for a certificate.
+    pub asks: bool,
 }
 
 #[derive(Default)]
@@ -50,6 +55,10 @@ struct State {
     /// Pairs whose requests never reach the application: a status is the answer.
     refused: Mutex<BTreeMap<Fingerprint, StatusCode>>,
     open: Mutex<BTreeMap<Fingerprint, usize>>,
+    /// Pairs whose connections are closed after the handshake, without an alert.
+    closed: Mutex<BTreeSet<Fingerprint>>,
+    /// Handshakes that came to nothing.
+    failed: AtomicUsize,
 }
 
 impl Plan {
@@ -61,21 +70,30 @@ impl Plan {
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             versions: rustls::ALL_VERSIONS.to_vec(),
             names_authorities: true,
+            names_instead: None,
+            asks: true,
         }
     }
 
     pub fn acceptor(&self, accepts: &[&str]) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(accepts)), Arc::clone(&provider));
-        if !self.names_authorities {
+        if !self.names_authorities || self.names_instead.is_some() {
             verifier = verifier.clear_root_hint_subjects();
+        }
+        if let Some(named) = &self.names_instead {
+            verifier = verifier.add_root_hint_subjects(roots(&[named]).subjects());
         }
         let pair = IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
         let (chain, key) = chain(&pair);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions)
             .expect("versions")
-            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_client_cert_verifier(if self.asks {
+                verifier.build().expect("a verifier")
+            } else {
+                WebPkiClientVerifier::no_client_auth()
+            })
             .with_single_cert(chain, key)
             .expect("a pair");
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -129,14 +147,25 @@ impl Upstream {
         self.state.refused.lock().expect("lock").insert(key_pair, status);
     }
 
-    /// Refuses no pair with a status any longer.
+    /// Closes connections that come with this pair right after the handshake, as Node does.
+    pub fn close(&self, key_pair: Fingerprint) {
+        self.state.closed.lock().expect("lock").insert(key_pair);
+    }
+
+    /// Refuses no pair with a status or an end any longer.
     pub fn accept_every_pair(&self) {
         self.state.refused.lock().expect("lock").clear();
+        self.state.closed.lock().expect("lock").clear();
     }
 
     /// Every request with the client certificate that it came with.
     pub fn seen(&self) -> Vec<(Fingerprint, Seen)> {
         self.state.seen.lock().expect("lock").clone()
+    }
+
+    /// How many handshakes came to nothing.
+    pub fn failed(&self) -> usize {
+        self.state.failed.load(Ordering::Relaxed)
     }
 
     /// How many connections of this pair are open.
@@ -163,10 +192,17 @@ impl Drop for Counted {
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let acceptor = state.acceptor.lock().expect("lock").clone().expect("an acceptor");
-    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let Ok(stream) = acceptor.accept(stream).await else {
+        state.failed.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     let session = stream.get_ref().1;
-    let client = Fingerprint::of(session.peer_certificates().expect("a certificate")[0].as_ref());
+    let client = session.peer_certificates().map(|chain| Fingerprint::of(chain[0].as_ref()));
+    let client = client.unwrap_or_else(|| Fingerprint::of(b"no certificate"));
     let h2 = session.alpn_protocol() == Some(b"h2");
+    if state.closed.lock().expect("lock").contains(&client) {
+        return;
+    }
     let _counted = Counted::new(&state, client);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let state = Arc::clone(&state);

@@ -116,9 +116,10 @@ impl TokenRequester<'_> {
             trust: &self.way.trust,
             expects: &self.way.expects,
             keepalive: None,
+            remembered: None,
         };
         // The endpoint's CertificateRequest does not apply to the upstream.
-        Ok(reach.handshake(drop).await?.tls.stream)
+        Ok(reach.handshake(|_, _| ()).await?.tls.stream)
     }
 }
 
