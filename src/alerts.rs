@@ -27,6 +27,7 @@ use crate::pki::Fingerprint;
 pub use conditions::AlertConditions;
 pub use due::{AlertInputs, due_alerts};
 pub use mail::is_mailbox;
+pub use webhook::webhook_port;
 
 /// How often the clock is checked.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,6 +3,7 @@
 //! Two kinds of thread: one control thread with everything that may wait (folder, writer, admin, signals), and the data
 //! plane's workers. They meet in the snapshot, the events and the phases of stopping, nowhere else.
 
+mod confinement;
 mod control;
 pub mod memories;
 mod socket;
@@ -28,6 +29,7 @@ use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 use crate::views::RuntimeViews;
 use crate::writer::{self, StateMemory, WriterInput};
 use crate::{dataplane, folder, net, snapshot};
+use confinement::ConfinementReport;
 
 /// How many inputs may wait for the writer.
 const INPUTS: usize = 64;
@@ -81,11 +83,13 @@ pub struct Application {
 }
 
 /// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended.
-pub fn run(config: Config) -> Result<(), AppError> {
+pub fn run(mut config: Config) -> Result<(), AppError> {
     let hardened = process::harden::harden();
+    let confined = confinement::confine_process(&mut config);
     let lines = LogQueue::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
     hardened.log_failures();
+    confined.iter().for_each(ConfinementReport::log_level);
     told_start(&config);
     let app = Application::launch(config, AppEnvironment { clock: Clock::system(), lines }, true)?;
     app.wait()

@@ -4,6 +4,7 @@
 //! place, so that nothing is silently ignored. All faults are reported at once. It reads the one file it is given and
 //! the environment, nothing else; whether the files that it names exist is for the watched folder to find out.
 
+mod access;
 mod alerts;
 mod egress;
 mod environment;
@@ -27,9 +28,11 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use crate::net::ListenAddress;
+use crate::process::landlock::ProcessAccess;
 use crate::trust::AnchorSource;
 use crate::{folder, keyring, log, process, registry, writer};
 
+pub use access::process_access;
 pub use flags::{ZeroConfig, from_flags, from_folder};
 pub use place::ConfigFault;
 pub use reload::{ReloadPlan, plan_reload};
@@ -62,6 +65,10 @@ pub struct Config {
     pub log: log::LogSettings,
     /// What was typed for the log: it overrides the file, after a reload too.
     pub log_flags: LogFlags,
+    /// `landlock`: `auto` is true.
+    pub landlock: bool,
+    /// What the running process is confined to.
+    pub confined_to: Option<Arc<ProcessAccess>>,
     /// The file it came from, absolute; `None`: flags.
     pub source: Option<PathBuf>,
     /// What that file held when it was read: a change is told from this, however soon it comes.
@@ -229,6 +236,8 @@ fn read_sections(document: &file::ConfigSection<'_>, folder: &Path) -> Config {
         shutdown,
         log,
         log_flags: LogFlags::default(),
+        landlock: top.landlock,
+        confined_to: None,
         source: None,
         content: None,
     }

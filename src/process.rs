@@ -6,6 +6,7 @@
 
 mod drain;
 pub mod harden;
+pub mod landlock;
 pub mod notify;
 mod rules;
 mod shutdown;

@@ -34,6 +34,12 @@ pub(super) fn sink_name(webhook: &WebhookSettings) -> String {
     format!("webhook:{}:{}", printable(&host), hex(&digest.as_bytes()[..4]))
 }
 
+/// The port that a webhook is posted to, if its file can be read.
+pub fn webhook_port(webhook: &WebhookSettings) -> Option<u16> {
+    let uri: Uri = read_secret(&webhook.url_file).ok()?.parse().ok()?;
+    Some(uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 }))
+}
+
 /// Posts an alert. The file is read each time, so that a new URL needs no restart.
 pub(super) async fn post(webhook: &WebhookSettings, delivery: &DeliveryRow) -> Result<(), DeliveryError> {
     let url = read_secret(&webhook.url_file)?;

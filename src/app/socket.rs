@@ -14,9 +14,7 @@ const WITH_GROUP: u32 = 0o660;
 
 /// Binds it. A sidecar inside another process has one only where the configuration says so.
 pub(super) fn bind(config: &Config, is_process: bool) -> Option<(BoundSocket, SocketAccess)> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let default = || is_process.then(|| default_place(config.state.as_deref(), &environment));
-    let path = config.admin.control.clone().or_else(default)?;
+    let path = place(config, is_process)?;
     match bind_socket(&path, config.admin.control_group.as_deref()) {
         Ok(bound) => Some(bound),
         Err(error) => {
@@ -29,6 +27,13 @@ pub(super) fn bind(config: &Config, is_process: bool) -> Option<(BoundSocket, So
     }
 }
 
+/// Where it is.
+pub(super) fn place(config: &Config, is_process: bool) -> Option<PathBuf> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let default = || is_process.then(|| default_place(config.state.as_deref(), &environment));
+    config.admin.control.clone().or_else(default)
+}
+
 fn bind_socket(path: &PathBuf, group: Option<&str>) -> Result<(BoundSocket, SocketAccess), crate::net::SocketError> {
     let listen = |source| crate::net::SocketError::Listen { address: path.display().to_string(), source };
     make_folder(path).map_err(listen)?;
@@ -39,6 +44,6 @@ fn bind_socket(path: &PathBuf, group: Option<&str>) -> Result<(BoundSocket, Sock
 }
 
 /// The socket's own mode decides which users may connect; its folder may be listed by all.
-fn make_folder(path: &Path) -> std::io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder))
 }

@@ -119,6 +119,8 @@ fn build_config(flags: ZeroConfig, faults: &mut Vec<ConfigFault>) -> Option<Conf
         shutdown: process::ShutdownSettings::default(),
         log: log::LogSettings::default(),
         log_flags: LogFlags::default(),
+        landlock: true,
+        confined_to: None,
         source: None,
         content: None,
     })

@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
+use super::access::listener_access;
 use super::{Config, add_implied, named_files};
-use crate::{folder, snapshot, writer};
+use crate::snapshot::egress::EgressSettings;
+use crate::snapshot::ingress::IngressSettings;
+use crate::{folder, writer};
 
 /// What a reload does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ pub fn plan_reload(old: &Config, new: &Config) -> ReloadPlan {
     settings.ingresses =
         merge_listeners("ingress", &old.settings.ingresses, &new.settings.ingresses, &mut needs_restart);
     settings.egresses = merge_listeners("egress", &old.settings.egresses, &new.settings.egresses, &mut needs_restart);
+    retain_confined(old, &mut settings, &mut needs_restart);
     retain_trusts(&old.settings, &mut settings);
     add_implied(&mut settings);
     let folder =
@@ -63,7 +67,7 @@ trait ListenerIdentity: Clone {
     fn keep_socket(&mut self, old: &Self) -> bool;
 }
 
-impl ListenerIdentity for snapshot::ingress::IngressSettings {
+impl ListenerIdentity for IngressSettings {
     fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -72,7 +76,7 @@ impl ListenerIdentity for snapshot::ingress::IngressSettings {
     }
 }
 
-impl ListenerIdentity for snapshot::egress::EgressSettings {
+impl ListenerIdentity for EgressSettings {
     fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -84,11 +88,10 @@ impl ListenerIdentity for snapshot::egress::EgressSettings {
 /// The old listeners, in their order, each with its new settings and its old socket. One that is gone from the file
 /// stays as it was; one that is new waits.
 fn merge_listeners<L: ListenerIdentity>(side: &str, old: &[L], new: &[L], needs_restart: &mut Vec<String>) -> Vec<L> {
-    let find = |list: &[L], name: &Arc<str>| list.iter().find(|listener| listener.name() == name).cloned();
     let mut kept = Vec::with_capacity(old.len());
     for running in old {
         let name = running.name();
-        let Some(mut next) = find(new, name) else {
+        let Some(mut next) = find_listener(new, name) else {
             needs_restart.push(format!("{side} {name:?}: removed"));
             kept.push(running.clone());
             continue;
@@ -98,9 +101,35 @@ fn merge_listeners<L: ListenerIdentity>(side: &str, old: &[L], new: &[L], needs_
         }
         kept.push(next);
     }
-    let added = new.iter().filter(|listener| find(old, listener.name()).is_none());
+    let added = new.iter().filter(|listener| find_listener(old, listener.name()).is_none());
     needs_restart.extend(added.map(|listener| format!("{side} {:?}: added", listener.name())));
     kept
+}
+
+/// What the process is not allowed to open since its start waits for a restart: such listeners keep their settings.
+fn retain_confined(old: &Config, settings: &mut writer::WriterSettings, needs_restart: &mut Vec<String>) {
+    let Some(confined) = &old.confined_to else { return };
+    let missing = |ingresses: &[IngressSettings], egresses: &[EgressSettings]| {
+        confined.missing_places(&listener_access(ingresses, egresses)).join(", ")
+    };
+    for ingress in &mut settings.ingresses {
+        let places = missing(std::slice::from_ref(ingress), &[]);
+        if let (false, Some(running)) = (places.is_empty(), find_listener(&old.settings.ingresses, &ingress.name)) {
+            needs_restart.push(format!("ingress {:?}: Landlock does not allow {places}", ingress.name));
+            *ingress = running;
+        }
+    }
+    for egress in &mut settings.egresses {
+        let places = missing(&[], std::slice::from_ref(egress));
+        if let (false, Some(running)) = (places.is_empty(), find_listener(&old.settings.egresses, &egress.name)) {
+            needs_restart.push(format!("egress {:?}: Landlock does not allow {places}", egress.name));
+            *egress = running;
+        }
+    }
+}
+
+fn find_listener<L: ListenerIdentity>(list: &[L], name: &Arc<str>) -> Option<L> {
+    list.iter().find(|listener| listener.name() == name).cloned()
 }
 
 /// A listener that stays although the file no longer has it still needs its trust.
@@ -156,6 +185,18 @@ mod tests {
         let wrong = LogFlags { format: None, level: Some("loud".to_owned()) };
         assert!(old.override_log(wrong).unwrap_err().to_string().contains("--log-level: unknown log level"));
         assert_eq!(old.log.level, "debug");
+    }
+
+    #[test]
+    fn what_landlock_does_not_allow_waits_and_is_named() {
+        let mut old = parse_config(OLD_CONFIG);
+        let access = crate::config::process_access(&old, Path::new("/run/sidekey/control.sock"));
+        old.confined_to = Some(Arc::new(access));
+        let moved = parse_config(&OLD_CONFIG.replace("127.0.0.1:8080", "127.0.0.1:8090"));
+        let reload = plan_reload(&old, &moved);
+        assert!(reload.needs_restart.iter().any(|one| one.contains("Landlock does not allow port 8090")), "{reload:?}");
+        assert_eq!(reload.settings.ingresses[0].backend, old.settings.ingresses[0].backend);
+        assert!(plan_reload(&old, &old.clone()).needs_restart.is_empty());
     }
 
     #[test]

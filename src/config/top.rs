@@ -15,6 +15,7 @@ use crate::{folder, keyring, log, process, registry};
 
 /// The keys without a table.
 pub(super) struct TopSettings {
+    pub(super) landlock: bool,
     pub(super) folder: folder::FolderSettings,
     pub(super) state: Option<PathBuf>,
     pub(super) workers: usize,
@@ -55,8 +56,9 @@ pub(super) fn read_top_level(top: &ConfigSection<'_>, default_certs: PathBuf) ->
     });
     let workers = top.read_or("workers", read_workers, count_cores());
     let place = read_registry_location(top, state.as_deref());
-    top.refuse_later("landlock", |item| item.read_word(&[("auto", true), ("off", false)]), Some(&false));
+    let landlock = top.read_or("landlock", |item| item.read_word(&[("auto", true), ("off", false)]), true);
     TopSettings {
+        landlock,
         folder,
         state,
         workers,

@@ -4,6 +4,7 @@
 //! private key, in any spelling, also not one that was refused; neither a sidecar nor a command writes a core or can be
 //! looked into by others of its user. What was asked for with `--with-private-key` is found: the search works.
 
+mod landlock;
 mod process;
 
 use std::fs::File;

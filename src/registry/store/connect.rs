@@ -19,6 +19,8 @@ use super::sql::DatabasePool;
 use super::{IN_MEMORY, RegistryStore};
 use crate::pki::printable;
 
+/// The port of a Postgres whose URL cannot be read yet.
+const POSTGRES_PORT: u16 = 5432;
 /// The migrations, by version.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/registry/migrations");
 
@@ -179,6 +181,18 @@ fn create_file(path: &Path) -> std::io::Result<()> {
     // Never waits for the other end of a FIFO.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("this flag fits the kernel's int");
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map(drop)
+}
+
+impl RegistryLocation {
+    /// The port of the database, if it is reached over TCP; that of Postgres where the URL cannot be read yet.
+    pub fn port(&self) -> Option<u16> {
+        let url = match self {
+            Self::Memory | Self::File(_) => return None,
+            Self::Postgres(url) => url.clone(),
+            Self::PostgresFile(file) => read_url(file).unwrap_or_default(),
+        };
+        Some(parse_postgres_url(&url, "").map_or(POSTGRES_PORT, |options| options.get_port()))
+    }
 }
 
 fn read_url(path: &Path) -> Result<String, Error> {

@@ -1,0 +1,84 @@
+//! What a process that is taken over could still open: the places of its configuration, and nothing else.
+
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use sidekey::process::landlock::{ConfinementLevel, confine};
+
+use crate::command::{Running, free_port, run_in};
+use crate::support::ca::Ca;
+use crate::support::sidecar::{drop_pair, folder, put};
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+}
+
+/// The test's own thread is confined as the process would be: Landlock binds a thread and its children.
+#[test]
+fn confined_thread_opens_what_its_configuration_names_and_nothing_else() {
+    let (folder, outside) = (folder(), folder());
+    let at = |name: &str| folder.path().join(name);
+    for name in ["inner/certs", "state", "run", "config"] {
+        std::fs::create_dir_all(at(name)).expect("made");
+    }
+    write(&at("inner/certs/tls.crt"), "a certificate");
+    write(&outside.path().join("secret"), "another program's");
+    let backend = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let other = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let allowed = free_port();
+    let text = format!(
+        "certs = \"../inner/certs\"\nstate = \"../state\"\n[[ingress]]\nlisten = \"127.0.0.1:{allowed}\"\nbackend = \"http://{}\"\n",
+        backend.local_addr().expect("bound")
+    );
+    write(&at("config/sidekey.toml"), &text);
+    let config = sidekey::config::load(&at("config/sidekey.toml")).expect("a configuration");
+    let access = sidekey::config::process_access(&config, &at("run/control.sock"));
+    let level = std::thread::scope(|scope| {
+        let confined = scope.spawn(|| {
+            let level = confine(&access).expect("confined");
+            if level != ConfinementLevel::Full {
+                return level;
+            }
+            let denied = |result: std::io::Result<()>, what: &str| {
+                assert_eq!(result.expect_err(what).kind(), ErrorKind::PermissionDenied, "{what}");
+            };
+            let read = |path: &Path| std::fs::read(path).map(drop);
+            read(&at("inner/certs/tls.crt")).expect("its certificates");
+            std::fs::write(at("state/decisions.json"), "{}").expect("its state");
+            read(Path::new("/etc/hosts")).expect("the resolver's file");
+            denied(read(Path::new("/etc/passwd")), "/etc/passwd");
+            denied(read(&outside.path().join("secret")), "another program's secret");
+            denied(std::fs::write(at("inner/certs/tls.crt"), "x"), "writing its certificates");
+            denied(std::process::Command::new("/bin/true").status().map(drop), "running a program");
+            TcpListener::bind(("127.0.0.1", allowed)).expect("its port");
+            denied(TcpListener::bind("127.0.0.1:0").map(drop), "another port to listen on");
+            TcpStream::connect(backend.local_addr().expect("bound")).expect("its backend");
+            denied(TcpStream::connect(other.local_addr().expect("bound")).map(drop), "another server");
+            level
+        });
+        confined.join().expect("as expected")
+    });
+    if level != ConfinementLevel::Full {
+        eprintln!("skipped: this kernel cannot enforce all of Landlock ({level:?})");
+    }
+}
+
+#[test]
+fn running_sidecar_is_confined_and_names_a_link_that_leads_elsewhere() {
+    let (folder, outside, ca) = (folder(), folder(), Ca::new("Test CA"));
+    let served = folder.path().join("srv");
+    drop_pair(&served, "tls", &ca.server(5));
+    put(&served, "ca.crt", ca.pem());
+    let mut command = run_in(folder.path(), free_port(), free_port());
+    command.args(["--certs", "srv/certs", "--state", "state"]);
+    let running = Running::start(&mut command);
+    let said = running.line(&["Landlock"]);
+    if !said.contains("Landlock confines the process to the files and ports") {
+        eprintln!("skipped: {said}");
+        return;
+    }
+    drop_pair(outside.path(), "new", &ca.server(1));
+    std::os::unix::fs::symlink(outside.path().join("certs/new.crt"), served.join("certs/new.crt")).expect("linked");
+    running.line(&["new.crt", "ermission denied"]);
+}
