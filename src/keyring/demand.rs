@@ -52,8 +52,11 @@ mod tests {
             dns: Vec::new(),
             schemes: schemes.to_vec(),
             issuers: vec![issuer.as_bytes().to_vec()],
+            traits: crate::keyring::choice::PairTraits::default(),
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: true,
         }
     }
 

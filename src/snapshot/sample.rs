@@ -102,8 +102,11 @@ pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot
         dns: Vec::new(),
         schemes: Vec::new(),
         issuers: Vec::new(),
+        traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: true,
     };
     EgressSnapshot {
         settings: Arc::new(EgressSettings::for_keyring(name, name)),

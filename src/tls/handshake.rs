@@ -21,6 +21,7 @@ use super::keep::AlertPreservingStream;
 use super::seen::{self, HandshakeObservation};
 use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings};
 use crate::keyring::PeerRequirements;
+use crate::pki::Fingerprint;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]

@@ -99,8 +99,11 @@ mod tests {
             dns: Vec::new(),
             schemes: vec![1],
             issuers: vec![issuer.to_vec()],
+            traits: crate::keyring::choice::PairTraits::default(),
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: true,
         }
     }
 

@@ -112,6 +112,7 @@ pub(super) fn record_status_refusal(
 /// What ended TLS on this connection, if anything did: reported once, and returned as the request's error.
 pub(super) fn report_failure(proof: &ConnectionProof, towards: UpstreamRef<'_>) -> Option<Error> {
     let failed = proof.heard.failure(&proof.facts)?;
+    let shown = towards.egress.candidates.0.iter().find(|candidate| candidate.key_pair == proof.key_pair);
     let explained = explain(
         &failed,
         &FailureContext {

@@ -87,6 +87,8 @@ mod tests {
             },
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: true,
         }
     }
 

@@ -12,8 +12,11 @@ fn facts_of(pair: &KeyPair) -> KeyPairCandidate {
         dns: Vec::new(),
         schemes: pair.schemes(),
         issuers: pair.issuer_names(),
+        traits: crate::keyring::choice::PairTraits::default(),
         prefer: PreferPolicy::New,
         last_resort: false,
+        sent_alone: None,
+        in_overlap: true,
     }
 }
 
