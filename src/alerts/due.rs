@@ -35,8 +35,9 @@ const MAX_NAMED_PEERS: usize = 5;
 pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
     let mut alerts = Vec::new();
     for keyring in records.keyrings {
-        alerts
-            .extend(keyring.pairs_with_standing(Standing::Current).find_map(|pair| folder::files_gone(keyring, pair)));
+        alerts.extend(
+            keyring.pairs_with_standing(Standing::Current).find_map(|pair| folder::files_gone(records, keyring, pair)),
+        );
         for pair in &keyring.key_pairs {
             match pair.standing {
                 Standing::Current if pair.validity.not_after < now => alerts.push(last_resort(keyring, pair)),

@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_crl_beyond_its_limit_is_refused_by_its_size_before_a_byte_of_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.crl");
+        // A hole of that size: reading it would take as much memory.
+        File::create(&path).unwrap().set_len(MAX_CRL_FILE_BYTES + 1).unwrap();
+        let refused = read_regular_file(&path, &test_name()).err().unwrap();
+        assert_eq!(refused.reason, "too_large");
+        assert!(refused.why.contains(&MAX_CRL_FILE_BYTES.to_string()), "{}", refused.why);
+    }
+
+    #[test]
     fn other_things_than_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let at = |file: &str| folder.path().join(file);

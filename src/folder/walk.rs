@@ -26,8 +26,8 @@ pub(super) const MAX_FOLDER_DEPTH: usize = 16;
 pub(super) const MAX_KEYRING_ENTRIES: usize = 8192;
 /// How many of all keyrings together.
 const MAX_FOLDER_ENTRIES: usize = 8 * MAX_KEYRING_ENTRIES;
-/// How many bytes of one keyring's files are read: a CRL of the largest size, and all else that a keyring may need.
-const MAX_KEYRING_BYTES: u64 = 256 * 1024 * 1024;
+/// How many bytes of one keyring's files are read: two CRLs of the largest size, or all else that a keyring may need.
+pub(super) const MAX_KEYRING_BYTES: u64 = 128 * 1024 * 1024;
 
 /// What was found of one keyring.
 #[derive(Default)]

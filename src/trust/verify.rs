@@ -3,6 +3,8 @@
 //! The one way to a [`Verified`]. rustls' verifiers (`tls::verifier`) call it during a full handshake; the connection
 //! itself calls it after every handshake, resumed ones included, and again at each epoch.
 
+#[cfg(test)]
+mod bounds;
 mod check;
 mod path;
 mod refusal;

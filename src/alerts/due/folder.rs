@@ -66,8 +66,12 @@ fn refused_drop(records: &AlertInputs<'_>, entries: &[RefusedEntry<'_>]) -> Opti
     })
 }
 
-/// The folder no longer holds the current pair.
-pub(super) fn files_gone(keyring: &KeyringView, pair: &KeyPairView) -> Option<Alert> {
+/// The folder no longer holds the current pair. Where one of its files is refused, that alert is enough.
+pub(super) fn files_gone(records: &AlertInputs<'_>, keyring: &KeyringView, pair: &KeyPairView) -> Option<Alert> {
+    let is_its_own = |file: &String| pair.sources.iter().any(|source| **source == **file);
+    if records.conditions.drops.keys().any(|(of, file, _)| *of == keyring.name && is_its_own(file)) {
+        return None;
+    }
     let kept = if pair.survives_restart { "from memory and `state`" } else { "from memory only, until a restart" };
     (!pair.in_folder).then(|| Alert {
         name: format!("files_gone:{}:{}", keyring.name, pair.key_pair.hex()).into(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::digest;
 use super::super::fixture::{AUTHORITY, issue_pair, rare_rescan_settings, write_pair};
 use super::super::reading::FolderPart;
-use super::super::walk::{MAX_FOLDER_DEPTH, MAX_KEYRING_ENTRIES};
+use super::super::walk::{MAX_FOLDER_DEPTH, MAX_KEYRING_BYTES, MAX_KEYRING_ENTRIES};
 use super::*;
 use crate::pki::join;
 
@@ -118,6 +118,22 @@ fn a_keyring_with_too_many_entries_costs_no_other_keyring_and_is_refused() {
     assert_eq!(full.pairs.len(), 1, "what lies near the root is read first");
     let refused: Vec<_> = full.problems.iter().filter(|problem| problem.severity == ProblemSeverity::Refused).collect();
     assert_eq!((refused.len(), refused[0].reason, &*refused[0].file), (1, "too_many", "aaa"));
+}
+
+/// Files as a mis-mounted volume has them, each below the limit of one file.
+#[test]
+fn a_keyring_with_too_many_bytes_is_refused_and_costs_no_other_keyring() {
+    let (_folder, root) = temporary_folder();
+    fs::create_dir(root.join("aaa")).unwrap();
+    let each = 1024 * 1024;
+    for at in 0..=MAX_KEYRING_BYTES / each {
+        fs::File::create(root.join("aaa").join(at.to_string())).unwrap().set_len(each).unwrap();
+    }
+    write_pair(&root.join("zzz"), &issue_pair("a.example"));
+    let reading = read_folder(&rare_rescan_settings(&root));
+    assert_eq!(reading.contents.keyrings["zzz"].pairs.len(), 1);
+    let refused: Vec<_> = reading.contents.problems.iter().filter(|problem| problem.reason == "too_many").collect();
+    assert_eq!((refused.len(), &*refused[0].file), (1, "aaa"));
 }
 
 #[test]

@@ -319,6 +319,21 @@ fn a_keystore_beside_a_pair_is_only_an_info() {
     assert_eq!(beside.problems[0].remedy, "keytool FILE");
 }
 
+/// A folder may hold any number of authorities, one below the other.
+#[test]
+fn of_a_hundred_authorities_one_below_the_other_the_chain_takes_as_many_as_libraries_follow() {
+    let root = root();
+    let mut authorities = vec![root.intermediate("A0", validity()).unwrap()];
+    for at in 1..100 {
+        let next = authorities[at - 1].intermediate(&format!("A{at}"), validity()).unwrap();
+        authorities.push(next);
+    }
+    let issued = authorities[99].issue(&request("api")).unwrap();
+    let joined = join_texts(&[("tls.crt", &issued.chain_pem), ("tls.key", &issued.key_pem)]);
+    assert_eq!(joined.pairs.len(), 1);
+    assert_eq!(joined.pairs[0].chain().len(), 8);
+}
+
 /// Two authorities that sign each other, over and over.
 #[test]
 fn cross_signed_authorities_cannot_hang_it() {
