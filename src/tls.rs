@@ -11,10 +11,15 @@ pub mod connector;
 pub mod explain;
 pub mod handshake;
 pub mod keep;
+pub mod late_alert;
 pub(crate) mod passing;
 pub mod recorder;
 pub mod refusal;
+mod restated;
 pub mod seen;
+mod session_ticket;
+mod tls12_alert;
+mod upstream_sessions;
 pub mod verifier;
 
 use std::sync::Arc;

@@ -105,19 +105,24 @@ impl AlertEvaluator {
                 *active.entry((alert.kind.as_str(), keyring.to_string())).or_default() += 1;
             }
             if self.logged.insert(Arc::clone(&alert.name)) {
-                self.events.emit(Event::Alert(AlertRecord {
-                    alert: Arc::clone(&alert.name),
-                    kind: alert.kind.as_str(),
-                    urgent: alert.urgent,
-                    keyring: Arc::clone(&alert.keyring),
-                    key_pair: alert.key_pair,
-                    contact: (!alert.contacts.is_empty()).then(|| alert.contacts.join(", ")),
-                    explanation: alert.explanation.clone(),
-                    remedy: alert.remedy.clone(),
-                }));
+                self.events.emit(Event::Alert(alert_record(alert)));
             }
         }
+        self.events.set_active_alerts(alerts.iter().map(alert_record).collect());
         self.metrics.set_active_alerts(&active);
         self.logged.retain(|name| alerts.iter().any(|alert| alert.name == *name));
+    }
+}
+
+fn alert_record(alert: &Alert) -> AlertRecord {
+    AlertRecord {
+        alert: Arc::clone(&alert.name),
+        kind: alert.kind.as_str(),
+        urgent: alert.urgent,
+        keyring: Arc::clone(&alert.keyring),
+        key_pair: alert.key_pair,
+        contact: (!alert.contacts.is_empty()).then(|| alert.contacts.join(", ")),
+        explanation: alert.explanation.clone(),
+        remedy: alert.remedy.clone(),
     }
 }

@@ -102,6 +102,7 @@ async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRe
         reports: &events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
         handshakes: &events.recent(),
         reload_error: events.reload_error(),
+        alerts: &events.active_alerts(),
         phase: desk.views.shutdown.phase(),
         ready: desk.views.is_ready(),
         remembers: desk.remembers,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{Epoch, KeyPairView, KeyringView, Snapshot, TrustView};
 use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
-use crate::trust::{AnchorView, TrustContents};
+use crate::trust::{AnchorView, CrlView, KeptContent, TrustContents, TrustFileFault};
 
 /// A pair whose fingerprint begins so, valid all through 2026, in the folder.
 pub(crate) fn sample_pair(first: &[u8], standing: Standing) -> KeyPairView {
@@ -76,8 +78,11 @@ pub(crate) fn sample_trust(validity: Validity) -> TrustView {
         validity,
         until: None,
         platform: false,
+        cannot_vouch: None,
     };
     let holds = TrustContents {
+        stale_refuses: false,
+        faults: Vec::new(),
         name: "partners".into(),
         anchors: vec![anchor],
         pins: Vec::new(),
@@ -85,4 +90,15 @@ pub(crate) fn sample_trust(validity: Validity) -> TrustView {
         checks_crls: false,
     };
     TrustView { holds, keyrings: vec!["api".into()], used_by: vec!["api".into()] }
+}
+
+/// A CRL of "CN=CA".
+pub(crate) fn sample_crl(this_update: Timestamp, next_update: Timestamp) -> CrlView {
+    CrlView { issuer: "CN=CA".to_owned(), anchors: Vec::new(), this_update, next_update }
+}
+
+/// An empty file of a trust whose former content stays in use.
+pub(crate) fn sample_file_fault(since: Timestamp) -> TrustFileFault {
+    let (file, why) = ("trust/a.pem".to_owned(), "the file is empty".to_owned());
+    TrustFileFault { file, why, kept: KeptContent::LastUsable, since }
 }

@@ -9,14 +9,12 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
 use rustls_pki_types::ServerName;
 
+use super::upstream_sessions::PathBoundSessions;
 use super::verifier::TrustServerVerifier;
 use super::{AlpnProtocol, TlsConfigError, TlsSettings, TlsTimeSource, config_error, seen, versions};
 use crate::keyring::PeerRequirements;
 use crate::pki::KeyPair;
 use crate::trust::{PeerRole, Trust};
-
-/// Sessions remembered for one upstream and pair.
-const SESSIONS_PER_PAIR: usize = 32;
 
 /// A built client config.
 #[derive(Clone)]
@@ -56,7 +54,8 @@ impl EgressConnector {
 
     fn with_resolver(parts: &ConnectorParts<'_>, shows: FixedCertResolver) -> Result<Self, TlsConfigError> {
         let provider = super::provider(parts.settings);
-        let verifier = TrustServerVerifier::new(parts.trust, parts.expects, &provider);
+        let sessions = Arc::new(PathBoundSessions::new(parts.time));
+        let verifier = TrustServerVerifier::new(parts.trust, parts.expects, &provider, Arc::clone(&sessions));
         let wrong = |error| config_error(parts.pair, &error);
         // SNI is the name that the upstream's certificate must have, where it is a name; else the host that is dialled.
         let host = match parts.expects {
@@ -74,7 +73,7 @@ impl EgressConnector {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(Arc::new(shows));
         config.alpn_protocols = super::alpn(parts.settings);
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_PER_PAIR);
+        config.resumption = Resumption::store(sessions);
         config.enable_early_data = false;
         Ok(Self::from_config(config, server_name))
     }

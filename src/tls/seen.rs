@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
 use crate::keyring::PeerRequirements;
@@ -21,6 +22,8 @@ pub struct HandshakeObservation {
     pub bad_signature: bool,
     /// `Some(true)` in TLS 1.3, `Some(false)` in TLS 1.2, where it is known.
     pub tls13: Option<bool>,
+    /// Until when the other side's path holds: verified in this handshake, or, where it resumes, in the one it goes back to.
+    pub path_end: Option<Timestamp>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<PeerRequirements>,
     /// The first bytes that came within this handshake, for one that is dropped together with its stream.
@@ -38,6 +41,11 @@ pub(super) async fn observe_handshake<F: Future>(run: F) -> (F::Output, Handshak
     let output = scoped.as_mut().await;
     let seen = scoped.take_value().map(RefCell::into_inner).unwrap_or_default();
     (output, seen)
+}
+
+/// Until when the path holds that the handshake which is running has verified, or resumes.
+pub(super) fn read_path_end() -> Option<Timestamp> {
+    SLOT.try_with(|slot| slot.borrow().path_end).ok().flatten()
 }
 
 /// Leaves something in the slot of the handshake that is running; outside one, nothing happens.

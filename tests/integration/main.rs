@@ -27,6 +27,7 @@ mod proxied;
 mod reasons;
 mod registry;
 mod reload;
+mod resumption;
 mod rotation;
 mod secrecy;
 mod slow;
