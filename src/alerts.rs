@@ -144,8 +144,10 @@ pub enum AlertKind {
     OverlapEnds,
     /// A trust anchor expires, and with it every peer certificate that it issued.
     AnchorExpires,
-    /// A CRL is out of date.
+    /// A CRL is out of date, or soon will be.
     CrlStale,
+    /// A file of a trust cannot be used.
+    TrustFileUnusable,
     /// An expired pair is in use, because there is no other.
     LastResort,
     /// The folder no longer holds the files of the current pair.
@@ -171,6 +173,7 @@ impl AlertKind {
             Self::OverlapEnds => "overlap_ends",
             Self::AnchorExpires => "anchor_expires",
             Self::CrlStale => "crl_stale",
+            Self::TrustFileUnusable => "trust_file_unusable",
             Self::LastResort => "last_resort",
             Self::FilesGone => "files_gone",
             Self::NotRemembered => "not_remembered",

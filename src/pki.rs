@@ -5,7 +5,8 @@
 
 pub mod blocks;
 pub mod certificate;
-mod der;
+pub(crate) mod crl_profile;
+pub(crate) mod der;
 pub mod issue;
 pub mod join;
 pub mod key_pair;

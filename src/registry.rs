@@ -23,6 +23,7 @@ pub use recall::InstanceHistory;
 pub use rows::{
     AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HistoryRow, InstanceRow, KeyringRow, PeerRow,
     PlacementRow, RegistryInventory, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow, short_fingerprint,
+    shown_certificates,
 };
 pub use seen::peer_row;
 pub use store::RegistryStore;

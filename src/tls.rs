@@ -12,12 +12,17 @@ pub mod explain;
 pub mod handshake;
 mod hello;
 pub mod keep;
+pub mod late_alert;
 mod offer;
 pub(crate) mod passing;
 pub mod recorder;
 pub mod refusal;
+mod restated;
 pub mod seen;
+mod session_ticket;
 mod sessions;
+mod tls12_alert;
+mod upstream_sessions;
 pub mod verifier;
 
 use std::sync::Arc;

@@ -118,6 +118,60 @@ pub struct TrustContents {
     pub crls: Vec<CrlView>,
     /// Whether the configuration names CRLs, or asks for them.
     pub checks_crls: bool,
+    /// Whether a CRL that is out of date refuses.
+    pub stale_refuses: bool,
+    /// Its files that cannot be used now.
+    pub faults: Vec<TrustFileFault>,
+}
+
+/// A file of a trust that is missing, empty or malformed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustFileFault {
+    /// Which file.
+    pub file: String,
+    /// Why, one sentence with what to do.
+    pub why: String,
+    /// What was read from it before and stays in use.
+    pub kept: KeptContent,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What stays in use of a file that can no longer be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptContent {
+    /// What was read from it last.
+    LastUsable,
+    /// Nothing was ever read from it; it is to hold anchors, which no peer is verified with until then.
+    NoAnchors,
+    /// Nothing was ever read from it; it is to hold CRLs, and what these should cover is refused until then.
+    NoCrls,
+}
+
+impl KeptContent {
+    /// What follows from it, as the end of a sentence.
+    pub const fn consequence(self) -> &'static str {
+        match self {
+            Self::LastUsable => "what it held last stays in use",
+            Self::NoAnchors => "nothing was ever read from it, so that it vouches for no peer",
+            Self::NoCrls => {
+                "nothing was ever read from it, so that peers whose revocation it should cover are refused \
+                 (revocation_unknown)"
+            }
+        }
+    }
+}
+
+impl CrlView {
+    /// From when an operator is warned that it will be out of date: a quarter of its period before, at least a day; of a list
+    /// for at most a day, a quarter.
+    pub fn warned_from(&self) -> Timestamp {
+        let day = Duration::from_hours(24);
+        let period = self.next_update.duration_since(self.this_update).unsigned_abs();
+        let before = if period <= day { period / 4 } else { (period / 4).max(day) };
+        self.next_update.checked_sub(before).unwrap_or(Timestamp::MIN)
+    }
 }
 
 impl TrustContents {
@@ -147,6 +201,8 @@ pub struct AnchorView {
     pub until: Option<Timestamp>,
     /// No file names it: it is one of the platform's.
     pub platform: bool,
+    /// Why no peer can be verified with it, if so: half a sentence.
+    pub cannot_vouch: Option<String>,
 }
 
 /// One CRL.
@@ -174,6 +230,17 @@ pub enum TrustEvent {
         anchor: Fingerprint,
         /// Its subject, printable.
         subject: String,
+    },
+    /// A trust anchor was added with which no peer can be verified.
+    AnchorCannotVouch {
+        /// Which trust.
+        trust: TrustName,
+        /// Which anchor.
+        anchor: Fingerprint,
+        /// Its subject, printable.
+        subject: String,
+        /// Why, half a sentence.
+        why: String,
     },
     /// A trust anchor vanished from its file and is scheduled for removal.
     AnchorLeaving {
@@ -205,6 +272,15 @@ pub enum TrustEvent {
         file: String,
         /// Why, one sentence with what to do.
         why: String,
+        /// What stays in use.
+        kept: KeptContent,
+    },
+    /// A file that could not be used can be used again.
+    FileUsable {
+        /// Which trust.
+        trust: TrustName,
+        /// Which file.
+        file: String,
     },
     /// CRLs were loaded.
     CrlsChanged {

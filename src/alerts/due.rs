@@ -7,6 +7,7 @@ mod deadline;
 mod folder;
 mod inputs;
 mod others;
+mod trust_files;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ pub fn due_alerts(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
     alerts.extend(refusals(records));
     alerts.extend(others::partner_expiries(records, now));
     alerts.extend(records.trusts.iter().flat_map(|trust| others::anchor_expiries(records, trust, now)));
-    alerts.extend(records.trusts.iter().flat_map(|trust| others::stale_crls(records, trust, now)));
+    alerts.extend(records.trusts.iter().flat_map(|trust| trust_files::stale_crls(records, trust, now)));
+    alerts.extend(records.trusts.iter().flat_map(|trust| trust_files::unusable_files(records, trust)));
     deduplicate(alerts)
 }
 

@@ -105,18 +105,10 @@ impl AlertEvaluator {
                 *active.entry((alert.kind.as_str(), keyring.to_string())).or_default() += 1;
             }
             if self.logged.insert(Arc::clone(&alert.name)) {
-                self.events.emit(Event::Alert(AlertRecord {
-                    alert: Arc::clone(&alert.name),
-                    kind: alert.kind.as_str(),
-                    urgent: alert.urgent,
-                    keyring: Arc::clone(&alert.keyring),
-                    key_pair: alert.key_pair,
-                    contact: (!alert.contacts.is_empty()).then(|| alert.contacts.join(", ")),
-                    explanation: alert.explanation.clone(),
-                    remedy: alert.remedy.clone(),
-                }));
+                self.events.emit(Event::Alert(alert_record(alert)));
             }
         }
+        self.events.set_active_alerts(alerts.iter().map(alert_record).collect());
         self.metrics.set_active_alerts(&active);
         self.logged.retain(|name| alerts.iter().any(|alert| alert.name == *name));
     }
@@ -128,4 +120,17 @@ fn owners(snapshot: &Snapshot) -> BTreeMap<Arc<str>, String> {
     let keyrings = snapshot.keyrings.iter().map(|view| (&view.name, owner(&view.name)));
     let trusts = snapshot.trusts.iter().map(|view| (&view.holds.name, view.used_by.iter().find_map(owner)));
     trusts.chain(keyrings).filter_map(|(name, owner)| Some((Arc::clone(name), owner?))).collect()
+}
+
+fn alert_record(alert: &Alert) -> AlertRecord {
+    AlertRecord {
+        alert: Arc::clone(&alert.name),
+        kind: alert.kind.as_str(),
+        urgent: alert.urgent,
+        keyring: Arc::clone(&alert.keyring),
+        key_pair: alert.key_pair,
+        contact: (!alert.contacts.is_empty()).then(|| alert.contacts.join(", ")),
+        explanation: alert.explanation.clone(),
+        remedy: alert.remedy.clone(),
+    }
 }

@@ -103,6 +103,7 @@ async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRe
         handshakes: &events.recent(),
         doubts: &events.upstream_doubts(),
         reload_error: events.reload_error(),
+        alerts: &events.active_alerts(),
         phase: desk.views.shutdown.phase(),
         ready: desk.views.is_ready(),
         remembers: desk.remembers,

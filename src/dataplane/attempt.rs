@@ -106,16 +106,16 @@ impl HandshakeAttempt {
         self.event_with_chain(explained, failed.facts.clone(), &failed.seen.chain, now)
     }
 
-    /// TLS succeeded, but the chain is not trusted (a resumed session, a trust that changed meanwhile).
+    /// TLS succeeded, but the chain is not trusted (a resumed session, a trust that changed meanwhile); the alert is
+    /// what it was answered with.
     pub(crate) fn untrusted_event(
         &self,
         untrusted: &TrustError,
         trust: &Trust,
-        facts: HandshakeFacts,
-        chain: &[CertificateDer<'static>],
+        (facts, chain, alert_sent): (HandshakeFacts, &[CertificateDer<'static>], Option<&'static str>),
         now: Timestamp,
     ) -> (Event, &'static str, String) {
-        let explained = explain_untrusted(untrusted, &self.failure_context(trust, now));
+        let explained = explain_untrusted(untrusted, &self.failure_context(trust, now), alert_sent);
         self.event_with_chain(explained, facts, chain, now)
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use super::alert::AlertRecord;
 use super::doubts::{UpstreamDoubt, UpstreamDoubts};
 use super::follower::EventFollower;
 use super::handshake::HandshakeRecord;
@@ -35,6 +36,7 @@ pub struct EventBus {
     clock: Clock,
     recent: Mutex<RecentHandshakes>,
     reload_error: Mutex<Option<String>>,
+    active_alerts: Mutex<Vec<AlertRecord>>,
     repeats: Mutex<RepeatedFailures>,
     ledger: Mutex<RotationLedger>,
     refused_files: Mutex<RefusedFiles>,
@@ -62,6 +64,7 @@ impl EventBus {
             clock,
             recent: Mutex::default(),
             reload_error: Mutex::default(),
+            active_alerts: Mutex::default(),
             repeats: Mutex::default(),
             refused_files: Mutex::default(),
             doubts: Mutex::default(),
@@ -143,6 +146,16 @@ impl EventBus {
     /// Why the configuration that was read last was rejected, if it was.
     pub fn reload_error(&self) -> Option<String> {
         lock(&self.reload_error).clone()
+    }
+
+    /// The alerts that are active now, as they were evaluated last.
+    pub fn active_alerts(&self) -> Vec<AlertRecord> {
+        lock(&self.active_alerts).clone()
+    }
+
+    /// Replaces the active alerts; each was emitted as an Event when it began.
+    pub fn set_active_alerts(&self, alerts: Vec<AlertRecord>) {
+        *lock(&self.active_alerts) = alerts;
     }
 
     /// Follows all Events emitted from now on.

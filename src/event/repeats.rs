@@ -1,4 +1,4 @@
-//! Repeated failures from one source: the first few are logged in full, the rest are summed up once a minute
+//! Repeated failures from one source with one certificate: the first few are logged in full, the rest are summed up once a minute
 //! ("and 57 more in 60 s").
 //!
 //! Pure: the caller passes the time. This affects log lines only; counters, memory and followers get every handshake.
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::handshake::{HandshakeRecord, outcome_colour};
 use crate::log::{Level, LineStyle, LogFormat, LogLine};
+use crate::pki::Fingerprint;
 use crate::snapshot::Side;
 use crate::tls::HandshakeOutcome;
 
@@ -20,6 +21,9 @@ const MAX_FULL_LINES: u32 = 3;
 const SUMMARY_WINDOW_SECONDS: i64 = 60;
 /// Sources that are tracked. Further sources share one summary for each listener and reason.
 const MAX_SOURCES: usize = 4096;
+/// Certificates of one source, listener and reason that have lines of their own; further ones share one summary, because a
+/// source can make as many as it likes.
+const MAX_CERTIFICATES: usize = 16;
 
 /// What makes two failures the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +33,16 @@ struct RepeatKey {
     outcome: HandshakeOutcome,
     reason: &'static str,
     source: FailureSource,
+    /// The end entity that the peer showed; `None` also beyond [`MAX_CERTIFICATES`].
+    certificate: Option<Fingerprint>,
+}
+
+impl RepeatKey {
+    /// Whether both came from one place for one reason, whatever certificates were shown.
+    fn is_beside(&self, other: &Self) -> bool {
+        (self.side, &self.listener, self.outcome, self.reason, self.source)
+            == (other.side, &other.listener, other.outcome, other.reason, other.source)
+    }
 }
 
 /// Where a failure came from.
@@ -78,6 +92,8 @@ pub(super) struct RepeatSummary {
     pub(super) outcome: HandshakeOutcome,
     pub(super) reason: &'static str,
     pub(super) source: FailureSource,
+    /// The end entity that the peer showed, where it is one and not many.
+    pub(super) certificate: Option<Fingerprint>,
     /// How many more.
     pub(super) more: u64,
     /// In how many seconds.
@@ -102,15 +118,16 @@ impl RepeatSummary {
                     .message(&message);
             }
         }
-        line.text("reason", self.reason)
-            .text("source", &self.source.to_string())
-            .number("repeats", self.more)
-            .number("seconds", self.seconds);
+        line.text("reason", self.reason).text("source", &self.source.to_string());
+        if let Some(certificate) = self.certificate {
+            line.text("peer.fingerprint", &certificate.hex());
+        }
+        line.number("repeats", self.more).number("seconds", self.seconds);
         line.finish()
     }
 }
 
-/// Counts failures by source, listener and reason.
+/// Counts failures by source, certificate, listener and reason.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedFailures(HashMap<RepeatKey, RepeatCount>);
 
@@ -123,9 +140,13 @@ impl RepeatedFailures {
             outcome: handshake.outcome,
             reason: handshake.reason,
             source: FailureSource::from_handshake(handshake),
+            certificate: handshake.peer.as_ref().map(|peer| peer.fingerprint),
         };
+        if !self.0.contains_key(&key) && self.is_crowded(&key) {
+            key.certificate = None;
+        }
         if self.0.len() >= MAX_SOURCES && !self.0.contains_key(&key) {
-            key.source = FailureSource::Others;
+            (key.source, key.certificate) = (FailureSource::Others, None);
         }
         let count = self.0.entry(key).or_insert(RepeatCount { since: handshake.time, told: 0, untold: 0 });
         if count.told < MAX_FULL_LINES {
@@ -135,6 +156,11 @@ impl RepeatedFailures {
             count.untold += 1;
             false
         }
+    }
+
+    /// Whether as many certificates as get lines of their own came from there.
+    fn is_crowded(&self, key: &RepeatKey) -> bool {
+        key.certificate.is_some() && self.0.keys().filter(|other| other.is_beside(key)).count() >= MAX_CERTIFICATES
     }
 
     /// The summaries that are due. A failure not seen for a whole window is forgotten and will be logged in full again.
@@ -169,6 +195,7 @@ fn summarize(key: &RepeatKey, count: &RepeatCount, seconds: i64) -> Option<Repea
         outcome: key.outcome,
         reason: key.reason,
         source: key.source,
+        certificate: key.certificate,
         more: count.untold,
         // Also where the process ends, or the clock was set back.
         seconds: seconds.max(1),
@@ -214,6 +241,29 @@ mod tests {
         assert!(repeats.should_log(&failure_from("203.0.113.8:1", 0)));
         assert!(repeats.should_log(&HandshakeRecord { reason: "unknown_ca", ..failure_from("203.0.113.7:1", 0) }));
         assert!(!repeats.should_log(&failure_from("[::ffff:203.0.113.7]:9", 0)), "the same host, written differently");
+    }
+
+    #[test]
+    fn each_peer_behind_one_address_has_its_lines_and_many_share_one_sum() {
+        let mut repeats = RepeatedFailures::default();
+        let shows = |number: u32| {
+            let mut failure = failure_from("203.0.113.7:1", 0);
+            let peer = failure.peer.as_mut().unwrap();
+            peer.fingerprint = Fingerprint::of(&number.to_be_bytes());
+            failure
+        };
+        for _ in 0..9 {
+            for number in 0..3 {
+                repeats.should_log(&shows(number));
+            }
+        }
+        assert!(repeats.should_log(&shows(3)), "the fourth peer behind one address");
+        let told = (0..1_000).filter(|number| repeats.should_log(&shows(*number))).count();
+        // Two more of the fourth, one of each up to the sixteenth, and three of all others.
+        assert_eq!((told, repeats.0.len()), (1 + 12 + 3, MAX_CERTIFICATES + 1));
+        let sums = repeats.finish(time_at(60));
+        assert_eq!(sums.iter().filter(|sum| sum.certificate.is_some()).count(), 3);
+        assert_eq!(sums.iter().map(|sum| sum.more).sum::<u64>(), 3 * 7 + 1_000 - 16 - 3 + 3 - 3);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 use super::fields::{EventDescription, format_second};
 use crate::log::Level;
 use crate::snapshot::Epoch;
-use crate::trust::TrustEvent;
+use crate::trust::{KeptContent, TrustEvent};
 
 /// A change of a trust, and its epoch.
 #[derive(Clone, Debug)]
@@ -25,6 +25,13 @@ impl Serialize for TrustRecord {
                 fields.serialize_field("anchor", &anchor.short())?;
                 fields.serialize_field("subject", subject)?;
             }
+            TrustEvent::AnchorCannotVouch { trust, anchor, subject, why } => {
+                fields.serialize_field("trust", trust)?;
+                fields.serialize_field("anchor", &anchor.short())?;
+                fields.serialize_field("subject", subject)?;
+                let todo = "peers that it issued are refused; have the CA issue with a key of another kind";
+                fields.serialize_field("explanation", &format!("{why}: {todo}"))?;
+            }
             TrustEvent::AnchorLeaving { trust, anchor, subject, until } => {
                 fields.serialize_field("trust", trust)?;
                 fields.serialize_field("anchor", &anchor.short())?;
@@ -37,10 +44,14 @@ impl Serialize for TrustRecord {
                 fields.serialize_field("subject", subject)?;
                 fields.serialize_field("reason", reason)?;
             }
-            TrustEvent::FileKept { trust, file, why } => {
+            TrustEvent::FileKept { trust, file, why, kept } => {
                 fields.serialize_field("trust", trust)?;
                 fields.serialize_field("file", file)?;
-                fields.serialize_field("explanation", why)?;
+                fields.serialize_field("explanation", &format!("{why}; {}", kept.consequence()))?;
+            }
+            TrustEvent::FileUsable { trust, file } => {
+                fields.serialize_field("trust", trust)?;
+                fields.serialize_field("file", file)?;
             }
             TrustEvent::CrlsChanged { trust, count } => {
                 fields.serialize_field("trust", trust)?;
@@ -64,7 +75,9 @@ impl EventDescription for TrustRecord {
 
     fn level(&self) -> Level {
         match self.event {
-            TrustEvent::FileKept { .. } | TrustEvent::CrlStale { .. } => Level::WARN,
+            TrustEvent::FileKept { .. } | TrustEvent::CrlStale { .. } | TrustEvent::AnchorCannotVouch { .. } => {
+                Level::WARN
+            }
             _ => Level::INFO,
         }
     }
@@ -72,9 +85,14 @@ impl EventDescription for TrustRecord {
     fn message(&self) -> &'static str {
         match self.event {
             TrustEvent::AnchorAdded { .. } => "trust anchor added",
+            TrustEvent::AnchorCannotVouch { .. } => "no peer can be verified with this trust anchor",
             TrustEvent::AnchorLeaving { .. } => "trust anchor scheduled for removal",
             TrustEvent::AnchorRemoved { .. } => "trust anchor removed",
-            TrustEvent::FileKept { .. } => "trust file unusable; keeping the last usable set, if any",
+            TrustEvent::FileKept { kept: KeptContent::LastUsable, .. } => {
+                "trust file unusable; keeping the last usable set"
+            }
+            TrustEvent::FileKept { .. } => "trust file unusable, and none of it was ever read",
+            TrustEvent::FileUsable { .. } => "trust file usable again",
             TrustEvent::CrlsChanged { .. } => "CRLs loaded",
             TrustEvent::CrlStale { .. } => "CRL out of date",
         }

@@ -1,6 +1,7 @@
 //! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started and
 //! nothing written. Of the state only one thing is read: when each anchor and pin last verified a peer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,9 +11,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::folder;
 use crate::keyring::Standing;
-use crate::pki::{FolderProblem, ProblemSeverity};
+use crate::pki::{FolderProblem, ProblemSeverity, format_day};
 use crate::snapshot::build::BuildError;
-use crate::snapshot::{KeyringView, Side};
+use crate::snapshot::{KeyringView, Side, Snapshot};
 use crate::tls::TlsTimeSource;
 use crate::trust::TrustContents;
 use crate::trust::usage::{AnchorUsage, TrustUsage};
@@ -100,11 +101,12 @@ impl CheckReport {
 pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
     let clock = Clock::system();
     let contents = folder::read::read_final(&config.folder);
-    let problems = problems(&contents);
+    let mut problems = problems(&contents);
     let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
     let (state, _) =
         WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
     let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), clock.now(), &TlsTimeSource::from_clock(&clock))?;
+    problems.extend(trust_problems(&snapshot, &problems, clock.now()));
     let mut remembered = config.state.clone().map(writer::StateMemory::peek).unwrap_or_default().trusts;
     let trusts = state.trusts().iter().map(|(name, anchors)| {
         let trust = anchors.build(clock.now());
@@ -152,12 +154,53 @@ fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {
                 file: crate::pki::printable(&path.display().to_string()),
                 reason: "trust_file_unusable",
                 why: why.clone(),
-                remedy: String::new(),
+                remedy: "put a usable file in its place".to_owned(),
                 severity: "refused",
             });
         }
     }
     views
+}
+
+/// Files that a trust cannot use although they read well, and lists that are out of date or soon will be.
+fn trust_problems(snapshot: &Snapshot, known: &[CheckProblem], now: Timestamp) -> Vec<CheckProblem> {
+    let mut out = Vec::new();
+    for trust in snapshot.trusts.iter().map(|view| &view.holds) {
+        for fault in trust.faults.iter().filter(|fault| !known.iter().any(|problem| problem.file == fault.file)) {
+            out.push(CheckProblem {
+                file: fault.file.clone(),
+                reason: "trust_file_unusable",
+                why: format!("trust {} cannot use it: {}; {}", trust.name, fault.why, fault.kept.consequence()),
+                remedy: "put a usable file in its place".to_owned(),
+                severity: "refused",
+            });
+        }
+        for anchor in trust.anchors.iter().filter(|anchor| !anchor.platform) {
+            let Some(why) = &anchor.cannot_vouch else { continue };
+            out.push(CheckProblem {
+                file: format!("trust anchor {} ({})", anchor.anchor.short(), anchor.subject),
+                reason: "anchor_cannot_vouch",
+                why: format!("no peer can be verified with it in trust {}: {why}", trust.name),
+                remedy: "have the CA issue with a key of another kind, and remove this anchor".to_owned(),
+                severity: "warning",
+            });
+        }
+        // The newest of an issuer comes first.
+        let mut seen = BTreeSet::new();
+        for crl in trust.crls.iter().filter(|crl| seen.insert(&crl.issuer) && crl.warned_from() <= now) {
+            let is =
+                if crl.next_update < now { "is out of date: it was due" } else { "will be out of date: it is due" };
+            let due = format_day(crl.next_update);
+            out.push(CheckProblem {
+                file: format!("CRL of {}", crl.issuer),
+                reason: "crl_stale",
+                why: format!("the CRL of trust {} {is} for renewal on {due}", trust.name),
+                remedy: "put the CA's current CRL into the folder".to_owned(),
+                severity: if trust.stale_refuses && crl.next_update < now { "refused" } else { "warning" },
+            });
+        }
+    }
+    out
 }
 
 fn problem(problem: &FolderProblem) -> CheckProblem {
@@ -175,7 +218,7 @@ fn problem(problem: &FolderProblem) -> CheckProblem {
     }
 }
 
-fn listeners(state: &WriterState, snapshot: &crate::snapshot::Snapshot) -> Vec<CheckListener> {
+fn listeners(state: &WriterState, snapshot: &Snapshot) -> Vec<CheckListener> {
     let settings = state.settings();
     let ingresses = settings.ingresses.iter().map(|ingress| (Side::Ingress, &ingress.name));
     let egresses = settings.egresses.iter().map(|egress| (Side::Egress, &egress.name));

@@ -99,8 +99,8 @@ impl KeyMaterial {
                 Err(unreadable) => unreadable,
             },
             UnparsedItem::Crl(der) if is_cut_off(&der) => refusal::truncated("a CRL"),
-            UnparsedItem::Crl(der) => match webpki::BorrowedCertRevocationList::from_der(&der) {
-                Ok(_) => return self.crls.push(der),
+            UnparsedItem::Crl(der) => match check_list(&der) {
+                Ok(()) => return self.crls.push(der),
                 Err(error) => refusal::malformed("crl_malformed", format!("not a usable CRL: {error}")),
             },
         };
@@ -304,4 +304,10 @@ pub fn detect_kind(bytes: &[u8]) -> KeyMaterialKind {
         }
         DetectedFormat::Text | DetectedFormat::PublicKey | DetectedFormat::CutOff => KeyMaterialKind::Unknown,
     }
+}
+
+/// Whether this is a CRL that can be used, completed where it lacks what only its issuer is bound to.
+fn check_list(der: &[u8]) -> Result<(), webpki::Error> {
+    let completed = super::crl_profile::complete_list(der);
+    webpki::BorrowedCertRevocationList::from_der(completed.as_deref().unwrap_or(der)).map(|_| ())
 }

@@ -4,31 +4,31 @@
 
 use zeroize::Zeroizing;
 
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const OID: u8 = 0x06;
-pub(super) const UTC_TIME: u8 = 0x17;
-pub(super) const GENERALIZED_TIME: u8 = 0x18;
-pub(super) const SEQUENCE: u8 = 0x30;
-pub(super) const SET: u8 = 0x31;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
 /// `[0]`, constructed.
-pub(super) const CONTEXT_0: u8 = 0xa0;
+pub(crate) const CONTEXT_0: u8 = 0xa0;
 
 /// One tag, length and value.
 #[derive(Clone, Copy)]
-pub(super) struct DerElement<'a> {
-    pub(super) tag: u8,
+pub(crate) struct DerElement<'a> {
+    pub(crate) tag: u8,
     /// Header and content, as far as they are there.
-    pub(super) whole: &'a [u8],
+    pub(crate) whole: &'a [u8],
     /// The content, as far as it is there.
-    pub(super) content: &'a [u8],
+    pub(crate) content: &'a [u8],
     /// How many bytes of the content are missing.
-    pub(super) missing: usize,
+    pub(crate) missing: usize,
 }
 
 /// The first element of these bytes and what follows it; `None` if they do not begin with a whole header.
-pub(super) fn element(bytes: &[u8]) -> Option<(DerElement<'_>, &[u8])> {
+pub(crate) fn element(bytes: &[u8]) -> Option<(DerElement<'_>, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     // Tags over 30 take several bytes; no format read here has one where it would be looked at.
     if tag & 0x1f == 0x1f {
@@ -50,7 +50,7 @@ pub(super) fn element(bytes: &[u8]) -> Option<(DerElement<'_>, &[u8])> {
 }
 
 /// The elements one after the other, up to the first bytes that are none.
-pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = DerElement<'_>> {
+pub(crate) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = DerElement<'_>> {
     std::iter::from_fn(move || {
         let (element, rest) = element(bytes)?;
         bytes = rest;
@@ -59,7 +59,7 @@ pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = DerElement<'_>>
 }
 
 /// Tag and length of an element whose content has this many bytes.
-pub(super) fn header(tag: u8, length: usize) -> Vec<u8> {
+pub(crate) fn header(tag: u8, length: usize) -> Vec<u8> {
     let bytes = length.to_be_bytes();
     let digits = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
     match (length, u8::try_from(digits.len())) {
@@ -70,7 +70,7 @@ pub(super) fn header(tag: u8, length: usize) -> Vec<u8> {
 }
 
 /// A SEQUENCE of these parts, written into one buffer that never grows: it may hold a key.
-pub(super) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let length = parts.iter().map(|part| part.len()).sum();
     let head = header(SEQUENCE, length);
     let mut out = Zeroizing::new(Vec::with_capacity(head.len() + length));
@@ -80,12 +80,12 @@ pub(super) fn sequence(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 }
 
 /// An INTEGER's content without leading zeros.
-pub(super) fn trim_leading_zeros(integer: &[u8]) -> &[u8] {
+pub(crate) fn trim_leading_zeros(integer: &[u8]) -> &[u8] {
     &integer[integer.iter().take_while(|byte| **byte == 0).count()..]
 }
 
 /// The two numbers of an ECDSA signature (RFC 3279 2.2.3), without leading zeros.
-pub(super) fn ecdsa_numbers(signature: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn ecdsa_numbers(signature: &[u8]) -> Option<(&[u8], &[u8])> {
     let (outer, _) = element(signature).filter(|(outer, rest)| outer.tag == SEQUENCE && rest.is_empty())?;
     let mut numbers =
         elements(outer.content).filter(|part| part.tag == INTEGER).map(|part| trim_leading_zeros(part.content));
@@ -93,7 +93,7 @@ pub(super) fn ecdsa_numbers(signature: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// How many bits an INTEGER's content has, leading zeros left out.
-pub(super) fn bit_len(integer: &[u8]) -> u32 {
+pub(crate) fn bit_len(integer: &[u8]) -> u32 {
     let significant = trim_leading_zeros(integer);
     significant.first().map_or(0, |first| {
         let bits = significant.len().saturating_mul(8) - first.leading_zeros() as usize;

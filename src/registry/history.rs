@@ -203,7 +203,18 @@ fn fill_from_trust(entry: &mut HistoryRow, event: &trust::TrustEvent) {
             (*reason).clone_into(&mut entry.reason);
             entry.why = truncate(subject);
         }
-        trust::TrustEvent::FileKept { trust, file, why } => {
+        trust::TrustEvent::AnchorCannotVouch { trust, anchor, subject, why } => {
+            entry.name = trust.to_string();
+            entry.key_pair = Some(anchor.to_string());
+            "cannot_vouch".clone_into(&mut entry.reason);
+            entry.why = truncate(&format!("{subject}: {why}"));
+        }
+        trust::TrustEvent::FileUsable { trust, file } => {
+            entry.name = trust.to_string();
+            "file_usable".clone_into(&mut entry.reason);
+            entry.why = truncate(file);
+        }
+        trust::TrustEvent::FileKept { trust, file, why, .. } => {
             entry.name = trust.to_string();
             "file_kept".clone_into(&mut entry.reason);
             entry.why = truncate(&format!("{file}: {why}"));

@@ -7,7 +7,7 @@ mod holdings;
 use serde::Serialize;
 
 pub use columns::{SqlFlag, TextList, UnixSeconds, short_fingerprint};
-pub use happenings::{AcknowledgementRow, DeliveryRow, FailureRow, HistoryRow, PeerRow};
+pub use happenings::{AcknowledgementRow, DeliveryRow, FailureRow, HistoryRow, PeerRow, shown_certificates};
 pub use holdings::{AnchorRow, CrlRow, InstanceRow, KeyringRow, PlacementRow, TrustRow, WaitingKeyRow};
 
 /// Everything except history and failures: the input of findings, export and alerts.

@@ -9,7 +9,7 @@ use super::egress::{EgressSettings, EgressSnapshot};
 use super::{Epoch, KeyPairView, KeyringView, Snapshot, TrustView};
 use crate::keyring::{ActivationPolicy, CandidateList, KeyPairCandidate, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
-use crate::trust::{AnchorView, TrustContents};
+use crate::trust::{AnchorView, CrlView, KeptContent, TrustContents, TrustFileFault};
 
 /// A pair whose fingerprint begins so, valid all through 2026, in the folder.
 pub(crate) fn sample_pair(first: &[u8], standing: Standing) -> KeyPairView {
@@ -81,8 +81,11 @@ pub(crate) fn sample_trust(validity: Validity) -> TrustView {
         validity,
         until: None,
         platform: false,
+        cannot_vouch: None,
     };
     let holds = TrustContents {
+        stale_refuses: false,
+        faults: Vec::new(),
         name: "partners".into(),
         anchors: vec![anchor],
         pins: Vec::new(),
@@ -115,4 +118,15 @@ pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot
         trust: crate::trust::sample::trust(&[]),
         bearer: None,
     }
+}
+
+/// A CRL of "CN=CA".
+pub(crate) fn sample_crl(this_update: Timestamp, next_update: Timestamp) -> CrlView {
+    CrlView { issuer: "CN=CA".to_owned(), anchors: Vec::new(), this_update, next_update }
+}
+
+/// An empty file of a trust whose former content stays in use.
+pub(crate) fn sample_file_fault(since: Timestamp) -> TrustFileFault {
+    let (file, why) = ("trust/a.pem".to_owned(), "the file is empty".to_owned());
+    TrustFileFault { file, why, kept: KeptContent::LastUsable, since }
 }

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 
+use super::session_ticket::PathBoundTicketer;
 use super::verifier::TrustClientVerifier;
 use super::{
     AlpnProtocol, AuthorityNames, ClientAuth, TlsConfigError, TlsSettings, TlsTimeSource, config_error, versions,
@@ -56,10 +57,13 @@ impl IngressAcceptor {
         }
         // Stateless tickets only: what a restart or an epoch forgets must be forgotten whole. One ticket is enough for a
         // peer that keeps its connection, and each costs (docs/decisions/0014-one-session-ticket.md).
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(wrong)?;
+        let sealer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(wrong)?;
+        config.ticketer = Arc::new(PathBoundTicketer::new(sealer, parts.time));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
+        // For `late_alert` alone, which consumes the connection.
+        config.enable_secret_extraction = true;
         Ok(Self { config: Arc::new(config) })
     }
 }

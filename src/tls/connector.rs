@@ -12,14 +12,12 @@ use rustls_pki_types::ServerName;
 
 use super::offer::OfferedPair;
 use super::sessions::KeyPairSessions;
+use super::upstream_sessions::PathBoundSessions;
 use super::verifier::TrustServerVerifier;
 use super::{AlpnProtocol, TlsConfigError, TlsSettings, TlsTimeSource, config_error, seen, versions};
 use crate::keyring::{KeyPairCandidate, PeerRequirements};
 use crate::pki::KeyPair;
 use crate::trust::{PeerRole, Trust};
-
-/// Sessions remembered for one upstream and pair.
-const SESSIONS_PER_PAIR: usize = 32;
 
 /// A built client config.
 #[derive(Clone)]
@@ -63,10 +61,11 @@ impl EgressConnector {
     }
 
     fn with_own(parts: &ConnectorParts<'_>, own: Option<Arc<CertifiedKey>>) -> Result<Self, TlsConfigError> {
-        let sessions = Arc::new(KeyPairSessions::new(SESSIONS_PER_PAIR));
+        let bound = Arc::new(PathBoundSessions::new(parts.time));
+        let sessions = Arc::new(KeyPairSessions::new(Arc::clone(&bound)));
         let shows = RequestResolver { own: own.clone(), sessions: Arc::clone(&sessions) };
         let provider = super::provider(parts.settings);
-        let verifier = TrustServerVerifier::new(parts.trust, parts.expects, &provider);
+        let verifier = TrustServerVerifier::new(parts.trust, parts.expects, &provider, bound);
         let wrong = |error| config_error(parts.pair, &error);
         // SNI is the name that the upstream's certificate must have, where it is a name; else the host that is dialled.
         let host = match parts.expects {
@@ -86,14 +85,17 @@ impl EgressConnector {
         config.alpn_protocols = super::alpn(parts.settings);
         config.resumption = Resumption::store(Arc::clone(&sessions) as _);
         config.enable_early_data = false;
-        Ok(Self { own, sessions, ..Self::from_config(config, server_name) })
+        Ok(Self { own, ..Self::from_config(config, server_name, sessions) })
     }
 
-    pub(super) fn from_config(config: ClientConfig, server_name: ServerName<'static>) -> Self {
+    pub(super) fn from_config(
+        config: ClientConfig,
+        server_name: ServerName<'static>,
+        sessions: Arc<KeyPairSessions>,
+    ) -> Self {
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![AlpnProtocol::Http11.name().to_vec()];
         let (config, http1) = (Arc::new(config), Arc::new(http1));
-        let sessions = Arc::new(KeyPairSessions::new(SESSIONS_PER_PAIR));
         Self { config, http1, server_name, sessions, own: None, offered: Arc::default() }
     }
 

@@ -10,10 +10,12 @@ mod dial;
 mod tests;
 mod traffic;
 
+use super::alert_name::rfc_name;
 use super::handshake::{FailedHandshake, HandshakeFailureCause};
 use crate::pki::Certificate;
 use crate::trust::TrustError;
 
+pub(super) use alert::sent_alert;
 pub use context::{FailureContext, FailureExplanation, HandshakeOutcome, PresentedPair};
 pub use dial::{DialFailure, explain_dial};
 
@@ -116,11 +118,15 @@ pub fn explain(failed: &FailedHandshake, context: &FailureContext<'_>) -> Failur
             other => traffic::explain_connection_end(other, context),
         }
     };
-    said.with_alerts(alert::sent_alert(&failed.cause), received)
+    said.with_alerts(sent_alert(&failed.cause, failed.seen.tls13 == Some(false)).map(rfc_name), received)
 }
 
 /// Explains a chain that a finished (resumed) handshake carried and that no longer verifies; also used for chains of open
-/// connections at a new epoch.
-pub fn explain_untrusted(untrusted: &TrustError, context: &FailureContext<'_>) -> FailureExplanation {
-    certificate::explain_chain_error(untrusted, None, context).with_alerts(None, None)
+/// connections at a new epoch. `alert_sent` is the alert that it was answered with.
+pub fn explain_untrusted(
+    untrusted: &TrustError,
+    context: &FailureContext<'_>,
+    alert_sent: Option<&'static str>,
+) -> FailureExplanation {
+    certificate::explain_chain_error(untrusted, None, context).with_alerts(alert_sent, None)
 }

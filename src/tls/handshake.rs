@@ -16,10 +16,12 @@ use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
 use super::alert_name::rfc_name;
+use super::explain::sent_alert;
 use super::hello::{self, read_requirements};
 use super::keep::AlertPreservingStream;
 use super::seen::{self, HandshakeObservation};
-use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings};
+use super::tls12_alert::CertificateAlertStream;
+use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings, restated};
 use crate::keyring::PeerRequirements;
 use crate::pki::Fingerprint;
 
@@ -121,7 +123,7 @@ impl HandshakeFailureCause {
 }
 
 /// A server-side TLS stream.
-pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytesStream<S>>;
+pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytesStream<CertificateAlertStream<S>>>;
 /// A client-side TLS stream.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytesStream<AlertPreservingStream<S>>>;
 
@@ -132,11 +134,13 @@ pub struct FirstBytesStream<S> {
     inner: S,
     bytes: [u8; 11],
     count: usize,
+    /// The other side has ended its half.
+    ended: bool,
 }
 
 impl<S> FirstBytesStream<S> {
     fn new(inner: S) -> Self {
-        Self { inner, bytes: [0; 11], count: 0 }
+        Self { inner, bytes: [0; 11], count: 0, ended: false }
     }
     /// The stream below.
     pub fn get_ref(&self) -> &S {
@@ -149,8 +153,9 @@ impl<S> FirstBytesStream<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for FirstBytesStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.ended |= has_room && matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before;
         if self.count < self.bytes.len() {
             let this = &mut *self;
             for (slot, byte) in this.bytes[this.count..].iter_mut().zip(&buf.filled()[before..]) {
@@ -167,7 +172,7 @@ super::passing::passes_writes!(FirstBytesStream.inner);
 
 /// A ClientHello that was read; nothing has been answered yet.
 pub struct ReceivedClientHello<S> {
-    start: StartHandshake<FirstBytesStream<S>>,
+    start: StartHandshake<FirstBytesStream<CertificateAlertStream<S>>>,
     asked: PeerRequirements,
 }
 
@@ -176,7 +181,8 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     deadline: Instant,
 ) -> Result<ReceivedClientHello<S>, Box<FailedHandshake>> {
-    let mut reading = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), FirstBytesStream::new(stream));
+    let stream = FirstBytesStream::new(CertificateAlertStream::new(stream));
+    let mut reading = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
     let ended = tokio::time::timeout_at(deadline, &mut reading).await;
     let cause = match ended {
         Ok(Ok(start)) => {
@@ -189,7 +195,14 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     let io = reading.take_io();
     let first_bytes = io.as_ref().map(FirstBytesStream::first_bytes).unwrap_or_default();
     let cause = cause.unwrap_or_else(|error| self::classify_error(error, first_bytes.is_empty()));
-    if let (Some(io), true) = (io, cause.is_ours()) {
+    let cause = restated::restate_hello_failure(cause, io.as_ref().is_none_or(|io| io.ended));
+    if let (Some(mut io), true) = (io, cause.is_ours()) {
+        // Not all errors of rustls before there is a connection come with their alert.
+        if !io.get_ref().has_written()
+            && let Some(alert) = sent_alert(&cause, false)
+        {
+            let _ = io.write_all(&[21, 3, 3, 0, 2, 2, u8::from(alert)]).await;
+        }
         linger(io).await;
     }
     Err(Box::new(FailedHandshake {
@@ -220,7 +233,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
     ) -> Result<CompletedHandshake<ServerStream<S>>, Box<FailedHandshake>> {
         let first_bytes = self.start.io.first_bytes();
         let server_name = self.asked.server_name;
-        let accept = self.start.into_stream(Arc::clone(&acceptor.config)).into_fallible();
+        let shares_suite = restated::shares_cipher_suite(self.start.client_hello().cipher_suites(), acceptor);
+        // Within the slot from here on: the ClientHello, and with it a ticket, is looked at by `into_stream`.
+        let accept = async { self.start.into_stream(Arc::clone(&acceptor.config)).into_fallible().await };
         let (ended, seen) = seen::observe_handshake(tokio::time::timeout_at(deadline, accept)).await;
         match ended {
             Ok(Ok(stream)) => {
@@ -231,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
                 Ok(CompletedHandshake { facts, chain, asked: None, shown_instead: None, is_mutual, stream })
             }
             Ok(Err((error, io))) => {
-                let cause = classify_error(error, false);
+                let cause = restated::restate_incompatibility(classify_error(error, false), shares_suite);
                 if cause.is_ours() {
                     linger(io).await;
                 }
@@ -370,7 +385,7 @@ pub(super) fn classify_error(error: io::Error, no_byte: bool) -> HandshakeFailur
 
 /// Lets an alert arrive: shuts the writing half and reads away what still comes, for at most 100 ms. A socket that is
 /// closed with unread data is reset by the kernel, and the reset may overtake the alert.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
     let away = async {
         io.shutdown().await?;
         tokio::io::copy(&mut io, &mut tokio::io::sink()).await

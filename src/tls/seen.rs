@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
@@ -26,6 +27,8 @@ pub struct HandshakeObservation {
     pub bad_signature: bool,
     /// `Some(true)` in TLS 1.3, `Some(false)` in TLS 1.2, where it is known.
     pub tls13: Option<bool>,
+    /// Until when the other side's path holds: verified in this handshake, or, where it resumes, in the one it goes back to.
+    pub path_end: Option<Timestamp>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<PeerRequirements>,
     /// The pair that was shown instead of the config's own, because the CertificateRequest led to it.
@@ -62,6 +65,11 @@ pub(super) async fn observe_with_offer<F: Future>(
     let output = scoped.as_mut().await;
     let slot = scoped.take_value().map(RefCell::into_inner).unwrap_or_default();
     (output, slot.seen)
+}
+
+/// Until when the path holds that the handshake which is running has verified, or resumes.
+pub(super) fn read_path_end() -> Option<Timestamp> {
+    SLOT.try_with(|slot| slot.borrow().seen.path_end).ok().flatten()
 }
 
 /// Leaves something in the slot of the handshake that is running; outside one, nothing happens.

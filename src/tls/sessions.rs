@@ -7,15 +7,18 @@
 //! store itself must know.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::NamedGroup;
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls_pki_types::ServerName;
+
+use super::upstream_sessions::PathBoundSessions;
 
 /// The store.
 pub(super) struct KeyPairSessions {
-    kept: ClientSessionMemoryCache,
+    kept: Arc<PathBoundSessions>,
     /// Another pair than the config's own was shown.
     mixed: AtomicBool,
     /// A CertificateRequest came: what is resumed began with our certificate.
@@ -23,10 +26,16 @@ pub(super) struct KeyPairSessions {
 }
 
 impl KeyPairSessions {
-    /// An empty one for so many sessions.
-    pub(super) fn new(sessions: usize) -> Self {
-        let kept = ClientSessionMemoryCache::new(sessions);
+    /// An empty one over this store, which knows when sessions end.
+    pub(super) fn new(kept: Arc<PathBoundSessions>) -> Self {
         Self { kept, mixed: AtomicBool::new(false), asked: AtomicBool::new(false) }
+    }
+
+    /// An empty one that never ends.
+    #[cfg(test)]
+    pub(super) fn sample() -> Arc<Self> {
+        let time = super::TlsTimeSource::from_clock(&crate::clock::Clock::system());
+        Arc::new(Self::new(Arc::new(PathBoundSessions::new(&time))))
     }
 
     /// Stores and resumes nothing from now on.

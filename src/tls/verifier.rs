@@ -11,6 +11,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::upstream_sessions::PathBoundSessions;
 use super::{AuthorityNames, ClientAuth, seen};
 use crate::trust::{PeerRole, Trust, TrustError};
 
@@ -33,15 +34,16 @@ impl ChainVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), Error> {
+    ) -> Result<Timestamp, Error> {
         let mut chain = Vec::with_capacity(intermediates.len() + 1);
         chain.push(end_entity.clone().into_owned());
         chain.extend(intermediates.iter().map(|certificate| certificate.clone().into_owned()));
         let now = i64::try_from(now.as_secs()).ok().and_then(|secs| Timestamp::from_second(secs).ok());
         let verdict = self.trust.verify(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
-        let answer = verdict.as_ref().map(|_| ()).map_err(tls_error);
+        let answer = verdict.as_ref().map(|verified| verified.valid_until).map_err(tls_error);
         seen::record_observation(|seen| {
             seen.chain = chain;
+            seen.path_end = verdict.as_ref().ok().map(|verified| verified.valid_until);
             seen.untrusted = verdict.err();
         });
         answer
@@ -65,7 +67,7 @@ impl ChainVerifier {
 }
 
 /// The error that makes rustls send the alert that fits (RFC 8446 6.2). The values stay in the handshake's slot.
-fn tls_error(untrusted: &TrustError) -> Error {
+pub(super) fn tls_error(untrusted: &TrustError) -> Error {
     let error = match untrusted {
         TrustError::Empty => return Error::NoCertificatesPresented,
         TrustError::Malformed { .. } => CertificateError::BadEncoding,
@@ -132,7 +134,7 @@ impl ClientCertVerifier for TrustClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge.verify_chain(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
+        self.judge.verify_chain(end_entity, intermediates, now).map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -160,15 +162,19 @@ impl ClientCertVerifier for TrustClientVerifier {
 
 /// Verifies the upstream of an egress. Who it must be is fixed by the configuration, not by what was dialled.
 #[derive(Debug)]
-pub(super) struct TrustServerVerifier(ChainVerifier);
+pub(super) struct TrustServerVerifier(ChainVerifier, Arc<PathBoundSessions>);
 
 impl TrustServerVerifier {
-    pub(super) fn new(trust: &Arc<Trust>, expects: &PeerRole, provider: &CryptoProvider) -> Self {
-        Self(ChainVerifier {
-            trust: Arc::clone(trust),
-            role: expects.clone(),
-            algorithms: provider.signature_verification_algorithms,
-        })
+    /// `sessions` are those that end with the paths verified here.
+    pub(super) fn new(
+        trust: &Arc<Trust>,
+        expects: &PeerRole,
+        provider: &CryptoProvider,
+        sessions: Arc<PathBoundSessions>,
+    ) -> Self {
+        let (trust, role) = (Arc::clone(trust), expects.clone());
+        let algorithms = provider.signature_verification_algorithms;
+        Self(ChainVerifier { trust, role, algorithms }, sessions)
     }
 }
 
@@ -181,7 +187,9 @@ impl ServerCertVerifier for TrustServerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.verify_chain(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+        let valid_until = self.0.verify_chain(end_entity, intermediates, now)?;
+        self.1.limit_to(valid_until);
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

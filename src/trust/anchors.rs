@@ -15,8 +15,9 @@ use jiff::Timestamp;
 
 use super::matched::{UsageFacts, UsageTracker};
 use super::verify::AcceptedAnchor;
-use super::{AnchorSource, Partners, Trust, TrustEvent, TrustSettings};
-use crate::pki::{Certificate, Fingerprint};
+use super::verify::voucher::explain_unusable_key;
+use super::{AnchorSource, KeptContent, Partners, Trust, TrustEvent, TrustFileFault, TrustSettings};
+use crate::pki::{Certificate, Fingerprint, printable};
 use lists::CrlStore;
 pub use lists::FoundCrl;
 
@@ -55,8 +56,8 @@ pub struct Anchors {
     crls: CrlStore,
     /// Shared by all epochs.
     matched: Arc<UsageTracker>,
-    /// Files without usable content and why, so that each is reported once.
-    told: BTreeMap<String, String>,
+    /// Files without usable content, so that each is reported once.
+    faults: BTreeMap<String, TrustFileFault>,
 }
 
 impl Anchors {
@@ -81,7 +82,7 @@ impl Anchors {
             accepted: BTreeMap::new(),
             crls: CrlStore::default(),
             matched: Arc::new(UsageTracker::from_facts(remembered.matched.clone())),
-            told: BTreeMap::new(),
+            faults: BTreeMap::new(),
         };
         // Already known, so nothing to report; what has ended meanwhile is removed with the first arrival.
         let _ = anchors.refresh_accepted(Timestamp::MIN, "remembered");
@@ -106,7 +107,7 @@ impl Anchors {
                 self.sources.insert(source.clone(), certificates);
             }
         }
-        self.told.retain(|file, _| {
+        self.faults.retain(|file, _| {
             settings.anchors.iter().any(|source| file_name(source) == *file)
                 || settings.crls.iter().any(|path| path.display().to_string() == *file)
         });
@@ -129,12 +130,14 @@ impl Anchors {
             let file = file_name(&source);
             match found.get(&source) {
                 Some(FoundAnchors::Certificates(certificates)) if !certificates.is_empty() => {
-                    self.told.remove(&file);
+                    events.extend(self.clear_fault(&file));
                     self.replace_source(&source, certificates, now);
                 }
-                Some(FoundAnchors::Nothing(why)) => events.extend(self.keep_last_good(file, why.clone())),
+                Some(FoundAnchors::Nothing(why)) => {
+                    events.extend(self.keep_anchors(&source, why.clone(), now));
+                }
                 Some(FoundAnchors::Certificates(_)) => {
-                    events.extend(self.keep_last_good(file, "it holds no certificate".to_owned()))
+                    events.extend(self.keep_anchors(&source, "it holds no certificate".to_owned(), now));
                 }
                 None => {}
             }
@@ -146,12 +149,16 @@ impl Anchors {
             let anchors: Vec<_> = self.accepted.values().map(|anchor| &anchor.certificate).collect();
             match self.crls.parse_file(&path, found, &anchors) {
                 Ok(lists) => {
-                    self.told.remove(&path.display().to_string());
+                    events.extend(self.clear_fault(&path.display().to_string()));
                     changed |= self.crls.replace_file(path, lists);
                 }
                 // A keyring's folder need not hold lists; their absence is reported only if it held some before.
                 Err(_) if self.is_keyring_trust() && !self.crls.has_file(&path) => {}
-                Err(why) => events.extend(self.keep_last_good(path.display().to_string(), why)),
+                Err(why) => {
+                    let kept = if self.crls.has_file(&path) { KeptContent::LastUsable } else { KeptContent::NoCrls };
+                    let file = path.display().to_string();
+                    events.extend(self.record_fault(TrustFileFault { file, why, kept, since: now }));
+                }
             }
         }
         events.extend(self.crls_changed_event(changed));
@@ -210,6 +217,10 @@ impl Anchors {
     pub fn build_with_partners(&self, partners: &Arc<Partners>, now: Timestamp) -> Arc<Trust> {
         let accepted = self.accepted.values().filter(|anchor| anchor.until.is_none_or(|until| now < until));
         let trust = Trust::new(self.settings.clone(), accepted.cloned().collect(), self.crls.crls());
+        // A keyring's folder without a usable ca.crt is what its listener waits for.
+        let awaited = |fault: &&TrustFileFault| self.is_keyring_trust() && fault.kept == KeptContent::NoAnchors;
+        let faults = self.faults.values().filter(|fault| !awaited(fault)).cloned().collect();
+        let trust = trust.with_file_faults(faults, self.unread_crls());
         Arc::new(trust.with_partners(Arc::clone(partners), Arc::clone(&self.matched)))
     }
 
@@ -267,6 +278,9 @@ impl Anchors {
         let mut events = Vec::new();
         for (fingerprint, anchor) in &self.accepted {
             events.extend(self.anchor_event(*fingerprint, anchor, before.get(fingerprint)));
+            if !anchor.platform && !before.contains_key(fingerprint) {
+                events.extend(self.voucher_event(*fingerprint, anchor));
+            }
         }
         for (fingerprint, anchor) in &before {
             if !self.accepted.contains_key(fingerprint) {
@@ -288,6 +302,13 @@ impl Anchors {
         events
     }
 
+    /// The event for an anchor with which no peer can be verified.
+    fn voucher_event(&self, anchor: Fingerprint, accepted: &AcceptedAnchor) -> Option<TrustEvent> {
+        let why = explain_unusable_key(&accepted.certificate)?;
+        let subject = accepted.certificate.subject().to_owned();
+        Some(TrustEvent::AnchorCannotVouch { trust: Arc::clone(&self.settings.name), anchor, subject, why })
+    }
+
     /// The event for one accepted anchor; none if it is unchanged.
     fn anchor_event(
         &self,
@@ -307,13 +328,32 @@ impl Anchors {
         }
     }
 
-    /// Keeps the last good set; reports each reason once.
-    fn keep_last_good(&mut self, file: String, why: String) -> Option<TrustEvent> {
-        if self.told.get(&file) == Some(&why) {
+    /// Keeps the last good set of a source.
+    fn keep_anchors(&mut self, source: &AnchorSource, why: String, now: Timestamp) -> Option<TrustEvent> {
+        let kept = if self.sources.contains_key(source) { KeptContent::LastUsable } else { KeptContent::NoAnchors };
+        self.record_fault(TrustFileFault { file: file_name(source), why, kept, since: now })
+    }
+
+    /// Records that a file cannot be used; reports each reason once.
+    fn record_fault(&mut self, fault: TrustFileFault) -> Option<TrustEvent> {
+        if self.faults.get(&fault.file).is_some_and(|known| (&known.why, known.kept) == (&fault.why, fault.kept)) {
             return None;
         }
-        self.told.insert(file.clone(), why.clone());
-        Some(TrustEvent::FileKept { trust: Arc::clone(&self.settings.name), file, why })
+        self.faults.insert(fault.file.clone(), fault.clone());
+        let TrustFileFault { file, why, kept, .. } = fault;
+        Some(TrustEvent::FileKept { trust: Arc::clone(&self.settings.name), file, why, kept })
+    }
+
+    /// A file can be used; reported where it could not be before.
+    fn clear_fault(&mut self, file: &str) -> Option<TrustEvent> {
+        let fault = self.faults.remove(file)?;
+        Some(TrustEvent::FileUsable { trust: Arc::clone(&self.settings.name), file: fault.file })
+    }
+
+    /// CRL files that the settings name and that were never read. A keyring's folder need not hold lists.
+    fn unread_crls(&self) -> Vec<String> {
+        let named = self.settings.crls.iter().filter(|path| !self.is_keyring_trust() && !self.crls.has_file(path));
+        named.map(|path| printable(&path.display().to_string())).collect()
     }
 
     fn crls_changed_event(&self, changed: bool) -> Option<TrustEvent> {

@@ -17,7 +17,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
 use super::verdict::describe_error;
-use crate::pki::printable;
+use crate::pki::{crl_profile, printable};
 
 /// A fully parsed CRL.
 pub(super) struct Crl {
@@ -45,7 +45,8 @@ struct CrlScope {
 impl Crl {
     /// Parses a list. The error is a sentence for the log.
     pub(super) fn parse(der: CertificateRevocationListDer<'static>) -> Result<Self, String> {
-        let list = OwnedCertRevocationList::from_der(&der)
+        let completed = crl_profile::complete_list(&der);
+        let list = OwnedCertRevocationList::from_der(completed.as_deref().unwrap_or(&der))
             .map_err(|error| format!("invalid CRL: {}", describe_error(&error)))?;
         let list = CertRevocationList::from(list);
         let frame = CrlLayout::read(&der).ok_or("invalid CRL: its header does not parse")?;
@@ -99,10 +100,12 @@ impl Crl {
         self.list.issuer() == certificate.issuer() && self.scope.includes(certificate, is_end_entity)
     }
 
-    /// Whether it lists the certificate.
-    pub(super) fn revokes(&self, certificate: &webpki::Cert<'_>) -> bool {
+    /// When it revoked the certificate; `None`: it does not list it.
+    pub(super) fn revocation_date(&self, certificate: &webpki::Cert<'_>) -> Option<Timestamp> {
         // An error would mean an unreadable list; it was fully read when it was parsed. Refusing is the safe choice.
-        !matches!(self.list.find_serial(certificate.serial()), Ok(None))
+        let entry = self.list.find_serial(certificate.serial()).transpose()?;
+        let second = entry.ok().and_then(|entry| i64::try_from(entry.revocation_date.as_secs()).ok());
+        Some(second.and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(self.this_update))
     }
 }
 
@@ -196,12 +199,19 @@ impl CrlLayout {
         let (head, _algorithm) = Any::from_der(head).ok()?;
         let (head, issuer) = X509Name::from_der(head).ok()?;
         let (head, this_update) = ASN1Time::from_der(head).ok()?;
-        let (_, next_update) = ASN1Time::from_der(head).ok()?;
+        let next_update = match Any::from_der(head) {
+            Ok((_, next)) if u8::try_from(next.tag().0).is_ok_and(crl_profile::is_time) => {
+                Some(ASN1Time::from_der(head).ok()?.1)
+            }
+            _ => None,
+        };
         Some(Self {
             issuer: printable(&issuer.to_string()),
             issuer_der: issuer.as_raw().to_vec(),
             this_update: Timestamp::from_second(this_update.timestamp()).ok()?,
-            next_update: Timestamp::from_second(next_update.timestamp()).unwrap_or(Timestamp::MAX),
+            next_update: next_update
+                .and_then(|next| Timestamp::from_second(next.timestamp()).ok())
+                .unwrap_or(Timestamp::MAX),
             signed,
             algorithm: place(algorithm.data),
             signature: place(signature.data.strip_prefix(&[0])?),

@@ -1,6 +1,6 @@
 //! The peer's identity: only ever made from a [`Verified`] path.
 //!
-//! Identity is typed (`uri:`, `dns:`, `subject:`) so that one kind of name can never pass for another.
+//! Identity is typed (`uri:`, `dns:`, `subject:`, …) so that one kind of name can never pass for another.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ impl Peer {
         let partner = partners.recognise(&verified);
         Arc::new(Self { verified, identity, partner })
     }
-    /// `uri:…`, `dns:…` or `subject:…`: the first URI SAN, else DNS SAN, else subject. Several URI SANs give no SPIFFE
-    /// identity: then the DNS SAN or the subject. Printable.
+    /// `uri:…`, `dns:…` or `subject:…`: the first URI SAN, else DNS SAN, else subject, else `email:…` or `ip:…`, else
+    /// `fingerprint:…`; never empty. Several URI SANs give no SPIFFE identity: then the next of these. Printable.
     pub fn identity(&self) -> &str {
         &self.identity
     }
@@ -49,10 +49,24 @@ impl Peer {
 }
 
 fn identity(certificate: &Certificate) -> String {
-    match (certificate.uris(), certificate.dns_names()) {
-        ([uri], _) => format!("uri:{uri}"),
-        (_, [dns, ..]) => format!("dns:{dns}"),
-        _ => format!("subject:{}", certificate.subject()),
+    let first = |names: &[String]| names.iter().find(|name| !name.is_empty()).cloned();
+    if let [uri] = certificate.uris()
+        && !uri.is_empty()
+    {
+        return format!("uri:{uri}");
+    }
+    if let Some(dns) = first(certificate.dns_names()) {
+        return format!("dns:{dns}");
+    }
+    if !certificate.subject().is_empty() {
+        return format!("subject:{}", certificate.subject());
+    }
+    if let Some(email) = first(certificate.emails()) {
+        return format!("email:{email}");
+    }
+    match certificate.ips().first() {
+        Some(ip) => format!("ip:{ip}"),
+        None => format!("fingerprint:{}", certificate.fingerprint().hex()),
     }
 }
 
@@ -80,5 +94,29 @@ mod tests {
         assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &["b.test"]), "dns:b.test");
         assert_eq!(identity(&["spiffe://a/b", "spiffe://a/c"], &[]), "subject:CN=a.test");
         assert_eq!(identity(&[], &["b.test", "c.test"]), "dns:b.test");
+    }
+
+    #[test]
+    fn identity_of_a_peer_without_uri_dns_and_subject_is_its_email_its_address_or_its_fingerprint() {
+        let ca = TestAuthority::new("CA");
+        let trust = trust(&[&ca]);
+        let identity = |names: Vec<SanType>| {
+            let peer = ca.issue_peer("a.test", &|params| {
+                params.distinguished_name = rcgen::DistinguishedName::new();
+                params.subject_alt_names.clone_from(&names);
+            });
+            let verified = trust.verify(&peer.chain, &PeerRole::Client, now()).unwrap();
+            let fingerprint = verified.path[0].fingerprint().hex();
+            (Peer::new(verified, &Partners::default()).identity().to_owned(), fingerprint)
+        };
+        let email = || SanType::Rfc822Name("etl@acme.test".try_into().unwrap());
+        let address = || SanType::IpAddress("192.0.2.7".parse().unwrap());
+        assert_eq!(identity(vec![address(), email()]).0, "email:etl@acme.test");
+        assert_eq!(identity(vec![address()]).0, "ip:192.0.2.7");
+        let uris = ["spiffe://a/b", "spiffe://a/c"].map(|uri| SanType::URI(uri.try_into().unwrap()));
+        for names in [Vec::new(), uris.to_vec()] {
+            let (identity, fingerprint) = identity(names);
+            assert_eq!(identity, format!("fingerprint:{fingerprint}"));
+        }
     }
 }

@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use super::crl::Crl;
 use super::verify::AcceptedAnchor;
 use super::{Pin, Trust, TrustSettings};
+use crate::pki::der::{BIT_STRING, CONTEXT_0, elements, header, sequence};
 use crate::pki::{Certificate, KeyPair, PrivateKey};
 
 /// The time of all tests: 2026-11-25T00:00:00Z.
@@ -156,6 +157,35 @@ impl TestAuthority {
     }
 }
 
+impl TestAuthority {
+    /// A CRL with or without version 2, the next update and extensions: as `openssl ca -gencrl` makes it without
+    /// `crl_extensions`.
+    pub(crate) fn issue_bare_crl(
+        &self,
+        revoked: &[u64],
+        (version_2, next_update, extensions): (bool, bool, bool),
+    ) -> CertificateRevocationListDer<'static> {
+        let whole = self.issue_crl(revoked, 30);
+        let whole = elements(&whole).next().unwrap().content;
+        let [tbs, algorithm, _] = elements(whole).collect::<Vec<_>>().try_into().ok().unwrap();
+        // Version, algorithm, issuer, this update, next update, where it revokes the list, extensions.
+        let parts: Vec<_> = elements(tbs.content).collect();
+        let kept = parts.iter().enumerate().filter(|(index, part)| match (index, part.tag) {
+            (0, _) => version_2,
+            (4, _) => next_update,
+            (_, CONTEXT_0) => extensions,
+            _ => true,
+        });
+        let kept: Vec<&[u8]> = kept.map(|(_, part)| part.whole).collect();
+        let tbs = sequence(&kept);
+        let signature = rcgen::SigningKey::sign(self.issuer.key(), &tbs).unwrap();
+        let mut bits = header(BIT_STRING, signature.len() + 1);
+        bits.push(0);
+        bits.extend(signature);
+        CertificateRevocationListDer::from(sequence(&[&tbs, algorithm.whole, &bits]).to_vec())
+    }
+}
+
 /// A peer that signs itself.
 pub(crate) fn self_signed(name: &str, change: ParamsChange<'_>) -> IssuedIdentity {
     let key = generate_key();
@@ -201,11 +231,58 @@ pub(crate) fn version_1_certificates() -> [CertificateDer<'static>; 2] {
     [V1_ROOT, ISSUED_BY_V1_ROOT].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
 }
 
+/// A root with an RSASSA-PSS key, which rcgen cannot make, valid until 2036; and what it issued to `a.test`.
+pub(crate) fn pss_certificates() -> [CertificateDer<'static>; 2] {
+    use rustls_pki_types::pem::PemObject as _;
+    [PSS_ROOT, ISSUED_BY_PSS_ROOT].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+}
+
 /// A trust of these settings with this anchor.
 pub(crate) fn trust_with_anchor(change: &dyn Fn(&mut TrustSettings), anchor: &CertificateDer<'static>) -> Trust {
     let certificate = Certificate::parse(anchor.clone()).unwrap();
     Trust::new(settings(change), vec![AcceptedAnchor { certificate, until: None, platform: false }], Vec::new())
 }
+
+const PSS_ROOT: &str = "-----BEGIN CERTIFICATE-----
+MIIDbzCCAiKgAwIBAgIUHWfBFHc8JgUAj/r3iOCSrRmACdYwQgYJKoZIhvcNAQEK
+MDWgDzANBglghkgBZQMEAgEFAKEcMBoGCSqGSIb3DQEBCDANBglghkgBZQMEAgEF
+AKIEAgIA3jATMREwDwYDVQQDDAhQU1MgUm9vdDAeFw0yNjExMjkwNjI4MDRaFw0z
+NjExMjYwNjI4MDRaMBMxETAPBgNVBAMMCFBTUyBSb290MIIBIDALBgkqhkiG9w0B
+AQoDggEPADCCAQoCggEBANwraKW1Xm+MMtHKMwzGQEISWY3d7nZeaFf71dFt+NqI
+cSonxsVYS8x9JykBgZ0EMWGXBCr8F6dBP55QHQUfEL9zv8NvauI982g78QBlo39F
+f3r3liwVU0lrdrnm7owm+TVfM0TALLGyjjAvF7C2ZAgFcvAMFYdIiJ2oo7R+fk0t
+zTI0loQXiYSzIOtvC6sQqxcaUk1S4uYtApEgXxu+Me8s+eJiBae01bIKp/Faj8Yr
+bshyZqrYx8OvNsLaIgxVowlA7WPpeeYrlfdqsMyNAI2LwZ2lkYMm/CEPwq13BTYH
+NifWj8T+HjHUZ+V8WWy3TVCSJ0OSmo9ZmZsmrCx6mkUCAwEAAaNTMFEwHQYDVR0O
+BBYEFM7PmIdJo7WuKaomDkRX4xxzEaBAMB8GA1UdIwQYMBaAFM7PmIdJo7WuKaom
+DkRX4xxzEaBAMA8GA1UdEwEB/wQFMAMBAf8wQgYJKoZIhvcNAQEKMDWgDzANBglg
+hkgBZQMEAgEFAKEcMBoGCSqGSIb3DQEBCDANBglghkgBZQMEAgEFAKIEAgIA3gOC
+AQEAixKPNs7nGRkTLQgCiBNrxqcUbUjQW9km9aneQ+ScGl1hwbhm+PGvFoFIegny
+M7lPO6kK84UbY2HPllv6bdSUGN9hXXoXRFN06NnTBy2/8ijr/aO3WXDK45o8laL8
+k3j2VhXEfo/1Eyo1y5seUfrIdLQE1paI7Q6kML95+NXN1OJya+Q315OwPX/VB7wz
+QMlPDbTnW4aQv45VCZxfytAn+mKdnPjXX7K6j565Lcv4vQAy6vFW0+rxCg6qG1lQ
+bH+BdGs6o0FerIQ1+wt2HRbGukKEQlPur9EpcmrIP4Lw5ILrygzNqeMowT3HD90x
+J3EBztr410BHI6kCRc0p0rvdNQ==
+-----END CERTIFICATE-----
+";
+const ISSUED_BY_PSS_ROOT: &str = "-----BEGIN CERTIFICATE-----
+MIICpDCCAVegAwIBAgIUXUlUzYcntH+MzQFh/QTQiSnRaokwQgYJKoZIhvcNAQEK
+MDWgDzANBglghkgBZQMEAgEFAKEcMBoGCSqGSIb3DQEBCDANBglghkgBZQMEAgEF
+AKIEAgIA3jATMREwDwYDVQQDDAhQU1MgUm9vdDAeFw0yNjExMjkwNjI4MDRaFw0z
+NjEwMDcwNjI4MDRaMA8xDTALBgNVBAMMBHBlZXIwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAASw50U+RcijoyJrA+rUT6X4ZPrx/ovLhzDJsZbjElmyADIXX2r2qZPu
+etFEM/K2yKlBPO3/TIVq8tiBrCbli66Fo1UwUzARBgNVHREECjAIggZhLnRlc3Qw
+HQYDVR0OBBYEFA2inN7fzQQFfq77EiDg6uZmtkKSMB8GA1UdIwQYMBaAFM7PmIdJ
+o7WuKaomDkRX4xxzEaBAMEIGCSqGSIb3DQEBCjA1oA8wDQYJYIZIAWUDBAIBBQCh
+HDAaBgkqhkiG9w0BAQgwDQYJYIZIAWUDBAIBBQCiBAICAN4DggEBADDtWKFBniDI
+dT9Rcu4QAAugvhqWn/Fa1r8wrbc1KIbo9+NTdOa3fYgJF16ypRSUoGR18WZRhSit
++0XQ2O3JlzYry3fRTFefDuvTUf6mgT1ugXwZ/vBHA8DOFVviuz/KULcOqm4NFTI1
+RLKp7uC/uD85dgHdA/x6CSE3+ooC2axWjxrlTzH3JprRl4/7JLZNl0Y7ZgI3apGb
+eWd26GNlVb2KD0b+hLWdT9CyhR1iBAc9qmVNGOI4TLP69vC8T69KT7rRRMvnKO3/
+RQFoS4r9hkYRPCIqWu8hobzK6LAdTaGJSGcmsrjVB72IcEjrsiCetqQF54CPLBmi
+X11+RXVGasE=
+-----END CERTIFICATE-----
+";
 
 const V1_ROOT: &str = "-----BEGIN CERTIFICATE-----
 MIIBHzCBxwIUPDreqZO87S7xydrnsF3Y7W9iOj4wCgYIKoZIzj0EAwIwEzERMA8G

@@ -75,6 +75,10 @@ pub enum TrustError {
         holds: Vec<String>,
         /// The end entity signed itself.
         self_signed: bool,
+        /// How many certificates were sent.
+        sent: usize,
+        /// The chain does not end with a certificate that signed itself: that issuer was not among those sent.
+        incomplete: bool,
     },
     /// The issuer's name is known, but its key differs.
     #[error("the signature on {subject:?} does not verify with the key of {issuer:?}")]
@@ -125,12 +129,14 @@ pub enum TrustError {
         spki: SpkiHash,
     },
     /// Revoked by a CRL.
-    #[error("{subject:?} was revoked")]
+    #[error("{subject:?} was revoked on {since}")]
     Revoked {
         /// The certificate's subject.
         subject: String,
         /// Its serial number.
         serial: String,
+        /// When, by its issuer's CRL.
+        since: Timestamp,
     },
     /// A CRL is needed and missing, stale or unusable.
     #[error("revocation of {subject:?} cannot be checked: {why}")]

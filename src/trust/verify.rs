@@ -10,6 +10,7 @@ mod path;
 mod refusal;
 #[cfg(test)]
 mod tests;
+pub(super) mod voucher;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::cache::{ChainCache, ChainKey};
 use super::crl::Crl;
 use super::matched::{UsageFacts, UsageTracker};
 use super::verdict::{PeerRole, TrustError, Verified};
-use super::{Partners, Peer, Pin, TrustName, TrustSettings};
+use super::{Partners, Peer, Pin, TrustFileFault, TrustName, TrustSettings};
 use crate::pki::Certificate;
 
 /// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
@@ -41,6 +42,10 @@ pub struct Trust {
     platform: Vec<bool>,
     /// The newest first.
     crls: Vec<Arc<Crl>>,
+    /// CRL files that the settings name and that were never read.
+    unread_crls: Vec<String>,
+    /// Files that cannot be used now.
+    faults: Vec<TrustFileFault>,
     /// For partners with expired certificates that are accepted for a while (`accept_expired_until`).
     partners: Arc<Partners>,
     matched: Arc<UsageTracker>,
@@ -75,6 +80,8 @@ impl Trust {
             until: Vec::with_capacity(accepted.len()),
             platform: Vec::with_capacity(accepted.len()),
             crls,
+            unread_crls: Vec::new(),
+            faults: Vec::new(),
             partners: Arc::default(),
             matched: Arc::default(),
             cache: ChainCache::default(),
@@ -87,6 +94,10 @@ impl Trust {
             trust.platform.push(platform);
         }
         trust
+    }
+    pub(super) fn with_file_faults(mut self, faults: Vec<TrustFileFault>, unread_crls: Vec<String>) -> Self {
+        (self.faults, self.unread_crls) = (faults, unread_crls);
+        self
     }
     pub(super) fn with_partners(mut self, partners: Arc<Partners>, matched: Arc<UsageTracker>) -> Self {
         (self.partners, self.matched) = (partners, matched);
@@ -143,6 +154,7 @@ impl Trust {
             validity: anchor.validity(),
             until: *until,
             platform: *platform,
+            cannot_vouch: voucher::explain_unusable_key(anchor),
         });
         let crls = self.crls.iter().map(|crl| super::CrlView {
             issuer: crl.issuer().to_owned(),
@@ -161,6 +173,8 @@ impl Trust {
             pins: self.settings.pins.clone(),
             crls: crls.collect(),
             checks_crls: self.checks_crls(),
+            stale_refuses: self.settings.crl_stale_refuses,
+            faults: self.faults.clone(),
         }
     }
     /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.

@@ -43,6 +43,7 @@ impl Collector for SnapshotGauges {
         }
         self.pairs(&mut encoder)?;
         self.anchors(&mut encoder)?;
+        self.trust_files(&mut encoder)?;
         self.overlaps(&mut encoder)?;
         self.keyrings(&mut encoder)
     }
@@ -76,6 +77,27 @@ impl SnapshotGauges {
                 let id = anchor.anchor.short();
                 let labels = [("trust", &*trust.holds.name), ("anchor", &id)];
                 metric.encode_family(&labels)?.encode_gauge(&anchor.validity.not_after.as_second())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn trust_files(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Files of a trust that cannot be used now: missing, empty or malformed";
+        let mut metric = encoder.encode_descriptor("trust_files_unusable", help, None, MetricType::Gauge)?;
+        for trust in &self.snapshot.trusts {
+            let count = i64::try_from(trust.holds.faults.len()).unwrap_or(i64::MAX);
+            metric.encode_family(&[("trust", &*trust.holds.name)])?.encode_gauge(&count)?;
+        }
+        let help = "When the first of a trust's CRLs is due for renewal; absent without one";
+        let mut metric =
+            encoder.encode_descriptor("crl_next_update_timestamp_seconds", help, None, MetricType::Gauge)?;
+        for trust in &self.snapshot.trusts {
+            // The newest of an issuer comes first.
+            let mut seen = BTreeSet::new();
+            let newest = trust.holds.crls.iter().filter(|crl| seen.insert(&crl.issuer));
+            if let Some(due) = newest.map(|crl| crl.next_update).min() {
+                metric.encode_family(&[("trust", &*trust.holds.name)])?.encode_gauge(&due.as_second())?;
             }
         }
         Ok(())

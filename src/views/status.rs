@@ -5,6 +5,7 @@
 mod keyrings;
 #[cfg(test)]
 mod tests;
+mod trust_files;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{HandshakeRecord, UpstreamDoubt};
+use crate::event::{AlertRecord, HandshakeRecord, UpstreamDoubt};
 use crate::evidence::report::{RetireAdvice, RotationReport};
 use crate::pki::ProblemSeverity;
 use crate::process::ShutdownPhase;
@@ -114,6 +115,7 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) handshakes: &'a [Arc<HandshakeRecord>],
     pub(crate) doubts: &'a [UpstreamDoubt],
     pub(crate) reload_error: Option<String>,
+    pub(crate) alerts: &'a [AlertRecord],
     pub(crate) phase: ShutdownPhase,
     pub(crate) ready: bool,
     pub(crate) remembers: bool,
@@ -128,9 +130,13 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     for keyring in &snapshot.keyrings {
         keyrings::look_at(keyring, now, &mut act_on);
     }
-    snapshot.trusts.iter().for_each(|trust| anchors(snapshot, trust, now, &mut act_on));
+    for trust in &snapshot.trusts {
+        anchors(snapshot, trust, now, &mut act_on);
+        trust_files::look_at_trust(trust, now, &mut act_on);
+    }
     known.reports.iter().for_each(|report| rotation(report, &mut act_on));
     known.doubts.iter().for_each(|doubt| upstreams::look_at(snapshot, doubt, &mut act_on));
+    alerted(known.alerts, &mut act_on);
     troubles(known, &mut act_on);
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
     // Items of one keyring stay together, in the order in which they were found.
@@ -138,8 +144,8 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     StatusReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started: known.started,
-        now,
+        started: to_second(known.started),
+        now: to_second(now),
         epoch: snapshot.epoch.0,
         ready: known.ready,
         stopping: known.phase > ShutdownPhase::Running,
@@ -147,7 +153,7 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
         act_on,
         notes,
         listeners: listeners(snapshot),
-        keyrings: snapshot.keyrings.clone(),
+        keyrings: snapshot.keyrings.iter().map(to_second_times).collect(),
         rotations: known.reports.to_vec(),
         failures: failures(known.handshakes, now),
     }
@@ -199,6 +205,30 @@ fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
         let remedy = "set `state`, or keep its files in the folder until the overlap ends";
         out.push(of_keyring(item(Urgency::Soon, "overlap_not_kept", what, remedy)));
     }
+}
+
+/// Alerts about what no snapshot shows: certificates of peers and upstreams, and peers that are still on an old pair.
+fn alerted(alerts: &[AlertRecord], out: &mut Vec<StatusItem>) {
+    for alert in alerts.iter().filter(|alert| matches!(alert.kind, "partner_expires" | "overlap_ends")) {
+        let urgency = if alert.urgent { Urgency::Now } else { Urgency::Soon };
+        let item = item(urgency, alert.kind, alert.explanation.clone(), &alert.remedy);
+        out.push(StatusItem { keyring: (!alert.keyring.is_empty()).then(|| Arc::clone(&alert.keyring)), ..item });
+    }
+}
+
+/// The whole second: people and scripts have no use for more.
+fn to_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn to_second_times(keyring: &KeyringView) -> KeyringView {
+    let mut keyring = keyring.clone();
+    for pair in &mut keyring.key_pairs {
+        pair.since = to_second(pair.since);
+        pair.overlap_ends = pair.overlap_ends.map(to_second);
+    }
+    keyring.diverges = keyring.diverges.map(|(pair, since)| (pair, to_second(since)));
+    keyring
 }
 
 /// Problems of the writer and the configuration.

@@ -6,6 +6,7 @@
 //! Names of metrics, reasons and configuration keys are compared with their pages where they are made.
 
 mod graph;
+mod handshake_reasons;
 mod names;
 mod plan;
 mod prose;

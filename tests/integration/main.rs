@@ -32,6 +32,7 @@ mod reasons;
 mod refusals;
 mod registry;
 mod reload;
+mod resumption;
 mod rotation;
 mod secrecy;
 mod slow;

@@ -4,6 +4,8 @@
 //! Must hold: a removal acts at once, on new handshakes, on resumed ones and on live connections, and only on those that
 //! nothing else vouches for; a file that is missing or broken removes nothing; dates end what they were given to.
 
+mod files;
+
 use std::path::Path;
 
 use jiff::Timestamp;

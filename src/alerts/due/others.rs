@@ -1,6 +1,5 @@
-//! Alerts about certificates that are not ours: those of peers and upstreams, trust anchors, CRLs.
+//! Alerts about certificates that are not ours: those of peers and upstreams, and trust anchors.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::deadline::{expiry_text, passed_threshold, time_left};
 use super::inputs::{AlertInputs, contacts};
 use crate::keyring::warning::thresholds;
 use crate::pki::{Fingerprint, Validity, format_day};
-use crate::registry::PeerRow;
+use crate::registry::{PeerRow, short_fingerprint, shown_certificates};
 use crate::snapshot::TrustView;
 
 /// Peer certificates with a shorter lifetime are renewed automatically: their expiry raises no alert.
@@ -20,20 +19,16 @@ const MIN_WATCHED_LIFETIME: Duration = Duration::from_hours(10 * 24);
 const MAX_PEER_SILENCE: Duration = Duration::from_hours(30 * 24);
 
 pub(super) fn partner_expiries(records: &AlertInputs<'_>, now: Timestamp) -> Vec<Alert> {
-    // Of one peer's certificates only the one that expires last counts: a successor ends the alert.
-    let mut lasting: BTreeMap<(&str, &str, &str), &PeerRow> = BTreeMap::new();
-    for peer in records.peers {
-        let key = (peer.side.as_str(), peer.listener.as_str(), peer.identity.as_deref().unwrap_or(&peer.subject));
-        let known = lasting.entry(key).or_insert(peer);
-        if (known.not_after, &known.certificate, known.last_seen) < (peer.not_after, &peer.certificate, peer.last_seen)
-        {
-            *known = peer;
-        }
-    }
-    lasting.into_values().filter_map(|peer| partner_expiry(records, peer, now)).collect()
+    // A successor ends the alert, unless a node of the peer goes on showing the old certificate.
+    let key = |peer: &'_ PeerRow| {
+        let name = peer.identity.clone().unwrap_or_else(|| peer.subject.clone());
+        (peer.side.clone(), peer.listener.clone(), name)
+    };
+    let shown = shown_certificates(records.peers, key, now.as_second());
+    shown.into_iter().filter_map(|(peer, newer)| partner_expiry(records, peer, newer, now)).collect()
 }
 
-fn partner_expiry(records: &AlertInputs<'_>, peer: &PeerRow, now: Timestamp) -> Option<Alert> {
+fn partner_expiry(records: &AlertInputs<'_>, peer: &PeerRow, newer: Option<&PeerRow>, now: Timestamp) -> Option<Alert> {
     let validity = Validity { not_before: peer.not_before.time(), not_after: peer.not_after.time() };
     let unseen = now.duration_since(peer.last_seen.time());
     if validity.lifetime() < MIN_WATCHED_LIFETIME
@@ -62,12 +57,13 @@ fn partner_expiry(records: &AlertInputs<'_>, peer: &PeerRow, now: Timestamp) -> 
         ends: Some(validity.not_after),
         contacts: view.and_then(|view| view.contact.clone()).into_iter().collect(),
         explanation: format!(
-            "the certificate {} of {what} {} at {} expires in {} ({}), and no newer one has been seen",
+            "the certificate {} of {what} {} at {} expires in {} ({}), and {}",
             certificate?.short(),
             peer.name(),
             peer.listener,
             time_left(validity.not_after, now),
-            format_day(validity.not_after)
+            format_day(validity.not_after),
+            newer.map_or_else(|| "no newer one has been seen".to_owned(), |newer| describe_forgotten_node(peer, newer))
         ),
         remedy: match peer.partner.as_deref().and_then(|partner| records.contacts.get(partner)) {
             Some(partner) => {
@@ -76,6 +72,17 @@ fn partner_expiry(records: &AlertInputs<'_>, peer: &PeerRow, now: Timestamp) -> 
             None => "contact the partner: connections with an expired certificate are refused".to_owned(),
         },
     })
+}
+
+/// What a certificate means that is shown beside a newer one of the same peer.
+fn describe_forgotten_node(peer: &PeerRow, newer: &PeerRow) -> String {
+    let from = peer.address.as_deref().map(|address| format!(" from {address}")).unwrap_or_default();
+    format!(
+        "a node of it was still using this one on {}{from}, although another has {} (valid until {})",
+        format_day(peer.last_seen.time()),
+        short_fingerprint(&newer.certificate),
+        format_day(newer.not_after.time())
+    )
 }
 
 /// Alerts about anchors that the operator has to renew.
@@ -111,32 +118,5 @@ pub(super) fn anchor_expiries<'a>(
                      rotation lists the peers that depend on it; if there are none, remove it"
                 .to_owned(),
         })
-    })
-}
-
-pub(super) fn stale_crls<'a>(
-    records: &'a AlertInputs<'_>,
-    trust: &'a TrustView,
-    now: Timestamp,
-) -> impl Iterator<Item = Alert> + 'a {
-    // The newest of an issuer comes first.
-    let mut seen = std::collections::BTreeSet::new();
-    let newest = trust.holds.crls.iter().filter(move |crl| seen.insert(&crl.issuer));
-    newest.filter(move |crl| crl.next_update < now).map(|crl| Alert {
-        name: format!("crl_stale:{}:{}:{}", trust.holds.name, crl.issuer, crl.next_update.as_second()).into(),
-        kind: AlertKind::CrlStale,
-        urgent: false,
-        keyring: Arc::clone(&trust.holds.name),
-        also: Vec::new(),
-        key_pair: None,
-        ends: Some(crl.next_update),
-        contacts: contacts(records, &trust.used_by),
-        explanation: format!(
-            "the CRL of {} in trust {} is out of date: the next update was due on {}",
-            crl.issuer,
-            trust.holds.name,
-            format_day(crl.next_update)
-        ),
-        remedy: "put the CA's current CRL into the folder".to_owned(),
     })
 }

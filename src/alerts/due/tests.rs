@@ -8,7 +8,7 @@ use crate::alerts::conditions::{AlertConditions, KeyPairRefusal, RefusedDrop};
 use crate::pki::Validity;
 use crate::registry::UnixSeconds;
 use crate::snapshot::{ChainEnd, TrustView, sample};
-use crate::trust::{AnchorView, CrlView, TrustContents};
+use crate::trust::{AnchorView, CrlView, KeptContent, TrustContents, TrustFileFault};
 
 fn parse_time(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -131,13 +131,22 @@ fn partners_certificates_are_watched_until_a_newer_one_is_seen() {
     assert_eq!(kinds(&alerts), [AlertKind::PartnerExpires]);
     assert!(alerts[0].explanation.contains("acme (uri:spiffe://acme/etl)"), "{}", alerts[0].explanation);
     assert!(alerts[0].remedy.starts_with("contact the partner (noc@acme.example)"), "{}", alerts[0].remedy);
-    let new = peer(8, "uri:spiffe://acme/etl", -1, 300);
+    let new = PeerRow { first_seen: now().into(), ..peer(8, "uri:spiffe://acme/etl", -1, 300) };
     assert!(evaluate(&rings, &[old.clone(), new], &no_conditions(), now()).is_empty());
     let machine = peer(9, "uri:spiffe://acme/pod", 0, 1);
     assert!(
         evaluate(&rings, &[machine], &no_conditions(), now()).is_empty(),
         "one-day certificates are renewed automatically"
     );
+    // One node was renewed three days ago, and the other was not.
+    let new = PeerRow { first_seen: days_after(now(), -3).into(), ..peer(8, "uri:spiffe://acme/etl", -3, 300) };
+    let shown = |at: Timestamp| PeerRow { last_seen: at.into(), ..old.clone() };
+    let told = |at| evaluate(&rings, &[shown(at), new.clone()], &no_conditions(), now());
+    let alerts = told(now());
+    assert_eq!(kinds(&alerts), [AlertKind::PartnerExpires]);
+    assert!(alerts[0].explanation.contains("a node of it was still using this one on 2026-11-25"), "{alerts:?}");
+    assert!(alerts[0].explanation.contains("although another has 080808080808 (valid until"), "{alerts:?}");
+    assert!(told(days_after(now(), -3)).is_empty(), "the nodes were renewed one after the other");
     let gone = PeerRow { last_seen: days_after(now(), -31).into(), ..old };
     assert!(evaluate(&rings, &[gone], &no_conditions(), now()).is_empty());
 }
@@ -199,7 +208,15 @@ fn refused_drops_strangers_and_what_the_folder_holds_in_vain_are_told() {
 
 /// The alerts of a trust that is used by these keyrings.
 fn evaluate_trust(anchors: Vec<AnchorView>, crls: Vec<CrlView>, used_by: &[&str]) -> Vec<Alert> {
-    let holds = TrustContents { name: "partners".into(), anchors, pins: Vec::new(), crls, checks_crls: true };
+    let holds = TrustContents {
+        name: "partners".into(),
+        anchors,
+        pins: Vec::new(),
+        crls,
+        checks_crls: true,
+        stale_refuses: false,
+        faults: Vec::new(),
+    };
     let used_by: Vec<Arc<str>> = used_by.iter().map(|name| (*name).into()).collect();
     let trusts = [TrustView { holds, keyrings: used_by.clone(), used_by }];
     let (rings, contacts, conditions) = ([keyring_view(Vec::new())], BTreeMap::new(), no_conditions());
@@ -216,6 +233,7 @@ fn anchor(byte: u8, to_days: i64) -> AnchorView {
         validity: Validity { not_before: days_after(now(), -1000), not_after: days_after(now(), to_days) },
         until: None,
         platform: false,
+        cannot_vouch: None,
     }
 }
 
@@ -294,7 +312,48 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
     };
     let told = |crls| evaluate_trust(Vec::new(), crls, &["api"]);
     assert_eq!(told(vec![crl(-1)])[0].contacts, ["integrations@example.com"]);
-    assert!(told(vec![crl(1), crl(-1)]).is_empty(), "the newest of an issuer counts");
+    assert!(told(vec![crl(2), crl(-1)]).is_empty(), "the newest of an issuer counts");
+    let soon = &told(vec![crl(1)])[0];
+    assert!(soon.explanation.contains("will be out of date in 24 h") && !soon.urgent, "{}", soon.explanation);
+}
+
+#[test]
+fn a_crl_warns_a_quarter_of_its_period_before_it_is_stale_and_at_least_a_day() {
+    let before = |period_hours: i64| {
+        let crl = CrlView {
+            issuer: "CN=Acme CA".to_owned(),
+            anchors: Vec::new(),
+            this_update: now() - jiff::SignedDuration::from_hours(period_hours),
+            next_update: now(),
+        };
+        now().duration_since(crl.warned_from()).as_hours()
+    };
+    assert_eq!([before(24 * 30), before(48), before(24 * 3), before(24), before(4)], [180, 24, 24, 6, 1]);
+}
+
+#[test]
+fn a_file_of_a_trust_that_cannot_be_used_is_told_with_what_follows_from_it() {
+    let fault = |kept| TrustFileFault {
+        file: "trust/partners.crl".to_owned(),
+        why: "the file is empty".to_owned(),
+        kept,
+        since: now(),
+    };
+    for (kept, urgent, says) in [
+        (KeptContent::LastUsable, false, "what it held last stays in use"),
+        (KeptContent::NoCrls, true, "are refused (revocation_unknown)"),
+    ] {
+        let mut trust = sample::sample_trust(pair(1, Standing::Current, -9, 300).validity);
+        (trust.holds.faults, trust.used_by) = (vec![fault(kept)], vec!["api".into()]);
+        let (rings, contacts, conditions) = ([keyring_view(Vec::new())], BTreeMap::new(), no_conditions());
+        let trusts = [trust];
+        let inputs =
+            AlertInputs { keyrings: &rings, trusts: &trusts, peers: &[], conditions: &conditions, contacts: &contacts };
+        let alerts = due_alerts(&inputs, now());
+        assert_eq!((kinds(&alerts), alerts[0].urgent), (vec![AlertKind::TrustFileUnusable], urgent));
+        assert!(alerts[0].explanation.contains(says), "{}", alerts[0].explanation);
+        assert_eq!(alerts[0].contacts, ["integrations@example.com"]);
+    }
 }
 
 proptest! {

@@ -107,7 +107,7 @@ impl UpstreamDial<'_> {
             Err(untrusted) => {
                 let facts = tls.facts.clone();
                 let (event, reason, explanation) =
-                    attempt.untrusted_event(&untrusted, self.trust, facts, &tls.chain, now);
+                    attempt.untrusted_event(&untrusted, self.trust, (facts, &tls.chain, None), now);
                 events.emit(event);
                 Err(Error::Handshake { reason, explanation })
             }

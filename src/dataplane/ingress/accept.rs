@@ -24,6 +24,7 @@ use crate::pki::Fingerprint;
 use crate::snapshot::ingress::is_in_networks;
 use crate::snapshot::{Epoch, IngressSnapshot, Side};
 use crate::tls::handshake::{CompletedHandshake, HandshakeFailureCause, ServerStream, read_client_hello};
+use crate::tls::late_alert::refuse_established;
 use crate::tls::seen::HandshakeObservation;
 use crate::tls::{ClientAuth, FailedHandshake, HandshakeFacts, HandshakeOutcome};
 use crate::trust::{Peer, PeerRole};
@@ -249,7 +250,9 @@ async fn handshake(
         match ingress.trust.verify(&tls.chain, &PeerRole::Client, now) {
             Ok(verified) => Some(Peer::new(verified, &ingress.partners)),
             Err(untrusted) => {
-                let told = attempt.untrusted_event(&untrusted, &ingress.trust, tls.facts.clone(), &tls.chain, now);
+                let CompletedHandshake { stream, facts, chain, .. } = tls;
+                let alert = timeout_at(deadline, refuse_established(stream, &untrusted)).await.ok().flatten();
+                let told = attempt.untrusted_event(&untrusted, &ingress.trust, (facts, &chain, alert), now);
                 return Err(AcceptRefusal::Told(Box::new(told.0)));
             }
         }

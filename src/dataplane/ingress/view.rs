@@ -45,9 +45,20 @@ impl IngressView {
         };
         let (side, listener, known) = (Side::Ingress, &settings.name, peer.as_deref());
         let asker = ClientFields { side, listener, connection, from, peer: known };
+        let fields = BackendFields::new(known, from.map(|from| from.ip()), settings.identity);
+        for (field, limit) in fields.left_out() {
+            tracing::warn!(
+                target: "proxy",
+                listener = &**listener,
+                connection,
+                field,
+                limit,
+                "this peer's identity is too long for the field, which is left out of its requests: the backend must not \
+                 take its absence for an anonymous peer"
+            );
+        }
         Ok(Self {
-            for_backend: BackendFields::new(known, from.map(|from| from.ip()), settings.identity)
-                .with_continuation(settings.forwarded_from.iter().any(|matcher| matcher.matches(known))),
+            for_backend: fields.with_continuation(settings.forwarded_from.iter().any(|matcher| matcher.matches(known))),
             strip: Rc::new(strip_list(settings)),
             pool: resources.backend(&settings.backend),
             access: AccessLineTemplate::new(request_context, settings.log_access, &asker),

@@ -313,10 +313,14 @@ fn repeated_failures_are_summed_up_but_all_counted_and_kept() {
     }
     assert!(is_empty(&lines));
     events.tick(Timestamp::from_second(time().as_second() + 60).unwrap());
-    assert!(next_line(&lines).ends_with(
-        "WARN handshake ingress api refused  and 57 more in 60 s reason=peer_certificate_expired \
-             source=203.0.113.7 repeats=57 seconds=60"
-    ));
+    let line = next_line(&lines);
+    assert!(
+        line.contains(
+            "WARN handshake ingress api refused  and 57 more in 60 s reason=peer_certificate_expired \
+             source=203.0.113.7 peer.fingerprint="
+        ) && line.ends_with(" repeats=57 seconds=60"),
+        "{line}"
+    );
     assert_eq!(events.recent().len(), 60);
 }
 

@@ -42,6 +42,8 @@ pub struct BackendFields {
     last: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The peer's forwarding fields are kept, and this hop is added to them.
     continues: bool,
+    /// Identity fields that are left out because their value is too long, and how long it may be.
+    left_out: Vec<(HeaderName, usize)>,
 }
 
 impl BackendFields {
@@ -53,23 +55,36 @@ impl BackendFields {
             fields.extend(value.and_then(|value| HeaderValue::try_from(value).ok()).map(|value| (name, value)));
         };
         set(FORWARDED_FOR, from.map(|address| address.to_string()));
+        let mut left_out = Vec::new();
         if let Some(peer) = peer {
             let certificate = peer.certificate();
             if identity.xfcc {
                 set(XFCC, Some(xfcc_value(&CertificateNames::from_certificate(certificate))));
             }
+            let mut set_whole = |name: HeaderName, value: Option<String>, limit: usize| {
+                if value.is_none() {
+                    left_out.push((name.clone(), limit));
+                }
+                set(name, value);
+            };
             if identity.peer {
-                set(PEER, peer_value(peer.identity()));
+                set_whole(PEER, peer_value(peer.identity()), MAX_VALUE_BYTES);
             }
             if identity.client_cert {
-                set(CLIENT_CERT, byte_sequences([certificate.der().as_ref()]));
+                set_whole(CLIENT_CERT, byte_sequences([certificate.der().as_ref()]), MAX_CERTIFICATE_BYTES);
             }
-            if identity.client_cert_chain {
-                let issuers = peer.verified().path.iter().skip(1);
-                set(CLIENT_CERT_CHAIN, byte_sequences(issuers.map(|issuer| issuer.der().as_ref())));
+            let issuers = peer.verified().path.get(1..).unwrap_or_default();
+            if identity.client_cert_chain && !issuers.is_empty() {
+                let chain = byte_sequences(issuers.iter().map(|issuer| issuer.der().as_ref()));
+                set_whole(CLIENT_CERT_CHAIN, chain, MAX_CERTIFICATE_BYTES);
             }
         }
-        Self { fields, forwarded: forwarded_prefix(from), last: RefCell::default(), continues: false }
+        Self { fields, forwarded: forwarded_prefix(from), last: RefCell::default(), continues: false, left_out }
+    }
+
+    /// Identity fields that are left out because their value is too long, and how many bytes it may have.
+    pub fn left_out(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.left_out.iter().map(|(name, limit)| (name.as_str(), *limit))
     }
 
     /// Extends the peer's own forwarding fields (`forwarded_from`) instead of replacing them.

@@ -58,6 +58,12 @@ pub(super) fn explain_move(keyring: &Keyring, entry: &KeyringEntry, replaces: Op
                         format!("{} (valid from {since})", describe(&current.held.pair))
                     });
                     let from = format_time(entry.held.pair.validity().not_before);
+                    let begin = |entry: &KeyringEntry| entry.held.pair.validity().not_before;
+                    if keyring.current_entry().is_some_and(|current| begin(current) == begin(entry)) {
+                        return format!(
+                            "{name} begins at the same time as the current {current}: of such a tie the longer validity is current, then the fingerprint decides; both stay valid until {ends}; promote it to make it current"
+                        );
+                    }
                     format!(
                         "{name} (valid from {from}) is older than the current {current}; both stay valid until {ends}; promote it to make it current"
                     )
@@ -90,6 +96,10 @@ fn explain_current(keyring: &Keyring, entry: &KeyringEntry, replaces: Option<Fin
         "revoked" => format!("{old_name} was revoked"),
         "expired" => format!("{old_name} expired on {}", format_time(old.held.pair.validity().not_after)),
         "returned" => "the folder holds it again, and no newer one".to_owned(),
+        "newer_arrived" if entry.held.pair.validity().not_before == old.held.pair.validity().not_before => format!(
+            "both are valid from {}, and of such a tie the longer validity is current, then the fingerprint decides",
+            format_time(old.held.pair.validity().not_before)
+        ),
         "newer_arrived" => {
             format!("valid from {}, it is the newest in the folder", format_time(entry.held.pair.validity().not_before))
         }
@@ -113,5 +123,30 @@ fn explain_retired(entry: &KeyringEntry, name: &str) -> String {
         "retired_by_command" => format!("{name} was retired by command; connections made with it are drained"),
         "withdrawn" => format!("{name} was staged and is no longer in the folder"),
         _ => format!("the overlap of {name} has ended; connections made with it are drained"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Keyring;
+    use crate::keyring::pool::{TEST_PAIRS, day};
+    use crate::keyring::{KeyringSettings, PersistedKeyring};
+
+    #[test]
+    fn a_tie_of_not_before_is_called_one() {
+        let pair = |at: usize| Arc::clone(&TEST_PAIRS[at]);
+        // Both begin on day 0; the last lasts longer.
+        for (first, both) in [(0, [0, 9]), (9, [9, 0])] {
+            let settings = KeyringSettings::with_defaults("api".into());
+            let mut keyring = Keyring::restore(settings, &PersistedKeyring::default(), Vec::new());
+            keyring.arrive(&[pair(first)], day(20));
+            let told = format!("{:?}", keyring.arrive(&both.map(pair), day(26)));
+            assert!(told.contains("of such a tie the longer validity is current"), "{told}");
+            assert!(!told.contains("is older") && !told.contains("the newest"), "{told}");
+            let current = keyring.current_entry().map(|entry| entry.held.pair.fingerprint());
+            assert_eq!(current, Some(pair(9).fingerprint()));
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Findings about peers and upstreams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{PeerRow, short_fingerprint};
+use super::super::{PeerRow, short_fingerprint, shown_certificates};
 use super::{DAY, FindingText, InventoryAudit, expiry};
 use crate::pki::first_few;
 
@@ -19,18 +19,18 @@ impl InventoryAudit<'_> {
         let seen = |peer: &&PeerRow| {
             self.live.contains(peer.instance.as_str()) && self.now - peer.last_seen.0 <= MAX_PEER_SILENCE
         };
-        let mut lasting: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        for peer in self.inventory.peers.iter().filter(seen) {
-            let end = lasting.entry((&peer.listener, peer_label(peer))).or_insert(peer.not_after.0);
-            *end = peer.not_after.0.max(*end);
-        }
+        let seen_peers = self.inventory.peers.iter().filter(seen);
+        let key = |peer: &PeerRow| (peer.listener.clone(), peer_label(peer).to_owned());
+        let shown: BTreeSet<&str> = shown_certificates(seen_peers, key, self.now)
+            .into_iter()
+            .map(|(peer, _)| peer.certificate.as_str())
+            .collect();
         let mut public: BTreeMap<(&str, &str), Vec<&PeerRow>> = BTreeMap::new();
         for peer in self.inventory.peers.iter().filter(seen) {
             let lifetime = peer.not_after.0 - peer.not_before.0;
             let left = peer.not_after.0 - self.now;
             let ring = peer.keyring.as_deref().unwrap_or_default();
-            let is_last = lasting.get(&(peer.listener.as_str(), peer_label(peer))) == Some(&peer.not_after.0);
-            if is_last
+            if shown.contains(peer.certificate.as_str())
                 && lifetime >= MIN_WATCHED_LIFETIME
                 && left <= self.warning_threshold(&peer.instance, ring, lifetime)
             {

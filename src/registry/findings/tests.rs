@@ -254,8 +254,11 @@ fn what_the_contract_lists_about_partners() {
     assert_eq!(expiring.finding, "partner_certificate_expires");
     let mut renewed = healthy_inventory();
     renewed.peers[0].not_after = days_from_now(20);
-    renewed.peers.push(peer(8));
+    renewed.peers.push(PeerRow { first_seen: days_from_now(-1), ..peer(8) });
     assert_eq!(findings(&renewed, now()), [], "a newer certificate of the same peer was seen");
+    renewed.peers[1].first_seen = days_from_now(-3);
+    let beside: Vec<_> = findings(&renewed, now()).into_iter().map(|finding| finding.finding).collect();
+    assert_eq!(beside, ["partner_certificate_expires"], "a node goes on showing the old one");
     let public = single_finding(|inventory| inventory.peers[0].public_ca = true.into());
     assert_eq!(public.finding, "peer_uses_public_ca");
 }

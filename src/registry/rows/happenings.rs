@@ -1,5 +1,7 @@
 //! What happened: peers that came, handshakes that failed, changes, alerts at their sinks, acknowledgements.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::columns::{SqlFlag, UnixSeconds};
@@ -46,6 +48,45 @@ pub struct PeerRow {
     pub first_seen: UnixSeconds,
     /// Last seen.
     pub last_seen: UnixSeconds,
+}
+
+/// Seconds that the nodes of one peer may take to change to a new certificate, one after the other.
+const CHANGE_SECONDS: i64 = 3_600;
+/// A certificate that was not shown for so many seconds beside a newer one is not that of a forgotten node.
+const FORGOTTEN_SECONDS: i64 = 7 * 86_400;
+
+impl PeerRow {
+    /// Whether a node of the peer goes on showing this certificate beside one that lasts longer, first seen at `successor`.
+    pub fn is_shown_beside(&self, successor: UnixSeconds, now: i64) -> bool {
+        self.last_seen.0 >= successor.0.saturating_add(CHANGE_SECONDS) && now - self.last_seen.0 <= FORGOTTEN_SECONDS
+    }
+}
+
+/// The certificates that each peer shows: of several that one peer showed the one that lasts longest, and those that a node of it
+/// goes on showing beside that one, each with it. `key` is what makes rows those of one peer.
+pub fn shown_certificates<'a, K: Ord>(
+    peers: impl IntoIterator<Item = &'a PeerRow>,
+    key: impl Fn(&'a PeerRow) -> K,
+    now: i64,
+) -> Vec<(&'a PeerRow, Option<&'a PeerRow>)> {
+    let mut of_peer: BTreeMap<K, BTreeMap<&str, (&'a PeerRow, UnixSeconds)>> = BTreeMap::new();
+    for peer in peers {
+        let known = of_peer.entry(key(peer)).or_default();
+        let (row, first_seen) = known.entry(peer.certificate.as_str()).or_insert((peer, peer.first_seen));
+        *first_seen = peer.first_seen.min(*first_seen);
+        if row.last_seen < peer.last_seen {
+            *row = peer;
+        }
+    }
+    let mut out = Vec::new();
+    for certificates in of_peer.values() {
+        let lasting = certificates.values().max_by_key(|(row, _)| (row.not_after, &row.certificate));
+        let Some((lasting, first_seen)) = lasting else { continue };
+        out.push((*lasting, None));
+        let others = certificates.values().map(|(row, _)| *row).filter(|row| row.certificate != lasting.certificate);
+        out.extend(others.filter(|row| row.is_shown_beside(*first_seen, now)).map(|row| (row, Some(*lasting))));
+    }
+    out
 }
 
 impl PeerRow {

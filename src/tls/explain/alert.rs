@@ -138,14 +138,16 @@ pub(super) fn explain_renegotiation(context: &FailureContext<'_>) -> FailureReas
     FailureReason::refused("renegotiation_wanted", why)
 }
 
-/// The alert that was sent for this failure; `None` where none was, or which one is not known.
-pub(super) fn sent_alert(cause: &HandshakeFailureCause) -> Option<&'static str> {
+/// The alert that is sent for this failure; `None` where none is, or which one is not known. `tls12`: the version is known to be
+/// TLS 1.2, which has no alert for a missing certificate (RFC 5246 7.4.6).
+pub(in crate::tls) fn sent_alert(cause: &HandshakeFailureCause, tls12: bool) -> Option<AlertDescription> {
     let error = match cause {
         HandshakeFailureCause::Tls(error) => error,
-        HandshakeFailureCause::NoKeyPair => return Some("handshake_failure"),
+        HandshakeFailureCause::NoKeyPair => return Some(AlertDescription::HandshakeFailure),
         _ => return None,
     };
-    let alert = match error {
+    Some(match error {
+        Error::NoCertificatesPresented if tls12 => AlertDescription::HandshakeFailure,
         Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
         Error::InvalidCertificate(error) => AlertDescription::from(error.clone()),
         Error::InvalidCertRevocationList(_) => AlertDescription::HandshakeFailure,
@@ -167,8 +169,7 @@ pub(super) fn sent_alert(cause: &HandshakeFailureCause) -> Option<&'static str> 
             _ => AlertDescription::HandshakeFailure,
         },
         _ => return None,
-    };
-    Some(rfc_name(alert))
+    })
 }
 
 #[cfg(test)]
@@ -190,9 +191,11 @@ mod tests {
             (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), "protocol_version"),
             (Error::InvalidCertRevocationList(rustls::CertRevocationListError::ParseError), "handshake_failure"),
         ] {
-            assert_eq!(sent_alert(&HandshakeFailureCause::Tls(error.clone())), Some(alert), "{error:?}");
+            let sent = sent_alert(&HandshakeFailureCause::Tls(error.clone()), false);
+            assert_eq!(sent.map(rfc_name), Some(alert), "{error:?}");
         }
-        assert_eq!(sent_alert(&HandshakeFailureCause::NoKeyPair), Some("handshake_failure"));
-        assert_eq!(sent_alert(&HandshakeFailureCause::Closed), None);
+        let no_pair = sent_alert(&HandshakeFailureCause::NoKeyPair, false);
+        assert_eq!(no_pair, Some(AlertDescription::HandshakeFailure));
+        assert_eq!(sent_alert(&HandshakeFailureCause::Closed, false), None);
     }
 }

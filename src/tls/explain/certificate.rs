@@ -49,8 +49,11 @@ pub(super) fn explain_chain_error(
                 clip(subject)
             ),
         ),
-        TrustError::UnknownIssuer { issuer, trust, holds, self_signed } => {
-            explain_unknown_issuer(issuer, trust, holds, *self_signed, context)
+        TrustError::UnknownIssuer { issuer, trust, holds, self_signed: true, .. } => {
+            explain_self_signed(issuer, trust, holds, context)
+        }
+        TrustError::UnknownIssuer { issuer, trust, holds, sent, incomplete, .. } => {
+            explain_unknown_issuer(issuer, (trust, holds), incomplete.then_some(*sent), context)
         }
         TrustError::BadSignature { subject, issuer } => FailureReason::refused(
             "bad_signature",
@@ -67,31 +70,59 @@ pub(super) fn explain_chain_error(
     }
 }
 
-fn explain_unknown_issuer(
-    issuer: &str,
-    trust: &str,
-    holds: &[String],
-    self_signed: bool,
-    context: &FailureContext<'_>,
-) -> FailureReason {
-    let who = context.other_side();
-    let holds = if holds.is_empty() { "no anchor".to_owned() } else { quoted_list(holds) };
-    if self_signed {
-        let why = format!(
-            "{who}'s certificate \"{}\" is self-signed, and trust \"{trust}\" does not hold it (it holds: {holds}); \
-             have it \
-             issued by one of these, or pin it in a trust with pin_only = true",
-            clip(issuer)
-        );
-        return FailureReason::refused("self_signed", why);
-    }
+fn held_anchors(holds: &[String]) -> String {
+    if holds.is_empty() { "no anchor".to_owned() } else { quoted_list(holds) }
+}
+
+fn explain_self_signed(issuer: &str, trust: &str, holds: &[String], context: &FailureContext<'_>) -> FailureReason {
+    let (who, holds) = (context.other_side(), held_anchors(holds));
     let why = format!(
-        "{who}'s certificate was issued by \"{}\", which trust \"{trust}\" does not hold (it holds: {holds}); to \
-         accept it, \
-         add that CA's certificate to the trust, or have the {who} send its intermediates",
+        "{who}'s certificate \"{}\" is self-signed, and trust \"{trust}\" does not hold it (it holds: {holds}); have it \
+         issued by one of these, or pin it in a trust with pin_only = true",
         clip(issuer)
     );
+    FailureReason::refused("self_signed", why)
+}
+
+/// `incomplete`: how many certificates were sent, where the last one's issuer was not among them.
+fn explain_unknown_issuer(
+    issuer: &str,
+    (trust, holds): (&str, &[String]),
+    incomplete: Option<usize>,
+    context: &FailureContext<'_>,
+) -> FailureReason {
+    let (who, issuer, holds) = (context.other_side(), clip(issuer), held_anchors(holds));
+    let why = match incomplete {
+        Some(sent) => format!(
+            "the {who} sent {sent} certificate{}; its issuer \"{issuer}\", which trust \"{trust}\" does not hold (it \
+             holds: {holds}), was not among them; have the {who} send its intermediates, or, if \"{issuer}\" is a root, \
+             add its certificate to the trust",
+            if sent == 1 { "" } else { "s" }
+        ),
+        None => format!(
+            "{who}'s certificate was issued by \"{issuer}\", which trust \"{trust}\" does not hold (it holds: {holds}); \
+             to accept it, add that CA's certificate to the trust"
+        ),
+    };
     FailureReason::refused("unknown_issuer", why)
+}
+
+/// Why a name that looks right does not count, if there is one.
+fn explain_name_form(expected: &str, has: &[String]) -> String {
+    if expected.parse::<std::net::IpAddr>().is_ok() {
+        return "; for an IP address the certificate needs an IP address in its SAN, a DNS name or the CN does not count"
+            .to_owned();
+    }
+    let covers = |name: &&String| {
+        let top = name.strip_prefix("dns:*.").filter(|top| !top.contains('.'));
+        top.is_some_and(|top| expected.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(top)))
+    };
+    has.iter().find(covers).map_or_else(String::new, |name| {
+        format!(
+            "; \"{}\" does not count, because a wildcard right above the top label would stand for every name below it",
+            clip(name)
+        )
+    })
 }
 
 fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> FailureReason {
@@ -118,10 +149,11 @@ fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> 
             ),
         ),
         TrustError::WrongName { expected, has } => {
+            let form = explain_name_form(expected, has);
             let has =
                 if has.is_empty() { "no name in its SAN (the CN does not count)".to_owned() } else { quoted_list(has) };
             let why = format!(
-                "{who}'s certificate is not for \"{}\": it has {has}; set server_name or server_uri to a name that \
+                "{who}'s certificate is not for \"{}\": it has {has}{form}; set server_name or server_uri to a name that \
                  it has, or have \
                  it issued for the expected name",
                 clip(expected)
@@ -131,12 +163,13 @@ fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> 
         TrustError::NoPin { trust, spki } => {
             ("no_pin", format!("no pin of trust \"{trust}\" matches the {who}'s path; its own key is {spki}"))
         }
-        TrustError::Revoked { subject, serial } => (
+        TrustError::Revoked { subject, serial, since } => (
             "revoked",
             format!(
-                "\"{}\" (serial {}) is revoked by its issuer's CRL; the {who} needs a new certificate",
+                "\"{}\" (serial {}) was revoked on {} by its issuer's CRL; the {who} needs a new certificate",
                 clip(subject),
-                clip(serial)
+                clip(serial),
+                date(*since, context.now)
             ),
         ),
         TrustError::RevocationUnknown { subject, why } => (

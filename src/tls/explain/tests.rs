@@ -177,10 +177,12 @@ fn sentences_stay_short_and_on_one_line() {
         trust: "partners".into(),
         holds: vec![long.clone(); 9],
         self_signed: false,
+        sent: 1,
+        incomplete: true,
     };
     let trust = trust(&[&TestAuthority::new("CA")]);
     let context = FailureContext::sample(&trust, now());
-    assert!(explain_untrusted(&untrusted, &context).explanation.len() < 3_000);
+    assert!(explain_untrusted(&untrusted, &context, None).explanation.len() < 3_000);
     let dialled = explain_dial(DialFailure::Other, "a.test:1", "bad\nthing");
     assert!(!dialled.explanation.contains('\n'));
 }
@@ -212,4 +214,60 @@ fn distances_and_dates_are_in_the_unit_that_says_it() {
     }
     assert_eq!(date(days_from_now(-5), now()), "2026-11-20");
     assert_eq!(date(at(-60), now()), "2026-11-24 23:59 UTC");
+}
+
+#[test]
+fn a_name_that_looks_right_is_told_why_it_does_not_count() {
+    let trust = trust(&[&TestAuthority::new("CA")]);
+    let context = FailureContext {
+        ingress: false,
+        listener: "out",
+        trust: &trust,
+        shown: None,
+        shown_next: None,
+        presented: PresentedPair::default(),
+        now: now(),
+    };
+    let told = |expected: &str, has: &str| {
+        let untrusted = TrustError::WrongName { expected: expected.to_owned(), has: vec![has.to_owned()] };
+        explain_untrusted(&untrusted, &context, None).explanation
+    };
+    assert!(
+        told("api.example", "dns:*.example").contains("\"dns:*.example\" does not count, because a wildcard right")
+    );
+    assert!(told("192.0.2.1", "dns:api.example").contains("needs an IP address in its SAN"));
+    for plain in [told("api.example", "dns:www.example"), told("a.b.example", "dns:*.example")] {
+        assert!(!plain.contains("count"), "{plain}");
+    }
+}
+
+#[test]
+fn an_incomplete_chain_is_called_one_and_a_whole_one_is_not() {
+    let trust = trust(&[&TestAuthority::new("Ours")]);
+    let below = TestAuthority::new("Root").issue_intermediate("Issuing", &|_| ());
+    let root = TestAuthority::new("Another Root");
+    let context = FailureContext {
+        ingress: true,
+        listener: "api",
+        trust: &trust,
+        shown: None,
+        shown_next: None,
+        presented: PresentedPair::default(),
+        now: now(),
+    };
+    let told = |chain: &[rustls_pki_types::CertificateDer<'static>]| {
+        let untrusted = trust.verify(chain, &crate::trust::PeerRole::Client, now()).unwrap_err();
+        explain_untrusted(&untrusted, &context, None).explanation
+    };
+    let peer = below.issue_peer("a.test", &|_| ());
+    let alone = told(&peer.chain[..1]);
+    assert!(alone.starts_with("the peer sent 1 certificate; its issuer \"CN=Issuing\""), "{alone}");
+    assert!(alone.contains("was not among them; have the peer send its intermediates, or, if"), "{alone}");
+    let mut whole = root.issue_peer("a.test", &|_| ()).chain;
+    whole.push(root.certificate().der().clone());
+    let whole = told(&whole);
+    assert!(
+        whole.starts_with("peer's certificate was issued by \"CN=Another Root\"") && !whole.contains("intermediates"),
+        "{whole}"
+    );
 }

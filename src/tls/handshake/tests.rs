@@ -1,6 +1,7 @@
 //! Real handshakes over a pipe, in both versions: what each side is told, and what the explanation says of it.
 
 mod hints;
+mod resumption;
 mod trouble;
 
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, SanType, SerialNumber};
@@ -299,7 +300,11 @@ fn foreign_connector_with(
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&foreign) as _)
         .with_client_cert_resolver(foreign);
-    EgressConnector::from_config(config, ServerName::try_from("server.test").unwrap())
+    EgressConnector::from_config(
+        config,
+        ServerName::try_from("server.test").unwrap(),
+        crate::tls::sessions::KeyPairSessions::sample(),
+    )
 }
 
 const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
@@ -315,8 +320,9 @@ async fn a_peer_without_certificate_or_with_a_foreign_one_is_refused() {
     let junk = Arc::new(CertifiedKey::new(vec![vec![0x30, 3, 1, 2, 3].into()], stolen.key.clone()));
     for version in TLS_VERSIONS {
         let acceptor = build_acceptor(&server, &trust, &settings_for_version(version));
+        let missing = ["handshake_failure", "certificate_required"][usize::from(version == TlsVersion::Tls13)];
         for (shows, reason, alert) in [
-            (None, "no_certificate", "certificate_required"),
+            (None, "no_certificate", missing),
             (Some(&stolen), "bad_proof", "decrypt_error"),
             (Some(&frail), "weak", "certificate_unknown"),
             (Some(&junk), "malformed_certificate", "bad_certificate"),
@@ -366,7 +372,7 @@ async fn a_session_resumes_on_its_own_acceptor_only_and_is_verified_again() {
         // rustls asks no verifier when it resumes; the connection does, with the chain that it is given here.
         let untrusted = trust.verify(&client.chain, &PeerRole::Client, days_from_now(60)).unwrap_err();
         let context = FailureContext::sample(&trust, days_from_now(60));
-        assert_eq!(explain_untrusted(&untrusted, &context).reason, "expired");
+        assert_eq!(explain_untrusted(&untrusted, &context, None).reason, "expired");
     }
 }
 

@@ -9,7 +9,13 @@ use super::normal::{decode_escape, normalise};
 ///
 /// A certificate's own wildcard name (`*.acme.example`) does not name a host: it fits only the pattern with exactly the
 /// same text, so that `**.example` or `api.acme.example` in an `allow` does not admit the holders of such a name.
+///
+/// A name with a blank, a control character or a backslash (as which `pki::printable` shows what it hides) names no host and
+/// fits no pattern: what a reader makes of it is unclear.
 pub fn matches_dns(pattern: &str, name: &str) -> bool {
+    if !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        return false;
+    }
     if name.contains('*') {
         return pattern.eq_ignore_ascii_case(name);
     }

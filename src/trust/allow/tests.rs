@@ -16,6 +16,17 @@ fn access_rule(paths: &[&str], methods: &[&str], allow: AllowList) -> AccessRule
 }
 
 #[test]
+fn a_dns_name_with_a_blank_or_a_control_character_fits_no_pattern() {
+    for name in
+        ["a\\u{0}.acme.example", "a b.acme.example", "\\u{1b}.acme.example", "a\0.acme.example", "\u{e4}.acme.example"]
+    {
+        for wanted in ["*.acme.example", "**", "*", name] {
+            assert!(!pattern::matches_dns(wanted, name), "{wanted:?} {name:?}");
+        }
+    }
+}
+
+#[test]
 fn dns_patterns_stay_within_labels() {
     assert!(pattern::matches_dns("*.acme.example", "etl.acme.example"));
     assert!(pattern::matches_dns("*.ACME.example", "etl.acme.example"));

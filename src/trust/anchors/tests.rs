@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::trust::PeerRole;
 use crate::trust::sample::{TestAuthority, days_from_now, now, settings};
+use crate::trust::{PeerRole, TrustError};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -32,9 +32,11 @@ fn arrive(anchors: &mut Anchors, source: &AnchorSource, found: FoundAnchors, at:
 fn summarise_events(events: &[TrustEvent]) -> Vec<String> {
     let short = |event: &TrustEvent| match event {
         TrustEvent::AnchorAdded { subject, .. } => format!("added {subject}"),
+        TrustEvent::AnchorCannotVouch { subject, why, .. } => format!("useless {subject}: {why}"),
         TrustEvent::AnchorLeaving { subject, until, .. } => format!("leaving {subject} {until}"),
         TrustEvent::AnchorRemoved { subject, reason, .. } => format!("removed {subject} {reason}"),
         TrustEvent::FileKept { file, why, .. } => format!("kept {file}: {why}"),
+        TrustEvent::FileUsable { file, .. } => format!("usable {file}"),
         TrustEvent::CrlsChanged { count, .. } => format!("crls {count}"),
         TrustEvent::CrlStale { issuer, due, .. } => format!("stale {issuer} {due}"),
     };
@@ -194,13 +196,43 @@ fn a_crl_with_a_wrong_signature_is_kept_out() {
     assert!(with(Ok(Vec::new()))[0].starts_with("kept trust/a.crl"));
     assert!(with(Err("the file is missing".into()))[0].starts_with("kept trust/a.crl"));
     assert!(with(Ok(vec![vec![0x30, 0].into()]))[0].contains("invalid CRL"));
-    assert_eq!(with(Ok(vec![good, TestAuthority::new("Other").issue_crl(&[], 30)])), ["crls 2"]);
+    let both = with(Ok(vec![good, TestAuthority::new("Other").issue_crl(&[], 30)]));
+    assert_eq!(both, ["usable trust/a.crl", "crls 2"]);
 
     let peer = ca.issue_peer("a.test", &|params| params.serial_number = Some(7.into()));
     assert!(anchors.build(now()).verify(&peer.chain, &PeerRole::Client, now()).is_err());
     let mut without = anchors.settings().clone();
     without.crls.clear();
     assert_eq!(summarise_events(&anchors.configure(without, now())), ["crls 0"]);
+}
+
+#[test]
+fn what_a_named_crl_should_cover_is_refused_until_it_was_read_once() {
+    let (ca, other, source) = (TestAuthority::new("CA"), TestAuthority::new("Other"), file_source(None));
+    let (one, two) = (PathBuf::from("trust/a.crl"), PathBuf::from("trust/b.crl"));
+    let mut settings = settings_with(vec![source.clone()], Duration::ZERO);
+    settings.crls = vec![one.clone(), two.clone()];
+    let mut anchors = open_anchors(settings);
+    let found = BTreeMap::from([(source, found_certificates(&[&ca, &other]))]);
+    let missing = || Err("the file is missing".to_owned());
+    let mut apply = |first: FoundCrl, second: FoundCrl| {
+        let lists = BTreeMap::from([(one.clone(), first), (two.clone(), second)]);
+        anchors.apply_sources(&found, &lists, now());
+        let verify = |ca: &TestAuthority| {
+            let peer = ca.issue_peer("a.test", &|_| ());
+            anchors.build(now()).verify(&peer.chain, &PeerRole::Client, now()).map(|_| ())
+        };
+        (verify(&ca), verify(&other), anchors.build(now()).view().faults)
+    };
+    let unknown = |verdict: &Result<(), TrustError>| matches!(verdict, Err(TrustError::RevocationUnknown { .. }));
+    let (of_ca, of_other, faults) = apply(missing(), missing());
+    assert!(unknown(&of_ca) && unknown(&of_other));
+    assert_eq!(faults.iter().map(|fault| fault.kept).collect::<Vec<_>>(), [KeptContent::NoCrls; 2]);
+    let (of_ca, of_other, faults) = apply(Ok(vec![ca.issue_crl(&[], 30)]), missing());
+    assert_eq!((of_ca, unknown(&of_other), faults.len()), (Ok(()), true, 1));
+    let (of_ca, of_other, faults) = apply(missing(), Ok(vec![ca.issue_crl(&[], 30)]));
+    assert_eq!((of_ca, of_other, faults.len()), (Ok(()), Ok(()), 1), "both were read once");
+    assert_eq!(faults[0].kept, KeptContent::LastUsable);
 }
 
 #[test]

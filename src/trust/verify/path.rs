@@ -127,7 +127,7 @@ impl Trust {
         anchor: &Arc<Certificate>,
         now: Timestamp,
     ) -> Result<(), TrustError> {
-        if self.crls.is_empty() && !self.settings.crl_required {
+        if self.crls.is_empty() && !self.settings.crl_required && self.unread_crls.is_empty() {
             return Ok(());
         }
         let certificates =
@@ -141,12 +141,21 @@ impl Trust {
                 .enumerate()
                 .find(|(number, crl)| crl.covers(certificate, index == 0) && self.is_crl_signer(*number, issuer));
             let subject = || path[index].subject().to_owned();
+            if let Some(since) = list.and_then(|(_, crl)| crl.revocation_date(certificate)) {
+                let serial = path[index].serial().to_owned();
+                return Err(TrustError::Revoked { subject: subject(), serial, since });
+            }
             match list {
-                Some((_, crl)) if crl.revokes(certificate) => {
-                    return Err(TrustError::Revoked { subject: subject(), serial: path[index].serial().to_owned() });
-                }
                 Some((_, crl)) if self.settings.crl_stale_refuses && crl.next_update() <= now => {
                     let why = format!("the CRL of \"{}\" was due for renewal by {}", crl.issuer(), crl.next_update());
+                    return Err(TrustError::RevocationUnknown { subject: subject(), why });
+                }
+                None if let Some(unread) = self.unread_crls.first() => {
+                    let why = format!(
+                        "the trust names CRL file {unread}, which could not be read yet, and no other of its CRLs speaks \
+                         for \"{}\"",
+                        issuer.subject()
+                    );
                     return Err(TrustError::RevocationUnknown { subject: subject(), why });
                 }
                 None if self.settings.crl_required => {

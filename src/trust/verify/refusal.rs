@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use webpki::Error;
 
-use super::Trust;
-use super::check::{check_strength, check_validity, limit_list};
+use super::check::{check_strength, check_validity, limit_list, san_names};
+use super::{Trust, voucher};
 use crate::pki::Certificate;
 use crate::trust::verdict::{PeerRole, TrustError, describe_error};
 
@@ -23,6 +23,8 @@ impl Trust {
             last = issuer;
         }
         TrustError::UnknownIssuer {
+            sent: sent.len(),
+            incomplete: !last.is_self_issued(),
             issuer: last.issuer().to_owned(),
             trust: Arc::clone(self.name()),
             holds: limit_list(self.anchors.iter().map(|anchor| anchor.subject().to_owned())),
@@ -58,6 +60,7 @@ impl Trust {
                     needed: if client { "clientAuth" } else { "serverAuth" },
                 }
             }
+            Error::NameConstraintViolation => self.explain_constraints(end_entity, &sent),
             Error::CaUsedAsEndEntity => TrustError::NotAnEndEntity {
                 subject: end_entity.subject().to_owned(),
                 why: "its basic constraints have CA:TRUE".to_owned(),
@@ -79,6 +82,34 @@ impl Trust {
         }
     }
 
+    /// Names that the constraints of an issuer do not permit, or constraints that are not evaluated here.
+    fn explain_constraints(&self, end_entity: &Certificate, sent: &[Arc<Certificate>]) -> TrustError {
+        let issues = |one: &Certificate| sent.iter().any(|below| below.issuer_der() == one.subject_der());
+        let issuers = || self.anchors.iter().chain(&sent[1..]).filter(|one| issues(one));
+        let unevaluated = issuers().find_map(|issuer| {
+            let kinds = voucher::unevaluated_constraints(issuer, end_entity);
+            (!kinds.is_empty()).then_some((issuer, kinds))
+        });
+        if let Some((issuer, kinds)) = unevaluated {
+            let why = format!(
+                "the name constraints of \"{}\" are of a kind that is not evaluated here: {}; RFC 5280 4.2.1.10 then \
+                 requires that the certificate is rejected: have the CA certified without constraints of this kind",
+                issuer.subject(),
+                kinds.join(", ")
+            );
+            return TrustError::Other { why };
+        }
+        let constrained = issuers().find(|issuer| voucher::has_constraints(issuer));
+        let whose = constrained.map_or_else(|| "an issuer".to_owned(), |issuer| format!("\"{}\"", issuer.subject()));
+        let names = san_names(end_entity).join(", ");
+        let why = format!(
+            "the name constraints of {whose} do not permit a name of \"{}\" ({names}): have it issued with permitted \
+             names, or by another CA",
+            end_entity.subject()
+        );
+        TrustError::Other { why }
+    }
+
     /// A signature that does not verify: weak where one of the keys or signatures is, else the issuer has another key.
     fn explain_bad_signature(&self, error: &Error, sent: &[Arc<Certificate>]) -> TrustError {
         let issuers = |one: &Certificate| {
@@ -90,6 +121,15 @@ impl Trust {
             sent.iter().find_map(|one| check_strength(one).err().or_else(|| check_strength(issuers(one)?).err()));
         if let Some(weak) = weak {
             return weak;
+        }
+        let unusable = sent.iter().find_map(|one| {
+            let issuer = issuers(one)?;
+            Some((one, issuer, voucher::explain_unusable_key(issuer)?))
+        });
+        if let Some((one, issuer, why)) = unusable {
+            let (subject, issuer) = (one.subject(), issuer.subject());
+            let why = format!("\"{subject}\" was issued by \"{issuer}\", which cannot vouch here: {why}");
+            return TrustError::Other { why };
         }
         if matches!(error, Error::UnsupportedSignatureAlgorithmContext(_)) {
             return other_error(error);

@@ -106,7 +106,9 @@ fn an_unknown_issuer_is_named_with_what_the_trust_holds() {
             issuer: "CN=Stranger".into(),
             trust: "partners".into(),
             holds: vec!["CN=Ours".into()],
-            self_signed: false
+            self_signed: false,
+            sent: 2,
+            incomplete: true,
         }
     );
     let own = verify_client(&trust(&[&TestAuthority::new("Ours")]), &self_signed("a.test", &|_| ())).unwrap_err();
@@ -300,6 +302,25 @@ fn two_keys_of_one_issuer_name_have_a_crl_each() {
     assert!(matches!(verify_client(&trust, &peer_with_serial(&new, 8)), Err(TrustError::Revoked { .. })));
     assert!(verify_client(&trust, &peer_with_serial(&old, 8)).is_ok());
     assert!(verify_client(&trust, &peer_with_serial(&new, 7)).is_ok());
+}
+
+#[test]
+fn a_crl_without_what_binds_its_issuer_is_used() {
+    let ca = TestAuthority::new("CA");
+    for (version_2, next_update, extensions) in
+        [(true, true, false), (false, true, false), (true, false, true), (false, false, false)]
+    {
+        let bare = ca.issue_bare_crl(&[7, 0x80], (version_2, next_update, extensions));
+        let trust = trust_with(&|settings| settings.crl_required = true, &[&ca], &[bare]);
+        let refused = verify_client(&trust, &peer_with_serial(&ca, 0x80)).unwrap_err();
+        let TrustError::Revoked { since, .. } = refused else { panic!("{refused}") };
+        assert_eq!(since, days_from_now(-3));
+        assert!(verify_client(&trust, &peer_with_serial(&ca, 8)).is_ok());
+        assert_eq!(trust.view().crls[0].next_update == Timestamp::MAX, !next_update);
+    }
+    let none =
+        trust_with(&|settings| settings.crl_required = true, &[&ca], &[ca.issue_bare_crl(&[], (false, true, false))]);
+    assert!(verify_client(&none, &peer_with_serial(&ca, 7)).is_ok());
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn known<'a>(
         handshakes,
         doubts: &[],
         reload_error,
+        alerts: &[],
         phase: ShutdownPhase::Running,
         ready: true,
         remembers: true,
@@ -104,6 +105,53 @@ fn an_intermediate_and_an_anchor_that_end_first_are_to_be_acted_on() {
     assert_eq!((items(61).len(), items(20)[0].urgency, items(3)[0].urgency), (0, Urgency::Soon, Urgency::Now));
     assert_eq!((items(20)[0].code.as_str(), items(-1).len()), ("anchor_expires", 1));
     assert!(items(20)[0].what.contains("expires in 20 days"), "{}", items(20)[0].what);
+}
+
+#[test]
+fn a_trust_file_that_cannot_be_used_and_a_crl_that_is_or_soon_will_be_stale_are_to_be_acted_on() {
+    let ends =
+        Validity { not_before: parse_time("2020-01-01T00:00:00Z"), not_after: parse_time("2040-01-01T00:00:00Z") };
+    let items = |change: &dyn Fn(&mut TrustView)| {
+        let mut snapshot =
+            sample::sample_snapshot(vec![sample::sample_keyring(vec![pair(1, Standing::Current, LONG)])]);
+        let mut trust = sample::sample_trust(ends);
+        change(&mut trust);
+        snapshot.trusts.push(trust);
+        let status = build_status(&known(&snapshot, &WriterView::default(), None, &[]), now());
+        status.act_on.into_iter().map(|item| (item.code, item.urgency, item.what)).collect::<Vec<_>>()
+    };
+    let crl = |hours: i64| {
+        sample::sample_crl(now() - SignedDuration::from_hours(24 * 7), now() + SignedDuration::from_hours(hours))
+    };
+    assert_eq!(items(&|trust| trust.holds.crls = vec![crl(24 * 6)]), []);
+    for (hours, urgency, says) in [(20, Urgency::Soon, "will be out of date on"), (-1, Urgency::Now, "was due on")] {
+        let found = items(&|trust| trust.holds.crls = vec![crl(hours)]);
+        assert_eq!((found.len(), &*found[0].0, found[0].1), (1, "crl_stale", urgency));
+        assert!(found[0].2.contains(says), "{}", found[0].2);
+    }
+    let found = items(&|trust| trust.holds.faults = vec![sample::sample_file_fault(now())]);
+    assert_eq!((found.len(), &*found[0].0, found[0].1), (1, "trust_file_unusable", Urgency::Now));
+}
+
+#[test]
+fn a_partners_certificate_that_expires_is_listed_and_times_are_whole_seconds() {
+    let snapshot = sample::sample_snapshot(vec![sample::sample_keyring(vec![pair(1, Standing::Current, LONG)])]);
+    let alert = |kind: &'static str| AlertRecord {
+        kind,
+        urgent: false,
+        keyring: "api".into(),
+        key_pair: None,
+        contact: None,
+        explanation: "the certificate of acme expires in 3 days".to_owned(),
+        remedy: "contact the partner".to_owned(),
+        alert: "partner_expires:1".into(),
+    };
+    let (look, alerts) = (WriterView::default(), [alert("partner_expires"), alert("expires")]);
+    let inputs = StatusInputs { alerts: &alerts, ..known(&snapshot, &look, None, &[]) };
+    let status = build_status(&inputs, now() + SignedDuration::from_nanos(5));
+    let codes: Vec<_> = status.act_on.iter().map(|item| (item.code.as_str(), item.urgency)).collect();
+    assert_eq!(codes, [("partner_expires", Urgency::Soon)], "what the keyrings show is listed from there");
+    assert_eq!(status.now, now());
 }
 
 #[test]

@@ -150,3 +150,21 @@ fn forwarding_fields_name_the_peer_and_replace_what_was_there() {
         .apply_to(&mut headers, &HeaderValue::from_static("a\"b"));
     assert_eq!(headers[FORWARDED], "for=unknown;proto=https");
 }
+
+#[test]
+fn an_identity_that_is_too_long_for_its_field_is_left_out_and_told() {
+    use crate::trust::sample::{TestAuthority, now, trust};
+    use crate::trust::{Partners, Peer, PeerRole};
+    let ca = TestAuthority::new("CA");
+    for (length, expected) in [(100, Vec::new()), (9_000, vec![("x-sidekey-peer", MAX_VALUE_BYTES)])] {
+        let uri = format!("spiffe://acme.test/{}", "a".repeat(length));
+        let issued = ca.issue_peer("a.test", &|params| {
+            params.subject_alt_names = vec![rcgen::SanType::URI(uri.clone().try_into().unwrap())];
+        });
+        let verified = trust(&[&ca]).verify(&issued.chain, &PeerRole::Client, now()).unwrap();
+        let peer = Peer::new(verified, &Partners::default());
+        let identity = IdentityHeaders { xfcc: true, peer: true, client_cert: true, client_cert_chain: true };
+        let fields = BackendFields::new(Some(&peer), None, identity);
+        assert_eq!(fields.left_out().collect::<Vec<_>>(), expected);
+    }
+}

@@ -111,6 +111,52 @@ async fn an_upstream_whose_schemes_our_key_lacks_gets_no_certificate() {
     assert_eq!((said.reason, said.alert_received), ("refused_certificate_required", Some("certificate_required")));
 }
 
+/// A handshake message in records of at most 16 KiB.
+fn in_records(message: &[u8]) -> Vec<u8> {
+    let record = |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
+    message.chunks(16_384).flat_map(record).collect()
+}
+
+#[tokio::test]
+async fn a_client_without_a_suite_for_ecdhe_has_no_suite_in_common() {
+    let HandshakeFixture { server, trust, .. } = handshake_fixture();
+    let acceptor = build_acceptor(&server, &trust, &TlsSettings::default());
+    // TLS_RSA_WITH_AES_128_CBC_SHA as old clients offer it: without supported_groups (RFC 8422 5.1).
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3]].concat();
+    let hello = in_records(&[&[1, 0, 0, body.len() as u8][..], &body].concat());
+    let (near, mut far) = tokio::io::duplex(64 * 1024);
+    far.write_all(&hello).await.unwrap();
+    let served =
+        async { read_client_hello(near, test_deadline()).await.ok().unwrap().finish(&acceptor, test_deadline()).await };
+    let (at_server, alert) = tokio::join!(served, async {
+        let mut alert = [0; 7];
+        far.read_exact(&mut alert).await.unwrap();
+        drop(far);
+        alert
+    });
+    let said = explain_failure(&at_server.err().unwrap(), &trust, true);
+    assert_eq!((said.reason, said.alert_sent, alert[6]), ("no_common_cipher_suite", Some("handshake_failure"), 40));
+}
+
+#[tokio::test]
+async fn a_client_hello_that_is_too_large_is_malformed() {
+    let trust = handshake_fixture().trust;
+    for length in [65_400_u32, 65_535, 65_536, 100_000] {
+        let message = [&[1][..], &length.to_be_bytes()[1..], &vec![0; length as usize]].concat();
+        let (near, mut far) = tokio::io::duplex(256 * 1024);
+        far.write_all(&in_records(&message)).await.unwrap();
+        let (failed, alert) = tokio::join!(read_client_hello(near, test_deadline()), async {
+            let mut alert = [0; 7];
+            far.read_exact(&mut alert).await.unwrap();
+            drop(far);
+            alert
+        });
+        let Err(failed) = failed else { panic!("{length} is a ClientHello") };
+        let said = explain_failure(&failed, &trust, true);
+        assert_eq!((said.reason, said.alert_sent, alert[6]), ("malformed_tls", Some("decode_error"), 50), "{length}");
+    }
+}
+
 /// What comes of bytes that are sent to an ingress, the stream closed after them.
 async fn send_to_ingress(bytes: &[u8]) -> Box<FailedHandshake> {
     let (near, mut far) = tokio::io::duplex(64 * 1024);
