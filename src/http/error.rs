@@ -49,6 +49,9 @@ pub(crate) enum RequestError {
     /// The peer sent no part of its content for too long.
     #[error("the request body timed out (limits.body_idle)")]
     BodyLate,
+    /// The peer sends its content too slowly.
+    #[error("the request body is sent too slowly (limits.upload_rate)")]
+    BodySlow,
     /// A rule denies the request.
     #[error(transparent)]
     Denied(#[from] AccessDenied),
@@ -102,6 +105,12 @@ pub(crate) enum RequestError {
     /// This listener has no key pair to show now.
     #[error("no key pair to show")]
     NoKeyPair,
+    /// The same of an egress, which listens all the same: what it waits for.
+    #[error("no key pair to show to the upstream: this egress waits for {waits_for}")]
+    EgressWaits {
+        /// What it waits for.
+        waits_for: String,
+    },
     /// The trust that accepted the peer does not any more: the connection drains.
     #[error("the peer is no longer trusted: {0}")]
     Untrusted(#[from] TrustError),
@@ -137,7 +146,7 @@ impl RequestError {
             Self::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyLate | Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::Jwt(TokenRejection::NotBearer) => StatusCode::BAD_REQUEST,
             Self::Jwt(TokenRejection::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
@@ -149,7 +158,9 @@ impl RequestError {
             | Self::Exchange(_)
             | Self::Unasked
             | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
-            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoKeyPair | Self::EgressWaits { .. } | Self::Untrusted(_) | Self::UsedUp(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -161,7 +172,7 @@ impl RequestError {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
+            Self::NoKeyPair | Self::EgressWaits { .. } | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -180,6 +191,7 @@ impl RequestError {
             Self::CrossSite => "cross_site",
             Self::HostNotAllowed { .. } => "host_not_allowed",
             Self::BodyLate => "body_late",
+            Self::BodySlow => "body_slow",
             Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::SocketError::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
@@ -189,7 +201,7 @@ impl RequestError {
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
             Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
-            Self::NoKeyPair => "no_key_pair",
+            Self::NoKeyPair | Self::EgressWaits { .. } => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
         }
     }
@@ -199,6 +211,7 @@ impl RequestError {
         use crate::http::framing::FramingFault;
         Some(match self {
             Self::BodyLate => "body_idle",
+            Self::BodySlow => "upload_rate",
             Self::Late => "response",
             Self::Connect(net::SocketError::Late { .. }) => "connect",
             Self::UsedUp(_) => "connections",
@@ -222,6 +235,7 @@ impl RequestError {
                 | Self::CrossSite
                 | Self::HostNotAllowed { .. }
                 | Self::BodyLate
+                | Self::BodySlow
                 | Self::Jwt(_)
                 | Self::Untrusted(_)
         )
@@ -248,6 +262,7 @@ impl RequestError {
                 | Self::Fields(_)
                 | Self::TooManyFields { .. }
                 | Self::BodyLate
+                | Self::BodySlow
                 | Self::Untrusted(_)
         )
     }
@@ -313,7 +328,9 @@ mod tests {
             (RequestError::CrossSite, 403, "peer", "cross_site", false),
             (RequestError::HostNotAllowed { named: "a.b".to_owned() }, 421, "peer", "host_not_allowed", false),
             (RequestError::BodyLate, 408, "peer", "body_late", true),
+            (RequestError::BodySlow, 408, "peer", "body_slow", true),
             (RequestError::NoKeyPair, 503, "sidecar", "no_key_pair", false),
+            (RequestError::EgressWaits { waits_for: "a".to_owned() }, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {
             assert_eq!((error.status().as_u16(), error.fault(Side::Ingress)), (status, fault), "{error}");

@@ -61,7 +61,11 @@ impl<S> FrameGuard<S> {
     }
 
     fn judge(&mut self, bytes: &[u8]) -> usize {
+        let pings = self.scanner.ping_count();
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
+        if self.scanner.ping_count() != pings {
+            self.activity.record_ping(self.waits.now());
+        }
         self.found.flood.set(step.flood);
         self.activity.set_open_block(self.scanner.open_block());
         step.pass
