@@ -240,3 +240,32 @@ async fn an_upload_that_the_backend_takes_a_few_bytes_at_a_time_is_not_late() {
     };
     assert_eq!(answer.status(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_tunnel_ends_only_where_answer_idle_is_set() {
+    for (limits, ends) in [("", false), ("answer_idle = \"500ms\"", true)] {
+        let backend = Raw::start(|_, mut stream| async move {
+            head(&mut stream).await;
+            let granted = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            let _ = stream.write_all(granted).await;
+            let (mut reads, mut writes) = stream.split();
+            let _ = tokio::io::copy(&mut reads, &mut writes).await;
+        })
+        .await;
+        let limits = format!("[ingress.limits]\nidle = \"250ms\"\nbody_idle = \"250ms\"\n{limits}");
+        let stand = stand(&format!("http://{}", backend.address), &limits).await;
+        let mut wire = stand.wire().await;
+        let asked = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        wire.write_all(asked).await.expect("written");
+        assert!(soon(head(&mut wire)).await.expect("answered").starts_with("HTTP/1.1 101 "));
+        if ends {
+            assert_eq!(soon(crate::support::raw::rest(&mut wire)).await, "");
+            assert_eq!(reached(&stand.sidecar, "answer_idle"), 1);
+            continue;
+        }
+        a_while(&stand).await;
+        a_while(&stand).await;
+        wire.write_all(b"still here").await.expect("written");
+        assert!(soon(until(&mut wire, b"still here")).await.is_some());
+    }
+}

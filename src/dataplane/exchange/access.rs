@@ -182,6 +182,11 @@ impl AccessRecord {
         self.reason = Some(reason);
     }
 
+    /// Where it is counted.
+    pub(crate) fn request_context(&self) -> Rc<RequestContext> {
+        Rc::clone(&self.prepared.desk)
+    }
+
     /// The request in flight.
     pub(crate) fn flight(&self) -> &InFlightGuard {
         &self.flight

@@ -127,7 +127,7 @@ pub(crate) fn respond(
     record: &mut Option<AccessRecord>,
 ) -> Result<Response<ResponseBody>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch_protocols(response, link, outbound.websocket.take(), record);
+        return switch_protocols(response, link, outbound.websocket.take(), (terms.limits.answer_idle, record));
     }
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
@@ -169,7 +169,7 @@ fn switch_protocols(
     mut response: Response<Incoming>,
     mut link: PooledConnection,
     websocket: Option<OnUpgrade>,
-    record: &mut Option<AccessRecord>,
+    (idle, record): (Option<Duration>, &mut Option<AccessRecord>),
 ) -> Result<Response<ResponseBody>, Error> {
     let Some(asker) = websocket.filter(|_| upgrade::is_granted(&response)) else { return Err(Error::Unasked) };
     let Some(mut record) = record.take() else { return Err(Error::Late) };
@@ -183,7 +183,8 @@ fn switch_protocols(
     record.set_status(parts.status, None);
     let open = record.flight().state();
     let (flight, whole) = (open.begin_flight(), open.owner());
-    spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link });
+    let context = record.request_context();
+    spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link, idle, context });
     Ok(Response::from_parts(parts, ResponseBody::empty(Some(record))))
 }
 
