@@ -10,6 +10,8 @@ pub mod fields;
 pub mod frames;
 pub mod framing;
 pub(crate) mod named_host;
+pub(crate) mod progress;
 pub mod refusal;
+pub(crate) mod taken;
 pub(crate) mod target;
 pub(crate) mod upgrade;

@@ -82,6 +82,11 @@ impl Snapshot {
         self.keyrings.iter().filter_map(|keyring| self.keyring_overlap(keyring)).collect()
     }
 
+    /// What a configured listener waits for, if it does (one printable sentence).
+    pub fn missing_part(&self, listener: &ListenerId) -> Option<&str> {
+        self.waiting.iter().find(|(id, _)| id == listener).map(|(_, what)| &**what)
+    }
+
     /// How to reach partners, by name.
     pub fn contacts(&self) -> BTreeMap<Arc<str>, String> {
         let partners = self.ingresses.values().flat_map(|ingress| &ingress.partners.0);

@@ -3,8 +3,10 @@
 //! A request waits for its response head and its bodies on every exchange; a timer for each would cost more than the
 //! access line. Here waiting costs a slot in a table that the worker's tick walks, and not waiting costs nothing.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -27,10 +29,21 @@ impl Ticks {
     }
 }
 
+/// The time of one worker, for what a library wants to be sent between threads. One thread writes and reads it.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerTime(AtomicU32);
+
+impl WorkerTime {
+    /// The time.
+    pub(crate) fn now(&self) -> Ticks {
+        Ticks(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// The table of a worker's deadlines.
 #[derive(Default)]
 pub(crate) struct WaitTable {
-    now: Cell<Ticks>,
+    time: Arc<WorkerTime>,
     slots: RefCell<WaitSlots>,
 }
 
@@ -48,16 +61,30 @@ struct WaitSlot {
 impl WaitTable {
     /// The worker's time.
     pub(crate) fn now(&self) -> Ticks {
-        self.now.get()
+        self.time.now()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn time(&self) -> &Arc<WorkerTime> {
+        &self.time
     }
 
     /// Moves the time on and wakes the tasks that are late.
     pub(crate) fn tick(&self, now: Ticks) {
-        self.now.set(now);
+        self.time.0.store(now.0, Ordering::Relaxed);
         for slot in &mut self.slots.borrow_mut().all {
             if slot.due <= now
                 && let Some(waker) = slot.waker.take()
             {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Wakes every task that waits, late or not.
+    pub(crate) fn wake_all(&self) {
+        for slot in &mut self.slots.borrow_mut().all {
+            if let Some(waker) = slot.waker.take() {
                 waker.wake();
             }
         }
@@ -153,8 +180,7 @@ impl Drop for WaitTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     #[derive(Default)]

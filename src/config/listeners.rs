@@ -133,12 +133,16 @@ pub(super) fn read_limits(section: &ConfigSection<'_>) -> ListenerLimits {
         head_size: section.read_or("head_size", |item| item.size(8 << 10, 1 << 20), usual.head_size),
         fields: section.read_or("fields", |item| item.count(1_000), usual.fields),
         body_idle: section.read_or("body_idle", ConfigItem::positive_duration, usual.body_idle),
+        answer_idle: section.read_optional("answer_idle", ConfigItem::positive_duration),
+        upload_rate: section.read_optional("upload_rate", |item| item.size(1, 1 << 30)),
+        continue_wait: section.read_or("continue_wait", ConfigItem::positive_duration, usual.continue_wait),
         idle: section.read_or("idle", ConfigItem::positive_duration, usual.idle),
         connect: section.read_or("connect", ConfigItem::positive_duration, usual.connect),
         response: section.read_or("response", ConfigItem::positive_duration, usual.response),
         connections: section.read_or("connections", |item| item.count(10_000_000), usual.connections),
         streams: u32::try_from(streams).unwrap_or(usual.streams),
         connection_age: section.read_optional("connection_age", ConfigItem::positive_duration),
+        drain_planned: section.read_or("drain_planned", ConfigItem::positive_duration, usual.drain_planned),
         ..usual
     }
 }

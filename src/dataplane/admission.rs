@@ -1,8 +1,9 @@
 //! Which connections may wait for their ClientHello and shake hands when too many arrive (contract section 12).
 //!
 //! Accept first, then decide: silent connections have a cap of their own, from which the oldest goes; handshakes
-//! have another, and what one source may have of it is bounded; when all are taken, the oldest of the source with the most
-//! goes. So neither a flood of silent connections nor one of stalled handshakes keeps an honest peer out.
+//! have another, and what one source may have of it is bounded: beyond that its oldest goes; when all are taken, the oldest of
+//! the source with the most goes. So neither a flood of silent connections nor one of stalled handshakes keeps an honest peer
+//! out, even one behind the address that the flood comes from.
 //!
 //! The rules ([`Admission`]) are pure. Around them is one small lock for each listener, which a connection takes three times
 //! before its first request and never after.
@@ -21,10 +22,6 @@ pub(crate) struct HandshakeCaps {
     /// Of these from one source.
     pub(crate) of_one_source: usize,
 }
-
-/// One source has as many handshakes as it may: the newcomer goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SourceLimitError;
 
 /// Connections that do not serve yet, by their numbers, which grow. `T` is how one of them is notified of its eviction.
 #[derive(Debug)]
@@ -53,22 +50,26 @@ impl<T> HandshakeAdmission<T> {
         self.waiting.pop_first().map(|(_, ticket)| ticket)
     }
 
-    /// The ClientHello of a connection has arrived. `Some` = the connection evicted for it. One that was itself evicted
-    /// meanwhile no longer takes a place.
+    /// The ClientHello of a connection has arrived. `Some` = the connection evicted for it, and why: where the source has as
+    /// many handshakes as it may, the oldest of these. One that was itself evicted meanwhile no longer takes a place.
     pub(crate) fn begin_handshake(
         &mut self,
         number: u64,
         source: IpAddr,
         caps: HandshakeCaps,
-    ) -> Result<Option<T>, SourceLimitError> {
-        let Some(ticket) = self.waiting.remove(&number) else { return Ok(None) };
-        if self.by_source.get(&source).is_some_and(|taken| taken.len() >= caps.of_one_source) {
-            return Err(SourceLimitError);
-        }
-        let evicted = if self.shaking.len() >= caps.handshakes { self.evict() } else { None };
+    ) -> Option<(T, EvictionReason)> {
+        let ticket = self.waiting.remove(&number)?;
+        let full = self.by_source.get(&source).filter(|taken| taken.len() >= caps.of_one_source);
+        let evicted = if let Some(oldest) = full.and_then(BTreeSet::first).copied() {
+            self.end_handshake(oldest).map(|ticket| (ticket, EvictionReason::Source))
+        } else if self.shaking.len() >= caps.handshakes {
+            self.evict().map(|ticket| (ticket, EvictionReason::Handshakes))
+        } else {
+            None
+        };
         self.shaking.insert(number, (source, ticket));
         self.by_source.entry(source).or_default().insert(number);
-        Ok(evicted)
+        evicted
     }
 
     /// The oldest of the source with the most; of several such sources, the oldest of all.
@@ -104,7 +105,7 @@ pub(crate) enum EvictionReason {
     Waiting,
     /// Too many connections are open, and of those without a ClientHello it has waited longest.
     Connections,
-    /// Its source has as many handshakes as one may.
+    /// Its source has as many handshakes as one may, and it is the oldest of them.
     Source,
     /// All handshakes are taken, and its source has the most.
     Handshakes,
@@ -155,14 +156,11 @@ pub(crate) struct AdmissionSlot {
 
 impl AdmissionSlot {
     /// Its ClientHello has arrived.
-    pub(crate) fn begin_handshake(&self, source: IpAddr, caps: HandshakeCaps) -> Result<(), EvictionReason> {
-        let evicted = self
-            .gate
-            .lock()
-            .begin_handshake(self.number, source, caps)
-            .map_err(|SourceLimitError| EvictionReason::Source)?;
-        notify_evicted(evicted, EvictionReason::Handshakes);
-        Ok(())
+    pub(crate) fn begin_handshake(&self, source: IpAddr, caps: HandshakeCaps) {
+        let evicted = self.gate.lock().begin_handshake(self.number, source, caps);
+        if let Some((ticket, why)) = evicted {
+            notify_evicted(Some(ticket), why);
+        }
     }
 }
 
@@ -223,24 +221,24 @@ mod tests {
         let mut admission = HandshakeAdmission::default();
         assert_eq!((admission.enqueue(1, 1, 2), admission.enqueue(2, 2, 2)), (None, None));
         assert_eq!(admission.enqueue(3, 3, 2), Some(1));
-        assert_eq!(admission.begin_handshake(1, source_address(1), CAPS), Ok(None));
+        assert_eq!(admission.begin_handshake(1, source_address(1), CAPS), None);
         assert!(admission.shaking.is_empty(), "an evicted connection takes no other place");
-        assert_eq!(admission.begin_handshake(3, source_address(1), CAPS), Ok(None));
+        assert_eq!(admission.begin_handshake(3, source_address(1), CAPS), None);
         assert_eq!(admission.enqueue(4, 4, 2), None);
     }
 
     #[test]
-    fn one_source_cannot_have_them_all() {
+    fn one_source_cannot_have_them_all_and_its_oldest_goes_for_its_newest() {
         let mut admission = HandshakeAdmission::default();
-        for number in 1..=3 {
+        for number in 1..=5 {
             admission.enqueue(number, number, 10);
         }
-        assert_eq!(admission.begin_handshake(1, source_address(1), CAPS), Ok(None));
-        assert_eq!(admission.begin_handshake(2, source_address(1), CAPS), Ok(None));
-        assert_eq!(admission.begin_handshake(3, source_address(1), CAPS), Err(SourceLimitError));
-        admission.remove(1);
-        admission.enqueue(4, 4, 10);
-        assert_eq!(admission.begin_handshake(4, source_address(1), CAPS), Ok(None));
+        assert_eq!(admission.begin_handshake(1, source_address(1), CAPS), None);
+        assert_eq!(admission.begin_handshake(2, source_address(1), CAPS), None);
+        assert_eq!(admission.begin_handshake(3, source_address(1), CAPS), Some((1, EvictionReason::Source)));
+        admission.remove(2);
+        assert_eq!(admission.begin_handshake(4, source_address(1), CAPS), None);
+        assert_eq!(admission.begin_handshake(5, source_address(1), CAPS), Some((3, EvictionReason::Source)));
     }
 
     #[test]
@@ -248,13 +246,13 @@ mod tests {
         let mut admission = HandshakeAdmission::default();
         for (number, source) in [(1, 1), (2, 2), (3, 2), (4, 3)] {
             admission.enqueue(number, number, 10);
-            assert_eq!(admission.begin_handshake(number, source_address(source), CAPS), Ok(None));
+            assert_eq!(admission.begin_handshake(number, source_address(source), CAPS), None);
         }
         for (number, evicted) in [(5, 2), (6, 1), (7, 3)] {
             admission.enqueue(number, number, 10);
             assert_eq!(
                 admission.begin_handshake(number, source_address(10 + number as u8), CAPS),
-                Ok(Some(evicted)),
+                Some((evicted, EvictionReason::Handshakes)),
                 "{number}"
             );
         }
@@ -307,13 +305,19 @@ mod tests {
                             admission.by_source.iter().map(|(source, taken)| (*source, taken.len())).collect();
                         let before = admission.shaking.clone();
                         match admission.begin_handshake(number, source_address(source), CAPS) {
-                            Ok(Some(evicted)) => {
+                            Some((evicted, EvictionReason::Source)) => {
+                                let taken = counts.get(&source_address(source));
+                                prop_assert_eq!(taken, Some(&CAPS.of_one_source));
+                                prop_assert_eq!(before[&evicted].0, source_address(source));
+                                let oldest = before.iter().find(|(_, (from, _))| *from == source_address(source));
+                                prop_assert_eq!(oldest.map(|(number, _)| *number), Some(evicted));
+                            }
+                            Some((evicted, _)) => {
                                 prop_assert_eq!(before.len(), CAPS.handshakes);
                                 let most = counts.values().max();
                                 prop_assert_eq!(counts.get(&before[&evicted].0), most);
                             }
-                            Ok(None) => prop_assert!(admission.shaking.len() <= CAPS.handshakes),
-                            Err(SourceLimitError) => prop_assert_eq!(counts.get(&source_address(source)), Some(&CAPS.of_one_source)),
+                            None => prop_assert!(admission.shaking.len() <= CAPS.handshakes),
                         }
                     }
                     AdmissionStep::Leaves(which) if !known.is_empty() => {

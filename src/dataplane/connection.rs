@@ -17,9 +17,10 @@ use std::task::{Context, Poll};
 
 use jiff::Timestamp;
 
-use super::drain::ConnectionFacts;
+use super::drain::{ConnectionFacts, DrainUrgency};
 use crate::clock::deadlines::{Ticks, WaitTable};
 use crate::http::activity::StreamActivity;
+use crate::http::taken::TakenMark;
 use life::ConnectionLife;
 use mark::BodyMark;
 use view::ConnectionOwner;
@@ -35,6 +36,8 @@ pub(crate) struct ConnectionState {
     pub(crate) activity: Arc<StreamActivity>,
     /// What the response body that was polled last had to give.
     pub(crate) mark: Cell<BodyMark>,
+    /// The reader of the stream whose task is being polled (HTTP/2).
+    pub(crate) reader: RefCell<Option<Arc<TakenMark>>>,
     life: ConnectionLife,
     /// Everything that is counted in with this connection, for what outlives hyper's part of it.
     owner: RefCell<Option<Weak<dyn ConnectionOwner>>>,
@@ -52,6 +55,7 @@ impl ConnectionState {
             facts,
             activity: Arc::default(),
             mark: Cell::default(),
+            reader: RefCell::default(),
             life: ConnectionLife::new(timeouts, waits),
             owner: RefCell::new(None),
         })
@@ -100,9 +104,24 @@ impl ConnectionState {
         self.life.valid_until.set(valid_until);
     }
 
-    /// Tells it to leave; false if it drains already.
-    pub(crate) fn drain(&self) -> bool {
-        self.life.drain()
+    /// Whether requests share it.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.life.timeouts.http2
+    }
+
+    /// Tells it to leave; false if it drains already, as urgently.
+    pub(crate) fn drain(&self, urgency: DrainUrgency) -> bool {
+        self.life.drain(urgency)
+    }
+
+    /// Whether what runs on it is cut, because its drain has reached its deadline.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.life.is_cut()
+    }
+
+    /// The process ends: what still runs on it is cut.
+    pub(crate) fn cut(&self) {
+        self.life.cut();
     }
 
     /// Checks all limits at this time.
@@ -116,7 +135,7 @@ impl ConnectionState {
 
     /// A request (or a tunnel) runs from now until this is dropped.
     pub(crate) fn begin_flight(self: &Rc<Self>) -> InFlightGuard {
-        self.life.begin_request();
+        self.life.begin_request(&self.activity);
         InFlightGuard(Rc::clone(self))
     }
 }

@@ -167,7 +167,8 @@ impl WorkerContext {
         };
         let (unread, age) = (limits.body_idle, limits.connection_age);
         let (head, idle) = (Some(limits.head), Some(limits.idle));
-        let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain: self.drain };
+        let (drain, drain_planned) = (self.drain, limits.drain_planned);
+        let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned };
         ConnectionState::new(number, facts, patience, &self.waits)
     }
 
@@ -193,7 +194,7 @@ impl WorkerContext {
 
     /// Drains a connection, and reports why.
     pub(crate) fn drain_connection(&self, open: &ConnectionState, leave: DrainCause) {
-        if open.drain() {
+        if open.drain(leave.urgency()) {
             self.emit_drained(open, leave);
         }
     }

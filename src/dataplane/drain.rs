@@ -33,6 +33,17 @@ pub struct ConnectionFacts {
     pub upstream: Option<HostPort>,
 }
 
+/// How soon a connection has to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrainUrgency {
+    /// What runs may take `limits.drain_planned`.
+    Planned,
+    /// What runs may take `shutdown.drain`.
+    Urgent,
+    /// The same, and the process waits for it.
+    Stopping,
+}
+
 /// Why a connection has to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainCause {
@@ -47,6 +58,15 @@ impl DrainCause {
     /// The process is stopping.
     pub(crate) fn stopping() -> Self {
         Self { reason: "stopping", explanation: "this sidecar is stopping".to_owned() }
+    }
+
+    /// How soon (contract section 4): only what was planned, and what no safety depends on, waits for what runs.
+    pub fn urgency(&self) -> DrainUrgency {
+        match self.reason {
+            "overlap_ended" | "key_pair_gone" | "connection_age" | "upstream_changed" => DrainUrgency::Planned,
+            "stopping" => DrainUrgency::Stopping,
+            _ => DrainUrgency::Urgent,
+        }
     }
 
     /// It is as old as a connection may get.

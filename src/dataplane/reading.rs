@@ -2,11 +2,13 @@
 //!
 //! hyper gives each stream a task, and that task waits for the reader without asking the response body for more. So the
 //! body marks what it had to give when it was polled, and a task that is pending with a frame still to be sent waits for
-//! its reader: for so long, then the stream is reset. A reader that holds back the whole connection is `watched`'s.
+//! its reader, as long as that takes no byte: for so long, then the stream is reset. A reader that holds back the whole
+//! connection is `watched`'s.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::task::spawn_local;
 use crate::clock::deadlines::{WaitTable, WaitTimer};
 use crate::dataplane::connection::ConnectionState;
 use crate::dataplane::connection::mark::BodyMark;
+use crate::http::taken::TakenMark;
 
 /// Runs the tasks of one connection's streams on this worker's thread.
 #[derive(Clone)]
@@ -33,8 +36,8 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        let mut reader =
-            StreamReader { open: Rc::clone(&self.open), wait: WaitTimer::new(&self.waits, self.limit), owed: false };
+        let (open, taken) = (Rc::clone(&self.open), TakenMark::new(&self.waits));
+        let mut reader = StreamReader { open, wait: WaitTimer::new(&self.waits, self.limit), owed: false, taken };
         let unread = Rc::clone(&self.unread);
         spawn_local(async move {
             let ended = {
@@ -61,12 +64,17 @@ struct StreamReader {
     wait: WaitTimer,
     /// Whether a frame is on its way to it.
     owed: bool,
+    /// When it last took a part of one.
+    taken: Arc<TakenMark>,
 }
 
 impl StreamReader {
     fn poll<F: Future>(&mut self, task: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         self.open.mark.set(BodyMark::Untouched);
-        if task.poll(cx).is_ready() {
+        self.open.reader.replace(Some(Arc::clone(&self.taken)));
+        let polled = task.poll(cx);
+        self.open.reader.take();
+        if polled.is_ready() {
             return Poll::Ready(StreamEnd::Whole);
         }
         let mark = self.open.mark.get();
@@ -74,7 +82,7 @@ impl StreamReader {
             self.owed = mark == BodyMark::Gave;
             self.wait.reset();
         }
-        if !self.owed || !self.wait.check_late(cx) {
+        if !self.owed || !self.wait.check_late_since(|_| self.taken.last(), cx) {
             return Poll::Pending;
         }
         self.open.mark.set(BodyMark::Unread);
@@ -95,6 +103,11 @@ mod tests {
 
     /// Polls a task that marks what `marks` says, one for each tick; the tick at which it was given up.
     fn tick_of_giving_up(marks: &[BodyMark]) -> Option<usize> {
+        tick_of_giving_up_a_reader(marks, &[])
+    }
+
+    /// The same, of a reader that takes bytes at these ticks.
+    fn tick_of_giving_up_a_reader(marks: &[BodyMark], takes: &[usize]) -> Option<usize> {
         let waits = Rc::new(WaitTable::default());
         let facts = ConnectionFacts {
             side: Side::Ingress,
@@ -105,7 +118,15 @@ mod tests {
             upstream: None,
         };
         let day = Duration::from_secs(86_400);
-        let patience = ConnectionTimeouts { head: None, http2: true, idle: None, unread: day, age: None, drain: day };
+        let patience = ConnectionTimeouts {
+            head: None,
+            http2: true,
+            idle: None,
+            unread: day,
+            age: None,
+            drain: day,
+            drain_planned: day,
+        };
         let open = ConnectionState::new(1, facts, patience, &waits);
         let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
         let mut task = Box::pin(poll_fn(move |_| {
@@ -115,9 +136,13 @@ mod tests {
             Poll::<()>::Pending
         }));
         let wait = WaitTimer::new(&waits, crate::clock::deadlines::TICK * 2);
-        let mut reader = StreamReader { open, wait, owed: false };
+        let taken = TakenMark::new(&waits);
+        let mut reader = StreamReader { open, wait, owed: false, taken: Arc::clone(&taken) };
         (0..20).find(|tick| {
             waits.tick(Ticks(u32::try_from(*tick).unwrap()));
+            if takes.contains(tick) {
+                taken.record();
+            }
             reader.poll(task.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready()
         })
     }
@@ -131,5 +156,12 @@ mod tests {
         assert_eq!(tick_of_giving_up(&[Gave, Untouched, Gave]), Some(5));
         assert_eq!(tick_of_giving_up(&[Gave, Untouched, Waits]), None);
         assert_eq!(tick_of_giving_up(&[Waits, Untouched, Gave, Untouched]), Some(5));
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_few_bytes_of_a_frame_at_a_time_is_waited_for() {
+        assert_eq!(tick_of_giving_up_a_reader(&[BodyMark::Gave], &[2, 4, 6, 8]), Some(11));
+        let always: Vec<usize> = (0..20).collect();
+        assert_eq!(tick_of_giving_up_a_reader(&[BodyMark::Gave], &always), None);
     }
 }

@@ -73,12 +73,14 @@ where
     let bounds = FramingLimits { head_size: limits.head_size, fields: limits.fields };
     let watched = WatchedStream::new(stream, &open.activity);
     let verdict = Arc::<GuardVerdict>::default();
-    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&verdict)));
+    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&verdict), &open.activity));
     let guarded = Rc::new(Http1Connection { connection, verdict });
     let asked = Rc::clone(&guarded);
     let service = service_fn(move |mut request| {
         let asked = Rc::clone(&asked);
         let upgrades = asked.verdict.prepare_request(&mut request);
+        // From now on, not from the first poll: hyper reads on before that, and the client may have ended its sending.
+        let flight = asked.connection.state().begin_flight();
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
             let answered = asked.connection.answer(request).await;
@@ -89,6 +91,7 @@ where
             if upgrades {
                 asked.verdict.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
+            drop(flight);
             Ok::<_, Infallible>(response)
         })
     });
@@ -102,7 +105,7 @@ where
     poll_fn(|cx| {
         match open.signal() {
             ConnectionSignal::Close => return Poll::Ready(()),
-            ConnectionSignal::Leave if !leaving => {
+            ConnectionSignal::Leave | ConnectionSignal::Cut if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }
@@ -164,7 +167,7 @@ where
         match open.signal() {
             ConnectionSignal::Close => return Poll::Ready(()),
             // A header block is late, and nothing behind it can be read: GOAWAY goes out, and the next signal closes.
-            ConnectionSignal::Leave | ConnectionSignal::Drain | ConnectionSignal::Late if !leaving => {
+            ConnectionSignal::Leave | ConnectionSignal::Late | ConnectionSignal::Cut if !leaving => {
                 leaving = true;
                 served.as_mut().graceful_shutdown();
             }

@@ -57,7 +57,7 @@ impl ListenerStatus {
     fn is_due(&self, snapshot: &Snapshot) -> bool {
         match self.id.side {
             Side::Ingress => snapshot.ingresses.contains_key(&self.id.name),
-            Side::Egress => snapshot.egresses.contains_key(&self.id.name),
+            Side::Egress => true,
         }
     }
 }
@@ -87,6 +87,11 @@ impl DataPlaneShared {
             }
             opened.await;
         }
+    }
+
+    /// Records that a connection was cut at the deadline of a stop.
+    pub(super) fn record_cut(&self) {
+        self.progress.record_cut();
     }
 
     /// Records that a listener accepts from now on.

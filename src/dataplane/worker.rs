@@ -105,6 +105,9 @@ impl Worker {
                 () = shutdown.wait_for_phase(ShutdownPhase::Over) => break,
             }
         }
+        for open in worker.context.connections.open_connections() {
+            open.cut();
+        }
         epochs.abort();
         ticks.abort();
         stopping.abort();
@@ -148,7 +151,7 @@ impl Worker {
         });
     }
 
-    /// Starts listeners that have a key pair to show now.
+    /// Starts ingresses that have a key pair to show now, and every egress: without one it answers that it has none.
     fn open_listeners(self: &Rc<Self>) {
         if self.context.shutdown.phase() >= ShutdownPhase::DrainIngress {
             return;
@@ -158,7 +161,7 @@ impl Worker {
             let ListenerContext { index, id, .. } = &*listener.context;
             let served = match id.side {
                 Side::Ingress => snapshot.ingresses.contains_key(&id.name),
-                Side::Egress => snapshot.egresses.contains_key(&id.name),
+                Side::Egress => true,
             };
             let (worker, index) = (Rc::clone(self), *index);
             if served && listener.listen(move |accepted| worker.dispatch_connection(index, accepted)) {
@@ -208,7 +211,7 @@ impl Worker {
     }
 
     fn tick(&self, ticks: Ticks, now: Timestamp) {
-        let context = &self.context;
+        let (context, mut cut) = (&self.context, false);
         for open in context.connections.open_connections() {
             match open.tick(ticks, now) {
                 None => {}
@@ -220,7 +223,13 @@ impl Worker {
                     context.emit_drained(&open, leave);
                 }
                 Some(TickOutcome::Limit(limit)) => context.report_limit(&open, limit),
+                Some(TickOutcome::Cut) => cut = true,
+                Some(TickOutcome::CutByStop) => context.shared.record_cut(),
             }
+        }
+        if cut {
+            // Bodies that stand still learn of it too.
+            context.waits().wake_all();
         }
     }
 

@@ -1,9 +1,8 @@
-//! A body on its way through, in either direction: streamed frame by frame, with an idle timeout and trailers cleaned.
+//! A body on its way through, in either direction: streamed frame by frame, with its limits and its trailers cleaned.
 //!
 //! Back-pressure is the absence of a buffer here: a frame is taken from one side when the other asks for it. A body that
 //! breaks off ends in an error, never cleanly, so that half a message is never taken for a whole one.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,9 +13,12 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::activity::StreamActivity;
 use super::expect::{BodyHold, ContinueGate};
 use super::fields::{StripList, clean_trailers};
-use crate::clock::deadlines::{Ticks, WaitTable, WaitTimer};
+use super::progress::{AnswerPatience, BodyLimit, UploadProgress};
+use crate::clock::deadlines::{TICK, Ticks, WaitTable, WaitTimer};
+use crate::snapshot::ingress::ListenerLimits;
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -27,41 +29,18 @@ pub(crate) enum BodyError {
     /// No part of it came for too long.
     #[error("the body timed out")]
     Late,
+    /// It comes, but too slowly.
+    #[error("the body is sent too slowly")]
+    Slow,
+    /// The connection that it goes to is closed by the sidecar.
+    #[error("the connection is closed at the end of its drain")]
+    Cut,
     /// The other side never asked for it.
     #[error("the body was never requested")]
     Unasked,
     /// The request is sent again on another connection.
     #[error("the request is being retried on another connection")]
     SentAgain,
-}
-
-/// The progress of a request's body, for the task that waits for the response.
-#[derive(Default)]
-pub(crate) struct UploadProgress {
-    /// It timed out: the error that hyper makes of it does not say so in every protocol.
-    late: Cell<bool>,
-    /// Whether more of it has been asked for and is not there: how long that may take is `body_idle`'s.
-    awaited: Cell<bool>,
-    /// When a part of it, or its end, was last handed on.
-    moved: Cell<Ticks>,
-}
-
-impl UploadProgress {
-    /// Whether it timed out.
-    pub(crate) fn is_late(&self) -> bool {
-        self.late.get()
-    }
-
-    /// Records that a part of it moved, or that it is sent again: earlier waiting does not count.
-    pub(crate) fn record_progress(&self, now: Ticks) {
-        self.awaited.set(false);
-        self.moved.set(now);
-    }
-
-    /// Since when only the response is awaited.
-    pub(crate) fn response_awaited_since(&self, now: Ticks) -> Ticks {
-        if self.awaited.get() { now } else { self.moved.get() }
-    }
 }
 
 /// A body on its way through.
@@ -71,13 +50,94 @@ pub(crate) struct BodyRelay {
     held: Option<Box<BodyHold>>,
     wait: WaitTimer,
     strip: Rc<StripList>,
-    /// Where its progress is recorded.
-    upload: Option<Rc<UploadProgress>>,
+    direction: RelayDirection,
+}
+
+/// Where a body goes, and what limits it on the way.
+enum RelayDirection {
+    Upload { progress: Rc<UploadProgress>, rate: Option<RateWatch> },
+    Answer(AnswerWatch),
+}
+
+/// What limits a response.
+pub(crate) struct AnswerWatch {
+    pub(crate) patience: AnswerPatience,
+    /// The request's body, which may still be on its way.
+    pub(crate) upload: Option<Rc<UploadProgress>>,
+    /// The client's connection.
+    pub(crate) client: Arc<StreamActivity>,
+    /// The client had ended its sending when this was last looked at.
+    pub(crate) ended: bool,
+}
+
+impl AnswerWatch {
+    /// Since when it stands still.
+    fn still_since(&mut self, now: Ticks) -> Ticks {
+        if !self.patience.endless {
+            return self.upload.as_ref().map_or(Ticks::default(), |upload| upload.last_upload());
+        }
+        if std::mem::replace(&mut self.ended, self.client.has_ended()) { Ticks::default() } else { now }
+    }
+}
+
+/// Measures how fast an upload comes, by the time that is spent waiting for it.
+struct RateWatch {
+    /// Bytes of one period, at least.
+    least: u64,
+    /// In ticks.
+    period: u32,
+    bytes: u64,
+    waited: u32,
+    waits_since: Option<Ticks>,
+}
+
+impl RateWatch {
+    fn new(limits: &ListenerLimits) -> Option<Self> {
+        let period = Ticks::from_duration(limits.body_idle).max(1);
+        let least = (limits.upload_rate? as u64).saturating_mul(u64::from(period)) * TICK.as_millis() as u64 / 1000;
+        Some(Self { least, period, bytes: 0, waited: 0, waits_since: None })
+    }
+
+    /// So many bytes came; false if they came too slowly.
+    fn record_bytes(&mut self, bytes: usize, now: Ticks) -> bool {
+        self.waited += self.waits_since.take().map_or(0, |since| now.ticks_since(since));
+        self.bytes += bytes as u64;
+        if self.waited < self.period {
+            return true;
+        }
+        let enough = self.bytes >= self.least;
+        (self.bytes, self.waited) = (0, 0);
+        enough
+    }
 }
 
 impl BodyRelay {
-    pub(crate) fn new(incoming: Incoming, idle: Duration, waits: &Rc<WaitTable>, strip: &Rc<StripList>) -> Self {
-        Self { incoming, held: None, wait: WaitTimer::new(waits, idle), strip: Rc::clone(strip), upload: None }
+    /// A request's body, whose progress is recorded in `progress`.
+    pub(crate) fn from_request(
+        incoming: Incoming,
+        (limits, waits, strip): (&ListenerLimits, &Rc<WaitTable>, &Rc<StripList>),
+        progress: &Rc<UploadProgress>,
+    ) -> Self {
+        let direction = RelayDirection::Upload { progress: Rc::clone(progress), rate: RateWatch::new(limits) };
+        Self::new(incoming, limits.body_idle, (waits, strip), direction)
+    }
+
+    /// A response's body.
+    pub(crate) fn from_response(
+        incoming: Incoming,
+        (waits, strip): (&Rc<WaitTable>, &Rc<StripList>),
+        watch: AnswerWatch,
+    ) -> Self {
+        Self::new(incoming, watch.patience.limit, (waits, strip), RelayDirection::Answer(watch))
+    }
+
+    fn new(
+        incoming: Incoming,
+        idle: Duration,
+        (waits, strip): (&Rc<WaitTable>, &Rc<StripList>),
+        direction: RelayDirection,
+    ) -> Self {
+        Self { incoming, held: None, wait: WaitTimer::new(waits, idle), strip: Rc::clone(strip), direction }
     }
 
     /// Holds it back until it is asked for.
@@ -86,20 +146,60 @@ impl BodyRelay {
         self
     }
 
-    /// Records its progress in `upload`.
-    pub(crate) fn with_progress(mut self, upload: &Rc<UploadProgress>) -> Self {
-        self.upload = Some(Rc::clone(upload));
-        self
-    }
-
     /// What holds the body back, if anything does.
     pub(crate) fn gate(&self) -> Option<&Arc<ContinueGate>> {
         self.held.as_ref().map(|held| held.gate())
     }
 
-    /// Where its progress is recorded.
+    /// The progress of a request's body: its own, or that of the request that it answers.
     pub(crate) fn upload(&self) -> Option<&Rc<UploadProgress>> {
-        self.upload.as_ref()
+        match &self.direction {
+            RelayDirection::Upload { progress, .. } => Some(progress),
+            RelayDirection::Answer(watch) => watch.upload.as_ref(),
+        }
+    }
+
+    /// A frame came, or the end; false if it came too slowly.
+    fn record_frame(&mut self, frame: Option<&Frame<Bytes>>) -> bool {
+        self.wait.reset();
+        let now = self.wait.now();
+        match &mut self.direction {
+            RelayDirection::Answer(watch) => {
+                if let Some(upload) = &watch.upload {
+                    upload.record_answer(now);
+                }
+                true
+            }
+            RelayDirection::Upload { progress, rate } => {
+                progress.record_progress(now);
+                let Some(rate) = rate.as_mut().filter(|_| !progress.is_endless()) else { return true };
+                let bytes = frame.and_then(Frame::data_ref).map_or(0, Bytes::len);
+                let enough = rate.record_bytes(bytes, now) || frame.is_none();
+                if !enough {
+                    progress.end_by(BodyLimit::Rate);
+                }
+                enough
+            }
+        }
+    }
+
+    /// Called where no frame is there: true if that has been so for too long.
+    fn check_late(&mut self, cx: &Context<'_>) -> bool {
+        match &mut self.direction {
+            RelayDirection::Answer(watch) => self.wait.check_late_since(|now| watch.still_since(now), cx),
+            RelayDirection::Upload { progress, rate } => {
+                if let Some(rate) = rate {
+                    rate.waits_since.get_or_insert(self.wait.now());
+                }
+                let since = |now| if progress.is_endless() { now } else { progress.last_activity() };
+                if self.wait.check_late_since(since, cx) {
+                    progress.end_by(BodyLimit::Idle);
+                    return true;
+                }
+                progress.await_more();
+                false
+            }
+        }
     }
 }
 
@@ -113,34 +213,33 @@ impl HttpBody for BodyRelay {
             if !ready!(held.poll(cx)) {
                 return Poll::Ready(Some(Err(BodyError::Unasked)));
             }
+            if let RelayDirection::Upload { progress, .. } = &this.direction
+                && held.is_late()
+            {
+                progress.set_unasked();
+            }
             this.held = None;
         }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.wait.reset();
-                if let Some(upload) = &this.upload {
-                    upload.record_progress(this.wait.now());
-                }
-                Poll::Ready(frame.map(|frame| {
-                    let mut frame = frame?;
-                    if let Some(trailers) = frame.trailers_mut() {
-                        clean_trailers(trailers, &this.strip);
-                    }
-                    Ok(frame)
-                }))
+            Poll::Ready(Some(Err(broken))) => {
+                this.record_frame(None);
+                Poll::Ready(Some(Err(broken.into())))
             }
-            Poll::Pending if this.wait.check_late(cx) => {
-                if let Some(upload) = &this.upload {
-                    upload.late.set(true);
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if !this.record_frame(Some(&frame)) {
+                    return Poll::Ready(Some(Err(BodyError::Slow)));
                 }
-                Poll::Ready(Some(Err(BodyError::Late)))
-            }
-            Poll::Pending => {
-                if let Some(upload) = &this.upload {
-                    upload.awaited.set(true);
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers, &this.strip);
                 }
-                Poll::Pending
+                Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(None) => {
+                this.record_frame(None);
+                Poll::Ready(None)
+            }
+            Poll::Pending if this.check_late(cx) => Poll::Ready(Some(Err(BodyError::Late))),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -150,5 +249,39 @@ impl HttpBody for BodyRelay {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate_watch(rate: usize) -> RateWatch {
+        RateWatch::new(&ListenerLimits { upload_rate: Some(rate), ..ListenerLimits::default() }).unwrap()
+    }
+
+    /// A byte comes after each of these seconds of waiting; the byte that was too slow.
+    fn too_slow_at(mut rate: RateWatch, pauses: &[u64]) -> Option<usize> {
+        let mut now = 0;
+        pauses.iter().position(|seconds| {
+            rate.waits_since.get_or_insert(Ticks(now));
+            now += Ticks::from_duration(Duration::from_secs(*seconds));
+            !rate.record_bytes(1, Ticks(now))
+        })
+    }
+
+    #[test]
+    fn an_upload_is_too_slow_once_a_whole_period_was_spent_waiting_for_too_few_bytes() {
+        assert_eq!(too_slow_at(rate_watch(1), &[10, 10, 9]), None);
+        assert_eq!(too_slow_at(rate_watch(1), &[10, 10, 10]), Some(2));
+        assert_eq!(too_slow_at(rate_watch(1), &[1; 40]), None);
+        assert!(RateWatch::new(&ListenerLimits::default()).is_none());
+    }
+
+    #[test]
+    fn the_time_in_which_the_other_side_does_not_take_an_upload_is_not_the_clients() {
+        let mut rate = rate_watch(1024);
+        assert!(rate.record_bytes(1, Ticks(0)));
+        assert!(rate.record_bytes(1, Ticks(10_000)), "nothing waited for it meanwhile");
     }
 }

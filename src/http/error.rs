@@ -63,6 +63,9 @@ pub(crate) enum RequestError {
     /// The peer sent no part of its content for too long.
     #[error("the request body timed out (limits.body_idle)")]
     BodyLate,
+    /// The peer sends its content too slowly.
+    #[error("the request body is sent too slowly (limits.upload_rate)")]
+    BodySlow,
     /// A rule denies the request.
     #[error(transparent)]
     Denied(#[from] AccessDenied),
@@ -130,6 +133,12 @@ pub(crate) enum RequestError {
     /// This listener has no key pair to show now.
     #[error("no key pair to show")]
     NoKeyPair,
+    /// The same of an egress, which listens all the same: what it waits for.
+    #[error("no key pair to show to the upstream: this egress waits for {waits_for}")]
+    EgressWaits {
+        /// What it waits for.
+        waits_for: String,
+    },
     /// The trust that accepted the peer does not any more: the connection drains.
     #[error("the peer is no longer trusted: {0}")]
     Untrusted(#[from] TrustError),
@@ -176,7 +185,7 @@ impl RequestError {
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Denied(_) | Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyLate | Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::Jwt(TokenRejection::NotBearer) => StatusCode::BAD_REQUEST,
             Self::Jwt(TokenRejection::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Jwt(_) => StatusCode::UNAUTHORIZED,
@@ -192,7 +201,9 @@ impl RequestError {
             | Self::UpgradeNeedsHttp1
             | Self::Http1Required
             | Self::ResponseLengths => StatusCode::BAD_GATEWAY,
-            Self::NoKeyPair | Self::Untrusted(_) | Self::UsedUp(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoKeyPair | Self::EgressWaits { .. } | Self::Untrusted(_) | Self::UsedUp(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -204,7 +215,7 @@ impl RequestError {
         };
         match self {
             _ if self.is_refusal() => asks,
-            Self::NoKeyPair | Self::UsedUp(_) => "sidecar",
+            Self::NoKeyPair | Self::EgressWaits { .. } | Self::UsedUp(_) => "sidecar",
             _ => answers,
         }
     }
@@ -225,6 +236,7 @@ impl RequestError {
             Self::CrossSite => "cross_site",
             Self::HostNotAllowed { .. } => "host_not_allowed",
             Self::BodyLate => "body_late",
+            Self::BodySlow => "body_slow",
             Self::Jwt(refused) => refused.reason(),
             Self::Connect(error) if is_late(error) => "connect_late",
             Self::Connect(_) => "connect_failed",
@@ -239,7 +251,7 @@ impl RequestError {
             Self::ResponseLengths => "response_lengths",
             Self::UsedUp(_) => "connections_used_up",
             Self::Late => "response_late",
-            Self::NoKeyPair => "no_key_pair",
+            Self::NoKeyPair | Self::EgressWaits { .. } => "no_key_pair",
             Self::Untrusted(_) => "peer_untrusted",
         }
     }
@@ -248,6 +260,7 @@ impl RequestError {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         Some(match self {
             Self::BodyLate => "body_idle",
+            Self::BodySlow => "upload_rate",
             Self::Late => "response",
             Self::Connect(error) if is_late(error) => "connect",
             Self::UsedUp(_) => "connections",
@@ -275,6 +288,7 @@ impl RequestError {
                 | Self::CrossSite
                 | Self::HostNotAllowed { .. }
                 | Self::BodyLate
+                | Self::BodySlow
                 | Self::Jwt(_)
                 | Self::Untrusted(_)
         )
@@ -303,6 +317,7 @@ impl RequestError {
                 | Self::HeadTooLarge { .. }
                 | Self::TargetTooLong { .. }
                 | Self::BodyLate
+                | Self::BodySlow
                 | Self::Untrusted(_)
         )
     }
@@ -383,7 +398,9 @@ mod tests {
             (RequestError::CrossSite, 403, "peer", "cross_site", false),
             (RequestError::HostNotAllowed { named: "a.b".to_owned() }, 421, "peer", "host_not_allowed", false),
             (RequestError::BodyLate, 408, "peer", "body_late", true),
+            (RequestError::BodySlow, 408, "peer", "body_slow", true),
             (RequestError::NoKeyPair, 503, "sidecar", "no_key_pair", false),
+            (RequestError::EgressWaits { waits_for: "a".to_owned() }, 503, "sidecar", "no_key_pair", false),
             (untrusted, 503, "peer", "peer_untrusted", true),
         ] {
             assert_eq!((error.status().as_u16(), error.fault(Side::Ingress)), (status, fault), "{error}");

@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` (RFC 9110 10.1.1): a request's body is held back until it is asked for.
 //!
 //! hyper asks a client for its body when we first poll it, so not polling is all there is to do. The gate opens at the
-//! backend's 100, at a successful response, or after a second, because many backends never send 100. Any other final
+//! backend's 100, at a successful response, or after `limits.continue_wait`, because many backends never send 100. Any other final
 //! response leaves it shut: the client gets that response and is never asked for a body that is not wanted.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -12,9 +12,6 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 
 use crate::clock::deadlines::{WaitTable, WaitTimer};
-
-/// How long the backend may take to ask for the body or refuse it.
-const EXPECT_CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const WAITING: u8 = 0;
 const ANSWERED: u8 = 1;
@@ -86,11 +83,12 @@ impl Drop for ContinueGateGuard {
 pub(crate) struct BodyHold {
     gate: Arc<ContinueGate>,
     wait: WaitTimer,
+    late: bool,
 }
 
 impl BodyHold {
-    /// Holds the body of this request back.
-    pub(crate) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<WaitTable>) -> Self {
+    /// Holds the body of this request back, for `limit` at most.
+    pub(crate) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<WaitTable>, limit: Duration) -> Self {
         let gate = Arc::new(ContinueGate::default());
         let told = Arc::clone(&gate);
         hyper::ext::on_informational(request, move |response| {
@@ -98,7 +96,12 @@ impl BodyHold {
                 told.transition(&[WAITING], OPEN);
             }
         });
-        Self { gate, wait: WaitTimer::new(waits, EXPECT_CONTINUE_TIMEOUT) }
+        Self { gate, wait: WaitTimer::new(waits, limit), late: false }
+    }
+
+    /// Whether it is let go because the backend neither asked for it nor refused it in time.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
     }
 
     /// The gate, for the side that learns how the request is answered.
@@ -113,6 +116,7 @@ impl BodyHold {
             REFUSED => return Poll::Ready(false),
             WAITING if self.wait.check_late(cx) => {
                 self.gate.state.store(OPEN, Ordering::Relaxed);
+                self.late = true;
                 return Poll::Ready(true);
             }
             _ => {}
@@ -128,9 +132,11 @@ mod tests {
     use crate::clock::deadlines::{TICK, Ticks};
     use std::rc::Rc;
 
+    const LIMIT: Duration = Duration::from_secs(1);
+
     fn hold_body() -> (Rc<WaitTable>, BodyHold, ContinueGateGuard) {
         let waits = Rc::new(WaitTable::default());
-        let held = BodyHold::new(&mut Request::new(()), &waits);
+        let held = BodyHold::new(&mut Request::new(()), &waits, LIMIT);
         let keeper = ContinueGateGuard::begin_turn(Arc::clone(held.gate()));
         (waits, held, keeper)
     }
@@ -140,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_asked_for_after_a_second_at_the_latest() {
+    fn a_body_is_asked_for_after_its_limit_at_the_latest() {
         let (waits, mut held, keeper) = hold_body();
         assert!(poll(&mut held).is_pending());
-        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT)));
+        waits.tick(Ticks(Ticks::from_duration(LIMIT)));
         assert!(poll(&mut held).is_pending() && keeper.is_shut());
-        waits.tick(Ticks(Ticks::from_duration(EXPECT_CONTINUE_TIMEOUT) + Ticks::from_duration(TICK)));
+        waits.tick(Ticks(Ticks::from_duration(LIMIT) + Ticks::from_duration(TICK)));
         assert_eq!(poll(&mut held), Poll::Ready(true));
-        assert!(!keeper.is_shut());
+        assert!(!keeper.is_shut() && held.is_late());
     }
 
     #[test]

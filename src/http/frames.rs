@@ -94,6 +94,8 @@ pub struct FrameScanner {
     /// Bytes that were sent when the budgets were full.
     sent_before: u64,
     over: Option<FrameFlood>,
+    /// PING frames of the peer, since the connection's start.
+    pings: u64,
 }
 
 /// Since the budgets were full.
@@ -146,7 +148,13 @@ impl FrameScanner {
             spent: FrameCounts::default(),
             sent_before: 0,
             over: None,
+            pings: 0,
         }
+    }
+
+    /// How many PING frames the peer has sent.
+    pub fn ping_count(&self) -> u64 {
+        self.pings
     }
 
     /// The stream with a header block that has begun and is not complete.
@@ -312,7 +320,10 @@ impl FrameScanner {
                 spend(&mut spent.resets, 500 + spent.opened / 2, FrameFlood::Resets)
             }
             FrameKind::Ping if frame.flags & ACK != 0 => spend(&mut spent.others, 500 + work, FrameFlood::Others),
-            FrameKind::Ping => spend(&mut spent.pings, 500 + work, FrameFlood::Pings),
+            FrameKind::Ping => {
+                self.pings += 1;
+                spend(&mut spent.pings, 500 + work, FrameFlood::Pings)
+            }
             FrameKind::Settings => spend(&mut spent.settings, 100, FrameFlood::Settings),
             FrameKind::Priority => spend(&mut spent.priorities, 1000 + 4 * spent.opened, FrameFlood::Priorities),
             FrameKind::WindowUpdate => {

@@ -20,11 +20,13 @@ const REQUEST_BUCKETS_US: [u64; 16] = [
 /// The parties that can cause an error.
 const FAULT_LABELS: [&str; 4] = ["peer", "backend", "upstream", "sidecar"];
 /// Limits that can be reached, by the names of their keys; `partner` is a partner's `max_connections`.
-const LIMIT_LABELS: [&str; 15] = [
+const LIMIT_LABELS: [&str; 18] = [
+    "answer_idle",
     "body_idle",
     "connect",
     "connection_age",
     "connections",
+    "continue_wait",
     "fields",
     "handshake",
     "handshakes",
@@ -36,6 +38,7 @@ const LIMIT_LABELS: [&str; 15] = [
     "partner",
     "response",
     "streams",
+    "upload_rate",
 ];
 /// The first status code there is, and how many there are.
 const FIRST_STATUS: u16 = 100;

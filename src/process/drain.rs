@@ -12,6 +12,7 @@ pub struct DrainProgress {
     pub ingress: SideProgress,
     /// Of the application.
     pub egress: SideProgress,
+    cut: AtomicUsize,
 }
 
 /// What is left on one side.
@@ -35,6 +36,14 @@ impl DrainProgress {
     /// With nothing open.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+    /// Records that a connection on which something ran was closed at the deadline.
+    pub fn record_cut(&self) {
+        self.cut.fetch_add(1, Ordering::AcqRel);
+    }
+    /// Connections that were closed at the deadline, or are open now and will be.
+    pub fn closed_at_deadline(&self) -> usize {
+        self.cut.load(Ordering::Acquire) + self.open_connections()
     }
     /// Connections that are open.
     pub fn open_connections(&self) -> usize {

@@ -51,7 +51,7 @@ pub async fn run_shutdown(
     let ended = tokio::select! {
         biased;
         () = wait_for_stop(&mut told, &reload) => ShutdownOutcome::Hurried,
-        () = drain(&stopping, plan, &progress) => ShutdownOutcome::Drained { left: progress.open_connections() },
+        () = drain(&stopping, plan, &progress) => ShutdownOutcome::Drained { left: progress.closed_at_deadline() },
     };
     stopping.advance(ShutdownPhase::Over);
     let left = longest.saturating_sub(begun.elapsed()).clamp(LAST_WRITE_MIN, LAST_WRITE_MAX);

@@ -128,8 +128,15 @@ pub struct ListenerLimits {
     pub head_size: usize,
     /// Fields of a request head.
     pub fields: usize,
-    /// How long a body may pause.
+    /// How long a request's body may stand still while nothing moves the other way either.
     pub body_idle: Duration,
+    /// How long a response may stand still; `None`: without end for streams (`text/event-stream`, gRPC, tunnels), and
+    /// [`DEFAULT_ANSWER_IDLE`] for all others.
+    pub answer_idle: Option<Duration>,
+    /// Bytes a second that a request's body has to bring at least, on an average over `body_idle`.
+    pub upload_rate: Option<usize>,
+    /// How long a backend or upstream may take to ask for the content of `Expect: 100-continue`, or to refuse it.
+    pub continue_wait: Duration,
     /// Keep-alive.
     pub idle: Duration,
     /// Connecting to the backend or upstream.
@@ -142,7 +149,12 @@ pub struct ListenerLimits {
     pub streams: u32,
     /// How old a connection may get before it drains.
     pub connection_age: Option<Duration>,
+    /// How long what runs on a connection may take once a planned drain has begun.
+    pub drain_planned: Duration,
 }
+
+/// How long a response may stand still, unless it is a stream, where `answer_idle` is not set.
+pub const DEFAULT_ANSWER_IDLE: Duration = Duration::from_secs(300);
 
 impl Default for ListenerLimits {
     fn default() -> Self {
@@ -155,12 +167,16 @@ impl Default for ListenerLimits {
             head_size: 64 * 1024,
             fields: 100,
             body_idle: Duration::from_secs(30),
+            answer_idle: None,
+            upload_rate: None,
+            continue_wait: Duration::from_secs(1),
             idle: Duration::from_secs(60),
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
             connections: 10_000,
             streams: 128,
             connection_age: None,
+            drain_planned: Duration::from_hours(24),
         }
     }
 }

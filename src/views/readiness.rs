@@ -1,6 +1,6 @@
-//! Ready or not, and why: every ingress has a pair to show and listens, and the process is not stopping.
+//! Ready or not, and why: every listener has a pair to show, every ingress listens, and the process is not stopping.
 //!
-//! Pure. Upstreams, the application and what is configured for egress never matter: a sidecar that can answer its peers
+//! Pure. Upstreams and the application never matter: a sidecar that can answer its peers, and show itself to its upstreams,
 //! is ready. Stopping is final, because its phase never goes back.
 
 use std::fmt;
@@ -22,6 +22,13 @@ pub(crate) enum ReadinessGap {
         /// What it waits for.
         waits_for: String,
     },
+    /// An egress has nothing to show: it answers 503.
+    Egress {
+        /// Which.
+        listener: Arc<str>,
+        /// What it waits for.
+        waits_for: String,
+    },
     /// An ingress has something to show, and its socket does not listen yet.
     Listening {
         /// Which.
@@ -34,6 +41,7 @@ impl fmt::Display for ReadinessGap {
         match self {
             Self::Stopping => out.write_str("stopping"),
             Self::Ingress { listener, waits_for } => write!(out, "ingress {listener:?} waits for {waits_for}"),
+            Self::Egress { listener, waits_for } => write!(out, "egress {listener:?} waits for {waits_for}"),
             Self::Listening { listener } => write!(out, "ingress {listener:?} does not listen yet"),
         }
     }
@@ -45,6 +53,7 @@ impl ReadinessGap {
         match self {
             Self::Stopping | Self::Listening { .. } => self.to_string(),
             Self::Ingress { listener, .. } => format!("ingress {listener:?} waits"),
+            Self::Egress { listener, .. } => format!("egress {listener:?} waits"),
         }
     }
 }
@@ -60,9 +69,13 @@ pub(crate) fn missing(
     if phase > ShutdownPhase::Running {
         return vec![ReadinessGap::Stopping];
     }
-    let waiting = snapshot.waiting.iter().filter(|(id, _)| id.side == Side::Ingress);
-    let waiting =
-        waiting.map(|(id, what)| ReadinessGap::Ingress { listener: Arc::clone(&id.name), waits_for: what.clone() });
+    let waiting = snapshot.waiting.iter().map(|(id, what)| {
+        let (listener, waits_for) = (Arc::clone(&id.name), what.clone());
+        match id.side {
+            Side::Ingress => ReadinessGap::Ingress { listener, waits_for },
+            Side::Egress => ReadinessGap::Egress { listener, waits_for },
+        }
+    });
     let closed = sockets.iter().filter(|(id, opened)| {
         id.side == Side::Ingress && !opened.is_listening() && snapshot.waiting.iter().all(|(waits, _)| waits != id)
     });

@@ -205,7 +205,7 @@ pub async fn patient() -> SocketAddr {
 }
 
 /// A backend whose responses never end.
-async fn endless() -> Backend {
+pub async fn endless() -> Backend {
     Backend::with(|seen, _| {
         if seen.uri.path() != "/endless" {
             return Response::new(full("quick"));

@@ -9,11 +9,14 @@ use jiff::Timestamp;
 use super::limits::{ConnectionLimit, ConnectionTimeouts, LimitWatch, TickOutcome};
 use super::signal::{ConnectionSignal, SignalCell};
 use crate::clock::deadlines::{Ticks, WaitTable};
-use crate::dataplane::drain::DrainCause;
+use crate::dataplane::drain::{DrainCause, DrainUrgency};
 use crate::http::activity::StreamActivity;
 
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
 const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
+
+/// What is cut at a deadline is told so many ticks before it: one for its last words, one for the end.
+const LAST_WORDS_TICKS: u32 = 2;
 
 /// How far the life of a connection has come.
 pub(super) struct ConnectionLife {
@@ -24,9 +27,17 @@ pub(super) struct ConnectionLife {
     pub(super) valid_until: Cell<Option<Timestamp>>,
     watch: LimitWatch,
     born: Ticks,
-    drains_since: Cell<Option<Ticks>>,
+    drain: Cell<Option<RunningDrain>>,
+    cut: Cell<bool>,
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
+}
+
+/// A drain that has begun.
+#[derive(Clone, Copy)]
+struct RunningDrain {
+    urgency: DrainUrgency,
+    since: Ticks,
 }
 
 impl ConnectionLife {
@@ -38,21 +49,24 @@ impl ConnectionLife {
             valid_until: Cell::new(None),
             watch: LimitWatch::default(),
             born: waits.now(),
-            drains_since: Cell::new(None),
+            drain: Cell::new(None),
+            cut: Cell::new(false),
             idle_since: Cell::new(waits.now()),
             in_flight: Cell::new(0),
         }
     }
 
     /// A request begins.
-    pub(super) fn begin_request(&self) {
+    pub(super) fn begin_request(&self, activity: &StreamActivity) {
         self.in_flight.set(self.in_flight.get() + 1);
+        activity.set_answering(true);
     }
 
     /// A request has ended.
     pub(super) fn end_request(&self, activity: &StreamActivity) {
         self.in_flight.set(self.in_flight.get() - 1);
         self.idle_since.set(self.waits.now());
+        activity.set_answering(self.in_flight.get() > 0);
         if !self.timeouts.http2 {
             activity.forget_received();
             self.watch.forget_head();
@@ -64,53 +78,62 @@ impl ConnectionLife {
         self.timeouts.idle.is_none()
     }
 
-    /// Tells it to leave; false if it drains already.
-    pub(super) fn drain(&self) -> bool {
-        if self.drains_since.get().is_some() {
+    /// Tells it to leave; false if it drains already, as urgently.
+    pub(super) fn drain(&self, urgency: DrainUrgency) -> bool {
+        if self.drain.get().is_some_and(|running| running.urgency >= urgency) {
             return false;
         }
         let now = self.waits.now();
-        self.drains_since.set(Some(now));
-        // A busy connection, and HTTP/2 with its two GOAWAYs, can leave without losing anything.
-        let at_once = self.in_flight.get() > 0
-            || self.timeouts.http2
+        self.drain.set(Some(RunningDrain { urgency, since: now }));
+        // A GOAWAY while requests are made loses those of some clients: where that can wait, it waits for an idle moment.
+        let goes_away = self.timeouts.http2 && urgency > DrainUrgency::Planned;
+        // A busy connection of HTTP/1.1 can leave without losing anything.
+        let at_once = goes_away
+            || (self.in_flight.get() > 0 && !self.timeouts.http2)
             || self.is_upstream()
-            || self.idle_for(now) >= Ticks::from_duration(IDLE_CLOSE_DELAY);
+            || (self.in_flight.get() == 0 && self.idle_for(now) >= Ticks::from_duration(IDLE_CLOSE_DELAY));
         self.signal.send_signal(if at_once { ConnectionSignal::Leave } else { ConnectionSignal::Drain });
         true
     }
 
+    /// Whether what runs on it is cut.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// What runs on it is cut: it is told, and has a moment for its last words.
+    pub(super) fn cut(&self) {
+        self.cut.set(true);
+        self.signal.send_signal(ConnectionSignal::Cut);
+    }
+
     /// Checks all limits at this time.
     pub(super) fn tick(&self, activity: &StreamActivity, ticks: Ticks, now: Timestamp) -> Option<TickOutcome> {
-        if self.signal.signal() >= ConnectionSignal::Late {
-            // The task has had its moment to answer the late head.
-            self.signal.send_signal(ConnectionSignal::Close);
-            return None;
-        }
-        if let Some(valid_until) = self.valid_until.get() {
-            if now >= valid_until {
+        match self.signal.signal() {
+            ConnectionSignal::Cut | ConnectionSignal::Late => {
+                // The task has had its moment to answer the late head, or to say that it is cut.
                 self.signal.send_signal(ConnectionSignal::Close);
-            } else if now.duration_until(valid_until).unsigned_abs() <= self.timeouts.drain && self.drain() {
-                return Some(TickOutcome::Leave(DrainCause::peer_expiry(valid_until)));
+                let stopping = self.drain.get().is_some_and(|running| running.urgency == DrainUrgency::Stopping);
+                return (stopping && self.is_cut()).then_some(TickOutcome::CutByStop);
             }
+            ConnectionSignal::Close => return None,
+            _ => {}
+        }
+        if let Some(outcome) = self.check_peer_path(now) {
+            return Some(outcome);
         }
         if self.watch.is_unread(activity, &self.timeouts, ticks) {
             self.signal.send_signal(ConnectionSignal::Close);
             return Some(TickOutcome::Limit(ConnectionLimit::Unread));
         }
         let idle = (self.in_flight.get() == 0).then(|| self.idle_for(ticks));
-        if let Some(since) = self.drains_since.get() {
-            if ticks.ticks_since(since) >= Ticks::from_duration(self.timeouts.drain) {
-                self.signal.send_signal(ConnectionSignal::Close);
-            } else if idle.is_some_and(|idle| idle >= Ticks::from_duration(IDLE_CLOSE_DELAY)) {
-                self.signal.send_signal(ConnectionSignal::Leave);
-            }
-            return None;
+        if let Some(running) = self.drain.get() {
+            return self.check_drain(running, idle, ticks);
         }
         if let Some(age) = self.timeouts.age
             && ticks.ticks_since(self.born) >= Ticks::from_duration(age)
         {
-            self.drain();
+            self.drain(DrainUrgency::Planned);
             return Some(TickOutcome::TooOld(DrainCause::age_reached(age)));
         }
         if self.timeouts.http2 && self.watch.head_is_late(activity, &self.timeouts, ticks) {
@@ -120,13 +143,49 @@ impl ConnectionLife {
         let idle = idle?;
         if !self.timeouts.http2 && self.watch.head_is_late(activity, &self.timeouts, ticks) {
             self.signal.send_signal(ConnectionSignal::Late);
-            Some(TickOutcome::Limit(ConnectionLimit::Head))
-        } else if self.timeouts.idle.is_some_and(|limit| idle >= Ticks::from_duration(limit)) {
-            self.drain();
-            Some(TickOutcome::Limit(ConnectionLimit::Idle))
-        } else {
-            None
+            return Some(TickOutcome::Limit(ConnectionLimit::Head));
         }
+        let idle = idle.min(ticks.ticks_since(activity.last_ping()));
+        if self.timeouts.idle.is_some_and(|limit| idle >= Ticks::from_duration(limit)) {
+            self.drain(DrainUrgency::Urgent);
+            return Some(TickOutcome::Limit(ConnectionLimit::Idle));
+        }
+        None
+    }
+
+    /// No connection outlives the path of its peer, and its drain begins in time.
+    fn check_peer_path(&self, now: Timestamp) -> Option<TickOutcome> {
+        let valid_until = self.valid_until.get()?;
+        if now >= valid_until {
+            self.cut.set(self.in_flight.get() > 0);
+            self.signal.send_signal(ConnectionSignal::Close);
+        } else if now.duration_until(valid_until).unsigned_abs() <= self.timeouts.drain
+            && self.drain(DrainUrgency::Urgent)
+        {
+            return Some(TickOutcome::Leave(DrainCause::peer_expiry(valid_until)));
+        }
+        None
+    }
+
+    /// How a drain goes on; `idle`: for so long nothing has run.
+    fn check_drain(&self, running: RunningDrain, idle: Option<u32>, ticks: Ticks) -> Option<TickOutcome> {
+        let elapsed = ticks.ticks_since(running.since);
+        if running.urgency == DrainUrgency::Planned {
+            if elapsed >= Ticks::from_duration(self.timeouts.drain_planned) {
+                self.drain(DrainUrgency::Urgent);
+            }
+        } else if elapsed + LAST_WORDS_TICKS >= Ticks::from_duration(self.timeouts.drain) {
+            if idle.is_some() && !self.is_upstream() {
+                self.signal.send_signal(ConnectionSignal::Close);
+                return None;
+            }
+            self.cut();
+            return Some(TickOutcome::Cut);
+        }
+        if idle.is_some_and(|idle| idle >= Ticks::from_duration(IDLE_CLOSE_DELAY)) {
+            self.signal.send_signal(ConnectionSignal::Leave);
+        }
+        None
     }
 
     fn idle_for(&self, now: Ticks) -> u32 {

@@ -21,8 +21,10 @@ pub(crate) struct ConnectionTimeouts {
     pub(crate) unread: Duration,
     /// From its start to its drain, where the age of connections is limited.
     pub(crate) age: Option<Duration>,
-    /// From the start of a drain to its end.
+    /// From the start of an urgent drain to its end.
     pub(crate) drain: Duration,
+    /// From the start of a planned drain until it becomes urgent.
+    pub(crate) drain_planned: Duration,
 }
 
 /// A limit of a connection that was reached.
@@ -79,6 +81,10 @@ pub(crate) enum TickOutcome {
     TooOld(DrainCause),
     /// It is closed for this limit.
     Limit(ConnectionLimit),
+    /// Its drain has reached its deadline, and something still runs on it.
+    Cut,
+    /// It is closed after that, because the process stops.
+    CutByStop,
 }
 
 /// Since when a connection has been in a state that may last only so long.

@@ -15,6 +15,8 @@ pub(crate) enum ConnectionSignal {
     Leave,
     /// The request head or header block that has begun is late: report it, and close.
     Late,
+    /// The drain has reached its deadline: what runs is told, and has a moment for its last words.
+    Cut,
     /// Close, whatever runs.
     Close,
 }

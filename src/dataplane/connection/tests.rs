@@ -20,7 +20,8 @@ fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState
     let seconds = Duration::from_secs;
     let (unread, age) = (seconds(30), Some(seconds(7200)));
     let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
-    let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain: seconds(15) };
+    let (drain, drain_planned) = (seconds(15), seconds(3600));
+    let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned };
     ConnectionState::new(1, facts, patience, waits)
 }
 
@@ -35,6 +36,8 @@ fn signal_at(open: &ConnectionState, waits: &WaitTable, seconds: u32) -> (Connec
     let reason = due.map(|due| match due {
         TickOutcome::Leave(leave) | TickOutcome::TooOld(leave) => leave.reason,
         TickOutcome::Limit(limit) => limit.reason(),
+        TickOutcome::Cut => "cut",
+        TickOutcome::CutByStop => "cut_by_stop",
     });
     (open.signal(), reason)
 }
@@ -91,13 +94,74 @@ fn a_drain_gives_a_request_on_its_way_a_moment_and_ends_at_its_deadline() {
     let waits = Rc::new(WaitTable::default());
     let (fresh, busy) = (new_connection(&waits), new_connection(&waits));
     let _flight = busy.begin_flight();
-    assert!(fresh.drain() && !fresh.drain());
+    assert!(fresh.drain(DrainUrgency::Urgent) && !fresh.drain(DrainUrgency::Urgent));
     assert_eq!(fresh.signal(), ConnectionSignal::Drain);
     assert_eq!(signal_at(&fresh, &waits, 1).0, ConnectionSignal::Leave);
-    assert!(busy.drain());
+    assert!(busy.drain(DrainUrgency::Urgent));
     assert_eq!(busy.signal(), ConnectionSignal::Leave);
-    assert_eq!(signal_at(&busy, &waits, 15).0, ConnectionSignal::Leave);
-    assert_eq!(signal_at(&busy, &waits, 16).0, ConnectionSignal::Close);
+    assert_eq!(signal_at(&busy, &waits, 15), (ConnectionSignal::Leave, None));
+    assert_eq!(signal_at(&busy, &waits, 16), (ConnectionSignal::Cut, Some("cut")));
+    assert!(busy.is_cut() && !fresh.is_cut());
+    assert_eq!(signal_at(&busy, &waits, 17), (ConnectionSignal::Close, None));
+}
+
+#[test]
+fn a_stop_counts_a_connection_that_it_cuts_and_no_other() {
+    let waits = Rc::new(WaitTable::default());
+    let (idle, busy) = (new_connection(&waits), new_connection(&waits));
+    let _flight = busy.begin_flight();
+    for open in [&idle, &busy] {
+        assert!(open.drain(DrainUrgency::Urgent));
+        assert!(open.drain(DrainUrgency::Stopping) && !open.drain(DrainUrgency::Urgent));
+    }
+    assert_eq!(signal_at(&busy, &waits, 15), (ConnectionSignal::Cut, Some("cut")));
+    assert_eq!(signal_at(&busy, &waits, 16), (ConnectionSignal::Close, Some("cut_by_stop")));
+    assert_eq!(signal_at(&idle, &waits, 15), (ConnectionSignal::Close, None));
+    assert_eq!(signal_at(&idle, &waits, 16), (ConnectionSignal::Close, None));
+}
+
+#[test]
+fn a_planned_drain_waits_for_what_runs_and_becomes_urgent_in_the_end() {
+    for http2 in [false, true] {
+        let waits = Rc::new(WaitTable::default());
+        let busy = new_connection_with(&waits, http2);
+        let _flight = busy.begin_flight();
+        assert!(busy.drain(DrainUrgency::Planned));
+        let told = if http2 { ConnectionSignal::Drain } else { ConnectionSignal::Leave };
+        assert_eq!(signal_at(&busy, &waits, 3599), (told, None));
+        assert_eq!(signal_at(&busy, &waits, 3600), (ConnectionSignal::Leave, None));
+        assert_eq!(signal_at(&busy, &waits, 3614), (ConnectionSignal::Leave, None));
+        assert_eq!(signal_at(&busy, &waits, 3615), (ConnectionSignal::Cut, Some("cut")));
+    }
+}
+
+#[test]
+fn http2_is_told_of_a_planned_drain_when_it_is_idle() {
+    let waits = Rc::new(WaitTable::default());
+    let open = new_connection_with(&waits, true);
+    assert!(open.drain(DrainUrgency::Planned));
+    assert_eq!(open.signal(), ConnectionSignal::Drain);
+    let flight = open.begin_flight();
+    assert_eq!(signal_at(&open, &waits, 100).0, ConnectionSignal::Drain);
+    drop(flight);
+    drop(open.begin_flight());
+    assert_eq!(signal_at(&open, &waits, 100).0, ConnectionSignal::Drain, "another request may be on its way");
+    assert_eq!(signal_at(&open, &waits, 101).0, ConnectionSignal::Leave);
+
+    let urgent = new_connection_with(&waits, true);
+    let _flight = urgent.begin_flight();
+    assert!(urgent.drain(DrainUrgency::Planned) && urgent.drain(DrainUrgency::Urgent));
+    assert_eq!(urgent.signal(), ConnectionSignal::Leave);
+}
+
+#[test]
+fn a_ping_counts_as_life_of_an_idle_connection() {
+    let waits = Rc::new(WaitTable::default());
+    let open = new_connection_with(&waits, true);
+    open.activity.record_ping(ticks_at_second(50));
+    assert_eq!(signal_at(&open, &waits, 60), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&open, &waits, 109), (ConnectionSignal::Serve, None));
+    assert_eq!(signal_at(&open, &waits, 110).1, Some("idle"));
 }
 
 #[test]
@@ -136,8 +200,8 @@ fn a_connection_that_is_too_old_drains() {
     let flight = open.begin_flight();
     assert_eq!(signal_at(&open, &waits, 7199), (ConnectionSignal::Serve, None));
     assert_eq!(signal_at(&open, &waits, 7200), (ConnectionSignal::Leave, Some("connection_age")));
+    assert_eq!(signal_at(&open, &waits, 9000), (ConnectionSignal::Leave, None), "what runs on it is waited for");
     drop(flight);
-    assert_eq!(signal_at(&open, &waits, 7215).0, ConnectionSignal::Close);
 }
 
 #[test]

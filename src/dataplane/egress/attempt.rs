@@ -198,6 +198,7 @@ impl<'a> UpstreamAttempt<'a> {
             unread,
             age,
             drain: towards.context().drain_timeout(),
+            drain_planned: limits.drain_planned,
         };
         let open = ConnectionState::new(connection, facts, patience, towards.context().waits());
         open.set_valid_until(Some(peer.valid_until()));

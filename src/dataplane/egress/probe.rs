@@ -123,7 +123,9 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     // Without its token a request may be refused whatever pair it shows, which would prove nothing.
     let mut bearing = towards.egress.bearer.as_ref().map(|bearer| RequestTokens::new(towards, bearer));
     let strip = Rc::<StripList>::default();
-    let terms = ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.context().waits() };
+    let client = std::sync::Arc::default();
+    let terms =
+        ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.context().waits(), client: &client };
     let to = RequestDestination { host, scheme: Scheme::HTTPS };
     if let Ok((_, link)) = retry::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await {
         link.finish();

@@ -59,15 +59,9 @@ impl EgressConnection {
         if let Some(view) = self.view.view() {
             return Ok(view);
         }
-        let (egress, epoch) = self.resources.context.egress(&self.listener.id.name).ok_or(Error::NoKeyPair)?;
+        let context = &self.resources.context;
+        let (egress, epoch) = context.egress(&self.listener.id.name).ok_or_else(|| self.explain_absence())?;
         let settings = &egress.settings;
-        let asker = ClientFields {
-            side: Side::Egress,
-            listener: &settings.name,
-            connection: self.tracked.open.number,
-            from: self.from,
-            peer: None,
-        };
         let authority = settings.upstream.https_authority();
         let host = (!settings.keep_host).then(|| HeaderValue::try_from(&authority).ok()).flatten();
         let view = Rc::new(EgressView {
@@ -76,12 +70,30 @@ impl EgressConnection {
             authority,
             host,
             strip: Rc::default(),
-            access: AccessLineTemplate::new(&self.listener.request_context, settings.log_access, &asker),
+            access: self.access_line(settings.log_access),
             known: target::HostCache::default(),
             egress,
         });
         self.view.set_view(&view);
         Ok(view)
+    }
+
+    fn access_line(&self, log: bool) -> Rc<AccessLineTemplate> {
+        let asker = ClientFields {
+            side: Side::Egress,
+            listener: &self.listener.id.name,
+            connection: self.tracked.open.number,
+            from: self.from,
+            peer: None,
+        };
+        AccessLineTemplate::new(&self.listener.request_context, log, &asker)
+    }
+
+    /// What this egress lacks, so that it is in no snapshot.
+    fn explain_absence(&self) -> Error {
+        let snapshot = self.resources.context.snapshot();
+        let waits_for = snapshot.missing_part(&self.listener.id).unwrap_or("a usable key pair");
+        Error::EgressWaits { waits_for: waits_for.to_owned() }
     }
 
     async fn forward(
@@ -102,7 +114,8 @@ impl EgressConnection {
         // The application is trusted: its own statements about a request's origin are forwarded.
         let cleaned = clean_request(request.headers_mut(), &view.strip, ForwardingPolicy::Keep)?;
         let host = view.host.clone().unwrap_or(named);
-        let terms = ForwardContext { limits, strip: &view.strip, waits: self.resources.context.waits() };
+        let (waits, client) = (self.resources.context.waits(), &self.tracked.open.activity);
+        let terms = ForwardContext { limits, strip: &view.strip, waits, client };
         let mut outbound = OutboundRequest::new(request, &host, cleaned, &terms);
         let to = RequestDestination { host, scheme: Scheme::HTTPS };
         let towards = UpstreamRef {
@@ -134,7 +147,13 @@ impl RequestHandler for EgressConnection {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure> {
         let flight = self.tracked.open.begin_flight();
-        let view = self.view().map_err(|error| RequestFailure { error, record: None })?;
+        let view = match self.view() {
+            Ok(view) => view,
+            Err(error) => {
+                let record = Some(AccessRecord::start(&self.access_line(true), &request, flight));
+                return Err(RequestFailure { error, record });
+            }
+        };
         let mut record = Some(AccessRecord::start(&view.access, &request, flight));
         self.forward(&view, request, &mut record).await.map_err(|error| RequestFailure { error, record })
     }

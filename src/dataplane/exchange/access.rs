@@ -28,6 +28,8 @@ const LOGGED_PATH_BYTES: usize = 1024;
 const LOGGED_METHOD_BYTES: usize = 32;
 /// The status that is logged where the client left before a response was sent; nginx introduced it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+/// The status that is logged where the sidecar itself cut a request before its response began.
+const CUT_REQUEST: u16 = 503;
 
 /// Where one worker's access lines and counts go, for one listener.
 pub(crate) struct RequestContext {
@@ -180,6 +182,11 @@ impl AccessRecord {
         self.reason = Some(reason);
     }
 
+    /// Where it is counted.
+    pub(crate) fn request_context(&self) -> Rc<RequestContext> {
+        Rc::clone(&self.prepared.desk)
+    }
+
     /// The request in flight.
     pub(crate) fn flight(&self) -> &InFlightGuard {
         &self.flight
@@ -188,6 +195,17 @@ impl AccessRecord {
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
+        if self.flight.state().is_cut() {
+            // It was not the client that ended it.
+            match self.reason {
+                Some("client_closed") => {
+                    self.status = CUT_REQUEST;
+                    self.set_break_reason("drain_deadline");
+                }
+                Some("left") => self.set_break_reason("drain_deadline"),
+                _ => {}
+            }
+        }
         let took = self.started.elapsed();
         let desk = &self.prepared.desk;
         desk.cells.request(self.status, took);

@@ -4,6 +4,7 @@
 //! the sidecar's own response where there is none.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,11 +26,13 @@ use super::shape::RequestDestination;
 use super::tunnel::{WebSocketTunnel, spawn_tunnel};
 use crate::clock::deadlines::WaitTable;
 use crate::dataplane::connection::ConnectionSignal;
-use crate::http::body::{BodyRelay, UploadProgress};
+use crate::http::activity::StreamActivity;
+use crate::http::body::{AnswerWatch, BodyRelay};
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
 use crate::http::framing::parse_decimal;
+use crate::http::progress::{AnswerPatience, BodyLimit, ContentKind, UploadProgress};
 use crate::http::upgrade;
 use crate::snapshot::Side;
 use crate::snapshot::ingress::ListenerLimits;
@@ -44,6 +47,8 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) limits: &'a ListenerLimits,
     pub(crate) strip: &'a Rc<StripList>,
     pub(crate) waits: &'a Rc<WaitTable>,
+    /// The client's connection.
+    pub(crate) client: &'a Arc<StreamActivity>,
 }
 
 /// A checked and cleaned request, ready to be sent.
@@ -82,9 +87,14 @@ impl OutboundRequest {
         let mut request = Request::from_parts(parts, OutgoingBody::Empty);
         let mut upload = None;
         if !body.is_end_stream() {
-            let relay = BodyRelay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
-            let relay = relay.with_progress(upload.insert(Rc::default()));
-            let relay = if holds { relay.with_hold(BodyHold::new(&mut request, terms.waits)) } else { relay };
+            let progress = upload.insert(UploadProgress::new(terms.waits));
+            progress.set_client(terms.client);
+            if ContentKind::of_fields(request.headers()) == ContentKind::Grpc {
+                progress.set_endless();
+            }
+            let relay = BodyRelay::from_request(body, (terms.limits, terms.waits, terms.strip), progress);
+            let wait = terms.limits.continue_wait;
+            let relay = if holds { relay.with_hold(BodyHold::new(&mut request, terms.waits, wait)) } else { relay };
             *request.body_mut() = OutgoingBody::Relay(Box::new(relay));
         }
         Self { request: Some(request), websocket, upload }
@@ -92,7 +102,11 @@ impl OutboundRequest {
 
     /// The error of a failed exchange: more precise where the library only reports that a body broke off.
     pub(crate) fn refine_error(&self, error: Error) -> Error {
-        if self.upload.as_ref().is_some_and(|upload| upload.is_late()) { Error::BodyLate } else { error }
+        match self.upload.as_ref().and_then(|upload| upload.ended_by()) {
+            Some(BodyLimit::Rate) => Error::BodySlow,
+            Some(_) => Error::BodyLate,
+            None => error,
+        }
     }
 }
 
@@ -119,7 +133,7 @@ pub(crate) fn respond(
     record: &mut Option<AccessRecord>,
 ) -> Result<Response<ResponseBody>, Error> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch_protocols(response, link, outbound.websocket.take(), record);
+        return switch_protocols(response, link, outbound.websocket.take(), (terms.limits.answer_idle, record));
     }
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
@@ -134,13 +148,30 @@ pub(crate) fn respond(
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };
+    let upload = outbound.upload.clone();
+    let unasked = upload.as_ref().is_some_and(|upload| upload.was_unasked());
     // Where an upstream may refuse our certificate by this status, the line says so.
-    record.set_status(parts.status, link.proof().and_then(|proof| proof.doubt.get()));
+    let doubt = link.proof().and_then(|proof| proof.doubt.get());
+    let reason = doubt.or(if unasked { Some("continue_late") } else { None });
+    record.set_status(parts.status, reason);
+    if unasked {
+        record.count_limit("continue_wait");
+    }
     if record.flight().state().signal() == ConnectionSignal::Drain {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let relay = BodyRelay::new(incoming, terms.limits.body_idle, terms.waits, terms.strip);
-    Ok(Response::from_parts(parts, ResponseBody::from_relay(relay, link, record, outbound.upload.clone())))
+    let kind = ContentKind::of_fields(&parts.headers);
+    if let Some(upload) = &upload {
+        upload.record_answer(terms.waits.now());
+        if kind != ContentKind::Whole {
+            upload.set_endless();
+        }
+    }
+    let patience = AnswerPatience::new(terms.limits, kind);
+    let watch = AnswerWatch { patience, upload, client: Arc::clone(terms.client), ended: false };
+    let relay = BodyRelay::from_response(incoming, (terms.waits, terms.strip), watch);
+    let body = ResponseBody::from_relay(relay, link, record);
+    Ok(Response::from_parts(parts, if kind == ContentKind::Grpc { body.with_grpc_end() } else { body }))
 }
 
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.
@@ -148,7 +179,7 @@ fn switch_protocols(
     mut response: Response<Incoming>,
     mut link: PooledConnection,
     websocket: Option<OnUpgrade>,
-    record: &mut Option<AccessRecord>,
+    (idle, record): (Option<Duration>, &mut Option<AccessRecord>),
 ) -> Result<Response<ResponseBody>, Error> {
     let Some(asker) = websocket.filter(|_| upgrade::is_granted(&response)) else { return Err(Error::Unasked) };
     let Some(mut record) = record.take() else { return Err(Error::Late) };
@@ -162,7 +193,8 @@ fn switch_protocols(
     record.set_status(parts.status, None);
     let open = record.flight().state();
     let (flight, whole) = (open.begin_flight(), open.owner());
-    spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link });
+    let context = record.request_context();
+    spawn_tunnel(WebSocketTunnel { asker, answerer, flight, whole, link, idle, context });
     Ok(Response::from_parts(parts, ResponseBody::empty(Some(record))))
 }
 

@@ -24,9 +24,9 @@ use super::shape::{self, RequestDestination};
 use super::streams::{SharedStreamState, StreamGuard};
 use crate::clock::deadlines::{Ticks, WaitTable, WaitTimer};
 use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal, ConnectionState};
-use crate::http::body::UploadProgress;
 use crate::http::error::RequestError as Error;
 use crate::http::expect::ContinueGateGuard;
+use crate::http::progress::UploadProgress;
 
 /// A connection's own future, while it has no task of its own.
 pub(super) type ConnectionFuture = Pin<Box<dyn Future<Output = ()>>>;

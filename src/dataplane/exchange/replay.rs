@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::http::body::BodyError;
+    use bytes::Buf as _;
 
     fn post_request(frames: &[Bytes], trailers: bool) -> Request<OutgoingBody> {
         let trailers = trailers.then(|| HeaderMap::from_iter([(http::header::ETAG, "x".parse().unwrap())]));
@@ -114,7 +115,9 @@ mod tests {
         let mut taken = Vec::new();
         while taken.len() < count {
             match Pin::new(&mut *body).poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(frame))) => taken.extend(frame.into_data()),
+                Poll::Ready(Some(Ok(frame))) => {
+                    taken.extend(frame.into_data().map(|mut data| data.copy_to_bytes(data.remaining())));
+                }
                 _ => break,
             }
         }

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::body::{BodyError, BodyRelay, UploadProgress};
+use crate::http::body::{BodyError, BodyRelay};
 use crate::http::expect::ContinueGate;
+use crate::http::progress::UploadProgress;
+use crate::http::taken::CountedBytes;
 
 /// A request's body on its way to the backend or upstream.
 pub(crate) enum OutgoingBody {
@@ -53,18 +55,27 @@ impl OutgoingBody {
     }
 }
 
-impl HttpBody for OutgoingBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+impl OutgoingBody {
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
             Self::Empty => Poll::Ready(None),
             Self::Relay(relay) => Pin::new(relay.as_mut()).poll_frame(cx),
-            Self::Kept(turn) => Pin::new(turn).poll_frame(cx),
+            Self::Kept(turn) => turn.poll_content(cx),
             #[cfg(test)]
             Self::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
         }
+    }
+}
+
+impl HttpBody for OutgoingBody {
+    type Data = CountedBytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<CountedBytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = this.poll_content(cx);
+        let mark = || this.upload().map(|upload| Arc::clone(&upload.taken));
+        polled.map_ok(|frame| frame.map_data(|data| CountedBytes::new(data, mark())))
     }
     fn is_end_stream(&self) -> bool {
         match self {
@@ -173,7 +184,7 @@ impl ReplayBuffer {
         if self.ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.rest.poll_content(cx) else {
             self.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         };
@@ -222,12 +233,9 @@ impl ReplayBody {
     }
 }
 
-impl HttpBody for ReplayBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+impl ReplayBody {
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         let mut kept = this.kept.0.borrow_mut();
         if kept.turn != this.turn {
             return Poll::Ready(Some(Err(BodyError::SentAgain)));

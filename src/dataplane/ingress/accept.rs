@@ -194,7 +194,7 @@ impl EvictionReason {
                 "too_many_from_source",
                 format!(
                     "{who} has {} handshakes in progress, which is the limit for one source \
-                     (limits.handshakes_per_source)",
+                     (limits.handshakes_per_source), and this one is the oldest of them",
                     limits.handshakes_per_source
                 ),
             ),
@@ -226,7 +226,7 @@ async fn handshake(
     let mut hello = read_client_hello(stream, deadline).await.map_err(AcceptRefusal::Failed)?;
     hello.restrict_versions(&ingress.settings.tls);
     let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
-    turn.begin_handshake(source_address(attempt), caps).map_err(AcceptRefusal::Crowded)?;
+    turn.begin_handshake(source_address(attempt), caps);
     let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.now());
     let Some(choice) = choose_with_hints(&ingress.candidates, hello.asked(), &known, terms.now()) else {
         return Err(AcceptRefusal::Failed(hello.refuse().await));

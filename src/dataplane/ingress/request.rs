@@ -134,6 +134,7 @@ impl IngressConnection {
             limits: &view.ingress.settings.limits,
             strip: &view.strip,
             waits: self.resources.context.waits(),
+            client: &self.tracked.open.activity,
         }
     }
 }

@@ -64,7 +64,11 @@ impl<S> FrameGuard<S> {
     }
 
     fn scan(&mut self, bytes: &[u8]) -> FrameStep {
+        let pings = self.scanner.ping_count();
         let step = self.scanner.scan(bytes, self.sent, elapsed(&self.waits));
+        if self.scanner.ping_count() != pings {
+            self.activity.record_ping(self.waits.now());
+        }
         self.found.flood.set(step.flood);
         self.activity.set_open_block(self.scanner.open_block());
         step

@@ -3,6 +3,9 @@
 //!
 //! A refused request is replaced by one of ours ([`STAND_IN_REQUEST`]), which [`GuardVerdict::prepare_request`] tells from
 //! all others: the guard lets no `*` through. A request that breaks off is a read error to hyper. After either, nothing more is read for it.
+//!
+//! A client that ends its sending after a whole request waits for its answer (RFC 9112 9.6): hyper would give it up, so it learns
+//! of that end once the request has been answered.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +22,7 @@ use super::head::is_token;
 use super::held::HeldBytes;
 use super::verdict::{GuardVerdict, UpgradeAnswer};
 use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
+use crate::http::activity::StreamActivity;
 use crate::http::refusal::ExplainedRefusal;
 
 /// What hyper reads in place of a refused request.
@@ -38,6 +42,7 @@ pub(crate) struct FramingGuard<S> {
     held: HeldBytes,
     mode: FramingMode,
     linger: Option<LingerState>,
+    activity: Arc<StreamActivity>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +64,16 @@ struct LingerState {
 }
 
 impl<S> FramingGuard<S> {
-    pub(crate) fn new(stream: S, bounds: FramingLimits, verdict: Arc<GuardVerdict>) -> Self {
+    /// `activity` says whether a request is being answered, and is told of the end of the client's sending.
+    pub(crate) fn new(
+        stream: S,
+        bounds: FramingLimits,
+        verdict: Arc<GuardVerdict>,
+        activity: &Arc<StreamActivity>,
+    ) -> Self {
         let scanner = FramingScanner::new(bounds);
-        Self { stream, scanner, verdict, held: HeldBytes::default(), mode: FramingMode::Judge, linger: None }
+        let (held, mode, activity) = (HeldBytes::default(), FramingMode::Judge, Arc::clone(activity));
+        Self { stream, scanner, verdict, held, mode, linger: None, activity }
     }
 
     /// Judges what is held.
@@ -113,18 +125,44 @@ impl<S> FramingGuard<S> {
 }
 
 impl<S: AsyncRead + Unpin> FramingGuard<S> {
+    /// Reads, unless the end was read before. An end without close_notify is one too: the scanner knows what is whole.
+    fn read_stream(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.activity.has_ended() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Poll::Ready(Err(error)),
+            _ => {}
+        }
+        if buf.filled().len() == before {
+            self.activity.set_ended();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The client has ended its sending: hyper learns of it when it reads for the next request.
+    fn poll_end(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if !self.activity.is_answering() {
+            return Poll::Ready(Ok(()));
+        }
+        self.activity.await_answer(cx);
+        Poll::Pending
+    }
+
     /// Reads into hyper's buffer, judges there, and takes back what is not judged. Ready where something can be given.
     fn read_and_judge(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            ready!(self.read_stream(cx, buf))?;
             let arrived = &buf.filled()[before..];
             if arrived.is_empty() {
                 // Half a head ends here; half a content is the client's fault, not the backend's.
                 if self.scanner.is_within_content() {
                     self.verdict.cut_request(FramingFault::Incomplete);
+                    return Poll::Ready(Ok(()));
                 }
-                return Poll::Ready(Ok(()));
+                return self.poll_end(cx);
             }
             if self.held.is_empty() {
                 let pass = self.judge(arrived);
@@ -174,9 +212,9 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
                 let before = buf.filled().len();
                 self.verdict.await_upgrade_answer(cx);
                 while self.held.len() < MAX_UPGRADE_BUFFER_BYTES {
-                    ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+                    ready!(self.read_stream(cx, buf))?;
                     if buf.filled().len() == before {
-                        return Poll::Ready(Ok(()));
+                        return self.poll_end(cx);
                     }
                     self.held.push(&buf.filled()[before..]);
                     buf.set_filled(before);
