@@ -92,14 +92,14 @@ async fn a_grpc_exchange_goes_on_whether_its_client_speaks_or_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_pauses_is_waited_for_while_its_response_moves() {
     let (tell, backend) = prompted("text/plain").await;
-    let limits = "[ingress.limits]\nidle = \"250ms\"\nbody_idle = \"2s\"";
+    let limits = "[ingress.limits]\nidle = \"250ms\"\nbody_idle = \"4s\"";
     let stand = stand(&format!("http://{}", backend.address), limits).await;
     for alpn in ["http/1.1", "h2"] {
         let (sender, body) = channel();
         let request = Request::post("https://localhost/").header("host", "localhost").body(body).expect("a request");
         let mut body = stand.send(alpn, request).await.expect("answered").into_body();
         let begun = std::time::Instant::now();
-        while begun.elapsed() < std::time::Duration::from_secs(4) {
+        while begun.elapsed() < std::time::Duration::from_secs(9) {
             a_while(&stand).await;
             tell.send_replace("x");
             assert_eq!(next_piece(&mut body).await, "x", "{alpn}");
@@ -138,7 +138,7 @@ async fn the_end_of_a_grpc_exchange_that_is_cut_carries_its_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_that_takes_bytes_is_not_cut_over_http2() {
     let backend = endless().await;
-    let limits = "[ingress.limits]\nbody_idle = \"3s\"\nidle = \"250ms\"";
+    let limits = "[ingress.limits]\nbody_idle = \"4s\"\nidle = \"250ms\"";
     let stand = stand(&format!("http://{}", backend.address), limits).await;
     let stream = stand.peer("h2").tls(stand.sidecar.ingress("api")).await.expect("connected");
     let mut builder = h2::client::Builder::new();
@@ -149,7 +149,7 @@ async fn a_slow_reader_that_takes_bytes_is_not_cut_over_http2() {
     let (answer, _) = sender.send_request(request, true).expect("sent");
     let mut body = soon(answer).await.expect("answered").into_body();
     let begun = std::time::Instant::now();
-    while begun.elapsed() < std::time::Duration::from_secs(7) {
+    while begun.elapsed() < std::time::Duration::from_secs(10) {
         let piece = soon(body.data()).await.expect("more").expect("the stream is not reset");
         assert!(piece.len() <= 100);
         a_while(&stand).await;
@@ -223,7 +223,7 @@ async fn an_upload_that_the_backend_takes_a_few_bytes_at_a_time_is_not_late() {
         }
     })
     .await;
-    let limits = "[ingress.limits]\nresponse = \"1s\"\nidle = \"250ms\"";
+    let limits = "[ingress.limits]\nresponse = \"4s\"\nidle = \"250ms\"";
     let stand = stand(&format!("h2c://{}", backend.address), limits).await;
     let content = http_body_util::Full::new(Bytes::from(vec![b'x'; 1_000]));
     let body = http_body_util::combinators::UnsyncBoxBody::new(content.map_err(|never| match never {}));
