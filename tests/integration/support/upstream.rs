@@ -48,12 +48,15 @@ pub struct Plan {
     pub demands_certificate: bool,
 }
 
+/// By pair and, where one is named, path; `None`: silence.
+type Refusals = BTreeMap<(Fingerprint, Option<String>), Option<StatusCode>>;
+
 #[derive(Default)]
 struct State {
     acceptor: Mutex<Option<TlsAcceptor>>,
     seen: Mutex<Vec<(Fingerprint, Seen)>>,
     /// Pairs whose requests never reach the application, everywhere or at one path: a status is the answer, or silence.
-    refused: Mutex<BTreeMap<(Fingerprint, Option<String>), Option<StatusCode>>>,
+    refused: Mutex<Refusals>,
     open: Mutex<BTreeMap<Fingerprint, usize>>,
 }
 
