@@ -10,6 +10,7 @@
 
 mod alert;
 mod bus;
+mod doubts;
 mod fields;
 mod folder;
 mod follower;
@@ -27,6 +28,7 @@ mod trust;
 
 pub use alert::{AlertRecord, DeliveryRecord};
 pub use bus::EventBus;
+pub use doubts::{DoubtKind, UpstreamDoubt};
 pub use folder::FolderRecord;
 pub use follower::EventFollower;
 pub use handshake::HandshakeRecord;
@@ -34,7 +36,7 @@ pub use keyring::KeyringRecord;
 pub use lesson::LessonRecord;
 pub use list::Event;
 pub use process::{ClockRecord, DrainRecord, EpochRecord, RegistryRecord, ReloadRecord, SaveFailure};
-pub use proof::{ProofRecord, VerdictRecord};
+pub use proof::{EXCLUDED_BY_AUTHORITIES, ProofRecord, VerdictRecord};
 pub use token::{TokenOutcome, TokenRecord};
 pub use trust::TrustRecord;
 

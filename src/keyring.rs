@@ -4,6 +4,7 @@
 //! [`KeyringEvent`]s back. The proxy calls [`choice::choose`] to select the pair to show.
 
 pub mod choice;
+pub mod demand;
 pub mod fit;
 #[cfg(test)]
 pub(crate) mod pool;

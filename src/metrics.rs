@@ -60,6 +60,13 @@ struct RotationLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProofLabels {
+    listener: String,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TokenLabels {
     listener: String,
     outcome: &'static str,
@@ -97,6 +104,7 @@ pub struct Metrics {
     key_pair_refusals: Family<RefusalLabels, Counter>,
     replays: Family<ReplayLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
+    proofs: Family<ProofLabels, Counter>,
     rotations: Family<RotationLabels, Counter>,
     drained: Family<ReasonLabels, Counter>,
     folder_refusals: Counter,
@@ -125,6 +133,7 @@ impl Metrics {
             key_pair_refusals: Family::default(),
             replays: Family::default(),
             tokens: Family::default(),
+            proofs: Family::default(),
             rotations: Family::default(),
             drained: Family::default(),
             folder_refusals: Counter::default(),
@@ -161,6 +170,11 @@ impl Metrics {
     /// Counts a refusal of our key pair by the other side: with this alert, or for this reason where it came later.
     pub fn count_key_pair_refusal(&self, side: &'static str, listener: &str, alert: &'static str) {
         self.key_pair_refusals.get_or_create(&RefusalLabels { side, listener: listener.to_owned(), alert }).inc();
+    }
+
+    /// Counts what an upstream made of our key pair after a handshake.
+    pub fn count_proof(&self, listener: &str, outcome: &'static str, reason: &'static str) {
+        self.proofs.get_or_create(&ProofLabels { listener: listener.to_owned(), outcome, reason }).inc();
     }
 
     /// Counts a request that was sent again with another key pair.
@@ -253,6 +267,7 @@ impl Metrics {
             self.key_pair_refusals.clone(),
         );
         ours.register("replays", "Requests sent again with another key pair, by reason", self.replays.clone());
+        ours.register("proofs", "What upstreams made of our key pairs after the handshake", self.proofs.clone());
         ours.register("tokens", "Token requests for upstreams, by outcome", self.tokens.clone());
         ours.register("rotations", "Key pairs that arrived, by outcome", self.rotations.clone());
         ours.register("drained", "Connections drained early, by reason", self.drained.clone());
@@ -283,6 +298,7 @@ mod tests {
         metrics.handshake(("ingress", "api"), ("refused", "unknown_ca"), Duration::from_millis(2));
         metrics.count_key_pair_refusal("ingress", "api", "unknown_ca");
         metrics.count_replay("salesforce", "alert");
+        metrics.count_proof("salesforce", "doubted", "status_403");
         metrics.rotation("api", "done");
         metrics.count_drained("overlap_ended");
         metrics.count_dropped_events(4);
@@ -292,6 +308,7 @@ mod tests {
             r#"sidekey_handshake_duration_seconds_bucket{side="ingress",listener="api",le="0.0025"} 1"#,
             r#"sidekey_key_pair_refusals_total{side="ingress",listener="api",alert="unknown_ca"} 1"#,
             r#"sidekey_replays_total{listener="salesforce",why="alert"} 1"#,
+            r#"sidekey_proofs_total{listener="salesforce",outcome="doubted",reason="status_403"} 1"#,
             r#"sidekey_rotations_total{keyring="api",outcome="done"} 1"#,
             r#"sidekey_drained_total{reason="overlap_ended"} 1"#,
             "sidekey_events_dropped_total 4",

@@ -11,10 +11,12 @@ pub mod connector;
 pub mod explain;
 pub mod handshake;
 pub mod keep;
+mod offer;
 pub(crate) mod passing;
 pub mod recorder;
 pub mod refusal;
 pub mod seen;
+mod sessions;
 pub mod verifier;
 
 use std::sync::Arc;

@@ -176,6 +176,7 @@ fn metrics_are_documented() {
     metrics.handshake(("ingress", "api"), ("accepted", "ok"), Duration::ZERO);
     metrics.count_key_pair_refusal("ingress", "api", "unknown_ca");
     metrics.count_replay("out", "alert");
+    metrics.count_proof("out", "doubted", "status_403");
     metrics.count_token("out", "fetched", "ok");
     views.metrics.count_alert("expires", "log", "sent");
     views.metrics.set_active_alerts(&[(("expires", "api".to_owned()), 1)].into());

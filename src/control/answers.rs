@@ -101,6 +101,7 @@ async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRe
         look: &look,
         reports: &events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
         handshakes: &events.recent(),
+        doubts: &events.upstream_doubts(),
         reload_error: events.reload_error(),
         phase: desk.views.shutdown.phase(),
         ready: desk.views.is_ready(),

@@ -7,11 +7,11 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
-use crate::event::handshake::{EXPIRED_ACCEPTED, PeerFacts};
+use crate::event::handshake::{EXPIRED_ACCEPTED, NO_CERTIFICATE_ASKED, PeerFacts};
 use crate::event::{Event, HandshakeRecord};
-use crate::keyring::{KeyPairCandidate, SelectionReason, Standing};
+use crate::keyring::{CandidateList, KeyPairCandidate, SelectionReason, Standing};
 use crate::net;
-use crate::pki::Certificate;
+use crate::pki::{Certificate, Fingerprint};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::explain::{DialFailure, explain_dial, explain_untrusted};
 use crate::tls::{FailedHandshake, FailureContext, FailureExplanation, HandshakeFacts, HandshakeOutcome, explain};
@@ -36,9 +36,19 @@ pub(crate) struct HandshakeAttempt {
     pub(crate) shown: Option<(KeyPairCandidate, SelectionReason)>,
     /// The standing of the pair that its source gets next time, where it refused this one.
     pub(crate) shown_next: Option<Standing>,
+    /// Egress: a half sentence about the authorities that its CertificateRequest names.
+    pub(crate) request: Option<String>,
 }
 
 impl HandshakeAttempt {
+    /// Another pair of `candidates` was shown than the planned one: the upstream's CertificateRequest led to it.
+    pub(crate) fn show_instead(&mut self, candidates: &CandidateList, shown: Option<Fingerprint>) {
+        let other = candidates.0.iter().find(|candidate| Some(candidate.key_pair) == shown);
+        if let Some(other) = other {
+            self.shown = Some((other.clone(), SelectionReason::Authorities));
+        }
+    }
+
     /// The Event of a handshake that succeeded.
     pub(crate) fn success_event(
         &self,
@@ -48,11 +58,16 @@ impl HandshakeAttempt {
         now: Timestamp,
     ) -> Event {
         let expired = peer.and_then(|peer| Some((peer.verified().expired?, peer.partner()?, peer.valid_until())));
+        let unasked = self.side == Side::Egress && self.shown.is_none();
         let explanation = match (outcome, peer) {
             _ if let Some((expired, partner, until)) = expired => format!(
                 "the certificate of {} expired on {expired}; it is accepted until {until} (accept_expired_until of \
                  partner \"{partner}\") and must be renewed by then",
                 peer.map_or("the peer", |peer| peer.identity()),
+            ),
+            (_, Some(peer)) if unasked => format!(
+                "handshake with {}; it asked for no certificate: this is not mutual TLS, and no key pair was shown",
+                peer.identity()
             ),
             (HandshakeOutcome::Unproved, _) => {
                 "handshake complete; the upstream's first response shows whether it accepts our key pair".to_owned()
@@ -60,7 +75,12 @@ impl HandshakeAttempt {
             (_, Some(peer)) => format!("handshake with {}", peer.identity()),
             (_, None) => "handshake with a peer that presented no certificate".to_owned(),
         };
-        let reason = if expired.is_some() { EXPIRED_ACCEPTED } else { "ok" };
+        let explanation = explanation + self.request.as_deref().unwrap_or_default();
+        let reason = match (expired, unasked) {
+            (Some(_), _) => EXPIRED_ACCEPTED,
+            (None, true) => NO_CERTIFICATE_ASKED,
+            (None, false) => "ok",
+        };
         let explained = FailureExplanation { outcome, reason, explanation, alert_sent: None, alert_received: None };
         let mut record = self.record(explained, facts, now);
         record.peer_chain = recorded_chain(chain);
@@ -81,7 +101,8 @@ impl HandshakeAttempt {
         trust: &Trust,
         now: Timestamp,
     ) -> (Event, &'static str, String) {
-        let explained = explain(failed, &self.failure_context(trust, now));
+        let mut explained = explain(failed, &self.failure_context(trust, now));
+        explained.explanation += self.request.as_deref().unwrap_or_default();
         self.event_with_chain(explained, failed.facts.clone(), &failed.seen.chain, now)
     }
 

@@ -1,6 +1,7 @@
 //! The egress side: the application's requests, the upstream they go to, and the key pair that they show there.
 
 mod attempt;
+mod demand;
 mod dial;
 mod fact;
 pub(crate) mod probe;

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use super::doubts::{UpstreamDoubt, UpstreamDoubts};
 use super::follower::EventFollower;
 use super::handshake::HandshakeRecord;
 use super::ledger;
 use super::list::Event;
+use super::proof::ProofRecord;
 use super::recent::RecentHandshakes;
 use super::repeats::{RepeatSummary, RepeatedFailures};
 use crate::clock::Clock;
@@ -17,7 +19,7 @@ use crate::evidence::learned::RefusalRecord;
 use crate::evidence::report::{self, RotationLedger};
 use crate::log::{self, LogFilter, LogQueue};
 use crate::metrics::Metrics;
-use crate::pki::ProblemSeverity;
+use crate::pki::{Fingerprint, ProblemSeverity};
 use crate::tls::HandshakeOutcome;
 
 /// How many Events a follower may lag behind before it misses some.
@@ -34,6 +36,7 @@ pub struct EventBus {
     reload_error: Mutex<Option<String>>,
     repeats: Mutex<RepeatedFailures>,
     ledger: Mutex<RotationLedger>,
+    doubts: Mutex<UpstreamDoubts>,
     followers: broadcast::Sender<Event>,
 }
 
@@ -58,20 +61,25 @@ impl EventBus {
             recent: Mutex::default(),
             reload_error: Mutex::default(),
             repeats: Mutex::default(),
+            doubts: Mutex::default(),
             followers: broadcast::Sender::new(FOLLOWER_QUEUE),
         })
     }
 
     /// Reports an Event to the log, the metrics and all followers. Never blocks.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, mut event: Event) {
         self.update_metrics(&event);
         ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
+        lock(&self.doubts).record_event(&event, self.clock.now());
+        if let Event::Proof(proof) = &mut event {
+            proof.handshake = lock(&self.recent).amend(proof);
+        }
         if let Event::Reloaded(reload) = &event {
             lock(&self.reload_error).clone_from(&reload.error);
         }
         match &event {
             Event::Handshake(handshake) => self.log_handshake(handshake),
-            Event::Proof(_) if !self.handshakes => {}
+            Event::Proof(proof) if !self.handshakes || !self.should_log(proof) => {}
             event if self.filter.enabled(event.target(), event.level()) => {
                 self.lines.push(event.line(self.lines.style(), self.clock.now()));
             }
@@ -84,6 +92,16 @@ impl EventBus {
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
     pub fn recent(&self) -> Vec<Arc<HandshakeRecord>> {
         lock(&self.recent).to_vec()
+    }
+
+    /// What upstreams make of our pairs, as far as the operator has to act on it.
+    pub fn upstream_doubts(&self) -> Vec<UpstreamDoubt> {
+        lock(&self.doubts).to_vec()
+    }
+
+    /// Whether the last that is known of this pair at this egress' upstream is a refusal or a doubt.
+    pub fn is_doubted(&self, listener: &Arc<str>, key_pair: Fingerprint) -> bool {
+        lock(&self.doubts).is_doubted(listener, key_pair)
     }
 
     /// The rotation report of these keyrings; `contacts` are those of partners.
@@ -157,6 +175,12 @@ impl EventBus {
         }
     }
 
+    /// Repeated refusals after the handshake are summed up like failed handshakes.
+    fn should_log(&self, proof: &ProofRecord) -> bool {
+        let handshake = proof.handshake.as_ref().filter(|_| proof.is_adverse());
+        handshake.is_none_or(|handshake| lock(&self.repeats).should_log(handshake))
+    }
+
     fn write_summaries(&self, sums: &[RepeatSummary], now: Timestamp) {
         for sum in sums {
             self.lines.push(sum.line(self.lines.style(), now));
@@ -176,8 +200,11 @@ impl EventBus {
                     self.metrics.count_key_pair_refusal(side, listener, alert);
                 }
             }
-            Event::Proof(proof) if proof.outcome == HandshakeOutcome::Refused => {
-                self.metrics.count_key_pair_refusal("egress", &proof.listener, proof.reason);
+            Event::Proof(proof) => {
+                self.metrics.count_proof(&proof.listener, proof.outcome.as_str(), proof.reason);
+                if proof.outcome == HandshakeOutcome::Refused {
+                    self.metrics.count_key_pair_refusal("egress", &proof.listener, proof.reason);
+                }
             }
             Event::Keyring(change) => {
                 if let Some((keyring, outcome)) = change.rotation_outcome() {

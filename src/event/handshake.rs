@@ -25,6 +25,9 @@ pub const CLOSED_WITHOUT_BYTE: &str = "closed_without_byte";
 /// The reason of a handshake accepted although the peer's certificate has expired (`accept_expired_until`).
 pub const EXPIRED_ACCEPTED: &str = "expired_accepted";
 
+/// The reason of a handshake with an upstream that asked for no certificate.
+pub const NO_CERTIFICATE_ASKED: &str = "no_certificate_asked";
+
 /// One handshake. Fields that a failure leaves unknown are absent.
 #[derive(Clone, Debug)]
 pub struct HandshakeRecord {
@@ -100,7 +103,7 @@ pub struct PeerFacts {
 impl HandshakeRecord {
     /// Whether it did not lead to a usable connection.
     pub fn is_failure(&self) -> bool {
-        matches!(self.outcome, HandshakeOutcome::Refused | HandshakeOutcome::Failed)
+        matches!(self.outcome, HandshakeOutcome::Refused | HandshakeOutcome::Failed | HandshakeOutcome::Doubted)
     }
 
     /// Whether to log it only at debug: a peer closed without a byte, or a known health checker failed without a
@@ -272,7 +275,7 @@ pub(super) const fn alpn_name(alpn: AlpnProtocol) -> &'static str {
 pub(super) const fn outcome_colour(outcome: HandshakeOutcome) -> LineColour {
     match outcome {
         HandshakeOutcome::Accepted => LineColour::Green,
-        HandshakeOutcome::Unproved => LineColour::Yellow,
+        HandshakeOutcome::Unproved | HandshakeOutcome::Doubted => LineColour::Yellow,
         HandshakeOutcome::Refused | HandshakeOutcome::Failed => LineColour::Red,
     }
 }

@@ -92,7 +92,7 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
                 HandshakeOutcome::Refused | HandshakeOutcome::Failed if handshake.refused_by_alert().is_some() => {
                     UpstreamResponse::Refused
                 }
-                HandshakeOutcome::Refused | HandshakeOutcome::Failed => return,
+                HandshakeOutcome::Refused | HandshakeOutcome::Failed | HandshakeOutcome::Doubted => return,
             };
             let fact = LedgerFact::Upstream {
                 listener,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::fields::{EventDescription, serialize_optional_second, serialize_short, write_fields};
-use super::handshake::outcome_colour;
+use super::handshake::{HandshakeRecord, outcome_colour};
 use crate::evidence::UpstreamVerdict;
 use crate::keyring::KeyringName;
 use crate::log::{Level, LogFormat, LogLine};
@@ -14,24 +14,33 @@ use crate::pki::Fingerprint;
 use crate::snapshot::Epoch;
 use crate::tls::HandshakeOutcome;
 
-/// TLS 1.3: what an upstream makes of our key pair after the handshake.
+/// The reason where an upstream names authorities to which a pair does not chain, and another pair answered it.
+pub const EXCLUDED_BY_AUTHORITIES: &str = "excluded_by_authorities";
+
+/// What an upstream makes of our key pair after the handshake: in TLS 1.3 always, in TLS 1.2 where it refuses or doubts it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProofRecord {
     /// Listener.
     pub listener: Arc<str>,
-    /// `Accepted` or `Refused`.
+    /// `Accepted`, `Refused` or `Doubted`; `Failed`: TLS ended in another way.
     pub outcome: HandshakeOutcome,
     /// Stable code.
     pub reason: &'static str,
     /// The pair.
     #[serde(serialize_with = "serialize_short")]
     pub key_pair: Fingerprint,
+    /// The alert that it sent.
+    #[serde(rename = "alert.received")]
+    pub alert_received: Option<&'static str>,
     /// One printable sentence.
     pub explanation: String,
     /// The connection of the handshake that was `unproved`.
     pub connection: u64,
     /// The snapshot that chose the pair.
     pub epoch: Epoch,
+    /// The handshake of that connection, with what came of it. The bus finds it, for those that follow.
+    #[serde(skip)]
+    pub handshake: Option<Arc<HandshakeRecord>>,
 }
 
 impl EventDescription for ProofRecord {
@@ -41,7 +50,7 @@ impl EventDescription for ProofRecord {
 
     fn level(&self) -> Level {
         match self.outcome {
-            HandshakeOutcome::Refused | HandshakeOutcome::Failed => Level::WARN,
+            HandshakeOutcome::Refused | HandshakeOutcome::Failed | HandshakeOutcome::Doubted => Level::WARN,
             HandshakeOutcome::Accepted | HandshakeOutcome::Unproved => Level::INFO,
         }
     }
@@ -52,6 +61,11 @@ impl EventDescription for ProofRecord {
 }
 
 impl ProofRecord {
+    /// Whether it speaks against the pair.
+    pub fn is_adverse(&self) -> bool {
+        !matches!(self.outcome, HandshakeOutcome::Accepted | HandshakeOutcome::Unproved)
+    }
+
     /// Its line; for people it begins with words, as that of a handshake.
     pub(super) fn write_line(&self, line: &mut LogLine) {
         if line.format() == LogFormat::Json {
@@ -62,6 +76,7 @@ impl ProofRecord {
         line.coloured_word(&format!("{:<8}", self.outcome.as_str()), outcome_colour(self.outcome))
             .text("reason", self.reason)
             .text("key_pair", &self.key_pair.short())
+            .optional_text("alert_received", self.alert_received)
             .text("explanation", &self.explanation)
             .number("connection", self.connection)
             .number("epoch", self.epoch.0);

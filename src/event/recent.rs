@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::handshake::HandshakeRecord;
+use super::proof::ProofRecord;
+use crate::snapshot::Side;
+use crate::tls::HandshakeOutcome;
 
 /// Handshakes kept.
 const MAX_HANDSHAKES: usize = 2000;
@@ -43,6 +46,24 @@ impl RecentHandshakes {
         }
     }
 
+    /// Adds to a handshake with an upstream what came of it afterwards; returns it if it is still there and showed that pair.
+    pub(super) fn amend(&mut self, proof: &ProofRecord) -> Option<Arc<HandshakeRecord>> {
+        let of = |handshake: &&mut Arc<HandshakeRecord>| {
+            handshake.connection == proof.connection
+                && handshake.side == Side::Egress
+                && handshake.key_pair == Some(proof.key_pair)
+        };
+        let found = self.handshakes.iter_mut().rev().find(of)?;
+        if proof.is_adverse() || found.outcome == HandshakeOutcome::Doubted {
+            let handshake = Arc::make_mut(found);
+            handshake.outcome = proof.outcome;
+            handshake.reason = proof.reason;
+            handshake.explanation.clone_from(&proof.explanation);
+            handshake.alert_received = proof.alert_received;
+        }
+        Some(Arc::clone(found))
+    }
+
     /// All of them.
     pub(super) fn to_vec(&self) -> Vec<Arc<HandshakeRecord>> {
         self.handshakes.iter().cloned().collect()
@@ -57,6 +78,8 @@ fn chain_size(handshake: &HandshakeRecord) -> usize {
 mod tests {
     use super::*;
     use crate::event::handshake::tests::accepted;
+    use crate::pki::Fingerprint;
+    use crate::snapshot::Epoch;
 
     fn with_chain(connection: u64, bytes: usize) -> Arc<HandshakeRecord> {
         Arc::new(HandshakeRecord { connection, peer_chain: vec![vec![0x30; bytes].into()], ..accepted() })
@@ -88,5 +111,40 @@ mod tests {
             MAX_CHAIN_BYTES / (16 << 10)
         );
         assert!(all[0].peer_chain.is_empty() && !all[1999].peer_chain.is_empty(), "the latest keep theirs");
+    }
+
+    #[test]
+    fn what_comes_of_a_handshake_is_added_to_it_unless_another_pair_is_meant() {
+        let mut recent = RecentHandshakes::default();
+        let shown = Fingerprint::from_bytes([1; 32]);
+        let unproved = HandshakeRecord {
+            side: Side::Egress,
+            outcome: HandshakeOutcome::Unproved,
+            key_pair: Some(shown),
+            ..HandshakeRecord::clone(&with_chain(7, 10))
+        };
+        recent.push(Arc::new(unproved));
+        let proof = |key_pair, outcome, reason| ProofRecord {
+            listener: "out".into(),
+            outcome,
+            reason,
+            key_pair,
+            alert_received: None,
+            explanation: "why".to_owned(),
+            connection: 7,
+            epoch: Epoch(1),
+            handshake: None,
+        };
+        let other = proof(Fingerprint::from_bytes([2; 32]), HandshakeOutcome::Refused, "excluded_by_authorities");
+        assert!(recent.amend(&other).is_none());
+        for (outcome, reason, failed) in [
+            (HandshakeOutcome::Doubted, "status_403", true),
+            (HandshakeOutcome::Accepted, "ok", false),
+            (HandshakeOutcome::Refused, "refused_unknown_ca", true),
+        ] {
+            let amended = recent.amend(&proof(shown, outcome, reason)).unwrap();
+            assert_eq!((amended.outcome, amended.reason, amended.is_failure()), (outcome, reason, failed));
+            assert_eq!(recent.to_vec()[0].reason, reason);
+        }
     }
 }

@@ -182,12 +182,15 @@ impl UpstreamProofs {
             }
             _ if !is_preferred || !has_other => (AnswerJudgement::Nothing, None),
             AnswerJudgement::Refuses => (judgement, pair.record_refusal(got.node, false, terms, now)),
-            AnswerJudgement::Doubts => (judgement, pair.record_doubt(got.node, terms, now)),
-            AnswerJudgement::Nothing if role == AnswerRole::Canary => {
-                pair.rests_until = add_saturating(now, CANARY_PAUSE);
-                (judgement, None)
+            AnswerJudgement::Doubts | AnswerJudgement::Nothing => {
+                let is_doubt = judgement == AnswerJudgement::Doubts;
+                let change = if is_doubt { pair.record_doubt(got.node, terms, now) } else { None };
+                if role == AnswerRole::Canary {
+                    pair.rests_until = add_saturating(now, CANARY_PAUSE);
+                }
+                (judgement, change)
             }
-            AnswerJudgement::Nothing | AnswerJudgement::Compare => (judgement, None),
+            AnswerJudgement::Compare => (judgement, None),
         }
     }
 

@@ -84,6 +84,14 @@ pub(crate) enum RequestError {
         /// By an alert; otherwise it only ended the handshake, which may mean something else.
         said: bool,
     },
+    /// The upstream ended the connection before its first answer, and without an alert: it may refuse our key pair.
+    #[error("{explanation}")]
+    Unanswered {
+        /// The code of its proof line.
+        reason: &'static str,
+        /// Its sentence.
+        explanation: String,
+    },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
@@ -146,6 +154,7 @@ impl RequestError {
             | Self::Handshake { .. }
             | Self::Refused { .. }
             | Self::Token { .. }
+            | Self::Unanswered { .. }
             | Self::Exchange(_)
             | Self::Unasked
             | Self::UpgradeNeedsHttp1 => StatusCode::BAD_GATEWAY,
@@ -183,7 +192,10 @@ impl RequestError {
             Self::Jwt(refused) => refused.reason(),
             Self::Connect(net::SocketError::Late { .. }) => "connect_late",
             Self::Connect(_) => "connect_failed",
-            Self::Handshake { reason, .. } | Self::Refused { reason, .. } | Self::Token { reason, .. } => reason,
+            Self::Handshake { reason, .. }
+            | Self::Refused { reason, .. }
+            | Self::Unanswered { reason, .. }
+            | Self::Token { reason, .. } => reason,
             Self::Exchange(_) => "exchange_failed",
             Self::Unasked => "unasked_upgrade",
             Self::UpgradeNeedsHttp1 => "upgrade_needs_http1",
@@ -289,6 +301,7 @@ mod tests {
     fn every_error_has_its_row_in_the_table() {
         let handshake = RequestError::Handshake { reason: "untrusted", explanation: "why".to_owned() };
         let refused = RequestError::Refused { reason: "refused_unknown_ca", explanation: "why".to_owned(), said: true };
+        let unanswered = RequestError::Unanswered { reason: "closed_after_handshake", explanation: "why".to_owned() };
         let untrusted = RequestError::Untrusted(TrustError::Other { why: "why".to_owned() });
         for (error, status, fault, reason, closes) in [
             (RequestError::Malformed("several Host fields"), 400, "peer", "malformed_request", true),
@@ -306,6 +319,7 @@ mod tests {
             ),
             (handshake, 502, "backend", "untrusted", false),
             (refused, 502, "backend", "refused_unknown_ca", false),
+            (unanswered, 502, "backend", "closed_after_handshake", false),
             (RequestError::Unasked, 502, "backend", "unasked_upgrade", false),
             (RequestError::UpgradeNeedsHttp1, 502, "backend", "upgrade_needs_http1", false),
             (RequestError::UsedUp("all 3 are open".to_owned()), 503, "sidecar", "connections_used_up", false),

@@ -97,6 +97,10 @@ impl RegistryBacklog {
             Event::Handshake(handshake) if handshake.is_silent() => return false,
             Event::Handshake(handshake) if handshake.is_failure() => self.record_failure(handshake),
             Event::Handshake(handshake) => self.record_success(handshake),
+            // Refused or doubted after the handshake, which alone looked well.
+            Event::Proof(proof) if let Some(handshake) = proof.handshake.as_ref().filter(|_| proof.is_adverse()) => {
+                self.record_failure(handshake);
+            }
             event => {
                 let Some(entry) = history_row(event, &self.instance, now) else {
                     return matches!(event, Event::Epoch(_));

@@ -1,9 +1,13 @@
 //! Views for tests: a pair, a keyring, a trust and a snapshot with nothing remarkable about them, to be changed where a test cares.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::egress::{EgressSettings, EgressSnapshot};
 use super::{Epoch, KeyPairView, KeyringView, Snapshot, TrustView};
-use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
+use crate::keyring::{ActivationPolicy, CandidateList, KeyPairCandidate, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, KeyKind, SpkiHash, Validity};
 use crate::trust::{AnchorView, TrustContents};
 
@@ -85,4 +89,27 @@ pub(crate) fn sample_trust(validity: Validity) -> TrustView {
         checks_crls: false,
     };
     TrustView { holds, keyrings: vec!["api".into()], used_by: vec!["api".into()] }
+}
+
+/// An egress of this name that may show one pair, with no config built for it.
+pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot {
+    let candidate = KeyPairCandidate {
+        keyring: name.into(),
+        key_pair,
+        standing: Standing::Current,
+        validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
+        dns: Vec::new(),
+        schemes: Vec::new(),
+        issuers: Vec::new(),
+        prefer: PreferPolicy::New,
+        last_resort: false,
+    };
+    EgressSnapshot {
+        settings: Arc::new(EgressSettings::for_keyring(name, name)),
+        candidates: CandidateList(vec![candidate]),
+        connectors: Vec::new(),
+        without_key_pair: None,
+        trust: crate::trust::sample::trust(&[]),
+        bearer: None,
+    }
 }

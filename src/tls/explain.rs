@@ -38,6 +38,7 @@ pub const REASONS: &[&str] = &[
     "untrusted",
     // Accepted all the same, for a while.
     "expired_accepted",
+    "no_certificate_asked",
     // Our certificate, refused by the other side with an alert.
     "refused_unknown_ca",
     "refused_bad_certificate",

@@ -49,6 +49,10 @@ pub struct CompletedHandshake<T> {
     pub chain: Vec<CertificateDer<'static>>,
     /// Egress: what the CertificateRequest asked for; `None` = no certificate was asked for (or resumed).
     pub asked: Option<PeerRequirements>,
+    /// Egress: the CertificateRequest led to this pair instead of the connector's own.
+    pub shown_instead: Option<Fingerprint>,
+    /// Egress: a certificate was asked for, in this handshake or in the one that a resumed session began with.
+    pub is_mutual: bool,
 }
 
 /// A failed one, with whatever was seen.
@@ -235,7 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
                 let session = stream.get_ref().1;
                 let facts = HandshakeFacts { server_name, ..facts(session) };
                 let chain = peer_chain(seen, session);
-                Ok(CompletedHandshake { facts, chain, asked: None, stream })
+                let is_mutual = !chain.is_empty();
+                Ok(CompletedHandshake { facts, chain, asked: None, shown_instead: None, is_mutual, stream })
             }
             Ok(Err((error, io))) => {
                 let cause = classify_error(error, false);
@@ -276,7 +281,8 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     let connecting = TlsConnector::from(Arc::clone(&connector.config))
         .connect(connector.server_name.clone(), FirstBytesStream::new(AlertPreservingStream::new(stream)))
         .into_fallible();
-    let (ended, mut seen) = seen::observe_handshake(tokio::time::timeout_at(deadline, connecting)).await;
+    let offered = Arc::clone(&connector.offered);
+    let (ended, mut seen) = seen::observe_with_offer(offered, tokio::time::timeout_at(deadline, connecting)).await;
     let server_name = match &connector.server_name {
         rustls_pki_types::ServerName::DnsName(name) => Some(Arc::from(name.as_ref())),
         _ => None,
@@ -285,9 +291,10 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
             let facts = HandshakeFacts { server_name, ..facts(session) };
-            let asked = seen.asked.take();
+            let (asked, shown_instead) = (seen.asked.take(), seen.shown_instead);
+            let is_mutual = asked.is_some() || facts.resumed && connector.sessions.saw_request();
             let chain = peer_chain(seen, session);
-            Ok(CompletedHandshake { facts, chain, asked, stream })
+            Ok(CompletedHandshake { facts, chain, asked, shown_instead, is_mutual, stream })
         }
         Ok(Err((error, io))) => {
             let first_bytes = io.first_bytes();

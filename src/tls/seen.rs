@@ -4,10 +4,15 @@
 //! `poll`, so a task-local is always the right handshake's.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
+use super::offer::OfferedPair;
 use crate::keyring::PeerRequirements;
+use crate::keyring::demand::answer_request;
+use crate::pki::Fingerprint;
 use crate::trust::TrustError;
 
 /// What was seen.
@@ -23,24 +28,56 @@ pub struct HandshakeObservation {
     pub tls13: Option<bool>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<PeerRequirements>,
+    /// The pair that was shown instead of the config's own, because the CertificateRequest led to it.
+    pub shown_instead: Option<Fingerprint>,
     /// The first bytes that came within this handshake, for one that is dropped together with its stream.
     pub(super) first_bytes: Vec<u8>,
 }
 
+/// What one handshake's hooks share.
+#[derive(Default)]
+struct HandshakeSlot {
+    seen: HandshakeObservation,
+    /// The pairs that it may show, the planned one first; empty: only its config's own.
+    offered: Arc<[OfferedPair]>,
+}
+
 tokio::task_local! {
-    static SLOT: RefCell<HandshakeObservation>;
+    static SLOT: RefCell<HandshakeSlot>;
 }
 
 /// Runs a handshake with a slot of its own; gives back what was seen with its outcome, also when the handshake is dropped
 /// by its deadline inside `run`.
 pub(super) async fn observe_handshake<F: Future>(run: F) -> (F::Output, HandshakeObservation) {
-    let mut scoped = std::pin::pin!(SLOT.scope(RefCell::new(HandshakeObservation::default()), run));
+    observe_with_offer(Arc::default(), run).await
+}
+
+/// Likewise, for a handshake that may show any of `offered`.
+pub(super) async fn observe_with_offer<F: Future>(
+    offered: Arc<[OfferedPair]>,
+    run: F,
+) -> (F::Output, HandshakeObservation) {
+    let slot = HandshakeSlot { offered, ..HandshakeSlot::default() };
+    let mut scoped = std::pin::pin!(SLOT.scope(RefCell::new(slot), run));
     let output = scoped.as_mut().await;
-    let seen = scoped.take_value().map(RefCell::into_inner).unwrap_or_default();
-    (output, seen)
+    let slot = scoped.take_value().map(RefCell::into_inner).unwrap_or_default();
+    (output, slot.seen)
 }
 
 /// Leaves something in the slot of the handshake that is running; outside one, nothing happens.
 pub(super) fn record_observation(write: impl FnOnce(&mut HandshakeObservation)) {
-    let _ = SLOT.try_with(|slot| write(&mut slot.borrow_mut()));
+    let _ = SLOT.try_with(|slot| write(&mut slot.borrow_mut().seen));
+}
+
+/// Leaves what a CertificateRequest asks for in the slot, and returns the pair that it leads to where that is not the config's own.
+pub(super) fn record_request(asked: PeerRequirements) -> Option<Arc<CertifiedKey>> {
+    let answer = |slot: &RefCell<HandshakeSlot>| {
+        let slot = &mut *slot.borrow_mut();
+        let order: Vec<_> = slot.offered.iter().map(|pair| &pair.facts).collect();
+        let other = answer_request(&order, &asked).filter(|at| *at > 0).map(|at| &slot.offered[at]);
+        slot.seen.asked = Some(asked);
+        slot.seen.shown_instead = other.map(|pair| pair.facts.key_pair);
+        other.map(|pair| Arc::clone(&pair.key))
+    };
+    SLOT.try_with(answer).ok().flatten()
 }

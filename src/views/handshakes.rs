@@ -57,7 +57,15 @@ impl HandshakeFeed {
         }
         let follower = self.follower.as_mut()?;
         loop {
-            let Event::Handshake(handshake) = follower.next().await? else { continue };
+            let handshake = match follower.next().await? {
+                Event::Handshake(handshake) => handshake,
+                // What came of a handshake afterwards.
+                Event::Proof(proof) if proof.is_adverse() => {
+                    let Some(handshake) = proof.handshake else { continue };
+                    handshake
+                }
+                _ => continue,
+            };
             if handshake.is_silent() || self.past.iter().any(|past| Arc::ptr_eq(past, &handshake)) {
                 continue;
             }

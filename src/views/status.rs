@@ -5,6 +5,7 @@
 mod keyrings;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::event::HandshakeRecord;
+use crate::event::{HandshakeRecord, UpstreamDoubt};
 use crate::evidence::report::{RetireAdvice, RotationReport};
 use crate::pki::ProblemSeverity;
 use crate::process::ShutdownPhase;
@@ -111,6 +112,7 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) look: &'a WriterView,
     pub(crate) reports: &'a [RotationReport],
     pub(crate) handshakes: &'a [Arc<HandshakeRecord>],
+    pub(crate) doubts: &'a [UpstreamDoubt],
     pub(crate) reload_error: Option<String>,
     pub(crate) phase: ShutdownPhase,
     pub(crate) ready: bool,
@@ -128,6 +130,7 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     }
     snapshot.trusts.iter().for_each(|trust| anchors(snapshot, trust, now, &mut act_on));
     known.reports.iter().for_each(|report| rotation(report, &mut act_on));
+    known.doubts.iter().for_each(|doubt| upstreams::look_at(snapshot, doubt, &mut act_on));
     troubles(known, &mut act_on);
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
     // Items of one keyring stay together, in the order in which they were found.

@@ -35,7 +35,7 @@ public class Server {
         }
         var factory = KeyManagerFactory.getInstance("PKIX");
         factory.init(keys, "x".toCharArray());
-        // Asks anew whom to trust, and names no CA.
+        // Asks anew whom to trust, and names no CA unless it is told to.
         var trust = new X509ExtendedTrustManager() {
             void check(X509Certificate[] chain, String type) throws CertificateException {
                 try {
@@ -52,7 +52,13 @@ public class Server {
             public void checkServerTrusted(X509Certificate[] c, String t) { throw new IllegalStateException(); }
             public void checkServerTrusted(X509Certificate[] c, String t, java.net.Socket s) { throw new IllegalStateException(); }
             public void checkServerTrusted(X509Certificate[] c, String t, SSLEngine e) { throw new IllegalStateException(); }
-            public X509Certificate[] getAcceptedIssuers() { return new X509Certificate[0]; }
+            public X509Certificate[] getAcceptedIssuers() {
+                try {
+                    return arguments.length > 3 ? accepted(folder).getAcceptedIssuers() : new X509Certificate[0];
+                } catch (Exception error) {
+                    throw new IllegalStateException(error);
+                }
+            }
         };
         var context = SSLContext.getInstance("TLS");
         context.init(factory.getKeyManagers(), new TrustManager[] {trust}, null);

@@ -1,7 +1,8 @@
 //! A request on its way to the upstream: the key pair that it shows, and the connection that it uses or makes.
 //!
-//! An upstream is only ever reached over TLS. A connection that learns of a new CertificateRequest is made once more
-//! with the pair that fits. `retry` decides when a request goes on with another pair.
+//! An upstream is only ever reached over TLS. Its CertificateRequest may lead a handshake to another pair than the planned one:
+//! the connection then belongs to the pair that was shown, and only where the verdicts want a third one is it made once more.
+//! `retry` decides when a request goes on with another pair.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,8 +35,8 @@ use crate::http::error::RequestError as Error;
 use crate::keyring::SelectionReason;
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
-use crate::tls::AlpnProtocol;
 use crate::tls::recorder::{AlertRecorder, SettleOutcome};
+use crate::tls::{AlpnProtocol, EgressConnector};
 
 /// Where a request that may not be sent twice waits for an alert, it waits two round trips, and never longer than this.
 const MAX_ALERT_HOLD: Duration = Duration::from_secs(2);
@@ -217,27 +218,53 @@ impl<'a> UpstreamAttempt<'a> {
     pub(super) async fn connect_tls(&self, http1: bool) -> Result<UpstreamConnection, Error> {
         let (egress, upstream) = (self.towards.egress, self.towards.upstream);
         let index = self.chosen.borrow().candidate(self.pick().key_pair).index;
-        let connector = &egress.connectors[index];
+        let connector = self.connector(index);
         let reach = UpstreamDial {
             towards: self.towards,
             to: &egress.settings.upstream,
-            connector: if http1 { &connector.http1() } else { connector },
+            connector: &if http1 { connector.http1() } else { connector },
             shown: (egress.candidates.0[index].clone(), self.chosen_by()),
             trust: &egress.trust,
             expects: &egress.settings.expects,
             keepalive: Some(egress.settings.tcp_keepalive),
             prefer: self.pick().address,
             reached: &self.node,
+            remembered: Some(upstream.last_request()),
         };
-        let ready = reach.handshake(|asked| upstream.record_certificate_request(asked)).await?;
+        let learn = |asked, shown| {
+            upstream.record_certificate_request(asked);
+            if let Some(key_pair) = shown {
+                self.canary.take();
+                self.pick.set(RequestSelection::settled(key_pair));
+            }
+        };
+        let ready = reach.handshake(learn).await?;
         self.record_connection(&ready);
         Ok(ready)
+    }
+
+    /// Shows the pair of this index, or the first of those that are left for this request if the CertificateRequest leads there:
+    /// a pair that the upstream refuses is left out.
+    fn connector(&self, index: usize) -> EgressConnector {
+        let (towards, chosen) = (self.towards, self.chosen.borrow());
+        let (candidates, connectors) = (&towards.egress.candidates.0, &towards.egress.connectors);
+        if chosen.is_only() {
+            return connectors[index].clone();
+        }
+        let (verdicts, tried) = (&towards.resources.verdicts, self.tried.borrow());
+        let left = chosen.order.pairs.iter().filter(|pair| {
+            **pair != candidates[index].key_pair
+                && !tried.contains(pair)
+                && !verdicts.is_refused(towards.verdict_key(), **pair)
+        });
+        let others = left.map(|pair| chosen.candidate(*pair).index).map(|at| (&candidates[at], &connectors[at]));
+        connectors[index].with_others(&candidates[index], others)
     }
 
     /// Starts HTTP on it, in the version that ALPN selected.
     async fn start_http(&self, ready: UpstreamConnection) -> Result<PooledConnection, Error> {
         let towards = self.towards;
-        let UpstreamConnection { tls, connection, key_pair, peer, node, round } = ready;
+        let UpstreamConnection { tls, connection, key_pair, peer, node, round, request } = ready;
         let facts = ConnectionFacts {
             side: Side::Egress,
             listener: Arc::clone(&towards.egress.settings.name),
@@ -261,7 +288,7 @@ impl<'a> UpstreamAttempt<'a> {
         let tracked = towards.context().track(Rc::clone(&open), towards.epoch);
         let (mut stream, heard) = AlertRecorder::new(tls.stream);
         let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
-        let proof = proof::new_proof(towards, (connection, key_pair, node), tls.facts, heard);
+        let proof = Rc::new(proof::new_proof(towards, (connection, key_pair, node), (tls.facts, request), heard));
         if self.pick().how == SelectionRole::Everyone && proof.is_undecided() {
             let deadline = Instant::now() + (round * 2).min(MAX_ALERT_HOLD);
             if stream.settle(deadline, false).await == SettleOutcome::Ended {
@@ -269,8 +296,9 @@ impl<'a> UpstreamAttempt<'a> {
             }
         }
         let pool = Rc::clone(&self.chosen.borrow().candidate(key_pair).pool);
-        let parts = ConnectionParts { pool, tracked: Some(tracked), proof: Some(Rc::new(proof)) };
-        if http2 { open_http2(stream, parts).await } else { open_http1(stream, parts).await }
+        let parts = ConnectionParts { pool, tracked: Some(tracked), proof: Some(Rc::clone(&proof)) };
+        let opened = if http2 { open_http2(stream, parts).await } else { open_http1(stream, parts).await };
+        opened.map_err(|error| proof::report_end(&proof, towards, Some(&error)).unwrap_or(error))
     }
 
     /// Sends a request with the pair that is shown, and waits for the head of its response. A request that could not be
@@ -282,10 +310,10 @@ impl<'a> UpstreamAttempt<'a> {
         terms: &ForwardContext<'_>,
     ) -> Result<(Response<Incoming>, PooledConnection), Error> {
         let connect = |http1| -> ConnectFuture<'_> { Box::pin(self.connect(http1)) };
-        let explain_end = |link: &PooledConnection| {
+        let explain_end = |link: &PooledConnection, error: Option<&Error>| {
             let proof = link.proof()?;
             self.node.set(proof.node);
-            proof::report_failure(proof, self.towards)
+            proof::report_end(proof, self.towards, error)
         };
         let origin = ExchangeOrigin {
             pool: || self.pool(),
@@ -294,9 +322,7 @@ impl<'a> UpstreamAttempt<'a> {
             explain_end: Some(&explain_end),
         };
         let (response, link) = origin::exchange(&origin, request, to, terms.waits, terms.limits.response).await?;
-        if self.chosen.borrow().is_only() {
-            self.record_response(&link, response.status());
-        }
+        self.record_response(&link, response.status());
         Ok((response, link))
     }
 
@@ -316,12 +342,17 @@ impl<'a> UpstreamAttempt<'a> {
         self.start_http(self.connect_tls(http1).await?).await
     }
 
-    /// Records what a response head says of the only pair.
+    /// Records what a response head says of the pair on this connection; where there are several, `retry` has it judged.
     fn record_response(&self, link: &PooledConnection, status: StatusCode) {
         let Some(proof) = link.proof() else { return };
-        if !self.towards.egress.settings.is_refusal_status(status.as_u16()) {
-            proof::record_acceptance(proof, self.towards, status);
+        let towards = self.towards;
+        if towards.egress.settings.is_refusal_status(status.as_u16()) {
+            let compared = matches!(self.pick().how, SelectionRole::Canary | SelectionRole::Everyone);
+            proof::record_doubtful_status(proof, towards, status, compared || self.shows_preferred());
+        } else if status.is_success() && self.chosen.borrow().is_only() {
+            proof::record_acceptance(proof, towards, status);
         }
+        proof.answered.set(true);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use super::attempt::UpstreamAttempt;
+use super::dial::UpstreamConnection;
 use super::resources::{EgressResources, UpstreamRef};
 use super::token::RequestTokens;
 use super::uncertified::ask_without_certificate;
@@ -84,17 +85,23 @@ async fn probe_handshake(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>
         // The handshake's own line explains why; traffic will show the same.
         Err(_) => return,
     };
-    let (mut stream, heard) = AlertRecorder::new(ready.tls.stream);
-    let proof = proof::new_proof(towards, (ready.connection, key_pair, ready.node), ready.tls.facts, heard);
-    let waits = Instant::now() + REFUSAL_WINDOW.max(ready.round * 2);
+    let UpstreamConnection { tls, connection, key_pair: shown, node, round, request, .. } = ready;
+    let (mut stream, heard) = AlertRecorder::new(tls.stream);
+    if shown != key_pair {
+        // The upstream's CertificateRequest led to another pair: nothing was found out about this one.
+        spawn_local(async move { timeout(REFUSAL_WINDOW, stream.shutdown()).await });
+        return;
+    }
+    let proof = proof::new_proof(towards, (connection, key_pair, node), (tls.facts, request), heard);
+    let waits = Instant::now() + REFUSAL_WINDOW.max(round * 2);
     let settled = if proof.is_undecided() { stream.settle(waits, true).await } else { SettleOutcome::Taken };
     if settled != SettleOutcome::Ended {
         // Sends close_notify, so that the upstream logs no error. The probe does not wait for it.
         spawn_local(async move { timeout(REFUSAL_WINDOW, stream.shutdown()).await });
         towards.resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
-        fact::report_handshake(towards, (key_pair, ready.node));
-    } else if let Some(Error::Refused { reason, explanation, .. }) = proof::report_failure(&proof, towards) {
-        fact::report_alert(towards, (key_pair, ready.node), reason, &explanation);
+        fact::report_handshake(towards, (key_pair, node));
+    } else if let Error::Refused { said: true, reason, explanation } = proof::report_early_close(&proof, towards) {
+        fact::report_alert(towards, (key_pair, node), reason, &explanation);
     }
 }
 

@@ -114,9 +114,11 @@ pub(super) async fn exchange(
             }
             // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
             Error::Refused { said: false, .. } if showing.shows_preferred() => "dropped",
-            Error::Exchange(_) if showing.shows_preferred() && replay.is_idempotent() => "dropped",
+            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() && replay.is_idempotent() => {
+                "dropped"
+            }
             Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => "dropped",
-            Error::Exchange(_) if showing.shows_preferred() => {
+            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() => {
                 fact::report_silence(towards, (pick.key_pair, showing.node()), ProofFact::Silence { compared: false });
                 return Err(error);
             }

@@ -111,6 +111,11 @@ impl UpstreamState {
         }
     }
 
+    /// What the upstream requested last in this epoch.
+    pub(super) fn last_request(&self) -> PeerRequirements {
+        self.asked.borrow().clone()
+    }
+
     /// Removes connections that have ended, and pools that are no longer in use.
     pub(super) fn sweep(&self) {
         let pools: Vec<_> = self.pools.borrow().values().cloned().collect();

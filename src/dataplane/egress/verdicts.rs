@@ -101,6 +101,11 @@ impl VerdictTable {
         (before, change)
     }
 
+    /// Whether this pair is refused.
+    pub(crate) fn is_refused(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
+        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Refused))
+    }
+
     /// Records a fact and returns what it has changed.
     pub(crate) fn record_fact(
         &self,
@@ -194,5 +199,58 @@ impl CanaryGuard {
 impl Drop for CanaryGuard {
     fn drop(&mut self) {
         self.verdicts.release_canary(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::proved::RequestClass;
+    use crate::snapshot::sample::sample_egress;
+
+    fn pair(n: u8) -> Fingerprint {
+        Fingerprint::from_bytes([n; 32])
+    }
+
+    /// An egress with pairs 2 (the new one) and 1, to this host.
+    fn egress_to(host: &str) -> EgressSnapshot {
+        let mut egress = sample_egress("out", pair(2));
+        let mut settings = (*egress.settings).clone();
+        settings.upstream.host = host.into();
+        egress.settings = Arc::new(settings);
+        let first = egress.candidates.0[0].clone();
+        let with = |n| crate::keyring::KeyPairCandidate { key_pair: pair(n), ..first.clone() };
+        egress.candidates.0 = vec![with(2), with(1)];
+        egress
+    }
+
+    fn answer(table: &VerdictTable, egress: &EgressSnapshot, epoch: u64) -> AnswerJudgement {
+        let of = VerdictKey { egress, epoch: Epoch(epoch), now: Timestamp::UNIX_EPOCH };
+        let order = SelectionOrder { pairs: vec![pair(2), pair(1)], needs_proof: true };
+        let got = AnswerFacts {
+            key_pair: pair(2),
+            how: SelectionRole::Canary,
+            node: UpstreamNode::from_address(None),
+            class: RequestClass::new("GET", "/"),
+            status: 200,
+            public: None,
+            repeatable: true,
+            compared: None,
+        };
+        table.judge(of, &order, &got).0
+    }
+
+    #[test]
+    fn another_upstream_inherits_no_proof_not_even_by_a_late_answer_of_the_former_one() {
+        let (table, former, present) = (VerdictTable::default(), egress_to("a.example"), egress_to("b.example"));
+        assert_eq!(answer(&table, &former, 1), AnswerJudgement::Proves);
+        let now = Timestamp::UNIX_EPOCH;
+        let verdict = |egress, epoch| table.verdict(VerdictKey { egress, epoch: Epoch(epoch), now }, pair(2));
+        assert_eq!(verdict(&former, 1), Some(UpstreamVerdict::Proved));
+        assert_eq!(verdict(&present, 2), None);
+        answer(&table, &former, 1);
+        assert_eq!(verdict(&present, 2), None);
+        assert_eq!(answer(&table, &present, 2), AnswerJudgement::Proves);
+        assert_eq!(verdict(&present, 2), Some(UpstreamVerdict::Proved));
     }
 }

@@ -126,7 +126,8 @@ pub(crate) fn respond(
     }
     clean_response(&mut parts.headers);
     let Some(mut record) = record.take() else { return Err(Error::Late) };
-    record.set_status(parts.status, None);
+    // Where an upstream may refuse our certificate by this status, the line says so.
+    record.set_status(parts.status, link.proof().and_then(|proof| proof.doubt.get()));
     if record.flight().state().signal() == ConnectionSignal::Drain {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -28,8 +28,9 @@ const MAX_SEND_ATTEMPTS: usize = 3;
 /// A connection on its way. Boxed: a handshake's future is large, and most requests never need it.
 pub(crate) type ConnectFuture<'a> = Pin<Box<dyn Future<Output = Result<PooledConnection, Error>> + 'a>>;
 
-/// The more precise error of a connection on which a request got no response, if there is one.
-type EndExplanation<'a> = &'a dyn Fn(&PooledConnection) -> Option<Error>;
+/// The more precise error of a connection on which a request got no response, if there is one; without an error where the
+/// server says that it has not processed the request.
+type EndExplanation<'a> = &'a dyn Fn(&PooledConnection, Option<&Error>) -> Option<Error>;
 
 /// Where a request goes: the pool to use now, and how a new connection for it is established.
 pub(crate) struct ExchangeOrigin<'a, P> {
@@ -115,7 +116,7 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             Err(failed) => failed,
         };
         let ExchangeFailure { error, unsent, reused, unprocessed } = failed;
-        let told = origin.explain_end.and_then(|explain| explain(&link));
+        let told = origin.explain_end.and_then(|explain| explain(&link, (!unprocessed).then_some(&error)));
         if matches!(told, Some(Error::Refused { .. })) {
             // Nothing was processed, but another connection like this one would be refused as well.
             return Err(told.unwrap_or(error));

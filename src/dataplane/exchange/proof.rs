@@ -23,8 +23,25 @@ pub(crate) struct ConnectionProof {
     pub(crate) facts: HandshakeFacts,
     /// The alerts that it received.
     pub(crate) heard: RecorderHandle,
+    /// What the upstream's CertificateRequest says about that pair.
+    pub(crate) request: RequestSummary,
     /// It has proved nothing yet.
     pub(crate) open: Cell<bool>,
+    /// It has answered a request.
+    pub(crate) answered: Cell<bool>,
+    /// The code of the doubt that its answers leave, until one of them accepts the pair.
+    pub(crate) doubt: Cell<Option<&'static str>>,
+}
+
+/// What a CertificateRequest says about the pair that answered it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestSummary {
+    /// Whether it came: without one no pair is shown, and nothing is proved.
+    pub(crate) asked: bool,
+    /// It names authorities, and the pair chains to none of them.
+    pub(crate) excluded: bool,
+    /// A half sentence that names them; empty where it names none.
+    pub(crate) remark: String,
 }
 
 impl ConnectionProof {

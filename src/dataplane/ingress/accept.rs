@@ -126,6 +126,7 @@ pub(super) fn reject_before_handshake(
         quiet: false,
         shown: None,
         shown_next: None,
+        request: None,
     };
     context.events().emit(attempt.rejection_event(reason, explanation, context.clock().now()));
 }
@@ -141,6 +142,7 @@ fn new_attempt(ingress: &IngressSnapshot, arrived: &IncomingConnection) -> Hands
         quiet: false,
         shown: None,
         shown_next: None,
+        request: None,
     };
     set_source(&mut attempt, arrived.from, ingress);
     attempt

@@ -153,9 +153,9 @@ impl PairProof {
     /// The pair is tried again from then on: first by a probe, where one can prove it.
     fn restart_trial(&mut self, terms: ProofPolicy<'_>, from: Timestamp) {
         (self.since, self.rests_until, self.announced) = (from, from, false);
-        if matches!(terms.probe, ProbeMode::Head(_)) {
-            self.probe = Some(from);
-        }
+        // A connection has been made: only a probe that can prove the pair tells more, and traffic need not wait for it.
+        self.probe_first = false;
+        self.probe = matches!(terms.probe, ProbeMode::Head(_)).then_some(from);
     }
 
     pub(super) fn report(&mut self) -> VerdictChange {

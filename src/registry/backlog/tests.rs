@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::super::seen::MAX_TEXT_LENGTH;
 use super::*;
-use crate::event::KeyringRecord;
 use crate::event::handshake::tests::{accepted, refused};
+use crate::event::{KeyringRecord, ProofRecord};
 use crate::keyring::{self, Standing};
 use crate::snapshot::Epoch;
 
@@ -197,4 +197,28 @@ proptest! {
         prop_assert!(history.is_sorted());
         prop_assert_eq!(backlog.take_dropped(), DroppedCounts::default());
     }
+}
+
+#[test]
+fn what_is_refused_after_a_handshake_is_a_failure_of_it() {
+    let mut backlog = backlog();
+    let amended = HandshakeRecord { reason: "closed_after_handshake", ..refused("203.0.113.7:1") };
+    let proof = |outcome| {
+        Event::Proof(ProofRecord {
+            listener: "out".into(),
+            outcome,
+            reason: "closed_after_handshake",
+            key_pair: Fingerprint::of(b"ours"),
+            alert_received: None,
+            explanation: "why".to_owned(),
+            connection: 1,
+            epoch: Epoch(1),
+            handshake: Some(Arc::new(amended.clone())),
+        })
+    };
+    backlog.record_event(&proof(accepted().outcome), now());
+    assert!(backlog.is_empty());
+    backlog.record_event(&proof(amended.outcome), now());
+    let reasons: Vec<_> = backlog.failures.values().map(|failure| failure.reason.as_str()).collect();
+    assert_eq!(reasons, ["closed_after_handshake"]);
 }

@@ -51,6 +51,25 @@ impl InventoryAudit<'_> {
                     },
                 );
             }
+            // A successful handshake with an upstream that asked for no certificate has shown no pair.
+            if peer.side == "egress" && peer.key_pair.is_none() {
+                self.add_finding(
+                    "upstream_not_mutual",
+                    (&peer.listener, Some(&peer.certificate)),
+                    &peer.instance,
+                    FindingText {
+                        explanation: format!(
+                            "upstream {} at {} asked for no certificate: this is not mutual TLS, and the upstream does \
+                             not learn who sends the requests",
+                            peer.name(),
+                            peer.listener
+                        ),
+                        remedy: "ask its operator to require client certificates, or to name the host and port where \
+                             they are required"
+                            .to_owned(),
+                    },
+                );
+            }
             if peer.side == "ingress" && peer.public_ca.is_set() && left >= 0 {
                 public.entry((&peer.listener, &peer.issuer)).or_default().push(peer);
             }

@@ -234,6 +234,21 @@ fn lifetimes_are_measured_by_the_rules_of_their_issue_date() {
 }
 
 #[test]
+fn an_upstream_that_was_shown_no_pair_is_not_mutual() {
+    let unasked = |side: &'static str| {
+        move |inventory: &mut RegistryInventory| {
+            let peer = &mut inventory.peers[0];
+            (peer.side, peer.key_pair, peer.keyring) = (side.to_owned(), None, None);
+        }
+    };
+    let finding = single_finding(unasked("egress"));
+    assert_eq!(finding.finding, "upstream_not_mutual");
+    let mut inventory = healthy_inventory();
+    unasked("ingress")(&mut inventory);
+    assert_eq!(findings(&inventory, now()), []);
+}
+
+#[test]
 fn what_the_contract_lists_about_partners() {
     let expiring = single_finding(|inventory| inventory.peers[0].not_after = days_from_now(20));
     assert_eq!(expiring.finding, "partner_certificate_expires");

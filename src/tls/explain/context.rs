@@ -20,6 +20,8 @@ pub enum HandshakeOutcome {
     Failed,
     /// Egress in TLS 1.3: whether the upstream accepts our pair is not known yet.
     Unproved,
+    /// Egress, of a handshake that was accepted or unproved: what followed may be a refusal of our pair.
+    Doubted,
 }
 
 impl HandshakeOutcome {
@@ -30,6 +32,7 @@ impl HandshakeOutcome {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Unproved => "unproved",
+            Self::Doubted => "doubted",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Real handshakes over a pipe, in both versions: what each side is told, and what the explanation says of it.
 
+mod hints;
 mod trouble;
 
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, SanType, SerialNumber};

@@ -49,6 +49,7 @@ fn known<'a>(
         look,
         reports: &[],
         handshakes,
+        doubts: &[],
         reload_error,
         phase: ShutdownPhase::Running,
         ready: true,
@@ -193,4 +194,36 @@ fn the_shape_is_public() {
     );
     assert_eq!(keys(&value["act_on"][0]), "code keyring remedy urgency what");
     assert_eq!(value["act_on"][0]["urgency"], "now");
+}
+
+#[test]
+fn upstreams_that_refuse_doubt_or_do_not_ask_are_to_be_acted_on() {
+    use crate::event::{DoubtKind, UpstreamDoubt};
+    let shown = Fingerprint::from_bytes([1; 32]);
+    let mut snapshot = sample::sample_snapshot(Vec::new());
+    snapshot.egresses.insert("out".into(), Arc::new(sample::sample_egress("out", shown)));
+    let doubt = |kind, key_pair| UpstreamDoubt {
+        listener: "out".into(),
+        key_pair,
+        kind,
+        explanation: "why".to_owned(),
+        since: now(),
+    };
+    let doubts = [
+        doubt(DoubtKind::NotMutual, None),
+        doubt(DoubtKind::Doubted, Some(shown)),
+        doubt(DoubtKind::Refused, Some(shown)),
+        // A pair that was rotated away, and an egress that is gone.
+        doubt(DoubtKind::Refused, Some(Fingerprint::from_bytes([9; 32]))),
+        UpstreamDoubt { listener: "gone".into(), ..doubt(DoubtKind::Refused, Some(shown)) },
+    ];
+    let look = WriterView::default();
+    let known = StatusInputs { doubts: &doubts, ..known(&snapshot, &look, None, &[]) };
+    let codes: Vec<_> = build_status(&known, now()).act_on.into_iter().map(|item| (item.code, item.urgency)).collect();
+    let wanted = [
+        ("upstream_refuses", Urgency::Now),
+        ("upstream_not_mutual", Urgency::Soon),
+        ("upstream_doubts", Urgency::Soon),
+    ];
+    assert_eq!(codes, wanted.map(|(code, urgency)| (code.to_owned(), urgency)));
 }

@@ -210,7 +210,7 @@ async fn a_probe_of_a_public_path_proves_nothing_and_the_log_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_asks_for_no_certificate_proves_nothing() {
-    let mut scene = Scene::set("probe = false", |plan| plan.asks_for_certificate = false).await;
+    let mut scene = Scene::set("probe = false", |plan| plan.asks = false).await;
     scene.rotate().await;
     for method in [Method::GET, Method::POST, Method::GET] {
         assert_eq!(ask(&scene, method).await, 200);

@@ -17,6 +17,7 @@ use crate::support::odd::TLS12;
 use crate::support::peer::{chain, roots};
 use crate::support::raw_ca::{RawCa, ends};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
+use crate::support::upstream::{Plan, Upstream};
 
 /// What an egress to this upstream logs of the first request's handshake.
 async fn towards(upstream: &str, trusts: &str, extra: &str) -> &'static str {
@@ -106,6 +107,12 @@ pub fn cases() -> Vec<Case> {
 
 fn certificates() -> Vec<Case> {
     vec![
+        case("no_certificate_asked", async {
+            let ca = Ca::new("CA");
+            let plan = Plan { asks: false, ..Plan::new(&ca.server(5), &[]) };
+            let upstream = Upstream::with(plan, &[ca.pem()]).await;
+            towards(&upstream.address.to_string(), ca.pem(), "").await
+        }),
         case("wrong_name", async {
             let ca = RawCa::new("CA");
             served(ca.issue("elsewhere.example", &|_| ()), &ca.pem).await

@@ -1,8 +1,9 @@
 //! An upstream: a TLS server of its own (rustls) that demands a client certificate, records whose it was, and may change
 //! its mind: about the CAs that it accepts, and about pairs that it refuses with a status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -43,8 +44,10 @@ pub struct Plan {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// Whether its CertificateRequest names the CAs that it accepts.
     pub names_authorities: bool,
+    /// The CA that it names instead.
+    pub names_instead: Option<String>,
     /// Whether it asks for a certificate, and whether a handshake without one fails.
-    pub asks_for_certificate: bool,
+    pub asks: bool,
     pub demands_certificate: bool,
 }
 
@@ -58,6 +61,10 @@ struct State {
     /// Pairs whose requests never reach the application, everywhere or at one path: a status is the answer, or silence.
     refused: Mutex<Refusals>,
     open: Mutex<BTreeMap<Fingerprint, usize>>,
+    /// Pairs whose connections are closed after the handshake, without an alert.
+    closed: Mutex<BTreeSet<Fingerprint>>,
+    /// Handshakes that came to nothing.
+    failed: AtomicUsize,
 }
 
 impl Plan {
@@ -69,7 +76,8 @@ impl Plan {
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             versions: rustls::ALL_VERSIONS.to_vec(),
             names_authorities: true,
-            asks_for_certificate: true,
+            names_instead: None,
+            asks: true,
             demands_certificate: true,
         }
     }
@@ -77,21 +85,27 @@ impl Plan {
     pub(super) fn acceptor(&self, accepts: &[&str]) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(accepts)), Arc::clone(&provider));
-        if !self.names_authorities {
+        if !self.names_authorities || self.names_instead.is_some() {
             verifier = verifier.clear_root_hint_subjects();
+        }
+        if let Some(named) = &self.names_instead {
+            verifier = verifier.add_root_hint_subjects(roots(&[named]).subjects());
         }
         if !self.demands_certificate {
             verifier = verifier.allow_unauthenticated();
         }
         let pair = IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
         let (chain, key) = chain(&pair);
-        let builder =
-            ServerConfig::builder_with_provider(provider).with_protocol_versions(&self.versions).expect("versions");
-        let builder = match self.asks_for_certificate {
-            true => builder.with_client_cert_verifier(verifier.build().expect("a verifier")),
-            false => builder.with_no_client_auth(),
-        };
-        let mut config = builder.with_single_cert(chain, key).expect("a pair");
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .expect("versions")
+            .with_client_cert_verifier(if self.asks {
+                verifier.build().expect("a verifier")
+            } else {
+                WebPkiClientVerifier::no_client_auth()
+            })
+            .with_single_cert(chain, key)
+            .expect("a pair");
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
@@ -165,14 +179,25 @@ impl Upstream {
         self.state.refused.lock().expect("lock").insert((key_pair, None), None);
     }
 
-    /// Refuses no pair with a status any longer.
+    /// Closes connections that come with this pair right after the handshake, as Node does.
+    pub fn close(&self, key_pair: Fingerprint) {
+        self.state.closed.lock().expect("lock").insert(key_pair);
+    }
+
+    /// Refuses no pair with a status or an end any longer.
     pub fn accept_every_pair(&self) {
         self.state.refused.lock().expect("lock").clear();
+        self.state.closed.lock().expect("lock").clear();
     }
 
     /// Every request with the client certificate that it came with.
     pub fn seen(&self) -> Vec<(Fingerprint, Seen)> {
         self.state.seen.lock().expect("lock").clone()
+    }
+
+    /// How many handshakes came to nothing.
+    pub fn failed(&self) -> usize {
+        self.state.failed.load(Ordering::Relaxed)
     }
 
     /// How many connections of this pair are open.
@@ -199,10 +224,16 @@ impl Drop for Counted {
 
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let acceptor = state.acceptor.lock().expect("lock").clone().expect("an acceptor");
-    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let Ok(stream) = acceptor.accept(stream).await else {
+        state.failed.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     let session = stream.get_ref().1;
     let client = session.peer_certificates().map_or(WITHOUT_CERTIFICATE, |shown| Fingerprint::of(shown[0].as_ref()));
     let h2 = session.alpn_protocol() == Some(b"h2");
+    if state.closed.lock().expect("lock").contains(&client) {
+        return;
+    }
     let _counted = Counted::new(&state, client);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let state = Arc::clone(&state);

@@ -120,9 +120,10 @@ impl TokenRequester<'_> {
             keepalive: None,
             prefer: None,
             reached: &Cell::new(UpstreamNode::from_address(None)),
+            remembered: None,
         };
         // The endpoint's CertificateRequest does not apply to the upstream.
-        Ok(reach.handshake(drop).await?.tls.stream)
+        Ok(reach.handshake(|_, _| ()).await?.tls.stream)
     }
 }
 
