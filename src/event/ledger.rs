@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::handshake::HandshakeRecord;
 use super::lesson::LessonRecord;
 use super::list::Event;
-use super::proof::{ProofRecord, VerdictRecord};
+use super::proof::VerdictRecord;
 use crate::evidence::UpstreamVerdict;
 use crate::evidence::learned::{RefusalChange, RefusalRecord};
 use crate::evidence::report::{LedgerFact, RotationLedger, UpstreamResponse};
@@ -23,9 +23,7 @@ const ANONYMOUS_PEER: &str = "anonymous (no certificate)";
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => record_handshake(ledger, handshake),
-        // A doubt alone is not recorded: what it comes to is told by a comparison with another pair.
-        Event::Proof(proof) if proof.outcome == HandshakeOutcome::Doubted => {}
-        Event::Proof(proof) => ledger.record(&proof_fact(proof), now),
+        // What one connection proved speaks for one node; the verdict is on all of them.
         Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
         Event::Learned(lesson) => ledger.record(&lesson_fact(lesson), now),
         Event::Keyring(change) => {
@@ -34,23 +32,6 @@ pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Time
             }
         }
         _ => {}
-    }
-}
-
-fn proof_fact(proof: &ProofRecord) -> LedgerFact<'_> {
-    LedgerFact::Upstream {
-        listener: &proof.listener,
-        keyring: None,
-        key_pair: proof.key_pair,
-        said: match proof.outcome {
-            HandshakeOutcome::Accepted => UpstreamResponse::Proved,
-            HandshakeOutcome::Refused | HandshakeOutcome::Failed => UpstreamResponse::Refused,
-            HandshakeOutcome::Unproved | HandshakeOutcome::Doubted => UpstreamResponse::HandshakeOk,
-        },
-        handshake: false,
-        reason: proof.reason,
-        explanation: &proof.explanation,
-        next_try: None,
     }
 }
 

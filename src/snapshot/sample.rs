@@ -115,6 +115,7 @@ pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot
         settings: Arc::new(EgressSettings::for_keyring(name, name)),
         candidates: CandidateList(vec![candidate]),
         connectors: Vec::new(),
+        without_key_pair: None,
         trust: crate::trust::sample::trust(&[]),
         bearer: None,
     }

@@ -1,9 +1,12 @@
 //! One handshake with an egress' upstream or its token endpoint: dialled, performed with one key pair, verified, and
 //! recorded like every handshake. The caller decides what to send afterwards.
 
+use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::demand;
@@ -11,6 +14,7 @@ use super::resources::UpstreamRef;
 use crate::dataplane::attempt::HandshakeAttempt;
 use crate::dataplane::exchange::proof::RequestSummary;
 use crate::event::{EXCLUDED_BY_AUTHORITIES, Event, ProofRecord};
+use crate::evidence::proved::UpstreamNode;
 use crate::http::error::RequestError as Error;
 use crate::keyring::{KeyPairCandidate, PeerRequirements, SelectionReason};
 use crate::net::{HostPort, SocketStream, dial};
@@ -26,6 +30,8 @@ pub(super) struct UpstreamConnection {
     pub(super) connection: u64,
     pub(super) key_pair: Fingerprint,
     pub(super) peer: Arc<Peer>,
+    /// The node that it reached.
+    pub(super) node: UpstreamNode,
     /// How long the handshake took: a round trip and what both sides compute.
     pub(super) round: Duration,
     /// What its CertificateRequest says about the pair.
@@ -42,6 +48,10 @@ pub(super) struct UpstreamDial<'a> {
     pub(super) trust: &'a Trust,
     pub(super) expects: &'a PeerRole,
     pub(super) keepalive: Option<Duration>,
+    /// The address to try first, if it is one of the upstream's.
+    pub(super) prefer: Option<IpAddr>,
+    /// Where the node is left that was reached, also where the handshake fails.
+    pub(super) reached: &'a Cell<UpstreamNode>,
     /// An upstream: what it asked for last, as a resumed session asks for nothing. `None`: a token endpoint.
     pub(super) remembered: Option<PeerRequirements>,
 }
@@ -70,7 +80,12 @@ impl UpstreamDial<'_> {
         };
         let began = Instant::now();
         let deadline = began + settings.limits.connect;
-        let terms = dial::DialOptions { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
+        let terms = dial::DialOptions {
+            deadline,
+            keepalive: self.keepalive,
+            refresh: settings.dns_refresh,
+            prefer: self.prefer,
+        };
         let stream = match context.dialler().connect_tcp(self.to, terms).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -79,19 +94,27 @@ impl UpstreamDial<'_> {
             }
         };
         attempt.address = stream.peer_addr();
+        let address = attempt.address.map(|address| address.ip());
+        let node_of = |chain: &[CertificateDer<'_>]| {
+            let node = UpstreamNode::from_address(address);
+            chain.first().map_or(node, |shown| UpstreamNode { certificate: Fingerprint::of(shown), ..node })
+        };
         let dialled = Instant::now();
-        let mut tls = match connect(stream, self.connector, began + settings.limits.handshake).await {
+        let tls = match connect(stream, self.connector, began + settings.limits.handshake).await {
             Ok(tls) => tls,
             Err(failed) => {
+                self.reached.set(node_of(&failed.seen.chain));
                 attempt.show_instead(&self.towards.egress.candidates, failed.seen.shown_instead);
                 learn(failed.seen.asked.clone(), failed.seen.shown_instead);
                 return Err(self.fail(attempt, &failed));
             }
         };
         let round = dialled.elapsed();
+        let node = node_of(&tls.chain);
+        self.reached.set(node);
         attempt.show_instead(&self.towards.egress.candidates, tls.shown_instead);
         let key_pair = tls.shown_instead.unwrap_or(planned);
-        let asked = tls.asked.take();
+        let asked = tls.asked.clone();
         let request = self.summarise(&mut attempt, key_pair, (tls.is_mutual, asked.as_ref()));
         learn(asked, tls.shown_instead);
         let now = clock.now();
@@ -102,7 +125,7 @@ impl UpstreamDial<'_> {
                 let is_open = tls.facts.version == Some("1.3") && tls.is_mutual;
                 let outcome = if is_open { HandshakeOutcome::Unproved } else { HandshakeOutcome::Accepted };
                 events.emit(attempt.success_event(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
-                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, round, request })
+                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, node, round, request })
             }
             Err(untrusted) => {
                 let facts = tls.facts.clone();

@@ -12,6 +12,7 @@ use super::fact;
 use super::resources::UpstreamRef;
 use crate::dataplane::exchange::proof::{ConnectionProof, RequestSummary};
 use crate::event::{Event, ProofRecord};
+use crate::evidence::proved::UpstreamNode;
 use crate::http::error::RequestError as Error;
 use crate::keyring::Standing;
 use crate::pki::Fingerprint;
@@ -24,7 +25,7 @@ const CLOSED_AFTER_HANDSHAKE: &str = "closed_after_handshake";
 /// The proof that a new connection starts with.
 pub(super) fn new_proof(
     towards: UpstreamRef<'_>,
-    (connection, key_pair): (u64, Fingerprint),
+    (connection, key_pair, node): (u64, Fingerprint, UpstreamNode),
     (facts, request): (HandshakeFacts, RequestSummary),
     heard: RecorderHandle,
 ) -> ConnectionProof {
@@ -34,6 +35,7 @@ pub(super) fn new_proof(
         listener,
         connection,
         key_pair,
+        node,
         epoch: towards.epoch,
         facts,
         heard,

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::evidence::proved::{ProofFact, RequestSelection, SelectionOrder, SelectionRole, VerdictChange};
+use crate::evidence::proved::{
+    AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, RequestSelection, SelectionOrder, SelectionRole,
+    UpstreamNode, VerdictChange,
+};
 use crate::evidence::{UpstreamProofs, UpstreamVerdict};
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
@@ -67,9 +70,35 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.next(order, tried))
     }
 
-    /// Whether this pair is proved.
-    pub(crate) fn is_proved(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
-        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Proved))
+    /// What is known of this pair.
+    pub(crate) fn verdict(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<UpstreamVerdict> {
+        self.with_entry(of, |proved| proved.verdict(key_pair))
+    }
+
+    /// Judges an answer; also what it has changed.
+    pub(crate) fn judge(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        got: &AnswerFacts,
+    ) -> (AnswerJudgement, Option<VerdictChange>) {
+        let judged = self.with_entry(of, |proved| proved.judge(order, got, of.egress.settings.proof_terms(), of.now));
+        self.bump_version_for(judged.1);
+        judged
+    }
+
+    /// Records a connection, for the pair that is current. Returns the verdict before it, and what it has changed.
+    pub(crate) fn record_connection(
+        &self,
+        of: VerdictKey<'_>,
+        current: Fingerprint,
+        seen: ConnectionSeen,
+    ) -> (Option<UpstreamVerdict>, Option<VerdictChange>) {
+        let terms = of.egress.settings.proof_terms();
+        let (before, change) = self
+            .with_entry(of, |proved| (proved.verdict(current), proved.record_connection(current, seen, terms, of.now)));
+        self.bump_version_for(change);
+        (before, change)
     }
 
     /// Whether this pair is refused.
@@ -82,13 +111,11 @@ impl VerdictTable {
         &self,
         of: VerdictKey<'_>,
         key_pair: Fingerprint,
-        shown: ProofFact,
+        shown: (ProofFact, UpstreamNode),
     ) -> Option<VerdictChange> {
         let change =
             self.with_entry(of, |proved| proved.record(key_pair, shown, of.egress.settings.proof_terms(), of.now));
-        if change.is_some() {
-            self.bump_version();
-        }
+        self.bump_version_for(change);
         change
     }
 
@@ -97,9 +124,9 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.probe_due(order, of.now))
     }
 
-    /// Claims the canary's place for a probe.
-    pub(crate) fn claim_canary(&self, of: VerdictKey<'_>) -> bool {
-        self.with_entry(of, UpstreamProofs::claim_canary)
+    /// Claims the canary's place for a probe with this pair.
+    pub(crate) fn claim_canary(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<RequestSelection> {
+        self.with_entry(of, |proved| proved.claim_canary(key_pair))
     }
 
     /// Records that a probe has ended.
@@ -115,12 +142,18 @@ impl VerdictTable {
         }
     }
 
+    fn bump_version_for(&self, change: Option<VerdictChange>) {
+        if change.is_some() {
+            self.bump_version();
+        }
+    }
+
     fn bump_version(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
-    /// anew.
+    /// anew, and what a former one still answers is not recorded.
     fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs) -> T) -> T {
         let settings = &of.egress.settings;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +176,9 @@ impl VerdictTable {
             known.proved.update_pairs(&pairs, settings.proof_terms(), of.now);
             self.bump_version();
         }
+        if known.upstream != settings.upstream {
+            return act(&mut UpstreamProofs::default());
+        }
         act(&mut known.proved)
     }
 }
@@ -163,5 +199,58 @@ impl CanaryGuard {
 impl Drop for CanaryGuard {
     fn drop(&mut self) {
         self.verdicts.release_canary(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::proved::RequestClass;
+    use crate::snapshot::sample::sample_egress;
+
+    fn pair(n: u8) -> Fingerprint {
+        Fingerprint::from_bytes([n; 32])
+    }
+
+    /// An egress with pairs 2 (the new one) and 1, to this host.
+    fn egress_to(host: &str) -> EgressSnapshot {
+        let mut egress = sample_egress("out", pair(2));
+        let mut settings = (*egress.settings).clone();
+        settings.upstream.host = host.into();
+        egress.settings = Arc::new(settings);
+        let first = egress.candidates.0[0].clone();
+        let with = |n| crate::keyring::KeyPairCandidate { key_pair: pair(n), ..first.clone() };
+        egress.candidates.0 = vec![with(2), with(1)];
+        egress
+    }
+
+    fn answer(table: &VerdictTable, egress: &EgressSnapshot, epoch: u64) -> AnswerJudgement {
+        let of = VerdictKey { egress, epoch: Epoch(epoch), now: Timestamp::UNIX_EPOCH };
+        let order = SelectionOrder { pairs: vec![pair(2), pair(1)], needs_proof: true };
+        let got = AnswerFacts {
+            key_pair: pair(2),
+            how: SelectionRole::Canary,
+            node: UpstreamNode::from_address(None),
+            class: RequestClass::new("GET", "/"),
+            status: 200,
+            public: None,
+            repeatable: true,
+            compared: None,
+        };
+        table.judge(of, &order, &got).0
+    }
+
+    #[test]
+    fn another_upstream_inherits_no_proof_not_even_by_a_late_answer_of_the_former_one() {
+        let (table, former, present) = (VerdictTable::default(), egress_to("a.example"), egress_to("b.example"));
+        assert_eq!(answer(&table, &former, 1), AnswerJudgement::Proves);
+        let now = Timestamp::UNIX_EPOCH;
+        let verdict = |egress, epoch| table.verdict(VerdictKey { egress, epoch: Epoch(epoch), now }, pair(2));
+        assert_eq!(verdict(&former, 1), Some(UpstreamVerdict::Proved));
+        assert_eq!(verdict(&present, 2), None);
+        answer(&table, &former, 1);
+        assert_eq!(verdict(&present, 2), None);
+        assert_eq!(answer(&table, &present, 2), AnswerJudgement::Proves);
+        assert_eq!(verdict(&present, 2), Some(UpstreamVerdict::Proved));
     }
 }

@@ -280,8 +280,8 @@ impl RotationLedger {
         if handshake {
             (shown.last, shown.count) = (Some(now), shown.count + 1);
         }
-        // A successful handshake revokes neither a proof nor a refusal.
-        if said == UpstreamResponse::HandshakeOk && shown.said != UpstreamResponse::HandshakeOk {
+        // A successful handshake revokes neither a proof nor a refusal; a verdict does.
+        if handshake && shown.said != said && said == UpstreamResponse::HandshakeOk {
             return;
         }
         if shown.said != said {

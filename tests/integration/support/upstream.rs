@@ -2,7 +2,6 @@
 //! its mind: about the CAs that it accepts, and about pairs that it refuses with a status.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,6 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use super::backend::Seen;
 use super::peer::{chain, roots};
 
+/// Stands for a client that showed none.
+pub const WITHOUT_CERTIFICATE: Fingerprint = Fingerprint::from_bytes([0; 32]);
+
 /// A running upstream.
 #[derive(Clone)]
 pub struct Upstream {
@@ -44,16 +46,20 @@ pub struct Plan {
     pub names_authorities: bool,
     /// The CA that it names instead.
     pub names_instead: Option<String>,
-    /// Whether it asks for a certificate.
+    /// Whether it asks for a certificate, and whether a handshake without one fails.
     pub asks: bool,
+    pub demands_certificate: bool,
 }
+
+/// By pair and, where one is named, path; `None`: silence.
+type Refusals = BTreeMap<(Fingerprint, Option<String>), Option<StatusCode>>;
 
 #[derive(Default)]
 struct State {
     acceptor: Mutex<Option<TlsAcceptor>>,
     seen: Mutex<Vec<(Fingerprint, Seen)>>,
-    /// Pairs whose requests never reach the application: a status is the answer.
-    refused: Mutex<BTreeMap<Fingerprint, StatusCode>>,
+    /// Pairs whose requests never reach the application, everywhere or at one path: a status is the answer, or silence.
+    refused: Mutex<Refusals>,
     open: Mutex<BTreeMap<Fingerprint, usize>>,
     /// Pairs whose connections are closed after the handshake, without an alert.
     closed: Mutex<BTreeSet<Fingerprint>>,
@@ -72,6 +78,7 @@ impl Plan {
             names_authorities: true,
             names_instead: None,
             asks: true,
+            demands_certificate: true,
         }
     }
 
@@ -83,6 +90,9 @@ impl Plan {
         }
         if let Some(named) = &self.names_instead {
             verifier = verifier.add_root_hint_subjects(roots(&[named]).subjects());
+        }
+        if !self.demands_certificate {
+            verifier = verifier.allow_unauthenticated();
         }
         let pair = IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
         let (chain, key) = chain(&pair);
@@ -136,6 +146,17 @@ impl Upstream {
         *self.state.acceptor.lock().expect("lock") = Some(self.plan.acceptor(roots));
     }
 
+    /// Likewise, from now on as another node: with this pair, and naming the CAs that it accepts or not.
+    pub fn accept_as(&self, pair: &IssuedKeyPair, names_authorities: bool, roots: &[&str]) {
+        let plan = Plan {
+            chain_pem: pair.chain_pem.clone(),
+            key_pem: pair.key_pem.to_string(),
+            names_authorities,
+            ..self.plan.clone()
+        };
+        *self.state.acceptor.lock().expect("lock") = Some(plan.acceptor(roots));
+    }
+
     /// Closes every connection.
     pub fn hang_up(&self) {
         self.hang_up.send_modify(|count| *count += 1);
@@ -144,7 +165,18 @@ impl Upstream {
     /// Answers requests that come with this pair with a status, before any application sees them.
     pub fn refuse(&self, key_pair: Fingerprint, status: u16) {
         let status = StatusCode::from_u16(status).expect("a status");
-        self.state.refused.lock().expect("lock").insert(key_pair, status);
+        self.state.refused.lock().expect("lock").insert((key_pair, None), Some(status));
+    }
+
+    /// Likewise at one path only.
+    pub fn refuse_at(&self, key_pair: Fingerprint, path: &str, status: u16) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        self.state.refused.lock().expect("lock").insert((key_pair, Some(path.to_owned())), Some(status));
+    }
+
+    /// Ends connections on which a request comes with this pair, without an answer and without an alert.
+    pub fn end_silently(&self, key_pair: Fingerprint) {
+        self.state.refused.lock().expect("lock").insert((key_pair, None), None);
     }
 
     /// Closes connections that come with this pair right after the handshake, as Node does.
@@ -197,8 +229,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         return;
     };
     let session = stream.get_ref().1;
-    let client = session.peer_certificates().map(|chain| Fingerprint::of(chain[0].as_ref()));
-    let client = client.unwrap_or_else(|| Fingerprint::of(b"no certificate"));
+    let client = session.peer_certificates().map_or(WITHOUT_CERTIFICATE, |shown| Fingerprint::of(shown[0].as_ref()));
     let h2 = session.alpn_protocol() == Some(b"h2");
     if state.closed.lock().expect("lock").contains(&client) {
         return;
@@ -208,10 +239,19 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         let state = Arc::clone(&state);
         async move {
             let (parts, body) = request.into_parts();
-            if let Some(status) = state.refused.lock().expect("lock").get(&client) {
-                let mut refusal = Response::new(Full::<Bytes>::from("no required certificate"));
-                *refusal.status_mut() = *status;
-                return Ok::<_, Infallible>(refusal);
+            let refused = {
+                let refused = state.refused.lock().expect("lock");
+                let at = Some(parts.uri.path().to_owned());
+                refused.get(&(client, at)).or_else(|| refused.get(&(client, None))).copied()
+            };
+            match refused {
+                Some(Some(status)) => {
+                    let mut refusal = Response::new(Full::<Bytes>::from("no required certificate"));
+                    *refusal.status_mut() = status;
+                    return Ok(refusal);
+                }
+                Some(None) => return Err(std::io::Error::other("ended without an answer")),
+                None => {}
             }
             let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
             state.seen.lock().expect("lock").push((client, one));
