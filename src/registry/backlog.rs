@@ -97,6 +97,8 @@ impl RegistryBacklog {
             Event::Handshake(handshake) if handshake.is_silent() => return false,
             Event::Handshake(handshake) if handshake.is_failure() => self.record_failure(handshake),
             Event::Handshake(handshake) => self.record_success(handshake),
+            // The rotation report has it, and the row about the sender with it.
+            Event::PeerProof(_) => {}
             event => {
                 let Some(entry) = history_row(event, &self.instance, now) else {
                     return matches!(event, Event::Epoch(_));
@@ -119,6 +121,7 @@ impl RegistryBacklog {
         self.same.clear();
         WriteBatch {
             peers: std::mem::take(&mut self.peers).into_values().collect(),
+            senders: Vec::new(),
             used: std::mem::take(&mut self.used),
             matched: std::mem::take(&mut self.matched),
             failures: std::mem::take(&mut self.failures)
