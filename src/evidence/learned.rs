@@ -1,128 +1,143 @@
-//! Records which sources refused our new pair with an alert, and whether that is confirmed (contract section 4, rule
-//! 4). `choose` decides which pair they are shown instead; the proxy derives the source from a connection and reports
-//! changes.
+//! Records which senders refused our new pair, and whether that is confirmed (contract section 4, rule 4). `choose`
+//! decides which pair they are shown instead; the proxy tells senders apart and reports what connections show.
 //!
-//! An alert is not authenticated: any client that reaches us can send one. So a refusal is *unconfirmed* at first:
-//! limited in number, per network and to an hour, and ignored by verdicts. It is confirmed when the same source
-//! completes a verified handshake on the pair it is shown instead, with the same kind of ClientHello as the one that
-//! refused, as a peer that has not itself accepted the refused pair: so neither a scanner behind the same address nor a
-//! flood of alerts keeps a client on the old pair that accepts the new one.
+//! A sender is told apart by source and kind of ClientHello, for its certificate comes too late for the choice. Neither
+//! an alert nor an end is authenticated: so a refusal is *unconfirmed* at first, limited in number, and ignored by
+//! verdicts; it is confirmed when a verified peer of that kind completes a request on the pair it is shown instead. As
+//! any peer would have done that, what is held is shown the refused pair again from time to time (`trial`). Once a peer
+//! with a certificate has proved a pair, no refusal from its source and kind moves it.
 
+mod cure;
 mod lessons;
 mod record;
+mod settled;
+mod silent;
 mod source;
+mod trial;
 
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
-use crate::keyring::KeyringName;
 use crate::keyring::choice::SourceRefusals;
+use crate::keyring::fit::add_saturating;
 use crate::pki::Fingerprint;
 
+pub use cure::RefusalClass;
 pub use lessons::RefusalMemory;
 pub use record::{
-    AcceptanceReport, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalStatus,
-    UNCONFIRMED_LIFETIME, certificate_alert,
+    PeerProofReport, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalStatus, SILENT_REASONS,
+    UNCONFIRMED_LIFETIME,
 };
-pub use source::PeerSource;
+use settled::SettledSenders;
+use silent::SilentEndCounts;
+pub use source::{PeerSource, SenderKind};
 
 /// Limits of unconfirmed refusals.
-const UNCONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 1024, of_network: 16 };
+const UNCONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 4096, of_network: 256, of_address: 16 };
 /// Limits of confirmed refusals.
-const CONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 4096, of_network: 256 };
-/// Peers known to accept a pair: up to twice as many are kept.
-const MAX_ACCEPTING_PEERS: usize = 4096;
+const CONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 4096, of_network: 256, of_address: 256 };
+/// An unconfirmed refusal gives way to a newer one of its own network only after this time, so that a flood of refusals
+/// is a trickle of changes.
+const EVICTION_AGE: std::time::Duration = std::time::Duration::from_hours(1);
 
 struct RefusalLimits {
     all: usize,
     of_network: usize,
+    of_address: usize,
 }
 
-/// All recorded refusals of a process, by source.
+/// All recorded refusals of a process, by sender.
 #[derive(Debug, Default)]
 pub struct RefusalTable {
-    entries: BTreeMap<PeerSource, RefusalRecord>,
-    accepting: BTreeMap<Fingerprint, AcceptingPeers>,
+    entries: BTreeMap<SenderKind, RefusalRecord>,
+    /// Senders that have proved a pair.
+    settled: BTreeMap<Fingerprint, SettledSenders>,
+    silent: SilentEndCounts,
     /// Incremented whenever a confirmed refusal is added or removed.
     revision: u64,
 }
 
 impl RefusalTable {
-    /// The source's refusals; an expired unconfirmed one is ignored.
-    pub fn get(&self, source: &PeerSource, now: Timestamp) -> Option<SourceRefusals> {
-        let entry = self.entries.get(source).filter(|entry| !entry.is_expired(now))?;
+    /// What the sender has refused, and what it is shown instead; an expired unconfirmed refusal is ignored.
+    pub fn get(&self, sender: &SenderKind, now: Timestamp) -> Option<SourceRefusals> {
+        let entry = self.entries.get(&self.find(sender, now)?)?;
         Some(SourceRefusals { refused: entry.refused.clone(), shown: Some(entry.shown) })
     }
 
-    /// Records that a source answered `refusal.key_pair` with an alert. `next` is the pair that `choose` would show it
-    /// instead; `None`: no other.
-    pub fn record_refusal(
-        &mut self,
-        refusal: &RefusalReport<'_>,
-        next: Option<Fingerprint>,
-        now: Timestamp,
-    ) -> Vec<RefusalChange> {
-        let known = self.entries.get(refusal.source).filter(|entry| !entry.is_expired(now));
-        match known {
-            // Only a client that looks like the peer that confirmed it may revoke a confirmed refusal, and only by
-            // refusing the pair shown instead: that peer's trust has changed.
-            Some(entry) if entry.standing == RefusalStatus::Confirmed => {
-                if entry.shown != refusal.key_pair || entry.offer != refusal.offer {
-                    return Vec::new();
-                }
-                self.remove(refusal.source, refusal.alert).into_iter().collect()
-            }
-            Some(entry) => {
-                let mut entry = entry.clone();
-                if !entry.refused.contains(&refusal.key_pair) {
-                    entry.refused.push(refusal.key_pair);
-                }
-                let Some(shown) = next.filter(|next| !entry.refused.contains(next)) else {
-                    return self.remove(refusal.source, refusal.alert).into_iter().collect();
-                };
-                let other = std::mem::replace(&mut entry.shown, shown) != shown;
-                entry.offer = refusal.offer;
-                self.entries.insert(entry.source.clone(), entry.clone());
-                if !other {
-                    return Vec::new();
-                }
-                vec![RefusalChange { standing: entry.standing, reason: refusal.alert, entry }]
-            }
-            None => next.map(|shown| self.add_unconfirmed(refusal, shown, now)).unwrap_or_default(),
+    /// What counts for the sender's next handshake: as [`Self::get`], but nothing where this is the trial of the pair
+    /// that it refused, which is then running.
+    pub fn recall(&mut self, sender: &SenderKind, now: Timestamp) -> Option<SourceRefusals> {
+        let key = self.find(sender, now)?;
+        if self.entries.get_mut(&key)?.trials.begin_if_due(now) {
+            return None;
         }
+        self.get(sender, now)
     }
 
-    /// Records that a source completed a verified handshake.
-    pub fn record_acceptance(&mut self, accepted: &AcceptanceReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
-        let (peer, identity) = accepted.peer;
-        self.accepting.entry(accepted.key_pair).or_default().insert(peer);
-        let Some(entry) = self.entries.get(accepted.source).filter(|entry| !entry.is_expired(now)) else {
-            return Vec::new();
+    /// Records that a sender refused a pair, by an alert or by an end without one.
+    pub fn record_refusal(&mut self, refusal: &RefusalReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
+        let silent = SILENT_REASONS.contains(&refusal.reason);
+        let sent = (refusal.key_pair, refusal.certificate);
+        let counts = !silent || self.silent.count(refusal.sender, sent, now);
+        let Some(key) = self.find(refusal.sender, now) else {
+            let settled = self.is_settled(refusal.key_pair, refusal.sender);
+            let learned = refusal.next.filter(|_| counts && !settled);
+            return learned.map(|shown| self.add_unconfirmed(refusal, shown, now)).unwrap_or_default();
         };
-        let accepts = |key_pair: &Fingerprint| self.accepting.get(key_pair).is_some_and(|all| all.contains(peer));
-        match entry.standing {
-            RefusalStatus::Unconfirmed if entry.refused.contains(&accepted.key_pair) => {
-                self.remove(accepted.source, "accepts_it_now").into_iter().collect()
+        let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+        entry.last = now;
+        if entry.shown != refusal.key_pair {
+            // The trial has failed, or this handshake began before the refusal was recorded.
+            entry.trials.fail(now);
+            if !entry.refused.contains(&refusal.key_pair) {
+                entry.refused.push(refusal.key_pair);
             }
-            RefusalStatus::Confirmed
-                if entry.refused.contains(&accepted.key_pair) && entry.peer_fingerprint == Some(peer) =>
-            {
-                self.remove(accepted.source, "accepts_it_now").into_iter().collect()
+            return Vec::new();
+        }
+        if !counts {
+            return Vec::new();
+        }
+        if entry.standing == RefusalStatus::Confirmed || entry.trials.is_held() {
+            // Unauthenticated, so it takes nothing from the sender that is held; if that has changed its trust, a trial shows.
+            entry.trials.doubt(now);
+            return Vec::new();
+        }
+        self.show_next(&key, refusal)
+    }
+
+    /// Records that a sender's application data arrived on a connection that showed a pair.
+    pub fn record_proof(&mut self, proof: &PeerProofReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
+        self.silent.forget(proof.sender);
+        if proof.peer.is_some() && proof.current {
+            self.settled.entry(proof.key_pair).or_default().insert(proof.sender);
+        }
+        let Some(key) = self.find(proof.sender, now) else { return Vec::new() };
+        let settled = |refused: &[Fingerprint]| refused.iter().any(|pair| self.is_settled(*pair, proof.sender));
+        let was_settled = self.entries.get(&key).is_some_and(|entry| settled(&entry.refused));
+        let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+        let is_held_peer = proof.peer.is_some_and(|(certificate, identity)| {
+            entry.peer_fingerprint == Some(certificate) || entry.peer.as_deref() == Some(identity)
+        });
+        if entry.refused.contains(&proof.key_pair) {
+            if entry.standing == RefusalStatus::Unconfirmed || is_held_peer {
+                return self.remove(&key, "accepts_it_now").into_iter().collect();
             }
-            RefusalStatus::Unconfirmed
-                if entry.shown == accepted.key_pair
-                    && entry.offer == accepted.offer
-                    && !entry.refused.iter().any(accepts) =>
+            entry.trials.pass(now);
+        } else if entry.shown == proof.key_pair {
+            entry.last = now;
+            entry.trials.hold(now);
+            if let (RefusalStatus::Unconfirmed, Some((certificate, identity)), false) =
+                (entry.standing, proof.peer, was_settled)
             {
                 let mut entry = entry.clone();
                 entry.standing = RefusalStatus::Confirmed;
                 entry.peer = Some(identity.to_owned());
-                entry.peer_fingerprint = Some(peer);
-                self.confirm(entry)
+                entry.peer_fingerprint = Some(certificate);
+                return self.confirm(key, entry);
             }
-            _ => Vec::new(),
         }
+        Vec::new()
     }
 
     /// Removes expired refusals; `is_shown` says whether a listener may show a pair in this epoch.
@@ -135,20 +150,23 @@ impl RefusalTable {
             entry.is_expired(now).then_some("expired")
         };
         let over: Vec<_> =
-            self.entries.values().filter_map(|entry| Some((entry.source.clone(), ended(entry)?))).collect();
-        over.into_iter().filter_map(|(source, reason)| self.remove(&source, reason)).collect()
+            self.entries.iter().filter_map(|(sender, entry)| Some((sender.clone(), ended(entry)?))).collect();
+        over.into_iter().filter_map(|(sender, reason)| self.remove(&sender, reason)).collect()
     }
 
-    /// Forgets which peers accept pairs that are no longer in overlap.
+    /// Forgets what senders have shown of pairs that are no longer in overlap.
     pub fn retain_pairs(&mut self, in_overlap: &HashSet<Fingerprint>) {
-        self.accepting.retain(|key_pair, _| in_overlap.contains(key_pair));
+        self.settled.retain(|key_pair, _| in_overlap.contains(key_pair));
+        self.silent.retain(|key_pair| in_overlap.contains(key_pair));
     }
 
-    /// Forgets a source's refusals on every listener: `ADDRESS`, `ADDRESS NAME` or `NETWORK/64` as a [`RefusalRecord`] shows
-    /// it.
+    /// Forgets refusals on every listener: of a source (`ADDRESS`, `ADDRESS NAME` or `NETWORK/64` as a [`RefusalRecord`]
+    /// shows it), or those that this identity confirmed.
     pub fn forget(&mut self, text: &str) -> Vec<RefusalChange> {
-        let meant: Vec<PeerSource> = self.entries.keys().filter(|source| source.matches(text)).cloned().collect();
-        meant.iter().filter_map(|source| self.remove(source, "by_command")).collect()
+        let is_meant =
+            |entry: &&RefusalRecord| entry.source.matches(text) || entry.peer.as_deref() == Some(text.trim());
+        let meant: Vec<SenderKind> = self.entries.values().filter(is_meant).map(RefusalRecord::key).collect();
+        meant.iter().filter_map(|sender| self.remove(sender, "by_command")).collect()
     }
 
     /// All recorded refusals.
@@ -158,7 +176,7 @@ impl RefusalTable {
 
     /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.accepting.is_empty()
+        self.entries.is_empty() && self.settled.is_empty() && self.silent.is_empty()
     }
 
     /// How often the confirmed refusals have changed.
@@ -169,37 +187,37 @@ impl RefusalTable {
     /// What must survive a restart: the confirmed refusals.
     pub fn to_persisted(&self) -> Vec<PersistedRefusal> {
         let confirmed = self.entries.values().filter(|entry| entry.standing == RefusalStatus::Confirmed);
-        let remember = |entry: &RefusalRecord| PersistedRefusal {
-            source: entry.source.clone(),
-            keyring: KeyringName::clone(&entry.keyring),
-            refused: entry.refused.clone(),
-            shown: entry.shown,
-            reason: entry.reason.to_owned(),
-            since: entry.since,
-            peer: entry.peer.clone(),
-            peer_fingerprint: entry.peer_fingerprint,
-            offer: entry.offer,
-        };
-        confirmed.map(remember).collect()
+        confirmed.map(PersistedRefusal::from_record).collect()
     }
 
     /// Restores the refusals of the last run.
     pub fn restore(&mut self, remembered: &[PersistedRefusal]) {
         for lesson in remembered.iter().take(CONFIRMED_LIMITS.all) {
-            let entry = RefusalRecord {
-                source: lesson.source.clone(),
-                keyring: KeyringName::clone(&lesson.keyring),
-                refused: lesson.refused.clone(),
-                shown: lesson.shown,
-                standing: RefusalStatus::Confirmed,
-                reason: certificate_alert(&lesson.reason).unwrap_or("remembered"),
-                since: lesson.since,
-                peer: lesson.peer.clone(),
-                peer_fingerprint: lesson.peer_fingerprint,
-                offer: lesson.offer,
-            };
-            self.entries.insert(entry.source.clone(), entry);
+            let entry = lesson.to_record();
+            self.entries.insert(entry.key(), entry);
         }
+    }
+
+    /// The key of the refusal that counts for a sender: its own, or that of its source from before kinds were told apart.
+    fn find(&self, sender: &SenderKind, now: Timestamp) -> Option<SenderKind> {
+        let holds = |key: &SenderKind| self.entries.get(key).is_some_and(|entry| !entry.is_expired(now));
+        [sender.clone(), SenderKind::any_of(&sender.source)].into_iter().find(holds)
+    }
+
+    fn is_settled(&self, key_pair: Fingerprint, sender: &SenderKind) -> bool {
+        self.settled.get(&key_pair).is_some_and(|settled| settled.contains(sender))
+    }
+
+    /// An unconfirmed sender refuses what it is shown instead, too: the next pair, or in the end the default again.
+    fn show_next(&mut self, key: &SenderKind, refusal: &RefusalReport<'_>) -> Vec<RefusalChange> {
+        let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
+        entry.refused.push(refusal.key_pair);
+        let Some(shown) = refusal.next.filter(|next| !entry.refused.contains(next)) else {
+            self.silent.give_up(key);
+            return self.remove(key, refusal.reason).into_iter().collect();
+        };
+        entry.shown = shown;
+        vec![RefusalChange { standing: entry.standing, reason: refusal.reason, entry: entry.clone() }]
     }
 
     fn add_unconfirmed(
@@ -209,47 +227,53 @@ impl RefusalTable {
         now: Timestamp,
     ) -> Vec<RefusalChange> {
         // Replace an expired one that was not removed yet.
-        self.entries.remove(refusal.source);
-        // Ignore a network that has used up its share: evicting its oldest would log a line per attempt.
-        if self.count_in_network(RefusalStatus::Unconfirmed, refusal.source) >= UNCONFIRMED_LIMITS.of_network {
-            return Vec::new();
+        self.entries.remove(refusal.sender);
+        let mut changes = Vec::new();
+        let source = &refusal.sender.source;
+        let full = self.fullest_scope(RefusalStatus::Unconfirmed, source, &UNCONFIRMED_LIMITS);
+        if let Some(scope) = full {
+            // A network that has used up its share waits: evicting for each attempt would log a line for each.
+            let of_scope = |other: &PeerSource| scope.covers(source, other);
+            let Some(oldest) = self.find_oldest(RefusalStatus::Unconfirmed, of_scope) else { return changes };
+            if self.entries.get(&oldest).is_some_and(|entry| now < add_saturating(entry.since, EVICTION_AGE)) {
+                return changes;
+            }
+            changes.extend(self.remove(&oldest, "evicted"));
         }
-        let evicted = self.make_room(RefusalStatus::Unconfirmed, &UNCONFIRMED_LIMITS);
-        let entry = RefusalRecord {
-            source: refusal.source.clone(),
-            keyring: KeyringName::clone(refusal.keyring),
-            refused: vec![refusal.key_pair],
-            shown,
-            standing: RefusalStatus::Unconfirmed,
-            reason: refusal.alert,
-            since: now,
-            peer: None,
-            peer_fingerprint: None,
-            offer: refusal.offer,
-        };
-        self.entries.insert(entry.source.clone(), entry.clone());
-        let begun = RefusalChange { entry, standing: RefusalStatus::Unconfirmed, reason: refusal.alert };
-        evicted.into_iter().chain([begun]).collect()
+        changes.extend(self.make_room(RefusalStatus::Unconfirmed, &UNCONFIRMED_LIMITS));
+        let entry = RefusalRecord::begin(refusal, shown, now);
+        self.entries.insert(entry.key(), entry.clone());
+        changes.push(RefusalChange { entry, standing: RefusalStatus::Unconfirmed, reason: refusal.reason });
+        changes
     }
 
-    fn confirm(&mut self, entry: RefusalRecord) -> Vec<RefusalChange> {
+    fn confirm(&mut self, key: SenderKind, entry: RefusalRecord) -> Vec<RefusalChange> {
         let mut changes = Vec::new();
-        if self.count_in_network(RefusalStatus::Confirmed, &entry.source) >= CONFIRMED_LIMITS.of_network {
-            let network = entry.source.network();
-            changes.extend(self.evict(RefusalStatus::Confirmed, |source| source.network() == network));
+        if let Some(scope) = self.fullest_scope(RefusalStatus::Confirmed, &entry.source, &CONFIRMED_LIMITS) {
+            let source = entry.source.clone();
+            changes.extend(self.evict(RefusalStatus::Confirmed, |other| scope.covers(&source, other)));
         }
         changes.extend(self.make_room(RefusalStatus::Confirmed, &CONFIRMED_LIMITS));
         self.revision += 1;
-        self.entries.insert(entry.source.clone(), entry.clone());
+        self.entries.insert(key, entry.clone());
         changes.push(RefusalChange { entry, standing: RefusalStatus::Confirmed, reason: "verified_on_previous" });
         changes
     }
 
-    fn count_in_network(&self, standing: RefusalStatus, like: &PeerSource) -> usize {
-        let network = like.network();
-        let of_network =
-            self.entries.values().filter(|entry| entry.standing == standing && entry.source.network() == network);
-        of_network.count()
+    /// The scope of a source whose share is used up, if one is.
+    fn fullest_scope(
+        &self,
+        standing: RefusalStatus,
+        source: &PeerSource,
+        limits: &RefusalLimits,
+    ) -> Option<source::SourceScope> {
+        let count = |scope: source::SourceScope| {
+            let of_scope = |entry: &&RefusalRecord| entry.standing == standing && scope.covers(source, &entry.source);
+            self.entries.values().filter(of_scope).count()
+        };
+        let shares =
+            [(source::SourceScope::Address, limits.of_address), (source::SourceScope::Network, limits.of_network)];
+        shares.into_iter().find(|(scope, limit)| count(*scope) >= *limit).map(|(scope, _)| scope)
     }
 
     /// When a table is full, evicts the oldest refusal of the network with the most; unconfirmed and confirmed refusals
@@ -268,37 +292,21 @@ impl RefusalTable {
     }
 
     fn evict(&mut self, standing: RefusalStatus, among: impl Fn(&PeerSource) -> bool) -> Option<RefusalChange> {
-        let all = self.entries.values().filter(|entry| entry.standing == standing && among(&entry.source));
-        let oldest = all.min_by_key(|entry| entry.since)?.source.clone();
+        let oldest = self.find_oldest(standing, among)?;
         self.remove(&oldest, "evicted")
     }
 
-    fn remove(&mut self, source: &PeerSource, reason: &'static str) -> Option<RefusalChange> {
-        let entry = self.entries.remove(source)?;
+    fn find_oldest(&self, standing: RefusalStatus, among: impl Fn(&PeerSource) -> bool) -> Option<SenderKind> {
+        let all = self.entries.values().filter(|entry| entry.standing == standing && among(&entry.source));
+        all.min_by_key(|entry| entry.since).map(RefusalRecord::key)
+    }
+
+    fn remove(&mut self, sender: &SenderKind, reason: &'static str) -> Option<RefusalChange> {
+        let entry = self.entries.remove(sender)?;
         if entry.standing == RefusalStatus::Confirmed {
             self.revision += 1;
         }
         Some(RefusalChange { entry, standing: RefusalStatus::Forgotten, reason })
-    }
-}
-
-/// Peers that accept a pair, by certificate. Two halves: when the new one is full, the old one is dropped.
-#[derive(Debug, Default)]
-struct AcceptingPeers {
-    new: HashSet<Fingerprint>,
-    old: HashSet<Fingerprint>,
-}
-
-impl AcceptingPeers {
-    fn insert(&mut self, peer: Fingerprint) {
-        if self.new.len() >= MAX_ACCEPTING_PEERS {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(peer);
-    }
-
-    fn contains(&self, peer: Fingerprint) -> bool {
-        self.new.contains(&peer) || self.old.contains(&peer)
     }
 }
 

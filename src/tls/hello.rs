@@ -22,7 +22,7 @@ pub(super) fn read_requirements(hello: &ClientHello<'_>) -> PeerRequirements {
     }
 }
 
-/// The same number for ClientHellos that offer the same suites, groups and schemes, in whatever order. GREASE values
+/// The same number for ClientHellos that offer the same suites, groups, schemes and protocols, in whatever order. GREASE values
 /// (RFC 8701), which some clients draw anew for each hello, do not count.
 fn offer_digest(hello: &ClientHello<'_>) -> u64 {
     let suites = hello.cipher_suites().iter().map(|suite| (0_u8, u16::from(*suite)));
@@ -32,10 +32,20 @@ fn offer_digest(hello: &ClientHello<'_>) -> u64 {
     let mut all: Vec<_> = suites.chain(groups).chain(schemes).filter(|(_, value)| !is_grease(*value)).collect();
     all.sort_unstable();
     all.dedup();
-    let bytes: Vec<u8> = all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).collect();
+    let mut protocols: Vec<_> = hello.alpn().into_iter().flatten().filter(|name| !is_grease_name(name)).collect();
+    protocols.sort_unstable();
+    let protocols =
+        protocols.into_iter().flat_map(|name| [&[3, u8::try_from(name.len()).unwrap_or(u8::MAX)], name].concat());
+    let bytes: Vec<u8> =
+        all.into_iter().flat_map(|(kind, value)| [kind, (value >> 8) as u8, value as u8]).chain(protocols).collect();
     let mut first = [0; 8];
     first.copy_from_slice(&Fingerprint::of(&bytes).as_bytes()[..8]);
     u64::from_be_bytes(first)
+}
+
+/// Whether a protocol's name is one of the values of GREASE (RFC 8701).
+fn is_grease_name(name: &[u8]) -> bool {
+    matches!(name, [first, second] if first == second && first & 0x0f == 0x0a)
 }
 
 /// Leaves out the cipher suites of versions that a listener with these settings does not speak.

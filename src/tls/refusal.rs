@@ -34,6 +34,11 @@ impl FailedHandshake {
         vague || is_about_certificate(error)
     }
 
+    /// Whether a handshake as a server ended without an alert, after our certificate was on its way.
+    pub fn ended_without_alert(&self) -> bool {
+        matches!(self.cause, HandshakeFailureCause::Closed | HandshakeFailureCause::Reset)
+    }
+
     /// Whether it ended without a word after the other side had asked for our certificate. That may be a refusal.
     pub fn ended_after_certificate_request(&self) -> bool {
         matches!(self.cause, HandshakeFailureCause::Closed | HandshakeFailureCause::Reset) && self.seen.asked.is_some()

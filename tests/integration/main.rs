@@ -26,6 +26,7 @@ mod proof;
 mod protocols;
 mod proxied;
 mod reasons;
+mod refusals;
 mod registry;
 mod reload;
 mod rotation;

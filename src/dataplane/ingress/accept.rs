@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::first_data::{FirstDataWatch, RequestFrameScanner};
+use super::first_data::FirstDataWatch;
 use super::learning;
 use crate::dataplane::admission::{AdmissionSlot, EvictionReason, HandshakeCaps, PartnerSlot};
 use crate::dataplane::attempt::HandshakeAttempt;
 use crate::dataplane::context::{ListenerContext, WorkerContext};
-use crate::event::{ANONYMOUS_IDENTITY, Event, PeerProofOutcome, PeerProofRecord};
-use crate::keyring::{KeyPairCandidate, choose_with_hints};
+use crate::event::Event;
+use crate::keyring::choose_with_hints;
 use crate::net::proxy_protocol::{self, ProxyHeaderViolation};
 use crate::net::{SocketStream, source_network};
 use crate::pki::Fingerprint;
@@ -25,7 +25,7 @@ use crate::snapshot::ingress::is_in_networks;
 use crate::snapshot::{Epoch, IngressSnapshot, Side};
 use crate::tls::handshake::{CompletedHandshake, HandshakeFailureCause, ServerStream, read_client_hello};
 use crate::tls::seen::HandshakeObservation;
-use crate::tls::{AlpnProtocol, ClientAuth, FailedHandshake, HandshakeFacts, HandshakeOutcome};
+use crate::tls::{ClientAuth, FailedHandshake, HandshakeFacts, HandshakeOutcome};
 use crate::trust::{Peer, PeerRole};
 
 /// What accepting needs besides the connection.
@@ -236,7 +236,7 @@ async fn handshake(
         Ok(tls) => tls,
         Err(failed) => {
             attempt.shown_next =
-                learning.as_ref().and_then(|learning| learning.record_refusal(failed.alert(), candidate, ingress, now));
+                learning.as_ref().and_then(|learning| learning.record_failure(&failed, candidate, ingress, now));
             return Err(AcceptRefusal::Failed(failed));
         }
     };
@@ -254,43 +254,16 @@ async fn handshake(
     };
     if let Some(peer) = &peer {
         ingress.trust.record_verified(peer, now);
-        if let Some(learning) = &learning {
-            learning.record_acceptance(candidate.key_pair, peer, now);
-        }
     }
     let place = reserve_partner_slot(peer.as_deref(), &tls.facts, attempt, terms)?;
     let event =
         attempt.success_event(HandshakeOutcome::Accepted, (tls.facts.clone(), &tls.chain), peer.as_deref(), now);
-    let watch = new_watch(candidate, (&tls.facts, peer.as_deref()), attempt, terms);
+    let lesson = learning.map(|learning| learning.into_connection_lesson(candidate, ingress, now));
+    let watch =
+        (ingress.candidates.keyring_in_overlap(&candidate.keyring) && !(attempt.quiet && peer.is_none())).then(|| {
+            FirstDataWatch::new(&terms.context.shared.events, candidate, (&tls.facts, peer.as_deref()), attempt, lesson)
+        });
     Ok((AcceptedPeer { tls, peer, key_pair: candidate.key_pair, from: attempt.address, place, watch }, event))
-}
-
-/// What waits for the peer's first data; `None` where no overlap depends on it, and for health checkers that show nothing.
-fn new_watch(
-    candidate: &KeyPairCandidate,
-    (facts, peer): (&HandshakeFacts, Option<&Peer>),
-    attempt: &HandshakeAttempt,
-    terms: &AcceptContext<'_>,
-) -> Option<Box<FirstDataWatch>> {
-    if !terms.ingress.candidates.keyring_in_overlap(&candidate.keyring) || attempt.quiet && peer.is_none() {
-        return None;
-    }
-    let record = PeerProofRecord {
-        listener: Arc::clone(&attempt.listener),
-        keyring: Arc::clone(&candidate.keyring),
-        key_pair: candidate.key_pair,
-        outcome: PeerProofOutcome::UnexplainedEnd,
-        reason: "",
-        identity: peer.map_or(ANONYMOUS_IDENTITY, Peer::identity).into(),
-        partner: peer.and_then(Peer::partner).cloned(),
-        certificate: peer.map(|peer| peer.certificate().fingerprint()),
-        source: attempt.address.map(|from| from.ip().to_canonical()),
-        explanation: String::new(),
-        connection: attempt.connection,
-        epoch: attempt.epoch,
-    };
-    let frames = (facts.alpn == Some(AlpnProtocol::H2)).then(RequestFrameScanner::default);
-    Some(Box::new(FirstDataWatch { events: Arc::clone(&terms.context.shared.events), record, frames }))
 }
 
 fn source_address(attempt: &HandshakeAttempt) -> IpAddr {

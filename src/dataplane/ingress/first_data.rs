@@ -11,8 +11,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::event::{Event, EventBus, PeerProofRecord};
+use super::learning::ConnectionLesson;
+use crate::dataplane::attempt::HandshakeAttempt;
+use crate::event::{ANONYMOUS_IDENTITY, Event, EventBus, PeerProofOutcome, PeerProofRecord};
+use crate::keyring::KeyPairCandidate;
 use crate::tls::handshake::received_alert;
+use crate::tls::{AlpnProtocol, HandshakeFacts};
+use crate::trust::Peer;
 
 /// The client's connection preface of HTTP/2 (RFC 9113 3.4), without its SETTINGS frame.
 const PREFACE_LENGTH: usize = 24;
@@ -28,11 +33,13 @@ pub(super) struct FirstDataStream<S> {
 
 /// What waits for a verdict, and the peer and pair that it is about.
 pub(super) struct FirstDataWatch {
-    pub(super) events: Arc<EventBus>,
+    events: Arc<EventBus>,
     /// What will be reported, without a verdict yet.
-    pub(super) record: PeerProofRecord,
+    record: PeerProofRecord,
+    /// Where it is remembered, if anything may be learned from it.
+    lesson: Option<ConnectionLesson>,
     /// On HTTP/2: where the first request begins.
-    pub(super) frames: Option<RequestFrameScanner>,
+    frames: Option<RequestFrameScanner>,
 }
 
 impl<S> FirstDataStream<S> {
@@ -65,8 +72,38 @@ impl<S> FirstDataStream<S> {
 }
 
 impl FirstDataWatch {
+    /// Of a connection that showed this pair to this peer.
+    pub(super) fn new(
+        events: &Arc<EventBus>,
+        shown: &KeyPairCandidate,
+        (facts, peer): (&HandshakeFacts, Option<&Peer>),
+        attempt: &HandshakeAttempt,
+        lesson: Option<ConnectionLesson>,
+    ) -> Box<Self> {
+        let record = PeerProofRecord {
+            listener: Arc::clone(&attempt.listener),
+            keyring: Arc::clone(&shown.keyring),
+            key_pair: shown.key_pair,
+            outcome: PeerProofOutcome::UnexplainedEnd,
+            reason: "",
+            identity: peer.map_or(ANONYMOUS_IDENTITY, Peer::identity).into(),
+            partner: peer.and_then(Peer::partner).cloned(),
+            certificate: peer.map(|peer| peer.certificate().fingerprint()),
+            source: attempt.address.map(|from| from.ip().to_canonical()),
+            explanation: String::new(),
+            connection: attempt.connection,
+            epoch: attempt.epoch,
+        };
+        let frames = (facts.alpn == Some(AlpnProtocol::H2)).then(RequestFrameScanner::default);
+        Box::new(Self { events: Arc::clone(events), record, lesson, frames })
+    }
+
     fn report(&self, conclude: impl FnOnce(PeerProofRecord) -> PeerProofRecord) {
-        self.events.emit(Event::PeerProof(Arc::new(conclude(self.record.clone()))));
+        let proof = Arc::new(conclude(self.record.clone()));
+        self.events.emit(Event::PeerProof(Arc::clone(&proof)));
+        if let Some(lesson) = &self.lesson {
+            lesson.record(&proof, self.events.now());
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! How refusals of a peer's source affect one handshake: what is known before the choice, and what the outcome adds
-//! (contract section 4, rules 3 and 4). `evidence::learned` keeps the memory itself.
+//! How refusals of a peer's sender affect one handshake: what is known before the choice, and what its outcome and the
+//! first data on its connection add (contract section 4, rules 3 and 4). `evidence::learned` keeps the memory itself.
 //!
 //! While none of the listener's keyrings is in overlap, nothing is looked up and no lock is taken.
 
@@ -8,14 +8,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::event::{Event, EventBus, LessonRecord};
+use crate::event::{Event, EventBus, LessonRecord, PeerProofOutcome, PeerProofRecord};
 use crate::evidence::learned::{
-    AcceptanceReport, PeerSource, RefusalChange, RefusalMemory, RefusalReport, certificate_alert,
+    PeerProofReport, PeerSource, RefusalChange, RefusalClass, RefusalMemory, RefusalReport, SILENT_REASONS, SenderKind,
 };
 use crate::keyring::{KeyPairCandidate, PeerHints, PeerRequirements, Standing, choose_with_hints};
 use crate::pki::Fingerprint;
 use crate::snapshot::{IngressSnapshot, Reader};
-use crate::trust::Peer;
+use crate::tls::FailedHandshake;
+
+/// The reasons of ends without an alert.
+const ENDED_IN_HANDSHAKE: &str = SILENT_REASONS[0];
+const ENDED_WITHOUT_DATA: &str = SILENT_REASONS[1];
 
 /// The refusal memory of a process; every change of it is an Event.
 pub fn new_refusal_memory(
@@ -45,10 +49,10 @@ fn emit_change(change: RefusalChange, events: &EventBus, reader: &Reader) {
     }));
 }
 
-/// One handshake, with the remembered refusals of its source.
+/// One handshake, with the remembered refusals of its sender.
 pub(crate) struct SourceHandshake {
     lessons: Arc<RefusalMemory>,
-    source: PeerSource,
+    sender: SenderKind,
     asked: PeerRequirements,
     known: PeerHints,
 }
@@ -69,52 +73,69 @@ pub(crate) fn recall_source(
         return (known, None);
     }
     let source = PeerSource::new(Arc::clone(&ingress.settings.name), from.ip(), asked.server_name.clone());
-    known.taught = lessons.get(&source, now);
-    let learning = SourceHandshake { lessons: Arc::clone(lessons), source, asked: asked.clone(), known: known.clone() };
+    let sender = SenderKind { source, offer: asked.offer };
+    known.taught = lessons.recall(&sender, now);
+    let learning = SourceHandshake { lessons: Arc::clone(lessons), sender, asked: asked.clone(), known: known.clone() };
     (known, Some(learning))
 }
 
 impl SourceHandshake {
-    /// Records the alert with which the peer answered `shown`. Returns the standing of the pair that its source is
-    /// shown from now on, if that is another one.
-    pub(crate) fn record_refusal(
+    /// Records that the peer ended the handshake after it was shown `shown`, with an alert or without one. Returns the
+    /// standing of the pair that its sender is shown from now on, if that is another one.
+    pub(crate) fn record_failure(
         &self,
-        alert: Option<&str>,
+        failed: &FailedHandshake,
         shown: &KeyPairCandidate,
         ingress: &IngressSnapshot,
         now: Timestamp,
     ) -> Option<Standing> {
-        let alert = certificate_alert(alert?)?;
-        let next = self.next_candidate(shown, ingress, now);
+        let (reason, class) = match failed.alert() {
+            Some(alert) => RefusalClass::find(alert)?,
+            None if failed.ended_without_alert() => (ENDED_IN_HANDSHAKE, RefusalClass::Vague),
+            None => return None,
+        };
+        let next = self.find_remedy(class, shown, ingress, now);
         let refusal = RefusalReport {
-            source: &self.source,
+            sender: &self.sender,
             keyring: &shown.keyring,
             key_pair: shown.key_pair,
-            alert,
-            offer: self.asked.offer,
+            reason,
+            certificate: None,
+            next: next.map(|next| next.key_pair),
         };
-        let learned = self.lessons.record_refusal(&refusal, next.map(|next| next.key_pair), now);
+        let learned = self.lessons.record_refusal(&refusal, now);
         next.filter(|_| learned).map(|next| next.standing)
     }
 
-    /// Records that the peer was verified after a handshake with this pair.
-    pub(crate) fn record_acceptance(&self, key_pair: Fingerprint, peer: &Peer, now: Timestamp) {
-        let peer = (peer.certificate().fingerprint(), peer.identity());
-        let accepted = AcceptanceReport { source: &self.source, key_pair, peer, offer: self.asked.offer };
-        self.lessons.record_acceptance(&accepted, now);
+    /// What records how the connection of a finished handshake goes on.
+    pub(crate) fn into_connection_lesson(
+        self,
+        shown: &KeyPairCandidate,
+        ingress: &IngressSnapshot,
+        now: Timestamp,
+    ) -> ConnectionLesson {
+        let find = |class| Some((class, self.find_remedy(class, shown, ingress, now)?.key_pair));
+        ConnectionLesson {
+            remedies: RefusalClass::ALL.into_iter().filter_map(find).collect(),
+            lessons: self.lessons,
+            sender: self.sender,
+            current: shown.standing == Standing::Current,
+        }
     }
 
-    /// The candidate that the rules choose now that `shown` is refused.
-    fn next_candidate<'a>(
+    /// The candidate that the rules choose now that `shown` is refused, among those that could cure what is said of it.
+    fn find_remedy<'a>(
         &self,
+        class: RefusalClass,
         shown: &KeyPairCandidate,
         ingress: &'a IngressSnapshot,
         now: Timestamp,
     ) -> Option<&'a KeyPairCandidate> {
         let mut known = self.known.clone();
         let taught = known.taught.get_or_insert_default();
-        taught.refused.push(shown.key_pair);
-        taught.shown = taught.shown.filter(|other| *other != shown.key_pair);
+        let useless = ingress.candidates.0.iter().filter(|other| !class.could_be_cured(shown, other));
+        taught.refused.extend(useless.map(|other| other.key_pair).chain([shown.key_pair]));
+        taught.shown = taught.shown.filter(|other| !taught.refused.contains(other));
         let choice = choose_with_hints(&ingress.candidates, &self.asked, &known, now)?;
         let next = &ingress.candidates.0[choice.index];
         (!was_refused(&known, next)).then_some(next)
@@ -123,4 +144,35 @@ impl SourceHandshake {
 
 fn was_refused(known: &PeerHints, candidate: &KeyPairCandidate) -> bool {
     known.taught.as_ref().is_some_and(|taught| taught.refused.contains(&candidate.key_pair))
+}
+
+/// One connection after its handshake, until its first data or its end.
+pub(crate) struct ConnectionLesson {
+    lessons: Arc<RefusalMemory>,
+    sender: SenderKind,
+    /// Whether the pair that was shown is its keyring's current one.
+    current: bool,
+    /// The pair to show instead, where what is said could be cured.
+    remedies: Vec<(RefusalClass, Fingerprint)>,
+}
+
+impl ConnectionLesson {
+    /// Records what the connection has shown of its pair.
+    pub(crate) fn record(&self, proof: &PeerProofRecord, now: Timestamp) {
+        let (sender, key_pair) = (&self.sender, proof.key_pair);
+        match proof.outcome {
+            PeerProofOutcome::Proved => {
+                let peer = proof.certificate.map(|certificate| (certificate, &*proof.identity));
+                self.lessons.record_proof(&PeerProofReport { sender, key_pair, current: self.current, peer }, now);
+            }
+            PeerProofOutcome::UnexplainedEnd => {
+                let (reason, class) =
+                    RefusalClass::find(proof.reason).unwrap_or((ENDED_WITHOUT_DATA, RefusalClass::Vague));
+                let (keyring, certificate) = (&proof.keyring, proof.certificate);
+                let next = self.remedies.iter().find(|(of, _)| *of == class).map(|(_, next)| *next);
+                let refusal = RefusalReport { sender, keyring, key_pair, reason, certificate, next };
+                self.lessons.record_refusal(&refusal, now);
+            }
+        }
+    }
 }

@@ -7,9 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{
-    AcceptanceReport, PeerSource, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable,
-};
+use super::{PeerProofReport, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable, SenderKind};
 use crate::keyring::choice::SourceRefusals;
 use crate::pki::Fingerprint;
 
@@ -30,24 +28,24 @@ impl RefusalMemory {
         Self { learned: Mutex::new(learned), tell: Box::new(tell) }
     }
 
-    /// The source's refusals.
-    pub fn get(&self, source: &PeerSource, now: Timestamp) -> Option<SourceRefusals> {
-        self.lock().get(source, now)
+    /// What counts for the sender's next handshake ([`RefusalTable::recall`]).
+    pub fn recall(&self, sender: &SenderKind, now: Timestamp) -> Option<SourceRefusals> {
+        self.lock().recall(sender, now)
     }
 
-    /// Records a refusal; `next` is the pair to show instead. Returns whether the source is shown it from now on.
-    pub fn record_refusal(&self, refusal: &RefusalReport<'_>, next: Option<Fingerprint>, now: Timestamp) -> bool {
+    /// Records a refusal. Returns whether the sender is shown `refusal.next` from now on.
+    pub fn record_refusal(&self, refusal: &RefusalReport<'_>, now: Timestamp) -> bool {
         let mut learned = self.lock();
-        let changes = learned.record_refusal(refusal, next, now);
-        let shown = learned.get(refusal.source, now).and_then(|taught| taught.shown);
+        let changes = learned.record_refusal(refusal, now);
+        let shown = learned.get(refusal.sender, now).and_then(|taught| taught.shown);
         drop(learned);
         self.notify(changes);
-        shown.is_some() && shown == next
+        shown.is_some() && shown == refusal.next
     }
 
-    /// Records a verified handshake of a source.
-    pub fn record_acceptance(&self, accepted: &AcceptanceReport<'_>, now: Timestamp) {
-        let changes = self.lock().record_acceptance(accepted, now);
+    /// Records that a sender's application data arrived.
+    pub fn record_proof(&self, proof: &PeerProofReport<'_>, now: Timestamp) {
+        let changes = self.lock().record_proof(proof, now);
         self.notify(changes);
     }
 
@@ -68,7 +66,7 @@ impl RefusalMemory {
         self.notify(changes);
     }
 
-    /// Forgets a source's refusals ([`RefusalTable::forget`]); returns how many there were.
+    /// Forgets the refusals of a source or an identity ([`RefusalTable::forget`]); returns how many there were.
     pub fn forget(&self, source: &str) -> usize {
         let changes = self.lock().forget(source);
         let count = changes.len();

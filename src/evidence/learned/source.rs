@@ -1,4 +1,5 @@
-//! Identifies a client before it sends a certificate: by listener, source address and server name.
+//! Identifies a client before it sends a certificate: by listener, source address and server name, and by the kind of
+//! its ClientHello, so that clients of other kinds behind one address are told apart.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,6 +16,25 @@ pub struct PeerSource {
     pub address: IpAddr,
     /// SNI.
     pub server_name: Option<Arc<str>>,
+}
+
+/// A source, and what its ClientHello offers: the nearest thing to a sender before its certificate is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SenderKind {
+    /// Where it comes from.
+    pub source: PeerSource,
+    /// A hash of its ClientHello's offer.
+    pub offer: u64,
+}
+
+impl SenderKind {
+    /// The offer of an entry from before kinds were told apart: every hello of its source is meant.
+    pub(super) const ANY_OFFER: u64 = 0;
+
+    /// Every kind of this source.
+    pub(super) fn any_of(source: &PeerSource) -> Self {
+        Self { source: source.clone(), offer: Self::ANY_OFFER }
+    }
 }
 
 impl PeerSource {
@@ -44,6 +64,25 @@ impl PeerSource {
             None => true,
         };
         named && words.next().is_none() && address.is_ok_and(|address| mask_address(address, 64) == self.address)
+    }
+}
+
+/// What shares are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceScope {
+    /// One address.
+    Address,
+    /// One network, as [`PeerSource::network`] has it.
+    Network,
+}
+
+impl SourceScope {
+    /// Whether both sources are in one scope of this kind.
+    pub(super) fn covers(self, one: &PeerSource, other: &PeerSource) -> bool {
+        match self {
+            Self::Address => one.address == other.address,
+            Self::Network => one.network() == other.network(),
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Single refusals: what creates, confirms, ends and preserves them.
+//! Single refusals: what creates, confirms, tries, ends and preserves them.
 
 use super::*;
 use crate::keyring::pool::day;
 
 const OFFER: u64 = 7;
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
 
 pub(super) fn pair(number: u8) -> Fingerprint {
     Fingerprint::from_bytes([number; 32])
@@ -13,197 +15,332 @@ pub(super) fn source(address: &str) -> PeerSource {
     PeerSource::new("api".into(), address.parse().unwrap(), Some("api.example".into()))
 }
 
+pub(super) fn kind(source: &PeerSource, offer: u64) -> SenderKind {
+    SenderKind { source: source.clone(), offer }
+}
+
 fn time_at(seconds: i64) -> Timestamp {
     day(0) + jiff::SignedDuration::from_secs(seconds)
 }
 
-fn refuse(learned: &mut RefusalTable, source: &PeerSource, offer: u64, now: Timestamp) -> Vec<RefusalChange> {
-    refuse_pair(learned, source, (1, Some(2)), offer, now)
+/// A table, its sender, and the time.
+struct Scene {
+    learned: RefusalTable,
+    sender: SenderKind,
+    now: Timestamp,
 }
 
-fn refuse_pair(
-    learned: &mut RefusalTable,
-    source: &PeerSource,
-    (key_pair, next): (u8, Option<u8>),
-    offer: u64,
-    now: Timestamp,
-) -> Vec<RefusalChange> {
-    let keyring = "api".into();
-    let refusal = RefusalReport { source, keyring: &keyring, key_pair: pair(key_pair), alert: "unknown_ca", offer };
-    learned.record_refusal(&refusal, next.map(pair), now)
-}
+impl Scene {
+    fn new() -> Self {
+        Self { learned: RefusalTable::default(), sender: kind(&source("192.0.2.1"), OFFER), now: time_at(0) }
+    }
 
-fn accept(
-    learned: &mut RefusalTable,
-    source: &PeerSource,
-    key_pair: u8,
-    peer: u8,
-    offer: u64,
-    now: Timestamp,
-) -> Vec<RefusalChange> {
-    let accepted = AcceptanceReport { source, key_pair: pair(key_pair), peer: (pair(peer), "uri:spiffe://a/b"), offer };
-    learned.record_acceptance(&accepted, now)
+    /// With a sender that refused pair 1 and was then served with pair 2.
+    fn confirmed() -> Self {
+        let mut scene = Self::new();
+        scene.refuse(1, Some(2));
+        assert_eq!(codes(&scene.prove(2, Some(100))), [(RefusalStatus::Confirmed, "verified_on_previous")]);
+        scene
+    }
+
+    fn at(&mut self, seconds: i64) -> &mut Self {
+        self.now = time_at(seconds);
+        self
+    }
+
+    /// The same scene, as another sender acts.
+    fn by(&mut self, sender: &SenderKind, act: impl FnOnce(&mut Self) -> Vec<RefusalChange>) -> Vec<RefusalChange> {
+        let own = std::mem::replace(&mut self.sender, sender.clone());
+        let changes = act(self);
+        self.sender = own;
+        changes
+    }
+
+    fn refuse_with(&mut self, reason: &'static str, key_pair: u8, next: Option<u8>) -> Vec<RefusalChange> {
+        let (keyring, certificate) = ("api".into(), (reason == "ended_without_data").then(|| pair(100)));
+        let (sender, next) = (&self.sender, next.map(pair));
+        let refusal = RefusalReport { sender, keyring: &keyring, key_pair: pair(key_pair), reason, certificate, next };
+        self.learned.record_refusal(&refusal, self.now)
+    }
+
+    fn refuse(&mut self, key_pair: u8, next: Option<u8>) -> Vec<RefusalChange> {
+        self.refuse_with("unknown_ca", key_pair, next)
+    }
+
+    /// Application data on a connection that showed the pair; pair 1 is the current one.
+    fn prove(&mut self, key_pair: u8, peer: Option<u8>) -> Vec<RefusalChange> {
+        let identity = if peer == Some(100) { "uri:spiffe://a/b" } else { "uri:spiffe://a/d" };
+        let peer = peer.map(|peer| (pair(peer), identity));
+        let proof = PeerProofReport { sender: &self.sender, key_pair: pair(key_pair), current: key_pair == 1, peer };
+        self.learned.record_proof(&proof, self.now)
+    }
+
+    /// The pair that the next handshake is shown for what is known; `None`: by the other rules.
+    fn shown(&mut self) -> Option<Fingerprint> {
+        self.learned.recall(&self.sender, self.now).and_then(|known| known.shown)
+    }
 }
 
 fn codes(changes: &[RefusalChange]) -> Vec<(RefusalStatus, &'static str)> {
     changes.iter().map(|change| (change.standing, change.reason)).collect()
 }
 
-/// A source with a confirmed refusal of the new pair.
-fn confirmed_refusal() -> (RefusalTable, PeerSource) {
-    let (mut learned, source) = (RefusalTable::default(), source("192.0.2.1"));
-    refuse(&mut learned, &source, OFFER, time_at(0));
-    assert_eq!(
-        codes(&accept(&mut learned, &source, 2, 100, OFFER, time_at(1))),
-        [(RefusalStatus::Confirmed, "verified_on_previous")]
-    );
-    (learned, source)
-}
-
 #[test]
-fn a_refusal_is_believed_for_an_hour_and_a_verified_handshake_confirms_it() {
-    let (mut learned, source) = (RefusalTable::default(), source("192.0.2.1"));
-    assert_eq!(learned.get(&source, time_at(0)), None);
-    let changes = refuse(&mut learned, &source, OFFER, time_at(0));
+fn a_refusal_is_believed_for_eight_days_and_a_request_on_the_other_pair_confirms_it() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.shown(), None);
+    let changes = scene.refuse(1, Some(2));
     assert_eq!(codes(&changes), [(RefusalStatus::Unconfirmed, "unknown_ca")]);
     assert!(changes[0].explanation().contains("192.0.2.1 api.example"), "{}", changes[0].explanation());
-    let taught = SourceRefusals { refused: vec![pair(1)], shown: Some(pair(2)) };
-    assert_eq!(learned.get(&source, time_at(3599)), Some(taught.clone()));
-    assert_eq!(learned.get(&source, time_at(3600)), None);
-    assert_eq!(learned.revision(), 0);
-    accept(&mut learned, &source, 2, 100, OFFER, time_at(10));
-    assert_eq!(learned.get(&source, time_at(1_000_000)), Some(taught));
-    assert_eq!(learned.entries()[0].peer.as_deref(), Some("uri:spiffe://a/b"));
-    assert_eq!(learned.revision(), 1);
+    assert_eq!(scene.at(8 * DAY - 1).shown(), Some(pair(2)));
+    assert_eq!(scene.at(8 * DAY).shown(), None);
+    assert_eq!(scene.learned.revision(), 0);
+    assert_eq!(codes(&scene.at(DAY).prove(2, Some(100))), [(RefusalStatus::Confirmed, "verified_on_previous")]);
+    let entry = &scene.learned.entries()[0];
+    assert_eq!((entry.peer.as_deref(), entry.peer_fingerprint), (Some("uri:spiffe://a/b"), Some(pair(100))));
+    assert_eq!(scene.learned.revision(), 1);
 }
 
 #[test]
-fn other_listeners_names_and_networks_are_other_sources() {
-    let (learned, _) = confirmed_refusal();
-    let other = |listener: &str, address: &str, name: Option<&str>| {
+fn a_batch_that_comes_once_a_day_or_a_week_loses_one_handshake_to_the_refusal() {
+    for pause in [DAY, 7 * DAY] {
+        let mut scene = Scene::new();
+        scene.refuse(1, Some(2));
+        assert_eq!(scene.at(pause).shown(), Some(pair(2)));
+        scene.prove(2, Some(100));
+        let mut lost = 1;
+        for visit in 2..30 * DAY / pause {
+            if scene.at(visit * pause).shown().is_none() {
+                scene.refuse(1, Some(2));
+                lost += 1;
+            }
+        }
+        assert!(lost <= 3, "the refusal and at most two trials a month: {lost}");
+    }
+}
+
+#[test]
+fn other_listeners_names_networks_and_kinds_are_other_senders() {
+    let scene = Scene::confirmed();
+    let other = |listener: &str, address: &str, name: Option<&str>, offer: u64| {
         let source = PeerSource::new(listener.into(), address.parse().unwrap(), name.map(Into::into));
-        learned.get(&source, time_at(2)).is_some()
+        scene.learned.get(&kind(&source, offer), time_at(2)).is_some()
     };
-    assert!(other("api", "192.0.2.1", Some("api.example")));
-    assert!(other("api", "::ffff:192.0.2.1", Some("api.example")), "a socket on [::] maps IPv4 addresses");
-    assert!(!other("shop", "192.0.2.1", Some("api.example")));
-    assert!(!other("api", "192.0.2.2", Some("api.example")));
-    assert!(!other("api", "192.0.2.1", None));
+    assert!(other("api", "192.0.2.1", Some("api.example"), OFFER));
+    assert!(other("api", "::ffff:192.0.2.1", Some("api.example"), OFFER), "a socket on [::] maps IPv4 addresses");
+    assert!(!other("api", "192.0.2.1", Some("api.example"), 8), "another library behind the same address");
+    assert!(!other("shop", "192.0.2.1", Some("api.example"), OFFER));
+    assert!(!other("api", "192.0.2.2", Some("api.example"), OFFER));
+    assert!(!other("api", "192.0.2.1", None, OFFER));
     assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
     assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
     assert_eq!(source("2001:db8::1").to_string(), "2001:db8::/64 api.example");
 }
 
 #[test]
-fn a_scanner_behind_the_same_address_holds_back_no_client_that_takes_the_new_pair() {
-    let (mut learned, source) = (RefusalTable::default(), source("192.0.2.1"));
-    // The peer has taken the new pair before: whatever a scanner says, its handshakes on the old one confirm nothing.
-    accept(&mut learned, &source, 1, 100, OFFER, time_at(0));
-    refuse(&mut learned, &source, OFFER, time_at(1));
-    assert_eq!(accept(&mut learned, &source, 2, 100, OFFER, time_at(2)), []);
-    assert_eq!(learned.entries()[0].standing, RefusalStatus::Unconfirmed);
-    // The same from a scanner that came first, with a TLS library of its own.
-    let mut learned = RefusalTable::default();
-    refuse(&mut learned, &source, 1, time_at(0));
-    assert_eq!(accept(&mut learned, &source, 2, 100, OFFER, time_at(2)), []);
-    // And a handshake on the new pair shows that a client there accepts it.
-    assert_eq!(
-        codes(&accept(&mut learned, &source, 1, 100, OFFER, time_at(3))),
-        [(RefusalStatus::Forgotten, "accepts_it_now")]
-    );
+fn no_refusal_moves_a_sender_that_has_proved_the_new_pair() {
+    for reason in ["unknown_ca", "certificate_unknown", "ended_in_handshake", "ended_without_data"] {
+        let mut scene = Scene::new();
+        scene.prove(1, Some(100));
+        for _ in 0..5 {
+            assert_eq!(scene.refuse_with(reason, 1, Some(2)), [], "{reason}");
+        }
+        assert_eq!(scene.shown(), None, "{reason}");
+    }
+    // Without a certificate nothing is proved for others, and what an alert has moved returns with the first proof.
+    let mut scene = Scene::new();
+    scene.prove(1, None);
+    assert_eq!(codes(&scene.refuse(1, Some(2))), [(RefusalStatus::Unconfirmed, "unknown_ca")]);
+    assert_eq!(codes(&scene.prove(1, None)), [(RefusalStatus::Forgotten, "accepts_it_now")]);
 }
 
 #[test]
-fn a_confirmed_lesson_is_put_in_doubt_only_by_one_that_looks_like_its_peer() {
-    let (mut learned, source) = confirmed_refusal();
-    assert_eq!(refuse_pair(&mut learned, &source, (2, Some(1)), 1, time_at(5)), []);
-    assert_eq!(refuse_pair(&mut learned, &source, (1, Some(2)), OFFER, time_at(5)), [], "this refusal is known");
-    assert_eq!(accept(&mut learned, &source, 1, 101, OFFER, time_at(6)), [], "another peer behind the address");
-    assert_eq!(
-        codes(&refuse_pair(&mut learned, &source, (2, Some(1)), OFFER, time_at(7))),
-        [(RefusalStatus::Forgotten, "unknown_ca")]
-    );
-    assert_eq!(learned.revision(), 2);
-    let (mut learned, source) = confirmed_refusal();
-    assert_eq!(
-        codes(&accept(&mut learned, &source, 1, 100, OFFER, time_at(6))),
-        [(RefusalStatus::Forgotten, "accepts_it_now")]
-    );
+fn a_refusal_that_no_other_pair_could_cure_teaches_nothing() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.refuse(1, None), []);
+    assert_eq!(scene.shown(), None);
+}
+
+#[test]
+fn an_end_without_an_alert_is_a_refusal_only_twice_in_a_row() {
+    for reason in SILENT_REASONS {
+        let mut scene = Scene::new();
+        assert_eq!(scene.refuse_with(reason, 1, Some(2)), []);
+        assert_eq!(codes(&scene.refuse_with(reason, 1, Some(2))), [(RefusalStatus::Unconfirmed, reason)]);
+        assert_eq!(codes(&scene.prove(2, Some(100))), [(RefusalStatus::Confirmed, "verified_on_previous")]);
+        // A health checker that ends so on every pair is shown the new one again, and left alone.
+        let mut scene = Scene::new();
+        scene.refuse_with(reason, 1, Some(2));
+        scene.refuse_with(reason, 1, Some(2));
+        scene.refuse_with(reason, 2, None);
+        assert_eq!(codes(&scene.refuse_with(reason, 2, None)), [(RefusalStatus::Forgotten, reason)]);
+        for _ in 0..4 {
+            assert_eq!(scene.refuse_with(reason, 1, Some(2)), [], "{reason}");
+        }
+    }
+}
+
+#[test]
+fn what_is_held_is_shown_the_new_pair_again_one_handshake_at_a_time_until_it_proves() {
+    let mut scene = Scene::confirmed();
+    assert_eq!(scene.at(12 * HOUR - 1).shown(), Some(pair(2)));
+    assert_eq!(scene.at(12 * HOUR).shown(), None, "the trial");
+    assert_eq!(scene.shown(), Some(pair(2)), "the others meanwhile");
+    assert_eq!(scene.refuse(1, Some(2)), [], "it has failed, and what is known stays");
+    assert_eq!(scene.at(4 * DAY).shown(), Some(pair(2)));
+    assert_eq!(scene.at(5 * DAY).shown(), None);
+    // Another peer of the kind accepts it: that says nothing of the one that is held.
+    assert_eq!(scene.prove(1, Some(101)), []);
+    assert_eq!(scene.shown(), Some(pair(2)));
+    assert_eq!(scene.at(10 * DAY).shown(), None);
+    assert_eq!(codes(&scene.prove(1, Some(100))), [(RefusalStatus::Forgotten, "accepts_it_now")]);
+    assert_eq!(scene.learned.revision(), 2);
+    assert_eq!(scene.refuse(1, Some(2)), [], "it has proved the pair");
+}
+
+#[test]
+fn a_held_sender_whose_trust_changes_is_tried_at_once_and_a_stranger_s_alerts_take_nothing_from_it() {
+    let mut scene = Scene::confirmed();
+    scene.at(HOUR);
+    let stranger = kind(&source("192.0.2.1"), 1);
+    assert_eq!(scene.by(&stranger, |scene| scene.refuse(2, Some(1))).len(), 1, "its own kind is all that it moves");
+    assert_eq!(scene.refuse(2, Some(1)), []);
+    assert_eq!(scene.shown(), Some(pair(2)));
+    scene.prove(2, Some(100));
+    assert_eq!(scene.refuse(2, Some(1)), []);
+    assert_eq!(scene.shown(), Some(pair(2)));
+    assert_eq!(scene.refuse(2, Some(1)), []);
+    assert_eq!(scene.shown(), None, "twice in a row");
+    assert_eq!(codes(&scene.prove(1, Some(100))), [(RefusalStatus::Forgotten, "accepts_it_now")]);
+}
+
+#[test]
+fn a_sender_without_a_certificate_is_held_and_tried_but_never_confirmed() {
+    let mut scene = Scene::new();
+    scene.refuse(1, Some(2));
+    assert_eq!(scene.prove(2, None), []);
+    for visit in 1..4 {
+        assert_eq!(scene.at(visit * HOUR).shown(), Some(pair(2)));
+        assert_eq!(scene.refuse(2, None), [], "another one's alert");
+        scene.prove(2, None);
+    }
+    assert_eq!(scene.at(13 * HOUR).shown(), None, "the trial");
+    assert_eq!(scene.learned.entries()[0].standing, RefusalStatus::Unconfirmed);
 }
 
 #[test]
 fn a_source_that_refuses_pair_after_pair_is_shown_the_next_and_in_the_end_the_default() {
-    let (mut learned, source) = (RefusalTable::default(), source("192.0.2.1"));
-    refuse_pair(&mut learned, &source, (1, Some(2)), OFFER, time_at(0));
-    let changes = refuse_pair(&mut learned, &source, (2, Some(3)), OFFER, time_at(1));
-    assert_eq!(codes(&changes), [(RefusalStatus::Unconfirmed, "unknown_ca")]);
-    assert_eq!(learned.get(&source, time_at(1)).unwrap().shown, Some(pair(3)));
-    let changes = refuse_pair(&mut learned, &source, (3, None), OFFER, time_at(2));
-    assert_eq!(codes(&changes), [(RefusalStatus::Forgotten, "unknown_ca")]);
-    assert_eq!(refuse_pair(&mut learned, &source, (1, None), OFFER, time_at(3)), [], "there is nothing else to show");
+    let mut scene = Scene::new();
+    scene.refuse(1, Some(2));
+    assert_eq!(codes(&scene.refuse(2, Some(3))), [(RefusalStatus::Unconfirmed, "unknown_ca")]);
+    assert_eq!(scene.shown(), Some(pair(3)));
+    assert_eq!(codes(&scene.refuse(3, None)), [(RefusalStatus::Forgotten, "unknown_ca")]);
+    assert_eq!(scene.shown(), None);
 }
 
 #[test]
-fn lessons_end_with_their_overlap_their_hour_or_an_operator() {
-    let (mut learned, kept) = confirmed_refusal();
-    let hurried = source("192.0.2.9");
-    refuse(&mut learned, &hurried, OFFER, time_at(1));
-    assert_eq!(learned.tick(&|_, _| true, time_at(1)), []);
-    assert_eq!(codes(&learned.tick(&|_, _| true, time_at(3601))), [(RefusalStatus::Forgotten, "expired")]);
-    assert!(learned.get(&kept, time_at(3601)).is_some());
+fn lessons_end_with_their_overlap_their_time_or_an_operator() {
+    let mut scene = Scene::confirmed();
+    let hurried = kind(&source("192.0.2.9"), OFFER);
+    scene.by(&hurried, |scene| scene.refuse(1, Some(2)));
+    assert_eq!(scene.learned.tick(&|_, _| true, time_at(1)), []);
+    assert_eq!(codes(&scene.learned.tick(&|_, _| true, time_at(8 * DAY))), [(RefusalStatus::Forgotten, "expired")]);
+    assert!(scene.learned.get(&scene.sender, time_at(8 * DAY)).is_some());
     assert_eq!(
-        codes(&learned.tick(&|_, key_pair| key_pair != pair(2), time_at(4000))),
+        codes(&scene.learned.tick(&|_, key_pair| key_pair != pair(2), time_at(8 * DAY))),
         [(RefusalStatus::Forgotten, "overlap_ended")]
     );
-    assert!(learned.entries().is_empty());
-
+    assert!(scene.learned.entries().is_empty());
     for (text, meant) in [
         ("192.0.2.1", true),
         ("192.0.2.1 API.example", true),
+        ("uri:spiffe://a/b", true),
+        ("uri:spiffe://a/c", false),
         ("192.0.2.1 shop.example", false),
         ("192.0.2.2", false),
         ("192.0.2.1 api.example more", false),
         ("nonsense", false),
         ("", false),
     ] {
-        let (mut learned, _) = confirmed_refusal();
         let expected: &[_] = if meant { &[(RefusalStatus::Forgotten, "by_command")] } else { &[] };
-        assert_eq!(codes(&learned.forget(text)), expected, "{text}");
+        assert_eq!(codes(&Scene::confirmed().learned.forget(text)), expected, "{text}");
     }
-    let mut learned = RefusalTable::default();
-    refuse(&mut learned, &source("2001:db8::1"), OFFER, time_at(0));
-    assert_eq!(learned.forget("2001:db8::/64").len(), 1);
+    let mut scene = Scene::new();
+    scene.by(&kind(&source("2001:db8::1"), OFFER), |scene| scene.refuse(1, Some(2)));
+    assert_eq!(scene.learned.forget("2001:db8::/64").len(), 1);
 }
 
 #[test]
 fn confirmed_lessons_survive_a_restart_and_others_do_not() {
-    let (mut learned, kept) = confirmed_refusal();
-    refuse(&mut learned, &source("192.0.2.9"), OFFER, time_at(1));
-    let text = serde_json::to_string(&learned.to_persisted()).unwrap();
-    let mut again = RefusalTable::default();
-    again.restore(&serde_json::from_str::<Vec<PersistedRefusal>>(&text).unwrap());
-    assert_eq!(again.entries(), learned.entries().into_iter().filter(|entry| entry.source == kept).collect::<Vec<_>>());
-    assert_eq!(again.revision(), 0);
+    let mut scene = Scene::confirmed();
+    let other = kind(&source("192.0.2.9"), OFFER);
+    scene.by(&other, |scene| scene.refuse(1, Some(2)));
+    let text = serde_json::to_string(&scene.learned.to_persisted()).unwrap();
+    let mut again = Scene::new();
+    again.learned.restore(&serde_json::from_str::<Vec<PersistedRefusal>>(&text).unwrap());
+    assert_eq!(again.learned.entries().len(), 1);
+    assert_eq!(again.at(HOUR).shown(), Some(pair(2)));
+    assert_eq!(again.at(13 * HOUR).shown(), None, "its trials go on");
+    assert_eq!(again.learned.revision(), 0);
 }
 
 #[test]
-fn a_flood_neither_evicts_what_is_confirmed_nor_takes_more_than_its_networks_share() {
-    let (mut learned, kept) = confirmed_refusal();
-    let named = |address: &str, number: usize| {
-        PeerSource::new("api".into(), address.parse().unwrap(), Some(format!("{number}.example").into()))
-    };
-    let first = source("198.51.100.1");
-    refuse(&mut learned, &first, OFFER, time_at(0));
-    for number in 0..100 {
-        refuse(&mut learned, &named("198.51.100.2", number), OFFER, time_at(1));
+fn lessons_of_a_version_that_told_no_kinds_apart_hold_for_every_kind_of_their_source() {
+    let mut scene = Scene::confirmed();
+    let mut old = serde_json::to_value(scene.learned.to_persisted()).unwrap();
+    assert!(old[0].as_object_mut().unwrap().remove("trial").is_some());
+    scene.learned = RefusalTable::default();
+    scene.learned.restore(&serde_json::from_value::<Vec<PersistedRefusal>>(old).unwrap());
+    let changed = kind(&source("192.0.2.1"), 99);
+    assert_eq!(scene.learned.get(&changed, time_at(0)).unwrap().shown, Some(pair(2)));
+    assert_eq!(scene.shown(), Some(pair(2)));
+    assert_eq!(codes(&scene.prove(1, Some(100))), [(RefusalStatus::Forgotten, "accepts_it_now")]);
+}
+
+#[test]
+fn forty_hosts_of_a_network_that_come_together_lose_one_handshake_each() {
+    let mut scene = Scene::new();
+    let hosts: Vec<_> = (1..=40).map(|host| kind(&source(&format!("192.0.2.{host}")), OFFER)).collect();
+    for host in &hosts {
+        assert_eq!(scene.by(host, |scene| scene.refuse(1, Some(2))).len(), 1);
     }
-    assert_eq!(learned.entries().len(), 1 + UNCONFIRMED_LIMITS.of_network);
-    assert!(learned.get(&first, time_at(1)).is_some(), "the first source stays");
-    for net in 0..200 {
-        for number in 0..UNCONFIRMED_LIMITS.of_network {
-            refuse(&mut learned, &named(&format!("10.0.{net}.1"), number), OFFER, time_at(2));
+    assert!(hosts.iter().all(|host| scene.learned.get(host, time_at(1)).is_some()));
+}
+
+#[test]
+fn a_flood_neither_evicts_what_is_confirmed_nor_takes_more_than_its_share() {
+    let mut scene = Scene::confirmed();
+    let named = |address: &str, number: usize| {
+        let name = Some(format!("{number}.example").into());
+        kind(&PeerSource::new("api".into(), address.parse().unwrap(), name), OFFER)
+    };
+    let first = kind(&source("198.51.100.1"), OFFER);
+    scene.by(&first, |scene| scene.refuse(1, Some(2)));
+    let mut told = 0;
+    for number in 0..100 {
+        told += scene.by(&named("198.51.100.2", number), |scene| scene.refuse(1, Some(2))).len();
+    }
+    assert_eq!(
+        (told, scene.learned.entries().len()),
+        (UNCONFIRMED_LIMITS.of_address, 2 + UNCONFIRMED_LIMITS.of_address)
+    );
+    // After an hour the oldest of the address gives way.
+    scene.at(HOUR);
+    assert_eq!(
+        codes(&scene.by(&named("198.51.100.2", 200), |scene| scene.refuse(1, Some(2)))),
+        [(RefusalStatus::Forgotten, "evicted"), (RefusalStatus::Unconfirmed, "unknown_ca")]
+    );
+    for host in 2..100 {
+        for number in 0..UNCONFIRMED_LIMITS.of_address {
+            scene.by(&named(&format!("198.51.100.{host}"), number), |scene| scene.refuse(1, Some(2)));
         }
     }
-    assert_eq!(learned.entries().len(), 1 + UNCONFIRMED_LIMITS.all);
-    assert!(learned.get(&kept, time_at(2)).is_some());
+    assert_eq!(scene.learned.entries().len(), 1 + UNCONFIRMED_LIMITS.of_network);
+    for net in 0..20 {
+        for number in 0..UNCONFIRMED_LIMITS.of_network {
+            scene.by(&named(&format!("10.0.{net}.{}", number / 16), number), |scene| scene.refuse(1, Some(2)));
+        }
+    }
+    assert_eq!(scene.learned.entries().len(), 1 + UNCONFIRMED_LIMITS.all);
+    assert_eq!(scene.shown(), Some(pair(2)), "what is confirmed stays");
 }

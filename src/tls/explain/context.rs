@@ -103,12 +103,19 @@ impl FailureContext<'_> {
         }
     }
 
+    /// Which pair the other side is shown next time, where it is another one.
+    pub(super) fn next_pair_hint(&self) -> &'static str {
+        match self.shown_next {
+            Some(Standing::Current) => "; shown the current pair next time",
+            Some(_) => "; shown the previous pair next time",
+            None => "",
+        }
+    }
+
     /// What an operator can do about it within an overlap.
     pub(super) fn other_pair_hint(&self) -> &'static str {
-        match self.shown_next {
-            Some(Standing::Current) => return "; shown the current pair next time",
-            Some(_) => return "; shown the previous pair next time",
-            None => {}
+        if self.shown_next.is_some() {
+            return self.next_pair_hint();
         }
         match self.shown.map(|(_, standing)| standing) {
             Some(Standing::Previous) => {

@@ -249,15 +249,17 @@ pub(super) fn explain_connection_end(cause: &HandshakeFailureCause, context: &Fa
             "closed",
             format!(
                 "{who} closed the connection during the handshake without an alert: it may have refused {} \
-                 silently, or crashed",
-                context.our_key_pair()
+                 silently, or crashed{}",
+                context.our_key_pair(),
+                context.next_pair_hint()
             ),
         ),
         HandshakeFailureCause::Reset => (
             "reset",
             format!(
                 "{who} or a device on the path reset the connection during the handshake: check for a firewall, \
-                 or a crash of the {who}"
+                 or a crash of the {who}{}",
+                context.next_pair_hint()
             ),
         ),
         HandshakeFailureCause::TimedOut { hello: true } if context.ingress => {

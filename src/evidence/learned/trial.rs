@@ -1,0 +1,162 @@
+//! When a sender that is held on the previous pair is shown the refused one again (contract section 4, rule 4).
+//!
+//! A success on the previous pair is one that any peer would have had, so what is held is tried again: one handshake at a
+//! time, with pauses that grow, because each trial costs a sender that really refuses the pair a handshake.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::keyring::fit::add_saturating;
+
+/// The first pause: a sender that is held for another one's alert is free again within a day.
+const FIRST_PAUSE: Duration = Duration::from_hours(12);
+/// Each further pause is so many times as long as the one before.
+const PAUSE_GROWTH: u32 = 8;
+/// How long one handshake may take to show what it makes of the pair.
+const TRIAL_PATIENCE: Duration = Duration::from_mins(10);
+/// Refusals in a row of the pair that a sender was held on, after which its trust may have changed.
+const DOUBTS_THAT_COUNT: u8 = 2;
+/// Doubts bring a trial about at most this often: they are not authenticated.
+const DOUBT_PAUSE: Duration = Duration::from_hours(1);
+
+/// The trials of one held sender.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TrialSchedule {
+    /// When the next one may begin; `None`: nothing is held yet.
+    due: Option<Timestamp>,
+    pause: Duration,
+    /// When the one that is running began.
+    running: Option<Timestamp>,
+    /// When the last one ended.
+    ended: Option<Timestamp>,
+    doubts: u8,
+}
+
+/// A schedule in its persisted form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct PersistedTrial {
+    due: Timestamp,
+    pause_seconds: u64,
+}
+
+impl TrialSchedule {
+    /// The sender has completed a request on the pair it is held on: from now on it is tried, if it was not before.
+    pub(super) fn hold(&mut self, now: Timestamp) {
+        self.doubts = 0;
+        if self.due.is_none() {
+            self.pause = FIRST_PAUSE;
+            self.due = Some(add_saturating(now, FIRST_PAUSE));
+        }
+    }
+
+    /// Whether its sender has completed a request on the pair it is held on.
+    pub(super) fn is_held(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// Whether this handshake is the next trial: then it is running from now on.
+    pub(super) fn begin_if_due(&mut self, now: Timestamp) -> bool {
+        let idle = self.running.is_none_or(|since| now < since || add_saturating(since, TRIAL_PATIENCE) <= now);
+        let begins = idle && self.due.is_some_and(|due| due <= now);
+        if begins {
+            self.running = Some(now);
+        }
+        begins
+    }
+
+    /// The refused pair was refused again: if that was the trial, the next one is far.
+    pub(super) fn fail(&mut self, now: Timestamp) {
+        if self.running.take().is_some() {
+            self.pause = self.pause.saturating_mul(PAUSE_GROWTH);
+            self.postpone(now);
+        }
+    }
+
+    /// Another sender of the same kind has accepted the pair: that says nothing of the one that is held.
+    pub(super) fn pass(&mut self, now: Timestamp) {
+        if self.running.take().is_some() {
+            self.postpone(now);
+        }
+    }
+
+    /// The pair that the sender is held on was refused: again and again, its trust may have changed.
+    pub(super) fn doubt(&mut self, now: Timestamp) {
+        self.doubts = self.doubts.saturating_add(1);
+        let rested = self.ended.is_none_or(|ended| now < ended || add_saturating(ended, DOUBT_PAUSE) <= now);
+        if self.doubts >= DOUBTS_THAT_COUNT && rested {
+            self.due = Some(now);
+        }
+    }
+
+    pub(super) fn to_persisted(&self) -> Option<PersistedTrial> {
+        self.due.map(|due| PersistedTrial { due, pause_seconds: self.pause.as_secs() })
+    }
+
+    pub(super) fn from_persisted(persisted: Option<PersistedTrial>) -> Self {
+        let Some(PersistedTrial { due, pause_seconds }) = persisted else { return Self::default() };
+        Self { due: Some(due), pause: Duration::from_secs(pause_seconds).max(FIRST_PAUSE), ..Self::default() }
+    }
+
+    fn postpone(&mut self, now: Timestamp) {
+        self.doubts = 0;
+        self.ended = Some(now);
+        self.due = Some(add_saturating(now, self.pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(hours: i64) -> Timestamp {
+        crate::keyring::pool::day(0) + jiff::SignedDuration::from_hours(hours)
+    }
+
+    #[test]
+    fn pauses_between_trials_grow_and_one_runs_at_a_time() {
+        let mut trials = TrialSchedule::default();
+        assert!(!trials.begin_if_due(hour(1000)), "nothing is held yet");
+        trials.hold(hour(0));
+        trials.hold(hour(5));
+        assert!(!trials.begin_if_due(hour(11)));
+        assert!(trials.begin_if_due(hour(12)));
+        assert!(!trials.begin_if_due(hour(12)), "one at a time");
+        trials.fail(hour(12));
+        trials.fail(hour(12));
+        assert!(!trials.begin_if_due(hour(107)));
+        assert!(trials.begin_if_due(hour(108)), "four days later");
+        trials.pass(hour(108));
+        assert!(!trials.begin_if_due(hour(203)));
+        assert!(trials.begin_if_due(hour(204)), "another one's success makes the pause no longer");
+        assert!(trials.begin_if_due(hour(205)), "a trial that came to nothing ends by itself");
+    }
+
+    #[test]
+    fn a_sender_that_refuses_what_it_is_held_on_is_tried_soon_but_not_again_and_again() {
+        let mut trials = TrialSchedule::default();
+        trials.hold(hour(0));
+        trials.doubt(hour(1));
+        trials.hold(hour(1));
+        trials.doubt(hour(1));
+        assert!(!trials.begin_if_due(hour(1)), "it has used the pair in between");
+        trials.doubt(hour(1));
+        assert!(trials.begin_if_due(hour(1)));
+        trials.fail(hour(1));
+        trials.doubt(hour(1));
+        trials.doubt(hour(1));
+        assert!(!trials.begin_if_due(hour(1)));
+        trials.doubt(hour(2));
+        assert!(trials.begin_if_due(hour(2)));
+    }
+
+    #[test]
+    fn a_schedule_survives_a_restart_and_one_of_an_older_version_begins_anew() {
+        let mut trials = TrialSchedule::default();
+        trials.hold(hour(0));
+        let mut again = TrialSchedule::from_persisted(trials.to_persisted());
+        assert_eq!(again, trials);
+        assert!(again.begin_if_due(hour(12)));
+        assert_eq!(TrialSchedule::from_persisted(None), TrialSchedule::default());
+    }
+}
