@@ -1,8 +1,8 @@
 //! A simulator over the pure cores of a rotation: choice, refusals, ledger and report, for a whole fleet, on its own clock.
 //!
 //! The simulator knows what every sender really accepts; the report does not. Must hold: `safe` is never said while
-//! retiring the old pair would break a sender that came within `seen_within`; and it is said within a day after the last
-//! sender that matters has proved the new pair. Each run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs
+//! retiring the old pair would break a sender that came within `seen_within`; it is said within a day after the last
+//! sender that matters has proved the new pair; and no sender loses more handshakes than the contract grants. Each run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs
 //! there are, `SIDEKEY_SIMULATION_SEED` repeats one.
 
 mod contact;
@@ -92,6 +92,7 @@ fn run(seed: u64, size: usize) -> RunFigures {
             }
         }
     }
+    rules::check_losses(&population, &fleet, seed);
     figures
 }
 

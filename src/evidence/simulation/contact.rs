@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::fleet::{NEW_SCHEME, OLD_SCHEME, SimulatedReplica};
 use super::population::{SenderNature, SimulatedSender};
-use crate::evidence::learned::RefusalChange;
+use crate::evidence::learned::{RefusalChange, RefusalClass};
 use crate::evidence::report::{LedgerFact, RotationLedger, SenderOutcome};
 use crate::keyring::{
     CandidateList, KeyPairCandidate, PeerHints, PeerRequirements, SelectionReason, choose_with_hints,
@@ -22,22 +22,23 @@ pub(super) fn requirements(sender: &SimulatedSender) -> PeerRequirements {
     }
 }
 
-/// What became of a connection: not completed, or on the current pair or not.
-pub(super) fn note_outcome(sender: &mut SimulatedSender, on_current: Option<bool>, minute: i64) -> bool {
+/// What became of a connection: not completed, or on the current pair or not. `served`: a pair of ours would have done.
+pub(super) fn note_outcome(sender: &mut SimulatedSender, on_current: Option<bool>, served: bool, minute: i64) -> bool {
     match on_current {
         Some(true) => sender.proved = Some(minute),
         Some(false) => sender.failed = Some(minute),
         None => {
             sender.failed = Some(minute);
-            sender.lost += 1;
+            sender.lost += u64::from(served);
             sender.most_lost = sender.most_lost.max(sender.lost);
         }
     }
     on_current.is_none()
 }
 
-/// The candidate that the rules choose now that `shown` is refused, as `dataplane` asks for it.
-pub(super) fn next_pair(
+/// The pair that the rules choose now that `shown` is refused, among those that could cure it, as `dataplane` asks for it.
+pub(super) fn find_remedy(
+    class: RefusalClass,
     candidates: &CandidateList,
     asked: &PeerRequirements,
     hints: &PeerHints,
@@ -46,8 +47,9 @@ pub(super) fn next_pair(
 ) -> Option<Fingerprint> {
     let mut known = hints.clone();
     let taught = known.taught.get_or_insert_default();
-    taught.refused.push(shown.key_pair);
-    taught.shown = taught.shown.filter(|other| *other != shown.key_pair);
+    let useless = candidates.0.iter().filter(|other| !class.could_be_cured(shown, other));
+    taught.refused.extend(useless.map(|other| other.key_pair).chain([shown.key_pair]));
+    taught.shown = taught.shown.filter(|other| !taught.refused.contains(other));
     let choice = choose_with_hints(candidates, asked, &known, now)?;
     let next = candidates.0[choice.index].key_pair;
     known.taught.is_none_or(|taught| !taught.refused.contains(&next)).then_some(next)

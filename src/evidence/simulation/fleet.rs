@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::contact::{next_pair, note_outcome, record_change, record_handshake, record_outcome, requirements};
+use super::contact::{find_remedy, note_outcome, record_change, record_handshake, record_outcome, requirements};
 use super::plan::SimulatedEvent;
 use super::population::{Population, SenderNature, SimulatedSender};
 use super::random::SeededRandom;
 use super::{SEEN_WITHIN_DAYS, time_at};
-use crate::evidence::learned::{AcceptanceReport, PeerSource, RefusalChange, RefusalReport, RefusalTable};
+use crate::evidence::learned::{
+    PeerProofReport, PeerSource, RefusalChange, RefusalClass, RefusalReport, RefusalTable, SenderKind,
+};
 use crate::evidence::report::{
     ChangedSender, KeyringOverlap, LedgerFact, PreviousPair, RecalledHistory, RecalledUse, ReplicaStatus,
     RotationLedger, RotationReport, SenderKey, SenderOutcome, build_reports,
@@ -53,11 +55,23 @@ pub(super) struct SimulatedFleet {
     /// How far the wall clock is ahead.
     pub(super) ahead: i64,
     pub(super) stepped_back: bool,
+    /// Restarts of any replica: a memory of unconfirmed refusals ends with its process.
+    pub(super) restarts: u64,
     keyring: KeyringName,
 }
 
 fn fingerprint(pair: usize) -> Fingerprint {
     Fingerprint::from_bytes([u8::try_from(pair + 1).unwrap_or(u8::MAX); 32])
+}
+
+/// Which pair a candidate is.
+fn pair_number(candidate: &KeyPairCandidate) -> usize {
+    (0..usize::from(u8::MAX)).find(|pair| fingerprint(*pair) == candidate.key_pair).unwrap_or_default()
+}
+
+/// Whether one of the candidates would be accepted.
+fn accepts_any(sender: &SimulatedSender, candidates: &CandidateList) -> bool {
+    candidates.0.iter().any(|candidate| accepts(sender, pair_number(candidate)))
 }
 
 /// Whether a sender accepts a pair: only the first is of the old CA, with the old key.
@@ -81,6 +95,7 @@ impl SimulatedFleet {
             rotated: 0,
             ahead: 0,
             stepped_back: false,
+            restarts: 0,
             keyring: "api".into(),
         };
         for number in 0..count {
@@ -197,6 +212,7 @@ impl SimulatedFleet {
         // What is written in the last moments of a process is a matter of other tests.
         self.share_registry(minute);
         let index = usize::try_from(random.below(self.replicas.len() as u64)).unwrap_or_default();
+        self.restarts += 1;
         let remembered = self.replicas[index].refusals.to_persisted();
         let mut replica = self.begin_replica(self.replicas[index].name.clone(), minute);
         let now = self.wall(minute);
@@ -292,52 +308,57 @@ impl SimulatedFleet {
         let any = usize::try_from(random.below(self.busy as u64)).unwrap_or_default();
         let replica = sender.replica.map_or(any, |fixed| fixed % self.busy);
         let replica = &mut self.replicas[replica];
-        let source = PeerSource::new(Arc::clone(&self.keyring), sender.address, None);
         let asked = requirements(&sender);
+        let source = PeerSource::new(Arc::clone(&self.keyring), sender.address, None);
+        let kind = SenderKind { source, offer: asked.offer };
         let in_overlap = candidates.in_overlap();
-        let taught = in_overlap.then(|| replica.refusals.get(&source, now)).flatten();
+        let taught = in_overlap.then(|| replica.refusals.recall(&kind, now)).flatten();
         let hints = PeerHints { show: None, taught };
+        let served = accepts_any(&sender, &candidates);
         let Some(choice) = choose_with_hints(&candidates, &asked, &hints, now) else {
-            return note_outcome(&mut population.senders[index], None, minute);
+            return note_outcome(&mut population.senders[index], None, served, minute);
         };
         let shown = &candidates.0[choice.index];
-        let pair = (0..=self.newest).find(|pair| fingerprint(*pair) == shown.key_pair).unwrap_or_default();
-        let mut accepted = accepts(&sender, pair);
+        let mut accepted = accepts(&sender, pair_number(shown));
         if sender.nature == SenderNature::Hostile {
             accepted = random.percent(30);
         }
         let tells = sender.nature.tells() || sender.nature == SenderNature::Hostile && random.percent(50);
-        if !accepted && tells {
-            if in_overlap {
-                let next = next_pair(&candidates, &asked, &hints, shown, now);
-                let refusal = RefusalReport {
-                    source: &source,
-                    keyring: &shown.keyring,
-                    key_pair: shown.key_pair,
-                    alert: "unknown_ca",
-                    offer: asked.offer,
-                };
-                for change in replica.refusals.record_refusal(&refusal, next, now) {
-                    record_change(&mut replica.ledger, &change, now);
-                }
-            }
-            return note_outcome(&mut population.senders[index], None, minute);
+        let (reason, class) = match RefusalClass::find("unknown_ca").filter(|_| tells) {
+            Some(told) => told,
+            None => ("ended_without_data", RefusalClass::Vague),
+        };
+        let certificate = sender.certificate.filter(|_| !tells);
+        let refusal = RefusalReport {
+            sender: &kind,
+            keyring: &shown.keyring,
+            key_pair: shown.key_pair,
+            reason,
+            certificate,
+            next: find_remedy(class, &candidates, &asked, &hints, shown, now),
+        };
+        let peer = sender.certificate.map(|certificate| (certificate, sender.identity.as_str()));
+        let current = shown.standing == Standing::Current;
+        let proof = PeerProofReport { sender: &kind, key_pair: shown.key_pair, current, peer };
+        // An alert ends the handshake: whose it is, is unknown.
+        if accepted || !tells {
+            record_handshake(replica, &sender, shown, choice.chosen_by, now);
+            population.senders[index].last = Some(minute);
         }
-        if let (Some(certificate), true) = (sender.certificate, in_overlap) {
-            let peer = (certificate, sender.identity.as_str());
-            let report = AcceptanceReport { source: &source, key_pair: shown.key_pair, peer, offer: asked.offer };
-            for change in replica.refusals.record_acceptance(&report, now) {
+        if in_overlap {
+            let changes = match accepted {
+                true => replica.refusals.record_proof(&proof, now),
+                false => replica.refusals.record_refusal(&refusal, now),
+            };
+            for change in changes {
                 record_change(&mut replica.ledger, &change, now);
             }
+            if accepted || !tells {
+                let outcome = if accepted { SenderOutcome::Proved } else { SenderOutcome::UnexplainedEnd };
+                record_outcome(replica, &sender, shown, outcome, now);
+            }
         }
-        record_handshake(replica, &sender, shown, choice.chosen_by, now);
-        if in_overlap {
-            let outcome = if accepted { SenderOutcome::Proved } else { SenderOutcome::UnexplainedEnd };
-            record_outcome(replica, &sender, shown, outcome, now);
-        }
-        let sender = &mut population.senders[index];
-        sender.last = Some(minute);
-        note_outcome(sender, accepted.then_some(pair == self.current), minute)
+        note_outcome(&mut population.senders[index], accepted.then_some(current), served, minute)
     }
 
     pub(super) fn report(&mut self, replica: usize, minute: i64) -> Option<RotationReport> {
