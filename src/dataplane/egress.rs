@@ -10,5 +10,6 @@ pub(crate) mod resources;
 mod retry;
 pub(crate) mod serve;
 mod token;
+mod uncertified;
 mod upstream;
 mod verdicts;

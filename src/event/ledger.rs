@@ -9,7 +9,7 @@ use super::handshake::HandshakeRecord;
 use super::lesson::LessonRecord;
 use super::list::Event;
 use super::peer_proof::{ANONYMOUS_IDENTITY, PeerProofOutcome, PeerProofRecord};
-use super::proof::{ProofRecord, VerdictRecord};
+use super::proof::VerdictRecord;
 use crate::evidence::UpstreamVerdict;
 use crate::evidence::learned::{RefusalChange, RefusalRecord};
 use crate::evidence::report::{LedgerFact, RotationLedger, SenderOutcome, UpstreamResponse};
@@ -21,7 +21,7 @@ use crate::tls::HandshakeOutcome;
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => record_handshake(ledger, handshake),
-        Event::Proof(proof) => ledger.record(&proof_fact(proof), now),
+        // What one connection to an upstream proved speaks for one node; the verdict is on all of them.
         Event::PeerProof(proof) => ledger.record(&peer_proof_fact(proof), now),
         Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
         Event::Learned(lesson) => ledger.record(&lesson_fact(lesson), now),
@@ -50,24 +50,6 @@ fn peer_proof_fact(proof: &PeerProofRecord) -> LedgerFact<'_> {
             PeerProofOutcome::Proved => SenderOutcome::Proved,
             PeerProofOutcome::UnexplainedEnd => SenderOutcome::UnexplainedEnd,
         },
-        epoch: proof.epoch.0,
-    }
-}
-
-fn proof_fact(proof: &ProofRecord) -> LedgerFact<'_> {
-    LedgerFact::Upstream {
-        listener: &proof.listener,
-        keyring: None,
-        key_pair: proof.key_pair,
-        said: match proof.outcome {
-            HandshakeOutcome::Accepted => UpstreamResponse::Proved,
-            HandshakeOutcome::Refused | HandshakeOutcome::Failed => UpstreamResponse::Refused,
-            HandshakeOutcome::Unproved => UpstreamResponse::HandshakeOk,
-        },
-        handshake: false,
-        reason: proof.reason,
-        explanation: &proof.explanation,
-        next_try: None,
         epoch: proof.epoch.0,
     }
 }

@@ -86,6 +86,8 @@ pub struct DialOptions {
     pub keepalive: Option<Duration>,
     /// How long a resolved address is used before it is looked up again.
     pub refresh: Duration,
+    /// The address to try first, if it is one of the resolved ones.
+    pub prefer: Option<IpAddr>,
 }
 
 impl Default for Dialler {
@@ -111,7 +113,9 @@ impl Dialler {
     pub async fn connect_tcp(&self, to: &HostPort, terms: DialOptions) -> Result<SocketStream, SocketError> {
         let addresses = self.resolve_addresses(to, &terms).await?;
         let mut last = SocketError::Late { address: to.to_string() };
-        for (index, address) in addresses.iter().enumerate() {
+        let is_preferred = |address: &&SocketAddr| Some(address.ip()) == terms.prefer;
+        let in_order = addresses.iter().filter(is_preferred).chain(addresses.iter().filter(|one| !is_preferred(one)));
+        for (index, address) in in_order.enumerate() {
             let left = terms.deadline.saturating_duration_since(Instant::now());
             let others = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
             let attempt = Instant::now() + left.min((left / others).max(MIN_ATTEMPT_TIMEOUT));
@@ -201,7 +205,12 @@ mod tests {
 
     fn dial_options() -> DialOptions {
         let deadline = Instant::now() + Duration::from_secs(5);
-        DialOptions { deadline, keepalive: Some(Duration::from_secs(45)), refresh: Duration::from_secs(30) }
+        DialOptions {
+            deadline,
+            keepalive: Some(Duration::from_secs(45)),
+            refresh: Duration::from_secs(30),
+            prefer: None,
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use super::{
     ChainEnd, EgressBearer, EgressSnapshot, Epoch, IngressSnapshot, KeyPairView, KeyringView, ListenerId, Side,
     Snapshot, TrustView,
 };
+use crate::evidence::ProbeMode;
 use crate::jwt::{SignatureAlgorithm, TokenVerifier};
 use crate::keyring::{CandidateList, HeldPair, Keyring, KeyringName, PreferPolicy, Standing};
 use crate::pki::{Certificate, KeyPair, PendingKey};
@@ -152,19 +153,21 @@ impl SnapshotBuilder<'_> {
         let (candidates, pairs) = self.collect_candidates(std::slice::from_ref(&settings.keyring))?;
         let trust = self.find_trust(settings.trust.as_ref(), &settings.keyring)?;
         let bearer = self.build_bearer(settings, &pairs, &trust)?;
-        let connectors = pairs.iter().map(|pair| {
-            EgressConnector::new(&connector::ConnectorParts {
-                pair,
-                trust: &trust,
-                expects: &settings.expects,
-                host: &settings.upstream.host,
-                settings: &settings.tls,
-                time: self.time,
-            })
-            .map_err(|source| tls_omission(Side::Egress, &settings.name, source))
-        });
+        let parts = |pair| connector::ConnectorParts {
+            pair,
+            trust: &trust,
+            expects: &settings.expects,
+            host: &settings.upstream.host,
+            settings: &settings.tls,
+            time: self.time,
+        };
+        let omission = |source| tls_omission(Side::Egress, &settings.name, source);
+        let connectors = pairs.iter().map(|pair| EgressConnector::new(&parts(pair)).map_err(omission));
+        let probes_path = matches!(settings.probe, ProbeMode::Head(_));
+        let bare = pairs.first().filter(|_| probes_path).map(|pair| EgressConnector::without_key_pair(&parts(pair)));
         Ok(EgressSnapshot {
             connectors: connectors.collect::<Result<_, _>>()?,
+            without_key_pair: bare.transpose().map_err(omission)?,
             settings: Arc::new(settings.clone()),
             candidates,
             trust,

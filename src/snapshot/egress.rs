@@ -55,7 +55,7 @@ pub struct EgressSettings {
 impl EgressSettings {
     /// Its policy for proofs.
     pub fn proof_terms(&self) -> ProofPolicy<'_> {
-        ProofPolicy { probe: &self.probe, prove_within: self.prove_within }
+        ProofPolicy { probe: &self.probe, prove_within: self.prove_within, refusals: &self.refusal_statuses }
     }
 
     /// The names that requests to it may have as their Host: the upstream's, and those that are listed.
@@ -106,6 +106,8 @@ pub struct EgressSnapshot {
     pub candidates: CandidateList,
     /// A built config for each candidate.
     pub connectors: Vec<EgressConnector>,
+    /// One that shows none, where a probe asks for a path: what is answered alike without a certificate proves no pair.
+    pub without_key_pair: Option<EgressConnector>,
     /// The trust that verifies the upstream.
     pub trust: Arc<Trust>,
     /// What signs the tokens that are added, and where they come from.

@@ -26,7 +26,10 @@ use crate::dataplane::exchange::origin::{self, ConnectFuture, ExchangeOrigin};
 use crate::dataplane::exchange::pool::ConnectionPool;
 use crate::dataplane::exchange::request_body::OutgoingBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::evidence::proved::{ProofFact, RequestSelection, SelectionRole};
+use crate::evidence::proved::{
+    AnswerFacts, ConnectionSeen, RequestClass, RequestSelection, SelectionOrder, SelectionRole, UpstreamNode,
+    excludes_current,
+};
 use crate::http::error::RequestError as Error;
 use crate::keyring::SelectionReason;
 use crate::pki::Fingerprint;
@@ -46,6 +49,10 @@ pub(super) struct UpstreamAttempt<'a> {
     /// Pairs that have been refused to this very request.
     tried: RefCell<Vec<Fingerprint>>,
     canary: RefCell<Option<CanaryGuard>>,
+    /// The node that its connection reached last.
+    node: Cell<UpstreamNode>,
+    /// What the same request gets without a certificate, where a probe has tried it.
+    pub(super) public: Cell<Option<u16>>,
 }
 
 impl<'a> UpstreamAttempt<'a> {
@@ -57,15 +64,14 @@ impl<'a> UpstreamAttempt<'a> {
 
     /// Shows the preferred pair, whatever is known of it: for a probe's handshake.
     pub(super) fn for_preferred(towards: UpstreamRef<'a>, chosen: Rc<UpstreamSelection>) -> Self {
-        let pick = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Settled };
+        let pick = RequestSelection::settled(chosen.order.pairs[0]);
         Self::with_pick(towards, chosen, pick, true)
     }
 
     /// Likewise, as the canary: for a probe's request. `None` if another request is the canary now.
     pub(super) fn for_canary(towards: UpstreamRef<'a>, chosen: Rc<UpstreamSelection>) -> Option<Self> {
-        let pick = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Canary };
-        let claimed = towards.resources.verdicts.claim_canary(towards.verdict_key());
-        claimed.then(|| Self::with_pick(towards, chosen, pick, true))
+        let pick = towards.resources.verdicts.claim_canary(towards.verdict_key(), chosen.order.pairs[0])?;
+        Some(Self::with_pick(towards, chosen, pick, true))
     }
 
     fn with_pick(
@@ -75,7 +81,9 @@ impl<'a> UpstreamAttempt<'a> {
         harmless: bool,
     ) -> Self {
         let (chosen, tried) = (RefCell::new(chosen), RefCell::default());
-        let showing = Self { towards, chosen, pick: Cell::new(pick), harmless, tried, canary: RefCell::default() };
+        let node = Cell::new(UpstreamNode::from_address(None));
+        let (pick_now, canary, public) = (Cell::new(pick), RefCell::default(), Cell::new(None));
+        let showing = Self { towards, chosen, pick: pick_now, harmless, tried, canary, node, public };
         showing.apply_pick(pick);
         showing
     }
@@ -96,6 +104,47 @@ impl<'a> UpstreamAttempt<'a> {
         self.pick.get()
     }
 
+    /// The node that its connection reached last.
+    pub(super) fn node(&self) -> UpstreamNode {
+        self.node.get()
+    }
+
+    /// Which pairs may be shown, the preferred one first.
+    pub(super) fn order(&self) -> SelectionOrder {
+        self.chosen.borrow().order.clone()
+    }
+
+    /// Whether the preferred pair is shown, and another could be.
+    pub(super) fn shows_preferred(&self) -> bool {
+        let chosen = self.chosen.borrow();
+        !chosen.is_only() && self.pick().key_pair == chosen.order.pairs[0]
+    }
+
+    /// What there is to judge about an answer; `None` where there is only one pair, or where the answer of a proved pair says
+    /// nothing new.
+    pub(super) fn answer_facts(
+        &self,
+        link: &PooledConnection,
+        class: RequestClass,
+        status: StatusCode,
+        repeatable: bool,
+    ) -> Option<AnswerFacts> {
+        let (pick, proof) = (self.pick(), link.proof()?);
+        let is_settled = pick.how == SelectionRole::Settled && self.shows_preferred() && !proof.open.get();
+        let is_refusal = self.towards.egress.settings.is_refusal_status(status.as_u16());
+        let says_nothing = self.chosen.borrow().is_only() || is_settled && !is_refusal;
+        (!says_nothing).then(|| AnswerFacts {
+            key_pair: proof.key_pair,
+            how: pick.how,
+            node: proof.node,
+            class,
+            status: status.as_u16(),
+            public: self.public.get(),
+            repeatable,
+            compared: None,
+        })
+    }
+
     /// Continues with the next best pair, if there is one that this request has not tried. A canary stays one until the
     /// other pair's answer has shown what it found.
     pub(super) fn advance(&self) -> Option<Fingerprint> {
@@ -104,7 +153,7 @@ impl<'a> UpstreamAttempt<'a> {
         let chosen = Rc::clone(&self.chosen.borrow());
         let (towards, tried) = (self.towards, self.tried.borrow());
         let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &chosen.order, &tried)?;
-        self.pick.set(RequestSelection { key_pair: next, how: SelectionRole::Settled });
+        self.pick.set(RequestSelection::settled(next));
         Some(next)
     }
 
@@ -119,12 +168,43 @@ impl<'a> UpstreamAttempt<'a> {
         let tried = self.tried.borrow();
         if !tried.is_empty() {
             let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &now.order, &tried);
-            self.pick.set(RequestSelection { key_pair: next.unwrap_or(before.key_pair), how: SelectionRole::Settled });
+            self.pick.set(RequestSelection::settled(next.unwrap_or(before.key_pair)));
         } else if before.key_pair != now.order.pairs[0] {
             self.canary.take();
             self.apply_pick(pick_key_pair(towards, &now, self.harmless));
         }
         Ok(self.pick().key_pair != before.key_pair)
+    }
+
+    /// Picks again where a new connection has ended the proof of the pair that it shows; returns whether that changes the
+    /// pair.
+    fn repick(&self) -> bool {
+        let (before, chosen) = (self.pick(), Rc::clone(&self.chosen.borrow()));
+        if chosen.is_only() || before.how != SelectionRole::Settled || !self.tried.borrow().is_empty() {
+            return false;
+        }
+        let now = pick_key_pair(self.towards, &chosen, self.harmless);
+        if now != before {
+            self.apply_pick(now);
+        }
+        now.key_pair != before.key_pair
+    }
+
+    /// Records what a new connection shows of the node that it reached.
+    fn record_connection(&self, ready: &UpstreamConnection) {
+        if self.chosen.borrow().is_only() {
+            return;
+        }
+        let (towards, pick) = (self.towards, self.pick());
+        let asked = ready.tls.asked.as_ref();
+        let excluded = asked.is_some_and(|asked| excludes_current(&towards.egress.candidates, asked, towards.now()));
+        let seen = ConnectionSeen {
+            node: ready.node,
+            asked: (!ready.tls.facts.resumed).then_some(asked.is_some()),
+            excludes_current: excluded,
+            sought: pick.how == SelectionRole::Canary && pick.key_pair == ready.key_pair,
+        };
+        fact::record_connection(towards, seen);
     }
 
     /// Why this pair is shown, for the log.
@@ -146,14 +226,18 @@ impl<'a> UpstreamAttempt<'a> {
             trust: &egress.trust,
             expects: &egress.settings.expects,
             keepalive: Some(egress.settings.tcp_keepalive),
+            prefer: self.pick().address,
+            reached: &self.node,
         };
-        reach.handshake(|asked| upstream.record_certificate_request(asked)).await
+        let ready = reach.handshake(|asked| upstream.record_certificate_request(asked)).await?;
+        self.record_connection(&ready);
+        Ok(ready)
     }
 
     /// Starts HTTP on it, in the version that ALPN selected.
     async fn start_http(&self, ready: UpstreamConnection) -> Result<PooledConnection, Error> {
         let towards = self.towards;
-        let UpstreamConnection { tls, connection, key_pair, peer, round } = ready;
+        let UpstreamConnection { tls, connection, key_pair, peer, node, round } = ready;
         let facts = ConnectionFacts {
             side: Side::Egress,
             listener: Arc::clone(&towards.egress.settings.name),
@@ -177,7 +261,7 @@ impl<'a> UpstreamAttempt<'a> {
         let tracked = towards.context().track(Rc::clone(&open), towards.epoch);
         let (mut stream, heard) = AlertRecorder::new(tls.stream);
         let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
-        let proof = proof::new_proof(towards, (connection, key_pair), tls.facts, heard);
+        let proof = proof::new_proof(towards, (connection, key_pair, node), tls.facts, heard);
         if self.pick().how == SelectionRole::Everyone && proof.is_undecided() {
             let deadline = Instant::now() + (round * 2).min(MAX_ALERT_HOLD);
             if stream.settle(deadline, false).await == SettleOutcome::Ended {
@@ -198,7 +282,11 @@ impl<'a> UpstreamAttempt<'a> {
         terms: &ForwardContext<'_>,
     ) -> Result<(Response<Incoming>, PooledConnection), Error> {
         let connect = |http1| -> ConnectFuture<'_> { Box::pin(self.connect(http1)) };
-        let explain_end = |link: &PooledConnection| proof::report_failure(link.proof()?, self.towards);
+        let explain_end = |link: &PooledConnection| {
+            let proof = link.proof()?;
+            self.node.set(proof.node);
+            proof::report_failure(proof, self.towards)
+        };
         let origin = ExchangeOrigin {
             pool: || self.pool(),
             connect: &connect,
@@ -206,7 +294,9 @@ impl<'a> UpstreamAttempt<'a> {
             explain_end: Some(&explain_end),
         };
         let (response, link) = origin::exchange(&origin, request, to, terms.waits, terms.limits.response).await?;
-        self.record_response(&link, response.status());
+        if self.chosen.borrow().is_only() {
+            self.record_response(&link, response.status());
+        }
         Ok((response, link))
     }
 
@@ -217,34 +307,28 @@ impl<'a> UpstreamAttempt<'a> {
 
     async fn connect(&self, http1: bool) -> Result<PooledConnection, Error> {
         let tried = self.connect_tls(http1).await;
-        // Its CertificateRequest may lead to another pair: connect once more then, with that one.
-        if !self.reselect()? {
+        // Its CertificateRequest, or a node at which nothing is proved, may lead to another pair: connect once more then,
+        // with that one.
+        if !self.reselect()? && !self.repick() {
             return self.start_http(tried?).await;
         }
         drop(tried);
         self.start_http(self.connect_tls(http1).await?).await
     }
 
-    /// Records what a response head proves of the pair.
+    /// Records what a response head says of the only pair.
     fn record_response(&self, link: &PooledConnection, status: StatusCode) {
         let Some(proof) = link.proof() else { return };
-        let towards = self.towards;
-        if !towards.egress.settings.is_refusal_status(status.as_u16())
-            && proof::record_acceptance(proof, towards, status)
-        {
-            let only = self.chosen.borrow().is_only();
-            if !only && let Some(change) = fact::record_fact(towards, proof.key_pair, ProofFact::Response) {
-                fact::report_response(towards, proof.key_pair, change, status);
-            }
+        if !self.towards.egress.settings.is_refusal_status(status.as_u16()) {
+            proof::record_acceptance(proof, self.towards, status);
         }
     }
 }
 
 /// Picks a pair for one request.
 fn pick_key_pair(towards: UpstreamRef<'_>, chosen: &UpstreamSelection, harmless: bool) -> RequestSelection {
-    let settled = RequestSelection { key_pair: chosen.order.pairs[0], how: SelectionRole::Settled };
     if chosen.is_only() {
-        return settled;
+        return RequestSelection::settled(chosen.order.pairs[0]);
     }
     let verdicts = &towards.resources.verdicts;
     // Read first: what changes while a pick is made spoils the pick that is kept.

@@ -1,13 +1,17 @@
 //! One handshake with an egress' upstream or its token endpoint: dialled, performed with one key pair, verified, and
 //! recorded like every handshake. The caller decides what to send afterwards.
 
+use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::resources::UpstreamRef;
 use crate::dataplane::attempt::HandshakeAttempt;
+use crate::evidence::proved::UpstreamNode;
 use crate::http::error::RequestError as Error;
 use crate::keyring::{KeyPairCandidate, PeerRequirements, SelectionReason};
 use crate::net::{HostPort, SocketStream, dial};
@@ -23,6 +27,8 @@ pub(super) struct UpstreamConnection {
     pub(super) connection: u64,
     pub(super) key_pair: Fingerprint,
     pub(super) peer: Arc<Peer>,
+    /// The node that it reached.
+    pub(super) node: UpstreamNode,
     /// How long the handshake took: a round trip and what both sides compute.
     pub(super) round: Duration,
 }
@@ -37,6 +43,10 @@ pub(super) struct UpstreamDial<'a> {
     pub(super) trust: &'a Trust,
     pub(super) expects: &'a PeerRole,
     pub(super) keepalive: Option<Duration>,
+    /// The address to try first, if it is one of the upstream's.
+    pub(super) prefer: Option<IpAddr>,
+    /// Where the node is left that was reached, also where the handshake fails.
+    pub(super) reached: &'a Cell<UpstreamNode>,
 }
 
 impl UpstreamDial<'_> {
@@ -59,7 +69,12 @@ impl UpstreamDial<'_> {
         };
         let began = Instant::now();
         let deadline = began + settings.limits.connect;
-        let terms = dial::DialOptions { deadline, keepalive: self.keepalive, refresh: settings.dns_refresh };
+        let terms = dial::DialOptions {
+            deadline,
+            keepalive: self.keepalive,
+            refresh: settings.dns_refresh,
+            prefer: self.prefer,
+        };
         let stream = match context.dialler().connect_tcp(self.to, terms).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -68,10 +83,15 @@ impl UpstreamDial<'_> {
             }
         };
         attempt.address = stream.peer_addr();
+        let node_of = |chain: &[CertificateDer<'_>]| {
+            let node = UpstreamNode::from_address(attempt.address.map(|address| address.ip()));
+            chain.first().map_or(node, |shown| UpstreamNode { certificate: Fingerprint::of(shown), ..node })
+        };
         let dialled = Instant::now();
-        let mut tls = match connect(stream, self.connector, began + settings.limits.handshake).await {
+        let tls = match connect(stream, self.connector, began + settings.limits.handshake).await {
             Ok(tls) => tls,
             Err(failed) => {
+                self.reached.set(node_of(&failed.seen.chain));
                 learn(failed.seen.asked.clone());
                 let (said, silent) = (failed.refuses_key_pair(), failed.ended_after_certificate_request());
                 let (event, reason, explanation) = attempt.failure_event(&failed, self.trust, clock.now());
@@ -84,7 +104,9 @@ impl UpstreamDial<'_> {
             }
         };
         let round = dialled.elapsed();
-        learn(tls.asked.take());
+        let node = node_of(&tls.chain);
+        self.reached.set(node);
+        learn(tls.asked.clone());
         let now = clock.now();
         match self.trust.verify(&tls.chain, self.expects, now) {
             Ok(verified) => {
@@ -96,7 +118,7 @@ impl UpstreamDial<'_> {
                     HandshakeOutcome::Accepted
                 };
                 events.emit(attempt.success_event(outcome, (tls.facts.clone(), &tls.chain), Some(&peer), now));
-                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, round })
+                Ok(UpstreamConnection { tls, connection: attempt.connection, key_pair, peer, node, round })
             }
             Err(untrusted) => {
                 let facts = tls.facts.clone();

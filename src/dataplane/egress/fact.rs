@@ -4,31 +4,103 @@ use http::StatusCode;
 
 use super::resources::UpstreamRef;
 use crate::event::{Event, UpstreamVerdict, VerdictRecord};
-use crate::evidence::proved::{ProofFact, VerdictChange};
+use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, UpstreamNode, VerdictChange};
+use crate::keyring::{KeyPairCandidate, Standing};
 use crate::pki::Fingerprint;
 
-/// Records a fact and returns what it has changed.
-pub(super) fn record_fact(towards: UpstreamRef<'_>, key_pair: Fingerprint, shown: ProofFact) -> Option<VerdictChange> {
-    towards.resources.verdicts.record_fact(towards.verdict_key(), key_pair, shown)
+/// A pair, and the node that it was shown to.
+pub(super) type ShownPair = (Fingerprint, UpstreamNode);
+
+/// Reports that an answer changed a verdict.
+pub(super) fn report_judgement(
+    towards: UpstreamRef<'_>,
+    got: &AnswerFacts,
+    judgement: AnswerJudgement,
+    change: VerdictChange,
+) {
+    let (status, address) = (got.status, got.node.address);
+    let reason = StatusCode::from_u16(status).map_or("status_4xx", status_reason);
+    let (reason, what) = match (judgement, got.compared) {
+        (AnswerJudgement::Refuses, Some(other)) => {
+            let what = format!(
+                "it answers {status} to this pair at {address}, and {other} to another of our pairs; send its operator the \
+                 new certificate, or its issuer's"
+            );
+            (reason, what)
+        }
+        (AnswerJudgement::Refuses, None) => {
+            let what =
+                "a request that cannot be sent again failed with this pair; set probe to a path that proves a pair";
+            (reason, format!("it answers {status} at {address}: {what}"))
+        }
+        (AnswerJudgement::Doubts, _) => {
+            let what = format!(
+                "it answers {status} to this pair at {address}, and our other pairs fare better there: only one idempotent \
+                 request at a time tries this pair now"
+            );
+            (reason, what)
+        }
+        (_, Some(_)) => {
+            ("response", format!("it answers {status} to each of our pairs; from now on all requests use this one"))
+        }
+        (_, None) => ("response", format!("it answered {status}; from now on all requests use this pair")),
+    };
+    emit_verdict(towards, got.key_pair, change, reason, &what);
 }
 
-/// Reports that a response proved the pair.
-pub(super) fn report_response(
-    towards: UpstreamRef<'_>,
-    key_pair: Fingerprint,
-    change: VerdictChange,
-    status: StatusCode,
-) {
-    let what = format!("it answered {}; from now on all requests use this pair", status.as_u16());
-    emit_verdict(towards, key_pair, change, "response", &what);
+/// Records a new connection, and reports where it changes the verdict on the current pair: another node, or authorities that
+/// exclude the pair.
+pub(super) fn record_connection(towards: UpstreamRef<'_>, seen: ConnectionSeen) {
+    let is_current = |candidate: &&KeyPairCandidate| candidate.standing == Standing::Current;
+    let Some(current) = towards.egress.candidates.0.iter().find(is_current).map(|current| current.key_pair) else {
+        return;
+    };
+    let verdicts = &towards.resources.verdicts;
+    let (before, change) = verdicts.record_connection(towards.verdict_key(), current, seen);
+    let Some(change) = change else { return };
+    let (address, certificate) = (seen.node.address, seen.node.certificate.short());
+    let (reason, what) = match (before, change.verdict) {
+        (_, UpstreamVerdict::Refused) => (
+            "excluded_by_authorities",
+            format!(
+                "at {address} it names only certificate authorities that this pair does not chain to, and another of our \
+                 pairs does; send its operator the new pair's issuer"
+            ),
+        ),
+        (_, UpstreamVerdict::Proved) => {
+            ("node_gone", "the node that had not accepted it is not reached any more".to_owned())
+        }
+        (Some(UpstreamVerdict::Proved), _) => (
+            "new_node",
+            format!(
+                "it was reached at {address} with the certificate {certificate}, where nothing is proved yet: the proof is \
+                 withdrawn, and one idempotent request at a time tries this pair"
+            ),
+        ),
+        _ => ("tried_again", format!("at {address} it no longer excludes this pair, which is tried again")),
+    };
+    emit_verdict(towards, current, change, reason, &what);
 }
 
 /// Reports that the pair was accepted in a probe's handshake.
-pub(super) fn report_handshake(towards: UpstreamRef<'_>, key_pair: Fingerprint) {
-    if let Some(change) = record_fact(towards, key_pair, ProofFact::Handshake) {
+pub(super) fn report_handshake(towards: UpstreamRef<'_>, (key_pair, node): ShownPair) {
+    if let Some(change) = record_fact(towards, key_pair, (ProofFact::Handshake, node)) {
         let what = "a probe's handshake succeeded; only a response proves the pair, so one idempotent request at a \
              time tries it";
         emit_verdict(towards, key_pair, change, "probe", what);
+    }
+}
+
+/// Reports that a probe's path is answered alike without a certificate, so that its answer proves nothing.
+pub(super) fn report_public_path(towards: UpstreamRef<'_>, key_pair: Fingerprint, path: &str, status: u16) {
+    let what = format!(
+        "HEAD {path} gets {status} without a certificate too, so the probe proves nothing: set probe to a path that is \
+         refused without one"
+    );
+    let verdict = towards.resources.verdicts.verdict(towards.verdict_key(), key_pair);
+    if verdict != Some(UpstreamVerdict::Refused) {
+        let change = VerdictChange { verdict: UpstreamVerdict::HandshakeOk, next_try: None };
+        emit_verdict(towards, key_pair, change, "public_path", &what);
     }
 }
 
@@ -40,48 +112,44 @@ pub(super) fn report_prove_within(towards: UpstreamRef<'_>, key_pair: Fingerprin
 }
 
 /// Reports that the pair was refused with an alert.
-pub(super) fn report_alert(towards: UpstreamRef<'_>, key_pair: Fingerprint, reason: &'static str, explanation: &str) {
-    if let Some(change) = record_fact(towards, key_pair, ProofFact::Alert) {
+pub(super) fn report_alert(
+    towards: UpstreamRef<'_>,
+    (key_pair, node): ShownPair,
+    reason: &'static str,
+    explanation: &str,
+) {
+    if let Some(change) = record_fact(towards, key_pair, (ProofFact::Alert, node)) {
         emit_verdict(towards, key_pair, change, reason, explanation);
     }
 }
 
-/// Reports that the pair got a refusing status while another pair got `other`.
-pub(super) fn report_status(towards: UpstreamRef<'_>, key_pair: Fingerprint, status: StatusCode, other: StatusCode) {
-    if let Some(change) = record_fact(towards, key_pair, ProofFact::Status) {
-        let what = format!(
-            "it answers {} to this pair, and {} to another of our pairs; send its operator the new \
-             certificate, or its issuer's",
-            status.as_u16(),
-            other.as_u16()
-        );
-        emit_verdict(towards, key_pair, change, status_reason(status), &what);
-    }
+/// Reports that a connection with the pair ended without an answer; `compared`: another pair gets one.
+pub(super) fn report_silence(towards: UpstreamRef<'_>, (key_pair, node): ShownPair, silence: ProofFact) {
+    let Some(change) = record_fact(towards, key_pair, (silence, node)) else { return };
+    let address = node.address;
+    let what = match (change.verdict, silence) {
+        (UpstreamVerdict::Refused, ProofFact::Silence { compared: true }) => format!(
+            "a connection with this pair to {address} ended without a response, and another of our pairs gets one; ask its \
+             operator whether it trusts the new certificate's issuer"
+        ),
+        (UpstreamVerdict::Refused, _) => {
+            "a request that cannot be sent again failed with this pair; set probe to a path that proves a pair"
+                .to_owned()
+        }
+        _ => format!(
+            "connections with this pair to {address} end without a response, though they were answered before: the proof is \
+             withdrawn, and one idempotent request at a time tries this pair"
+        ),
+    };
+    emit_verdict(towards, key_pair, change, "dropped", &what);
 }
 
-/// Reports that a connection with the pair ended without a response while another pair got one.
-pub(super) fn report_drop(towards: UpstreamRef<'_>, key_pair: Fingerprint, other: StatusCode) {
-    if let Some(change) = record_fact(towards, key_pair, ProofFact::Dropped) {
-        let what = format!(
-            "a connection with this pair ended without a response, and another of our pairs gets {}; ask its operator \
-             whether it trusts the new certificate's issuer",
-            other.as_u16()
-        );
-        emit_verdict(towards, key_pair, change, "dropped", &what);
-    }
-}
-
-/// Reports what may be a refusal, met by a request that cannot be sent again.
-pub(super) fn report_single_refusal(
+fn record_fact(
     towards: UpstreamRef<'_>,
     key_pair: Fingerprint,
-    shown: ProofFact,
-    reason: &'static str,
-) {
-    if let Some(change) = record_fact(towards, key_pair, shown) {
-        let what = "a request that cannot be sent again failed with this pair; set probe to a path that proves a pair";
-        emit_verdict(towards, key_pair, change, reason, what);
-    }
+    shown: (ProofFact, UpstreamNode),
+) -> Option<VerdictChange> {
+    towards.resources.verdicts.record_fact(towards.verdict_key(), key_pair, shown)
 }
 
 /// The stable code of a refusing status; they can be configured, and codes are fixed.
@@ -96,6 +164,7 @@ pub(super) fn status_reason(status: StatusCode) -> &'static str {
         495 => "status_495",
         496 => "status_496",
         500.. => "status_5xx",
+        300..400 => "status_3xx",
         _ => "status_4xx",
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::attempt::UpstreamAttempt;
 use super::resources::{EgressResources, UpstreamRef};
 use super::token::RequestTokens;
+use super::uncertified::ask_without_certificate;
 use super::upstream::UpstreamSelection;
 use super::{fact, proof, retry};
 use crate::dataplane::exchange::forward::ForwardContext;
@@ -59,16 +60,13 @@ async fn run_probe(
 ) {
     let upstream = resources.upstream(&egress.settings.name);
     let towards = UpstreamRef { resources: &resources, egress: &egress, epoch, upstream: &upstream };
-    let key_pair = chosen.order.pairs[0];
-    let made = match &egress.settings.probe {
+    match &egress.settings.probe {
         ProbeMode::Head(path) => probe_head(towards, chosen, path).await,
         ProbeMode::Handshake | ProbeMode::Off => {
+            let key_pair = chosen.order.pairs[0];
             probe_handshake(towards, chosen).await;
-            true
+            resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
         }
-    };
-    if made {
-        resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
     }
     upstream.probing.set(false);
 }
@@ -80,33 +78,33 @@ async fn probe_handshake(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>
     let ready = match showing.connect_tls(false).await {
         Ok(ready) => ready,
         Err(Error::Refused { said: true, reason, explanation }) => {
-            fact::report_alert(towards, key_pair, reason, &explanation);
+            fact::report_alert(towards, (key_pair, showing.node()), reason, &explanation);
             return;
         }
         // The handshake's own line explains why; traffic will show the same.
         Err(_) => return,
     };
     let (mut stream, heard) = AlertRecorder::new(ready.tls.stream);
-    let proof = proof::new_proof(towards, (ready.connection, key_pair), ready.tls.facts, heard);
+    let proof = proof::new_proof(towards, (ready.connection, key_pair, ready.node), ready.tls.facts, heard);
     let waits = Instant::now() + REFUSAL_WINDOW.max(ready.round * 2);
     let settled = if proof.is_undecided() { stream.settle(waits, true).await } else { SettleOutcome::Taken };
     if settled != SettleOutcome::Ended {
         // Sends close_notify, so that the upstream logs no error. The probe does not wait for it.
         spawn_local(async move { timeout(REFUSAL_WINDOW, stream.shutdown()).await });
         towards.resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
-        fact::report_handshake(towards, key_pair);
+        fact::report_handshake(towards, (key_pair, ready.node));
     } else if let Some(Error::Refused { reason, explanation, .. }) = proof::report_failure(&proof, towards) {
-        fact::report_alert(towards, key_pair, reason, &explanation);
+        fact::report_alert(towards, (key_pair, ready.node), reason, &explanation);
     }
 }
 
-/// Sends a HEAD of `path` as the canary. False if a request is the canary now: then the probe is made later.
-async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, path: &str) -> bool {
+/// Sends a HEAD of `path` as the canary. If a request is the canary now, the probe is made later.
+async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, path: &str) {
     let settings = &towards.egress.settings;
     let host =
         HeaderValue::try_from(settings.upstream.https_authority()).expect("a configured host and port are plain text");
     let uri = Uri::try_from(path).expect("a configured path was parsed as one");
-    let Some(showing) = UpstreamAttempt::for_canary(towards, chosen) else { return false };
+    let Some(showing) = UpstreamAttempt::for_canary(towards, chosen) else { return };
     let mut request = Request::new(OutgoingBody::Empty);
     *request.method_mut() = Method::HEAD;
     *request.uri_mut() = uri;
@@ -115,11 +113,23 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     let mut replay = ReplayableRequest::new(request, 0);
     // Without its token a request may be refused whatever pair it shows, which would prove nothing.
     let mut bearing = towards.egress.bearer.as_ref().map(|bearer| RequestTokens::new(towards, bearer));
+    // Without a certificate, but with the token: the certificate alone must make the difference.
+    if let Some(bearing) = &mut bearing {
+        let _ = bearing.authorize(&mut replay, showing.pick().key_pair).await;
+    }
+    let public = ask_without_certificate(towards, replay.request()).await;
+    showing.public.set(public.map(|status| status.as_u16()));
+    let key_pair = showing.pick().key_pair;
     let strip = Rc::<StripList>::default();
     let terms = ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.context().waits() };
     let to = RequestDestination { host, scheme: Scheme::HTTPS };
-    if let Ok((_, link)) = retry::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await {
+    let answered = retry::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await;
+    towards.resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
+    if let Ok((response, link)) = answered {
+        let status = response.status();
         link.finish();
+        if status.is_success() && public == Some(status) {
+            fact::report_public_path(towards, key_pair, path, status.as_u16());
+        }
     }
-    true
 }

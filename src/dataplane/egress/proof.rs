@@ -9,6 +9,7 @@ use super::fact;
 use super::resources::UpstreamRef;
 use crate::dataplane::exchange::proof::ConnectionProof;
 use crate::event::{Event, ProofRecord};
+use crate::evidence::proved::UpstreamNode;
 use crate::http::error::RequestError as Error;
 use crate::pki::Fingerprint;
 use crate::tls::recorder::RecorderHandle;
@@ -17,12 +18,12 @@ use crate::tls::{FailureContext, HandshakeFacts, HandshakeOutcome, explain};
 /// The proof that a new connection starts with.
 pub(super) fn new_proof(
     towards: UpstreamRef<'_>,
-    (connection, key_pair): (u64, Fingerprint),
+    (connection, key_pair, node): (u64, Fingerprint, UpstreamNode),
     facts: HandshakeFacts,
     heard: RecorderHandle,
 ) -> ConnectionProof {
     let listener = Arc::clone(&towards.egress.settings.name);
-    ConnectionProof { listener, connection, key_pair, epoch: towards.epoch, facts, heard, open: Cell::new(true) }
+    ConnectionProof { listener, connection, key_pair, node, epoch: towards.epoch, facts, heard, open: Cell::new(true) }
 }
 
 /// Records a status that accepts the pair; true for the first one on this connection.

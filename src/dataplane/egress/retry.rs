@@ -2,13 +2,14 @@
 //!
 //! Contract section 4. A certificate alert as the first thing received after the handshake, on a connection that has
 //! never returned a byte, proves that nothing was processed: the request, whatever its method, goes on with another
-//! pair. A status or a silent end proves no such thing: only requests that may be processed twice do, and only while
-//! the pair is not proved.
+//! pair. A status or a silent end proves no such thing: only requests that may be processed twice do. What an answer says of the
+//! pair is judged by `evidence::proved`, once for each answer.
 
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::attempt::UpstreamAttempt;
+use super::fact::ShownPair;
 use super::resources::UpstreamRef;
 use super::token::RequestTokens;
 use super::{fact, proof};
@@ -18,9 +19,8 @@ use crate::dataplane::exchange::link::PooledConnection;
 use crate::dataplane::exchange::replay::ReplayableRequest;
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::evidence::proved::{ProofFact, SelectionRole};
+use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ProofFact, SelectionRole};
 use crate::http::error::RequestError as Error;
-use crate::pki::Fingerprint;
 
 /// Sends a request to the upstream with the best pair, and again with another where that one is refused; with a token
 /// where the egress adds one.
@@ -51,9 +51,9 @@ pub(super) async fn send(
 
 /// A pair that may have been refused; the response to another pair shows whether it was.
 struct SuspectKeyPair {
-    key_pair: Fingerprint,
-    /// The status that was answered with it, and its connection; `None`: it ended without an answer.
-    answer: Option<(Response<Incoming>, PooledConnection)>,
+    shown: ShownPair,
+    /// What was answered with it, and on which connection; `None`: it ended without an answer.
+    answer: Option<(AnswerFacts, Response<Incoming>, PooledConnection)>,
 }
 
 /// Sends a request, and again while that is allowed and another pair is left; where it carries a token, each time with
@@ -67,6 +67,7 @@ pub(super) async fn exchange(
 ) -> Result<(Response<Incoming>, PooledConnection), Error> {
     let towards = showing.towards;
     let (listener, metrics) = (&towards.egress.settings.name, &towards.context().shared.metrics);
+    let class = replay.class();
     let mut suspect = None;
     loop {
         if let Some(bearing) = &mut bearing
@@ -74,11 +75,7 @@ pub(super) async fn exchange(
         {
             return best_answer(suspect, error);
         }
-        let answered = showing.exchange(&mut Some(replay.request()), to, terms).await;
-        let pick = showing.pick();
-        let unproved = matches!(pick.how, SelectionRole::Canary | SelectionRole::Everyone)
-            && !towards.resources.verdicts.is_proved(towards.verdict_key(), pick.key_pair);
-        let error = match answered {
+        let error = match showing.exchange(&mut Some(replay.request()), to, terms).await {
             Ok((response, link)) => {
                 let status = response.status();
                 if let Some(bearing) = &mut bearing {
@@ -89,33 +86,38 @@ pub(super) async fn exchange(
                         continue;
                     }
                 }
+                let repeatable = suspect.is_none() && replay.is_idempotent() && replay.is_whole();
+                let facts = showing.answer_facts(&link, class, status, repeatable);
+                let judgement = facts.map_or(AnswerJudgement::Nothing, |facts| judge(showing, &link, &facts));
                 if let Some(suspect) = suspect.take() {
-                    judge_suspect(towards, &suspect, status);
-                } else if unproved && towards.egress.settings.is_refusal_status(status.as_u16()) {
-                    if replay.is_idempotent() && replay.is_whole() && showing.advance().is_some() {
-                        metrics.count_replay(listener, "status");
-                        suspect = Some(SuspectKeyPair { key_pair: pick.key_pair, answer: Some((response, link)) });
-                        continue;
-                    }
-                    // A server that refuses a certificate by a status does so for as long as the connection lasts: no
-                    // further request is sent on it. Those in progress are answered.
-                    link.retire();
-                    fact::report_single_refusal(towards, pick.key_pair, ProofFact::Status, fact::status_reason(status));
+                    judge_suspect(showing, suspect, status);
+                } else if let (AnswerJudgement::Compare, Some(facts)) = (judgement, facts)
+                    && showing.advance().is_some()
+                {
+                    metrics.count_replay(listener, "status");
+                    suspect = Some(SuspectKeyPair {
+                        shown: (facts.key_pair, facts.node),
+                        answer: Some((facts, response, link)),
+                    });
+                    continue;
                 }
                 return Ok((response, link));
             }
             Err(error) => error,
         };
+        let pick = showing.pick();
+        let is_on_trial = matches!(pick.how, SelectionRole::Canary | SelectionRole::Everyone);
         let why = match &error {
             Error::Refused { said: true, reason, explanation } => {
-                fact::report_alert(towards, pick.key_pair, reason, explanation);
+                fact::report_alert(towards, (pick.key_pair, showing.node()), reason, explanation);
                 "alert"
             }
             // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
-            Error::Refused { said: false, .. } if unproved => "dropped",
-            Error::Exchange(_) | Error::Handshake { .. } if unproved && replay.is_idempotent() => "dropped",
-            Error::Exchange(_) if unproved => {
-                fact::report_single_refusal(towards, pick.key_pair, ProofFact::Dropped, "dropped");
+            Error::Refused { said: false, .. } if showing.shows_preferred() => "dropped",
+            Error::Exchange(_) if showing.shows_preferred() && replay.is_idempotent() => "dropped",
+            Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => "dropped",
+            Error::Exchange(_) if showing.shows_preferred() => {
+                fact::report_silence(towards, (pick.key_pair, showing.node()), ProofFact::Silence { compared: false });
                 return Err(error);
             }
             _ => return best_answer(suspect, error),
@@ -125,36 +127,52 @@ pub(super) async fn exchange(
         }
         metrics.count_replay(listener, why);
         if why == "dropped" && suspect.is_none() {
-            suspect = Some(SuspectKeyPair { key_pair: pick.key_pair, answer: None });
+            suspect = Some(SuspectKeyPair { shown: (pick.key_pair, showing.node()), answer: None });
         }
     }
 }
 
 /// No pair got a better result: returns the response that there was, if there was one.
 fn best_answer(suspect: Option<SuspectKeyPair>, error: Error) -> Result<(Response<Incoming>, PooledConnection), Error> {
-    suspect.and_then(|suspect| suspect.answer).ok_or(error)
+    let answer = suspect.and_then(|suspect| suspect.answer);
+    answer.map(|(_, response, link)| (response, link)).ok_or(error)
 }
 
-/// Another pair got a response: decides whether the suspect was refused.
-fn judge_suspect(towards: UpstreamRef<'_>, suspect: &SuspectKeyPair, status: StatusCode) {
-    let key_pair = suspect.key_pair;
-    match &suspect.answer {
-        // The same status for both comes from the application and says nothing about a certificate.
-        Some((response, link)) if response.status() == status => {
-            if let Some(proof) = link.proof() {
+/// Judges an answer, and acts on its connection.
+fn judge(showing: &UpstreamAttempt<'_>, link: &PooledConnection, facts: &AnswerFacts) -> AnswerJudgement {
+    let towards = showing.towards;
+    let (judgement, change) = towards.resources.verdicts.judge(towards.verdict_key(), &showing.order(), facts);
+    let proof = link.proof();
+    let status = StatusCode::from_u16(facts.status).unwrap_or_default();
+    match judgement {
+        AnswerJudgement::Proves => {
+            if let Some(proof) = proof {
                 proof::record_acceptance(proof, towards, status);
             }
-            if let Some(change) = fact::record_fact(towards, key_pair, ProofFact::Response) {
-                fact::report_response(towards, key_pair, change, status);
-            }
         }
-        Some((response, link)) => {
-            if let Some(proof) = link.proof() {
-                proof::record_status_refusal(proof, towards, response.status(), status);
+        // A server that refuses a certificate by a status does so for as long as the connection lasts: no further request
+        // is sent on it. Those in progress are answered.
+        AnswerJudgement::Refuses => {
+            if let (Some(proof), Some(other)) = (proof, facts.compared) {
+                proof::record_status_refusal(proof, towards, status, StatusCode::from_u16(other).unwrap_or_default());
             }
             link.retire();
-            fact::report_status(towards, key_pair, response.status(), status);
         }
-        None => fact::report_drop(towards, key_pair, status),
+        AnswerJudgement::Doubts => link.retire(),
+        AnswerJudgement::Compare | AnswerJudgement::Nothing => {}
+    }
+    if let Some(change) = change {
+        fact::report_judgement(towards, facts, judgement, change);
+    }
+    judgement
+}
+
+/// Another pair got this status: decides whether the suspect was refused.
+fn judge_suspect(showing: &UpstreamAttempt<'_>, suspect: SuspectKeyPair, other: StatusCode) {
+    match suspect.answer {
+        Some((facts, _, link)) => {
+            judge(showing, &link, &AnswerFacts { compared: Some(other.as_u16()), ..facts });
+        }
+        None => fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true }),
     }
 }

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::evidence::proved::{ProofFact, RequestSelection, SelectionOrder, SelectionRole, VerdictChange};
+use crate::evidence::proved::{
+    AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, RequestSelection, SelectionOrder, SelectionRole,
+    UpstreamNode, VerdictChange,
+};
 use crate::evidence::{UpstreamProofs, UpstreamVerdict};
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
@@ -67,9 +70,35 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.next(order, tried))
     }
 
-    /// Whether this pair is proved.
-    pub(crate) fn is_proved(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
-        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Proved))
+    /// What is known of this pair.
+    pub(crate) fn verdict(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<UpstreamVerdict> {
+        self.with_entry(of, |proved| proved.verdict(key_pair))
+    }
+
+    /// Judges an answer; also what it has changed.
+    pub(crate) fn judge(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        got: &AnswerFacts,
+    ) -> (AnswerJudgement, Option<VerdictChange>) {
+        let judged = self.with_entry(of, |proved| proved.judge(order, got, of.egress.settings.proof_terms(), of.now));
+        self.bump_version_for(judged.1);
+        judged
+    }
+
+    /// Records a connection, for the pair that is current. Returns the verdict before it, and what it has changed.
+    pub(crate) fn record_connection(
+        &self,
+        of: VerdictKey<'_>,
+        current: Fingerprint,
+        seen: ConnectionSeen,
+    ) -> (Option<UpstreamVerdict>, Option<VerdictChange>) {
+        let terms = of.egress.settings.proof_terms();
+        let (before, change) = self
+            .with_entry(of, |proved| (proved.verdict(current), proved.record_connection(current, seen, terms, of.now)));
+        self.bump_version_for(change);
+        (before, change)
     }
 
     /// Records a fact and returns what it has changed.
@@ -77,13 +106,11 @@ impl VerdictTable {
         &self,
         of: VerdictKey<'_>,
         key_pair: Fingerprint,
-        shown: ProofFact,
+        shown: (ProofFact, UpstreamNode),
     ) -> Option<VerdictChange> {
         let change =
             self.with_entry(of, |proved| proved.record(key_pair, shown, of.egress.settings.proof_terms(), of.now));
-        if change.is_some() {
-            self.bump_version();
-        }
+        self.bump_version_for(change);
         change
     }
 
@@ -92,9 +119,9 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.probe_due(order, of.now))
     }
 
-    /// Claims the canary's place for a probe.
-    pub(crate) fn claim_canary(&self, of: VerdictKey<'_>) -> bool {
-        self.with_entry(of, UpstreamProofs::claim_canary)
+    /// Claims the canary's place for a probe with this pair.
+    pub(crate) fn claim_canary(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<RequestSelection> {
+        self.with_entry(of, |proved| proved.claim_canary(key_pair))
     }
 
     /// Records that a probe has ended.
@@ -110,12 +137,18 @@ impl VerdictTable {
         }
     }
 
+    fn bump_version_for(&self, change: Option<VerdictChange>) {
+        if change.is_some() {
+            self.bump_version();
+        }
+    }
+
     fn bump_version(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
-    /// anew.
+    /// anew, and what a former one still answers is not recorded.
     fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs) -> T) -> T {
         let settings = &of.egress.settings;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +170,9 @@ impl VerdictTable {
             let pairs: Vec<_> = of.egress.candidates.0.iter().map(|candidate| candidate.key_pair).collect();
             known.proved.update_pairs(&pairs, settings.proof_terms(), of.now);
             self.bump_version();
+        }
+        if known.upstream != settings.upstream {
+            return act(&mut UpstreamProofs::default());
         }
         act(&mut known.proved)
     }

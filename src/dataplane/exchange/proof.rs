@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use crate::evidence::proved::UpstreamNode;
 use crate::pki::Fingerprint;
 use crate::snapshot::Epoch;
 use crate::tls::HandshakeFacts;
@@ -15,6 +16,8 @@ pub(crate) struct ConnectionProof {
     pub(crate) connection: u64,
     /// The pair that it shows.
     pub(crate) key_pair: Fingerprint,
+    /// The node that it reached.
+    pub(crate) node: UpstreamNode,
     /// The epoch in which it was made.
     pub(crate) epoch: Epoch,
     pub(crate) facts: HandshakeFacts,

@@ -7,6 +7,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use http_body::Body as _;
 
 use super::request_body::{OutgoingBody, ReplaySource};
+use crate::evidence::proved::RequestClass;
 
 /// A request that can be sent more than once.
 pub(crate) struct ReplayableRequest {
@@ -34,6 +35,11 @@ impl ReplayableRequest {
     /// Sets the token for all further sendings.
     pub(crate) fn authorize(&mut self, token: &HeaderValue) {
         self.headers.insert(AUTHORIZATION, token.clone());
+    }
+
+    /// What it asks for, as far as answers to different key pairs are compared.
+    pub(crate) fn class(&self) -> RequestClass {
+        RequestClass::new(self.method.as_str(), self.uri.path())
     }
 
     /// Whether it may be processed twice.

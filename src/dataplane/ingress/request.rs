@@ -191,7 +191,8 @@ async fn connect(context: &WorkerContext, view: &IngressView, http1: bool) -> Re
         return Err(Error::UsedUp(format!("{most} are open, this worker's share of limits.connections")));
     }
     let deadline = Instant::now() + settings.limits.connect;
-    let terms = DialOptions { deadline, keepalive: Some(KEEPALIVE_INTERVAL), refresh: BACKEND_DNS_REFRESH };
+    let terms =
+        DialOptions { deadline, keepalive: Some(KEEPALIVE_INTERVAL), refresh: BACKEND_DNS_REFRESH, prefer: None };
     let parts = ConnectionParts { pool: Rc::clone(&view.pool), tracked: None, proof: None };
     let stream = match &settings.backend {
         BackendAddress::Http(to) | BackendAddress::H2c(to) => context.dialler().connect_tcp(to, terms).await,

@@ -1,7 +1,13 @@
+//! What must hold of one upstream's verdicts: trials, pauses, several nodes, comparisons with the previous pair.
+
+mod nodes;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyring::{PreferPolicy, SelectionReason};
+use crate::keyring::{
+    CandidateList, KeyPairCandidate, KeyPairSelection, PeerRequirements, PreferPolicy, SelectionReason, Standing,
+};
 use crate::pki::Validity;
 
 const HOUR: i64 = 3600;
@@ -15,7 +21,45 @@ fn time_at(seconds: i64) -> Timestamp {
 }
 
 fn terms(probe: &ProbeMode) -> ProofPolicy<'_> {
-    ProofPolicy { probe, prove_within: Duration::from_hours(1) }
+    ProofPolicy { probe, prove_within: Duration::from_hours(1), refusals: &[400, 401, 403, 495, 496] }
+}
+
+/// The upstream's nodes.
+fn node(n: u8) -> UpstreamNode {
+    UpstreamNode { address: [127, 0, 0, n].into(), certificate: pair(n ^ 0x80) }
+}
+
+/// An answer to a GET from node 1.
+fn answer_with(key_pair: u8, status: u16, how: SelectionRole) -> AnswerFacts {
+    AnswerFacts {
+        key_pair: pair(key_pair),
+        how,
+        node: node(1),
+        class: RequestClass::new("GET", "/orders"),
+        status,
+        public: None,
+        repeatable: true,
+        compared: None,
+    }
+}
+
+fn judge(
+    proved: &mut UpstreamProofs,
+    order: &SelectionOrder,
+    got: AnswerFacts,
+    now: i64,
+) -> (AnswerJudgement, Option<UpstreamVerdict>) {
+    let (judgement, change) = proved.judge(order, &got, terms(&ProbeMode::Off), time_at(now));
+    (judgement, change.map(|change| change.verdict))
+}
+
+/// Pair 2 is answered with a 200 at node 1.
+fn prove(proved: &mut UpstreamProofs, order: &SelectionOrder, now: i64) -> Option<VerdictChange> {
+    proved.judge(order, &answer_with(2, 200, SelectionRole::Canary), terms(&ProbeMode::Off), time_at(now)).1
+}
+
+fn record(proved: &mut UpstreamProofs, key_pair: u8, fact: ProofFact, now: i64) -> Option<VerdictChange> {
+    proved.record(pair(key_pair), (fact, node(1)), terms(&ProbeMode::Off), time_at(now))
 }
 
 /// The new pair 2 has replaced 1, which was alone before.
@@ -31,7 +75,7 @@ fn select(proved: &mut UpstreamProofs, order: &SelectionOrder, harmless: bool, n
 }
 
 fn selection(key_pair: u8, how: SelectionRole) -> RequestSelection {
-    RequestSelection { key_pair: pair(key_pair), how }
+    RequestSelection { how, ..RequestSelection::settled(pair(key_pair)) }
 }
 
 #[test]
@@ -52,10 +96,10 @@ fn one_harmless_request_at_a_time_tries_the_new_pair() {
     assert!(matches!(select(&mut proved, &order, false, 0).how, SelectionRole::Fallback(_)));
     assert_eq!(select(&mut proved, &order, true, 0), selection(2, SelectionRole::Canary));
     assert_eq!(select(&mut proved, &order, true, 0).key_pair, pair(1));
-    assert!(!proved.claim_canary());
+    assert_eq!(proved.claim_canary(pair(2)), None);
     proved.release_canary();
     assert_eq!(select(&mut proved, &order, true, 0), selection(2, SelectionRole::Canary));
-    let change = proved.record(pair(2), ProofFact::Response, terms(&ProbeMode::Off), time_at(1));
+    let change = prove(&mut proved, &order, 1);
     assert_eq!(change, Some(VerdictChange { verdict: UpstreamVerdict::Proved, next_try: None }));
     assert_eq!(select(&mut proved, &order, false, 1), selection(2, SelectionRole::Settled));
 }
@@ -67,10 +111,10 @@ fn traffic_waits_for_the_probe() {
     assert_eq!(proved.probe_due(&order, time_at(0)), Some(pair(2)));
     let waits = proved.select(&order, true, terms(&probe), time_at(0)).0;
     assert_eq!(waits, selection(1, SelectionRole::Fallback(None)));
-    proved.record(pair(2), ProofFact::Handshake, terms(&probe), time_at(0));
+    record(&mut proved, 2, ProofFact::Handshake, 0);
     proved.finish_probe(pair(2), terms(&probe), time_at(0));
     assert_eq!(proved.probe_due(&order, time_at(HOUR)), None);
-    assert_eq!(proved.select(&order, true, terms(&probe), time_at(0)).0, selection(2, SelectionRole::Canary));
+    assert_eq!(proved.select(&order, true, terms(&probe), time_at(0)).0.how, SelectionRole::Canary);
 }
 
 #[test]
@@ -84,7 +128,7 @@ fn a_probe_that_can_prove_is_made_again_with_growing_pauses() {
         assert_eq!(proved.probe_due(&order, time_at(now + wait - 1)), None);
         now += wait;
     }
-    proved.record(pair(2), ProofFact::Response, terms(&probe), time_at(now));
+    prove(&mut proved, &order, now);
     assert_eq!(proved.probe_due(&order, time_at(now + 10 * HOUR)), None);
 }
 
@@ -93,11 +137,11 @@ fn a_refused_pair_rests_longer_each_time_and_others_go_on() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
     let mut now = 0;
     for rest in [30, 60, 120, 240, 480, 960, 1920, 3600, 3600] {
-        assert_eq!(select(&mut proved, &order, true, now), selection(2, SelectionRole::Canary));
-        let change = proved.record(pair(2), ProofFact::Alert, terms(&ProbeMode::Off), time_at(now)).unwrap();
+        assert_eq!(select(&mut proved, &order, true, now).how, SelectionRole::Canary);
+        let change = record(&mut proved, 2, ProofFact::Alert, now).unwrap();
         assert_eq!(change, VerdictChange { verdict: UpstreamVerdict::Refused, next_try: Some(time_at(now + rest)) });
         // Concurrent requests are refused too: that is the same refusal.
-        assert_eq!(proved.record(pair(2), ProofFact::Alert, terms(&ProbeMode::Off), time_at(now)), None);
+        assert_eq!(record(&mut proved, 2, ProofFact::Alert, now), None);
         proved.release_canary();
         assert_eq!(
             select(&mut proved, &order, true, now + rest - 1),
@@ -110,32 +154,34 @@ fn a_refused_pair_rests_longer_each_time_and_others_go_on() {
 #[test]
 fn after_prove_within_all_requests_try_until_the_first_refusal() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
-    proved.record(pair(2), ProofFact::Handshake, terms(&ProbeMode::Off), time_at(0));
+    record(&mut proved, 2, ProofFact::Handshake, 0);
     assert_eq!(select(&mut proved, &order, false, HOUR - 1).key_pair, pair(1));
     let (everyone, news) = proved.select(&order, false, terms(&ProbeMode::Off), time_at(HOUR));
     assert_eq!(everyone, selection(2, SelectionRole::Everyone));
     assert_eq!(news, Some(VerdictChange { verdict: UpstreamVerdict::HandshakeOk, next_try: None }));
     assert_eq!(proved.select(&order, false, terms(&ProbeMode::Off), time_at(HOUR)).1, None);
-    proved.record(pair(2), ProofFact::Status, terms(&ProbeMode::Off), time_at(HOUR));
+    let refused = AnswerFacts { repeatable: false, ..answer_with(2, 403, SelectionRole::Everyone) };
+    assert_eq!(judge(&mut proved, &order, refused, HOUR), (AnswerJudgement::Refuses, Some(UpstreamVerdict::Refused)));
     assert_eq!(select(&mut proved, &order, false, HOUR + 30 + HOUR - 1).key_pair, pair(1));
     assert_eq!(select(&mut proved, &order, false, HOUR + 30 + HOUR), selection(2, SelectionRole::Everyone));
 }
 
 #[test]
 fn a_handshake_is_news_after_an_alert_and_none_after_a_status() {
-    let (mut proved, _) = rotated_proofs(&ProbeMode::Off);
-    proved.record(pair(2), ProofFact::Status, terms(&ProbeMode::Off), time_at(0));
-    assert_eq!(proved.record(pair(2), ProofFact::Handshake, terms(&ProbeMode::Off), time_at(100)), None);
-    proved.record(pair(2), ProofFact::Alert, terms(&ProbeMode::Off), time_at(100));
-    let change = proved.record(pair(2), ProofFact::Handshake, terms(&ProbeMode::Off), time_at(1000)).unwrap();
+    let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
+    let refused = AnswerFacts { compared: Some(200), ..answer_with(2, 403, SelectionRole::Canary) };
+    assert_eq!(judge(&mut proved, &order, refused, 0), (AnswerJudgement::Refuses, Some(UpstreamVerdict::Refused)));
+    assert_eq!(record(&mut proved, 2, ProofFact::Handshake, 100), None);
+    record(&mut proved, 2, ProofFact::Alert, 100);
+    let change = record(&mut proved, 2, ProofFact::Handshake, 1000).unwrap();
     assert_eq!(change.verdict, UpstreamVerdict::HandshakeOk);
-    assert_eq!(proved.record(pair(9), ProofFact::Alert, terms(&ProbeMode::Off), time_at(0)), None);
+    assert_eq!(record(&mut proved, 9, ProofFact::Alert, 0), None);
 }
 
 #[test]
 fn a_refused_previous_pair_leaves_the_preferred_one_to_all() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
-    proved.record(pair(1), ProofFact::Alert, terms(&ProbeMode::Off), time_at(0));
+    record(&mut proved, 1, ProofFact::Alert, 0);
     assert_eq!(select(&mut proved, &order, false, 0), selection(2, SelectionRole::Settled));
     assert_eq!(proved.next(&order, &[pair(2)]), Some(pair(1)));
     assert_eq!(proved.next(&order, &[pair(2), pair(1)]), None);
@@ -195,6 +241,7 @@ enum ProofStep {
     Pass(i64),
     Ask(bool),
     Note(u8, ProofFact),
+    Answer(u8, u16, Option<u16>, u8),
     Release,
     Probe,
     Epoch(Vec<u8>),
@@ -203,19 +250,23 @@ enum ProofStep {
 fn any_step() -> impl Strategy<Value = ProofStep> {
     let shown = prop_oneof![
         Just(ProofFact::Handshake),
-        Just(ProofFact::Response),
         Just(ProofFact::Alert),
-        Just(ProofFact::Status),
-        Just(ProofFact::Dropped)
+        any::<bool>().prop_map(|compared| ProofFact::Silence { compared })
     ];
     prop_oneof![
         (0i64..7200).prop_map(ProofStep::Pass),
         any::<bool>().prop_map(ProofStep::Ask),
         (0u8..4, shown).prop_map(|(pair, shown)| ProofStep::Note(pair, shown)),
+        (0u8..4, any_status(), proptest::option::of(any_status()), 1u8..4)
+            .prop_map(|(pair, status, compared, node)| ProofStep::Answer(pair, status, compared, node)),
         Just(ProofStep::Release),
         Just(ProofStep::Probe),
         proptest::sample::subsequence(vec![0u8, 1, 2, 3], 1..4).prop_map(ProofStep::Epoch),
     ]
+}
+
+fn any_status() -> impl Strategy<Value = u16> {
+    proptest::sample::select(vec![200, 302, 401, 403, 404, 503])
 }
 
 proptest! {
@@ -261,18 +312,29 @@ proptest! {
                 }
                 ProofStep::Note(n, shown) => {
                     let before = proved.verdict(pair(n));
-                    let change = proved.record(pair(n), shown, terms, time_at(now));
+                    let change = proved.record(pair(n), (shown, node(1)), terms, time_at(now));
                     let after = proved.verdict(pair(n));
-                    prop_assert_eq!(change.is_some() && before != after, before != after);
-                    if after == Some(UpstreamVerdict::Proved) && before != after {
-                        prop_assert_eq!(shown, ProofFact::Response);
-                    }
+                    prop_assert!(after != Some(UpstreamVerdict::Proved) || before == after, "proved without an answer");
                     if let Some(VerdictChange { verdict: UpstreamVerdict::Refused, next_try }) = change {
                         let rest = next_try.unwrap().as_second() - time_at(now).as_second();
                         prop_assert!((30..=HOUR).contains(&rest), "{}", rest);
                     }
                     // The same again changes nothing.
-                    prop_assert_eq!(proved.record(pair(n), shown, terms, time_at(now)), None);
+                    if !matches!(shown, ProofFact::Silence { .. }) {
+                        prop_assert_eq!(proved.record(pair(n), (shown, node(1)), terms, time_at(now)), None);
+                    }
+                }
+                ProofStep::Answer(n, status, compared, at) => {
+                    let before = proved.verdict(pair(n));
+                    let got = AnswerFacts { compared, node: node(at), ..answer_with(n, status, SelectionRole::Canary) };
+                    let (judgement, change) = proved.judge(&order, &got, terms, time_at(now));
+                    let after = proved.verdict(pair(n));
+                    if after == Some(UpstreamVerdict::Proved) && before != after {
+                        prop_assert_eq!(judgement, AnswerJudgement::Proves);
+                        let is_old = pair(n) != order.pairs[0];
+                        prop_assert!(change.is_some() || is_old || proved.get(pair(n)).is_some_and(|pair| pair.trusted));
+                    }
+                    prop_assert!(!matches!(status, 401 | 403 | 503) || judgement != AnswerJudgement::Proves);
                 }
                 ProofStep::Release => {
                     proved.release_canary();

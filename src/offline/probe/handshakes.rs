@@ -102,6 +102,7 @@ impl ProbeBench {
             deadline: Instant::now() + limits.connect,
             keepalive: None,
             refresh: self.settings.dns_refresh,
+            prefer: None,
         };
         let stream = self.dialler.connect_tcp(&self.settings.upstream, terms).await?;
         let shown = standing.map(|standing| (pair.fingerprint(), standing));

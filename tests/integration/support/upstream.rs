@@ -2,7 +2,6 @@
 //! its mind: about the CAs that it accepts, and about pairs that it refuses with a status.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use super::backend::Seen;
 use super::peer::{chain, roots};
 
+/// Stands for a client that showed none.
+pub const WITHOUT_CERTIFICATE: Fingerprint = Fingerprint::from_bytes([0; 32]);
+
 /// A running upstream.
 #[derive(Clone)]
 pub struct Upstream {
@@ -41,14 +43,17 @@ pub struct Plan {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// Whether its CertificateRequest names the CAs that it accepts.
     pub names_authorities: bool,
+    /// Whether it asks for a certificate, and whether a handshake without one fails.
+    pub asks_for_certificate: bool,
+    pub demands_certificate: bool,
 }
 
 #[derive(Default)]
 struct State {
     acceptor: Mutex<Option<TlsAcceptor>>,
     seen: Mutex<Vec<(Fingerprint, Seen)>>,
-    /// Pairs whose requests never reach the application: a status is the answer.
-    refused: Mutex<BTreeMap<Fingerprint, StatusCode>>,
+    /// Pairs whose requests never reach the application, everywhere or at one path: a status is the answer, or silence.
+    refused: Mutex<BTreeMap<(Fingerprint, Option<String>), Option<StatusCode>>>,
     open: Mutex<BTreeMap<Fingerprint, usize>>,
 }
 
@@ -61,6 +66,8 @@ impl Plan {
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             versions: rustls::ALL_VERSIONS.to_vec(),
             names_authorities: true,
+            asks_for_certificate: true,
+            demands_certificate: true,
         }
     }
 
@@ -70,14 +77,18 @@ impl Plan {
         if !self.names_authorities {
             verifier = verifier.clear_root_hint_subjects();
         }
+        if !self.demands_certificate {
+            verifier = verifier.allow_unauthenticated();
+        }
         let pair = IssuedKeyPair { chain_pem: self.chain_pem.clone(), key_pem: self.key_pem.clone().into() };
         let (chain, key) = chain(&pair);
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&self.versions)
-            .expect("versions")
-            .with_client_cert_verifier(verifier.build().expect("a verifier"))
-            .with_single_cert(chain, key)
-            .expect("a pair");
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(&self.versions).expect("versions");
+        let builder = match self.asks_for_certificate {
+            true => builder.with_client_cert_verifier(verifier.build().expect("a verifier")),
+            false => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).expect("a pair");
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
@@ -118,6 +129,17 @@ impl Upstream {
         *self.state.acceptor.lock().expect("lock") = Some(self.plan.acceptor(roots));
     }
 
+    /// Likewise, from now on as another node: with this pair, and naming the CAs that it accepts or not.
+    pub fn accept_as(&self, pair: &IssuedKeyPair, names_authorities: bool, roots: &[&str]) {
+        let plan = Plan {
+            chain_pem: pair.chain_pem.clone(),
+            key_pem: pair.key_pem.to_string(),
+            names_authorities,
+            ..self.plan.clone()
+        };
+        *self.state.acceptor.lock().expect("lock") = Some(plan.acceptor(roots));
+    }
+
     /// Closes every connection.
     pub fn hang_up(&self) {
         self.hang_up.send_modify(|count| *count += 1);
@@ -126,7 +148,18 @@ impl Upstream {
     /// Answers requests that come with this pair with a status, before any application sees them.
     pub fn refuse(&self, key_pair: Fingerprint, status: u16) {
         let status = StatusCode::from_u16(status).expect("a status");
-        self.state.refused.lock().expect("lock").insert(key_pair, status);
+        self.state.refused.lock().expect("lock").insert((key_pair, None), Some(status));
+    }
+
+    /// Likewise at one path only.
+    pub fn refuse_at(&self, key_pair: Fingerprint, path: &str, status: u16) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        self.state.refused.lock().expect("lock").insert((key_pair, Some(path.to_owned())), Some(status));
+    }
+
+    /// Ends connections on which a request comes with this pair, without an answer and without an alert.
+    pub fn end_silently(&self, key_pair: Fingerprint) {
+        self.state.refused.lock().expect("lock").insert((key_pair, None), None);
     }
 
     /// Refuses no pair with a status any longer.
@@ -165,17 +198,26 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     let acceptor = state.acceptor.lock().expect("lock").clone().expect("an acceptor");
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let session = stream.get_ref().1;
-    let client = Fingerprint::of(session.peer_certificates().expect("a certificate")[0].as_ref());
+    let client = session.peer_certificates().map_or(WITHOUT_CERTIFICATE, |shown| Fingerprint::of(shown[0].as_ref()));
     let h2 = session.alpn_protocol() == Some(b"h2");
     let _counted = Counted::new(&state, client);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let state = Arc::clone(&state);
         async move {
             let (parts, body) = request.into_parts();
-            if let Some(status) = state.refused.lock().expect("lock").get(&client) {
-                let mut refusal = Response::new(Full::<Bytes>::from("no required certificate"));
-                *refusal.status_mut() = *status;
-                return Ok::<_, Infallible>(refusal);
+            let refused = {
+                let refused = state.refused.lock().expect("lock");
+                let at = Some(parts.uri.path().to_owned());
+                refused.get(&(client, at)).or_else(|| refused.get(&(client, None))).copied()
+            };
+            match refused {
+                Some(Some(status)) => {
+                    let mut refusal = Response::new(Full::<Bytes>::from("no required certificate"));
+                    *refusal.status_mut() = status;
+                    return Ok(refusal);
+                }
+                Some(None) => return Err(std::io::Error::other("ended without an answer")),
+                None => {}
             }
             let one = Seen { uri: parts.uri, headers: parts.headers, version: parts.version };
             state.seen.lock().expect("lock").push((client, one));

@@ -1,6 +1,7 @@
 //! Fetches a token from an endpoint: one small POST over the egress' own mutual TLS, no redirect followed. `jwt::grant`
 //! makes the request and reads the response.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::failure::TokenFailure;
 use crate::dataplane::egress::dial::UpstreamDial;
 use crate::dataplane::egress::resources::UpstreamRef;
 use crate::event::{Event, TokenOutcome, TokenRecord};
+use crate::evidence::proved::UpstreamNode;
 use crate::http::error::RequestError as Error;
 use crate::jwt::grant::{self, TokenResponse, TokenResponseError};
 use crate::jwt::{self, TokenClaims};
@@ -116,6 +118,8 @@ impl TokenRequester<'_> {
             trust: &self.way.trust,
             expects: &self.way.expects,
             keepalive: None,
+            prefer: None,
+            reached: &Cell::new(UpstreamNode::from_address(None)),
         };
         // The endpoint's CertificateRequest does not apply to the upstream.
         Ok(reach.handshake(drop).await?.tls.stream)
