@@ -2,41 +2,30 @@
 //!
 //! The simulator knows what every sender really accepts; the report does not. Must hold: `safe` is never said while
 //! retiring the old pair would break a sender that came within `seen_within`; it is said within a day after the last
-//! sender that matters has proved the new pair; and no sender loses more handshakes than the contract grants. Each run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs
-//! there are, `SIDEKEY_SIMULATION_SEED` repeats one.
+//! sender that matters has proved the new pair; and no sender loses more handshakes than the contract grants. Each
+//! run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs there are, `SIDEKEY_SIMULATION_SEED` repeats one.
 
 mod contact;
 mod fleet;
 mod plan;
 mod population;
 mod random;
+mod replica;
 mod rules;
 
 use std::io::Write as _;
-
-use jiff::{SignedDuration, Timestamp};
 
 use fleet::SimulatedFleet;
 use plan::{SimulatedEvent, plan_events};
 use population::{Population, SenderNature};
 use random::SeededRandom;
 
-/// How long a sender counts, in days.
-const SEEN_WITHIN_DAYS: i64 = 35;
 /// How long a simulated run is, in days.
 const RUN_DAYS: i64 = 75;
 /// How often the reports are read, in minutes.
 const REPORT_MINUTES: i64 = 120;
 /// Runs when nothing else is said.
-const DEFAULT_SEEDS: u64 = 24;
-
-fn start() -> Timestamp {
-    Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-fn time_at(minute: i64) -> Timestamp {
-    start() + SignedDuration::from_mins(minute)
-}
+const DEFAULT_SEEDS: u64 = 12;
 
 fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::fleet::{NEW_SCHEME, OLD_SCHEME, SimulatedReplica};
 use super::population::{SenderNature, SimulatedSender};
+use super::replica::{NEW_SCHEME, OLD_SCHEME, SimulatedReplica};
 use crate::evidence::learned::{RefusalChange, RefusalClass};
 use crate::evidence::report::{LedgerFact, RotationLedger, SenderOutcome};
 use crate::keyring::{

@@ -7,9 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::contact::{find_remedy, note_outcome, record_change, record_handshake, record_outcome, requirements};
 use super::plan::SimulatedEvent;
-use super::population::{Population, SenderNature, SimulatedSender};
+use super::population::{Population, SenderNature};
 use super::random::SeededRandom;
-use super::{SEEN_WITHIN_DAYS, time_at};
+use super::replica::{
+    NEW_SCHEME, OLD_SCHEME, SEEN_WITHIN_DAYS, SimulatedReplica, accepts, accepts_any, fingerprint, pair_number, time_at,
+};
 use crate::evidence::learned::{
     PeerProofReport, PeerSource, RefusalChange, RefusalClass, RefusalReport, RefusalTable, SenderKind,
 };
@@ -25,19 +27,6 @@ use crate::pki::{Fingerprint, Validity};
 
 /// How long an overlap is.
 const OVERLAP_MINUTES: i64 = 30 * 1440;
-/// The scheme of every pair, and that of the first pair only.
-pub(super) const NEW_SCHEME: u16 = 0x0403;
-pub(super) const OLD_SCHEME: u16 = 0x0804;
-
-/// One replica.
-pub(super) struct SimulatedReplica {
-    name: String,
-    pub(super) ledger: RotationLedger,
-    refusals: RefusalTable,
-    pub(super) epoch: u64,
-    started: i64,
-}
-
 /// The fleet.
 pub(super) struct SimulatedFleet {
     replicas: Vec<SimulatedReplica>,
@@ -58,25 +47,6 @@ pub(super) struct SimulatedFleet {
     /// Restarts of any replica: a memory of unconfirmed refusals ends with its process.
     pub(super) restarts: u64,
     keyring: KeyringName,
-}
-
-fn fingerprint(pair: usize) -> Fingerprint {
-    Fingerprint::from_bytes([u8::try_from(pair + 1).unwrap_or(u8::MAX); 32])
-}
-
-/// Which pair a candidate is.
-fn pair_number(candidate: &KeyPairCandidate) -> usize {
-    (0..usize::from(u8::MAX)).find(|pair| fingerprint(*pair) == candidate.key_pair).unwrap_or_default()
-}
-
-/// Whether one of the candidates would be accepted.
-fn accepts_any(sender: &SimulatedSender, candidates: &CandidateList) -> bool {
-    candidates.0.iter().any(|candidate| accepts(sender, pair_number(candidate)))
-}
-
-/// Whether a sender accepts a pair: only the first is of the old CA, with the old key.
-pub(super) fn accepts(sender: &SimulatedSender, pair: usize) -> bool {
-    sender.mended || pair == 0 || matches!(sender.nature, SenderNature::Modern | SenderNature::Hostile)
 }
 
 impl SimulatedFleet {

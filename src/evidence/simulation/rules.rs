@@ -1,8 +1,8 @@
 //! What must hold in a simulated fleet, judged by what the simulator knows.
 
-use super::SEEN_WITHIN_DAYS;
-use super::fleet::{SimulatedFleet, accepts};
+use super::fleet::SimulatedFleet;
 use super::population::{Population, SenderNature, SimulatedSender};
+use super::replica::{SEEN_WITHIN_DAYS, accepts};
 use crate::evidence::report::{RetireAdvice, RotationReport};
 
 /// Trials of the new pair within one overlap: after 12 hours and four days; the third is a month later.
