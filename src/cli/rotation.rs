@@ -1,5 +1,5 @@
 //! `sidekey rotation`: the report on every keyring in overlap, and which peers need which trust anchor or pin;
-//! `rotation forget SOURCE`: forgets the refusals of a source.
+//! `rotation forget SOURCE`: forgets the refusals of a source or of an identity.
 
 use jiff::Timestamp;
 
@@ -31,13 +31,13 @@ pub(super) struct RotationArguments {
 
 #[derive(clap::Subcommand)]
 enum RotationCommand {
-    /// Forget a source's refusals, so that it is shown the new key pair again
+    /// Forget the refusals of a source or an identity, so that it is shown the new key pair again
     Forget(RotationForgetArguments),
 }
 
 #[derive(clap::Args)]
 struct RotationForgetArguments {
-    /// Source as the report names it: ADDRESS, or ADDRESS NAME
+    /// Source or identity as the report names it: ADDRESS, ADDRESS NAME, or an identity such as dns:etl.example
     #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
     source: Vec<String>,
     #[command(flatten)]
