@@ -110,7 +110,10 @@ impl Snapshot {
             })
             .collect();
         let egresses = self.egresses.values().filter(|egress| egress.settings.keyring == keyring.name);
+        let shows = |ingress: &Arc<IngressSnapshot>| ingress.settings.keyrings.contains(&keyring.name);
+        let waits = self.waiting.iter().any(|(id, _)| id.side == Side::Ingress);
         (!previous.is_empty()).then(|| KeyringOverlap {
+            faces_peers: waits || self.ingresses.values().any(shows),
             seen_within: Duration::from_secs(keyring.seen_within_seconds),
             keyring: Arc::clone(&keyring.name),
             owner: keyring.owner.clone(),

@@ -28,6 +28,8 @@ pub struct KeyringOverlap {
     pub upstreams: Vec<(Arc<str>, String)>,
     /// Senders seen in this time before now count.
     pub seen_within: Duration,
+    /// Whether an ingress shows it: only then can there be senders that are unknown.
+    pub faces_peers: bool,
 }
 
 /// One previous pair of a keyring in overlap.

@@ -39,6 +39,7 @@ fn overlap() -> KeyringOverlap {
         previous: vec![PreviousPair { key_pair: pair(OLD), ends: time_at(100 + 30 * DAY), survives_restart: true }],
         upstreams: Vec::new(),
         seen_within: std::time::Duration::from_hours(35 * 24),
+        faces_peers: true,
     }
 }
 
@@ -339,6 +340,8 @@ fn who_has_not_watched_for_as_long_as_senders_count_calls_nothing_safe() {
     let report = build_report(&ledger, &overlap(), 200);
     assert_eq!((report.verdict.retire, report.verdict.until), (RetireAdvice::Wait, Some(time_at(100 + 30 * DAY))));
     assert!(report.verdict.sentence.contains("are unknown, because it has no registry"), "{}", report.verdict.sentence);
+    let egress_only = KeyringOverlap { faces_peers: false, ..overlap() };
+    assert_eq!(build_report(&ledger, &egress_only, 200).verdict.retire, RetireAdvice::Safe, "there are no such peers");
     let unseen = build_report(&old_ledger(), &overlap(), 200);
     assert_eq!((unseen.verdict.retire, unseen.lines.len()), (RetireAdvice::Wait, 0));
     for (ends, left) in [(201, "60 s left"), (230, "30 min left"), (500, "5 h left")] {
@@ -347,22 +350,6 @@ fn who_has_not_watched_for_as_long_as_senders_count_calls_nothing_safe() {
         let said = build_report(&RotationLedger::new(time_at(-60 * DAY)), &keyring, 200).verdict.sentence;
         assert_eq!(said, format!("no peer has used this keyring since 2025-11-02 00:00 UTC: wait; {left}"));
     }
-}
-
-#[test]
-fn alerts_alone_push_out_no_confirmed_source() {
-    let mut ledger = old_ledger();
-    for source in 0..MAX_SOURCES as u32 / 2 {
-        record_refusal(&mut ledger, &format!("confirmed-{source}"), None, RefusalStatus::Confirmed, 100);
-    }
-    for source in 0..2 * MAX_SOURCES {
-        record_refusal(&mut ledger, &format!("alert-{source}"), None, RefusalStatus::Unconfirmed, 110);
-    }
-    let keyring = shared_str("api");
-    let confirmed =
-        ledger.sources.refusals_of(&keyring).filter(|(_, _, source)| source.lesson == RefusalStatus::Confirmed).count();
-    assert_eq!(confirmed, MAX_SOURCES / 2);
-    assert!(ledger.sources.len() <= MAX_SOURCES);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn missing_history(
     let is_covered = later(report.watched_since) <= now;
     let since = format_minute(report.watched_since);
     match report.before {
-        PriorHistory::Unknown if is_covered => None,
+        PriorHistory::Unknown if is_covered || !keyring.faces_peers => None,
         PriorHistory::Unknown => {
             let why = format!(
                 "peers from before this process started ({since}) are unknown, because it has no registry (set state)"

@@ -347,6 +347,7 @@ impl SimulatedFleet {
             previous: previous.collect(),
             upstreams: Vec::new(),
             seen_within: std::time::Duration::from_hours(24 * SEEN_WITHIN_DAYS.unsigned_abs()),
+            faces_peers: true,
         };
         build_reports(&self.replicas[replica].ledger, &[overlap], &BTreeMap::new(), self.wall(minute)).pop()
     }

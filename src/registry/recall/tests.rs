@@ -40,6 +40,7 @@ fn overlap() -> KeyringOverlap {
         previous: vec![PreviousPair { key_pair: pair(OLD), ends: Timestamp::MAX, survives_restart: true }],
         upstreams: vec![("out".into(), "sf.example:443".to_owned())],
         seen_within: std::time::Duration::from_hours(24),
+        faces_peers: true,
     }
 }
 

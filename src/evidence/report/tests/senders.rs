@@ -194,3 +194,19 @@ fn a_step_of_the_clock_makes_no_sender_older_or_younger() {
         assert_eq!(build_report(&ledger, &long, 150 + step).verdict.retire, RetireAdvice::Safe, "{step}");
     }
 }
+
+#[test]
+fn alerts_alone_push_out_no_confirmed_source() {
+    let mut ledger = old_ledger();
+    for source in 0..MAX_SOURCES as u32 / 2 {
+        record_refusal(&mut ledger, &format!("confirmed-{source}"), None, RefusalStatus::Confirmed, 100);
+    }
+    for source in 0..2 * MAX_SOURCES {
+        record_refusal(&mut ledger, &format!("alert-{source}"), None, RefusalStatus::Unconfirmed, 110);
+    }
+    let keyring = shared_str("api");
+    let confirmed =
+        ledger.sources.refusals_of(&keyring).filter(|(_, _, source)| source.lesson == RefusalStatus::Confirmed).count();
+    assert_eq!(confirmed, MAX_SOURCES / 2);
+    assert!(ledger.sources.len() <= MAX_SOURCES);
+}
