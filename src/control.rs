@@ -18,7 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::evidence::report::{
-    PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, SubjectKind,
+    PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, SenderLine, SubjectKind,
 };
 pub use crate::keyring::{ActivationPolicy, PreferPolicy, Standing};
 use crate::pki::Fingerprint;

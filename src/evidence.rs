@@ -6,6 +6,8 @@
 pub mod learned;
 pub mod proved;
 pub mod report;
+#[cfg(test)]
+mod simulation;
 
 pub use learned::RefusalMemory;
 pub use proved::{ProbeMode, UpstreamProofs, UpstreamVerdict};

@@ -41,6 +41,8 @@ pub struct KeyringSettings {
     pub contact: Option<String>,
     /// How long a replaced pair stays valid beside its successor.
     pub overlap: Duration,
+    /// Senders seen in this time before now have a say in the rotation report.
+    pub seen_within: Duration,
     /// Which pair to show when nothing else decides.
     pub prefer: PreferPolicy,
     /// Whether a new pair becomes current automatically.
@@ -72,6 +74,7 @@ impl KeyringSettings {
             owner: None,
             contact: None,
             overlap: Duration::from_hours(30 * 24),
+            seen_within: Duration::from_hours(35 * 24),
             prefer: PreferPolicy::New,
             activate: ActivationPolicy::Auto,
             current: None,

@@ -19,10 +19,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use findings::{Finding, findings};
-pub use recall::InstanceHistory;
 pub use rows::{
-    AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HistoryRow, InstanceRow, KeyringRow, PeerRow,
-    PlacementRow, RegistryInventory, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow, short_fingerprint,
+    AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HeldPairRow, HistoryRow, InstanceRow, KeyringRow,
+    PeerRow, PlacementRow, RegistryInventory, SenderRow, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow,
+    short_fingerprint,
     shown_certificates,
 };
 pub use seen::peer_row;

@@ -115,7 +115,11 @@ impl Snapshot {
             })
             .collect();
         let egresses = self.egresses.values().filter(|egress| egress.settings.keyring == keyring.name);
+        let shows = |ingress: &Arc<IngressSnapshot>| ingress.settings.keyrings.contains(&keyring.name);
+        let waits = self.waiting.iter().any(|(id, _)| id.side == Side::Ingress);
         (!previous.is_empty()).then(|| KeyringOverlap {
+            faces_peers: waits || self.ingresses.values().any(shows),
+            seen_within: Duration::from_secs(keyring.seen_within_seconds),
             keyring: Arc::clone(&keyring.name),
             owner: keyring.owner.clone(),
             contact: keyring.contact.clone(),
@@ -155,6 +159,9 @@ pub struct KeyringView {
     pub diverges: Option<(crate::pki::Fingerprint, jiff::Timestamp)>,
     /// How long a replaced pair stays valid beside its successor, in seconds.
     pub overlap_seconds: u64,
+    /// Senders seen in so many seconds before now have a say in the rotation report.
+    #[serde(default)]
+    pub seen_within_seconds: u64,
     /// Which pair is shown when nothing else decides.
     pub prefer: crate::keyring::PreferPolicy,
     /// Whether an arrival becomes current by itself.

@@ -41,10 +41,10 @@ pub fn start_writer(
     let (state, happened) = WriterState::from_remembered(settings, memory.read(), found, now);
     let snapshot = state.build_snapshot(Epoch(1), now, &TlsTimeSource::from_clock(clock))?;
     let saved = memory.save(&state, now);
-    let waiting = waiting_listeners(&snapshot);
+    let began = describe_epoch(&snapshot);
     let (publisher, reader) = snapshot::snapshot_channel(snapshot);
     report_save_failure(events, saved);
-    emit_changes(events, happened, None, (Epoch(1), Some(waiting)));
+    emit_changes(events, happened, None, (Epoch(1), Some(began)));
     Ok((state, publisher, reader))
 }
 
@@ -209,10 +209,10 @@ impl Writer {
             return Ok((self.publisher.epoch(), happened));
         };
         let saved = self.save_state(next, now).await;
-        let (epoch, waiting) = (snapshot.epoch, waiting_listeners(&snapshot));
+        let (epoch, began) = (snapshot.epoch, describe_epoch(&snapshot));
         self.publisher.publish(snapshot);
         report_save_failure(&self.events, saved);
-        emit_changes(&self.events, happened.clone(), requested_by(input), (epoch, Some(waiting)));
+        emit_changes(&self.events, happened.clone(), requested_by(input), (epoch, Some(began)));
         Ok((epoch, happened))
     }
 
@@ -249,7 +249,7 @@ fn emit_changes(
     events: &EventBus,
     happened: StateChange,
     by: Option<&Arc<str>>,
-    (epoch, began): (Epoch, Option<Vec<String>>),
+    (epoch, began): (Epoch, Option<EpochRecord>),
 ) {
     if let Some(seconds) = happened.clock_step {
         events.emit(Event::ClockStep(ClockRecord { seconds }));
@@ -266,8 +266,8 @@ fn emit_changes(
     for event in happened.trusts {
         events.emit(Event::Trust(TrustRecord { event, epoch }));
     }
-    if let Some(waiting) = began {
-        events.emit(Event::Epoch(EpochRecord { epoch, waiting }));
+    if let Some(began) = began {
+        events.emit(Event::Epoch(began));
     }
 }
 
@@ -284,8 +284,13 @@ fn requested_by(input: &WriterInput) -> Option<&Arc<str>> {
     }
 }
 
-fn waiting_listeners(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.waiting.iter().map(|(id, what)| format!("{} {}: {what}", id.side.as_str(), id.name)).collect()
+fn describe_epoch(snapshot: &Snapshot) -> EpochRecord {
+    let waiting = snapshot.waiting.iter().map(|(id, what)| format!("{} {}: {what}", id.side.as_str(), id.name));
+    let upstreams = snapshot
+        .egresses
+        .values()
+        .map(|egress| (Arc::clone(&egress.settings.name), egress.settings.upstream.to_string()));
+    EpochRecord { epoch: snapshot.epoch, waiting: waiting.collect(), upstreams: upstreams.collect() }
 }
 
 fn report_save_failure(events: &EventBus, saved: Result<(), memory::MemoryError>) {

@@ -1,5 +1,5 @@
 //! `sidekey rotation`: the report on every keyring in overlap, and which peers need which trust anchor or pin;
-//! `rotation forget SOURCE`: forgets the refusals of a source.
+//! `rotation forget SOURCE`: forgets the refusals of a source or of an identity.
 
 use jiff::Timestamp;
 
@@ -9,9 +9,13 @@ use super::failure::CommandFailure;
 use super::print;
 use crate::clock::Clock;
 use crate::control::{
-    AnchorUsage, ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, TrustUsage,
+    AnchorUsage, ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, SenderLine,
+    TrustUsage,
 };
 use crate::pki::printable;
+
+/// Senders of one peer that the text lists; `--json` has a hundred.
+const MAX_SENDERS: usize = 10;
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -27,13 +31,13 @@ pub(super) struct RotationArguments {
 
 #[derive(clap::Subcommand)]
 enum RotationCommand {
-    /// Forget a source's refusals, so that it is shown the new key pair again
+    /// Forget the refusals of a source or an identity, so that it is shown the new key pair again
     Forget(RotationForgetArguments),
 }
 
 #[derive(clap::Args)]
 struct RotationForgetArguments {
-    /// Source as the report names it: ADDRESS, or ADDRESS NAME
+    /// Source or identity as the report names it: ADDRESS, ADDRESS NAME, or an identity such as dns:etl.example
     #[arg(required = true, num_args = 1..=2, value_name = "SOURCE")]
     source: Vec<String>,
     #[command(flatten)]
@@ -122,6 +126,7 @@ fn print_rotation(report: &RotationReport, now: Timestamp) {
     if let Some(contact) = &report.contact {
         print::field("contact", contact);
     }
+    print::field("counts", &format!("senders seen in the last {}", print::length(report.seen_within_seconds)));
     if let Some(why) = unknown(report) {
         print::field("watched", &format!("since {}: {why}", print::format_minute(report.watched_since)));
     }
@@ -130,12 +135,12 @@ fn print_rotation(report: &RotationReport, now: Timestamp) {
         print::bytes(print::indented(&print::table(&rows(report, now))).as_bytes());
         reasons(report, now);
     }
-    if report.unconfirmed > 0 {
+    if !report.verdict.unknown.is_empty() {
         print::line("");
-        print::line(&format!(
-            "  {} source(s) refused the new key pair with an unauthenticated alert; they do not affect the verdict",
-            report.unconfirmed
-        ));
+        print::line("  This report cannot know, and does not wait for:");
+        for sentence in &report.verdict.unknown {
+            print::line(&format!("  - {sentence}"));
+        }
     }
 }
 
@@ -168,6 +173,46 @@ fn rows(report: &RotationReport, now: Timestamp) -> Vec<Vec<String>> {
             last.map_or_else(print::dash, |last| print::in_time(now, last)),
             line.contact.clone().unwrap_or_else(print::dash),
         ]);
+        rows.extend(sender_rows(line, now));
+    }
+    for line in &report.anonymous {
+        rows.push(vec![
+            format!("{} (no certificate)", line.name),
+            print::dash(),
+            line.listener.to_string(),
+            line.stands.as_str().to_owned(),
+            line.handshakes_new.to_string(),
+            line.handshakes_old.to_string(),
+            line.last_new.max(line.last_old).map_or_else(print::dash, |last| print::in_time(now, last)),
+            print::dash(),
+        ]);
+    }
+    rows
+}
+
+/// The senders of a peer, where they differ or one has not proved the new pair: the last is said how many more there are.
+fn sender_rows(line: &ReportLine, now: Timestamp) -> Vec<Vec<String>> {
+    let (all, proved) = (line.senders_known, line.senders_proved);
+    if all <= 1 || proved == all {
+        return Vec::new();
+    }
+    let row = |name: String, stands: String, sender: Option<&SenderLine>| {
+        let count = |number: fn(&SenderLine) -> u64| sender.map_or_else(String::new, |one| number(one).to_string());
+        let last = sender.map_or_else(String::new, |one| print::in_time(now, one.last_seen));
+        let (new, old) = (count(|one| one.handshakes_new), count(|one| one.handshakes_old));
+        vec![name, String::new(), String::new(), stands, new, old, last, String::new()]
+    };
+    let mut rows: Vec<Vec<String>> = line
+        .senders
+        .iter()
+        .take(MAX_SENDERS)
+        .map(|sender| {
+            let certificate = sender.certificate.map_or_else(String::new, |one| format!(" {}", one.short()));
+            row(format!("  {}{certificate}", sender.source), sender.stands.as_str().to_owned(), Some(sender))
+        })
+        .collect();
+    if let Some(more) = all.checked_sub(rows.len() as u64).filter(|more| *more > 0) {
+        rows.push(row(format!("  and {more} more"), String::new(), None));
     }
     rows
 }

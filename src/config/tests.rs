@@ -165,6 +165,7 @@ fn every_kind_of_value_is_read() {
         skew = "10s"
         [keyring.api]
         overlap = "1d12h"
+        seen_within = "9d"
         prefer = "old"
         activate = "manual"
         pkcs12_password_file = "p12"
@@ -243,6 +244,7 @@ fn every_kind_of_value_is_read() {
         (api.overlap, api.prefer, api.activate),
         (Duration::from_hours(36), PreferPolicy::Old, ActivationPolicy::Manual)
     );
+    assert_eq!(api.seen_within, Duration::from_hours(9 * 24));
     assert_eq!((api.skew, api.revoked.len()), (Duration::from_secs(10), 1));
     assert_eq!(api.roles, keyring::KeyringRoles { server: true, client: true });
     assert_eq!(config.folder.pkcs12_passwords["api"], Path::new("/etc/sidekey/p12"));

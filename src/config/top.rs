@@ -133,6 +133,7 @@ fn read_keyring(section: &ConfigSection<'_>, name: KeyringName, skew: Duration) 
         owner: section.read_optional("owner", ConfigItem::nonempty_text),
         contact: section.read_optional("contact", ConfigItem::nonempty_text),
         overlap: section.read_or("overlap", ConfigItem::duration, usual.overlap),
+        seen_within: section.read_or("seen_within", ConfigItem::positive_duration, usual.seen_within),
         prefer: section.read_or(
             "prefer",
             |item| item.read_word(&[("new", PreferPolicy::New), ("old", PreferPolicy::Old)]),

@@ -138,9 +138,19 @@ impl EventBus {
         lock(&self.ledger).await_registry();
     }
 
-    /// Restores which peer used which pair before this process started, from the registry's records since `since`.
-    pub fn recall_uses(&self, recalled: Vec<report::RecalledUse>, since: Timestamp) {
-        lock(&self.ledger).recall(recalled, since);
+    /// Adds what the registry knows of former processes and of other instances.
+    pub fn recall_history(&self, history: report::RecalledHistory) {
+        lock(&self.ledger).recall(history, self.clock.now());
+    }
+
+    /// The senders of which the registry does not have all that is known, at most `limit`.
+    pub fn take_changed_senders(&self, limit: usize) -> Vec<report::ChangedSender> {
+        lock(&self.ledger).take_changed(limit)
+    }
+
+    /// Marks senders that could not be written.
+    pub fn restore_changed_senders(&self, senders: Vec<report::ChangedSender>) {
+        lock(&self.ledger).restore_changed(senders.into_iter().map(|sender| sender.key));
     }
 
     /// Why the configuration that was read last was rejected, if it was.

@@ -8,30 +8,49 @@ use jiff::Timestamp;
 use super::handshake::HandshakeRecord;
 use super::lesson::LessonRecord;
 use super::list::Event;
+use super::peer_proof::{ANONYMOUS_IDENTITY, PeerProofOutcome, PeerProofRecord};
 use super::proof::VerdictRecord;
 use crate::evidence::UpstreamVerdict;
 use crate::evidence::learned::{RefusalChange, RefusalRecord};
-use crate::evidence::report::{LedgerFact, RotationLedger, UpstreamResponse};
+use crate::evidence::report::{LedgerFact, RotationLedger, SenderOutcome, UpstreamResponse};
 use crate::keyring::{KeyringEvent, Standing};
 use crate::snapshot::Side;
 use crate::tls::HandshakeOutcome;
-
-/// The name that all peers of a listener without a certificate share.
-const ANONYMOUS_PEER: &str = "anonymous (no certificate)";
 
 /// Records an Event, if it matters for the report.
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
         Event::Handshake(handshake) => record_handshake(ledger, handshake),
-        // What one connection proved speaks for one node; the verdict is on all of them.
+        // What one connection to an upstream proved speaks for one node; the verdict is on all of them.
+        Event::PeerProof(proof) => ledger.record(&peer_proof_fact(proof), now),
         Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
         Event::Learned(lesson) => ledger.record(&lesson_fact(lesson), now),
         Event::Keyring(change) => {
-            if let KeyringEvent::Moved { keyring, to: Standing::Current, replaces: Some(_), .. } = &change.event {
-                ledger.record(&LedgerFact::Rotated { keyring }, now);
+            if let KeyringEvent::Moved { keyring, to: Standing::Current, .. } = &change.event {
+                ledger.record(&LedgerFact::Rotated { keyring, epoch: change.epoch.0 }, now);
             }
         }
+        Event::Epoch(epoch) => {
+            ledger.record(&LedgerFact::Configured { upstreams: &epoch.upstreams, epoch: epoch.epoch.0 }, now);
+        }
+        Event::ClockStep(step) => ledger.record(&LedgerFact::ClockStep { seconds: step.seconds }, now),
         _ => {}
+    }
+}
+
+fn peer_proof_fact(proof: &PeerProofRecord) -> LedgerFact<'_> {
+    LedgerFact::Proof {
+        keyring: &proof.keyring,
+        listener: &proof.listener,
+        identity: if proof.certificate.is_some() { &proof.identity } else { ANONYMOUS_IDENTITY },
+        certificate: proof.certificate,
+        source: proof.source,
+        key_pair: proof.key_pair,
+        outcome: match proof.outcome {
+            PeerProofOutcome::Proved => SenderOutcome::Proved,
+            PeerProofOutcome::UnexplainedEnd => SenderOutcome::UnexplainedEnd,
+        },
+        epoch: proof.epoch.0,
     }
 }
 
@@ -49,6 +68,7 @@ fn verdict_fact(verdict: &VerdictRecord) -> LedgerFact<'_> {
         reason: verdict.reason,
         explanation: &verdict.explanation,
         next_try: verdict.next_try,
+        epoch: verdict.epoch.0,
     }
 }
 
@@ -58,6 +78,7 @@ fn lesson_fact(lesson: &LessonRecord) -> LedgerFact<'_> {
         listener: &lesson.listener,
         source: &lesson.source,
         refused: lesson.refused,
+        shown: lesson.shown,
         lesson: lesson.standing,
         peer: lesson.peer.as_deref(),
         reason: lesson.reason,
@@ -74,14 +95,18 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
     let (listener, now) = (&handshake.listener, handshake.time);
     match handshake.side {
         Side::Ingress if handshake.outcome == HandshakeOutcome::Accepted => {
+            let certificate = handshake.peer.as_ref().map(|peer| peer.fingerprint);
+            let identity = handshake.identity.as_deref().filter(|_| certificate.is_some());
             let fact = LedgerFact::Peer {
                 keyring,
                 listener,
-                identity: handshake.identity.as_deref().unwrap_or(ANONYMOUS_PEER),
+                identity: identity.unwrap_or(ANONYMOUS_IDENTITY),
                 partner: handshake.partner.as_ref(),
+                certificate,
                 source: handshake.peer_addr.map(|address| address.ip()),
                 key_pair,
                 chosen_by,
+                epoch: handshake.epoch.0,
             };
             ledger.record(&fact, now);
         }
@@ -103,6 +128,7 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
                 reason: handshake.reason,
                 explanation: &handshake.explanation,
                 next_try: None,
+                epoch: handshake.epoch.0,
             };
             ledger.record(&fact, now);
         }
@@ -120,6 +146,7 @@ pub(super) fn recall_refusal(ledger: &mut RotationLedger, entry: &RefusalRecord)
             listener: &entry.source.listener,
             source: &source,
             refused: *refused,
+            shown: entry.shown,
             lesson: entry.standing,
             peer: entry.peer.as_deref(),
             reason: entry.reason,

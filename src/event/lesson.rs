@@ -31,8 +31,8 @@ pub struct LessonRecord {
     /// The identity of the peer that confirmed it; the explanation names it.
     #[serde(skip)]
     pub peer: Option<Arc<str>>,
-    /// Stable code: the alert's name, `verified_on_previous`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`,
-    /// `evicted`.
+    /// Stable code: the alert's name, `ended_in_handshake`, `ended_without_data`, `verified_on_previous`,
+    /// `accepts_it_now`, `overlap_ended`, `by_command`, `expired`, `evicted`.
     pub reason: &'static str,
     /// One printable sentence.
     pub explanation: String,

@@ -15,6 +15,9 @@ pub struct EpochRecord {
     pub epoch: Epoch,
     /// Listeners that are not ready, and what each waits for.
     pub waiting: Vec<String>,
+    /// The upstream of every egress that serves: the listener, and host and port.
+    #[serde(skip)]
+    pub upstreams: Vec<(Arc<str>, String)>,
 }
 
 impl EventDescription for EpochRecord {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::fit::covers;
 use super::{KeyringName, PreferPolicy, Standing};
 use crate::pki::{Fingerprint, Validity};
+use offer::{OfferedParameters, fits_offer};
 pub use traits::PairTraits;
 
 /// The peer's requirements for our certificate.
@@ -191,7 +192,8 @@ pub fn choose_with_hints(
 ) -> Option<KeyPairSelection> {
     let all = &candidates.0;
     let signing: Vec<usize> = (0..all.len()).filter(|at| signs(&all[*at], asked)).collect();
-    let fitting = narrow(&signing, |at| offer::fits_offer(&all[at].schemes, asked));
+    let offered = OfferedParameters { suites: &asked.suites, groups: &asked.groups, schemes: &asked.schemes };
+    let fitting = narrow(&signing, |at| fits_offer(&all[at].schemes, offered));
     let keyring = choose_keyring(all, &fitting, asked, now)?;
     let of_keyring: Vec<usize> = fitting.into_iter().filter(|at| all[*at].keyring == *keyring).collect();
     let valid = narrow(&of_keyring, |at| all[at].validity.contains(now));

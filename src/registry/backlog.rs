@@ -101,6 +101,8 @@ impl RegistryBacklog {
             Event::Proof(proof) if let Some(handshake) = proof.handshake.as_ref().filter(|_| proof.is_adverse()) => {
                 self.record_failure(handshake);
             }
+            // The rotation report has it, and the row about the sender with it.
+            Event::PeerProof(_) => {}
             event => {
                 let Some(entry) = history_row(event, &self.instance, now) else {
                     return matches!(event, Event::Epoch(_));
@@ -123,6 +125,7 @@ impl RegistryBacklog {
         self.same.clear();
         WriteBatch {
             peers: std::mem::take(&mut self.peers).into_values().collect(),
+            senders: Vec::new(),
             used: std::mem::take(&mut self.used),
             matched: std::mem::take(&mut self.matched),
             failures: std::mem::take(&mut self.failures)

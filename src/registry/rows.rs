@@ -3,12 +3,14 @@
 mod columns;
 mod happenings;
 mod holdings;
+mod senders;
 
 use serde::Serialize;
 
 pub use columns::{SqlFlag, TextList, UnixSeconds, short_fingerprint};
 pub use happenings::{AcknowledgementRow, DeliveryRow, FailureRow, HistoryRow, PeerRow, shown_certificates};
 pub use holdings::{AnchorRow, CrlRow, InstanceRow, KeyringRow, PlacementRow, TrustRow, WaitingKeyRow};
+pub use senders::{HeldPairRow, SenderRow};
 
 /// Everything except history and failures: the input of findings, export and alerts.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -1,13 +1,14 @@
 //! The registry's database: one set of statements for SQLite and Postgres, behind one type.
 //!
 //! Every statement is in the subset that both accept (`$1`, BIGINT seconds, TEXT, ON CONFLICT) and exists once. `sql`
-//! runs statements on either database, `connect` opens it; `write`, `read` and `deliveries` contain the
-//! statements.
+//! runs statements on either database, `connect` opens it; `write`, `read`, `senders` and `deliveries`
+//! contain the statements.
 
 mod connect;
 mod deliveries;
 mod failure;
 mod read;
+mod senders;
 mod sql;
 mod write;
 
@@ -22,6 +23,7 @@ use sql::DatabasePool;
 pub use connect::{DamagedFile, StoreAccess};
 pub use deliveries::AlertNotice;
 pub use read::HistoryQuery;
+pub use senders::{FleetHistory, FleetQuery};
 pub use write::{NumberedRow, ObservedState, WriteBatch};
 
 /// The displayed location of a registry that ends with the process.

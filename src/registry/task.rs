@@ -4,6 +4,8 @@
 //! database may be unreachable, slow, full, locked, read-only or damaged: that is logged, counted, retried with growing
 //! delays. The snapshot's content is written again after every reconnection, so that recovery fills in what was missed.
 
+mod job;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,8 +15,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backlog::RegistryBacklog;
-use super::recall::{InstanceHistory, recall_usage};
-use super::store::{ObservedState, RegistryStore, StoreAccess, WriteBatch};
+use super::recall::{plan_reading, recall_fleet, sender_rows};
+use super::store::{ObservedState, RegistryStore};
 use super::{Error, RegistryLocation, RegistrySettings};
 use crate::clock::Clock;
 use crate::event::{Event, EventBus, EventFollower, RegistryRecord};
@@ -22,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, printable};
 use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::snapshot::Reader;
+use job::WriteJob;
 
 /// Events within this time are written in one batch.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
@@ -37,6 +40,10 @@ const MAX_RETRY_DELAY: Duration = Duration::from_mins(1);
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// A write that takes longer is aborted and retried.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often the rows of all instances are read while an overlap lasts.
+const FLEET_INTERVAL: Duration = Duration::from_secs(15);
+/// Senders written in one batch.
+const MAX_SENDERS: usize = 2_000;
 /// Timeout of a process's last write.
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -93,6 +100,7 @@ pub fn follow_events(
         pause: FIRST_RETRY_DELAY,
         tidied: None,
         recalls: !is_new,
+        fleet: None,
     };
     // The collecting half ends with the Events, the writing half with the process.
     let both = async move {
@@ -174,8 +182,10 @@ struct RegistryWriter {
     state: DatabaseState,
     pause: Duration,
     tidied: Option<Instant>,
-    /// The rows of earlier processes have not been read yet.
+    /// There may be rows of earlier processes and of other instances.
     recalls: bool,
+    /// When rows were last read, and the rotations that were known then.
+    fleet: Option<(Instant, Vec<Timestamp>)>,
 }
 
 impl RegistryWriter {
@@ -226,9 +236,16 @@ impl RegistryWriter {
         }
         let snapshot = self.reader.latest();
         let observed = ObservedState { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
-        let batch = self.shared.lock_backlog().take_batch();
+        let mut batch = self.shared.lock_backlog().take_batch();
         let overlaps = snapshot.keyrings_in_overlap();
-        let former = self.recalls.then(|| overlaps.iter().map(|overlap| overlap.rotated).min());
+        let rotations: Vec<Timestamp> = overlaps.iter().map(|overlap| overlap.rotated).collect();
+        let query = self
+            .needs_fleet(&rotations)
+            .then(|| plan_reading(&snapshot.keyrings, &overlaps, self.fleet.is_none(), self.clock.now()));
+        // Rows of this instance are written over: they have to be read before.
+        let is_known = self.recalls && self.fleet.is_some();
+        let senders = if is_known { self.events.take_changed_senders(MAX_SENDERS) } else { Vec::new() };
+        batch.senders = senders.iter().flat_map(|sender| sender_rows(sender, &self.settings.instance)).collect();
         let tidy = self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY_INTERVAL);
         let job = WriteJob {
             settings: &self.settings,
@@ -237,7 +254,7 @@ impl RegistryWriter {
             written: self.written.as_ref(),
             batch: (self.run, &batch),
             tidy,
-            former,
+            query: query.as_ref(),
             now: self.clock.now(),
         };
         let mut work = Box::pin(job.execute());
@@ -254,11 +271,13 @@ impl RegistryWriter {
         };
         drop(work);
         match done {
-            Ok((open, former)) => {
-                if let Some(former) = former {
-                    self.recalls = false;
-                    let since = former.since.time();
-                    self.events.recall_uses(recall_usage(former, &snapshot.keyrings, &overlaps), since);
+            Ok((open, read)) => {
+                if let (Some(fleet), Some(query)) = (read, &query) {
+                    self.fleet = Some((Instant::now(), rotations));
+                    self.events.recall_history(recall_fleet(fleet, query, &self.settings.instance, &overlaps));
+                    self.shared.something.notify_one();
+                } else if senders.len() == MAX_SENDERS {
+                    self.shared.something.notify_one();
                 }
                 self.written = Some(observed);
                 if tidy {
@@ -270,12 +289,21 @@ impl RegistryWriter {
             }
             Err(error) => {
                 self.shared.lock_backlog().restore_batch(batch);
+                self.events.restore_changed_senders(senders);
                 self.written = None;
                 self.current.send_replace(None);
                 self.report_failure(&error);
                 Err(())
             }
         }
+    }
+
+    /// Whether rows of other instances and former processes are to be read now.
+    fn needs_fleet(&self, rotations: &[Timestamp]) -> bool {
+        let is_due = |(read, known): &(Instant, Vec<Timestamp>)| {
+            !rotations.is_empty() && (known != rotations || FLEET_INTERVAL <= read.elapsed())
+        };
+        self.recalls && self.fleet.as_ref().is_none_or(is_due)
     }
 
     fn report_up(&mut self, store: &RegistryStore) {
@@ -346,36 +374,4 @@ fn report_state(events: &EventBus, state: &mut DatabaseState, now: DatabaseState
     };
     events.emit(Event::Registry(RegistryRecord { up, damaged: false, explanation: printable(explanation) }));
     *state = now;
-}
-
-/// One write.
-struct WriteJob<'a> {
-    settings: &'a RegistrySettings,
-    store: Option<RegistryStore>,
-    observed: &'a ObservedState,
-    written: Option<&'a ObservedState>,
-    batch: (i64, &'a WriteBatch),
-    tidy: bool,
-    /// Set if the rows of earlier processes are to be read, with the start of the first overlap.
-    former: Option<Option<Timestamp>>,
-    now: Timestamp,
-}
-
-impl WriteJob<'_> {
-    async fn execute(self) -> Result<(RegistryStore, Option<InstanceHistory>), Error> {
-        let (store, written) = match self.store {
-            Some(store) => (store, self.written),
-            None => (RegistryStore::open(self.settings, StoreAccess::Write).await?, None),
-        };
-        store.write((self.observed, written), self.batch, self.now).await?;
-        if self.tidy {
-            store.tidy(self.now).await?;
-            store.forget_alerts(self.now).await?;
-        }
-        let former = match self.former {
-            Some(rotated) => Some(store.instance_history(rotated).await?),
-            None => None,
-        };
-        Ok((store, former))
-    }
 }

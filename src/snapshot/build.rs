@@ -322,6 +322,7 @@ fn view_of_keyring(keyring: &Keyring, parts: &SnapshotParts<'_>) -> KeyringView 
         key_pairs: keyring.pairs().into_iter().map(|held| view_of_pair(held, parts.remembers)).collect(),
         diverges: keyring.divergence(),
         overlap_seconds: settings.overlap.as_secs(),
+        seen_within_seconds: settings.seen_within.as_secs(),
         prefer: settings.prefer,
         activate: settings.activate,
         held: keyring.held_back(),

@@ -53,6 +53,7 @@ pub(crate) fn sample_keyring(key_pairs: Vec<KeyPairView>) -> KeyringView {
         key_pairs,
         diverges: None,
         overlap_seconds: 2_592_000,
+        seen_within_seconds: 3_024_000,
         prefer: PreferPolicy::New,
         activate: ActivationPolicy::Auto,
         held: Vec::new(),

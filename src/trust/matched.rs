@@ -6,21 +6,26 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::verdict::Verified;
 use crate::pki::{Fingerprint, SpkiHash};
 
 /// Peers of one trust.
 const MAX_PEERS: usize = 1024;
-/// Of those, how many survive a restart.
-const MAX_PERSISTED_PEERS: usize = 128;
+/// Certificates of one peer: hosts that share an identity.
+const MAX_CERTIFICATES: usize = 16;
+/// How long after its last use a certificate of a peer matters that has come with another one since.
+const CERTIFICATE_WINDOW: SignedDuration = SignedDuration::from_hours(35 * 24);
 /// Characters of an identity.
 const MAX_IDENTITY_CHARS: usize = 200;
 
-/// Which anchor and pin last verified a peer, and when.
+/// Which anchor and pin last verified a certificate of a peer, and when.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LastVerification {
+    /// The certificate; `None`: an earlier version did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Fingerprint>,
     /// The anchor; `None` in `pin_only`.
     pub anchor: Option<Fingerprint>,
     /// The pin, where the trust has some.
@@ -32,8 +37,9 @@ pub struct LastVerification {
 /// What survives a restart: peers by identity, and when each anchor and pin last verified a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UsageFacts {
-    /// Peers by identity, each with its last verification.
-    pub peers: BTreeMap<String, LastVerification>,
+    /// Peers by identity, each with the last verification of each of its certificates.
+    #[serde(deserialize_with = "read_peers")]
+    pub peers: BTreeMap<String, Vec<LastVerification>>,
     /// When an anchor last verified a peer.
     pub anchors: BTreeMap<Fingerprint, Timestamp>,
     /// When a pin was last on a verified path.
@@ -46,8 +52,8 @@ impl UsageFacts {
         self.peers.is_empty() && self.anchors.is_empty() && self.pins.is_empty()
     }
 
-    /// The peers that would not be verified without this anchor, as far as is known: those that it verified last, and
-    /// when.
+    /// The peers that would not be verified without this anchor, as far as is known: those of which it verified a
+    /// certificate last, and when. Several hosts may share an identity, each with a certificate of its own.
     pub fn peers_needing_anchor(&self, anchor: Fingerprint) -> Vec<(&str, Timestamp)> {
         self.peers_matching(|vouched| vouched.anchor == Some(anchor))
     }
@@ -58,8 +64,8 @@ impl UsageFacts {
     }
 
     fn peers_matching(&self, is: impl Fn(&LastVerification) -> bool) -> Vec<(&str, Timestamp)> {
-        let of = self.peers.iter().filter(|(_, vouched)| is(vouched));
-        of.map(|(identity, vouched)| (identity.as_str(), vouched.last)).collect()
+        let last = |all: &Vec<LastVerification>| all.iter().filter(|one| is(one)).map(|one| one.last).max();
+        self.peers.iter().filter_map(|(identity, all)| Some((identity.as_str(), last(all)?))).collect()
     }
 
     fn record(&mut self, identity: &str, vouched: LastVerification) {
@@ -71,22 +77,48 @@ impl UsageFacts {
         }
         let end = identity.char_indices().nth(MAX_IDENTITY_CHARS).map_or(identity.len(), |(end, _)| end);
         let identity = &identity[..end];
-        if let Some(known) = self.peers.get_mut(identity) {
-            *known = vouched;
-            return;
+        if !self.peers.contains_key(identity) {
+            self.evict_oldest(MAX_PEERS - 1);
         }
-        self.evict_oldest(MAX_PEERS - 1);
-        self.peers.insert(identity.to_owned(), vouched);
+        let all = self.peers.entry(identity.to_owned()).or_default();
+        // A certificate that another root verifies now no longer needs the former one.
+        let is_recent = |last: Timestamp| vouched.last.duration_since(last) <= CERTIFICATE_WINDOW;
+        all.retain(|known| {
+            known.certificate.is_some() && known.certificate != vouched.certificate && is_recent(known.last)
+        });
+        if all.len() == MAX_CERTIFICATES
+            && let Some((oldest, _)) = all.iter().enumerate().min_by_key(|(_, one)| one.last)
+        {
+            all.remove(oldest);
+        }
+        all.push(vouched);
     }
 
     fn evict_oldest(&mut self, most: usize) {
         while self.peers.len() > most {
-            let oldest =
-                self.peers.iter().min_by_key(|(_, vouched)| vouched.last).map(|(identity, _)| identity.clone());
+            let last = |all: &Vec<LastVerification>| all.iter().map(|one| one.last).max();
+            let oldest = self.peers.iter().min_by_key(|(_, all)| last(all)).map(|(identity, _)| identity.clone());
             let Some(oldest) = oldest else { return };
             self.peers.remove(&oldest);
         }
     }
+}
+
+/// A peer's verifications as `decisions.json` has them: a list, in earlier versions a single one.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum WrittenVerifications {
+    Several(Vec<LastVerification>),
+    Single(LastVerification),
+}
+
+fn read_peers<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<LastVerification>>, D::Error> {
+    let written: BTreeMap<String, WrittenVerifications> = serde::Deserialize::deserialize(from)?;
+    let list = |written| match written {
+        WrittenVerifications::Several(all) => all,
+        WrittenVerifications::Single(one) => vec![one],
+    };
+    Ok(written.into_iter().map(|(identity, written)| (identity, list(written))).collect())
 }
 
 /// The live facts of one trust, shared by its epochs.
@@ -98,9 +130,10 @@ impl UsageTracker {
         Self(Mutex::new(facts))
     }
 
-    pub(super) fn record(&self, verified: &Verified, identity: &str, now: Timestamp) {
+    pub(super) fn record(&self, verified: &Verified, (identity, certificate): (&str, Fingerprint), now: Timestamp) {
         let anchor = verified.anchor.as_ref().map(|(fingerprint, _)| *fingerprint);
-        self.lock().record(identity, LastVerification { anchor, pin: verified.pin, last: now });
+        let certificate = Some(certificate);
+        self.lock().record(identity, LastVerification { certificate, anchor, pin: verified.pin, last: now });
     }
 
     /// All of them.
@@ -117,7 +150,6 @@ impl UsageTracker {
         let mut facts = self.facts();
         facts.anchors.retain(|fingerprint, _| anchor(fingerprint));
         facts.pins.retain(|spki, _| pin(spki));
-        facts.evict_oldest(MAX_PERSISTED_PEERS);
         facts
     }
 
@@ -136,7 +168,49 @@ mod tests {
     }
 
     fn verified_by(anchor: &[u8], last: i64) -> LastVerification {
-        LastVerification { anchor: Some(Fingerprint::of(anchor)), pin: None, last: timestamp(last) }
+        host_verified_by(b"host", anchor, last)
+    }
+
+    fn host_verified_by(host: &[u8], anchor: &[u8], last: i64) -> LastVerification {
+        let (certificate, anchor) = (Some(Fingerprint::of(host)), Some(Fingerprint::of(anchor)));
+        LastVerification { certificate, anchor, pin: None, last: timestamp(last) }
+    }
+
+    #[test]
+    fn hosts_that_share_an_identity_each_keep_their_anchor_over_a_restart() {
+        let mut facts = UsageFacts::default();
+        facts.record("dns:a", host_verified_by(b"one", b"old", 1));
+        facts.record("dns:a", host_verified_by(b"two", b"new", 2));
+        for number in 0..300 {
+            facts.record(&format!("dns:{number}"), verified_by(b"old", 3 + number));
+        }
+        let kept = UsageTracker::from_facts(facts).persistable_facts(|_| true, |_| true);
+        let text = serde_json::to_string(&kept).unwrap();
+        let read: UsageFacts = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.peers_needing_anchor(Fingerprint::of(b"old")).len(), 301);
+        assert_eq!(read.peers_needing_anchor(Fingerprint::of(b"new")), [("dns:a", timestamp(2))]);
+        let mut many = read;
+        let mut moved = many.clone();
+        moved.record("dns:a", host_verified_by(b"two", b"new", 2 + 36 * 86_400));
+        assert_eq!(moved.peers["dns:a"].len(), 1, "the former certificate has not come for a month");
+        for host in 0..100_u8 {
+            many.record("dns:a", host_verified_by(&[host], b"new", 1000 + i64::from(host)));
+        }
+        assert_eq!(many.peers["dns:a"].len(), MAX_CERTIFICATES);
+    }
+
+    #[test]
+    fn what_an_earlier_version_remembered_is_read() {
+        let anchor = Fingerprint::of(b"old");
+        let text = format!(
+            "{{\"peers\":{{\"dns:a\":{{\"anchor\":\"{anchor}\",\"pin\":null,\"last\":\"2026-01-01T00:00:00Z\"}}}},\
+             \"anchors\":{{}},\"pins\":{{}}}}"
+        );
+        let mut read: UsageFacts = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.peers_needing_anchor(anchor).len(), 1);
+        // Whose certificate it was is unknown, so the next one replaces it.
+        read.record("dns:a", verified_by(b"new", 2_000_000_000));
+        assert!(read.peers_needing_anchor(anchor).is_empty());
     }
 
     #[test]

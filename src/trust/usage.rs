@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::matched::UsageFacts;
-use super::{AnchorSource, Trust, TrustName};
+use super::{AnchorView, Trust, TrustName};
 
 /// Which peers would fail without which anchor or pin of one trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,12 +30,13 @@ pub struct AnchorUsage {
 }
 
 impl TrustUsage {
-    /// Answers "which peers would fail if I removed this one" for everything that this trust holds. Of the platform's
-    /// anchors only those that have ever verified a peer.
+    /// Answers "which peers would fail if I removed this one" for everything that this trust holds: anchors of files
+    /// also where they have verified no peer, those of the platform only where they have.
     pub fn from_trust(trust: &Trust, facts: &UsageFacts) -> Self {
         let names = |peers: Vec<(&str, Timestamp)>| peers.into_iter().map(|(peer, _)| peer.to_owned()).collect();
         let view = trust.view();
-        let anchors = view.anchors.iter().map(|anchor| AnchorUsage {
+        let is_of_use = |anchor: &&AnchorView| !anchor.platform || facts.anchors.contains_key(&anchor.anchor);
+        let anchors = view.anchors.iter().filter(is_of_use).map(|anchor| AnchorUsage {
             id: anchor.anchor.to_string(),
             subject: anchor.subject.clone(),
             until: anchor.until,
@@ -49,8 +50,37 @@ impl TrustUsage {
             last_matched: facts.pins.get(&pin.spki).copied(),
             would_break: names(facts.peers_needing_pin(pin.spki)),
         });
-        let is_platform = trust.settings().anchors.contains(&AnchorSource::System);
-        let is_of_use = |voucher: &AnchorUsage| !is_platform || voucher.last_matched.is_some();
-        Self { trust: view.name.clone(), vouchers: anchors.chain(pins).filter(is_of_use).collect() }
+        Self { trust: view.name.clone(), vouchers: anchors.chain(pins).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::trust::anchors::{Anchors, FoundAnchors, PersistedAnchors};
+    use crate::trust::sample::{TestAuthority, now, settings};
+    use crate::trust::{AnchorSource, TrustSettings};
+
+    #[test]
+    fn anchors_of_files_are_listed_beside_the_platforms_of_which_none_was_needed() {
+        let (file, platform) = (TestAuthority::new("File"), TestAuthority::new("Platform"));
+        let source = AnchorSource::File { path: "trust/a.pem".into(), until: None };
+        let settings = TrustSettings { anchors: vec![source.clone(), AnchorSource::System], ..settings(&|_| ()) };
+        let mut anchors = Anchors::open(settings, &PersistedAnchors::default(), &[]);
+        let found = BTreeMap::from([
+            (source, FoundAnchors::Certificates(vec![file.certificate()])),
+            (AnchorSource::System, FoundAnchors::Certificates(vec![platform.certificate()])),
+        ]);
+        anchors.apply_sources(&found, &BTreeMap::new(), now());
+        let trust = anchors.build(now());
+        let subjects = |facts: &UsageFacts| {
+            TrustUsage::from_trust(&trust, facts).vouchers.into_iter().map(|one| one.subject).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects(&UsageFacts::default()), ["CN=File"]);
+        let mut facts = UsageFacts::default();
+        facts.anchors.insert(platform.certificate().fingerprint(), now());
+        assert_eq!(subjects(&facts).len(), 2);
     }
 }

@@ -105,7 +105,8 @@ impl Trust {
     }
     /// Records that this peer was verified, and by which anchor and pin.
     pub fn record_verified(&self, peer: &Peer, now: Timestamp) {
-        self.matched.record(peer.verified(), peer.identity(), now);
+        let of = (peer.identity(), peer.certificate().fingerprint());
+        self.matched.record(peer.verified(), of, now);
     }
     /// Which anchor and pin last verified each peer, in this epoch and before.
     pub fn usage_facts(&self) -> UsageFacts {

@@ -192,7 +192,7 @@ fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec
 
 fn rotation(report: &RotationReport, out: &mut Vec<StatusItem>) {
     let of_keyring = |item: StatusItem| StatusItem { keyring: Some(Arc::clone(&report.keyring)), ..item };
-    if report.verdict.retire == RetireAdvice::Call {
+    if report.verdict.retire == RetireAdvice::Blocked {
         let what = format!("rotation of {}: {}", report.keyring, report.verdict.sentence);
         out.push(of_keyring(item(Urgency::Soon, "rotation_refused", what, "see `sidekey rotation`")));
     }

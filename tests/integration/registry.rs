@@ -4,6 +4,7 @@
 //! on one Postgres see one pair; a database that is away, slow, locked, full, damaged or wrongly named costs a line and a metric,
 //! and recovery fills in; no private key gets anywhere.
 
+mod fleet;
 mod trouble;
 
 use sidekey::event::{Event, RegistryRecord};

@@ -377,7 +377,8 @@ async fn peers_that_depend_on_an_anchor_are_known_live_and_offline() {
     let facts = trust.usage_facts();
     let without =
         |name: &str| facts.peers_needing_anchor(anchor(name)).into_iter().map(|(peer, _)| peer).collect::<Vec<_>>();
-    assert_eq!(without("Old CA"), ["dns:stays.example"]);
+    // Another host may still have the former certificate of the one that has moved.
+    assert_eq!(without("Old CA"), ["dns:moves.example", "dns:stays.example"]);
     assert_eq!(without("New CA"), ["dns:moves.example"]);
 
     // Carried across epochs, and saved with the next of them.
@@ -392,7 +393,7 @@ async fn peers_that_depend_on_an_anchor_are_known_live_and_offline() {
         let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_sidekey"));
         let output = check.current_dir(stand.sidecar.folder.path()).arg("check").output().expect("it runs");
         said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.contains("without it these peers would fail: dns:stays.example\n")
+        said.contains("without it these peers would fail: dns:moves.example, dns:stays.example\n")
     })
     .await;
     assert!(said.contains("without it these peers would fail: dns:moves.example\n"), "{said}");

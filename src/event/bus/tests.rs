@@ -260,7 +260,11 @@ fn every_event_about_what_we_hold_has_a_line_under_its_target() {
         ),
         (Event::Folder(FolderRecord { keyring: None, problem, over: false }), "folder", "warn"),
         (
-            Event::Epoch(EpochRecord { epoch: Epoch(1), waiting: vec!["ingress \"api\" waits".to_owned()] }),
+            Event::Epoch(EpochRecord {
+                epoch: Epoch(1),
+                waiting: vec!["ingress \"api\" waits".to_owned()],
+                upstreams: Vec::new(),
+            }),
             "writer",
             "warn",
         ),

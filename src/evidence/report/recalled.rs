@@ -1,44 +1,34 @@
-//! Adds the records of former processes of this sidecar to the ledger. What this process has seen itself takes
-//! precedence, whenever the registry answers.
+//! Adds what the registry has to the ledger: what former processes of this instance knew, once, and what other
+//! instances know, anew at each reading. What this process has seen itself is never overridden.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::ledger::{
-    MAX_PAIRS, MAX_PEERS, PairUse, PeerKey, PeerUse, RotationLedger, UpstreamResponse, UpstreamUse, drop_oldest,
-};
-use super::shape::PriorHistory;
-use crate::keyring::{KeyringName, SelectionReason};
+use super::evidence::PairEvidence;
+use super::fact::UpstreamResponse;
+use super::ledger::RotationLedger;
+use super::sender::{SenderKey, merge_pair};
+use super::shape::{PriorHistory, ReplicaStatus};
+use super::upstreams::FleetResponse;
+use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 
-/// A record of a former process of this sidecar.
+/// A record of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecalledUse {
-    /// The pair that a verified peer was shown last.
-    Peer {
-        /// Which keyring.
-        keyring: KeyringName,
-        /// The listener that it connected to.
-        listener: Arc<str>,
-        /// Its identity.
-        identity: String,
+    /// What an instance knows of a pair at a sender.
+    Sender {
+        /// Whether a former process of this instance wrote it.
+        is_own: bool,
+        /// The sender.
+        key: SenderKey,
         /// The partner that it was.
         partner: Option<Arc<str>>,
-        /// Its address.
-        source: Option<IpAddr>,
-        /// The pair that it was shown.
-        key_pair: Fingerprint,
-        /// Why, if recorded.
-        chosen_by: Option<SelectionReason>,
-        /// When.
-        last: Timestamp,
-        /// Whether that was after the rotation.
-        is_after: bool,
+        /// What is known.
+        evidence: PairEvidence,
     },
-    /// The pair that an upstream was shown last.
+    /// The pair that an upstream of this instance was shown last.
     Shown {
         /// Which keyring.
         keyring: KeyringName,
@@ -51,6 +41,10 @@ pub enum RecalledUse {
     },
     /// An upstream's answer to a pair.
     Upstream {
+        /// Whether a former process of this instance wrote it.
+        is_own: bool,
+        /// The instance.
+        instance: String,
         /// Which keyring.
         keyring: KeyringName,
         /// The listener that leads to it.
@@ -68,79 +62,139 @@ pub enum RecalledUse {
     },
 }
 
+/// What one reading of the registry brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecalledHistory {
+    /// When the first instance that shows these pairs began to write.
+    pub since: Timestamp,
+    /// The keyrings that were read.
+    pub keyrings: Vec<KeyringName>,
+    /// The records.
+    pub uses: Vec<RecalledUse>,
+    /// The other instances.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Keyrings of which there were more records than are read.
+    pub cut: Vec<KeyringName>,
+}
+
 impl RotationLedger {
     /// A registry may have earlier records; it may still answer.
     pub fn await_registry(&mut self) {
         self.before = PriorHistory::Awaited;
     }
 
-    /// Adds the registry's records since `since`, the latest first. They never override what this process has seen, and
-    /// do not count as handshakes.
-    pub fn recall(&mut self, recalled: Vec<RecalledUse>, since: Timestamp) {
-        (self.since, self.before) = (self.since.min(since), PriorHistory::Recalled);
-        for one in recalled {
-            match one {
-                RecalledUse::Peer { .. } => self.recall_peer(one),
-                RecalledUse::Shown { keyring, listener, key_pair, last } => {
-                    let shown = self.recall_upstream(keyring, &listener, key_pair, last);
-                    shown.last = shown.last.max(Some(last));
+    /// Adds what the registry had at `now`.
+    pub fn recall(&mut self, history: RecalledHistory, now: Timestamp) {
+        let is_first = self.before != PriorHistory::Recalled;
+        self.before = PriorHistory::Recalled;
+        self.read = Some(now);
+        self.recorded_since = Some(self.recorded_since.map_or(history.since, |since| since.min(history.since)));
+        self.since = self.since.min(history.since);
+        self.replicas = history.replicas;
+        for keyring in &history.keyrings {
+            self.upstreams.forget_fleet(keyring);
+        }
+        for (key, sender) in &mut self.senders {
+            if history.keyrings.contains(&key.keyring) {
+                sender.fleet.clear();
+            }
+        }
+        for recalled in history.uses {
+            self.recall_use(recalled, is_first);
+        }
+        self.apply_confirmed();
+        self.senders.retain(|_, sender| !sender.own.is_empty() || !sender.fleet.is_empty());
+        for keyring in history.keyrings {
+            self.trim(&keyring);
+            if history.cut.contains(&keyring) {
+                let forgotten = self.forgotten.entry(keyring).or_default();
+                (forgotten.count, forgotten.last) = (forgotten.count.max(1), Some(now));
+            }
+        }
+    }
+
+    fn recall_use(&mut self, recalled: RecalledUse, is_first: bool) {
+        match recalled {
+            // What this process has written since is not news.
+            RecalledUse::Sender { is_own: true, .. } | RecalledUse::Upstream { is_own: true, .. } if !is_first => {}
+            RecalledUse::Sender { is_own, key, partner, mut evidence } => {
+                // Epochs are numbers of one process.
+                evidence.epoch = 0;
+                let sender = self.senders.entry(key).or_default();
+                sender.partner = sender.partner.take().or(partner);
+                merge_pair(if is_own { &mut sender.own } else { &mut sender.fleet }, evidence);
+            }
+            RecalledUse::Shown { keyring, listener, key_pair, last } => {
+                if is_first {
+                    self.upstreams.recall_shown(&listener, &keyring, key_pair, last);
                 }
-                RecalledUse::Upstream { keyring, listener, key_pair, said, since, reason, explanation } => {
-                    let shown = self.recall_upstream(keyring, &listener, key_pair, since);
-                    // A handshake of this process does not override it.
-                    if shown.said == UpstreamResponse::HandshakeOk {
-                        (shown.said, shown.since) = (said, since);
-                        (shown.reason, shown.explanation) = (Cow::Owned(reason), explanation);
-                    }
+            }
+            RecalledUse::Upstream {
+                is_own,
+                instance,
+                keyring,
+                listener,
+                key_pair,
+                said,
+                since,
+                reason,
+                explanation,
+            } => {
+                let response = FleetResponse { keyring, instance, key_pair, said, since, reason, explanation };
+                if is_own {
+                    self.upstreams.recall_response(&listener, response);
+                } else {
+                    self.upstreams.add_fleet(&listener, response);
                 }
             }
         }
     }
 
-    fn recall_peer(&mut self, recalled: RecalledUse) {
-        let RecalledUse::Peer { keyring, listener, identity, partner, source, key_pair, chosen_by, last, is_after } =
-            recalled
-        else {
-            return;
-        };
-        let key = PeerKey { keyring, listener, identity };
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&key) {
-            self.forgotten += 1;
-            return;
-        }
-        let peer =
-            self.peers.entry(key).or_insert_with(|| PeerUse { partner, source, last, pairs: Vec::with_capacity(2) });
-        let first = is_after.then_some(last);
-        if let Some(used) = peer.pairs.iter_mut().find(|used| used.key_pair == key_pair) {
-            used.first = used.first.into_iter().chain(first).min();
-        } else if peer.pairs.len() < MAX_PAIRS {
-            peer.pairs.push(PairUse { key_pair, first, last, count: 0, chosen_by });
+    /// A refusal that `state` remembers is known before the sender whose it is.
+    fn apply_confirmed(&mut self) {
+        for (listener, source, entry) in self.sources.confirmed() {
+            let is_it = |key: &SenderKey| {
+                key.keyring == entry.keyring
+                    && key.listener == *listener
+                    && Some(key.identity.as_str()) == entry.peer.as_deref()
+                    && key.comes_from(source)
+            };
+            for (_, sender) in self.senders.iter_mut().filter(|(key, _)| is_it(key)) {
+                let evidence = sender.own_pair(entry.shown, entry.since);
+                if evidence.insisted.is_none() {
+                    evidence.insist(entry.since, entry.reason.into(), entry.explanation.clone());
+                }
+            }
         }
     }
 
-    fn recall_upstream(
-        &mut self,
-        keyring: KeyringName,
-        listener: &Arc<str>,
-        key_pair: Fingerprint,
-        since: Timestamp,
-    ) -> &mut UpstreamUse {
-        let all = self.upstreams.entry(Arc::clone(listener)).or_default();
-        let at = all.iter().position(|shown| shown.key_pair == key_pair).unwrap_or_else(|| {
-            drop_oldest(all, |shown| shown.last.unwrap_or(shown.since));
-            all.push(UpstreamUse {
-                key_pair,
-                keyring: Some(keyring),
-                said: UpstreamResponse::HandshakeOk,
-                since,
-                last: None,
-                count: 0,
-                reason: Cow::Borrowed("ok"),
-                explanation: String::new(),
-                next_try: None,
-            });
-            all.len() - 1
+    /// The senders of which the registry does not have all that this instance knows, each with that; at most `limit`.
+    /// What could not be written comes back by [`RotationLedger::restore_changed`].
+    pub fn take_changed(&mut self, limit: usize) -> Vec<ChangedSender> {
+        let keys: Vec<SenderKey> = self.changed.iter().take(limit).cloned().collect();
+        let taken = keys.into_iter().filter_map(|key| {
+            self.changed.remove(&key);
+            let sender = self.senders.get(&key)?;
+            let (partner, pairs) = (sender.partner.clone(), sender.own.clone());
+            Some(ChangedSender { key, partner, pairs })
         });
-        &mut all[at]
+        taken.collect()
     }
+
+    /// Marks senders as to be written again.
+    pub fn restore_changed(&mut self, senders: impl IntoIterator<Item = SenderKey>) {
+        let known = &self.senders;
+        self.changed.extend(senders.into_iter().filter(|key| known.contains_key(key)));
+    }
+}
+
+/// All that this instance knows of a sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedSender {
+    /// The sender.
+    pub key: SenderKey,
+    /// Its partner.
+    pub partner: Option<Arc<str>>,
+    /// Its pairs.
+    pub pairs: Vec<PairEvidence>,
 }

@@ -1,6 +1,7 @@
 //! What a rotation report is about and what it says: overlap, report, lines, verdict. Its JSON is public.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub struct KeyringOverlap {
     pub previous: Vec<PreviousPair>,
     /// Upstreams that use this keyring: the listener, and host and port.
     pub upstreams: Vec<(Arc<str>, String)>,
+    /// Senders seen in this time before now count.
+    pub seen_within: Duration,
+    /// Whether an ingress shows it: only then can there be senders that are unknown.
+    pub faces_peers: bool,
 }
 
 /// One previous pair of a keyring in overlap.
@@ -57,19 +62,35 @@ pub struct RotationReport {
     pub ends: Timestamp,
     /// Seconds until then.
     pub seconds_left: i64,
-    /// Since when this sidecar records peers, including its registry's records of former processes. Peers seen only
-    /// before are unknown.
+    /// Since when peers are recorded, by this process or its registry. Peers seen only before are unknown.
     pub watched_since: Timestamp,
     /// What is known about the time before this process started.
     pub before: PriorHistory,
+    /// Senders count that came in so many seconds before now.
+    pub seen_within_seconds: u64,
     /// Peers, upstreams and sources, those to act on first.
     pub lines: Vec<ReportLine>,
-    /// Sources that sent an alert and are not confirmed: they do not affect the verdict.
+    /// Sources of peers without a certificate: they do not affect the verdict.
+    pub anonymous: Vec<ReportLine>,
+    /// Sources that refused the new pair and are not confirmed: they do not affect the verdict.
     pub unconfirmed: u64,
-    /// Peers dropped from the bounded memory.
+    /// Their addresses, for `rotation forget`; at most twenty.
+    pub unconfirmed_sources: Vec<String>,
+    /// Senders dropped from the bounded memory.
     pub forgotten: u64,
+    /// Other instances that show the same pairs.
+    pub replicas: Vec<ReplicaStatus>,
     /// Safe to retire, or what blocks it.
     pub verdict: RotationVerdict,
+}
+
+/// Another instance that shows the same pairs, and when it last wrote to the registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub instance: String,
+    /// When it last wrote.
+    pub last_heard: Timestamp,
 }
 
 /// The kind of peer that a line is about.
@@ -82,6 +103,8 @@ pub enum SubjectKind {
     Source,
     /// The upstream of an egress.
     Upstream,
+    /// A source address of peers without a certificate.
+    Anonymous,
 }
 
 /// A peer's progress to the new pair; the most urgent first.
@@ -90,13 +113,15 @@ pub enum SubjectKind {
 pub enum RotationProgress {
     /// It refuses the new pair, or requires what only the old one has.
     InsistsOnOld,
+    /// Its connections on the new pair end one after the other without a byte.
+    EndsUnexplained,
     /// It was shown the old pair last, by our own choice.
     StillOnOld,
     /// Its handshakes on the new pair succeed, which proves nothing yet.
     Unproved,
     /// It has not connected since the rotation.
     NotSeen,
-    /// It accepts the new pair.
+    /// It has sent data on the new pair.
     ProvedNew,
 }
 
@@ -105,6 +130,7 @@ impl RotationProgress {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InsistsOnOld => "insists on old",
+            Self::EndsUnexplained => "ends unexplained",
             Self::StillOnOld => "still on old",
             Self::Unproved => "not proved yet",
             Self::NotSeen => "not seen since",
@@ -145,6 +171,79 @@ pub struct ReportLine {
     pub next_try: Option<Timestamp>,
     /// Its operator's contact.
     pub contact: Option<String>,
+    /// How often it used to come and when it is due, if it was not seen since the rotation.
+    pub habit: Option<String>,
+    /// When it no longer counts, if it does not come again.
+    pub until: Option<Timestamp>,
+    /// Its senders that count.
+    pub senders_known: u64,
+    /// Of these, those that have proved the new pair.
+    pub senders_proved: u64,
+    /// At most a hundred of them, those to act on first.
+    pub senders: Vec<SenderLine>,
+}
+
+impl ReportLine {
+    /// A line of which nothing more is known.
+    pub(super) fn new(kind: SubjectKind, name: &str, listener: &Arc<str>, stands: RotationProgress) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            listener: Arc::clone(listener),
+            partner: None,
+            stands,
+            since: None,
+            last_new: None,
+            last_old: None,
+            handshakes_new: 0,
+            handshakes_old: 0,
+            reason: None,
+            because: None,
+            next_try: None,
+            contact: None,
+            habit: None,
+            until: None,
+            senders_known: 0,
+            senders_proved: 0,
+            senders: Vec::new(),
+        }
+    }
+}
+
+/// One sender of a peer: its certificate and its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderLine {
+    /// Its address; of IPv6 the /64.
+    pub source: String,
+    /// Its certificate.
+    pub certificate: Option<Fingerprint>,
+    /// Its progress to the new pair.
+    #[serde(rename = "use")]
+    pub stands: RotationProgress,
+    /// Since when, unless it has proved the new pair.
+    pub since: Option<Timestamp>,
+    /// Its last handshake.
+    pub last_seen: Timestamp,
+    /// Its last handshake on the new pair.
+    pub last_new: Option<Timestamp>,
+    /// Its last handshake on an old one.
+    pub last_old: Option<Timestamp>,
+    /// When it last proved the new pair.
+    pub proved: Option<Timestamp>,
+    /// Its handshakes on the new pair since the rotation.
+    pub handshakes_new: u64,
+    /// Its handshakes on old ones since the rotation.
+    pub handshakes_old: u64,
+    /// Its connections on the new pair that ended, one after the other, without a byte.
+    pub unexplained_ends: u64,
+    /// Stable code of the reason.
+    pub reason: Option<String>,
+    /// Why, one sentence.
+    pub because: Option<String>,
+    /// How often it used to come and when it is due, if it was not seen since the rotation.
+    pub habit: Option<String>,
+    /// When it no longer counts, if it does not come again.
+    pub until: Option<Timestamp>,
 }
 
 /// What is known about the time before this process started.
@@ -164,21 +263,21 @@ pub enum PriorHistory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetireAdvice {
-    /// Every known peer has proved the new pair.
+    /// Every sender that counts has proved the new pair.
     Safe,
-    /// At least one peer would fail: its operator has to act first.
-    Call,
     /// Too little is known: wait, or ask the peers' operators.
     Wait,
+    /// At least one peer would fail: its operator has to act first.
+    Blocked,
 }
 
 impl RetireAdvice {
     /// As in the report for people.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Safe => "safe to retire",
-            Self::Call => "blocked",
+            Self::Safe => "safe",
             Self::Wait => "wait",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -190,8 +289,12 @@ pub struct RotationVerdict {
     pub retire: RetireAdvice,
     /// One sentence, with the contact and what to do.
     pub sentence: String,
+    /// For `Wait`: when it will be over at the latest, by what is known now.
+    pub until: Option<Timestamp>,
     /// The peer to contact first.
     pub first: Option<FirstContact>,
+    /// What the report cannot know, one sentence each.
+    pub unknown: Vec<String>,
 }
 
 /// The peer to contact first.
@@ -207,7 +310,8 @@ pub struct FirstContact {
 
 impl RotationVerdict {
     /// The verdict before anything is known.
-    pub(super) const fn unknown() -> Self {
-        Self { retire: RetireAdvice::Wait, sentence: String::new(), first: None }
+    pub(super) fn unknown() -> Self {
+        let (sentence, unknown) = (String::new(), Vec::new());
+        Self { retire: RetireAdvice::Wait, sentence, until: None, first: None, unknown }
     }
 }

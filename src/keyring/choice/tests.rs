@@ -74,6 +74,24 @@ fn a_scheme_that_only_the_previous_pair_signs_decides() {
 }
 
 #[test]
+fn a_cipher_suite_that_only_the_previous_pair_fits_decides() {
+    let mut candidates = overlap("api");
+    candidates[1].schemes = vec![0x0804, 0x0401];
+    for (suites, expected) in [
+        (&[0xc02f, 0xc030][..], (1, SelectionReason::Only)),
+        (&[0xc02b], (0, SelectionReason::Only)),
+        (&[0xc02b, 0xc02f], (0, SelectionReason::Prefer)),
+        (&[0x1301, 0xc02f], (0, SelectionReason::Prefer)),
+        // Nothing fits: the handshake says so itself.
+        (&[0x002f], (0, SelectionReason::Prefer)),
+    ] {
+        let schemes = vec![0x0403, 0x0804, 0x0401];
+        let asked = PeerRequirements { suites: suites.to_vec(), schemes, ..PeerRequirements::default() };
+        assert_eq!(choose_pair(candidates.clone(), &asked), Some(expected), "{suites:04x?}");
+    }
+}
+
+#[test]
 fn the_server_name_picks_the_keyring_and_an_unknown_one_the_first() {
     let candidates: Vec<_> = [overlap("api"), overlap("shop")].concat();
     let asked = |name: &str| PeerRequirements { server_name: Some(name.into()), ..PeerRequirements::default() };

@@ -1,7 +1,10 @@
+//! Rows to evidence and back: what counts for the rotation that an instance is in, and whose rows are the fleet's.
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::evidence::report::PreviousPair;
+use crate::registry::InstanceRow;
 use crate::snapshot::sample;
 
 const OLD: u8 = 1;
@@ -36,36 +39,131 @@ fn overlap() -> KeyringOverlap {
         rotated: rotation_time(),
         previous: vec![PreviousPair { key_pair: pair(OLD), ends: Timestamp::MAX, survives_restart: true }],
         upstreams: vec![("out".into(), "sf.example:443".to_owned())],
+        seen_within: std::time::Duration::from_hours(24),
+        faces_peers: true,
     }
 }
 
-fn peer(side: Side, shown: u8, hours: i64) -> PeerRow {
-    PeerRow {
-        instance: "one".to_owned(),
-        side: side.as_str().to_owned(),
-        listener: "out".to_owned(),
-        certificate: Fingerprint::of(b"theirs").to_string(),
-        identity: Some("uri:spiffe://acme/etl".to_owned()),
-        partner: Some("acme".to_owned()),
-        subject: "CN=etl".to_owned(),
-        issuer: "CN=Acme CA".to_owned(),
-        serial: "01".to_owned(),
-        not_before: hours_after(-2000),
-        not_after: hours_after(2000),
-        public_ca: false.into(),
-        address: Some("203.0.113.7".to_owned()),
-        keyring: Some("api".to_owned()),
-        key_pair: Some(pair(shown).to_string()),
-        chosen_by: Some("authorities".to_owned()),
-        handshakes: 5,
-        first_seen: hours_after(-2000),
-        last_seen: hours_after(hours),
+/// A sender that was shown this pair for the last time at that hour, and proved it then or caused it to be shown.
+fn sender(shown: u8, hours: i64) -> ChangedSender {
+    let at = hours_after(hours).time();
+    let (keyring, listener) = ("api".into(), "in".into());
+    let mut evidence = PairEvidence::new(pair(shown), VisitHistory::begin(at));
+    (evidence.since, evidence.handshakes) = (Some(at), 3);
+    evidence.chosen_by = Some(SelectionReason::Authorities);
+    if shown == NEW {
+        evidence.proved = Some(at);
+    } else {
+        let (reason, because) = ("unknown_ca".into(), "unknown CA".to_owned());
+        evidence.insisted = Some(PairInsistence { at, reason, because });
+    }
+    (evidence.unexplained_ends, evidence.ended) = (1, Some(at));
+    ChangedSender {
+        key: SenderKey::new((&keyring, &listener), "dns:etl", Some(pair(9)), "2001:db8::7".parse().ok()),
+        partner: Some("acme".into()),
+        pairs: vec![evidence],
     }
 }
 
-fn upstream_row(key_pair: u8, verdict: UpstreamVerdict, hours: i64) -> HistoryRow {
+fn held(instance: &str, key_pair: u8, standing: Standing, hours: i64) -> HeldPairRow {
+    HeldPairRow {
+        instance: instance.to_owned(),
+        keyring: "api".to_owned(),
+        key_pair: pair(key_pair).to_string(),
+        standing: standing.as_str().to_owned(),
+        since: hours_after(hours),
+    }
+}
+
+fn instance(name: &str, hours: i64) -> InstanceRow {
+    InstanceRow {
+        instance: name.to_owned(),
+        version: "0".to_owned(),
+        first_seen: hours_after(hours),
+        last_seen: hours_after(5),
+    }
+}
+
+fn recall(fleet: FleetHistory) -> RecalledHistory {
+    let query = plan_reading(&keyrings(), &[overlap()], true, hours_after(6).time());
+    recall_fleet(fleet, &query, "one", &[overlap()])
+}
+
+#[test]
+fn what_is_written_of_a_sender_is_read_back_as_it_was() {
+    for (shown, own) in [(NEW, true), (OLD, false)] {
+        let written = sender(shown, 3);
+        let instance = if own { "one" } else { "two" };
+        let pairs = vec![held(instance, NEW, Standing::Current, 0), held(instance, OLD, Standing::Previous, -900)];
+        let fleet = FleetHistory { pairs, senders: sender_rows(&written, instance), ..FleetHistory::default() };
+        let [RecalledUse::Sender { is_own, key, partner, evidence }] = &recall(fleet).uses[..] else { panic!() };
+        assert_eq!((*is_own, key, partner), (own, &written.key, &written.partner));
+        assert_eq!(*evidence, written.pairs[0]);
+    }
+}
+
+#[test]
+fn evidence_from_before_an_instances_own_rotation_only_says_when_the_sender_came() {
+    // It rotated later than we did, or shows another current pair, or its pairs are unknown.
+    let tables = [
+        vec![held("two", NEW, Standing::Current, 4)],
+        vec![held("two", OLD, Standing::Current, -900)],
+        vec![held("two", NEW, Standing::Staged, 0), held("two", OLD, Standing::Current, 0)],
+        Vec::new(),
+    ];
+    for pairs in tables {
+        let senders = [sender(NEW, 3), sender(OLD, 3)].iter().flat_map(|one| sender_rows(one, "two")).collect();
+        let history = recall(FleetHistory { pairs, senders, ..FleetHistory::default() });
+        for (number, recalled) in history.uses.iter().enumerate() {
+            let RecalledUse::Sender { evidence, .. } = recalled else { panic!("{recalled:?}") };
+            let visits = VisitHistory::begin(hours_after(3).time());
+            assert_eq!(*evidence, PairEvidence::new(pair([NEW, OLD][number]), visits));
+        }
+    }
+}
+
+#[test]
+fn instances_of_the_fleet_are_those_that_hold_one_of_our_pairs() {
+    let fleet = FleetHistory {
+        instances: vec![instance("one", -5), instance("two", -700), instance("other", -9000)],
+        pairs: vec![
+            held("one", NEW, Standing::Current, 0),
+            held("two", OLD, Standing::Current, -900),
+            held("other", 9, Standing::Current, -900),
+        ],
+        ..FleetHistory::default()
+    };
+    let history = recall(fleet);
+    assert_eq!(history.since, hours_after(-700).time());
+    let replica = ReplicaStatus { instance: "two".to_owned(), last_heard: hours_after(5).time() };
+    assert_eq!(history.replicas, [replica]);
+}
+
+#[test]
+fn a_reading_is_of_all_keyrings_at_first_and_of_those_in_overlap_later() {
+    let now = hours_after(6).time();
+    let first = plan_reading(&keyrings(), &[], true, now);
+    assert_eq!((first.keyrings.len(), first.rotated), (1, None));
+    assert_eq!(first.keyrings[0].1, [pair(NEW), pair(OLD)], "the current pair first");
+    assert_eq!(first.keyrings[0].2, now - SignedDuration::from_hours(35 * 24));
+    assert!(plan_reading(&keyrings(), &[], false, now).keyrings.is_empty());
+    let later = plan_reading(&keyrings(), &[overlap()], false, now);
+    assert_eq!((later.keyrings.len(), later.rotated), (1, Some(rotation_time())));
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_passed_over() {
+    let mut rows = sender_rows(&sender(NEW, 3), "one");
+    rows[0].key_pair = "sha256:xyz".to_owned();
+    let mut others = sender_rows(&sender(NEW, 3), "one");
+    others[0].certificate = String::new();
+    rows.append(&mut others);
+    assert!(recall(FleetHistory { senders: rows, ..FleetHistory::default() }).uses.is_empty());
+}
+
+fn upstream_row(instance: &str, key_pair: u8, verdict: UpstreamVerdict, hours: i64) -> HistoryRow {
     HistoryRow {
-        instance: "one".to_owned(),
+        instance: instance.to_owned(),
         at: hours_after(hours),
         kind: "upstream".to_owned(),
         name: upstream_name("api", "sf.example:443", "out"),
@@ -78,67 +176,36 @@ fn upstream_row(key_pair: u8, verdict: UpstreamVerdict, hours: i64) -> HistoryRo
     }
 }
 
-fn recall_all(peers: Vec<PeerRow>, upstreams: Vec<HistoryRow>) -> Vec<RecalledUse> {
-    recall_usage(InstanceHistory { since: hours_after(-2000), peers, upstreams }, &keyrings(), &[overlap()])
-}
-
 #[test]
-fn a_peer_is_recalled_with_the_pair_that_it_was_shown_last_and_why() {
-    let got = recall_all(vec![peer(Side::Ingress, OLD, 3)], Vec::new());
-    assert_eq!(
-        got,
-        [RecalledUse::Peer {
-            keyring: "api".into(),
-            listener: "out".into(),
-            identity: "uri:spiffe://acme/etl".to_owned(),
-            partner: Some("acme".into()),
-            source: Some("203.0.113.7".parse().unwrap()),
-            key_pair: pair(OLD),
-            chosen_by: Some(SelectionReason::Authorities),
-            last: hours_after(3).time(),
-            is_after: true,
-        }]
-    );
-    let before = recall_all(vec![peer(Side::Ingress, OLD, -3)], Vec::new());
-    assert!(matches!(before[..], [RecalledUse::Peer { is_after: false, .. }]), "{before:?}");
-}
-
-#[test]
-fn rows_that_are_about_nothing_of_ours_are_passed_over() {
-    let mut retired = peer(Side::Ingress, 9, 3);
-    let mut foreign = peer(Side::Ingress, OLD, 3);
-    foreign.keyring = Some("other".to_owned());
-    let mut anonymous = peer(Side::Ingress, OLD, 3);
-    anonymous.identity = None;
-    let mut broken = peer(Side::Ingress, OLD, 3);
-    broken.key_pair = Some("sha256:xyz".to_owned());
-    assert!(recall_all(vec![retired.clone(), foreign, anonymous, broken], Vec::new()).is_empty());
-    retired.side = Side::Egress.as_str().to_owned();
-    assert!(recall_all(vec![retired], Vec::new()).is_empty());
-}
-
-#[test]
-fn an_upstream_is_recalled_with_its_last_word_about_the_new_pair_since_the_rotation() {
-    let history = vec![
-        upstream_row(OLD, UpstreamVerdict::Refused, 9),
-        upstream_row(NEW, UpstreamVerdict::Proved, 8),
-        upstream_row(NEW, UpstreamVerdict::Refused, 7),
+fn an_upstream_is_recalled_with_each_instances_last_word_about_the_new_pair_since_the_rotation() {
+    let responses = vec![
+        upstream_row("one", OLD, UpstreamVerdict::Refused, 9),
+        upstream_row("one", NEW, UpstreamVerdict::Proved, 8),
+        upstream_row("two", NEW, UpstreamVerdict::Refused, 7),
+        upstream_row("one", NEW, UpstreamVerdict::Refused, 6),
+        upstream_row("stranger", NEW, UpstreamVerdict::Refused, 5),
+        upstream_row("two", NEW, UpstreamVerdict::Proved, -1),
     ];
-    let got = recall_all(vec![peer(Side::Egress, NEW, 9)], history);
-    let [RecalledUse::Shown { key_pair, last, .. }, RecalledUse::Upstream { said, since, key_pair: about, .. }] =
-        &got[..]
-    else {
-        panic!("{got:?}");
-    };
-    assert_eq!((*key_pair, *last), (pair(NEW), hours_after(9).time()));
-    assert_eq!((*said, *since, *about), (UpstreamResponse::Proved, hours_after(8).time(), pair(NEW)));
-    assert!(
-        recall_all(Vec::new(), vec![upstream_row(NEW, UpstreamVerdict::Proved, -1)]).is_empty(),
-        "said before the rotation"
-    );
-    let mut elsewhere = upstream_row(NEW, UpstreamVerdict::Proved, 1);
+    let mut elsewhere = upstream_row("three", NEW, UpstreamVerdict::Proved, 1);
     elsewhere.name = upstream_name("api", "other.example:443", "out");
-    assert!(recall_all(Vec::new(), vec![elsewhere]).is_empty());
+    let fleet = FleetHistory {
+        instances: vec![instance("one", -5), instance("two", -5), instance("stranger", -5)],
+        pairs: vec![held("two", NEW, Standing::Current, 0)],
+        responses: responses.into_iter().chain([elsewhere]).collect(),
+        ..FleetHistory::default()
+    };
+    let said: Vec<(String, bool, UpstreamResponse)> = recall(fleet)
+        .uses
+        .into_iter()
+        .map(|one| match one {
+            RecalledUse::Upstream { instance, is_own, said, .. } => (instance, is_own, said),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [("one".to_owned(), true, UpstreamResponse::Proved), ("two".to_owned(), false, UpstreamResponse::Refused)]
+    );
 }
 
 #[test]
@@ -157,24 +224,4 @@ fn every_reason_and_verdict_that_is_written_is_read_back() {
         assert_eq!(SelectionReason::parse(chosen_by.as_str()), Some(chosen_by));
     }
     assert_eq!((parse_verdict("else"), SelectionReason::parse("else")), (None, None));
-}
-
-#[test]
-fn what_came_in_the_very_second_of_the_rotation_came_after_it_unless_there_was_no_choice() {
-    let mut keyrings = keyrings();
-    keyrings[0].key_pairs[0].since += SignedDuration::from_millis(500);
-    let is_after = |shown: u8, chosen_by: &str| {
-        let mut row = peer(Side::Ingress, shown, 0);
-        row.chosen_by = Some(chosen_by.to_owned());
-        let former = InstanceHistory { since: hours_after(-2000), peers: vec![row], upstreams: Vec::new() };
-        match &recall_usage(former, &keyrings, &[])[..] {
-            [RecalledUse::Peer { is_after, last, .. }] => {
-                assert_eq!(*is_after, keyrings[0].key_pairs[0].since <= *last);
-                *is_after
-            }
-            other => panic!("{other:?}"),
-        }
-    };
-    assert!(is_after(NEW, "prefer") && is_after(OLD, "learned") && is_after(OLD, "prefer"));
-    assert!(!is_after(OLD, "only"));
 }

@@ -1,16 +1,8 @@
-//! Reads the inventory, the history and the failed handshakes: for findings, exports and alerts, and once for the
-//! rotation report.
+//! Reads the inventory, the history and the failed handshakes: for findings, exports and alerts.
 
-use jiff::Timestamp;
-
-use super::super::{
-    Error, FailureRow, HistoryRow, InstanceHistory, InstanceRow, PeerRow, RegistryInventory, UnixSeconds,
-};
+use super::super::{Error, FailureRow, HistoryRow, PeerRow, RegistryInventory};
 use super::RegistryStore;
 use super::sql::values;
-
-/// Maximum number of rows of one instance that are read after a restart.
-const MAX_RECALLED_ROWS: i64 = 5_000;
 
 /// Selects lines of the history, or failures.
 #[derive(Clone, Debug)]
@@ -73,31 +65,6 @@ impl RegistryStore {
     async fn all_peers(&self) -> Result<Vec<PeerRow>, sqlx::Error> {
         let sql = "SELECT * FROM peer ORDER BY side, listener, certificate, instance";
         self.pool.fetch_rows(sql, vec![]).await
-    }
-
-    /// Reads this instance's peers with the pair each last used, and upstreams' verdicts on its pairs since `rotated`.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn instance_history(&self, rotated: Option<Timestamp>) -> Result<InstanceHistory, Error> {
-        let read = async {
-            let instances: Vec<InstanceRow> =
-                self.pool.fetch_rows("SELECT * FROM instance WHERE instance = $1", values![&*self.instance]).await?;
-            let peers = "SELECT * FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT $2";
-            let upstreams = "SELECT * FROM history WHERE instance = $1 AND kind = 'upstream' AND at >= $2 \
-                             ORDER BY at DESC, number DESC LIMIT $3";
-            Ok(InstanceHistory {
-                since: instances.first().map_or(UnixSeconds(i64::MAX), |instance| instance.first_seen),
-                peers: self.pool.fetch_rows(peers, values![&*self.instance, MAX_RECALLED_ROWS]).await?,
-                upstreams: match rotated {
-                    Some(rotated) => {
-                        self.pool.fetch_rows(upstreams, values![&*self.instance, rotated, MAX_RECALLED_ROWS]).await?
-                    }
-                    None => Vec::new(),
-                },
-            })
-        };
-        read.await.map_err(|error| self.wrap_error(&error))
     }
 
     /// The history, the newest first.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::{Error, FailureRow, HistoryRow, PeerRow};
+use super::super::{Error, FailureRow, HistoryRow, PeerRow, SenderRow};
+use super::senders::write_sender;
 use super::sql::{DatabaseTransaction, values};
 use super::{RegistryStore, days_before};
 use crate::keyring::KeyringName;
@@ -24,6 +25,8 @@ const MAX_STORED_FAILURES: i64 = 20_000;
 const PEER_RETENTION_DAYS: i64 = 400;
 /// How many of one instance at most.
 const MAX_STORED_PEERS: i64 = 50_000;
+/// How many rows about senders of one instance at most: more than a report reads, so that it notices.
+const MAX_STORED_SENDERS: i64 = 100_000;
 
 /// The part of a snapshot that the registry stores.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +51,8 @@ pub struct NumberedRow<T> {
 pub struct WriteBatch {
     /// Peers and upstreams; `handshakes` are those since the last batch.
     pub peers: Vec<PeerRow>,
+    /// What is known of senders, by pair.
+    pub senders: Vec<SenderRow>,
     /// When pairs were last used, by keyring.
     pub used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
     /// When anchors and pins (as `anchor` or `pin`, and the hash) last matched a peer.
@@ -117,6 +122,11 @@ impl RegistryStore {
                      (SELECT last_seen FROM peer WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $2)",
                     MAX_STORED_PEERS,
                 ),
+                (
+                    "DELETE FROM sender WHERE instance = $1 AND last_seen < \
+                     (SELECT last_seen FROM sender WHERE instance = $1 ORDER BY last_seen DESC LIMIT 1 OFFSET $2)",
+                    MAX_STORED_SENDERS,
+                ),
             ] {
                 self.pool.execute(sql, values![&*self.instance, most]).await?;
             }
@@ -125,6 +135,7 @@ impl RegistryStore {
             for (sql, days) in [
                 ("DELETE FROM failure WHERE at < $1", FAILURE_RETENTION_DAYS),
                 ("DELETE FROM peer WHERE last_seen < $1", PEER_RETENTION_DAYS),
+                ("DELETE FROM sender WHERE last_seen < $1", PEER_RETENTION_DAYS),
                 ("DELETE FROM anchor WHERE last_seen < $1", PEER_RETENTION_DAYS),
                 ("DELETE FROM crl WHERE last_seen < $1", PEER_RETENTION_DAYS),
                 ("DELETE FROM trust WHERE last_seen < $1", PEER_RETENTION_DAYS),
@@ -158,6 +169,9 @@ impl BatchWriter {
         }
         for peer in &batch.peers {
             self.write_peer(open, peer).await?;
+        }
+        for sender in &batch.senders {
+            write_sender(open, &self.instance, sender).await?;
         }
         for ((keyring, key_pair), at) in &batch.used {
             let sql = "UPDATE placement SET last_used = $4 WHERE instance = $1 AND keyring = $2 AND key_pair = $3";

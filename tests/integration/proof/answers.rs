@@ -95,7 +95,7 @@ async fn a_proved_pair_that_is_refused_by_a_status_costs_no_request_that_can_be_
     scene.upstream.refuse(new, 403);
     assert_eq!(ask(&scene, Method::GET).await, 200);
     assert_eq!(scene.until(UpstreamVerdict::Refused).await, "status_403");
-    assert_eq!(scene.advice(), RetireAdvice::Call);
+    assert_eq!(scene.advice(), RetireAdvice::Blocked);
     for method in [Method::POST, Method::GET] {
         assert_eq!(ask(&scene, method).await, 200);
         assert_eq!(scene.pairs().last(), Some(&old));
@@ -169,7 +169,7 @@ async fn a_refusal_by_silence_costs_no_request_that_can_be_sent_again() {
         assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "dropped"));
         assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, "dropped"));
         assert_eq!(ask(&scene, Method::POST).await, 200);
-        assert_eq!(scene.advice(), RetireAdvice::Call);
+        assert_eq!(scene.advice(), RetireAdvice::Blocked);
     }
 }
 

@@ -42,7 +42,7 @@ async fn a_node_that_refuses_ends_what_another_proved_and_no_request_is_lost() {
     }
     assert_eq!(scene.verdict().await, (UpstreamVerdict::HandshakeOk, "new_node"));
     assert_eq!(scene.verdict().await, (UpstreamVerdict::Refused, "status_403"));
-    assert_eq!(scene.advice(), RetireAdvice::Call);
+    assert_eq!(scene.advice(), RetireAdvice::Blocked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +72,7 @@ async fn an_upstream_that_comes_back_naming_only_the_old_issuer_is_not_safe_to_r
         assert_eq!(scene.pairs().last(), Some(&old));
     }
     assert_eq!(scene.until(UpstreamVerdict::Refused).await, "excluded_by_authorities");
-    assert_eq!(scene.advice(), RetireAdvice::Call);
+    assert_eq!(scene.advice(), RetireAdvice::Blocked);
     // Its operator acts.
     fail_over(&scene, &other, true, true).await;
     until_proved(&mut scene).await;

@@ -1,0 +1,215 @@
+//! From what is known of each sender to the report's lines: one for each identity, which takes the worst of its senders.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::evidence::{PairEvidence, PairInsistence};
+use super::habit::describe_habit;
+use super::ledger::RotationLedger;
+use super::sender::{SenderKey, SenderUse};
+use super::shape::{KeyringOverlap, ReportLine, RotationProgress, SenderLine, SubjectKind};
+use crate::keyring::SelectionReason;
+use crate::pki::format_minute;
+
+/// A sender that caused the old pair to be shown has proved the new one only if it did not do so again for this long:
+/// two hosts behind one address may use one certificate.
+pub(super) const QUIET_TIME: SignedDuration = SignedDuration::from_hours(24);
+/// So many connections in a row that end without a byte count as a refusal.
+const UNEXPLAINED_ENDS: u64 = 2;
+/// Senders that a line lists.
+const MAX_LISTED: usize = 100;
+
+/// The lines of peers with a certificate, and those of sources without one.
+pub(super) fn build_lines(
+    ledger: &RotationLedger,
+    keyring: &KeyringOverlap,
+    now: Timestamp,
+) -> (Vec<ReportLine>, Vec<ReportLine>) {
+    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
+    let is_meant = |key: &SenderKey, sender: &SenderUse| key.keyring == keyring.keyring && from <= sender.last();
+    let mut peers: BTreeMap<(&str, &Arc<str>), Vec<SenderLine>> = BTreeMap::new();
+    let mut partners: BTreeMap<(&str, &Arc<str>), (Timestamp, Option<Arc<str>>)> = BTreeMap::new();
+    for (key, sender) in ledger.senders.iter().filter(|(key, sender)| is_meant(key, sender)) {
+        let identity = (key.identity.as_str(), &key.listener);
+        peers.entry(identity).or_default().push(judge_sender(keyring, key, sender, now));
+        let latest = (sender.last(), sender.partner.clone());
+        let known = partners.entry(identity).or_insert_with(|| latest.clone());
+        if known.0 < latest.0 {
+            *known = latest;
+        }
+    }
+    let lines = peers.into_iter().map(|((identity, listener), senders)| {
+        let partner = partners.get(&(identity, listener)).and_then(|(_, partner)| partner.clone());
+        ReportLine { partner, ..summarize_senders(SubjectKind::Peer, identity, listener, senders) }
+    });
+    let lines = lines.collect();
+    let anonymous = ledger.anonymous.iter().filter(|(key, sender)| is_meant(key, sender)).map(|(key, sender)| {
+        let line = judge_sender(keyring, key, sender, now);
+        let name = line.source.clone();
+        summarize_senders(SubjectKind::Anonymous, &name, &key.listener, vec![line])
+    });
+    let mut anonymous: Vec<ReportLine> = anonymous.collect();
+    anonymous.sort_by(|one, other| {
+        (one.stands, &one.name, &one.listener).cmp(&(other.stands, &other.name, &other.listener))
+    });
+    (lines, anonymous)
+}
+
+fn summarize_senders(kind: SubjectKind, name: &str, listener: &Arc<str>, mut senders: Vec<SenderLine>) -> ReportLine {
+    senders.sort_by(|one, other| {
+        let order = |line: &SenderLine| (line.stands, Reverse(line.handshakes_old), Reverse(line.last_seen));
+        order(one)
+            .cmp(&order(other))
+            .then_with(|| (&one.source, one.certificate).cmp(&(&other.source, other.certificate)))
+    });
+    let stands = senders.first().map_or(RotationProgress::NotSeen, |worst| worst.stands);
+    let mut line = ReportLine::new(kind, name, listener, stands);
+    if let Some(worst) = senders.first() {
+        (line.since, line.reason, line.because) = (worst.since, worst.reason.clone(), worst.because.clone());
+        (line.habit, line.until) = (worst.habit.clone(), worst.until);
+    }
+    line.last_new = senders.iter().filter_map(|sender| sender.last_new).max();
+    line.last_old = senders.iter().filter_map(|sender| sender.last_old).max();
+    line.handshakes_new = senders.iter().map(|sender| sender.handshakes_new).sum();
+    line.handshakes_old = senders.iter().map(|sender| sender.handshakes_old).sum();
+    line.senders_proved = senders.iter().filter(|sender| sender.stands == RotationProgress::ProvedNew).count() as u64;
+    line.senders_known = senders.len() as u64;
+    // Until the last of those that are waited for leaves the window.
+    line.until = senders.iter().filter(|sender| sender.stands == stands).filter_map(|sender| sender.until).max();
+    senders.truncate(MAX_LISTED);
+    line.senders = senders;
+    line
+}
+
+fn judge_sender(keyring: &KeyringOverlap, key: &SenderKey, sender: &SenderUse, now: Timestamp) -> SenderLine {
+    let new = sender.pair(keyring.current);
+    let old: Vec<PairEvidence> =
+        keyring.previous.iter().filter_map(|previous| sender.pair(previous.key_pair)).collect();
+    let last_old = old.iter().max_by_key(|one| one.visits.last);
+    let insisted = old.iter().filter_map(|one| one.insisted.as_ref()).max_by_key(|insisted| insisted.at);
+    let old_since: Vec<&PairEvidence> = old.iter().filter(|one| one.since.is_some()).collect();
+    let visits = sender.visits();
+    let leaves = sender.last().checked_add(keyring.seen_within).unwrap_or(Timestamp::MAX);
+    let source = key.source.map_or_else(
+        || "unknown address".to_owned(),
+        |source| match source {
+            std::net::IpAddr::V6(_) => format!("{source}/64"),
+            std::net::IpAddr::V4(_) => source.to_string(),
+        },
+    );
+    let mut line = SenderLine {
+        source,
+        certificate: key.certificate,
+        stands: RotationProgress::NotSeen,
+        since: None,
+        last_seen: sender.last(),
+        last_new: new.as_ref().filter(|new| new.since.is_some()).map(|new| new.visits.last),
+        last_old: last_old.map(|old| old.visits.last),
+        proved: new.as_ref().and_then(|new| new.proved),
+        handshakes_new: new.as_ref().map_or(0, |new| new.handshakes),
+        handshakes_old: old_since.iter().map(|one| one.handshakes).sum(),
+        unexplained_ends: new.as_ref().map_or(0, |new| new.unexplained_ends),
+        reason: None,
+        because: None,
+        habit: None,
+        until: Some(leaves),
+    };
+    let on_old = old_since.iter().max_by_key(|one| one.visits.last).copied();
+    decide_progress(&mut line, (new.as_ref(), on_old, insisted), now);
+    if line.stands == RotationProgress::NotSeen {
+        line.habit = visits.and_then(|visits| describe_habit(&visits, now)).map(|(habit, _)| habit);
+        line.because = line.habit.as_ref().map(|habit| format!("it used to come {habit}"));
+    }
+    if line.stands == RotationProgress::ProvedNew {
+        line.until = None;
+    }
+    line
+}
+
+fn decide_progress(
+    line: &mut SenderLine,
+    (new, on_old, insisted): (Option<&PairEvidence>, Option<&PairEvidence>, Option<&PairInsistence>),
+    now: Timestamp,
+) {
+    if let Some(insisted) = insisted {
+        let quiet = insisted.at.saturating_add(QUIET_TIME).unwrap_or(Timestamp::MAX);
+        let has_proved_since = line.proved.is_some_and(|proved| insisted.at < proved);
+        line.since = on_old.and_then(|old| old.since).or(Some(insisted.at));
+        if !has_proved_since {
+            line.stands = RotationProgress::InsistsOnOld;
+            (line.reason, line.because) = (Some(insisted.reason.clone().into_owned()), Some(insisted.because.clone()));
+            return;
+        }
+        if now < quiet {
+            line.stands = RotationProgress::StillOnOld;
+            line.reason = Some(insisted.reason.clone().into_owned());
+            line.because = Some(format!(
+                "it has proved the new key pair since, but required the old one at {}: another host with its \
+                 certificate may still do so",
+                format_minute(insisted.at)
+            ));
+            line.until = Some(quiet);
+            return;
+        }
+        line.since = None;
+    }
+    if line.unexplained_ends >= UNEXPLAINED_ENDS {
+        let ends = line.unexplained_ends;
+        line.since = new.and_then(|new| new.since);
+        line.reason = Some("ended_without_data".to_owned());
+        if let Some(proved) = line.proved {
+            line.stands = RotationProgress::Unproved;
+            line.because = Some(format!(
+                "it proved the new key pair at {}, but its last {ends} connections on it ended without a request",
+                format_minute(proved)
+            ));
+        } else {
+            line.stands = RotationProgress::EndsUnexplained;
+            line.because = Some(format!(
+                "its last {ends} connections on the new key pair ended without a request: it may refuse the key pair \
+                 without saying so"
+            ));
+        }
+        return;
+    }
+    if line.proved.is_some() {
+        line.stands = RotationProgress::ProvedNew;
+        return;
+    }
+    let is_later =
+        |old: &&PairEvidence| new.is_none_or(|new| new.since.is_none() || new.visits.last <= old.visits.last);
+    if let Some(old) = on_old.filter(is_later) {
+        line.stands = RotationProgress::StillOnOld;
+        line.since = old.since;
+        line.reason = old.chosen_by.map(|chosen_by| chosen_by.as_str().to_owned());
+        line.because = Some(explain_choice(old.chosen_by).to_owned());
+        return;
+    }
+    if let Some(new) = new.filter(|new| new.since.is_some()) {
+        line.stands = RotationProgress::Unproved;
+        line.since = new.since;
+        line.because = Some("its handshakes on the new key pair succeed, but no request has followed yet".to_owned());
+    }
+}
+
+/// Why we showed the old pair although the sender did not ask for it.
+const fn explain_choice(chosen_by: Option<SelectionReason>) -> &'static str {
+    match chosen_by {
+        Some(SelectionReason::Learned) => {
+            "a peer at its address refused the new key pair; which one is not known, so its own answer is unknown"
+        }
+        Some(SelectionReason::Partner) => {
+            "the configuration shows this partner the old key pair (show); the new one is untested"
+        }
+        Some(SelectionReason::Prefer) => {
+            "the configuration prefers the old key pair (prefer = \"old\"); the new one is untested"
+        }
+        Some(SelectionReason::LastResort) => "no valid key pair is left",
+        Some(SelectionReason::Authorities | SelectionReason::Only) | None => {
+            "it was shown the old key pair, by an instance that has no newer one or did not record why"
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A simulator over the pure cores of a rotation: choice, refusals, ledger and report, for a whole fleet, on its own clock.
+//!
+//! The simulator knows what every sender really accepts; the report does not. Must hold: `safe` is never said while
+//! retiring the old pair would break a sender that came within `seen_within`; it is said within a day after the last
+//! sender that matters has proved the new pair; and no sender loses more handshakes than the contract grants. Each
+//! run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs there are, `SIDEKEY_SIMULATION_SEED` repeats one.
+
+mod contact;
+mod fleet;
+mod plan;
+mod population;
+mod random;
+mod replica;
+mod rules;
+
+use std::io::Write as _;
+
+use fleet::SimulatedFleet;
+use plan::{SimulatedEvent, plan_events};
+use population::{Population, SenderNature};
+use random::SeededRandom;
+
+/// How long a simulated run is, in days.
+const RUN_DAYS: i64 = 75;
+/// How often the reports are read, in minutes.
+const REPORT_MINUTES: i64 = 120;
+/// Runs when nothing else is said.
+const DEFAULT_SEEDS: u64 = 12;
+
+fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Straight to standard error: the figures are wanted also when the test passes.
+fn print_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn seeds() -> Vec<u64> {
+    match number_from("SIDEKEY_SIMULATION_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number_from("SIDEKEY_SIMULATION_SEEDS").unwrap_or(DEFAULT_SEEDS)).collect(),
+    }
+}
+
+/// What a run counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct RunFigures {
+    handshakes: u64,
+    lost: u64,
+    safe: u64,
+    reports: u64,
+}
+
+/// Runs a population through rotations and other events, and checks the rules after each step.
+fn run(seed: u64, size: usize) -> RunFigures {
+    let mut random = SeededRandom::new(seed);
+    let mut fleet = SimulatedFleet::new(&mut random);
+    let mut population = Population::grow(&mut random, size, fleet.busy_replicas());
+    let plan = plan_events(&mut random);
+    let mut figures = RunFigures::default();
+    let mut plan = plan.into_iter().peekable();
+    for minute in 0..RUN_DAYS * 1440 {
+        while let Some((_, event)) = plan.next_if(|(at, _)| *at <= minute) {
+            fleet.apply_event(event, minute, &mut population, &mut random);
+        }
+        for index in population.due(minute) {
+            figures.handshakes += 1;
+            figures.lost += u64::from(fleet.connect(&mut population, index, minute, &mut random));
+        }
+        if minute % REPORT_MINUTES == 0 {
+            fleet.share_registry(minute);
+            for replica in 0..fleet.replicas() {
+                let report = fleet.report(replica, minute);
+                figures.reports += u64::from(report.is_some());
+                let safe = report.as_ref().is_some_and(rules::is_safe);
+                figures.safe += u64::from(safe);
+                let context = || format!("seed {seed}, day {}, minute {minute}, replica {replica}", minute / 1440);
+                rules::check_safe_is_true(report.as_ref(), &population, fleet.current(), minute, &context);
+                rules::check_safe_is_said(report.as_ref(), &population, &fleet, minute, &context);
+            }
+        }
+    }
+    rules::check_losses(&population, &fleet, seed);
+    figures
+}
+
+#[test]
+fn no_report_of_a_simulated_fleet_is_wrong_and_none_is_late() {
+    let mut sum = RunFigures::default();
+    for seed in seeds() {
+        let one = run(seed, 60);
+        print_line(&format!("seed {seed}: {one:?}"));
+        sum.handshakes += one.handshakes;
+        (sum.lost, sum.safe, sum.reports) = (sum.lost + one.lost, sum.safe + one.safe, sum.reports + one.reports);
+    }
+    print_line(&format!("{} seeds: {sum:?}", seeds().len()));
+    assert!(
+        sum.reports > 0 && (number_from("SIDEKEY_SIMULATION_SEED").is_some() || sum.safe > 0),
+        "nothing was tested"
+    );
+}
+
+#[test]
+fn a_fleet_with_one_holdout_among_ten_thousand_senders_is_never_called_safe() {
+    let mut random = SeededRandom::new(7);
+    let mut fleet = SimulatedFleet::new(&mut random);
+    let mut population = Population::of_modern(10_000, fleet.replicas());
+    population.add(SenderNature::OnlyOldCa, 5 * 1440);
+    let holdout = population.len() - 1;
+    for index in 0..population.len() {
+        fleet.connect(&mut population, index, 10, &mut random);
+    }
+    fleet.apply_event(SimulatedEvent::Rotate, 20, &mut population, &mut random);
+    for index in 0..holdout {
+        fleet.connect(&mut population, index, 30, &mut random);
+    }
+    fleet.share_registry(40);
+    for replica in 0..fleet.replicas() {
+        let report = fleet.report(replica, 40).expect("an overlap");
+        assert!(!rules::is_safe(&report), "{}", report.verdict.sentence);
+        assert_eq!((report.lines.len(), report.forgotten), (10_001, 0));
+    }
+    population.mend(holdout);
+    fleet.connect(&mut population, holdout, 50, &mut random);
+    fleet.share_registry(60);
+    for replica in 0..fleet.replicas() {
+        let report = fleet.report(replica, 60).expect("an overlap");
+        assert!(rules::is_safe(&report), "{}", report.verdict.sentence);
+    }
+}

@@ -1,0 +1,63 @@
+//! What happens to a simulated fleet while its senders come and go, and when.
+
+use super::random::SeededRandom;
+
+/// What happens to a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SimulatedEvent {
+    /// A new pair arrives.
+    Rotate,
+    /// The previous pair is current again.
+    RollBack,
+    /// The newest pair is current again.
+    Promote,
+    /// The current pair is revoked; the previous one takes over.
+    Revoke,
+    /// One replica restarts; what was shared or saved is still there.
+    Restart,
+    /// One replica restarts without what was saved.
+    RestartWithoutState,
+    /// Everywhere the clock is stepped by so many minutes.
+    StepClock(i64),
+    /// An operator mends a sender.
+    Mend,
+    /// A thousand sources without a certificate come at once, and send alerts.
+    Flood,
+}
+
+/// Events and their minutes, in order.
+pub(super) fn plan_events(random: &mut SeededRandom) -> Vec<(i64, SimulatedEvent)> {
+    let day = |random: &mut SeededRandom, from: i64, to: i64| random.between(from * 1440, to * 1440);
+    let rotation = day(random, 3, 45);
+    let mut plan = vec![(rotation, SimulatedEvent::Rotate)];
+    if random.percent(30) {
+        plan.push((rotation + day(random, 1, 12), SimulatedEvent::Rotate));
+    }
+    if random.percent(25) {
+        let back = rotation + day(random, 1, 10);
+        plan.push((back, SimulatedEvent::RollBack));
+        plan.push((back + day(random, 1, 8), SimulatedEvent::Promote));
+    }
+    if random.percent(10) {
+        plan.push((rotation + day(random, 1, 20), SimulatedEvent::Revoke));
+    }
+    for _ in 0..random.below(4) {
+        plan.push((day(random, 1, 70), SimulatedEvent::Restart));
+    }
+    if random.percent(25) {
+        plan.push((day(random, 1, 70), SimulatedEvent::RestartWithoutState));
+    }
+    if random.percent(25) {
+        let step = [-20 * 1440, -2 * 1440, -180, 180, 2 * 1440, 20 * 1440];
+        let step = step[usize::try_from(random.below(6)).unwrap_or_default()];
+        plan.push((day(random, 1, 70), SimulatedEvent::StepClock(step)));
+    }
+    for _ in 0..random.below(12) {
+        plan.push((rotation + day(random, 0, 25), SimulatedEvent::Mend));
+    }
+    if random.percent(20) {
+        plan.push((rotation + day(random, 0, 25), SimulatedEvent::Flood));
+    }
+    plan.sort_by_key(|(minute, _)| *minute);
+    plan
+}
