@@ -22,8 +22,7 @@ pub use findings::{Finding, findings};
 pub use rows::{
     AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HeldPairRow, HistoryRow, InstanceRow, KeyringRow,
     PeerRow, PlacementRow, RegistryInventory, SenderRow, SqlFlag, TextList, TrustRow, UnixSeconds, WaitingKeyRow,
-    short_fingerprint,
-    shown_certificates,
+    short_fingerprint, shown_certificates,
 };
 pub use seen::peer_row;
 pub use store::RegistryStore;

@@ -259,6 +259,8 @@ impl SimulatedFleet {
             traits: PairTraits { public_key: vec![u8::try_from(pair).unwrap_or(u8::MAX)], ..PairTraits::default() },
             prefer: PreferPolicy::New,
             last_resort: false,
+            sent_alone: None,
+            in_overlap: true,
         };
         let previous = self.previous.iter().rev().map(|(pair, _)| candidate(*pair, Standing::Previous));
         CandidateList([candidate(self.current, Standing::Current)].into_iter().chain(previous).collect())
