@@ -9,7 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::event::handshake::{EXPIRED_ACCEPTED, NO_CERTIFICATE_ASKED, PeerFacts};
 use crate::event::{Event, HandshakeRecord};
-use crate::keyring::{CandidateList, KeyPairCandidate, SelectionReason, Standing};
+use crate::keyring::demand::AuthorityFit;
+use crate::keyring::{CandidateList, KeyPairCandidate, PeerRequirements, SelectionReason, Standing};
 use crate::net;
 use crate::pki::{Certificate, Fingerprint};
 use crate::snapshot::{Epoch, Side};
@@ -41,11 +42,19 @@ pub(crate) struct HandshakeAttempt {
 }
 
 impl HandshakeAttempt {
-    /// Another pair of `candidates` was shown than the planned one: the upstream's CertificateRequest led to it.
-    pub(crate) fn show_instead(&mut self, candidates: &CandidateList, shown: Option<Fingerprint>) {
+    /// Another pair of `candidates` was shown than the planned one: the upstream's CertificateRequest led to it, by the authorities
+    /// that it names or, where it names none, because the planned pair cannot sign for it.
+    pub(crate) fn show_instead(
+        &mut self,
+        candidates: &CandidateList,
+        shown: Option<Fingerprint>,
+        asked: Option<&PeerRequirements>,
+    ) {
         let other = candidates.0.iter().find(|candidate| Some(candidate.key_pair) == shown);
         if let Some(other) = other {
-            self.shown = Some((other.clone(), SelectionReason::Authorities));
+            let named = asked.is_some_and(|asked| AuthorityFit::between(other, asked) == AuthorityFit::Named);
+            let chosen_by = if named { SelectionReason::Authorities } else { SelectionReason::Only };
+            self.shown = Some((other.clone(), chosen_by));
         }
     }
 

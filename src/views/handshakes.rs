@@ -115,3 +115,43 @@ fn passes(handshake: &HandshakeRecord, filter: &HandshakeFilter) -> bool {
         && filter.listener.as_deref().is_none_or(|listener| *listener == *handshake.listener)
         && filter.peer.as_ref().is_none_or(peer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::event::ProofRecord;
+    use crate::event::handshake::tests::accepted;
+    use crate::log::{LogQueue, LogSettings};
+    use crate::metrics::Metrics;
+    use crate::pki::Fingerprint;
+    use crate::snapshot::{Epoch, Side};
+
+    #[tokio::test]
+    async fn what_is_refused_after_a_handshake_comes_as_a_failed_one() {
+        let (lines, _shown) = LogQueue::channel(LogFormat::Json);
+        let settings = LogSettings::default();
+        let events = EventBus::new(lines, Metrics::new().into(), &settings, Clock::system()).unwrap();
+        let failed = HandshakeFilter { failed: true, ..HandshakeFilter::default() };
+        let mut feed = HandshakeFeed::open(&events, failed.clone(), true);
+        let key_pair = Fingerprint::from_bytes([1; 32]);
+        let shown = HandshakeRecord { side: Side::Egress, key_pair: Some(key_pair), connection: 7, ..accepted() };
+        let outcome = crate::event::handshake::tests::refused("203.0.113.7:1").outcome;
+        events.emit(Event::Handshake(Arc::new(shown)));
+        events.emit(Event::Proof(ProofRecord {
+            listener: "out".into(),
+            outcome,
+            reason: "closed_after_handshake",
+            key_pair,
+            alert_received: None,
+            explanation: "why".to_owned(),
+            connection: 7,
+            epoch: Epoch(1),
+            handshake: None,
+        }));
+        let followed = feed.next().await.unwrap();
+        assert_eq!((followed.connection, followed.reason), (7, "closed_after_handshake"));
+        let later = HandshakeFeed::open(&events, failed, false).next().await.unwrap();
+        assert_eq!((later.connection, later.reason), (7, "closed_after_handshake"));
+    }
+}

@@ -93,6 +93,10 @@ keyring = "out"
 """)
         process = self.start(self.a.sidekey, "run", "--config", self.path("sidekey.toml"), stdout=subprocess.PIPE)
         self.listening(self.egress)
+        # The control socket is made later than the listeners.
+        began = time.monotonic()
+        while not os.path.exists(self.path("control.sock")) and time.monotonic() - began < PATIENCE:
+            time.sleep(0.05)
         client = http.client.HTTPConnection("127.0.0.1", self.egress, timeout=PATIENCE)
         client.request("GET", "/path", headers={"host": "app"})
         answer = client.getresponse()

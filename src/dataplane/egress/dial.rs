@@ -65,7 +65,7 @@ impl UpstreamDial<'_> {
     ) -> Result<UpstreamConnection, Error> {
         let (settings, context) = (&self.towards.egress.settings, self.towards.context());
         let (events, clock) = (context.events(), context.clock());
-        let planned = self.shown.0.key_pair;
+        let (planned, candidates) = (self.shown.0.key_pair, &self.towards.egress.candidates);
         let mut attempt = HandshakeAttempt {
             side: Side::Egress,
             listener: Arc::clone(&settings.name),
@@ -104,7 +104,7 @@ impl UpstreamDial<'_> {
             Ok(tls) => tls,
             Err(failed) => {
                 self.reached.set(node_of(&failed.seen.chain));
-                attempt.show_instead(&self.towards.egress.candidates, failed.seen.shown_instead);
+                attempt.show_instead(candidates, failed.seen.shown_instead, failed.seen.asked.as_ref());
                 learn(failed.seen.asked.clone(), failed.seen.shown_instead);
                 return Err(self.fail(attempt, &failed));
             }
@@ -112,7 +112,7 @@ impl UpstreamDial<'_> {
         let round = dialled.elapsed();
         let node = node_of(&tls.chain);
         self.reached.set(node);
-        attempt.show_instead(&self.towards.egress.candidates, tls.shown_instead);
+        attempt.show_instead(candidates, tls.shown_instead, tls.asked.as_ref());
         let key_pair = tls.shown_instead.unwrap_or(planned);
         let asked = tls.asked.clone();
         let request = self.summarise(&mut attempt, key_pair, (tls.is_mutual, asked.as_ref()));
