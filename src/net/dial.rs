@@ -328,6 +328,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_preferred_address_is_tried_first_and_the_others_after_it() {
+        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        let second = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let (one, other) = (first.local_addr().unwrap(), second.local_addr().unwrap());
+        let dialler = Dialler::with_resolver(Box::new(move |_| Box::pin(async move { Ok(vec![one, other]) })));
+        let to = HostPort { host: "api.example".into(), port };
+        let reached = async |prefer: Option<IpAddr>| {
+            let stream = dialler.connect_tcp(&to, DialOptions { prefer, ..dial_options() }).await.unwrap();
+            stream.peer_addr().unwrap()
+        };
+        assert_eq!(reached(None).await, one);
+        assert_eq!(reached(Some(other.ip())).await, other);
+        assert_eq!(reached(Some([127, 0, 0, 3].into())).await, one, "it is none of the upstream's");
+        drop(second);
+        assert_eq!(reached(Some(other.ip())).await, one);
+    }
+
+    #[tokio::test]
     async fn a_missing_unix_socket_is_named_in_the_error() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let error = connect_unix(Path::new("/nowhere/app.sock"), deadline).await.unwrap_err();

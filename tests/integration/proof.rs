@@ -164,12 +164,11 @@ impl Application {
     }
 }
 
-/// Asks once, on a connection of its own.
 async fn ask(scene: &Scene, method: Method) -> u16 {
     ask_for(scene, "/path", method).await
 }
 
-/// Asks once for this path, on a connection of its own.
+/// Asks once, on a connection of its own.
 async fn ask_for(scene: &Scene, path: &str, method: Method) -> u16 {
     let mut application = Application::connect(scene.address()).await;
     application.ask_for(path, &method, 0, &Bytes::from("body")).await.0.as_u16()

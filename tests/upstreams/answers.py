@@ -74,6 +74,8 @@ workers = 1
 [log]
 format = "json"
 access = false
+[shutdown]
+egress_linger = "0s"
 [admin]
 control = "control.sock"
 [[egress]]
