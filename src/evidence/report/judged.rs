@@ -22,6 +22,9 @@ const UNEXPLAINED_ENDS: u64 = 2;
 /// Senders that a line lists.
 const MAX_LISTED: usize = 100;
 
+/// The partner that an identity was when it came last.
+type LatestPartner = (Timestamp, Option<Arc<str>>);
+
 /// The lines of peers with a certificate, and those of sources without one.
 pub(super) fn build_lines(
     ledger: &RotationLedger,
@@ -31,7 +34,7 @@ pub(super) fn build_lines(
     let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
     let is_meant = |key: &SenderKey, sender: &SenderUse| key.keyring == keyring.keyring && from <= sender.last();
     let mut peers: BTreeMap<(&str, &Arc<str>), Vec<SenderLine>> = BTreeMap::new();
-    let mut partners: BTreeMap<(&str, &Arc<str>), (Timestamp, Option<Arc<str>>)> = BTreeMap::new();
+    let mut partners: BTreeMap<(&str, &Arc<str>), LatestPartner> = BTreeMap::new();
     for (key, sender) in ledger.senders.iter().filter(|(key, sender)| is_meant(key, sender)) {
         let identity = (key.identity.as_str(), &key.listener);
         peers.entry(identity).or_default().push(judge_sender(keyring, key, sender, now));

@@ -211,9 +211,8 @@ impl RotationLedger {
 
     /// After a step of the clock all ages are what they were before it.
     fn shift_times(&mut self, step: SignedDuration) {
-        let moved = |at: Timestamp| at.saturating_add(step).unwrap_or(at);
-        self.since = moved(self.since);
-        self.read = self.read.map(moved);
+        self.since = shift_time(self.since, step);
+        self.read = self.read.map(|read| shift_time(read, step));
         for (key, sender) in self.senders.iter_mut().chain(&mut self.anonymous) {
             sender.own.iter_mut().for_each(|evidence| evidence.shift(step));
             if key.certificate.is_some() {
@@ -222,9 +221,14 @@ impl RotationLedger {
         }
         self.upstreams.shift_times(step);
         for forgotten in self.forgotten.values_mut() {
-            forgotten.last = forgotten.last.map(moved);
+            forgotten.last = forgotten.last.map(|last| shift_time(last, step));
         }
     }
+}
+
+/// A time after a step of the clock.
+fn shift_time(at: Timestamp, step: SignedDuration) -> Timestamp {
+    at.saturating_add(step).unwrap_or(at)
 }
 
 /// Drops an eighth of those that are meant, the longest silent first, so that a flood costs little.

@@ -16,6 +16,7 @@ use crate::pki::Fingerprint;
 
 /// A record of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of a list are the large one")]
 pub enum RecalledUse {
     /// What an instance knows of a pair at a sender.
     Sender {

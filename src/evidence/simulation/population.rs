@@ -112,7 +112,7 @@ impl Population {
             nature,
             identity: if anonymous { "anonymous".to_owned() } else { format!("dns:sender-{number}.example") },
             certificate: (!anonymous).then(|| Fingerprint::from_bytes(bytes)),
-            address: std::net::Ipv4Addr::from(0x0a00_0000 | number * 256).into(),
+            address: std::net::Ipv4Addr::from(0x0a00_0000 | (number * 256)).into(),
             mended: false,
             every,
             next: i64::from(number) % every,
