@@ -74,9 +74,15 @@ async fn an_ingress_that_waits_is_not_ready_and_only_admin_says_what_for() {
     let (views, _stopping) = views(vec![waiting(Side::Ingress, "api"), waiting(Side::Egress, "salesforce")]);
     assert!(!views.is_ready());
     let (status, body) = get("/readyz", AdminListenerKind::Admin, &views).await;
-    assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits for a key pair in certs/acme\n"));
+    assert_eq!(
+        (status.as_u16(), body.as_str()),
+        (
+            503,
+            "ingress \"api\" waits for a key pair in certs/acme\negress \"salesforce\" waits for a key pair in certs/acme\n"
+        )
+    );
     let (status, body) = get("/readyz", AdminListenerKind::Probes, &views).await;
-    assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits\n"));
+    assert_eq!((status.as_u16(), body.as_str()), (503, "ingress \"api\" waits\negress \"salesforce\" waits\n"));
     assert_eq!(get("/livez", AdminListenerKind::Probes, &views).await, (StatusCode::OK, "ok\n".to_owned()));
 }
 
@@ -89,8 +95,11 @@ async fn the_key_set_is_for_the_admin_listener_only() {
 }
 
 #[tokio::test]
-async fn a_waiting_egress_does_not_matter_and_stopping_does() {
-    let (views, stopping) = views(vec![waiting(Side::Egress, "salesforce")]);
+async fn a_waiting_egress_is_not_ready_and_neither_is_what_stops() {
+    let (waits, _stopping) = views(vec![waiting(Side::Egress, "salesforce")]);
+    let not_ready = get("/readyz", AdminListenerKind::Probes, &waits).await;
+    assert_eq!(not_ready, (StatusCode::SERVICE_UNAVAILABLE, "egress \"salesforce\" waits\n".to_owned()));
+    let (views, stopping) = views(Vec::new());
     assert_eq!(get("/readyz", AdminListenerKind::Probes, &views).await, (StatusCode::OK, "ready\n".to_owned()));
     stopping.advance(ShutdownPhase::Unready);
     assert_eq!(get("/readyz", AdminListenerKind::Probes, &views).await.1, "stopping\n");

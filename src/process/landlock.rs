@@ -1,5 +1,5 @@
-//! Confines the process with Landlock: from then on it opens only the files and TCP ports that it was told of, whoever
-//! has taken it over. Binds the calling thread and its later children, so it comes before any other thread starts.
+//! Confines the process with Landlock: from then on it opens only the files and TCP ports that it was told of, also where an
+//! attacker has taken it over. Binds the calling thread and its later children, so it comes before any other thread starts.
 //!
 //! Which places those are is for the configuration to say. Where the kernel has no Landlock, the process runs unconfined
 //! and says so.
