@@ -4,6 +4,7 @@
 //! the sidecar's own response where there is none.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,8 @@ use crate::http::body::{BodyRelay, UploadProgress};
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
-use crate::http::framing::parse_decimal;
+use crate::http::framing::{FramingLimits, parse_decimal};
+use crate::http::interim::{InterimSender, watch_interim};
 use crate::http::upgrade;
 use crate::snapshot::Side;
 use crate::snapshot::ingress::ListenerLimits;
@@ -65,6 +67,7 @@ impl OutboundRequest {
     ) -> Self {
         let websocket = upgrade::take_upgrade(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
+        let interim = parts.extensions.remove::<InterimSender>();
         parts.extensions.clear();
         match parts.version {
             Version::HTTP_2 => join_cookies(&mut parts.headers),
@@ -72,7 +75,7 @@ impl OutboundRequest {
             Version::HTTP_10 => drop(parts.headers.remove(EXPECT)),
             _ => {}
         }
-        // A peer on HTTP/2 sends when it likes: hyper has no way to ask it for a body.
+        // A peer on HTTP/2 sends when it likes; the backend's 100 is passed on to it.
         let holds = cleaned.expect_continue && parts.version == Version::HTTP_11 && !body.is_end_stream();
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, host.clone());
@@ -80,13 +83,17 @@ impl OutboundRequest {
             upgrade::set_upgrade_fields(&mut parts.headers);
         }
         let mut request = Request::from_parts(parts, OutgoingBody::Empty);
-        let mut upload = None;
+        let (mut upload, mut gate) = (None, None);
         if !body.is_end_stream() {
             let relay = BodyRelay::new(body, terms.limits.body_idle, terms.waits, terms.strip);
             let relay = relay.with_progress(upload.insert(Rc::default()));
-            let relay = if holds { relay.with_hold(BodyHold::new(&mut request, terms.waits)) } else { relay };
+            let hold = holds.then(|| BodyHold::new(terms.waits));
+            gate = hold.as_ref().map(|hold| Arc::clone(hold.gate()));
+            let relay = if let Some(hold) = hold { relay.with_hold(hold) } else { relay };
             *request.body_mut() = OutgoingBody::Relay(Box::new(relay));
         }
+        let limits = FramingLimits { head_size: terms.limits.head_size, fields: terms.limits.fields };
+        watch_interim(&mut request, interim, gate, limits);
         Self { request: Some(request), websocket, upload }
     }
 
