@@ -9,6 +9,7 @@ pub(crate) mod expect;
 pub mod fields;
 pub mod frames;
 pub mod framing;
+pub(crate) mod interim;
 pub(crate) mod named_host;
 pub(crate) mod progress;
 pub mod refusal;

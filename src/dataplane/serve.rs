@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -31,6 +31,7 @@ use crate::http::frames::{BlockFault, FrameFlood};
 use crate::http::framing::FramingLimits;
 use crate::http::framing::guard::FramingGuard;
 use crate::http::framing::verdict::GuardVerdict;
+use crate::http::interim::{InterimQueue, InterimScope};
 use crate::http::refusal::ExplainedRefusal;
 use crate::snapshot::ingress::ListenerLimits;
 
@@ -73,14 +74,18 @@ where
     let bounds = FramingLimits { head_size: limits.head_size, fields: limits.fields };
     let watched = WatchedStream::new(stream, &open.activity);
     let verdict = Arc::<GuardVerdict>::default();
-    let io = TokioIo::new(FramingGuard::new(watched, bounds, Arc::clone(&verdict), &open.activity));
-    let guarded = Rc::new(Http1Connection { connection, verdict });
+    let interim = Arc::<InterimQueue>::default();
+    let guard = FramingGuard::new(watched, bounds, Arc::clone(&verdict), (&open.activity, Arc::clone(&interim)));
+    let io = TokioIo::new(guard);
+    let (guarded, queue) = (Rc::new(Http1Connection { connection, verdict }), Arc::clone(&interim));
     let asked = Rc::clone(&guarded);
     let service = service_fn(move |mut request| {
         let asked = Rc::clone(&asked);
         let upgrades = asked.verdict.prepare_request(&mut request);
         // From now on, not from the first poll: hyper reads on before that, and the client may have ended its sending.
         let flight = asked.connection.state().begin_flight();
+        let takes_interim = request.version() == Version::HTTP_11;
+        let scope = takes_interim.then(|| InterimScope::open(&queue, None, &mut request));
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
             let answered = asked.connection.answer(request).await;
@@ -88,6 +93,9 @@ where
                 let error = asked.verdict.explain(failure.error).with_limit_value(bounds);
                 refuse_request(&*asked.connection, &error, failure.record, false)
             });
+            if let Some(scope) = scope {
+                scope.await_written(asked.connection.waits(), limits.body_idle).await;
+            }
             if upgrades {
                 asked.verdict.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
@@ -116,6 +124,7 @@ where
             _ => {}
         }
         open.register_waker(cx);
+        interim.register_writer(cx);
         served.as_mut().poll(cx).map(report_end)
     })
     .await;
@@ -139,11 +148,18 @@ where
         limit: limits.body_idle,
         unread: Rc::new(move || told.record_unread()),
     };
-    let service = service_fn(move |request| {
+    let interim = Arc::<InterimQueue>::default();
+    let queue = Arc::clone(&interim);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let connection = Rc::clone(&connection);
+        let stream = frames::take_stream_number(request.headers_mut());
+        let scope = stream.map(|stream| InterimScope::open(&queue, Some(stream), &mut request));
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
             let answered = connection.answer(request).await;
+            if let Some(scope) = scope {
+                scope.await_written(connection.waits(), limits.body_idle).await;
+            }
             Ok::<_, Infallible>(
                 answered.unwrap_or_else(|failure| refuse_request(&*connection, &failure.error, failure.record, true)),
             )
@@ -153,7 +169,8 @@ where
     let watched = WatchedStream::new(stream, &open.activity);
     // Up to this, h2 keeps HPACK's state: a head that is larger than the limit costs its stream alone.
     let block_limit = frames::block_limit(limits.head_size);
-    let io = TokioIo::new(frames::guard::FrameGuard::new(watched, block_limit, open.waits(), (&open.activity, &found)));
+    let told = (&open.activity, &found, &interim);
+    let io = TokioIo::new(frames::guard::FrameGuard::new(watched, block_limit, open.waits(), told));
     let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.streams)
@@ -174,6 +191,7 @@ where
             _ => {}
         }
         open.register_waker(cx);
+        interim.register_writer(cx);
         let polled = served.as_mut().poll(cx);
         report_refused_streams(&*asked, found.refused.take(), limits.streams, &mut crowded);
         report_block_faults(&*asked, &found.faults.take(), limits.head_size);

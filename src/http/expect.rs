@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::StatusCode;
 
 use crate::clock::deadlines::{WaitTable, WaitTimer};
 
@@ -29,6 +29,11 @@ pub(crate) struct ContinueGate {
 }
 
 impl ContinueGate {
+    /// The backend asks for the body.
+    pub(crate) fn record_continue(&self) {
+        self.transition(&[WAITING], OPEN);
+    }
+
     fn transition(&self, from: &[u8], to: u8) {
         if from.contains(&self.state.load(Ordering::Relaxed)) {
             self.state.store(to, Ordering::Relaxed);
@@ -87,16 +92,9 @@ pub(crate) struct BodyHold {
 }
 
 impl BodyHold {
-    /// Holds the body of this request back, for `limit` at most.
-    pub(crate) fn new<B>(request: &mut Request<B>, waits: &std::rc::Rc<WaitTable>, limit: Duration) -> Self {
-        let gate = Arc::new(ContinueGate::default());
-        let told = Arc::clone(&gate);
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                told.transition(&[WAITING], OPEN);
-            }
-        });
-        Self { gate, wait: WaitTimer::new(waits, limit), late: false }
+    /// Holds the body of a request back, until its gate is told that it is asked for, and for `limit` at most.
+    pub(crate) fn new(waits: &std::rc::Rc<WaitTable>, limit: Duration) -> Self {
+        Self { gate: Arc::new(ContinueGate::default()), wait: WaitTimer::new(waits, limit), late: false }
     }
 
     /// Whether it is let go because the backend neither asked for it nor refused it in time.
@@ -136,7 +134,7 @@ mod tests {
 
     fn hold_body() -> (Rc<WaitTable>, BodyHold, ContinueGateGuard) {
         let waits = Rc::new(WaitTable::default());
-        let held = BodyHold::new(&mut Request::new(()), &waits, LIMIT);
+        let held = BodyHold::new(&waits, LIMIT);
         let keeper = ContinueGateGuard::begin_turn(Arc::clone(held.gate()));
         (waits, held, keeper)
     }

@@ -11,15 +11,18 @@ mod flood;
 pub(crate) mod guard;
 mod header;
 mod huffman;
+mod number;
 mod refusals;
 
 use std::time::Duration;
 
 use blocks::BlockReader;
 use header::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use number::RequestBlock;
 
 pub use fault::BlockFault;
 pub use flood::FrameFlood;
+pub(crate) use number::take_stream_number;
 pub use refusals::StreamRefusals;
 
 /// A budget is for so long; then it is full again.
@@ -88,6 +91,10 @@ pub struct FrameScanner {
     unfinished: Vec<u32>,
     /// Reads the blocks; `None` behind one that is not HPACK.
     blocks: Option<BlockReader>,
+    /// Requests among what was scanned last, to be numbered.
+    requests: Vec<RequestBlock>,
+    /// The peer wants a smaller table for what it receives than HPACK begins with.
+    small_table: bool,
     /// When the budgets were full.
     since: Duration,
     spent: FrameCounts,
@@ -144,6 +151,8 @@ impl FrameScanner {
             section: FieldSection::Other,
             unfinished: Vec::new(),
             blocks: Some(BlockReader::default()),
+            requests: Vec::new(),
+            small_table: false,
             since: now,
             spent: FrameCounts::default(),
             sent_before: 0,
@@ -168,6 +177,7 @@ impl FrameScanner {
         if now.saturating_sub(self.since) >= BUDGET_WINDOW {
             (self.since, self.spent, self.sent_before) = (now, FrameCounts::default(), sent);
         }
+        self.requests.clear();
         let (mut at, mut fault) = (0, None);
         while self.over.is_none() {
             let rest = &bytes[at..];
@@ -197,7 +207,7 @@ impl FrameScanner {
                             self.within = Some(frame.stream);
                             break;
                         };
-                        let judged = self.count(&frame, sent).and_then(|()| self.read_block_part(&frame, content));
+                        let judged = self.count(&frame, sent).and_then(|()| self.read_block_part(&frame, content, at));
                         match judged {
                             Ok(None) => FRAME_HEADER_BYTES + frame.length,
                             Ok(found) => {
@@ -215,6 +225,7 @@ impl FrameScanner {
                         if self.over.is_some() {
                             break;
                         }
+                        self.small_table |= frame.shrinks_table(&rest[FRAME_HEADER_BYTES..]);
                         self.set_content_left(frame.length);
                         FRAME_HEADER_BYTES
                     }
@@ -227,19 +238,31 @@ impl FrameScanner {
         FrameStep { pass: at, flood: self.over, fault }
     }
 
+    /// The requests among what may pass of the last scan that can be numbered.
+    fn request_blocks(&self) -> &[RequestBlock] {
+        &self.requests
+    }
+
     /// So much of the frame's content is still to come.
     fn set_content_left(&mut self, left: usize) {
         self.state = if left == 0 { FrameState::Header } else { FrameState::Content(left) };
     }
 
-    /// Reads a frame of a header block; where it is the last one, the whole block is judged.
-    fn read_block_part(&mut self, frame: &FrameHeader, content: &[u8]) -> Result<Option<BlockFinding>, FrameFlood> {
+    /// Reads a frame of a header block, which begins `at`; where it is the last one, the whole block is judged.
+    fn read_block_part(
+        &mut self,
+        frame: &FrameHeader,
+        content: &[u8],
+        at: usize,
+    ) -> Result<Option<BlockFinding>, FrameFlood> {
         let last = frame.flags & END_HEADERS != 0;
         if last {
             self.within = None;
         }
         let Some(blocks) = &mut self.blocks else { return Ok(None) };
-        let read = match frame.field_block(content) {
+        let part = frame.field_block(content);
+        let end = at + FRAME_HEADER_BYTES + frame.prefix_length() + part.map_or(0, <[u8]>::len);
+        let read = match part {
             None => None,
             Some(part) if last && self.parts.is_empty() => blocks.read(part),
             Some(part) => {
@@ -265,6 +288,11 @@ impl FrameScanner {
         } else if self.section == FieldSection::Request && facts.fragment {
             BlockFault::PathFragment
         } else {
+            let fits = facts.size + number::FIELD_SIZE < self.block_limit
+                && frame.length + number::FIELD_BYTES <= MAX_FRAME_BYTES;
+            if fits && self.section == FieldSection::Request {
+                self.requests.push(RequestBlock { at, end, stream: frame.stream });
+            }
             return Ok(None);
         };
         let by_h2 = fault == BlockFault::TooLarge && self.section != FieldSection::Trailers;

@@ -3,6 +3,7 @@
 //! Must hold: exit 0 done, 1 failed, 2 wrong usage, configuration or folder; an error names file, line, column and the
 //! nearest key; `run` without a key pair waits and says for what; a second signal leaves at once.
 
+mod head_limit;
 mod log_flags;
 
 use std::io::{BufRead, BufReader};

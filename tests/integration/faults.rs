@@ -74,7 +74,7 @@ async fn interim_answers_without_an_end_are_504() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interim_answers_before_the_real_one_are_passed_over() {
+async fn interim_answers_change_nothing_of_the_real_one() {
     let hints = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
     let backend = Raw::saying(format!("{hints}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), false).await;
     let stand = front(&backend).await;

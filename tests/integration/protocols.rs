@@ -4,6 +4,7 @@
 //! and names it; what one side sends reaches the other when it is sent, not when it is complete; a stream that one side
 //! gives up ends on the other.
 
+mod interim;
 mod upgrades;
 
 use bytes::Bytes;

@@ -31,7 +31,8 @@ use crate::http::body::{AnswerWatch, BodyRelay};
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
-use crate::http::framing::parse_decimal;
+use crate::http::framing::{FramingLimits, parse_decimal};
+use crate::http::interim::{InterimSender, watch_interim};
 use crate::http::progress::{AnswerPatience, BodyLimit, ContentKind, UploadProgress};
 use crate::http::upgrade;
 use crate::snapshot::Side;
@@ -70,6 +71,7 @@ impl OutboundRequest {
     ) -> Self {
         let websocket = upgrade::take_upgrade(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
+        let interim = parts.extensions.remove::<InterimSender>();
         parts.extensions.clear();
         match parts.version {
             Version::HTTP_2 => join_cookies(&mut parts.headers),
@@ -77,7 +79,7 @@ impl OutboundRequest {
             Version::HTTP_10 => drop(parts.headers.remove(EXPECT)),
             _ => {}
         }
-        // A peer on HTTP/2 sends when it likes: hyper has no way to ask it for a body.
+        // A peer on HTTP/2 sends when it likes; the backend's 100 is passed on to it.
         let holds = cleaned.expect_continue && parts.version == Version::HTTP_11 && !body.is_end_stream();
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, host.clone());
@@ -85,7 +87,7 @@ impl OutboundRequest {
             upgrade::set_upgrade_fields(&mut parts.headers);
         }
         let mut request = Request::from_parts(parts, OutgoingBody::Empty);
-        let mut upload = None;
+        let (mut upload, mut gate) = (None, None);
         if !body.is_end_stream() {
             let progress = upload.insert(UploadProgress::new(terms.waits));
             progress.set_client(terms.client);
@@ -93,10 +95,13 @@ impl OutboundRequest {
                 progress.set_endless();
             }
             let relay = BodyRelay::from_request(body, (terms.limits, terms.waits, terms.strip), progress);
-            let wait = terms.limits.continue_wait;
-            let relay = if holds { relay.with_hold(BodyHold::new(&mut request, terms.waits, wait)) } else { relay };
+            let hold = holds.then(|| BodyHold::new(terms.waits, terms.limits.continue_wait));
+            gate = hold.as_ref().map(|hold| Arc::clone(hold.gate()));
+            let relay = if let Some(hold) = hold { relay.with_hold(hold) } else { relay };
             *request.body_mut() = OutgoingBody::Relay(Box::new(relay));
         }
+        let limits = FramingLimits { head_size: terms.limits.head_size, fields: terms.limits.fields };
+        watch_interim(&mut request, interim, gate, limits);
         Self { request: Some(request), websocket, upload }
     }
 

@@ -12,10 +12,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::fault::spoil_frame;
+use super::number::{FIELD_BYTES, insert_stream_number, number_requests};
 use super::{BlockFault, FrameFlood, FrameScanner, FrameStep, StreamRefusals};
 use crate::clock::deadlines::{TICK, WaitTable};
 use crate::http::activity::StreamActivity;
 use crate::http::framing::held::HeldBytes;
+use crate::http::interim::InterimQueue;
 
 /// A `WINDOW_UPDATE` of the connection by zero, which is an error of the connection (RFC 9113 6.9).
 const GO_AWAY: &[u8] = &[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -41,15 +43,17 @@ pub(crate) struct FrameGuard<S> {
     waits: Rc<WaitTable>,
     activity: Arc<StreamActivity>,
     found: Rc<FrameFindings>,
+    interim: Arc<InterimQueue>,
 }
 
 impl<S> FrameGuard<S> {
-    /// Around `stream`, whose header blocks may have `block_limit` bytes; `activity` records header blocks that are not whole, and the rest is left in `found`.
+    /// Around `stream`, whose header blocks may have `block_limit` bytes; `activity` records header blocks that are not
+    /// whole, the rest is left in `found`, and what `interim` holds is written between two frames.
     pub(crate) fn new(
         stream: S,
         block_limit: usize,
         waits: &Rc<WaitTable>,
-        (activity, found): (&Arc<StreamActivity>, &Rc<FrameFindings>),
+        (activity, found, interim): (&Arc<StreamActivity>, &Rc<FrameFindings>, &Arc<InterimQueue>),
     ) -> Self {
         Self {
             stream,
@@ -60,6 +64,7 @@ impl<S> FrameGuard<S> {
             waits: Rc::clone(waits),
             activity: Arc::clone(activity),
             found: Rc::clone(found),
+            interim: Arc::clone(interim),
         }
     }
 
@@ -71,14 +76,31 @@ impl<S> FrameGuard<S> {
         }
         self.found.flood.set(step.flood);
         self.activity.set_open_block(self.scanner.open_block());
+        if self.scanner.small_table {
+            self.interim.close();
+        }
         step
+    }
+
+    /// Numbers the requests among what may pass, from `before` on, where it is read into; false where there is no room.
+    fn number_in_place(&self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
+        let blocks = self.scanner.request_blocks();
+        if buf.remaining() < blocks.len() * FIELD_BYTES {
+            return false;
+        }
+        for block in blocks.iter().rev() {
+            buf.initialize_unfilled_to(FIELD_BYTES);
+            buf.advance(FIELD_BYTES);
+            insert_stream_number(&mut buf.filled_mut()[before..], block);
+        }
+        true
     }
 
     /// Goes on behind a header block that breaks a rule: what hyper reads instead of `bytes`, and how many of them that is for.
     fn replace_faulty_blocks(&mut self, bytes: &[u8], first: FrameStep) -> (Vec<u8>, usize) {
         let (mut cleared, mut at, mut step) = (Vec::with_capacity(bytes.len()), 0, first);
         loop {
-            cleared.extend_from_slice(&bytes[at..at + step.pass]);
+            cleared.extend(number_requests(&bytes[at..at + step.pass], self.scanner.request_blocks()));
             at += step.pass;
             let Some(found) = step.fault else { return (cleared, at) };
             self.found.faults.borrow_mut().push(found.fault);
@@ -138,6 +160,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
                     step.pass
                 };
                 buf.set_filled(before + given);
+                if given > 0 && !this.number_in_place(buf, before) {
+                    let numbered = number_requests(&buf.filled()[before..], this.scanner.request_blocks());
+                    let rest = this.held.take_all();
+                    this.held.hold(numbered, &rest);
+                    buf.set_filled(before);
+                }
             } else {
                 this.held.push(arrived);
                 buf.set_filled(before);
@@ -146,7 +174,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
                 let (cleared, at) = if step.fault.is_some() {
                     this.replace_faulty_blocks(&held, step)
                 } else {
-                    (held[..step.pass].to_vec(), step.pass)
+                    (number_requests(&held[..step.pass], this.scanner.request_blocks()), step.pass)
                 };
                 this.held.hold(cleared, &held[at..]);
             }
@@ -160,15 +188,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> FrameGuard<S> {
+    /// Writes interim responses, if what h2 has written so far ends with a frame.
+    fn poll_write_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.interim.poll_write_heads(&mut self.stream, cx, self.refusals.is_between_frames())
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.count_written(&buf[..written]);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_interim(cx))?;
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.count_written(&buf[..written]);
         Poll::Ready(Ok(written))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_interim(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -176,15 +215,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let this = self.get_mut();
+        ready!(this.poll_write_interim(cx))?;
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
         let mut left = written;
         for buf in bufs {
             let part = left.min(buf.len());
-            self.count_written(&buf[..part]);
+            this.count_written(&buf[..part]);
             left -= part;
         }
         Poll::Ready(Ok(written))

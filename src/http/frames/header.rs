@@ -55,6 +55,21 @@ impl FrameHeader {
         Some(Self { kind, flags, stream, length, content: length.saturating_sub(padding) })
     }
 
+    /// Whether it is `SETTINGS` with a smaller table than HPACK begins with (RFC 9113 6.5.2), or where that cannot be seen, as
+    /// not all of the content is there.
+    pub(super) fn shrinks_table(&self, content: &[u8]) -> bool {
+        const TABLE_SIZE: [u8; 2] = [0, 1];
+        const USUAL_BYTES: u32 = 4096;
+        if !matches!(self.kind, FrameKind::Settings) {
+            return false;
+        }
+        let Some(content) = content.get(..self.length) else { return true };
+        content.chunks_exact(6).any(|setting| {
+            setting[..2] == TABLE_SIZE
+                && setting[2..].iter().fold(0, |value, byte| value << 8 | u32::from(*byte)) < USUAL_BYTES
+        })
+    }
+
     /// Whether it is a part of a header block.
     pub(super) fn is_block_part(&self) -> bool {
         matches!(self.kind, FrameKind::Headers | FrameKind::Continuation)

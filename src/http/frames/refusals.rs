@@ -2,10 +2,13 @@
 //!
 //! Pure: it is shown what goes out on the connection, however it is cut, and follows the frames by their headers.
 
+use super::END_HEADERS;
 use super::header::FRAME_HEADER_BYTES;
 
 /// RFC 9113 6.4, and the code of a stream that was not processed (7).
 const RST_STREAM: u8 = 3;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const RESET_FRAME_BYTES: usize = FRAME_HEADER_BYTES + REFUSED_STREAM.len();
 
@@ -17,9 +20,16 @@ pub struct StreamRefusals {
     have: usize,
     /// Bytes of a frame's content that are of no interest.
     skip: usize,
+    /// A header block has begun, and its last frame has not.
+    open_block: bool,
 }
 
 impl StreamRefusals {
+    /// Whether all that went out are whole frames and header blocks: here another may stand.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.have == 0 && self.skip == 0 && !self.open_block
+    }
+
     /// How many streams the next bytes refuse.
     pub fn count(&mut self, mut bytes: &[u8]) -> u64 {
         let mut refused = 0;
@@ -32,9 +42,12 @@ impl StreamRefusals {
             self.frame[self.have..self.have + part].copy_from_slice(&bytes[..part]);
             self.have += part;
             bytes = &bytes[part..];
-            let [l0, l1, l2, kind, ..] = self.frame;
+            let [l0, l1, l2, kind, flags, ..] = self.frame;
             let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
             let reset = kind == RST_STREAM && length == REFUSED_STREAM.len();
+            if self.have == FRAME_HEADER_BYTES && matches!(kind, HEADERS | CONTINUATION) {
+                self.open_block = flags & END_HEADERS == 0;
+            }
             if self.have == RESET_FRAME_BYTES {
                 refused += u64::from(self.frame[FRAME_HEADER_BYTES..] == REFUSED_STREAM);
                 self.have = 0;
@@ -55,6 +68,20 @@ mod tests {
     fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
         let length = u8::try_from(content.len()).unwrap();
         [&[0, 0, length, kind, 0, 0, 0, 0, 1][..], content].concat()
+    }
+
+    #[test]
+    fn another_frame_may_stand_only_behind_whole_frames_and_header_blocks() {
+        let mut refusals = StreamRefusals::default();
+        let bytes = [frame(0, b"abc"), frame(HEADERS, &[0x88]), frame(CONTINUATION, &[0x88])].concat();
+        let end = bytes.len() - 1;
+        let mut places = Vec::new();
+        for (at, byte) in bytes.iter().enumerate() {
+            // The last frame says that it is the last.
+            refusals.count(&[if at == end - 5 { END_HEADERS } else { *byte }]);
+            places.extend(refusals.is_between_frames().then_some(at + 1));
+        }
+        assert_eq!(places, [12, bytes.len()]);
     }
 
     proptest! {

@@ -23,6 +23,7 @@ use super::held::HeldBytes;
 use super::verdict::{GuardVerdict, UpgradeAnswer};
 use super::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 use crate::http::activity::StreamActivity;
+use crate::http::interim::InterimQueue;
 use crate::http::refusal::ExplainedRefusal;
 
 /// What hyper reads in place of a refused request.
@@ -39,6 +40,7 @@ pub(crate) struct FramingGuard<S> {
     stream: S,
     scanner: FramingScanner,
     verdict: Arc<GuardVerdict>,
+    interim: Arc<InterimQueue>,
     held: HeldBytes,
     mode: FramingMode,
     linger: Option<LingerState>,
@@ -64,16 +66,17 @@ struct LingerState {
 }
 
 impl<S> FramingGuard<S> {
-    /// `activity` says whether a request is being answered, and is told of the end of the client's sending.
+    /// `activity` says whether a request is being answered, and is told of the end of the client's sending; what `interim` holds
+    /// is written between two responses.
     pub(crate) fn new(
         stream: S,
         bounds: FramingLimits,
         verdict: Arc<GuardVerdict>,
-        activity: &Arc<StreamActivity>,
+        (activity, interim): (&Arc<StreamActivity>, Arc<InterimQueue>),
     ) -> Self {
         let scanner = FramingScanner::new(bounds);
         let (held, mode, activity) = (HeldBytes::default(), FramingMode::Judge, Arc::clone(activity));
-        Self { stream, scanner, verdict, held, mode, linger: None, activity }
+        Self { stream, scanner, verdict, interim, held, mode, linger: None, activity }
     }
 
     /// Judges what is held.
@@ -239,20 +242,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.interim.poll_write_heads(&mut this.stream, cx, false))?;
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    /// hyper flushes when it has nothing left to write: whatever it has begun before is whole.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.interim.poll_write_heads(&mut this.stream, cx, true))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        ready!(this.interim.poll_write_heads(&mut this.stream, cx, false))?;
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

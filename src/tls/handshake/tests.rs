@@ -56,15 +56,22 @@ type ClientResult = Result<CompletedHandshake<ClientStream<DuplexStream>>, Box<F
 /// Runs both sides; each then says one byte to the other, so that tickets and late alerts arrive.
 async fn run_handshake(acceptor: &IngressAcceptor, connector: &EgressConnector) -> (ServerResult, ClientResult) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::join!(serve(near, acceptor), async {
-        let mut established = connect(far, connector, test_deadline()).await?;
-        match established.stream.read_u8().await {
-            Ok(_) => Ok(established),
-            Err(error) => {
-                Err(failed_handshake(classify_error(error, false), None, HandshakeObservation::default(), Vec::new()))
+    // In a box: the future of both ends is large.
+    let both = async {
+        tokio::join!(serve(near, acceptor), async {
+            let mut established = connect(far, connector, test_deadline()).await?;
+            match established.stream.read_u8().await {
+                Ok(_) => Ok(established),
+                Err(error) => Err(failed_handshake(
+                    classify_error(error, false),
+                    None,
+                    HandshakeObservation::default(),
+                    Vec::new(),
+                )),
             }
-        }
-    })
+        })
+    };
+    Box::pin(both).await
 }
 
 async fn serve(near: DuplexStream, acceptor: &IngressAcceptor) -> ServerResult {
