@@ -5,6 +5,7 @@
 
 mod head_limit;
 mod log_flags;
+mod ports;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use crate::support::PATIENCE;
 use crate::support::ca::Ca;
 use crate::support::sidecar::{drop_pair, folder, put};
+
+pub use ports::{free_port, run_in};
 
 pub fn sidekey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));
@@ -99,17 +102,6 @@ impl Running {
         }
         panic!("it did not end");
     }
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
-}
-
-pub fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
-    let mut command = sidekey();
-    command.current_dir(folder).args(["run", "--backend", "http://127.0.0.1:9", "--log-format", "json"]);
-    command.args(["--listen", &format!("127.0.0.1:{port}"), "--probes", &format!("127.0.0.1:{probes}")]);
-    command
 }
 
 #[test]

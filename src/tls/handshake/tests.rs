@@ -60,15 +60,10 @@ async fn run_handshake(acceptor: &IngressAcceptor, connector: &EgressConnector) 
     let both = async {
         tokio::join!(serve(near, acceptor), async {
             let mut established = connect(far, connector, test_deadline()).await?;
-            match established.stream.read_u8().await {
-                Ok(_) => Ok(established),
-                Err(error) => Err(failed_handshake(
-                    classify_error(error, false),
-                    None,
-                    HandshakeObservation::default(),
-                    Vec::new(),
-                )),
-            }
+            let unseen = HandshakeObservation::default();
+            let failed = |error| failed_handshake(classify_error(error, false), None, unseen, Vec::new());
+            established.stream.read_u8().await.map_err(failed)?;
+            Ok(established)
         })
     };
     Box::pin(both).await
