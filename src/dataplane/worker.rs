@@ -224,7 +224,10 @@ impl Worker {
                 }
                 Some(TickOutcome::Limit(limit)) => context.report_limit(&open, limit),
                 Some(TickOutcome::Cut) => cut = true,
-                Some(TickOutcome::CutByStop) => context.shared.record_cut(),
+                Some(TickOutcome::CutByStop) => {
+                    context.shared.record_cut();
+                    cut = true;
+                }
             }
         }
         if cut {

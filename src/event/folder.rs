@@ -26,7 +26,7 @@ impl Serialize for FolderRecord {
         fields.serialize_field("keyring", &self.keyring)?;
         fields.serialize_field("reason", self.problem.reason)?;
         if self.over {
-            fields.serialize_field("explanation", &format!("this holds no longer: {}", self.problem.why))?;
+            fields.serialize_field("explanation", &format!("this is over: {}", self.problem.why))?;
             fields.skip_field("remedy")?;
         } else {
             fields.serialize_field("explanation", &self.problem.why)?;

@@ -172,7 +172,8 @@ impl UpstreamProofs {
             previous,
         };
         let judgement = judge_answer(&answer, terms.refusals);
-        if judgement == AnswerJudgement::Compare {
+        // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
+        if judgement == AnswerJudgement::Compare && role == AnswerRole::Proved {
             node.record_comparison(now);
         }
         match judgement {
@@ -185,7 +186,8 @@ impl UpstreamProofs {
             AnswerJudgement::Doubts | AnswerJudgement::Nothing => {
                 let is_doubt = judgement == AnswerJudgement::Doubts;
                 let change = if is_doubt { pair.record_doubt(got.node, terms, now) } else { None };
-                if role == AnswerRole::Canary {
+                // The probe's request, which an answer without a certificate has made worthless, delays no other.
+                if role == AnswerRole::Canary && got.public != Some(got.status) {
                     pair.rests_until = add_saturating(now, CANARY_PAUSE);
                 }
                 (judgement, change)

@@ -41,9 +41,9 @@ impl DrainProgress {
     pub fn record_cut(&self) {
         self.cut.fetch_add(1, Ordering::AcqRel);
     }
-    /// Connections that were closed at the deadline, or are open now and will be.
+    /// Connections that were cut at the deadline, or are open now and will be closed; those that were cut may be among them.
     pub fn closed_at_deadline(&self) -> usize {
-        self.cut.load(Ordering::Acquire) + self.open_connections()
+        self.cut.load(Ordering::Acquire).max(self.open_connections())
     }
     /// Connections that are open.
     pub fn open_connections(&self) -> usize {

@@ -105,6 +105,7 @@ pub(super) fn not_remembered(records: &AlertInputs<'_>) -> Option<Alert> {
         ends: None,
         contacts: contacts(records, records.keyrings.iter().map(|view| &view.name)),
         explanation: format!("nothing is remembered, a restart loses decisions and overlaps: {why}"),
-        remedy: "give this user write access and free space for `state`".to_owned(),
+        remedy: "correct what the sentence names, and see `sidekey check`; `state` needs write access and free space"
+            .to_owned(),
     })
 }

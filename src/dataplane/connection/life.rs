@@ -113,8 +113,7 @@ impl ConnectionLife {
             ConnectionSignal::Cut | ConnectionSignal::Late => {
                 // The task has had its moment to answer the late head, or to say that it is cut.
                 self.signal.send_signal(ConnectionSignal::Close);
-                let stopping = self.drain.get().is_some_and(|running| running.urgency == DrainUrgency::Stopping);
-                return (stopping && self.is_cut()).then_some(TickOutcome::CutByStop);
+                return None;
             }
             ConnectionSignal::Close => return None,
             _ => {}
@@ -180,7 +179,9 @@ impl ConnectionLife {
                 return None;
             }
             self.cut();
-            return Some(TickOutcome::Cut);
+            // Counted now: it may end before the next tick.
+            let by_stop = running.urgency == DrainUrgency::Stopping && idle.is_none();
+            return Some(if by_stop { TickOutcome::CutByStop } else { TickOutcome::Cut });
         }
         if idle.is_some_and(|idle| idle >= Ticks::from_duration(IDLE_CLOSE_DELAY)) {
             self.signal.send_signal(ConnectionSignal::Leave);

@@ -83,7 +83,7 @@ pub(crate) enum TickOutcome {
     Limit(ConnectionLimit),
     /// Its drain has reached its deadline, and something still runs on it.
     Cut,
-    /// It is closed after that, because the process stops.
+    /// The same, because the process stops: it is counted.
     CutByStop,
 }
 

@@ -114,8 +114,8 @@ fn a_stop_counts_a_connection_that_it_cuts_and_no_other() {
         assert!(open.drain(DrainUrgency::Urgent));
         assert!(open.drain(DrainUrgency::Stopping) && !open.drain(DrainUrgency::Urgent));
     }
-    assert_eq!(signal_at(&busy, &waits, 15), (ConnectionSignal::Cut, Some("cut")));
-    assert_eq!(signal_at(&busy, &waits, 16), (ConnectionSignal::Close, Some("cut_by_stop")));
+    assert_eq!(signal_at(&busy, &waits, 15), (ConnectionSignal::Cut, Some("cut_by_stop")));
+    assert_eq!(signal_at(&busy, &waits, 16), (ConnectionSignal::Close, None));
     assert_eq!(signal_at(&idle, &waits, 15), (ConnectionSignal::Close, None));
     assert_eq!(signal_at(&idle, &waits, 16), (ConnectionSignal::Close, None));
 }

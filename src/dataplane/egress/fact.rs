@@ -43,16 +43,26 @@ pub(super) fn report_judgement(
         (_, Some(_)) => {
             ("response", format!("it answers {status} to each of our pairs; from now on all requests use this one"))
         }
-        (_, None) => ("response", format!("it answered {status}; from now on all requests use this pair")),
+        (_, None) if is_current(towards, got.key_pair) => {
+            ("response", format!("it answered {status}; from now on all requests use this pair"))
+        }
+        (_, None) => {
+            ("response", format!("it answered {status}; requests that the current pair cannot serve use this one"))
+        }
     };
     emit_verdict(towards, got.key_pair, change, reason, &what);
+}
+
+fn is_current(towards: UpstreamRef<'_>, key_pair: Fingerprint) -> bool {
+    let is_it = |one: &KeyPairCandidate| one.key_pair == key_pair && one.standing == Standing::Current;
+    towards.egress.candidates.0.iter().any(is_it)
 }
 
 /// Records a new connection, and reports where it changes the verdict on the current pair: another node, or authorities that
 /// exclude the pair.
 pub(super) fn record_connection(towards: UpstreamRef<'_>, seen: ConnectionSeen) {
-    let is_current = |candidate: &&KeyPairCandidate| candidate.standing == Standing::Current;
-    let Some(current) = towards.egress.candidates.0.iter().find(is_current).map(|current| current.key_pair) else {
+    let current = |candidate: &&KeyPairCandidate| candidate.standing == Standing::Current;
+    let Some(current) = towards.egress.candidates.0.iter().find(current).map(|current| current.key_pair) else {
         return;
     };
     let verdicts = &towards.resources.verdicts;

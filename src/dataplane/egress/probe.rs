@@ -137,7 +137,7 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     if let Ok((response, link)) = answered {
         let status = response.status();
         link.finish();
-        if status.is_success() && public == Some(status) {
+        if public == Some(status) {
             fact::report_public_path(towards, key_pair, path, status.as_u16());
         }
     }

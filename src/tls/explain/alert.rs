@@ -24,7 +24,7 @@ pub(super) fn explain_received(
                 "unknown CA",
                 &format!(
                     "we sent 1 certificate, and its issuer \"{0}\" was not among what we sent: append the certificate \
-                     of \"{0}\" to our certificate's file, or where \"{0}\" is a root, send it to its operator to trust",
+                     of \"{0}\" to our certificate's file, or where \"{0}\" is a root, send it to the operator of the other side to trust",
                     clip(issuer)
                 ),
             ),

@@ -1,6 +1,6 @@
 //! What is wrong with the other side's certificate, in one sentence with the values and what to do.
 
-use super::context::{FailureContext, FailureReason, clip, date, distance, quoted_list};
+use super::context::{FailureContext, FailureReason, clip, clip_sentence, date, distance, quoted_list};
 use crate::pki::Certificate;
 use crate::trust::TrustError;
 
@@ -180,7 +180,7 @@ fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> 
                 clip(why)
             ),
         ),
-        other => ("untrusted", format!("{who}'s certificate was rejected: {}", clip(&other.to_string()))),
+        other => ("untrusted", format!("{who}'s certificate was rejected: {}", clip_sentence(&other.to_string()))),
     };
     FailureReason::refused(reason, why)
 }

@@ -163,6 +163,11 @@ pub(super) fn clip(text: &str) -> &str {
     text.char_indices().nth(200).map_or(text, |(end, _)| &text[..end])
 }
 
+/// A sentence of ours with names in it: at most 1,000 characters.
+pub(super) fn clip_sentence(text: &str) -> &str {
+    text.char_indices().nth(1000).map_or(text, |(end, _)| &text[..end])
+}
+
 /// `"a", "b"`; at most nine of them, as the trust lists them.
 pub(super) fn quoted_list(items: &[String]) -> String {
     let mut out = String::new();

@@ -261,7 +261,7 @@ fn upstreams_that_refuse_doubt_or_do_not_ask_are_to_be_acted_on() {
         doubt(DoubtKind::NotMutual, None),
         doubt(DoubtKind::Doubted, Some(shown)),
         doubt(DoubtKind::Refused, Some(shown)),
-        // A pair that was rotated away, and an egress that is gone.
+        // A pair that is no longer current, and an egress that is gone.
         doubt(DoubtKind::Refused, Some(Fingerprint::from_bytes([9; 32]))),
         UpstreamDoubt { listener: "gone".into(), ..doubt(DoubtKind::Refused, Some(shown)) },
     ];

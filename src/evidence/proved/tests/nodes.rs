@@ -106,6 +106,29 @@ fn a_refusal_status_on_a_proved_pair_is_compared_once_a_minute_and_node() {
 }
 
 #[test]
+fn a_proof_by_comparison_is_compared_at_once_when_a_refusal_follows() {
+    let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
+    connect(&mut proved, 1, |_| {});
+    let missing = answer_with(2, 404, CANARY);
+    assert_eq!(judge(&mut proved, &order, missing, 20), (AnswerJudgement::Compare, None));
+    let both = AnswerFacts { compared: Some(404), repeatable: false, ..missing };
+    assert_eq!(judge(&mut proved, &order, both, 20), (AnswerJudgement::Proves, Some(UpstreamVerdict::Proved)));
+    let refused = answer_with(2, 403, SETTLED);
+    assert_eq!(judge(&mut proved, &order, refused, 21), (AnswerJudgement::Compare, None));
+    let differs = AnswerFacts { compared: Some(200), repeatable: false, ..refused };
+    assert_eq!(judge(&mut proved, &order, differs, 21), (AnswerJudgement::Refuses, Some(UpstreamVerdict::Refused)));
+}
+
+#[test]
+fn an_answer_that_needs_no_certificate_delays_no_canary() {
+    let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
+    connect(&mut proved, 1, |_| {});
+    let public = AnswerFacts { public: Some(200), ..answer_with(2, 200, CANARY) };
+    assert_eq!(judge(&mut proved, &order, public, 20), (AnswerJudgement::Nothing, None));
+    assert_eq!(select(&mut proved, &order, true, 21).how, CANARY);
+}
+
+#[test]
 fn a_request_that_cannot_be_sent_again_ends_a_proof_only_where_the_previous_pair_fared_better() {
     let post =
         AnswerFacts { class: RequestClass::new("POST", "/orders"), repeatable: false, ..answer_with(2, 403, SETTLED) };
