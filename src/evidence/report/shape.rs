@@ -123,6 +123,8 @@ pub enum RotationProgress {
     NotSeen,
     /// It has sent data on the new pair.
     ProvedNew,
+    /// An upstream that asks for no certificate: no pair is shown to it, and it does not affect the verdict.
+    AsksForNone,
 }
 
 impl RotationProgress {
@@ -135,7 +137,13 @@ impl RotationProgress {
             Self::Unproved => "not proved yet",
             Self::NotSeen => "not seen since",
             Self::ProvedNew => "proved new",
+            Self::AsksForNone => "asks for none",
         }
+    }
+
+    /// Whether nothing is waited for: it has proved the new pair, or needs none.
+    pub(super) const fn is_settled(self) -> bool {
+        matches!(self, Self::ProvedNew | Self::AsksForNone)
     }
 }
 
