@@ -111,6 +111,8 @@ pub enum SubjectKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RotationProgress {
+    /// An upstream that refuses the new pair and the old one: no pair of ours is accepted.
+    RefusesEvery,
     /// It refuses the new pair, or requires what only the old one has.
     InsistsOnOld,
     /// Its connections on the new pair end one after the other without a byte.
@@ -131,6 +133,7 @@ impl RotationProgress {
     /// As in the report for people.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::RefusesEvery => "refuses every",
             Self::InsistsOnOld => "insists on old",
             Self::EndsUnexplained => "ends unexplained",
             Self::StillOnOld => "still on old",

@@ -171,7 +171,10 @@ impl UpstreamTable {
             about.max_by_key(|one| one.since)
         };
         let elsewhere = fleet(UpstreamResponse::Refused);
+        let mut old_answers = entry.shown.iter().filter(|shown| is_old(shown.key_pair)).map(|old| old.said);
+        let refuses_old = old.is_some() && old_answers.all(|said| said == UpstreamResponse::Refused);
         let stands = match new.map(|new| new.said) {
+            Some(UpstreamResponse::Refused) if refuses_old => RotationProgress::RefusesEvery,
             Some(UpstreamResponse::Refused) => RotationProgress::InsistsOnOld,
             _ if elsewhere.is_some() => RotationProgress::InsistsOnOld,
             Some(UpstreamResponse::Proved) => RotationProgress::ProvedNew,
@@ -194,6 +197,7 @@ impl UpstreamTable {
         line.reason = told.map(|new| new.reason.clone().into_owned()).or(elsewhere.map(|one| one.reason.clone()));
         line.because = match stands {
             RotationProgress::StillOnOld => Some(still.to_owned()),
+            RotationProgress::RefusesEvery => told.zip(old).map(|(new, old)| explain_refusals(new, old)),
             RotationProgress::AsksForNone | RotationProgress::Unproved if new.is_none() => entry.explain_unasked(),
             _ => told.map(|new| new.explanation.clone()).or(elsewhere.map(at_instance)),
         };
@@ -207,6 +211,18 @@ impl UpstreamTable {
         }
         self.0.entry(Arc::clone(listener)).or_default()
     }
+}
+
+/// By their codes: the sentence of the first refusal may say that the other pair is accepted.
+fn explain_refusals(new: &UpstreamUse, old: &UpstreamUse) -> String {
+    format!(
+        "it refuses every key pair of ours that it was shown: the new one {} ({}) and the old one {} ({}); ask its \
+         operator what it trusts",
+        new.key_pair.short(),
+        new.reason,
+        old.key_pair.short(),
+        old.reason
+    )
 }
 
 impl UpstreamEntry {

@@ -29,8 +29,8 @@ pub(super) fn judge_report(
     let left = describe_left(report.seconds_left);
     let ends = report.ends;
     let (retire, until, sentence) = match first.map(|line| (line, line.stands)) {
-        Some((line, RotationProgress::InsistsOnOld | RotationProgress::EndsUnexplained)) => {
-            let fail = count(RotationProgress::InsistsOnOld) + count(RotationProgress::EndsUnexplained);
+        Some((line, stands)) if stands <= RotationProgress::EndsUnexplained => {
+            let fail = report.lines.iter().filter(|line| line.stands <= RotationProgress::EndsUnexplained).count();
             (RetireAdvice::Blocked, None, explain_blocked(line, fail, all, &left))
         }
         Some((line, stands)) => {

@@ -51,3 +51,18 @@ fn an_upstream_that_asks_again_or_asked_before_is_waited_for() {
     record_rotation(&mut ledger);
     assert_eq!(build_report(&ledger, &egress_overlap(), 200).lines[0].stands, RotationProgress::NotSeen);
 }
+
+#[test]
+fn an_upstream_that_refuses_both_pairs_is_not_said_to_insist_on_the_old_one() {
+    let mut ledger = old_ledger();
+    record_rotation(&mut ledger);
+    record_upstream(&mut ledger, NEW, UpstreamResponse::Refused, false, 110);
+    assert_eq!(build_report(&ledger, &egress_overlap(), 200).lines[0].stands, RotationProgress::InsistsOnOld);
+    record_upstream(&mut ledger, OLD, UpstreamResponse::Refused, false, 111);
+    let report = build_report(&ledger, &egress_overlap(), 200);
+    assert_eq!((report.lines[0].stands, report.verdict.retire), (RotationProgress::RefusesEvery, RetireAdvice::Blocked));
+    let said = &report.verdict.sentence;
+    assert!(said.contains("refuses every key pair of ours") && said.contains("status_403"), "{said}");
+    record_upstream(&mut ledger, OLD, UpstreamResponse::Proved, false, 112);
+    assert_eq!(build_report(&ledger, &egress_overlap(), 200).lines[0].stands, RotationProgress::InsistsOnOld);
+}
