@@ -223,8 +223,29 @@ fn reasons(report: &RotationReport, now: Timestamp) {
     for line in report.lines.iter().filter(to_say) {
         let since = line.since.map_or_else(String::new, |since| format!(" since {}", print::format_minute(since)));
         let because = line.because.as_deref().unwrap_or_default();
-        let next =
-            line.next_try.map_or_else(String::new, |next| format!("; next attempt {}", print::in_time(now, next)));
+        let next = line.next_try.map_or_else(String::new, |next| describe_attempt(next, now));
         print::line(&format!("  {} {}{since} because {because}{next}", line.name, line.stands.as_str()));
+    }
+}
+
+/// A pair that is due is tried by the next request that may: without one nothing happens at its time.
+fn describe_attempt(next: Timestamp, now: Timestamp) -> String {
+    if next <= now {
+        return "; next attempt with the next request".to_owned();
+    }
+    format!("; next attempt {}", print::in_time(now, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_is_due_comes_with_the_next_request() {
+        let now = Timestamp::from_second(1_767_225_600).unwrap();
+        let said = |seconds: i64| describe_attempt(now + jiff::SignedDuration::from_secs(seconds), now);
+        assert_eq!(said(-44), "; next attempt with the next request");
+        assert_eq!(said(0), "; next attempt with the next request");
+        assert_eq!(said(44), "; next attempt in 44 s");
     }
 }

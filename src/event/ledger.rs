@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::handshake::HandshakeRecord;
+use super::handshake::{HandshakeRecord, NO_CERTIFICATE_ASKED};
 use super::lesson::LessonRecord;
 use super::list::Event;
 use super::peer_proof::{ANONYMOUS_IDENTITY, PeerProofOutcome, PeerProofRecord};
@@ -87,6 +87,11 @@ fn lesson_fact(lesson: &LessonRecord) -> LedgerFact<'_> {
 }
 
 fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
+    if handshake.side == Side::Egress && handshake.reason == NO_CERTIFICATE_ASKED {
+        let fact = LedgerFact::Unasked { listener: &handshake.listener, epoch: handshake.epoch.0 };
+        ledger.record(&fact, handshake.time);
+        return;
+    }
     let (Some(keyring), Some(key_pair), Some(chosen_by)) =
         (&handshake.keyring, handshake.key_pair, handshake.chosen_by)
     else {

@@ -1,5 +1,5 @@
 //! What `sidekey check` finds: the same folder reading, the same rules and the same build as `run`, with nothing started and
-//! nothing written. Of the state only one thing is read: when each anchor and pin last verified a peer.
+//! nothing written. Of the state it reads when each anchor and pin last verified a peer, and what a run would report of its files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::folder;
 use crate::keyring::Standing;
 use crate::pki::{FolderProblem, ProblemSeverity, format_day};
+use crate::registry::RegistryLocation;
 use crate::snapshot::build::BuildError;
 use crate::snapshot::{KeyringView, Side, Snapshot};
 use crate::tls::TlsTimeSource;
@@ -107,7 +108,10 @@ pub fn check(config: &Config) -> Result<CheckReport, BuildError> {
         WriterState::from_remembered(settings, writer::memory::RememberedState::default(), contents, clock.now());
     let snapshot = state.build_snapshot(crate::snapshot::Epoch(1), clock.now(), &TlsTimeSource::from_clock(&clock))?;
     problems.extend(trust_problems(&snapshot, &problems, clock.now()));
-    let mut remembered = config.state.clone().map(writer::StateMemory::peek).unwrap_or_default().trusts;
+    let strict = config.folder.strict_permissions;
+    let remembered = config.state.clone().map(|root| writer::StateMemory::peek(root, strict)).unwrap_or_default();
+    problems.extend(state_problems(config, &remembered));
+    let mut remembered = remembered.trusts;
     let trusts = state.trusts().iter().map(|(name, anchors)| {
         let trust = anchors.build(clock.now());
         let facts = remembered.remove(name).unwrap_or_default().matched;
@@ -160,6 +164,33 @@ fn problems(contents: &folder::FolderContents) -> Vec<CheckProblem> {
         }
     }
     views
+}
+
+/// What a run would report of the state and of a registry in a file. An absent one is made.
+fn state_problems(config: &Config, remembered: &writer::memory::RememberedState) -> Vec<CheckProblem> {
+    let mut found: Vec<CheckProblem> = remembered.skipped.iter().map(problem).collect();
+    let refuse = |file: String, reason: &'static str, why: String, remedy: &str| CheckProblem {
+        file,
+        reason,
+        why,
+        remedy: remedy.to_owned(),
+        severity: "refused",
+    };
+    if let Some((file, why)) = remembered.unreadable.as_deref().and_then(|said| said.split_once(": ")) {
+        // One that is not a regular file is named already.
+        if !found.iter().any(|problem| problem.file == file) {
+            let remedy = "repair it, or move it away to start afresh";
+            found.push(refuse(file.to_owned(), "decisions_unreadable", why.to_owned(), remedy));
+        }
+    }
+    if let RegistryLocation::File(path) = &config.registry
+        && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
+    {
+        let file = crate::pki::printable(&path.display().to_string());
+        let why = "the registry is not a regular file: peers and handshakes are not recorded".to_owned();
+        found.push(refuse(file, "registry_unusable", why, "remove it, or name another file"));
+    }
+    found
 }
 
 /// Files that a trust cannot use although they read well, and lists that are out of date or soon will be.

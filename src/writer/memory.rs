@@ -103,8 +103,14 @@ impl StateMemory {
     }
 
     /// What a run left, or has written so far, in this folder: for commands that only look, also beside a running sidecar.
-    pub fn peek(root: PathBuf) -> RememberedState {
-        Self(Some(StateRoot::new(root, None))).read()
+    /// What a run would report of its places and files is among `skipped`; what it would refuse to start with, as refused.
+    pub fn peek(root: PathBuf, strict_permissions: bool) -> RememberedState {
+        let mut unsafe_about = store::find_unsafe_places(&root, &root.join(RETAINED_FOLDER));
+        if strict_permissions {
+            unsafe_about.iter_mut().for_each(|problem| problem.severity = ProblemSeverity::Refused);
+        }
+        unsafe_about.extend(store::find_unusable_files(&root, &["lock", DECISIONS_FILE]));
+        Self(Some(StateRoot { unsafe_about, ..StateRoot::new(root, None) })).read()
     }
 
     /// What the last run left. Once, before the first `save`.

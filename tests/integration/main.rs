@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
 mod alerts;
+mod check_state;
 mod clients;
 mod command;
 mod control;

@@ -197,7 +197,16 @@ fn emit_verdict(
             let said = what
                 .strip_prefix("upstream ")
                 .map_or_else(|| format!("refuses our key pair {short} ({standing}): {what}"), ToOwned::to_owned);
-            format!("upstream {upstream} {said}; requests continue with the pair that it accepts")
+            let is_refused = |other: Fingerprint| {
+                towards.resources.verdicts.verdict(towards.verdict_key(), other) == Some(UpstreamVerdict::Refused)
+            };
+            let mut others = towards.egress.candidates.0.iter().filter(|other| other.key_pair != key_pair);
+            let then = if others.all(|other| is_refused(other.key_pair)) {
+                "it refuses every key pair of ours: ask its operator what it trusts"
+            } else {
+                "requests continue with the pair that it accepts"
+            };
+            format!("upstream {upstream} {said}; {then}")
         }
         UpstreamVerdict::Proved => format!("upstream {upstream} accepts our key pair {short} ({standing}): {what}"),
         UpstreamVerdict::HandshakeOk => format!("upstream {upstream}, our key pair {short} ({standing}): {what}"),

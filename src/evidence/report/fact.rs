@@ -81,6 +81,13 @@ pub enum LedgerFact<'a> {
         /// In which epoch the pair was shown.
         epoch: u64,
     },
+    /// A handshake in which the upstream asked for no certificate, so that no pair was shown.
+    Unasked {
+        /// The listener that leads to it.
+        listener: &'a Arc<str>,
+        /// In which epoch.
+        epoch: u64,
+    },
     /// Which upstream each egress leads to: evidence about another one is dropped.
     Configured {
         /// The listener, and host and port.

@@ -4,6 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::VisitHistory;
 
+/// So many visits make a habit, over so long a time.
+const MIN_VISITS: u64 = 3;
+const MIN_SPAN: SignedDuration = SignedDuration::from_hours(1);
+
 /// Intervals up to so many minutes, and their words.
 const WORDS: [(i64, i64, &str); 5] = [
     (0, 1, "all the time"),
@@ -13,8 +17,14 @@ const WORDS: [(i64, i64, &str); 5] = [
     (26 * 1440, 35 * 1440, "monthly"),
 ];
 
-/// How often, and when it should come again after its last visit; `None` where it came once.
+/// How often, and when it should come again after its last visit; `None` where too little is
+/// known to call it a habit: fewer than three visits, or all within an hour.
 pub(super) fn describe_habit(visits: &VisitHistory, now: Timestamp) -> Option<(String, Timestamp)> {
+    let times = if visits.visits > 1 { visits.visits } else { visits.handshakes };
+    let span = visits.last.duration_since(visits.first);
+    if times < MIN_VISITS || span < MIN_SPAN {
+        return None;
+    }
     let interval = visits.mean_interval()?;
     let due = visits.last.saturating_add(interval).unwrap_or(Timestamp::MAX);
     let often = describe_interval(interval);
@@ -71,7 +81,11 @@ mod tests {
             (visits(10 * 1440, 3), "every 10 days, due on 2026-12-03"),
             (visits(60, 500), "hourly, overdue since 2026-11-24"),
             (visits(10, 500), "every 3 minutes"),
-            (visits(0, 500), "all the time"),
+            (visits(1, 500), "all the time"),
+            // Within seconds, or twice.
+            (visits(0, 500), ""),
+            (visits(0, 2), ""),
+            (visits(7 * 1440, 2), ""),
         ];
         for (visits, said) in table {
             let habit = describe_habit(&visits, now).map(|(habit, _)| habit).unwrap_or_default();

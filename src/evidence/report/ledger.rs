@@ -76,6 +76,7 @@ impl RotationLedger {
             LedgerFact::Peer { .. } => self.record_handshake(fact, now),
             LedgerFact::Proof { .. } => self.record_proof(fact, now),
             LedgerFact::Upstream { .. } => self.upstreams.record_response(fact, now),
+            LedgerFact::Unasked { listener, epoch } => self.upstreams.record_unasked(listener, *epoch, now),
             LedgerFact::Configured { upstreams, epoch } => self.upstreams.set_configured(upstreams, *epoch),
             LedgerFact::Source { .. } => self.record_refusal(fact, now),
             LedgerFact::ClockStep { seconds } => self.shift_times(SignedDuration::from_secs(*seconds)),

@@ -111,6 +111,8 @@ pub enum SubjectKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RotationProgress {
+    /// An upstream that refuses the new pair and the old one: no pair of ours is accepted.
+    RefusesEvery,
     /// It refuses the new pair, or requires what only the old one has.
     InsistsOnOld,
     /// Its connections on the new pair end one after the other without a byte.
@@ -123,19 +125,28 @@ pub enum RotationProgress {
     NotSeen,
     /// It has sent data on the new pair.
     ProvedNew,
+    /// An upstream that asks for no certificate: no pair is shown to it, and it does not affect the verdict.
+    AsksForNone,
 }
 
 impl RotationProgress {
     /// As in the report for people.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::RefusesEvery => "refuses every",
             Self::InsistsOnOld => "insists on old",
             Self::EndsUnexplained => "ends unexplained",
             Self::StillOnOld => "still on old",
             Self::Unproved => "not proved yet",
             Self::NotSeen => "not seen since",
             Self::ProvedNew => "proved new",
+            Self::AsksForNone => "asks for none",
         }
+    }
+
+    /// Whether nothing is waited for: it has proved the new pair, or needs none.
+    pub(super) const fn is_settled(self) -> bool {
+        matches!(self, Self::ProvedNew | Self::AsksForNone)
     }
 }
 

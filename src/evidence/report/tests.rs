@@ -3,6 +3,7 @@
 mod fleet;
 mod properties;
 mod senders;
+mod upstreams;
 
 use jiff::SignedDuration;
 

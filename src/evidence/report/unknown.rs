@@ -44,6 +44,15 @@ pub(super) fn describe_unknown(
              they are and how many"
         ));
     }
+    let unasked = report.lines.iter().filter(|line| line.stands == RotationProgress::AsksForNone);
+    let unasked: Vec<&str> = unasked.map(|line| line.name.as_str()).collect();
+    if !unasked.is_empty() {
+        unknown.push(format!(
+            "{} upstream(s) ask for no certificate ({}): whether they would accept the new key pair",
+            unasked.len(),
+            list_names(unasked.iter().copied(), unasked.len())
+        ));
+    }
     let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
     let is_silent = |heard: Timestamp| from <= heard && SILENT_AFTER < now.duration_since(heard);
     let silent: Vec<String> = report

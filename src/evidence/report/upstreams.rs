@@ -10,7 +10,7 @@ use super::fact::{LedgerFact, UpstreamResponse};
 use super::sender::MAX_PAIRS;
 use super::shape::{KeyringOverlap, ReportLine, RotationProgress, SubjectKind};
 use crate::keyring::KeyringName;
-use crate::pki::Fingerprint;
+use crate::pki::{Fingerprint, format_minute};
 
 /// Egress listeners kept: those of the configuration, and of former configurations.
 const MAX_UPSTREAMS: usize = 1024;
@@ -50,6 +50,8 @@ struct UpstreamEntry {
     /// Host and port, and since which epoch.
     configured: Option<(String, u64)>,
     shown: Vec<UpstreamUse>,
+    /// The last handshake in which it asked for no certificate, where no pair was shown since.
+    unasked: Option<Timestamp>,
     fleet: Vec<FleetResponse>,
 }
 
@@ -76,7 +78,7 @@ impl UpstreamTable {
                 continue;
             }
             if entry.configured.is_some() {
-                (entry.shown, entry.fleet) = (Vec::new(), Vec::new());
+                (entry.shown, entry.fleet, entry.unasked) = (Vec::new(), Vec::new(), None);
             }
             // Evidence of the first epoch may come before its own Event.
             let since = if entry.configured.is_some() { epoch } else { 0 };
@@ -94,6 +96,10 @@ impl UpstreamTable {
         if entry.configured.as_ref().is_some_and(|(_, since)| epoch < *since) {
             return;
         }
+        // A pair was shown or refused: it asks for one.
+        if handshake || said == UpstreamResponse::Refused {
+            entry.unasked = None;
+        }
         let shown = entry.shown_pair(keyring, key_pair, now);
         if handshake {
             (shown.last, shown.count) = (Some(now), shown.count + 1);
@@ -107,6 +113,13 @@ impl UpstreamTable {
         }
         (shown.reason, shown.next_try) = (Cow::Borrowed(reason), next_try);
         explanation.clone_into(&mut shown.explanation);
+    }
+
+    pub(super) fn record_unasked(&mut self, listener: &Arc<str>, epoch: u64, now: Timestamp) {
+        let entry = self.entry(listener);
+        if entry.configured.as_ref().is_none_or(|(_, since)| *since <= epoch) {
+            entry.unasked = Some(now);
+        }
     }
 
     /// What this instance's registry rows say; it never overrides what this process has seen.
@@ -143,6 +156,7 @@ impl UpstreamTable {
         for shown in self.0.values_mut().flat_map(|entry| &mut entry.shown) {
             (shown.since, shown.last) = (moved(shown.since), shown.last.map(moved));
         }
+        self.0.values_mut().for_each(|entry| entry.unasked = entry.unasked.map(moved));
     }
 
     pub(super) fn line(&self, keyring: &KeyringOverlap, listener: &Arc<str>, name: &str) -> ReportLine {
@@ -157,14 +171,17 @@ impl UpstreamTable {
             about.max_by_key(|one| one.since)
         };
         let elsewhere = fleet(UpstreamResponse::Refused);
+        let mut old_answers = entry.shown.iter().filter(|shown| is_old(shown.key_pair)).map(|old| old.said);
+        let refuses_old = old.is_some() && old_answers.all(|said| said == UpstreamResponse::Refused);
         let stands = match new.map(|new| new.said) {
+            Some(UpstreamResponse::Refused) if refuses_old => RotationProgress::RefusesEvery,
             Some(UpstreamResponse::Refused) => RotationProgress::InsistsOnOld,
             _ if elsewhere.is_some() => RotationProgress::InsistsOnOld,
             Some(UpstreamResponse::Proved) => RotationProgress::ProvedNew,
             _ if on_old => RotationProgress::StillOnOld,
             _ if fleet(UpstreamResponse::Proved).is_some() => RotationProgress::ProvedNew,
             Some(UpstreamResponse::HandshakeOk) => RotationProgress::Unproved,
-            None => RotationProgress::NotSeen,
+            None => entry.progress_unasked(keyring.rotated),
         };
         let told = new.filter(|new| new.said == UpstreamResponse::Refused);
         let elsewhere = elsewhere.filter(|_| told.is_none());
@@ -180,6 +197,8 @@ impl UpstreamTable {
         line.reason = told.map(|new| new.reason.clone().into_owned()).or(elsewhere.map(|one| one.reason.clone()));
         line.because = match stands {
             RotationProgress::StillOnOld => Some(still.to_owned()),
+            RotationProgress::RefusesEvery => told.zip(old).map(|(new, old)| explain_refusals(new, old)),
+            RotationProgress::AsksForNone | RotationProgress::Unproved if new.is_none() => entry.explain_unasked(),
             _ => told.map(|new| new.explanation.clone()).or(elsewhere.map(at_instance)),
         };
         line.next_try = told.and_then(|new| new.next_try);
@@ -194,7 +213,39 @@ impl UpstreamTable {
     }
 }
 
+/// By their codes: the sentence of the first refusal may say that the other pair is accepted.
+fn explain_refusals(new: &UpstreamUse, old: &UpstreamUse) -> String {
+    format!(
+        "it refuses every key pair of ours that it was shown: the new one {} ({}) and the old one {} ({}); ask its \
+         operator what it trusts",
+        new.key_pair.short(),
+        new.reason,
+        old.key_pair.short(),
+        old.reason
+    )
+}
+
 impl UpstreamEntry {
+    /// Of an upstream that was not shown a pair since the rotation. Where one was shown to it before, another node of it
+    /// may still ask for it.
+    fn progress_unasked(&self, rotated: Timestamp) -> RotationProgress {
+        match self.unasked.filter(|at| rotated <= *at) {
+            Some(_) if self.shown.is_empty() => RotationProgress::AsksForNone,
+            Some(_) => RotationProgress::Unproved,
+            None => RotationProgress::NotSeen,
+        }
+    }
+
+    fn explain_unasked(&self) -> Option<String> {
+        let at = format_minute(self.unasked?);
+        let said = format!("it asked for no certificate in its last handshake, at {at}");
+        Some(if self.shown.is_empty() {
+            format!("{said}: this is not mutual TLS, and no key pair is shown to it")
+        } else {
+            format!("{said}, but was shown a key pair before: one of its nodes may still ask for it")
+        })
+    }
+
     fn shown_pair(&mut self, keyring: Option<&KeyringName>, key_pair: Fingerprint, now: Timestamp) -> &mut UpstreamUse {
         let all = &mut self.shown;
         let index = all.iter().position(|shown| shown.key_pair == key_pair).unwrap_or_else(|| {

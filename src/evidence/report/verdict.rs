@@ -23,13 +23,14 @@ pub(super) fn judge_report(
     now: Timestamp,
 ) -> RotationVerdict {
     let count = |stands: RotationProgress| report.lines.iter().filter(|line| line.stands == stands).count();
-    let (all, proved) = (report.lines.len(), count(RotationProgress::ProvedNew));
-    let first = report.lines.iter().find(|line| line.stands != RotationProgress::ProvedNew);
+    let (unasked, proved) = (count(RotationProgress::AsksForNone), count(RotationProgress::ProvedNew));
+    let all = report.lines.len() - unasked;
+    let first = report.lines.iter().find(|line| !line.stands.is_settled());
     let left = describe_left(report.seconds_left);
     let ends = report.ends;
     let (retire, until, sentence) = match first.map(|line| (line, line.stands)) {
-        Some((line, RotationProgress::InsistsOnOld | RotationProgress::EndsUnexplained)) => {
-            let fail = count(RotationProgress::InsistsOnOld) + count(RotationProgress::EndsUnexplained);
+        Some((line, stands)) if stands <= RotationProgress::EndsUnexplained => {
+            let fail = report.lines.iter().filter(|line| line.stands <= RotationProgress::EndsUnexplained).count();
             (RetireAdvice::Blocked, None, explain_blocked(line, fail, all, &left))
         }
         Some((line, stands)) => {
@@ -54,6 +55,11 @@ pub(super) fn judge_report(
                 };
                 let said = format!("{known}, but {why}; wait until {} at the latest; {left}", format_minute(until));
                 (RetireAdvice::Wait, Some(until), said)
+            }
+            None if all == 0 && unasked > 0 && !keyring.faces_peers => {
+                let said = "only upstreams that ask for no certificate use this keyring, so no key pair is shown to them: the \
+                            old one can be retired";
+                (RetireAdvice::Safe, None, said.to_owned())
             }
             None if all == 0 && !report.anonymous.iter().any(|line| line.stands == RotationProgress::ProvedNew) => {
                 let since = format_minute(report.watched_since);
@@ -95,7 +101,7 @@ fn describe_left(seconds: i64) -> String {
 
 /// When the last of those that are waited for no longer counts.
 fn last_wait(report: &RotationReport, ends: Timestamp) -> Timestamp {
-    let waiting = report.lines.iter().filter(|line| line.stands != RotationProgress::ProvedNew);
+    let waiting = report.lines.iter().filter(|line| !line.stands.is_settled());
     waiting.map(|line| line.until.unwrap_or(ends)).max().unwrap_or(ends).min(ends)
 }
 

@@ -150,7 +150,8 @@ impl FailureContext<'_> {
             Some(Standing::Previous) => {
                 "; this was the previous pair of an overlap: prefer = \"new\" shows the current one"
             }
-            Some(Standing::Current) if self.presented.in_overlap => {
+            // Towards an upstream the other pair is tried without being asked for.
+            Some(Standing::Current) if self.presented.in_overlap && self.ingress => {
                 "; while an overlap lasts, prefer = \"old\" on the keyring shows the previous pair to every peer"
             }
             _ => "",

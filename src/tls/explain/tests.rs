@@ -52,6 +52,8 @@ fn a_refused_pair_is_named_with_its_standing_and_the_way_out() {
     assert!(current.explanation.starts_with(&format!("peer refuses our key pair {short} (current): unknown CA")));
     assert!(current.explanation.contains("prefer = \"old\""), "{}", current.explanation);
     assert_eq!((current.outcome, current.alert_received), (HandshakeOutcome::Refused, Some("unknown_ca")));
+    let upstream = explain_cause_as(alert(), false, Standing::Current);
+    assert!(!upstream.explanation.contains("prefer"), "{}", upstream.explanation);
     let previous = explain_cause_as(alert(), false, Standing::Previous);
     assert!(previous.explanation.starts_with("upstream refuses"), "{}", previous.explanation);
     assert!(previous.explanation.contains("the previous pair of an overlap"));

@@ -130,6 +130,28 @@ pub(super) fn find_unsafe_places(folder: &Path, retained: &Path) -> Vec<FolderPr
     found
 }
 
+/// What of the state cannot be what it is for, by its kind alone: a folder that is a file, a file that is a FIFO.
+pub(super) fn find_unusable_files(folder: &Path, files: &[&str]) -> Vec<FolderProblem> {
+    let problem = |path: &Path, why: &str, remedy: &str| FolderProblem {
+        file: path_text(path).into(),
+        reason: "state_unusable",
+        why: why.to_owned(),
+        remedy: remedy.to_owned(),
+        severity: ProblemSeverity::Refused,
+    };
+    let is = |path: &Path, good: fn(&std::fs::Metadata) -> bool| {
+        std::fs::metadata(path).map_or(true, |metadata| good(&metadata))
+    };
+    if !is(folder, std::fs::Metadata::is_dir) {
+        let (why, remedy) = ("the state is a file, not a folder: nothing is remembered", "name a folder, or remove it");
+        return vec![problem(folder, why, remedy)];
+    }
+    let unusable = files.iter().map(|file| folder.join(file)).filter(|path| !is(path, std::fs::Metadata::is_file));
+    unusable
+        .map(|path| problem(&path, "this file of the state is not a regular file: nothing is remembered", "remove it"))
+        .collect()
+}
+
 /// Deletes a file; one that is gone already is fine.
 pub(super) fn delete_file(path: &Path) -> Result<(), MemoryError> {
     match std::fs::remove_file(path) {
