@@ -111,7 +111,8 @@ impl OfflineKeyrings {
     pub fn open(config: &Config, keyring: &str) -> Result<Self, OfflineKeyringError> {
         let keyring = check_name(&config.folder, keyring)?;
         let now = Clock::system().now();
-        let remembered = config.state.clone().map_or_else(RememberedState::default, StateMemory::peek);
+        let remembered =
+            config.state.clone().map_or_else(RememberedState::default, |root| StateMemory::peek(root, false));
         let contents = folder::read::read_final(&config.folder);
         let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
         let (mut state, _) =

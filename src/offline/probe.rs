@@ -90,7 +90,7 @@ fn stage(
         )));
     }
     all.egresses = vec![settings.clone()];
-    let remembered = config.state.clone().map_or_else(RememberedState::default, StateMemory::peek);
+    let remembered = config.state.clone().map_or_else(RememberedState::default, |root| StateMemory::peek(root, false));
     let (state, _) =
         WriterState::from_remembered(crate::config::platform::with_platform_anchors(all), remembered, contents, now);
     Ok((state, settings))

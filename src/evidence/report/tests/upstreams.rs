@@ -60,7 +60,10 @@ fn an_upstream_that_refuses_both_pairs_is_not_said_to_insist_on_the_old_one() {
     assert_eq!(build_report(&ledger, &egress_overlap(), 200).lines[0].stands, RotationProgress::InsistsOnOld);
     record_upstream(&mut ledger, OLD, UpstreamResponse::Refused, false, 111);
     let report = build_report(&ledger, &egress_overlap(), 200);
-    assert_eq!((report.lines[0].stands, report.verdict.retire), (RotationProgress::RefusesEvery, RetireAdvice::Blocked));
+    assert_eq!(
+        (report.lines[0].stands, report.verdict.retire),
+        (RotationProgress::RefusesEvery, RetireAdvice::Blocked)
+    );
     let said = &report.verdict.sentence;
     assert!(said.contains("refuses every key pair of ours") && said.contains("status_403"), "{said}");
     record_upstream(&mut ledger, OLD, UpstreamResponse::Proved, false, 112);
