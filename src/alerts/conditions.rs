@@ -148,3 +148,65 @@ impl AlertConditions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::FolderProblem;
+    use crate::snapshot::Epoch;
+
+    fn taught(number: u32, standing: RefusalStatus) -> Event {
+        Event::Learned(LessonRecord {
+            listener: "api".into(),
+            source: format!("10.0.{}.{}", number >> 8, number & 255),
+            keyring: "api".into(),
+            refused: Fingerprint::of(&number.to_be_bytes()),
+            shown: Fingerprint::of(b"old"),
+            standing,
+            peer: None,
+            reason: "unknown_ca",
+            explanation: "why".to_owned(),
+            epoch: Epoch(1),
+        })
+    }
+
+    fn dropped(number: u32) -> Event {
+        let problem = FolderProblem {
+            file: format!("{number}.crt").into(),
+            reason: "malformed",
+            why: "why".to_owned(),
+            remedy: "remedy".to_owned(),
+            severity: ProblemSeverity::Refused,
+        };
+        Event::Folder(FolderRecord { keyring: Some("api".into()), problem, over: false })
+    }
+
+    fn staged(number: u32) -> Event {
+        let event = keyring::KeyringEvent::Moved {
+            keyring: "api".into(),
+            key_pair: Fingerprint::of(&number.to_be_bytes()),
+            from: None,
+            to: Standing::Staged,
+            reason: "shares_no_name",
+            explanation: "why".to_owned(),
+            replaces: None,
+            overlap_ends: None,
+            sources: Vec::new(),
+        };
+        Event::Keyring(KeyringRecord { event, by: None, epoch: Epoch(1) })
+    }
+
+    #[test]
+    fn fifty_thousand_sources_that_refuse_and_drops_are_recorded_up_to_the_limit_and_room_is_made_again() {
+        let (mut conditions, now) = (AlertConditions::default(), Timestamp::UNIX_EPOCH);
+        for number in 0..50_000 {
+            for event in [taught(number, RefusalStatus::Confirmed), dropped(number), staged(number)] {
+                conditions.record_event(&event, now);
+            }
+        }
+        let sizes = |all: &AlertConditions| [all.drops.len(), all.refusals.len(), all.strangers.len()];
+        assert_eq!(sizes(&conditions), [MAX_ENTRIES; 3]);
+        conditions.record_event(&taught(0, RefusalStatus::Forgotten), now);
+        assert_eq!(sizes(&conditions), [MAX_ENTRIES, MAX_ENTRIES - 1, MAX_ENTRIES]);
+    }
+}

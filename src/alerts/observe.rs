@@ -140,3 +140,21 @@ async fn read_peers(observations: &AlertObservations, mut registry: CurrentStore
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::handshake::tests::accepted;
+
+    #[test]
+    fn fifty_thousand_peers_are_collected_up_to_the_limit_until_a_round_takes_them() {
+        let observations = AlertObservations::default();
+        for number in 0..50_000_u32 {
+            let mut handshake = accepted();
+            handshake.peer.as_mut().unwrap().fingerprint = Fingerprint::of(&number.to_be_bytes());
+            observations.record_event(&Event::Handshake(Arc::new(handshake)), Timestamp::UNIX_EPOCH);
+        }
+        assert_eq!(observations.take_observation().seen.len(), MAX_PEERS);
+        assert!(observations.take_observation().seen.is_empty(), "they are handed over once");
+    }
+}

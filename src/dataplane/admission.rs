@@ -335,4 +335,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fifty_thousand_sources_keep_within_the_caps_of_those_that_wait_and_those_that_shake_hands() {
+        let caps = HandshakeCaps { handshakes: 512, of_one_source: 64 };
+        let (mut admission, mut gone) = (HandshakeAdmission::default(), 0);
+        for number in 0..50_000_u32 {
+            let source = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+            // Every third never says hello.
+            gone += usize::from(admission.enqueue(u64::from(number), number, 1_000).is_some());
+            if number % 3 != 0 {
+                gone += usize::from(admission.begin_handshake(u64::from(number), source, caps).is_some());
+            }
+            assert!(admission.waiting.len() <= 1_000 && admission.by_source.len() <= admission.shaking.len());
+        }
+        assert_eq!((admission.shaking.len(), admission.by_source.len()), (512, 512));
+        // The last one has left its place among those that wait.
+        assert_eq!((admission.waiting.len(), gone), (999, 50_000 - 999 - 512), "every other one was told to go");
+        (0..50_000).for_each(|number| admission.remove(number));
+        assert!(admission.waiting.is_empty() && admission.shaking.is_empty() && admission.by_source.is_empty());
+    }
 }

@@ -104,8 +104,7 @@ impl UpstreamDoubts {
         let about = (&proof.listener, Some(proof.key_pair));
         match proof.outcome {
             HandshakeOutcome::Accepted => {
-                let entry = DoubtEntry { accepted: true, ..DoubtEntry::default() };
-                self.0.insert((Arc::clone(about.0), about.1), entry);
+                *self.entry(about) = DoubtEntry { accepted: true, ..DoubtEntry::default() };
             }
             HandshakeOutcome::Refused => self.push(about, DoubtKind::Refused, &proof.explanation, now),
             HandshakeOutcome::Doubted | HandshakeOutcome::Failed => {
@@ -122,16 +121,23 @@ impl UpstreamDoubts {
         why: &str,
         at: Timestamp,
     ) {
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&(Arc::clone(listener), key_pair)) {
-            let since = |entry: &DoubtEntry| entry.last.as_ref().map(|last| last.since);
-            let oldest = self.0.iter().min_by_key(|(_, entry)| since(entry)).map(|(about, _)| about.clone());
-            oldest.and_then(|about| self.0.remove(&about));
-        }
-        let entry = self.0.entry((Arc::clone(listener), key_pair)).or_default();
+        let entry = self.entry((listener, key_pair));
         entry.in_a_row = entry.in_a_row.saturating_add(1);
         let since = entry.last.as_ref().filter(|last| last.kind == kind).map_or(at, |last| last.since);
         let (listener, explanation) = (Arc::clone(listener), why.to_owned());
         entry.last = Some(UpstreamDoubt { listener, key_pair, kind, explanation, since });
+    }
+
+    /// The entry of a pair at an egress, a new one where there is none. A full table forgets an accepted pair first, then
+    /// the oldest doubt.
+    fn entry(&mut self, (listener, key_pair): (&Arc<str>, Option<Fingerprint>)) -> &mut DoubtEntry {
+        let about = (Arc::clone(listener), key_pair);
+        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&about) {
+            let since = |entry: &DoubtEntry| entry.last.as_ref().map(|last| last.since);
+            let oldest = self.0.iter().min_by_key(|(_, entry)| since(entry)).map(|(about, _)| about.clone());
+            oldest.and_then(|about| self.0.remove(&about));
+        }
+        self.0.entry(about).or_default()
     }
 }
 
@@ -193,10 +199,22 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded() {
+    fn fifty_thousand_pairs_and_egresses_keep_within_the_table_whatever_the_upstreams_make_of_them() {
         let mut all = UpstreamDoubts::default();
-        for number in 0..2 * MAX_ENTRIES {
-            all.push((&"out".into(), Some(Fingerprint::of(&number.to_le_bytes()))), DoubtKind::Doubted, "why", now());
+        for number in 0..50_000_u32 {
+            for outcome in [HandshakeOutcome::Accepted, HandshakeOutcome::Doubted] {
+                let Event::Proof(mut proof) = proof(outcome) else { unreachable!() };
+                proof.key_pair = Fingerprint::of(&[&number.to_be_bytes(), outcome.as_str().as_bytes()].concat());
+                all.record_event(&Event::Proof(proof), now());
+            }
+            let handshake = HandshakeRecord {
+                side: Side::Egress,
+                listener: format!("out-{number}").into(),
+                reason: NO_CERTIFICATE_ASKED,
+                ..accepted()
+            };
+            all.record_event(&Event::Handshake(Arc::new(handshake)), now());
+            assert!(all.0.len() <= MAX_ENTRIES, "{} after {number}", all.0.len());
         }
         assert_eq!(all.0.len(), MAX_ENTRIES);
     }

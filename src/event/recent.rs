@@ -147,4 +147,15 @@ mod tests {
             assert_eq!(recent.to_vec()[0].reason, reason);
         }
     }
+
+    #[test]
+    fn fifty_thousand_handshakes_leave_the_last_two_thousand_and_few_chains() {
+        let mut recent = RecentHandshakes::default();
+        for connection in 0..50_000 {
+            recent.push(with_chain(connection, 16 << 10));
+        }
+        assert_eq!(recent.handshakes.len(), MAX_HANDSHAKES);
+        let kept: usize = recent.handshakes.iter().map(|handshake| chain_size(handshake)).sum();
+        assert!(kept == recent.chains && kept <= MAX_CHAIN_BYTES, "{kept}");
+    }
 }

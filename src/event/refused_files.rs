@@ -40,3 +40,32 @@ impl RefusedFiles {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::FolderProblem;
+
+    #[test]
+    fn fifty_thousand_refused_files_are_counted_up_to_the_limit_and_room_is_made_by_those_that_are_over() {
+        let mut files = RefusedFiles::default();
+        let record = |number: u32, over| FolderRecord {
+            keyring: Some(format!("ring-{}", number % 3).into()),
+            problem: FolderProblem {
+                file: format!("{number}.crt").into(),
+                reason: "malformed",
+                why: "why".to_owned(),
+                remedy: "remedy".to_owned(),
+                severity: ProblemSeverity::Refused,
+            },
+            over,
+        };
+        for number in 0..50_000 {
+            files.record_file(&record(number, false), Timestamp::UNIX_EPOCH);
+        }
+        assert_eq!(files.0.len(), MAX_FILES);
+        assert_eq!(files.count_by_keyring().values().map(|(count, _)| count).sum::<usize>(), MAX_FILES);
+        files.record_file(&record(0, true), Timestamp::UNIX_EPOCH);
+        assert_eq!(files.0.len(), MAX_FILES - 1);
+    }
+}

@@ -297,4 +297,21 @@ mod tests {
         }
         assert_eq!(repeats.tick(time_at(-3600))[0].more, 2);
     }
+
+    #[test]
+    fn fifty_thousand_sources_and_certificates_take_bounded_memory() {
+        let mut repeats = RepeatedFailures::default();
+        for number in 0..50_000_u32 {
+            let mut unnamed = failure_from(&format!("[2001:db8:{:x}:{:x}::1]:1", number >> 16, number & 0xffff), 0);
+            unnamed.peer = None;
+            repeats.should_log(&unnamed);
+            let mut named = failure_from("203.0.113.7:1", 0);
+            named.peer.as_mut().unwrap().fingerprint = Fingerprint::of(&number.to_be_bytes());
+            repeats.should_log(&named);
+        }
+        assert!((MAX_SOURCES..=MAX_SOURCES + 1).contains(&repeats.0.len()), "{}", repeats.0.len());
+        let of_one = repeats.0.keys().filter(|key| key.certificate.is_some()).count();
+        assert_eq!(of_one, MAX_CERTIFICATES);
+        assert!(repeats.tick(time_at(60)).len() <= MAX_SOURCES + 1);
+    }
 }
