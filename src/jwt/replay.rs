@@ -200,4 +200,20 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fifty_thousand_clients_with_tokens_keep_within_the_window() {
+        let mut window = ReplayWindow::default();
+        let times = (timestamp(10), timestamp(0));
+        let taken = (0..50_000_u64 * 5).filter(|number| {
+            let (mut id, client) = ([0; 32], (number % 50_000).to_be_bytes());
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            window.mark_used_within(id, client, times, MAX_TOKEN_IDS).is_ok()
+        });
+        let taken = taken.count();
+        assert!((MAX_TOKEN_IDS - 50_000..=MAX_TOKEN_IDS).contains(&taken), "{taken}");
+        assert_eq!((window.used.len(), window.by_end.len(), window.clients.len()), (taken, taken, 50_000));
+        assert!(window.mark_used_within([1; 32], ALONE, (timestamp(30), timestamp(11)), MAX_TOKEN_IDS).is_ok());
+        assert_eq!((window.used.len(), window.clients.len()), (1, 1), "what has ended takes no room");
+    }
 }

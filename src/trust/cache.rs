@@ -168,4 +168,15 @@ mod tests {
         assert!(cache.is_signer(0, signer, || unreachable!("known")));
         assert!(!cache.is_signer(1, signer, || false));
     }
+
+    #[test]
+    fn fifty_thousand_chains_and_signers_keep_within_two_halves() {
+        let (cache, verdict) = (ChainCache::default(), verified());
+        for number in 0..50_000_u32 {
+            cache.insert(key(number), &verdict, at_second(0), at_second(9));
+            cache.is_signer(0, SpkiHash::of(&number.to_be_bytes()), || false);
+        }
+        let halves = cache.lock();
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_CAPACITY && halves.signers.len() <= HALF_CAPACITY);
+    }
 }

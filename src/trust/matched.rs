@@ -235,4 +235,17 @@ mod tests {
         facts.record(&"x".repeat(1000), verified_by(b"ca", 5000));
         assert!(facts.peers.contains_key(&"x".repeat(MAX_IDENTITY_CHARS)));
     }
+
+    #[test]
+    fn fifty_thousand_identities_and_certificates_keep_within_the_limits() {
+        let mut facts = UsageFacts::default();
+        for number in 0..50_000_u32 {
+            let verified = host_verified_by(&number.to_be_bytes(), b"ca", i64::from(number));
+            facts.record(&format!("dns:{number}.example"), verified.clone());
+            facts.record("dns:shared.example", verified);
+        }
+        assert_eq!((facts.peers.len(), facts.anchors.len(), facts.pins.len()), (MAX_PEERS, 1, 0));
+        assert_eq!(facts.peers["dns:shared.example"].len(), MAX_CERTIFICATES);
+        assert!(facts.peers.contains_key("dns:49999.example") && !facts.peers.contains_key("dns:0.example"));
+    }
 }

@@ -25,6 +25,12 @@ impl SettledSenders {
         self.new.insert(sender.clone());
     }
 
+    /// How many are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.new.len() + self.old.len()
+    }
+
     pub(super) fn contains(&self, sender: &SenderKind) -> bool {
         self.new.contains(sender) || self.old.contains(sender)
     }

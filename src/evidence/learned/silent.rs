@@ -69,6 +69,12 @@ impl SilentEndCounts {
         self.0.retain(|_, counted| is_in_overlap(&counted.key_pair));
     }
 
+    /// How many kinds of senders are counted.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -344,3 +344,39 @@ fn a_flood_neither_evicts_what_is_confirmed_nor_takes_more_than_its_share() {
     assert_eq!(scene.learned.entries().len(), 1 + UNCONFIRMED_LIMITS.all);
     assert_eq!(scene.shown(), Some(pair(2)), "what is confirmed stays");
 }
+
+/// A source of a flood: most come from one network, which uses up its share; the others compete for the table.
+fn flooding_source(number: u32) -> PeerSource {
+    let network = if number < 45_000 { 0 } else { 1 + number % 20 };
+    let bits = 0x2001_0db8 << 96 | u128::from(network) << 80 | u128::from(number) << 64;
+    source(&std::net::Ipv6Addr::from_bits(bits).to_string())
+}
+
+#[test]
+fn fifty_thousand_sources_that_refuse_end_and_prove_take_no_more_than_their_tables_hold() {
+    let mut scene = Scene::confirmed();
+    for number in 0..50_000 {
+        let sender = kind(&flooding_source(number), OFFER);
+        scene.by(&sender, |scene| scene.refuse(1, Some(2)));
+        scene.by(&sender, |scene| scene.refuse_with("ended_without_data", 2, Some(1)));
+        let settled = kind(&source(&format!("10.{}.{}.1", number >> 8, number & 255)), OFFER);
+        scene.by(&settled, |scene| scene.prove(1, Some(100)));
+    }
+    let learned = &scene.learned;
+    let settled = learned.settled.values().map(SettledSenders::len).sum::<usize>();
+    assert_eq!((learned.entries.len(), learned.silent.len()), (1 + UNCONFIRMED_LIMITS.all, 4096));
+    assert!(learned.settled.len() == 1 && (8192..=2 * 8192).contains(&settled), "{settled}");
+    assert_eq!(scene.shown(), Some(pair(2)), "what is confirmed stays");
+}
+
+#[test]
+fn fifty_thousand_confirmed_refusals_keep_within_their_limit() {
+    let mut scene = Scene::new();
+    for number in 0..50_000 {
+        let sender = kind(&flooding_source(number), OFFER);
+        scene.by(&sender, |scene| scene.refuse(1, Some(2)));
+        scene.by(&sender, |scene| scene.prove(2, Some(100)));
+    }
+    assert_eq!(scene.learned.entries.len(), CONFIRMED_LIMITS.all);
+    assert_eq!(scene.learned.to_persisted().len(), CONFIRMED_LIMITS.all);
+}

@@ -210,3 +210,23 @@ impl NodeProof {
         matches!(self.state, NodeState::Unproved | NodeState::Refused | NodeState::Excluded)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifty_thousand_nodes_of_an_upstream_keep_within_the_table() {
+        let mut nodes = NodeTable::default();
+        for number in 0..50_000_u32 {
+            let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+            let node = UpstreamNode { address, certificate: Fingerprint::of(&number.to_be_bytes()) };
+            nodes.record_connection(node, (Some(true), false), false);
+            if number % 2 == 0 {
+                nodes.record_proof(node);
+            }
+            assert!(nodes.0.len() <= MAX_NODES);
+        }
+        assert_eq!(nodes.0.len(), MAX_NODES);
+    }
+}

@@ -222,3 +222,28 @@ fn what_is_refused_after_a_handshake_is_a_failure_of_it() {
     let reasons: Vec<_> = backlog.failures.values().map(|failure| failure.reason.as_str()).collect();
     assert_eq!(reasons, ["closed_after_handshake"]);
 }
+
+#[test]
+fn fifty_thousand_peers_and_sources_keep_within_the_rows_that_may_wait() {
+    let mut backlog = backlog();
+    for number in 0..50_000_u32 {
+        let mut record = accepted();
+        record.peer.as_mut().unwrap().fingerprint = Fingerprint::of(&number.to_be_bytes());
+        backlog.record_event(&Event::Handshake(Arc::new(record)), now());
+        backlog.record_event(&failed_event((0x0a00_0000 + number).to_be_bytes()), now());
+        assert!(backlog.len() <= MAX_ROWS && backlog.same.len() <= 2 * MAX_FAILURES + 1);
+    }
+    assert_eq!((backlog.len(), backlog.used.len(), backlog.matched.len()), (MAX_ROWS, 1, 0));
+    let dropped = backlog.take_dropped();
+    let kept = (backlog.peers.len() as u64, backlog.failures.len() as u64);
+    assert_eq!((kept.0 + dropped.peers, kept.1 + dropped.failures), (50_000, 50_000), "what was dropped is counted");
+    // A batch that could not be written comes back to a backlog that has filled up again.
+    let batch = backlog.take_batch();
+    for number in 50_000..80_000_u32 {
+        let mut record = accepted();
+        record.peer.as_mut().unwrap().fingerprint = Fingerprint::of(&number.to_be_bytes());
+        backlog.record_event(&Event::Handshake(Arc::new(record)), now());
+    }
+    backlog.restore_batch(batch);
+    assert_eq!(backlog.len(), MAX_ROWS);
+}

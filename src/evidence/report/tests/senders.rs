@@ -210,3 +210,35 @@ fn alerts_alone_push_out_no_confirmed_source() {
     assert_eq!(confirmed, MAX_SOURCES / 2);
     assert!(ledger.sources.len() <= MAX_SOURCES);
 }
+
+#[test]
+fn fifty_thousand_senders_sources_and_upstreams_keep_within_the_ledger_s_limits() {
+    let mut ledger = old_ledger();
+    record_rotation(&mut ledger);
+    let keyring = shared_str("api");
+    for number in 0..50_000_u32 {
+        let (name, source) = (format!("host-{number}"), std::net::IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+        for certificate in [Some(Fingerprint::of(name.as_bytes())), None] {
+            let fact = LedgerFact::Proof {
+                keyring: &keyring,
+                listener: &keyring,
+                identity: &name,
+                certificate,
+                source: Some(source),
+                key_pair: pair(NEW),
+                outcome: SenderOutcome::Proved,
+                epoch: 2,
+            };
+            ledger.record(&fact, time_at(101 + i64::from(number) / 1000));
+        }
+        record_refusal(&mut ledger, &source.to_string(), Some(&name), RefusalStatus::Unconfirmed, 110);
+        let upstreams = [(Arc::from(name), source.to_string())];
+        ledger.record(&LedgerFact::Configured { upstreams: &upstreams, epoch: 2 }, time_at(110));
+    }
+    assert!(ledger.senders.len() <= MAX_SENDERS && ledger.anonymous.len() <= MAX_ANONYMOUS);
+    assert!(ledger.changed.len() <= ledger.senders.len(), "{} are to be written", ledger.changed.len());
+    assert_eq!((ledger.sources.len(), ledger.upstreams.len()), (MAX_SOURCES, 1024));
+    let forgotten: Vec<_> = ledger.forgotten.values().map(|forgotten| forgotten.count).collect();
+    assert_eq!(forgotten, [50_000 - ledger.senders.len() as u64], "what was dropped is counted, once for each keyring");
+    assert_eq!(ledger.anonymous_forgotten as usize + ledger.anonymous.len(), 50_000);
+}
