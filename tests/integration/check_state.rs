@@ -16,6 +16,7 @@ use crate::support::sidecar::{drop_pair, folder, put};
 fn prepared() -> tempfile::TempDir {
     let (ca, folder) = (Ca::new("Test CA"), folder());
     drop_pair(folder.path(), "tls", &ca.server(3));
+    set_mode(&folder.path().join("certs/tls.key"), 0o600);
     put(folder.path(), "ca.crt", ca.pem());
     let state = folder.path().join("state");
     std::fs::create_dir(&state).expect("made");
