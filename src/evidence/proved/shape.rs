@@ -55,7 +55,7 @@ impl RequestSelection {
 pub enum SelectionRole {
     /// It is known to work, or no better one exists.
     Settled,
-    /// The request tries an unproved pair: the upstream's only canary until [`UpstreamProofs::release_canary`].
+    /// The request tries an unproved pair: the upstream's only canary until [`release_canary`](crate::evidence::UpstreamProofs::release_canary).
     Canary,
     /// `prove_within` has passed: every request tries it.
     Everyone,
