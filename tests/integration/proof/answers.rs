@@ -5,7 +5,7 @@
 
 use http::Method;
 use sidekey::event::UpstreamVerdict;
-use sidekey::evidence::report::RetireAdvice;
+use sidekey::evidence::report::{RetireAdvice, RotationProgress, SubjectKind};
 
 use super::{Scene, ask, ask_for};
 use crate::support::ca::fingerprint;
@@ -216,5 +216,9 @@ async fn an_upstream_that_asks_for_no_certificate_proves_nothing() {
         assert_eq!(ask(&scene, method).await, 200);
     }
     assert!(scene.pairs().iter().all(|pair| *pair == WITHOUT_CERTIFICATE));
-    assert_ne!(scene.advice(), RetireAdvice::Safe);
+    // No pair is shown, so nothing breaks without the old one; but nothing is proved either, and the report says why.
+    let snapshot = scene.sidecar.app.reader().latest();
+    let reports = scene.sidecar.app.events().report(&snapshot.keyrings_in_overlap(), &snapshot.contacts());
+    let line = reports[0].lines.iter().find(|line| line.kind == SubjectKind::Upstream).expect("a line");
+    assert_eq!((line.stands, scene.advice()), (RotationProgress::AsksForNone, RetireAdvice::Safe));
 }
