@@ -154,27 +154,29 @@ impl UpstreamProofs {
         let has_other = self.find_fallback(&order.pairs[1..]).is_some();
         let Some(pair) = self.get_mut(got.key_pair) else { return (AnswerJudgement::Nothing, None) };
         let is_trusted = pair.trusted;
-        let node = pair.nodes.entry(got.node);
+        // A node that is not known yet gets its entry from what is decided about it: an answer that decides nothing must not end
+        // a proof unseen.
+        let node = pair.nodes.find(got.node);
         let role = match got.how {
-            _ if is_trusted || node.state == NodeState::Proved => AnswerRole::Proved,
+            _ if is_trusted || node.is_some_and(|node| node.state == NodeState::Proved) => AnswerRole::Proved,
             SelectionRole::Canary => AnswerRole::Canary,
             _ => AnswerRole::Everyone,
         };
         let answer = PairAnswer {
             status: got.status,
             role,
-            asked: node.state != NodeState::Unasked,
+            asked: node.is_none_or(|node| node.state != NodeState::Unasked),
             public: got.public,
             comparable: is_preferred
                 && got.repeatable
                 && has_other
-                && (role == AnswerRole::Canary || node.may_compare(now)),
+                && (role == AnswerRole::Canary || node.is_none_or(|node| node.may_compare(now))),
             previous,
         };
         let judgement = judge_answer(&answer, terms.refusals);
         // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
         if judgement == AnswerJudgement::Compare && role == AnswerRole::Proved {
-            node.record_comparison(now);
+            pair.nodes.entry(got.node).record_comparison(now);
         }
         match judgement {
             AnswerJudgement::Proves => {

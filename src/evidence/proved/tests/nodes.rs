@@ -120,6 +120,14 @@ fn a_proof_by_comparison_is_compared_at_once_when_a_refusal_follows() {
 }
 
 #[test]
+fn an_answer_of_an_unknown_node_that_decides_nothing_ends_no_proof() {
+    let (mut proved, order) = proved_pair();
+    let moved = AnswerFacts { node: node(3), ..answer_with(2, 302, CANARY) };
+    assert_eq!(judge(&mut proved, &order, moved, 20), (AnswerJudgement::Compare, None));
+    assert_eq!(proved.verdict(pair(2)), Some(UpstreamVerdict::Proved));
+}
+
+#[test]
 fn an_answer_that_needs_no_certificate_delays_no_canary() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
     connect(&mut proved, 1, |_| {});
