@@ -9,6 +9,7 @@ use crate::control::{AnchorUsage, KeyPairView};
 use crate::offline::check;
 use crate::offline::check::{CheckAnchor, CheckProblem, CheckReport};
 use crate::pki::{first_few, format_day, format_second};
+use crate::registry::short_fingerprint;
 
 #[derive(clap::Args)]
 pub(super) struct CheckArguments {
@@ -59,14 +60,9 @@ fn describe_anchors(held: &[CheckAnchor]) -> String {
     first_few(&held.into_iter().map(describe_anchor).collect::<Vec<_>>(), NAMED)
 }
 
-/// The first digits of a fingerprint or a pin.
-fn short_id(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
-}
-
 fn describe_anchor(anchor: &CheckAnchor) -> String {
     let mut text = match &anchor.subject {
-        Some(subject) => format!("\"{subject}\" {}", short_id(&anchor.id)),
+        Some(subject) => format!("\"{subject}\" {}", short_fingerprint(&anchor.id)),
         None => format!("pin {}", anchor.id),
     };
     if let Some(end) = anchor.not_after {
@@ -134,7 +130,7 @@ fn trusts(checked: &CheckReport) -> String {
                 out,
                 "  {} {}: last verified a peer {}; {}",
                 voucher.subject,
-                short_id(&voucher.id),
+                short_fingerprint(&voucher.id),
                 format_second(last),
                 would_break(voucher)
             );
@@ -183,6 +179,9 @@ mod tests {
             "\"CN=A, O=X\" bbbbbbbbbbbb (EXPIRED on 2026-11-25), \"CN=A, O=X\" aaaaaaaaaaaa (expires on 2026-11-25), \
              pin cdcdcdcdcdcdcdcdcdcdcdcd"
         );
+        // As fingerprints are written.
+        let one = CheckAnchor { id: format!("sha256:{}", "3f".repeat(32)), ..anchor(Some("CN=A"), "a", false) };
+        assert_eq!(describe_anchors(&[one]), "\"CN=A\" 3f3f3f3f3f3f (expires on 2026-11-25)");
         let many: Vec<CheckAnchor> = (0..150).map(|n| anchor(Some(&format!("CN={n}")), "a", false)).collect();
         assert!(describe_anchors(&many).ends_with("and 142 more"), "{}", describe_anchors(&many));
     }

@@ -9,10 +9,10 @@ use super::failure::CommandFailure;
 use super::print;
 use crate::clock::Clock;
 use crate::control::{
-    AnchorUsage, ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, SenderLine,
-    TrustUsage,
+    ControlAnswer, ControlRequest, PriorHistory, ReportLine, RotationProgress, RotationReport, SenderLine, TrustUsage,
 };
 use crate::pki::printable;
+use crate::registry::short_fingerprint;
 
 /// Senders of one peer that the text lists; `--json` has a hundred.
 const MAX_SENDERS: usize = 10;
@@ -91,14 +91,13 @@ fn say_vouchers(trust: &TrustUsage, now: Timestamp) {
         let last = voucher
             .last_matched
             .map_or_else(String::new, |last| format!("last verified a peer {}; ", print::in_time(now, last)));
-        print::line(&format!("  {} {}: {until}{last}{}", voucher.subject, short(voucher), would_break(voucher)));
+        print::line(&format!(
+            "  {} {}: {until}{last}{}",
+            voucher.subject,
+            short_fingerprint(&voucher.id),
+            would_break(voucher)
+        ));
     }
-}
-
-/// The first 12 digits of a fingerprint or pin.
-fn short(voucher: &AnchorUsage) -> &str {
-    let hex = voucher.id.strip_prefix("sha256:").unwrap_or(&voucher.id);
-    hex.get(..12).unwrap_or(hex)
 }
 
 fn print_rotation(report: &RotationReport, now: Timestamp) {
