@@ -32,33 +32,12 @@ impl WatchPlaces {
     /// Whatever could make this path lead elsewhere: every link on the way, and its end. Where the path does not exist,
     /// the name that is missing.
     pub fn add_trail(&mut self, path: &Path) {
-        let mut at = PathBuf::from("/");
-        let mut ahead: Vec<OsString> = reversed_components(path);
-        let mut hops = 0;
-        while let Some(part) = ahead.pop() {
-            if part == ".." {
-                at.pop();
-                continue;
+        walk_trail(path, |directory, name, found| -> Option<()> {
+            if found.is_end || found.metadata.as_ref().map_or(true, fs::Metadata::is_symlink) {
+                self.add_name(directory, name);
             }
-            let next = at.join(&part);
-            let link = fs::read_link(&next).ok();
-            if link.is_some() || ahead.is_empty() || fs::symlink_metadata(&next).is_err() {
-                self.add_name(&at, &part);
-            }
-            match link {
-                Some(target) => {
-                    hops += 1;
-                    if hops > MAX_LINKS {
-                        return;
-                    }
-                    if target.is_absolute() {
-                        at = PathBuf::from("/");
-                    }
-                    ahead.extend(reversed_components(&target));
-                }
-                None => at = next,
-            }
-        }
+            None
+        });
     }
 
     fn add_name(&mut self, directory: &Path, name: &OsStr) {
@@ -93,6 +72,25 @@ impl WatchPlaces {
 
 /// The first place on the way of this path, links followed, that cannot be looked up, and why.
 pub(super) fn find_unreachable(path: &Path) -> Option<(PathBuf, io::Error)> {
+    walk_trail(path, |directory, name, found| match found.metadata {
+        // It is the folder above that may not be searched.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some((directory.to_owned(), error)),
+        Err(error) => Some((directory.join(name), error)),
+        Ok(_) => None,
+    })
+}
+
+/// One step of a walk.
+struct TrailStep {
+    /// What is there; links are not followed.
+    metadata: io::Result<fs::Metadata>,
+    /// No part of the path follows.
+    is_end: bool,
+}
+
+/// Visits every part of a path with the folder that it is looked up in, links followed, until `visit` returns something. What is
+/// missing is passed over; a link that cannot be read, or one too many, ends it.
+fn walk_trail<T>(path: &Path, mut visit: impl FnMut(&Path, &OsStr, TrailStep) -> Option<T>) -> Option<T> {
     let mut at = PathBuf::from("/");
     let mut ahead: Vec<OsString> = reversed_components(path);
     let mut hops = 0;
@@ -102,20 +100,21 @@ pub(super) fn find_unreachable(path: &Path) -> Option<(PathBuf, io::Error)> {
             continue;
         }
         let next = at.join(&part);
-        match fs::symlink_metadata(&next) {
-            // It is the folder above that may not be searched.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some((at, error)),
-            Err(error) => return Some((next, error)),
-            Ok(metadata) if metadata.is_symlink() => {
-                hops += 1;
-                let target = fs::read_link(&next).ok().filter(|_| hops <= MAX_LINKS)?;
-                if target.is_absolute() {
-                    at = PathBuf::from("/");
-                }
-                ahead.extend(reversed_components(&target));
-            }
-            Ok(_) => at = next,
+        let metadata = fs::symlink_metadata(&next);
+        let is_link = metadata.as_ref().is_ok_and(fs::Metadata::is_symlink);
+        if let Some(found) = visit(&at, &part, TrailStep { metadata, is_end: ahead.is_empty() }) {
+            return Some(found);
         }
+        if !is_link {
+            at = next;
+            continue;
+        }
+        hops += 1;
+        let target = fs::read_link(&next).ok().filter(|_| hops <= MAX_LINKS)?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        ahead.extend(reversed_components(&target));
     }
     None
 }
