@@ -189,26 +189,8 @@ fn check_trust(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::{KeyPairCandidate, PreferPolicy};
-    use crate::pki::Validity;
+    use crate::keyring::KeyPairCandidate;
     use proptest::prelude::*;
-
-    fn candidate(key_pair: Fingerprint) -> KeyPairCandidate {
-        KeyPairCandidate {
-            keyring: "api".into(),
-            key_pair,
-            standing: Standing::Current,
-            validity: Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::MAX },
-            dns: Vec::new(),
-            schemes: Vec::new(),
-            issuers: Vec::new(),
-            traits: crate::keyring::choice::PairTraits::default(),
-            prefer: PreferPolicy::New,
-            last_resort: false,
-            sent_alone: None,
-            in_overlap: false,
-        }
-    }
 
     proptest! {
         #[test]
@@ -216,7 +198,7 @@ mod tests {
             shown in 0u8..6, candidates in proptest::collection::vec(0u8..6, 0..5), standing in 0usize..3,
         ) {
             let name = |n: u8| Fingerprint::of(&[n]);
-            let held = CandidateList(candidates.iter().map(|n| candidate(name(*n))).collect());
+            let held = CandidateList(candidates.iter().map(|n| KeyPairCandidate::sample("api", name(*n))).collect());
             let standing = [Some(Standing::Revoked), Some(Standing::Retired), None][standing];
             let verdict = check_key_pair(name(shown), &held, || standing);
             prop_assert_eq!(verdict.is_ok(), candidates.contains(&shown));

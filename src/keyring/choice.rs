@@ -90,6 +90,27 @@ pub struct KeyPairCandidate {
     pub in_overlap: bool,
 }
 
+#[cfg(test)]
+impl KeyPairCandidate {
+    /// The current pair of a keyring in overlap, always valid; a test changes what it is about.
+    pub(crate) fn sample(keyring: &str, key_pair: Fingerprint) -> Self {
+        Self {
+            keyring: keyring.into(),
+            key_pair,
+            standing: Standing::Current,
+            validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
+            dns: Vec::new(),
+            schemes: Vec::new(),
+            issuers: Vec::new(),
+            traits: PairTraits::default(),
+            prefer: PreferPolicy::New,
+            last_resort: false,
+            sent_alone: None,
+            in_overlap: true,
+        }
+    }
+}
+
 /// All candidates of one listener or upstream: keyrings in the order of the configuration, in each the current pair
 /// first, then the previous ones, the latest replaced first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,6 +173,11 @@ impl ShowPolicy {
 }
 
 impl CandidateList {
+    /// The current pair, of several keyrings that of the first; none where only a previous one is left.
+    pub fn current(&self) -> Option<&KeyPairCandidate> {
+        self.0.iter().find(|candidate| candidate.standing == Standing::Current)
+    }
+
     /// Whether this keyring has a previous pair beside its current one.
     pub fn keyring_in_overlap(&self, keyring: &str) -> bool {
         self.0.iter().any(|candidate| *candidate.keyring == *keyring && candidate.standing == Standing::Previous)

@@ -37,26 +37,14 @@ pub fn answer_request(order: &[&KeyPairCandidate], asked: &PeerRequirements) -> 
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::keyring::{PreferPolicy, Standing};
-    use crate::pki::{Fingerprint, Validity};
+    use crate::pki::Fingerprint;
 
     fn candidate(issuer: &str, schemes: &[u16]) -> KeyPairCandidate {
         KeyPairCandidate {
-            keyring: "out".into(),
-            key_pair: Fingerprint::of(issuer.as_bytes()),
-            standing: Standing::Current,
-            validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
-            dns: Vec::new(),
             schemes: schemes.to_vec(),
             issuers: vec![issuer.as_bytes().to_vec()],
-            traits: crate::keyring::choice::PairTraits::default(),
-            prefer: PreferPolicy::New,
-            last_resort: false,
-            sent_alone: None,
-            in_overlap: true,
+            ..KeyPairCandidate::sample("out", Fingerprint::of(issuer.as_bytes()))
         }
     }
 

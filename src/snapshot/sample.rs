@@ -98,20 +98,7 @@ pub(crate) fn sample_trust(validity: Validity) -> TrustView {
 
 /// An egress of this name that may show one pair, with no config built for it.
 pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot {
-    let candidate = KeyPairCandidate {
-        keyring: name.into(),
-        key_pair,
-        standing: Standing::Current,
-        validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
-        dns: Vec::new(),
-        schemes: Vec::new(),
-        issuers: Vec::new(),
-        traits: crate::keyring::choice::PairTraits::default(),
-        prefer: PreferPolicy::New,
-        last_resort: false,
-        sent_alone: None,
-        in_overlap: true,
-    };
+    let candidate = KeyPairCandidate::sample(name, key_pair);
     EgressSnapshot {
         settings: Arc::new(EgressSettings::for_keyring(name, name)),
         candidates: CandidateList(vec![candidate]),

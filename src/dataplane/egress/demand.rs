@@ -3,7 +3,7 @@
 
 use crate::dataplane::exchange::proof::RequestSummary;
 use crate::keyring::demand::AuthorityFit;
-use crate::keyring::{CandidateList, PeerRequirements, Standing};
+use crate::keyring::{CandidateList, PeerRequirements};
 use crate::pki::certificate::name_text;
 use crate::pki::{Fingerprint, first_few};
 
@@ -40,9 +40,8 @@ pub(super) fn explain_exclusion(
     shown: Fingerprint,
     asked: &PeerRequirements,
 ) -> Option<(Fingerprint, String)> {
-    let all = &candidates.0;
-    let current = all.iter().find(|candidate| candidate.standing == Standing::Current)?;
-    let other = all.iter().find(|candidate| candidate.key_pair == shown && shown != current.key_pair)?;
+    let current = candidates.current()?;
+    let other = candidates.0.iter().find(|candidate| candidate.key_pair == shown && shown != current.key_pair)?;
     let excluded = AuthorityFit::between(current, asked) == AuthorityFit::Excluded
         && AuthorityFit::between(other, asked) == AuthorityFit::Named;
     excluded.then(|| {
@@ -73,12 +72,10 @@ fn authority_list(asked: &PeerRequirements) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use rcgen::{DistinguishedName, DnType};
 
     use super::*;
-    use crate::keyring::{KeyPairCandidate, PreferPolicy};
-    use crate::pki::Validity;
+    use crate::keyring::{KeyPairCandidate, Standing};
 
     fn authority(name: &str) -> Vec<u8> {
         let mut distinguished = DistinguishedName::new();
@@ -92,18 +89,10 @@ mod tests {
 
     fn candidate(issuer: &[u8], standing: Standing) -> KeyPairCandidate {
         KeyPairCandidate {
-            keyring: "out".into(),
-            key_pair: Fingerprint::of(issuer),
             standing,
-            validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
-            dns: Vec::new(),
             schemes: vec![1],
             issuers: vec![issuer.to_vec()],
-            traits: crate::keyring::choice::PairTraits::default(),
-            prefer: PreferPolicy::New,
-            last_resort: false,
-            sent_alone: None,
-            in_overlap: true,
+            ..KeyPairCandidate::sample("out", Fingerprint::of(issuer))
         }
     }
 

@@ -5,7 +5,6 @@ use http::StatusCode;
 use super::resources::UpstreamRef;
 use crate::event::{Event, UpstreamVerdict, VerdictRecord};
 use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, UpstreamNode, VerdictChange};
-use crate::keyring::{KeyPairCandidate, Standing};
 use crate::pki::Fingerprint;
 
 /// A pair, and the node that it was shown to.
@@ -43,7 +42,7 @@ pub(super) fn report_judgement(
         (_, Some(_)) => {
             ("response", format!("it answers {status} to each of our pairs; from now on all requests use this one"))
         }
-        (_, None) if is_current(towards, got.key_pair) => {
+        (_, None) if towards.egress.candidates.current().is_some_and(|one| one.key_pair == got.key_pair) => {
             ("response", format!("it answered {status}; from now on all requests use this pair"))
         }
         (_, None) => {
@@ -53,18 +52,10 @@ pub(super) fn report_judgement(
     emit_verdict(towards, got.key_pair, change, reason, &what);
 }
 
-fn is_current(towards: UpstreamRef<'_>, key_pair: Fingerprint) -> bool {
-    let is_it = |one: &KeyPairCandidate| one.key_pair == key_pair && one.standing == Standing::Current;
-    towards.egress.candidates.0.iter().any(is_it)
-}
-
 /// Records a new connection, and reports where it changes the verdict on the current pair: another node, or authorities that
 /// exclude the pair.
 pub(super) fn record_connection(towards: UpstreamRef<'_>, seen: ConnectionSeen) {
-    let current = |candidate: &&KeyPairCandidate| candidate.standing == Standing::Current;
-    let Some(current) = towards.egress.candidates.0.iter().find(current).map(|current| current.key_pair) else {
-        return;
-    };
+    let Some(current) = towards.egress.candidates.current().map(|current| current.key_pair) else { return };
     let verdicts = &towards.resources.verdicts;
     let (before, change) = verdicts.record_connection(towards.verdict_key(), current, seen);
     let Some(change) = change else { return };

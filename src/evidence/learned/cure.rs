@@ -65,15 +65,11 @@ impl RefusalClass {
 mod tests {
     use super::*;
     use crate::keyring::choice::PairTraits;
-    use crate::keyring::{PreferPolicy, Standing};
     use crate::pki::{Fingerprint, Validity};
 
     fn shown() -> KeyPairCandidate {
         let day = crate::keyring::pool::day;
         KeyPairCandidate {
-            keyring: "api".into(),
-            key_pair: Fingerprint::from_bytes([1; 32]),
-            standing: Standing::Current,
             validity: Validity { not_before: day(0), not_after: day(100) },
             dns: vec!["api.example".into()],
             schemes: vec![0x0403],
@@ -85,10 +81,7 @@ mod tests {
                 usage: [true, true, true],
                 public_key: vec![7],
             },
-            prefer: PreferPolicy::New,
-            last_resort: false,
-            sent_alone: None,
-            in_overlap: true,
+            ..KeyPairCandidate::sample("api", Fingerprint::from_bytes([1; 32]))
         }
     }
 

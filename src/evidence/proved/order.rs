@@ -38,10 +38,9 @@ pub fn selection_order(
 
 /// Whether the authorities that an upstream names exclude its keyring's current pair, while another pair chains to one.
 pub fn excludes_current(candidates: &CandidateList, asked: &PeerRequirements, now: Timestamp) -> bool {
-    let is_current = |candidate: &&KeyPairCandidate| candidate.standing == Standing::Current;
-    let others = candidates.0.iter().filter(|candidate| !is_current(candidate) && candidate.validity.contains(now));
-    let current = candidates.0.iter().find(is_current);
-    current.is_some_and(|current| !is_named(current, asked)) && others.into_iter().any(|other| is_named(other, asked))
+    let Some(current) = candidates.current() else { return false };
+    let others = candidates.0.iter().filter(|other| other.key_pair != current.key_pair && other.validity.contains(now));
+    !is_named(current, asked) && others.into_iter().any(|other| is_named(other, asked))
 }
 
 fn is_named(candidate: &KeyPairCandidate, asked: &PeerRequirements) -> bool {

@@ -5,9 +5,7 @@ mod nodes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyring::{
-    CandidateList, KeyPairCandidate, KeyPairSelection, PeerRequirements, PreferPolicy, SelectionReason, Standing,
-};
+use crate::keyring::{CandidateList, KeyPairCandidate, KeyPairSelection, PeerRequirements, SelectionReason, Standing};
 use crate::pki::Validity;
 
 const HOUR: i64 = 3600;
@@ -191,18 +189,11 @@ fn a_refused_previous_pair_leaves_the_preferred_one_to_all() {
 
 fn candidate(n: u8, standing: Standing, issuer: &str) -> KeyPairCandidate {
     KeyPairCandidate {
-        keyring: "out".into(),
-        key_pair: pair(n),
         standing,
         validity: Validity { not_before: time_at(-HOUR), not_after: time_at(HOUR) },
-        dns: Vec::new(),
         schemes: vec![0x0403],
         issuers: vec![issuer.as_bytes().to_vec()],
-        traits: crate::keyring::choice::PairTraits::default(),
-        prefer: PreferPolicy::New,
-        last_resort: false,
-        sent_alone: None,
-        in_overlap: false,
+        ..KeyPairCandidate::sample("out", pair(n))
     }
 }
 

@@ -20,10 +20,8 @@ use crate::evidence::report::{
     RotationLedger, RotationReport, SenderKey, SenderOutcome, build_reports,
 };
 use crate::keyring::choice::PairTraits;
-use crate::keyring::{
-    CandidateList, KeyPairCandidate, KeyringName, PeerHints, PreferPolicy, Standing, choose_with_hints,
-};
-use crate::pki::{Fingerprint, Validity};
+use crate::keyring::{CandidateList, KeyPairCandidate, KeyringName, PeerHints, Standing, choose_with_hints};
+use crate::pki::Fingerprint;
 
 /// How long an overlap is.
 const OVERLAP_MINUTES: i64 = 30 * 1440;
@@ -249,18 +247,11 @@ impl SimulatedFleet {
 
     fn candidates(&self) -> CandidateList {
         let candidate = |pair: usize, standing: Standing| KeyPairCandidate {
-            keyring: Arc::clone(&self.keyring),
-            key_pair: fingerprint(pair),
             standing,
-            validity: Validity { not_before: Timestamp::MIN, not_after: Timestamp::MAX },
-            dns: Vec::new(),
             schemes: if pair == 0 { vec![NEW_SCHEME, OLD_SCHEME] } else { vec![NEW_SCHEME] },
             issuers: vec![vec![u8::from(pair > 0)]],
             traits: PairTraits { public_key: vec![u8::try_from(pair).unwrap_or(u8::MAX)], ..PairTraits::default() },
-            prefer: PreferPolicy::New,
-            last_resort: false,
-            sent_alone: None,
-            in_overlap: true,
+            ..KeyPairCandidate::sample(&self.keyring, fingerprint(pair))
         };
         let previous = self.previous.iter().rev().map(|(pair, _)| candidate(*pair, Standing::Previous));
         CandidateList([candidate(self.current, Standing::Current)].into_iter().chain(previous).collect())

@@ -7,18 +7,12 @@ const NOW: i64 = 50;
 
 fn candidate(keyring: &str, at: u8, standing: Standing) -> KeyPairCandidate {
     KeyPairCandidate {
-        keyring: keyring.into(),
-        key_pair: Fingerprint::from_bytes([at; 32]),
         standing,
         validity: Validity { not_before: day(0), not_after: day(100) },
         dns: vec![format!("{keyring}.example")],
         schemes: vec![0x0403],
         issuers: vec![b"new ca".to_vec()],
-        traits: crate::keyring::choice::PairTraits::default(),
-        prefer: PreferPolicy::New,
-        last_resort: false,
-        sent_alone: None,
-        in_overlap: false,
+        ..KeyPairCandidate::sample(keyring, Fingerprint::from_bytes([at; 32]))
     }
 }
 

@@ -2,16 +2,14 @@
 
 use super::{StatusItem, Urgency};
 use crate::event::{DoubtKind, UpstreamDoubt};
-use crate::keyring::Standing;
 use crate::snapshot::Snapshot;
 
 /// Adds the item of one doubt, if it is about the pair that its egress is to show: what was current before is for the rotation
 /// report.
 pub(super) fn look_at(snapshot: &Snapshot, doubt: &UpstreamDoubt, out: &mut Vec<StatusItem>) {
     let Some(egress) = snapshot.egresses.get(&doubt.listener) else { return };
-    let is_current =
-        |key_pair| egress.candidates.0.iter().any(|one| one.key_pair == key_pair && one.standing == Standing::Current);
-    if doubt.key_pair.is_some_and(|key_pair| !is_current(key_pair)) {
+    let current = egress.candidates.current().map(|current| current.key_pair);
+    if doubt.key_pair.is_some() && doubt.key_pair != current {
         return;
     }
     let (urgency, code, remedy) = match doubt.kind {

@@ -1,22 +1,14 @@
 //! A handshake as a client that may show several pairs: the CertificateRequest leads to one, and only that pair resumes its session.
 
 use super::*;
-use crate::keyring::{KeyPairCandidate, PreferPolicy};
+use crate::keyring::KeyPairCandidate;
 
 fn facts_of(pair: &KeyPair) -> KeyPairCandidate {
     KeyPairCandidate {
-        keyring: "out".into(),
-        key_pair: pair.fingerprint(),
-        standing: Standing::Current,
         validity: pair.end_entity().validity(),
-        dns: Vec::new(),
         schemes: pair.schemes(),
         issuers: pair.issuer_names(),
-        traits: crate::keyring::choice::PairTraits::default(),
-        prefer: PreferPolicy::New,
-        last_resort: false,
-        sent_alone: None,
-        in_overlap: true,
+        ..KeyPairCandidate::sample("out", pair.fingerprint())
     }
 }
 
