@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use http::Response;
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
-use sidekey::event::{DrainRecord, Event};
+use sidekey::event::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -34,14 +34,6 @@ async fn backend() -> Backend {
         Response::new(http_body_util::StreamBody::new(crate::http::Received(receiver)).boxed_unsync())
     })
     .await
-}
-
-async fn drained(sidecar: &mut Sidecar) -> &'static str {
-    let reason = |event: &Event| match event {
-        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
-        _ => None,
-    };
-    sidecar.event("a connection is drained", reason).await
 }
 
 /// An ingress whose drains take a second.
@@ -85,7 +77,7 @@ async fn nothing_outlives_a_peer(real: bool) {
         sidecar.move_to(now + life - SignedDuration::from_secs(1));
     }
     for _ in 0..6 {
-        assert_eq!(drained(&mut sidecar).await, "peer_certificate_expired");
+        assert_eq!(sidecar.drained().await, "peer_certificate_expired");
     }
     for connection in idle {
         connection.ended.await.expect("it has left");
@@ -149,7 +141,7 @@ async fn nothing_outlives_an_upstream(real: bool) {
         if !real {
             sidecar.move_to(now + life - SignedDuration::from_secs(1));
         }
-        assert_eq!(drained(&mut sidecar).await, "peer_certificate_expired", "{alpn}");
+        assert_eq!(sidecar.drained().await, "peer_certificate_expired", "{alpn}");
         if !real {
             sidecar.move_to(now + life + SignedDuration::from_secs(1));
         }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use http::Request;
 use http_body_util::BodyExt;
 use rustix::process::Signal;
-use sidekey::event::{DrainRecord, Event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,14 +20,6 @@ use crate::support::raw::{Raw, head, rest};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 use crate::support::upstream::Upstream;
 
-async fn drained(sidecar: &mut Sidecar) -> &'static str {
-    let drained = |event: &Event| match event {
-        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
-        _ => None,
-    };
-    sidecar.event("a connection drains", drained).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_drain_waits_for_a_response_that_outlasts_the_urgent_deadline() {
     let limits = "[ingress.limits]\nidle = \"500ms\"\nconnection_age = \"500ms\"\n\
@@ -38,7 +29,7 @@ async fn a_planned_drain_waits_for_a_response_that_outlasts_the_urgent_deadline(
         let mut stand = stand(&format!("http://{}", backend.address), limits).await;
         let request = Request::get("https://localhost/").header("host", "localhost").body(Default::default());
         let mut body = stand.send(alpn, request.expect("a request")).await.expect("answered").into_body();
-        assert_eq!(drained(&mut stand.sidecar).await, "connection_age");
+        assert_eq!(stand.sidecar.drained().await, "connection_age");
         for _ in 0..3 {
             a_while(&stand).await;
             tell.send_replace("x");
@@ -77,7 +68,7 @@ async fn a_reload_to_another_upstream_waits_for_what_the_old_one_has_begun() {
         app.write_all(head.as_bytes()).await.expect("written");
         eventually("the old upstream has it", || old.seen().len() == 1).await;
         sidecar.rewrite(&egress(new.address));
-        assert_eq!(drained(&mut sidecar).await, "upstream_changed");
+        assert_eq!(sidecar.drained().await, "upstream_changed");
         // Each lasts as long as the limit `idle`, and the drain's deadline.
         for _ in 0..3 {
             assert_eq!(soon(rest(&mut TcpStream::connect(to).await.expect("connected"))).await, "");

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use sidekey::event::{DrainRecord, Event};
 
 use crate::egress::ask;
 use crate::support::backend::{Backend, full};
@@ -29,14 +28,6 @@ async fn start(ca: &Ca, toml: &str) -> Sidecar {
     Sidecar::start_from_file(folder, toml).await
 }
 
-async fn drained(sidecar: &mut Sidecar) -> &'static str {
-    let drained = |event: &Event| match event {
-        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
-        _ => None,
-    };
-    sidecar.event("a connection drains", drained).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_go_to_the_new_upstream_once_the_settings_name_it() {
     let ca = Ca::new("Test CA");
@@ -48,7 +39,7 @@ async fn requests_go_to_the_new_upstream_once_the_settings_name_it() {
         let to = sidecar.egress("out");
         assert_eq!(ask(to, Method::GET, "").await.expect("answered").0, 200);
         sidecar.rewrite(&egress(new.address, expects));
-        assert_eq!(drained(&mut sidecar).await, "upstream_changed");
+        assert_eq!(sidecar.drained().await, "upstream_changed");
         for _ in 0..3 {
             assert_eq!(ask(to, Method::GET, "").await.expect("answered").0, 200);
         }
@@ -65,7 +56,7 @@ async fn an_upstream_that_is_expected_to_have_another_name_gets_nothing_over_wha
         let to = sidecar.egress("out");
         assert_eq!(ask(to, Method::GET, "").await.expect("answered").0, 200);
         sidecar.rewrite(&egress(upstream.address, "server_uri = \"spiffe://partner.example/orders\""));
-        assert_eq!(drained(&mut sidecar).await, "upstream_changed");
+        assert_eq!(sidecar.drained().await, "upstream_changed");
         assert_eq!(ask(to, Method::GET, "").await.expect("answered").0, 502);
         assert_eq!(upstream.seen().len(), 1, "over {alpn}");
     }

@@ -65,9 +65,9 @@ async fn an_upload_that_the_backend_does_not_take_is_504() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off() {
-    let (tell, told) = tokio::sync::watch::channel(0);
+/// A backend whose response goes on by one byte whenever it is told to.
+async fn trickle() -> (tokio::sync::watch::Sender<()>, Raw) {
+    let (tell, told) = tokio::sync::watch::channel(());
     let backend = Raw::start(move |_, mut stream| {
         let mut told = told.clone();
         told.mark_unchanged();
@@ -80,6 +80,12 @@ async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off()
         }
     })
     .await;
+    (tell, backend)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off() {
+    let (tell, backend) = trickle().await;
     let limits = "[ingress.limits]\nresponse = \"500ms\"\nidle = \"250ms\"\nanswer_idle = \"3s\"";
     for alpn in ["http/1.1", "h2"] {
         let stand = stand(&format!("http://{}", backend.address), limits).await;
@@ -89,7 +95,7 @@ async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off()
         let begun = std::time::Instant::now();
         let mut pieces = 0;
         while begun.elapsed() < std::time::Duration::from_secs(4) {
-            tell.send_modify(|count| *count += 1);
+            tell.send_replace(());
             let frame = soon(body.frame()).await.expect("a piece").expect("no error");
             assert_eq!(frame.into_data().expect("data"), "x");
             pieces += 1;
@@ -107,19 +113,7 @@ async fn a_response_that_trickles_goes_on_and_one_that_stands_still_breaks_off()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_upload_stands_still_is_late_and_not_broken() {
-    let (tell, told) = tokio::sync::watch::channel(());
-    let backend = Raw::start(move |_, mut stream| {
-        let mut told = told.clone();
-        told.mark_unchanged();
-        async move {
-            head(&mut stream).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-            while told.changed().await.is_ok() {
-                let _ = stream.write_all(b"1\r\nx\r\n").await;
-            }
-        }
-    })
-    .await;
+    let (tell, backend) = trickle().await;
     let limits = "[ingress.limits]\nidle = \"500ms\"\nbody_idle = \"2s\"";
     for alpn in ["http/1.1", "h2"] {
         let stand = stand(&format!("http://{}", backend.address), limits).await;

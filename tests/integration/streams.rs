@@ -141,6 +141,17 @@ async fn ask(sender: &SendRequest<Full<Bytes>>, method: &Method, content: &'stat
     sender.clone().send_request(request(method, content)).await.expect("an answer").status().as_u16()
 }
 
+/// So many requests at once; each is answered.
+async fn ask_at_once(sender: &SendRequest<Full<Bytes>>, count: usize, method: Method) {
+    let ask_one = |_| {
+        let (sender, method) = (sender.clone(), method.clone());
+        tokio::spawn(async move { ask(&sender, &method, "").await })
+    };
+    for one in (0..count).map(ask_one).collect::<Vec<_>>() {
+        assert_eq!(one.await.expect("joined"), 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_not_processed_is_sent_again_whatever_its_method() {
     let cases = [
@@ -229,15 +240,7 @@ async fn a_burst_on_a_new_connection_that_allows_few_streams_is_answered_whole()
     })
     .await;
     let (_sidecar, sender) = stand(&backend, "").await;
-    let all: Vec<_> = (0..40)
-        .map(|_| {
-            let sender = sender.clone();
-            tokio::spawn(async move { ask(&sender, &Method::POST, "").await })
-        })
-        .collect();
-    for one in all {
-        assert_eq!(one.await.expect("joined"), 200);
-    }
+    ask_at_once(&sender, 40, Method::POST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

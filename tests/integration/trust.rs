@@ -10,7 +10,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rcgen::{ExtendedKeyUsagePurpose, SerialNumber};
-use sidekey::event::{DrainRecord, Event, TrustRecord};
+use sidekey::event::{Event, TrustRecord};
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::tls::HandshakeOutcome;
 use sidekey::trust;
@@ -50,14 +50,6 @@ async fn told(stand: &mut Stand, name: &str, wanted: impl Fn(&trust::TrustEvent)
     let of_trust =
         |event: &Event| matches!(event, Event::Trust(TrustRecord { event, .. }) if wanted(event)).then_some(());
     stand.sidecar.event(name, of_trust).await;
-}
-
-async fn drained(stand: &mut Stand) -> &'static str {
-    let reason = |event: &Event| match event {
-        Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
-        _ => None,
-    };
-    stand.sidecar.event("a connection is drained", reason).await
 }
 
 fn day(at: Timestamp) -> String {
@@ -167,7 +159,7 @@ async fn a_removal_acts_at_once_on_sessions_and_connections_and_only_on_those_it
     resumed.get("/").await.expect("served");
 
     put(stand.sidecar.folder.path(), "trust/p.pem", &new.pem);
-    assert_eq!([drained(&mut stand).await, drained(&mut stand).await], ["trust_removed", "trust_removed"]);
+    assert_eq!([stand.sidecar.drained().await, stand.sidecar.drained().await], ["trust_removed", "trust_removed"]);
     first.ended.await.expect("drained");
     resumed.ended.await.expect("drained, although resumed");
     assert_eq!(kept.get("/").await.expect("the other one lives on").status, 200);
@@ -296,7 +288,7 @@ async fn revoked_peers_are_refused_and_their_live_connections_drained() {
         let live = soon_peer.connect(address).await.expect("connected");
         let mut stays = peer(&stand, &fine).connect(address).await.expect("connected");
         put(stand.sidecar.folder.path(), file, &ca.crl(&[7, 8], 30));
-        assert_eq!(drained(&mut stand).await, "peer_revoked");
+        assert_eq!(stand.sidecar.drained().await, "peer_revoked");
         live.ended.await.expect("drained");
         assert_eq!(stays.get("/").await.expect("the other one lives on").status, 200);
         assert_eq!(ask(&mut stand, &soon).await, Err("revoked"));

@@ -7,60 +7,33 @@ Each server accepts the certificates of both CAs in the handshake and answers by
 new pair, OLD to the previous one. For each pair of statuses a sidecar rotates, and GETs and POSTs follow. The application must get what the
 previous pair gets until the new one is proved; the verdicts must be those of contract section 4.
 """
-import argparse, http.client, http.server, json, os, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, http.client, http.server, json, os, shutil, signal, socket, ssl, subprocess, sys, threading
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))
 from pki import CLIENT, SERVER, Authority, days_ago, free_port
+from scene import PATIENCE, Folder
 
-PATIENCE = 60   # seconds
 # The new pair's status, the previous one's, the last verdict on the new pair (None: not proved and not refused).
 ROWS = [(200, 200, "proved"), (204, 403, "proved"), (302, 302, "proved"), (404, 404, "proved"),
         (302, 200, "refused"), (404, 200, "refused"), (407, 200, "refused"), (401, 200, "refused"), (403, 200, "refused"),
         (401, 401, None), (403, 403, None), (429, 200, None), (421, 200, None), (500, 200, None), (502, 200, None), (503, 503, None)]
 
 
-class Scene:
+class Scene(Folder):
     """One server, for all rows."""
 
     def __init__(self, arguments):
-        self.a, self.folder, self.processes = arguments, tempfile.mkdtemp(prefix="answers-"), []
+        super().__init__("answers-", arguments.keep)
+        self.a = arguments
         self.port, self.behind = free_port(), free_port()
         self.old_ca, self.new_ca, server_ca = Authority("Old CA"), Authority("New CA"), Authority("Server CA")
         self.old = self.old_ca.issue("application", days_ago(5), CLIENT, ["application.example"])
         self.new = self.new_ca.issue("application", days_ago(1), CLIENT, ["application.example"])
         server = server_ca.issue("localhost", days_ago(5), SERVER, ["localhost"])
         self.server_ca = server_ca.pem
-        self.write("server.crt", server[0])
-        self.write("server.key", server[1])
-        self.write("server.pem", server[0] + server[1])
+        self.write_server(*server)
         self.write("accepted.pem", self.old_ca.pem + self.new_ca.pem)
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
-
-    def write(self, name, data):
-        path = self.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + "~", "wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode())
-        os.chmod(path + "~", 0o600)
-        os.replace(path + "~", path)
-
-    def start(self, *command, **more):
-        process = subprocess.Popen(command, **{"stdout": subprocess.DEVNULL, "stderr": open(self.path("errors"), "ab"), **more})
-        self.processes.append(process)
-        return process
-
-    def listening(self, port):
-        began = time.monotonic()
-        while time.monotonic() - began < PATIENCE:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise SystemExit(f"nothing listens on {port}; see {self.folder}")
 
     def row(self, new, old, verdict, later):
         """Rotates at an upstream that answers so; `later`: the new pair is proved first, by another path."""
@@ -128,20 +101,6 @@ probe = false
             expected = [new] * 4 if verdict == "proved" else [old] * 4
         good = got == expected and last == wanted and (advice == "safe") == (wanted == "proved")
         return good, f"{new}/{old}{' later' if later else ''}: {got}, {last}, {advice}"
-
-    def end(self, good):
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        if good and not self.a.keep:
-            shutil.rmtree(self.folder)
-        else:
-            print(f"    kept: {self.folder}")
 
 
 class Behind(http.server.BaseHTTPRequestHandler):

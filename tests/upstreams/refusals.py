@@ -8,66 +8,33 @@ Each server demands a certificate of "Their CA", in one version of TLS, and says
 sent. The one line that tells why must be the one of the page, up to its sentence; the handshake must be among the failed ones, `status` must have
 something to act on, and the request's own line the same reason.
 """
-import argparse, http.client, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, time
+import argparse, http.client, json, os, re, signal, subprocess, sys, time
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
 from pki import CLIENT, SERVER, Authority, days_ago, free_port
+from scene import PATIENCE, Folder
 
 page = os.path.join(os.path.dirname(os.path.dirname(here)), "docs", "upstreams.md")
-PATIENCE = 60   # seconds
 VERSIONS = ["TLSv1.2", "TLSv1.3"]
 BEGIN, END = "<!-- refusals -->", "<!-- end of refusals -->"
 
 
-class Scene:
+class Scene(Folder):
     """One server, one sidecar."""
 
     def __init__(self, arguments, version):
+        super().__init__("refusals-", arguments.keep)
         self.a, self.version = arguments, version
-        self.folder = tempfile.mkdtemp(prefix="refusals-")
         self.port, self.egress = free_port(), free_port()
         ours, theirs = Authority("Our CA"), Authority("Their CA")
         pair, server = ours.issue("application", days_ago(5), CLIENT, ["application.example"]), theirs.issue("localhost", days_ago(5), SERVER, ["localhost"])
         self.short = x509.load_pem_x509_certificate(pair[0]).fingerprint(hashes_sha256()).hex()[:12]
-        self.write("server.crt", server[0])
-        self.write("server.key", server[1])
-        self.write("server.pem", server[0] + server[1])
-        self.write("server.p12", pkcs12.serialize_key_and_certificates(
-            b"x", serialization.load_pem_private_key(server[1], None), x509.load_pem_x509_certificate(server[0]), None,
-            serialization.BestAvailableEncryption(b"x")))
+        self.write_server(*server)
         self.write("accepted.pem", theirs.pem)
         self.write("certs/out/tls.pem", pair[0] + pair[1])
         self.write("certs/out/ca.crt", theirs.pem)
-        self.processes = []
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
-
-    def write(self, name, data):
-        path = self.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode())
-        os.chmod(path, 0o600)
-
-    def start(self, *command, **more):
-        process = subprocess.Popen(command, **{"stdout": subprocess.DEVNULL, "stderr": open(self.path("errors"), "ab"), **more})
-        self.processes.append(process)
-        return process
-
-    def listening(self, port):
-        began = time.monotonic()
-        while time.monotonic() - began < PATIENCE:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise SystemExit(f"nothing listens on {port}; see {self.folder}")
 
     def ask(self, *command):
         done = subprocess.run([self.a.sidekey, *command, "--control", self.path("control.sock")], capture_output=True, text=True)
@@ -106,20 +73,6 @@ keyring = "out"
         process.send_signal(signal.SIGTERM)
         lines = [json.loads(line) for line in process.stdout]
         return answer.status, lines, failed[1], status
-
-    def end(self, good):
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        if good and not self.a.keep:
-            shutil.rmtree(self.folder)
-        else:
-            print(f"    kept: {self.folder}")
 
 
 def hashes_sha256():

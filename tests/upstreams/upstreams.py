@@ -7,14 +7,14 @@ Each server accepts only clients of the old CA. The application sends GET and PO
 the egress; meanwhile its key pair is replaced by one of another CA. It must see no failure, and the upstream's application no
 request twice. Then the server accepts both CAs, and all requests must move to the new pair by themselves.
 """
-import argparse, asyncio, collections, hashlib, itertools, json, os, random, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
+import argparse, asyncio, collections, hashlib, itertools, json, os, random, shutil, signal, socket, ssl, subprocess, sys, threading, time
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
 from pki import CLIENT, SERVER, Authority, days_ago, free_port
+from scene import Folder
 
 SIZES = [0, 1, 1000, 16 * 1024, 64 * 1024]
 CONNECTIONS = 8
@@ -24,12 +24,12 @@ def sha1(pem):
     return hashlib.sha1(x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)).hexdigest().upper()
 
 
-class Scene:
+class Scene(Folder):
     """One server, one sidecar, one load."""
 
     def __init__(self, name, arguments, same_name):
+        super().__init__(f"upstreams-{name}-", arguments.keep)
         self.name, self.a = name, arguments
-        self.folder = tempfile.mkdtemp(prefix=f"upstreams-{name}-")
         self.port, self.egress, self.behind = free_port(), free_port(), free_port()
         self.old_ca = Authority("Client CA" if same_name else "Old client CA")
         self.new_ca = Authority("Client CA" if same_name else "New client CA")
@@ -38,37 +38,17 @@ class Scene:
         self.new = self.new_ca.issue("application", days_ago(1), CLIENT, ["application.example"])
         self.fingerprints = {sha1(self.old[0]): "old", sha1(self.new[0]): "new"}
         self.server = self.server_ca.issue("localhost", days_ago(5), SERVER, ["localhost"])
-        self.write("server.crt", self.server[0])
-        self.write("server.key", self.server[1])
-        self.write("server.pem", self.server[0] + self.server[1])
-        self.write("server.p12", pkcs12.serialize_key_and_certificates(
-            b"x", serialization.load_pem_private_key(self.server[1], None), x509.load_pem_x509_certificate(self.server[0]), None,
-            serialization.BestAvailableEncryption(b"x")))
+        self.write_server(*self.server)
         self.write("nobody.pem", Authority("Nobody's CA").pem)
         self.accept("old")
-        self.processes, self.seen, self.failures, self.sent = [], collections.OrderedDict(), [], 0
+        self.seen, self.failures, self.sent = collections.OrderedDict(), [], 0
         self.twice, self.events, self.over = [], [], False
-
-    def path(self, *parts):
-        return os.path.join(self.folder, *parts)
-
-    def write(self, name, data):
-        path = self.path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + "~", "wb") as file:
-            file.write(data if isinstance(data, bytes) else data.encode())
-        os.chmod(path + "~", 0o600)
-        os.replace(path + "~", path)
 
     def accept(self, whom):
         self.write("accepted.pem", self.old_ca.pem if whom == "old" else self.old_ca.pem + self.new_ca.pem)
 
-    def start(self, *command, **more):
-        process = subprocess.Popen(command, **{"stdout": subprocess.DEVNULL, "stderr": open(self.path("errors"), "ab"), **more})
-        self.processes.append(process)
-        return process
-
     async def listening(self, port):
+        """As in the base, for servers that run in this loop."""
         for _ in range(600):
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -218,20 +198,6 @@ keyring = "out"
         for failure in self.failures[:5]:
             print("   ", failure)
         return good
-
-    def end(self, good):
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        if good and not self.a.keep:
-            shutil.rmtree(self.folder)
-        else:
-            print(f"    kept: {self.folder}")
 
 
 # ---------------------------------------------------------------- servers

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, ask, stand, stand_with};
+use super::{END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, ask_at_once, stand, stand_with};
 use crate::egress::{ask as ask_egress, egress};
 use crate::support::ca::Ca;
 use crate::support::peer::Peer;
@@ -82,15 +82,7 @@ async fn a_burst_at_a_server_that_leaves_after_each_request_is_answered_whole() 
     .await;
     let (_sidecar, sender) = stand(&backend, "").await;
     for _ in 0..3 {
-        let all: Vec<_> = (0..24)
-            .map(|_| {
-                let sender = sender.clone();
-                tokio::spawn(async move { ask(&sender, &Method::POST, "").await })
-            })
-            .collect();
-        for one in all {
-            assert_eq!(one.await.expect("joined"), 200);
-        }
+        ask_at_once(&sender, 24, Method::POST).await;
     }
 }
 
@@ -115,15 +107,7 @@ async fn requests_that_wait_for_the_servers_settings_when_it_leaves_are_sent_aga
     })
     .await;
     let (_sidecar, sender) = stand(&backend, "").await;
-    let all: Vec<_> = (0..30)
-        .map(|_| {
-            let sender = sender.clone();
-            tokio::spawn(async move { ask(&sender, &Method::GET, "").await })
-        })
-        .collect();
-    for one in all {
-        assert_eq!(one.await.expect("joined"), 200);
-    }
+    ask_at_once(&sender, 30, Method::GET).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

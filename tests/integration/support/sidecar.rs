@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sidekey::app::{AppEnvironment, Application};
 use sidekey::clock::{Clock, ManualClock};
-use sidekey::event::{Event, EventFollower, HandshakeRecord, KeyringRecord};
+use sidekey::event::{DrainRecord, Event, EventFollower, HandshakeRecord, KeyringRecord};
 use sidekey::log::{LogFormat, LogQueue};
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::snapshot::Side;
@@ -133,6 +133,15 @@ impl Sidecar {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never came: {name}"))
+    }
+
+    /// Why the next connection drains.
+    pub async fn drained(&mut self) -> &'static str {
+        let reason = |event: &Event| match event {
+            Event::Drained(DrainRecord { reason, .. }) => Some(*reason),
+            _ => None,
+        };
+        self.event("a connection drains", reason).await
     }
 
     /// The next handshake.
