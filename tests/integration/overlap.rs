@@ -4,78 +4,21 @@
 //! it; both CAs are accepted while a keyring's own ca.crt is in overlap; connections made with a retired pair are drained;
 //! the overlap goes on across a restart.
 
+use std::sync::Arc;
+
 use sidekey::event::{Event, KeyringRecord, TrustRecord};
 use sidekey::keyring::{SelectionReason, Standing};
 
 use crate::handshake::{stand, stand_at};
 use crate::support::backend::Backend;
 use crate::support::ca::{Ca, fingerprint, later, today};
-use crate::support::peer::Peer;
+use crate::support::odd::Odd;
+use crate::support::peer::{Peer, roots};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
-
-/// A verifier that trusts nothing by itself but names certificate authorities in the ClientHello.
-mod naming {
-    use std::sync::Arc;
-
-    use rustls::client::WebPkiServerVerifier;
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    pub struct Naming {
-        pub inner: Arc<WebPkiServerVerifier>,
-        pub names: Vec<DistinguishedName>,
-    }
-
-    impl ServerCertVerifier for Naming {
-        fn verify_server_cert(
-            &self,
-            end_entity: &CertificateDer<'_>,
-            intermediates: &[CertificateDer<'_>],
-            server_name: &ServerName<'_>,
-            ocsp: &[u8],
-            now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
-        }
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            self.inner.verify_tls12_signature(message, certificate, dss)
-        }
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            self.inner.verify_tls13_signature(message, certificate, dss)
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.inner.supported_verify_schemes()
-        }
-        fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-            Some(&self.names)
-        }
-    }
-}
 
 /// A peer that trusts these roots and says so in its ClientHello.
 fn naming(trusted: &[&str], pair: &sidekey::pki::issue::IssuedKeyPair) -> Peer {
-    let mut peer = Peer::new(trusted, Some(pair)).fresh();
-    let store = crate::support::peer::roots(trusted);
-    let names = store.subjects();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let inner =
-        rustls::client::WebPkiServerVerifier::builder_with_provider(store.into(), provider).build().expect("roots");
-    std::sync::Arc::make_mut(&mut peer.config)
-        .dangerous()
-        .set_certificate_verifier(std::sync::Arc::new(naming::Naming { inner, names }));
-    peer
+    Odd { trusts: Some(Arc::new(roots(trusted))), ..Odd::showing(pair) }.peer().fresh()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,8 @@ mod hints;
 mod resumption;
 mod trouble;
 
+use std::sync::Mutex;
+
 use rcgen::{ExtendedKeyUsagePurpose, IsCa, SanType, SerialNumber};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -232,19 +234,36 @@ async fn an_upstream_is_known_by_its_uri_or_its_pin() {
     }
 }
 
-/// A rustls client that is not ours: it trusts every server and shows what it is given.
+/// A rustls client that is not ours: it trusts every server and shows what it is given, which may change.
 #[derive(Debug)]
 struct ForeignClient {
-    shows: Option<Arc<CertifiedKey>>,
+    shows: Mutex<Option<Arc<CertifiedKey>>>,
     accepts: Vec<SignatureScheme>,
+}
+
+impl ForeignClient {
+    fn showing(shows: Option<Arc<CertifiedKey>>, accepts: &[SignatureScheme]) -> Arc<Self> {
+        Arc::new(Self { shows: Mutex::new(shows), accepts: accepts.to_vec() })
+    }
+
+    fn connector(self: &Arc<Self>, provider: rustls::crypto::CryptoProvider, version: TlsVersion) -> EgressConnector {
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(crate::tls::versions(&settings_for_version(version)))
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(self) as _)
+            .with_client_cert_resolver(Arc::clone(self) as _);
+        let name = ServerName::try_from("server.test").unwrap();
+        EgressConnector::from_config(config, name, crate::tls::sessions::KeyPairSessions::sample())
+    }
 }
 
 impl ResolvesClientCert for ForeignClient {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.shows.clone()
+        self.shows.lock().unwrap().clone()
     }
     fn has_certs(&self) -> bool {
-        self.shows.is_some()
+        self.shows.lock().unwrap().is_some()
     }
 }
 
@@ -285,28 +304,7 @@ fn foreign_connector(
     shows: Option<Arc<CertifiedKey>>,
     accepts: &[SignatureScheme],
 ) -> EgressConnector {
-    foreign_connector_with(aws_lc_rs::default_provider(), version, shows, accepts)
-}
-
-fn foreign_connector_with(
-    provider: rustls::crypto::CryptoProvider,
-    version: TlsVersion,
-    shows: Option<Arc<CertifiedKey>>,
-    accepts: &[SignatureScheme],
-) -> EgressConnector {
-    let foreign = Arc::new(ForeignClient { shows, accepts: accepts.to_vec() });
-    let versions = crate::tls::versions(&settings_for_version(version));
-    let config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&foreign) as _)
-        .with_client_cert_resolver(foreign);
-    EgressConnector::from_config(
-        config,
-        ServerName::try_from("server.test").unwrap(),
-        crate::tls::sessions::KeyPairSessions::sample(),
-    )
+    ForeignClient::showing(shows, accepts).connector(aws_lc_rs::default_provider(), version)
 }
 
 const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];

@@ -3,18 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use sidekey::pki::issue::IssuedKeyPair;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::peer::chain;
+use super::peer::{Peer, chain};
 
 pub static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
 pub static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
@@ -30,6 +33,8 @@ pub struct Odd {
     pub schemes: Vec<SignatureScheme>,
     /// Why it refuses the server's certificate, if it does.
     pub refuses: Option<CertificateError>,
+    /// The roots that it trusts and names in its ClientHello; `None`: it trusts every server and names none.
+    pub trusts: Option<Arc<RootCertStore>>,
     pub alpn: Vec<Vec<u8>>,
 }
 
@@ -41,6 +46,7 @@ impl Default for Odd {
             shows: None,
             schemes: aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes(),
             refuses: None,
+            trusts: None,
             alpn: Vec::new(),
         }
     }
@@ -63,8 +69,13 @@ impl Odd {
             let key = aws_lc_rs::sign::any_supported_type(key).expect("a key");
             Arc::new(CertifiedKey::new(chain.clone(), key))
         });
-        let judge = Arc::new(Judge { shows, schemes: self.schemes.clone(), refuses: self.refuses.clone() });
-        let mut config = ClientConfig::builder_with_provider(Arc::new(self.provider.clone()))
+        let provider = Arc::new(self.provider.clone());
+        let trusts = self.trusts.as_ref().map(|roots| {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
+            (builder.build().expect("roots"), roots.subjects())
+        });
+        let judge = Arc::new(Judge { shows, schemes: self.schemes.clone(), refuses: self.refuses.clone(), trusts });
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions)
             .expect("versions")
             .dangerous()
@@ -72,6 +83,11 @@ impl Odd {
             .with_client_cert_resolver(judge);
         config.alpn_protocols.clone_from(&self.alpn);
         config
+    }
+
+    /// The same client as one that speaks HTTP.
+    pub fn peer(&self) -> Peer {
+        Peer { config: Arc::new(self.config()) }
     }
 
     /// Connects, and reads until the other side has had its say.
@@ -101,6 +117,7 @@ struct Judge {
     shows: Option<Arc<CertifiedKey>>,
     schemes: Vec<SignatureScheme>,
     refuses: Option<CertificateError>,
+    trusts: Option<(Arc<WebPkiServerVerifier>, Vec<DistinguishedName>)>,
 }
 
 impl ResolvesClientCert for Judge {
@@ -115,29 +132,38 @@ impl ResolvesClientCert for Judge {
 impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.refuses.clone().map_or_else(|| Ok(ServerCertVerified::assertion()), |why| Err(why.into()))
+        match (&self.refuses, &self.trusts) {
+            (Some(why), _) => Err(why.clone().into()),
+            (None, Some((roots, _))) => roots.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+            (None, None) => Ok(ServerCertVerified::assertion()),
+        }
     }
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        let Some((roots, _)) = &self.trusts else { return Ok(HandshakeSignatureValid::assertion()) };
+        roots.verify_tls12_signature(message, certificate, signed)
     }
     fn verify_tls13_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        let Some((roots, _)) = &self.trusts else { return Ok(HandshakeSignatureValid::assertion()) };
+        roots.verify_tls13_signature(message, certificate, signed)
+    }
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.trusts.as_ref().map(|(_, names)| names.as_slice())
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes.clone()

@@ -1,43 +1,11 @@
 //! Sessions that are resumed, and those that are not: a ticket ends with the path that was verified for it.
 
-use std::sync::Mutex;
-
-use rustls::crypto::CryptoProvider;
-
 use super::*;
 use crate::clock::ManualClock;
 use crate::tls::late_alert::refuse_established;
 
-/// A client with a session cache, whose operator renews its pair.
-#[derive(Debug)]
-struct RenewingClient(Mutex<Arc<CertifiedKey>>);
-
-impl ResolvesClientCert for RenewingClient {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.lock().unwrap()))
-    }
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
 fn certified(pair: &KeyPair) -> Arc<CertifiedKey> {
     Arc::new((*pair.certified_key()).clone())
-}
-
-fn renewing_connector(provider: CryptoProvider, version: TlsVersion, shows: &Arc<RenewingClient>) -> EgressConnector {
-    let foreign = Arc::new(ForeignClient { shows: None, accepts: ECDSA.to_vec() });
-    let config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(crate::tls::versions(&settings_for_version(version)))
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(foreign)
-        .with_client_cert_resolver(Arc::clone(shows) as _);
-    EgressConnector::from_config(
-        config,
-        ServerName::try_from("server.test").unwrap(),
-        crate::tls::sessions::KeyPairSessions::sample(),
-    )
 }
 
 fn timed_acceptor(fixture: &HandshakeFixture, version: TlsVersion) -> (IngressAcceptor, ManualClock) {
@@ -68,8 +36,8 @@ async fn a_session_whose_path_has_ended_is_not_resumed_and_the_new_certificate_i
     let (old, new) = (lasting(until), lasting(later));
     for version in TLS_VERSIONS {
         let (acceptor, hand) = timed_acceptor(&fixture, version);
-        let client = Arc::new(RenewingClient(Mutex::new(certified(&old.pair()))));
-        let connector = renewing_connector(aws_lc_rs::default_provider(), version, &client);
+        let client = ForeignClient::showing(Some(certified(&old.pair())), ECDSA);
+        let connector = client.connector(aws_lc_rs::default_provider(), version);
         let connect = async || {
             let (at_server, _) = run_handshake(&acceptor, &connector).await;
             let established = at_server.ok().unwrap();
@@ -77,7 +45,7 @@ async fn a_session_whose_path_has_ended_is_not_resumed_and_the_new_certificate_i
         };
         assert_eq!(connect().await, (false, old.chain.clone()));
         assert_eq!(connect().await, (true, old.chain.clone()));
-        *client.0.lock().unwrap() = certified(&new.pair());
+        *client.shows.lock().unwrap() = Some(certified(&new.pair()));
         hand.set(seconds(60));
         assert_eq!(connect().await, (true, old.chain.clone()), "the old path still holds");
         hand.set(seconds(91));
@@ -104,8 +72,8 @@ async fn a_refusal_after_a_resumption_sends_its_alert() {
                 .into_iter()
                 .filter(|suite| tls13(suite) == (version == TlsVersion::Tls13) && (tls13(suite) || ecdsa(suite)));
             provider.cipher_suites = usable.skip(index).take(1).collect();
-            let client = Arc::new(RenewingClient(Mutex::new(certified(&fixture.client.pair()))));
-            let connector = renewing_connector(provider, version, &client);
+            let client = ForeignClient::showing(Some(certified(&fixture.client.pair())), ECDSA);
+            let connector = client.connector(provider, version);
             assert!(!run_handshake(&acceptor, &connector).await.0.ok().unwrap().facts.resumed);
             let (near, far) = tokio::io::duplex(64 * 1024);
             let refuse = async {

@@ -66,7 +66,7 @@ async fn a_peer_that_only_knows_rsa_cannot_use_an_ecdsa_key() {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
     let (at_server, _) =
-        run_handshake(&acceptor, &foreign_connector_with(provider, TlsVersion::Tls12, None, ECDSA)).await;
+        run_handshake(&acceptor, &ForeignClient::showing(None, ECDSA).connector(provider, TlsVersion::Tls12)).await;
     let said = explain_failure(&at_server.err().unwrap(), &trust, true);
     assert_eq!((said.reason, said.alert_sent), ("no_common_cipher_suite", Some("handshake_failure")));
 }
