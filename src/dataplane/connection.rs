@@ -201,4 +201,4 @@ impl Drop for ConnectionGuard {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

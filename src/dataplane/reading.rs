@@ -97,9 +97,7 @@ mod tests {
     use super::*;
     use crate::clock::deadlines::Ticks;
     use crate::dataplane::connection::ConnectionTimeouts;
-    use crate::dataplane::drain::ConnectionFacts;
-    use crate::snapshot::Side;
-    use crate::trust::PeerRole;
+    use crate::dataplane::connection::tests::new_connection_within;
 
     /// Polls a task that marks what `marks` says, one for each tick; the tick at which it was given up.
     fn tick_of_giving_up(marks: &[BodyMark]) -> Option<usize> {
@@ -109,14 +107,6 @@ mod tests {
     /// The same, of a reader that takes bytes at these ticks.
     fn tick_of_giving_up_a_reader(marks: &[BodyMark], takes: &[usize]) -> Option<usize> {
         let waits = Rc::new(WaitTable::default());
-        let facts = ConnectionFacts {
-            side: Side::Ingress,
-            listener: "api".into(),
-            key_pair: None,
-            chain: Vec::new(),
-            role: PeerRole::Client,
-            upstream: None,
-        };
         let day = Duration::from_secs(86_400);
         let patience = ConnectionTimeouts {
             head: None,
@@ -127,7 +117,7 @@ mod tests {
             drain: day,
             drain_planned: day,
         };
-        let open = ConnectionState::new(1, facts, patience, &waits);
+        let open = new_connection_within(&waits, patience);
         let (mut marks, marked) = (marks.iter(), Rc::clone(&open));
         let mut task = Box::pin(poll_fn(move |_| {
             if let Some(mark) = marks.next().filter(|mark| **mark != BodyMark::Untouched) {

@@ -9,6 +9,15 @@ fn new_connection(waits: &Rc<WaitTable>) -> Rc<ConnectionState> {
 }
 
 fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState> {
+    let seconds = Duration::from_secs;
+    let (unread, age) = (seconds(30), Some(seconds(7200)));
+    let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
+    let (drain, drain_planned) = (seconds(15), seconds(3600));
+    new_connection_within(waits, ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned })
+}
+
+/// A peer's connection with these limits.
+pub(crate) fn new_connection_within(waits: &Rc<WaitTable>, patience: ConnectionTimeouts) -> Rc<ConnectionState> {
     let facts = ConnectionFacts {
         side: Side::Ingress,
         listener: "api".into(),
@@ -17,11 +26,6 @@ fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState
         role: PeerRole::Client,
         upstream: None,
     };
-    let seconds = Duration::from_secs;
-    let (unread, age) = (seconds(30), Some(seconds(7200)));
-    let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
-    let (drain, drain_planned) = (seconds(15), seconds(3600));
-    let patience = ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned };
     ConnectionState::new(1, facts, patience, waits)
 }
 
