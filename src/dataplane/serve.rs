@@ -20,7 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::reading::StreamExecutor;
 use super::watched::WatchedStream;
 use crate::clock::deadlines::WaitTable;
-use crate::dataplane::connection::{ConnectionSignal, ConnectionState};
+use crate::dataplane::connection::{ConnectionLimit, ConnectionSignal, ConnectionState};
+use crate::dataplane::context::WorkerContext;
 use crate::dataplane::exchange::access::{AccessRecord, RequestContext};
 use crate::dataplane::exchange::forward::{RefusalContext, RequestFailure, refuse};
 use crate::dataplane::exchange::response_body::ResponseBody;
@@ -44,18 +45,43 @@ const MAX_ERROR_RESET_STREAMS: usize = 256;
 /// hyper's own limit on fields, which costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
+/// What serving needs of a connection, whichever side it is of.
+pub(crate) struct ServedConnection<'a> {
+    /// The connection in its worker's list.
+    pub(crate) state: &'a Rc<ConnectionState>,
+    /// Where what happens to it is counted.
+    pub(crate) requests: &'a RequestContext,
+    /// Its worker.
+    pub(crate) worker: &'a WorkerContext,
+}
+
 /// A connection that answers requests. What goes wrong with one becomes a response of the sidecar's own.
 pub(crate) trait RequestHandler: 'static {
-    /// The connection in its worker's list.
-    fn state(&self) -> &Rc<ConnectionState>;
-    /// Where what happens to it is counted.
-    fn request_context(&self) -> &RequestContext;
-    /// Its worker's deadlines.
-    fn waits(&self) -> &Rc<WaitTable>;
-    /// Records that the other side does not read a response: its stream is reset.
-    fn record_unread(&self);
+    /// The connection that is served.
+    fn connection(&self) -> ServedConnection<'_>;
     /// One request, one response; or why there is none.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure>;
+
+    /// The connection in its worker's list.
+    fn state(&self) -> &Rc<ConnectionState> {
+        self.connection().state
+    }
+
+    /// Where what happens to it is counted.
+    fn request_context(&self) -> &RequestContext {
+        self.connection().requests
+    }
+
+    /// Its worker's deadlines.
+    fn waits(&self) -> &Rc<WaitTable> {
+        self.connection().worker.waits()
+    }
+
+    /// Records that the other side does not read a response: its stream is reset.
+    fn record_unread(&self) {
+        let connection = self.connection();
+        connection.worker.report_limit(connection.state, ConnectionLimit::Unread);
+    }
 }
 
 /// A connection that serves HTTP/1.1, and what the guard of its requests finds.

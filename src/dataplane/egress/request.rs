@@ -12,15 +12,14 @@ use hyper::body::Incoming;
 use super::resources::{EgressResources, UpstreamRef};
 use super::retry;
 use super::upstream::UpstreamState;
-use crate::clock::deadlines::WaitTable;
+use crate::dataplane::connection::ConnectionGuard;
 use crate::dataplane::connection::view::{ConnectionOwner, ViewSlot};
-use crate::dataplane::connection::{ConnectionGuard, ConnectionLimit, ConnectionState};
 use crate::dataplane::context::ListenerContext;
-use crate::dataplane::exchange::access::{AccessLineTemplate, AccessRecord, ClientFields, RequestContext};
+use crate::dataplane::exchange::access::{AccessLineTemplate, AccessRecord, ClientFields};
 use crate::dataplane::exchange::forward::{ForwardContext, OutboundRequest, RequestFailure, check_head_size};
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::dataplane::serve::RequestHandler;
+use crate::dataplane::serve::{RequestHandler, ServedConnection};
 use crate::dataplane::shared::ConnectionSlot;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::{ForwardingPolicy, StripList, clean_request};
@@ -129,20 +128,12 @@ impl EgressConnection {
 }
 
 impl RequestHandler for EgressConnection {
-    fn state(&self) -> &Rc<ConnectionState> {
-        &self.tracked.open
-    }
-
-    fn request_context(&self) -> &RequestContext {
-        &self.listener.request_context
-    }
-
-    fn waits(&self) -> &Rc<WaitTable> {
-        self.resources.context.waits()
-    }
-
-    fn record_unread(&self) {
-        self.resources.context.report_limit(&self.tracked.open, ConnectionLimit::Unread);
+    fn connection(&self) -> ServedConnection<'_> {
+        ServedConnection {
+            state: &self.tracked.open,
+            requests: &self.listener.request_context,
+            worker: &self.resources.context,
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure> {

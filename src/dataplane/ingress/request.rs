@@ -14,19 +14,18 @@ use tokio::time::Instant;
 use super::jwt;
 use super::resources::IngressResources;
 use super::view::IngressView;
-use crate::clock::deadlines::WaitTable;
 use crate::dataplane::admission::PartnerSlot;
+use crate::dataplane::connection::ConnectionGuard;
 use crate::dataplane::connection::view::{ConnectionOwner, ViewSlot};
-use crate::dataplane::connection::{ConnectionGuard, ConnectionLimit, ConnectionState};
 use crate::dataplane::context::{ListenerContext, WorkerContext};
-use crate::dataplane::exchange::access::{AccessRecord, RequestContext};
+use crate::dataplane::exchange::access::AccessRecord;
 use crate::dataplane::exchange::forward::{self, ForwardContext, OutboundRequest, RequestFailure, check_head_size};
 use crate::dataplane::exchange::link::PooledConnection;
 use crate::dataplane::exchange::open::{ConnectionParts, open_http1, open_http2};
 use crate::dataplane::exchange::origin::{ConnectFuture, ExchangeOrigin};
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::dataplane::serve::RequestHandler;
+use crate::dataplane::serve::{RequestHandler, ServedConnection};
 use crate::dataplane::shared::ConnectionSlot;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::{ForwardingPolicy, clean_request};
@@ -140,20 +139,12 @@ impl IngressConnection {
 }
 
 impl RequestHandler for IngressConnection {
-    fn state(&self) -> &Rc<ConnectionState> {
-        &self.tracked.open
-    }
-
-    fn request_context(&self) -> &RequestContext {
-        &self.listener.request_context
-    }
-
-    fn waits(&self) -> &Rc<WaitTable> {
-        self.resources.context.waits()
-    }
-
-    fn record_unread(&self) {
-        self.resources.context.report_limit(&self.tracked.open, ConnectionLimit::Unread);
+    fn connection(&self) -> ServedConnection<'_> {
+        ServedConnection {
+            state: &self.tracked.open,
+            requests: &self.listener.request_context,
+            worker: &self.resources.context,
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure> {
