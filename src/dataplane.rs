@@ -11,7 +11,6 @@ pub(crate) mod context;
 pub(crate) mod drain;
 pub(crate) mod egress;
 pub(crate) mod exchange;
-pub(crate) mod executor;
 pub(crate) mod ingress;
 pub(crate) mod listener;
 pub(crate) mod reading;

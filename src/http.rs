@@ -3,6 +3,8 @@
 
 pub(crate) mod activity;
 pub(crate) mod body;
+pub(crate) mod broken;
+pub(crate) mod content;
 pub(crate) mod cross_site;
 pub(crate) mod error;
 pub(crate) mod expect;

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::activity::StreamActivity;
+use super::broken::BrokenExchange;
+use super::content::MessageContent;
 use super::expect::{BodyHold, ContinueGate};
 use super::fields::{StripList, clean_trailers};
 use super::progress::{AnswerPatience, BodyLimit, UploadProgress};
@@ -25,7 +26,7 @@ use crate::snapshot::ingress::ListenerLimits;
 pub(crate) enum BodyError {
     /// The side it comes from broke it off.
     #[error(transparent)]
-    Source(#[from] hyper::Error),
+    Source(#[from] BrokenExchange),
     /// No part of it came for too long.
     #[error("the body timed out")]
     Late,
@@ -45,7 +46,7 @@ pub(crate) enum BodyError {
 
 /// A body on its way through.
 pub(crate) struct BodyRelay {
-    incoming: Incoming,
+    incoming: MessageContent,
     /// Holds it back until it is requested.
     held: Option<Box<BodyHold>>,
     wait: WaitTimer,
@@ -114,7 +115,7 @@ impl RateWatch {
 impl BodyRelay {
     /// A request's body, whose progress is recorded in `progress`.
     pub(crate) fn from_request(
-        incoming: Incoming,
+        incoming: MessageContent,
         (limits, waits, strip): (&ListenerLimits, &Rc<WaitTable>, &Rc<StripList>),
         progress: &Rc<UploadProgress>,
     ) -> Self {
@@ -124,7 +125,7 @@ impl BodyRelay {
 
     /// A response's body.
     pub(crate) fn from_response(
-        incoming: Incoming,
+        incoming: MessageContent,
         (waits, strip): (&Rc<WaitTable>, &Rc<StripList>),
         watch: AnswerWatch,
     ) -> Self {
@@ -132,7 +133,7 @@ impl BodyRelay {
     }
 
     fn new(
-        incoming: Incoming,
+        incoming: MessageContent,
         idle: Duration,
         (waits, strip): (&Rc<WaitTable>, &Rc<StripList>),
         direction: RelayDirection,

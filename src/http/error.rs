@@ -3,6 +3,7 @@
 //! A request ends in a response, never in an error: `RequestError` says whose fault it was, and one table here makes a status
 //! of it. What the other side sees is less than what the log says.
 
+use crate::http::broken::BrokenExchange;
 use crate::http::framing::{FramingFault, FramingLimits};
 use crate::http::refusal::ExplainedRefusal;
 use crate::jwt::TokenRejection;
@@ -111,7 +112,7 @@ pub(crate) enum RequestError {
     },
     /// The exchange broke off, or was not HTTP.
     #[error("{0}")]
-    Exchange(#[from] hyper::Error),
+    Exchange(#[from] BrokenExchange),
     /// A response with several lengths that are not one and the same number.
     #[error("the response has several Content-Length fields that differ, or one that is not a number (RFC 9110 8.6)")]
     ResponseLengths,

@@ -229,22 +229,47 @@ impl Drop for InterimScope {
     }
 }
 
-/// What becomes of the interim responses to `request`: a 100 opens the gate of a body that is held back, and hyper asks the
-/// client for it; every other one is passed on, if the client can take it.
-pub(crate) fn watch_interim<B>(
-    request: &mut Request<B>,
+/// What becomes of the interim responses to one request; it travels with the request, to the connection that carries it.
+#[derive(Clone)]
+pub(crate) struct InterimWatch {
     sender: Option<InterimSender>,
     gate: Option<Arc<ContinueGate>>,
     limits: FramingLimits,
-) {
-    if sender.is_none() && gate.is_none() {
-        return;
+}
+
+impl InterimWatch {
+    /// Watches for those to `request`, if any can be passed on or has a meaning here.
+    pub(crate) fn set_on<B>(
+        request: &mut Request<B>,
+        sender: Option<InterimSender>,
+        gate: Option<Arc<ContinueGate>>,
+        limits: FramingLimits,
+    ) {
+        if sender.is_some() || gate.is_some() {
+            request.extensions_mut().insert(Self { sender, gate, limits });
+        }
     }
-    hyper::ext::on_informational(request, move |response| match (&gate, &sender) {
-        (Some(gate), _) if response.status() == StatusCode::CONTINUE => gate.record_continue(),
-        (_, Some(sender)) => sender.pass_interim(response.status(), response.headers(), limits),
-        _ => {}
-    });
+
+    /// Has hyper's client call for each of them, on HTTP/1.1.
+    pub(crate) fn hand_to_hyper<B>(request: &mut Request<B>) {
+        if let Some(watch) = request.extensions_mut().remove::<Self>() {
+            hyper::ext::on_informational(request, move |response| {
+                watch.pass_interim(response.status(), response.headers());
+            });
+        }
+    }
+
+    /// One has come: a 100 opens the gate of a body that is held back, and hyper asks the client for it; every other one is
+    /// passed on, if the client can take it. A 101 is none (RFC 9113 8.6: HTTP/2 has none).
+    pub(crate) fn pass_interim(&self, status: StatusCode, headers: &HeaderMap) {
+        match (&self.gate, &self.sender) {
+            (Some(gate), _) if status == StatusCode::CONTINUE => gate.record_continue(),
+            (_, Some(sender)) if status != StatusCode::SWITCHING_PROTOCOLS => {
+                sender.pass_interim(status, headers, self.limits);
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) fn set_upgrade_fields(headers: &mut HeaderMap) {
 }
 
 /// Whether a 101 grants what was requested.
-pub(crate) fn is_granted(response: &Response<Incoming>) -> bool {
+pub(crate) fn is_granted<B>(response: &Response<B>) -> bool {
     let mut named = response.headers().get_all(UPGRADE).iter();
     named.next().is_some_and(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
         && named.next().is_none()

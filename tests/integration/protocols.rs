@@ -5,6 +5,7 @@
 //! gives up ends on the other.
 
 mod interim;
+mod interim_http2;
 mod upgrades;
 
 use bytes::Bytes;

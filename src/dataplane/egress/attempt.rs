@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::dial::{UpstreamConnection, UpstreamDial};
@@ -31,6 +30,7 @@ use crate::evidence::proved::{
     AnswerFacts, ConnectionSeen, RequestClass, RequestSelection, SelectionOrder, SelectionRole, UpstreamNode,
     excludes_current,
 };
+use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 use crate::keyring::SelectionReason;
 use crate::pki::Fingerprint;
@@ -309,7 +309,7 @@ impl<'a> UpstreamAttempt<'a> {
         request: &mut Option<Request<OutgoingBody>>,
         to: &RequestDestination,
         terms: &ForwardContext<'_>,
-    ) -> Result<(Response<Incoming>, PooledConnection), Error> {
+    ) -> Result<(Response<MessageContent>, PooledConnection), Error> {
         let connect = |http1| -> ConnectFuture<'_> { Box::pin(self.connect(http1)) };
         let explain_end = |link: &PooledConnection, error: Option<&Error>| {
             let proof = link.proof()?;

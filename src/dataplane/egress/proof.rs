@@ -150,7 +150,7 @@ pub(super) fn report_early_close(proof: &ConnectionProof, towards: UpstreamRef<'
 
 /// What ended a connection on which a request failed: an alert, or an end before the first answer, where `error` is an end.
 pub(super) fn report_end(proof: &ConnectionProof, towards: UpstreamRef<'_>, error: Option<&Error>) -> Option<Error> {
-    let is_end = matches!(error, Some(Error::Exchange(error)) if !error.is_parse() && !error.is_user());
+    let is_end = matches!(error, Some(Error::Exchange(error)) if error.is_end());
     let silent = || {
         let (reason, explanation) = report_silent_end(proof, towards);
         Error::Unanswered { reason, explanation }

@@ -6,7 +6,6 @@
 //! pair is judged by `evidence::proved`, once for each answer.
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::attempt::UpstreamAttempt;
 use super::fact::ShownPair;
@@ -20,6 +19,7 @@ use crate::dataplane::exchange::replay::ReplayableRequest;
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
 use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ProofFact, SelectionRole};
+use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 
 /// Sends a request to the upstream with the best pair, and again with another where that one is refused; with a token
@@ -53,7 +53,7 @@ pub(super) async fn send(
 struct SuspectKeyPair {
     shown: ShownPair,
     /// What was answered with it, and on which connection; `None`: it ended without an answer.
-    answer: Option<(AnswerFacts, Response<Incoming>, PooledConnection)>,
+    answer: Option<(AnswerFacts, Response<MessageContent>, PooledConnection)>,
 }
 
 /// Sends a request, and again while that is allowed and another pair is left; where it carries a token, each time with
@@ -64,7 +64,7 @@ pub(super) async fn exchange(
     mut bearing: Option<&mut RequestTokens<'_>>,
     to: &RequestDestination,
     terms: &ForwardContext<'_>,
-) -> Result<(Response<Incoming>, PooledConnection), Error> {
+) -> Result<(Response<MessageContent>, PooledConnection), Error> {
     let towards = showing.towards;
     let (listener, metrics) = (&towards.egress.settings.name, &towards.context().shared.metrics);
     let class = replay.class();
@@ -135,7 +135,10 @@ pub(super) async fn exchange(
 }
 
 /// No pair got a better result: returns the response that there was, if there was one.
-fn best_answer(suspect: Option<SuspectKeyPair>, error: Error) -> Result<(Response<Incoming>, PooledConnection), Error> {
+fn best_answer(
+    suspect: Option<SuspectKeyPair>,
+    error: Error,
+) -> Result<(Response<MessageContent>, PooledConnection), Error> {
     let answer = suspect.and_then(|suspect| suspect.answer);
     answer.map(|(_, response, link)| (response, link)).ok_or(error)
 }

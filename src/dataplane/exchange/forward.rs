@@ -28,11 +28,12 @@ use crate::clock::deadlines::WaitTable;
 use crate::dataplane::connection::ConnectionSignal;
 use crate::http::activity::StreamActivity;
 use crate::http::body::{AnswerWatch, BodyRelay};
+use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 use crate::http::expect::BodyHold;
 use crate::http::fields::{RequestedFeatures, StripList, clean_response};
 use crate::http::framing::{FramingLimits, parse_decimal};
-use crate::http::interim::{InterimSender, watch_interim};
+use crate::http::interim::{InterimSender, InterimWatch};
 use crate::http::progress::{AnswerPatience, BodyLimit, ContentKind, UploadProgress};
 use crate::http::upgrade;
 use crate::snapshot::Side;
@@ -94,14 +95,14 @@ impl OutboundRequest {
             if ContentKind::of_fields(request.headers()) == ContentKind::Grpc {
                 progress.set_endless();
             }
-            let relay = BodyRelay::from_request(body, (terms.limits, terms.waits, terms.strip), progress);
+            let relay = BodyRelay::from_request(body.into(), (terms.limits, terms.waits, terms.strip), progress);
             let hold = holds.then(|| BodyHold::new(terms.waits, terms.limits.continue_wait));
             gate = hold.as_ref().map(|hold| Arc::clone(hold.gate()));
             let relay = if let Some(hold) = hold { relay.with_hold(hold) } else { relay };
             *request.body_mut() = OutgoingBody::Relay(Box::new(relay));
         }
         let limits = FramingLimits { head_size: terms.limits.head_size, fields: terms.limits.fields };
-        watch_interim(&mut request, interim, gate, limits);
+        InterimWatch::set_on(&mut request, interim, gate, limits);
         Self { request: Some(request), websocket, upload }
     }
 
@@ -131,7 +132,7 @@ pub(crate) async fn send<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
 
 /// Prepares the response to a request for the client.
 pub(crate) fn respond(
-    response: Response<Incoming>,
+    response: Response<MessageContent>,
     link: PooledConnection,
     outbound: &mut OutboundRequest,
     terms: &ForwardContext<'_>,
@@ -181,7 +182,7 @@ pub(crate) fn respond(
 
 /// A 101 that was asked for opens the tunnel; any other is not forwarded.
 fn switch_protocols(
-    mut response: Response<Incoming>,
+    mut response: Response<MessageContent>,
     mut link: PooledConnection,
     websocket: Option<OnUpgrade>,
     (idle, record): (Option<Duration>, &mut Option<AccessRecord>),

@@ -5,7 +5,6 @@
 //! directions move independently. HTTP/2 connections always have one.
 
 use std::cell::Cell;
-use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,19 +12,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::{http1, http2};
+use http_body::Body as _;
+use hyper::client::conn::http1;
 use tokio::task::spawn_local;
 
 use super::home::{ConnectionHome, OpenCountGuard};
 use super::proof::ConnectionProof;
 use super::request_body::OutgoingBody;
+use super::request_stream::{RequestStream, StreamOpener, is_open};
 use super::shape::{self, RequestDestination};
 use super::streams::{SharedStreamState, StreamGuard};
 use crate::clock::deadlines::{Ticks, WaitTable, WaitTimer};
 use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal, ConnectionState};
+use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 use crate::http::expect::ContinueGateGuard;
+use crate::http::interim::InterimWatch;
 use crate::http::progress::UploadProgress;
 
 /// A connection's own future, while it has no task of its own.
@@ -57,7 +59,7 @@ pub(super) enum HttpTransport {
         _counted: OpenCountGuard,
     },
     H2 {
-        sender: http2::SendRequest<OutgoingBody>,
+        opener: StreamOpener,
         stream: StreamGuard,
     },
 }
@@ -147,7 +149,7 @@ impl PooledConnection {
         to: &RequestDestination,
         waits: &Rc<WaitTable>,
         limit: Duration,
-    ) -> Result<Response<Incoming>, ExchangeFailure> {
+    ) -> Result<Response<MessageContent>, ExchangeFailure> {
         let reused = std::mem::replace(&mut self.reused, true);
         let unanswered =
             |error| ExchangeFailure { error, unsent: false, reused, unprocessed: false, needs_http1: false };
@@ -158,15 +160,16 @@ impl PooledConnection {
         if !shaped.body().is_end_stream() {
             self.detach();
         }
-        let Some(shaped) = request.take() else { return Err(unanswered(Error::Late)) };
         let mut wait = ResponseWait { wait: WaitTimer::new(waits, limit), upload };
         if let Some(upload) = &wait.upload {
             upload.record_progress(waits.now());
         }
-        let sent = match &mut self.wire {
+        let answered = match &mut self.wire {
             HttpTransport::H1 { sender, drive, dead, .. } => {
+                let Some(mut shaped) = request.take() else { return Err(unanswered(Error::Late)) };
+                InterimWatch::hand_to_hyper(&mut shaped);
                 let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                poll_fn(|cx| {
+                let sent = poll_fn(|cx| {
                     if let Some(running) = drive
                         && running.as_mut().poll(cx).is_ready()
                     {
@@ -175,39 +178,38 @@ impl PooledConnection {
                     }
                     poll_before_deadline(response.as_mut().poll(cx), &mut wait, cx)
                 })
-                .await
+                .await;
+                sent.map(|answer| {
+                    answer.map(|response| response.map(MessageContent::from)).map_err(|mut failed| {
+                        *request = failed.take_message();
+                        let error = Error::Exchange(failed.into_error().into());
+                        ExchangeFailure { unsent: request.is_some(), ..unanswered(error) }
+                    })
+                })
             }
-            HttpTransport::H2 { sender, stream } => {
+            HttpTransport::H2 { opener, stream } => {
                 let heard = stream.received_count();
-                let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                let answered = poll_fn(|cx| poll_before_deadline(response.as_mut().poll(cx), &mut wait, cx)).await;
-                if answered.is_none() && stream.received_count() == heard {
+                let sent = exchange_on_stream(opener, request, &mut wait).await;
+                if sent.is_none() && stream.received_count() == heard {
                     // The server may have vanished silently: the next request must not wait for it too.
                     stream.retire();
                 }
-                answered
+                let unsent = request.is_some();
+                sent.map(|answer| {
+                    answer.map_err(|(error, opened)| {
+                        StreamEnd::judge(&error, opened, stream).into_failure(error, unsent, reused)
+                    })
+                })
             }
         };
-        match sent {
-            Some(Ok(response)) => {
-                if let Some(keeper) = &self.gatekeeper {
-                    keeper.record_final_response(response.status());
-                }
-                if !response.body().is_end_stream() && shape::is_large(response.headers()) {
-                    self.detach();
-                }
-                Ok(response)
-            }
-            Some(Err(mut failed)) => {
-                *request = failed.take_message();
-                let error = failed.into_error();
-                let unsent = request.is_some();
-                let needs_http1 = self.needs_http1(&error, unsent);
-                let unprocessed = needs_http1 || self.is_unprocessed(&error);
-                Err(ExchangeFailure { error: Error::Exchange(error), unsent, reused, unprocessed, needs_http1 })
-            }
-            None => Err(unanswered(Error::Late)),
+        let response = answered.unwrap_or_else(|| Err(unanswered(Error::Late)))?;
+        if let Some(keeper) = &self.gatekeeper {
+            keeper.record_final_response(response.status());
         }
+        if !response.body().is_end_stream() && shape::is_large(response.headers()) {
+            self.detach();
+        }
+        Ok(response)
     }
 
     /// Called when the response was read to its end: the connection may carry another request.
@@ -243,30 +245,6 @@ impl PooledConnection {
         self.retired.set(true);
         if let HttpTransport::H2 { stream, .. } = &self.wire {
             stream.retire();
-        }
-    }
-
-    /// Whether this error means that the server has not processed the request (RFC 9113 8.7): it ends the connection,
-    /// and the stream is not among those that it still answers, or it refuses the stream.
-    ///
-    /// h2 gives the error of a GOAWAY only to streams above the last one that it names. A request that still waited to be
-    /// opened when the connection ended is dropped by hyper without a word: none of it was sent.
-    fn is_unprocessed(&self, error: &hyper::Error) -> bool {
-        let Some(remote) = remote_error(error) else { return self.is_http2() && error.is_user() };
-        if remote.is_go_away() {
-            self.retire();
-            return true;
-        }
-        remote.reason() == Some(h2::Reason::REFUSED_STREAM)
-    }
-
-    /// Whether the server wants the request over HTTP/1.1 (RFC 9113 7): it says so of this stream, or with the GOAWAY
-    /// that ended the connection. Clients send such a request again whatever its method is, as no server acts on it.
-    fn needs_http1(&self, error: &hyper::Error, unsent: bool) -> bool {
-        let HttpTransport::H2 { stream, .. } = &self.wire else { return false };
-        match remote_error(error) {
-            Some(error) => error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED),
-            None => (unsent || error.is_user()) && stream.shared_state().needs_http1(),
         }
     }
 
@@ -306,9 +284,9 @@ impl PooledConnection {
         if self.idle_since != self.home.now() {
             self.poll_connection(&mut Context::from_waker(Waker::noop()));
         }
-        let open = match &self.wire {
-            HttpTransport::H1 { sender, dead, .. } => !dead && !sender.is_closed() && sender.is_ready(),
-            HttpTransport::H2 { sender, .. } => !sender.is_closed(),
+        let open = match &mut self.wire {
+            HttpTransport::H1 { sender, dead, .. } => !*dead && !sender.is_closed() && sender.is_ready(),
+            HttpTransport::H2 { opener, .. } => is_open(opener),
         };
         open && !self.must_close()
     }
@@ -319,9 +297,51 @@ impl PooledConnection {
     }
 }
 
-/// What the server itself said of a stream or of its connection on HTTP/2.
-fn remote_error(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).filter(|error| error.is_remote())
+/// What the end of a stream without a response says of its request.
+struct StreamEnd {
+    unprocessed: bool,
+    needs_http1: bool,
+}
+
+impl StreamEnd {
+    /// Whether the server says that it has not processed the request (RFC 9113 8.7), or wants it over HTTP/1.1 (RFC 9113 7),
+    /// which clients send again whatever its method is, as no server acts on it. `opened`: it had allowed the stream.
+    ///
+    /// h2 gives the error of a GOAWAY only to streams above the last one that it names. Of a request that still waited to be
+    /// opened nothing was sent.
+    fn judge(error: &h2::Error, opened: bool, stream: &StreamGuard) -> Self {
+        let reason = error.reason().filter(|_| error.is_remote());
+        let leaves = error.is_remote() && error.is_go_away();
+        if leaves {
+            stream.retire();
+        }
+        let needs_http1 = reason == Some(h2::Reason::HTTP_1_1_REQUIRED);
+        let unprocessed = needs_http1 || leaves || !opened || reason == Some(h2::Reason::REFUSED_STREAM);
+        Self { unprocessed, needs_http1 }
+    }
+
+    fn into_failure(self, error: h2::Error, unsent: bool, reused: bool) -> ExchangeFailure {
+        let Self { unprocessed, needs_http1 } = self;
+        ExchangeFailure { error: Error::Exchange(error.into()), unsent, reused, unprocessed, needs_http1 }
+    }
+}
+
+/// Sends a request on a stream of its own; `None` where its time is over. Beside an error: whether the server had allowed the
+/// stream. A request of which nothing was sent is left in its place.
+async fn exchange_on_stream(
+    opener: &mut StreamOpener,
+    request: &mut Option<Request<OutgoingBody>>,
+    wait: &mut ResponseWait,
+) -> Option<Result<Response<MessageContent>, (h2::Error, bool)>> {
+    if let Err(error) = poll_fn(|cx| poll_before_deadline(opener.poll_ready(cx), wait, cx)).await? {
+        return Some(Err((error, false)));
+    }
+    let mut sent = match RequestStream::start(opener, request.take()?) {
+        Ok(sent) => sent,
+        Err(error) => return Some(Err((error, true))),
+    };
+    let answer = poll_fn(|cx| poll_before_deadline(sent.poll_response(opener, cx), wait, cx)).await?;
+    Some(answer.map_err(|error| (error, sent.is_opened())))
 }
 
 /// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it

@@ -4,20 +4,20 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
 use super::link::{ConnectionFuture, HttpTransport, LinkParts, PooledConnection};
+use super::ping_watch::PingWatch;
 use super::pool::ConnectionPool;
 use super::proof::ConnectionProof;
 use super::shared::SharedConnection;
 use super::streams::{ReceiveCounter, SharedStreamState};
 use crate::dataplane::connection::{ConnectionGuard, poll_close_signal};
-use crate::dataplane::executor::LocalExecutor;
+use crate::http::broken::BrokenExchange;
 use crate::http::error::RequestError as Error;
 
 /// A response's head may be as large as a request's.
@@ -25,11 +25,11 @@ const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
 /// Streams that are opened before the server has announced how many it allows. Further ones wait for its SETTINGS, a
 /// round trip at most. Hardly any server allows fewer; one that does refuses the excess, which is sent again.
 const INITIAL_SEND_STREAMS: usize = 16;
-/// A PING goes to a server from which nothing has come for so long while a request runs: servers of gRPC end a connection
-/// for one that comes after less than five minutes.
-const PING_INTERVAL: Duration = Duration::from_secs(310);
-/// How long its answer may take; then the connection is taken for dead.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that a server may send before we have passed them on: of one response, and of all on a connection.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
+/// Bytes of one request that wait for a server, at most.
+const MAX_SEND_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// What belongs to a new connection.
 pub(crate) struct ConnectionParts {
@@ -49,7 +49,8 @@ where
         // RFC 9112 5.1: a proxy removes the blank between name and colon of a response.
         .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(stream))
-        .await?;
+        .await
+        .map_err(BrokenExchange::from)?;
     let mut connection = connection.with_upgrades();
     let open = parts.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
     let drive: ConnectionFuture = Box::pin(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
@@ -68,58 +69,51 @@ pub(crate) async fn open_http2<S>(stream: S, parts: ConnectionParts) -> Result<P
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    start_http2(stream, parts, (PING_INTERVAL, PING_TIMEOUT)).await
-}
-
-/// The same, with the interval and the timeout of its PINGs.
-async fn start_http2<S>(
-    stream: S,
-    parts: ConnectionParts,
-    pings: (Duration, Duration),
-) -> Result<PooledConnection, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
     let ConnectionParts { pool, tracked, proof } = parts;
     let home = Rc::clone(pool.home());
     let common = SharedStreamState::new(home.waits());
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = h2::client::Builder::new();
     builder
         .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX))
         .initial_max_send_streams(INITIAL_SEND_STREAMS)
-        .timer(TokioTimer::new())
-        .keep_alive_interval(pings.0)
-        .keep_alive_timeout(pings.1);
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
+        .enable_push(false);
     let stream = ReceiveCounter { stream, common: Rc::clone(&common) };
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let (opener, mut connection) = builder.handshake(stream).await.map_err(BrokenExchange::from)?;
+    let mut pings = connection.ping_pong().map(|pings| PingWatch::new(pings, home.waits()));
     let open = tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
     let told = Rc::clone(&common);
     let mut connection = Box::pin(connection);
     spawn_local(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
         Poll::Pending => {
             let polled = connection.as_mut().poll(cx);
-            told.record_poll(connection.current_max_send_streams(), cx);
-            polled.map(|ended| {
-                if let Err(error) = ended {
-                    told.record_end(&error)
-                }
-            })
+            told.record_poll(connection.max_concurrent_send_streams(), cx);
+            let dead = pings.as_mut().is_some_and(|pings| pings.poll_dead(&told, cx));
+            if polled.is_ready() || dead {
+                told.retire();
+                return Poll::Ready(());
+            }
+            Poll::Pending
         }
         closed => closed,
     }));
     pool.add_shared(SharedConnection {
-        sender: sender.clone(),
+        opener: opener.clone(),
         common: Rc::clone(&common),
         tracked: tracked.clone(),
         proof: proof.clone(),
         _counted: home.count_connection(),
     });
-    let wire = HttpTransport::H2 { sender, stream: common.open_stream() };
+    let wire = HttpTransport::H2 { opener, stream: common.open_stream() };
     Ok(PooledConnection::new(wire, LinkParts { home, tracked, proof, reused: false }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::uri::Scheme;
     use http::{HeaderValue, Request};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -134,17 +128,10 @@ mod tests {
 
     /// A connection to a silent server, and its pool.
     async fn open_connection(waits: &Rc<WaitTable>) -> (Rc<ConnectionPool>, PooledConnection, tokio::io::DuplexStream) {
-        open_with_pings(waits, (PING_INTERVAL, PING_TIMEOUT)).await
-    }
-
-    async fn open_with_pings(
-        waits: &Rc<WaitTable>,
-        pings: (Duration, Duration),
-    ) -> (Rc<ConnectionPool>, PooledConnection, tokio::io::DuplexStream) {
         let pool = ConnectionPool::new(Some(true), IDLE_LIFETIME, waits);
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let parts = ConnectionParts { pool: Rc::clone(&pool), tracked: None, proof: None };
-        let link = start_http2(ours, parts, pings).await.unwrap();
+        let link = open_http2(ours, parts).await.unwrap();
         (pool, link, theirs)
     }
 
@@ -196,27 +183,69 @@ mod tests {
         };
         LocalSet::new().run_until(test).await;
     }
+
     #[tokio::test]
     async fn a_server_that_does_not_answer_a_ping_is_dead_and_a_request_on_it_fails() {
         let waits = Rc::new(WaitTable::default());
         let test = async {
-            let short = Duration::from_millis(20);
-            let (_pool, mut link, mut theirs) = open_with_pings(&waits, (short, short)).await;
+            let (_pool, mut link, mut theirs) = open_connection(&waits).await;
             // Its SETTINGS; from then on nothing comes.
             theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
             let to = RequestDestination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTP };
             let mut request = Some(Request::get("/events").body(OutgoingBody::Empty).unwrap());
-            // The worker's clock stands still: only the missing answer to a PING can end this.
-            let Err(failed) = link.exchange(&mut request, &to, &waits, IDLE_LIFETIME).await else {
-                panic!("a silent server has answered")
-            };
+            let long = Duration::from_secs(24 * 60 * 60);
+            let mut answer = std::pin::pin!(link.exchange(&mut request, &to, &waits, long));
+            for (seconds, asked) in [(0, false), (309, false), (312, true)] {
+                waits.tick(ticks_at(seconds));
+                assert!(settle(answer.as_mut()).await.is_pending());
+                let mut said = [0; 4096];
+                let read = settle(std::pin::pin!(theirs.read(&mut said))).await;
+                let count = if let Poll::Ready(count) = read { count.unwrap() } else { 0 };
+                // RFC 9113 6.7: eight bytes on stream 0, and no acknowledgement.
+                let ping = said[..count].windows(9).any(|frame| frame == [0, 0, 8, 6, 0, 0, 0, 0, 0]);
+                assert_eq!(ping, asked, "after {seconds} s");
+            }
+            waits.tick(ticks_at(334));
+            let Poll::Ready(Err(failed)) = settle(answer).await else { panic!("a silent server is waited for") };
             assert!(matches!(failed.error, Error::Exchange(_)) && !failed.unprocessed);
-            drop(link);
-            let mut said = [0; 4096];
-            let count = theirs.read(&mut said).await.unwrap();
-            // RFC 9113 6.7: eight bytes on stream 0, and no acknowledgement.
-            assert!(said[..count].windows(9).any(|frame| frame == [0, 0, 8, 6, 0, 0, 0, 0, 0]));
         };
         LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_each_ping_or_sends_anything_is_alive_for_hours() {
+        let waits = Rc::new(WaitTable::default());
+        let test = async {
+            let (_pool, mut link, theirs) = open_connection(&waits).await;
+            let builder = h2::server::Builder::new();
+            let mut server = builder.handshake::<_, bytes::Bytes>(theirs);
+            let to = RequestDestination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTP };
+            let mut request = Some(Request::get("/events").body(OutgoingBody::Empty).unwrap());
+            let long = Duration::from_secs(24 * 60 * 60);
+            let mut answer = std::pin::pin!(link.exchange(&mut request, &to, &waits, long));
+            assert!(settle(answer.as_mut()).await.is_pending());
+            let mut server = (&mut server).await.unwrap();
+            let (_, mut respond) = server.accept().await.unwrap().unwrap();
+            spawn_local(async move { while server.accept().await.is_some() {} });
+            for seconds in (15..2 * 60 * 60).step_by(15) {
+                waits.tick(ticks_at(seconds));
+                assert!(settle(answer.as_mut()).await.is_pending(), "after {seconds} s");
+            }
+            respond.send_response(http::Response::new(()), true).unwrap();
+            let Poll::Ready(Ok(response)) = settle(answer).await else { panic!("no answer") };
+            assert_eq!(response.status(), 200);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    /// Polls while the other tasks do what they can.
+    async fn settle<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+        for _ in 0..100 {
+            if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+                return Poll::Ready(output);
+            }
+            tokio::task::yield_now().await;
+        }
+        Poll::Pending
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use http::header::UPGRADE;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::link::{ExchangeFailure, PooledConnection};
 use super::pool::ConnectionPool;
@@ -21,6 +20,7 @@ use super::shape::RequestDestination;
 use super::spare::RetryCopy;
 use super::streams::SharedStreamState;
 use crate::clock::deadlines::WaitTable;
+use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 
 /// How often a request may be sent, the first time included.
@@ -102,7 +102,7 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
     to: &RequestDestination,
     waits: &Rc<WaitTable>,
     limit: Duration,
-) -> Result<(Response<Incoming>, PooledConnection), Error> {
+) -> Result<(Response<MessageContent>, PooledConnection), Error> {
     let mut shunned = None;
     let upgrade = request.as_ref().is_some_and(|request| request.headers().contains_key(UPGRADE));
     for attempt in 1.. {

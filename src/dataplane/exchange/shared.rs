@@ -2,19 +2,17 @@
 
 use std::rc::Rc;
 
-use hyper::client::conn::http2;
-
 use super::home::{ConnectionHome, OpenCountGuard};
 use super::link::{HttpTransport, LinkParts, PooledConnection};
 use super::proof::ConnectionProof;
-use super::request_body::OutgoingBody;
+use super::request_stream::{StreamOpener, is_open};
 use super::streams::SharedStreamState;
 use crate::clock::deadlines::Ticks;
 use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal};
 
 /// An HTTP/2 connection that all requests of its pool share.
 pub(super) struct SharedConnection {
-    pub(super) sender: http2::SendRequest<OutgoingBody>,
+    pub(super) opener: StreamOpener,
     pub(super) common: Rc<SharedStreamState>,
     pub(super) tracked: Option<Rc<ConnectionGuard>>,
     pub(super) proof: Option<Rc<ConnectionProof>>,
@@ -24,10 +22,12 @@ pub(super) struct SharedConnection {
 impl SharedConnection {
     /// Lends the connection if the server allows one more stream.
     pub(super) fn lend(&self, home: &Rc<ConnectionHome<PooledConnection>>) -> Option<PooledConnection> {
-        if !self.sender.is_ready() {
+        let mut opener = self.opener.clone();
+        if !is_open(&mut opener) {
+            self.common.retire();
             return None;
         }
-        let wire = HttpTransport::H2 { stream: self.common.try_open_stream()?, sender: self.sender.clone() };
+        let wire = HttpTransport::H2 { stream: self.common.try_open_stream()?, opener };
         let parts =
             LinkParts { home: Rc::clone(home), tracked: self.tracked.clone(), proof: self.proof.clone(), reused: true };
         Some(PooledConnection::new(wire, parts))
@@ -36,7 +36,7 @@ impl SharedConnection {
     /// Whether it may be lent: not closed, retired or draining, and not idle for longer than `limit`.
     pub(super) fn is_lendable(&self, now: Ticks, limit: u32) -> bool {
         let told = self.tracked.as_ref().is_some_and(|tracked| tracked.open.signal() != ConnectionSignal::Serve);
-        !told && !self.sender.is_closed() && self.common.is_lendable(now, limit)
+        !told && self.common.is_lendable(now, limit)
     }
 
     /// Whether it is the connection with this state.

@@ -21,10 +21,9 @@ pub(crate) struct SharedStreamState {
     allowed: Cell<usize>,
     /// It takes no further request; those in progress continue.
     retired: Cell<bool>,
-    /// The server ended it with HTTP_1_1_REQUIRED.
-    needs_http1: Cell<bool>,
-    /// How often something was received.
+    /// How often something was received, and when that was the last time.
     heard: Cell<u32>,
+    heard_at: Cell<Ticks>,
     /// Woken when the first bytes arrive: the SETTINGS.
     told: RefCell<Option<Waker>>,
     /// When the last stream ended.
@@ -38,8 +37,8 @@ impl SharedStreamState {
             streams: Cell::new(0),
             allowed: Cell::new(INITIAL_STREAM_LIMIT),
             retired: Cell::new(false),
-            needs_http1: Cell::new(false),
             heard: Cell::new(0),
+            heard_at: Cell::new(waits.now()),
             told: RefCell::default(),
             idle_since: Cell::new(waits.now()),
             waits: Rc::clone(waits),
@@ -73,21 +72,24 @@ impl SharedStreamState {
         !self.retired.get() && !idle
     }
 
-    /// The connection has ended with this error.
-    pub(super) fn record_end(&self, error: &hyper::Error) {
-        let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-        let told =
-            source.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED));
-        self.needs_http1.set(self.needs_http1.get() || told);
+    /// It takes no further request.
+    pub(super) fn retire(&self) {
+        self.retired.set(true);
     }
 
-    /// Whether the server ended it because it wants HTTP/1.1.
-    pub(super) fn needs_http1(&self) -> bool {
-        self.needs_http1.get()
+    /// Whether no request runs on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    /// When something was received the last time.
+    pub(super) fn heard_at(&self) -> Ticks {
+        self.heard_at.get()
     }
 
     fn record_received(&self) {
         self.heard.set(self.heard.get().wrapping_add(1));
+        self.heard_at.set(self.waits.now());
         if let Some(told) = self.told.take() {
             told.wake();
         }
@@ -110,7 +112,7 @@ impl StreamGuard {
 
     /// The connection takes no further request.
     pub(super) fn retire(&self) {
-        self.0.retired.set(true);
+        self.0.retire();
     }
 }
 

@@ -41,13 +41,13 @@ async fn hinting(interim: &'static str) -> (Raw, mpsc::Sender<()>) {
 }
 
 /// What came over HTTP/2: each interim response, and the status of the final one.
-struct Heard {
-    interim: Vec<(StatusCode, HeaderMap)>,
-    last: StatusCode,
+pub(super) struct Heard {
+    pub(super) interim: Vec<(StatusCode, HeaderMap)>,
+    pub(super) last: StatusCode,
 }
 
 /// Sends a request over HTTP/2, and calls `then` after each interim response.
-async fn listen_on_http2(stand: &Stand, request: Request<()>, mut then: impl FnMut(usize)) -> Heard {
+pub(super) async fn listen_on_http2(stand: &Stand, request: Request<()>, mut then: impl FnMut(usize)) -> Heard {
     let stream = stand.peer("h2").tls(stand.sidecar.ingress("api")).await.expect("connected");
     let (mut sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
@@ -62,12 +62,12 @@ async fn listen_on_http2(stand: &Stand, request: Request<()>, mut then: impl FnM
     Heard { interim, last }
 }
 
-fn asking() -> Request<()> {
+pub(super) fn asking() -> Request<()> {
     Request::get("https://localhost/").body(()).expect("a request")
 }
 
 /// Nothing that ends at this hop, or that frames or names something, is in it.
-fn assert_clean(text: &str) {
+pub(super) fn assert_clean(text: &str) {
     for name in ["x-hop", "keep-alive", "x-sidekey", "content-length", "connection"] {
         assert!(!text.contains(name), "{name} is in {text}");
     }
