@@ -28,7 +28,7 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
     KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::sample_pair(&[byte; 32], standing) }
 }
 
-fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
+pub(super) fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
     let key_pairs = vec![
         pair(0x3f, Standing::Current, None),
         pair(0x77, Standing::Previous, Some(parse_time("2026-12-01T00:00:00Z"))),
@@ -55,7 +55,7 @@ fn local() -> HostPolicy {
     HostPolicy::for_listener(Some("192.0.2.1:9900".parse().unwrap()))
 }
 
-fn build_request(method: Method, target: &str, hosts: &[&str]) -> Parts {
+pub(super) fn build_request(method: Method, target: &str, hosts: &[&str]) -> Parts {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for host in hosts {
         request.headers_mut().append(http::header::HOST, HeaderValue::from_str(host).unwrap());

@@ -7,6 +7,15 @@ use serde::Serialize;
 use super::RuntimeViews;
 use crate::snapshot::{EgressSnapshot, IngressSnapshot, ListenerId, Side};
 
+/// Every listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListenerList {
+    /// The snapshot that serves them.
+    pub epoch: u64,
+    /// By side and name.
+    pub listeners: Vec<ListenerDetails>,
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListenerDetails {
@@ -29,7 +38,7 @@ pub struct ListenerDetails {
 }
 
 /// Every listener, by side and name.
-pub(crate) fn list_listeners(views: &RuntimeViews) -> Vec<ListenerDetails> {
+pub(crate) fn list_listeners(views: &RuntimeViews) -> ListenerList {
     let snapshot = views.reader.latest();
     let is_open = |side: Side, name: &Arc<str>| {
         views.sockets.iter().any(|(id, socket)| id.side == side && id.name == *name && socket.is_listening())
@@ -41,7 +50,7 @@ pub(crate) fn list_listeners(views: &RuntimeViews) -> Vec<ListenerDetails> {
         listener.is_listening = is_open(listener.side, &listener.name);
     }
     all.sort_by(|one, other| (one.side, &one.name).cmp(&(other.side, &other.name)));
-    all
+    ListenerList { epoch: snapshot.epoch.0, listeners: all }
 }
 
 fn describe_ingress(ingress: &IngressSnapshot) -> ListenerDetails {

@@ -60,6 +60,13 @@ pub enum KeyPairOrder {
     LastUsed,
 }
 
+impl KeyPairOrder {
+    /// By its name in the API.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::from(name)).ok()
+    }
+}
+
 /// A part of the registry's key pairs.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeyPairTable {

@@ -15,6 +15,15 @@ use crate::keyring::Standing;
 use crate::pki::Fingerprint;
 use crate::snapshot::{EgressSnapshot, Side};
 
+/// Every upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamList {
+    /// The snapshot that leads to them.
+    pub epoch: u64,
+    /// By the egress' name.
+    pub upstreams: Vec<UpstreamDetails>,
+}
+
 /// One egress and its upstream.
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamDetails {
@@ -75,7 +84,7 @@ pub struct UpstreamNodeState {
 }
 
 /// Every egress with its upstream, by name. One that waits has no upstream yet: it is among the listeners.
-pub(crate) fn list_upstreams(views: &RuntimeViews) -> Vec<UpstreamDetails> {
+pub(crate) fn list_upstreams(views: &RuntimeViews) -> UpstreamList {
     let snapshot = views.reader.latest();
     let (reports, doubts, recent) = (read_reports(views), views.events.upstream_doubts(), views.events.recent());
     let describe = |egress: &Arc<EgressSnapshot>| {
@@ -102,7 +111,7 @@ pub(crate) fn list_upstreams(views: &RuntimeViews) -> Vec<UpstreamDetails> {
             upstream,
         }
     };
-    snapshot.egresses.values().map(describe).collect()
+    UpstreamList { epoch: snapshot.epoch.0, upstreams: snapshot.egresses.values().map(describe).collect() }
 }
 
 const fn word_of_doubt(kind: DoubtKind) -> &'static str {
