@@ -1,11 +1,16 @@
-//! The admin and probes listeners: `/livez`, `/readyz`, `/metrics`. Read-only: GET and HEAD, nothing else.
+//! The admin and probes listeners: `/livez`, `/readyz`, `/metrics`; on admin also the page and the API. Read-only: GET and
+//! HEAD, nothing else.
 //!
 //! It sees snapshots, metrics and the phase of stopping, and has no way to change anything but the time at which a client
 //! last asked `/readyz`, on which the delay of a stop depends: a change goes through the
 //! configuration or the watched folder. Admin answers on this host only and names things; probes may be reached from
 //! elsewhere and say none. What an answer says is the business of `routes`, which reads it from `views`.
 
+mod answer;
+mod api;
+mod page;
 mod routes;
+mod target;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -88,8 +93,10 @@ async fn connection(
 ) {
     let Ok(stream) = accepted.into_stream() else { return };
     let answer = move |request: Request<Incoming>| {
-        let response = routes::answer(&request, (kind, hosts), &views);
-        async move { Ok::<_, Infallible>(response) }
+        let views = views.clone();
+        // No answer depends on a body: it is not read, and the connection of a client that sent one ends.
+        let (request, _) = request.into_parts();
+        async move { Ok::<_, Infallible>(routes::answer(&request, (kind, hosts), &views).await) }
     };
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -157,8 +157,10 @@ impl Application {
         lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown_channel();
         let progress = DrainProgress::new();
+        let (inputs, queue) = mpsc::channel(INPUTS);
         let views = RuntimeViews::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
-            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())));
+            .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())))
+            .asking_writer(inputs.clone(), config.state.is_some());
         let addresses = addresses(&listeners);
         let workers = dataplane::start(dataplane::DataPlaneParts {
             listeners,
@@ -174,10 +176,9 @@ impl Application {
             drain: config.shutdown.drain,
         })?;
         let (told, telling) = mpsc::channel(4);
-        let (inputs, queue) = mpsc::channel(INPUTS);
         let (reloads, orders) = mpsc::channel(4);
         let rules = control::shutdown_rules(&config, &views, clock.clone(), signals);
-        let desk = control::desk(&config, &views, (&inputs, &told), reloads, rules.clone());
+        let desk = control::desk(&views, (&inputs, &told), reloads, rules.clone());
         let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),

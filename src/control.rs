@@ -25,6 +25,8 @@ use crate::pki::Fingerprint;
 use crate::snapshot::Epoch;
 pub use crate::snapshot::{AnchorUsage, KeyPairView, KeyringView, TrustUsage};
 pub use crate::views::handshakes::HandshakeFilter;
+pub use crate::views::keyrings::{KeyringAnswer, KeyringList};
+pub use crate::views::rotation::RotationAnswer;
 pub use crate::views::status::StatusReport;
 pub use context::{CommandContext, LoadedSettings, ReloadOrder};
 
@@ -153,36 +155,6 @@ impl ControlAnswer {
         }
         self
     }
-}
-
-/// Every keyring.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeyringList {
-    /// The snapshot that serves them.
-    pub epoch: u64,
-    /// By name.
-    pub keyrings: Vec<KeyringView>,
-}
-
-/// One keyring.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KeyringAnswer {
-    /// The snapshot that serves it.
-    pub epoch: u64,
-    /// The keyring.
-    #[serde(flatten)]
-    pub keyring: KeyringView,
-}
-
-/// The rotation report: what may be removed, and which peers would fail.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RotationAnswer {
-    /// The snapshot in which it is true.
-    pub epoch: u64,
-    /// Every keyring in overlap: which peers still need its old pair.
-    pub keyrings: Vec<RotationReport>,
-    /// Every trust in use: which peers need which of its anchors and pins.
-    pub trusts: Vec<TrustUsage>,
 }
 
 /// What a command did, and what that means.

@@ -18,6 +18,7 @@ pub mod task;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use export::{KeyPairSummary, summarize_key_pairs};
 pub use findings::{Finding, findings};
 pub use rows::{
     AcknowledgementRow, AnchorRow, CrlRow, DeliveryRow, FailureRow, HeldPairRow, HistoryRow, InstanceRow, KeyringRow,

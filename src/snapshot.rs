@@ -213,6 +213,9 @@ pub struct KeyPairView {
     pub survives_restart: bool,
     /// Why it is refused or staged.
     pub why: Option<String>,
+    /// Its certificates, the end entity first.
+    #[serde(skip)]
+    pub chain: Vec<Arc<crate::pki::Certificate>>,
     /// The kind of its key; in JSON `key` holds it.
     #[serde(skip, default = "unknown_key_kind")]
     pub key_kind: crate::pki::KeyKind,

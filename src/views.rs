@@ -1,18 +1,36 @@
 //! What an operator sees of a running sidecar, read from its snapshot, its Events and its metrics. Read-only: no way to change
 //! anything leads through here; the one mark that a reader leaves is when `/readyz` was asked.
 
+pub mod certificates;
+pub mod findings;
 pub mod gauges;
 pub mod handshakes;
+pub mod keyrings;
+pub mod list_window;
+pub mod listeners;
+pub mod peers;
 pub mod readiness;
+pub mod registry;
+pub mod registry_reader;
+pub mod rotation;
 pub mod status;
+pub mod upstreams;
+mod writer_look;
 
 use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
 
 use crate::event::EventBus;
 use crate::metrics::Metrics;
 use crate::net::listen::ListenState;
 use crate::process::{ReadinessRequests, ShutdownWatch};
+use crate::registry::RegistryStore;
 use crate::snapshot::{ListenerId, Reader};
+use crate::writer::WriterInput;
+use registry_reader::RegistryReader;
+use writer_look::WriterLook;
 
 /// What the admin listener and the commands may read.
 #[derive(Clone)]
@@ -29,12 +47,42 @@ pub struct RuntimeViews {
     pub readiness_requests: Arc<ReadinessRequests>,
     /// The sockets of the listeners.
     sockets: Arc<[(ListenerId, ListenState)]>,
+    /// When the process started.
+    pub started: Timestamp,
+    /// `state` is configured: what is decided survives a restart.
+    pub remembers: bool,
+    writer: WriterLook,
+    registry: RegistryReader,
 }
 
 impl RuntimeViews {
     /// From its parts.
     pub fn new(reader: Reader, metrics: Arc<Metrics>, events: Arc<EventBus>, shutdown: ShutdownWatch) -> Self {
-        Self { reader, metrics, events, shutdown, readiness_requests: Arc::default(), sockets: Arc::default() }
+        Self {
+            started: events.now(),
+            reader,
+            metrics,
+            events,
+            shutdown,
+            readiness_requests: Arc::default(),
+            sockets: Arc::default(),
+            remembers: false,
+            writer: WriterLook::default(),
+            registry: RegistryReader::default(),
+        }
+    }
+
+    /// What the writer alone knows can then be read too. `remembers`: `state` is configured.
+    pub fn asking_writer(mut self, inputs: mpsc::Sender<WriterInput>, remembers: bool) -> Self {
+        self.writer = WriterLook::through(inputs);
+        self.remembers = remembers;
+        self
+    }
+
+    /// The registry can then be read while it is connected.
+    pub fn reading_registry(mut self, current: watch::Receiver<Option<RegistryStore>>) -> Self {
+        self.registry = RegistryReader::through(current);
+        self
     }
 
     /// Readiness then also requires that these sockets listen.

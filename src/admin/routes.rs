@@ -4,32 +4,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::HOST;
+use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Method, Response, StatusCode};
 
+use super::answer::{AdminAnswer, AdminBody, JSON, TEXT};
+use super::{api, page};
 use crate::metrics;
 use crate::views::RuntimeViews;
 use crate::views::readiness;
 
 /// The public keys that our tokens are verified with (RFC 7517).
 const KEY_SET: &str = "/.well-known/jwks.json";
-
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Sent with every response: nothing here is for another page, or for a cache.
-const ALWAYS: [(HeaderName, &str); 5] = [
-    (CACHE_CONTROL, "no-store"),
-    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (REFERRER_POLICY, "no-referrer"),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-];
 
 /// Which of the two listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,66 +52,66 @@ impl HostPolicy {
 }
 
 /// Answers one request.
-pub(crate) fn answer<B>(
-    request: &Request<B>,
+pub(crate) async fn answer(
+    request: &Parts,
     (kind, hosts): (AdminListenerKind, HostPolicy),
     views: &RuntimeViews,
-) -> Response<Full<Bytes>> {
-    let refusal = refuse_host(request, hosts).or_else(|| refuse_method(request.method()));
-    let (status, content, text) = refusal.unwrap_or_else(|| match request.uri().path() {
-        "/livez" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/readyz" => ready(kind, views),
-        KEY_SET if kind == AdminListenerKind::Admin => {
-            (StatusCode::OK, JSON, views.reader.latest().key_set.to_string())
+) -> Response<AdminBody> {
+    let path = request.uri.path();
+    let refusal = refuse_host(request, hosts).or_else(|| refuse_method(&request.method));
+    let answer = match (refusal, kind, path) {
+        (Some((status, why)), ..) if api::is_below(path) => api::refuse(status, why),
+        (Some((status, why)), ..) => AdminAnswer::from_text(status, TEXT, format!("{why}\n")),
+        (None, _, "/livez") => AdminAnswer::from_text(StatusCode::OK, TEXT, "ok\n"),
+        (None, _, "/readyz") => ready(kind, views),
+        (None, _, "/metrics") => AdminAnswer::from_text(StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
+        (None, AdminListenerKind::Probes, _) => {
+            AdminAnswer::from_text(StatusCode::NOT_FOUND, TEXT, "not found: try /livez, /readyz or /metrics\n")
         }
-        "/metrics" => (StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
-        _ => (StatusCode::NOT_FOUND, TEXT, "not found: try /livez, /readyz or /metrics\n".to_owned()),
-    });
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let fields = response.headers_mut();
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content));
-    fields.extend(ALWAYS.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
-    response
+        (None, AdminListenerKind::Admin, KEY_SET) => {
+            AdminAnswer::from_text(StatusCode::OK, JSON, views.reader.latest().key_set.to_string())
+        }
+        (None, AdminListenerKind::Admin, _) if api::is_below(path) => api::answer_api(request, views).await,
+        (None, AdminListenerKind::Admin, _) => page::answer_page(request, views).await,
+    };
+    answer.into_response()
 }
 
-type AdminResponse = (StatusCode, &'static str, String);
+/// The status of a refusal, and why: one sentence without its full stop.
+type RequestRefusal = (StatusCode, &'static str);
 
-fn refuse_method(method: &Method) -> Option<AdminResponse> {
+fn refuse_method(method: &Method) -> Option<RequestRefusal> {
     let reads = [Method::GET, Method::HEAD].contains(method);
-    (!reads).then(|| (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n".to_owned()))
+    (!reads).then_some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed"))
 }
 
 /// One Host, and a target that names no other one (RFC 9112 3.2).
-fn refuse_host<B>(request: &Request<B>, hosts: HostPolicy) -> Option<AdminResponse> {
+fn refuse_host(request: &Parts, hosts: HostPolicy) -> Option<RequestRefusal> {
     if hosts == HostPolicy::Any {
         return None;
     }
-    let mut named = request.headers().get_all(HOST).iter();
+    let mut named = request.headers.get_all(HOST).iter();
     let host = match (named.next(), named.next()) {
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
         _ => None,
     };
     let Some(host) = host else {
-        return Some((StatusCode::BAD_REQUEST, TEXT, "exactly one valid Host header is required\n".to_owned()));
+        return Some((StatusCode::BAD_REQUEST, "exactly one valid Host header is required"));
     };
-    let target = request.uri().authority();
+    let target = request.uri.authority();
     let ours = hosts.allow(host.host()) && target.is_none_or(|target| hosts.allow(target.host()));
-    (!ours).then(|| (StatusCode::MISDIRECTED_REQUEST, TEXT, "this listener answers to localhost only\n".to_owned()))
+    (!ours).then_some((StatusCode::MISDIRECTED_REQUEST, "this listener answers to localhost only"))
 }
 
-fn ready(kind: AdminListenerKind, views: &RuntimeViews) -> AdminResponse {
+fn ready(kind: AdminListenerKind, views: &RuntimeViews) -> AdminAnswer {
     views.readiness_requests.record_request(views.events.now());
     let missing = views.missing();
     if missing.is_empty() {
-        return (StatusCode::OK, TEXT, "ready\n".to_owned());
+        return AdminAnswer::from_text(StatusCode::OK, TEXT, "ready\n");
     }
     let say = |what: &readiness::ReadinessGap| match kind {
         AdminListenerKind::Admin => format!("{what}\n"),
         AdminListenerKind::Probes => format!("{}\n", what.without_names()),
     };
-    (StatusCode::SERVICE_UNAVAILABLE, TEXT, missing.iter().map(say).collect())
+    AdminAnswer::from_text(StatusCode::SERVICE_UNAVAILABLE, TEXT, missing.iter().map(say).collect::<String>())
 }

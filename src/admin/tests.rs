@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +28,7 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
     KeyPairView { overlap_ends, in_folder, survives_restart: in_folder, ..sample::sample_pair(&[byte; 32], standing) }
 }
 
-fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
+pub(super) fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
     let key_pairs = vec![
         pair(0x3f, Standing::Current, None),
         pair(0x77, Standing::Previous, Some(parse_time("2026-12-01T00:00:00Z"))),
@@ -54,16 +55,16 @@ fn local() -> HostPolicy {
     HostPolicy::for_listener(Some("192.0.2.1:9900".parse().unwrap()))
 }
 
-fn build_request(method: Method, target: &str, hosts: &[&str]) -> Request<()> {
+pub(super) fn build_request(method: Method, target: &str, hosts: &[&str]) -> Parts {
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     for host in hosts {
         request.headers_mut().append(http::header::HOST, HeaderValue::from_str(host).unwrap());
     }
-    request
+    request.into_parts().0
 }
 
 async fn get(target: &str, kind: AdminListenerKind, views: &RuntimeViews) -> (StatusCode, String) {
-    let response = answer(&build_request(Method::GET, target, &[]), (kind, HostPolicy::Any), views);
+    let response = answer(&build_request(Method::GET, target, &[]), (kind, HostPolicy::Any), views).await;
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -113,50 +114,51 @@ async fn stopping_learns_from_readyz_alone_that_a_client_watches_it() {
     get("/livez", AdminListenerKind::Probes, &views).await;
     get("/metrics", AdminListenerKind::Probes, &views).await;
     let foreign = build_request(Method::GET, "/readyz", &["evil.example"]);
-    answer(&foreign, (AdminListenerKind::Admin, local()), &views);
+    answer(&foreign, (AdminListenerKind::Admin, local()), &views).await;
     assert!(!is_watched());
     get("/readyz", AdminListenerKind::Probes, &views).await;
     assert!(is_watched());
 }
 
-#[test]
-fn no_request_changes_anything() {
+#[tokio::test]
+async fn no_request_changes_anything() {
     let (views, _stopping) = views(Vec::new());
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE, Method::PATCH] {
-        let response =
-            answer(&build_request(method, "/metrics", &["localhost"]), (AdminListenerKind::Admin, local()), &views);
+        let request = build_request(method, "/metrics", &["localhost"]);
+        let response = answer(&request, (AdminListenerKind::Admin, local()), &views).await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()["allow"], "GET, HEAD");
     }
 }
 
-#[test]
-fn every_answer_is_kept_from_caches_frames_and_other_pages() {
+#[tokio::test]
+async fn every_answer_is_kept_from_caches_frames_and_other_pages() {
     let (views, _stopping) = views(Vec::new());
     for target in ["/livez", "/metrics", "/nothing/here"] {
-        let response =
-            answer(&build_request(Method::GET, target, &["localhost"]), (AdminListenerKind::Admin, local()), &views);
+        let request = build_request(Method::GET, target, &["localhost"]);
+        let response = answer(&request, (AdminListenerKind::Admin, local()), &views).await;
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert!(response.headers().contains_key("content-security-policy"));
     }
 }
 
-#[test]
-fn foreign_host_is_refused() {
+#[tokio::test]
+async fn foreign_host_is_refused() {
     let (views, _stopping) = views(Vec::new());
-    let status = |request: Request<()>| answer(&request, (AdminListenerKind::Admin, local()), &views).status().as_u16();
+    let status =
+        async |request: Parts| answer(&request, (AdminListenerKind::Admin, local()), &views).await.status().as_u16();
     for host in ["localhost", "LOCALHOST:9900", "localhost.", "127.0.0.1:9900", "[::1]:9900", "127.8.8.8", "192.0.2.1"]
     {
-        assert_eq!(status(build_request(Method::GET, "/livez", &[host])), 200, "{host}");
+        assert_eq!(status(build_request(Method::GET, "/livez", &[host])).await, 200, "{host}");
     }
     for host in ["evil.example", "localhost.evil.example", "10.0.0.1:9900", "[::2]:1", "127.0.0.1.evil.example"] {
-        assert_eq!(status(build_request(Method::GET, "/livez", &[host])), 421, "{host}");
+        assert_eq!(status(build_request(Method::GET, "/livez", &[host])).await, 421, "{host}");
     }
     for hosts in [&[][..], &[""], &["a b"], &["localhost", "localhost"]] {
-        assert_eq!(status(build_request(Method::GET, "/livez", hosts)), 400, "{hosts:?}");
+        assert_eq!(status(build_request(Method::GET, "/livez", hosts)).await, 400, "{hosts:?}");
     }
-    assert_eq!(status(build_request(Method::GET, "http://evil.example/livez", &["localhost"])), 421);
+    assert_eq!(status(build_request(Method::GET, "http://evil.example/livez", &["localhost"])).await, 421);
     assert_eq!(HostPolicy::for_listener(None), HostPolicy::Any, "a Unix socket");
 }
 

@@ -65,21 +65,12 @@ pub(super) fn shutdown_rules(config: &Config, views: &RuntimeViews, clock: Clock
 
 /// What the control socket answers from.
 pub(super) fn desk(
-    config: &Config,
     views: &RuntimeViews,
     (inputs, told): (&mpsc::Sender<WriterInput>, &mpsc::Sender<ProcessSignal>),
     reloads: mpsc::Sender<ReloadOrder>,
     shutdown_rules: ShutdownRules,
 ) -> CommandContext {
-    CommandContext {
-        views: views.clone(),
-        inputs: inputs.clone(),
-        told: told.clone(),
-        reloads,
-        started: shutdown_rules.clock.now(),
-        remembers: config.state.is_some(),
-        shutdown_rules,
-    }
+    CommandContext { views: views.clone(), inputs: inputs.clone(), told: told.clone(), reloads, shutdown_rules }
 }
 
 /// Runs until a stop signal has arrived and everything has drained.
@@ -117,9 +108,12 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
+    let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
+    let remembering = tokio::spawn(remembering);
+    let views = plane.views.clone().reading_registry(current);
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
-            let serving = admin::serve(bound, kind, plane.views.clone());
+            let serving = admin::serve(bound, kind, views.clone());
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(target: "admin", %error, "admin listener failed");
@@ -127,8 +121,6 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
             });
         }
     }
-    let (alerts, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
-    let remembering = tokio::spawn(remembering);
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {

@@ -19,13 +19,14 @@ pub(super) struct RecorderParts {
     pub(super) shutdown: ShutdownWatch,
 }
 
-/// Both in one future, which ends with the registry's last write; and the channel for changed alert settings.
+/// The channel for changed alert settings, the registry while it is connected, and both tasks in one future, which ends
+/// with the registry's last write.
 pub(super) fn start(
     parts: RecorderParts,
     config: &Config,
     views: &RuntimeViews,
     clock: &Clock,
-) -> (watch::Sender<alerts::AlertSettings>, impl Future<Output = ()> + Send + 'static) {
+) -> (watch::Sender<alerts::AlertSettings>, registry::task::CurrentStore, impl Future<Output = ()> + Send + 'static) {
     let [of_registry, of_alerts] = parts.followers;
     let (current, following) = registry::task::follow_events(registry::task::RegistryTaskParts {
         settings: offline::registry::registry_settings(config),
@@ -45,7 +46,7 @@ pub(super) fn start(
         events: Arc::clone(&views.events),
         metrics: Arc::clone(&views.metrics),
         clock: clock.clone(),
-        registry: current,
+        registry: current.clone(),
         shutdown: parts.shutdown,
     });
     let both = async move {
@@ -54,5 +55,5 @@ pub(super) fn start(
             store.close().await;
         }
     };
-    (sender, both)
+    (sender, current, both)
 }

@@ -33,6 +33,9 @@ pub(super) struct HandshakesArguments {
     /// Show only this listener
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Show only handshakes that showed a key pair of this keyring
+    #[arg(long, value_name = "NAME")]
+    keyring: Option<String>,
     /// Show at most this many, the latest; 0 shows all [default: 50; all with --since or --json]
     #[arg(long, value_name = "COUNT")]
     last: Option<usize>,
@@ -96,6 +99,7 @@ fn request(arguments: &HandshakesArguments) -> Result<ControlRequest, CommandFai
         since,
         side: arguments.side.clone(),
         listener: arguments.listener.clone(),
+        keyring: arguments.keyring.clone(),
         last,
     };
     let form = match (arguments.ask.json, print::has_colour()) {

@@ -15,6 +15,7 @@ use crate::offline::keyring::KeyringForecast;
 use crate::pki::blocks::{self, KeyMaterial, KeyMaterialKind};
 use crate::pki::certificate::{CertificationRequest, CrlSummary};
 use crate::pki::{Certificate, printable};
+use crate::views::certificates::{CertificateView, describe_certificate};
 
 /// The largest file that is read: the limit of the watched folder for CRLs.
 const LARGEST: u64 = 64 * 1024 * 1024;
@@ -73,19 +74,8 @@ struct CrlInspection {
 
 #[derive(Serialize)]
 struct CertificateInspection {
-    subject: String,
-    issuer: String,
-    serial: String,
-    names: Vec<String>,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    validity: String,
-    key: String,
-    usage: String,
-    authority: bool,
-    fingerprint: String,
-    pin: String,
-    weakness: Option<String>,
+    #[serde(flatten)]
+    fields: CertificateView,
     key_in_file: bool,
 }
 
@@ -153,7 +143,11 @@ fn inspect(file: &Path, arguments: &InspectArguments, now: Timestamp) -> Result<
     let has_key = |certificate: &Certificate| blocks.keys.iter().any(|key| key.spki() == certificate.spki());
     let mut inspected = FileInspection {
         kind: blocks::detect_kind(&bytes),
-        certificates: blocks.certificates.iter().map(|c| certificate_view(c, has_key(c), now)).collect(),
+        certificates: blocks
+            .certificates
+            .iter()
+            .map(|c| CertificateInspection { fields: describe_certificate(c, now), key_in_file: has_key(c) })
+            .collect(),
         keys: blocks
             .keys
             .iter()
@@ -242,54 +236,10 @@ fn password(file: &Path, password_file: Option<&Path>) -> anyhow::Result<Option<
     Ok(Some(blocks::read_password(&bytes).with_context(cannot_read)?))
 }
 
-fn certificate_view(certificate: &Certificate, key_in_file: bool, now: Timestamp) -> CertificateInspection {
-    let validity = certificate.validity();
-    let typed = |kind: &str, names: &[String]| names.iter().map(|name| format!("{kind}:{name}")).collect::<Vec<_>>();
-    let mut names = typed("uri", certificate.uris());
-    names.extend(typed("dns", certificate.dns_names()));
-    names.extend(certificate.ips().iter().map(|ip| format!("ip:{ip}")));
-    names.extend(typed("email", certificate.emails()));
-    let usage = certificate.usage();
-    CertificateInspection {
-        subject: certificate.subject().to_owned(),
-        issuer: certificate.issuer().to_owned(),
-        serial: certificate.serial().to_owned(),
-        names,
-        not_before: validity.not_before,
-        not_after: validity.not_after,
-        validity: validity_text(validity, now),
-        key: certificate.key().to_string(),
-        usage: match (usage.limited, usage.server, usage.client) {
-            (false, ..) => "any (no extended key usage)",
-            (true, true, true) => "server and client",
-            (true, true, false) => "server only",
-            (true, false, true) => "client only",
-            (true, false, false) => "neither server nor client",
-        }
-        .to_owned(),
-        authority: certificate.is_ca(),
-        fingerprint: certificate.fingerprint().to_string(),
-        pin: certificate.spki_hash().to_string(),
-        weakness: certificate.weakness().map(str::to_owned),
-        key_in_file,
-    }
-}
-
-fn validity_text(validity: crate::pki::Validity, now: Timestamp) -> String {
-    let days = |from: Timestamp, to: Timestamp| to.duration_since(from).as_secs() / 86_400;
-    if now < validity.not_before {
-        format!("not valid before {} (in {} days)", validity.not_before, days(now, validity.not_before))
-    } else if now > validity.not_after {
-        format!("expired on {} ({} days ago)", validity.not_after, days(validity.not_after, now))
-    } else {
-        format!("valid until {} ({} days left)", validity.not_after, days(now, validity.not_after))
-    }
-}
-
 fn print_inspection(file: &FileInspection) {
     let kind = serde_json::to_value(file.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
     print::line(&format!("{}: {}", file.file, kind.unwrap_or_default()));
-    for certificate in &file.certificates {
+    for CertificateInspection { fields: certificate, key_in_file } in &file.certificates {
         let what = if certificate.authority { "CA certificate" } else { "certificate" };
         print::line(&format!("  {what} {}", certificate.subject));
         print::line(&format!("    issuer       {}", certificate.issuer));
@@ -304,7 +254,7 @@ fn print_inspection(file: &FileInspection) {
         if let Some(weakness) = &certificate.weakness {
             print::line(&format!("    too weak     {weakness}"));
         }
-        if certificate.key_in_file {
+        if *key_in_file {
             print::line("    private key  in this file");
         }
     }

@@ -7,15 +7,16 @@ use tokio::sync::mpsc;
 
 use super::context::{CommandContext, stopping};
 use super::{
-    ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, HandshakeFormat, KeyringAnswer, KeyringList,
-    PairChange, RefusalReason, RotationAnswer, change, reload,
+    ChangeOutcome, CommandRefusal, ControlAnswer, ControlRequest, HandshakeFormat, KeyringAnswer, PairChange,
+    RefusalReason, change, reload,
 };
 use crate::event::HandshakeRecord;
 use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
 use crate::views::handshakes::{self, HandshakeFeed};
+use crate::views::keyrings::list_keyrings;
+use crate::views::rotation::read_rotation;
 use crate::views::status;
-use crate::views::status::StatusInputs;
 use crate::writer::{CommandRejection, WriterInput};
 
 /// Lines of an answer that may wait for a slow command.
@@ -60,10 +61,10 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
     let snapshot = desk.snapshot();
     let epoch = snapshot.epoch.0;
     Ok(match request {
-        ControlRequest::Status {} => ControlAnswer::Status(Box::new(status(desk).await?)),
-        ControlRequest::Keyrings {} => {
-            ControlAnswer::Keyrings(KeyringList { epoch, keyrings: snapshot.keyrings.clone() })
+        ControlRequest::Status {} => {
+            ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &desk.look().await?)))
         }
+        ControlRequest::Keyrings {} => ControlAnswer::Keyrings(list_keyrings(&desk.views)),
         ControlRequest::Keyring { keyring } => {
             ControlAnswer::Keyring(Box::new(KeyringAnswer { epoch, keyring: find(&snapshot, &keyring)?.clone() }))
         }
@@ -71,11 +72,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
             let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
             ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        ControlRequest::Rotation {} => ControlAnswer::Rotation(RotationAnswer {
-            epoch,
-            keyrings: desk.views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
-            trusts: snapshot.anchor_usages(),
-        }),
+        ControlRequest::Rotation {} => ControlAnswer::Rotation(read_rotation(&desk.views)),
         ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, source).await?),
         ControlRequest::Handshake { id } => {
             ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {
@@ -93,25 +90,6 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
     })
 }
 
-async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRefusal> {
-    let look = desk.look().await?;
-    let (snapshot, events) = (desk.snapshot(), &desk.views.events);
-    let known = StatusInputs {
-        snapshot: &snapshot,
-        look: &look,
-        reports: &events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
-        handshakes: &events.recent(),
-        doubts: &events.upstream_doubts(),
-        reload_error: events.reload_error(),
-        alerts: &events.active_alerts(),
-        phase: desk.views.shutdown.phase(),
-        ready: desk.views.is_ready(),
-        remembers: desk.remembers,
-        started: desk.started,
-    };
-    Ok(status::build_status(&known, events.now()))
-}
-
 struct CommandEffect<'a> {
     change: PairChange,
     key_pair: Option<&'a str>,
@@ -125,7 +103,7 @@ async fn command(
     by: Arc<str>,
 ) -> Result<ChangeOutcome, CommandRefusal> {
     let (command, key_pair) = change::command(keyring, wanted.change, wanted.key_pair)?;
-    if wanted.change == PairChange::Revoke && !desk.remembers && !wanted.until_restart {
+    if wanted.change == PairChange::Revoke && !desk.views.remembers && !wanted.until_restart {
         return Err(CommandRefusal::new(
             RefusalReason::UntilRestart,
             "sidekey has no state folder, so a revocation lasts only until it restarts: add --until-restart to revoke \
@@ -150,8 +128,8 @@ async fn command(
         change::ChangeReport { change: wanted.change, key_pair, events: &events, before: keyring, after: &after };
     Ok(ChangeOutcome {
         epoch: Some(epoch.0),
-        survives_restart: Some(desk.remembers),
-        ..change::done(&told, desk.remembers)
+        survives_restart: Some(desk.views.remembers),
+        ..change::done(&told, desk.views.remembers)
     })
 }
 

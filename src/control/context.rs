@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -39,10 +38,6 @@ pub struct CommandContext {
     pub told: mpsc::Sender<ProcessSignal>,
     /// Reads the configuration and the folder again.
     pub reloads: mpsc::Sender<ReloadOrder>,
-    /// When the process started.
-    pub started: Timestamp,
-    /// `state` is configured: what is decided survives a restart.
-    pub remembers: bool,
     /// What decides how long a stop takes.
     pub shutdown_rules: ShutdownRules,
 }

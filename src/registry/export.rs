@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{FailureRow, HistoryRow, KeyringRow, PlacementRow, RegistryInventory, UnixSeconds};
+use super::{FailureRow, HistoryRow, KeyringRow, PlacementRow, RegistryInventory, TextList, UnixSeconds};
 
 /// The complete export.
 #[derive(Serialize)]
@@ -125,7 +125,7 @@ const FAILURE_COLUMNS: [&str; 14] = [
 /// Only if writing to memory fails.
 pub fn export_csv(export: &RegistryExport, table: ExportTable) -> Result<Vec<u8>, csv::Error> {
     match table {
-        ExportTable::KeyPairs => encode_table(&KEY_PAIR_COLUMNS, &key_pair_rows(&export.inventory)),
+        ExportTable::KeyPairs => encode_table(&KEY_PAIR_COLUMNS, &summarize_key_pairs(&export.inventory)),
         ExportTable::Keyrings => encode_table(&KEYRING_COLUMNS, &export.inventory.keyrings),
         ExportTable::Anchors => encode_table(&ANCHOR_COLUMNS, &export.inventory.anchors),
         ExportTable::Peers => encode_table(&PEER_COLUMNS, &export.inventory.peers),
@@ -162,35 +162,57 @@ fn escape_formula(text: String) -> String {
     if is_formula { format!("'{text}") } else { text }
 }
 
-/// A key pair in a keyring, on any number of instances.
-#[derive(Serialize)]
-struct KeyPairRow<'a> {
-    keyring: &'a str,
-    purpose: Option<&'a str>,
-    owner: Option<&'a str>,
-    contact: Option<&'a str>,
-    rotate_every_days: Option<i64>,
-    key_pair: &'a str,
-    standing: String,
-    subject: &'a str,
-    names: &'a super::TextList,
-    issuer: &'a str,
-    serial: &'a str,
-    key_kind: &'a str,
-    spki: &'a str,
+/// A key pair in a keyring, on any number of instances: a row of the registry's main table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyPairSummary {
+    /// The keyring.
+    pub keyring: String,
+    /// What the keyring is for.
+    pub purpose: Option<String>,
+    /// Its owner.
+    pub owner: Option<String>,
+    /// Where alerts go.
+    pub contact: Option<String>,
+    /// The schedule that the owner is held to, in days.
+    pub rotate_every_days: Option<i64>,
+    /// The pair's fingerprint.
+    pub key_pair: String,
+    /// Its standing; where instances disagree, each with its count; `gone`: no keyring holds it any more.
+    pub standing: String,
+    /// Subject, printable.
+    pub subject: String,
+    /// Names of every kind.
+    pub names: TextList,
+    /// Issuer, printable.
+    pub issuer: String,
+    /// Serial number, hex.
+    pub serial: String,
+    /// Kind of its key.
+    pub key_kind: String,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki: String,
     /// When the certificate was issued, by its `not_before`.
-    created: UnixSeconds,
-    not_before: UnixSeconds,
-    not_after: UnixSeconds,
-    first_seen: UnixSeconds,
-    last_seen: UnixSeconds,
-    last_used: Option<UnixSeconds>,
-    overlap_ends: Option<UnixSeconds>,
-    sources: &'a super::TextList,
-    instances: Vec<&'a str>,
+    pub created: UnixSeconds,
+    /// Begin of validity.
+    pub not_before: UnixSeconds,
+    /// End of validity.
+    pub not_after: UnixSeconds,
+    /// First seen on any instance.
+    pub first_seen: UnixSeconds,
+    /// Last seen on any instance.
+    pub last_seen: UnixSeconds,
+    /// The last successful handshake that showed it.
+    pub last_used: Option<UnixSeconds>,
+    /// When the last overlap ends.
+    pub overlap_ends: Option<UnixSeconds>,
+    /// Files that it came from.
+    pub sources: TextList,
+    /// The instances that have it.
+    pub instances: Vec<String>,
 }
 
-fn key_pair_rows(inventory: &RegistryInventory) -> Vec<KeyPairRow<'_>> {
+/// One row for each key pair in each keyring, sorted by keyring, the newest pair first.
+pub fn summarize_key_pairs(inventory: &RegistryInventory) -> Vec<KeyPairSummary> {
     let mut rings: BTreeMap<&str, &KeyringRow> = BTreeMap::new();
     for ring in &inventory.keyrings {
         // Of several instances the one that wrote last wins.
@@ -199,37 +221,37 @@ fn key_pair_rows(inventory: &RegistryInventory) -> Vec<KeyPairRow<'_>> {
             *known = ring;
         }
     }
-    let mut rows: Vec<KeyPairRow<'_>> = Vec::new();
     // Sorted by keyring and pair: the rows of one pair are adjacent.
-    for same in inventory.key_pairs.chunk_by(|a, b| (&a.keyring, &a.key_pair) == (&b.keyring, &b.key_pair)) {
-        let Some(first) = same.first() else { continue };
-        let ring = rings.get(first.keyring.as_str());
-        rows.push(KeyPairRow {
-            keyring: &first.keyring,
-            purpose: ring.and_then(|ring| ring.purpose.as_deref()),
-            owner: ring.and_then(|ring| ring.owner.as_deref()),
-            contact: ring.and_then(|ring| ring.contact.as_deref()),
-            rotate_every_days: ring.and_then(|ring| ring.rotate_every).map(|seconds| seconds / 86_400),
-            key_pair: &first.key_pair,
-            standing: summarize_standing(same),
-            subject: &first.subject,
-            names: &first.names,
-            issuer: &first.issuer,
-            serial: &first.serial,
-            key_kind: &first.key_kind,
-            spki: &first.spki,
-            created: first.not_before,
-            not_before: first.not_before,
-            not_after: first.not_after,
-            first_seen: same.iter().map(|pair| pair.first_seen).min().unwrap_or(first.first_seen),
-            last_seen: same.iter().map(|pair| pair.last_seen).max().unwrap_or(first.last_seen),
-            last_used: same.iter().filter_map(|pair| pair.last_used).max(),
-            overlap_ends: same.iter().filter_map(|pair| pair.overlap_ends).max(),
-            sources: &first.sources,
-            instances: same.iter().map(|pair| pair.instance.as_str()).collect(),
-        });
-    }
-    rows
+    let pairs = inventory.key_pairs.chunk_by(|a, b| (&a.keyring, &a.key_pair) == (&b.keyring, &b.key_pair));
+    pairs.filter_map(|same| summarize_pair(same, rings.get(same.first()?.keyring.as_str()).copied())).collect()
+}
+
+fn summarize_pair(same: &[PlacementRow], ring: Option<&KeyringRow>) -> Option<KeyPairSummary> {
+    let first = same.first()?.clone();
+    Some(KeyPairSummary {
+        purpose: ring.and_then(|ring| ring.purpose.clone()),
+        owner: ring.and_then(|ring| ring.owner.clone()),
+        contact: ring.and_then(|ring| ring.contact.clone()),
+        rotate_every_days: ring.and_then(|ring| ring.rotate_every).map(|seconds| seconds / 86_400),
+        standing: summarize_standing(same),
+        created: first.not_before,
+        first_seen: same.iter().map(|pair| pair.first_seen).min().unwrap_or(first.first_seen),
+        last_seen: same.iter().map(|pair| pair.last_seen).max().unwrap_or(first.last_seen),
+        last_used: same.iter().filter_map(|pair| pair.last_used).max(),
+        overlap_ends: same.iter().filter_map(|pair| pair.overlap_ends).max(),
+        instances: same.iter().map(|pair| pair.instance.clone()).collect(),
+        keyring: first.keyring,
+        key_pair: first.key_pair,
+        subject: first.subject,
+        names: first.names,
+        issuer: first.issuer,
+        serial: first.serial,
+        key_kind: first.key_kind,
+        spki: first.spki,
+        not_before: first.not_before,
+        not_after: first.not_after,
+        sources: first.sources,
+    })
 }
 
 /// One standing if all instances agree, else each with its count; what is no longer present is `gone`.

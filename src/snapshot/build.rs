@@ -348,6 +348,7 @@ fn view_of_pair(held: &HeldPair, remembers: bool) -> KeyPairView {
         in_folder: held.in_folder,
         survives_restart: held.in_folder || remembers,
         why: held.why.clone(),
+        chain: held.pair.chain().to_vec(),
         key_kind: certificate.key(),
         spki: certificate.spki_hash(),
         weakness: certificate.weakness().map(str::to_owned),

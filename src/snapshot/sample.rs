@@ -32,6 +32,7 @@ pub(crate) fn sample_pair(first: &[u8], standing: Standing) -> KeyPairView {
         in_folder: true,
         survives_restart: true,
         why: None,
+        chain: Vec::new(),
         key_kind: KeyKind::P256,
         spki: SpkiHash::from_bytes(bytes),
         weakness: None,

@@ -25,6 +25,8 @@ pub struct HandshakeFilter {
     pub side: Option<String>,
     /// A listener's name.
     pub listener: Option<String>,
+    /// The keyring of the pair that we showed.
+    pub keyring: Option<String>,
     /// At most so many, the latest.
     pub last: Option<usize>,
 }
@@ -77,6 +79,12 @@ impl HandshakeFeed {
     }
 }
 
+/// The recent handshakes that the filter lets pass, the latest first.
+pub(crate) fn find_recent(events: &EventBus, filter: &HandshakeFilter) -> Vec<Arc<HandshakeRecord>> {
+    let recent = events.recent().into_iter().rev().filter(|handshake| passes(handshake, filter));
+    recent.take(filter.last.unwrap_or(usize::MAX)).collect()
+}
+
 /// One of the recent ones as an object, with the certificates that the other side sent.
 pub(crate) fn find_handshake(events: &EventBus, id: u64) -> Option<Value> {
     let handshake = events.recent().into_iter().rev().find(|handshake| handshake.connection == id)?;
@@ -113,6 +121,7 @@ fn passes(handshake: &HandshakeRecord, filter: &HandshakeFilter) -> bool {
         && filter.since.is_none_or(|since| since <= handshake.time)
         && filter.side.as_deref().is_none_or(|side| side == handshake.side.as_str())
         && filter.listener.as_deref().is_none_or(|listener| *listener == *handshake.listener)
+        && filter.keyring.as_deref().is_none_or(|keyring| handshake.keyring.as_deref() == Some(keyring))
         && filter.peer.as_ref().is_none_or(peer)
 }
 

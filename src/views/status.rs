@@ -14,6 +14,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::RuntimeViews;
+use super::rotation::read_reports;
 use crate::event::{AlertRecord, HandshakeRecord, UpstreamDoubt};
 use crate::evidence::report::{RetireAdvice, RotationReport};
 use crate::pki::ProblemSeverity;
@@ -120,6 +122,31 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) ready: bool,
     pub(crate) remembers: bool,
     pub(crate) started: Timestamp,
+}
+
+/// The status as it is now.
+pub(crate) async fn read_status(views: &RuntimeViews) -> StatusReport {
+    let look = views.writer.ask().await;
+    assemble_status(views, &look)
+}
+
+/// The status as it is now, with what the writer has said.
+pub(crate) fn assemble_status(views: &RuntimeViews, look: &WriterView) -> StatusReport {
+    let (snapshot, events) = (views.reader.latest(), &views.events);
+    let known = StatusInputs {
+        snapshot: &snapshot,
+        look,
+        reports: &read_reports(views),
+        handshakes: &events.recent(),
+        doubts: &events.upstream_doubts(),
+        reload_error: events.reload_error(),
+        alerts: &events.active_alerts(),
+        phase: views.shutdown.phase(),
+        ready: views.is_ready(),
+        remembers: views.remembers,
+        started: views.started,
+    };
+    build_status(&known, events.now())
 }
 
 /// The status at this time.

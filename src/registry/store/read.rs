@@ -4,6 +4,12 @@ use super::super::{Error, FailureRow, HistoryRow, PeerRow, RegistryInventory};
 use super::RegistryStore;
 use super::sql::values;
 
+const INSTANCES: &str = "SELECT * FROM instance ORDER BY instance";
+const KEYRINGS: &str = "SELECT * FROM keyring ORDER BY keyring, instance";
+const PLACEMENTS: &str = "SELECT placement.*, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
+    weakness, self_issued FROM placement JOIN key_pair ON key_pair.key_pair = placement.key_pair \
+    ORDER BY placement.keyring, not_before DESC, placement.key_pair, placement.instance";
+
 /// Selects lines of the history, or failures.
 #[derive(Clone, Debug)]
 pub struct HistoryQuery {
@@ -11,11 +17,13 @@ pub struct HistoryQuery {
     pub since: i64,
     /// Maximum number, the newest first.
     pub most: i64,
+    /// Only of the keyring, trust, file or upstream of this name. Failures have none.
+    pub name: Option<String>,
 }
 
 impl Default for HistoryQuery {
     fn default() -> Self {
-        Self { since: 0, most: 100_000 }
+        Self { since: 0, most: 100_000, name: None }
     }
 }
 
@@ -28,16 +36,9 @@ impl RegistryStore {
         let pool = &self.pool;
         let read = async {
             Ok(RegistryInventory {
-                instances: pool.fetch_rows("SELECT * FROM instance ORDER BY instance", vec![]).await?,
-                keyrings: pool.fetch_rows("SELECT * FROM keyring ORDER BY keyring, instance", vec![]).await?,
-                key_pairs: pool
-                    .fetch_rows(
-                        "SELECT placement.*, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
-                         weakness, self_issued FROM placement JOIN key_pair ON key_pair.key_pair = placement.key_pair \
-                         ORDER BY placement.keyring, not_before DESC, placement.key_pair, placement.instance",
-                        vec![],
-                    )
-                    .await?,
+                instances: pool.fetch_rows(INSTANCES, vec![]).await?,
+                keyrings: pool.fetch_rows(KEYRINGS, vec![]).await?,
+                key_pairs: pool.fetch_rows(PLACEMENTS, vec![]).await?,
                 waiting_keys: pool
                     .fetch_rows("SELECT * FROM waiting_key ORDER BY keyring, file, spki, instance", vec![])
                     .await?,
@@ -52,6 +53,31 @@ impl RegistryStore {
             })
         };
         read.await.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// The keyrings and key pairs of every instance, and nothing else.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn key_pairs(&self) -> Result<RegistryInventory, Error> {
+        let read = async {
+            Ok(RegistryInventory {
+                instances: self.pool.fetch_rows(INSTANCES, vec![]).await?,
+                keyrings: self.pool.fetch_rows(KEYRINGS, vec![]).await?,
+                key_pairs: self.pool.fetch_rows(PLACEMENTS, vec![]).await?,
+                ..RegistryInventory::default()
+            })
+        };
+        read.await.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// The peers and upstreams that came last, at most so many.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn latest_peers(&self, most: i64) -> Result<Vec<PeerRow>, Error> {
+        let sql = "SELECT * FROM peer ORDER BY last_seen DESC, side, listener, certificate, instance LIMIT $1";
+        self.pool.fetch_rows(sql, values![most]).await.map_err(|error| self.wrap_error(&error))
     }
 
     /// Every peer and upstream.
@@ -72,8 +98,17 @@ impl RegistryStore {
     /// # Errors
     /// The database.
     pub async fn history(&self, asked: &HistoryQuery) -> Result<Vec<HistoryRow>, Error> {
-        let sql = "SELECT * FROM history WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
-        let read = self.pool.fetch_rows(sql, values![asked.since, asked.most]).await;
+        let read = match &asked.name {
+            None => {
+                let sql = "SELECT * FROM history WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
+                self.pool.fetch_rows(sql, values![asked.since, asked.most]).await
+            }
+            Some(name) => {
+                let sql = "SELECT * FROM history WHERE at >= $1 AND name = $3 \
+                           ORDER BY at DESC, instance, run, number DESC LIMIT $2";
+                self.pool.fetch_rows(sql, values![asked.since, asked.most, name.as_str()]).await
+            }
+        };
         read.map_err(|error| self.wrap_error(&error))
     }
 
