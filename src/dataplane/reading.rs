@@ -113,7 +113,7 @@ mod tests {
             side: Side::Ingress,
             listener: "api".into(),
             key_pair: None,
-            chain: Vec::new(),
+            chain: Arc::default(),
             role: PeerRole::Client,
             upstream: None,
         };

@@ -13,7 +13,7 @@ fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState
         side: Side::Ingress,
         listener: "api".into(),
         key_pair: None,
-        chain: Vec::new(),
+        chain: Arc::default(),
         role: PeerRole::Client,
         upstream: None,
     };
