@@ -13,6 +13,7 @@ pub(crate) mod egress;
 pub(crate) mod exchange;
 pub(crate) mod ingress;
 pub(crate) mod listener;
+pub(crate) mod parking;
 pub(crate) mod reading;
 pub(crate) mod serve;
 pub(crate) mod shared;

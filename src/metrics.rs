@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use cells::{OpenConnectionGuard, WorkerCounters};
+pub use cells::{OpenConnectionGuard, ParkedConnectionGuard, WorkerCounters};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;

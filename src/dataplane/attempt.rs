@@ -62,7 +62,7 @@ impl HandshakeAttempt {
     pub(crate) fn success_event(
         &self,
         outcome: HandshakeOutcome,
-        (facts, chain): (HandshakeFacts, &[CertificateDer<'static>]),
+        (facts, chain): (HandshakeFacts, &Arc<[CertificateDer<'static>]>),
         peer: Option<&Peer>,
         now: Timestamp,
     ) -> Event {
@@ -121,7 +121,7 @@ impl HandshakeAttempt {
         &self,
         untrusted: &TrustError,
         trust: &Trust,
-        (facts, chain, alert_sent): (HandshakeFacts, &[CertificateDer<'static>], Option<&'static str>),
+        (facts, chain, alert_sent): (HandshakeFacts, &Arc<[CertificateDer<'static>]>, Option<&'static str>),
         now: Timestamp,
     ) -> (Event, &'static str, String) {
         let explained = explain_untrusted(untrusted, &self.failure_context(trust, now), alert_sent);
@@ -192,7 +192,7 @@ impl HandshakeAttempt {
         &self,
         explained: FailureExplanation,
         facts: HandshakeFacts,
-        chain: &[CertificateDer<'static>],
+        chain: &Arc<[CertificateDer<'static>]>,
         now: Timestamp,
     ) -> (Event, &'static str, String) {
         let (reason, explanation) = (explained.reason, explained.explanation.clone());
@@ -237,19 +237,20 @@ impl HandshakeAttempt {
             quiet: self.quiet,
             duration_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             chain_summary: Vec::new(),
-            peer_chain: Vec::new(),
+            peer_chain: Arc::default(),
         }
     }
 }
 
 /// The part of a chain that its record keeps, whole certificates only.
-fn recorded_chain(chain: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
+fn recorded_chain(chain: &Arc<[CertificateDer<'static>]>) -> Arc<[CertificateDer<'static>]> {
     let mut size = 0;
     let fits = |der: &&CertificateDer<'static>| {
         size += der.len();
         size <= RECORDED_CHAIN_BYTES
     };
-    chain.iter().take(SUMMARISED_CERTIFICATES).take_while(fits).cloned().collect()
+    let count = chain.iter().take(SUMMARISED_CERTIFICATES).take_while(fits).count();
+    if count == chain.len() { Arc::clone(chain) } else { chain[..count].into() }
 }
 
 fn peer_facts(certificate: &Certificate) -> PeerFacts {

@@ -133,6 +133,11 @@ impl ConnectionState {
         outcome
     }
 
+    /// Whether its task may park it.
+    pub(crate) fn is_parkable(&self) -> bool {
+        self.life.is_parkable(&self.activity, self.life.waits.now())
+    }
+
     /// A request (or a tunnel) runs from now until this is dropped.
     pub(crate) fn begin_flight(self: &Rc<Self>) -> InFlightGuard {
         self.life.begin_request(&self.activity);

@@ -155,7 +155,7 @@ impl WorkerContext {
         listener: &ListenerContext,
         number: u64,
         limits: &ListenerLimits,
-        (http2, key_pair, chain): (bool, Option<Fingerprint>, Vec<CertificateDer<'static>>),
+        (http2, key_pair, chain): (bool, Option<Fingerprint>, Arc<[CertificateDer<'static>]>),
     ) -> Rc<ConnectionState> {
         let facts = ConnectionFacts {
             side: listener.id.side,

@@ -26,7 +26,7 @@ pub struct ConnectionFacts {
     /// What we showed; `None` where no TLS is spoken (the application's connections).
     pub key_pair: Option<Fingerprint>,
     /// The peer's chain, end entity first; empty = it showed none.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// The role that the peer was verified for.
     pub role: PeerRole,
     /// The upstream that it leads to; `None` where it leads to none of ours.

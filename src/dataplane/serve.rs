@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::parking::ParkableConnection;
 use super::reading::StreamExecutor;
 use super::watched::WatchedStream;
 use crate::clock::deadlines::WaitTable;
@@ -102,7 +103,6 @@ where
     let verdict = Arc::<GuardVerdict>::default();
     let interim = Arc::<InterimQueue>::default();
     let guard = FramingGuard::new(watched, bounds, Arc::clone(&verdict), (&open.activity, Arc::clone(&interim)));
-    let io = TokioIo::new(guard);
     let (guarded, queue) = (Rc::new(Http1Connection { connection, verdict }), Arc::clone(&interim));
     let asked = Rc::clone(&guarded);
     let service = service_fn(move |mut request| {
@@ -134,14 +134,15 @@ where
     if limits.fields > HYPER_FIELDS {
         builder.max_headers(limits.fields);
     }
-    let mut served = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    let counters = &guarded.connection.request_context().cells;
+    let mut served = ParkableConnection::new(builder, guard, service, (&guarded.verdict, counters));
     let (mut leaving, mut late) = (false, false);
     poll_fn(|cx| {
         match open.signal() {
             ConnectionSignal::Close => return Poll::Ready(()),
             ConnectionSignal::Leave | ConnectionSignal::Cut if !leaving => {
                 leaving = true;
-                served.as_mut().graceful_shutdown();
+                served.shut_down_gracefully();
             }
             ConnectionSignal::Late if !late => {
                 late = true;
@@ -151,7 +152,7 @@ where
         }
         open.register_waker(cx);
         interim.register_writer(cx);
-        served.as_mut().poll(cx).map(report_end)
+        served.poll_serve(&open, cx).map(report_end)
     })
     .await;
     if let Some(fault) = guarded.verdict.unreported_fault() {

@@ -75,8 +75,9 @@ pub struct HandshakeRecord {
     pub quiet: bool,
     /// On failure: one line per certificate that the peer sent.
     pub chain_summary: Vec<String>,
-    /// The certificates that the peer sent, at most eight and 16 KiB: for `handshakes show`, never logged.
-    pub peer_chain: Vec<CertificateDer<'static>>,
+    /// The certificates that the peer sent, at most eight and 16 KiB: for `handshakes show`, never logged. Shared with its
+    /// connection.
+    pub peer_chain: Arc<[CertificateDer<'static>]>,
 }
 
 /// Facts about the peer's end-entity certificate, printable.

@@ -41,7 +41,7 @@ impl RecentHandshakes {
             self.chains -= chain_size(oldest);
             self.without += 1;
             if !oldest.peer_chain.is_empty() {
-                Arc::make_mut(oldest).peer_chain = Vec::new();
+                Arc::make_mut(oldest).peer_chain = Arc::default();
             }
         }
     }
@@ -82,7 +82,7 @@ mod tests {
     use crate::snapshot::Epoch;
 
     fn with_chain(connection: u64, bytes: usize) -> Arc<HandshakeRecord> {
-        Arc::new(HandshakeRecord { connection, peer_chain: vec![vec![0x30; bytes].into()], ..accepted() })
+        Arc::new(HandshakeRecord { connection, peer_chain: [vec![0x30; bytes].into()].into(), ..accepted() })
     }
 
     #[test]

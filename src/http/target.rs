@@ -23,8 +23,12 @@ impl HostCache {
         self.0.borrow().as_ref().filter(|known| known.as_bytes() == named).cloned()
     }
 
-    fn store(&self, named: &HeaderValue) {
-        *self.0.borrow_mut() = Some(named.clone());
+    /// Caches a copy and returns it: the value itself is a part of the buffer that its whole head was read into, which an idle
+    /// connection would keep.
+    fn store(&self, named: &HeaderValue) -> HeaderValue {
+        let copy = HeaderValue::from_bytes(named.as_bytes()).unwrap_or_else(|_| named.clone());
+        *self.0.borrow_mut() = Some(copy.clone());
+        copy
     }
 }
 
@@ -50,8 +54,7 @@ fn host_of_h1<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue,
         let scheme = request.uri().scheme().ok_or(Error::Malformed("target in authority form"))?;
         check_agreement(&authority, target, scheme)?;
     }
-    known.store(host);
-    Ok(host.clone())
+    Ok(known.store(host))
 }
 
 fn host_of_h2<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue, Error> {
@@ -73,7 +76,7 @@ fn host_of_h2<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue,
     let Some(target) = request.uri().authority() else {
         let host = host.ok_or(Error::Malformed("missing :authority and Host"))?;
         parse_authority(host)?;
-        return Ok(host.clone());
+        return Ok(known.store(host));
     };
     let scheme = request.uri().scheme().ok_or(Error::Malformed("missing :scheme"))?;
     let last = known.get(target.as_str().as_bytes());
@@ -88,7 +91,7 @@ fn host_of_h2<B>(request: &Request<B>, known: &HostCache) -> Result<HeaderValue,
         return Ok(last);
     }
     let named = HeaderValue::from_str(target.as_str()).map_err(|_| Error::Malformed("invalid :authority"))?;
-    known.store(&named);
+    *known.0.borrow_mut() = Some(named.clone());
     Ok(named)
 }
 
@@ -173,6 +176,19 @@ mod tests {
             request = request.header(*name, *value);
         }
         request_host(&request.body(()).unwrap(), &HostCache::default())
+    }
+
+    #[test]
+    fn a_host_that_is_kept_does_not_keep_the_head_that_it_came_in() {
+        let known = HostCache::default();
+        for target in ["/", "https://a.example/"] {
+            let head = bytes::Bytes::from(b"Host: a.example".to_vec());
+            let named = HeaderValue::from_maybe_shared(head.slice(6..)).unwrap();
+            let request = Request::builder().uri(target).header(HOST, named).body(()).unwrap();
+            let host = request_host(&request, &known).unwrap();
+            drop(request);
+            assert!(head.is_unique() && host == "a.example", "{target}");
+        }
     }
 
     #[test]

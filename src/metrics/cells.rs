@@ -49,6 +49,7 @@ pub struct WorkerCounters {
     side: &'static str,
     listener: Arc<str>,
     connections_open: AtomicI64,
+    connections_parked: AtomicI64,
     statuses: Box<[AtomicU64]>,
     took: [AtomicU64; REQUEST_BUCKETS_US.len() + 1],
     took_sum_us: AtomicU64,
@@ -64,6 +65,7 @@ impl WorkerCounters {
             side,
             listener: Arc::from(listener),
             connections_open: AtomicI64::new(0),
+            connections_parked: AtomicI64::new(0),
             statuses: (0..STATUS_COUNT).map(|_| AtomicU64::new(0)).collect(),
             took: Default::default(),
             took_sum_us: AtomicU64::new(0),
@@ -108,6 +110,12 @@ impl WorkerCounters {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
         OpenConnectionGuard(Arc::clone(self))
     }
+
+    /// Counts a parked connection until the guard is dropped.
+    pub fn park_connection(self: &Arc<Self>) -> ParkedConnectionGuard {
+        self.connections_parked.fetch_add(1, Ordering::Relaxed);
+        ParkedConnectionGuard(Arc::clone(self))
+    }
 }
 
 /// An open connection, counted until this is dropped.
@@ -116,6 +124,15 @@ pub struct OpenConnectionGuard(Arc<WorkerCounters>);
 impl Drop for OpenConnectionGuard {
     fn drop(&mut self) {
         self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A parked connection, counted until this is dropped.
+pub struct ParkedConnectionGuard(Arc<WorkerCounters>);
+
+impl Drop for ParkedConnectionGuard {
+    fn drop(&mut self) {
+        self.0.connections_parked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -130,6 +147,7 @@ impl fmt::Debug for CounterCollector {
 
 struct CounterSum {
     connections_open: i64,
+    connections_parked: i64,
     statuses: Vec<u64>,
     took: [u64; REQUEST_BUCKETS_US.len() + 1],
     took_sum_us: u64,
@@ -142,6 +160,7 @@ impl Default for CounterSum {
     fn default() -> Self {
         Self {
             connections_open: 0,
+            connections_parked: 0,
             statuses: vec![0; STATUS_COUNT],
             took: Default::default(),
             took_sum_us: 0,
@@ -160,6 +179,7 @@ impl CounterSum {
             }
         };
         self.connections_open += cells.connections_open.load(Ordering::Relaxed);
+        self.connections_parked += cells.connections_parked.load(Ordering::Relaxed);
         add_each(&mut self.statuses, &cells.statuses);
         add_each(&mut self.took, &cells.took);
         add_each(&mut self.errors, &cells.errors);
@@ -189,7 +209,7 @@ impl Collector for CounterCollector {
         if sums.is_empty() {
             return Ok(());
         }
-        encode_open_connections(&mut encoder, &sums)?;
+        encode_connections(&mut encoder, &sums)?;
         encode_requests(&mut encoder, &sums)?;
         encode_durations(&mut encoder, &sums)?;
         encode_errors(&mut encoder, &sums)?;
@@ -198,11 +218,17 @@ impl Collector for CounterCollector {
     }
 }
 
-fn encode_open_connections(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor("connections_open", "Open connections", None, MetricType::Gauge)?;
-    for ((side, listener), sum) in sums {
-        let labels = [("side", *side), ("listener", listener)];
-        metric.encode_family(&labels)?.encode_gauge(&sum.connections_open)?;
+fn encode_connections(encoder: &mut DescriptorEncoder, sums: &SumsByListener) -> fmt::Result {
+    let parked = "Open connections that are idle and have given their buffers back";
+    for (name, help, count) in [
+        ("connections_open", "Open connections", (|sum| sum.connections_open) as fn(&CounterSum) -> i64),
+        ("connections_parked", parked, |sum| sum.connections_parked),
+    ] {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for ((side, listener), sum) in sums {
+            let labels = [("side", *side), ("listener", listener)];
+            metric.encode_family(&labels)?.encode_gauge(&count(sum))?;
+        }
     }
     Ok(())
 }

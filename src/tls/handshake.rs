@@ -49,7 +49,7 @@ pub struct CompletedHandshake<T> {
     /// What was negotiated.
     pub facts: HandshakeFacts,
     /// The other side's chain, end entity first; empty = none shown. Also there when resumed.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// Egress: what the CertificateRequest asked for; `None` = no certificate was asked for (or resumed).
     pub asked: Option<PeerRequirements>,
     /// Egress: the CertificateRequest led to this pair instead of the connector's own.
@@ -320,11 +320,11 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// What the verifier saw in a full handshake; a resumed one carries the chain of the first.
-fn peer_chain<D>(seen: HandshakeObservation, session: &rustls::ConnectionCommon<D>) -> Vec<CertificateDer<'static>> {
+fn peer_chain<D>(seen: HandshakeObservation, session: &rustls::ConnectionCommon<D>) -> Arc<[CertificateDer<'static>]> {
     if !seen.chain.is_empty() {
         return seen.chain;
     }
-    session.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
+    session.peer_certificates().map(Arc::from).unwrap_or_default()
 }
 
 fn facts<D>(session: &rustls::ConnectionCommon<D>) -> HandshakeFacts {

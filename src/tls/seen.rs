@@ -20,7 +20,7 @@ use crate::trust::TrustError;
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeObservation {
     /// The chain that the other side presented.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// Our verdict on it, if it was bad.
     pub untrusted: Option<TrustError>,
     /// The chain was fine, the CertificateVerify signature was not.

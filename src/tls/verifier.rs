@@ -42,7 +42,7 @@ impl ChainVerifier {
         let verdict = self.trust.verify(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
         let answer = verdict.as_ref().map(|verified| verified.valid_until).map_err(tls_error);
         seen::record_observation(|seen| {
-            seen.chain = chain;
+            seen.chain = chain.into();
             seen.path_end = verdict.as_ref().ok().map(|verified| verified.valid_until);
             seen.untrusted = verdict.err();
         });

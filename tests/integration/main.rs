@@ -26,6 +26,7 @@ mod learn;
 mod leaving;
 mod limits;
 mod overlap;
+mod parking;
 mod peer_proof;
 mod probe;
 mod proof;

@@ -15,6 +15,10 @@ use crate::http::activity::StreamActivity;
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
 const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 
+/// A connection of HTTP/1.1 that has been idle for so long gives hyper's buffers back: most requests that follow one at all come
+/// sooner.
+const PARKING_DELAY: Duration = Duration::from_secs(1);
+
 /// What is cut at a deadline is told so many ticks before it: one for its last words, one for the end.
 const LAST_WORDS_TICKS: u32 = 2;
 
@@ -31,6 +35,8 @@ pub(super) struct ConnectionLife {
     cut: Cell<bool>,
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
+    /// Its task was woken to park it, in this time of idleness.
+    parking: Cell<bool>,
 }
 
 /// A drain that has begun.
@@ -53,12 +59,14 @@ impl ConnectionLife {
             cut: Cell::new(false),
             idle_since: Cell::new(waits.now()),
             in_flight: Cell::new(0),
+            parking: Cell::new(false),
         }
     }
 
     /// A request begins.
     pub(super) fn begin_request(&self, activity: &StreamActivity) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.parking.set(false);
         activity.set_answering(true);
     }
 
@@ -149,7 +157,20 @@ impl ConnectionLife {
             self.drain(DrainUrgency::Urgent);
             return Some(TickOutcome::Limit(ConnectionLimit::Idle));
         }
+        if self.is_parkable(activity, ticks) && !self.parking.replace(true) {
+            self.signal.wake_task();
+        }
         None
+    }
+
+    /// Whether nothing has run or come for so long, and nothing waits to be written, that the connection needs no buffers.
+    pub(super) fn is_parkable(&self, activity: &StreamActivity, ticks: Ticks) -> bool {
+        !self.timeouts.http2
+            && !self.is_upstream()
+            && self.in_flight.get() == 0
+            && self.idle_for(ticks) >= Ticks::from_duration(PARKING_DELAY)
+            && !(activity.has_received() || activity.is_blocked() || activity.has_ended())
+            && self.signal.signal() <= ConnectionSignal::Drain
     }
 
     /// No connection outlives the path of its peer, and its drain begins in time.

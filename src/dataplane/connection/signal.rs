@@ -42,13 +42,18 @@ impl SignalCell {
         }
     }
 
+    /// Wakes the task without a new signal.
+    pub(super) fn wake_task(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
     /// Signals only ever grow.
     pub(super) fn send_signal(&self, signal: ConnectionSignal) {
         if signal > self.signal.get() {
             self.signal.set(signal);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake_task();
         }
     }
 }

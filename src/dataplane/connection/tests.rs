@@ -22,7 +22,7 @@ pub(crate) fn new_connection_within(waits: &Rc<WaitTable>, patience: ConnectionT
         side: Side::Ingress,
         listener: "api".into(),
         key_pair: None,
-        chain: Vec::new(),
+        chain: Arc::default(),
         role: PeerRole::Client,
         upstream: None,
     };

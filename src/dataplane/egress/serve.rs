@@ -1,6 +1,7 @@
 //! The application's connection from the listener to its HTTP: admitted within the limit, and served.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::task::spawn_local;
 
@@ -30,7 +31,7 @@ pub(crate) fn serve_application(
     }
     let Some(stream) = listener.register_stream(accepted) else { return };
     let number = context.shared.next_connection_number();
-    let open = context.new_connection(&listener, number, &limits, (false, None, Vec::new()));
+    let open = context.new_connection(&listener, number, &limits, (false, None, Arc::default()));
     let connection = Rc::new(EgressConnection {
         resources: Rc::clone(resources),
         tracked: context.track(open, epoch),

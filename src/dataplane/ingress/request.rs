@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::jwt;
@@ -47,7 +46,6 @@ pub(super) struct IngressConnection {
     pub(super) tracked: Rc<ConnectionGuard>,
     pub(super) view: ViewSlot<IngressView>,
     pub(super) from: Option<SocketAddr>,
-    pub(super) chain: Vec<CertificateDer<'static>>,
     /// The server name of the handshake, in lower case.
     pub(super) server_name: Option<Arc<str>>,
     /// Counted until the connection ends.
@@ -68,7 +66,7 @@ impl IngressConnection {
             &self.resources,
             &self.listener.request_context,
             ingress,
-            (number, self.from, &self.chain),
+            (number, self.from, &self.tracked.open.facts.chain),
         )?);
         self.view.set_view(&view);
         Ok(view)

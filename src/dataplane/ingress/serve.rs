@@ -49,7 +49,7 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     let Some(accepted) = accept::accept(stream, &arrived, turn, &terms).await else { return };
     let AcceptedPeer { tls, peer, key_pair, from, place, watch } = accepted;
     let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);
-    let open = context.new_connection(&listener, number, limits, (http2, Some(key_pair), tls.chain.clone()));
+    let open = context.new_connection(&listener, number, limits, (http2, Some(key_pair), tls.chain));
     open.set_valid_until(peer.map(|peer| peer.valid_until()));
     let tracked = context.track(open, epoch);
     let connection = Rc::new(IngressConnection {
@@ -57,7 +57,6 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
         view: ViewSlot::default(),
         listener,
         from,
-        chain: tls.chain,
         server_name: tls.facts.server_name,
         _place: place,
         _slot: slot,

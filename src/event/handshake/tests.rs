@@ -43,7 +43,7 @@ pub(crate) fn accepted() -> HandshakeRecord {
         duration_us: 1234,
         quiet: false,
         chain_summary: Vec::new(),
-        peer_chain: Vec::new(),
+        peer_chain: Arc::default(),
     }
 }
 
@@ -98,7 +98,7 @@ fn what_is_unknown_is_absent() {
         reason: "timed_out",
         quiet: false,
         chain_summary: Vec::new(),
-        peer_chain: Vec::new(),
+        peer_chain: Arc::default(),
         ..refused("203.0.113.7:1")
     };
     let parsed: serde_json::Value = serde_json::from_str(&format_line(&handshake, JSON)).unwrap();

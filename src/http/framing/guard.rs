@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -32,6 +33,8 @@ const STAND_IN_REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nhost: -\r\n\r\n";
 const MAX_UPGRADE_BUFFER_BYTES: usize = 16 * 1024;
 /// How long a connection that ends in the middle of a request is read on, so that a reset does not overtake the answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of the request that ends a time of parking that are read before hyper is there to read.
+const PARKED_READ_BYTES: usize = 1024;
 /// Bytes that are read on, at most.
 const MAX_LINGER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -92,6 +95,7 @@ impl<S> FramingGuard<S> {
     /// Judges `bytes`, all that has not been passed on, and returns how many may be.
     fn judge(&mut self, bytes: &[u8]) -> usize {
         let step = self.scanner.scan(bytes);
+        self.verdict.record_boundary(step.pass == bytes.len() && !self.scanner.is_within_request());
         if self.scanner.has_upgrade() {
             self.verdict.record_upgrade_request();
         }
@@ -192,6 +196,24 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
         }
     }
 
+    /// Waits for what comes next while hyper is not there: ready where hyper has something to read, be it the end.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() || self.mode != FramingMode::Judge {
+            return Poll::Ready(Ok(()));
+        }
+        let mut space = [const { MaybeUninit::uninit() }; PARKED_READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(self.read_stream(cx, &mut buf))?;
+        self.held.push(buf.filled());
+        self.judge_held();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes back what hyper has read and not used.
+    pub(crate) fn take_back(&mut self, unused: &[u8]) {
+        self.held.push_front_cleared(unused);
+    }
+
     fn poll_by_mode(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.mode {
             FramingMode::Judge => self.read_and_judge(cx, buf),
@@ -273,6 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FramingGuard<S> {
     /// unread is reset, and a reset can overtake the answer.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.verdict.record_boundary(false);
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         if this.mode == FramingMode::Aside || (this.verdict.fault().is_none() && !this.scanner.is_within_request()) {
             return Poll::Ready(Ok(()));

@@ -31,6 +31,12 @@ impl HeldBytes {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Takes back bytes that had been passed on: they are the first to be passed on again.
+    pub(crate) fn push_front_cleared(&mut self, bytes: &[u8]) {
+        self.bytes.splice(..self.given, bytes.iter().copied());
+        (self.cleared, self.given) = (self.cleared - self.given + bytes.len(), 0);
+    }
+
     /// Everything, none of which is cleared yet, taken out to be judged.
     pub(crate) fn take_all(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)

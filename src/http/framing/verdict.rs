@@ -23,6 +23,8 @@ pub(crate) struct GuardVerdict {
     refused: OnceLock<RefusedRequest>,
     reported: AtomicBool,
     upgrade: AtomicU8,
+    /// hyper has received bytes beyond the end of a whole request, or the stream is being closed.
+    within: AtomicBool,
     /// The task that waits for the answer to an upgrade: hyper does not read again by itself where a read was pending.
     waiting: Mutex<Option<Waker>>,
 }
@@ -48,6 +50,16 @@ pub(super) enum UpgradeAnswer {
 
 /// The guard's end.
 impl GuardVerdict {
+    /// Records whether the stream stands where a request may begin.
+    pub(super) fn record_boundary(&self, between: bool) {
+        self.within.store(!between, Ordering::Relaxed);
+    }
+
+    /// Whether all that hyper has received are whole requests, and the stream is not being closed.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        !self.within.load(Ordering::Relaxed) && self.fault().is_none()
+    }
+
     /// A request is replaced by a stand-in; `asked` is what it looks like in the access line.
     pub(super) fn refuse_request(&self, fault: FramingFault, asked: Option<(Method, Uri)>) {
         let _ = self.refused.set(RefusedRequest { fault, cut: false, asked });

@@ -139,7 +139,7 @@ fn an_expired_link_is_told_from_the_peers_own_certificate() {
     let trust = trust(&[&ca]);
     let untrusted = trust.verify(&peer.chain, &crate::trust::PeerRole::Client, now()).unwrap_err();
     let seen = HandshakeObservation {
-        chain: peer.chain.clone(),
+        chain: peer.chain.clone().into(),
         untrusted: Some(untrusted),
         ..HandshakeObservation::default()
     };

@@ -116,8 +116,8 @@ async fn a_finished_handshake_tells_its_facts() {
         }
         let group = if version == TlsVersion::Tls13 { "X25519MLKEM768" } else { "X25519" };
         assert_eq!(at_server.facts.group, Some(group));
-        assert_eq!(at_server.chain, client.chain);
-        assert_eq!(at_client.chain, [server.end_entity().der().clone()]);
+        assert_eq!(*at_server.chain, *client.chain);
+        assert_eq!(*at_client.chain, [server.end_entity().der().clone()]);
         let asked = at_client.asked.unwrap();
         assert_eq!(asked.authorities, [ca.certificate().subject_der().to_vec()]);
         assert!(asked.schemes.contains(&u16::from(SignatureScheme::ECDSA_NISTP256_SHA256)));
@@ -165,7 +165,7 @@ async fn every_refusal_of_a_peer_has_its_reason_and_its_alert() {
             let (at_server, at_client) =
                 run_handshake(&acceptor, &build_connector(&peer.pair(), &trust, &settings)).await;
             let failed = at_server.err().unwrap();
-            assert_eq!(failed.seen.chain, peer.chain, "{reason}");
+            assert_eq!(*failed.seen.chain, *peer.chain, "{reason}");
             let said = explain_failure(&failed, theirs, true);
             assert_eq!((said.reason, said.alert_sent, said.alert_received), (*reason, Some(*alert), None));
             assert!(said.explanation.contains(says), "{}", said.explanation);
@@ -362,7 +362,7 @@ async fn a_session_resumes_on_its_own_acceptor_only_and_is_verified_again() {
             let (at_server, at_client) = run_handshake(acceptor, &connector).await;
             let (at_server, at_client) = (at_server.ok().unwrap(), at_client.ok().unwrap());
             assert_eq!(at_server.facts.resumed, at_client.facts.resumed);
-            assert_eq!(at_server.chain, client.chain);
+            assert_eq!(*at_server.chain, *client.chain);
             assert_eq!(at_client.asked.is_none(), at_client.facts.resumed);
             at_server.facts.resumed
         };
@@ -388,7 +388,7 @@ async fn handshakes_side_by_side_do_not_mix_what_they_saw() {
     );
     let (one, other) = tokio::join!(run_handshake(&acceptor, &one), run_handshake(&acceptor, &other));
     let (one, other) = (one.0.err().unwrap(), other.0.err().unwrap());
-    assert_eq!((one.seen.chain, other.seen.chain), (stranger.chain, expired.chain));
+    assert_eq!((&*one.seen.chain, &*other.seen.chain), (&*stranger.chain, &*expired.chain));
     assert!(matches!(one.seen.untrusted, Some(TrustError::UnknownIssuer { .. })));
     assert!(matches!(other.seen.untrusted, Some(TrustError::Expired { .. })));
 }

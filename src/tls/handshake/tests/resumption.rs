@@ -41,7 +41,7 @@ async fn a_session_whose_path_has_ended_is_not_resumed_and_the_new_certificate_i
         let connect = async || {
             let (at_server, _) = run_handshake(&acceptor, &connector).await;
             let established = at_server.ok().unwrap();
-            (established.facts.resumed, established.chain)
+            (established.facts.resumed, established.chain.to_vec())
         };
         assert_eq!(connect().await, (false, old.chain.clone()));
         assert_eq!(connect().await, (true, old.chain.clone()));
@@ -120,7 +120,7 @@ async fn a_session_with_an_upstream_ends_with_the_path_of_its_certificate() {
             EgressConnector::new(&connector::ConnectorParts { pair, trust, expects, host, settings, time }).unwrap();
         let connect = async |acceptor: &IngressAcceptor| {
             let established = run_handshake(acceptor, &connector).await.1.ok().unwrap();
-            (established.facts.resumed, established.chain)
+            (established.facts.resumed, established.chain.to_vec())
         };
         assert_eq!(connect(&before).await, (false, old.chain.clone()));
         assert_eq!(connect(&after).await, (true, old.chain.clone()));
