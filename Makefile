@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test tree deny fuzz-smoke bench-smoke soak deploy image ci
+.PHONY: all fmt lint doc test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image ci
 
 all: fmt lint test doc
 
@@ -23,6 +23,14 @@ tree:
 deny:
 	bash -c '. tests/tools && crate cargo-deny 0.20.2 && cargo deny --locked check bans licenses sources'
 
+# Known faults of our dependencies; where the network has their database.
+advisories:
+	tests/advisories
+
+# Writes target/sidekey.cdx.json, the list of what is in the program, and checks it.
+sbom:
+	tests/sbom
+
 # A few seconds for each fuzz target; needs a nightly compiler.
 fuzz-smoke:
 	bash -c '. tests/tools && crate cargo-fuzz 0.13.2 && for target in $$(cargo fuzz list); do \
@@ -40,7 +48,20 @@ soak:
 deploy:
 	tests/deploy
 
-# Builds the container image and runs it.
+# Plays pods' lives through in network namespaces.
+pod:
+	tests/pod/run
+
+# Builds the Debian package of a debug build, installs it in a layer over this machine, and removes it.
+package:
+	tests/package
+
+# Writes target/sidekey.deb, the Debian package of a release build.
+deb:
+	cargo build --release --locked
+	OUTPUT=target/sidekey.deb tests/package target/release/sidekey
+
+# Builds the container image, release build and all, and runs it.
 image:
 	tests/image
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 import jsonschema
 import kubernetes_validate
@@ -203,6 +204,33 @@ def compose():
     jsonschema.validate(text, compose_schema())
 
 
+def manifest():
+    return tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
+
+
+def one_version():
+    """The version of Cargo.toml, in every file that repeats it."""
+    version = manifest()["version"]
+    chart = yaml.safe_load((DEPLOY / "helm/sidekey/Chart.yaml").read_text())
+    values = yaml.safe_load((DEPLOY / "helm/sidekey/values.yaml").read_text())
+    dockerfile = re.search(r"^ARG VERSION=(.*)$", (ROOT / "Dockerfile").read_text(), re.M).group(1)
+    said = {"Chart version": chart["version"], "appVersion": chart["appVersion"], "Dockerfile": dockerfile}
+    said["values.yaml"] = values["sidekey"]["image"].rsplit(":", 1)[1]
+    return ", ".join(f"{where} says {what}, not {version}" for where, what in said.items() if what != version)
+
+
+def one_compiler():
+    """rust-version, which is what all tests run with: toolchain file, Dockerfile and what contributors read."""
+    minimum = manifest()["rust-version"]
+    said = {
+        "rust-toolchain.toml": tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"],
+        "Dockerfile": re.search(r"^ARG BUILDER=rust:([0-9.]+)", (ROOT / "Dockerfile").read_text(), re.M).group(1),
+        "CONTRIBUTING.md": re.search(r"Rust ([0-9.]+[0-9])", (ROOT / "CONTRIBUTING.md").read_text()).group(1),
+        "README.md": re.search(r"Rust ([0-9.]+[0-9])", (ROOT / "README.md").read_text()).group(1),
+    }
+    return ", ".join(f"{where} says {what}, not {minimum}" for where, what in said.items() if not (what + ".").startswith(minimum + "."))
+
+
 def main():
     if sys.argv[1:] == ["--write"]:
         for path, text in GENERATED.items():
@@ -214,6 +242,8 @@ def main():
     check("the rules fire and stay silent as tested", lambda: output_of("promtool", "test", "rules", "rules_test.yml", cwd=DEPLOY / "prometheus") and None)
     check("the rules use documented metrics", metrics_of_rules_are_documented)
     check("the dashboard asks for documented metrics", dashboard)
+    check("one version, wherever it stands", one_version)
+    check("one compiler, wherever it stands", one_compiler)
     components = sorted(one.name for one in (KUBERNETES / "components").iterdir())
     check("kubernetes/base holds to the schemas", lambda: validate(kustomization("base", [])))
     check("kubernetes/job holds to the schemas", lambda: validate(kustomization("job", [])))
@@ -221,13 +251,15 @@ def main():
         check(f"kubernetes/components/{name} holds to the schemas", lambda: validate(kustomization("base", [name])))
     check("the chart has no lint", chart_lint)
     every = {
+        "application": {"image": "orders:7", "port": 8080, "readinessProbe": {"exec": {"command": ["wget", "-qO/dev/null", "http://127.0.0.1:8080/"]}}},
         "sidekey": {"config": "certs = \"/certs\"\n"},
         "trust": {"configMap": "partner-cas"},
         "certManager": {"enabled": True, "dnsNames": ["orders.example.com"]},
         "state": {"claim": "orders"},
         "monitoring": {"enabled": True},
     }
-    for what, values in [("its defaults", {}), ("everything switched on", every)]:
+    csi = {"certManager": {"csi": True, "dnsNames": ["orders.example.com"]}}
+    for what, values in [("its defaults", {}), ("everything switched on", every), ("a pair from the CSI driver", csi)]:
         check(f"the chart with {what} holds to the schemas", lambda: validate(chart(values)))
     check("systemd-analyze verify says nothing", unit)
     check("the unit's exposure is below 1.5", exposure)

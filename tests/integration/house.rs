@@ -12,6 +12,7 @@ mod plan;
 mod prose;
 mod reasons;
 mod source;
+mod threats;
 
 use std::fmt::Write as _;
 

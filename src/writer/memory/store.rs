@@ -117,7 +117,11 @@ pub(super) fn find_unsafe_places(folder: &Path, retained: &Path) -> Vec<FolderPr
     let mut found = Vec::new();
     for path in [folder, retained] {
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o002 != 0) {
-            found.push(problem(path, "every user can write into this folder of the state", "chmod o-w on it"));
+            found.push(problem(
+                path,
+                "every user can write into this folder of the state",
+                "chmod o-w on it; in a volume that is open to every user, such as an emptyDir, name a folder inside",
+            ));
         }
     }
     if std::fs::symlink_metadata(retained).is_ok_and(|metadata| metadata.is_symlink()) {
