@@ -199,7 +199,7 @@ fn find_ours(snapshot: &Snapshot, fingerprint: Fingerprint) -> (Vec<CertificateR
 /// Among the certificates that the recent handshakes' other sides sent.
 fn find_shown(views: &RuntimeViews, fingerprint: Fingerprint) -> Option<Arc<Certificate>> {
     let recent = views.events.recent();
-    let mut sent = recent.iter().rev().flat_map(|handshake| &handshake.peer_chain);
+    let mut sent = recent.iter().rev().flat_map(|handshake| handshake.peer_chain.iter());
     let der = sent.find(|der| Fingerprint::of(der) == fingerprint)?;
     Certificate::parse(der.clone().into_owned()).ok()
 }
