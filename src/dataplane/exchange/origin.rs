@@ -175,7 +175,8 @@ mod tests {
     /// What is asked about the ends of connections when two requests go to servers that answer so many each: whether with the
     /// error.
     async fn explained_ends(counts: [usize; 2]) -> Vec<bool> {
-        let (waits, dialled, explained) = (Rc::new(WaitTable::default()), Cell::new(0), RefCell::default());
+        let (waits, dialled, explained) =
+            (Rc::new(WaitTable::default()), Cell::new(0), RefCell::<Vec<bool>>::default());
         let pool = ConnectionPool::new(Some(false), IDLE_CONNECTION_LIFETIME, &waits);
         let connect = |_| -> ConnectFuture<'_> {
             let (ours, theirs) = tokio::io::duplex(4096);
