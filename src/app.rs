@@ -131,10 +131,12 @@ impl Application {
     ) -> Result<Self, AppError> {
         // Ports first: one that is taken is an error before anything else has happened.
         let listeners = bind(&config)?;
+        let signals = if signals { Some(control::install_signals()?) } else { None };
         let probes = config.admin.probes.as_ref().map(BoundSocket::bind).transpose()?;
         let admin = config.admin.listen.as_ref().map(BoundSocket::bind).transpose()?;
         let metrics = Arc::new(Metrics::new());
-        if signals {
+        let is_process = signals.is_some();
+        if is_process {
             // A process of its own: a panic is a line and a count, wherever it happens.
             metrics.install_panic_hook();
         }
@@ -146,7 +148,7 @@ impl Application {
             Some(folder) => StateMemory::open(folder, strict)?,
             None => StateMemory::in_memory(),
         };
-        let control = socket::bind(&config, signals);
+        let control = socket::bind(&config, is_process);
         let first = folder::read::read_folder(&config.folder);
         let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
         let (state, publisher, reader) =
@@ -177,12 +179,12 @@ impl Application {
         })?;
         let (told, telling) = mpsc::channel(4);
         let (reloads, orders) = mpsc::channel(4);
-        let rules = control::shutdown_rules(&config, &views, clock.clone(), signals);
+        let rules = control::shutdown_rules(&config, &views, clock.clone(), is_process);
         let desk = control::desk(&views, (&inputs, &told), reloads, rules.clone());
         let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
-            signals: signals.then(|| told.clone()),
+            signals: signals.map(|(signals, runtime)| (signals, runtime, told.clone())),
             told: telling,
             stopping,
             shutdown_rules: rules,

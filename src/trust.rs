@@ -34,8 +34,28 @@ pub use peer::Peer;
 pub use verdict::{PeerRole, TrustError, Verified};
 pub use verify::Trust;
 
-/// The name of a trust. A keyring's own `ca.crt` is named like its keyring.
+/// The name of a trust. A keyring's own `ca.crt` has the name of its keyring behind [`OWN_TRUST_PREFIX`].
 pub type TrustName = Arc<str>;
+
+/// What the name of a trust begins with that a keyring's own `ca.crt` is; its keyring follows. No name of the configuration
+/// can begin so.
+pub const OWN_TRUST_PREFIX: &str = "own:";
+
+/// A trust in a sentence: `trust partners`, or `the trust of keyring api` where it is that keyring's own `ca.crt`.
+pub fn describe_trust(name: &str) -> String {
+    match name.strip_prefix(OWN_TRUST_PREFIX) {
+        Some(keyring) => format!("the trust of keyring {keyring}"),
+        None => format!("trust {name}"),
+    }
+}
+
+/// The same, its name in quotes.
+pub fn quote_trust(name: &str) -> String {
+    match name.strip_prefix(OWN_TRUST_PREFIX) {
+        Some(keyring) => format!("the trust of keyring {keyring:?}"),
+        None => format!("trust {name:?}"),
+    }
+}
 
 /// The configuration of one trust (`[trust.NAME]`), or of the one that a keyring's own `ca.crt` makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +142,13 @@ pub struct TrustContents {
     pub stale_refuses: bool,
     /// Its files that cannot be used now.
     pub faults: Vec<TrustFileFault>,
+}
+
+impl TrustContents {
+    /// The trust in a sentence.
+    pub fn describe_trust(&self) -> String {
+        describe_trust(&self.name)
+    }
 }
 
 /// A file of a trust that is missing, empty or malformed.

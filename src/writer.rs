@@ -118,6 +118,13 @@ impl Writer {
             let _ = reply.send((self.publisher.epoch(), count));
             return;
         }
+        let input = match input {
+            // What was queued before a `Forget` may name what that has forgotten.
+            WriterInput::Learned(queued) => {
+                WriterInput::Learned(self.lessons.changed_since(u64::MAX).map_or(queued, |(_, confirmed)| confirmed))
+            }
+            input => input,
+        };
         if matches!(input, WriterInput::Tick) && !self.state.is_due(now) {
             self.state.observe_time(now);
             if self.save_again.is_some_and(|again| again <= now) {

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin;
@@ -34,7 +36,8 @@ pub(super) struct ControlPlane {
     /// What the folder held when the writer began.
     pub(super) first: folder::read::FolderReading,
     pub(super) commands: Option<(BoundSocket, SocketAccess, CommandContext)>,
-    pub(super) signals: Option<mpsc::Sender<ProcessSignal>>,
+    /// Where it is a process of its own: its signals, the runtime that they came with, and where they go.
+    pub(super) signals: Option<(SignalListener, Runtime, mpsc::Sender<ProcessSignal>)>,
     pub(super) told: mpsc::Receiver<ProcessSignal>,
     pub(super) stopping: ShutdownController,
     pub(super) shutdown_rules: ShutdownRules,
@@ -73,9 +76,27 @@ pub(super) fn desk(
     CommandContext { views: views.clone(), inputs: inputs.clone(), told: told.clone(), reloads, shutdown_rules }
 }
 
+/// Installs the signals of a process of its own, in the runtime of its control thread: from now on none of them ends the process
+/// by itself.
+pub(super) fn install_signals() -> std::io::Result<(SignalListener, Runtime)> {
+    let runtime = make_runtime()?;
+    let within = runtime.enter();
+    let signals = SignalListener::listen()?;
+    drop(within);
+    Ok((signals, runtime))
+}
+
+fn make_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Runs until a stop signal has arrived and everything has drained.
-pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+pub(super) fn run(mut plane: ControlPlane) -> ShutdownOutcome {
+    let (signals, runtime) = match plane.signals.take() {
+        Some((signals, runtime, told)) => (Some((signals, told)), Ok(runtime)),
+        None => (None, make_runtime()),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(target: "process", %error, "the control thread cannot start");
@@ -83,21 +104,21 @@ pub(super) fn run(plane: ControlPlane) -> ShutdownOutcome {
             return ShutdownOutcome::Hurried;
         }
     };
-    let ended = runtime.block_on(conduct(plane));
+    let ended = runtime.block_on(conduct(plane, signals));
     // A folder on a dead network mount may block a reading forever: the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended
 }
 
-async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
+async fn conduct(
+    plane: ControlPlane,
+    signals: Option<(SignalListener, mpsc::Sender<ProcessSignal>)>,
+) -> ShutdownOutcome {
     let (events, clock) = plane.surroundings;
     let (state, memory, publisher) = plane.writer;
-    let is_process = plane.signals.is_some();
-    if let Some(told) = plane.signals {
-        match SignalListener::listen() {
-            Ok(signals) => drop(tokio::spawn(signals.forward(told))),
-            Err(error) => tracing::error!(target: "process", %error, "cannot install the signal handlers"),
-        }
+    let is_process = signals.is_some();
+    if let Some((signals, told)) = signals {
+        tokio::spawn(signals.forward(told));
     }
     let (folder_settings, folder_watch) = watch::channel(plane.config.folder.clone());
     let ((deliveries, found), (readings, ordered)) = (mpsc::channel(4), mpsc::channel(READINGS));
@@ -128,7 +149,9 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
             }
         });
     }
+    let announced = Arc::new(AtomicBool::new(false));
     let reloading = ReloadState {
+        announced: Arc::clone(&announced),
         config: plane.config,
         inputs: plane.inputs,
         folder: folder_settings,
@@ -139,7 +162,7 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
-        tokio::spawn(systemd(plane.views));
+        tokio::spawn(announce_readiness(plane.views, announced));
     }
     // The registry empties its queue, within bounds: a dead database must not hold up the exit.
     let last_write = async { drop(remembering.await) };
@@ -209,8 +232,8 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
     }
 }
 
-/// Reports readiness to systemd, and feeds its watchdog.
-async fn systemd(views: RuntimeViews) {
+/// Reports readiness to systemd, sets `announced` then, and feeds the watchdog.
+async fn announce_readiness(views: RuntimeViews, announced: Arc<AtomicBool>) {
     tokio::spawn(notify::run_watchdog());
     let mut reader = views.reader.clone();
     while !views.is_ready() {
@@ -219,6 +242,7 @@ async fn systemd(views: RuntimeViews) {
             return;
         }
     }
+    announced.store(true, Ordering::Relaxed);
     notify::send_ready();
 }
 
@@ -229,6 +253,8 @@ const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Applies a changed configuration file, atomically or not at all.
 struct ReloadState {
+    /// systemd has been told that the process is ready: before that the end of a reload must not say it.
+    announced: Arc<AtomicBool>,
     config: Config,
     inputs: mpsc::Sender<WriterInput>,
     folder: watch::Sender<folder::FolderSettings>,
@@ -261,13 +287,18 @@ impl ReloadState {
                 continue;
             }
             before = now;
-            notify::send_reloading();
+            let announced = self.announced.load(Ordering::Relaxed);
+            if announced {
+                notify::send_reloading();
+            }
             let loaded = match &source {
                 Some(source) => self.apply_config(config::load(source)).await,
                 // Flags and environment cannot change; the folder is still read again.
                 None => Ok(LoadedSettings::default()),
             };
-            notify::send_ready();
+            if announced {
+                notify::send_ready();
+            }
             let (error, settings) = match &loaded {
                 Ok(settings) => (None, settings.clone()),
                 Err(error) => (Some(error.clone()), LoadedSettings::default()),

@@ -50,7 +50,7 @@ impl ControlArguments {
     pub(super) fn change(&self, request: &ControlRequest) -> Result<(), CommandFailure> {
         match self.request_single(request)? {
             ControlAnswer::Done(done) if self.json => print::json(&done),
-            ControlAnswer::Done(done) => print_outcome(&done),
+            ControlAnswer::Done(done) => print_outcome(&done, !matches!(request, ControlRequest::Stop {})),
             other => return Err(unexpected(&other)),
         }
         Ok(())
@@ -84,8 +84,9 @@ impl ControlArguments {
     }
 }
 
-fn print_outcome(done: &ChangeOutcome) {
-    match done.epoch.filter(|_| done.changed) {
+/// `in_epoch`: what was done is part of an epoch.
+fn print_outcome(done: &ChangeOutcome, in_epoch: bool) {
+    match done.epoch.filter(|_| done.changed && in_epoch) {
         Some(epoch) => print::line(&format!("{} (epoch {epoch})", done.did)),
         None => print::line(&done.did),
     }

@@ -122,7 +122,7 @@ fn reasons(checked: &CheckReport) -> String {
 fn trusts(checked: &CheckReport) -> String {
     let mut out = String::new();
     for trust in &checked.trusts {
-        let _ = writeln!(out, "trust {}: {}", trust.name, describe_anchors(&trust.holds));
+        let _ = writeln!(out, "{}: {}", trust.describe_trust(), describe_anchors(&trust.holds));
         for voucher in &trust.vouchers {
             // Without a state nothing is remembered, and nothing can be reported.
             let Some(last) = voucher.last_matched else { continue };

@@ -73,8 +73,10 @@ fn print_probe(report: &ProbeReport) {
     }
     match &report.not_trusted {
         _ if report.shows.is_empty() => {}
-        None => print::field("trusted", &format!("by trust {}", report.trust)),
-        Some(why) => print::field("NOT trusted", &format!("by trust {}: {why}; no key pair was shown", report.trust)),
+        None => print::field("trusted", &format!("by {}", report.describe_trust())),
+        Some(why) => {
+            print::field("NOT trusted", &format!("by {}: {why}; no key pair was shown", report.describe_trust()))
+        }
     }
     match &report.asks {
         None if report.shows.is_empty() => {}

@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &RotationArguments) -> Result<(), CommandFailure> {
 
 /// Which peers need which anchor and pin.
 fn say_vouchers(trust: &TrustUsage, now: Timestamp) {
-    print::line(&format!("trust {}: which peers need which anchor or pin", trust.trust));
+    print::line(&format!("{}: which peers need which anchor or pin", trust.describe_trust()));
     for voucher in &trust.vouchers {
         let until = voucher.until.map_or_else(String::new, |until| {
             format!("accepted until {} ({}); ", print::format_minute(until), print::in_time(now, until))

@@ -83,7 +83,7 @@ fn new_standings(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         before.trusts.iter().find(|other| other.holds.name == trust.holds.name).map(|other| &other.holds)
             != Some(&trust.holds)
     });
-    news.extend(changed.map(|trust| format!("trust {} has changed", trust.holds.name)));
+    news.extend(changed.map(|trust| format!("{} has changed", trust.holds.describe_trust())));
     news
 }
 

@@ -14,7 +14,7 @@ use crate::net::HostPort;
 use crate::pki::Fingerprint;
 use crate::snapshot::{Side, Snapshot, egress};
 use crate::tls::ClientAuth;
-use crate::trust::{PeerRole, Trust, TrustError};
+use crate::trust::{PeerRole, Trust, TrustError, quote_trust};
 
 /// What must stay true of a connection.
 #[derive(Clone, Debug)]
@@ -180,7 +180,7 @@ fn check_trust(
                 TrustError::Revoked { .. } => "peer_revoked",
                 _ => "trust_removed",
             };
-            let explanation = format!("trust {:?} no longer accepts the peer: {untrusted}", &**trust.name());
+            let explanation = format!("{} no longer accepts the peer: {untrusted}", quote_trust(trust.name()));
             Err(DrainCause { reason, explanation })
         }
     }

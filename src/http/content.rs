@@ -93,7 +93,7 @@ impl HttpBody for MessageContent {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Hyper(incoming) => incoming.size_hint(),
-            Self::Http2(content) => content.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(content) => content.left.map(SizeHint::with_exact).unwrap_or_default(),
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::registry::RegistryLocation;
 use crate::snapshot::build::BuildError;
 use crate::snapshot::{KeyringView, Side, Snapshot};
 use crate::tls::TlsTimeSource;
-use crate::trust::TrustContents;
 use crate::trust::usage::{AnchorUsage, TrustUsage};
+use crate::trust::{TrustContents, describe_trust};
 use crate::writer::{self, WriterState};
 
 /// What would be accepted, and as what.
@@ -42,6 +42,13 @@ pub struct CheckTrust {
     pub holds: Vec<CheckAnchor>,
     /// Anchors and pins, and which peers would fail without each.
     pub vouchers: Vec<AnchorUsage>,
+}
+
+impl CheckTrust {
+    /// The trust in a sentence.
+    pub fn describe_trust(&self) -> String {
+        describe_trust(&self.name)
+    }
 }
 
 /// What one trust accepts: an anchor or a pin.
@@ -201,7 +208,12 @@ fn trust_problems(snapshot: &Snapshot, known: &[CheckProblem], now: Timestamp) -
             out.push(CheckProblem {
                 file: fault.file.clone(),
                 reason: "trust_file_unusable",
-                why: format!("trust {} cannot use it: {}; {}", trust.name, fault.why, fault.kept.consequence()),
+                why: format!(
+                    "{} cannot use it: {}; {}",
+                    describe_trust(&trust.name),
+                    fault.why,
+                    fault.kept.consequence()
+                ),
                 remedy: "put a usable file in its place".to_owned(),
                 severity: "refused",
             });
@@ -211,7 +223,7 @@ fn trust_problems(snapshot: &Snapshot, known: &[CheckProblem], now: Timestamp) -
             out.push(CheckProblem {
                 file: format!("trust anchor {} ({})", anchor.anchor.short(), anchor.subject),
                 reason: "anchor_cannot_vouch",
-                why: format!("no peer can be verified with it in trust {}: {why}", trust.name),
+                why: format!("no peer can be verified with it in {}: {why}", describe_trust(&trust.name)),
                 remedy: "have the CA issue with a key of another kind, and remove this anchor".to_owned(),
                 severity: "warning",
             });
@@ -225,7 +237,7 @@ fn trust_problems(snapshot: &Snapshot, known: &[CheckProblem], now: Timestamp) -
             out.push(CheckProblem {
                 file: format!("CRL of {}", crl.issuer),
                 reason: "crl_stale",
-                why: format!("the CRL of trust {} {is} for renewal on {due}", trust.name),
+                why: format!("the CRL of {} {is} for renewal on {due}", describe_trust(&trust.name)),
                 remedy: "put the CA's current CRL into the folder".to_owned(),
                 severity: if trust.stale_refuses && crl.next_update < now { "refused" } else { "warning" },
             });

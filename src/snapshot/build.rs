@@ -19,7 +19,7 @@ use crate::jwt::{SignatureAlgorithm, TokenVerifier};
 use crate::keyring::{CandidateList, HeldPair, Keyring, KeyringName, PreferPolicy, Standing};
 use crate::pki::{Certificate, KeyPair, PendingKey};
 use crate::tls::{AlpnProtocol, AuthorityNames, EgressConnector, IngressAcceptor, TlsTimeSource, acceptor, connector};
-use crate::trust::{Anchors, Partner, Partners, PeerRole, Trust, TrustName};
+use crate::trust::{Anchors, OWN_TRUST_PREFIX, Partner, Partners, PeerRole, Trust, TrustName};
 
 /// What a snapshot is built from: views into the writer's state.
 pub struct SnapshotParts<'a> {
@@ -290,7 +290,7 @@ impl SnapshotBuilder<'_> {
 
 /// The name under which a keyring's own `ca.crt` is a trust.
 pub fn own_trust_name(keyring: &str) -> TrustName {
-    format!("own:{keyring}").into()
+    format!("{OWN_TRUST_PREFIX}{keyring}").into()
 }
 
 fn listener_id(side: Side, name: &Arc<str>) -> ListenerId {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::matched::UsageFacts;
-use super::{AnchorView, Trust, TrustName};
+use super::{AnchorView, Trust, TrustName, describe_trust};
 
 /// Which peers would fail without which anchor or pin of one trust.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,6 +30,11 @@ pub struct AnchorUsage {
 }
 
 impl TrustUsage {
+    /// The trust in a sentence.
+    pub fn describe_trust(&self) -> String {
+        describe_trust(&self.trust)
+    }
+
     /// Answers "which peers would fail if I removed this one" for everything that this trust holds: anchors of files
     /// also where they have verified no peer, those of the platform only where they have.
     pub fn from_trust(trust: &Trust, facts: &UsageFacts) -> Self {

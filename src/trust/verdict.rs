@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use webpki::Error;
 
-use super::TrustName;
+use super::{TrustName, quote_trust};
 use crate::pki::{Certificate, Fingerprint, SpkiHash};
 
 /// The role in which the peer showed the chain.
@@ -65,7 +65,7 @@ pub enum TrustError {
         not_before: Timestamp,
     },
     /// No path to an anchor of this trust.
-    #[error("issued by {issuer:?}, which trust {trust:?} does not hold")]
+    #[error("issued by {issuer:?}, which {} does not hold", quote_trust(trust))]
     UnknownIssuer {
         /// The issuer at the end of what was sent.
         issuer: String,
@@ -121,7 +121,7 @@ pub enum TrustError {
         has: Vec<String>,
     },
     /// Pins are configured and none is on the verified path.
-    #[error("no pin of trust {trust:?} is on the path")]
+    #[error("no pin of {} is on the path", quote_trust(trust))]
     NoPin {
         /// The trust.
         trust: TrustName,

@@ -18,7 +18,8 @@ use super::RuntimeViews;
 use super::rotation::read_reports;
 use crate::event::{AlertRecord, HandshakeRecord, UpstreamDoubt};
 use crate::evidence::report::{RetireAdvice, RotationReport};
-use crate::pki::ProblemSeverity;
+use crate::keyring::KeyringName;
+use crate::pki::{FolderProblem, ProblemSeverity};
 use crate::process::ShutdownPhase;
 use crate::snapshot::{KeyringView, Snapshot, TrustView};
 use crate::writer::WriterView;
@@ -154,8 +155,15 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     let snapshot = known.snapshot;
     let mut act_on = Vec::new();
     waiting(snapshot, &mut act_on);
+    let mut unnamed = known.look.problems.clone();
     for keyring in &snapshot.keyrings {
-        keyrings::look_at(keyring, now, &mut act_on);
+        let refused = |problem: &FolderProblem| problem.severity == ProblemSeverity::Refused;
+        let of_keyring = known.look.problems.iter().filter(|(of, _)| of.as_ref() == Some(&keyring.name));
+        let mut broken: Vec<_> =
+            of_keyring.filter(|(_, problem)| refused(problem)).map(|(_, problem)| (problem, false)).collect();
+        keyrings::look_at(keyring, &mut broken, now, &mut act_on);
+        let named = |problem: &FolderProblem| broken.iter().any(|(one, named)| *named && *one == problem);
+        unnamed.retain(|(of, problem)| of.as_ref() != Some(&keyring.name) || !named(problem));
     }
     for trust in &snapshot.trusts {
         anchors(snapshot, trust, now, &mut act_on);
@@ -165,6 +173,7 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
     known.doubts.iter().for_each(|doubt| upstreams::look_at(snapshot, doubt, &mut act_on));
     alerted(known.alerts, &mut act_on);
     troubles(known, &mut act_on);
+    file_problems(&unnamed, &mut act_on);
     let notes = act_on.extract_if(.., |item| item.urgency == Urgency::Note).collect();
     // Items of one keyring stay together, in the order in which they were found.
     act_on.sort_by(|one, other| (one.urgency, &one.keyring).cmp(&(other.urgency, &other.keyring)));
@@ -207,9 +216,9 @@ fn anchors(snapshot: &Snapshot, trust: &TrustView, now: Timestamp, out: &mut Vec
         if trust.used_by.is_empty() || soon(alert_before, anchor.validity, now) <= ends {
             continue;
         }
-        let (id, name) = (anchor.anchor.short(), &trust.holds.name);
+        let (id, name) = (anchor.anchor.short(), trust.holds.describe_trust());
         let what = format!(
-            "trust anchor {id} ({}) of trust {name} {}; peers that depend on it fail from then on",
+            "trust anchor {id} ({}) of {name} {}; peers that depend on it fail from then on",
             anchor.subject,
             expiry(ends, now)
         );
@@ -276,7 +285,11 @@ fn troubles(known: &StatusInputs<'_>, out: &mut Vec<StatusItem>) {
         let what = format!("configuration rejected; keeping the previous one: {error}");
         out.push(item(Urgency::Now, "settings_refused", what, "fix it, then run `sidekey reload`"));
     }
-    for (keyring, problem) in &known.look.problems {
+}
+
+/// What is wrong with files, where no key pair's item says it.
+fn file_problems(problems: &[(Option<KeyringName>, FolderProblem)], out: &mut Vec<StatusItem>) {
+    for (keyring, problem) in problems {
         let urgency = match problem.severity {
             ProblemSeverity::Refused => Urgency::Now,
             ProblemSeverity::Warning => Urgency::Note,

@@ -159,6 +159,28 @@ fn settings_are_answered_with_the_epoch_in_which_they_are_in_use() {
     });
 }
 
+#[test]
+fn what_was_forgotten_does_not_come_back_with_a_report_that_was_queued_before() {
+    block_on_local(async {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let running = WriterHarness::start(api_contents(&[1]), StateMemory::open(state.clone(), false).unwrap());
+        let (reply, answer) = oneshot::channel();
+        running.inputs.send(WriterInput::Forget { source: "192.0.2.1".to_owned(), reply }).await.unwrap();
+        // Made while it was still known.
+        let stale = serde_json::from_value(serde_json::json!({
+            "source": { "listener": "api", "address": "192.0.2.1", "server_name": null }, "keyring": "api",
+            "refused": [TEST_PAIRS[1].fingerprint()], "shown": TEST_PAIRS[2].fingerprint(), "reason": "unknown_ca",
+            "since": day(24), "peer": null, "peer_fingerprint": null, "offer": 0,
+        }));
+        running.inputs.send(WriterInput::Learned(vec![stale.unwrap()])).await.unwrap();
+        answer.await.unwrap();
+        running.finish().await;
+        let saved = std::fs::read_to_string(state.join("decisions.json")).unwrap();
+        assert!(!saved.contains("192.0.2.1"), "{saved}");
+    });
+}
+
 /// An egress with keyring "out", whose upstream must have this name.
 fn settings_with_egress(server_name: &str) -> WriterSettings {
     let egress = egress::EgressSettings {

@@ -3,8 +3,6 @@
 //! Must hold: a peer with a certificate of the trust is served over HTTP/1.1 and HTTP/2; everybody else fails in the
 //! handshake, reaches no backend, and leaves a line with the right reason and the values; resuming changes nothing of it.
 
-use std::time::Duration;
-
 use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::tls::HandshakeOutcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -204,7 +202,7 @@ async fn a_silent_peer_is_closed_when_the_handshake_time_is_over_and_starves_no_
     assert_eq!(answer.status, 200);
     for mut stream in silent {
         let mut answer = Vec::new();
-        let closed = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
+        let closed = tokio::time::timeout(crate::support::PATIENCE, stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "a silent peer was kept");
     }
     let late = |handshake: &sidekey::event::HandshakeRecord| handshake.reason == "timed_out_before_hello";

@@ -4,8 +4,6 @@
 //! bodies and trailers stream both ways; rules decide on the normalised path; a failing backend is a status that says
 //! nothing, and a line that says everything.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -220,7 +218,7 @@ async fn ambiguous_requests_and_methods_that_are_not_forwarded_stop_here() {
         let mut stream = peer.tls(stand.sidecar.ingress("api")).await.expect("connected");
         stream.write_all(text.as_bytes()).await.expect("written");
         let mut answer = vec![0; 64];
-        let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer))
+        let count = tokio::time::timeout(crate::support::PATIENCE, stream.read(&mut answer))
             .await
             .expect("in time")
             .unwrap_or(0);

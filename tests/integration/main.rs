@@ -18,6 +18,7 @@ mod foreign;
 mod half_close;
 mod handshake;
 mod hints;
+mod hours;
 mod house;
 mod http;
 mod jwt;

@@ -4,7 +4,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::SignedDuration;
 use rustls::client::ResolvesClientCert;
@@ -80,7 +79,7 @@ async fn a_peer_that_renewed_in_time_is_served_after_the_end_of_its_old_certific
 /// One handshake by hand: the client's last flight is held back until `before_end` has run.
 fn resume_slowly(peer: &Peer, stand: &Stand, before_end: impl FnOnce()) -> rustls::Error {
     let mut socket = TcpStream::connect(stand.sidecar.ingress("api")).expect("connected");
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    socket.set_read_timeout(Some(crate::support::PATIENCE)).expect("a time-out");
     let name = ServerName::try_from("localhost").expect("a name");
     let mut client = ClientConnection::new(Arc::clone(&peer.config), name).expect("a client");
     while client.wants_write() {

@@ -17,7 +17,7 @@ pub mod upstream;
 use std::time::Duration;
 
 /// How long a test waits for something that must happen. Generous: it is only ever reached by a failure.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for `what` to become true, asking again and again; fails with `what`'s name.
 pub async fn eventually(name: &str, mut what: impl FnMut() -> bool) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::alerts::conditions::AlertConditions;
 use crate::registry::PeerRow;
 use crate::snapshot::{KeyringView, TrustView};
+use crate::trust::{OWN_TRUST_PREFIX, TrustName};
 
 /// A snapshot's views, the known peers, what Events have told.
 #[derive(Clone, Copy)]
@@ -20,6 +21,11 @@ pub struct AlertInputs<'a> {
     pub conditions: &'a AlertConditions,
     /// The partners' contacts, by name.
     pub contacts: &'a BTreeMap<Arc<str>, String>,
+}
+
+/// What an alert about a trust says that it is about: the trust, or the keyring where it is that keyring's own.
+pub(super) fn concerned_name(trust: &TrustName) -> Arc<str> {
+    trust.strip_prefix(OWN_TRUST_PREFIX).map_or_else(|| Arc::clone(trust), Arc::from)
 }
 
 /// The contacts of these keyrings, without duplicates.

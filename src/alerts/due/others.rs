@@ -1,17 +1,17 @@
 //! Alerts about certificates that are not ours: those of peers and upstreams, and trust anchors.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::super::{Alert, AlertKind};
 use super::deadline::{expiry_text, passed_threshold, time_left};
-use super::inputs::{AlertInputs, contacts};
+use super::inputs::{AlertInputs, concerned_name, contacts};
 use crate::keyring::warning::thresholds;
 use crate::pki::{Fingerprint, Validity, format_day};
 use crate::registry::{PeerRow, short_fingerprint, shown_certificates};
 use crate::snapshot::TrustView;
+use crate::trust::describe_trust;
 
 /// Peer certificates with a shorter lifetime are renewed automatically: their expiry raises no alert.
 const MIN_WATCHED_LIFETIME: Duration = Duration::from_hours(10 * 24);
@@ -102,16 +102,16 @@ pub(super) fn anchor_expiries<'a>(
             name: format!("anchor_expires:{}:{}", anchor.anchor.hex(), threshold.as_secs()).into(),
             kind: AlertKind::AnchorExpires,
             urgent,
-            keyring: Arc::clone(&trust.holds.name),
+            keyring: concerned_name(&trust.holds.name),
             also: Vec::new(),
             key_pair: Some(anchor.anchor),
             ends: Some(end),
             contacts: contacts(records, &trust.used_by),
             explanation: format!(
-                "trust anchor {} ({}) of trust {} {}: from then on its peers are refused",
+                "trust anchor {} ({}) of {} {}: from then on its peers are refused",
                 anchor.anchor.short(),
                 anchor.subject,
-                trust.holds.name,
+                describe_trust(&trust.holds.name),
                 expiry_text(end, now)
             ),
             remedy: "request the CA's next anchor and add it beside this one: both are accepted. sidekey \

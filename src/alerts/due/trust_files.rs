@@ -1,16 +1,15 @@
 //! Alerts about the files of a trust: CRLs that are out of date or soon will be, and files that cannot be used.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::super::{Alert, AlertKind};
 use super::deadline::time_left;
-use super::inputs::{AlertInputs, contacts};
+use super::inputs::{AlertInputs, concerned_name, contacts};
 use crate::pki::format_day;
 use crate::snapshot::TrustView;
-use crate::trust::KeptContent;
+use crate::trust::{KeptContent, describe_trust};
 
 /// Alerts about lists that are out of date, and before that a warning.
 pub(super) fn stale_crls<'a>(
@@ -34,12 +33,12 @@ pub(super) fn stale_crls<'a>(
             name: format!("{code}:{}:{}:{}", holds.name, crl.issuer, due.as_second()).into(),
             kind: AlertKind::CrlStale,
             urgent: stale && holds.stale_refuses,
-            keyring: Arc::clone(&holds.name),
+            keyring: concerned_name(&holds.name),
             also: Vec::new(),
             key_pair: None,
             ends: (!stale).then_some(due),
             contacts: contacts(records, &trust.used_by),
-            explanation: format!("the CRL of {} in trust {} {state}", crl.issuer, holds.name),
+            explanation: format!("the CRL of {} in {} {state}", crl.issuer, describe_trust(&holds.name)),
             remedy: if holds.stale_refuses {
                 "put the CA's current CRL into the folder: while it is out of date its peers are refused".to_owned()
             } else {
@@ -60,15 +59,15 @@ pub(super) fn unusable_files<'a>(
         name: format!("trust_file_unusable:{}:{}:{}", trust.holds.name, fault.file, format_day(fault.since)).into(),
         kind: AlertKind::TrustFileUnusable,
         urgent: fault.kept != KeptContent::LastUsable,
-        keyring: Arc::clone(&trust.holds.name),
+        keyring: concerned_name(&trust.holds.name),
         also: Vec::new(),
         key_pair: None,
         ends: None,
         contacts: contacts(records, &trust.used_by),
         explanation: format!(
-            "file {} of trust {} cannot be used: {}; {}",
+            "file {} of {} cannot be used: {}; {}",
             fault.file,
-            trust.holds.name,
+            describe_trust(&trust.holds.name),
             fault.why,
             fault.kept.consequence()
         ),

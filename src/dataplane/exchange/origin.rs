@@ -122,7 +122,8 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             Err(failed) => failed,
         };
         let ExchangeFailure { error, unsent, reused, unprocessed, needs_http1 } = failed;
-        let told = origin.explain_end.and_then(|explain| explain(&link, (!unprocessed).then_some(&error)));
+        let explain = |error| origin.explain_end.and_then(|explain| explain(&link, error));
+        let told = explain(None);
         if matches!(told, Some(Error::Refused { .. })) {
             // Nothing was processed, but another connection like this one would be refused as well.
             return Err(told.unwrap_or(error));
@@ -139,9 +140,79 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             *request = spare.filter(RetryCopy::is_harmless).and_then(RetryCopy::into_request);
         }
         if request.is_none() || attempt == MAX_SEND_ATTEMPTS {
+            // An end without a word says something of our key pair only where no other connection gets an answer.
+            let told = told.or_else(|| explain((!unprocessed).then_some(&error)));
             return Err(told.unwrap_or(error));
         }
         // The other idle connections have probably been closed too: from now on a new one is used.
     }
     Err(Error::Late)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use http::header::{HOST, HeaderValue};
+    use http::uri::Scheme;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::super::forward::IDLE_CONNECTION_LIFETIME;
+    use super::super::open::{ConnectionParts, open_http1};
+    use super::*;
+
+    /// A server that answers so many requests, reads one more, and ends.
+    async fn answer_some(mut stream: DuplexStream, count: usize) {
+        let mut seen = [0; 1024];
+        for _ in 0..count {
+            assert!(stream.read(&mut seen).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        }
+        let _ = stream.read(&mut seen).await;
+    }
+
+    /// What is asked about the ends of connections when two requests go to servers that answer so many each: whether with the
+    /// error.
+    async fn explained_ends(counts: [usize; 2]) -> Vec<bool> {
+        let (waits, dialled, explained) =
+            (Rc::new(WaitTable::default()), Cell::new(0), RefCell::<Vec<bool>>::default());
+        let pool = ConnectionPool::new(Some(false), IDLE_CONNECTION_LIFETIME, &waits);
+        let connect = |_| -> ConnectFuture<'_> {
+            let (ours, theirs) = tokio::io::duplex(4096);
+            spawn_local(answer_some(theirs, counts[dialled.replace(dialled.get() + 1)]));
+            let parts = ConnectionParts { pool: Rc::clone(&pool), tracked: None, proof: None };
+            Box::pin(open_http1(ours, parts))
+        };
+        let explain = |_: &PooledConnection, error: Option<&Error>| {
+            explained.borrow_mut().push(error.is_some());
+            None
+        };
+        let origin = ExchangeOrigin {
+            pool: || Ok(Rc::clone(&pool)),
+            connect: &connect,
+            replay_limit: 0,
+            explain_end: Some(&explain),
+        };
+        let to = RequestDestination { host: HeaderValue::from_static("api.example"), scheme: Scheme::HTTP };
+        for _ in 0..2 {
+            let request = Request::get("/").header(HOST, "api.example").body(OutgoingBody::Empty).unwrap();
+            let answered = exchange(&origin, &mut Some(request), &to, &waits, IDLE_CONNECTION_LIFETIME).await;
+            if let Ok((response, link)) = answered {
+                drop(response);
+                link.finish();
+            }
+        }
+        explained.take()
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_word_is_explained_only_where_no_other_connection_answers() {
+        let test = async {
+            // The first connection ends after one answer; the request that met its end is sent again.
+            assert_eq!(explained_ends([1, 1]).await, [false]);
+            assert_eq!(explained_ends([1, 0]).await, [false, false, true]);
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! Whether the server of an HTTP/2 connection is still there: asked by a PING where a request runs and nothing has come for long.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
@@ -54,7 +54,7 @@ impl PingWatch {
         }
         let mut answer = WaitTimer::new(&self.waits, PING_TIMEOUT);
         // Both have the task woken.
-        let answered = matches!(self.pings.poll_pong(cx), Poll::Ready(_)) || answer.check_late(cx);
+        let answered = self.pings.poll_pong(cx).is_ready() || answer.check_late(cx);
         self.answer = (!answered).then_some((answer, self.waits.now()));
         false
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::keyring::{KeyringName, Standing};
 use crate::pki::{Fingerprint, KeyPair};
 use crate::tls;
-use crate::trust::TrustName;
+use crate::trust::{TrustName, describe_trust};
 
 /// A key pair to show: its keyring and its standing.
 pub(super) type ProbePair = (KeyringName, Standing, Arc<KeyPair>);
@@ -46,6 +46,13 @@ pub struct ProbeReport {
     pub asks: Option<CertificateDemand>,
     /// How it responds to each key pair, and to none.
     pub answers: Vec<ProbeAnswer>,
+}
+
+impl ProbeReport {
+    /// The trust in a sentence.
+    pub fn describe_trust(&self) -> String {
+        describe_trust(&self.trust)
+    }
 }
 
 /// One version of TLS.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::{AnchorRow, CrlRow, PlacementRow, TrustRow, short_fingerprint};
 use super::{FindingText, InventoryAudit, day, expiry};
+use crate::trust::describe_trust;
 
 impl<'a> InventoryAudit<'a> {
     fn present_trusts(&self) -> impl Iterator<Item = &'a TrustRow> {
@@ -27,9 +28,11 @@ impl<'a> InventoryAudit<'a> {
                     &trust.instance,
                     FindingText {
                         explanation: format!(
-                            "trust {} contains {}, which also issued our own key pair of keyring {}: every certificate \
+                            "{} contains {}, which also issued our own key pair of keyring {}: every certificate \
                          that it issues is accepted as a peer, including those of other sidecars and servers",
-                            trust.trust, pair.issuer, pair.keyring
+                            describe_trust(&trust.trust),
+                            pair.issuer,
+                            pair.keyring
                         ),
                         remedy: "restrict the accepted peers with allow, or trust a CA that is for peers only"
                             .to_owned(),
@@ -61,9 +64,9 @@ impl<'a> InventoryAudit<'a> {
                     &trust.instance,
                     FindingText {
                         explanation: format!(
-                            "trust anchor {} ({subject}) of trust {} {}: from then on its peers are refused",
+                            "trust anchor {} ({subject}) of {} {}: from then on its peers are refused",
                             short_fingerprint(&anchor.anchor),
-                            trust.trust,
+                            describe_trust(&trust.trust),
                             expiry(left, end)
                         ),
                         remedy: "request the CA's next anchor and add it beside this one; if no peer depends on it, \
@@ -93,9 +96,9 @@ impl<'a> InventoryAudit<'a> {
                     &trust.instance,
                     FindingText {
                         explanation: format!(
-                            "the CRL of {} in trust {} is out of date: the next update was due on {}",
+                            "the CRL of {} in {} is out of date: the next update was due on {}",
                             crl.issuer,
-                            trust.trust,
+                            describe_trust(&trust.trust),
                             day(crl.next_update)
                         ),
                         remedy: "put the CA's current CRL into the folder".to_owned(),
@@ -112,8 +115,8 @@ impl<'a> InventoryAudit<'a> {
                     &trust.instance,
                     FindingText {
                         explanation: format!(
-                            "trust {} checks CRLs but has none of {subject}: its certificates cannot be revoked",
-                            trust.trust
+                            "{} checks CRLs but has none of {subject}: its certificates cannot be revoked",
+                            describe_trust(&trust.trust)
                         ),
                         remedy: "add its CRL to crls, or set crl_required = true to refuse such peers".to_owned(),
                     },

@@ -2,7 +2,7 @@
 
 use super::context::{FailureContext, FailureReason, clip, clip_sentence, date, distance, quoted_list};
 use crate::pki::Certificate;
-use crate::trust::TrustError;
+use crate::trust::{TrustError, quote_trust};
 
 /// `end_entity` is the certificate that was presented, where it is at hand.
 pub(super) fn explain_chain_error(
@@ -58,12 +58,12 @@ pub(super) fn explain_chain_error(
         TrustError::BadSignature { subject, issuer } => FailureReason::refused(
             "bad_signature",
             format!(
-                "the signature on \"{}\" was not made by the \"{}\" that trust \"{}\" holds: it is another CA of the \
+                "the signature on \"{}\" was not made by the \"{}\" that {} holds: it is another CA of the \
                  same name, \
                  or the CA has a new key; if the key is genuine, add the CA's new certificate to the trust",
                 clip(subject),
                 clip(issuer),
-                context.trust.name()
+                quote_trust(context.trust.name())
             ),
         ),
         other => explain_other_error(other, context),
@@ -75,9 +75,9 @@ fn held_anchors(holds: &[String]) -> String {
 }
 
 fn explain_self_signed(issuer: &str, trust: &str, holds: &[String], context: &FailureContext<'_>) -> FailureReason {
-    let (who, holds) = (context.other_side(), held_anchors(holds));
+    let (who, holds, trust) = (context.other_side(), held_anchors(holds), quote_trust(trust));
     let why = format!(
-        "{who}'s certificate \"{}\" is self-signed, and trust \"{trust}\" does not hold it (it holds: {holds}); have it \
+        "{who}'s certificate \"{}\" is self-signed, and {trust} does not hold it (it holds: {holds}); have it \
          issued by one of these, or pin it in a trust with pin_only = true",
         clip(issuer)
     );
@@ -92,15 +92,16 @@ fn explain_unknown_issuer(
     context: &FailureContext<'_>,
 ) -> FailureReason {
     let (who, issuer, holds) = (context.other_side(), clip(issuer), held_anchors(holds));
+    let trust = quote_trust(trust);
     let why = match incomplete {
         Some(sent) => format!(
-            "the {who} sent {sent} certificate{}; its issuer \"{issuer}\", which trust \"{trust}\" does not hold (it \
+            "the {who} sent {sent} certificate{}; its issuer \"{issuer}\", which {trust} does not hold (it \
              holds: {holds}), was not among them; have the {who} send its intermediates, or, if \"{issuer}\" is a root, \
              add its certificate to the trust",
             if sent == 1 { "" } else { "s" }
         ),
         None => format!(
-            "{who}'s certificate was issued by \"{issuer}\", which trust \"{trust}\" does not hold (it holds: {holds}); \
+            "{who}'s certificate was issued by \"{issuer}\", which {trust} does not hold (it holds: {holds}); \
              to accept it, add that CA's certificate to the trust"
         ),
     };
@@ -161,7 +162,7 @@ fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> 
             ("wrong_name", why)
         }
         TrustError::NoPin { trust, spki } => {
-            ("no_pin", format!("no pin of trust \"{trust}\" matches the {who}'s path; its own key is {spki}"))
+            ("no_pin", format!("no pin of {} matches the {who}'s path; its own key is {spki}", quote_trust(trust)))
         }
         TrustError::Revoked { subject, serial, since } => (
             "revoked",
@@ -189,7 +190,7 @@ fn explain_other_error(untrusted: &TrustError, context: &FailureContext<'_>) -> 
 fn describe_owner(subject: &str, end_entity: Option<&Certificate>, context: &FailureContext<'_>) -> String {
     if end_entity.is_some_and(|own| own.subject() != subject) {
         if context.trust.anchors().iter().any(|anchor| anchor.subject() == subject) {
-            return format!("a trust anchor of trust \"{}\"", context.trust.name());
+            return format!("a trust anchor of {}", quote_trust(context.trust.name()));
         }
         return format!("the issuer of the {}'s certificate", context.other_side());
     }

@@ -1,5 +1,6 @@
 //! What to act on in one keyring: expiries, and pairs that wait or are refused.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,19 @@ use jiff::{SignedDuration, Timestamp};
 use super::{StatusItem, Urgency};
 use crate::keyring::Standing;
 use crate::keyring::warning::longest_threshold;
-use crate::pki::{Validity, format_day};
+use crate::pki::{FileName, FolderProblem, Validity, format_day};
 use crate::snapshot::{KeyPairView, KeyringView};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Adds the items to act on.
-pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<StatusItem>) {
+/// Adds the items to act on. `broken`: the files of this keyring that are refused; true is set beside those that one of the
+/// items is about already.
+pub(super) fn look_at(
+    keyring: &KeyringView,
+    broken: &mut [(&FolderProblem, bool)],
+    now: Timestamp,
+    out: &mut Vec<StatusItem>,
+) {
     let name = &keyring.name;
     let mut add = |urgency, code: &str, what: String, remedy: String| {
         out.push(StatusItem { urgency, code: code.to_owned(), keyring: Some(Arc::clone(name)), what, remedy });
@@ -42,23 +49,31 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
             add(urgency(current.ends(), now), code, what, remedy.to_owned());
         }
     }
-    for pair in of(Standing::Current).filter(|pair| !pair.in_folder) {
-        let what =
-            format!("the files of the current key pair {} of {name} are gone from the folder", pair.key_pair.short());
-        let (urgency, kept) = match pair.survives_restart {
-            true => (Urgency::Soon, "it is served from memory and `state`"),
-            false => (Urgency::Now, "it is served from memory, until a restart"),
-        };
-        let remedy = format!("put them back ({}), or drop its successor; until then {kept}", pair.sources.join(" "));
-        add(urgency, "files_gone", what, remedy);
+    let gone: Vec<_> = of(Standing::Current).filter(|pair| !pair.in_folder).collect();
+    // What was written over a file of the current pair is one fault with it.
+    let over = |pair: &KeyPairView, lost: &KeyPairView| pair.sources.iter().any(|file| lost.sources.contains(file));
+    for pair in gone.iter().filter(|lost| !of(Standing::Refused).any(|pair| over(pair, lost))) {
+        let faults = take_faults(broken, &pair.sources);
+        let what = format!(
+            "the files of the current key pair {} of {name} are gone from the folder{faults}",
+            pair.key_pair.short()
+        );
+        let urgency = if pair.survives_restart && faults.is_empty() { Urgency::Soon } else { Urgency::Now };
+        let (files, kept) = (pair.sources.join(" "), where_kept(pair));
+        add(urgency, "files_gone", what, format!("put them back ({files}), or drop its successor; until then {kept}"));
     }
     for pair in of(Standing::Refused) {
         let why = pair.why.clone().unwrap_or_else(|| format!("key pair {} is refused", pair.key_pair.short()));
+        let why = format!("{why}{}", take_faults(broken, pair.sources.iter().chain(&pair.chain_sources)));
+        let lost = gone.iter().find(|lost| over(pair, lost));
+        let kept = lost.map_or_else(String::new, |lost| {
+            format!("; until then the current key pair {}: {}", lost.key_pair.short(), where_kept(lost))
+        });
         let shared = match &pair.chain_sources[..] {
             [] => String::new(),
             shared => format!("; {} holds intermediates of it and stays", shared.join(" ")),
         };
-        let remedy = format!("fix it or remove it from the folder ({}){shared}", pair.sources.join(" "));
+        let remedy = format!("fix it or remove it from the folder ({}){shared}{kept}", pair.sources.join(" "));
         add(Urgency::Now, "key_pair_refused", why, remedy);
     }
     // A pair that is only not yet valid becomes current by itself.
@@ -78,6 +93,27 @@ pub(super) fn look_at(keyring: &KeyringView, now: Timestamp, out: &mut Vec<Statu
             add(Urgency::Soon, "key_pair_held", what, remedy);
         }
     }
+}
+
+/// Where a pair is kept whose files are gone.
+fn where_kept(pair: &KeyPairView) -> &'static str {
+    match pair.survives_restart {
+        true => "it is served from memory and `state`",
+        false => "it is served from memory, until a restart",
+    }
+}
+
+/// What is wrong with those of `files` that no item has named yet, to be added to one.
+fn take_faults<'f>(broken: &mut [(&FolderProblem, bool)], files: impl IntoIterator<Item = &'f FileName>) -> String {
+    let mut said = String::new();
+    for file in files {
+        for (problem, named) in broken.iter_mut() {
+            if problem.file == *file && !std::mem::replace(named, true) {
+                let _ = write!(said, "; {}: {}", problem.file, problem.why);
+            }
+        }
+    }
+    said
 }
 
 /// Certificates that end before this are listed.

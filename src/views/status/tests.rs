@@ -214,6 +214,43 @@ fn troubles_of_writer_and_configuration_are_said_and_notes_are_none() {
 }
 
 #[test]
+fn one_fault_of_a_pairs_files_is_one_item() {
+    let problem = |file: &str, why: &str| FolderProblem {
+        file: file.into(),
+        reason: "not_key_material",
+        why: why.to_owned(),
+        remedy: "remedy".to_owned(),
+        severity: ProblemSeverity::Refused,
+    };
+    let in_api = |problem| (Some("api".into()), problem);
+    let files = || vec!["api/tls.crt".into(), "api/tls.key".into()];
+    let lost = KeyPairView { in_folder: false, sources: files(), ..pair(1, Standing::Current, LONG) };
+    // An HTML page over both files, and beside them a file of its own.
+    let keyring = || sample::sample_keyring(vec![lost.clone()]);
+    let page = "this is an HTML page";
+    let problems = ["api/tls.crt", "api/tls.key", "api/new.crt"].map(|file| in_api(problem(file, page))).to_vec();
+    let look = WriterView { problems, ..WriterView::default() };
+    let acts = status(vec![keyring()], &look, None, &[]).act_on;
+    let codes: Vec<&str> = acts.iter().map(|item| item.code.as_str()).collect();
+    assert_eq!(codes, ["files_gone", "not_key_material"]);
+    let named = format!("; api/tls.crt: {page}; api/tls.key: {page}");
+    assert!(acts[0].what.ends_with(&named) && acts[0].urgency == Urgency::Now, "{}", acts[0].what);
+    assert!(acts[1].what.starts_with("api/new.crt"), "{}", acts[1].what);
+
+    // A new certificate whose intermediate is cut off, over the file of the current pair.
+    let why = Some("it is not used, because api/tls.crt is broken".to_owned());
+    let broken = KeyPairView { sources: files(), why, ..pair(2, Standing::Refused, LONG) };
+    let keyring = sample::sample_keyring(vec![lost.clone(), broken]);
+    let look = WriterView { problems: vec![in_api(problem("api/tls.crt", "cut off"))], ..WriterView::default() };
+    let acts = status(vec![keyring], &look, None, &[]).act_on;
+    let [item] = &acts[..] else { panic!("{} items", acts.len()) };
+    assert_eq!(item.code, "key_pair_refused");
+    assert!(item.what.ends_with("api/tls.crt is broken; api/tls.crt: cut off"), "{}", item.what);
+    let kept = format!("; until then the current key pair {}: it is served from", lost.key_pair.short());
+    assert!(item.remedy.contains(&kept), "{}", item.remedy);
+}
+
+#[test]
 fn a_listener_that_waits_is_said() {
     let waits = (ListenerId { side: Side::Ingress, name: "api".into() }, "ca.crt".to_owned());
     let snapshot = Snapshot { waiting: vec![waits], ..sample::sample_snapshot(Vec::new()) };

@@ -13,16 +13,15 @@ pub(super) fn look_at_trust(trust: &TrustView, now: Timestamp, out: &mut Vec<Sta
     if trust.used_by.is_empty() {
         return;
     }
-    let name = &trust.holds.name;
+    let name = trust.holds.describe_trust();
     for fault in &trust.holds.faults {
-        let what =
-            format!("file {} of trust {name} cannot be used: {}; {}", fault.file, fault.why, fault.kept.consequence());
+        let what = format!("file {} of {name} cannot be used: {}; {}", fault.file, fault.why, fault.kept.consequence());
         out.push(item(Urgency::Now, "trust_file_unusable", what, "put a usable file in its place"));
     }
     for anchor in trust.holds.anchors.iter().filter(|anchor| !anchor.platform) {
         if let Some(why) = &anchor.cannot_vouch {
             let (id, subject) = (anchor.anchor.short(), &anchor.subject);
-            let what = format!("no peer can be verified with trust anchor {id} ({subject}) of trust {name}: {why}");
+            let what = format!("no peer can be verified with trust anchor {id} ({subject}) of {name}: {why}");
             let remedy = "have the CA issue with a key of another kind, and remove this anchor";
             out.push(item(Urgency::Soon, "anchor_cannot_vouch", what, remedy));
         }
@@ -38,7 +37,7 @@ pub(super) fn look_at_trust(trust: &TrustView, now: Timestamp, out: &mut Vec<Sta
         } else {
             continue;
         };
-        let what = format!("the CRL of {} in trust {name} {state}", crl.issuer);
+        let what = format!("the CRL of {} in {name} {state}", crl.issuer);
         out.push(item(urgency, "crl_stale", what, "put the CA's current CRL into the folder"));
     }
 }

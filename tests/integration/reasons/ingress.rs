@@ -1,7 +1,6 @@
 //! Peers that bring about one reason each.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, NameConstraints, SerialNumber};
 use rustls::crypto::aws_lc_rs;
@@ -335,7 +334,7 @@ fn connections() -> Vec<Case> {
             open.get("/").await.expect("served");
             assert_eq!(reason(&mut stand.sidecar).await, "ok");
             let late = Odd::showing(&client);
-            tokio::time::timeout(Duration::from_secs(5), late.connect(address)).await.expect("closed at once");
+            tokio::time::timeout(crate::support::PATIENCE, late.connect(address)).await.expect("closed at once");
             reason(&mut stand.sidecar).await
         }),
     ]

@@ -1,7 +1,5 @@
 //! The HTTP/1 cases: each through TLS at once, in two pieces, and through the scanner at every place where it can be cut.
 
-use std::time::Duration;
-
 use sidekey::http::framing::{FramingAction, FramingFault, FramingLimits, FramingScanner};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -236,7 +234,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, pieces: &[&[u
         if statuses.len() >= expected && statuses.last().is_some_and(|last| last == "200") {
             return statuses.join(" ");
         }
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await;
+        let read = tokio::time::timeout(crate::support::PATIENCE, stream.read(&mut buffer)).await;
         match read.unwrap_or_else(|_| panic!("{}: no answer and no end", case.name)) {
             Ok(count @ 1..) => bytes.extend_from_slice(&buffer[..count]),
             _ if statuses.is_empty() => return "none".to_owned(),

@@ -1,7 +1,5 @@
 //! The HTTP/2 cases: each through the real listener, at once and in pieces.
 
-use std::time::Duration;
-
 use sidekey::http::refusal::ExplainedRefusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -70,7 +68,7 @@ async fn paced_resets_end_the_connection() {
         }
         // The answer to the PING: the requests before it have been taken up.
         while !came.windows(8).any(|window| window == b"12345678") {
-            match tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.expect("in time") {
+            match tokio::time::timeout(crate::support::PATIENCE, stream.read(&mut buffer)).await.expect("in time") {
                 Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
                 _ => break 'paced,
             }
@@ -172,7 +170,7 @@ async fn ask(front: &Front, case: &Case, bytes: &[u8], size: usize) -> String {
         if found.last().is_some_and(|last| last == "goaway") || (!gone && found.len() >= expected) {
             break found;
         }
-        let read = tokio::time::timeout(Duration::from_secs(20), read.read(&mut buffer)).await;
+        let read = tokio::time::timeout(crate::support::PATIENCE, read.read(&mut buffer)).await;
         match read.unwrap_or_else(|_| panic!("{}: no outcome, only {found:?}", case.name)) {
             Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
             // An end without GOAWAY does as well: what was sent may have been lost in a reset.

@@ -1,7 +1,5 @@
 //! Limits of HTTP/2 that only frames can show: streams at once, and a header block that never becomes whole.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -45,7 +43,7 @@ async fn until(stream: &mut TlsStream<TcpStream>, enough: impl Fn(&[String]) -> 
         if enough(&found) {
             return (found, came);
         }
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer)).await;
+        let read = tokio::time::timeout(crate::support::PATIENCE, stream.read(&mut buffer)).await;
         match read.unwrap_or_else(|_| panic!("nothing more came, only {found:?}")) {
             Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
             _ => return (found, came),

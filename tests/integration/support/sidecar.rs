@@ -73,10 +73,19 @@ impl Sidecar {
 
     /// Starts with this `sidekey.toml` as a file in the folder, so that it can be rewritten; waits until it is ready.
     pub async fn start_from_file(folder: tempfile::TempDir, toml: &str) -> Self {
+        Self::load_file(folder, toml, None).await
+    }
+
+    /// The same, with a clock that stands at `now`.
+    pub async fn start_from_file_at(folder: tempfile::TempDir, toml: &str, now: Timestamp) -> Self {
+        Self::load_file(folder, toml, Some(now)).await
+    }
+
+    async fn load_file(folder: tempfile::TempDir, toml: &str, now: Option<Timestamp>) -> Self {
         let file = folder.path().join("sidekey.toml");
         std::fs::write(&file, toml).expect("a file");
         let config = sidekey::config::load(&file).expect("a configuration");
-        let sidecar = Self::of(folder, config, None);
+        let sidecar = Self::of(folder, config, now);
         sidecar.app.ready(PATIENCE).await.expect("ready");
         sidecar
     }
