@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn this_process_has_descriptors_and_memory() {
-        let text = super::super::Metrics::new().render(None);
+        let text = super::super::Metrics::new().render(super::super::MetricsFormat::Prometheus, None);
         for name in ["start_time_seconds", "open_fds", "max_fds", "resident_memory_bytes"] {
             assert!(text.lines().any(|line| line.starts_with(&format!("process_{name} "))), "{name}\n{text}");
         }
