@@ -163,7 +163,17 @@ def chart(values):
     import helm_python
 
     rendered = helm_python.Chart.load(str(DEPLOY / "helm/sidekey")).render(values, name="orders")
-    return [one for text in rendered.values() for one in yaml.safe_load_all(text) if one]
+    manifests = [text for name, text in rendered.items() if not name.endswith("NOTES.txt")]
+    return [one for text in manifests for one in yaml.safe_load_all(text) if one]
+
+
+def chart_refuses(values, why):
+    """Values that contradict each other, and what the error says of them."""
+    try:
+        chart(values)
+    except Exception as error:
+        return None if why in str(error) else f"another error: {error}"
+    return "it was rendered"
 
 
 def chart_lint():
@@ -256,11 +266,16 @@ def main():
         "trust": {"configMap": "partner-cas"},
         "certManager": {"enabled": True, "dnsNames": ["orders.example.com"]},
         "state": {"claim": "orders"},
+        "replicas": 1,
         "monitoring": {"enabled": True},
     }
     csi = {"certManager": {"csi": True, "dnsNames": ["orders.example.com"]}}
     for what, values in [("its defaults", {}), ("everything switched on", every), ("a pair from the CSI driver", csi)]:
         check(f"the chart with {what} holds to the schemas", lambda: validate(chart(values)))
+    check("the chart refuses a claim for two replicas", lambda: chart_refuses({"state": {"claim": "orders"}}, "state.claim is for one replica"))
+    both = {**csi, "trust": {"configMap": "partner-cas"}}
+    check("the chart refuses a ConfigMap beside the CSI driver", lambda: chart_refuses(both, "not trust.configMap"))
+    check("the chart refuses a value that it does not have", lambda: chart_refuses({"replica": 1}, "replica"))
     check("systemd-analyze verify says nothing", unit)
     check("the unit's exposure is below 1.5", exposure)
     check("hadolint has no remark", lambda: output_of("hadolint", str(ROOT / "Dockerfile"))[0])
