@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -44,11 +44,12 @@ pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeVi
         AdminListenerKind::Admin => routes::HostPolicy::for_listener(bound.local_addr()),
         AdminListenerKind::Probes => routes::HostPolicy::Any,
     };
-    let mut shutdown = views.shutdown.clone();
+    let (mut shutdown, mut handed_over) = (views.shutdown.clone(), views.shutdown.clone());
     let mut open = AdminConnections::default();
     loop {
         let accepted = tokio::select! {
             () = shutdown.wait_for_phase(ShutdownPhase::Over) => return Ok(()),
+            () = handed_over.wait_until_handed_over() => break,
             accepted = listening.accept() => accepted,
         };
         match accepted {
@@ -59,6 +60,10 @@ pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeVi
             }
         }
     }
+    // The new process accepts from now on. Connections end with their next answer.
+    drop(listening);
+    shutdown.wait_for_phase(ShutdownPhase::Over).await;
+    Ok(())
 }
 
 /// The open connections, the oldest first. They end with their listener.
@@ -88,7 +93,11 @@ async fn connection(
 ) {
     let Ok(stream) = accepted.into_stream() else { return };
     let answer = move |request: Request<Incoming>| {
-        let response = routes::answer(&request, (kind, hosts), &views);
+        let mut response = routes::answer(&request, (kind, hosts), &views);
+        if views.shutdown.is_handed_over() {
+            // The next request is for the new process.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         async move { Ok::<_, Infallible>(response) }
     };
     let served = hyper::server::conn::http1::Builder::new()

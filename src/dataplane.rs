@@ -14,6 +14,7 @@ pub(crate) mod exchange;
 pub(crate) mod executor;
 pub(crate) mod ingress;
 pub(crate) mod listener;
+mod persistent;
 pub(crate) mod reading;
 pub(crate) mod serve;
 pub(crate) mod shared;

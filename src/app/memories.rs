@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::{Config, platform};
 use crate::event::EventFollower;
-use crate::process::ShutdownWatch;
+use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::views::RuntimeViews;
-use crate::{alerts, offline, registry};
+use crate::{alerts, offline, process, registry};
 
 /// What they need beside what every part has.
 pub(super) struct RecorderParts {
@@ -17,9 +17,11 @@ pub(super) struct RecorderParts {
     pub(super) followers: [EventFollower; 2],
     /// When the process ends.
     pub(super) shutdown: ShutdownWatch,
+    /// Told after the last write to the registry.
+    pub(super) recorded: watch::Sender<bool>,
 }
 
-/// Both in one future, which ends with the registry's last write; and the channel for changed alert settings.
+/// Both in one future, which ends with the registry's last write, when the process ends or a new one has taken over; and the channel for changed alert settings.
 pub(super) fn start(
     parts: RecorderParts,
     config: &Config,
@@ -27,6 +29,15 @@ pub(super) fn start(
     clock: &Clock,
 ) -> (watch::Sender<alerts::AlertSettings>, impl Future<Output = ()> + Send + 'static) {
     let [of_registry, of_alerts] = parts.followers;
+    let (ending, shutdown) = process::shutdown_channel();
+    let mut ends = (parts.shutdown.clone(), parts.shutdown);
+    let end = async move {
+        tokio::select! {
+            () = ends.0.wait_until_handed_over() => {}
+            () = ends.1.wait_for_phase(ShutdownPhase::Over) => {}
+        }
+        ending.advance(ShutdownPhase::Over);
+    };
     let (current, following) = registry::task::follow_events(registry::task::RegistryTaskParts {
         settings: offline::registry::registry_settings(config),
         reader: views.reader.clone(),
@@ -34,7 +45,7 @@ pub(super) fn start(
         events: Arc::clone(&views.events),
         metrics: Arc::clone(&views.metrics),
         clock: clock.clone(),
-        shutdown: parts.shutdown.clone(),
+        shutdown: shutdown.clone(),
         public: platform::platform_anchors,
     });
     let (sender, settings) = watch::channel(config.alerts.clone());
@@ -46,13 +57,14 @@ pub(super) fn start(
         metrics: Arc::clone(&views.metrics),
         clock: clock.clone(),
         registry: current,
-        shutdown: parts.shutdown,
+        shutdown,
     });
     let both = async move {
         // Both end with the process; the registry is closed when both are done with it.
-        if let (Some(store), ()) = tokio::join!(following, alerting) {
+        if let (Some(store), (), ()) = tokio::join!(following, alerting, end) {
             store.close().await;
         }
+        parts.recorded.send_replace(true);
     };
     (sender, both)
 }
