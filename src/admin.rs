@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -49,11 +49,12 @@ pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeVi
         AdminListenerKind::Admin => routes::HostPolicy::for_listener(bound.local_addr()),
         AdminListenerKind::Probes => routes::HostPolicy::Any,
     };
-    let mut shutdown = views.shutdown.clone();
+    let (mut shutdown, mut handed_over) = (views.shutdown.clone(), views.shutdown.clone());
     let mut open = AdminConnections::default();
     loop {
         let accepted = tokio::select! {
             () = shutdown.wait_for_phase(ShutdownPhase::Over) => return Ok(()),
+            () = handed_over.wait_until_handed_over() => break,
             accepted = listening.accept() => accepted,
         };
         match accepted {
@@ -64,6 +65,10 @@ pub async fn serve(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeVi
             }
         }
     }
+    // The new process accepts from now on. Connections end with their next answer.
+    drop(listening);
+    shutdown.wait_for_phase(ShutdownPhase::Over).await;
+    Ok(())
 }
 
 /// The open connections, the oldest first. They end with their listener.
@@ -96,7 +101,14 @@ async fn connection(
         let views = views.clone();
         // No answer depends on a body: it is not read, and the connection of a client that sent one ends.
         let (request, _) = request.into_parts();
-        async move { Ok::<_, Infallible>(routes::answer(&request, (kind, hosts), &views).await) }
+        async move {
+            let mut response = routes::answer(&request, (kind, hosts), &views).await;
+            if views.shutdown.is_handed_over() {
+                // The next request is for the new process.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     };
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -5,8 +5,11 @@
 
 mod confinement;
 mod control;
+mod listening;
 pub mod memories;
 mod socket;
+mod take_over;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,22 +17,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::admin;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::HandOverMeans;
+use crate::control::old_process::{OldProcess, TakeOverError};
 use crate::event::EventBus;
 use crate::evidence::RefusalMemory;
 use crate::log::{self, LogQueue};
 use crate::metrics::{Metrics, MetricsFormat};
-use crate::net::listen::BoundSocket;
-use crate::process::{self, DrainProgress, ProcessSignal, ShutdownOutcome, ShutdownPhase};
+use crate::process::{self, DrainProgress, ProcessSignal, ProgressEcho, ShutdownOutcome, ShutdownPhase};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
 use crate::views::RuntimeViews;
 use crate::writer::{self, StateMemory, WriterInput};
 use crate::{dataplane, folder, net, snapshot};
 use confinement::ConfinementReport;
+use listening::{ListeningParts, addresses};
+use take_over::ProcessOrigin;
 
 /// How many inputs may wait for the writer.
 const INPUTS: usize = 64;
@@ -58,6 +63,9 @@ pub enum AppError {
     /// A second stop signal arrived, and it closed what was open.
     #[error("stopped immediately by a second signal")]
     Hurried,
+    /// It did not take over from the process before it, which goes on.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
     /// It did not get ready in time.
     #[error("still waiting for {0}")]
     NotReady(String),
@@ -79,20 +87,23 @@ pub struct Application {
     lessons: Arc<RefusalMemory>,
     told: mpsc::Sender<ProcessSignal>,
     inputs: mpsc::Sender<WriterInput>,
-    control: Option<JoinHandle<ShutdownOutcome>>,
+    control: Option<JoinHandle<Result<ShutdownOutcome, TakeOverError>>>,
     workers: Option<dataplane::WorkerThreads>,
 }
 
-/// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended.
-pub fn run(mut config: Config) -> Result<(), AppError> {
+/// Runs a sidecar as a process of its own: signals, standard output, systemd. Returns when it has ended. `take_over`: it takes
+/// over from the sidecar that answers at its control socket, if there is one.
+pub fn run(mut config: Config, take_over: bool) -> Result<(), AppError> {
     let hardened = process::harden::harden();
     let confined = confinement::confine_process(&mut config);
     let lines = LogQueue::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
     hardened.log_failures();
+    process::harden::warn_of_root();
     confined.iter().for_each(ConfinementReport::log_level);
     told_start(&config);
-    let app = Application::launch(config, AppEnvironment { clock: Clock::system(), lines }, true)?;
+    let origin = take_over::find_origin(&config, take_over)?;
+    let app = Application::launch(config, AppEnvironment { clock: Clock::system(), lines }, Some(origin))?;
     app.wait()
 }
 
@@ -121,22 +132,21 @@ fn told_start(config: &Config) {
 impl Application {
     /// Starts a sidecar inside this process; it ignores signals.
     pub fn start(config: Config, surroundings: AppEnvironment) -> Result<Self, AppError> {
-        Self::launch(config, surroundings, false)
+        Self::launch(config, surroundings, None)
     }
 
-    /// `signals`: it is a process of its own, and handles them.
+    /// `origin`: it is a process of its own, and handles signals.
     fn launch(
         config: Config,
         AppEnvironment { clock, lines }: AppEnvironment,
-        signals: bool,
+        origin: Option<ProcessOrigin>,
     ) -> Result<Self, AppError> {
+        let is_process = origin.is_some();
+        let ProcessOrigin { sockets, mut old } = origin.unwrap_or_default();
         // Ports first: one that is taken is an error before anything else has happened.
-        let listeners = bind(&config)?;
-        let signals = if signals { Some(control::install_signals()?) } else { None };
-        let probes = config.admin.probes.as_ref().map(BoundSocket::bind).transpose()?;
-        let admin = config.admin.listen.as_ref().map(BoundSocket::bind).transpose()?;
+        let ListeningParts { listeners, admin, control, handles } = listening::bind_all(&config, is_process, sockets)?;
+        let signals = if is_process { Some(control::install_signals()?) } else { None };
         let metrics = Arc::new(Metrics::new());
-        let is_process = signals.is_some();
         if is_process {
             // A process of its own: a panic is a line and a count, wherever it happens.
             metrics.install_panic_hook();
@@ -144,17 +154,18 @@ impl Application {
         let events = Arc::new(EventBus::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         // From the first Event on: what begin() tells is history too.
         let followers = [events.subscribe(), events.subscribe()];
-        let strict = config.folder.strict_permissions;
-        let mut memory = match config.state.clone() {
-            Some(folder) => StateMemory::open(folder, strict)?,
-            None => StateMemory::in_memory(),
-        };
-        let control = socket::bind(&config, is_process);
         let first = folder::read::read_folder(&config.folder);
         let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
+        // What takes long is done: the old process changes nothing from here on.
+        old.as_mut().map(OldProcess::hold_state).transpose()?;
+        let mut memory = open_memory(&config, old.is_some())?;
         let (state, publisher, reader) =
             writer::start_writer(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.with_trusted_clock() } else { state };
+
+        if old.is_some() && !reader.latest().waiting.is_empty() {
+            return Err(TakeOverError::NotReady(waiting(&reader.latest())).into());
+        }
 
         let lessons = dataplane::new_refusal_memory(state.learned_refusals(), &events, &reader);
         lessons.entries().iter().for_each(|entry| events.recall(entry));
@@ -164,7 +175,8 @@ impl Application {
         let views = RuntimeViews::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
             .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())))
             .asking_writer(inputs.clone(), config.state.is_some());
-        let (addresses, admin_address) = (addresses(&listeners), admin.as_ref().and_then(BoundSocket::local_addr));
+        let (addresses, admin_address) = (addresses(&listeners), listening::admin_address(&admin));
+        let echo = ProgressEcho::new(config.workers.max(1));
         let workers = dataplane::start(dataplane::DataPlaneParts {
             listeners,
             workers: config.workers,
@@ -177,11 +189,14 @@ impl Application {
             shutdown: shutdown.clone(),
             progress: Arc::clone(&progress),
             drain: config.shutdown.drain,
+            echo: Arc::clone(&echo),
         })?;
         let (told, telling) = mpsc::channel(4);
         let (reloads, orders) = mpsc::channel(4);
         let rules = control::shutdown_rules(&config, &views, clock.clone(), is_process);
-        let desk = control::desk(&views, (&inputs, &told), reloads, rules.clone());
+        let (recorded, is_recorded) = watch::channel(false);
+        let means = HandOverMeans::new(handles.clone(), is_recorded, Arc::clone(&progress));
+        let desk = control::desk(&views, (&inputs, &told), reloads, (rules.clone(), means));
         let plane = control::ControlPlane {
             first,
             commands: control.map(|(bound, allowed)| (bound, allowed, desk)),
@@ -198,8 +213,10 @@ impl Application {
             surroundings: (events, clock),
             lessons: Arc::clone(&lessons),
             views: views.clone(),
-            memories: memories::RecorderParts { followers, shutdown },
-            admin: [(admin, admin::AdminListenerKind::Admin), (probes, admin::AdminListenerKind::Probes)],
+            memories: memories::RecorderParts { followers, shutdown, recorded },
+            admin,
+            echo,
+            old: old.map(|old| (old, handles)),
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
@@ -290,13 +307,14 @@ impl Application {
     /// Waits for the end.
     fn wait(mut self) -> Result<(), AppError> {
         let ended = join(self.control.take(), self.workers.take());
-        if let Some(ShutdownOutcome::Drained { left }) = ended {
+        if let Some(Ok(ShutdownOutcome::Drained { left })) = ended {
             tracing::info!(target: "process", closed_at_the_deadline = left, "stopped");
         }
         self.views.events.finish();
         match ended {
-            Some(ShutdownOutcome::Drained { .. }) => Ok(()),
-            Some(ShutdownOutcome::Hurried) | None => Err(AppError::Hurried),
+            Some(Ok(ShutdownOutcome::Drained { .. })) => Ok(()),
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(ShutdownOutcome::Hurried)) | None => Err(AppError::Hurried),
         }
     }
 
@@ -316,9 +334,9 @@ impl Drop for Application {
 }
 
 fn join(
-    control: Option<JoinHandle<ShutdownOutcome>>,
+    control: Option<JoinHandle<Result<ShutdownOutcome, TakeOverError>>>,
     workers: Option<dataplane::WorkerThreads>,
-) -> Option<ShutdownOutcome> {
+) -> Option<Result<ShutdownOutcome, TakeOverError>> {
     // Workers first: the control thread sends them the last phase, and then ends by itself.
     if let Some(workers) = workers {
         workers.join();
@@ -326,17 +344,14 @@ fn join(
     control.and_then(|control| control.join().ok())
 }
 
-fn bind(config: &Config) -> Result<Vec<(ListenerId, BoundSocket)>, AppError> {
-    let settings = &config.settings;
-    let ingresses = settings.ingresses.iter().map(|one| (Side::Ingress, &one.name, &one.listen));
-    let egresses = settings.egresses.iter().map(|one| (Side::Egress, &one.name, &one.listen));
-    let all = ingresses.chain(egresses);
-    all.map(|(side, name, listen)| Ok((ListenerId { side, name: Arc::clone(name) }, BoundSocket::bind(listen)?)))
-        .collect()
-}
-
-fn addresses(listeners: &[(ListenerId, BoundSocket)]) -> BTreeMap<ListenerId, SocketAddr> {
-    listeners.iter().filter_map(|(id, bound)| Some((id.clone(), bound.local_addr()?))).collect()
+/// What survives a restart. `is_beside`: the process that this one takes over from still writes there.
+fn open_memory(config: &Config, is_beside: bool) -> Result<StateMemory, writer::memory::MemoryError> {
+    let strict = config.folder.strict_permissions;
+    match config.state.clone() {
+        Some(folder) if is_beside => StateMemory::open_beside(folder, strict),
+        Some(folder) => StateMemory::open(folder, strict),
+        None => Ok(StateMemory::in_memory()),
+    }
 }
 
 fn waiting(snapshot: &Snapshot) -> String {

@@ -9,11 +9,11 @@ mod answers;
 mod change;
 pub mod client;
 mod context;
+pub mod old_process;
 pub mod place;
 mod reload;
 pub mod server;
-
-use std::fmt;
+pub mod take_over;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub use crate::views::handshakes::HandshakeFilter;
 pub use crate::views::keyrings::{KeyringAnswer, KeyringList};
 pub use crate::views::rotation::RotationAnswer;
 pub use crate::views::status::StatusReport;
-pub use context::{CommandContext, LoadedSettings, ReloadOrder};
+pub use context::{CommandContext, HandOverMeans, LoadedSettings, ReloadOrder};
 
 /// The longest line that is read from a command.
 pub const LONGEST_REQUEST: usize = 16 * 1024;
@@ -87,6 +87,15 @@ pub enum ControlRequest {
     Reload {},
     /// Drain and end.
     Stop {},
+    /// Hand sockets and state over to the process that asks; then it sends the two that follow.
+    TakeOver {},
+    /// Save the state and stand still, while the new process reads it.
+    Hold {},
+    /// The new process accepts: leave sockets and state to it.
+    Commit {
+        /// It has a supervisor of its own, so that the old one's has not to be told of it.
+        is_supervised: bool,
+    },
 }
 
 /// A change of a keyring.
@@ -197,7 +206,8 @@ impl ChangeOutcome {
 }
 
 /// Why a command was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{why}")]
 pub struct CommandRefusal {
     /// Stable code.
     pub reason: RefusalReason,
@@ -234,14 +244,6 @@ impl CommandRefusal {
         Self { reason, why: why.into(), epoch: None }
     }
 }
-
-impl fmt::Display for CommandRefusal {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.why)
-    }
-}
-
-impl std::error::Error for CommandRefusal {}
 
 /// Reads a command's line.
 ///

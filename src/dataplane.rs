@@ -14,6 +14,7 @@ pub(crate) mod exchange;
 pub(crate) mod ingress;
 pub(crate) mod listener;
 pub(crate) mod parking;
+mod persistent;
 pub(crate) mod reading;
 pub(crate) mod serve;
 pub(crate) mod shared;

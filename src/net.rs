@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod listen;
+pub mod pass;
 pub mod proxy_protocol;
 pub mod stream;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use socket2::TcpKeepalive;
 
 pub use dial::Dialler;
-pub use listen::BoundSocket;
+pub use listen::{BoundSocket, InheritedSockets, SocketHandle};
 pub use stream::SocketStream;
 
 /// How long a connection is silent before TCP probes its other end, by default. Without probes a tunnel, which has no

@@ -8,6 +8,7 @@ mod drain;
 pub mod harden;
 pub mod landlock;
 pub mod notify;
+mod progress;
 mod rules;
 mod shutdown;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use drain::{DrainGuard, DrainProgress, SideProgress};
 pub use harden::{HardeningReport, harden};
+pub use progress::ProgressEcho;
 pub use rules::{ReadinessRequests, ShutdownRules};
 pub use shutdown::{ShutdownOutcome, run_shutdown};
 
@@ -51,6 +53,8 @@ impl ShutdownSettings {
 pub enum ShutdownPhase {
     /// Serving.
     Running,
+    /// A new process has taken over: this one accepts nothing more, and what runs may take `limits.drain_planned`.
+    HandedOver,
     /// `/readyz` fails; still accepting.
     Unready,
     /// Ingress drains: finish what runs, take nothing new.
@@ -92,6 +96,16 @@ impl ShutdownWatch {
     pub fn phase(&self) -> ShutdownPhase {
         *self.0.borrow()
     }
+    /// Whether a new process has taken over, and no stop has begun since.
+    pub fn is_handed_over(&self) -> bool {
+        self.phase() == ShutdownPhase::HandedOver
+    }
+    /// Waits until a new process takes over; for ever, if none does.
+    pub async fn wait_until_handed_over(&mut self) {
+        if self.0.wait_for(|now| *now == ShutdownPhase::HandedOver).await.is_err() {
+            std::future::pending().await
+        }
+    }
     /// Waits until it is at least `phase`.
     pub async fn wait_for_phase(&mut self, phase: ShutdownPhase) {
         // A sender that is gone has ended: that counts as the last phase too.
@@ -106,6 +120,8 @@ pub enum ProcessSignal {
     Stop,
     /// SIGHUP.
     Reload,
+    /// A new process serves on our sockets: this one finishes what runs, and ends.
+    HandOver,
 }
 
 /// The signals that the process handles.

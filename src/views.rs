@@ -95,6 +95,11 @@ impl RuntimeViews {
         self
     }
 
+    /// Whether every listener accepts.
+    pub fn is_listening(&self) -> bool {
+        self.sockets.iter().all(|(_, opened)| opened.is_listening())
+    }
+
     pub(crate) fn missing(&self) -> Vec<readiness::ReadinessGap> {
         readiness::missing(&self.reader.latest(), self.shutdown.phase(), &self.sockets)
     }

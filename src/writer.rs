@@ -22,7 +22,7 @@ use crate::pki::{FolderProblem, ProblemSeverity};
 use crate::snapshot::{self, Epoch, Publisher, Reader, Snapshot};
 use crate::tls::TlsTimeSource;
 
-pub use input::{CommandRejection, WriterInput, WriterSettings, WriterView};
+pub use input::{CommandRejection, HandOverOrder, WriterInput, WriterSettings, WriterView};
 pub use memory::StateMemory;
 pub use state::{StateChange, WriterState};
 
@@ -123,6 +123,8 @@ impl Writer {
             WriterInput::Learned(queued) => {
                 WriterInput::Learned(self.lessons.changed_since(u64::MAX).map_or(queued, |(_, confirmed)| confirmed))
             }
+            WriterInput::HandOver(order) => return self.hand_over(order, now).await,
+            WriterInput::BeginWriting { reply } => return self.begin_writing(reply, now).await,
             input => input,
         };
         if matches!(input, WriterInput::Tick) && !self.state.is_due(now) {
@@ -155,8 +157,39 @@ impl Writer {
             }
             (WriterInput::Tick | WriterInput::Learned(_), Err(error)) => self.report_not_served(&error),
             (WriterInput::Tick | WriterInput::Learned(_), Ok(_))
-            | (WriterInput::Folder(_) | WriterInput::Look { .. } | WriterInput::Forget { .. }, _) => {}
+            | (
+                WriterInput::Folder(_)
+                | WriterInput::Look { .. }
+                | WriterInput::Forget { .. }
+                | WriterInput::HandOver(_)
+                | WriterInput::BeginWriting { .. },
+                _,
+            ) => {}
         }
+    }
+
+    /// Holds still until a new process serves, and then leaves the state to it; or goes on, where it does not.
+    async fn hand_over(&mut self, order: HandOverOrder, now: Timestamp) {
+        if let Some((_, confirmed)) = self.lessons.changed_since(u64::MAX) {
+            // What fails here is saved with the next input, by whichever process that is.
+            let _ = self.apply_and_publish(&WriterInput::Learned(confirmed), now).await;
+        }
+        // A new process that is gone has not decided either.
+        let _ = order.held.send(());
+        if order.decided.await.is_ok() {
+            self.memory = StateMemory::in_memory();
+            self.save_again = None;
+            let _ = order.released.send(());
+        }
+    }
+
+    /// From now on this process is the one that writes.
+    async fn begin_writing(&mut self, reply: tokio::sync::oneshot::Sender<()>, now: Timestamp) {
+        self.memory.begin_writing();
+        let saved = self.save_state(self.state.clone(), now).await;
+        report_save_failure(&self.events, saved);
+        // The requester may be gone.
+        let _ = reply.send(());
     }
 
     /// Serves what the folder holds; where that cannot be, reports why and keeps it for the next settings.
@@ -287,6 +320,8 @@ fn requested_by(input: &WriterInput) -> Option<&Arc<str>> {
         | WriterInput::Tick
         | WriterInput::Look { .. }
         | WriterInput::Forget { .. }
+        | WriterInput::HandOver(_)
+        | WriterInput::BeginWriting { .. }
         | WriterInput::Learned(_) => None,
     }
 }

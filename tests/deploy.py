@@ -185,12 +185,12 @@ def chart_lint():
 
 
 def unit():
-    """The unit, with a program that is there in place of the installed one."""
+    """The units, with a program that is there in place of the installed one."""
     with tempfile.TemporaryDirectory() as folder:
-        text = (DEPLOY / "systemd/sidekey.service").read_text().replace("/usr/bin/sidekey", "/usr/bin/true")
-        path = pathlib.Path(folder) / "sidekey.service"
-        path.write_text(text)
-        _, said = output_of("systemd-analyze", "verify", str(path))
+        paths = [pathlib.Path(folder) / name for name in ("sidekey.service", "sidekey.socket")]
+        for path in paths:
+            path.write_text((DEPLOY / "systemd" / path.name).read_text().replace("/usr/bin/sidekey", "/usr/bin/true"))
+        _, said = output_of("systemd-analyze", "verify", *map(str, paths))
         return said
 
 

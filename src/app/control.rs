@@ -9,19 +9,22 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::listening::AdminSockets;
+use super::watchdog::{WatchdogParts, feed_watchdog};
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::control::old_process::{OldProcess, TakeOverError};
 use crate::control::server::SocketAccess;
-use crate::control::{self, CommandContext, LoadedSettings, ReloadOrder};
+use crate::control::{self, CommandContext, HandOverMeans, LoadedSettings, ReloadOrder};
 use crate::event::{Event, EventBus, ReloadRecord};
 use crate::evidence::RefusalMemory;
 use crate::folder::watch::{FolderDelivery, ReadingReceipt};
-use crate::net::listen::BoundSocket;
+use crate::net::{BoundSocket, SocketHandle};
 use crate::pki::Fingerprint;
 use crate::process::{
-    self, DrainProgress, ProcessSignal, ShutdownController, ShutdownOutcome, ShutdownPhase, ShutdownRules,
-    SignalListener, notify,
+    self, DrainProgress, ProcessSignal, ProgressEcho, ShutdownController, ShutdownOutcome, ShutdownPhase,
+    ShutdownRules, SignalListener, notify,
 };
 use crate::snapshot::{Publisher, Reader};
 use crate::views::RuntimeViews;
@@ -50,7 +53,10 @@ pub(super) struct ControlPlane {
     pub(super) surroundings: (Arc<EventBus>, Clock),
     pub(super) lessons: Arc<RefusalMemory>,
     pub(super) views: RuntimeViews,
-    pub(super) admin: [(Option<BoundSocket>, admin::AdminListenerKind); 2],
+    pub(super) admin: AdminSockets,
+    pub(super) echo: Arc<ProgressEcho>,
+    /// The process that this one takes over from, and the sockets that it then owns.
+    pub(super) old: Option<(OldProcess, Vec<SocketHandle>)>,
     pub(super) memories: super::memories::RecorderParts,
     pub(super) config: Config,
 }
@@ -71,9 +77,9 @@ pub(super) fn desk(
     views: &RuntimeViews,
     (inputs, told): (&mpsc::Sender<WriterInput>, &mpsc::Sender<ProcessSignal>),
     reloads: mpsc::Sender<ReloadOrder>,
-    shutdown_rules: ShutdownRules,
+    (shutdown_rules, hand_over): (ShutdownRules, HandOverMeans),
 ) -> CommandContext {
-    CommandContext { views: views.clone(), inputs: inputs.clone(), told: told.clone(), reloads, shutdown_rules }
+    CommandContext { views: views.clone(), inputs: inputs.clone(), told: told.clone(), reloads, shutdown_rules, hand_over }
 }
 
 /// Installs the signals of a process of its own, in the runtime of its control thread: from now on none of them ends the process
@@ -91,7 +97,7 @@ fn make_runtime() -> std::io::Result<Runtime> {
 }
 
 /// Runs until a stop signal has arrived and everything has drained.
-pub(super) fn run(mut plane: ControlPlane) -> ShutdownOutcome {
+pub(super) fn run(mut plane: ControlPlane) -> Result<ShutdownOutcome, TakeOverError> {
     let (signals, runtime) = match plane.signals.take() {
         Some((signals, runtime, told)) => (Some((signals, told)), Ok(runtime)),
         None => (None, make_runtime()),
@@ -101,7 +107,7 @@ pub(super) fn run(mut plane: ControlPlane) -> ShutdownOutcome {
         Err(error) => {
             tracing::error!(target: "process", %error, "the control thread cannot start");
             plane.stopping.advance(ShutdownPhase::Over);
-            return ShutdownOutcome::Hurried;
+            return Ok(ShutdownOutcome::Hurried);
         }
     };
     let ended = runtime.block_on(conduct(plane, signals));
@@ -111,11 +117,12 @@ pub(super) fn run(mut plane: ControlPlane) -> ShutdownOutcome {
 }
 
 async fn conduct(
-    plane: ControlPlane,
+    mut plane: ControlPlane,
     signals: Option<(SignalListener, mpsc::Sender<ProcessSignal>)>,
-) -> ShutdownOutcome {
+) -> Result<ShutdownOutcome, TakeOverError> {
     let (events, clock) = plane.surroundings;
     let (state, memory, publisher) = plane.writer;
+    let stop = signals.as_ref().map(|(_, told)| told.clone());
     let is_process = signals.is_some();
     if let Some((signals, told)) = signals {
         tokio::spawn(signals.forward(told));
@@ -129,19 +136,22 @@ async fn conduct(
     tokio::spawn(forward(found, plane.inputs.clone()));
     tokio::spawn(tick(plane.inputs.clone(), Arc::clone(&events), clock.clone()));
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
-    let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
-    let remembering = tokio::spawn(remembering);
-    let views = plane.views.clone().reading_registry(current);
-    for (bound, kind) in plane.admin {
-        if let Some(bound) = bound {
-            let serving = admin::serve(bound, kind, views.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(target: "admin", %error, "admin listener failed");
-                }
-            });
+    if let Some((old, sockets)) = plane.old.take() {
+        // Until then the old process answers probes and commands, and writes the registry.
+        if let Err(error) = super::take_over::complete(old, &plane.views, &plane.inputs, &sockets).await {
+            tracing::error!(target: "process", %error, "did not take over: stopping");
+            if let Some(stop) = stop {
+                let _ = stop.try_send(ProcessSignal::Stop);
+            }
+            let (rules, progress) = (plane.shutdown_rules, plane.progress);
+            let nothing = std::future::ready(());
+            process::run_shutdown(plane.told, plane.stopping, rules, progress, plane.reload, nothing).await;
+            return Err(error);
         }
     }
+    let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
+    let remembering = tokio::spawn(remembering);
+    start_admin(plane.admin, &plane.views.clone().reading_registry(current));
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
@@ -150,6 +160,7 @@ async fn conduct(
         });
     }
     let announced = Arc::new(AtomicBool::new(false));
+    let inputs = plane.inputs.clone();
     let reloading = ReloadState {
         announced: Arc::clone(&announced),
         config: plane.config,
@@ -162,12 +173,26 @@ async fn conduct(
     };
     tokio::spawn(reloading.run(Arc::clone(&plane.reload)));
     if is_process {
-        tokio::spawn(announce_readiness(plane.views, announced));
+        let watched = WatchdogParts { echo: plane.echo, inputs, shutdown: plane.views.shutdown.clone() };
+        tokio::spawn(announce_readiness(plane.views, announced, watched));
     }
     // The registry empties its queue, within bounds: a dead database must not hold up the exit.
     let last_write = async { drop(remembering.await) };
     let (rules, progress) = (plane.shutdown_rules, plane.progress);
-    process::run_shutdown(plane.told, plane.stopping, rules, progress, plane.reload, last_write).await
+    Ok(process::run_shutdown(plane.told, plane.stopping, rules, progress, plane.reload, last_write).await)
+}
+
+fn start_admin(sockets: AdminSockets, views: &RuntimeViews) {
+    for (bound, kind) in sockets {
+        if let Some(bound) = bound {
+            let serving = admin::serve(bound, kind, views.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(target: "admin", %error, "admin listener failed");
+                }
+            });
+        }
+    }
 }
 
 async fn forward(mut found: mpsc::Receiver<FolderDelivery>, inputs: mpsc::Sender<WriterInput>) {
@@ -232,17 +257,26 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
     }
 }
 
-/// Reports readiness to systemd, sets `announced` then, and feeds the watchdog.
-async fn announce_readiness(views: RuntimeViews, announced: Arc<AtomicBool>) {
-    tokio::spawn(notify::run_watchdog());
-    let mut reader = views.reader.clone();
+/// Reports readiness to systemd, and what it waits for until then; sets `announced` then, and feeds the watchdog.
+async fn announce_readiness(views: RuntimeViews, announced: Arc<AtomicBool>, watched: WatchdogParts) {
+    if let Some(period) = notify::supervisor_access().watchdog {
+        tokio::spawn(feed_watchdog(watched, period));
+    }
+    let (mut reader, mut told) = (views.reader.clone(), String::new());
     while !views.is_ready() {
+        let missing: Vec<String> = views.missing().iter().map(ToString::to_string).collect();
+        let missing = crate::pki::printable(&missing.join(", "));
+        if told != missing {
+            notify::send_status(&format!("not ready: {missing}"));
+            told = missing;
+        }
         // A new snapshot, or a moment later the socket that listens because of it.
         if let Ok(None) = tokio::time::timeout(OPENING, reader.changed()).await {
             return;
         }
     }
     announced.store(true, Ordering::Relaxed);
+    notify::send_status("ready: every listener accepts");
     notify::send_ready();
 }
 

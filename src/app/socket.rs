@@ -7,15 +7,22 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::control::place::default_place;
 use crate::control::server::SocketAccess;
-use crate::net::{BoundSocket, ListenAddress};
+use crate::net::{BoundSocket, InheritedSockets, ListenAddress};
 
 /// Permissions with a group: it may connect, as the owner may.
 const WITH_GROUP: u32 = 0o660;
 
-/// Binds it. A sidecar inside another process has one only where the configuration says so.
-pub(super) fn bind(config: &Config, is_process: bool) -> Option<(BoundSocket, SocketAccess)> {
+/// What it is passed on as.
+pub(super) const CONTROL_ROLE: &str = "control";
+
+/// Binds it, or uses the old process'. A sidecar inside another process has one only where the configuration says so.
+pub(super) fn bind(
+    config: &Config,
+    is_process: bool,
+    sockets: &mut InheritedSockets,
+) -> Option<(BoundSocket, SocketAccess)> {
     let path = place(config, is_process)?;
-    match bind_socket(&path, config.admin.control_group.as_deref()) {
+    match bind_socket(&path, config.admin.control_group.as_deref(), sockets) {
         Ok(bound) => Some(bound),
         Err(error) => {
             tracing::warn!(
@@ -34,11 +41,16 @@ pub(super) fn place(config: &Config, is_process: bool) -> Option<PathBuf> {
     config.admin.control.clone().or_else(default)
 }
 
-fn bind_socket(path: &PathBuf, group: Option<&str>) -> Result<(BoundSocket, SocketAccess), crate::net::SocketError> {
+fn bind_socket(
+    path: &PathBuf,
+    group: Option<&str>,
+    sockets: &mut InheritedSockets,
+) -> Result<(BoundSocket, SocketAccess), crate::net::SocketError> {
     let listen = |source| crate::net::SocketError::Listen { address: path.display().to_string(), source };
     make_folder(path).map_err(listen)?;
     let mode = group.map(|_| WITH_GROUP);
-    let bound = BoundSocket::bind(&ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) })?;
+    let address = ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) };
+    let bound = sockets.bind(CONTROL_ROLE, CONTROL_ROLE, &address)?;
     let file = std::fs::symlink_metadata(path).map_err(listen)?;
     Ok((bound, SocketAccess { owner: file.uid(), group: group.map(|_| file.gid()) }))
 }

@@ -85,9 +85,15 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
         }
         ControlRequest::Reload {} => ControlAnswer::Done(reload::reload(desk).await?),
         ControlRequest::Stop {} => ControlAnswer::Done(stop(desk).await?),
-        // Answered in its own way.
-        ControlRequest::Handshakes { .. } => {
-            return Err(CommandRefusal::new(RefusalReason::NotUnderstood, "it has several answers"));
+        // Answered in their own way; steps of a take-over come after its begin.
+        ControlRequest::Handshakes { .. }
+        | ControlRequest::TakeOver {}
+        | ControlRequest::Hold {}
+        | ControlRequest::Commit { .. } => {
+            return Err(CommandRefusal::new(
+                RefusalReason::NotUnderstood,
+                "it has several answers, or belongs to some",
+            ));
         }
     })
 }

@@ -59,7 +59,7 @@ pub fn send_request(
     }
 }
 
-fn connect(places: &[PathBuf]) -> Result<UnixStream, ControlClientError> {
+pub(super) fn connect(places: &[PathBuf]) -> Result<UnixStream, ControlClientError> {
     let mut forbidden = None;
     for place in places {
         match UnixStream::connect(place) {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::{CommandRefusal, RefusalReason};
-use crate::process::{ProcessSignal, ShutdownRules};
+use crate::net::SocketHandle;
+use crate::process::{DrainProgress, ProcessSignal, ShutdownRules};
 use crate::snapshot::Snapshot;
 use crate::views::RuntimeViews;
 use crate::writer::{WriterInput, WriterView};
@@ -28,6 +29,25 @@ pub struct ReloadOrder {
     pub folder: oneshot::Sender<()>,
 }
 
+/// What handing over to a new process needs of a running sidecar.
+pub struct HandOverMeans {
+    /// Every socket that it listens on.
+    pub sockets: Vec<SocketHandle>,
+    /// Turns true, or ends, with the last write to the registry.
+    pub recorded: watch::Receiver<bool>,
+    /// The process does not end before the new one has its answer.
+    pub progress: Arc<DrainProgress>,
+    /// One new process at a time.
+    pub(super) place: Semaphore,
+}
+
+impl HandOverMeans {
+    /// From its parts.
+    pub fn new(sockets: Vec<SocketHandle>, recorded: watch::Receiver<bool>, progress: Arc<DrainProgress>) -> Self {
+        Self { sockets, recorded, progress, place: Semaphore::new(1) }
+    }
+}
+
 /// What the answers need.
 pub struct CommandContext {
     /// What may be read.
@@ -40,6 +60,8 @@ pub struct CommandContext {
     pub reloads: mpsc::Sender<ReloadOrder>,
     /// What decides how long a stop takes.
     pub shutdown_rules: ShutdownRules,
+    /// What a new process takes over.
+    pub hand_over: HandOverMeans,
 }
 
 impl CommandContext {

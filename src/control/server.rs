@@ -15,9 +15,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::answers;
 use super::context::CommandContext;
 use super::{CommandRefusal, ControlAnswer, ControlRequest, LONGEST_REQUEST, RefusalReason, parse};
+use super::{answers, take_over};
 use crate::net::{BoundSocket, SocketStream};
 use crate::process::ShutdownPhase;
 
@@ -45,6 +45,8 @@ pub struct SocketAccess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SocketCaller {
     uid: u32,
+    /// Its process, where this one can see it.
+    pid: Option<u32>,
     /// The main group and the others, as far as they are known.
     groups: Vec<u32>,
 }
@@ -55,7 +57,7 @@ struct SocketCaller {
 /// The socket cannot listen.
 pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandContext) -> io::Result<()> {
     let listening = bound.listen()?;
-    let mut shutdown = desk.views.shutdown.clone();
+    let (mut shutdown, mut handed_over) = (desk.views.shutdown.clone(), desk.views.shutdown.clone());
     let desk = Arc::new(desk);
     let places = Arc::new(CommandPlaces::default());
     let mut silent = SilentConnections::default();
@@ -64,6 +66,7 @@ pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandConte
     loop {
         let accepted = tokio::select! {
             () = shutdown.wait_for_phase(ShutdownPhase::Over) => return Ok(()),
+            () = handed_over.wait_until_handed_over() => break,
             Some(_) = commands.join_next() => continue,
             accepted = listening.accept() => accepted,
         };
@@ -84,6 +87,13 @@ pub async fn serve(bound: BoundSocket, allowed: SocketAccess, desk: CommandConte
             }
         });
     }
+    // The new process answers from now on; commands that were accepted here are answered here.
+    drop(listening);
+    tokio::select! {
+        () = shutdown.wait_for_phase(ShutdownPhase::Over) => {}
+        () = async { while commands.join_next().await.is_some() {} } => {}
+    }
+    Ok(())
 }
 
 /// Places of commands that run.
@@ -137,8 +147,8 @@ async fn converse(
 ) -> io::Result<()> {
     let caller = caller(&stream);
     let (reading, mut writing) = stream.into_split();
-    let uid = match caller.filter(|caller| may(caller, allowed)) {
-        Some(caller) => caller.uid,
+    let (uid, pid) = match caller.filter(|caller| may(caller, allowed)) {
+        Some(caller) => (caller.uid, caller.pid),
         None => {
             let why = "only the user that sidekey runs as, root and members of control_group may send commands";
             return write_answer(
@@ -166,6 +176,14 @@ async fn converse(
             return write_answer(&mut writing, &answer).await;
         }
     };
+    if request == (ControlRequest::TakeOver {}) {
+        if uid != 0 && uid != allowed.owner {
+            let why = "only the user that sidekey runs as, and root, may start a process that takes over";
+            let refused = ControlAnswer::Refused(CommandRefusal::new(RefusalReason::NotAllowed, why));
+            return write_answer(&mut writing, &refused).await;
+        }
+        return take_over::hand_over((&mut reading, &mut writing), desk, pid).await;
+    }
     let by: Arc<str> = format!("uid {uid}").into();
     tracing::debug!(target: "control", %by, ?request, "received a command");
     let mut answers = answers::answer_request(request, by, desk);
@@ -207,7 +225,8 @@ fn caller(stream: &UnixStream) -> Option<SocketCaller> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         groups.extend(groups_in(&status));
     }
-    Some(SocketCaller { uid: credentials.uid(), groups })
+    let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    Some(SocketCaller { uid: credentials.uid(), pid, groups })
 }
 
 /// The `Groups:` of a `/proc/PID/status`.
@@ -227,7 +246,7 @@ mod tests {
     #[test]
     fn only_owner_root_and_group_may_ask() {
         let allowed = |group| SocketAccess { owner: 1000, group };
-        let caller = |uid, groups: &[u32]| SocketCaller { uid, groups: groups.to_vec() };
+        let caller = |uid, groups: &[u32]| SocketCaller { uid, pid: None, groups: groups.to_vec() };
         assert!(may(&caller(0, &[]), allowed(None)) && may(&caller(1000, &[]), allowed(None)));
         assert!(!may(&caller(1001, &[1000, 0]), allowed(None)));
         assert!(may(&caller(1001, &[100, 50]), allowed(Some(50))));

@@ -178,10 +178,21 @@ impl WorkerContext {
         if self.epoch() != epoch {
             self.recheck_connection(&tracked.open);
         }
-        if !tracked.open.is_upstream() && self.shutdown.phase() >= drain_phase(tracked.open.facts.side) {
-            self.drain_connection(&tracked.open, DrainCause::stopping());
+        if !tracked.open.is_upstream()
+            && let Some(leave) = self.find_drain_cause(tracked.open.facts.side)
+        {
+            self.drain_connection(&tracked.open, leave);
         }
         tracked
+    }
+
+    /// Why every connection of a side drains, if they do.
+    fn find_drain_cause(&self, side: Side) -> Option<DrainCause> {
+        let phase = self.shutdown.phase();
+        if phase >= drain_phase(side) {
+            return Some(DrainCause::stopping());
+        }
+        (phase == ShutdownPhase::HandedOver).then(DrainCause::handed_over)
     }
 
     /// Checks one connection against the current snapshot.

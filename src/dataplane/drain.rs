@@ -48,7 +48,7 @@ pub enum DrainUrgency {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainCause {
     /// `connection_age`, `overlap_ended`, `revoked`, `key_pair_gone`, `no_key_pair`, `peer_certificate_expired`, `peer_revoked`,
-    /// `trust_removed`, `upstream_changed` or `stopping`.
+    /// `trust_removed`, `upstream_changed`, `handed_over` or `stopping`.
     pub reason: &'static str,
     /// One printable sentence.
     pub explanation: String,
@@ -60,10 +60,17 @@ impl DrainCause {
         Self { reason: "stopping", explanation: "this sidecar is stopping".to_owned() }
     }
 
+    /// A new process has taken over.
+    pub(crate) fn handed_over() -> Self {
+        Self { reason: "handed_over", explanation: "a new sidekey process has taken over from this one".to_owned() }
+    }
+
     /// How soon (contract section 4): only what was planned, and what no safety depends on, waits for what runs.
     pub fn urgency(&self) -> DrainUrgency {
         match self.reason {
-            "overlap_ended" | "key_pair_gone" | "connection_age" | "upstream_changed" => DrainUrgency::Planned,
+            "overlap_ended" | "key_pair_gone" | "connection_age" | "upstream_changed" | "handed_over" => {
+                DrainUrgency::Planned
+            }
             "stopping" => DrainUrgency::Stopping,
             _ => DrainUrgency::Urgent,
         }

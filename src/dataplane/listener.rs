@@ -5,10 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::context::ListenerContext;
+use super::persistent::spawn_persistent;
 use crate::net::BoundSocket;
 use crate::net::listen::{AcceptedConnection, ListeningSocket};
 
@@ -42,8 +43,9 @@ impl WorkerListener {
         match bound.listen() {
             Ok(listening) => {
                 let listening = Rc::new(listening);
-                let accepting = accept_loop(Rc::clone(&self.context), Rc::clone(&listening), dispatch);
-                *state = ListenerState::Listening(spawn_local(accepting), listening);
+                let (context, queue, dispatch) = (Rc::clone(&self.context), Rc::clone(&listening), Rc::new(dispatch));
+                let accept = move || accept_loop(Rc::clone(&context), Rc::clone(&queue), Rc::clone(&dispatch));
+                *state = ListenerState::Listening(spawn_persistent("accept", accept), listening);
                 true
             }
             // Tried again at the next epoch.
@@ -70,7 +72,7 @@ impl WorkerListener {
 async fn accept_loop(
     context: Rc<ListenerContext>,
     listening: Rc<ListeningSocket>,
-    dispatch: impl Fn(AcceptedConnection),
+    dispatch: Rc<impl Fn(AcceptedConnection)>,
 ) {
     let listener = &*context.id.name;
     let mut resting = false;

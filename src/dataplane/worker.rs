@@ -23,13 +23,14 @@ use super::ingress;
 use super::ingress::jwt::UsedTokenIds;
 use super::ingress::resources::IngressResources;
 use super::listener::WorkerListener;
+use super::persistent::spawn_persistent;
 use super::shared::{ConnectionHandoff, ConnectionSlot, DataPlaneShared};
 use crate::clock::deadlines::{TICK, Ticks};
 use crate::log::LogQueue;
 use crate::metrics::Metrics;
 use crate::net::BoundSocket;
 use crate::net::listen::AcceptedConnection;
-use crate::process::{DrainGuard, ShutdownPhase, ShutdownWatch};
+use crate::process::{DrainGuard, ProgressEcho, ShutdownPhase, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader, Side};
 
 /// Connections that are checked at a new epoch before other tasks run.
@@ -54,6 +55,7 @@ pub(super) struct WorkerParts {
     pub(super) lines: Arc<LogQueue>,
     pub(super) shutdown: ShutdownWatch,
     pub(super) drain: Duration,
+    pub(super) echo: Arc<ProgressEcho>,
     /// Dropped once the listeners of ingress, and of egress, are closed.
     pub(super) listening: [DrainGuard; 2],
 }
@@ -96,8 +98,11 @@ impl Worker {
         });
         worker.open_listeners();
         worker.start_due_probes();
-        let epochs = spawn_local(Rc::clone(&worker).follow_epochs());
-        let ticks = spawn_local(Rc::clone(&worker).run_ticks());
+        let following = Rc::clone(&worker);
+        let epochs = spawn_persistent("epochs", move || Rc::clone(&following).follow_epochs());
+        let ticking = Rc::clone(&worker);
+        let ticks = spawn_persistent("ticks", move || Rc::clone(&ticking).run_ticks());
+        let progress = spawn_local(parts.echo.answer_calls(index));
         let stopping = spawn_local(Rc::clone(&worker).stop(parts.listening));
         loop {
             tokio::select! {
@@ -111,6 +116,7 @@ impl Worker {
         epochs.abort();
         ticks.abort();
         stopping.abort();
+        progress.abort();
     }
 
     /// Handles each epoch once: adopts its snapshot and checks whether each connection may stay.
@@ -153,7 +159,8 @@ impl Worker {
 
     /// Starts ingresses that have a key pair to show now, and every egress: without one it answers that it has none.
     fn open_listeners(self: &Rc<Self>) {
-        if self.context.shutdown.phase() >= ShutdownPhase::DrainIngress {
+        let shutdown = &self.context.shutdown;
+        if shutdown.phase() >= ShutdownPhase::DrainIngress || shutdown.is_handed_over() {
             return;
         }
         let snapshot = self.context.snapshot();
@@ -248,22 +255,32 @@ impl Worker {
         self.egress.sweep();
     }
 
-    /// Stopping: ingress drains, then egress; what is open after that is closed with the event loop.
+    /// Stopping: ingress drains, then egress; what is open after that is closed with the event loop. Where a new process
+    /// has taken over, both leave before that, without hurry.
     async fn stop(self: Rc<Self>, [ingress, egress]: [DrainGuard; 2]) {
         let mut shutdown = self.context.shutdown.clone();
-        for (phase, side, listening) in
-            [(ShutdownPhase::DrainIngress, Side::Ingress, ingress), (ShutdownPhase::DrainEgress, Side::Egress, egress)]
-        {
-            shutdown.wait_for_phase(phase).await;
-            for listener in self.listeners.iter().filter(|listener| listener.context.id.side == side) {
-                listener.close(|accepted| self.dispatch_connection(listener.context.index, accepted));
-            }
-            // Whatever they had accepted is counted.
-            drop(listening);
-            for open in self.context.connections.open_connections() {
-                if open.facts.side == side && !open.is_upstream() {
-                    self.context.drain_connection(&open, DrainCause::stopping());
-                }
+        let (mut ingress, mut egress) = (Some(ingress), Some(egress));
+        shutdown.wait_for_phase(ShutdownPhase::HandedOver).await;
+        if shutdown.is_handed_over() {
+            self.leave_side(Side::Ingress, ingress.take(), &DrainCause::handed_over());
+            self.leave_side(Side::Egress, egress.take(), &DrainCause::handed_over());
+        }
+        shutdown.wait_for_phase(ShutdownPhase::DrainIngress).await;
+        self.leave_side(Side::Ingress, ingress, &DrainCause::stopping());
+        shutdown.wait_for_phase(ShutdownPhase::DrainEgress).await;
+        self.leave_side(Side::Egress, egress, &DrainCause::stopping());
+    }
+
+    /// Closes the listeners of one side, and drains its connections.
+    fn leave_side(self: &Rc<Self>, side: Side, listening: Option<DrainGuard>, cause: &DrainCause) {
+        for listener in self.listeners.iter().filter(|listener| listener.context.id.side == side) {
+            listener.close(|accepted| self.dispatch_connection(listener.context.index, accepted));
+        }
+        // Whatever they had accepted is counted.
+        drop(listening);
+        for open in self.context.connections.open_connections() {
+            if open.facts.side == side && !open.is_upstream() {
+                self.context.drain_connection(&open, cause.clone());
             }
         }
     }

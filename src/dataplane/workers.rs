@@ -19,7 +19,7 @@ use crate::evidence::RefusalMemory;
 use crate::log::LogQueue;
 use crate::metrics::Metrics;
 use crate::net::BoundSocket;
-use crate::process::{DrainProgress, ShutdownWatch, SideProgress};
+use crate::process::{DrainProgress, ProgressEcho, ShutdownWatch, SideProgress};
 use crate::snapshot::{ListenerId, Reader, Snapshot};
 
 /// How long blocking work on other threads may continue when a worker ends.
@@ -52,6 +52,8 @@ pub struct DataPlaneParts {
     pub progress: Arc<DrainProgress>,
     /// The longest time that a drain may take.
     pub drain: Duration,
+    /// What each worker answers while it makes progress.
+    pub echo: Arc<ProgressEcho>,
 }
 
 /// The running workers.
@@ -98,19 +100,19 @@ pub fn start(parts: DataPlaneParts) -> io::Result<WorkerThreads> {
     });
     let mut threads = Vec::with_capacity(workers);
     for (index, queue) in receivers.into_iter().enumerate() {
-        let cloned = |(id, bound): &(ListenerId, BoundSocket)| Ok((id.clone(), bound.try_clone()?));
         let given = WorkerParts {
             index,
             shared: Arc::clone(&shared),
             known: known.clone(),
             used: Arc::clone(&used),
             queue,
-            listeners: parts.listeners.iter().map(cloned).collect::<io::Result<_>>()?,
+            listeners: parts.listeners.iter().map(|(id, bound)| (id.clone(), bound.share())).collect(),
             reader: parts.reader.clone(),
             metrics: Arc::clone(&parts.metrics),
             lines: Arc::clone(&parts.lines),
             shutdown: parts.shutdown.clone(),
             drain: parts.drain,
+            echo: Arc::clone(&parts.echo),
             // Before any thread runs: a stop waits for every worker from the first moment on.
             listening: [&shared.progress.ingress, &shared.progress.egress].map(SideProgress::track_listeners),
         };

@@ -5,6 +5,8 @@
 //! SO_REUSEPORT sockets of their own, because the kernel gives each of those its own queue, and closing one resets what
 //! waits in it. With one queue a worker may end while the others go on accepting, and no connection is reset.
 
+mod inherited;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,6 +21,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
+pub use inherited::{InheritedSockets, SocketHandle};
+
 use super::{KEEPALIVE_INTERVAL, ListenAddress, SocketError, SocketStream, keepalive_probes};
 
 /// Connections that may wait to be accepted; the kernel has the last word (`net.core.somaxconn`).
@@ -28,7 +32,8 @@ const DEFAULT_SOCKET_MODE: u32 = 0o600;
 
 /// A bound socket. Peers are refused by the kernel until [`BoundSocket::listen`].
 pub struct BoundSocket {
-    socket: Socket,
+    /// The same for all workers: it is closed when the last of them has closed its listener.
+    socket: Arc<Socket>,
     address: ListenAddress,
     file: Option<Arc<SocketFile>>,
     opened: ListenState,
@@ -45,16 +50,20 @@ impl ListenState {
     }
 }
 
-/// The file of a Unix socket, removed with the last descriptor.
+/// The file of a Unix socket, removed with the last descriptor, if it is ours.
 struct SocketFile {
     path: PathBuf,
     inode: u64,
+    /// A process that has passed its sockets on, or has not taken them over yet, leaves the file alone.
+    is_ours: AtomicBool,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another process may have put its own socket here since.
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        if self.is_ours.load(Ordering::Acquire)
+            && fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+        {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -64,7 +73,7 @@ impl Drop for SocketFile {
 pub struct ListeningSocket {
     socket: AsyncFd<OwnedFd>,
     unix: bool,
-    _file: Option<Arc<SocketFile>>,
+    _bound: (Arc<Socket>, Option<Arc<SocketFile>>),
 }
 
 /// A connection that was accepted and belongs to no event loop yet, so that it can go to another worker.
@@ -106,7 +115,11 @@ impl BoundSocket {
                 (socket, Some(Arc::new(file)))
             }
         };
-        Ok(Self { socket, address: address.clone(), file, opened: ListenState::default() })
+        Ok(Self::new(socket, address, file))
+    }
+
+    fn new(socket: Socket, address: &ListenAddress, file: Option<Arc<SocketFile>>) -> Self {
+        Self { socket: Arc::new(socket), address: address.clone(), file, opened: ListenState::default() }
     }
 
     /// The configured address.
@@ -125,12 +138,9 @@ impl BoundSocket {
     }
 
     /// The same socket for another worker.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn try_clone(&self) -> io::Result<Self> {
+    pub fn share(&self) -> Self {
         let (address, file, opened) = (self.address.clone(), self.file.clone(), self.opened.clone());
-        Ok(Self { socket: self.socket.try_clone()?, address, file, opened })
+        Self { socket: Arc::clone(&self.socket), address, file, opened }
     }
 
     /// Listens, in this thread's event loop. Listening twice, by several workers, is listening once.
@@ -147,7 +157,7 @@ impl BoundSocket {
         )]
         let socket = AsyncFd::new(OwnedFd::from(socket))?;
         self.opened.0.store(true, Ordering::Release);
-        Ok(ListeningSocket { socket, unix, _file: self.file.clone() })
+        Ok(ListeningSocket { socket, unix, _bound: (Arc::clone(&self.socket), self.file.clone()) })
     }
 }
 
@@ -197,15 +207,19 @@ impl AcceptedConnection {
     }
 }
 
+/// What each accepted connection inherits on Linux, so that it costs nothing per connection.
+fn set_tcp_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive_probes(KEEPALIVE_INTERVAL))
+}
+
 fn bind_tcp(at: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if at.is_ipv6() {
         // Dual-stack only where every address is meant; an IPv6 address that was written out means just that.
         socket.set_only_v6(!at.ip().is_unspecified())?;
     }
-    // Accepted sockets inherit these two on Linux, so that they cost nothing per connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive_probes(KEEPALIVE_INTERVAL))?;
+    set_tcp_options(&socket)?;
     // For a restart while old connections are in TIME_WAIT. Linux still refuses to bind if one listens; of two that
     // have only bound, the second fails to listen.
     socket.set_reuse_address(true)?;
@@ -232,7 +246,8 @@ fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, 
         fs::remove_file(path)?;
     }
     socket.bind(&address)?;
-    let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
+    let inode = fs::symlink_metadata(path)?.ino();
+    let file = SocketFile { path: path.to_owned(), inode, is_ours: true.into() };
     // No client can connect before listen(2), so there is no moment with wrong permissions.
     std::os::unix::fs::chown(path, None, group)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
@@ -257,97 +272,4 @@ fn find_group(groups: &str, name: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-
-    fn loopback_address() -> ListenAddress {
-        ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())
-    }
-
-    #[test]
-    fn a_bound_socket_refuses_until_it_listens() {
-        let bound = BoundSocket::bind(&loopback_address()).unwrap();
-        let error = std::net::TcpStream::connect(bound.local_addr().unwrap()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        assert!(!bound.listen_state().is_listening());
-    }
-
-    #[test]
-    fn a_port_in_use_is_an_error_that_names_it() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = taken.local_addr().unwrap();
-        let error = BoundSocket::bind(&ListenAddress::Tcp(at)).err().expect("the port is taken");
-        assert!(matches!(error, SocketError::InUse { .. }), "{error}");
-        assert!(error.to_string().contains(&at.to_string()), "{error}");
-    }
-
-    #[tokio::test]
-    async fn two_workers_share_one_queue() {
-        let bound = BoundSocket::bind(&loopback_address()).unwrap();
-        let (one, two) = (bound.listen().unwrap(), bound.try_clone().unwrap().listen().unwrap());
-        assert!(bound.try_clone().unwrap().listen_state().is_listening());
-        let address = bound.local_addr().unwrap();
-        let _client = std::net::TcpStream::connect(address).unwrap();
-        drop(one);
-        let accepted = two.accept().await.unwrap();
-        assert!(accepted.from.unwrap().ip().is_loopback());
-        let SocketStream::Tcp(stream) = accepted.into_stream().unwrap() else { panic!("not TCP") };
-        let socket = socket2::SockRef::from(&stream);
-        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_INTERVAL);
-    }
-
-    #[tokio::test]
-    async fn every_address_is_dual_stack_and_ipv4_keeps_its_name() {
-        let bound = BoundSocket::bind(&ListenAddress::AnyTcp(0)).unwrap();
-        let listening = bound.listen().unwrap();
-        let port = bound.local_addr().unwrap().port();
-        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert!(listening.accept().await.unwrap().from.unwrap().is_ipv4());
-    }
-
-    #[tokio::test]
-    async fn a_stale_socket_file_is_replaced_and_a_living_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.sock");
-        let stale = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let address = ListenAddress::Unix { path: path.clone(), mode: None, group: None };
-        assert!(matches!(BoundSocket::bind(&address), Err(SocketError::InUse { .. })));
-        drop(stale);
-
-        let bound = BoundSocket::bind(&address).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let listening = bound.listen().unwrap();
-        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        let SocketStream::Unix(stream) = listening.accept().await.unwrap().into_stream().unwrap() else {
-            panic!("not Unix")
-        };
-        client.write_all(b"hello").unwrap();
-        let mut stream = stream.into_std().unwrap();
-        stream.set_nonblocking(false).unwrap();
-        let mut heard = [0; 5];
-        stream.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"hello");
-
-        drop((bound, listening));
-        assert!(!path.exists(), "the socket file goes with its listener");
-    }
-
-    #[test]
-    fn a_file_in_the_way_is_never_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.sock");
-        fs::write(&path, "precious").unwrap();
-        let address = ListenAddress::Unix { path: path.clone(), mode: None, group: None };
-        assert!(matches!(BoundSocket::bind(&address), Err(SocketError::Listen { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    }
-
-    #[test]
-    fn groups_are_found_by_name_and_by_number() {
-        assert_eq!(find_group("root:x:0:\nweb:x:33:alice,bob\n", "web"), Some(33));
-        assert_eq!(find_group("root:x:0:\n", "web"), None);
-        assert_eq!(group_id("12"), Some(12));
-    }
-}
+mod tests;

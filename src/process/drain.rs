@@ -12,6 +12,8 @@ pub struct DrainProgress {
     pub ingress: SideProgress,
     /// Of the application.
     pub egress: SideProgress,
+    /// Conversations with a new process that takes over.
+    hand_overs: Arc<DrainCount>,
     cut: AtomicUsize,
 }
 
@@ -36,6 +38,14 @@ impl DrainProgress {
     /// With nothing open.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+    /// Counts a hand-over to a new process until it is told that it may go on alone.
+    pub fn track_hand_over(&self) -> DrainGuard {
+        DrainGuard::new(&self.hand_overs)
+    }
+    /// Waits until no new process waits for an answer.
+    pub(super) async fn wait_until_answered(&self) {
+        self.hand_overs.wait_until_none().await;
     }
     /// Records that a connection on which something ran was closed at the deadline.
     pub fn record_cut(&self) {

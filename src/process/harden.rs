@@ -47,6 +47,17 @@ pub enum HardeningFailure {
     },
 }
 
+/// Warns where the process runs as root: it needs no right of root.
+pub fn warn_of_root() {
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!(
+            target: "process",
+            "this process runs as root, which it does not need: start it as an ordinary user (User= of systemd, runAsNonRoot of \
+             Kubernetes); for ports below 1024 give it CAP_NET_BIND_SERVICE, or sockets of systemd"
+        );
+    }
+}
+
 /// Core dumps off, not ptraceable by the same user, and the soft limit of open files raised to the hard one. Must be
 /// called first of all, before any key is read.
 pub fn harden() -> HardeningReport {

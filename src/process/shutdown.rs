@@ -15,6 +15,9 @@ const LAST_WRITE_MIN: Duration = Duration::from_secs(2);
 /// And at most this long, if they were quick.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(5);
 
+/// After a new process has taken over, what probes and commands have asked here is still answered for so long.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
 /// How stopping ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownOutcome {
@@ -27,7 +30,7 @@ pub enum ShutdownOutcome {
     Hurried,
 }
 
-/// Waits for a stop signal, and then takes the process through the phases to [`ShutdownPhase::Over`]; `last_write` may
+/// Waits for a stop signal, or for a new process that takes over, and then takes the process through the phases to [`ShutdownPhase::Over`]; `last_write` may
 /// then end within its bounds. A reload signal wakes `reload`, also while stopping; the writer may then ignore it.
 pub async fn run_shutdown(
     mut told: mpsc::Receiver<ProcessSignal>,
@@ -37,17 +40,30 @@ pub async fn run_shutdown(
     reload: Arc<Notify>,
     last_write: impl Future<Output = ()>,
 ) -> ShutdownOutcome {
-    wait_for_stop(&mut told, &reload).await;
-    let (plan, begun) = (rules.plan(), Instant::now());
+    let is_handed_over = wait_for_end(&mut told, &reload).await == ProcessSignal::HandOver;
+    if is_handed_over && finish_what_runs(&stopping, &progress, (&mut told, &reload)).await {
+        stopping.advance(ShutdownPhase::Over);
+        let _ = timeout(LAST_WRITE_MAX, last_write).await;
+        return ShutdownOutcome::Drained { left: 0 };
+    }
+    let (mut plan, begun) = (rules.plan(), Instant::now());
+    if is_handed_over {
+        // Clients and the application have the new process.
+        plan = ShutdownSettings { delay: Duration::ZERO, egress_linger: Duration::ZERO, ..plan };
+    }
     let longest = plan.max_duration();
+    let waits_for = describe_waits(plan, &progress);
     tracing::info!(
         target: "process",
-        waits_for = describe_waits(plan, &progress),
+        waits_for = waits_for.as_str(),
         longest_s = round_up(longest),
         second_signal = "stops immediately",
         "stopping"
     );
-    notify::send_stopping(longest + LAST_WRITE_MIN);
+    if !is_handed_over {
+        notify::send_status(&format!("stopping: waits for {waits_for}"));
+        notify::send_stopping(longest + LAST_WRITE_MIN);
+    }
     let ended = tokio::select! {
         biased;
         () = wait_for_stop(&mut told, &reload) => ShutdownOutcome::Hurried,
@@ -60,13 +76,47 @@ pub async fn run_shutdown(
 }
 
 async fn wait_for_stop(told: &mut mpsc::Receiver<ProcessSignal>, reload: &Notify) {
+    // A new process cannot take over while this one stops.
+    while wait_for_end(told, reload).await != ProcessSignal::Stop {}
+}
+
+/// The signal that ends the process: a stop, or a new process that takes over.
+async fn wait_for_end(told: &mut mpsc::Receiver<ProcessSignal>, reload: &Notify) -> ProcessSignal {
     loop {
         match told.recv().await {
-            Some(ProcessSignal::Stop) => return,
             Some(ProcessSignal::Reload) => reload.notify_one(),
+            Some(end) => return end,
             // No sender is left: only the phases go on.
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Lets what runs come to its end after a new process has taken over; false if a stop signal comes first.
+async fn finish_what_runs(
+    stopping: &ShutdownController,
+    progress: &DrainProgress,
+    (told, reload): (&mut mpsc::Receiver<ProcessSignal>, &Notify),
+) -> bool {
+    let connections = progress.open_connections();
+    tracing::info!(
+        target: "process", connections,
+        "a new process has taken over; this one finishes what runs and exits, a stop signal shortens that"
+    );
+    stopping.advance(ShutdownPhase::HandedOver);
+    let finished = async {
+        sleep(ANSWER_GRACE).await;
+        progress.wait_until_answered().await;
+        for side in [&progress.ingress, &progress.egress] {
+            side.wait_until_closed().await;
+        }
+        for side in [&progress.ingress, &progress.egress] {
+            side.wait_until_drained().await;
+        }
+    };
+    tokio::select! {
+        () = finished => true,
+        () = wait_for_stop(told, reload) => false,
     }
 }
 

@@ -66,6 +66,10 @@ pub(crate) fn missing(
     phase: ShutdownPhase,
     sockets: &[(ListenerId, ListenState)],
 ) -> Vec<ReadinessGap> {
+    if phase == ShutdownPhase::HandedOver {
+        // The new process is ready: it would not have taken over. What is still asked here is asked of both.
+        return Vec::new();
+    }
     if phase > ShutdownPhase::Running {
         return vec![ReadinessGap::Stopping];
     }

@@ -61,11 +61,28 @@ pub enum WriterInput {
         /// Where the answer goes: the number of refusals that were forgotten.
         reply: oneshot::Sender<(Epoch, usize)>,
     },
+    /// A new process takes over: everything stays as it is until that is decided.
+    HandOver(HandOverOrder),
+    /// The process that this one takes over from has let go of the state: it is saved from now on.
+    BeginWriting {
+        /// Once it is saved, or was reported as not saved.
+        reply: oneshot::Sender<()>,
+    },
     /// A request for what the writer alone knows; nothing changes.
     Look {
         /// Where the answer goes.
         reply: oneshot::Sender<WriterView>,
     },
+}
+
+/// The steps of handing the state over to a new process.
+pub struct HandOverOrder {
+    /// Told once everything is saved; no input is worked through from then on.
+    pub held: oneshot::Sender<()>,
+    /// Tells that the new process serves. Dropped: it does not, and this one goes on as before.
+    pub decided: oneshot::Receiver<()>,
+    /// Told once the state belongs to the new process: this one remembers in memory only, for the connections that it still has.
+    pub released: oneshot::Sender<()>,
 }
 
 /// What the writer alone knows.

@@ -10,6 +10,7 @@
 //! state/retained/trust/NAME/FINGERPRINT.pem   an anchor on its way out
 //! ```
 
+mod owner;
 mod store;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use crate::pki::{Certificate, Fingerprint, FolderProblem, KeyMaterial, KeyPair, 
 use crate::trust::TrustName;
 use crate::{evidence, keyring, trust};
 
+use owner::{RetainedOwner, TRUST_FOLDER, chain_fingerprints};
+
 pub use super::remembered::RememberedState;
 pub use store::MemoryError;
 
@@ -34,7 +37,6 @@ pub use store::MemoryError;
 const DECISIONS_VERSION: u32 = 1;
 const DECISIONS_FILE: &str = "decisions.json";
 const RETAINED_FOLDER: &str = "retained";
-const TRUST_FOLDER: &str = "trust";
 
 /// The folder `state/`, or nothing: memory only.
 pub struct StateMemory(Option<StateRoot>);
@@ -43,6 +45,8 @@ struct StateRoot {
     path: PathBuf,
     /// Held while a sidekey works in the folder; not by commands that only read it.
     lock: Option<File>,
+    /// The process that this one takes over from still writes there.
+    is_beside: bool,
     /// What `decisions.json` holds, as far as we wrote or read it.
     decisions: Option<Vec<u8>>,
     /// Retained files that we wrote or could read, and the chain that is in each.
@@ -84,12 +88,36 @@ impl StateMemory {
             Err(error) if error.in_use => return Err(error),
             Err(_) => None,
         };
+        Self::new(root, lock, strict_permissions)
+    }
+
+    fn new(root: PathBuf, lock: Option<File>, strict_permissions: bool) -> Result<Self, MemoryError> {
         let unsafe_about = store::find_unsafe_places(&root, &root.join(RETAINED_FOLDER));
         if let Some(problem) = unsafe_about.first().filter(|_| strict_permissions) {
             let why = format!("{}, and strict_permissions is set: {}", problem.why, problem.remedy);
             return Err(MemoryError { file: problem.file.to_string(), why, in_use: false });
         }
         Ok(Self(Some(StateRoot { unsafe_about, ..StateRoot::new(root, lock) })))
+    }
+
+    /// In this folder, where another sidecar works that this one takes over from: what it holds is read, and nothing is
+    /// written before [`StateMemory::begin_writing`].
+    ///
+    /// # Errors
+    /// With `strict_permissions`, others than the owner can change it.
+    pub fn open_beside(root: PathBuf, strict_permissions: bool) -> Result<Self, MemoryError> {
+        let mut opened = Self::new(root, None, strict_permissions)?;
+        if let Some(root) = &mut opened.0 {
+            root.is_beside = true;
+        }
+        Ok(opened)
+    }
+
+    /// The other process has let go of the folder: from the next save on this one writes.
+    pub fn begin_writing(&mut self) {
+        if let Some(root) = &mut self.0 {
+            root.is_beside = false;
+        }
     }
 
     /// Why the last save failed, where it did.
@@ -131,7 +159,7 @@ impl StateMemory {
     /// Something could not be written; what is there already stays. Where decisions could not be read, it is reported
     /// once that nothing is saved.
     pub fn save(&mut self, state: &WriterState, now: Timestamp) -> Result<(), MemoryError> {
-        let Some(root) = &mut self.0 else { return Ok(()) };
+        let Some(root) = self.0.as_mut().filter(|root| !root.is_beside) else { return Ok(()) };
         let saved = root.save_all(state, now);
         match &saved {
             Err(error) => root.failure = Some(error.to_string()),
@@ -207,6 +235,7 @@ impl StateRoot {
         Self {
             path,
             lock,
+            is_beside: false,
             decisions: None,
             retained: BTreeMap::new(),
             unreadable: None,
@@ -330,45 +359,6 @@ impl StateRoot {
     }
 }
 
-/// What a retained file belongs to, by its path.
-enum RetainedOwner {
-    Keyring(KeyringName),
-    Trust(TrustName),
-}
-
-impl RetainedOwner {
-    fn from_path(path: &Path) -> Option<Self> {
-        let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
-        match parts[..] {
-            [name, _] => Some(Self::Keyring(store::decode_name(name)?.into())),
-            [TRUST_FOLDER, name, _] => Some(Self::Trust(store::decode_name(name)?.into())),
-            _ => None,
-        }
-    }
-
-    fn add_blocks(
-        self,
-        blocks: KeyMaterial,
-        path: &Path,
-        out: &mut RememberedState,
-    ) -> Result<Vec<Fingerprint>, String> {
-        let chain = chain_fingerprints(&blocks.certificates);
-        match self {
-            Self::Keyring(name) => {
-                let key = blocks.keys.into_iter().next().ok_or("it contains no private key")?;
-                let pair = KeyPair::new(blocks.certificates, key, vec![store::path_text(path).into()])
-                    .map_err(|error| error.to_string())?;
-                out.retained.entry(name).or_default().push(pair);
-            }
-            Self::Trust(name) => {
-                let certificate = blocks.certificates.into_iter().next().ok_or("it contains no certificate")?;
-                out.anchors.entry(name).or_default().push(certificate);
-            }
-        }
-        Ok(chain)
-    }
-}
-
 fn read_blocks(path: &Path) -> Result<KeyMaterial, String> {
     let bytes = Zeroizing::new(store::read_own_file(path).map_err(|error| error.to_string())?);
     Ok(blocks::read(&bytes, None))
@@ -383,10 +373,6 @@ fn parse_decisions(text: &[u8]) -> Result<DecisionsFile, String> {
         ));
     }
     Ok(decisions)
-}
-
-fn chain_fingerprints(chain: &[Arc<Certificate>]) -> Vec<Fingerprint> {
-    chain.iter().map(|certificate| certificate.fingerprint()).collect()
 }
 
 fn retained_path(folder: &Path, of: Fingerprint) -> PathBuf {

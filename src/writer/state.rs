@@ -108,7 +108,11 @@ impl WriterState {
         let mut happened = StateChange { clock_step: self.observe_time(now), ..StateChange::default() };
         self.advance_time(now, &mut happened);
         match input {
-            WriterInput::Tick | WriterInput::Look { .. } | WriterInput::Forget { .. } => {}
+            WriterInput::Tick
+            | WriterInput::Look { .. }
+            | WriterInput::Forget { .. }
+            | WriterInput::HandOver(_)
+            | WriterInput::BeginWriting { .. } => {}
             WriterInput::Learned(lessons) => {
                 // Which peers anchors verified has changed too, if only that.
                 happened.remember = true;

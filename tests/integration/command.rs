@@ -51,8 +51,12 @@ impl Drop for Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        Self::start_with(command.stdin(Stdio::null()).stderr(Stdio::inherit()))
+    }
+
+    /// With standard input and error as they are set.
+    pub fn start_with(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let out = child.stdout.take().expect("piped");
         let (sender, lines) = sync_channel(1024);
         std::thread::spawn(move || {

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
+mod activation;
 mod alerts;
 mod api;
 mod check_state;
@@ -48,6 +49,7 @@ mod soak;
 mod streams;
 mod strict;
 mod support;
+mod take_over;
 mod token;
 mod trust;
 mod unwritable_state;
