@@ -140,7 +140,7 @@ impl Application {
         }
         let events = Arc::new(EventBus::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         // From the first Event on: what begin() tells is history too.
-        let followers = [events.subscribe(), events.subscribe()];
+        let followers = [events.subscribe().gathering(), events.subscribe().gathering()];
         let strict = config.folder.strict_permissions;
         let mut memory = match config.state.clone() {
             Some(folder) => StateMemory::open(folder, strict)?,
