@@ -153,7 +153,7 @@ impl Application {
         }
         let events = Arc::new(EventBus::new(Arc::clone(&lines), Arc::clone(&metrics), &config.log, clock.clone())?);
         // From the first Event on: what begin() tells is history too.
-        let followers = [events.subscribe(), events.subscribe()];
+        let followers = [events.subscribe().gathering(), events.subscribe().gathering()];
         let first = folder::read::read_folder(&config.folder);
         let settings = crate::config::platform::with_platform_anchors(config.settings.clone());
         // What takes long is done: the old process changes nothing from here on.

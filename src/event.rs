@@ -33,6 +33,7 @@ pub use bus::EventBus;
 pub use doubts::{DoubtKind, UpstreamDoubt};
 pub use folder::FolderRecord;
 pub use follower::EventFollower;
+pub(crate) use follower::GATHERING_DELAY;
 pub use handshake::HandshakeRecord;
 pub use keyring::KeyringRecord;
 pub use lesson::LessonRecord;

@@ -21,6 +21,7 @@ mod restated;
 pub mod seen;
 mod session_ticket;
 mod sessions;
+mod ticket_chains;
 mod tls12_alert;
 mod upstream_sessions;
 pub mod verifier;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// After a batch the thread waits this long before it looks again: lines gather, and a caller that pushes one meanwhile
 /// need not wake the thread.
-const BATCH_DELAY: Duration = Duration::from_millis(2);
+const BATCH_DELAY: Duration = Duration::from_millis(5);
 /// A descriptor that another process made non-blocking is tried again after this pause.
 const WOULD_BLOCK_RETRY_DELAY: Duration = Duration::from_millis(5);
 /// About how many bytes are written at once.

@@ -19,7 +19,7 @@ use super::recall::{plan_reading, recall_fleet, sender_rows};
 use super::store::{ObservedState, RegistryStore};
 use super::{Error, RegistryLocation, RegistrySettings};
 use crate::clock::Clock;
-use crate::event::{Event, EventBus, EventFollower, RegistryRecord};
+use crate::event::{Event, EventBus, EventFollower, GATHERING_DELAY, RegistryRecord};
 use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, printable};
 use crate::process::{ShutdownPhase, ShutdownWatch};
@@ -209,7 +209,8 @@ impl RegistryWriter {
                 }
             };
             if ended {
-                // Events during shutdown are worth one last attempt, but no wait.
+                // Events during shutdown are worth one last attempt, and no wait but for those that are being gathered.
+                sleep(GATHERING_DELAY * 2).await;
                 let _ = timeout(FINAL_WRITE_TIMEOUT, self.write_once(&mut store)).await;
                 return store;
             }

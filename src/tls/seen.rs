@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
 use super::offer::OfferedPair;
+use super::ticket_chains::ChainName;
 use crate::keyring::PeerRequirements;
 use crate::keyring::demand::answer_request;
 use crate::pki::Fingerprint;
@@ -29,6 +30,8 @@ pub struct HandshakeObservation {
     pub tls13: Option<bool>,
     /// Until when the other side's path holds: verified in this handshake, or, where it resumes, in the one it goes back to.
     pub path_end: Option<Timestamp>,
+    /// The name of the chain in the ticket that is resumed.
+    pub(super) ticket_chain: Option<ChainName>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<PeerRequirements>,
     /// The pair that was shown instead of the config's own, because the CertificateRequest led to it.
@@ -70,6 +73,11 @@ pub(super) async fn observe_with_offer<F: Future>(
 /// Until when the path holds that the handshake which is running has verified, or resumes.
 pub(super) fn read_path_end() -> Option<Timestamp> {
     SLOT.try_with(|slot| slot.borrow().seen.path_end).ok().flatten()
+}
+
+/// The name of the chain that a ticket leaves out, which `name` finds in what this handshake has seen.
+pub(super) fn read_ticket_chain(name: impl FnOnce(&HandshakeObservation) -> Option<ChainName>) -> Option<ChainName> {
+    SLOT.try_with(|slot| name(&slot.borrow().seen)).ok().flatten()
 }
 
 /// Leaves something in the slot of the handshake that is running; outside one, nothing happens.

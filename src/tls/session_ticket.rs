@@ -1,7 +1,7 @@
 //! Session tickets that end with the peer's verified path: a session whose path has ended is not resumed (RFC 8446 2.2).
 //!
 //! The end is known to the handshake's slot: our verifier leaves it there in a full handshake, the ticket in a resumed one.
-//! What a ticket holds apart from that, and how it is sealed, is rustls'.
+//! What a ticket holds apart from that, and how it is sealed, is rustls'; the peer's chain is left out of it (`ticket_chains`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use rustls::server::ProducesTickets;
 use rustls::time_provider::TimeProvider as _;
 
+use super::ticket_chains::TicketChains;
 use super::{TlsTimeSource, seen};
 
 /// Nothing is resumed in this last part of a path's life: a peer that has renewed its certificate shows it in time, and what
@@ -24,11 +25,12 @@ const NO_END: u64 = u64::MAX;
 pub(super) struct PathBoundTicketer {
     sealer: Arc<dyn ProducesTickets>,
     time: TlsTimeSource,
+    chains: TicketChains,
 }
 
 impl PathBoundTicketer {
     pub(super) fn new(sealer: Arc<dyn ProducesTickets>, time: &TlsTimeSource) -> Self {
-        Self { sealer, time: time.clone() }
+        Self { sealer, time: time.clone(), chains: TicketChains::default() }
     }
 
     /// Seconds since 1970; a clock that cannot be read resumes nothing.
@@ -55,23 +57,38 @@ impl ProducesTickets for PathBoundTicketer {
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let end = path_end();
-        let mut bound = Vec::with_capacity(plain.len() + 16);
+        // A full handshake has seen the chain itself; a resumed one goes on with that of its ticket.
+        let short = seen::read_ticket_chain(|seen| {
+            if seen.chain.is_empty() { seen.ticket_chain } else { self.chains.keep_chain(&seen.chain) }
+        });
+        let short = short.and_then(|name| self.chains.shorten(plain, &name));
+        let content = short.as_deref().unwrap_or(plain);
+        let mut bound = Vec::with_capacity(content.len() + 17);
         bound.extend(end.to_be_bytes());
         bound.extend(last_use(end, self.now()).to_be_bytes());
-        bound.extend(plain);
+        bound.push(u8::from(short.is_some()));
+        bound.extend(content);
         self.sealer.encrypt(&bound)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let bound = self.sealer.decrypt(cipher)?;
         let (end, rest) = bound.split_first_chunk().map(|(end, rest)| (u64::from_be_bytes(*end), rest))?;
-        let (last, plain) = rest.split_first_chunk().map(|(last, plain)| (u64::from_be_bytes(*last), plain))?;
+        let (last, rest) = rest.split_first_chunk().map(|(last, rest)| (u64::from_be_bytes(*last), rest))?;
         if self.now() >= last {
             return None;
         }
+        let (is_short, content) = rest.split_first()?;
+        let (plain, ticket_chain) = match *is_short {
+            0 => (content.to_vec(), None),
+            _ => self.chains.restore(content).map(|(plain, name)| (plain, Some(name)))?,
+        };
         let end = i64::try_from(end).ok().and_then(|end| Timestamp::from_second(end).ok());
-        seen::record_observation(|seen| seen.path_end = end);
-        Some(plain.to_vec())
+        seen::record_observation(|seen| {
+            seen.path_end = end;
+            seen.ticket_chain = ticket_chain;
+        });
+        Some(plain)
     }
 }
 

@@ -42,7 +42,8 @@ impl ChainVerifier {
         let verdict = self.trust.verify(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
         let answer = verdict.as_ref().map(|verified| verified.valid_until).map_err(tls_error);
         seen::record_observation(|seen| {
-            seen.chain = chain.into();
+            // One copy for all connections of a peer that is known.
+            seen.chain = verdict.as_ref().map_or_else(|_| chain.into(), |verified| Arc::clone(&verified.presented));
             seen.path_end = verdict.as_ref().ok().map(|verified| verified.valid_until);
             seen.untrusted = verdict.err();
         });

@@ -119,7 +119,14 @@ mod tests {
     }
 
     fn verified() -> Arc<Verified> {
-        Arc::new(Verified { path: Vec::new(), anchor: None, pin: None, valid_until: at_second(100), expired: None })
+        Arc::new(Verified {
+            path: Vec::new(),
+            anchor: None,
+            pin: None,
+            valid_until: at_second(100),
+            expired: None,
+            presented: Arc::default(),
+        })
     }
 
     fn key(number: u32) -> ChainKey {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use webpki::Error;
 
 use super::{TrustName, quote_trust};
@@ -32,6 +33,8 @@ pub struct Verified {
     pub valid_until: Timestamp,
     /// When the end entity expired, where it is accepted all the same (`accept_expired_until` of its partner).
     pub expired: Option<Timestamp>,
+    /// The chain as it was presented: one copy for all connections of its peer.
+    pub presented: Arc<[CertificateDer<'static>]>,
 }
 
 /// Why a chain is not trusted. Values are printable; `tls::explain` makes reason and sentence of it.

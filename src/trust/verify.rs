@@ -198,12 +198,13 @@ impl Trust {
             return Ok(verified);
         }
         let end_entity = parse_certificate(&chain[0], 0)?;
-        let verified = match self.verify_at(&end_entity, chain, role, &VerificationTime { now, lenient: false }) {
+        let mut verified = match self.verify_at(&end_entity, chain, role, &VerificationTime { now, lenient: false }) {
             Err(expired @ TrustError::Expired { .. }) if *role == PeerRole::Client && self.partners.is_lenient(now) => {
                 self.verify_expired(&end_entity, chain, now).ok_or(expired)?
             }
             verdict => verdict?,
         };
+        verified.presented = chain.into();
         let verified = Arc::new(verified);
         let from = verified.path.iter().map(|certificate| certificate.validity().not_before).max();
         let mut until = verified.valid_until;
@@ -278,6 +279,7 @@ impl Trust {
             pin: pin.map(|pin| pin.spki),
             valid_until: valid_until.unwrap_or(Timestamp::MAX),
             expired: None,
+            presented: Arc::default(),
         })
     }
 

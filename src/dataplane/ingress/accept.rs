@@ -235,7 +235,7 @@ async fn handshake(
     attempt.shown = Some((candidate.clone(), choice.chosen_by));
     let finished = hello.finish(&ingress.acceptors[choice.index], deadline).await;
     let now = terms.now();
-    let tls = match finished {
+    let mut tls = match finished {
         Ok(tls) => tls,
         Err(failed) => {
             attempt.shown_next =
@@ -259,6 +259,8 @@ async fn handshake(
     };
     if let Some(peer) = &peer {
         ingress.trust.record_verified(peer, now);
+        // A resumed session brought a copy of its own.
+        tls.chain = Arc::clone(&peer.verified().presented);
     }
     let place = reserve_partner_slot(peer.as_deref(), &tls.facts, attempt, terms)?;
     let event =

@@ -116,7 +116,14 @@ impl Trust {
         let ends = ends.chain(terms.end_entity_expiry(end_entity)).chain(until).chain(pin.and_then(|pin| pin.until));
         let valid_until = ends.min().unwrap_or(now);
         let anchor = Some((anchor.fingerprint(), anchor.subject().to_owned()));
-        Ok(Verified { path, anchor, pin: pin.map(|pin| pin.spki), valid_until, expired: None })
+        Ok(Verified {
+            path,
+            anchor,
+            pin: pin.map(|pin| pin.spki),
+            valid_until,
+            expired: None,
+            presented: Arc::default(),
+        })
     }
 
     /// RFC 5280 6.3: each certificate against the newest list that its issuer's key signed.

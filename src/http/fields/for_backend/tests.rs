@@ -24,7 +24,14 @@ fn peer() -> std::sync::Arc<Peer> {
     let issued = authority.intermediate("Middle", validity).unwrap().issue(&request).unwrap();
     let certificate = |der: Result<CertificateDer<'static>, _>| Certificate::parse(der.unwrap()).unwrap();
     let path = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes()).map(certificate).collect();
-    let verified = Verified { path, anchor: None, pin: None, valid_until: validity.not_after, expired: None };
+    let verified = Verified {
+        path,
+        anchor: None,
+        pin: None,
+        valid_until: validity.not_after,
+        expired: None,
+        presented: Default::default(),
+    };
     Peer::new(std::sync::Arc::new(verified), &Partners::default())
 }
 

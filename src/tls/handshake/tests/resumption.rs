@@ -1,8 +1,14 @@
 //! Sessions that are resumed, and those that are not: a ticket ends with the path that was verified for it.
 
+use std::sync::Mutex;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
+
 use super::*;
 use crate::clock::ManualClock;
 use crate::tls::late_alert::refuse_established;
+use crate::tls::session_ticket::PathBoundTicketer;
 
 fn certified(pair: &KeyPair) -> Arc<CertifiedKey> {
     Arc::new((*pair.certified_key()).clone())
@@ -54,6 +60,53 @@ async fn a_session_whose_path_has_ended_is_not_resumed_and_the_new_certificate_i
         // A ticket that was made by a resumption has the same end as the one before.
         hand.set(seconds(3_990));
         assert!(!connect().await.0, "{version:?}");
+    }
+}
+
+/// Seals nothing, and remembers the size of what it was given.
+#[derive(Debug, Default)]
+struct OpenSealer(Mutex<Vec<usize>>);
+
+impl ProducesTickets for OpenSealer {
+    fn enabled(&self) -> bool {
+        true
+    }
+    fn lifetime(&self) -> u32 {
+        3600
+    }
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().push(plain.len());
+        Some(plain.to_vec())
+    }
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        Some(cipher.to_vec())
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_does_not_carry_the_chain_that_its_session_is_resumed_with() {
+    let fixture = handshake_fixture();
+    let other = fixture.ca.issue_peer("other.test", &|_| ());
+    for version in TLS_VERSIONS {
+        let (acceptor, _) = timed_acceptor(&fixture, version);
+        let (sealer, (clock, _)) = (Arc::new(OpenSealer::default()), Clock::manual(now()));
+        let mut config = (*acceptor.config).clone();
+        config.ticketer =
+            Arc::new(PathBoundTicketer::new(Arc::clone(&sealer) as _, &TlsTimeSource::from_clock(&clock)));
+        let acceptor = IngressAcceptor { config: Arc::new(config) };
+        let clients = [&fixture.client, &other].map(|peer| {
+            let shows = Arc::new(RenewingClient(Mutex::new(certified(&peer.pair()))));
+            (renewing_connector(aws_lc_rs::default_provider(), version, &shows), &peer.chain)
+        });
+        // Each resumes its own chain, also with a ticket that a resumption has made.
+        for resumed in [false, true, true] {
+            for (connector, chain) in &clients {
+                let at_server = run_handshake(&acceptor, connector).await.0.ok().unwrap();
+                assert_eq!((at_server.facts.resumed, &*at_server.chain), (resumed, &***chain), "{version:?}");
+            }
+        }
+        let sizes = sealer.0.lock().unwrap();
+        assert!(sizes.len() >= 4 && sizes.iter().all(|size| *size < 200), "{version:?} {sizes:?}");
     }
 }
 
