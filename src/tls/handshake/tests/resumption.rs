@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 
-use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
 
 use super::*;
@@ -95,8 +94,8 @@ async fn a_ticket_does_not_carry_the_chain_that_its_session_is_resumed_with() {
             Arc::new(PathBoundTicketer::new(Arc::clone(&sealer) as _, &TlsTimeSource::from_clock(&clock)));
         let acceptor = IngressAcceptor { config: Arc::new(config) };
         let clients = [&fixture.client, &other].map(|peer| {
-            let shows = Arc::new(RenewingClient(Mutex::new(certified(&peer.pair()))));
-            (renewing_connector(aws_lc_rs::default_provider(), version, &shows), &peer.chain)
+            let client = ForeignClient::showing(Some(certified(&peer.pair())), ECDSA);
+            (client.connector(aws_lc_rs::default_provider(), version), &peer.chain)
         });
         // Each resumes its own chain, also with a ticket that a resumption has made.
         for resumed in [false, true, true] {
