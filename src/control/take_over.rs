@@ -147,12 +147,13 @@ async fn conduct(
     };
     let _unanswered = desk.hand_over.progress.track_hand_over();
     // From here on there is no way back: the new process accepts.
+    // The files of sockets first: the listeners close as soon as the signal is heard.
+    desk.hand_over.sockets.iter().for_each(SocketHandle::release_file);
     desk.told.send(ProcessSignal::HandOver).await.map_err(|_| stopping())?;
     let _ = decide.send(());
     is_released.await.map_err(|_| stopping())?;
     let mut recorded = desk.hand_over.recorded.clone();
     let _ = timeout(RECORD_PATIENCE, recorded.wait_for(|recorded| *recorded)).await;
-    desk.hand_over.sockets.iter().for_each(SocketHandle::release_file);
     if let Some(process) = process.filter(|_| !is_supervised) {
         notify::send_main_process(process);
     }
