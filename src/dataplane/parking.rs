@@ -28,9 +28,10 @@ pub(super) struct ParkableConnection<S, F: HttpService<Incoming>> {
 }
 
 enum ServingPhase<S, F: HttpService<Incoming>> {
-    Served(UpgradeableConnection<TokioIo<FramingGuard<S>>, F>),
+    /// Both boxed, so that a parked connection keeps no room for hyper's part.
+    Served(Box<UpgradeableConnection<TokioIo<Box<FramingGuard<S>>>, F>>),
     Parked {
-        guard: FramingGuard<S>,
+        guard: Box<FramingGuard<S>>,
         service: F,
         _counted: ParkedConnectionGuard,
     },
@@ -51,7 +52,7 @@ where
         service: F,
         (verdict, cells): (&Arc<GuardVerdict>, &Arc<WorkerCounters>),
     ) -> Self {
-        let served = builder.serve_connection(TokioIo::new(guard), service).with_upgrades();
+        let served = Box::new(builder.serve_connection(TokioIo::new(Box::new(guard)), service).with_upgrades());
         let (verdict, cells) = (Arc::clone(verdict), Arc::clone(cells));
         Self { builder, phase: ServingPhase::Served(served), verdict, cells }
     }
@@ -60,7 +61,7 @@ where
     pub(super) fn shut_down_gracefully(&mut self) {
         self.unpark();
         if let ServingPhase::Served(served) = &mut self.phase {
-            Pin::new(served).graceful_shutdown();
+            Pin::new(&mut **served).graceful_shutdown();
         }
     }
 
@@ -69,12 +70,13 @@ where
         loop {
             match &mut self.phase {
                 ServingPhase::Served(served) => {
-                    if let Poll::Ready(ended) = Pin::new(served).poll(cx) {
+                    if let Poll::Ready(ended) = Pin::new(&mut **served).poll(cx) {
                         return Poll::Ready(ended);
                     }
-                    if !(open.is_parkable() && self.verdict.is_between_requests() && self.park()) {
+                    if !(open.is_parkable() && self.verdict.is_between_requests()) {
                         return Poll::Pending;
                     }
+                    self.park();
                 }
                 ServingPhase::Parked { guard, .. } => {
                     if open.signal() <= ConnectionSignal::Drain
@@ -91,14 +93,16 @@ where
         }
     }
 
-    /// Drops hyper; false where there is a tunnel, which hyper no longer serves.
-    fn park(&mut self) -> bool {
-        let ServingPhase::Served(served) = std::mem::replace(&mut self.phase, ServingPhase::Over) else { return false };
-        let Some(parts) = served.into_parts() else { return true };
-        let mut guard = parts.io.into_inner();
-        guard.take_back(&parts.read_buf);
-        self.phase = ServingPhase::Parked { guard, service: parts.service, _counted: self.cells.park_connection() };
-        true
+    /// Drops hyper. It has nothing to give back where it has handed the stream over to a tunnel, and has ended with that.
+    fn park(&mut self) {
+        if let ServingPhase::Served(served) = std::mem::replace(&mut self.phase, ServingPhase::Over)
+            && let Some(parts) = served.into_parts()
+        {
+            let mut guard = parts.io.into_inner();
+            guard.take_back(&parts.read_buf);
+            let counted = self.cells.park_connection();
+            self.phase = ServingPhase::Parked { guard, service: parts.service, _counted: counted };
+        }
     }
 
     /// Brings hyper back.
@@ -107,7 +111,7 @@ where
             && let ServingPhase::Parked { guard, service, .. } = std::mem::replace(&mut self.phase, ServingPhase::Over)
         {
             let served = self.builder.serve_connection(TokioIo::new(guard), service).with_upgrades();
-            self.phase = ServingPhase::Served(served);
+            self.phase = ServingPhase::Served(Box::new(served));
         }
     }
 }
