@@ -36,7 +36,9 @@ def validator_of(document, seen):
     usual = Draft202012Validator.VALIDATORS["$ref"]
 
     def follow(validator, reference, instance, schema):
-        seen.add(reference.rsplit("/", 1)[1])
+        # Where a value may be absent, the schema is tried on null too.
+        if instance is not None:
+            seen.add(reference.rsplit("/", 1)[1])
         yield from usual(validator, reference, instance, schema)
 
     return validators.extend(Draft202012Validator, {"$ref": follow})
