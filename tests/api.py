@@ -36,7 +36,9 @@ def validator_of(document, seen):
     usual = Draft202012Validator.VALIDATORS["$ref"]
 
     def follow(validator, reference, instance, schema):
-        seen.add(reference.rsplit("/", 1)[1])
+        # Where a value may be absent, the schema is tried on null too.
+        if instance is not None:
+            seen.add(reference.rsplit("/", 1)[1])
         yield from usual(validator, reference, instance, schema)
 
     return validators.extend(Draft202012Validator, {"$ref": follow})
@@ -92,7 +94,7 @@ def check_metrics():
 def check_promises(phases):
     """schemathesis: whatever is asked, the answer is one that the document describes."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", URL + "/api/v1/openapi.json", "--url", URL, "--checks", "all"]
-    command += ["--phases", phases, "--max-examples", "40", "--seed", "7", "--generation-deterministic", "--no-color"]
+    command += ["--phases", phases, "--max-examples", "15", "--seed", "7", "--generation-deterministic", "--no-color"]
     command += ["--request-timeout", "20", "--suppress-health-check", "all"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -4,7 +4,7 @@
 //! reasons has every reason; the API's page has every path; the README's commands do what it says, typed literally.
 //! `SIDEKEY_WRITE_DOCS=1` writes what is generated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,8 +88,8 @@ fn read_example() -> Vec<ConfigTable> {
         let is_key = |text: &str| text.starts_with(|first: char| first.is_ascii_lowercase());
         if is_within {
             is_within = line.trim_start_matches('#') != "]";
-        } else if line.starts_with('[') {
-            let heading = line.split('#').next().unwrap_or_default().trim();
+        } else if let Some(heading) = line.strip_prefix('#').unwrap_or(line).strip_prefix('[') {
+            let heading = format!("[{}", heading.split('#').next().unwrap_or_default().trim());
             tables.push(ConfigTable { heading: format!("`{heading}`"), ..ConfigTable::default() });
         } else if let Some((key, rest)) = line
             .strip_prefix('#')
@@ -125,9 +125,14 @@ fn split_comment(rest: &str) -> (String, String) {
 #[test]
 fn the_configuration_reference_has_every_key_of_the_example() {
     let mut reference = String::new();
+    // What a key does is said once; tables that have the same key later say the same.
+    let mut said = BTreeMap::new();
     for table in read_example().iter().filter(|table| !table.rows.is_empty()) {
         let _ = write!(reference, "\n### {}\n\n| key | value | what it does |\n|---|---|---|\n", table.heading);
         for [key, value, comment] in &table.rows {
+            let known = said.entry(key.clone()).or_insert_with(|| comment.clone());
+            let comment = if comment.is_empty() { known } else { comment };
+            assert!(!comment.is_empty(), "{}: {key} has no comment", table.heading);
             let _ =
                 writeln!(reference, "| `{key}` | `{}` | {} |", value.replace('|', "\\|"), comment.replace('|', "\\|"));
         }
