@@ -110,7 +110,8 @@ async fn conduct(plane: ControlPlane) -> ShutdownOutcome {
     tokio::spawn(remember(plane.inputs.clone(), plane.lessons, plane.views.reader.clone(), clock.clone()));
     let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
     let remembering = tokio::spawn(remembering);
-    let views = plane.views.clone().reading_registry(current);
+    let instance = crate::offline::registry::registry_settings(&plane.config).instance;
+    let views = plane.views.clone().reading_registry(current).with_instance(instance);
     for (bound, kind) in plane.admin {
         if let Some(bound) = bound {
             let serving = admin::serve(bound, kind, views.clone());
