@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc test tree deny fuzz-smoke bench-smoke soak deploy image ci
+.PHONY: all fmt lint doc man test tree deny fuzz-smoke bench-smoke soak deploy image ci
 
 all: fmt lint test doc
 
@@ -12,6 +12,10 @@ lint:
 
 doc:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+# The manual, one page for each command.
+man:
+	cargo run --locked --release -- man target/man
 
 test:
 	tests/all

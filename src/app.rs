@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::event::EventBus;
 use crate::evidence::RefusalMemory;
 use crate::log::{self, LogQueue};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsFormat};
 use crate::net::listen::BoundSocket;
 use crate::process::{self, DrainProgress, ProcessSignal, ShutdownOutcome, ShutdownPhase};
 use crate::snapshot::{ListenerId, Reader, Side, Snapshot};
@@ -74,6 +74,7 @@ pub struct AppEnvironment {
 /// A running sidecar. Dropping it closes everything at once.
 pub struct Application {
     addresses: BTreeMap<ListenerId, SocketAddr>,
+    admin: Option<SocketAddr>,
     views: RuntimeViews,
     lessons: Arc<RefusalMemory>,
     told: mpsc::Sender<ProcessSignal>,
@@ -161,7 +162,7 @@ impl Application {
         let views = RuntimeViews::new(reader.clone(), Arc::clone(&metrics), Arc::clone(&events), shutdown.clone())
             .watching(listeners.iter().map(|(id, bound)| (id.clone(), bound.listen_state())))
             .asking_writer(inputs.clone(), config.state.is_some());
-        let addresses = addresses(&listeners);
+        let (addresses, admin_address) = (addresses(&listeners), admin.as_ref().and_then(BoundSocket::local_addr));
         let workers = dataplane::start(dataplane::DataPlaneParts {
             listeners,
             workers: config.workers,
@@ -200,12 +201,26 @@ impl Application {
             config,
         };
         let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || control::run(plane))?;
-        Ok(Self { addresses, views, lessons, told, inputs, control: Some(control), workers: Some(workers) })
+        Ok(Self {
+            addresses,
+            admin: admin_address,
+            views,
+            lessons,
+            told,
+            inputs,
+            control: Some(control),
+            workers: Some(workers),
+        })
     }
 
     /// Where a listener listens, if it is TCP.
     pub fn address(&self, side: Side, name: &str) -> Option<SocketAddr> {
         self.addresses.get(&ListenerId { side, name: name.into() }).copied()
+    }
+
+    /// Where the admin listener listens, if it is TCP.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// What happens.
@@ -225,7 +240,7 @@ impl Application {
 
     /// The metrics as Prometheus reads them.
     pub fn metrics_text(&self) -> String {
-        self.views.metrics_text()
+        self.views.metrics_text(MetricsFormat::Prometheus)
     }
 
     /// How far stopping has come.

@@ -5,11 +5,13 @@ mod ask;
 mod check;
 mod completions;
 mod demo;
+mod examples;
 mod failure;
 mod folder;
 mod handshakes;
 mod inspect;
 mod keyring;
+mod man;
 mod print;
 mod probe;
 mod registry;
@@ -69,6 +71,8 @@ enum CliCommand {
     Stop(stop::StopArguments),
     /// Print a shell completion script
     Completions(completions::CompletionsArguments),
+    /// Write manual pages, one for each command
+    Man(man::ManArguments),
 }
 
 impl CliCommand {
@@ -92,11 +96,16 @@ fn innermost(mut matches: &ArgMatches) -> &ArgMatches {
     matches
 }
 
+/// The command line with the examples of every command.
+fn command_line() -> clap::Command {
+    examples::add_examples(CommandLine::command())
+}
+
 /// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
     // Commands hold keys too. What the kernel refuses, `run` logs when it has a log.
     let _ = harden();
-    let matches = CommandLine::command().get_matches();
+    let matches = command_line().get_matches();
     let mut typed = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // `wait` takes the listener beside a file: it only asks.
     let may_both = matches!(typed.command, CliCommand::Wait(_));
@@ -120,7 +129,8 @@ pub fn main() -> ExitCode {
         CliCommand::Wait(arguments) => wait::run(&arguments),
         CliCommand::Reload(arguments) => reload::run(&arguments),
         CliCommand::Stop(arguments) => stop::run(&arguments),
-        CliCommand::Completions(arguments) => completions::run(&arguments, CommandLine::command()),
+        CliCommand::Completions(arguments) => completions::run(&arguments, command_line()),
+        CliCommand::Man(arguments) => man::run(&arguments, command_line()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

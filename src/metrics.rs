@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text as openmetrics_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,8 +20,41 @@ use prometheus_client::registry::Registry;
 
 pub use cells::{OpenConnectionGuard, WorkerCounters};
 
-/// The content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// Prometheus text 0.0.4, which every reader understands.
+    #[default]
+    Prometheus,
+    /// OpenMetrics 1.0, for readers that ask for it.
+    OpenMetrics,
+}
+
+impl MetricsFormat {
+    /// Its media type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// What a reader with this `Accept` field asks for: OpenMetrics where it names it, and likes plain text no better
+    /// (RFC 9110 12.5.1).
+    pub fn from_accept(accept: &str) -> Self {
+        let quality = |wanted: &str| {
+            let weights = accept.split(',').filter_map(|range| {
+                let mut parts = range.split(';').map(str::trim);
+                let is_it = parts.next()?.eq_ignore_ascii_case(wanted);
+                let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+                is_it.then(|| weight.map_or(Some(1.0), |weight| weight.parse::<f32>().ok()).unwrap_or(0.0))
+            });
+            weights.fold(0.0_f32, f32::max)
+        };
+        let openmetrics = quality("application/openmetrics-text");
+        if openmetrics > 0.0 && openmetrics >= quality("text/plain") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+}
 
 /// Seconds; from a resumed handshake on the same machine to the handshake deadline.
 const HANDSHAKE_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -243,13 +276,17 @@ impl Metrics {
         }));
     }
 
-    /// Renders all metrics as Prometheus text ([`CONTENT_TYPE`]); `also` adds other metrics, under the same prefix.
-    pub fn render(&self, also: Option<Box<dyn Collector>>) -> String {
+    /// Renders all metrics; `also` adds other ones, under the same prefix.
+    pub fn render(&self, format: MetricsFormat, also: Option<Box<dyn Collector>>) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.process));
         self.register(registry.sub_registry_with_prefix("sidekey"), also);
         let mut text = String::new();
-        prometheus_text::encode(&mut text, &registry).expect("writing to a string cannot fail");
+        let written = match format {
+            MetricsFormat::Prometheus => prometheus_text::encode(&mut text, &registry),
+            MetricsFormat::OpenMetrics => openmetrics_text::encode(&mut text, &registry),
+        };
+        written.expect("writing to a string cannot fail");
         text
     }
 
@@ -302,7 +339,7 @@ mod tests {
         metrics.rotation("api", "done");
         metrics.count_drained("overlap_ended");
         metrics.count_dropped_events(4);
-        let text = metrics.render(None);
+        let text = metrics.render(MetricsFormat::Prometheus, None);
         for line in [
             r#"sidekey_handshakes_total{side="ingress",listener="api",outcome="refused",reason="unknown_ca"} 1"#,
             r#"sidekey_handshake_duration_seconds_bucket{side="ingress",listener="api",le="0.0025"} 1"#,
@@ -319,9 +356,32 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_gets_openmetrics_where_it_asks_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, expected) in [
+            (prometheus, MetricsFormat::OpenMetrics),
+            ("Application/OpenMetrics-Text", MetricsFormat::OpenMetrics),
+            ("text/plain;q=0.5, application/openmetrics-text; q=0.5", MetricsFormat::OpenMetrics),
+            ("text/plain, application/openmetrics-text;q=0.5", MetricsFormat::Prometheus),
+            ("application/openmetrics-text;q=0", MetricsFormat::Prometheus),
+            ("application/openmetrics-text;q=much", MetricsFormat::Prometheus),
+            ("*/*", MetricsFormat::Prometheus),
+            ("", MetricsFormat::Prometheus),
+        ] {
+            assert_eq!(MetricsFormat::from_accept(accept), expected, "{accept:?}");
+        }
+        let text = Metrics::new().render(MetricsFormat::OpenMetrics, None);
+        assert!(
+            text.ends_with("# EOF\n") && text.contains("# TYPE sidekey_panics counter\nsidekey_panics_total 0\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_listener_name_cannot_forge_a_label() {
         let metrics = Metrics::new();
         metrics.rotation("a\"\n\\b", "done");
-        assert!(metrics.render(None).contains(r#"{keyring="a\"\n\\b",outcome="done"} 1"#));
+        assert!(metrics.render(MetricsFormat::Prometheus, None).contains(r#"{keyring="a\"\n\\b",outcome="done"} 1"#));
     }
 }

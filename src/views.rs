@@ -12,6 +12,7 @@ pub mod peers;
 pub mod readiness;
 pub mod registry;
 pub mod registry_reader;
+mod report_cache;
 pub mod rotation;
 pub mod status;
 pub mod upstreams;
@@ -23,13 +24,14 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use crate::event::EventBus;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsFormat};
 use crate::net::listen::ListenState;
 use crate::process::{ReadinessRequests, ShutdownWatch};
 use crate::registry::RegistryStore;
 use crate::snapshot::{ListenerId, Reader};
 use crate::writer::WriterInput;
 use registry_reader::RegistryReader;
+use report_cache::ReportCache;
 use writer_look::WriterLook;
 
 /// What the admin listener and the commands may read.
@@ -55,6 +57,7 @@ pub struct RuntimeViews {
     pub instance: Arc<str>,
     writer: WriterLook,
     registry: RegistryReader,
+    reports: ReportCache,
 }
 
 impl RuntimeViews {
@@ -72,6 +75,7 @@ impl RuntimeViews {
             instance: Arc::from("sidekey"),
             writer: WriterLook::default(),
             registry: RegistryReader::default(),
+            reports: ReportCache::default(),
         }
     }
 
@@ -109,13 +113,16 @@ impl RuntimeViews {
         self.missing().is_empty()
     }
 
-    /// Everything as Prometheus text ([`crate::metrics::CONTENT_TYPE`]).
-    pub fn metrics_text(&self) -> String {
-        self.metrics.render(Some(Box::new(gauges::SnapshotGauges {
-            snapshot: self.reader.latest(),
-            now: self.events.now(),
-            lines_dropped: self.events.log_lines_dropped(),
-            refused_files: self.events.refused_files(),
-        })))
+    /// Every metric.
+    pub fn metrics_text(&self, format: MetricsFormat) -> String {
+        self.metrics.render(
+            format,
+            Some(Box::new(gauges::SnapshotGauges {
+                snapshot: self.reader.latest(),
+                now: self.events.now(),
+                lines_dropped: self.events.log_lines_dropped(),
+                refused_files: self.events.refused_files(),
+            })),
+        )
     }
 }

@@ -4,14 +4,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::HOST;
+use http::header::{ACCEPT, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Response, StatusCode};
 
 use super::answer::{AdminAnswer, AdminBody, JSON, TEXT};
 use super::{api, page};
-use crate::metrics;
+use crate::metrics::MetricsFormat;
 use crate::views::RuntimeViews;
 use crate::views::readiness;
 
@@ -64,7 +64,11 @@ pub(crate) async fn answer(
         (Some((status, why)), ..) => AdminAnswer::from_text(status, TEXT, format!("{why}\n")),
         (None, _, "/livez") => AdminAnswer::from_text(StatusCode::OK, TEXT, "ok\n"),
         (None, _, "/readyz") => ready(kind, views),
-        (None, _, "/metrics") => AdminAnswer::from_text(StatusCode::OK, metrics::CONTENT_TYPE, views.metrics_text()),
+        (None, _, "/metrics") => {
+            let accept = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = MetricsFormat::from_accept(accept.unwrap_or_default());
+            AdminAnswer::from_text(StatusCode::OK, format.content_type(), views.metrics_text(format))
+        }
         (None, AdminListenerKind::Probes, _) => {
             AdminAnswer::from_text(StatusCode::NOT_FOUND, TEXT, "not found: try /livez, /readyz or /metrics\n")
         }

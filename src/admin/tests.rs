@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::event::EventBus;
 use crate::keyring::Standing;
 use crate::log::{LogFormat, LogQueue, LogSettings};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsFormat};
 use crate::net::ListenAddress;
 use crate::pki::Fingerprint;
 use crate::process::{ShutdownController, shutdown_channel};
@@ -172,7 +172,7 @@ async fn foreign_host_is_refused() {
 #[test]
 fn metrics_say_what_the_snapshot_says() {
     let (views, _stopping) = views(vec![waiting(Side::Ingress, "api")]);
-    let text = views.metrics_text();
+    let text = views.metrics_text(MetricsFormat::Prometheus);
     for line in [
         "sidekey_epoch 7",
         "sidekey_listeners_waiting 1",
@@ -201,7 +201,7 @@ fn metrics_are_documented() {
     views.metrics.count_dropped_registry_rows("peer", 1);
     metrics.rotation("api", "done");
     metrics.count_drained("overlap_ended");
-    let text = views.metrics_text();
+    let text = views.metrics_text(MetricsFormat::Prometheus);
     let live: BTreeSet<(&str, &str)> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let documented: BTreeSet<(&str, &str)> = include_str!("../../docs/metrics.md")

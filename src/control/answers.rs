@@ -15,7 +15,7 @@ use crate::process::{ProcessSignal, ShutdownPhase};
 use crate::snapshot::{KeyringView, Snapshot};
 use crate::views::handshakes::{self, HandshakeFeed};
 use crate::views::keyrings::list_keyrings;
-use crate::views::rotation::read_rotation;
+use crate::views::rotation::{build_current_reports, build_rotation};
 use crate::views::status;
 use crate::writer::{CommandRejection, WriterInput};
 
@@ -62,7 +62,9 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
     let epoch = snapshot.epoch.0;
     Ok(match request {
         ControlRequest::Status {} => {
-            ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &desk.look().await?)))
+            let look = desk.look().await?;
+            let reports = build_current_reports(&desk.views, &desk.snapshot());
+            ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &look, &reports)))
         }
         ControlRequest::Keyrings {} => ControlAnswer::Keyrings(list_keyrings(&desk.views)),
         ControlRequest::Keyring { keyring } => {
@@ -72,7 +74,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
             let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
             ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        ControlRequest::Rotation {} => ControlAnswer::Rotation(read_rotation(&desk.views)),
+        ControlRequest::Rotation {} => ControlAnswer::Rotation(build_rotation(&desk.views)),
         ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, source).await?),
         ControlRequest::Handshake { id } => {
             ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {

@@ -2,7 +2,7 @@
 //! which still use or require the old one and why, who has not come since, and one verdict.
 //!
 //! Pure. [`RotationLedger`] records what came of each pair at each *sender* (listener, identity, certificate, source);
-//! [`build_reports`] evaluates it for the keyrings that are in overlap now. A line takes the worst of its senders. Only
+//! [`build_report`] evaluates it for the keyrings that are in overlap now. A line takes the worst of its senders. Only
 //! verified peers and upstreams affect the verdict: unauthenticated refusals are only counted beside them.
 
 mod evidence;
@@ -49,7 +49,8 @@ pub fn build_reports(
     keyrings.iter().filter_map(|keyring| build_report(ledger, keyring, contacts, now)).collect()
 }
 
-fn build_report(
+/// The report of one keyring; `None`: it has no previous pair.
+pub fn build_report(
     ledger: &RotationLedger,
     keyring: &KeyringOverlap,
     contacts: &BTreeMap<Arc<str>, String>,

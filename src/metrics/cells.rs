@@ -279,7 +279,7 @@ fn micros_to_seconds(micros: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Metrics;
+    use super::super::{Metrics, MetricsFormat};
     use super::*;
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
         second.count_limit("head");
         let (_kept, gone) = (first.open_connection(), second.open_connection());
         drop(gone);
-        let text = metrics.render(None);
+        let text = metrics.render(MetricsFormat::Prometheus, None);
         for line in [
             r#"sidekey_connections_open{side="ingress",listener="api"} 1"#,
             r#"sidekey_requests_total{side="ingress",listener="api",status="200"} 2"#,

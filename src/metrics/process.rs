@@ -7,8 +7,9 @@ use std::fs;
 
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use rustix::process::{Resource, getrlimit};
 
 /// Metrics of the process, and when it started.
@@ -31,7 +32,11 @@ impl Collector for ProcessCollector {
         encode_gauge(encoder, "process_start_time_seconds", "Start time of the process", Some(started))?;
         encode_gauge(encoder, "process_open_fds", "Open file descriptors", open_descriptors())?;
         encode_gauge(encoder, "process_max_fds", "File descriptor limit", getrlimit(Resource::Nofile).current)?;
-        encode_gauge(encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes())
+        encode_gauge(encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes())?;
+        let Some(seconds) = cpu_seconds() else { return Ok(()) };
+        let help = "User and system CPU time spent";
+        let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+        ConstCounter::new(seconds).encode(metric)
     }
 }
 
@@ -55,6 +60,18 @@ fn resident_bytes() -> Option<u64> {
     parse_resident_bytes(&fs::read_to_string("/proc/self/status").ok()?)
 }
 
+fn cpu_seconds() -> Option<f64> {
+    parse_cpu_seconds(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Fields 14 and 15 (`utime`, `stime`) in hundredths of a second, which Linux shows on every architecture; the second field
+/// is the program's name in parentheses, which may hold anything.
+fn parse_cpu_seconds(stat: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut ticks = fields.split_whitespace().skip(11).map_while(|field| field.parse::<u32>().ok());
+    Some(f64::from(ticks.next()?) / 100.0 + f64::from(ticks.next()?) / 100.0)
+}
+
 /// `VmRSS:     1234 kB`.
 fn parse_resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -73,9 +90,16 @@ mod tests {
     }
 
     #[test]
+    fn cpu_time_is_read_behind_the_name_of_the_program() {
+        let stat = "7 (a) 1 2 (b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 4 0 9 1000 200";
+        assert_eq!(parse_cpu_seconds(stat), Some(3.0));
+        assert_eq!(parse_cpu_seconds("7 (a) S 1"), None);
+    }
+
+    #[test]
     fn this_process_has_descriptors_and_memory() {
-        let text = super::super::Metrics::new().render(None);
-        for name in ["start_time_seconds", "open_fds", "max_fds", "resident_memory_bytes"] {
+        let text = super::super::Metrics::new().render(super::super::MetricsFormat::Prometheus, None);
+        for name in ["start_time_seconds", "open_fds", "max_fds", "resident_memory_bytes", "cpu_seconds_total"] {
             assert!(text.lines().any(|line| line.starts_with(&format!("process_{name} "))), "{name}\n{text}");
         }
     }

@@ -139,14 +139,11 @@ pub(crate) async fn list_peers(
 pub(crate) async fn find_peer(views: &RuntimeViews, identity: &str) -> Result<Option<PeerDetails>, RegistryUnread> {
     let mut rows = views.registry.read(async |store| store.latest_peers(MOST_ROWS).await).await?;
     rows.retain(|row| identity_of(row) == identity);
-    let rotations: Vec<PeerRotation> = read_reports(views)
-        .into_iter()
-        .flat_map(|report| {
-            let keyring = report.keyring;
-            let lines = report.lines.into_iter().filter(|line| line.name == identity);
-            lines.map(move |line| PeerRotation { keyring: Arc::clone(&keyring), line }).collect::<Vec<_>>()
-        })
-        .collect();
+    let reports = read_reports(views);
+    let lines = reports.iter().flat_map(|report| report.lines.iter().map(move |line| (&report.keyring, line)));
+    let lines = lines.filter(|(_, line)| line.name == identity);
+    let rotations: Vec<PeerRotation> =
+        lines.map(|(keyring, line)| PeerRotation { keyring: Arc::clone(keyring), line: line.clone() }).collect();
     let is_it = |text: Option<&str>| text == Some(identity);
     let recent = handshakes::find_recent(&views.events, &HandshakeFilter::default());
     let of_peer = recent.iter().filter(|handshake| {

@@ -1,12 +1,12 @@
-//! The rotation report: what may be removed, and which peers would fail.
-
-use std::sync::Arc;
+//! The rotation report: what may be removed, and which peers would fail. A command gets a new one; the page and the API share
+//! one for a second.
 
 use serde::{Deserialize, Serialize};
 
 use super::RuntimeViews;
+use super::report_cache::SharedReports;
 use crate::evidence::report::RotationReport;
-use crate::snapshot::TrustUsage;
+use crate::snapshot::{Snapshot, TrustUsage};
 
 /// The rotation report of every keyring in overlap, and the use of every trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,26 +20,32 @@ pub struct RotationAnswer {
 }
 
 /// The report as it is now.
+pub(crate) fn build_rotation(views: &RuntimeViews) -> RotationAnswer {
+    let snapshot = views.reader.latest();
+    let keyrings = build_current_reports(views, &snapshot);
+    RotationAnswer { epoch: snapshot.epoch.0, keyrings, trusts: snapshot.anchor_usages() }
+}
+
+/// The report for the page and the API.
 pub(crate) fn read_rotation(views: &RuntimeViews) -> RotationAnswer {
     let snapshot = views.reader.latest();
-    RotationAnswer {
-        epoch: snapshot.epoch.0,
-        keyrings: views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
-        trusts: snapshot.anchor_usages(),
-    }
+    let keyrings = read_reports(views).to_vec();
+    RotationAnswer { epoch: snapshot.epoch.0, keyrings, trusts: snapshot.anchor_usages() }
 }
 
-/// The report of one keyring; `None`: it is not in overlap.
+/// The report of one keyring for the page and the API; `None`: it is not in overlap.
 pub(crate) fn read_keyring_rotation(views: &RuntimeViews, keyring: &str) -> Option<RotationReport> {
-    let snapshot = views.reader.latest();
-    let mut overlaps = snapshot.keyrings_in_overlap();
-    overlaps.retain(|overlap| *overlap.keyring == *keyring);
-    let contacts = snapshot.contacts();
-    views.events.report(&overlaps, &contacts).into_iter().next()
+    read_reports(views).iter().find(|report| *report.keyring == *keyring).cloned()
 }
 
-/// The reports without the trusts, for the status.
-pub(super) fn read_reports(views: &RuntimeViews) -> Vec<RotationReport> {
-    let snapshot: Arc<_> = views.reader.latest();
+/// The reports for the page and the API, at most a second old.
+pub(super) fn read_reports(views: &RuntimeViews) -> SharedReports {
+    let snapshot = views.reader.latest();
+    let moment = (snapshot.epoch, views.events.now());
+    views.reports.get_or_build(moment, || build_current_reports(views, &snapshot))
+}
+
+/// The reports as they are now.
+pub(crate) fn build_current_reports(views: &RuntimeViews, snapshot: &Snapshot) -> Vec<RotationReport> {
     views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts())
 }

@@ -127,16 +127,16 @@ pub(crate) struct StatusInputs<'a> {
 /// The status as it is now.
 pub(crate) async fn read_status(views: &RuntimeViews) -> StatusReport {
     let look = views.writer.ask().await;
-    assemble_status(views, &look)
+    assemble_status(views, &look, &read_reports(views))
 }
 
-/// The status as it is now, with what the writer has said.
-pub(crate) fn assemble_status(views: &RuntimeViews, look: &WriterView) -> StatusReport {
+/// The status as it is now, with what the writer has said and with these reports.
+pub(crate) fn assemble_status(views: &RuntimeViews, look: &WriterView, reports: &[RotationReport]) -> StatusReport {
     let (snapshot, events) = (views.reader.latest(), &views.events);
     let known = StatusInputs {
         snapshot: &snapshot,
         look,
-        reports: &read_reports(views),
+        reports,
         handshakes: &events.recent(),
         doubts: &events.upstream_doubts(),
         reload_error: events.reload_error(),

@@ -3,10 +3,12 @@
 #![expect(unreachable_pub, reason = "one crate of modules that use each other: `pub` says what is for others")]
 
 mod alerts;
+mod api;
 mod check_state;
 mod clients;
 mod command;
 mod control;
+mod documents;
 mod doubt;
 mod drain;
 mod egress;

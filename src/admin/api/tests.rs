@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::document::operation_ids;
 use super::*;
 use crate::admin::tests::{build_request, views};
+use crate::event::Event;
+use crate::event::handshake::tests::{accepted, refused};
 
 async fn get(target: &str) -> (StatusCode, String, Value) {
     let (views, _stopping) = views(Vec::new());
@@ -79,4 +81,43 @@ async fn a_filter_and_a_window_are_read_from_the_query() {
     let (_, _, all) = get("/api/v1/key-pairs?sort=standing&descending=true&offset=1").await;
     let standings: Vec<_> = all["entries"].as_array().unwrap().iter().map(|row| row["standing"].as_str()).collect();
     assert_eq!((&all["total"], standings), (&3.into(), vec![Some("previous"), Some("current")]));
+}
+
+/// Answers that are kept, by the name of their file.
+const KEPT: [(&str, &str); 9] = [
+    ("status", "/api/v1/status"),
+    ("listeners", "/api/v1/listeners"),
+    ("keyrings", "/api/v1/keyrings"),
+    ("keyring", "/api/v1/keyrings/api"),
+    ("rotation", "/api/v1/rotation"),
+    ("handshakes", "/api/v1/handshakes"),
+    ("upstreams", "/api/v1/upstreams"),
+    ("key-pairs", "/api/v1/key-pairs?sort=not_after"),
+    ("findings", "/api/v1/findings"),
+];
+
+#[tokio::test]
+async fn answers_keep_the_shape_that_is_public() {
+    let (views, _stopping) = views(vec![]);
+    for handshake in [accepted(), refused("203.0.113.9:4000")] {
+        views.events.emit(Event::Handshake(handshake.into()));
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/answers");
+    for (name, target) in KEPT {
+        let request = build_request(http::Method::GET, target, &[]);
+        let response = answer_api(&request, &views).await.into_response();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let mut answer: Value = serde_json::from_slice(&body).unwrap();
+        if name == "status" {
+            (answer["pid"], answer["version"]) = (1.into(), "0.0.0".into());
+        }
+        let text = format!("{}\n", serde_json::to_string_pretty(&answer).unwrap());
+        let file = folder.join(format!("{name}.json"));
+        if std::env::var_os("SIDEKEY_WRITE_DOCS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&file, &text).unwrap();
+        }
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(text, kept, "{target}: a change is public; SIDEKEY_WRITE_DOCS=1 writes it");
+    }
 }

@@ -12,6 +12,7 @@ use crate::event::{
 };
 use crate::keyring::Standing;
 use crate::log::LogFormat;
+use crate::metrics::MetricsFormat;
 use crate::pki::{Fingerprint, FolderProblem};
 use crate::snapshot::{Epoch, Side};
 
@@ -342,7 +343,7 @@ fn silent_connections_are_counted_and_shown_at_debug_only() {
     events.emit(silent());
     assert!(is_empty(&lines));
     assert!(events.recent().is_empty());
-    let text = events.metrics.render(None);
+    let text = events.metrics.render(MetricsFormat::Prometheus, None);
     assert!(text.contains(r#"outcome="failed",reason="closed_without_byte"} 1"#), "{text}");
     let (events, lines) = events_at("debug", LogFormat::Text);
     events.emit(silent());
@@ -369,7 +370,7 @@ fn followers_hear_everything_and_what_they_miss_is_counted() {
     }
     let heard = runtime.block_on(follower.next());
     assert!(matches!(heard, Some(Event::ClockStep(ClockRecord { seconds: 10 }))), "{heard:?}");
-    assert!(events.metrics.render(None).contains("sidekey_events_dropped_total 10"));
+    assert!(events.metrics.render(MetricsFormat::Prometheus, None).contains("sidekey_events_dropped_total 10"));
     drop(events);
     // The rest, and then the end: all senders are gone.
     runtime.block_on(async { while follower.next().await.is_some() {} });

@@ -1,0 +1,182 @@
+//! The API of the admin listener, as its readers' tools see it, on a sidecar that has something to show.
+//!
+//! Must hold: every answer is one that the OpenAPI document describes, whatever is asked (schemathesis); the same facts as the
+//! commands say; foreign names and other methods are refused; metrics are clean for Prometheus and for OpenMetrics.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::egress::ask;
+use crate::handshake::{Stand, stand_with};
+use crate::support::ca::{Ca, fingerprint};
+use crate::support::database::until;
+use crate::support::peer::Peer;
+use crate::support::sidecar::{drop_pair, put};
+use crate::support::upstream::Upstream;
+
+/// What no stand of these tests has: chains that end early, other replicas, upstreams in doubt.
+const HIDDEN: [&str; 3] = ["ChainEnd", "Replica", "UpstreamProblem"];
+
+/// An ingress and an egress in overlap, with a peer that came, one that was refused, and an upstream.
+async fn busy_stand() -> (Stand, Upstream, SocketAddr) {
+    let upstream_ca = Ca::new("Upstream CA");
+    let upstream = Upstream::start(&upstream_ca.server(5), &[Ca::new("Test CA").pem()], &["http/1.1"]).await;
+    let port = upstream.address.port();
+    let top = "registry = \"registry.db\"\ninstance = \"one\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+               [keyring.default]\nowner = \"integrations\"\nrotate_every = \"1d\"\n";
+    let egress = format!(
+        "[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://127.0.0.1:{port}\"\n\
+         server_name = \"localhost\"\nkeyring = \"out\"\n"
+    );
+    let fill = |folder: &Path, ca: &Ca| {
+        drop_pair(folder, "out/tls", &ca.client("ours", 5));
+        put(folder, "out/ca.crt", upstream_ca.pem());
+    };
+    let mut stand = stand_with(top, &egress, None, fill).await;
+    upstream.accept(&[stand.ca.pem()]);
+    let client = stand.ca.client("etl", 5);
+    let (address, trusted) = (stand.sidecar.ingress("api"), stand.ca.pem().to_owned());
+    Peer::new(&[&trusted], Some(&client)).get(address, "/").await.expect("answered");
+    ask(stand.sidecar.egress("out"), http::Method::GET, "").await.expect("answered");
+    let stranger = Ca::new("Unknown CA").client("etl", 5);
+    assert!(Peer::new(&[&trusted], Some(&stranger)).get(address, "/").await.is_err());
+    drop_pair(stand.sidecar.folder.path(), "2027", &stand.ca.server(1));
+    stand.sidecar.rotation("default").await;
+    Peer::new(&[&trusted], Some(&client)).fresh().get(address, "/").await.expect("answered");
+    ask(stand.sidecar.egress("out"), http::Method::GET, "").await.expect("answered");
+    let admin = stand.sidecar.app.admin_address().expect("TCP");
+    until("the registry has all of it", async || {
+        let has = async |path: &str| json(admin, path).await["total"].as_u64().filter(|total| *total > 0);
+        has("/api/v1/peers?side=egress").await?;
+        has("/api/v1/peers?side=ingress").await?;
+        has("/api/v1/failures").await?;
+        has("/api/v1/history?name=default").await
+    })
+    .await;
+    (stand, upstream, admin)
+}
+
+/// An answer as it comes over the wire.
+async fn exchange(admin: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.expect("connected");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).expect("text")
+}
+
+async fn get(admin: SocketAddr, target: &str) -> String {
+    exchange(admin, &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+}
+
+async fn json(admin: SocketAddr, target: &str) -> Value {
+    let answer = get(admin, target).await;
+    serde_json::from_str(answer.split_once("\r\n\r\n").expect("a head").1).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_no_fault_and_every_answer_is_as_the_document_says() {
+    let (stand, _upstream, admin) = busy_stand().await;
+    put(stand.sidecar.folder.path(), "broken.crt", "not a certificate");
+    until("an alert", async || json(admin, "/api/v1/findings").await["alerts"][0].as_object().map(|_| ())).await;
+    let check = move || {
+        let shell = ". tests/tools && exec \"$(venv_api)\" tests/api.py \"$@\"";
+        let mut command = Command::new("bash");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", shell, "api", &format!("http://{admin}")]);
+        command.args(HIDDEN).stdin(Stdio::null()).output().expect("bash")
+    };
+    let done = tokio::task::spawn_blocking(check).await.expect("done");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(done.status.success(), "{}\n{}", text(&done.stdout), text(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_finds_the_metrics_clean() {
+    let (_stand, _upstream, admin) = busy_stand().await;
+    let answer = get(admin, "/metrics").await;
+    let text = answer.split_once("\r\n\r\n").expect("a head").1.to_owned();
+    let check = move || {
+        let shell = ". tests/tools && debian promtool:prometheus >&2 && promtool check metrics";
+        let mut command = Command::new("bash");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", shell]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("bash");
+        let mut input = child.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut input, text.as_bytes()).expect("written");
+        drop(input);
+        child.wait_with_output().expect("promtool")
+    };
+    let done = tokio::task::spawn_blocking(check).await.expect("done");
+    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_hosts_other_methods_and_tricks_with_paths_are_refused_as_problems() {
+    let (_stand, _upstream, admin) = busy_stand().await;
+    let refused = [
+        ("GET /api/v1/status HTTP/1.1\r\nHost: evil.example\r\n", "421"),
+        ("GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: localhost\r\n", "421"),
+        ("GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n", "400"),
+        ("POST /api/v1/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", "405"),
+        ("DELETE /api/v1/keyrings/default HTTP/1.1\r\nHost: localhost\r\n", "405"),
+        ("OPTIONS /api/v1/status HTTP/1.1\r\nHost: localhost\r\n", "405"),
+        ("GET /api/v1/keyrings/..%2F..%2Fetc%2Fpasswd HTTP/1.1\r\nHost: localhost\r\n", "404"),
+        ("GET /api/v1/keyrings/../status HTTP/1.1\r\nHost: localhost\r\n", "404"),
+        ("GET /api//v1/status HTTP/1.1\r\nHost: localhost\r\n", "404"),
+        ("GET /api/v1/status%00 HTTP/1.1\r\nHost: localhost\r\n", "404"),
+    ];
+    for (request, status) in refused {
+        let answer = exchange(admin, &format!("{request}Connection: close\r\n\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json\r\n"), "{request}: {answer}");
+        assert!(!answer.contains("evil") && !answer.contains("passwd"), "{request}: {answer}");
+    }
+    let head = exchange(admin, "HEAD /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_says_what_happened_with_the_same_facts_everywhere() {
+    let (stand, upstream, admin) = busy_stand().await;
+    let status = json(admin, "/api/v1/status").await;
+    assert_eq!((&status["ready"], &status["failures"]["reasons"][0][0]), (&true.into(), &"unknown_issuer".into()));
+    let keyring = json(admin, "/api/v1/keyrings/default").await;
+    let pairs = keyring["key_pairs"].as_array().expect("a list");
+    let previous = pairs.iter().find(|pair| pair["standing"] == "previous").expect("a previous pair");
+    assert_eq!((pairs.len(), &previous["key_pair"]), (2, &fingerprint(&stand.server).to_string().into()));
+    assert_eq!(keyring["listeners"], serde_json::json!(["ingress api"]));
+    assert_eq!(keyring["rotation"], status["rotations"][0], "the page of a keyring says what the status says");
+    assert!(
+        keyring["history"].as_array().expect("a list").iter().any(|line| line["becomes"] == "current"),
+        "{keyring}"
+    );
+
+    let failed = json(admin, "/api/v1/handshakes?failed=true&keyring=default").await;
+    assert_eq!((&failed["total"], &failed["entries"][0]["reason"]), (&1.into(), &"unknown_issuer".into()));
+    let connection = &failed["entries"][0]["connection"];
+    let one = json(admin, &format!("/api/v1/handshakes/{connection}")).await;
+    assert!(one["chain_pem"][0].as_str().expect("PEM").starts_with("-----BEGIN CERTIFICATE-----"), "{one}");
+    assert_eq!(json(admin, "/api/v1/handshakes?keyring=other").await["total"], 0);
+
+    let peers = json(admin, "/api/v1/peers?side=ingress").await;
+    let certificate = peers["entries"][0]["certificates"][0].as_str().expect("a fingerprint").to_owned();
+    let known = json(admin, &format!("/api/v1/certificates/{certificate}")).await;
+    assert_eq!((&known["roles"][0]["as"], &known["certificate"]["fingerprint"]), (&"peer".into(), &certificate.into()));
+    let upstreams = json(admin, "/api/v1/upstreams").await;
+    let node = &upstreams["upstreams"][0]["nodes"][0];
+    assert_eq!(
+        (&node["address"], &node["outcome"]),
+        (&upstream.address.to_string().into(), &"accepted".into()),
+        "{node}"
+    );
+    let findings = json(admin, "/api/v1/findings").await;
+    assert!(findings["findings_unread"].is_null(), "{findings}");
+    let table = json(admin, "/api/v1/key-pairs?standing=previous&sort=not_after&descending=true").await;
+    assert_eq!((&table["total"], &table["registry_unread"]), (&1.into(), &Value::Null), "{table}");
+}
