@@ -163,6 +163,27 @@ pub fn format_second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// `29 days`, `3 h`, `12 min`, `5 s`: whole units, rounded down, at least two of the smaller before the larger is used.
+pub fn format_length(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// How far a time is from now: `in 29 days`, `3 h ago`, `now`.
+pub fn format_distance(now: Timestamp, then: Timestamp) -> String {
+    let seconds = then.duration_since(now).as_secs();
+    let length = format_length(seconds.unsigned_abs());
+    match seconds {
+        0 => "now".to_owned(),
+        ..0 => format!("{length} ago"),
+        _ => format!("in {length}"),
+    }
+}
+
 /// A day as people read it, UTC.
 pub fn format_day(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()

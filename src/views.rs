@@ -53,6 +53,8 @@ pub struct RuntimeViews {
     pub started: Timestamp,
     /// `state` is configured: what is decided survives a restart.
     pub remembers: bool,
+    /// This sidecar's name in the registry.
+    pub instance: Arc<str>,
     writer: WriterLook,
     registry: RegistryReader,
     reports: ReportCache,
@@ -70,6 +72,7 @@ impl RuntimeViews {
             readiness_requests: Arc::default(),
             sockets: Arc::default(),
             remembers: false,
+            instance: Arc::from("sidekey"),
             writer: WriterLook::default(),
             registry: RegistryReader::default(),
             reports: ReportCache::default(),
@@ -80,6 +83,12 @@ impl RuntimeViews {
     pub fn asking_writer(mut self, inputs: mpsc::Sender<WriterInput>, remembers: bool) -> Self {
         self.writer = WriterLook::through(inputs);
         self.remembers = remembers;
+        self
+    }
+
+    /// With the name of this sidecar.
+    pub fn with_instance(mut self, instance: Arc<str>) -> Self {
+        self.instance = instance;
         self
     }
 

@@ -1,18 +1,14 @@
 //! An answer before it is sent: status, content, and the fields that keep it from caches, frames and other pages.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Body;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 
-/// The content of an answer: whole, or a stream of live updates.
-pub(crate) type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
+/// The content of an answer.
+pub(crate) type AdminBody = Full<Bytes>;
 
 /// JSON (RFC 8259).
 pub(super) const JSON: &str = "application/json";
@@ -21,9 +17,13 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// The page.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 
-/// Sent with every answer: nothing here is for another page, or for a cache.
-const ALWAYS: [(HeaderName, &str); 4] = [
-    (CACHE_CONTROL, "no-store"),
+/// Of what changes: kept in no cache.
+const CHANGES: &str = "no-store";
+/// Of a file whose path changes with its content.
+const STAYS: &str = "private, max-age=31536000, immutable";
+
+/// Sent with every answer: nothing here is for another page.
+const ALWAYS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -43,8 +43,8 @@ impl ContentPolicy {
         match self {
             Self::Data => "default-src 'none'; frame-ancestors 'none'",
             Self::Page => {
-                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                 form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                 form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
             }
         }
     }
@@ -54,6 +54,7 @@ impl ContentPolicy {
 pub(super) struct AdminAnswer {
     status: StatusCode,
     content_type: &'static str,
+    cache: &'static str,
     policy: ContentPolicy,
     body: AdminBody,
 }
@@ -61,21 +62,18 @@ pub(super) struct AdminAnswer {
 impl AdminAnswer {
     /// Data, or a sentence.
     pub(super) fn from_text(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Self {
-        Self { status, content_type, policy: ContentPolicy::Data, body: Full::new(text.into()).boxed_unsync() }
+        let body = Full::new(text.into());
+        Self { status, content_type, cache: CHANGES, policy: ContentPolicy::Data, body }
+    }
+
+    /// A file of the page, whose path changes with its content.
+    pub(super) fn from_asset(content_type: &'static str, content: &'static str) -> Self {
+        Self { cache: STAYS, ..Self::from_text(StatusCode::OK, content_type, content) }
     }
 
     /// The page.
     pub(super) fn from_page(status: StatusCode, html: String) -> Self {
         Self { policy: ContentPolicy::Page, ..Self::from_text(status, HTML, html) }
-    }
-
-    /// Live updates: the body ends when the client leaves, or at the end of the connection's life.
-    pub(super) fn from_stream(
-        content_type: &'static str,
-        body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
-    ) -> Self {
-        let body = body.boxed_unsync();
-        Self { status: StatusCode::OK, content_type, policy: ContentPolicy::Data, body }
     }
 
     /// With all its fields.
@@ -85,6 +83,7 @@ impl AdminAnswer {
         let fields = response.headers_mut();
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         fields.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(self.policy.as_str()));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static(self.cache));
         fields.insert(VARY, HeaderValue::from_static("accept"));
         fields.extend(ALWAYS.map(|(name, value)| (name, HeaderValue::from_static(value))));
         if self.status == StatusCode::METHOD_NOT_ALLOWED {

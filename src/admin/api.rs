@@ -133,6 +133,7 @@ fn read_peer_filter(asked: &ApiArguments) -> PeerFilter {
         partner: asked.text("partner"),
         text: asked.text("text"),
         window: read_window(asked),
+        ..PeerFilter::default()
     }
 }
 

@@ -38,7 +38,14 @@ pub(super) fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, Shutdo
         diverges: Some((Fingerprint::from_bytes([0x99; 32]), parse_time("2026-11-25T08:59:00Z"))),
         ..sample::sample_keyring(key_pairs)
     };
-    let (_, reader) = snapshot_channel(Snapshot { waiting, ..sample::sample_snapshot(vec![keyring]) });
+    views_of(vec![keyring], waiting)
+}
+
+pub(super) fn views_of(
+    keyrings: Vec<KeyringView>,
+    waiting: Vec<(ListenerId, String)>,
+) -> (RuntimeViews, ShutdownController) {
+    let (_, reader) = snapshot_channel(Snapshot { waiting, ..sample::sample_snapshot(keyrings) });
     let (lines, _) = LogQueue::channel(LogFormat::Json);
     let metrics = Arc::new(Metrics::new());
     let (clock, _) = Clock::manual(parse_time("2026-11-25T09:00:00Z"));

@@ -151,7 +151,8 @@ async fn conduct(
     }
     let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
     let remembering = tokio::spawn(remembering);
-    start_admin(plane.admin, &plane.views.clone().reading_registry(current));
+    let instance = crate::offline::registry::registry_settings(&plane.config).instance;
+    start_admin(plane.admin, &plane.views.clone().reading_registry(current).with_instance(instance));
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {

@@ -3,8 +3,6 @@
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
-
 /// Standard output is closed: its reader has gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
@@ -69,17 +67,8 @@ pub(super) fn causes(error: &anyhow::Error) -> String {
     said
 }
 
-/// `in 29 days`, `3 h ago`, `now`.
-pub(super) fn in_time(now: Timestamp, then: Timestamp) -> String {
-    let seconds = then.duration_since(now).as_secs();
-    let span = length(seconds.unsigned_abs());
-    if seconds == 0 {
-        return "now".to_owned();
-    }
-    if seconds < 0 { format!("{span} ago") } else { format!("in {span}") }
-}
-
-pub(super) use crate::pki::format_minute;
+/// `in 29 days`, `3 h ago`, `now`; `29 days`, `3 h`, `12 min`, `5 s`.
+pub(super) use crate::pki::{format_distance as in_time, format_length as length, format_minute};
 
 /// Stands for an absent value.
 pub(super) fn dash() -> String {
@@ -89,16 +78,6 @@ pub(super) fn dash() -> String {
 /// Every line two blanks further in.
 pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
-}
-
-/// `29 days`, `3 h`, `12 min`, `5 s`: whole units, rounded down, at least two of the smaller before the larger is used.
-pub(super) fn length(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 /// Whether standard error is a terminal: progress bars and colours only there.

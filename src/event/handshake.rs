@@ -140,6 +140,11 @@ impl HandshakeRecord {
         }
     }
 
+    /// The application protocol that was agreed on.
+    pub fn alpn(&self) -> Option<&'static str> {
+        self.facts.alpn.map(alpn_name)
+    }
+
     /// Its line.
     pub fn line(&self, style: LineStyle) -> Vec<u8> {
         let mut line = LogLine::new(style, self.time, self.level(), "handshake");
@@ -165,8 +170,8 @@ impl HandshakeRecord {
         if let Some(group) = self.facts.group {
             line.word(group);
         }
-        if let Some(agreed) = self.facts.alpn {
-            line.word(alpn_name(agreed));
+        if let Some(agreed) = self.alpn() {
+            line.word(agreed);
         }
         if self.facts.resumed {
             line.word("resumed");
@@ -221,7 +226,7 @@ impl Serialize for HandshakeRecord {
         fields.serialize_field("tls.protocol.version", &self.facts.version)?;
         fields.serialize_field("tls.cipher", &self.facts.cipher)?;
         fields.serialize_field("tls.group", &self.facts.group)?;
-        fields.serialize_field("tls.alpn", &self.facts.alpn.map(alpn_name))?;
+        fields.serialize_field("tls.alpn", &self.alpn())?;
         fields.serialize_field("tls.resumed", &self.facts.version.map(|_| self.facts.resumed))?;
         fields.serialize_field("keyring", &self.keyring)?;
         fields.serialize_field("key_pair", &self.key_pair.map(|key_pair| key_pair.short()))?;

@@ -1,9 +1,10 @@
 //! Peers and upstreams that were seen: one entry for each identity, with its certificates, its progress and its handshakes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RuntimeViews;
@@ -31,8 +32,28 @@ pub struct PeerFilter {
     pub partner: Option<String>,
     /// With this text in identity, subject, partner or address, whatever its case.
     pub text: Option<String>,
+    /// The column to sort by; without one, those that came last are first.
+    pub sort: Option<PeerOrder>,
+    /// The other way round.
+    pub descending: bool,
     /// Which part.
     pub window: ListWindow,
+}
+
+/// A column to sort peers by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerOrder {
+    /// Identity.
+    Identity,
+    /// Partner.
+    Partner,
+    /// The end of the certificate that it showed last.
+    NotAfter,
+    /// Successful handshakes.
+    Handshakes,
+    /// Last seen.
+    LastSeen,
 }
 
 /// A peer or an upstream, by its identity.
@@ -101,7 +122,14 @@ pub(crate) async fn list_peers(
 ) -> Result<ListPart<PeerSummary>, RegistryUnread> {
     let rows = views.registry.read(async |store| store.latest_peers(MOST_ROWS).await).await?;
     let passing = rows.into_iter().filter(|row| passes(row, filter)).collect::<Vec<_>>();
-    Ok(filter.window.cut(summarize_peers(&passing)))
+    let mut all = summarize_peers(&passing);
+    if let Some(column) = filter.sort {
+        all.sort_by(|one, other| compare_peers(one, other, column));
+    }
+    if filter.descending {
+        all.reverse();
+    }
+    Ok(filter.window.cut(all))
 }
 
 /// One peer by its identity; `None`: it was never seen.
@@ -124,6 +152,16 @@ pub(crate) async fn find_peer(views: &RuntimeViews, identity: &str) -> Result<Op
     let handshakes: Vec<Value> = of_peer.take(MOST_HANDSHAKES).map(|one| handshakes::handshake_object(one)).collect();
     let is_known = !(rows.is_empty() && rotations.is_empty() && handshakes.is_empty());
     Ok(is_known.then(|| PeerDetails { peers: summarize_peers(&rows), rows, rotations, handshakes }))
+}
+
+fn compare_peers(one: &PeerSummary, other: &PeerSummary, by: PeerOrder) -> Ordering {
+    match by {
+        PeerOrder::Identity => one.identity.cmp(&other.identity),
+        PeerOrder::Partner => one.partner.cmp(&other.partner),
+        PeerOrder::NotAfter => one.not_after.cmp(&other.not_after),
+        PeerOrder::Handshakes => one.handshakes.cmp(&other.handshakes),
+        PeerOrder::LastSeen => one.last_seen.cmp(&other.last_seen),
+    }
 }
 
 /// How a row's peer is called.

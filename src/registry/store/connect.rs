@@ -136,6 +136,8 @@ async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Err
         .create_if_missing(false)
         .read_only(access == StoreAccess::Read)
         .busy_timeout(ACQUIRE_TIMEOUT)
+        // A large sort would need a file in a folder for temporary files, which Landlock denies: "unable to open database file".
+        .pragma("temp_store", "MEMORY")
         .disable_statement_logging();
     let options = match access {
         StoreAccess::Read => options,
@@ -241,5 +243,21 @@ fn migration_error(place: &str, error: MigrateError) -> Error {
             Error::Later { place, why: format!("its schema has version {version}") }
         }
         error => Error::Schema { place, why: printable(&error.to_string()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_sort_needs_a_file_outside_the_state_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            RegistrySettings { place: RegistryLocation::File(folder.path().join("r.db")), instance: "a".into() };
+        let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
+        let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
+        let in_memory: i64 = sqlx::query_scalar("PRAGMA temp_store").fetch_one(pool).await.unwrap();
+        assert_eq!(in_memory, 2);
     }
 }
