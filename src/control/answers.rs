@@ -71,11 +71,14 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
             let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
             ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        ControlRequest::Rotation {} => ControlAnswer::Rotation(RotationAnswer {
-            epoch,
-            keyrings: desk.views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
-            trusts: snapshot.anchor_usages(),
-        }),
+        ControlRequest::Rotation {} => {
+            desk.views.events.refresh_history().await;
+            ControlAnswer::Rotation(RotationAnswer {
+                epoch,
+                keyrings: desk.views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts()),
+                trusts: snapshot.anchor_usages(),
+            })
+        }
         ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, source).await?),
         ControlRequest::Handshake { id } => {
             ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {
@@ -95,6 +98,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
 
 async fn status(desk: &CommandContext) -> Result<status::StatusReport, CommandRefusal> {
     let look = desk.look().await?;
+    desk.views.events.refresh_history().await;
     let (snapshot, events) = (desk.snapshot(), &desk.views.events);
     let known = StatusInputs {
         snapshot: &snapshot,
