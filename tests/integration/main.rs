@@ -7,6 +7,7 @@ mod check_state;
 mod clients;
 mod command;
 mod control;
+mod crowd;
 mod doubt;
 mod drain;
 mod egress;
