@@ -23,7 +23,7 @@ use crate::views::listeners::list_listeners;
 use crate::views::peers::{PeerFilter, find_peer, list_peers};
 use crate::views::registry::{KeyPairFilter, KeyPairOrder, list_failures, list_history, list_key_pairs};
 use crate::views::registry_reader::RegistryUnread;
-use crate::views::rotation::read_rotation;
+use crate::views::rotation::{read_rotation, refresh_reports};
 use crate::views::status::read_status;
 use crate::views::upstreams::list_upstreams;
 use document::{ApiArguments, ApiRefusal, DOCUMENT, find_operation};
@@ -62,6 +62,7 @@ pub(super) async fn answer_api(request: &Parts, views: &RuntimeViews) -> AdminAn
 }
 
 async fn answer_operation(operation: &str, asked: &ApiArguments, views: &RuntimeViews) -> AdminAnswer {
+    refresh_reports(views).await;
     match operation {
         "document" => AdminAnswer::from_text(StatusCode::OK, JSON, DOCUMENT),
         "status" => show(&read_status(views).await),

@@ -64,6 +64,7 @@ pub(super) async fn answer_page(request: &Parts, views: &RuntimeViews) -> AdminA
     if let Some(asset) = assets::find_asset(request.uri.path()) {
         return AdminAnswer::from_asset(asset.content_type, asset.content);
     }
+    reports::refresh_reports(views).await;
     let view = match RequestTarget::parse(&request.uri) {
         Some(target) => {
             let query = ViewQuery::from_parameters(request.uri.path(), &target.parameters);

@@ -63,7 +63,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
     Ok(match request {
         ControlRequest::Status {} => {
             let look = desk.look().await?;
-            let reports = build_current_reports(&desk.views, &desk.snapshot());
+            let reports = build_current_reports(&desk.views).await;
             ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &look, &reports)))
         }
         ControlRequest::Keyrings {} => ControlAnswer::Keyrings(list_keyrings(&desk.views)),
@@ -74,7 +74,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
             let wanted = CommandEffect { change, key_pair: key_pair.as_deref(), until_restart };
             ControlAnswer::Done(command(desk, find(&snapshot, &keyring)?, &wanted, by).await?)
         }
-        ControlRequest::Rotation {} => ControlAnswer::Rotation(build_rotation(&desk.views)),
+        ControlRequest::Rotation {} => ControlAnswer::Rotation(build_rotation(&desk.views).await),
         ControlRequest::Forget { source } => ControlAnswer::Done(forget(desk, source).await?),
         ControlRequest::Handshake { id } => {
             ControlAnswer::Handshake(handshakes::find_handshake(&desk.views.events, id).ok_or_else(|| {

@@ -10,6 +10,7 @@ use super::alert::AlertRecord;
 use super::doubts::{UpstreamDoubt, UpstreamDoubts};
 use super::follower::EventFollower;
 use super::handshake::HandshakeRecord;
+use super::history_request::HistoryRequests;
 use super::ledger;
 use super::list::Event;
 use super::proof::ProofRecord;
@@ -42,6 +43,7 @@ pub struct EventBus {
     refused_files: Mutex<RefusedFiles>,
     doubts: Mutex<UpstreamDoubts>,
     followers: broadcast::Sender<Event>,
+    requests: HistoryRequests,
 }
 
 impl EventBus {
@@ -69,6 +71,7 @@ impl EventBus {
             refused_files: Mutex::default(),
             doubts: Mutex::default(),
             followers: broadcast::Sender::new(FOLLOWER_QUEUE),
+            requests: HistoryRequests::default(),
         })
     }
 
@@ -141,9 +144,22 @@ impl EventBus {
         lock(&self.ledger).await_registry();
     }
 
-    /// Adds what the registry knows of former processes and of other instances.
-    pub fn recall_history(&self, history: report::RecalledHistory) {
-        lock(&self.ledger).recall(history, self.clock.now());
+    /// Adds what the registry knew of former processes and of other instances when the reading began.
+    pub fn recall_history(&self, history: report::RecalledHistory, began: Timestamp) {
+        lock(&self.ledger).recall(history, began);
+    }
+
+    /// Has the registry read anew where other instances share it, and waits for that a little: a verdict that is asked for
+    /// rests on nothing older. Where the registry does not answer, the report says that it waits for it.
+    pub async fn refresh_history(&self) {
+        if lock(&self.ledger).is_shared() && !self.requests.request_reading().await {
+            lock(&self.ledger).record_unanswered();
+        }
+    }
+
+    /// The readings of the registry that were asked for; waits for one that is asked for next.
+    pub const fn history_requests(&self) -> &HistoryRequests {
+        &self.requests
     }
 
     /// The senders of which the registry does not have all that is known, at most `limit`.

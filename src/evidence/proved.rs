@@ -10,6 +10,7 @@ mod history;
 mod nodes;
 mod order;
 mod pair;
+mod reached;
 mod shape;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use self::nodes::{NodeState, NodeTable};
 pub use self::nodes::{UpstreamNode, UpstreamVerdict};
 pub use self::order::{SelectionOrder, excludes_current, selection_order};
 use self::pair::{PairProof, add_saturating, retry_pause};
+use self::reached::ReachedNodes;
 pub use self::shape::{
     AnswerFacts, ConnectionSeen, ProbeMode, ProofFact, ProofPolicy, RequestSelection, SelectionRole, VerdictChange,
 };
@@ -37,6 +39,7 @@ pub struct UpstreamProofs {
     pairs: Vec<PairProof>,
     canary: bool,
     history: AnswerHistory,
+    reached: ReachedNodes,
 }
 
 impl UpstreamProofs {
@@ -47,9 +50,16 @@ impl UpstreamProofs {
             self.history = AnswerHistory::default();
         }
         self.pairs.retain(|known| pairs.contains(&known.key_pair));
+        let is_first = self.pairs.is_empty();
         for key_pair in pairs {
             if self.get(*key_pair).is_none() {
-                self.pairs.push(PairProof::new(*key_pair, terms, now));
+                let mut new = PairProof::new(*key_pair, terms, now);
+                if !is_first {
+                    for node in self.reached.recent(now) {
+                        new.nodes.entry(node);
+                    }
+                }
+                self.pairs.push(new);
             }
         }
         if let [only] = self.pairs.as_mut_slice() {
@@ -109,9 +119,10 @@ impl UpstreamProofs {
 
     /// The pair to retry with after those in `tried` were refused: for a request that was not processed, or may be
     /// processed twice.
-    pub fn next(&self, order: &SelectionOrder, tried: &[Fingerprint]) -> Option<Fingerprint> {
+    pub fn next(&self, order: &SelectionOrder, tried: &[Fingerprint], now: Timestamp) -> Option<Fingerprint> {
         let left: Vec<_> = order.pairs.iter().copied().filter(|pair| !tried.contains(pair)).collect();
-        self.find_fallback(&left).or_else(|| left.first().copied())
+        let rested = || left.iter().copied().find(|pair| !self.is_resting(*pair, now));
+        self.find_fallback(&left).or_else(rested).or_else(|| left.first().copied())
     }
 
     /// Claims the canary role for a probe with this pair; `None` if another request has it.
@@ -126,6 +137,11 @@ impl UpstreamProofs {
         self.canary = false;
     }
 
+    /// Records which node a connection has reached, while there is only one pair to show: the next one has to be proved there.
+    pub fn record_node(&mut self, node: UpstreamNode, now: Timestamp) {
+        self.reached.record(node, now);
+    }
+
     /// Records a connection to a node, for the pair that is to be proved.
     pub fn record_connection(
         &mut self,
@@ -134,6 +150,9 @@ impl UpstreamProofs {
         terms: ProofPolicy<'_>,
         now: Timestamp,
     ) -> Option<VerdictChange> {
+        if seen.asked != Some(false) {
+            self.reached.record(seen.node, now);
+        }
         self.get_mut(current)?.record_connection(seen, terms, now)
     }
 
@@ -151,7 +170,7 @@ impl UpstreamProofs {
         if !is_preferred {
             self.history.record(got.class, got.status);
         }
-        let has_other = self.find_fallback(&order.pairs[1..]).is_some();
+        let has_other = order.pairs.iter().any(|other| *other != got.key_pair && !self.is_resting(*other, now));
         let Some(pair) = self.get_mut(got.key_pair) else { return (AnswerJudgement::Nothing, None) };
         let is_trusted = pair.trusted;
         // A node that is not known yet gets its entry from what is decided about it: an answer that decides nothing must not end
@@ -167,23 +186,37 @@ impl UpstreamProofs {
             role,
             asked: node.is_none_or(|node| node.state != NodeState::Unasked),
             public: got.public,
-            comparable: is_preferred
-                && got.repeatable
+            comparable: got.repeatable
                 && has_other
-                && (role == AnswerRole::Canary || node.is_none_or(|node| node.may_compare(now))),
+                && if is_preferred {
+                    role == AnswerRole::Canary || node.is_none_or(|node| node.may_compare(now))
+                } else {
+                    // What serves meanwhile is compared only where it may be refused itself.
+                    terms.refusals.contains(&got.status) && pair.may_compare(now)
+                },
             previous,
         };
         let judgement = judge_answer(&answer, terms.refusals);
-        // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
-        if judgement == AnswerJudgement::Compare && role == AnswerRole::Proved {
-            pair.nodes.entry(got.node).record_comparison(now);
+        match (judgement, role) {
+            (AnswerJudgement::Compare, _) if !is_preferred => pair.record_comparison(now),
+            // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
+            (AnswerJudgement::Compare, AnswerRole::Proved) => pair.nodes.entry(got.node).record_comparison(now),
+            _ => {}
         }
         match judgement {
             AnswerJudgement::Proves => {
                 let was_proved = pair.verdict() == Some(UpstreamVerdict::Proved);
                 (judgement, pair.record_proof(got.node).filter(|_| is_preferred || !was_proved))
             }
-            _ if !is_preferred || !has_other => (AnswerJudgement::Nothing, None),
+            _ if !has_other => (AnswerJudgement::Nothing, None),
+            AnswerJudgement::Compare => (judgement, None),
+            // Of the others only a comparison speaks, with a pair that fares better: they need no proof.
+            AnswerJudgement::Refuses
+                if !is_preferred && got.compared.is_none_or(|other| terms.refusals.contains(&other)) =>
+            {
+                (AnswerJudgement::Nothing, None)
+            }
+            AnswerJudgement::Doubts | AnswerJudgement::Nothing if !is_preferred => (AnswerJudgement::Nothing, None),
             AnswerJudgement::Refuses => (judgement, pair.record_refusal(got.node, false, terms, now)),
             AnswerJudgement::Doubts | AnswerJudgement::Nothing => {
                 let is_doubt = judgement == AnswerJudgement::Doubts;
@@ -194,7 +227,6 @@ impl UpstreamProofs {
                 }
                 (judgement, change)
             }
-            AnswerJudgement::Compare => (judgement, None),
         }
     }
 
@@ -213,7 +245,7 @@ impl UpstreamProofs {
             ProofFact::Alert => pair.record_refusal(node, true, terms, now),
             ProofFact::Silence { .. } if !is_proved => pair.record_refusal(node, false, terms, now),
             ProofFact::Silence { compared } => {
-                let is_second = pair.nodes.entry(node).record_silence(now);
+                let is_second = pair.nodes.entry(node).record_silence();
                 if compared || is_second { pair.record_doubt(node, terms, now) } else { None }
             }
         }
@@ -251,6 +283,11 @@ impl UpstreamProofs {
         };
         with(|verdict| verdict == Some(UpstreamVerdict::Proved))
             .or_else(|| with(|verdict| verdict != Some(UpstreamVerdict::Refused)))
+    }
+
+    /// Whether a pair was refused and is not to be tried yet.
+    fn is_resting(&self, key_pair: Fingerprint, now: Timestamp) -> bool {
+        self.get(key_pair).is_some_and(|pair| pair.verdict() == Some(UpstreamVerdict::Refused) && now < pair.since)
     }
 
     fn get(&self, key_pair: Fingerprint) -> Option<&PairProof> {

@@ -7,6 +7,7 @@
 
 mod contact;
 mod fleet;
+mod losses;
 mod plan;
 mod population;
 mod random;
@@ -23,7 +24,7 @@ use random::SeededRandom;
 /// How long a simulated run is, in days.
 const RUN_DAYS: i64 = 75;
 /// How often the reports are read, in minutes.
-const REPORT_MINUTES: i64 = 120;
+const REPORT_MINUTES: i64 = 240;
 /// Runs when nothing else is said.
 const DEFAULT_SEEDS: u64 = 12;
 
@@ -46,8 +47,11 @@ fn seeds() -> Vec<u64> {
 /// What a run counted.
 #[derive(Clone, Copy, Debug, Default)]
 struct RunFigures {
+    senders: u64,
     handshakes: u64,
+    /// Lost by senders with a certificate that one of our pairs would have served, and how many by one at most.
     lost: u64,
+    most: u64,
     safe: u64,
     reports: u64,
 }
@@ -55,18 +59,19 @@ struct RunFigures {
 /// Runs a population through rotations and other events, and checks the rules after each step.
 fn run(seed: u64, size: usize) -> RunFigures {
     let mut random = SeededRandom::new(seed);
-    let mut fleet = SimulatedFleet::new(&mut random);
+    let mut fleet = SimulatedFleet::new(seed, &mut random);
     let mut population = Population::grow(&mut random, size, fleet.busy_replicas());
     let plan = plan_events(&mut random);
-    let mut figures = RunFigures::default();
+    let mut figures = RunFigures { senders: population.len() as u64, ..RunFigures::default() };
     let mut plan = plan.into_iter().peekable();
     for minute in 0..RUN_DAYS * 1440 {
         while let Some((_, event)) = plan.next_if(|(at, _)| *at <= minute) {
             fleet.apply_event(event, minute, &mut population, &mut random);
         }
+        fleet.conclude_due(&mut population, minute);
         for index in population.due(minute) {
             figures.handshakes += 1;
-            figures.lost += u64::from(fleet.connect(&mut population, index, minute, &mut random));
+            fleet.connect(&mut population, index, minute, &mut random);
         }
         if minute % REPORT_MINUTES == 0 {
             fleet.share_registry(minute);
@@ -81,7 +86,9 @@ fn run(seed: u64, size: usize) -> RunFigures {
             }
         }
     }
-    rules::check_losses(&population, &fleet, seed);
+    let losses = || population.senders.iter().map(|sender| sender.losses.total());
+    (figures.lost, figures.most) =
+        (losses().map(|(all, _)| all).sum(), losses().map(|(_, most)| most).max().unwrap_or_default());
     figures
 }
 
@@ -91,8 +98,9 @@ fn no_report_of_a_simulated_fleet_is_wrong_and_none_is_late() {
     for seed in seeds() {
         let one = run(seed, 60);
         print_line(&format!("seed {seed}: {one:?}"));
-        sum.handshakes += one.handshakes;
-        (sum.lost, sum.safe, sum.reports) = (sum.lost + one.lost, sum.safe + one.safe, sum.reports + one.reports);
+        (sum.senders, sum.handshakes) = (sum.senders + one.senders, sum.handshakes + one.handshakes);
+        (sum.lost, sum.most) = (sum.lost + one.lost, sum.most.max(one.most));
+        (sum.safe, sum.reports) = (sum.safe + one.safe, sum.reports + one.reports);
     }
     print_line(&format!("{} seeds: {sum:?}", seeds().len()));
     assert!(
@@ -104,7 +112,7 @@ fn no_report_of_a_simulated_fleet_is_wrong_and_none_is_late() {
 #[test]
 fn a_fleet_with_one_holdout_among_ten_thousand_senders_is_never_called_safe() {
     let mut random = SeededRandom::new(7);
-    let mut fleet = SimulatedFleet::new(&mut random);
+    let mut fleet = SimulatedFleet::new(7, &mut random);
     let mut population = Population::of_modern(10_000, fleet.replicas());
     population.add(SenderNature::OnlyOldCa, 5 * 1440);
     let holdout = population.len() - 1;

@@ -101,6 +101,7 @@ pub fn follow_events(
         tidied: None,
         recalls: !is_new,
         fleet: None,
+        answered: 0,
     };
     // The collecting half ends with the Events, the writing half with the process.
     let both = async move {
@@ -186,6 +187,8 @@ struct RegistryWriter {
     recalls: bool,
     /// When rows were last read, and the rotations that were known then.
     fleet: Option<(Instant, Vec<Timestamp>)>,
+    /// Up to which number readings that were asked for have ended.
+    answered: u64,
 }
 
 impl RegistryWriter {
@@ -220,7 +223,10 @@ impl RegistryWriter {
     /// Waits for something to write; returns whether the process is over.
     async fn wait_for_work(&self, shutdown: &mut ShutdownWatch) -> bool {
         let something = async {
-            let _ = timeout(HEARTBEAT_INTERVAL, self.shared.something.notified()).await;
+            tokio::select! {
+                _ = timeout(HEARTBEAT_INTERVAL, self.shared.something.notified()) => {}
+                () = self.events.history_requests().wait_for_later(self.answered) => {}
+            }
             sleep(BATCH_WINDOW).await;
         };
         tokio::select! {
@@ -235,6 +241,7 @@ impl RegistryWriter {
             gone.close().await;
             self.written = None;
         }
+        let (requests, began) = (self.events.history_requests().last_number(), self.clock.now());
         let snapshot = self.reader.latest();
         let observed = ObservedState { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
         let mut batch = self.shared.lock_backlog().take_batch();
@@ -275,11 +282,13 @@ impl RegistryWriter {
             Ok((open, read)) => {
                 if let (Some(fleet), Some(query)) = (read, &query) {
                     self.fleet = Some((Instant::now(), rotations));
-                    self.events.recall_history(recall_fleet(fleet, query, &self.settings.instance, &overlaps));
+                    self.events.recall_history(recall_fleet(fleet, query, &self.settings.instance, &overlaps), began);
                     self.shared.something.notify_one();
                 } else if senders.len() == MAX_SENDERS {
                     self.shared.something.notify_one();
                 }
+                self.answered = requests;
+                self.events.history_requests().record_answer(requests);
                 self.written = Some(observed);
                 if tidy {
                     self.tidied = Some(Instant::now());
@@ -302,7 +311,8 @@ impl RegistryWriter {
     /// Whether rows of other instances and former processes are to be read now.
     fn needs_fleet(&self, rotations: &[Timestamp]) -> bool {
         let is_due = |(read, known): &(Instant, Vec<Timestamp>)| {
-            !rotations.is_empty() && (known != rotations || FLEET_INTERVAL <= read.elapsed())
+            let is_asked = self.answered < self.events.history_requests().last_number();
+            !rotations.is_empty() && (is_asked || known != rotations || FLEET_INTERVAL <= read.elapsed())
         };
         self.recalls && self.fleet.as_ref().is_none_or(is_due)
     }

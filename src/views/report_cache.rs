@@ -19,24 +19,33 @@ pub(super) type SharedReports = Arc<Vec<RotationReport>>;
 pub(super) struct ReportCache(Arc<Mutex<Option<(Epoch, Timestamp, SharedReports)>>>);
 
 impl ReportCache {
+    /// Whether reports of this epoch and time are there.
+    pub(super) fn has_fresh(&self, moment: (Epoch, Timestamp)) -> bool {
+        find_fresh(self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref(), moment).is_some()
+    }
+
     /// The last reports, if they are of this epoch and time; else those that `build` makes.
     pub(super) fn get_or_build(
         &self,
-        (epoch, now): (Epoch, Timestamp),
+        moment: (Epoch, Timestamp),
         build: impl FnOnce() -> Vec<RotationReport>,
     ) -> SharedReports {
         // Held while reports are built: the other readers wait for these rather than build their own.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of_epoch, built, reports)) = &*last
-            && *of_epoch == epoch
-            && now.duration_since(*built).abs() < MAX_AGE
-        {
+        if let Some(reports) = find_fresh(last.as_ref(), moment) {
             return Arc::clone(reports);
         }
         let reports = Arc::new(build());
-        *last = Some((epoch, now, Arc::clone(&reports)));
+        *last = Some((moment.0, moment.1, Arc::clone(&reports)));
         reports
     }
+}
+
+fn find_fresh(last: Option<&(Epoch, Timestamp, SharedReports)>, (epoch, now): (Epoch, Timestamp)) -> Option<&SharedReports> {
+    let is_fresh = |(of_epoch, built, _): &&(Epoch, Timestamp, SharedReports)| {
+        *of_epoch == epoch && now.duration_since(*built).abs() < MAX_AGE
+    };
+    last.filter(is_fresh).map(|(_, _, reports)| reports)
 }
 
 #[cfg(test)]

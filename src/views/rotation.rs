@@ -20,9 +20,9 @@ pub struct RotationAnswer {
 }
 
 /// The report as it is now.
-pub(crate) fn build_rotation(views: &RuntimeViews) -> RotationAnswer {
+pub(crate) async fn build_rotation(views: &RuntimeViews) -> RotationAnswer {
+    let keyrings = build_current_reports(views).await;
     let snapshot = views.reader.latest();
-    let keyrings = build_current_reports(views, &snapshot);
     RotationAnswer { epoch: snapshot.epoch.0, keyrings, trusts: snapshot.anchor_usages() }
 }
 
@@ -42,10 +42,24 @@ pub(crate) fn read_keyring_rotation(views: &RuntimeViews, keyring: &str) -> Opti
 pub(super) fn read_reports(views: &RuntimeViews) -> SharedReports {
     let snapshot = views.reader.latest();
     let moment = (snapshot.epoch, views.events.now());
-    views.reports.get_or_build(moment, || build_current_reports(views, &snapshot))
+    views.reports.get_or_build(moment, || build_reports(views, &snapshot))
 }
 
-/// The reports as they are now.
-pub(crate) fn build_current_reports(views: &RuntimeViews, snapshot: &Snapshot) -> Vec<RotationReport> {
+/// Has a shared registry read anew, unless the reports of this second are there: what the page and the API show of other
+/// instances is no older than these.
+pub(crate) async fn refresh_reports(views: &RuntimeViews) {
+    let moment = (views.reader.latest().epoch, views.events.now());
+    if !views.reports.has_fresh(moment) {
+        views.events.refresh_history().await;
+    }
+}
+
+/// The reports as they are now, after a shared registry was read anew.
+pub(crate) async fn build_current_reports(views: &RuntimeViews) -> Vec<RotationReport> {
+    views.events.refresh_history().await;
+    build_reports(views, &views.reader.latest())
+}
+
+fn build_reports(views: &RuntimeViews, snapshot: &Snapshot) -> Vec<RotationReport> {
     views.events.report(&snapshot.keyrings_in_overlap(), &snapshot.contacts())
 }

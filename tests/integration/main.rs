@@ -9,6 +9,7 @@ mod check_state;
 mod clients;
 mod command;
 mod control;
+mod crowd;
 mod documents;
 mod doubt;
 mod drain;

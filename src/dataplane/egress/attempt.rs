@@ -26,6 +26,7 @@ use crate::dataplane::exchange::origin::{self, ConnectFuture, ExchangeOrigin};
 use crate::dataplane::exchange::pool::ConnectionPool;
 use crate::dataplane::exchange::request_body::OutgoingBody;
 use crate::dataplane::exchange::shape::RequestDestination;
+use crate::evidence::UpstreamVerdict;
 use crate::evidence::proved::{
     AnswerFacts, ConnectionSeen, RequestClass, RequestSelection, SelectionOrder, SelectionRole, UpstreamNode,
     excludes_current,
@@ -121,6 +122,18 @@ impl<'a> UpstreamAttempt<'a> {
         !chosen.is_only() && self.pick().key_pair == chosen.order.pairs[0]
     }
 
+    /// Whether another pair could be shown.
+    pub(super) fn has_other(&self) -> bool {
+        !self.chosen.borrow().is_only()
+    }
+
+    /// Whether another pair could be shown than this one, which is proved.
+    pub(super) fn shows_proved(&self) -> bool {
+        let (towards, shown) = (self.towards, self.pick().key_pair);
+        let verdict = || towards.resources.verdicts.verdict(towards.verdict_key(), shown);
+        self.has_other() && verdict() == Some(UpstreamVerdict::Proved)
+    }
+
     /// What there is to judge about an answer; `None` where there is only one pair, or where the answer of a proved pair says
     /// nothing new.
     pub(super) fn answer_facts(
@@ -193,11 +206,14 @@ impl<'a> UpstreamAttempt<'a> {
 
     /// Records what a new connection shows of the node that it reached.
     fn record_connection(&self, ready: &UpstreamConnection) {
-        if self.chosen.borrow().is_only() {
-            return;
-        }
         let (towards, pick) = (self.towards, self.pick());
         let asked = ready.tls.asked.as_ref();
+        if self.chosen.borrow().is_only() {
+            if asked.is_some() {
+                towards.resources.verdicts.record_node(towards.verdict_key(), ready.node);
+            }
+            return;
+        }
         let excluded = asked.is_some_and(|asked| excludes_current(&towards.egress.candidates, asked, towards.now()));
         let seen = ConnectionSeen {
             node: ready.node,

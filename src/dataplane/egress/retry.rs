@@ -90,7 +90,9 @@ pub(super) async fn exchange(
                 let facts = showing.answer_facts(&link, class, status, repeatable);
                 let judgement = facts.map_or(AnswerJudgement::Nothing, |facts| judge(showing, &link, &facts));
                 if let Some(suspect) = suspect.take() {
-                    judge_suspect(showing, suspect, status);
+                    if let Some(kept) = judge_suspect(showing, suspect, status) {
+                        return Ok(kept);
+                    }
                 } else if let (AnswerJudgement::Compare, Some(facts)) = (judgement, facts)
                     && showing.advance().is_some()
                 {
@@ -107,18 +109,18 @@ pub(super) async fn exchange(
         };
         let pick = showing.pick();
         let is_on_trial = matches!(pick.how, SelectionRole::Canary | SelectionRole::Everyone);
+        // One end without an answer may be the pair's fault; a second one, with another pair, is rather the upstream's.
+        let is_suspicious = suspect.is_none() && showing.has_other();
         let why = match &error {
             Error::Refused { said: true, reason, explanation } => {
                 fact::report_alert(towards, (pick.key_pair, showing.node()), reason, explanation);
                 "alert"
             }
             // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
-            Error::Refused { said: false, .. } if showing.shows_preferred() => "dropped",
-            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() && replay.is_idempotent() => {
-                "dropped"
-            }
+            Error::Refused { said: false, .. } if is_suspicious => "dropped",
+            Error::Exchange(_) | Error::Unanswered { .. } if is_suspicious && replay.is_idempotent() => "dropped",
             Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => "dropped",
-            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() => {
+            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() || showing.shows_proved() => {
                 fact::report_silence(towards, (pick.key_pair, showing.node()), ProofFact::Silence { compared: false });
                 return Err(error);
             }
@@ -172,12 +174,19 @@ fn judge(showing: &UpstreamAttempt<'_>, link: &PooledConnection, facts: &AnswerF
     judgement
 }
 
-/// Another pair got this status: decides whether the suspect was refused.
-fn judge_suspect(showing: &UpstreamAttempt<'_>, suspect: SuspectKeyPair, other: StatusCode) {
-    match suspect.answer {
-        Some((facts, _, link)) => {
-            judge(showing, &link, &AnswerFacts { compared: Some(other.as_u16()), ..facts });
-        }
-        None => fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true }),
-    }
+/// Another pair got this status: decides whether the suspect was refused. Returns the suspect's own answer where that is the
+/// one to go on with: of a pair that is not on trial, unless the other one fares better.
+fn judge_suspect(
+    showing: &UpstreamAttempt<'_>,
+    suspect: SuspectKeyPair,
+    other: StatusCode,
+) -> Option<(Response<Incoming>, PooledConnection)> {
+    let Some((facts, response, link)) = suspect.answer else {
+        fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true });
+        return None;
+    };
+    let judgement = judge(showing, &link, &AnswerFacts { compared: Some(other.as_u16()), ..facts });
+    let is_on_trial = matches!(facts.how, SelectionRole::Canary | SelectionRole::Everyone);
+    let fares_worse = matches!(judgement, AnswerJudgement::Refuses | AnswerJudgement::Doubts);
+    (!is_on_trial && !fares_worse).then_some((response, link))
 }

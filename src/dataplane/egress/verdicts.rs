@@ -67,7 +67,7 @@ impl VerdictTable {
         order: &SelectionOrder,
         tried: &[Fingerprint],
     ) -> Option<Fingerprint> {
-        self.with_entry(of, |proved| proved.next(order, tried))
+        self.with_entry(of, |proved| proved.next(order, tried, of.now))
     }
 
     /// What is known of this pair.
@@ -85,6 +85,11 @@ impl VerdictTable {
         let judged = self.with_entry(of, |proved| proved.judge(order, got, of.egress.settings.proof_terms(), of.now));
         self.bump_version_for(judged.1);
         judged
+    }
+
+    /// Records which node a connection has reached, where there is only one pair to show.
+    pub(crate) fn record_node(&self, of: VerdictKey<'_>, node: UpstreamNode) {
+        self.with_entry(of, |proved| proved.record_node(node, of.now));
     }
 
     /// Records a connection, for the pair that is current. Returns the verdict before it, and what it has changed.

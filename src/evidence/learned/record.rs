@@ -11,8 +11,8 @@ use crate::keyring::KeyringName;
 use crate::keyring::fit::add_saturating;
 use crate::pki::Fingerprint;
 
-/// How long an unconfirmed refusal holds after its sender came last: a batch that comes once a week is served too.
-pub const UNCONFIRMED_LIFETIME: Duration = Duration::from_hours(8 * 24);
+/// How long an unconfirmed refusal holds after its sender came last: a batch that comes once a month is served too.
+pub const UNCONFIRMED_LIFETIME: Duration = Duration::from_hours(35 * 24);
 /// The reasons of refusals without an alert: the connection ended within the handshake, or after it without a request.
 pub const SILENT_REASONS: [&str; 2] = ["ended_in_handshake", "ended_without_data"];
 
@@ -204,7 +204,7 @@ impl RefusalChange {
         let (refused, shown) = (refused.join(", "), shown.short());
         match (self.standing, self.reason) {
             (RefusalStatus::Unconfirmed, alert) => format!(
-                "{source} {} key pair {refused}: it will be shown {shown} from its next connection on, for eight days \
+                "{source} {} key pair {refused}: it will be shown {shown} from its next connection on, for 35 days \
                  unless it completes a request on that one",
                 refused_how(alert),
             ),
@@ -218,7 +218,7 @@ impl RefusalChange {
                 format!("{shown}, which {source} was shown instead of {refused}, is no longer in overlap with it")
             }
             (RefusalStatus::Forgotten, "expired") => {
-                format!("{source} has not come for eight days since it refused {refused}, or used {shown}")
+                format!("{source} has not come for 35 days since it refused {refused}, or used {shown}")
             }
             (RefusalStatus::Forgotten, "by_command") => {
                 format!("an operator cleared the refusal of {refused} by {source}")

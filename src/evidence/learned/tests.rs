@@ -86,14 +86,14 @@ fn codes(changes: &[RefusalChange]) -> Vec<(RefusalStatus, &'static str)> {
 }
 
 #[test]
-fn a_refusal_is_believed_for_eight_days_and_a_request_on_the_other_pair_confirms_it() {
+fn a_refusal_is_believed_for_35_days_and_a_request_on_the_other_pair_confirms_it() {
     let mut scene = Scene::new();
     assert_eq!(scene.shown(), None);
     let changes = scene.refuse(1, Some(2));
     assert_eq!(codes(&changes), [(RefusalStatus::Unconfirmed, "unknown_ca")]);
     assert!(changes[0].explanation().contains("192.0.2.1 api.example"), "{}", changes[0].explanation());
-    assert_eq!(scene.at(8 * DAY - 1).shown(), Some(pair(2)));
-    assert_eq!(scene.at(8 * DAY).shown(), None);
+    assert_eq!(scene.at(35 * DAY - 1).shown(), Some(pair(2)));
+    assert_eq!(scene.at(35 * DAY).shown(), None);
     assert_eq!(scene.learned.revision(), 0);
     assert_eq!(codes(&scene.at(DAY).prove(2, Some(100))), [(RefusalStatus::Confirmed, "verified_on_previous")]);
     let entry = &scene.learned.entries()[0];
@@ -102,8 +102,8 @@ fn a_refusal_is_believed_for_eight_days_and_a_request_on_the_other_pair_confirms
 }
 
 #[test]
-fn a_batch_that_comes_once_a_day_or_a_week_loses_one_handshake_to_the_refusal() {
-    for pause in [DAY, 7 * DAY] {
+fn a_batch_that_comes_once_a_day_or_a_week_or_every_ten_days_loses_one_handshake_to_the_refusal() {
+    for pause in [DAY, 7 * DAY, 10 * DAY] {
         let mut scene = Scene::new();
         scene.refuse(1, Some(2));
         assert_eq!(scene.at(pause).shown(), Some(pair(2)));
@@ -244,10 +244,10 @@ fn lessons_end_with_their_overlap_their_time_or_an_operator() {
     let hurried = kind(&source("192.0.2.9"), OFFER);
     scene.by(&hurried, |scene| scene.refuse(1, Some(2)));
     assert_eq!(scene.learned.tick(&|_, _| true, time_at(1)), []);
-    assert_eq!(codes(&scene.learned.tick(&|_, _| true, time_at(8 * DAY))), [(RefusalStatus::Forgotten, "expired")]);
-    assert!(scene.learned.get(&scene.sender, time_at(8 * DAY)).is_some());
+    assert_eq!(codes(&scene.learned.tick(&|_, _| true, time_at(35 * DAY))), [(RefusalStatus::Forgotten, "expired")]);
+    assert!(scene.learned.get(&scene.sender, time_at(35 * DAY)).is_some());
     assert_eq!(
-        codes(&scene.learned.tick(&|_, key_pair| key_pair != pair(2), time_at(8 * DAY))),
+        codes(&scene.learned.tick(&|_, key_pair| key_pair != pair(2), time_at(35 * DAY))),
         [(RefusalStatus::Forgotten, "overlap_ended")]
     );
     assert!(scene.learned.entries().is_empty());

@@ -150,18 +150,22 @@ pub(super) fn judge_answer(answer: &PairAnswer, refusals: &[u16]) -> AnswerJudge
     let kind = StatusKind::from_status(answer.status, refusals);
     match (kind, answer.previous) {
         (StatusKind::Success, _) => AnswerJudgement::Proves,
-        (_, PreviousAnswer::Compared(old)) => compare_answers((answer.status, kind), old, refusals),
+        (_, PreviousAnswer::Compared(old)) => {
+            compare_answers((answer.status, kind), old, refusals, answer.role == AnswerRole::Proved)
+        }
         (_, PreviousAnswer::Recalled { same, better }) => judge_alone(answer, kind, same, better),
     }
 }
 
 /// Both pairs' answers to one request.
-fn compare_answers((new, kind): (u16, StatusKind), old: u16, refusals: &[u16]) -> AnswerJudgement {
+fn compare_answers((new, kind): (u16, StatusKind), old: u16, refusals: &[u16], is_proved: bool) -> AnswerJudgement {
     match (kind, StatusKind::from_status(old, refusals)) {
         (StatusKind::Other, _) if new == old => AnswerJudgement::Proves,
         // The application's own answer, or the server's state.
         (_, StatusKind::Neutral) => AnswerJudgement::Nothing,
         _ if new == old => AnswerJudgement::Nothing,
+        // One of them may be the application's own, and the other pair fares no better: that ends no proof.
+        (StatusKind::Refusal, StatusKind::Refusal) if is_proved => AnswerJudgement::Nothing,
         (StatusKind::Refusal, _) => AnswerJudgement::Refuses,
         // The new pair got further than the old one; a 304 answers a condition, which nodes may judge differently.
         (_, StatusKind::Refusal) => AnswerJudgement::Nothing,

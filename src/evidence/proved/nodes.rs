@@ -15,9 +15,7 @@ pub(super) const MAX_NODES: usize = 64;
 /// A node that holds a verdict back is forgotten when so many connections in a row, made to reach it, ended elsewhere.
 const MAX_MISSES: u8 = 8;
 /// How often a proved pair's refusal status is compared with the previous pair, at one node.
-const COMPARISON_INTERVAL: Duration = Duration::from_mins(1);
-/// Two silent ends within this time count as in a row.
-const SILENCE_WINDOW: Duration = Duration::from_mins(5);
+pub(super) const COMPARISON_INTERVAL: Duration = Duration::from_mins(1);
 
 /// An upstream's verdict on one of our pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -86,7 +84,8 @@ pub(super) struct NodeProof {
     /// Connections in a row that were made to reach it and ended elsewhere.
     missed: u8,
     compared: Option<Timestamp>,
-    silent: Option<Timestamp>,
+    /// Its last connection ended without an answer.
+    silent: bool,
 }
 
 impl NodeProof {
@@ -100,10 +99,9 @@ impl NodeProof {
         self.compared = Some(now);
     }
 
-    /// Records a connection that ended without an answer; whether it was the second in a row.
-    pub(super) fn record_silence(&mut self, now: Timestamp) -> bool {
-        let before = self.silent.replace(now);
-        before.is_some_and(|last| is_within(last, SILENCE_WINDOW, now))
+    /// Records a connection that ended without an answer; whether it was the second in a row, however far apart.
+    pub(super) fn record_silence(&mut self) -> bool {
+        std::mem::replace(&mut self.silent, true)
     }
 
     /// Records a connection to it: whether a certificate was asked for, if known, and whether its authorities exclude the pair.
@@ -118,7 +116,7 @@ impl NodeProof {
     }
 }
 
-fn is_within(last: Timestamp, time: Duration, now: Timestamp) -> bool {
+pub(super) fn is_within(last: Timestamp, time: Duration, now: Timestamp) -> bool {
     now.duration_since(last).unsigned_abs() < time
 }
 
@@ -139,7 +137,7 @@ impl NodeTable {
                 self.0.remove(oldest);
             }
             let state = NodeState::Unproved;
-            self.0.push(NodeProof { node, state, missed: 0, compared: None, silent: None });
+            self.0.push(NodeProof { node, state, missed: 0, compared: None, silent: false });
             self.0.len() - 1
         });
         &mut self.0[at]
@@ -166,7 +164,7 @@ impl NodeTable {
     pub(super) fn record_proof(&mut self, node: UpstreamNode) {
         self.0.retain(|known| known.node == node || !known.node.is_covered_by(node));
         let known = self.entry(node);
-        (known.state, known.silent) = (NodeState::Proved, None);
+        (known.state, known.silent) = (NodeState::Proved, false);
     }
 
     /// Takes refusals back: the pair is tried again everywhere.

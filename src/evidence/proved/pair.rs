@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::nodes::{NodeState, NodeTable, UpstreamNode, UpstreamVerdict};
+use super::nodes::{COMPARISON_INTERVAL, NodeState, NodeTable, UpstreamNode, UpstreamVerdict, is_within};
 use super::shape::{ConnectionSeen, ProbeMode, ProofPolicy, VerdictChange};
 use crate::pki::Fingerprint;
 
@@ -36,6 +36,8 @@ pub(super) struct PairProof {
     pub(super) probes: u32,
     /// It has been reported that all requests try it.
     pub(super) announced: bool,
+    /// When an answer that it got in place of the preferred pair was last compared.
+    compared: Option<Timestamp>,
 }
 
 impl PairProof {
@@ -54,7 +56,18 @@ impl PairProof {
             probe_first: probes,
             probes: 0,
             announced: false,
+            compared: None,
         }
+    }
+
+    /// Whether an answer that it got in place of the preferred pair may be compared now.
+    pub(super) fn may_compare(&self, now: Timestamp) -> bool {
+        self.compared.is_none_or(|last| !is_within(last, COMPARISON_INTERVAL, now))
+    }
+
+    /// Records that such an answer is compared.
+    pub(super) fn record_comparison(&mut self, now: Timestamp) {
+        self.compared = Some(now);
     }
 
     pub(super) fn verdict(&self) -> Option<UpstreamVerdict> {

@@ -1,5 +1,6 @@
 //! What must hold of one upstream's verdicts: trials, pauses, several nodes, comparisons with the previous pair.
 
+mod fallback;
 mod nodes;
 
 use proptest::prelude::*;
@@ -181,8 +182,8 @@ fn a_refused_previous_pair_leaves_the_preferred_one_to_all() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
     record(&mut proved, 1, ProofFact::Alert, 0);
     assert_eq!(select(&mut proved, &order, false, 0), selection(2, SelectionRole::Settled));
-    assert_eq!(proved.next(&order, &[pair(2)]), Some(pair(1)));
-    assert_eq!(proved.next(&order, &[pair(2), pair(1)]), None);
+    assert_eq!(proved.next(&order, &[pair(2)], time_at(0)), Some(pair(1)));
+    assert_eq!(proved.next(&order, &[pair(2), pair(1)], time_at(0)), None);
 }
 
 // ---- the order

@@ -32,8 +32,10 @@ pub(super) struct ForgottenSenders {
 pub struct RotationLedger {
     pub(super) since: Timestamp,
     pub(super) before: PriorHistory,
-    /// When the registry was last read.
+    /// When the last reading of the registry began.
     pub(super) read: Option<Timestamp>,
+    /// A reading was asked for, and none has ended since.
+    pub(super) unanswered: bool,
     /// When the fleet's registry began, if it was read.
     pub(super) recorded_since: Option<Timestamp>,
     pub(super) senders: HashMap<SenderKey, SenderUse>,
@@ -47,6 +49,8 @@ pub struct RotationLedger {
     pub(super) forgotten: BTreeMap<KeyringName, ForgottenSenders>,
     pub(super) anonymous_forgotten: u64,
     pub(super) replicas: Vec<ReplicaStatus>,
+    /// What other instances wrote last by their clocks, and when that was news by ours.
+    pub(super) heard: BTreeMap<String, (Timestamp, Timestamp)>,
 }
 
 impl RotationLedger {
@@ -56,6 +60,8 @@ impl RotationLedger {
             since: now,
             before: PriorHistory::Unknown,
             read: None,
+            unanswered: false,
+            heard: BTreeMap::new(),
             recorded_since: None,
             senders: HashMap::new(),
             anonymous: HashMap::new(),
@@ -214,6 +220,7 @@ impl RotationLedger {
     fn shift_times(&mut self, step: SignedDuration) {
         self.since = shift_time(self.since, step);
         self.read = self.read.map(|read| shift_time(read, step));
+        self.heard.values_mut().for_each(|(_, news)| *news = shift_time(*news, step));
         for (key, sender) in self.senders.iter_mut().chain(&mut self.anonymous) {
             sender.own.iter_mut().for_each(|evidence| evidence.shift(step));
             if key.certificate.is_some() {

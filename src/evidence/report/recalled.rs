@@ -84,11 +84,22 @@ impl RotationLedger {
         self.before = PriorHistory::Awaited;
     }
 
-    /// Adds what the registry had at `now`.
+    /// Whether other instances write to the registry, so that what they have seen has to be read.
+    pub fn is_shared(&self) -> bool {
+        self.before == PriorHistory::Recalled && !self.replicas.is_empty()
+    }
+
+    /// A reading was asked for and has not ended: until one does, what other instances saw is unknown.
+    pub const fn record_unanswered(&mut self) {
+        self.unanswered = true;
+    }
+
+    /// Adds what the registry had at `now`, when the reading began.
     pub fn recall(&mut self, history: RecalledHistory, now: Timestamp) {
         let is_first = self.before != PriorHistory::Recalled;
         self.before = PriorHistory::Recalled;
-        self.read = Some(now);
+        (self.read, self.unanswered) = (Some(now), false);
+        self.record_heartbeats(&history.replicas, now);
         self.recorded_since = Some(self.recorded_since.map_or(history.since, |since| since.min(history.since)));
         self.since = self.since.min(history.since);
         self.replicas = history.replicas;
@@ -112,6 +123,16 @@ impl RotationLedger {
                 (forgotten.count, forgotten.last) = (forgotten.count.max(1), Some(now));
             }
         }
+    }
+
+    /// Clocks of instances may differ: what counts is when a heartbeat was news here.
+    fn record_heartbeats(&mut self, replicas: &[ReplicaStatus], now: Timestamp) {
+        let news = replicas.iter().map(|replica| {
+            let known = self.heard.get(&replica.instance).filter(|(last, _)| *last == replica.last_heard);
+            let unknown = || if self.heard.is_empty() { replica.last_heard.min(now) } else { now };
+            (replica.instance.clone(), (replica.last_heard, known.map_or_else(unknown, |(_, news)| *news)))
+        });
+        self.heard = news.collect();
     }
 
     fn recall_use(&mut self, recalled: RecalledUse, is_first: bool) {

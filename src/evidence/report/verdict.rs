@@ -12,8 +12,13 @@ use super::shape::{
 use super::unknown::describe_unknown;
 use crate::pki::format_minute;
 
-/// A registry that has not been read for so long may have news of other instances.
+/// A registry that has not been read for so long may have news, of other instances sooner: it is read every 15 seconds.
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(5);
+const SHARED_STALE_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// An instance that has missed its heartbeats for so long, of which there are four a minute, may have seen what it has not
+/// written; after five minutes it is taken to be gone.
+const LATE_AFTER: SignedDuration = SignedDuration::from_secs(60);
+const GONE_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// The verdict on a report whose lines are in order: those to act on first.
 pub(super) fn judge_report(
@@ -134,7 +139,9 @@ fn missing_history(
         }
         PriorHistory::Recalled => {
             let read = ledger.read.unwrap_or(Timestamp::MIN);
-            if read.saturating_add(STALE_AFTER).unwrap_or(Timestamp::MAX) < now {
+            let patience = if ledger.is_shared() { SHARED_STALE_AFTER } else { STALE_AFTER };
+            let is_stale = ledger.unanswered || read.saturating_add(patience).unwrap_or(Timestamp::MAX) < now;
+            if is_stale {
                 let why = format!(
                     "the registry has not answered since {}, so what other instances saw is unknown",
                     format_minute(read)
@@ -145,11 +152,28 @@ fn missing_history(
                 let why = "the registry has not been read since the rotation, so what other instances saw is unknown";
                 return Some((why.to_owned(), report.ends));
             }
+            if let Some(late) = find_late_instance(ledger, now) {
+                return Some(late);
+            }
             let is_older = ledger.recorded_since.is_some_and(|recorded| recorded <= report.rotated);
             let why = format!("peers from before the registry was created ({since}) are unknown");
             (!is_older && !is_covered).then(|| (why, later(report.watched_since)))
         }
     }
+}
+
+/// An instance that should have written by now and has not: what it has seen since is not known.
+fn find_late_instance(ledger: &RotationLedger, now: Timestamp) -> Option<(String, Timestamp)> {
+    let late = ledger.heard.iter().filter(|(_, (_, news))| {
+        let silent = now.duration_since(*news);
+        LATE_AFTER < silent && silent < GONE_AFTER
+    });
+    let (instance, (_, news)) = late.max_by_key(|(_, (_, news))| *news)?;
+    let why = format!(
+        "instance {instance} has not written to the registry since {}, so what it saw is unknown",
+        format_minute(*news)
+    );
+    Some((why, news.saturating_add(GONE_AFTER).unwrap_or(Timestamp::MAX)))
 }
 
 fn describe_proved(proved: usize) -> String {

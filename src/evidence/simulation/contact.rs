@@ -1,43 +1,213 @@
-//! One connection of a simulated sender: what its hello says, and what the ledger is told of it, as `dataplane` does.
+//! One connection of a simulated sender: what it is shown, what it makes of that, and what the memory and the ledger are told,
+//! as `dataplane` does. Its first data may come long after its handshake.
 
 use jiff::Timestamp;
 
-use super::population::{SenderNature, SimulatedSender};
-use super::replica::{NEW_SCHEME, OLD_SCHEME, SimulatedReplica};
-use crate::evidence::learned::{RefusalChange, RefusalClass};
-use crate::evidence::report::{LedgerFact, RotationLedger, SenderOutcome};
+use super::fleet::SimulatedFleet;
+use super::losses::LostHandshake;
+use super::population::{Population, RefusalManner, SenderNature, SimulatedSender};
+use super::random::SeededRandom;
+use super::replica::{
+    OpenConnection, SimulatedReplica, accepts, accepts_any, pair_number, record_change, requirements, sender_kind,
+};
+use crate::evidence::learned::{PeerProofReport, RefusalClass, RefusalReport, SILENT_REASONS};
+use crate::evidence::report::{LedgerFact, SenderOutcome};
 use crate::keyring::{
-    CandidateList, KeyPairCandidate, PeerHints, PeerRequirements, SelectionReason, choose_with_hints,
+    CandidateList, KeyPairCandidate, PeerHints, PeerRequirements, SelectionReason, Standing, choose_with_hints,
 };
 use crate::pki::Fingerprint;
 
-pub(super) fn requirements(sender: &SimulatedSender) -> PeerRequirements {
-    let is_old = |nature: SenderNature| sender.nature == nature && !sender.mended;
-    let hostile = sender.nature == SenderNature::Hostile;
-    PeerRequirements {
-        schemes: if is_old(SenderNature::OldSchemes) { vec![OLD_SCHEME] } else { vec![NEW_SCHEME, OLD_SCHEME] },
-        authorities: if is_old(SenderNature::NamesOldCa) || hostile { vec![vec![0]] } else { Vec::new() },
-        offer: u64::from(is_old(SenderNature::OldSchemes)),
-        ..PeerRequirements::default()
-    }
+/// A sender at a replica.
+#[derive(Clone, Copy)]
+pub(super) struct SenderVisit {
+    pub(super) sender: usize,
+    pub(super) replica: usize,
+    pub(super) minute: i64,
 }
 
-/// What became of a connection: not completed, or on the current pair or not. `served`: a pair of ours would have done.
-pub(super) fn note_outcome(sender: &mut SimulatedSender, on_current: Option<bool>, served: bool, minute: i64) -> bool {
-    match on_current {
-        Some(true) => sender.proved = Some(minute),
-        Some(false) => sender.failed = Some(minute),
-        None => {
-            sender.failed = Some(minute);
-            sender.lost += u64::from(served);
-            sender.most_lost = sender.most_lost.max(sender.lost);
+impl SimulatedFleet {
+    /// One handshake of a sender; returns whether it was lost. Its first data may still be to come.
+    ///
+    /// # Panics
+    /// It was lost without a cause that the rules grant.
+    pub(super) fn connect(
+        &mut self,
+        population: &mut Population,
+        index: usize,
+        minute: i64,
+        random: &mut SeededRandom,
+    ) -> bool {
+        let (now, candidates) = (self.wall(minute), self.candidates());
+        let sender = population.senders[index].clone();
+        let any = random.index(self.busy);
+        let at = SenderVisit { sender: index, replica: sender.replica.map_or(any, |fixed| fixed % self.busy), minute };
+        let replica = &mut self.replicas[at.replica];
+        let (asked, kind) = (requirements(&sender), sender_kind(&sender, &self.keyring));
+        let in_overlap = candidates.in_overlap();
+        let known = in_overlap && replica.refusals.get(&kind, now).is_some();
+        let taught = in_overlap.then(|| replica.refusals.recall(&kind, now)).flatten();
+        let trial = known && taught.is_none();
+        let hints = PeerHints { show: None, taught };
+        let served = accepts_any(&sender, &candidates);
+        self.neighbours.count_handshake();
+        let Some(choice) = choose_with_hints(&candidates, &asked, &hints, now) else {
+            return self.note_loss(population, at, &LostHandshake::unfit(&kind, at.replica), served);
+        };
+        let shown = &candidates.0[choice.index];
+        let session = (at.replica, replica.epoch, shown.key_pair);
+        let resumed = sender.resumes && sender.session == Some(session);
+        let accepted = match sender.nature {
+            SenderNature::Hostile => random.percent(30),
+            _ => resumed || accepts(&sender, pair_number(shown)),
+        };
+        let manner = sender.nature.manner(random);
+        let (reason, class) = match manner {
+            RefusalManner::Alert(alert) => RefusalClass::find(alert).unwrap_or(("", RefusalClass::Vague)),
+            RefusalManner::EndInHandshake => (SILENT_REASONS[0], RefusalClass::Vague),
+            RefusalManner::EndAfterwards => (SILENT_REASONS[1], RefusalClass::Vague),
+        };
+        let remedy = || find_remedy(class, &candidates, &asked, &hints, shown, now);
+        let refused = (!accepted).then(|| (reason, remedy()));
+        let unfit = candidates.0.iter().filter(|one| !accepts(&sender, pair_number(one))).count() as u64;
+        let open = OpenConnection {
+            sender: index,
+            replica: at.replica,
+            started: replica.started,
+            epoch: replica.epoch,
+            kind,
+            shown: shown.clone(),
+            refused,
+            loss: (trial, class == RefusalClass::Issuer, unfit),
+        };
+        if accepted || manner == RefusalManner::EndAfterwards {
+            record_handshake(replica, &sender, shown, choice.chosen_by, now);
+            let known = &mut population.senders[index];
+            (known.last, known.session) = (Some(minute), accepted.then_some(session));
+        }
+        if accepted && sender.lag > 0 && in_overlap {
+            self.open.push((minute + sender.lag, open));
+            return false;
+        }
+        self.conclude_connection(population, &open, minute, served)
+    }
+
+    /// The first data of connections that were opened before.
+    pub(super) fn conclude_due(&mut self, population: &mut Population, minute: i64) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().partition(|(at, _)| *at <= minute);
+        self.open = later;
+        for (_, open) in due {
+            let candidates = self.candidates();
+            let is_shown = candidates.0.iter().any(|one| one.key_pair == open.shown.key_pair);
+            if is_shown && self.replicas[open.replica].started == open.started {
+                self.conclude_connection(population, &open, minute, true);
+            }
         }
     }
-    on_current.is_none()
+
+    /// Its first data, or its end without any; returns whether it was lost.
+    fn conclude_connection(
+        &mut self,
+        population: &mut Population,
+        open: &OpenConnection,
+        minute: i64,
+        served: bool,
+    ) -> bool {
+        let (now, in_overlap) = (self.wall(minute), self.candidates().in_overlap());
+        let sender = population.senders[open.sender].clone();
+        let at = SenderVisit { sender: open.sender, replica: open.replica, minute };
+        let replica = &mut self.replicas[open.replica];
+        let key_pair = open.shown.key_pair;
+        let current = open.shown.standing == Standing::Current;
+        let certificate =
+            sender.certificate.filter(|_| open.refused.is_none_or(|(reason, _)| reason == SILENT_REASONS[1]));
+        let changes = match open.refused {
+            _ if !in_overlap => Vec::new(),
+            None => {
+                let peer = sender.certificate.map(|certificate| (certificate, sender.identity.as_str()));
+                let proof = PeerProofReport { sender: &open.kind, key_pair, current, peer };
+                replica.refusals.record_proof(&proof, now)
+            }
+            Some((reason, next)) => {
+                let keyring = &open.shown.keyring;
+                let refusal = RefusalReport { sender: &open.kind, keyring, key_pair, reason, certificate, next };
+                replica.refusals.record_refusal(&refusal, now)
+            }
+        };
+        for change in changes {
+            record_change(&mut replica.ledger, &change, now);
+        }
+        let lost = LostHandshake {
+            replica: open.replica,
+            kind: &open.kind,
+            key_pair,
+            trial: open.loss.0,
+            tells_issuer: open.loss.1,
+            unfit: open.loss.2,
+        };
+        match open.refused {
+            None => {
+                if in_overlap {
+                    record_outcome(replica, &sender, open, SenderOutcome::Proved, now);
+                }
+                let is_new = key_pair == self.current_pair();
+                if is_new && current && sender.certificate.is_some() && in_overlap {
+                    self.neighbours.record_proof(open.replica, &open.kind, key_pair, open.sender);
+                }
+                let number = self.neighbours.count_handshake();
+                let known = &mut population.senders[open.sender];
+                known.losses.record_visit(open.replica, number);
+                // Data on a connection from before the rotation says nothing.
+                match is_new && open.epoch >= self.rotation_epoch(open.replica) {
+                    true => known.proved = Some(minute),
+                    false => known.failed = Some(minute),
+                }
+                false
+            }
+            Some((reason, _)) => {
+                if in_overlap && reason == SILENT_REASONS[1] {
+                    record_outcome(replica, &sender, open, SenderOutcome::UnexplainedEnd, now);
+                }
+                let lost = self.note_loss(population, at, &lost, served);
+                self.neighbours.record_refusal(open.replica, &open.kind, open.sender);
+                lost
+            }
+        }
+    }
+
+    /// A handshake was lost; `served`: a pair of ours would have done.
+    fn note_loss(
+        &mut self,
+        population: &mut Population,
+        at: SenderVisit,
+        lost: &LostHandshake<'_>,
+        served: bool,
+    ) -> bool {
+        let sender = &mut population.senders[at.sender];
+        sender.failed = Some(at.minute);
+        let judged = match sender.learning_cost().filter(|_| served) {
+            Some(costs) => sender.losses.judge_loss(costs, at.sender, lost, &self.neighbours),
+            None => Ok(()),
+        };
+        sender.losses.record_visit(at.replica, self.neighbours.count_handshake());
+        if let Err(why) = judged {
+            panic!(
+                "seed {}, day {}, minute {}, replica {}: a handshake is lost without a cause: {why}; {lost:?}, {sender:?}",
+                self.seed,
+                at.minute / 1440,
+                at.minute,
+                at.replica
+            );
+        }
+        true
+    }
 }
 
 /// The pair that the rules choose now that `shown` is refused, among those that could cure it, as `dataplane` asks for it.
-pub(super) fn find_remedy(
+fn find_remedy(
     class: RefusalClass,
     candidates: &CandidateList,
     asked: &PeerRequirements,
@@ -55,24 +225,7 @@ pub(super) fn find_remedy(
     known.taught.is_none_or(|taught| !taught.refused.contains(&next)).then_some(next)
 }
 
-pub(super) fn record_change(ledger: &mut RotationLedger, change: &RefusalChange, now: Timestamp) {
-    let (source, explanation) = (change.entry.source.to_string(), change.explanation());
-    let Some(refused) = change.entry.refused.last().copied() else { return };
-    let fact = LedgerFact::Source {
-        keyring: &change.entry.keyring,
-        listener: &change.entry.source.listener,
-        source: &source,
-        refused,
-        shown: change.entry.shown,
-        lesson: change.standing,
-        peer: change.entry.peer.as_deref(),
-        reason: change.reason,
-        explanation: &explanation,
-    };
-    ledger.record(&fact, now);
-}
-
-pub(super) fn record_handshake(
+fn record_handshake(
     replica: &mut SimulatedReplica,
     sender: &SimulatedSender,
     shown: &KeyPairCandidate,
@@ -93,22 +246,22 @@ pub(super) fn record_handshake(
     replica.ledger.record(&fact, now);
 }
 
-pub(super) fn record_outcome(
+fn record_outcome(
     replica: &mut SimulatedReplica,
     sender: &SimulatedSender,
-    shown: &KeyPairCandidate,
+    open: &OpenConnection,
     outcome: SenderOutcome,
     now: Timestamp,
 ) {
     let fact = LedgerFact::Proof {
-        keyring: &shown.keyring,
-        listener: &shown.keyring,
+        keyring: &open.shown.keyring,
+        listener: &open.shown.keyring,
         identity: &sender.identity,
         certificate: sender.certificate,
         source: Some(sender.address),
-        key_pair: shown.key_pair,
+        key_pair: open.shown.key_pair,
         outcome,
-        epoch: replica.epoch,
+        epoch: open.epoch,
     };
     replica.ledger.record(&fact, now);
 }

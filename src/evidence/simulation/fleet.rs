@@ -5,30 +5,35 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::contact::{find_remedy, note_outcome, record_change, record_handshake, record_outcome, requirements};
+use super::losses::NeighbourLog;
 use super::plan::SimulatedEvent;
 use super::population::{Population, SenderNature};
 use super::random::SeededRandom;
 use super::replica::{
-    NEW_SCHEME, OLD_SCHEME, SEEN_WITHIN_DAYS, SimulatedReplica, accepts, accepts_any, fingerprint, pair_number, time_at,
+    NEW_SCHEME, OLD_SCHEME, OpenConnection, SEEN_WITHIN_DAYS, SimulatedReplica, accepts, fingerprint, record_change,
+    sender_kind, time_at,
 };
-use crate::evidence::learned::{
-    PeerProofReport, PeerSource, RefusalChange, RefusalClass, RefusalReport, RefusalTable, SenderKind,
-};
+use crate::evidence::learned::{RefusalChange, RefusalTable};
 use crate::evidence::report::{
     ChangedSender, KeyringOverlap, LedgerFact, PreviousPair, RecalledHistory, RecalledUse, ReplicaStatus,
-    RotationLedger, RotationReport, SenderKey, SenderOutcome, build_reports,
+    RotationLedger, RotationReport, SenderKey, build_reports,
 };
 use crate::keyring::choice::PairTraits;
-use crate::keyring::{CandidateList, KeyPairCandidate, KeyringName, PeerHints, Standing, choose_with_hints};
+use crate::keyring::{CandidateList, KeyPairCandidate, KeyringName, Standing};
 use crate::pki::Fingerprint;
 
 /// How long an overlap is.
 const OVERLAP_MINUTES: i64 = 30 * 1440;
+
 /// The fleet.
 pub(super) struct SimulatedFleet {
-    replicas: Vec<SimulatedReplica>,
-    busy: usize,
+    pub(super) seed: u64,
+    pub(super) replicas: Vec<SimulatedReplica>,
+    /// Replicas that senders come to: of three, one may see nothing.
+    pub(super) busy: usize,
+    /// Connections without data yet, and when it comes.
+    pub(super) open: Vec<(i64, OpenConnection)>,
+    pub(super) neighbours: NeighbourLog,
     /// Where there is no registry, a restart forgets everything.
     has_registry: bool,
     rows: BTreeMap<(String, SenderKey), ChangedSender>,
@@ -37,22 +42,27 @@ pub(super) struct SimulatedFleet {
     newest: usize,
     previous: Vec<(usize, i64)>,
     revoked: Vec<usize>,
+    /// The candidates of these pairs, which change seldom.
+    shown: Option<((usize, Vec<usize>), Arc<CandidateList>)>,
     /// When it rotated, on the wall.
     rotated: i64,
     /// How far the wall clock is ahead.
     pub(super) ahead: i64,
     pub(super) stepped_back: bool,
-    /// Restarts of any replica: a memory of unconfirmed refusals ends with its process.
-    pub(super) restarts: u64,
-    keyring: KeyringName,
+    pub(super) keyring: KeyringName,
+    /// The epoch of each replica's last rotation.
+    rotation_epochs: Vec<u64>,
 }
 
 impl SimulatedFleet {
-    pub(super) fn new(random: &mut SeededRandom) -> Self {
+    pub(super) fn new(seed: u64, random: &mut SeededRandom) -> Self {
         let has_registry = random.percent(75);
         let count = if has_registry { 1 + random.below(3) } else { 1 };
         let mut fleet = Self {
+            seed,
             replicas: Vec::new(),
+            open: Vec::new(),
+            neighbours: NeighbourLog::default(),
             busy: if count == 3 && random.percent(50) { 2 } else { usize::try_from(count).unwrap_or(1) },
             has_registry,
             rows: BTreeMap::new(),
@@ -60,11 +70,12 @@ impl SimulatedFleet {
             newest: 0,
             previous: Vec::new(),
             revoked: Vec::new(),
+            shown: None,
             rotated: 0,
             ahead: 0,
             stepped_back: false,
-            restarts: 0,
             keyring: "api".into(),
+            rotation_epochs: vec![0; usize::try_from(count).unwrap_or(1)],
         };
         for number in 0..count {
             let replica = fleet.begin_replica(format!("replica-{number}"), 0);
@@ -77,7 +88,6 @@ impl SimulatedFleet {
         self.replicas.len()
     }
 
-    /// Those that senders come to: of three, one may see nothing.
     pub(super) fn busy_replicas(&self) -> usize {
         self.busy
     }
@@ -99,7 +109,17 @@ impl SimulatedFleet {
         SimulatedReplica { name, ledger, refusals: RefusalTable::default(), epoch: 1, started: minute }
     }
 
-    fn wall(&self, minute: i64) -> Timestamp {
+    /// The pair that is current now.
+    pub(super) fn current_pair(&self) -> Fingerprint {
+        fingerprint(self.current)
+    }
+
+    /// The epoch since which a replica is in this rotation.
+    pub(super) fn rotation_epoch(&self, replica: usize) -> u64 {
+        self.rotation_epochs[replica]
+    }
+
+    pub(super) fn wall(&self, minute: i64) -> Timestamp {
         time_at(minute + self.ahead)
     }
 
@@ -134,8 +154,8 @@ impl SimulatedFleet {
                     self.revoked.push(revoked);
                 }
             }
-            SimulatedEvent::Restart => self.restart(minute, true, random),
-            SimulatedEvent::RestartWithoutState => self.restart(minute, false, random),
+            SimulatedEvent::Restart => self.restart(minute, true, population, random),
+            SimulatedEvent::RestartWithoutState => self.restart(minute, false, population, random),
             SimulatedEvent::StepClock(step) => {
                 self.ahead += step;
                 self.stepped_back |= step < 0;
@@ -154,9 +174,7 @@ impl SimulatedFleet {
             SimulatedEvent::Mend => {
                 let stubborn: Vec<usize> =
                     (0..population.len()).filter(|index| !accepts(&population.senders[*index], self.current)).collect();
-                if let Some(index) =
-                    stubborn.get(usize::try_from(random.below(stubborn.len() as u64)).unwrap_or_default())
-                {
+                if let Some(index) = stubborn.get(random.index(stubborn.len())) {
                     population.mend(*index);
                 }
             }
@@ -170,17 +188,17 @@ impl SimulatedFleet {
         (self.current, self.rotated) = (pair, wall);
         population.begin_rotation();
         let (now, keyring) = (self.wall(minute), Arc::clone(&self.keyring));
-        for replica in &mut self.replicas {
+        for (replica, rotated) in self.replicas.iter_mut().zip(&mut self.rotation_epochs) {
             replica.epoch += 1;
+            *rotated = replica.epoch;
             replica.ledger.record(&LedgerFact::Rotated { keyring: &keyring, epoch: replica.epoch }, now);
         }
     }
 
-    fn restart(&mut self, minute: i64, with_state: bool, random: &mut SeededRandom) {
+    fn restart(&mut self, minute: i64, with_state: bool, population: &mut Population, random: &mut SeededRandom) {
         // What is written in the last moments of a process is a matter of other tests.
         self.share_registry(minute);
-        let index = usize::try_from(random.below(self.replicas.len() as u64)).unwrap_or_default();
-        self.restarts += 1;
+        let index = random.index(self.replicas.len());
         let remembered = self.replicas[index].refusals.to_persisted();
         let mut replica = self.begin_replica(self.replicas[index].name.clone(), minute);
         let now = self.wall(minute);
@@ -191,7 +209,14 @@ impl SimulatedFleet {
                 record_change(&mut replica.ledger, &change, now);
             }
         }
+        self.neighbours.forget_replica(index);
+        for sender in &mut population.senders {
+            if replica.refusals.get(&sender_kind(sender, &self.keyring), now).is_none() {
+                sender.losses.forget_replica(index);
+            }
+        }
         self.replicas[index] = replica;
+        self.rotation_epochs[index] = 0;
         self.share_registry(minute);
     }
 
@@ -217,8 +242,13 @@ impl SimulatedFleet {
                 }
             }
         }
+        // Rows are read while an overlap lasts, and by a process that has just begun.
+        let reads = !self.previous.is_empty();
         let from = now - SignedDuration::from_hours(24 * SEEN_WITHIN_DAYS);
         for index in 0..self.replicas.len() {
+            if !reads && self.replicas[index].started < minute {
+                continue;
+            }
             let own = self.replicas[index].name.clone();
             let replicas = self.replicas.iter().filter(|replica| replica.name != own);
             let replicas = replicas.map(|one| ReplicaStatus { instance: one.name.clone(), last_heard: now }).collect();
@@ -245,7 +275,16 @@ impl SimulatedFleet {
         self.previous.retain(|(_, ends)| wall < *ends);
     }
 
-    fn candidates(&self) -> CandidateList {
+    /// What a listener of the fleet may show now.
+    pub(super) fn candidates(&mut self) -> Arc<CandidateList> {
+        let shown = (self.current, self.previous.iter().map(|(pair, _)| *pair).collect());
+        if self.shown.as_ref().is_none_or(|(known, _)| *known != shown) {
+            self.shown = Some((shown, Arc::new(self.build_candidates())));
+        }
+        self.shown.as_ref().map(|(_, candidates)| Arc::clone(candidates)).unwrap_or_default()
+    }
+
+    fn build_candidates(&self) -> CandidateList {
         let candidate = |pair: usize, standing: Standing| KeyPairCandidate {
             standing,
             schemes: if pair == 0 { vec![NEW_SCHEME, OLD_SCHEME] } else { vec![NEW_SCHEME] },
@@ -255,73 +294,6 @@ impl SimulatedFleet {
         };
         let previous = self.previous.iter().rev().map(|(pair, _)| candidate(*pair, Standing::Previous));
         CandidateList([candidate(self.current, Standing::Current)].into_iter().chain(previous).collect())
-    }
-
-    /// One connection of a sender; returns whether it was lost.
-    pub(super) fn connect(
-        &mut self,
-        population: &mut Population,
-        index: usize,
-        minute: i64,
-        random: &mut SeededRandom,
-    ) -> bool {
-        let now = self.wall(minute);
-        let candidates = self.candidates();
-        let sender = population.senders[index].clone();
-        let any = usize::try_from(random.below(self.busy as u64)).unwrap_or_default();
-        let replica = sender.replica.map_or(any, |fixed| fixed % self.busy);
-        let replica = &mut self.replicas[replica];
-        let asked = requirements(&sender);
-        let source = PeerSource::new(Arc::clone(&self.keyring), sender.address, None);
-        let kind = SenderKind { source, offer: asked.offer };
-        let in_overlap = candidates.in_overlap();
-        let taught = in_overlap.then(|| replica.refusals.recall(&kind, now)).flatten();
-        let hints = PeerHints { show: None, taught };
-        let served = accepts_any(&sender, &candidates);
-        let Some(choice) = choose_with_hints(&candidates, &asked, &hints, now) else {
-            return note_outcome(&mut population.senders[index], None, served, minute);
-        };
-        let shown = &candidates.0[choice.index];
-        let mut accepted = accepts(&sender, pair_number(shown));
-        if sender.nature == SenderNature::Hostile {
-            accepted = random.percent(30);
-        }
-        let tells = sender.nature.tells() || sender.nature == SenderNature::Hostile && random.percent(50);
-        let (reason, class) = match RefusalClass::find("unknown_ca").filter(|_| tells) {
-            Some(told) => told,
-            None => ("ended_without_data", RefusalClass::Vague),
-        };
-        let certificate = sender.certificate.filter(|_| !tells);
-        let refusal = RefusalReport {
-            sender: &kind,
-            keyring: &shown.keyring,
-            key_pair: shown.key_pair,
-            reason,
-            certificate,
-            next: find_remedy(class, &candidates, &asked, &hints, shown, now),
-        };
-        let peer = sender.certificate.map(|certificate| (certificate, sender.identity.as_str()));
-        let current = shown.standing == Standing::Current;
-        let proof = PeerProofReport { sender: &kind, key_pair: shown.key_pair, current, peer };
-        // An alert ends the handshake: whose it is, is unknown.
-        if accepted || !tells {
-            record_handshake(replica, &sender, shown, choice.chosen_by, now);
-            population.senders[index].last = Some(minute);
-        }
-        if in_overlap {
-            let changes = match accepted {
-                true => replica.refusals.record_proof(&proof, now),
-                false => replica.refusals.record_refusal(&refusal, now),
-            };
-            for change in changes {
-                record_change(&mut replica.ledger, &change, now);
-            }
-            if accepted || !tells {
-                let outcome = if accepted { SenderOutcome::Proved } else { SenderOutcome::UnexplainedEnd };
-                record_outcome(replica, &sender, shown, outcome, now);
-            }
-        }
-        note_outcome(&mut population.senders[index], accepted.then_some(current), served, minute)
     }
 
     pub(super) fn report(&mut self, replica: usize, minute: i64) -> Option<RotationReport> {

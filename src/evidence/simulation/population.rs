@@ -1,7 +1,10 @@
 //! The senders of a simulated fleet: who they are, when they come, and what they really accept.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 
+use super::losses::LossAccount;
 use super::random::SeededRandom;
 use crate::pki::Fingerprint;
 
@@ -14,10 +17,12 @@ pub(super) enum SenderNature {
     OnlyOldCa,
     /// It has pinned our old certificate, and checks it after the handshake: it just leaves.
     PinsCertificate,
-    /// It has pinned our old key, and sends an alert.
+    /// It has pinned our old key, and sends an alert that says nothing more.
     PinsKey,
     /// It checks the issuer after the handshake, and just leaves.
     PinsIssuer,
+    /// It trusts only the old CA, and ends the handshake without a word.
+    EndsHandshake,
     /// It names the old CA in its hello.
     NamesOldCa,
     /// It signs with what only the old pair has.
@@ -26,10 +31,43 @@ pub(super) enum SenderNature {
     Hostile,
 }
 
+/// How a sender refuses a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusalManner {
+    /// By this alert in the handshake.
+    Alert(&'static str),
+    /// It ends the handshake without a word.
+    EndInHandshake,
+    /// It finishes the handshake, and leaves.
+    EndAfterwards,
+}
+
+/// Natures of senders that need the old pair.
+pub(super) const STUBBORN: [SenderNature; 7] = [
+    SenderNature::OnlyOldCa,
+    SenderNature::PinsCertificate,
+    SenderNature::PinsKey,
+    SenderNature::PinsIssuer,
+    SenderNature::EndsHandshake,
+    SenderNature::NamesOldCa,
+    SenderNature::OldSchemes,
+];
+
 impl SenderNature {
-    /// Whether a refusal is told by an alert; else the connection ends without a byte.
-    pub(super) const fn tells(self) -> bool {
-        matches!(self, Self::OnlyOldCa | Self::PinsKey)
+    /// How it refuses; a hostile one as it likes.
+    pub(super) fn manner(self, random: &mut SeededRandom) -> RefusalManner {
+        match self {
+            Self::PinsKey => RefusalManner::Alert("bad_certificate"),
+            Self::PinsCertificate | Self::PinsIssuer => RefusalManner::EndAfterwards,
+            Self::EndsHandshake => RefusalManner::EndInHandshake,
+            Self::Hostile => match random.below(4) {
+                0 => RefusalManner::EndAfterwards,
+                1 => RefusalManner::EndInHandshake,
+                2 => RefusalManner::Alert("certificate_unknown"),
+                _ => RefusalManner::Alert("unknown_ca"),
+            },
+            _ => RefusalManner::Alert("unknown_ca"),
+        }
     }
 }
 
@@ -40,65 +78,86 @@ pub(super) struct SimulatedSender {
     pub(super) identity: String,
     pub(super) certificate: Option<Fingerprint>,
     pub(super) address: IpAddr,
+    /// Its TLS library: what its hello is told apart by.
+    pub(super) stack: u64,
     /// It accepts every pair from now on: its operator has acted.
     pub(super) mended: bool,
     /// Minutes between two visits.
     pub(super) every: i64,
-    pub(super) next: i64,
+    /// Minutes from its handshake to its first request: a pool may open connections long before.
+    pub(super) lag: i64,
+    /// It resumes its session where it can: then nothing is judged anew.
+    pub(super) resumes: bool,
+    /// The replica, its epoch and the pair of that session.
+    pub(super) session: Option<(usize, u64, Fingerprint)>,
     /// When it no longer comes.
     pub(super) until: i64,
     /// Always the same replica, or any.
     pub(super) replica: Option<usize>,
-    /// Whether another sender has its address.
-    pub(super) shares_address: bool,
+    /// When it last finished a handshake.
     pub(super) last: Option<i64>,
     /// When it last sent a request on the current pair, since the rotation.
     pub(super) proved: Option<i64>,
     /// When the current pair was last not shown to it, or not accepted.
     pub(super) failed: Option<i64>,
-    /// Handshakes lost since the rotation, and the most of any rotation.
-    pub(super) lost: u64,
-    pub(super) most_lost: u64,
+    /// The handshakes that it lost since the rotation, and why.
+    pub(super) losses: LossAccount,
+}
+
+impl SimulatedSender {
+    /// The handshakes that it costs to learn that it refuses a pair; `None`: it is hostile, and its losses do not count.
+    pub(super) const fn learning_cost(&self) -> Option<u64> {
+        match self.nature {
+            SenderNature::Hostile => None,
+            _ if self.mended => Some(0),
+            SenderNature::Modern | SenderNature::NamesOldCa | SenderNature::OldSchemes => Some(0),
+            SenderNature::OnlyOldCa | SenderNature::PinsKey => Some(1),
+            SenderNature::PinsCertificate | SenderNature::PinsIssuer | SenderNature::EndsHandshake => Some(2),
+        }
+    }
 }
 
 /// All senders.
 pub(super) struct Population {
     pub(super) senders: Vec<SimulatedSender>,
+    /// The next visit of each.
+    visits: BinaryHeap<Reverse<(i64, usize)>>,
     replicas: usize,
 }
 
 impl Population {
+    fn empty(replicas: usize) -> Self {
+        Self { senders: Vec::new(), visits: BinaryHeap::new(), replicas }
+    }
+
     pub(super) fn grow(random: &mut SeededRandom, size: usize, replicas: usize) -> Self {
-        let mut population = Self { senders: Vec::new(), replicas };
+        let mut population = Self::empty(replicas);
         // Some runs have no sender that needs the old pair, or `safe` would hardly ever be due.
-        let stubborn = [0, 0, 3, 15][usize::try_from(random.below(4)).unwrap_or_default()];
+        let stubborn = [0, 0, 3, 15][random.index(4)];
         for _ in 0..size {
-            let nature = if random.percent(stubborn) {
-                [
-                    SenderNature::OnlyOldCa,
-                    SenderNature::PinsCertificate,
-                    SenderNature::PinsKey,
-                    SenderNature::PinsIssuer,
-                    SenderNature::NamesOldCa,
-                    SenderNature::OldSchemes,
-                ][usize::try_from(random.below(6)).unwrap_or_default()]
-            } else {
-                SenderNature::Modern
-            };
-            let every = [50, 180, 1440, 7 * 1440, 10 * 1440][usize::try_from(random.below(5)).unwrap_or_default()];
-            population.add(nature, every.max(if random.percent(60) { 700 } else { 50 }));
+            let nature =
+                if random.percent(stubborn) { STUBBORN[random.index(STUBBORN.len())] } else { SenderNature::Modern };
+            let every = [110, 240, 1440, 7 * 1440, 10 * 1440, 20 * 1440][random.index(6)];
+            population.add(nature, every.max(if random.percent(60) { 700 } else { 110 }));
             population.vary_last(random);
         }
         for _ in 0..random.below(3) {
             population.add(SenderNature::Hostile, 97);
             population.vary_last(random);
         }
+        if random.percent(30) {
+            population.put_behind_balancer(random, stubborn);
+        }
+        for index in 0..population.len() {
+            let first = random.between(0, population.senders[index].every);
+            population.visits.push(Reverse((first, index)));
+        }
         population
     }
 
     /// So many hosts that accept everything, each with a certificate and an address of its own.
     pub(super) fn of_modern(size: usize, replicas: usize) -> Self {
-        let mut population = Self { senders: Vec::new(), replicas };
+        let mut population = Self::empty(replicas);
         (0..size).for_each(|_| population.add(SenderNature::Modern, 1440));
         population
     }
@@ -113,48 +172,64 @@ impl Population {
             identity: if anonymous { "anonymous".to_owned() } else { format!("dns:sender-{number}.example") },
             certificate: (!anonymous).then(|| Fingerprint::from_bytes(bytes)),
             address: std::net::Ipv4Addr::from(0x0a00_0000 | (number * 256)).into(),
+            stack: 1,
             mended: false,
             every,
-            next: i64::from(number) % every,
+            lag: 0,
+            resumes: false,
+            session: None,
             until: i64::MAX,
             replica: Some(number as usize % self.replicas),
-            shares_address: false,
             last: None,
             proved: None,
             failed: None,
-            lost: 0,
-            most_lost: 0,
+            losses: LossAccount::default(),
         });
     }
 
     /// Makes the last sender another host of a former one, or its neighbour, or one that goes away.
     fn vary_last(&mut self, random: &mut SeededRandom) {
         let count = self.senders.len();
-        let other = usize::try_from(random.below(count as u64)).unwrap_or_default();
+        let other = random.index(count);
         let former = self.senders[other].clone();
         let Some(last) = self.senders.last_mut() else { return };
-        last.next = random.between(0, last.every);
+        last.stack = 1 + random.below(3);
+        last.resumes = random.percent(30);
+        if random.percent(15) {
+            last.lag = random.between(1, last.every.min(3 * 1440));
+        }
         if random.percent(40) {
             last.replica = None;
         }
         if random.percent(10) {
             last.until = random.between(5, 70) * 1440;
         }
-        if other + 1 == count || last.certificate.is_none() || former.certificate.is_none() {
+        if other + 1 == count || former.certificate.is_none() {
             return;
         }
+        let has_certificate = last.certificate.is_some();
         match random.below(10) {
             // The same certificate on another host.
-            0 => (last.identity, last.certificate) = (former.identity, former.certificate),
+            0 if has_certificate => (last.identity, last.certificate) = (former.identity, former.certificate),
             // Another certificate of the same identity.
-            1 => last.identity = former.identity,
-            // Behind the same address.
-            2 => {
-                last.address = former.address;
-                last.shares_address = true;
-                self.senders[other].shares_address = true;
-            }
+            1 if has_certificate => last.identity = former.identity,
+            // Behind the same address, with another library.
+            2 => last.address = former.address,
+            // Likewise with the same one, or one that an attacker has guessed.
+            3 => (last.address, last.stack) = (former.address, former.stack),
             _ => {}
+        }
+    }
+
+    /// A balancer that does not tell whose connections it brings: all of them come from its address.
+    fn put_behind_balancer(&mut self, random: &mut SeededRandom, stubborn: u64) {
+        let address = std::net::Ipv4Addr::new(192, 0, 2, 1).into();
+        for _ in 0..random.between(3, 12) {
+            let nature =
+                if random.percent(stubborn) { STUBBORN[random.index(STUBBORN.len())] } else { SenderNature::Modern };
+            self.add(nature, [180, 1440, 7 * 1440][random.index(3)]);
+            let Some(last) = self.senders.last_mut() else { return };
+            (last.address, last.stack, last.replica) = (address, 1 + random.below(6), None);
         }
     }
 
@@ -164,10 +239,14 @@ impl Population {
 
     /// Who comes in this minute; each has its next visit afterwards.
     pub(super) fn due(&mut self, minute: i64) -> Vec<usize> {
-        let due = |sender: &SimulatedSender| sender.next <= minute && minute < sender.until;
-        let all: Vec<usize> = (0..self.senders.len()).filter(|index| due(&self.senders[*index])).collect();
-        for index in &all {
-            self.senders[*index].next = minute + self.senders[*index].every;
+        let mut all = Vec::new();
+        while self.visits.peek().is_some_and(|Reverse((at, _))| *at <= minute) {
+            let Some(Reverse((_, index))) = self.visits.pop() else { break };
+            let sender = &self.senders[index];
+            if minute < sender.until {
+                self.visits.push(Reverse((minute + sender.every, index)));
+                all.push(index);
+            }
         }
         all
     }
@@ -180,8 +259,8 @@ impl Population {
     /// What counts since a rotation begins anew.
     pub(super) fn begin_rotation(&mut self) {
         for sender in &mut self.senders {
-            sender.most_lost = sender.most_lost.max(sender.lost);
-            (sender.lost, sender.proved, sender.failed) = (0, None, None);
+            (sender.proved, sender.failed) = (None, None);
+            sender.losses.begin_rotation();
         }
     }
 }

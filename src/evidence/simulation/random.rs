@@ -23,6 +23,11 @@ impl SeededRandom {
         self.next_number() % limit.max(1)
     }
 
+    /// An index into so many things.
+    pub(super) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(count as u64)).unwrap_or_default()
+    }
+
     /// True in so many of a hundred cases.
     pub(super) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance

@@ -1,11 +1,14 @@
-//! One replica of a simulated fleet, the clock of the simulation, and which pairs a sender really accepts.
+//! One replica of a simulated fleet and what it keeps of a connection, the clock of the simulation, what a sender's hello says, and
+//! which pairs it really accepts.
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::population::{SenderNature, SimulatedSender};
-use crate::evidence::learned::RefusalTable;
-use crate::evidence::report::RotationLedger;
-use crate::keyring::{CandidateList, KeyPairCandidate};
+use crate::evidence::learned::{PeerSource, RefusalChange, RefusalTable, SenderKind};
+use crate::evidence::report::{LedgerFact, RotationLedger};
+use crate::keyring::{CandidateList, KeyPairCandidate, PeerRequirements};
 use crate::pki::Fingerprint;
 
 /// How long a sender counts, in days.
@@ -46,4 +49,56 @@ pub(super) fn accepts_any(sender: &SimulatedSender, candidates: &CandidateList) 
 /// Whether a sender accepts a pair: only the first is of the old CA, with the old key.
 pub(super) fn accepts(sender: &SimulatedSender, pair: usize) -> bool {
     sender.mended || pair == 0 || matches!(sender.nature, SenderNature::Modern | SenderNature::Hostile)
+}
+
+/// The offer of a hello with the old schemes only, beside its library's number.
+const OLD_OFFER: u64 = 1000;
+
+/// A connection whose handshake is complete, before its first data.
+pub(super) struct OpenConnection {
+    pub(super) sender: usize,
+    pub(super) replica: usize,
+    /// When the replica began: another process has no connection of it.
+    pub(super) started: i64,
+    pub(super) epoch: u64,
+    pub(super) kind: SenderKind,
+    pub(super) shown: KeyPairCandidate,
+    /// How it ends, where the pair is not accepted: the reason, and the pair that could cure it.
+    pub(super) refused: Option<(&'static str, Option<Fingerprint>)>,
+    /// What is lost with it.
+    pub(super) loss: (bool, bool, u64),
+}
+
+pub(super) fn requirements(sender: &SimulatedSender) -> PeerRequirements {
+    let is_old = |nature: SenderNature| sender.nature == nature && !sender.mended;
+    let old_schemes = is_old(SenderNature::OldSchemes);
+    PeerRequirements {
+        schemes: if old_schemes { vec![OLD_SCHEME] } else { vec![NEW_SCHEME, OLD_SCHEME] },
+        authorities: if is_old(SenderNature::NamesOldCa) { vec![vec![0]] } else { Vec::new() },
+        offer: sender.stack + if old_schemes { OLD_OFFER } else { 0 },
+        ..PeerRequirements::default()
+    }
+}
+
+/// What its hello is told apart by.
+pub(super) fn sender_kind(sender: &SimulatedSender, listener: &Arc<str>) -> SenderKind {
+    let source = PeerSource::new(Arc::clone(listener), sender.address, None);
+    SenderKind { source, offer: requirements(sender).offer }
+}
+
+pub(super) fn record_change(ledger: &mut RotationLedger, change: &RefusalChange, now: Timestamp) {
+    let (source, explanation) = (change.entry.source.to_string(), change.explanation());
+    let Some(refused) = change.entry.refused.last().copied() else { return };
+    let fact = LedgerFact::Source {
+        keyring: &change.entry.keyring,
+        listener: &change.entry.source.listener,
+        source: &source,
+        refused,
+        shown: change.entry.shown,
+        lesson: change.standing,
+        peer: change.entry.peer.as_deref(),
+        reason: change.reason,
+        explanation: &explanation,
+    };
+    ledger.record(&fact, now);
 }

@@ -1,12 +1,9 @@
 //! What must hold in a simulated fleet, judged by what the simulator knows.
 
 use super::fleet::SimulatedFleet;
-use super::population::{Population, SenderNature, SimulatedSender};
+use super::population::{Population, SimulatedSender};
 use super::replica::{SEEN_WITHIN_DAYS, accepts};
 use crate::evidence::report::{RetireAdvice, RotationReport};
-
-/// Trials of the new pair within one overlap: after 12 hours and four days; the third is a month later.
-const TRIALS: u64 = 2;
 
 pub(super) fn is_safe(report: &RotationReport) -> bool {
     report.verdict.retire == RetireAdvice::Safe
@@ -63,20 +60,4 @@ pub(super) fn check_safe_is_said(
         count += 1;
     }
     assert!(count == 0, "{}: safe is late: {}\n{:?}", context(), report.verdict.sentence, report.lines.first());
-}
-
-/// What a sender loses that can be served: one handshake a rotation, two where it refuses without a word, and the trials of
-/// the new pair, of which an overlap has two. A replica that restarts or has not met it yet learns anew.
-pub(super) fn check_losses(population: &Population, fleet: &SimulatedFleet, seed: u64) {
-    for sender in population.senders.iter().filter(|sender| !sender.shares_address) {
-        let learned = match sender.nature {
-            SenderNature::Hostile => continue,
-            SenderNature::Modern | SenderNature::NamesOldCa | SenderNature::OldSchemes => 0,
-            SenderNature::OnlyOldCa | SenderNature::PinsKey => 1 + TRIALS,
-            SenderNature::PinsCertificate | SenderNature::PinsIssuer => 2 + TRIALS,
-        };
-        let replicas = if sender.replica.is_some() { 1 } else { fleet.busy_replicas() as u64 };
-        let granted = learned * (replicas + fleet.restarts);
-        assert!(sender.most_lost <= granted, "seed {seed}: {sender:?} lost {} handshakes", sender.most_lost);
-    }
 }

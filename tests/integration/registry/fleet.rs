@@ -67,3 +67,40 @@ async fn a_holdout_that_one_replica_saw_blocks_the_rotation_at_both() {
     let third = Sidecar::start(third, &config(&database.toml("c"), "", first.backend.address)).await;
     eventually("a new replica says so too", || report(&third).verdict.retire == RetireAdvice::Blocked).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_that_is_asked_for_rests_on_what_other_replicas_had_written_by_then() {
+    let Some(database) = postgres().await else { return };
+    let mut first = stand(&database.toml("a")).await;
+    let second = folder();
+    drop_pair(second.path(), "tls", &first.server);
+    put(second.path(), "ca.crt", first.ca.pem());
+    let mut second = Sidecar::start(second, &config(&database.toml("b"), "", first.backend.address)).await;
+    let next = Ca::new("The next CA");
+    let etl = Peer::new(&[first.ca.pem(), next.pem()], Some(&first.ca.client("etl", 5))).fresh();
+    etl.get(first.sidecar.ingress("api"), "/").await.expect("answered");
+    let pair = next.server(1);
+    for sidecar in [&mut first.sidecar, &mut second] {
+        drop_pair(sidecar.folder.path(), "next", &pair);
+        assert_eq!(sidecar.rotation("default").await, fingerprint(&pair));
+    }
+    etl.get(first.sidecar.ingress("api"), "/").await.expect("answered");
+    eventually("the first says safe", || report(&first.sidecar).verdict.retire == RetireAdvice::Safe).await;
+
+    // A peer that was never seen before comes to the other one, and refuses the new pair.
+    let holdout = Peer::new(&[first.ca.pem()], Some(&first.ca.client("holdout", 5))).fresh();
+    assert!(holdout.get(second.ingress("api"), "/").await.is_err(), "one handshake is lost");
+    second.event("its alert was noticed", |event| matches!(event, Event::Learned(_)).then_some(())).await;
+    holdout.get(second.ingress("api"), "/").await.expect("shown the old pair");
+    second
+        .event("its refusal is confirmed", |event| {
+            matches!(event, Event::Learned(lesson) if lesson.peer.is_some()).then_some(())
+        })
+        .await;
+    second.app.events().refresh_history().await;
+    assert_eq!(report(&second).verdict.retire, RetireAdvice::Blocked);
+    // A refresh there writes before it is answered; a refresh here reads what was written, however lately it was read before.
+    first.sidecar.app.events().refresh_history().await;
+    let said = report(&first.sidecar).verdict;
+    assert_eq!(said.retire, RetireAdvice::Blocked, "{}", said.sentence);
+}

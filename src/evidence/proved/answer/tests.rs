@@ -45,6 +45,10 @@ fn both_answers_decide_by_this_table() {
                 _ => AnswerJudgement::Nothing,
             };
             for role in [AnswerRole::Canary, AnswerRole::Everyone, AnswerRole::Proved] {
+                // A pair that fares no better ends no proof.
+                let both_refuse = [new, old].iter().all(|status| [400, 401, 403].contains(status));
+                let is_kept = role == AnswerRole::Proved && both_refuse;
+                let expected = if is_kept { AnswerJudgement::Nothing } else { expected };
                 for comparable in [true, false] {
                     let got = judge(new, role, comparable, PreviousAnswer::Compared(old));
                     assert_eq!(got, expected, "{new} beside {old}, {role:?}");

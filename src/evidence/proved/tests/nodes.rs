@@ -91,7 +91,8 @@ fn a_refusal_status_on_a_proved_pair_is_compared_once_a_minute_and_node() {
     let (mut proved, order) = proved_pair();
     let refused = answer_with(2, 403, SETTLED);
     assert_eq!(judge(&mut proved, &order, refused, 20), (AnswerJudgement::Compare, None));
-    assert_eq!(judge(&mut proved, &order, answer_with(1, 403, SETTLED), 20), (AnswerJudgement::Nothing, None));
+    let other = AnswerFacts { repeatable: false, ..answer_with(1, 403, SETTLED) };
+    assert_eq!(judge(&mut proved, &order, other, 20), (AnswerJudgement::Nothing, None));
     let both = AnswerFacts { compared: Some(403), repeatable: false, ..refused };
     assert_eq!(judge(&mut proved, &order, both, 20), (AnswerJudgement::Nothing, None));
     assert_eq!(judge(&mut proved, &order, refused, 79), (AnswerJudgement::Nothing, None));
@@ -193,9 +194,6 @@ fn connections_that_end_without_an_answer_withdraw_a_proof() {
     // The previous pair got an answer to the same request.
     let (mut proved, _) = proved_pair();
     assert_eq!(record(&mut proved, 2, silence(true), 20).unwrap().verdict, UpstreamVerdict::HandshakeOk);
-    let (mut proved, _) = proved_pair();
-    assert_eq!(record(&mut proved, 2, silence(false), 20), None);
-    assert_eq!(record(&mut proved, 2, silence(false), 20 + HOUR), None, "not in a row");
 }
 
 #[test]
@@ -227,4 +225,42 @@ fn nodes_and_classes_are_bounded() {
     }
     assert_eq!(proved.get(pair(2)).unwrap().nodes.len(), MAX_NODES);
     assert_eq!(proved.history.len(), 256);
+}
+
+#[test]
+fn a_new_pair_has_to_be_proved_at_every_address_that_was_reached_the_day_before() {
+    let mut proved = UpstreamProofs::default();
+    let terms = terms(&ProbeMode::Off);
+    proved.update_pairs(&[pair(1)], terms, time_at(-2 * 24 * HOUR));
+    proved.record_node(node(3), time_at(-25 * HOUR));
+    proved.record_node(node(2), time_at(-HOUR));
+    proved.record_node(node(1), time_at(-HOUR));
+    proved.update_pairs(&[pair(2), pair(1)], terms, time_at(0));
+    let order = SelectionOrder { pairs: vec![pair(2), pair(1)], needs_proof: true };
+    assert_eq!(select(&mut proved, &order, true, 1).address, Some(node(2).address));
+    connect(&mut proved, 1, |_| {});
+    assert_eq!(prove(&mut proved, &order, 1), None, "the other one is not proved");
+    connect(&mut proved, 2, |_| {});
+    let there = AnswerFacts { node: node(2), ..answer_with(2, 200, CANARY) };
+    assert_eq!(judge(&mut proved, &order, there, 12), (AnswerJudgement::Proves, Some(UpstreamVerdict::Proved)));
+}
+
+#[test]
+fn two_silent_ends_in_a_row_end_a_proof_however_far_apart() {
+    let (mut proved, order) = proved_pair();
+    assert_eq!(record(&mut proved, 2, ProofFact::Silence { compared: false }, 20), None);
+    judge(&mut proved, &order, answer_with(2, 200, SETTLED), 30);
+    assert_eq!(record(&mut proved, 2, ProofFact::Silence { compared: false }, 40), None, "it was answered in between");
+    let change = record(&mut proved, 2, ProofFact::Silence { compared: false }, 40 + 168 * HOUR);
+    assert_eq!(change.map(|change| change.verdict), Some(UpstreamVerdict::HandshakeOk));
+}
+
+#[test]
+fn an_upstream_that_has_dropped_the_old_pair_takes_no_proof_of_the_new_one_back_by_its_own_403() {
+    let (mut proved, order) = proved_pair();
+    let own = answer_with(2, 403, SETTLED);
+    assert_eq!(judge(&mut proved, &order, own, 20), (AnswerJudgement::Compare, None));
+    let both = AnswerFacts { compared: Some(400), repeatable: false, ..own };
+    assert_eq!(judge(&mut proved, &order, both, 20), (AnswerJudgement::Nothing, None));
+    assert_eq!(proved.verdict(pair(2)), Some(UpstreamVerdict::Proved));
 }

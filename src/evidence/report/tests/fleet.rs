@@ -64,6 +64,35 @@ fn what_the_registry_has_makes_a_restart_forget_nothing() {
 }
 
 #[test]
+fn safe_waits_for_a_reading_that_was_asked_for_and_for_an_instance_that_has_missed_its_heartbeats() {
+    let mut ledger = RotationLedger::new(time_at(0));
+    ledger.await_registry();
+    record_rotation(&mut ledger);
+    ETL.proves(&mut ledger, 110);
+    // Its clock is five minutes behind ours: only what is news counts.
+    let heard = |minute: i64| RecalledHistory {
+        replicas: vec![ReplicaStatus { instance: "b".to_owned(), last_heard: time_at(minute - 5) }],
+        ..history(0, Vec::new())
+    };
+    ledger.recall(heard(111), time_at(111));
+    ledger.recall(heard(112), time_at(112));
+    assert!(ledger.is_shared());
+    assert_eq!(build_report(&ledger, &overlap(), 112).verdict.retire, RetireAdvice::Safe);
+    ledger.record_unanswered();
+    let asked = build_report(&ledger, &overlap(), 112).verdict;
+    assert_eq!(asked.retire, RetireAdvice::Wait);
+    assert!(asked.sentence.contains("the registry has not answered since"), "{}", asked.sentence);
+    ledger.recall(heard(112), time_at(114));
+    let late = build_report(&ledger, &overlap(), 114).verdict;
+    assert_eq!((late.retire, late.until), (RetireAdvice::Wait, Some(time_at(117))));
+    assert!(late.sentence.contains("instance b has not written to the registry since"), "{}", late.sentence);
+    ledger.recall(heard(112), time_at(118));
+    let gone = build_report(&ledger, &overlap(), 118).verdict;
+    assert_eq!(gone.retire, RetireAdvice::Safe, "{}", gone.sentence);
+    assert!(gone.unknown.iter().any(|unknown| unknown.contains("have not been heard from")), "{:?}", gone.unknown);
+}
+
+#[test]
 fn a_holdout_that_only_another_instance_saw_blocks_here_too() {
     let mut ledger = RotationLedger::new(time_at(0));
     ledger.await_registry();
@@ -138,7 +167,7 @@ fn instances_that_are_silent_are_named_with_since_when() {
     record_rotation(&mut ledger);
     ETL.proves(&mut ledger, 110);
     let replica = |instance: &str, minute| ReplicaStatus { instance: instance.to_owned(), last_heard: time_at(minute) };
-    let replicas = vec![replica("b", 198), replica("c", 120), replica("long-gone", 198 - 36 * DAY)];
+    let replicas = vec![replica("b", 199), replica("c", 120), replica("long-gone", 198 - 36 * DAY)];
     ledger.recall(RecalledHistory { replicas, ..history(0, Vec::new()) }, time_at(199));
     let report = build_report(&ledger, &overlap(), 200);
     let said = "1 instance(s) have not been heard from (c since 2026-01-01 02:00 UTC)";

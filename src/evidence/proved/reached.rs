@@ -1,0 +1,35 @@
+//! The addresses of an upstream that were reached of late: a pair that arrives next has to be proved at each of them.
+//!
+//! Only addresses: what certificate is there by then is for the next connection to show. One that is gone holds a proof back until
+//! connections that were made to reach it have ended elsewhere a few times.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::nodes::{MAX_NODES, UpstreamNode, is_within};
+
+/// How long an address counts after it was reached last.
+const REACHED_WITHIN: Duration = Duration::from_hours(24);
+
+/// The addresses, bounded: the one that was reached least recently is forgotten first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReachedNodes(Vec<(IpAddr, Timestamp)>);
+
+impl ReachedNodes {
+    /// Records that a connection reached a node.
+    pub(super) fn record(&mut self, node: UpstreamNode, now: Timestamp) {
+        self.0.retain(|(address, _)| *address != node.address);
+        if self.0.len() == MAX_NODES {
+            self.0.remove(0);
+        }
+        self.0.push((node.address, now));
+    }
+
+    /// Those that count.
+    pub(super) fn recent(&self, now: Timestamp) -> impl Iterator<Item = UpstreamNode> {
+        let recent = self.0.iter().filter(move |(_, last)| is_within(*last, REACHED_WITHIN, now));
+        recent.map(|(address, _)| UpstreamNode::from_address(Some(*address)))
+    }
+}
