@@ -180,7 +180,7 @@ fn judge_suspect(
     showing: &UpstreamAttempt<'_>,
     suspect: SuspectKeyPair,
     other: StatusCode,
-) -> Option<(Response<Incoming>, PooledConnection)> {
+) -> Option<(Response<MessageContent>, PooledConnection)> {
     let Some((facts, response, link)) = suspect.answer else {
         fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true });
         return None;
