@@ -162,11 +162,7 @@ impl Application {
         let (state, publisher, reader) =
             writer::start_writer(settings, first.contents.clone(), &mut memory, (&events, &clock))?;
         let state = if clock.is_manual() { state.with_trusted_clock() } else { state };
-
-        if old.is_some() && !reader.latest().waiting.is_empty() {
-            return Err(TakeOverError::NotReady(waiting(&reader.latest())).into());
-        }
-
+        check_take_over(old.as_ref(), &reader.latest())?;
         let lessons = dataplane::new_refusal_memory(state.learned_refusals(), &events, &reader);
         lessons.entries().iter().for_each(|entry| events.recall(entry));
         let (stopping, shutdown) = process::shutdown_channel();
@@ -191,8 +187,7 @@ impl Application {
             drain: config.shutdown.drain,
             echo: Arc::clone(&echo),
         })?;
-        let (told, telling) = mpsc::channel(4);
-        let (reloads, orders) = mpsc::channel(4);
+        let ((told, telling), (reloads, orders)) = (mpsc::channel(4), mpsc::channel(4));
         let rules = control::shutdown_rules(&config, &views, clock.clone(), is_process);
         let (recorded, is_recorded) = watch::channel(false);
         let means = HandOverMeans::new(handles.clone(), is_recorded, Arc::clone(&progress));
@@ -352,6 +347,12 @@ fn open_memory(config: &Config, is_beside: bool) -> Result<StateMemory, writer::
         Some(folder) => StateMemory::open(folder, strict),
         None => Ok(StateMemory::in_memory()),
     }
+}
+
+/// A new process takes over only where it has something to show on every listener.
+fn check_take_over(old: Option<&OldProcess>, snapshot: &Snapshot) -> Result<(), TakeOverError> {
+    let is_short = old.is_some() && !snapshot.waiting.is_empty();
+    if is_short { Err(TakeOverError::NotReady(waiting(snapshot))) } else { Ok(()) }
 }
 
 fn waiting(snapshot: &Snapshot) -> String {

@@ -79,7 +79,14 @@ pub(super) fn desk(
     reloads: mpsc::Sender<ReloadOrder>,
     (shutdown_rules, hand_over): (ShutdownRules, HandOverMeans),
 ) -> CommandContext {
-    CommandContext { views: views.clone(), inputs: inputs.clone(), told: told.clone(), reloads, shutdown_rules, hand_over }
+    CommandContext {
+        views: views.clone(),
+        inputs: inputs.clone(),
+        told: told.clone(),
+        reloads,
+        shutdown_rules,
+        hand_over,
+    }
 }
 
 /// Installs the signals of a process of its own, in the runtime of its control thread: from now on none of them ends the process

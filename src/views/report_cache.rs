@@ -41,7 +41,10 @@ impl ReportCache {
     }
 }
 
-fn find_fresh(last: Option<&(Epoch, Timestamp, SharedReports)>, (epoch, now): (Epoch, Timestamp)) -> Option<&SharedReports> {
+fn find_fresh(
+    last: Option<&(Epoch, Timestamp, SharedReports)>,
+    (epoch, now): (Epoch, Timestamp),
+) -> Option<&SharedReports> {
     let is_fresh = |(of_epoch, built, _): &&(Epoch, Timestamp, SharedReports)| {
         *of_epoch == epoch && now.duration_since(*built).abs() < MAX_AGE
     };

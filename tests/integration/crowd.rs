@@ -54,7 +54,7 @@ struct CrowdSender {
 /// A sender's library does not change with what it trusts: every fourth speaks TLS 1.2 only.
 fn make_peer(number: usize, trusted: &[&str], pair: Option<&IssuedKeyPair>) -> Peer {
     let peer = if number % 4 == 3 { Peer::tls12(trusted, pair) } else { Peer::new(trusted, pair) };
-    peer.fresh().alpn(&[if number % 2 == 0 { "h2" } else { "http/1.1" }])
+    peer.fresh().alpn(&[if number.is_multiple_of(2) { "h2" } else { "http/1.1" }])
 }
 
 impl CrowdSender {

@@ -85,9 +85,11 @@ struct LongExchanges {
     tell: PiecePrompter,
     responses: Vec<(&'static str, Incoming)>,
     /// The content of the gRPC exchange in both directions, which is the last response.
-    upload: mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>,
+    upload: UploadSender,
     websocket: Box<dyn WebSocketStream>,
 }
+
+type UploadSender = mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>;
 
 trait WebSocketStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocketStream for S {}
@@ -95,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> WebSocketStream for S {}
 const KINDS: [&str; 4] = ["text.event-stream", "application.octet-stream", "application.grpc", "application.grpc"];
 
 /// The requests, the last of which has content.
-fn requests() -> (Vec<Request<Body>>, mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>) {
+fn requests() -> (Vec<Request<Body>>, UploadSender) {
     let (upload, content) = channel();
     let mut contents = vec![content];
     let mut all: Vec<_> = KINDS

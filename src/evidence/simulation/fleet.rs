@@ -25,6 +25,9 @@ use crate::pki::Fingerprint;
 /// How long an overlap is.
 const OVERLAP_MINUTES: i64 = 30 * 1440;
 
+/// The candidates of a current pair and its previous ones, by number.
+type ShownCandidates = ((usize, Vec<usize>), Arc<CandidateList>);
+
 /// The fleet.
 pub(super) struct SimulatedFleet {
     pub(super) seed: u64,
@@ -43,7 +46,7 @@ pub(super) struct SimulatedFleet {
     previous: Vec<(usize, i64)>,
     revoked: Vec<usize>,
     /// The candidates of these pairs, which change seldom.
-    shown: Option<((usize, Vec<usize>), Arc<CandidateList>)>,
+    shown: Option<ShownCandidates>,
     /// When it rotated, on the wall.
     rotated: i64,
     /// How far the wall clock is ahead.
