@@ -126,7 +126,7 @@ impl RefusalTable {
             entry.trials.pass(now);
         } else if entry.shown == proof.key_pair {
             entry.last = now;
-            entry.trials.hold(now);
+            entry.trials.hold_sender(now);
             if let (RefusalStatus::Unconfirmed, Some((certificate, identity)), false) =
                 (entry.standing, proof.peer, was_settled)
             {

@@ -46,7 +46,7 @@ pub(super) fn read_reports(views: &RuntimeViews) -> SharedReports {
 }
 
 /// Has a shared registry read anew, unless the reports of this second are there: what the page and the API show of other
-/// instances is no older than these.
+/// instances is at most as old as these.
 pub(crate) async fn refresh_reports(views: &RuntimeViews) {
     let moment = (views.reader.latest().epoch, views.events.now());
     if !views.reports.has_fresh(moment) {

@@ -127,7 +127,7 @@ pub(crate) struct StatusInputs<'a> {
 
 /// The status as it is now.
 pub(crate) async fn read_status(views: &RuntimeViews) -> StatusReport {
-    let look = views.writer.ask().await;
+    let look = views.writer.ask_writer().await;
     assemble_status(views, &look, &read_reports(views))
 }
 

@@ -26,7 +26,7 @@ impl WriterLook {
     }
 
     /// What it knows now; where it does not answer in time, what it knew before, and that it does not answer.
-    pub(super) async fn ask(&self) -> WriterView {
+    pub(super) async fn ask_writer(&self) -> WriterView {
         let Some(inputs) = &self.inputs else { return WriterView::default() };
         let (reply, answer) = oneshot::channel();
         let asked = async {

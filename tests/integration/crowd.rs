@@ -1,8 +1,8 @@
 //! The smaller simulator of a rotation, over real sockets: a crowd of senders of every kind comes in waves to a running sidecar.
 //!
-//! Must hold: whom the new pair suits loses nothing, and is never named; who needs the old one loses one handshake, or two where it
-//! leaves without a word, and one for a trial; the verdict names exactly those, whatever peers without a certificate do; and it is
-//! `safe` once all of them have been mended and have come again.
+//! Must hold: a sender that the new pair suits loses nothing, and is never named; one that needs the old pair loses one handshake,
+//! or two where it leaves without a word, and one for a trial; the verdict names exactly those, whatever peers without a
+//! certificate do; and it is `safe` once all of them have been mended and have come again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

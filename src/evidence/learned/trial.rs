@@ -42,7 +42,7 @@ pub(super) struct PersistedTrial {
 
 impl TrialSchedule {
     /// The sender has completed a request on the pair it is held on: from now on it is tried, if it was not before.
-    pub(super) fn hold(&mut self, now: Timestamp) {
+    pub(super) fn hold_sender(&mut self, now: Timestamp) {
         self.doubts = 0;
         if self.due.is_none() {
             self.pause = FIRST_PAUSE;
@@ -117,8 +117,8 @@ mod tests {
     fn pauses_between_trials_grow_and_one_runs_at_a_time() {
         let mut trials = TrialSchedule::default();
         assert!(!trials.begin_if_due(hour(1000)), "nothing is held yet");
-        trials.hold(hour(0));
-        trials.hold(hour(5));
+        trials.hold_sender(hour(0));
+        trials.hold_sender(hour(5));
         assert!(!trials.begin_if_due(hour(11)));
         assert!(trials.begin_if_due(hour(12)));
         assert!(!trials.begin_if_due(hour(12)), "one at a time");
@@ -135,9 +135,9 @@ mod tests {
     #[test]
     fn a_sender_that_refuses_what_it_is_held_on_is_tried_soon_but_not_again_and_again() {
         let mut trials = TrialSchedule::default();
-        trials.hold(hour(0));
+        trials.hold_sender(hour(0));
         trials.doubt(hour(1));
-        trials.hold(hour(1));
+        trials.hold_sender(hour(1));
         trials.doubt(hour(1));
         assert!(!trials.begin_if_due(hour(1)), "it has used the pair in between");
         trials.doubt(hour(1));
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_schedule_survives_a_restart_and_one_of_an_older_version_begins_anew() {
         let mut trials = TrialSchedule::default();
-        trials.hold(hour(0));
+        trials.hold_sender(hour(0));
         let mut again = TrialSchedule::from_persisted(trials.to_persisted());
         assert_eq!(again, trials);
         assert!(again.begin_if_due(hour(12)));
