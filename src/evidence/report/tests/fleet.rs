@@ -261,6 +261,11 @@ proptest! {
         };
         let (late, early) = (tell(answered), tell(0));
         prop_assert_eq!(uses(&late), uses(&early));
-        prop_assert_eq!(&late.verdict, &early.verdict);
+        // How often a sender used to come is an estimate: the visits of two instances can only be counted together roughly.
+        let decided = |report: &RotationReport| {
+            let verdict = &report.verdict;
+            (verdict.retire, verdict.until, verdict.first.clone(), verdict.unknown.clone())
+        };
+        prop_assert_eq!(decided(&late), decided(&early));
     }
 }
