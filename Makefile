@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image ci
+.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image release-check ci
 
 all: fmt lint test doc
 
@@ -68,6 +68,10 @@ deb:
 # Builds the container image, release build and all, and runs it.
 image:
 	tests/image
+
+# What a release needs beside `ci`, with the debug build: the list of contents, the package, every step of the Dockerfile.
+release-check: sbom package
+	bash -c '. tests/tools && BINARY=$$(debug_program) tests/image'
 
 ci:
 	bash .ci/run
