@@ -152,7 +152,12 @@ impl EventBus {
     /// Has the registry read anew where other instances share it, and waits for that a little: a verdict that is asked for
     /// rests on nothing older. Where the registry does not answer, the report says that it waits for it.
     pub async fn refresh_history(&self) {
-        if lock(&self.ledger).is_shared() && !self.requests.request_reading().await {
+        // An instance that has just begun to write is known by such a reading only.
+        let is_shared = {
+            let ledger = lock(&self.ledger);
+            ledger.is_shared() || (ledger.has_recalled() && self.requests.is_shareable())
+        };
+        if is_shared && !self.requests.request_reading().await {
             lock(&self.ledger).record_unanswered();
         }
     }

@@ -3,6 +3,7 @@
 //! Only numbers: who asks takes the next one and waits until a reading that began afterwards has ended; the registry's task
 //! notices a new number, reads, and says up to which number it has answered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,15 +17,27 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct HistoryRequests {
     asked: watch::Sender<u64>,
     answered: watch::Sender<u64>,
+    /// Another instance may write to the registry at any time.
+    shareable: AtomicBool,
 }
 
 impl Default for HistoryRequests {
     fn default() -> Self {
-        Self { asked: watch::Sender::new(0), answered: watch::Sender::new(0) }
+        Self { asked: watch::Sender::new(0), answered: watch::Sender::new(0), shareable: AtomicBool::new(false) }
     }
 }
 
 impl HistoryRequests {
+    /// Marks the registry as one that other instances may write to, whether or not one of them has been seen.
+    pub fn mark_shareable(&self) {
+        self.shareable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether other instances may write to the registry.
+    pub(super) fn is_shareable(&self) -> bool {
+        self.shareable.load(Ordering::Relaxed)
+    }
+
     /// Asks for a reading and waits for it; returns whether there was one in time.
     pub(super) async fn request_reading(&self) -> bool {
         let mut number = 0;

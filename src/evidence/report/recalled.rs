@@ -84,9 +84,14 @@ impl RotationLedger {
         self.before = PriorHistory::Awaited;
     }
 
+    /// Whether the registry was read.
+    pub fn has_recalled(&self) -> bool {
+        self.before == PriorHistory::Recalled
+    }
+
     /// Whether other instances write to the registry, so that what they have seen has to be read.
     pub fn is_shared(&self) -> bool {
-        self.before == PriorHistory::Recalled && !self.replicas.is_empty()
+        self.has_recalled() && !self.replicas.is_empty()
     }
 
     /// A reading was asked for and has not ended: until one does, what other instances saw is unknown.
