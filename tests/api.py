@@ -7,6 +7,7 @@ Usage: api.py URL SCHEMA…   (SCHEMA: schemas that this sidecar cannot show; al
 import json
 import subprocess
 import sys
+import tempfile
 import urllib.parse
 import urllib.request
 
@@ -96,7 +97,9 @@ def check_promises(phases):
     command = [sys.executable, "-m", "schemathesis.cli", "run", URL + "/api/v1/openapi.json", "--url", URL, "--checks", "all"]
     command += ["--phases", phases, "--max-examples", "15", "--seed", "7", "--generation-deterministic", "--no-color"]
     command += ["--request-timeout", "20", "--suppress-health-check", "all"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # It keeps a cache in the folder that it runs in.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     print(done.stdout[-1500:])
 
