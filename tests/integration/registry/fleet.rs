@@ -2,6 +2,7 @@
 
 use sidekey::event::Event;
 use sidekey::evidence::report::{RetireAdvice, RotationProgress};
+use sidekey::pki::issue::IssuedKeyPair;
 
 use super::{ETL, report, uses};
 use crate::handshake::{config, stand};
@@ -12,6 +13,25 @@ use crate::support::peer::Peer;
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 
 const HOLDOUT: &str = "uri:spiffe://holdout.example/app";
+
+/// Drops a new pair to each, and waits until it is current.
+async fn rotate_all(sidecars: [&mut Sidecar; 2], pair: &IssuedKeyPair) {
+    for sidecar in sidecars {
+        drop_pair(sidecar.folder.path(), "next", pair);
+        assert_eq!(sidecar.rotation("default").await, fingerprint(pair));
+    }
+}
+
+/// A peer that knows the old CA only comes until its refusal of the new pair is confirmed.
+async fn refuse_until_confirmed(holdout: &Peer, at: &mut Sidecar) {
+    assert!(holdout.get(at.ingress("api"), "/").await.is_err(), "one handshake is lost");
+    at.event("its alert was noticed", |event| matches!(event, Event::Learned(_)).then_some(())).await;
+    holdout.get(at.ingress("api"), "/").await.expect("shown the old pair");
+    at.event("its refusal is confirmed", |event| {
+        matches!(event, Event::Learned(lesson) if lesson.peer.is_some()).then_some(())
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holdout_that_one_replica_saw_blocks_the_rotation_at_both() {
@@ -30,10 +50,7 @@ async fn a_holdout_that_one_replica_saw_blocks_the_rotation_at_both() {
     holdout.get(second.ingress("api"), "/").await.expect("answered");
 
     let pair = next.server(1);
-    for sidecar in [&mut first.sidecar, &mut second] {
-        drop_pair(sidecar.folder.path(), "next", &pair);
-        assert_eq!(sidecar.rotation("default").await, fingerprint(&pair));
-    }
+    rotate_all([&mut first.sidecar, &mut second], &pair).await;
     etl.get(first.sidecar.ingress("api"), "/").await.expect("answered");
     // The one that saw neither before knows that the other did, and who has not come yet.
     let knows_both = |sidecar: &Sidecar| {
@@ -43,14 +60,7 @@ async fn a_holdout_that_one_replica_saw_blocks_the_rotation_at_both() {
     eventually("the second knows of the other", || knows_both(&second)).await;
     assert_eq!(report(&first.sidecar).verdict.retire, RetireAdvice::Wait);
 
-    assert!(holdout.get(second.ingress("api"), "/").await.is_err(), "one handshake is lost");
-    second.event("its alert was noticed", |event| matches!(event, Event::Learned(_)).then_some(())).await;
-    holdout.get(second.ingress("api"), "/").await.expect("shown the old pair");
-    second
-        .event("its refusal is confirmed", |event| {
-            matches!(event, Event::Learned(lesson) if lesson.peer.is_some()).then_some(())
-        })
-        .await;
+    refuse_until_confirmed(&holdout, &mut second).await;
     for sidecar in [&first.sidecar, &second] {
         eventually("both say blocked", || report(sidecar).verdict.retire == RetireAdvice::Blocked).await;
         let said = report(sidecar);
@@ -80,23 +90,13 @@ async fn a_verdict_that_is_asked_for_rests_on_what_other_replicas_had_written_by
     let etl = Peer::new(&[first.ca.pem(), next.pem()], Some(&first.ca.client("etl", 5))).fresh();
     etl.get(first.sidecar.ingress("api"), "/").await.expect("answered");
     let pair = next.server(1);
-    for sidecar in [&mut first.sidecar, &mut second] {
-        drop_pair(sidecar.folder.path(), "next", &pair);
-        assert_eq!(sidecar.rotation("default").await, fingerprint(&pair));
-    }
+    rotate_all([&mut first.sidecar, &mut second], &pair).await;
     etl.get(first.sidecar.ingress("api"), "/").await.expect("answered");
     eventually("the first says safe", || report(&first.sidecar).verdict.retire == RetireAdvice::Safe).await;
 
     // A peer that was never seen before comes to the other one, and refuses the new pair.
     let holdout = Peer::new(&[first.ca.pem()], Some(&first.ca.client("holdout", 5))).fresh();
-    assert!(holdout.get(second.ingress("api"), "/").await.is_err(), "one handshake is lost");
-    second.event("its alert was noticed", |event| matches!(event, Event::Learned(_)).then_some(())).await;
-    holdout.get(second.ingress("api"), "/").await.expect("shown the old pair");
-    second
-        .event("its refusal is confirmed", |event| {
-            matches!(event, Event::Learned(lesson) if lesson.peer.is_some()).then_some(())
-        })
-        .await;
+    refuse_until_confirmed(&holdout, &mut second).await;
     second.app.events().refresh_history().await;
     assert_eq!(report(&second).verdict.retire, RetireAdvice::Blocked);
     // A refresh there writes before it is answered; a refresh here reads what was written, however lately it was read before.
