@@ -58,16 +58,12 @@ fn add_read_places(config: &Config, access: &mut ProcessAccess) {
     for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "PGPASSFILE"] {
         access.read.extend(std::env::var_os(variable).map(PathBuf::from));
     }
-    if let (Some(home), true) = (std::env::var_os("HOME"), is_postgres(&config.registry)) {
+    if let (Some(home), true) = (std::env::var_os("HOME"), config.registry.is_postgres()) {
         access.read.extend([".pgpass", ".postgresql"].map(|name| Path::new(&home).join(name)));
     }
     if resolves_names(config) {
         access.read.extend(resolver_folder());
     }
-}
-
-const fn is_postgres(registry: &RegistryLocation) -> bool {
-    matches!(registry, RegistryLocation::Postgres(_) | RegistryLocation::PostgresFile(_))
 }
 
 fn add_listeners(config: &Config, access: &mut ProcessAccess) {
@@ -122,7 +118,7 @@ fn resolves_names(config: &Config) -> bool {
     let is_name = |server: &HostPort| server.host.parse::<std::net::IpAddr>().is_err() && &*server.host != "localhost";
     let settings = &config.settings;
     !config.alerts.webhooks.is_empty()
-        || is_postgres(&config.registry)
+        || config.registry.is_postgres()
         || config.alerts.smtp.as_ref().is_some_and(|smtp| is_name(&smtp.server))
         || servers(&settings.ingresses, &settings.egresses).any(is_name)
 }

@@ -84,7 +84,7 @@ pub fn follow_events(
     if !is_new {
         parts.events.await_registry();
     }
-    if matches!(parts.settings.place, RegistryLocation::Postgres(_) | RegistryLocation::PostgresFile(_)) {
+    if parts.settings.place.is_postgres() {
         parts.events.history_requests().mark_shareable();
     }
     let taking = collect_events(Arc::clone(&shared), parts.follower, parts.events.clone(), parts.public);

@@ -186,6 +186,11 @@ fn create_file(path: &Path) -> std::io::Result<()> {
 }
 
 impl RegistryLocation {
+    /// Whether it is a Postgres, which several instances may share.
+    pub const fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_) | Self::PostgresFile(_))
+    }
+
     /// The port of the database, if it is reached over TCP; that of Postgres where the URL cannot be read yet.
     pub fn port(&self) -> Option<u16> {
         let url = match self {
