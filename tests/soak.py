@@ -350,7 +350,8 @@ probes = "127.0.0.1:{self.probes}"
         await asyncio.sleep(2)
         rotations = await asyncio.to_thread(self.sample)
         self.over = True
-        await asyncio.wait(tasks, timeout=25)
+        # A stream of events learns of the end by its next event: stopping the sidecar before that would cut it.
+        await asyncio.wait(tasks, timeout=SILENCE + 25)
         self.sidecar.send_signal(signal.SIGTERM)
         code = await asyncio.to_thread(self.sidecar.wait, 60)
         self.backend.kill()
