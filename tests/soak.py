@@ -223,9 +223,9 @@ probes = "127.0.0.1:{self.probes}"
                     except httpx.HTTPError as error:
                         self.count(kind, error)
                         await asyncio.sleep(0.05)
+                    await asyncio.sleep(self.a.pause)
                     if time.time() >= until:
                         break
-                    await asyncio.sleep(self.a.pause)
 
     async def websocket(self):
         while not self.over:
