@@ -32,7 +32,7 @@ type ShownCandidates = ((usize, Vec<usize>), Arc<CandidateList>);
 pub(super) struct SimulatedFleet {
     pub(super) seed: u64,
     pub(super) replicas: Vec<SimulatedReplica>,
-    /// Replicas that senders come to: of three, one may see nothing.
+    /// Replicas that senders come to: of several, one may see nothing.
     pub(super) busy: usize,
     /// Connections without data yet, and when it comes.
     pub(super) open: Vec<(i64, OpenConnection)>,
@@ -66,7 +66,7 @@ impl SimulatedFleet {
             replicas: Vec::new(),
             open: Vec::new(),
             neighbours: NeighbourLog::default(),
-            busy: if count == 3 && random.percent(50) { 2 } else { usize::try_from(count).unwrap_or(1) },
+            busy: usize::try_from(if count > 1 && random.percent(50) { count - 1 } else { count }).unwrap_or(1),
             has_registry,
             rows: BTreeMap::new(),
             current: 0,
@@ -156,6 +156,10 @@ impl SimulatedFleet {
                     self.previous.retain(|(pair, _)| *pair != revoked);
                     self.revoked.push(revoked);
                 }
+            }
+            SimulatedEvent::RevokePrevious => {
+                self.previous.pop();
+                self.replicas.iter_mut().for_each(|replica| replica.epoch += 1);
             }
             SimulatedEvent::Restart => self.restart(minute, true, population, random),
             SimulatedEvent::RestartWithoutState => self.restart(minute, false, population, random),
