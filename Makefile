@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image release-check ci
+.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image release-check ci simulate
 
 all: fmt lint test doc
 
@@ -43,6 +43,11 @@ fuzz-smoke:
 # Starts in the comparison harness and refuses bad certificates; nothing is measured; BENCH is the harness (bench/README.md).
 bench-smoke:
 	bench/compare.sh --peers "" --check
+
+# The simulator of rotations with many seeds, each printed with its figures: about an hour; by hand. FIRST and SEEDS choose them.
+simulate:
+	SIDEKEY_SIMULATION_FIRST=$${FIRST:-1} SIDEKEY_SIMULATION_SEEDS=$${SEEDS:-2000} \
+	  cargo test --locked --lib evidence::simulation:: -- --nocapture
 
 # Mixed traffic through a release build while it rotates; by hand.
 soak:

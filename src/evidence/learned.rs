@@ -78,8 +78,7 @@ impl RefusalTable {
     /// Records that a sender refused a pair, by an alert or by an end without one.
     pub fn record_refusal(&mut self, refusal: &RefusalReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
         let silent = SILENT_REASONS.contains(&refusal.reason);
-        let sent = (refusal.key_pair, refusal.certificate);
-        let counts = !silent || self.silent.count(refusal.sender, sent, now);
+        let counts = !silent || self.silent.count(refusal, now);
         let Some(key) = self.find(refusal.sender, now) else {
             let settled = self.is_settled(refusal.key_pair, refusal.sender);
             let learned = refusal.next.filter(|_| counts && !settled);
@@ -98,8 +97,10 @@ impl RefusalTable {
         if !counts {
             return Vec::new();
         }
-        if entry.standing == RefusalStatus::Confirmed || entry.trials.is_held() {
-            // Unauthenticated, so it takes nothing from the sender that is held; if that has changed its trust, a trial shows.
+        let is_stronger = refusal.certificate.is_some() && entry.standing == RefusalStatus::Unconfirmed;
+        if entry.standing == RefusalStatus::Confirmed || entry.trials.is_held() && !is_stronger {
+            // Unauthenticated, or no more than what holds it: so it takes nothing from the sender that is held; if that has
+            // changed its trust, a trial shows. What data without a certificate hold gives way to a verified peer.
             entry.trials.doubt(now);
             return Vec::new();
         }
@@ -108,7 +109,7 @@ impl RefusalTable {
 
     /// Records that a sender's application data arrived on a connection that showed a pair.
     pub fn record_proof(&mut self, proof: &PeerProofReport<'_>, now: Timestamp) -> Vec<RefusalChange> {
-        self.silent.forget(proof.sender);
+        self.silent.forget(proof.sender, proof.peer.map(|(certificate, _)| certificate), proof.key_pair);
         if proof.peer.is_some() && proof.current {
             self.settled.entry(proof.key_pair).or_default().insert(proof.sender);
         }
@@ -213,7 +214,7 @@ impl RefusalTable {
         let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
         entry.refused.push(refusal.key_pair);
         let Some(shown) = refusal.next.filter(|next| !entry.refused.contains(next)) else {
-            self.silent.give_up(key);
+            self.silent.give_up(refusal);
             return self.remove(key, refusal.reason).into_iter().collect();
         };
         entry.shown = shown;

@@ -3,7 +3,8 @@
 //! The simulator knows what every sender really accepts; the report does not. Must hold: `safe` is never said while
 //! retiring the old pair would break a sender that came within `seen_within`; it is said within a day after the last
 //! sender that matters has proved the new pair; and no sender loses more handshakes than the contract grants. Each
-//! run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs there are, `SIDEKEY_SIMULATION_SEED` repeats one.
+//! run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs there are, `SIDEKEY_SIMULATION_FIRST` where they
+//! begin, `SIDEKEY_SIMULATION_SEED` repeats one.
 
 mod contact;
 mod fleet;
@@ -40,7 +41,10 @@ fn print_line(line: &str) {
 fn seeds() -> Vec<u64> {
     match number_from("SIDEKEY_SIMULATION_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number_from("SIDEKEY_SIMULATION_SEEDS").unwrap_or(DEFAULT_SEEDS)).collect(),
+        None => {
+            let first = number_from("SIDEKEY_SIMULATION_FIRST").unwrap_or(1);
+            (first..first + number_from("SIDEKEY_SIMULATION_SEEDS").unwrap_or(DEFAULT_SEEDS)).collect()
+        }
     }
 }
 

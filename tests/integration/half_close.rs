@@ -9,7 +9,7 @@ use crate::slow::{a_while, access_reason};
 use crate::support::ca::Ca;
 use crate::support::eventually;
 use crate::support::raw::{Raw, head, rest, until};
-use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
+use crate::support::sidecar::Sidecar;
 use crate::support::upstream::Upstream;
 
 const GET: &str = "GET /half HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -71,15 +71,7 @@ async fn an_application_that_ends_its_sending_gets_its_answer_and_half_a_request
     let ca = Ca::new("Test CA");
     for alpn in ["http/1.1", "h2"] {
         let upstream = Upstream::start(&ca.server(5), &[ca.pem()], &[alpn]).await;
-        let folder = folder();
-        drop_pair(folder.path(), "out/tls", &ca.client("ours", 5));
-        put(folder.path(), "out/ca.crt", ca.pem());
-        let toml = format!(
-            "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nkeyring = \"out\"\n\
-             upstream = \"https://127.0.0.1:{}\"\nserver_name = \"localhost\"\n",
-            upstream.address.port()
-        );
-        let sidecar = Sidecar::start(folder, &toml).await;
+        let sidecar = Sidecar::start_egress(&ca, upstream.address.port()).await;
         let mut app = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
         app.write_all(POST.as_bytes()).await.expect("written");
         app.shutdown().await.expect("ended");

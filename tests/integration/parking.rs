@@ -12,7 +12,7 @@ use crate::protocols::{Stand, soon, stand};
 use crate::support::ca::Ca;
 use crate::support::eventually;
 use crate::support::raw::{Raw, head, rest};
-use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
+use crate::support::sidecar::Sidecar;
 use crate::support::upstream::Upstream;
 
 const GET: &str = "GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -171,15 +171,7 @@ async fn a_connection_that_waits_for_its_response_is_not_parked() {
 async fn an_applications_connection_is_parked_and_serves_on() {
     let ca = Ca::new("Test CA");
     let upstream = Upstream::start(&ca.server(5), &[ca.pem()], &["http/1.1"]).await;
-    let folder = folder();
-    drop_pair(folder.path(), "out/tls", &ca.client("ours", 5));
-    put(folder.path(), "out/ca.crt", ca.pem());
-    let toml = format!(
-        "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nkeyring = \"out\"\n\
-         upstream = \"https://127.0.0.1:{}\"\nserver_name = \"localhost\"\n",
-        upstream.address.port()
-    );
-    let sidecar = Sidecar::start(folder, &toml).await;
+    let sidecar = Sidecar::start_egress(&ca, upstream.address.port()).await;
     let mut app = TcpStream::connect(sidecar.egress("out")).await.expect("connected");
     for _ in 0..2 {
         app.write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n").await.expect("written");

@@ -1,8 +1,10 @@
 //! Peers that refuse the new pair each in their own way, and those beside them that do not.
 //!
-//! Must hold: a peer that leaves without an alert, within the handshake or after it, is served with the previous pair from
-//! its third connection on; an alert that the previous pair could not cure teaches nothing; no refusal moves a peer
-//! that has proved the new pair, or one with another kind of ClientHello behind the same address.
+//! Must hold: a peer that sends an alert is served from its second connection on, however vague the alert is, also where it
+//! came twice before the first refusal was known; a peer that leaves without an alert, within the handshake or after it, is
+//! served with the previous pair from its third connection on; an alert that the previous pair could not cure teaches
+//! nothing; no refusal moves a peer that has proved the new pair, or one with another kind of ClientHello behind the same
+//! address.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +14,11 @@ use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
 use sidekey::evidence::learned::RefusalStatus;
+use sidekey::evidence::report::RetireAdvice;
 use sidekey::keyring::SelectionReason;
 use sidekey::pki::Fingerprint;
 use sidekey::tls::HandshakeOutcome;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -25,8 +28,8 @@ use crate::support::ca::{Ca, later, today};
 use crate::support::peer::{Connection, Peer};
 use crate::support::sidecar::drop_pair;
 
-/// A stream on which no alert goes out: the other side sees the connection end.
-struct Mute(TcpStream);
+/// A stream on which no alert goes out, so that the other side sees the connection end; or another one (TLS 1.2 only).
+struct Mute(TcpStream, Option<u8>);
 
 impl AsyncRead for Mute {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -38,7 +41,14 @@ impl AsyncWrite for Mute {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // An alert in the clear, or one of TLS 1.3: two bytes, their type, and 16 bytes of tag. rustls writes it alone.
         let is_alert = matches!(buf, [21, ..]) || matches!(buf, [23, _, _, 0, 19, ..] if buf.len() == 24);
-        if is_alert { Poll::Ready(Ok(buf.len())) } else { Pin::new(&mut self.0).poll_write(cx, buf) }
+        match (self.1, buf) {
+            (Some(code), [21, start @ .., _]) => {
+                let renamed = [&[21], start, &[code]].concat();
+                Pin::new(&mut self.0).poll_write(cx, &renamed)
+            }
+            _ if is_alert => Poll::Ready(Ok(buf.len())),
+            _ => Pin::new(&mut self.0).poll_write(cx, buf),
+        }
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_flush(cx)
@@ -55,7 +65,77 @@ async fn try_mutely(peer: &Peer, rotated: &Rotated, reset: bool) -> bool {
         stream.set_zero_linger().expect("an option");
     }
     let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::clone(&peer.config)).connect(name, Mute(stream)).await.is_ok()
+    TlsConnector::from(Arc::clone(&peer.config)).connect(name, Mute(stream, None)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_refuses_by_a_vague_alert_is_served_from_its_second_connection_on() {
+    let alerts = [
+        (40, "handshake_failure"),
+        (49, "access_denied"),
+        (51, "decrypt_error"),
+        (80, "internal_error"),
+        (90, "user_canceled"),
+    ];
+    for (code, alert) in alerts {
+        let mut rotated = rotated("").await;
+        let (pem, client) = (rotated.stand.ca.pem().to_owned(), rotated.client.clone());
+        let peer = Peer::tls12(&[&pem], Some(&client)).fresh();
+        let stream = TcpStream::connect(rotated.stand.sidecar.ingress("api")).await.expect("connected");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connector = TlsConnector::from(Arc::clone(&peer.config));
+        assert!(connector.connect(name, Mute(stream, Some(code))).await.is_err(), "{alert}");
+        let refused = rotated.stand.sidecar.handshake().await;
+        assert_eq!((refused.alert_received, refused.key_pair), (Some(alert), Some(rotated.new)));
+        let served = rotated.try_once(&peer).await;
+        assert_eq!((served.key_pair, served.chosen_by), (Some(rotated.old), Some(SelectionReason::Learned)), "{alert}");
+    }
+}
+
+/// Sends a ClientHello, and returns when the server has answered it: it has chosen a pair then.
+async fn say_hello(peer: &Peer, rotated: &Rotated) -> (rustls::ClientConnection, TcpStream) {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::clone(&peer.config), name).expect("a client");
+    let mut stream = TcpStream::connect(rotated.stand.sidecar.ingress("api")).await.expect("connected");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("a ClientHello");
+    stream.write_all(&hello).await.expect("sent");
+    assert!(stream.peek(&mut [0]).await.expect("an answer") > 0);
+    (client, stream)
+}
+
+/// Reads the answer, refuses the pair in it, and leaves.
+async fn refuse((mut client, mut stream): (rustls::ClientConnection, TcpStream)) {
+    let mut flight = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut flight).await.expect("an answer");
+        assert!(count > 0, "the server has left");
+        client.read_tls(&mut &flight[..count]).expect("read");
+        if client.process_new_packets().is_err() {
+            break;
+        }
+    }
+    let mut alert = Vec::new();
+    client.write_tls(&mut alert).expect("an alert");
+    stream.write_all(&alert).await.expect("sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_comes_again_before_its_refusal_is_known_is_served_after_both_and_blocks_the_rotation() {
+    let mut rotated = rotated("").await;
+    let peer = rotated.stubborn();
+    let together = [say_hello(&peer, &rotated).await, say_hello(&peer, &rotated).await];
+    for hello in together {
+        refuse(hello).await;
+        let refused = rotated.stand.sidecar.handshake().await;
+        assert_eq!((refused.outcome, refused.key_pair), (HandshakeOutcome::Refused, Some(rotated.new)));
+    }
+    assert_eq!(rotated.lessons(), [("127.0.0.1 localhost".to_owned(), RefusalStatus::Unconfirmed)]);
+    assert_eq!(rotated.try_once(&peer).await.key_pair, Some(rotated.old));
+    let app = &rotated.stand.sidecar.app;
+    let snapshot = app.reader().latest();
+    let reports = app.events().report(&snapshot.keyrings_in_overlap(), &snapshot.contacts());
+    assert_eq!(reports[0].verdict.retire, RetireAdvice::Blocked, "{}", reports[0].verdict.sentence);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,6 +181,21 @@ fn an_end_without_an_alert_is_a_refusal_only_twice_in_a_row() {
 }
 
 #[test]
+fn what_others_of_its_kind_do_in_between_does_not_interrupt_a_silent_sender_s_row() {
+    let others: [fn(&mut Scene) -> Vec<RefusalChange>; 3] = [
+        |scene| scene.refuse_with(SILENT_REASONS[0], 1, Some(2)),
+        |scene| scene.prove(2, Some(101)),
+        |scene| scene.prove(1, None),
+    ];
+    for (number, other) in others.iter().enumerate() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.refuse_with(SILENT_REASONS[1], 1, Some(2)), []);
+        assert_eq!(other(&mut scene), []);
+        assert_eq!(scene.refuse_with(SILENT_REASONS[1], 1, Some(2)).len(), 1, "{number}");
+    }
+}
+
+#[test]
 fn what_is_held_is_shown_the_new_pair_again_one_handshake_at_a_time_until_it_proves() {
     let mut scene = Scene::confirmed();
     assert_eq!(scene.at(12 * HOUR - 1).shown(), Some(pair(2)));
@@ -226,6 +241,9 @@ fn a_sender_without_a_certificate_is_held_and_tried_but_never_confirmed() {
     }
     assert_eq!(scene.at(13 * HOUR).shown(), None, "the trial");
     assert_eq!(scene.learned.entries()[0].standing, RefusalStatus::Unconfirmed);
+    // What only data without a certificate hold gives way to a verified peer that leaves twice.
+    scene.refuse_with(SILENT_REASONS[1], 2, Some(3));
+    assert_eq!(scene.refuse_with(SILENT_REASONS[1], 2, Some(3))[0].entry.shown, pair(3));
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl SimulatedFleet {
         let known = in_overlap && replica.refusals.get(&kind, now).is_some();
         let taught = in_overlap.then(|| replica.refusals.recall(&kind, now)).flatten();
         let trial = known && taught.is_none();
+        assert!(
+            !known || self.neighbours.may_be_moved(at.replica, &kind),
+            "seed {}, minute {minute}: {sender:?} is moved by a refusal that is not of its kind, or came after a proof",
+            self.seed
+        );
         let hints = PeerHints { show: None, taught };
         let served = accepts_any(&sender, &candidates);
         self.neighbours.count_handshake();
@@ -119,6 +124,7 @@ impl SimulatedFleet {
         let (now, in_overlap) = (self.wall(minute), self.candidates().in_overlap());
         let sender = population.senders[open.sender].clone();
         let at = SenderVisit { sender: open.sender, replica: open.replica, minute };
+        let who = population.numbered_from + open.sender;
         let replica = &mut self.replicas[open.replica];
         let key_pair = open.shown.key_pair;
         let current = open.shown.standing == Standing::Current;
@@ -145,6 +151,7 @@ impl SimulatedFleet {
             kind: &open.kind,
             key_pair,
             trial: open.loss.0,
+            verified: certificate.is_some(),
             tells_issuer: open.loss.1,
             unfit: open.loss.2,
         };
@@ -154,8 +161,9 @@ impl SimulatedFleet {
                     record_outcome(replica, &sender, open, SenderOutcome::Proved, now);
                 }
                 let is_new = key_pair == self.current_pair();
-                if is_new && current && sender.certificate.is_some() && in_overlap {
-                    self.neighbours.record_proof(open.replica, &open.kind, key_pair, open.sender);
+                if in_overlap {
+                    let who = (who, sender.certificate.is_some());
+                    self.neighbours.record_proof((open.replica, &open.kind), &open.shown, who);
                 }
                 let number = self.neighbours.count_handshake();
                 let known = &mut population.senders[open.sender];
@@ -172,7 +180,7 @@ impl SimulatedFleet {
                     record_outcome(replica, &sender, open, SenderOutcome::UnexplainedEnd, now);
                 }
                 let lost = self.note_loss(population, at, &lost, served);
-                self.neighbours.record_refusal(open.replica, &open.kind, open.sender);
+                self.neighbours.record_refusal(open.replica, &open.kind, key_pair, who);
                 lost
             }
         }
@@ -186,10 +194,11 @@ impl SimulatedFleet {
         lost: &LostHandshake<'_>,
         served: bool,
     ) -> bool {
+        let numbered_from = population.numbered_from;
         let sender = &mut population.senders[at.sender];
         sender.failed = Some(at.minute);
         let judged = match sender.learning_cost().filter(|_| served) {
-            Some(costs) => sender.losses.judge_loss(costs, at.sender, lost, &self.neighbours),
+            Some(costs) => sender.losses.judge_loss(costs, numbered_from + at.sender, lost, &self.neighbours),
             None => Ok(()),
         };
         sender.losses.record_visit(at.replica, self.neighbours.count_handshake());

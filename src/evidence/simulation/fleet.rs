@@ -1,6 +1,6 @@
 //! A simulated fleet: its pairs, its replicas with the real refusal memory and ledger, and the registry between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -32,7 +32,7 @@ type ShownCandidates = ((usize, Vec<usize>), Arc<CandidateList>);
 pub(super) struct SimulatedFleet {
     pub(super) seed: u64,
     pub(super) replicas: Vec<SimulatedReplica>,
-    /// Replicas that senders come to: of three, one may see nothing.
+    /// Replicas that senders come to: of several, one may see nothing.
     pub(super) busy: usize,
     /// Connections without data yet, and when it comes.
     pub(super) open: Vec<(i64, OpenConnection)>,
@@ -66,7 +66,7 @@ impl SimulatedFleet {
             replicas: Vec::new(),
             open: Vec::new(),
             neighbours: NeighbourLog::default(),
-            busy: if count == 3 && random.percent(50) { 2 } else { usize::try_from(count).unwrap_or(1) },
+            busy: usize::try_from(if count > 1 && random.percent(50) { count - 1 } else { count }).unwrap_or(1),
             has_registry,
             rows: BTreeMap::new(),
             current: 0,
@@ -157,6 +157,10 @@ impl SimulatedFleet {
                     self.revoked.push(revoked);
                 }
             }
+            SimulatedEvent::RevokePrevious => {
+                self.previous.pop();
+                self.replicas.iter_mut().for_each(|replica| replica.epoch += 1);
+            }
             SimulatedEvent::Restart => self.restart(minute, true, population, random),
             SimulatedEvent::RestartWithoutState => self.restart(minute, false, population, random),
             SimulatedEvent::StepClock(step) => {
@@ -169,6 +173,7 @@ impl SimulatedFleet {
             }
             SimulatedEvent::Flood => {
                 let mut flood = Population::of_modern(0, self.replicas.len());
+                flood.numbered_from = population.len();
                 (0..1000).for_each(|_| flood.add(SenderNature::Hostile, 1440));
                 for index in 0..flood.len() {
                     self.connect(&mut flood, index, minute, random);
@@ -212,7 +217,7 @@ impl SimulatedFleet {
                 record_change(&mut replica.ledger, &change, now);
             }
         }
-        self.neighbours.forget_replica(index);
+        self.neighbours.forget_replica(index, |kind| replica.refusals.get(kind, now).is_some());
         for sender in &mut population.senders {
             if replica.refusals.get(&sender_kind(sender, &self.keyring), now).is_none() {
                 sender.losses.forget_replica(index);
@@ -228,10 +233,14 @@ impl SimulatedFleet {
         self.retire_pairs(minute);
         let (candidates, now) = (self.candidates(), self.wall(minute));
         let is_shown = |_: &str, pair: Fingerprint| candidates.0.iter().any(|one| one.key_pair == pair);
+        let shown = candidates.0.iter().filter(|_| candidates.in_overlap());
+        let in_overlap: HashSet<Fingerprint> = shown.map(|one| one.key_pair).collect();
+        self.neighbours.retain_pairs(&in_overlap);
         for replica in &mut self.replicas {
             for change in replica.refusals.tick(&is_shown, now) {
                 record_change(&mut replica.ledger, &change, now);
             }
+            replica.refusals.retain_pairs(&in_overlap);
         }
         if !self.has_registry {
             return;

@@ -5,9 +5,10 @@
 //! one address and one library cannot be told apart: where another of them has proved the pair, or refused one since, the
 //! sender may lose more. A sender that accepts every pair loses nothing, whatever others do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::evidence::learned::SenderKind;
+use crate::keyring::{KeyPairCandidate, Standing};
 use crate::pki::Fingerprint;
 
 /// Trials of a refused pair that a replica makes in an overlap of thirty days: after 12 hours and after four days.
@@ -61,6 +62,8 @@ pub(super) struct LostHandshake<'a> {
     pub(super) key_pair: Fingerprint,
     /// It was the trial of the pair that its kind had refused.
     pub(super) trial: bool,
+    /// The sender is known by its certificate.
+    pub(super) verified: bool,
     /// The alert tells that the issuer is meant.
     pub(super) tells_issuer: bool,
     /// The pairs that could be shown and that it does not accept.
@@ -71,7 +74,7 @@ impl<'a> LostHandshake<'a> {
     /// No pair of ours fits what its hello asks for.
     pub(super) const fn unfit(kind: &'a SenderKind, replica: usize) -> Self {
         let key_pair = Fingerprint::from_bytes([0; 32]);
-        Self { replica, kind, key_pair, trial: false, tells_issuer: false, unfit: 0 }
+        Self { replica, kind, key_pair, trial: false, verified: false, tells_issuer: false, unfit: 0 }
     }
 }
 
@@ -80,7 +83,12 @@ impl<'a> LostHandshake<'a> {
 pub(super) struct NeighbourLog {
     handshakes: u64,
     refused: BTreeMap<(usize, SenderKind), BTreeMap<usize, u64>>,
-    proved: BTreeMap<(usize, SenderKind, Fingerprint), Vec<usize>>,
+    /// Who has sent data on which pair, and whether it has a certificate.
+    proved: BTreeMap<(usize, SenderKind, Fingerprint), Vec<(usize, bool)>>,
+    /// Kinds that have proved a pair, with a certificate, while it was current.
+    settled: BTreeSet<(usize, SenderKind, Fingerprint)>,
+    /// Kinds of which a sender has refused a pair that none of the kind had proved.
+    movable: BTreeSet<(usize, SenderKind)>,
 }
 
 impl NeighbourLog {
@@ -90,29 +98,57 @@ impl NeighbourLog {
         self.handshakes
     }
 
-    pub(super) fn record_refusal(&mut self, replica: usize, kind: &SenderKind, who: usize) {
+    pub(super) fn record_refusal(&mut self, replica: usize, kind: &SenderKind, key_pair: Fingerprint, who: usize) {
         let number = self.handshakes;
+        if !self.settled.contains(&(replica, kind.clone(), key_pair)) {
+            self.movable.insert((replica, kind.clone()));
+        }
         self.refused.entry((replica, kind.clone())).or_default().insert(who, number);
     }
 
-    pub(super) fn record_proof(&mut self, replica: usize, kind: &SenderKind, key_pair: Fingerprint, who: usize) {
-        let all = self.proved.entry((replica, kind.clone(), key_pair)).or_default();
+    /// Records that a sender has sent data on a pair: the current one or a previous one, with a certificate or without.
+    pub(super) fn record_proof(
+        &mut self,
+        (replica, kind): (usize, &SenderKind),
+        shown: &KeyPairCandidate,
+        who: (usize, bool),
+    ) {
+        let key = (replica, kind.clone(), shown.key_pair);
+        if shown.standing == Standing::Current && who.1 {
+            self.settled.insert(key.clone());
+        }
+        let all = self.proved.entry(key).or_default();
         if !all.contains(&who) {
             all.push(who);
         }
     }
 
-    pub(super) fn forget_replica(&mut self, replica: usize) {
-        self.refused.retain(|(of, _), _| *of != replica);
-        self.proved.retain(|(of, ..), _| *of != replica);
+    /// A restart has made a replica forget everything but what it `knows` of kinds.
+    pub(super) fn forget_replica(&mut self, replica: usize, knows: impl Fn(&SenderKind) -> bool) {
+        self.settled.retain(|(of, ..)| *of != replica);
+        self.refused.retain(|(of, kind), _| *of != replica || knows(kind));
+        self.proved.retain(|(of, kind, _), _| *of != replica || knows(kind));
     }
 
-    /// Whether another sender of this kind has proved the pair, or refused one since then.
+    /// What was proved of pairs that are no longer in overlap is forgotten, as the replicas do.
+    pub(super) fn retain_pairs(&mut self, in_overlap: &HashSet<Fingerprint>) {
+        self.settled.retain(|(.., key_pair)| in_overlap.contains(key_pair));
+        self.proved.retain(|(.., key_pair), _| in_overlap.contains(key_pair));
+    }
+
+    /// Whether senders of this kind may be shown another pair than the default: not for what other kinds did, and not for
+    /// refusals after one of them had proved the pair. What a replica has learned may outlive it.
+    pub(super) fn may_be_moved(&self, replica: usize, kind: &SenderKind) -> bool {
+        self.movable.contains(&(replica, kind.clone()))
+    }
+
+    /// Whether another sender of this kind has proved the pair, or refused one since then. Data without a certificate count
+    /// only against a refusal without one.
     fn has_interfered(&self, lost: &LostHandshake<'_>, who: usize, since: u64) -> bool {
         let (replica, kind) = (lost.replica, lost.kind.clone());
         let proved = self.proved.get(&(replica, kind.clone(), lost.key_pair));
         let refused = self.refused.get(&(replica, kind));
-        proved.is_some_and(|all| all.iter().any(|other| *other != who))
+        proved.is_some_and(|all| all.iter().any(|(other, verified)| *other != who && (*verified || !lost.verified)))
             || refused.is_some_and(|all| all.iter().any(|(other, number)| *other != who && since <= *number))
     }
 }

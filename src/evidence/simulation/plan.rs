@@ -13,6 +13,8 @@ pub(super) enum SimulatedEvent {
     Promote,
     /// The current pair is revoked; the previous one takes over.
     Revoke,
+    /// The latest previous pair is revoked: its overlap ends at once.
+    RevokePrevious,
     /// One replica restarts; what was shared or saved is still there.
     Restart,
     /// One replica restarts without what was saved.
@@ -30,7 +32,7 @@ pub(super) fn plan_events(random: &mut SeededRandom) -> Vec<(i64, SimulatedEvent
     let day = |random: &mut SeededRandom, from: i64, to: i64| random.between(from * 1440, to * 1440);
     let rotation = day(random, 3, 45);
     let mut plan = vec![(rotation, SimulatedEvent::Rotate)];
-    if random.percent(30) {
+    for _ in 0..[0, 0, 0, 1, 1, 2][random.index(6)] {
         plan.push((rotation + day(random, 1, 12), SimulatedEvent::Rotate));
     }
     if random.percent(25) {
@@ -41,13 +43,16 @@ pub(super) fn plan_events(random: &mut SeededRandom) -> Vec<(i64, SimulatedEvent
     if random.percent(10) {
         plan.push((rotation + day(random, 1, 20), SimulatedEvent::Revoke));
     }
+    if random.percent(10) {
+        plan.push((rotation + day(random, 1, 20), SimulatedEvent::RevokePrevious));
+    }
     for _ in 0..random.below(4) {
         plan.push((day(random, 1, 70), SimulatedEvent::Restart));
     }
     if random.percent(25) {
         plan.push((day(random, 1, 70), SimulatedEvent::RestartWithoutState));
     }
-    if random.percent(25) {
+    for _ in 0..[0, 0, 0, 1, 2][random.index(5)] {
         let step = [-20 * 1440, -2 * 1440, -180, 180, 2 * 1440, 20 * 1440];
         let step = step[usize::try_from(random.below(6)).unwrap_or_default()];
         plan.push((day(random, 1, 70), SimulatedEvent::StepClock(step)));

@@ -123,11 +123,13 @@ pub(super) struct Population {
     /// The next visit of each.
     visits: BinaryHeap<Reverse<(i64, usize)>>,
     replicas: usize,
+    /// What tells its senders from those of other populations: each one's index is added to it.
+    pub(super) numbered_from: usize,
 }
 
 impl Population {
     fn empty(replicas: usize) -> Self {
-        Self { senders: Vec::new(), visits: BinaryHeap::new(), replicas }
+        Self { senders: Vec::new(), visits: BinaryHeap::new(), replicas, numbered_from: 0 }
     }
 
     pub(super) fn grow(random: &mut SeededRandom, size: usize, replicas: usize) -> Self {

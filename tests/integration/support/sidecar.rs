@@ -15,6 +15,7 @@ use sidekey::pki::issue::IssuedKeyPair;
 use sidekey::snapshot::Side;
 
 use super::PATIENCE;
+use super::ca::Ca;
 
 /// A running sidecar. Dropping it ends it.
 pub struct Sidecar {
@@ -56,6 +57,18 @@ impl Sidecar {
         let sidecar = Self::begin(folder, toml, None);
         sidecar.app.ready(PATIENCE).await.expect("ready");
         sidecar
+    }
+
+    /// With one egress, `out`, to this port of the machine: it shows a pair of this CA and trusts it.
+    pub async fn start_egress(ca: &Ca, port: u16) -> Self {
+        let folder = folder();
+        drop_pair(folder.path(), "out/tls", &ca.client("ours", 5));
+        put(folder.path(), "out/ca.crt", ca.pem());
+        let toml = format!(
+            "certs = \"certs\"\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nkeyring = \"out\"\n\
+             upstream = \"https://127.0.0.1:{port}\"\nserver_name = \"localhost\"\n"
+        );
+        Self::start(folder, &toml).await
     }
 
     /// Starts with a clock that stands at `now`; waits until it is ready.
