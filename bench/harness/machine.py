@@ -80,13 +80,13 @@ def process_tree(first):
     return found
 
 
-def memory_kib(processes):
-    """Their proportional set size."""
+def memory_kib(processes, of="Pss"):
+    """Their proportional set size; `Pss_Anon` without the pages of the program's file, which the system can drop and share."""
     total = 0
     for process in processes:
         with contextlib.suppress(OSError):
             text = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1])
+            total += int(re.search(rf"^{of}:\s+(\d+)", text, re.M)[1])
     return total
 
 

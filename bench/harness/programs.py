@@ -1,6 +1,7 @@
 """Finds or builds the programs: Sidekey, the load generator, the peers."""
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -35,11 +36,10 @@ def find_peers(asked):
 
 
 def version_of(name, program):
-    """The first line that has a number."""
     argument = {"nginx": "-v", "haproxy": "-v", "caddy": "version"}.get(name, "--version")
     ended = subprocess.run([program, argument], capture_output=True, text=True)
-    lines = [line.strip() for line in (ended.stdout + ended.stderr).splitlines() if any(letter.isdigit() for letter in line)]
-    return lines[0][:90] if lines else "unknown"
+    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)", ended.stdout + ended.stderr)
+    return found[1] if found else "unknown"
 
 
 def find_sidekey(given):

@@ -3,6 +3,8 @@ import dataclasses
 import subprocess
 import time
 
+from .stage import MissingFeature
+
 MIB = 1 << 20
 
 
@@ -36,6 +38,8 @@ def load(command, *arguments):
 
 def resumed(stage, proxy, options):
     line = load("handshakes", "--connections", 16, "--resume")(stage, proxy, options)
+    if line["resumed"] == 0 and proxy.name != "sidekey":
+        raise MissingFeature("it resumes no session")
     if line["resumed"] < 0.99 * line["done"]:
         raise RuntimeError(f"only {line['resumed']} of {line['done']} sessions were resumed")
     return line
@@ -44,7 +48,7 @@ def resumed(stage, proxy, options):
 def start_memory(stage, proxy, options):
     """A second after the start and the few connections that the checks of the stage have made."""
     time.sleep(1.0)
-    return {"kib": proxy.memory_kib()}
+    return {"kib": proxy.memory_kib(), "own_kib": proxy.memory_kib("Pss_Anon")}
 
 
 def idle(protocol):
@@ -124,7 +128,8 @@ MEASUREMENTS = {
                            idle("h1"), each_round=False),
     "idle-h2": Measurement({"idle-h2": Row("idle mTLS connection, HTTP/2", "KiB PSS", lambda line: line["kib_per_connection"])},
                            idle("h2"), each_round=False),
-    "start": Measurement({"start": Row("memory after the start", "MiB PSS", lambda line: line["kib"] / 1024)},
+    "start": Measurement({"start": Row("memory after the start", "MiB PSS", lambda line: line["kib"] / 1024),
+                          "start-own": Row("of it not of the program's file", "MiB PSS", lambda line: line["own_kib"] / 1024)},
                          start_memory, each_round=False),
 }
 ROWS = {key: row for measurement in MEASUREMENTS.values() for key, row in measurement.rows.items()}

@@ -16,6 +16,10 @@ class RefusedProxy(Exception):
     """A proxy that does not start, or does not do what is measured."""
 
 
+class MissingFeature(Exception):
+    """What a peer does not do, so that it has no figure of this row."""
+
+
 class LoadFault(Exception):
     """A run with errors: it is not a figure."""
 
@@ -181,8 +185,8 @@ class Proxy:
     def processes(self):
         return machine.process_tree(self.process.pid)
 
-    def memory_kib(self):
-        return machine.memory_kib(self.processes())
+    def memory_kib(self, of="Pss"):
+        return machine.memory_kib(self.processes(), of)
 
     def last_words(self):
         return (self.folder / "log").read_text(errors="replace")[-1500:]
