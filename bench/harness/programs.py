@@ -38,7 +38,7 @@ def find_peers(asked):
 def version_of(name, program):
     argument = {"nginx": "-v", "haproxy": "-v", "caddy": "version"}.get(name, "--version")
     ended = subprocess.run([program, argument], capture_output=True, text=True)
-    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)", ended.stdout + ended.stderr)
+    found = re.search(r"(?<![\d.])(\d+\.\d+(?:\.\d+)?)", ended.stdout + ended.stderr)
     return found[1] if found else "unknown"
 
 
