@@ -27,7 +27,7 @@ class LoadFault(Exception):
 class Stage:
     """Certificates, a plain and a TLS backend; everything in one folder. `with`: all that was started ends."""
 
-    def __init__(self, folder, load, sidekey, peers, workers=1, pinned=True):
+    def __init__(self, folder, load, sidekey, peers, workers=1, pinned=True, patience=30):
         # What is written here are keys.
         os.umask(0o077)
         self.folder, self.load, self.sidekey, self.peers, self.workers = folder, load, sidekey, peers, workers
@@ -37,6 +37,8 @@ class Stage:
         # One worker: the proxy alone on one core, load and backends on another.
         self.proxy_cores, self.load_cores = ("0", "1") if pinned else (None, None)
         self.certs = folder / "certs"
+        # Seconds that a proxy may take until it answers.
+        self.patience = patience
         self.count, self.running = 0, []
         self.backend, self.tls_backend, self.backend_processes = machine.free_port(), machine.free_port(), ""
 
@@ -174,9 +176,9 @@ class Proxy:
         stage.running.append(self.process)
 
     def wait(self):
-        """Until it answers, or for 20 s."""
-        machine.wait_for_port(self.port, self.process)
-        deadline = time.monotonic() + 20
+        """Until it answers, or for as long as the stage has patience."""
+        deadline = time.monotonic() + self.stage.patience
+        machine.wait_for_port(self.port, self.process, self.stage.patience)
         while time.monotonic() < deadline:
             if self.stage.run_load("try", *self.stage.target(self)).get("status") == "200":
                 return

