@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image release-check ci simulate
+.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench bench-scale bench-smoke bench-instructions soak deploy pod package deb image release-check ci simulate
 
 all: fmt lint test doc
 
@@ -40,9 +40,21 @@ fuzz-smoke:
 	bash -c '. tests/tools && crate cargo-fuzz 0.13.2 && for target in $$(cargo fuzz list); do \
 	  cargo +nightly fuzz run "$$target" -- -max_total_time=$${SECONDS_EACH:-10} || exit 1; done'
 
-# Starts in the comparison harness and refuses bad certificates; nothing is measured; BENCH is the harness (bench/README.md).
+# Sidekey beside the proxies that are installed, for a quarter of an hour; needs a quiet machine (bench/README.md).
+bench:
+	bench/run
+
+# Many connections, listeners, workers and peers; needs a quiet machine too.
+bench-scale:
+	bench/scale
+
+# The benchmark once and short, with debug builds; no figure is judged.
 bench-smoke:
-	bench/compare.sh --peers "" --check
+	bench/smoke
+
+# Instructions of a request and of a handshake against bench/budget.toml; needs valgrind, and builds a release.
+bench-instructions:
+	bash -c '. tests/tools && debian valgrind:valgrind' && bench/instructions
 
 # The simulator of rotations with many seeds, each printed with its figures: about an hour; by hand. FIRST and SEEDS choose them.
 simulate:
@@ -74,8 +86,9 @@ deb:
 image:
 	tests/image
 
-# What a release needs beside `ci`, with the debug build: the list of contents, the package, every step of the Dockerfile.
-release-check: sbom package
+# What a release needs beside `ci`: with the debug build the list of contents, the package and every step of the Dockerfile; with a
+# release build the budget of instructions.
+release-check: sbom package bench-instructions
 	bash -c '. tests/tools && BINARY=$$(debug_program) tests/image'
 
 ci:

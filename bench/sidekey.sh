@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Starts Sidekey as a subject of the comparison harness: it must stay in the foreground and be one process.
+# Starts Sidekey as a subject of a comparison: it stays in the foreground and is one process.
 #   bench/sidekey.sh ingress|egress RUN PORT TO CERTS WORKERS
 # RUN: a folder of its own. PORT: where to listen. TO: the plain backend's or the mTLS upstream's port. CERTS: the harness's
 # folder, which holds pairs of several roles and is therefore no keyring itself. Everything not named here is at its default.
+# The environment: SIDEKEY, the absolute path of the executable; SIDEKEY_BENCH_ACCESS=true, the access log; SIDEKEY_BENCH_ADMIN, an
+# address for the admin listener, and with it a registry; SIDEKEY_BENCH_CONNECTIONS, more connections than the default.
 set -euo pipefail
 side=$1 run=$2 port=$3 to=$4 certs=$5 workers=$6
 sidekey=${SIDEKEY:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/release/sidekey}
@@ -27,6 +29,14 @@ server_name = \"localhost\""
     exit 2
     ;;
 esac
+state='' admin='' limits=''
+if [ -n "${SIDEKEY_BENCH_ADMIN:-}" ]; then
+  state='state = "state"'
+  admin="[admin]
+listen = \"$SIDEKEY_BENCH_ADMIN\""
+fi
+[ -z "${SIDEKEY_BENCH_CONNECTIONS:-}" ] || limits="[$side.limits]
+connections = $SIDEKEY_BENCH_CONNECTIONS"
 
 umask 077
 rm -rf "$run/certs"
@@ -37,12 +47,16 @@ chmod 600 "$run/certs/in/"*
 cat > "$run/sidekey.toml" <<TOML
 certs = "certs"
 workers = $workers
+$state
+
+$admin
 
 [log]
-access = false
+access = ${SIDEKEY_BENCH_ACCESS:-false}
 
 $listener
 name = "bench"
 listen = "127.0.0.1:$port"
+$limits
 TOML
 exec "$sidekey" run --config "$run/sidekey.toml"

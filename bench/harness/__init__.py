@@ -1,0 +1,1 @@
+"""What `bench/run`, `bench/scale` and `bench/instructions` share."""
