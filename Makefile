@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod package deb image release-check ci
+.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench-smoke soak deploy pod systemd package deb image release-check ci
 
 all: fmt lint test doc
 
@@ -56,6 +56,10 @@ deploy:
 pod:
 	tests/pod/run
 
+# Runs the units under a real systemd, in a container.
+systemd:
+	tests/systemd
+
 # Builds the Debian package of a debug build, installs it in a layer over this machine, and removes it.
 package:
 	tests/package
@@ -69,8 +73,8 @@ deb:
 image:
 	tests/image
 
-# What a release needs beside `ci`, with the debug build: the list of contents, the package, every step of the Dockerfile.
-release-check: sbom package
+# What a release needs beside `ci`, with the debug build: the list of contents, the package, the units, every step of the Dockerfile.
+release-check: sbom package systemd
 	bash -c '. tests/tools && BINARY=$$(debug_program) tests/image'
 
 ci:
