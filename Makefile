@@ -1,6 +1,6 @@
 # The verbs of this repository, the same as in .ci/run. `make` alone: before every commit.
 
-.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench bench-scale bench-smoke bench-instructions soak deploy pod package deb image release-check ci simulate
+.PHONY: all fmt lint doc man test tree deny advisories sbom fuzz-smoke bench bench-scale bench-smoke bench-instructions soak deploy pod systemd package deb image release-check ci simulate
 
 all: fmt lint test doc
 
@@ -73,6 +73,10 @@ deploy:
 pod:
 	tests/pod/run
 
+# Runs the units under a real systemd, in a container.
+systemd:
+	tests/systemd
+
 # Builds the Debian package of a debug build, installs it in a layer over this machine, and removes it.
 package:
 	tests/package
@@ -86,9 +90,9 @@ deb:
 image:
 	tests/image
 
-# What a release needs beside `ci`: with the debug build the list of contents, the package and every step of the Dockerfile; with a
-# release build the budget of instructions.
-release-check: sbom package bench-instructions
+# What a release needs beside `ci`: with the debug build the list of contents, the package, the units and every step of the
+# Dockerfile; with a release build the budget of instructions.
+release-check: sbom package systemd bench-instructions
 	bash -c '. tests/tools && BINARY=$$(debug_program) tests/image'
 
 ci:

@@ -127,6 +127,9 @@ def validate(resources):
             continue
         for version in VERSIONS:
             kubernetes_validate.validate(resource, version, strict=True)
+        named = named_ports(resource)
+        if named:
+            return f"{resource['kind']} {resource['metadata']['name']} names the ports {named}: a native sidecar's are found by number alone"
         template = resource.get("spec", {}).get("template") if resource["kind"] in ("Deployment", "Job") else None
         if template:
             wrong = restricted(template["spec"])
@@ -135,9 +138,26 @@ def validate(resources):
     return None
 
 
+def named_ports(resource):
+    """Ports that a Service or a NetworkPolicy knows by name. Before 1.32 EndpointSlices have no port for the name of an init
+    container's, and network plug-ins such as Calico found none either."""
+    spec = resource.get("spec", {})
+    if resource["kind"] == "Service":
+        ports = [one.get("targetPort") for one in spec["ports"]]
+    elif resource["kind"] == "NetworkPolicy":
+        ports = [one["port"] for rule in spec["ingress"] for one in rule["ports"]]
+    else:
+        ports = []
+    return [one for one in ports if not isinstance(one, int)]
+
+
 def restricted(pod):
     """The restricted Pod Security Standard, and what a sidecar needs beside it."""
     context = pod.get("securityContext", {})
+    if pod.get("automountServiceAccountToken") is not False or pod.get("enableServiceLinks") is not False:
+        return "the pod gets a token, or variables about other Services, which nothing in it uses"
+    if any("sizeLimit" not in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume):
+        return "an emptyDir may fill the node"
     if not context.get("runAsNonRoot") or context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
         return "the pod may run as root, or without seccomp"
     if context.get("fsGroup") is None:
@@ -212,6 +232,11 @@ def compose_schema():
 def compose():
     text = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
     jsonschema.validate(text, compose_schema())
+    for name, one in text["services"].items():
+        closed = one.get("cap_drop") == ["ALL"] and one.get("read_only") is True and one.get("security_opt") == ["no-new-privileges:true"]
+        # The image of Sidekey has a user of its own.
+        if not closed or ("image" in one and "build" not in one and not one.get("user")):
+            return f"the container {name} has more rights than it needs"
 
 
 def manifest():

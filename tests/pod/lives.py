@@ -219,7 +219,7 @@ def only_the_ports_of_the_policy_are_reachable(cluster):
     resources = cluster.rendered("base")
     policy = next(one for one in resources if one["kind"] == "NetworkPolicy")["spec"]
     ports = {one["name"]: one["containerPort"] for one in pod.container("sidekey").spec["ports"]}
-    admitted = {ports[one["port"]] for rule in policy["ingress"] for one in rule["ports"]}
+    admitted = {ports.get(one["port"], one["port"]) for rule in policy["ingress"] for one in rule["ports"]}
     expect(policy["policyTypes"] == ["Ingress"] and listening_beyond_loopback(pod) == admitted, (listening_beyond_loopback(pod), admitted))
 
 
