@@ -5,6 +5,7 @@
 //! looked into by others of its user. What was asked for with `--with-private-key` is found: the search works.
 
 mod landlock;
+mod leftover;
 mod process;
 
 use std::fs::File;
