@@ -6,6 +6,7 @@
 
 mod landlock;
 mod leftover;
+mod privileges;
 mod process;
 
 use std::fs::File;
