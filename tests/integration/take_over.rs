@@ -7,6 +7,7 @@
 
 mod given_up;
 mod leaving;
+mod permission;
 mod state;
 mod supervisor;
 
