@@ -98,6 +98,7 @@ pub fn run(mut config: Config, take_over: bool) -> Result<(), AppError> {
     let confined = confinement::confine_process(&mut config);
     let lines = LogQueue::stdout(config.log.resolved_format());
     log::install(Arc::clone(&lines), &config.log)?;
+    process::harden::start_allocator_thread();
     hardened.log_failures();
     process::harden::warn_of_root();
     confined.iter().for_each(ConfinementReport::log_level);

@@ -17,7 +17,7 @@ pub(super) fn confine_process(config: &mut Config) -> Option<ConfinementReport> 
     }
     let control = super::socket::place(config, true)?;
     // What cannot be made is reported where it is used.
-    drop(super::socket::make_folder(&control));
+    drop(super::socket::make_folder(&control, config));
     if let Some(state) = &config.state {
         drop(std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state));
     }
@@ -40,7 +40,8 @@ impl ConfinementReport {
             ),
             Ok(ConfinementLevel::None) => tracing::info!(
                 target: "process",
-                "this kernel has no Landlock: the process is not confined to the files of its configuration"
+                "this kernel has no Landlock, or a filter of system calls hides it: the process is not confined to the files of its \
+                 configuration"
             ),
             Err(error) => tracing::warn!(
                 target: "process", %error,

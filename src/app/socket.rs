@@ -22,7 +22,7 @@ pub(super) fn bind(
     sockets: &mut InheritedSockets,
 ) -> Option<(BoundSocket, SocketAccess)> {
     let path = place(config, is_process)?;
-    match bind_socket(&path, config.admin.control_group.as_deref(), sockets) {
+    match bind_socket(&path, config, sockets) {
         Ok(bound) => Some(bound),
         Err(error) => {
             tracing::warn!(
@@ -43,11 +43,12 @@ pub(super) fn place(config: &Config, is_process: bool) -> Option<PathBuf> {
 
 fn bind_socket(
     path: &PathBuf,
-    group: Option<&str>,
+    config: &Config,
     sockets: &mut InheritedSockets,
 ) -> Result<(BoundSocket, SocketAccess), crate::net::SocketError> {
     let listen = |source| crate::net::SocketError::Listen { address: path.display().to_string(), source };
-    make_folder(path).map_err(listen)?;
+    make_folder(path, config).map_err(listen)?;
+    let group = config.admin.control_group.as_deref();
     let mode = group.map(|_| WITH_GROUP);
     let address = ListenAddress::Unix { path: path.clone(), mode, group: group.map(str::to_owned) };
     let bound = sockets.bind(CONTROL_ROLE, CONTROL_ROLE, &address)?;
@@ -55,7 +56,13 @@ fn bind_socket(
     Ok((bound, SocketAccess { owner: file.uid(), group: group.map(|_| file.gid()) }))
 }
 
-/// The socket's own mode decides which users may connect; its folder may be listed by all.
-pub(super) fn make_folder(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder))
+/// The socket's own mode decides which users may connect; its folder may be listed by all, unless it is `state` and the socket
+/// for no group: then other users need not even see which files are there.
+pub(super) fn make_folder(path: &Path, config: &Config) -> std::io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let is_private = config.admin.control_group.is_none();
+    if let Some(state) = config.state.as_ref().filter(|state| is_private && folder.starts_with(state)) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
 }

@@ -11,6 +11,8 @@ use crate::registry::RegistryLocation;
 use crate::snapshot::egress::EgressSettings;
 use crate::snapshot::ingress::IngressSettings;
 
+/// Where groups have their numbers.
+const GROUPS: &str = "/etc/group";
 /// The port of DNS: a long answer comes over TCP.
 const DNS_PORT: u16 = 53;
 /// The port of https, where a webhook's URL cannot be read yet.
@@ -74,8 +76,19 @@ fn add_listeners(config: &Config, access: &mut ProcessAccess) {
         match address {
             ListenAddress::Tcp(address) => drop(access.bind.insert(address.port())),
             ListenAddress::AnyTcp(port) => drop(access.bind.insert(*port)),
-            ListenAddress::Unix { path, .. } => access.write.extend(path.parent().map(Path::to_owned)),
+            ListenAddress::Unix { path, group, .. } => {
+                access.write.extend(path.parent().map(Path::to_owned));
+                add_groups(group.as_deref(), access);
+            }
         }
+    }
+    add_groups(config.admin.control_group.as_deref(), access);
+}
+
+/// What a group's name is looked up in, when the socket is bound.
+fn add_groups(group: Option<&str>, access: &mut ProcessAccess) {
+    if group.is_some_and(|name| name.parse::<u32>().is_err()) {
+        access.read.insert(PathBuf::from(GROUPS));
     }
 }
 

@@ -36,8 +36,10 @@ pub struct ConnectionFacts {
 /// How soon a connection has to be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DrainUrgency {
-    /// What runs may take `limits.drain_planned`.
+    /// What runs may take `limits.drain_planned`, and HTTP/2 is told to leave when it is idle.
     Planned,
+    /// The same, but HTTP/2 waits for an idle moment no longer than twice `shutdown.drain`: a new process serves already.
+    HandedOver,
     /// What runs may take `shutdown.drain`.
     Urgent,
     /// The same, and the process waits for it.
@@ -68,9 +70,8 @@ impl DrainCause {
     /// How soon (contract section 4): only what was planned, and what no safety depends on, waits for what runs.
     pub fn urgency(&self) -> DrainUrgency {
         match self.reason {
-            "overlap_ended" | "key_pair_gone" | "connection_age" | "upstream_changed" | "handed_over" => {
-                DrainUrgency::Planned
-            }
+            "overlap_ended" | "key_pair_gone" | "connection_age" | "upstream_changed" => DrainUrgency::Planned,
+            "handed_over" => DrainUrgency::HandedOver,
             "stopping" => DrainUrgency::Stopping,
             _ => DrainUrgency::Urgent,
         }

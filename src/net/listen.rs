@@ -249,7 +249,10 @@ fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, 
     let inode = fs::symlink_metadata(path)?.ino();
     let file = SocketFile { path: path.to_owned(), inode, is_ours: true.into() };
     // No client can connect before listen(2), so there is no moment with wrong permissions.
-    std::os::unix::fs::chown(path, None, group)?;
+    if group.is_some() {
+        // Only then: a filter of system calls may refuse it even where nothing would change, as that of systemd's @privileged does.
+        std::os::unix::fs::chown(path, None, group)?;
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok((socket, file))
 }

@@ -3,6 +3,7 @@
 //! Tolerates what people really have (contract section 3) and names what it refuses together with the command that
 //! converts it. It sees one file at a time; what belongs together is found by `join`.
 
+mod base64;
 mod foreign;
 mod form;
 mod key;
@@ -159,7 +160,7 @@ impl KeyMaterial {
             return Err(refusal::encrypted_key(""));
         }
         // What is in a block says more than its label: tools, and people who edit files, write wrong ones.
-        let decoded = pem::decode(section.body, label, label.ends_with("KEY"));
+        let decoded = pem::decode(section.body, label);
         if let Ok(bytes) = &decoded
             && section.end == PemSectionEnd::Closed
             && label != "TRUSTED CERTIFICATE"
@@ -232,7 +233,7 @@ pub fn read_requests(bytes: &[u8]) -> Vec<Result<CertificationRequest, String>> 
     let sections = pem::sections(converted.as_ref().map_or(bytes, |text| text));
     let requests = sections.iter().filter(|section| section.label.ends_with("CERTIFICATE REQUEST"));
     let read = |section: &PemSection<'_>| {
-        let der = pem::decode(section.body, &section.label, false).map_err(|unreadable| unreadable.why)?;
+        let der = pem::decode(section.body, &section.label).map_err(|unreadable| unreadable.why)?;
         CertificationRequest::parse(&der)
     };
     requests.map(read).collect()

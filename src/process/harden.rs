@@ -1,11 +1,13 @@
-//! Hardens the process at start: no core dump and no debugger, since both would expose keys; and as many
-//! descriptors as it may have.
+//! Hardens the process at start: no core dump and no debugger, since both would expose keys; no program with more rights than
+//! it has itself; and as many descriptors as it may have.
 //!
 //! Nothing here prevents the start: what the kernel refuses is returned to be logged.
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::set_no_new_privs;
+use tikv_jemalloc_ctl::background_thread;
 
 /// The result of hardening.
 #[derive(Debug)]
@@ -34,6 +36,12 @@ pub enum HardeningFailure {
     /// Attaching and reading memory.
     #[error("the process could not be protected from debuggers")]
     Dumpable(#[source] io::Error),
+    /// Rights of other programs.
+    #[error("the process could still gain rights from a program that it runs (no_new_privs)")]
+    NewPrivileges(#[source] io::Error),
+    /// The allocator's own thread.
+    #[error("the allocator's thread could not be stopped before the process is confined: {0}")]
+    AllocatorThread(tikv_jemalloc_ctl::Error),
     /// Open files.
     #[error("the limit of open files stays at {current}; raising it to the allowed {maximum} failed")]
     Descriptors {
@@ -58,11 +66,19 @@ pub fn warn_of_root() {
     }
 }
 
-/// Core dumps off, not ptraceable by the same user, and the soft limit of open files raised to the hard one. Must be
-/// called first of all, before any key is read.
+/// Core dumps off, not ptraceable by the same user, no new privileges (prctl(2)), and the soft limit of open files raised to the
+/// hard one. Must be called first of all, before any key is read and any thread is started: some of it, and Landlock after it,
+/// binds the calling thread and those that it starts. jemalloc has started one before `main`; it ends here, and
+/// [`start_allocator_thread`] starts another.
 pub fn harden() -> HardeningReport {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let mut refused = Vec::new();
+    if let Err(error) = background_thread::write(false) {
+        refused.push(HardeningFailure::AllocatorThread(error));
+    }
+    if let Err(error) = set_no_new_privs(true) {
+        refused.push(HardeningFailure::NewPrivileges(error.into()));
+    }
     if let Err(error) = setrlimit(Resource::Core, none) {
         refused.push(HardeningFailure::CoreDumps(error.into()));
     }
@@ -81,6 +97,16 @@ pub fn harden() -> HardeningReport {
     HardeningReport { descriptors: getrlimit(Resource::Nofile).current, refused }
 }
 
+/// Starts the thread that gives freed memory back to the system, as confined as this thread is. Short commands need none.
+pub fn start_allocator_thread() {
+    if let Err(error) = background_thread::write(true) {
+        tracing::warn!(
+            target: "process", %error,
+            "the allocator's thread did not start: freed memory goes back to the system later"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +118,6 @@ mod tests {
         assert_eq!(getrlimit(Resource::Core).current, Some(0));
         assert_eq!(hardened.descriptors, getrlimit(Resource::Nofile).maximum);
         assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert!(rustix::thread::no_new_privs().unwrap());
     }
 }

@@ -4,7 +4,11 @@
 //! private key, in any spelling, also not one that was refused; neither a sidecar nor a command writes a core or can be
 //! looked into by others of its user. What was asked for with `--with-private-key` is found: the search works.
 
+mod intruder;
 mod landlock;
+mod leftover;
+mod mounts;
+mod privileges;
 mod process;
 
 use std::fs::File;
@@ -175,13 +179,13 @@ fn spellings(der: &[u8]) -> Vec<Vec<u8>> {
     all
 }
 
-fn spellings_of(key_pem: &str) -> Vec<Vec<u8>> {
+pub fn spellings_of(key_pem: &str) -> Vec<Vec<u8>> {
     use base64::Engine as _;
     let body: String = key_pem.lines().filter(|line| !line.starts_with("-----")).collect();
     spellings(&base64::engine::general_purpose::STANDARD.decode(body).expect("base64"))
 }
 
-fn holds(said: &[u8], spellings: &[Vec<u8>]) -> bool {
+pub fn holds(said: &[u8], spellings: &[Vec<u8>]) -> bool {
     spellings.iter().any(|spelling| memmem::find(said, spelling).is_some())
 }
 

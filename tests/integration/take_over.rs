@@ -1,10 +1,13 @@
 //! A new process takes over from a running one, through the real executable.
 //!
 //! Must hold: under load, with fresh connections, kept ones and both protocols, no request fails, twice in a row; what runs
-//! on the old process goes on to its end; probes and commands are answered throughout; the state goes on, with one
-//! writer at a time; a new process that cannot serve leaves the old one as it was; the supervisor learns the new process.
+//! on the old process goes on to its end, and no peer that is never idle holds it; probes and commands are answered
+//! throughout; the state goes on, with one writer at a time; a new process that cannot serve leaves the old one as it was;
+//! the supervisor learns the new process; sockets pass to the sidecar's own user alone, and no key with them.
 
 mod given_up;
+mod leaving;
+mod permission;
 mod state;
 mod supervisor;
 

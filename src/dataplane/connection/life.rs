@@ -94,7 +94,7 @@ impl ConnectionLife {
         let now = self.waits.now();
         self.drain.set(Some(RunningDrain { urgency, since: now }));
         // A GOAWAY while requests are made loses those of some clients: where that can wait, it waits for an idle moment.
-        let goes_away = self.timeouts.http2 && urgency > DrainUrgency::Planned;
+        let goes_away = self.timeouts.http2 && urgency > DrainUrgency::HandedOver;
         // A busy connection of HTTP/1.1 can leave without losing anything.
         let at_once = goes_away
             || (self.in_flight.get() > 0 && !self.timeouts.http2)
@@ -190,9 +190,11 @@ impl ConnectionLife {
     /// How a drain goes on; `idle`: for so long nothing has run.
     fn check_drain(&self, running: RunningDrain, idle: Option<u32>, ticks: Ticks) -> Option<TickOutcome> {
         let elapsed = ticks.ticks_since(running.since);
-        if running.urgency == DrainUrgency::Planned {
+        if running.urgency <= DrainUrgency::HandedOver {
             if elapsed >= Ticks::from_duration(self.timeouts.drain_planned) {
                 self.drain(DrainUrgency::Urgent);
+            } else if running.urgency == DrainUrgency::HandedOver && self.has_waited_for_idleness(elapsed, idle) {
+                self.signal.send_signal(ConnectionSignal::Leave);
             }
         } else if elapsed + LAST_WORDS_TICKS >= Ticks::from_duration(self.timeouts.drain) {
             if idle.is_some() && !self.is_upstream() {
@@ -208,6 +210,14 @@ impl ConnectionLife {
             self.signal.send_signal(ConnectionSignal::Leave);
         }
         None
+    }
+
+    /// After a take-over: whether a connection that was never idle for long leaves all the same. A client that always has a
+    /// request under way would hold the old process for as long as it likes. A moment without one comes first: some clients
+    /// lose what runs when a GOAWAY comes.
+    fn has_waited_for_idleness(&self, elapsed: u32, idle: Option<u32>) -> bool {
+        let patience = Ticks::from_duration(self.timeouts.drain);
+        elapsed / 2 >= patience || (elapsed >= patience && idle.is_some())
     }
 
     fn idle_for(&self, now: Ticks) -> u32 {

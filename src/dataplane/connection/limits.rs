@@ -21,7 +21,8 @@ pub(crate) struct ConnectionTimeouts {
     pub(crate) unread: Duration,
     /// From its start to its drain, where the age of connections is limited.
     pub(crate) age: Option<Duration>,
-    /// From the start of an urgent drain to its end.
+    /// From the start of an urgent drain to its end. After a take-over, until a busy connection of HTTP/2 is told to leave at
+    /// a moment without a request, and half of the time until it is told in any case.
     pub(crate) drain: Duration,
     /// From the start of a planned drain until it becomes urgent.
     pub(crate) drain_planned: Duration,

@@ -159,6 +159,30 @@ fn http2_is_told_of_a_planned_drain_when_it_is_idle() {
 }
 
 #[test]
+fn busy_http2_is_told_of_a_take_over_in_bounded_time_and_what_runs_goes_on() {
+    let waits = Rc::new(WaitTable::default());
+    let [streaming, asking, idle] = [(); 3].map(|()| new_connection_with(&waits, true));
+    let _stream = streaming.begin_flight();
+    for open in [&streaming, &asking, &idle] {
+        assert!(open.drain(DrainUrgency::HandedOver));
+        assert_eq!(open.signal(), ConnectionSignal::Drain);
+    }
+    assert_eq!(signal_at(&idle, &waits, 1).0, ConnectionSignal::Leave);
+    for second in 2..30 {
+        // Requests come and go, beside the stream and alone.
+        waits.tick(ticks_at_second(second));
+        drop((streaming.begin_flight(), asking.begin_flight()));
+        assert_eq!(signal_at(&streaming, &waits, second), (ConnectionSignal::Drain, None));
+        let told = if second < 15 { ConnectionSignal::Drain } else { ConnectionSignal::Leave };
+        assert_eq!(signal_at(&asking, &waits, second).0, told, "at a moment without a request, at second {second}");
+    }
+    assert_eq!(signal_at(&streaming, &waits, 30), (ConnectionSignal::Leave, None));
+    assert_eq!(signal_at(&streaming, &waits, 3599), (ConnectionSignal::Leave, None));
+    assert!(streaming.drain(DrainUrgency::Stopping), "a stop signal shortens it");
+    assert_eq!(signal_at(&streaming, &waits, 3614), (ConnectionSignal::Cut, Some("cut_by_stop")));
+}
+
+#[test]
 fn a_ping_counts_as_life_of_an_idle_connection() {
     let waits = Rc::new(WaitTable::default());
     let open = new_connection_with(&waits, true);

@@ -2,10 +2,10 @@
 //!
 //! It never repeats what the file says: that may be a password.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
+use serde::de::IgnoredAny;
 
+use super::base64::decode_base64;
 use super::form::{self, DetectedFormat};
 use super::pem;
 use super::refusal::UnreadablePart;
@@ -15,6 +15,17 @@ use crate::pki::der::{self, SEQUENCE};
 const REPLACE: &str = "put the certificate or private key that belongs here into FILE, or remove it";
 /// Base64 shorter than this may be a word.
 const MIN_BASE64: usize = 64;
+
+const JSON: &str = "it is JSON, not PEM";
+const DAMAGED_JSON: &str = "it looks like JSON that is cut off or damaged";
+
+/// The members that tell a JSON Web Key, or a set of them. The values are passed over: one may be a private key, of which no
+/// copy is made.
+#[derive(serde::Deserialize)]
+struct JsonMembers {
+    kty: Option<IgnoredAny>,
+    keys: Option<IgnoredAny>,
+}
 
 /// What a file looks like that holds neither a certificate, a private key nor a CRL; `None` where all it holds are
 /// parameters, which lie beside keys and of which nothing is needed.
@@ -115,14 +126,18 @@ fn recognize_text(text: &str) -> Option<ForeignContent> {
     if begins(&["<?xml", "<"]) {
         return replace("it is an XML document");
     }
-    if begins(&["{", "["]) {
-        return match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(value) if value.get("kty").is_some() || value.get("keys").is_some() => instead(
+    if begins(&["["]) {
+        let is_whole = serde_json::from_str::<IgnoredAny>(text).is_ok();
+        return replace(if is_whole { JSON } else { DAMAGED_JSON });
+    }
+    if begins(&["{"]) {
+        return match serde_json::from_str::<JsonMembers>(text) {
+            Ok(JsonMembers { kty, keys }) if kty.is_some() || keys.is_some() => instead(
                 "it is a JSON Web Key",
                 "convert it to PEM, or ask for the X.509 certificate and its private key in PEM",
             ),
-            Ok(_) => replace("it is JSON, not PEM"),
-            Err(_) => replace("it looks like JSON that is cut off or damaged"),
+            Ok(_) => replace(JSON),
+            Err(_) => replace(DAMAGED_JSON),
         };
     }
     if begins(&["apiversion:"]) {
@@ -152,11 +167,10 @@ fn recognize_text(text: &str) -> Option<ForeignContent> {
 
 /// PEM that lost its BEGIN and END lines, or that was encoded once more.
 fn recognize_base64(text: &str) -> Option<ForeignContent> {
-    let clean: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    if clean.len() < MIN_BASE64 {
+    if text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count() < MIN_BASE64 {
         return None;
     }
-    let decoded = zeroize::Zeroizing::new(BASE64_STANDARD.decode(zeroize::Zeroizing::new(clean).as_bytes()).ok()?);
+    let decoded = decode_base64(text.as_bytes()).ok()?;
     if memmem::find(&decoded, b"-----BEGIN ").is_some() {
         return instead(
             "it is base64 of a PEM file, as a Kubernetes Secret shows it",
@@ -171,6 +185,9 @@ fn recognize_base64(text: &str) -> Option<ForeignContent> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
 
     #[track_caller]
@@ -193,7 +210,10 @@ mod tests {
             (b"<?xml version=\"1.0\"?><a/>", "not_key_material", "XML"),
             (b"{\"error\": 404}", "not_key_material", "it is JSON"),
             (b"{\"error\": 40", "not_key_material", "cut off or damaged"),
-            (b"{\"kty\": \"EC\"}", "not_key_material", "JSON Web Key"),
+            (b"[1, 2]", "not_key_material", "it is JSON"),
+            (b"[1, 2", "not_key_material", "cut off or damaged"),
+            (b"{\"kty\": \"EC\", \"d\": [\"x\"]}", "not_key_material", "JSON Web Key"),
+            (b"{\"keys\": []}", "not_key_material", "JSON Web Key"),
             (b"apiVersion: v1\nkind: Secret\n", "not_key_material", "Kubernetes manifest"),
             (b"ssh-ed25519 AAAA me@here\n", "not_key_material", "OpenSSH public key"),
             (b"#!/bin/sh\nexit 1\n", "not_key_material", "a script"),

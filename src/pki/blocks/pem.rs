@@ -1,13 +1,14 @@
-//! PEM (RFC 7468) as people have it: finds the blocks, whatever stands around them, and writes clean ones.
+//! PEM (RFC 7468) as people have it: finds the blocks, whatever stands around them.
 //!
-//! The library's reader passes silently over what it does not like, so blocks are found here, and it decodes each alone.
+//! The library's reader passes silently over what it does not like, and leaves the text of a key in freed memory; so blocks
+//! are found here, and `base64` decodes each.
 
 use std::borrow::Cow;
 
 use memchr::memmem;
-use rustls_pki_types::pem::{PemObject, SectionKind};
 use zeroize::Zeroizing;
 
+use super::base64::{Base64Fault, decode_base64};
 use super::refusal::{self, UnreadablePart};
 use crate::pki::printable;
 
@@ -119,32 +120,15 @@ pub(super) fn is_encrypted(body: &[u8]) -> bool {
 }
 
 /// The bytes of a block's body.
-pub(super) fn decode(body: &[u8], label: &str, secret: bool) -> Result<Zeroizing<Vec<u8>>, UnreadablePart> {
-    let body = strip_headers(body);
-    // Room for all of it at once: growing would leave copies of a key behind.
-    let mut clean = Zeroizing::new(Vec::with_capacity(body.len() + 64));
-    // The label only tells the library whether to decode in constant time.
-    let wrapping = if secret { "PRIVATE KEY" } else { "CERTIFICATE" };
-    clean.extend_from_slice(format!("-----BEGIN {wrapping}-----\n").as_bytes());
-    let before = clean.len();
-    clean.extend(body.iter().filter(|byte| !byte.is_ascii_whitespace()));
-    let base64 = &clean[before..];
-    // A file system may show the length of a file before its content.
-    if base64.is_empty() || base64.contains(&0) {
-        return Err(refusal::truncated(&format!("the block {label}")));
-    }
-    if let Some(bad) = base64.iter().find(|byte| !byte.is_ascii_alphanumeric() && !b"+/=".contains(byte)) {
-        let why = format!("the block {label} is not base64: it has the byte 0x{bad:02x}");
-        return Err(refusal::malformed("pem_malformed", why));
-    }
-    if base64.len() % 4 != 0 {
-        return Err(refusal::truncated(&format!("the block {label}")));
-    }
-    clean.extend_from_slice(format!("\n-----END {wrapping}-----\n").as_bytes());
-    match <(SectionKind, Vec<u8>)>::from_pem_slice(&clean) {
-        Ok((_, bytes)) => Ok(Zeroizing::new(bytes)),
-        Err(_) => Err(refusal::malformed("pem_malformed", format!("the block {label} is not base64"))),
-    }
+pub(super) fn decode(body: &[u8], label: &str) -> Result<Zeroizing<Vec<u8>>, UnreadablePart> {
+    decode_base64(strip_headers(body)).map_err(|fault| match fault {
+        Base64Fault::CutOff => refusal::truncated(&format!("the block {label}")),
+        Base64Fault::ForeignByte(byte) => {
+            let why = format!("the block {label} is not base64: it has the byte 0x{byte:02x}");
+            refusal::malformed("pem_malformed", why)
+        }
+        Base64Fault::Padding => refusal::malformed("pem_malformed", format!("the block {label} is not base64")),
+    })
 }
 
 /// Leaves out the header fields that some tools put before the base64 (RFC 1421 4.4).

@@ -343,7 +343,7 @@ proptest! {
         prop_assert_eq!(text.len(), crate::pki::pem_writer::pem_len("PRIVATE KEY", &bytes));
         let sections = pem::sections(text.as_bytes());
         prop_assert_eq!(sections.len(), 1);
-        let decoded = pem::decode(sections[0].body, "PRIVATE KEY", true).unwrap();
+        let decoded = pem::decode(sections[0].body, "PRIVATE KEY").unwrap();
         prop_assert_eq!(&decoded[..], &bytes[..]);
     }
 

@@ -1,12 +1,14 @@
-//! What a process that is taken over could still open: the places of its configuration, and nothing else.
+//! What a process that is taken over could still open: the places of its configuration, and nothing else. And what it needs in spite
+//! of that.
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use sidekey::process::landlock::{ConfinementLevel, confine};
 
-use crate::command::{Running, free_port, run_in};
+use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::support::ca::Ca;
 use crate::support::sidecar::{drop_pair, folder, put};
 
@@ -61,6 +63,45 @@ fn confined_thread_opens_what_its_configuration_names_and_nothing_else() {
     });
     if level != ConfinementLevel::Full {
         eprintln!("skipped: this kernel cannot enforce all of Landlock ({level:?})");
+    }
+}
+
+/// The name of this process' group, if it has one.
+fn own_group() -> Option<String> {
+    let number = rustix::process::getegid().as_raw().to_string();
+    let groups = std::fs::read_to_string("/etc/group").expect("read");
+    let line = groups.lines().find(|line| line.split(':').nth(2) == Some(&number))?;
+    line.split(':').next().map(str::to_owned)
+}
+
+#[test]
+fn confined_sidecar_finds_groups_by_their_names_and_keeps_its_state_to_itself() {
+    let Some(group) = own_group() else {
+        eprintln!("SKIPPED: this process' group has no name");
+        return;
+    };
+    for (landlock, control_group, mode) in [("auto", false, 0o700), ("off", false, 0o700), ("auto", true, 0o755)] {
+        let (folder, ca) = (folder(), Ca::new("Test CA"));
+        drop_pair(folder.path(), "tls", &ca.server(5));
+        put(folder.path(), "ca.crt", ca.pem());
+        let admin = if control_group { format!("control_group = \"{group}\"") } else { String::new() };
+        let toml = format!(
+            "certs = \"certs\"\nstate = \"made/state\"\nlandlock = \"{landlock}\"\n[admin]\nprobes = \"127.0.0.1:{}\"\n{admin}\n\
+             [[egress]]\nname = \"out\"\nlisten = \"unix:out.sock\"\ngroup = \"{group}\"\nupstream = \"https://localhost:9\"\n\
+             keyring = \"default\"\ntrust = \"own\"\n[trust.own]\nanchors = [\"ca.crt\"]\n",
+            free_port()
+        );
+        std::fs::write(folder.path().join("sidekey.toml"), toml).expect("written");
+        let command = |name: &str| {
+            let mut command = sidekey();
+            command.current_dir(folder.path()).arg(name);
+            command
+        };
+        let _running = Running::start(&mut command("run"));
+        let ready = output(&mut command("wait"));
+        assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
+        let made = std::fs::metadata(folder.path().join("made/state")).expect("made");
+        assert_eq!(made.mode() & 0o777, mode, "landlock {landlock}, control_group {control_group}");
     }
 }
 
