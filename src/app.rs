@@ -1,8 +1,10 @@
 //! Wiring: the only room that sees every area. It starts them in order, passes each what it needs, and stops them.
 //!
-//! Two kinds of thread: one control thread with everything that may wait (folder, writer, admin, signals), and the data
-//! plane's workers. They meet in the snapshot, the events and the phases of stopping, nowhere else.
+//! Three kinds of thread: one control thread with everything that may wait (folder, writer, probes, signals), one admin thread
+//! where the page and the API are made, and the data plane's workers. They meet in the snapshot, the events and the phases of
+//! stopping, nowhere else.
 
+mod admin_thread;
 mod confinement;
 mod control;
 mod listening;

@@ -8,6 +8,7 @@ mod drain;
 pub mod harden;
 pub mod landlock;
 pub mod notify;
+mod priority;
 mod progress;
 mod rules;
 mod shutdown;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use drain::{DrainGuard, DrainProgress, SideProgress};
 pub use harden::{HardeningReport, harden};
+pub use priority::lower_thread_priority;
 pub use progress::ProgressEcho;
 pub use rules::{ReadinessRequests, ShutdownRules};
 pub use shutdown::{ShutdownOutcome, run_shutdown};

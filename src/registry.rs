@@ -14,6 +14,7 @@ mod rows;
 mod seen;
 pub mod store;
 pub mod task;
+mod trust_tables;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use rows::{
 };
 pub use seen::peer_row;
 pub use store::RegistryStore;
+pub use trust_tables::{AnchorSummary, CrlTableRow, summarize_anchors, summarize_crls};
 
 /// Where the registry is, and the name of this sidecar in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

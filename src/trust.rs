@@ -243,6 +243,8 @@ pub struct CrlView {
     pub this_update: Timestamp,
     /// When the next one is due at the latest.
     pub next_update: Timestamp,
+    /// How many certificates it revokes.
+    pub revoked: usize,
 }
 
 /// What happened to a trust.

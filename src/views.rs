@@ -8,31 +8,38 @@ pub mod handshakes;
 pub mod keyrings;
 pub mod list_window;
 pub mod listeners;
+mod moment_cache;
 pub mod peers;
 pub mod readiness;
 pub mod registry;
 pub mod registry_reader;
-mod report_cache;
 pub mod rotation;
+mod rotation_answer;
 pub mod status;
+pub mod trusts;
 pub mod upstreams;
 mod writer_look;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::event::EventBus;
 use crate::metrics::{Metrics, MetricsFormat};
 use crate::net::listen::ListenState;
 use crate::process::{ReadinessRequests, ShutdownWatch};
-use crate::registry::RegistryStore;
+use crate::registry::{Finding, RegistryStore};
 use crate::snapshot::{ListenerId, Reader};
 use crate::writer::WriterInput;
+use moment_cache::MomentCache;
 use registry_reader::RegistryReader;
-use report_cache::ReportCache;
+use rotation_answer::RotationAnswer;
 use writer_look::WriterLook;
+
+/// How old an audit for the page and the API may be: it reads nearly the whole registry, which is itself written in batches.
+const AUDIT_SECONDS: i64 = 5;
 
 /// What the admin listener and the commands may read.
 #[derive(Clone)]
@@ -57,7 +64,8 @@ pub struct RuntimeViews {
     pub instance: Arc<str>,
     writer: WriterLook,
     registry: RegistryReader,
-    reports: ReportCache,
+    rotations: MomentCache<RotationAnswer>,
+    findings: MomentCache<Vec<Finding>>,
 }
 
 impl RuntimeViews {
@@ -75,7 +83,8 @@ impl RuntimeViews {
             instance: Arc::from("sidekey"),
             writer: WriterLook::default(),
             registry: RegistryReader::default(),
-            reports: ReportCache::default(),
+            rotations: MomentCache::lasting_seconds(1),
+            findings: MomentCache::lasting_seconds(AUDIT_SECONDS),
         }
     }
 
@@ -92,9 +101,9 @@ impl RuntimeViews {
         self
     }
 
-    /// The registry can then be read while it is connected.
-    pub fn reading_registry(mut self, current: watch::Receiver<Option<RegistryStore>>) -> Self {
-        self.registry = RegistryReader::through(current);
+    /// The registry can then be read while it is connected, on the runtime that its connections belong to.
+    pub fn reading_registry(mut self, current: watch::Receiver<Option<RegistryStore>>, runtime: Handle) -> Self {
+        self.registry = RegistryReader::through(current, runtime);
         self
     }
 
@@ -107,6 +116,11 @@ impl RuntimeViews {
     /// Whether every listener accepts.
     pub fn is_listening(&self) -> bool {
         self.sockets.iter().all(|(_, opened)| opened.is_listening())
+    }
+
+    /// What is served now, and when that is.
+    fn moment(&self) -> moment_cache::ReadMoment {
+        (self.reader.latest().epoch, self.events.now())
     }
 
     pub(crate) fn missing(&self) -> Vec<readiness::ReadinessGap> {

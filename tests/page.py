@@ -14,7 +14,7 @@ from page_stage import HOSTILE, Stage
 
 AXE = (pathlib.Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 CHECKS = []
-VIEWS = ["/", "/rotation", "/handshakes", "/handshakes?failed=true", "/registry", "/registry/peers", "/registry/history",
+VIEWS = ["/", "/rotation", "/handshakes", "/handshakes?failed=true", "/registry", "/registry/peers", "/registry/trust", "/registry/history",
          "/registry/failures", "/findings", "/keyrings/api", "/keyrings/ledger"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 # Characters that hide or turn others: none may be in a document.
@@ -208,6 +208,49 @@ def the_registry_sorts_and_filters_by_links_alone(tour):
         page.get_by_label("Standing").select_option("previous")
         page.get_by_role("button", name="Show").click()
         same({row.split()[0] for row in page.locator("tbody th").all_inner_texts()}, {"api", "salesforce"})
+
+
+@check
+def peers_are_sorted_and_filtered_by_links_and_forms_alone(tour):
+    with tour.visit(java_script_enabled=False) as visit:
+        page = visit.open("/registry/peers")
+        names = lambda: [name for name in page.locator("tbody th a").all_inner_texts() if name.startswith("dns:")]
+        page.get_by_role("link", name="Identity").click()
+        up = names()
+        same((len(up) > 2, up), (True, sorted(up)))
+        page.get_by_role("link", name="Identity").click()
+        same(names(), up[::-1])
+        page.get_by_label("Side").select_option("egress")
+        page.get_by_role("button", name="Show").click()
+        same({text.split()[0] for text in page.locator("tbody td:nth-child(3)").all_inner_texts()}, {"egress"})
+        # The order is kept.
+        expect(page.locator("th[aria-sort=descending]")).to_contain_text("Identity")
+
+
+@check
+def trust_anchors_and_lists_show_what_uses_them_and_when_they_last_matched(tour):
+    with tour.visit(java_script_enabled=False) as visit:
+        page = visit.open("/registry")
+        page.get_by_role("link", name="Trust anchors and CRLs").click()
+        anchors = page.get_by_role("region", name="Anchors and pins")
+        partners = anchors.locator("tbody tr", has_text="partners")
+        for text in ("Old CA 2024", "accepted", "ingress api"):
+            expect(partners).to_contain_text(text)
+        expect(anchors.locator("tbody tr", has_text="upstreams")).to_contain_text("egress salesforce")
+        tour.stage.wait_for_text("/registry/trust?trust=partners&sort=last_matched", "ago</time></td><td><bdi>ingress api")
+        crl = page.get_by_role("region", name="Revocation lists").locator("tbody tr")
+        same(crl.count(), 1)
+        for text in ("partners", "Old CA 2024", "in use", "ingress api"):
+            expect(crl).to_contain_text(text)
+        expect(crl.locator("td.number")).to_have_text("2")
+        page.get_by_label("Standing").select_option("removed")
+        page.get_by_role("button", name="Show").click()
+        expect(page.locator(".pager")).to_contain_text("Nothing passes this filter.")
+        page.get_by_role("link", name="Clear").click()
+        page.get_by_role("link", name="Ends").click()
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("Ends")
+        anchors.locator("tbody td a").first.click()
+        expect(page.locator("main")).to_contain_text("anchor of trust")
 
 
 @check

@@ -43,6 +43,16 @@ def issue(authority, common, *, usage, names=(), begins=-DAY, lasts=90 * DAY, ow
     return made.public_bytes(serialization.Encoding.PEM), private
 
 
+def revoke(authority, serials, due):
+    """A CRL with these serial numbers."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject).last_update(now - DAY / 24).next_update(now + due)
+    for serial in serials:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY / 12).build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 class Quiet(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -121,6 +131,7 @@ owner = "crm"
 contact = "crm@example.com"
 [trust.partners]
 anchors = ["trust/partners.pem"]
+crls = ["trust/partners.crl"]
 [trust.upstreams]
 anchors = ["trust/upstreams.pem"]
 [partner.acme]
@@ -155,6 +166,7 @@ format = "json"
         self.drop("ledger/2025", issue(self.old, "ledger.example.com", usage=serving, names=["ledger.example.com"], begins=-100 * DAY, lasts=365 * DAY))
         self.drop("salesforce/2025", issue(self.old, "crm.example.com", usage=serving, names=["crm.example.com"], begins=-40 * DAY, lasts=120 * DAY))
         self.put("trust/partners.pem", self.old.pem)
+        self.put("trust/partners.crl", revoke(self.old, [666, 667], 30 * DAY))
         self.put("trust/upstreams.pem", self.new.pem)
         self.servers.append(serve())
         self.servers.append(serve(self.upstream_context()))

@@ -8,10 +8,11 @@ mod document;
 use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::answer::{AdminAnswer, JSON};
-use super::target::RequestTarget;
+use super::target::{RequestTarget, parse_word};
 use crate::pki::Fingerprint;
 use crate::views::RuntimeViews;
 use crate::views::certificates::find_certificate;
@@ -21,10 +22,11 @@ use crate::views::keyrings::{find_keyring, list_keyrings};
 use crate::views::list_window::{ListPart, ListWindow};
 use crate::views::listeners::list_listeners;
 use crate::views::peers::{PeerFilter, find_peer, list_peers};
-use crate::views::registry::{KeyPairFilter, KeyPairOrder, list_failures, list_history, list_key_pairs};
+use crate::views::registry::{KeyPairFilter, list_failures, list_history, list_key_pairs};
 use crate::views::registry_reader::RegistryUnread;
 use crate::views::rotation::{read_rotation, refresh_reports};
 use crate::views::status::read_status;
+use crate::views::trusts::{AnchorFilter, list_anchors, list_crls};
 use crate::views::upstreams::list_upstreams;
 use document::{ApiArguments, ApiRefusal, DOCUMENT, find_operation};
 
@@ -89,6 +91,8 @@ async fn answer_operation(operation: &str, asked: &ApiArguments, views: &Runtime
         },
         "upstreams" => show(&list_upstreams(views)),
         "key_pairs" => show(&list_key_pairs(views, &read_key_pair_filter(asked)).await),
+        "anchors" => show(&list_anchors(views, &read_anchor_filter(asked)).await),
+        "crls" => show(&list_crls(views, read_window(asked)).await),
         "history" => show_read(&list_history(views, asked.text("name"), read_window(asked)).await),
         "failures" => show_read(&list_failures(views, read_window(asked)).await),
         "findings" => show(&read_findings(views).await),
@@ -133,8 +137,9 @@ fn read_peer_filter(asked: &ApiArguments) -> PeerFilter {
         listener: asked.text("listener"),
         partner: asked.text("partner"),
         text: asked.text("text"),
+        sort: read_word(asked, "sort"),
+        descending: asked.has_flag("descending"),
         window: read_window(asked),
-        ..PeerFilter::default()
     }
 }
 
@@ -145,10 +150,27 @@ fn read_key_pair_filter(asked: &ApiArguments) -> KeyPairFilter {
         owner: asked.text("owner"),
         text: asked.text("text"),
         expires_before: asked.time("expires_before"),
-        sort: asked.text("sort").and_then(|name| KeyPairOrder::from_name(&name)).unwrap_or_default(),
+        sort: read_word(asked, "sort").unwrap_or_default(),
         descending: asked.has_flag("descending"),
         window: read_window(asked),
     }
+}
+
+fn read_anchor_filter(asked: &ApiArguments) -> AnchorFilter {
+    AnchorFilter {
+        trust: asked.text("trust"),
+        kind: asked.text("kind"),
+        standing: asked.text("standing"),
+        text: asked.text("text"),
+        sort: read_word(asked, "sort").unwrap_or_default(),
+        descending: asked.has_flag("descending"),
+        window: read_window(asked),
+    }
+}
+
+/// A parameter as one of an enum's names.
+fn read_word<T: DeserializeOwned>(asked: &ApiArguments, parameter: &str) -> Option<T> {
+    parse_word(&asked.text(parameter)?)
 }
 
 fn show(model: &impl Serialize) -> AdminAnswer {

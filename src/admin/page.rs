@@ -15,7 +15,9 @@ mod peer;
 mod query;
 mod registry;
 mod rotation;
+mod table;
 mod timeline;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -25,14 +27,16 @@ use http::request::Parts;
 use maud::{Markup, html};
 
 use super::answer::AdminAnswer;
-use super::target::RequestTarget;
+use super::target::{RequestTarget, parse_word};
 use crate::pki::Fingerprint;
 use crate::views::RuntimeViews;
 use crate::views::handshakes::{HandshakeFilter, find_handshake, find_recent};
+use crate::views::list_window::ListWindow;
 use crate::views::peers::PeerFilter;
 use crate::views::registry::KeyPairFilter;
+use crate::views::trusts::AnchorFilter;
 use crate::views::{
-    certificates, findings as finding_list, keyrings, peers, registry as tables, rotation as reports, status,
+    certificates, findings as finding_list, keyrings, peers, registry as tables, rotation as reports, status, trusts,
 };
 use document::{PageTab, SidecarHead, render_document};
 use overview::OverviewContent;
@@ -154,6 +158,7 @@ async fn show_registry(segments: &[&str], query: &ViewQuery, views: &RuntimeView
     let (tab, content) = match *segments {
         ["registry"] => (RegistryTab::KeyPairs, show_key_pairs(query, views).await),
         ["registry", "peers"] => (RegistryTab::Peers, show_peers(query, views).await),
+        ["registry", "trust"] => (RegistryTab::Trust, show_trust(query, views).await),
         ["registry", "history"] => {
             let (name, window, now) = (query.get_text("name"), query.window(), views.events.now());
             let content = match tables::list_history(views, name, window).await {
@@ -211,6 +216,21 @@ async fn show_peers(query: &ViewQuery, views: &RuntimeViews) -> Markup {
     }
 }
 
+async fn show_trust(query: &ViewQuery, views: &RuntimeViews) -> Markup {
+    let filter = AnchorFilter {
+        trust: query.get_text("trust"),
+        kind: query.get_text("kind"),
+        standing: query.get_text("standing"),
+        text: query.get_text("text"),
+        sort: query.get("sort").and_then(parse_word).unwrap_or_default(),
+        descending: query.is_descending(),
+        window: query.window(),
+    };
+    let anchors = trusts::list_anchors(views, &filter).await;
+    let crls = trusts::list_crls(views, ListWindow::default()).await;
+    trust::render_trust(query, &anchors, &crls, views.events.now())
+}
+
 async fn show_peer(identity: &str, views: &RuntimeViews) -> Option<PageView> {
     let is_it = |text: Option<&str>| text == Some(identity);
     let mut recent = find_recent(&views.events, &HandshakeFilter::default());
@@ -231,9 +251,4 @@ fn describe_absence() -> PageView {
         p { a href="/" { "To the overview" } }
     };
     PageView { tab: None, title: "Not found".to_owned(), content }
-}
-
-/// A word of a query as one of an enum's names.
-fn parse_word<T: serde::de::DeserializeOwned>(word: &str) -> Option<T> {
-    serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
 }

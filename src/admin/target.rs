@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 
 /// More segments, or more parameters, are those of no request that this listener answers.
 const MOST_PARTS: usize = 32;
@@ -30,6 +31,11 @@ impl<'a> RequestTarget<'a> {
         let is_bounded = segments.len() <= MOST_PARTS && parameters.len() <= MOST_PARTS;
         is_bounded.then_some(Self { segments, parameters })
     }
+}
+
+/// A word of a query as one of an enum's names.
+pub(super) fn parse_word<T: DeserializeOwned>(word: &str) -> Option<T> {
+    serde_json::from_value(serde_json::Value::from(word)).ok()
 }
 
 #[cfg(test)]

@@ -29,6 +29,11 @@ fn pair(byte: u8, standing: Standing, overlap_ends: Option<jiff::Timestamp>) -> 
 }
 
 pub(super) fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, ShutdownController) {
+    views_with(|snapshot| snapshot.waiting = waiting)
+}
+
+/// One keyring, and whatever else is set.
+pub(super) fn views_with(change: impl FnOnce(&mut Snapshot)) -> (RuntimeViews, ShutdownController) {
     let key_pairs = vec![
         pair(0x3f, Standing::Current, None),
         pair(0x77, Standing::Previous, Some(parse_time("2026-12-01T00:00:00Z"))),
@@ -38,14 +43,16 @@ pub(super) fn views(waiting: Vec<(ListenerId, String)>) -> (RuntimeViews, Shutdo
         diverges: Some((Fingerprint::from_bytes([0x99; 32]), parse_time("2026-11-25T08:59:00Z"))),
         ..sample::sample_keyring(key_pairs)
     };
-    views_of(vec![keyring], waiting)
+    views_of(vec![keyring], change)
 }
 
 pub(super) fn views_of(
     keyrings: Vec<KeyringView>,
-    waiting: Vec<(ListenerId, String)>,
+    change: impl FnOnce(&mut Snapshot),
 ) -> (RuntimeViews, ShutdownController) {
-    let (_, reader) = snapshot_channel(Snapshot { waiting, ..sample::sample_snapshot(keyrings) });
+    let mut snapshot = sample::sample_snapshot(keyrings);
+    change(&mut snapshot);
+    let (_, reader) = snapshot_channel(snapshot);
     let (lines, _) = LogQueue::channel(LogFormat::Json);
     let metrics = Arc::new(Metrics::new());
     let (clock, _) = Clock::manual(parse_time("2026-11-25T09:00:00Z"));

@@ -1,4 +1,4 @@
-//! The control thread: folder, writer, admin, signals, reloads and the tick of one second, on one small runtime.
+//! The control thread: folder, writer, probes, signals, reloads and the tick of one second, on one small runtime.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::listening::AdminSockets;
 use super::watchdog::{WatchdogParts, feed_watchdog};
-use crate::admin;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::control::old_process::{OldProcess, TakeOverError};
@@ -159,7 +158,10 @@ async fn conduct(
     let (alerts, current, remembering) = super::memories::start(plane.memories, &plane.config, &plane.views, &clock);
     let remembering = tokio::spawn(remembering);
     let instance = crate::offline::registry::registry_settings(&plane.config).instance;
-    start_admin(plane.admin, &plane.views.clone().reading_registry(current).with_instance(instance));
+    super::admin_thread::start_admin(
+        plane.admin,
+        &plane.views.clone().reading_registry(current, Handle::current()).with_instance(instance),
+    );
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {
             if let Err(error) = control::server::serve(bound, allowed, desk).await {
@@ -188,19 +190,6 @@ async fn conduct(
     let last_write = async { drop(remembering.await) };
     let (rules, progress) = (plane.shutdown_rules, plane.progress);
     Ok(process::run_shutdown(plane.told, plane.stopping, rules, progress, plane.reload, last_write).await)
-}
-
-fn start_admin(sockets: AdminSockets, views: &RuntimeViews) {
-    for (bound, kind) in sockets {
-        if let Some(bound) = bound {
-            let serving = admin::serve(bound, kind, views.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(target: "admin", %error, "admin listener failed");
-                }
-            });
-        }
-    }
 }
 
 async fn forward(mut found: mpsc::Receiver<FolderDelivery>, inputs: mpsc::Sender<WriterInput>) {

@@ -1,6 +1,8 @@
 //! `sidekey rotation`: the report on every keyring in overlap, and which peers need which trust anchor or pin;
 //! `rotation forget SOURCE`: forgets the refusals of a source or of an identity.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::ask::{ControlArguments, unexpected};
@@ -53,7 +55,7 @@ pub(super) fn run(arguments: &RotationArguments) -> Result<(), CommandFailure> {
         other => return Err(unexpected(&other)),
     };
     if let Some(keyring) = &arguments.keyring {
-        rotation.keyrings.retain(|report| *report.keyring == **keyring);
+        Arc::make_mut(&mut rotation.keyrings).retain(|report| *report.keyring == **keyring);
         rotation.trusts.clear();
     }
     if arguments.ask.json {

@@ -64,7 +64,7 @@ async fn answer(request: ControlRequest, by: Arc<str>, desk: &CommandContext) ->
         ControlRequest::Status {} => {
             let look = desk.look().await?;
             let reports = build_current_reports(&desk.views).await;
-            ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &look, &reports)))
+            ControlAnswer::Status(Box::new(status::assemble_status(&desk.views, &look, reports)))
         }
         ControlRequest::Keyrings {} => ControlAnswer::Keyrings(list_keyrings(&desk.views)),
         ControlRequest::Keyring { keyring } => {

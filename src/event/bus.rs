@@ -127,10 +127,15 @@ impl EventBus {
         keyrings: &[report::KeyringOverlap],
         contacts: &BTreeMap<Arc<str>, String>,
     ) -> Vec<report::RotationReport> {
-        let now = self.clock.now();
-        let build = |keyring| report::build_report(&lock(&self.ledger), keyring, contacts, now);
-        // The ledger is free between two keyrings: those who report Events wait for one of them at most.
-        keyrings.iter().filter_map(build).collect()
+        if keyrings.is_empty() {
+            return Vec::new();
+        }
+        report::build_reports(&self.copy_ledger(), keyrings, contacts, self.clock.now())
+    }
+
+    /// The ledger as it is now. Who reports Events waits for the copy only, not for what is built from it.
+    fn copy_ledger(&self) -> RotationLedger {
+        lock(&self.ledger).copy_for_reports()
     }
 
     /// Restores a recorded refusal of the last run, for the rotation report.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::trust_tables::join_standings;
 use super::{FailureRow, HistoryRow, KeyringRow, PlacementRow, RegistryInventory, TextList, UnixSeconds};
 
 /// The complete export.
@@ -256,16 +257,10 @@ fn summarize_pair(same: &[PlacementRow], ring: Option<&KeyringRow>) -> Option<Ke
 
 /// One standing if all instances agree, else each with its count; what is no longer present is `gone`.
 fn summarize_standing(same: &[PlacementRow]) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for pair in same {
-        // A retired pair that is no longer present keeps its last standing.
-        let is_over = matches!(pair.standing.as_str(), "retired" | "revoked");
-        *counts.entry(if pair.present.is_set() || is_over { &pair.standing } else { "gone" }).or_default() += 1;
-    }
-    match counts.len() {
-        1 => counts.into_keys().next().unwrap_or_default().to_owned(),
-        _ => counts.iter().map(|(word, count)| format!("{word} ({count})")).collect::<Vec<_>>().join(", "),
-    }
+    // A retired pair that is no longer present keeps its last standing.
+    let is_over = |pair: &PlacementRow| matches!(pair.standing.as_str(), "retired" | "revoked");
+    let is_told = |pair: &PlacementRow| pair.present.is_set() || is_over(pair);
+    join_standings(same.iter().map(|pair| if is_told(pair) { pair.standing.as_str() } else { "gone" }))
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ pub(crate) fn sample_egress(name: &str, key_pair: Fingerprint) -> EgressSnapshot
 
 /// A CRL of "CN=CA".
 pub(crate) fn sample_crl(this_update: Timestamp, next_update: Timestamp) -> CrlView {
-    CrlView { issuer: "CN=CA".to_owned(), anchors: Vec::new(), this_update, next_update }
+    CrlView { issuer: "CN=CA".to_owned(), anchors: Vec::new(), this_update, next_update, revoked: 2 }
 }
 
 /// An empty file of a trust whose former content stays in use.

@@ -27,6 +27,7 @@ pub(super) struct Crl {
     issuer_der: Vec<u8>,
     this_update: Timestamp,
     next_update: Timestamp,
+    revoked: usize,
     scope: CrlScope,
     signed: Range<usize>,
     algorithm: Range<usize>,
@@ -51,8 +52,20 @@ impl Crl {
         let list = CertRevocationList::from(list);
         let frame = CrlLayout::read(&der).ok_or("invalid CRL: its header does not parse")?;
         let scope = list.issuing_distribution_point().map(CrlScope::read).unwrap_or_default();
-        let CrlLayout { issuer, issuer_der, this_update, next_update, signed, algorithm, signature } = frame;
-        Ok(Self { der, list, issuer, issuer_der, this_update, next_update, scope, signed, algorithm, signature })
+        let CrlLayout { issuer, issuer_der, this_update, next_update, revoked, signed, algorithm, signature } = frame;
+        Ok(Self {
+            der,
+            list,
+            issuer,
+            issuer_der,
+            this_update,
+            next_update,
+            revoked,
+            scope,
+            signed,
+            algorithm,
+            signature,
+        })
     }
 
     /// Whether it was made from these bytes.
@@ -78,6 +91,11 @@ impl Crl {
     /// When the next one is due at the latest.
     pub(super) fn next_update(&self) -> Timestamp {
         self.next_update
+    }
+
+    /// How many certificates it revokes.
+    pub(super) fn revoked_count(&self) -> usize {
+        self.revoked
     }
 
     /// Whether the key of this SubjectPublicKeyInfo signed it. Reads the whole list.
@@ -168,12 +186,13 @@ impl CrlScope {
     }
 }
 
-/// The head of a CRL and where its parts lie, without reading the list.
+/// The head of a CRL and where its parts lie; of the list itself only how long it is.
 struct CrlLayout {
     issuer: String,
     issuer_der: Vec<u8>,
     this_update: Timestamp,
     next_update: Timestamp,
+    revoked: usize,
     signed: Range<usize>,
     algorithm: Range<usize>,
     signature: Range<usize>,
@@ -199,12 +218,14 @@ impl CrlLayout {
         let (head, _algorithm) = Any::from_der(head).ok()?;
         let (head, issuer) = X509Name::from_der(head).ok()?;
         let (head, this_update) = ASN1Time::from_der(head).ok()?;
-        let next_update = match Any::from_der(head) {
-            Ok((_, next)) if u8::try_from(next.tag().0).is_ok_and(crl_profile::is_time) => {
-                Some(ASN1Time::from_der(head).ok()?.1)
+        let (head, next_update) = match Any::from_der(head) {
+            Ok((after, next)) if u8::try_from(next.tag().0).is_ok_and(crl_profile::is_time) => {
+                (after, Some(ASN1Time::from_der(head).ok()?.1))
             }
-            _ => None,
+            _ => (head, None),
         };
+        // Absent where nothing is revoked (RFC 5280 5.1.2.6).
+        let listed = Any::from_der(head).ok().filter(|(_, list)| list.tag().0 == 16);
         Some(Self {
             issuer: printable(&issuer.to_string()),
             issuer_der: issuer.as_raw().to_vec(),
@@ -212,6 +233,7 @@ impl CrlLayout {
             next_update: next_update
                 .and_then(|next| Timestamp::from_second(next.timestamp()).ok())
                 .unwrap_or(Timestamp::MAX),
+            revoked: listed.map_or(0, |(_, list)| elements(list.data).count()),
             signed,
             algorithm: place(algorithm.data),
             signature: place(signature.data.strip_prefix(&[0])?),

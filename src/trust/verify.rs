@@ -167,6 +167,7 @@ impl Trust {
                 .collect(),
             this_update: crl.this_update(),
             next_update: crl.next_update(),
+            revoked: crl.revoked_count(),
         });
         super::TrustContents {
             name: Arc::clone(self.name()),

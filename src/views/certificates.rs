@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::RuntimeViews;
 use crate::keyring::Standing;
 use crate::pki::{Certificate, Fingerprint, Validity};
-use crate::registry::PeerRow;
+use crate::registry::{PeerRow, RegistryStore};
 use crate::snapshot::Snapshot;
 
-/// Rows of the registry that are read, those of the peers that came last.
-const MOST_ROWS: i64 = 50_000;
+/// Rows of the registry that are read of the peers that showed a certificate, those that came last.
+const MOST_ROWS: i64 = 100;
 
 /// The fields of a certificate that its bytes say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -150,9 +150,9 @@ pub(crate) async fn find_certificate(views: &RuntimeViews, fingerprint: Fingerpr
     if found.is_none() {
         found = find_shown(views, fingerprint);
     }
-    let rows = views.registry.read(async |store| store.latest_peers(MOST_ROWS).await).await.unwrap_or_default();
     let text = fingerprint.to_string();
-    let rows: Vec<PeerRow> = rows.into_iter().filter(|row| row.certificate == text).take(100).collect();
+    let read = async move |store: RegistryStore| store.find_peers_by_certificate(&text, MOST_ROWS).await;
+    let rows: Vec<PeerRow> = views.registry.read(read).await.unwrap_or_default();
     roles.extend(rows.iter().map(|row| CertificateRole::Peer {
         side: row.side.clone(),
         listener: row.listener.clone(),

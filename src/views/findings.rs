@@ -8,13 +8,13 @@ use super::RuntimeViews;
 use super::registry_reader::RegistryUnread;
 use crate::event::AlertRecord;
 use crate::pki::Fingerprint;
-use crate::registry::{Finding, findings};
+use crate::registry::{Finding, RegistryStore, findings};
 
 /// Findings and alerts.
 #[derive(Clone, Debug, Serialize)]
 pub struct FindingList {
     /// What `sidekey registry audit` finds, in a stable order.
-    pub findings: Vec<Finding>,
+    pub findings: Arc<Vec<Finding>>,
     /// Why the registry could not be audited: the findings are empty then.
     pub findings_unread: Option<String>,
     /// The alerts that are active on this instance, the urgent ones first.
@@ -51,10 +51,19 @@ impl From<AlertRecord> for ActiveAlert {
 
 /// Findings and alerts as they are now.
 pub(crate) async fn read_findings(views: &RuntimeViews) -> FindingList {
-    let inventory = views.registry.read(async |store| store.inventory().await).await;
+    let audit = audit_registry(views).await;
     let mut alerts: Vec<ActiveAlert> = views.events.active_alerts().into_iter().map(ActiveAlert::from).collect();
     alerts.sort_by(|one, other| (!one.urgent, &one.alert).cmp(&(!other.urgent, &other.alert)));
-    let findings_unread = inventory.as_ref().err().map(RegistryUnread::to_string);
-    let findings = inventory.map(|inventory| findings(&inventory, views.events.now())).unwrap_or_default();
-    FindingList { findings, findings_unread, alerts }
+    let findings_unread = audit.as_ref().err().map(RegistryUnread::to_string);
+    FindingList { findings: audit.unwrap_or_default(), findings_unread, alerts }
+}
+
+/// What the audit finds, at most some seconds old: it reads nearly the whole registry.
+async fn audit_registry(views: &RuntimeViews) -> Result<Arc<Vec<Finding>>, RegistryUnread> {
+    let moment = views.moment();
+    if let Some(found) = views.findings.find_fresh(moment) {
+        return Ok(found);
+    }
+    let inventory = views.registry.read(async |store: RegistryStore| store.inventory().await).await?;
+    Ok(views.findings.store_content(moment, findings(&inventory, moment.1)))
 }

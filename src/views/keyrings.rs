@@ -8,8 +8,8 @@ use super::RuntimeViews;
 use super::registry_reader::RegistryUnread;
 use super::rotation::read_keyring_rotation;
 use crate::evidence::report::RotationReport;
-use crate::registry::HistoryRow;
 use crate::registry::store::HistoryQuery;
+use crate::registry::{HistoryRow, RegistryStore};
 use crate::snapshot::{KeyringView, Snapshot};
 
 /// Lines of a keyring's history.
@@ -61,7 +61,7 @@ pub(crate) async fn find_keyring(views: &RuntimeViews, name: &str) -> Option<Key
     let snapshot = views.reader.latest();
     let keyring = snapshot.keyrings.iter().find(|keyring| *keyring.name == *name)?.clone();
     let asked = HistoryQuery { name: Some(name.to_owned()), most: HISTORY_LINES, ..HistoryQuery::default() };
-    let history = views.registry.read(async |store| store.history(&asked).await).await;
+    let history = views.registry.read(async move |store: RegistryStore| store.history(&asked).await).await;
     let history_unread = history.as_ref().err().map(RegistryUnread::to_string);
     Some(KeyringDetails {
         keyring: KeyringAnswer { epoch: snapshot.epoch.0, keyring },

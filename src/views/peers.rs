@@ -14,9 +14,9 @@ use super::registry_reader::RegistryUnread;
 use super::rotation::read_reports;
 use crate::evidence::report::ReportLine;
 use crate::keyring::KeyringName;
-use crate::registry::{PeerRow, UnixSeconds};
+use crate::registry::{PeerRow, RegistryStore, UnixSeconds};
 
-/// Rows of the registry that are read, those of the peers that came last.
+/// Rows of the registry that are read, of all peers or of one, those that came last.
 const MOST_ROWS: i64 = 50_000;
 /// Recent handshakes of one peer.
 const MOST_HANDSHAKES: usize = 50;
@@ -120,7 +120,7 @@ pub(crate) async fn list_peers(
     views: &RuntimeViews,
     filter: &PeerFilter,
 ) -> Result<ListPart<PeerSummary>, RegistryUnread> {
-    let rows = views.registry.read(async |store| store.latest_peers(MOST_ROWS).await).await?;
+    let rows = views.registry.read(async |store: RegistryStore| store.latest_peers(MOST_ROWS).await).await?;
     let passing = rows.into_iter().filter(|row| passes(row, filter)).collect::<Vec<_>>();
     let mut all = summarize_peers(&passing);
     if let Some(column) = filter.sort {
@@ -137,8 +137,9 @@ pub(crate) async fn list_peers(
 /// # Errors
 /// The registry cannot be read.
 pub(crate) async fn find_peer(views: &RuntimeViews, identity: &str) -> Result<Option<PeerDetails>, RegistryUnread> {
-    let mut rows = views.registry.read(async |store| store.latest_peers(MOST_ROWS).await).await?;
-    rows.retain(|row| identity_of(row) == identity);
+    let name = identity.to_owned();
+    let read = async move |store: RegistryStore| store.find_peers_by_name(&name, MOST_ROWS).await;
+    let rows = views.registry.read(read).await?;
     let reports = read_reports(views);
     let lines = reports.iter().flat_map(|report| report.lines.iter().map(move |line| (&report.keyring, line)));
     let lines = lines.filter(|(_, line)| line.name == identity);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::RuntimeViews;
 use super::list_window::{ListPart, ListWindow};
 use super::registry_reader::RegistryUnread;
-use crate::registry::store::HistoryQuery;
+use crate::registry::store::{HistoryQuery, RegistryStore};
 use crate::registry::{FailureRow, HistoryRow, KeyPairSummary, TextList, UnixSeconds, summarize_key_pairs};
 use crate::snapshot::{KeyPairView, KeyringView};
 
@@ -60,13 +60,6 @@ pub enum KeyPairOrder {
     LastUsed,
 }
 
-impl KeyPairOrder {
-    /// By its name in the API.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::from(name)).ok()
-    }
-}
-
 /// A part of the registry's key pairs.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeyPairTable {
@@ -79,10 +72,11 @@ pub struct KeyPairTable {
 
 /// Key pairs of the registry; of this instance alone where the registry cannot be read.
 pub(crate) async fn list_key_pairs(views: &RuntimeViews, filter: &KeyPairFilter) -> KeyPairTable {
-    let (mut rows, registry_unread) = match views.registry.read(async |store| store.key_pairs().await).await {
-        Ok(inventory) => (summarize_key_pairs(&inventory), None),
-        Err(unread) => (rows_of_snapshot(views), Some(unread.to_string())),
-    };
+    let (mut rows, registry_unread) =
+        match views.registry.read(async |store: RegistryStore| store.key_pairs().await).await {
+            Ok(inventory) => (summarize_key_pairs(&inventory), None),
+            Err(unread) => (rows_of_snapshot(views), Some(unread.to_string())),
+        };
     rows.retain(|row| passes(row, filter));
     rows.sort_by(|one, other| compare_rows(one, other, filter.sort));
     if filter.descending {
@@ -101,7 +95,7 @@ pub(crate) async fn list_history(
     window: ListWindow,
 ) -> Result<ListPart<HistoryRow>, RegistryUnread> {
     let asked = HistoryQuery { name, most: MOST_LINES, ..HistoryQuery::default() };
-    Ok(window.cut(views.registry.read(async |store| store.history(&asked).await).await?))
+    Ok(window.cut(views.registry.read(async move |store: RegistryStore| store.history(&asked).await).await?))
 }
 
 /// Failed handshakes of the last 30 days, the newest first.
@@ -113,7 +107,7 @@ pub(crate) async fn list_failures(
     window: ListWindow,
 ) -> Result<ListPart<FailureRow>, RegistryUnread> {
     let asked = HistoryQuery { most: MOST_LINES, ..HistoryQuery::default() };
-    Ok(window.cut(views.registry.read(async |store| store.failures(&asked).await).await?))
+    Ok(window.cut(views.registry.read(async move |store: RegistryStore| store.failures(&asked).await).await?))
 }
 
 fn passes(row: &KeyPairSummary, filter: &KeyPairFilter) -> bool {

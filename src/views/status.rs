@@ -58,7 +58,7 @@ pub struct StatusReport {
     /// Keyrings.
     pub keyrings: Vec<KeyringView>,
     /// Keyrings in overlap.
-    pub rotations: Vec<RotationReport>,
+    pub rotations: Arc<Vec<RotationReport>>,
     /// Handshakes that failed in the last hour, among those in memory.
     pub failures: HandshakeFailures,
 }
@@ -114,7 +114,7 @@ pub struct HandshakeFailures {
 pub(crate) struct StatusInputs<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) look: &'a WriterView,
-    pub(crate) reports: &'a [RotationReport],
+    pub(crate) reports: Arc<Vec<RotationReport>>,
     pub(crate) handshakes: &'a [Arc<HandshakeRecord>],
     pub(crate) doubts: &'a [UpstreamDoubt],
     pub(crate) reload_error: Option<String>,
@@ -128,11 +128,15 @@ pub(crate) struct StatusInputs<'a> {
 /// The status as it is now.
 pub(crate) async fn read_status(views: &RuntimeViews) -> StatusReport {
     let look = views.writer.ask_writer().await;
-    assemble_status(views, &look, &read_reports(views))
+    assemble_status(views, &look, read_reports(views))
 }
 
 /// The status as it is now, with what the writer has said and with these reports.
-pub(crate) fn assemble_status(views: &RuntimeViews, look: &WriterView, reports: &[RotationReport]) -> StatusReport {
+pub(crate) fn assemble_status(
+    views: &RuntimeViews,
+    look: &WriterView,
+    reports: Arc<Vec<RotationReport>>,
+) -> StatusReport {
     let (snapshot, events) = (views.reader.latest(), &views.events);
     let known = StatusInputs {
         snapshot: &snapshot,
@@ -190,7 +194,7 @@ pub(crate) fn build_status(known: &StatusInputs<'_>, now: Timestamp) -> StatusRe
         notes,
         listeners: listeners(snapshot),
         keyrings: snapshot.keyrings.iter().map(to_second_times).collect(),
-        rotations: known.reports.to_vec(),
+        rotations: Arc::clone(&known.reports),
         failures: failures(known.handshakes, now),
     }
 }

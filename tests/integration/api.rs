@@ -16,6 +16,7 @@ use crate::handshake::{Stand, stand_with};
 use crate::support::ca::{Ca, fingerprint};
 use crate::support::database::until;
 use crate::support::peer::Peer;
+use crate::support::raw_ca::RawCa;
 use crate::support::sidecar::{drop_pair, put};
 use crate::support::upstream::Upstream;
 
@@ -36,6 +37,7 @@ async fn busy_stand() -> (Stand, Upstream, SocketAddr) {
     let fill = |folder: &Path, ca: &Ca| {
         drop_pair(folder, "out/tls", &ca.client("ours", 5));
         put(folder, "out/ca.crt", upstream_ca.pem());
+        put(folder, "out/revoked.crl", &RawCa::new("Revoking CA").crl(&[7, 9], 30));
     };
     let mut stand = stand_with(top, &egress, None, fill).await;
     upstream.accept(&[stand.ca.pem()]);
@@ -168,6 +170,14 @@ async fn the_api_says_what_happened_with_the_same_facts_everywhere() {
     let certificate = peers["entries"][0]["certificates"][0].as_str().expect("a fingerprint").to_owned();
     let known = json(admin, &format!("/api/v1/certificates/{certificate}")).await;
     assert_eq!((&known["roles"][0]["as"], &known["certificate"]["fingerprint"]), (&"peer".into(), &certificate.into()));
+    let sorted = async |query: &str| {
+        let peers = json(admin, &format!("/api/v1/peers?{query}")).await;
+        let names = peers["entries"].as_array().expect("a list").iter().map(|peer| peer["identity"].to_string());
+        names.collect::<Vec<_>>()
+    };
+    let (up, mut down) = (sorted("sort=identity").await, sorted("sort=identity&descending=true").await);
+    down.reverse();
+    assert!(up.len() == 2 && up.is_sorted() && up == down, "{up:?} {down:?}");
     let upstreams = json(admin, "/api/v1/upstreams").await;
     let node = &upstreams["upstreams"][0]["nodes"][0];
     assert_eq!(
@@ -177,10 +187,45 @@ async fn the_api_says_what_happened_with_the_same_facts_everywhere() {
     );
     let findings = json(admin, "/api/v1/findings").await;
     assert!(findings["findings_unread"].is_null(), "{findings}");
+    let anchors = until("the matched anchor in the registry", async || {
+        let anchors = json(admin, "/api/v1/anchors?sort=last_matched&descending=true&kind=anchor").await;
+        let is_there = anchors["total"] == 2 && anchors["entries"][1]["last_matched"].is_string();
+        is_there.then_some(anchors)
+    });
+    let anchors = anchors.await;
+    let entries = anchors["entries"].as_array().expect("a list");
+    let mut users: Vec<_> = entries.iter().map(|entry| entry["listeners"].to_string()).collect();
+    users.sort();
+    assert_eq!(users, [r#"["egress out"]"#, r#"["ingress api"]"#]);
+    assert!(entries.iter().all(|entry| entry["standing"] == "accepted" && entry["instances"][0] == "one"), "{anchors}");
+    let lists = json(admin, "/api/v1/crls").await;
+    let list = &lists["entries"][0];
+    assert_eq!((&lists["total"], &list["issuer"], &list["revoked"]), (&1.into(), &"CN=Revoking CA".into(), &2.into()));
+    assert_eq!(
+        (&list["stale"], &list["in_use"], &list["listeners"][0]),
+        (&false.into(), &true.into(), &"egress out".into())
+    );
     // The registry is written a moment after what it is told of.
     let table = until("a previous pair in the registry", async || {
         let table = json(admin, "/api/v1/key-pairs?standing=previous&sort=not_after&descending=true").await;
         (table["total"] == 1).then_some(table)
     });
     assert_eq!(table.await["registry_unread"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_are_made_on_a_thread_of_their_own_behind_those_that_serve() {
+    let (_stand, _upstream, admin) = busy_stand().await;
+    assert!(json(admin, "/api/v1/status").await["ready"].is_boolean());
+    let mut niceness = std::collections::BTreeMap::new();
+    for thread in std::fs::read_dir("/proc/self/task").expect("the threads").flatten() {
+        // A thread may end meanwhile.
+        let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { continue };
+        let (name, fields) = stat.split_once('(').expect("a name").1.rsplit_once(')').expect("fields");
+        let nice: i32 = fields.split_whitespace().nth(16).expect("the niceness").parse().expect("a number");
+        niceness.insert(name.to_owned(), nice);
+    }
+    let usual = niceness["control"];
+    assert_eq!(niceness["worker-0"], usual, "{niceness:?}");
+    assert!(niceness["admin"] >= (usual + 1).min(19), "{niceness:?}");
 }

@@ -5,6 +5,7 @@
 //! and recovery fills in; no private key gets anywhere.
 
 mod fleet;
+mod look_up;
 mod trouble;
 
 use sidekey::event::{Event, RegistryRecord};

@@ -6,9 +6,11 @@ use serde_json::Value;
 
 use super::document::operation_ids;
 use super::*;
-use crate::admin::tests::{build_request, views};
+use crate::admin::tests::{build_request, views, views_with};
 use crate::event::Event;
 use crate::event::handshake::tests::{accepted, refused};
+use crate::keyring::Standing;
+use crate::snapshot::sample;
 
 async fn get(target: &str) -> (StatusCode, String, Value) {
     let (views, _stopping) = views(Vec::new());
@@ -84,7 +86,7 @@ async fn a_filter_and_a_window_are_read_from_the_query() {
 }
 
 /// Answers that are kept, by the name of their file.
-const KEPT: [(&str, &str); 9] = [
+const KEPT: [(&str, &str); 11] = [
     ("status", "/api/v1/status"),
     ("listeners", "/api/v1/listeners"),
     ("keyrings", "/api/v1/keyrings"),
@@ -93,12 +95,19 @@ const KEPT: [(&str, &str); 9] = [
     ("handshakes", "/api/v1/handshakes"),
     ("upstreams", "/api/v1/upstreams"),
     ("key-pairs", "/api/v1/key-pairs?sort=not_after"),
+    ("anchors", "/api/v1/anchors?sort=not_after"),
+    ("crls", "/api/v1/crls"),
     ("findings", "/api/v1/findings"),
 ];
 
 #[tokio::test]
 async fn answers_keep_the_shape_that_is_public() {
-    let (views, _stopping) = views(vec![]);
+    let (views, _stopping) = views_with(|snapshot| {
+        let mut trust = sample::sample_trust(sample::sample_pair(b"a", Standing::Current).validity);
+        trust.holds.crls =
+            vec![sample::sample_crl("2026-11-20T00:00:00Z".parse().unwrap(), "2026-12-20T00:00:00Z".parse().unwrap())];
+        snapshot.trusts = vec![trust];
+    });
     for handshake in [accepted(), refused("203.0.113.9:4000")] {
         views.events.emit(Event::Handshake(handshake.into()));
     }

@@ -18,7 +18,7 @@ pub(super) fn render_findings(list: &FindingList) -> Markup {
             }
             h2 { "Findings of the registry (" (list.findings.len()) ")" }
             @if list.findings.is_empty() && list.findings_unread.is_none() { p class="empty" { "Nothing was found." } }
-            ul class="items" { @for finding in &list.findings { (render_finding(finding)) } }
+            ul class="items" { @for finding in list.findings.iter() { (render_finding(finding)) } }
             p class="do" { "The same on the command line, for a schedule: " (super::markup::render_command(&["sidekey", "registry", "audit"])) }
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn render_overview(content: &OverviewContent<'_>) -> Markup {
         section aria-labelledby="rotating" data-live="rotations" {
             h2 id="rotating" { "Rotations" }
             @if status.rotations.is_empty() { p class="empty" { "No keyring is in overlap: nothing rotates." } }
-            @for report in &status.rotations { (rotation::render_summary(report, now)) }
+            @for report in status.rotations.iter() { (rotation::render_summary(report, now)) }
         }
         section aria-labelledby="failed" data-live="failed" {
             h2 id="failed" { "Handshakes that failed last" }
@@ -110,7 +110,7 @@ fn render_tiles(status: &StatusReport, found: &FindingList) -> Markup {
                 dt { "Rotating" }
                 dd { strong { (status.rotations.len()) } }
                 dd class="muted" {
-                    @for report in &status.rotations {
+                    @for report in status.rotations.iter() {
                         (link_keyring(&report.keyring)) " " (render_label(LabelTone::of_advice(report.verdict.retire), report.verdict.retire.as_str())) " "
                     }
                     @if status.rotations.is_empty() { "no keyring in overlap" }

@@ -8,6 +8,7 @@ use super::markup::{
     render_label, render_names, render_outside, render_sentence,
 };
 use super::query::ViewQuery;
+use super::table::TableFrame;
 use crate::pki::{first_few, format_day};
 use crate::registry::{FailureRow, HistoryRow, KeyPairSummary};
 use crate::views::list_window::ListPart;
@@ -24,15 +25,18 @@ pub(super) enum RegistryTab {
     KeyPairs,
     /// Peers and upstreams.
     Peers,
+    /// Trust anchors, pins and CRLs.
+    Trust,
     /// The history.
     History,
     /// Failed handshakes.
     Failures,
 }
 
-const TABS: [(RegistryTab, &str, &str); 4] = [
+const TABS: [(RegistryTab, &str, &str); 5] = [
     (RegistryTab::KeyPairs, "/registry", "Key pairs"),
     (RegistryTab::Peers, "/registry/peers", "Peers and upstreams"),
+    (RegistryTab::Trust, "/registry/trust", "Trust anchors and CRLs"),
     (RegistryTab::History, "/registry/history", "History"),
     (RegistryTab::Failures, "/registry/failures", "Failed handshakes"),
 ];
@@ -54,45 +58,29 @@ pub(super) fn render_unread(why: &str) -> Markup {
 
 /// The key pairs.
 pub(super) fn render_key_pairs(query: &ViewQuery, table: &KeyPairTable, now: Timestamp) -> Markup {
-    let rows = &table.rows;
+    let caption = "Every key pair that was ever seen";
+    let (rows, frame) = (&table.rows, TableFrame { query, path: "/registry", name: "Key pairs", caption });
+    let standings = ["current", "previous", "staged", "refused", "retired", "revoked", "gone"].map(|one| (one, one));
+    let fields = html! {
+        (frame.render_choice(("standing", "Standing"), "all", &standings))
+        (frame.render_field("owner", "Owner"))
+    };
+    let head = html! {
+        (query.render_sorter("keyring", "Keyring", "keyring"))
+        th scope="col" { "Key pair" }
+        (query.render_sorter("standing", "Standing", "keyring"))
+        (query.render_sorter("subject", "Subject and names", "keyring"))
+        (query.render_sorter("issuer", "Issuer", "keyring"))
+        (query.render_sorter("not_before", "Valid from", "keyring"))
+        (query.render_sorter("not_after", "Ends", "keyring"))
+        (query.render_sorter("last_used", "Last used", "keyring"))
+        (query.render_sorter("owner", "Owner", "keyring"))
+    };
+    let body = html! { @for row in &rows.entries { (render_key_pair(row, now)) } };
     html! {
         @if let Some(why) = &table.registry_unread { (render_unread(why)) }
-        form class="filters" method="get" action="/registry" role="search" aria-label="Filter key pairs" {
-            (render_text_filter(query, "keyring, subject, issuer, name, serial or fingerprint"))
-            label {
-                "Standing"
-                select name="standing" {
-                    option value="" { "all" }
-                    @for standing in ["current", "previous", "staged", "refused", "retired", "revoked"] {
-                        option value=(standing) selected[query.get("standing") == Some(standing)] { (standing) }
-                    }
-                }
-            }
-            label { "Owner" input type="search" name="owner" value=(query.get("owner").unwrap_or_default()) maxlength="200"; }
-            (query.render_kept(&["sort", "order"]))
-            button type="submit" { "Show" }
-            a href="/registry" { "Clear" }
-        }
-        div class="scroll" role="region" aria-label="Key pairs" tabindex="0" {
-            table {
-                caption { "Every key pair that was ever seen" }
-                thead {
-                    tr {
-                        (query.render_sorter("keyring", "Keyring", "keyring"))
-                        th scope="col" { "Key pair" }
-                        (query.render_sorter("standing", "Standing", "keyring"))
-                        (query.render_sorter("subject", "Subject and names", "keyring"))
-                        (query.render_sorter("issuer", "Issuer", "keyring"))
-                        (query.render_sorter("not_before", "Valid from", "keyring"))
-                        (query.render_sorter("not_after", "Ends", "keyring"))
-                        (query.render_sorter("last_used", "Last used", "keyring"))
-                        (query.render_sorter("owner", "Owner", "keyring"))
-                    }
-                }
-                tbody { @for row in &rows.entries { (render_key_pair(row, now)) } }
-            }
-        }
-        (query.render_pager((rows.offset, rows.entries.len(), rows.total)))
+        (frame.render_filters("keyring, subject, issuer, name, serial or fingerprint", &fields))
+        (frame.render_rows(&head, &body, (rows.offset, rows.entries.len(), rows.total)))
         p class="do" { "The whole table for a spreadsheet: " (render_command(&["sidekey", "registry", "export", "--format", "csv"])) }
     }
 }
@@ -127,41 +115,25 @@ fn tone_of_end(standing: &str, ends: Timestamp, now: Timestamp) -> &'static str 
 
 /// Peers and upstreams.
 pub(super) fn render_peers(query: &ViewQuery, rows: &ListPart<PeerSummary>, now: Timestamp) -> Markup {
+    let caption = "Peers and upstreams by identity";
+    let frame = TableFrame { query, path: "/registry/peers", name: "Peers and upstreams", caption };
+    let sides = [("ingress", "peers (ingress)"), ("egress", "upstreams (egress)")];
+    let fields =
+        html! { (frame.render_choice(("side", "Side"), "both", &sides)) (frame.render_field("partner", "Partner")) };
+    let head = html! {
+        (query.render_sorter("identity", "Identity", ""))
+        (query.render_sorter("partner", "Partner", ""))
+        th scope="col" { "Listeners" }
+        th scope="col" { "Certificate" }
+        (query.render_sorter("not_after", "Its certificate ends", ""))
+        th scope="col" { "Was shown" }
+        (query.render_sorter("handshakes", "Handshakes", ""))
+        (query.render_sorter("last_seen", "Last seen", ""))
+    };
+    let body = html! { @for row in &rows.entries { (render_peer(row, now)) } };
     html! {
-        form class="filters" method="get" action="/registry/peers" role="search" aria-label="Filter peers" {
-            (render_text_filter(query, "identity, subject, partner or address"))
-            label {
-                "Side"
-                select name="side" {
-                    option value="" { "both" }
-                    option value="ingress" selected[query.get("side") == Some("ingress")] { "peers (ingress)" }
-                    option value="egress" selected[query.get("side") == Some("egress")] { "upstreams (egress)" }
-                }
-            }
-            label { "Partner" input type="search" name="partner" value=(query.get("partner").unwrap_or_default()) maxlength="200"; }
-            (query.render_kept(&["sort", "order"]))
-            button type="submit" { "Show" }
-            a href="/registry/peers" { "Clear" }
-        }
-        div class="scroll" role="region" aria-label="Peers and upstreams" tabindex="0" {
-            table {
-                caption { "Peers and upstreams by identity" }
-                thead {
-                    tr {
-                        (query.render_sorter("identity", "Identity", ""))
-                        (query.render_sorter("partner", "Partner", ""))
-                        th scope="col" { "Listeners" }
-                        th scope="col" { "Certificate" }
-                        (query.render_sorter("not_after", "Its certificate ends", ""))
-                        th scope="col" { "Was shown" }
-                        (query.render_sorter("handshakes", "Handshakes", ""))
-                        (query.render_sorter("last_seen", "Last seen", ""))
-                    }
-                }
-                tbody { @for row in &rows.entries { (render_peer(row, now)) } }
-            }
-        }
-        (query.render_pager((rows.offset, rows.entries.len(), rows.total)))
+        (frame.render_filters("identity, subject, partner or address", &fields))
+        (frame.render_rows(&head, &body, (rows.offset, rows.entries.len(), rows.total)))
     }
 }
 
@@ -243,8 +215,4 @@ pub(super) fn render_failures(rows: &[FailureRow], now: Timestamp) -> Markup {
             }
         }
     }
-}
-
-fn render_text_filter(query: &ViewQuery, hint: &str) -> Markup {
-    html! { label { "Contains" input type="search" name="text" value=(query.get("text").unwrap_or_default()) placeholder=(hint) maxlength="200"; } }
 }

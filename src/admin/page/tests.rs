@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 
-use super::super::tests::{views, views_of};
+use super::super::tests::{views, views_of, views_with};
 use super::*;
 use crate::keyring::Standing;
 use crate::snapshot::{KeyringView, sample};
@@ -28,6 +28,7 @@ async fn every_view_answers_without_a_registry_too() {
         "/handshakes?failed=true",
         "/registry",
         "/registry/peers",
+        "/registry/trust",
         "/registry/history",
         "/registry/failures",
         "/findings",
@@ -80,7 +81,7 @@ async fn a_keyring_with_a_hostile_name_has_its_page_and_stays_text() {
         name: Arc::from(name),
         ..sample::sample_keyring(vec![sample::sample_pair(b"a", Standing::Current)])
     };
-    let (views, _stopping) = views_of(vec![keyring], Vec::new());
+    let (views, _stopping) = views_of(vec![keyring], |_| ());
     let target = format!("/keyrings/{}", markup::encode_part(name));
     for target in ["/", &target] {
         let (status, _, html) = get(target, &views).await;
@@ -89,5 +90,27 @@ async fn a_keyring_with_a_hostile_name_has_its_page_and_stays_text() {
             html.contains("&lt;script&gt;alert(1)&lt;/script&gt;\\u{202e}/../b") && !html.contains("<script>"),
             "{html}"
         );
+    }
+}
+
+#[tokio::test]
+async fn anchors_and_lists_are_a_tab_that_filters_and_says_what_uses_them() {
+    let (views, _stopping) = views_with(|snapshot| {
+        let mut trust = sample::sample_trust(sample::sample_pair(b"a", Standing::Current).validity);
+        let at = |text: &str| text.parse().unwrap();
+        trust.holds.anchors[0].cannot_vouch = Some("its key is of a kind that is not known".to_owned());
+        trust.holds.crls = vec![sample::sample_crl(at("2026-11-01T00:00:00Z"), at("2026-11-20T00:00:00Z"))];
+        snapshot.trusts = vec![trust];
+    });
+    let (_, _, all) = get("/registry/trust", &views).await;
+    for text in ["CN=Partners' CA", "accepted", "out of date", "CN=CA", "no listener here", "verifies no peer: its key"]
+    {
+        assert!(all.contains(text), "{text}: {all}");
+    }
+    for (query, is_there) in
+        [("standing=accepted&kind=anchor", true), ("standing=removed", false), ("text=PARTNERS", true)]
+    {
+        let (_, _, shown) = get(&format!("/registry/trust?{query}"), &views).await;
+        assert_eq!(shown.contains("CN=Partners' CA"), is_there, "{query}");
     }
 }

@@ -309,6 +309,7 @@ fn a_crl_that_is_out_of_date_is_told_once_for_each_due_date() {
         anchors: Vec::new(),
         this_update: days_after(now(), days - 7),
         next_update: days_after(now(), days),
+        revoked: 0,
     };
     let told = |crls| evaluate_trust(Vec::new(), crls, &["api"]);
     assert_eq!(told(vec![crl(-1)])[0].contacts, ["integrations@example.com"]);
@@ -325,6 +326,7 @@ fn a_crl_warns_a_quarter_of_its_period_before_it_is_stale_and_at_least_a_day() {
             anchors: Vec::new(),
             this_update: now() - jiff::SignedDuration::from_hours(period_hours),
             next_update: now(),
+            revoked: 0,
         };
         now().duration_since(crl.warned_from()).as_hours()
     };

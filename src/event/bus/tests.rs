@@ -361,6 +361,20 @@ fn the_last_2000_handshakes_stay() {
 }
 
 #[test]
+fn a_report_is_built_from_a_copy_of_the_ledger_so_that_events_need_not_wait_for_it() {
+    let (events, _lines) = events_at("info", LogFormat::Json);
+    let come = |identity: &str| {
+        let identity = Some(identity.to_owned());
+        events.emit(Event::Handshake(Arc::new(HandshakeRecord { identity, ..accepted() })));
+    };
+    come("dns:one");
+    let copy = events.copy_ledger();
+    // Were the ledger held as long as a report is built from it, this would never end.
+    come("dns:two");
+    assert_eq!((copy.size().0, events.copy_ledger().size().0), (1, 2));
+}
+
+#[test]
 fn followers_hear_everything_and_what_they_miss_is_counted() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (events, _lines) = events_at("off", LogFormat::Text);

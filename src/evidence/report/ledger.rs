@@ -27,6 +27,9 @@ pub(super) struct ForgottenSenders {
     pub(super) last: Option<Timestamp>,
 }
 
+/// Senders, each shared with the copies that reports are built from.
+pub(super) type SenderTable = HashMap<Arc<SenderKey>, Arc<SenderUse>>;
+
 /// Which sender was shown which pair.
 #[derive(Clone, Debug)]
 pub struct RotationLedger {
@@ -38,10 +41,10 @@ pub struct RotationLedger {
     pub(super) unanswered: bool,
     /// When the fleet's registry began, if it was read.
     pub(super) recorded_since: Option<Timestamp>,
-    pub(super) senders: HashMap<SenderKey, SenderUse>,
-    pub(super) anonymous: HashMap<SenderKey, SenderUse>,
+    pub(super) senders: SenderTable,
+    pub(super) anonymous: SenderTable,
     /// Senders that the registry does not have as they are.
-    pub(super) changed: HashSet<SenderKey>,
+    pub(super) changed: HashSet<Arc<SenderKey>>,
     /// The epoch of each keyring's last rotation.
     pub(super) rotations: BTreeMap<KeyringName, u64>,
     pub(super) upstreams: UpstreamTable,
@@ -75,6 +78,28 @@ impl RotationLedger {
         }
     }
 
+    /// A copy to build reports from, which stays as it is while the ledger goes on. It shares the senders, so that it is taken in
+    /// little time, however long a report takes; it does not say which of them changed.
+    pub fn copy_for_reports(&self) -> Self {
+        Self {
+            since: self.since,
+            before: self.before,
+            read: self.read,
+            unanswered: self.unanswered,
+            heard: self.heard.clone(),
+            recorded_since: self.recorded_since,
+            senders: self.senders.clone(),
+            anonymous: self.anonymous.clone(),
+            changed: HashSet::new(),
+            rotations: self.rotations.clone(),
+            upstreams: self.upstreams.clone(),
+            sources: self.sources.clone(),
+            forgotten: self.forgotten.clone(),
+            anonymous_forgotten: self.anonymous_forgotten,
+            replicas: self.replicas.clone(),
+        }
+    }
+
     /// Records a fact.
     pub fn record(&mut self, fact: &LedgerFact<'_>, now: Timestamp) {
         match fact {
@@ -100,10 +125,10 @@ impl RotationLedger {
         for (key, sender) in
             self.senders.iter_mut().chain(&mut self.anonymous).filter(|(key, _)| key.keyring == *keyring)
         {
-            for evidence in sender.own.iter_mut().filter(|one| one.epoch < epoch) {
+            for evidence in Arc::make_mut(sender).own.iter_mut().filter(|one| one.epoch < epoch) {
                 evidence.reset();
                 if key.certificate.is_some() {
-                    self.changed.insert(key.clone());
+                    self.changed.insert(Arc::clone(key));
                 }
             }
         }
@@ -120,7 +145,7 @@ impl RotationLedger {
         let key = SenderKey::new((keyring, listener), identity, certificate, source);
         let taught =
             (is_after && chosen_by == SelectionReason::Learned).then(|| self.sources.taught_by(&key)).flatten();
-        let sender = self.sender(&key);
+        let sender = self.sender(key);
         if sender.partner.as_ref() != partner {
             sender.partner = partner.cloned();
         }
@@ -150,7 +175,7 @@ impl RotationLedger {
             return;
         }
         let key = SenderKey::new((keyring, listener), identity, certificate, source);
-        let evidence = self.sender(&key).own_pair(key_pair, now);
+        let evidence = self.sender(key).own_pair(key_pair, now);
         evidence.epoch = epoch;
         match outcome {
             SenderOutcome::Proved => evidence.record_proof(now),
@@ -175,10 +200,10 @@ impl RotationLedger {
         for (key, sender) in &mut self.senders {
             let is_it = key.keyring == *keyring && key.listener == *listener && key.identity == peer;
             if is_it && key.comes_from(source) {
-                let evidence = sender.own_pair(shown, now);
+                let evidence = Arc::make_mut(sender).own_pair(shown, now);
                 evidence.epoch = evidence.epoch.max(epoch);
                 evidence.insist(now, reason.clone(), explanation.clone());
-                self.changed.insert(key.clone());
+                self.changed.insert(Arc::clone(key));
             }
         }
     }
@@ -188,12 +213,15 @@ impl RotationLedger {
     }
 
     /// The sender's entry, begun where there is none, and to be written to the registry.
-    fn sender(&mut self, key: &SenderKey) -> &mut SenderUse {
-        if key.certificate.is_none() {
-            return self.anonymous.entry(key.clone()).or_default();
+    fn sender(&mut self, key: SenderKey) -> &mut SenderUse {
+        let is_anonymous = key.certificate.is_none();
+        let all = if is_anonymous { &mut self.anonymous } else { &mut self.senders };
+        let known = all.get_key_value(&key).map(|(known, _)| Arc::clone(known));
+        let key = known.unwrap_or_else(|| Arc::new(key));
+        if !is_anonymous {
+            self.changed.insert(Arc::clone(&key));
         }
-        self.changed.insert(key.clone());
-        self.senders.entry(key.clone()).or_default()
+        Arc::make_mut(all.entry(key).or_default())
     }
 
     pub(super) fn trim(&mut self, keyring: &KeyringName) {
@@ -222,9 +250,9 @@ impl RotationLedger {
         self.read = self.read.map(|read| shift_time(read, step));
         self.heard.values_mut().for_each(|(_, news)| *news = shift_time(*news, step));
         for (key, sender) in self.senders.iter_mut().chain(&mut self.anonymous) {
-            sender.own.iter_mut().for_each(|evidence| evidence.shift(step));
+            Arc::make_mut(sender).own.iter_mut().for_each(|evidence| evidence.shift(step));
             if key.certificate.is_some() {
-                self.changed.insert(key.clone());
+                self.changed.insert(Arc::clone(key));
             }
         }
         self.upstreams.shift_times(step);
@@ -241,12 +269,12 @@ fn shift_time(at: Timestamp, step: SignedDuration) -> Timestamp {
 
 /// Drops an eighth of those that are meant, the longest silent first, so that a flood costs little.
 fn drop_silent(
-    all: &mut HashMap<SenderKey, SenderUse>,
+    all: &mut SenderTable,
     limit: usize,
     is_meant: impl Fn(&SenderKey) -> bool,
-) -> Vec<(SenderKey, Timestamp)> {
-    let mut seen: Vec<(Timestamp, SenderKey)> =
-        all.iter().filter(|(key, _)| is_meant(key)).map(|(key, sender)| (sender.last(), key.clone())).collect();
+) -> Vec<(Arc<SenderKey>, Timestamp)> {
+    let mut seen: Vec<(Timestamp, Arc<SenderKey>)> =
+        all.iter().filter(|(key, _)| is_meant(key)).map(|(key, sender)| (sender.last(), Arc::clone(key))).collect();
     let count = (limit / 8 + 1).min(seen.len());
     if count == 0 {
         return Vec::new();

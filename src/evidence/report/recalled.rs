@@ -112,8 +112,8 @@ impl RotationLedger {
             self.upstreams.forget_fleet(keyring);
         }
         for (key, sender) in &mut self.senders {
-            if history.keyrings.contains(&key.keyring) {
-                sender.fleet.clear();
+            if !sender.fleet.is_empty() && history.keyrings.contains(&key.keyring) {
+                Arc::make_mut(sender).fleet.clear();
             }
         }
         for recalled in history.uses {
@@ -147,7 +147,7 @@ impl RotationLedger {
             RecalledUse::Sender { is_own, key, partner, mut evidence } => {
                 // Epochs are numbers of one process.
                 evidence.epoch = 0;
-                let sender = self.senders.entry(key).or_default();
+                let sender = Arc::make_mut(self.senders.entry(Arc::new(key)).or_default());
                 sender.partner = sender.partner.take().or(partner);
                 merge_pair(if is_own { &mut sender.own } else { &mut sender.fleet }, evidence);
             }
@@ -187,7 +187,7 @@ impl RotationLedger {
                     && key.comes_from(source)
             };
             for (_, sender) in self.senders.iter_mut().filter(|(key, _)| is_it(key)) {
-                let evidence = sender.own_pair(entry.shown, entry.since);
+                let evidence = Arc::make_mut(sender).own_pair(entry.shown, entry.since);
                 if evidence.insisted.is_none() {
                     evidence.insist(entry.since, entry.reason.into(), entry.explanation.clone());
                 }
@@ -198,20 +198,20 @@ impl RotationLedger {
     /// The senders of which the registry does not have all that this instance knows, each with that; at most `limit`.
     /// What could not be written comes back by [`RotationLedger::restore_changed`].
     pub fn take_changed(&mut self, limit: usize) -> Vec<ChangedSender> {
-        let keys: Vec<SenderKey> = self.changed.iter().take(limit).cloned().collect();
+        let keys: Vec<Arc<SenderKey>> = self.changed.iter().take(limit).cloned().collect();
         let taken = keys.into_iter().filter_map(|key| {
             self.changed.remove(&key);
             let sender = self.senders.get(&key)?;
             let (partner, pairs) = (sender.partner.clone(), sender.own.clone());
-            Some(ChangedSender { key, partner, pairs })
+            Some(ChangedSender { key: SenderKey::clone(&key), partner, pairs })
         });
         taken.collect()
     }
 
     /// Marks senders as to be written again.
     pub fn restore_changed(&mut self, senders: impl IntoIterator<Item = SenderKey>) {
-        let known = &self.senders;
-        self.changed.extend(senders.into_iter().filter(|key| known.contains_key(key)));
+        let find_known = |key| self.senders.get_key_value(&key).map(|(known, _)| Arc::clone(known));
+        self.changed.extend(senders.into_iter().filter_map(find_known));
     }
 }
 

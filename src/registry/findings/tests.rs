@@ -330,6 +330,7 @@ fn what_the_contract_lists_about_trusts() {
             anchors: texts(&["sha256:aa"]),
             this_update: days_from_now(-8),
             next_update: days_from_now(-1),
+            revoked: Some(2),
             present: true.into(),
         });
     });

@@ -178,6 +178,8 @@ pub struct CrlRow {
     pub this_update: UnixSeconds,
     /// When the next update is due.
     pub next_update: UnixSeconds,
+    /// Certificates that it revokes; `None`: an earlier version wrote the row.
+    pub revoked: Option<i64>,
     /// Whether it is present now.
     pub present: SqlFlag,
 }

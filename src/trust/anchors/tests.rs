@@ -198,6 +198,8 @@ fn a_crl_with_a_wrong_signature_is_kept_out() {
     assert!(with(Ok(vec![vec![0x30, 0].into()]))[0].contains("invalid CRL"));
     let both = with(Ok(vec![good, TestAuthority::new("Other").issue_crl(&[], 30)]));
     assert_eq!(both, ["usable trust/a.crl", "crls 2"]);
+    let revoked: Vec<usize> = anchors.build(now()).view().crls.iter().map(|crl| crl.revoked).collect();
+    assert_eq!(revoked.iter().sum::<usize>(), 1, "one list revokes one certificate, the other none: {revoked:?}");
 
     let peer = ca.issue_peer("a.test", &|params| params.serial_number = Some(7.into()));
     assert!(anchors.build(now()).verify(&peer.chain, &PeerRole::Client, now()).is_err());

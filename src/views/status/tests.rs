@@ -47,7 +47,7 @@ fn known<'a>(
     StatusInputs {
         snapshot,
         look,
-        reports: &[],
+        reports: Arc::default(),
         handshakes,
         doubts: &[],
         reload_error,

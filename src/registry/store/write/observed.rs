@@ -194,11 +194,13 @@ impl BatchWriter {
         for crl in view.holds.crls.iter().rev() {
             let anchors: TextList = crl.anchors.iter().map(ToString::to_string).collect();
             let sql = "INSERT INTO crl (instance, trust, issuer, anchors, this_update, next_update, first_seen, last_seen, \
-                       present) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 1) ON CONFLICT (instance, trust, issuer) \
-                       DO UPDATE SET anchors = excluded.anchors, this_update = excluded.this_update, \
-                       next_update = excluded.next_update, last_seen = excluded.last_seen, present = 1";
-            let (made, due) = (crl.this_update, crl.next_update);
-            open.execute(sql, values![&*self.instance, name, &crl.issuer, &anchors, made, due, self.now]).await?;
+                       present, revoked) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 1, $8) \
+                       ON CONFLICT (instance, trust, issuer) DO UPDATE SET anchors = excluded.anchors, \
+                       this_update = excluded.this_update, next_update = excluded.next_update, \
+                       last_seen = excluded.last_seen, present = 1, revoked = excluded.revoked";
+            let (made, due, revoked) = (crl.this_update, crl.next_update, i64::try_from(crl.revoked).ok());
+            let values = values![&*self.instance, name, &crl.issuer, &anchors, made, due, self.now, revoked];
+            open.execute(sql, values).await?;
         }
         Ok(())
     }
