@@ -44,11 +44,11 @@ impl SimulatedFleet {
         let replica = &mut self.replicas[at.replica];
         let (asked, kind) = (requirements(&sender), sender_kind(&sender, &self.keyring));
         let in_overlap = candidates.in_overlap();
-        let known = in_overlap && replica.refusals.get(&kind, now).is_some();
+        let held = replica.refusals.get(&kind, now).filter(|_| in_overlap);
         let taught = in_overlap.then(|| replica.refusals.recall(&kind, now)).flatten();
-        let trial = known && taught.is_none();
+        let trial = held.as_ref().filter(|_| taught.is_none()).and_then(|held| held.shown);
         assert!(
-            !known || self.neighbours.may_be_moved(at.replica, &kind),
+            held.is_none() || self.neighbours.may_be_moved(at.replica, &kind),
             "seed {}, minute {minute}: {sender:?} is moved by a refusal that is not of its kind, or came after a proof",
             self.seed
         );
@@ -62,7 +62,8 @@ impl SimulatedFleet {
         let session = (at.replica, replica.epoch, shown.key_pair);
         let resumed = sender.resumes && sender.session == Some(session);
         let accepted = match sender.nature {
-            SenderNature::Hostile => random.percent(30),
+            // Every second one never sends anything.
+            SenderNature::Hostile => random.percent(if index.is_multiple_of(2) { 30 } else { 0 }),
             _ => resumed || accepts(&sender, pair_number(shown)),
         };
         let manner = sender.nature.manner(random);

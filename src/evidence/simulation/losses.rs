@@ -60,8 +60,8 @@ pub(super) struct LostHandshake<'a> {
     pub(super) replica: usize,
     pub(super) kind: &'a SenderKind,
     pub(super) key_pair: Fingerprint,
-    /// It was the trial of the pair that its kind had refused.
-    pub(super) trial: bool,
+    /// It was the trial of the pair that its kind had refused: the one that it is held on.
+    pub(super) trial: Option<Fingerprint>,
     /// The sender is known by its certificate.
     pub(super) verified: bool,
     /// The alert tells that the issuer is meant.
@@ -74,7 +74,7 @@ impl<'a> LostHandshake<'a> {
     /// No pair of ours fits what its hello asks for.
     pub(super) const fn unfit(kind: &'a SenderKind, replica: usize) -> Self {
         let key_pair = Fingerprint::from_bytes([0; 32]);
-        Self { replica, kind, key_pair, trial: false, verified: false, tells_issuer: false, unfit: 0 }
+        Self { replica, kind, key_pair, trial: None, verified: false, tells_issuer: false, unfit: 0 }
     }
 }
 
@@ -142,13 +142,18 @@ impl NeighbourLog {
         self.movable.contains(&(replica, kind.clone()))
     }
 
-    /// Whether another sender of this kind has proved the pair, or refused one since then. Data without a certificate count
-    /// only against a refusal without one.
+    /// Whether another sender of this kind has proved the pair, or the one that both are held on, or refused one since then.
+    /// Data without a certificate count only against a refusal without one.
     fn has_interfered(&self, lost: &LostHandshake<'_>, who: usize, since: u64) -> bool {
-        let (replica, kind) = (lost.replica, lost.kind.clone());
-        let proved = self.proved.get(&(replica, kind.clone(), lost.key_pair));
-        let refused = self.refused.get(&(replica, kind));
-        proved.is_some_and(|all| all.iter().any(|(other, verified)| *other != who && (*verified || !lost.verified)))
+        let (replica, kind) = (lost.replica, lost.kind);
+        let counts = |(other, verified): &(usize, bool)| *other != who && (*verified || !lost.verified);
+        let is_kept = |key_pair: Fingerprint| {
+            let proved = self.proved.get(&(replica, kind.clone(), key_pair));
+            proved.is_some_and(|all| all.iter().any(counts))
+        };
+        let refused = self.refused.get(&(replica, kind.clone()));
+        is_kept(lost.key_pair)
+            || lost.trial.is_some_and(is_kept)
             || refused.is_some_and(|all| all.iter().any(|(other, number)| *other != who && since <= *number))
     }
 }
@@ -173,7 +178,7 @@ impl LossAccount {
         let granted = costs * if lost.tells_issuer { 1 } else { lost.unfit };
         let since = self.visited.get(&lost.replica).copied().unwrap_or_default();
         let is_shared = costs > 0 && neighbours.has_interfered(lost, who, since);
-        let (counted, limit) = if lost.trial {
+        let (counted, limit) = if lost.trial.is_some() {
             (self.tried.entry(lost.replica).or_default(), TRIALS.min(costs * TRIALS))
         } else {
             (self.learned.entry(lost.replica).or_default(), granted)

@@ -65,8 +65,8 @@ pub(super) struct OpenConnection {
     pub(super) shown: KeyPairCandidate,
     /// How it ends, where the pair is not accepted: the reason, and the pair that could cure it.
     pub(super) refused: Option<(&'static str, Option<Fingerprint>)>,
-    /// What is lost with it.
-    pub(super) loss: (bool, bool, u64),
+    /// What is lost with it: of a trial the pair that its kind is held on, whether the issuer is told, and the unfit pairs.
+    pub(super) loss: (Option<Fingerprint>, bool, u64),
 }
 
 pub(super) fn requirements(sender: &SimulatedSender) -> PeerRequirements {
