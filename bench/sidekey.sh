@@ -4,7 +4,8 @@
 # RUN: a folder of its own. PORT: where to listen. TO: the plain backend's or the mTLS upstream's port. CERTS: the harness's
 # folder, which holds pairs of several roles and is therefore no keyring itself. Everything not named here is at its default.
 # The environment: SIDEKEY, the absolute path of the executable; SIDEKEY_BENCH_ACCESS=true, the access log; SIDEKEY_BENCH_ADMIN, an
-# address for the admin listener, and with it a registry; SIDEKEY_BENCH_CONNECTIONS, more connections than the default.
+# address for the admin listener, and with it a registry; SIDEKEY_BENCH_CONNECTIONS, more connections than the default, which may be
+# idle for longer: opening them takes its time.
 set -euo pipefail
 side=$1 run=$2 port=$3 to=$4 certs=$5 workers=$6
 sidekey=${SIDEKEY:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/release/sidekey}
@@ -36,7 +37,8 @@ if [ -n "${SIDEKEY_BENCH_ADMIN:-}" ]; then
 listen = \"$SIDEKEY_BENCH_ADMIN\""
 fi
 [ -z "${SIDEKEY_BENCH_CONNECTIONS:-}" ] || limits="[$side.limits]
-connections = $SIDEKEY_BENCH_CONNECTIONS"
+connections = $SIDEKEY_BENCH_CONNECTIONS
+idle = \"30m\""
 
 umask 077
 rm -rf "$run/certs"
