@@ -6,7 +6,7 @@ traffic beside it with the page being polled and without, in turns of one run.
 Every peer really comes, before the rotations; a part of them comes again after them. Loads are planned ahead, so a late answer counts
 from when its request was due. It judges nothing: figures depend on the machine, the ratio of one run less so.
 """
-import argparse, datetime, multiprocessing, os, socket, ssl, statistics, subprocess, threading, time
+import argparse, datetime, multiprocessing, os, signal, socket, ssl, statistics, subprocess, sys, threading, time
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -224,7 +224,10 @@ def main():
     parser.add_argument("--sidekey", required=True)
     for name, usual in (("peers", 5000), ("keyrings", 12), ("rate", 400), ("seconds", 10), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--no-views", action="store_true", help="only the traffic beside the page")
     asked = parser.parse_args()
+    # Ended from outside, it takes its sidecar with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     stage = Crowd(asked.sidekey)
     try:
         stage.prepare(asked.keyrings, asked.peers)
@@ -237,7 +240,8 @@ def main():
         views = ["/", "/rotation", "/handshakes", "/handshakes?failed=true", "/registry", "/registry/peers", "/registry/peers?text=peer44",
                  "/registry/trust", "/findings", f"/keyrings/{stage.rings[0]}", f"/peers/{last}", f"/certificates/{certificate}",
                  "/api/v1/status", "/api/v1/rotation", "/api/v1/peers?sort=identity"]
-        measure_views(stage, views)
+        if not asked.no_views:
+            measure_views(stage, views)
         polled = [view for view in views if not view.startswith("/api")]
         quiet, busy = ({"handshake": [], "request": []} for _ in range(2))
         for number in range(asked.rounds):

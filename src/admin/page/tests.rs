@@ -98,11 +98,13 @@ async fn anchors_and_lists_are_a_tab_that_filters_and_says_what_uses_them() {
     let (views, _stopping) = views_with(|snapshot| {
         let mut trust = sample::sample_trust(sample::sample_pair(b"a", Standing::Current).validity);
         let at = |text: &str| text.parse().unwrap();
+        trust.holds.name = "own:api".into();
         trust.holds.anchors[0].cannot_vouch = Some("its key is of a kind that is not known".to_owned());
         trust.holds.crls = vec![sample::sample_crl(at("2026-11-01T00:00:00Z"), at("2026-11-20T00:00:00Z"))];
         snapshot.trusts = vec![trust];
     });
     let (_, _, all) = get("/registry/trust", &views).await;
+    assert!(all.contains("own trust of <a href=\"/keyrings/api\">"), "{all}");
     for text in ["CN=Partners' CA", "accepted", "out of date", "CN=CA", "no listener here", "verifies no peer: its key"]
     {
         assert!(all.contains(text), "{text}: {all}");

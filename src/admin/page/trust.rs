@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::markup::{
-    LabelTone, link_certificate, render_command, render_date, render_day, render_distance, render_label, render_names,
-    render_outside, render_sentence,
+    LabelTone, link_certificate, link_keyring, render_command, render_date, render_day, render_distance, render_label,
+    render_names, render_outside, render_sentence,
 };
 use super::query::ViewQuery;
 use super::table::TableFrame;
@@ -53,7 +53,7 @@ fn render_anchor(row: &AnchorSummary, now: Timestamp) -> Markup {
     let standing = row.standing.split([' ', ',']).next().unwrap_or_default();
     html! {
         tr {
-            th scope="row" { (render_outside(&row.trust)) span class="sub" { (describe_kind(&row.kind)) } }
+            th scope="row" { (render_trust_name(&row.trust)) span class="sub" { (describe_kind(&row.kind)) } }
             td { @if row.kind == "pin" { span class="mono" title=(row.anchor) { (shorten_pin(&row.anchor)) } } @else { (link_certificate(&row.anchor)) } }
             td {
                 (render_label(tone_of_standing(standing), &row.standing))
@@ -101,7 +101,7 @@ fn render_crl(row: &CrlTableRow, now: Timestamp) -> Markup {
     };
     html! {
         tr {
-            th scope="row" { (render_outside(&row.trust)) }
+            th scope="row" { (render_trust_name(&row.trust)) }
             td {
                 (render_outside(&row.issuer))
                 @for anchor in row.anchors.iter() { span class="sub" { "anchor " (link_certificate(anchor)) } }
@@ -112,6 +112,13 @@ fn render_crl(row: &CrlTableRow, now: Timestamp) -> Markup {
             td class="number" { @if let Some(revoked) = row.revoked { (revoked) } }
             td { (render_users(&row.listeners)) (render_instances(&row.instances)) }
         }
+    }
+}
+
+/// A trust that a keyring has of its own is called by the keyring.
+fn render_trust_name(trust: &str) -> Markup {
+    html! {
+        @if let Some(keyring) = trust.strip_prefix("own:") { "own trust of " (link_keyring(keyring)) } @else { (render_outside(trust)) }
     }
 }
 
