@@ -2,8 +2,10 @@
 //! egress: what differs between them is given in.
 
 pub(crate) mod access;
+mod direct;
 pub(crate) mod forward;
 mod home;
+mod hyper_client;
 pub(crate) mod link;
 pub(crate) mod open;
 pub(crate) mod origin;
@@ -14,6 +16,7 @@ pub(crate) mod replay;
 pub(crate) mod request_body;
 mod request_stream;
 pub(crate) mod response_body;
+mod response_wait;
 pub(crate) mod shape;
 mod shared;
 mod spare;

@@ -33,7 +33,7 @@ use crate::http::frames::{BlockFault, FrameFlood};
 use crate::http::framing::FramingLimits;
 use crate::http::framing::guard::FramingGuard;
 use crate::http::framing::verdict::GuardVerdict;
-use crate::http::interim::{InterimQueue, InterimScope};
+use crate::http::interim::{InterimQueue, InterimScope, InterimSender};
 use crate::http::refusal::ExplainedRefusal;
 use crate::snapshot::ingress::ListenerLimits;
 
@@ -60,8 +60,12 @@ pub(crate) struct ServedConnection<'a> {
 pub(crate) trait RequestHandler: 'static {
     /// The connection that is served.
     fn connection(&self) -> ServedConnection<'_>;
-    /// One request, one response; or why there is none.
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure>;
+    /// One request, one response; or why there is none. Interim responses go to `interim`, if they can be sent.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        interim: Option<InterimSender>,
+    ) -> Result<Response<ResponseBody>, RequestFailure>;
 
     /// The connection in its worker's list.
     fn state(&self) -> &Rc<ConnectionState> {
@@ -111,10 +115,10 @@ where
         // From now on, not from the first poll: hyper reads on before that, and the client may have ended its sending.
         let flight = asked.connection.state().begin_flight();
         let takes_interim = request.version() == Version::HTTP_11;
-        let scope = takes_interim.then(|| InterimScope::open(&queue, None, &mut request));
+        let scope = takes_interim.then(|| InterimScope::open(&queue, None));
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
-            let answered = asked.connection.answer(request).await;
+            let answered = asked.connection.answer(request, scope.as_ref().map(InterimScope::sender)).await;
             let response = answered.unwrap_or_else(|failure| {
                 let error = asked.verdict.explain(failure.error).with_limit_value(bounds);
                 refuse_request(&*asked.connection, &error, failure.record, false)
@@ -180,10 +184,10 @@ where
     let service = service_fn(move |mut request: Request<Incoming>| {
         let connection = Rc::clone(&connection);
         let stream = frames::take_stream_number(request.headers_mut());
-        let scope = stream.map(|stream| InterimScope::open(&queue, Some(stream), &mut request));
+        let scope = stream.map(|stream| InterimScope::open(&queue, Some(stream)));
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
-            let answered = connection.answer(request).await;
+            let answered = connection.answer(request, scope.as_ref().map(InterimScope::sender)).await;
             if let Some(scope) = scope {
                 scope.await_written(connection.waits(), limits.body_idle).await;
             }

@@ -5,8 +5,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::ser::{Impossible, Serialize, SerializeStruct, Serializer};
-use serde_json::Value;
+use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeStruct, Serializer};
 
 use crate::log::{Level, LogLine};
 use crate::pki::Fingerprint;
@@ -60,18 +59,7 @@ impl SerializeStruct for LineFields<'_> {
     type Error = fmt::Error;
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), fmt::Error> {
-        match serde_json::to_value(value).map_err(|_| fmt::Error)? {
-            Value::Null => {}
-            Value::Bool(value) => _ = self.0.flag(name, value),
-            Value::Number(value) => _ = self.0.number(name, value),
-            Value::String(value) => _ = self.0.text(name, &value),
-            Value::Array(values) => {
-                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                self.0.list(name, &values);
-            }
-            Value::Object(_) => return Err(fmt::Error),
-        }
-        Ok(())
+        value.serialize(LineValue { line: &mut *self.0, name })
     }
 
     fn end(self) -> Result<(), fmt::Error> {
@@ -159,4 +147,120 @@ impl Serializer for LineFields<'_> {
         serialize_map(Option<usize>) -> SerializeMap,
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> SerializeStructVariant,
     );
+}
+
+/// One field of a line: a text, a number, a flag, or a list of texts. A value that is unknown leaves no trace.
+struct LineValue<'a> {
+    line: &'a mut LogLine,
+    name: &'static str,
+}
+
+/// Gathers the texts of a list.
+struct LineList<'a> {
+    field: LineValue<'a>,
+    texts: Vec<String>,
+}
+
+/// Numbers as they are.
+macro_rules! write_numbers {
+    ($($name:ident($type:ty)),+ $(,)?) => {
+        $(fn $name(self, value: $type) -> Result<(), fmt::Error> {
+            self.line.number(self.name, value);
+            Ok(())
+        })+
+    };
+}
+
+impl<'a> Serializer for LineValue<'a> {
+    type Ok = ();
+    type Error = fmt::Error;
+    type SerializeSeq = LineList<'a>;
+    type SerializeTuple = Impossible<(), fmt::Error>;
+    type SerializeTupleStruct = Impossible<(), fmt::Error>;
+    type SerializeTupleVariant = Impossible<(), fmt::Error>;
+    type SerializeMap = Impossible<(), fmt::Error>;
+    type SerializeStruct = Impossible<(), fmt::Error>;
+    type SerializeStructVariant = Impossible<(), fmt::Error>;
+
+    fn serialize_bool(self, value: bool) -> Result<(), fmt::Error> {
+        self.line.flag(self.name, value);
+        Ok(())
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), fmt::Error> {
+        self.line.text(self.name, value);
+        Ok(())
+    }
+
+    fn serialize_none(self) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), fmt::Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), fmt::Error> {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), fmt::Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, size: Option<usize>) -> Result<LineList<'a>, fmt::Error> {
+        Ok(LineList { field: self, texts: Vec::with_capacity(size.unwrap_or_default()) })
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), fmt::Error> {
+        Err(fmt::Error)
+    }
+
+    write_numbers!(
+        serialize_i8(i8),
+        serialize_i16(i16),
+        serialize_i32(i32),
+        serialize_i64(i64),
+        serialize_u8(u8),
+        serialize_u16(u16),
+        serialize_u32(u32),
+        serialize_u64(u64),
+        serialize_f32(f32),
+        serialize_f64(f64),
+    );
+
+    refuse_values!(serialize_char(char), serialize_bytes(&[u8]), serialize_unit(), serialize_unit_struct(&'static str),);
+
+    refuse_compounds!(
+        serialize_tuple(usize) -> SerializeTuple,
+        serialize_tuple_struct(&'static str, usize) -> SerializeTupleStruct,
+        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> SerializeTupleVariant,
+        serialize_map(Option<usize>) -> SerializeMap,
+        serialize_struct(&'static str, usize) -> SerializeStruct,
+        serialize_struct_variant(&'static str, u32, &'static str, usize) -> SerializeStructVariant,
+    );
+}
+
+impl SerializeSeq for LineList<'_> {
+    type Ok = ();
+    type Error = fmt::Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), fmt::Error> {
+        // Lists are of texts, and of what becomes one; other values have no place on a line.
+        if let serde_json::Value::String(text) = serde_json::to_value(value).map_err(|_| fmt::Error)? {
+            self.texts.push(text);
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), fmt::Error> {
+        self.field.line.list(self.field.name, &self.texts);
+        Ok(())
+    }
 }

@@ -1,5 +1,5 @@
-//! The content of a message as a library gives it: hyper's, or h2's of a response on HTTP/2, where hyper's client is not used
-//! because it hides interim responses.
+//! The content of a message, whatever reads it: hyper, `server_connection` a response on HTTP/1.1 to a request without content, or
+//! h2 a response on HTTP/2, where hyper's client is not used because it hides interim responses.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,11 +13,14 @@ use hyper::body::Incoming;
 
 use super::broken::BrokenExchange;
 use super::framing::parse_decimal;
+use super::response_content::ResponseContent;
 
 /// The content of a message.
 pub(crate) enum MessageContent {
-    /// Of a request, or of a response on HTTP/1.1.
+    /// Of a request, or of a response on HTTP/1.1 to one with content.
     Hyper(Incoming),
+    /// Of a response on HTTP/1.1 to a request without content.
+    Http1(ResponseContent),
     /// Of a response on HTTP/2.
     Http2(Http2Content),
 }
@@ -79,6 +82,7 @@ impl HttpBody for MessageContent {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenExchange>>> {
         match self.get_mut() {
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BrokenExchange::from),
+            Self::Http1(content) => content.poll_frame(cx).map_err(BrokenExchange::from),
             Self::Http2(content) => content.poll_frame(cx).map_err(BrokenExchange::from),
         }
     }
@@ -86,6 +90,7 @@ impl HttpBody for MessageContent {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Http1(content) => content.is_end_stream(),
             Self::Http2(content) => content.stream.is_end_stream(),
         }
     }
@@ -93,6 +98,7 @@ impl HttpBody for MessageContent {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Hyper(incoming) => incoming.size_hint(),
+            Self::Http1(content) => content.size_hint(),
             Self::Http2(content) => content.left.map(SizeHint::with_exact).unwrap_or_default(),
         }
     }

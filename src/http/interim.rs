@@ -189,13 +189,17 @@ pub(crate) struct InterimScope {
 }
 
 impl InterimScope {
-    /// Lets interim responses pass to `request`, whose number on HTTP/2 is `stream`.
-    pub(crate) fn open<B>(queue: &Arc<InterimQueue>, stream: Option<u32>, request: &mut Request<B>) -> Self {
+    /// Lets interim responses pass to a request, whose number on HTTP/2 is `stream`.
+    pub(crate) fn open(queue: &Arc<InterimQueue>, stream: Option<u32>) -> Self {
         let (received, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let sender =
             InterimSender { queue: Arc::clone(queue), request: Arc::new(InterimRequest { stream, received, over }) };
-        request.extensions_mut().insert(sender.clone());
         Self { sender }
+    }
+
+    /// The end that goes with the request.
+    pub(crate) fn sender(&self) -> InterimSender {
+        self.sender.clone()
     }
 
     /// Waits until those that have come are written, so that the final response may follow; for a client that does not read,
@@ -319,7 +323,7 @@ mod tests {
     #[test]
     fn a_head_that_is_begun_is_written_to_its_end_and_no_other_where_none_may_stand() {
         let queue = Arc::<InterimQueue>::default();
-        let scope = InterimScope::open(&queue, None, &mut Request::new(()));
+        let scope = InterimScope::open(&queue, None);
         pass_on(&scope, 2);
         let mut pipe = NarrowPipe { taken: Vec::new(), room: 0 };
         assert!(write(&queue, &mut pipe, 100, false), "nothing is begun");
@@ -336,8 +340,8 @@ mod tests {
         let (queue, waits) = (Arc::<InterimQueue>::default(), Rc::<WaitTable>::default());
         let mut pipe = NarrowPipe { taken: Vec::new(), room: 0 };
         let mut cx = Context::from_waker(Waker::noop());
-        let scope = InterimScope::open(&queue, Some(1), &mut Request::new(()));
-        let other = InterimScope::open(&queue, Some(3), &mut Request::new(()));
+        let scope = InterimScope::open(&queue, Some(1));
+        let other = InterimScope::open(&queue, Some(3));
         pass_on(&scope, 1);
         let mut waiting = Box::pin(scope.await_written(&waits, Duration::from_secs(5)));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
@@ -345,7 +349,7 @@ mod tests {
         assert!(write(&queue, &mut pipe, 1000, true));
         assert!(waiting.as_mut().poll(&mut cx).is_ready());
 
-        let scope = InterimScope::open(&queue, Some(5), &mut Request::new(()));
+        let scope = InterimScope::open(&queue, Some(5));
         pass_on(&scope, 1);
         let mut waiting = Box::pin(scope.await_written(&waits, Duration::from_secs(5)));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
@@ -358,25 +362,24 @@ mod tests {
     #[test]
     fn interim_responses_are_bounded_in_number_and_in_bytes_and_end_with_their_request() {
         let queue = Arc::<InterimQueue>::default();
-        let scope = InterimScope::open(&queue, None, &mut Request::new(()));
+        let scope = InterimScope::open(&queue, None);
         pass_on(&scope, 100);
         assert_eq!(queue.waiting.load(Ordering::Relaxed), MAX_INTERIM_RESPONSES);
         drop(scope);
         assert_eq!(queue.waiting.load(Ordering::Relaxed), 0);
 
-        let mut request = Request::new(());
-        let scopes: Vec<_> = (0..1000).map(|_| InterimScope::open(&queue, Some(1), &mut request)).collect();
+        let scopes: Vec<_> = (0..1000).map(|_| InterimScope::open(&queue, Some(1))).collect();
         let headers = HeaderMap::from_iter([(http::header::LINK, "y".repeat(800).parse().unwrap())]);
         for scope in &scopes {
             scope.sender.pass_interim(StatusCode::EARLY_HINTS, &headers, LIMITS);
         }
         assert!(queue.lock().bytes <= MAX_QUEUED_BYTES && queue.waiting.load(Ordering::Relaxed) > 100);
         drop(scopes);
-        let late = InterimScope::open(&queue, None, &mut request);
+        let late = InterimScope::open(&queue, None);
         late.sender.request.over.store(true, Ordering::Relaxed);
         pass_on(&late, 1);
         queue.close();
-        pass_on(&InterimScope::open(&queue, None, &mut request), 1);
+        pass_on(&InterimScope::open(&queue, None), 1);
         assert_eq!((queue.waiting.load(Ordering::Relaxed), queue.lock().bytes), (0, 0));
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever a value holds, it can neither break the line nor forge a field: it is made printable, then quoted. A line
 //! is at most [`MAX_LINE_BYTES`] bytes; where something must go, values are cut (with `…`), never the line, so that JSON stays JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
@@ -288,11 +289,11 @@ fn is_bare(value: &str) -> bool {
 
 /// Printable, quotes and backslashes escaped (the same way in JSON and in text), at most `limit` bytes; and whether
 /// something was cut.
-fn escape_value(value: &str, limit: usize) -> (String, bool) {
+fn escape_value(value: &str, limit: usize) -> (Cow<'_, str>, bool) {
     let head = &value[..value.floor_char_boundary(limit)];
     let mut cut = head.len() < value.len();
     if !cut && head.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-        return (head.to_owned(), false);
+        return (Cow::Borrowed(head), false);
     }
     let mut out = String::with_capacity(head.len() + 8);
     // Room for the ellipsis, which is three bytes.
@@ -316,7 +317,7 @@ fn escape_value(value: &str, limit: usize) -> (String, bool) {
             out.push('…');
         }
     }
-    (out, cut)
+    (Cow::Owned(out), cut)
 }
 
 #[cfg(test)]

@@ -314,7 +314,7 @@ impl<'a> UpstreamAttempt<'a> {
         }
         let pool = Rc::clone(&self.chosen.borrow().candidate(key_pair).pool);
         let parts = ConnectionParts { pool, tracked: Some(tracked), proof: Some(Rc::clone(&proof)) };
-        let opened = if http2 { open_http2(stream, parts).await } else { open_http1(stream, parts).await };
+        let opened = if http2 { open_http2(stream, parts).await } else { Ok(open_http1(stream, parts)) };
         opened.map_err(|error| proof::report_end(&proof, towards, Some(&error)).unwrap_or(error))
     }
 

@@ -23,6 +23,7 @@ use crate::dataplane::serve::{RequestHandler, ServedConnection};
 use crate::dataplane::shared::ConnectionSlot;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::{ForwardingPolicy, StripList, clean_request};
+use crate::http::interim::InterimSender;
 use crate::http::{cross_site, named_host, target};
 use crate::metrics;
 use crate::snapshot::{EgressSnapshot, Epoch, Side};
@@ -99,6 +100,7 @@ impl EgressConnection {
         &self,
         view: &EgressView,
         mut request: Request<Incoming>,
+        interim: Option<InterimSender>,
         record: &mut Option<AccessRecord>,
     ) -> Result<Response<ResponseBody>, Error> {
         let settings = &view.egress.settings;
@@ -115,7 +117,7 @@ impl EgressConnection {
         let host = view.host.clone().unwrap_or(named);
         let (waits, client) = (self.resources.context.waits(), &self.tracked.open.activity);
         let terms = ForwardContext { limits, strip: &view.strip, waits, client };
-        let mut outbound = OutboundRequest::new(request, &host, cleaned, &terms);
+        let mut outbound = OutboundRequest::new(request, interim, &host, cleaned, &terms);
         let to = RequestDestination { host, scheme: Scheme::HTTPS };
         let towards = UpstreamRef {
             resources: &self.resources,
@@ -136,7 +138,11 @@ impl RequestHandler for EgressConnection {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        interim: Option<InterimSender>,
+    ) -> Result<Response<ResponseBody>, RequestFailure> {
         let flight = self.tracked.open.begin_flight();
         let view = match self.view() {
             Ok(view) => view,
@@ -146,7 +152,7 @@ impl RequestHandler for EgressConnection {
             }
         };
         let mut record = Some(AccessRecord::start(&view.access, &request, flight));
-        self.forward(&view, request, &mut record).await.map_err(|error| RequestFailure { error, record })
+        self.forward(&view, request, interim, &mut record).await.map_err(|error| RequestFailure { error, record })
     }
 }
 

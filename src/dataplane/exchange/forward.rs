@@ -66,13 +66,13 @@ impl OutboundRequest {
     /// Puts a cleaned request into the form of HTTP/1.1; the connection that carries it decides in the end.
     pub(crate) fn new(
         mut request: Request<Incoming>,
+        interim: Option<InterimSender>,
         host: &HeaderValue,
         cleaned: RequestedFeatures,
         terms: &ForwardContext<'_>,
     ) -> Self {
         let websocket = upgrade::take_upgrade(&mut request, cleaned);
         let (mut parts, body) = request.into_parts();
-        let interim = parts.extensions.remove::<InterimSender>();
         parts.extensions.clear();
         match parts.version {
             Version::HTTP_2 => join_cookies(&mut parts.headers),

@@ -1,37 +1,35 @@
 //! One connection to a backend or an upstream, lent to a request and returned to its pool.
 //!
-//! A small HTTP/1.1 exchange polls the connection in the request's own task: nothing is spawned and no other task is
-//! woken. As soon as a body of any size flows, the connection gets a task of its own and keeps it, so that both
-//! directions move independently. HTTP/2 connections always have one.
+//! Over HTTP/1.1 a request without content is exchanged in its own task (`direct`); the first one with content, or with an
+//! upgrade, hands the connection to hyper (`hyper_client`) for the rest of its life. HTTP/2 connections have a task.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use http::header::UPGRADE;
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::client::conn::http1;
 use tokio::task::spawn_local;
 
+use super::direct::exchange_directly;
 use super::home::{ConnectionHome, OpenCountGuard};
+use super::hyper_client::HyperClient;
 use super::proof::ConnectionProof;
 use super::request_body::OutgoingBody;
 use super::request_stream::{RequestStream, StreamOpener, is_open};
+use super::response_wait::ResponseWait;
 use super::shape::{self, RequestDestination};
 use super::streams::{SharedStreamState, StreamGuard};
-use crate::clock::deadlines::{Ticks, WaitTable, WaitTimer};
-use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal, ConnectionState};
+use crate::clock::deadlines::{Ticks, WaitTable};
+use crate::dataplane::connection::{ConnectionGuard, ConnectionSignal, ConnectionState, poll_close_signal};
 use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
 use crate::http::expect::ContinueGateGuard;
-use crate::http::interim::InterimWatch;
-use crate::http::progress::UploadProgress;
-
-/// A connection's own future, while it has no task of its own.
-pub(super) type ConnectionFuture = Pin<Box<dyn Future<Output = ()>>>;
+use crate::http::server_connection::ServerConnection;
+use crate::http::server_connection::fault::ResponseFault;
 
 /// A connection, and the pool that it returns to.
 pub(crate) struct PooledConnection {
@@ -48,16 +46,16 @@ pub(crate) struct PooledConnection {
     /// It carries no further request.
     retired: Cell<bool>,
     idle_since: Ticks,
+    /// A shared connection is counted where it is shared from.
+    _counted: Option<OpenCountGuard>,
 }
 
 /// A connection's end for requests, in either protocol.
 pub(super) enum HttpTransport {
-    H1 {
-        sender: http1::SendRequest<OutgoingBody>,
-        drive: Option<ConnectionFuture>,
-        dead: bool,
-        _counted: OpenCountGuard,
-    },
+    /// HTTP/1.1 that has carried no content and no upgrade.
+    Direct(Rc<RefCell<ServerConnection>>),
+    /// HTTP/1.1 through hyper.
+    Hyper(Box<HyperClient>),
     H2 {
         opener: StreamOpener,
         stream: StreamGuard,
@@ -69,6 +67,8 @@ pub(crate) struct ExchangeFailure {
     pub(crate) error: Error,
     /// Nothing of the request was sent: it is still in its place.
     pub(crate) unsent: bool,
+    /// The request, where it may have been sent and is still whole.
+    pub(crate) sent: Option<Box<Request<OutgoingBody>>>,
     /// The connection was not new: the server may have closed it before it received the request.
     pub(crate) reused: bool,
     /// The server reports that it has not processed the request (RFC 9113 8.7), or it was never opened there.
@@ -84,11 +84,13 @@ pub(super) struct LinkParts {
     pub(super) proof: Option<Rc<ConnectionProof>>,
     /// It has carried a request before.
     pub(super) reused: bool,
+    /// Its place among the open connections of the pool, unless it is shared.
+    pub(super) counted: Option<OpenCountGuard>,
 }
 
 impl PooledConnection {
     pub(super) fn new(wire: HttpTransport, parts: LinkParts) -> Self {
-        let LinkParts { home, tracked, proof, reused } = parts;
+        let LinkParts { home, tracked, proof, reused, counted } = parts;
         Self {
             wire,
             home,
@@ -98,6 +100,7 @@ impl PooledConnection {
             reused,
             retired: Cell::new(false),
             idle_since: Ticks::default(),
+            _counted: counted,
         }
     }
 
@@ -121,24 +124,43 @@ impl PooledConnection {
         self.proof.as_ref()
     }
 
-    /// Polls the connection within the caller's task; false if it has a task of its own.
-    pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> bool {
-        let HttpTransport::H1 { drive: slot, dead, .. } = &mut self.wire else { return false };
-        let Some(drive) = slot else { return false };
-        if drive.as_mut().poll(cx).is_ready() {
-            *slot = None;
-            *dead = true;
-        }
-        true
+    /// Whether a request is exchanged directly on it, and so stays whole when it is sent.
+    pub(super) fn is_direct_for(&self, request: &Request<OutgoingBody>) -> bool {
+        matches!(self.wire, HttpTransport::Direct(_))
+            && request.body().is_end_stream()
+            && !request.headers().contains_key(UPGRADE)
     }
 
-    /// Gives the connection a task of its own.
-    pub(crate) fn detach(&mut self) {
-        if let HttpTransport::H1 { drive, .. } = &mut self.wire
-            && let Some(drive) = drive.take()
-        {
-            spawn_local(drive);
+    /// Polls the connection within the caller's task; false if that moves nothing.
+    pub(crate) fn poll_connection(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.wire {
+            HttpTransport::Direct(connection) => {
+                let closes = poll_close_signal(self.tracked.as_ref().map(|tracked| &tracked.open), cx).is_ready();
+                if closes {
+                    connection.borrow_mut().close();
+                }
+                closes
+            }
+            HttpTransport::Hyper(client) => client.poll_drive(cx),
+            HttpTransport::H2 { .. } => false,
         }
+    }
+
+    /// Gives a connection that hyper has a task of its own.
+    pub(crate) fn detach(&mut self) {
+        if let HttpTransport::Hyper(client) = &mut self.wire {
+            client.detach();
+        }
+    }
+
+    /// Hands the stream to hyper.
+    async fn start_hyper(&mut self) -> Result<(), Error> {
+        let HttpTransport::Direct(connection) = &self.wire else { return Ok(()) };
+        let stream = connection.borrow_mut().release_stream().ok_or(ResponseFault::Ended);
+        let open = self.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
+        let client = HyperClient::start(stream.map_err(|ended| Error::Exchange(ended.into()))?, open).await?;
+        self.wire = HttpTransport::Hyper(Box::new(client));
+        Ok(())
     }
 
     /// Sends one request and waits for the head of its response: `limit` at most, from when the body moved last. A
@@ -151,41 +173,32 @@ impl PooledConnection {
         limit: Duration,
     ) -> Result<Response<MessageContent>, ExchangeFailure> {
         let reused = std::mem::replace(&mut self.reused, true);
-        let unanswered =
-            |error| ExchangeFailure { error, unsent: false, reused, unprocessed: false, needs_http1: false };
-        let Some(shaped) = request.as_mut() else { return Err(unanswered(Error::Late)) };
-        shape::shape_request(shaped, to, self.is_http2()).map_err(unanswered)?;
+        let failure = |error| ExchangeFailure::unanswered(error, reused);
+        let Some(shaped) = request.as_mut() else { return Err(failure(Error::Late)) };
+        shape::shape_request(shaped, to, self.is_http2()).map_err(failure)?;
         self.gatekeeper = shaped.body().gate().map(ContinueGateGuard::begin_turn);
         let upload = shaped.body().upload();
-        if !shaped.body().is_end_stream() {
+        let has_content = !shaped.body().is_end_stream();
+        if !self.is_direct_for(shaped) {
+            self.start_hyper().await.map_err(|error| ExchangeFailure { unsent: true, ..failure(error) })?;
+        }
+        if has_content {
             self.detach();
         }
-        let mut wait = ResponseWait { wait: WaitTimer::new(waits, limit), upload };
-        if let Some(upload) = &wait.upload {
-            upload.record_progress(waits.now());
-        }
+        let mut wait = ResponseWait::begin(waits, limit, upload);
         let answered = match &mut self.wire {
-            HttpTransport::H1 { sender, drive, dead, .. } => {
-                let Some(mut shaped) = request.take() else { return Err(unanswered(Error::Late)) };
-                InterimWatch::hand_to_hyper(&mut shaped);
-                let mut response = std::pin::pin!(sender.try_send_request(shaped));
-                let sent = poll_fn(|cx| {
-                    if let Some(running) = drive
-                        && running.as_mut().poll(cx).is_ready()
-                    {
-                        *drive = None;
-                        *dead = true;
-                    }
-                    poll_before_deadline(response.as_mut().poll(cx), &mut wait, cx)
-                })
-                .await;
-                sent.map(|answer| {
-                    answer.map(|response| response.map(MessageContent::from)).map_err(|mut failed| {
-                        *request = failed.take_message();
-                        let error = Error::Exchange(failed.into_error().into());
-                        ExchangeFailure { unsent: request.is_some(), ..unanswered(error) }
-                    })
-                })
+            HttpTransport::Direct(connection) => {
+                let Some(shaped) = request.as_mut() else { return Err(failure(Error::Late)) };
+                let open = self.tracked.as_ref().map(|tracked| &tracked.open);
+                let sent = exchange_directly(connection, open, shaped, &mut wait).await;
+                let unsent = matches!(sent, Some(Err(_))) && !connection.borrow().has_sent();
+                let shaped = if unsent { None } else { request.take() };
+                sent.map(|answer| answer.map_err(|fault| ExchangeFailure::of_fault(fault, shaped, reused)))
+            }
+            HttpTransport::Hyper(client) => {
+                let sent = client.exchange(request, &mut wait).await;
+                let unsent = request.is_some();
+                sent.map(|answer| answer.map_err(|error| ExchangeFailure { unsent, ..failure(error) }))
             }
             HttpTransport::H2 { opener, stream } => {
                 let heard = stream.received_count();
@@ -202,7 +215,7 @@ impl PooledConnection {
                 })
             }
         };
-        let response = answered.unwrap_or_else(|| Err(unanswered(Error::Late)))?;
+        let response = answered.unwrap_or_else(|| Err(failure(Error::Late)))?;
         if let Some(keeper) = &self.gatekeeper {
             keeper.record_final_response(response.status());
         }
@@ -218,26 +231,30 @@ impl PooledConnection {
         if self.must_close() || self.gatekeeper.as_ref().is_some_and(ContinueGateGuard::is_shut) {
             return;
         }
-        if !self.is_ready() {
+        if let HttpTransport::Hyper(client) = &mut self.wire
+            && !client.is_ready()
+        {
             // The last frame may have been read without the connection having been run since.
-            self.poll_connection(&mut Context::from_waker(Waker::noop()));
+            client.poll_drive(&mut Context::from_waker(Waker::noop()));
         }
-        match &self.wire {
-            HttpTransport::H1 { dead: true, .. } => {}
-            HttpTransport::H1 { sender, .. } if sender.is_ready() => self.return_to_pool(),
-            HttpTransport::H1 { sender, .. } if sender.is_closed() => {}
-            HttpTransport::H1 { .. } => {
-                self.detach();
+        match &mut self.wire {
+            HttpTransport::Direct(connection) if connection.borrow().is_reusable() => {}
+            HttpTransport::Hyper(client) if client.is_ready() => {}
+            HttpTransport::Direct(_) | HttpTransport::H2 { .. } => return,
+            HttpTransport::Hyper(client) if client.is_closed() => return,
+            HttpTransport::Hyper(client) => {
+                client.detach();
                 spawn_local(async move {
-                    if let HttpTransport::H1 { sender, .. } = &mut self.wire
-                        && sender.ready().await.is_ok()
+                    if let HttpTransport::Hyper(client) = &mut self.wire
+                        && client.await_ready().await
                     {
                         self.return_to_pool();
                     }
                 });
+                return;
             }
-            HttpTransport::H2 { .. } => {}
         }
+        self.return_to_pool();
     }
 
     /// Takes no further request. Those in progress continue for as long as they take.
@@ -251,13 +268,9 @@ impl PooledConnection {
     /// The state that its requests share, on HTTP/2.
     pub(super) fn shared_state(&self) -> Option<Rc<SharedStreamState>> {
         match &self.wire {
-            HttpTransport::H1 { .. } => None,
             HttpTransport::H2 { stream, .. } => Some(Rc::clone(stream.shared_state())),
+            _ => None,
         }
-    }
-
-    fn is_ready(&self) -> bool {
-        matches!(&self.wire, HttpTransport::H1 { sender, dead: false, .. } if sender.is_ready())
     }
 
     fn return_to_pool(mut self) {
@@ -281,11 +294,17 @@ impl PooledConnection {
     /// One that was used within this tick is not checked again: the next request's first step is that check, and a
     /// request that finds its connection closed, or with unexpected bytes on it, is not sent but uses another.
     pub(crate) fn is_alive(&mut self) -> bool {
-        if self.idle_since != self.home.now() {
-            self.poll_connection(&mut Context::from_waker(Waker::noop()));
-        }
+        let unused = self.idle_since != self.home.now();
+        let mut cx = Context::from_waker(Waker::noop());
         let open = match &mut self.wire {
-            HttpTransport::H1 { sender, dead, .. } => !*dead && !sender.is_closed() && sender.is_ready(),
+            HttpTransport::Direct(connection) if unused => connection.borrow_mut().poll_silent(&mut cx),
+            HttpTransport::Direct(connection) => connection.borrow().is_reusable(),
+            HttpTransport::Hyper(client) => {
+                if unused {
+                    client.poll_drive(&mut cx);
+                }
+                client.is_ready() && !client.is_closed()
+            }
             HttpTransport::H2 { opener, .. } => is_open(opener),
         };
         open && !self.must_close()
@@ -294,6 +313,21 @@ impl PooledConnection {
     /// How long it has been idle.
     pub(crate) fn idle_for(&self, now: Ticks) -> u32 {
         now.ticks_since(self.idle_since)
+    }
+}
+
+impl ExchangeFailure {
+    /// No response came.
+    fn unanswered(error: Error, reused: bool) -> Self {
+        Self { error, unsent: false, sent: None, reused, unprocessed: false, needs_http1: false }
+    }
+
+    /// For this fault of the response to `sent`, which is `None` where nothing of it was sent.
+    fn of_fault(fault: ResponseFault, sent: Option<Request<OutgoingBody>>, reused: bool) -> Self {
+        // Of a request that got a malformed response its fields may be gone; an end is what sending again is for.
+        let (unsent, malformed) = (sent.is_none(), matches!(fault, ResponseFault::Malformed(_)));
+        let sent = sent.filter(|_| !malformed).map(Box::new);
+        Self { unsent, sent, ..Self::unanswered(Error::Exchange(fault.into()), reused) }
     }
 }
 
@@ -322,7 +356,8 @@ impl StreamEnd {
 
     fn into_failure(self, error: h2::Error, unsent: bool, reused: bool) -> ExchangeFailure {
         let Self { unprocessed, needs_http1 } = self;
-        ExchangeFailure { error: Error::Exchange(error.into()), unsent, reused, unprocessed, needs_http1 }
+        let failure = ExchangeFailure::unanswered(Error::Exchange(error.into()), reused);
+        ExchangeFailure { unsent, unprocessed, needs_http1, ..failure }
     }
 }
 
@@ -333,37 +368,13 @@ async fn exchange_on_stream(
     request: &mut Option<Request<OutgoingBody>>,
     wait: &mut ResponseWait,
 ) -> Option<Result<Response<MessageContent>, (h2::Error, bool)>> {
-    if let Err(error) = poll_fn(|cx| poll_before_deadline(opener.poll_ready(cx), wait, cx)).await? {
+    if let Err(error) = poll_fn(|cx| wait.poll_within(opener.poll_ready(cx), cx)).await? {
         return Some(Err((error, false)));
     }
     let mut sent = match RequestStream::start(opener, request.take()?) {
         Ok(sent) => sent,
         Err(error) => return Some(Err((error, true))),
     };
-    let answer = poll_fn(|cx| poll_before_deadline(sent.poll_response(opener, cx), wait, cx)).await?;
+    let answer = poll_fn(|cx| wait.poll_within(sent.poll_response(opener, cx), cx)).await?;
     Some(answer.map_err(|error| (error, sent.is_opened())))
-}
-
-/// Waits for a response head. Its time does not run while the client is still sending: an upload takes as long as it
-/// takes, and `body_idle` limits one that stalls.
-struct ResponseWait {
-    wait: WaitTimer,
-    upload: Option<Rc<UploadProgress>>,
-}
-
-impl ResponseWait {
-    fn is_late(&mut self, cx: &Context<'_>) -> bool {
-        match &self.upload {
-            None => self.wait.check_late(cx),
-            Some(upload) => self.wait.check_late_since(|now| upload.response_awaited_since(now), cx),
-        }
-    }
-}
-
-fn poll_before_deadline<T>(polled: Poll<T>, wait: &mut ResponseWait, cx: &Context<'_>) -> Poll<Option<T>> {
-    match polled {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending if wait.is_late(cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    }
 }

@@ -1,16 +1,14 @@
 //! A connected stream becomes a connection of a pool: HTTP/1.1, or HTTP/2 with an entry that all requests share.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 
-use super::link::{ConnectionFuture, HttpTransport, LinkParts, PooledConnection};
+use super::link::{HttpTransport, LinkParts, PooledConnection};
 use super::ping_watch::PingWatch;
 use super::pool::ConnectionPool;
 use super::proof::ConnectionProof;
@@ -19,6 +17,7 @@ use super::streams::{ReceiveCounter, SharedStreamState};
 use crate::dataplane::connection::{ConnectionGuard, poll_close_signal};
 use crate::http::broken::BrokenExchange;
 use crate::http::error::RequestError as Error;
+use crate::http::server_connection::{ByteStream, ServerConnection};
 
 /// A response's head may be as large as a request's.
 const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
@@ -40,28 +39,12 @@ pub(crate) struct ConnectionParts {
 }
 
 /// Starts HTTP/1.1 on a connected stream.
-pub(crate) async fn open_http1<S>(stream: S, parts: ConnectionParts) -> Result<PooledConnection, Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_header_size(MAX_RESPONSE_HEAD_BYTES)
-        // RFC 9112 5.1: a proxy removes the blank between name and colon of a response.
-        .allow_spaces_after_header_name_in_responses(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(BrokenExchange::from)?;
-    let mut connection = connection.with_upgrades();
-    let open = parts.tracked.as_ref().map(|tracked| Rc::clone(&tracked.open));
-    let drive: ConnectionFuture = Box::pin(poll_fn(move |cx| match poll_close_signal(open.as_ref(), cx) {
-        // The request that it carried reports how it ended.
-        Poll::Pending => Pin::new(&mut connection).poll(cx).map(drop),
-        closed => closed,
-    }));
+pub(crate) fn open_http1(stream: impl ByteStream, parts: ConnectionParts) -> PooledConnection {
     let ConnectionParts { pool, tracked, proof } = parts;
     let home = Rc::clone(pool.home());
-    let wire = HttpTransport::H1 { sender, drive: Some(drive), dead: false, _counted: home.count_connection() };
-    Ok(PooledConnection::new(wire, LinkParts { home, tracked, proof, reused: false }))
+    let wire = HttpTransport::Direct(Rc::new(RefCell::new(ServerConnection::new(stream))));
+    let counted = Some(home.count_connection());
+    PooledConnection::new(wire, LinkParts { home, tracked, proof, reused: false, counted })
 }
 
 /// Starts HTTP/2 with prior knowledge (RFC 9113 3.3) or after ALPN, and adds the connection to its pool.
@@ -107,11 +90,12 @@ where
         _counted: home.count_connection(),
     });
     let wire = HttpTransport::H2 { opener, stream: common.open_stream() };
-    Ok(PooledConnection::new(wire, LinkParts { home, tracked, proof, reused: false }))
+    Ok(PooledConnection::new(wire, LinkParts { home, tracked, proof, reused: false, counted: None }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::time::Duration;
 
     use http::uri::Scheme;

@@ -109,7 +109,8 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
         let mut link = checkout(origin, attempt, shunned.as_ref(), upgrade).await?;
         let spare = match request {
             Some(request) if link.is_http2() => RetryCopy::with_content(request, origin.replay_limit),
-            Some(request) if link.is_reused() => RetryCopy::from_idempotent(request),
+            // A request that is exchanged directly stays whole, and needs no copy.
+            Some(request) if link.is_reused() && !link.is_direct_for(request) => RetryCopy::from_idempotent(request),
             _ => None,
         };
         let failed = match link.exchange(request, to, waits, limit).await {
@@ -121,7 +122,7 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             }
             Err(failed) => failed,
         };
-        let ExchangeFailure { error, unsent, reused, unprocessed, needs_http1 } = failed;
+        let ExchangeFailure { error, unsent, sent, reused, unprocessed, needs_http1 } = failed;
         let explain = |error| origin.explain_end.and_then(|explain| explain(&link, error));
         let told = explain(None);
         if matches!(told, Some(Error::Refused { .. })) {
@@ -137,7 +138,8 @@ pub(crate) async fn exchange<P: Fn() -> Result<Rc<ConnectionPool>, Error>>(
             // A connection that refuses one stream may refuse the next too: use another, if need be a new one.
             shunned = link.shared_state();
         } else if !unsent && reused && matches!(error, Error::Exchange(_)) {
-            *request = spare.filter(RetryCopy::is_harmless).and_then(RetryCopy::into_request);
+            let copy = || spare.filter(RetryCopy::is_harmless).and_then(RetryCopy::into_request);
+            *request = sent.filter(|sent| sent.method().is_idempotent()).map(|sent| *sent).or_else(copy);
         }
         if request.is_none() || attempt == MAX_SEND_ATTEMPTS {
             // An end without a word says something of our key pair only where no other connection gets an answer.
@@ -182,7 +184,7 @@ mod tests {
             let (ours, theirs) = tokio::io::duplex(4096);
             spawn_local(answer_some(theirs, counts[dialled.replace(dialled.get() + 1)]));
             let parts = ConnectionParts { pool: Rc::clone(&pool), tracked: None, proof: None };
-            Box::pin(open_http1(ours, parts))
+            Box::pin(std::future::ready(Ok(open_http1(ours, parts))))
         };
         let explain = |_: &PooledConnection, error: Option<&Error>| {
             explained.borrow_mut().push(error.is_some());

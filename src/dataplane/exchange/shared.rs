@@ -28,8 +28,13 @@ impl SharedConnection {
             return None;
         }
         let wire = HttpTransport::H2 { stream: self.common.try_open_stream()?, opener };
-        let parts =
-            LinkParts { home: Rc::clone(home), tracked: self.tracked.clone(), proof: self.proof.clone(), reused: true };
+        let parts = LinkParts {
+            home: Rc::clone(home),
+            tracked: self.tracked.clone(),
+            proof: self.proof.clone(),
+            reused: true,
+            counted: None,
+        };
         Some(PooledConnection::new(wire, parts))
     }
 

@@ -28,6 +28,7 @@ use crate::dataplane::serve::{RequestHandler, ServedConnection};
 use crate::dataplane::shared::ConnectionSlot;
 use crate::http::error::RequestError as Error;
 use crate::http::fields::{ForwardingPolicy, clean_request};
+use crate::http::interim::InterimSender;
 use crate::http::target;
 use crate::metrics;
 use crate::net::dial::{self, DialOptions};
@@ -92,6 +93,7 @@ impl IngressConnection {
         &self,
         view: &IngressView,
         mut request: Request<Incoming>,
+        interim: Option<InterimSender>,
     ) -> Result<(OutboundRequest, RequestDestination), Error> {
         let settings = &view.ingress.settings;
         let host = target::request_host(&request, &view.host)?;
@@ -122,7 +124,7 @@ impl IngressConnection {
             if view.for_backend.continues() { ForwardingPolicy::Continue } else { ForwardingPolicy::Strip };
         let cleaned = clean_request(request.headers_mut(), &view.strip, forwarding)?;
         view.for_backend.apply_to(request.headers_mut(), &host);
-        let outbound = OutboundRequest::new(request, &host, cleaned, &self.forward_context(view));
+        let outbound = OutboundRequest::new(request, interim, &host, cleaned, &self.forward_context(view));
         Ok((outbound, RequestDestination { host, scheme: Scheme::HTTP }))
     }
 
@@ -145,14 +147,18 @@ impl RequestHandler for IngressConnection {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, RequestFailure> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        interim: Option<InterimSender>,
+    ) -> Result<Response<ResponseBody>, RequestFailure> {
         let flight = self.tracked.open.begin_flight();
         let view = self.view().map_err(|error| RequestFailure { error, record: None })?;
         let mut record = Some(AccessRecord::start(&view.access, &request, flight));
         if let Some(answer) = self.key_set(&view, &request, &mut record) {
             return Ok(answer);
         }
-        let sent = match self.prepare(&view, request) {
+        let sent = match self.prepare(&view, request, interim) {
             Ok((mut outbound, to)) => {
                 let pool = || Ok(Rc::clone(&view.pool));
                 let connect = |http1| -> ConnectFuture<'_> { Box::pin(connect(&self.resources.context, &view, http1)) };
@@ -192,7 +198,7 @@ async fn connect(context: &WorkerContext, view: &IngressView, http1: bool) -> Re
     };
     let stream = stream.map_err(Error::from_dial_error)?;
     match &settings.backend {
-        BackendAddress::Http(_) | BackendAddress::Unix(_) => open_http1(stream, parts).await,
+        BackendAddress::Http(_) | BackendAddress::Unix(_) => Ok(open_http1(stream, parts)),
         BackendAddress::H2c(_) => open_http2(stream, parts).await,
     }
 }
