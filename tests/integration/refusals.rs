@@ -126,7 +126,7 @@ async fn a_host_that_comes_again_before_its_refusal_is_known_is_served_after_bot
     let peer = rotated.stubborn();
     let together = [say_hello(&peer, &rotated).await, say_hello(&peer, &rotated).await];
     for hello in together {
-        refuse(hello).await;
+        Box::pin(refuse(hello)).await;
         let refused = rotated.stand.sidecar.handshake().await;
         assert_eq!((refused.outcome, refused.key_pair), (HandshakeOutcome::Refused, Some(rotated.new)));
     }
