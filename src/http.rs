@@ -16,7 +16,7 @@ pub(crate) mod named_host;
 pub(crate) mod progress;
 pub mod refusal;
 pub(crate) mod response_content;
-pub(crate) mod server_connection;
+pub mod server_connection;
 pub(crate) mod taken;
 pub(crate) mod target;
 pub(crate) mod upgrade;

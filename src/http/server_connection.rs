@@ -4,9 +4,9 @@
 //! Generic over the stream, which is boxed. Requests with content or an upgrade are hyper's: it gets the stream. What a response
 //! looks like is `head`'s, how its content is told apart is `decoder`'s, and reading it is `response_content`'s.
 
-pub(crate) mod decoder;
-pub(crate) mod fault;
-mod head;
+pub mod decoder;
+pub mod fault;
+pub mod head;
 
 use std::future::Future;
 use std::io;

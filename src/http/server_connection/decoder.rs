@@ -14,7 +14,7 @@ const MAX_SIZE_BYTES: usize = 64;
 
 /// How far the content of a response has been told apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ContentDecoder {
+pub enum ContentDecoder {
     /// So many bytes are to come.
     Length(u64),
     /// Chunks.
@@ -27,7 +27,7 @@ pub(crate) enum ContentDecoder {
 
 /// How far chunks have been told apart.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChunkDecoder {
+pub struct ChunkDecoder {
     place: ChunkPlace,
     /// Bytes of extensions so far.
     extensions: usize,
@@ -46,7 +46,7 @@ enum ChunkPlace {
 
 /// What the next bytes of chunks are.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ChunkStep {
+pub enum ChunkStep {
     /// More bytes are needed.
     More,
     /// So many bytes of content follow.
@@ -74,7 +74,7 @@ impl ContentDecoder {
 
 impl ChunkDecoder {
     /// So many bytes of the present chunk have been passed on.
-    pub(crate) fn record_data(&mut self, count: u64) {
+    pub fn record_data(&mut self, count: u64) {
         if let ChunkPlace::Data(left) = self.place {
             let left = left.saturating_sub(count);
             self.place = if left == 0 { ChunkPlace::DataEnd } else { ChunkPlace::Data(left) };
@@ -82,7 +82,7 @@ impl ChunkDecoder {
     }
 
     /// Removes everything that is not content from the beginning of what was received.
-    pub(super) fn decode(&mut self, received: &mut BytesMut) -> Result<ChunkStep, ResponseFault> {
+    pub fn decode(&mut self, received: &mut BytesMut) -> Result<ChunkStep, ResponseFault> {
         loop {
             match self.place {
                 ChunkPlace::Data(left) => return Ok(ChunkStep::Data(left)),

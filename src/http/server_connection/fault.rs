@@ -9,7 +9,7 @@ pub(super) const MAX_FIELDS: usize = 100;
 
 /// Why a response, or the rest of it, does not come.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResponseFault {
+pub enum ResponseFault {
     /// The server ended the connection.
     #[error("the connection was closed before the response was complete")]
     Ended,

@@ -12,12 +12,12 @@ use super::decoder::ContentDecoder;
 use super::fault::{MAX_FIELDS, MAX_HEAD_BYTES, ResponseFault, describe_fault};
 
 /// A response's head, final or interim.
-pub(super) struct ReceivedHead {
-    pub(super) response: Response<()>,
+pub struct ReceivedHead {
+    pub response: Response<()>,
     /// How its content is told apart; `None` for an interim response.
-    pub(super) content: Option<ContentDecoder>,
+    pub content: Option<ContentDecoder>,
     /// The connection may carry another request afterwards.
-    pub(super) keeps_alive: bool,
+    pub keeps_alive: bool,
 }
 
 /// Writes the head of a request without content. The target is in origin form, unless an application wrote it otherwise.
@@ -56,7 +56,7 @@ pub(super) fn is_head_complete(received: &[u8], searched: usize) -> bool {
 
 /// Removes a whole head from what was received; `None` where it is not whole. The fields of a final response go into `fields`,
 /// which is cleared.
-pub(super) fn parse_response_head(
+pub fn parse_response_head(
     received: &mut BytesMut,
     of_head: bool,
     fields: &mut HeaderMap,
