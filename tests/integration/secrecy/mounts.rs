@@ -20,8 +20,8 @@ struct ConfinedScene {
 }
 
 impl ConfinedScene {
-    /// `None`: the kernel cannot confine all of it.
-    fn start(prepare: impl FnOnce(&Path, &Ca)) -> Option<Self> {
+    /// What its log says instead where the kernel cannot confine all of it.
+    fn start(prepare: impl FnOnce(&Path, &Ca)) -> Result<Self, String> {
         let (folder, ca) = (folder(), Ca::new("Test CA"));
         std::fs::create_dir_all(folder.path().join("srv/certs")).expect("made");
         prepare(&folder.path().join("srv/certs"), &ca);
@@ -51,12 +51,11 @@ impl ConfinedScene {
         let running = Running::start(&mut command);
         let said = running.line(&["Landlock"]);
         if !said.contains("Landlock confines the process to the files and ports") {
-            eprintln!("skipped: {said}");
-            return None;
+            return Err(said);
         }
         let ready = output(sidekey().args(["wait", "--probes", &probes]));
         assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
-        Some(Self { folder, ca, running, may_mount })
+        Ok(Self { folder, ca, running, may_mount })
     }
 
     fn at(&self, name: &str) -> std::path::PathBuf {
@@ -100,7 +99,13 @@ fn folders_that_are_flipped_linked_and_mounted_after_the_start_are_read() {
             symlink(format!("..data/{name}"), certs.join("api").join(name)).expect("linked");
         }
     });
-    let Some(scene) = scene else { return };
+    let scene = match scene {
+        Ok(scene) => scene,
+        Err(said) => {
+            eprintln!("skipped: {said}");
+            return;
+        }
+    };
 
     // Kubelet: a new folder, and the link that leads to it.
     let flipped = scene.ca.server(5);
