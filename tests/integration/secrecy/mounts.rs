@@ -20,7 +20,7 @@ struct ConfinedScene {
 }
 
 impl ConfinedScene {
-    /// The error is what the sidecar logs where the kernel cannot confine all of it.
+    /// What its log says instead where the kernel cannot confine all of it.
     fn start(prepare: impl FnOnce(&Path, &Ca)) -> Result<Self, String> {
         let (folder, ca) = (folder(), Ca::new("Test CA"));
         std::fs::create_dir_all(folder.path().join("srv/certs")).expect("made");
