@@ -100,11 +100,13 @@ fn run(seed: u64, size: usize) -> RunFigures {
 fn no_report_of_a_simulated_fleet_is_wrong_and_none_is_late() {
     let mut sum = RunFigures::default();
     for seed in seeds() {
-        let one = run(seed, 60);
-        print_line(&format!("seed {seed}: {one:?}"));
-        (sum.senders, sum.handshakes) = (sum.senders + one.senders, sum.handshakes + one.handshakes);
-        (sum.lost, sum.most) = (sum.lost + one.lost, sum.most.max(one.most));
-        (sum.safe, sum.reports) = (sum.safe + one.safe, sum.reports + one.reports);
+        // Among few senders a single one decides much more often.
+        for one in [run(seed, 60), run(seed, 4)] {
+            print_line(&format!("seed {seed}: {one:?}"));
+            (sum.senders, sum.handshakes) = (sum.senders + one.senders, sum.handshakes + one.handshakes);
+            (sum.lost, sum.most) = (sum.lost + one.lost, sum.most.max(one.most));
+            (sum.safe, sum.reports) = (sum.safe + one.safe, sum.reports + one.reports);
+        }
     }
     print_line(&format!("{} seeds: {sum:?}", seeds().len()));
     assert!(

@@ -171,7 +171,8 @@ impl SimulatedFleet {
                 known.losses.record_visit(open.replica, number);
                 // Data on a connection from before the rotation says nothing.
                 match is_new && open.epoch >= self.rotation_epoch(open.replica) {
-                    true => known.proved = Some(minute),
+                    true if known.proved <= known.failed => known.proved = Some(minute),
+                    true => {}
                     false => known.failed = Some(minute),
                 }
                 false

@@ -96,7 +96,7 @@ pub(super) struct SimulatedSender {
     pub(super) replica: Option<usize>,
     /// When it last finished a handshake.
     pub(super) last: Option<i64>,
-    /// When it last sent a request on the current pair, since the rotation.
+    /// Since when it has sent requests on the current pair, since the rotation and since it failed.
     pub(super) proved: Option<i64>,
     /// When the current pair was last not shown to it, or not accepted.
     pub(super) failed: Option<i64>,
