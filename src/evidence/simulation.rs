@@ -6,6 +6,7 @@
 //! run prints its seed; `SIDEKEY_SIMULATION_SEEDS` says how many runs there are, `SIDEKEY_SIMULATION_SEED` repeats one.
 
 mod contact;
+mod egress;
 mod fleet;
 mod losses;
 mod plan;
@@ -13,6 +14,8 @@ mod population;
 mod random;
 mod replica;
 mod rules;
+mod upstream;
+mod upstreams;
 
 use std::io::Write as _;
 
