@@ -6,6 +6,8 @@
 //! an argument, and changes are returned. `dataplane` decides which bytes on a connection amount to which fact.
 
 mod answer;
+mod comparison;
+mod doubts;
 mod history;
 mod nodes;
 mod order;
@@ -13,6 +15,7 @@ mod pair;
 mod reached;
 mod shape;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,10 +26,11 @@ use self::history::AnswerHistory;
 use self::nodes::{NodeState, NodeTable};
 pub use self::nodes::{UpstreamNode, UpstreamVerdict};
 pub use self::order::{SelectionOrder, excludes_current, selection_order};
-use self::pair::{PairProof, add_saturating, retry_pause};
+use self::pair::{PairProof, RefusalManner, add_saturating, retry_pause};
 use self::reached::ReachedNodes;
 pub use self::shape::{
-    AnswerFacts, ConnectionSeen, ProbeMode, ProofFact, ProofPolicy, RequestSelection, SelectionRole, VerdictChange,
+    AnswerFacts, ConnectionSeen, ProbeMode, ProofFact, ProofPolicy, RequestSelection, SelectionRole, UncertifiedAnswer,
+    VerdictChange,
 };
 use crate::pki::Fingerprint;
 
@@ -84,7 +88,10 @@ impl UpstreamProofs {
     ) -> (RequestSelection, Option<VerdictChange>) {
         let first = order.pairs[0];
         let pick = |key_pair, how| (RequestSelection { key_pair, how, address: None }, None);
-        let Some(fallback) = self.find_fallback(&order.pairs[1..]) else { return pick(first, SelectionRole::Settled) };
+        let Some(fallback) = self.find_fallback(&order.pairs[1..]) else {
+            let selection = self.seek_refusing_node(first, harmless && order.needs_proof, now);
+            return (selection.unwrap_or(RequestSelection::settled(first)), None);
+        };
         let busy = self.canary;
         let Some(pair) = self.get_mut(first) else { return pick(fallback, SelectionRole::Fallback(None)) };
         match pair.verdict() {
@@ -106,8 +113,10 @@ impl UpstreamProofs {
                 pair.nodes.forget_refusals();
             }
             let news = is_first && pair.verdict() == Some(UpstreamVerdict::HandshakeOk);
-            let selection = RequestSelection { key_pair: first, how: SelectionRole::Everyone, address: None };
-            return (selection, news.then(|| pair.report()));
+            let news = news.then(|| pair.report());
+            let seeks = harmless && news.is_none();
+            let everyone = RequestSelection { key_pair: first, how: SelectionRole::Everyone, address: None };
+            return (self.seek_refusing_node(first, seeks, now).unwrap_or(everyone), news);
         }
         if !harmless || busy || now < pair.rests_until {
             return pick(fallback, SelectionRole::Fallback(Some(pair.rests_until.max(now))));
@@ -117,12 +126,32 @@ impl UpstreamProofs {
         (RequestSelection { key_pair: first, how: SelectionRole::Canary, address }, None)
     }
 
+    /// All requests show the preferred pair, because none other is known to work, or `prove_within` has passed. Now and then one that can
+    /// be replayed seeks a node that has not accepted it: that node may accept it by now, or be gone.
+    fn seek_refusing_node(&mut self, first: Fingerprint, harmless: bool, now: Timestamp) -> Option<RequestSelection> {
+        if !harmless || self.canary {
+            return None;
+        }
+        let pair = self.get_mut(first).filter(|pair| pair.since.max(pair.rests_until) <= now)?;
+        let address = pair.nodes.sought_address()?;
+        pair.rests_until = add_saturating(now, CANARY_PAUSE);
+        self.canary = true;
+        Some(RequestSelection { key_pair: first, how: SelectionRole::Canary, address: Some(address) })
+    }
+
     /// The pair to retry with after those in `tried` were refused: for a request that was not processed, or may be
     /// processed twice.
     pub fn next(&self, order: &SelectionOrder, tried: &[Fingerprint], now: Timestamp) -> Option<Fingerprint> {
         let left: Vec<_> = order.pairs.iter().copied().filter(|pair| !tried.contains(pair)).collect();
         let rested = || left.iter().copied().find(|pair| !self.is_resting(*pair, now));
         self.find_fallback(&left).or_else(rested).or_else(|| left.first().copied())
+    }
+
+    /// The address at which another pair's answer may be compared with that of `node`, where the upstream has several: what another
+    /// node answers tells nothing.
+    pub fn comparison_address(&self, order: &SelectionOrder, node: UpstreamNode) -> Option<IpAddr> {
+        let nodes = &self.get(order.pairs[0])?.nodes;
+        (nodes.len() > 1 && nodes.find(node).is_some()).then_some(node.address)
     }
 
     /// Claims the canary role for a probe with this pair; `None` if another request has it.
@@ -165,12 +194,11 @@ impl UpstreamProofs {
         now: Timestamp,
     ) -> (AnswerJudgement, Option<VerdictChange>) {
         let is_preferred = got.key_pair == order.pairs[0];
-        let previous = got.compared.map(PreviousAnswer::Compared);
-        let previous = previous.unwrap_or_else(|| self.history.recall(got.class, got.status, terms.refusals));
-        if !is_preferred {
+        let has_other = order.pairs.iter().any(|other| *other != got.key_pair && !self.is_resting(*other, now));
+        let previous = self.find_previous_answer(got, terms);
+        if !is_preferred && !self.is_refused_at(got.key_pair, got.node) {
             self.history.record(got.class, got.status);
         }
-        let has_other = order.pairs.iter().any(|other| *other != got.key_pair && !self.is_resting(*other, now));
         let Some(pair) = self.get_mut(got.key_pair) else { return (AnswerJudgement::Nothing, None) };
         let is_trusted = pair.trusted;
         // A node that is not known yet gets its entry from what is decided about it: an answer that decides nothing must not end
@@ -185,31 +213,33 @@ impl UpstreamProofs {
             status: got.status,
             role,
             asked: node.is_none_or(|node| node.state != NodeState::Unasked),
-            public: got.public,
+            is_public: got.public.is_same(got.status),
             comparable: got.repeatable
-                && has_other
+                && order.pairs.len() > 1
                 && if is_preferred {
-                    role == AnswerRole::Canary || node.is_none_or(|node| node.may_compare(now))
+                    role == AnswerRole::Canary || node.is_none_or(|node| node.compared.may_compare(got.class, now))
                 } else {
                     // What serves meanwhile is compared only where it may be refused itself.
-                    terms.refusals.contains(&got.status) && pair.may_compare(now)
+                    terms.refusals.contains(&got.status) && pair.compared.may_compare(got.class, now)
                 },
             previous,
         };
-        let judgement = judge_answer(&answer, terms.refusals);
-        match (judgement, role) {
-            (AnswerJudgement::Compare, _) if !is_preferred => pair.record_comparison(now),
-            // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
-            (AnswerJudgement::Compare, AnswerRole::Proved) => pair.nodes.entry(got.node).record_comparison(now),
-            _ => {}
+        let mut judgement = judge_answer(&answer, terms.refusals);
+        let is_proof = judgement == AnswerJudgement::Proves;
+        if is_proof && is_preferred {
+            judgement = pair.weigh_proof(got, got.repeatable, now);
         }
+        pair.count_comparison((judgement, role), got, is_preferred, now);
         match judgement {
             AnswerJudgement::Proves => {
                 let was_proved = pair.verdict() == Some(UpstreamVerdict::Proved);
+                if !is_preferred {
+                    pair.nodes.forget_former(got.node);
+                }
                 (judgement, pair.record_proof(got.node).filter(|_| is_preferred || !was_proved))
             }
-            _ if !has_other => (AnswerJudgement::Nothing, None),
-            AnswerJudgement::Compare => (judgement, None),
+            AnswerJudgement::Compare | AnswerJudgement::AskUncertified => (judgement, None),
+            _ if !has_other && got.compared.is_none() => (AnswerJudgement::Nothing, None),
             // Of the others only a comparison speaks, with a pair that fares better: they need no proof.
             AnswerJudgement::Refuses
                 if !is_preferred && got.compared.is_none_or(|other| terms.refusals.contains(&other)) =>
@@ -217,17 +247,39 @@ impl UpstreamProofs {
                 (AnswerJudgement::Nothing, None)
             }
             AnswerJudgement::Doubts | AnswerJudgement::Nothing if !is_preferred => (AnswerJudgement::Nothing, None),
-            AnswerJudgement::Refuses => (judgement, pair.record_refusal(got.node, false, terms, now)),
+            AnswerJudgement::Refuses => {
+                (judgement, pair.record_refusal(got.node, RefusalManner::Status(got.class), terms, now))
+            }
             AnswerJudgement::Doubts | AnswerJudgement::Nothing => {
                 let is_doubt = judgement == AnswerJudgement::Doubts;
-                let change = if is_doubt { pair.record_doubt(got.node, terms, now) } else { None };
-                // The probe's request, which an answer without a certificate has made worthless, delays no other.
-                if role == AnswerRole::Canary && got.public != Some(got.status) {
+                let change = if is_doubt { pair.record_doubt((got.node, Some(got.class)), terms, now) } else { None };
+                // The probe's request, which an answer without a certificate has made worthless, delays no other; nor does one that
+                // was accepted and cannot be asked for without a certificate.
+                let is_delaying = if is_proof { got.class.is_read() } else { !answer.is_public };
+                if role == AnswerRole::Canary && (is_delaying || answer.is_public && pair.has_doubts(got.node)) {
                     pair.rests_until = add_saturating(now, CANARY_PAUSE);
                 }
                 (judgement, change)
             }
         }
+    }
+
+    /// What is known of the previous pair's answer to such a request. What a refused pair gets says nothing, nor does another node.
+    fn find_previous_answer(&self, got: &AnswerFacts, terms: ProofPolicy<'_>) -> PreviousAnswer {
+        let says_nothing = |(key_pair, node): (Fingerprint, UpstreamNode)| {
+            got.compared == Some(got.status) && (node != got.node || self.is_refused_at(key_pair, node))
+        };
+        match got.compared {
+            Some(_) if got.compared_with.is_some_and(says_nothing) => PreviousAnswer::Incomparable,
+            Some(other) => PreviousAnswer::Compared(other),
+            None => self.history.recall(got.class, got.status, terms.refusals),
+        }
+    }
+
+    /// Whether a node refuses a pair.
+    fn is_refused_at(&self, key_pair: Fingerprint, node: UpstreamNode) -> bool {
+        let known = self.get(key_pair).and_then(|pair| pair.nodes.find(node));
+        known.is_some_and(|known| known.state == NodeState::Refused)
     }
 
     /// Records a fact. `None`: nothing changed.
@@ -242,11 +294,11 @@ impl UpstreamProofs {
         let is_proved = pair.trusted || pair.nodes.find(node).is_some_and(|known| known.state == NodeState::Proved);
         match shown {
             ProofFact::Handshake => pair.record_handshake(node),
-            ProofFact::Alert => pair.record_refusal(node, true, terms, now),
-            ProofFact::Silence { .. } if !is_proved => pair.record_refusal(node, false, terms, now),
+            ProofFact::Alert => pair.record_refusal(node, RefusalManner::Alert, terms, now),
+            ProofFact::Silence { .. } if !is_proved => pair.record_refusal(node, RefusalManner::Silence, terms, now),
             ProofFact::Silence { compared } => {
                 let is_second = pair.nodes.entry(node).record_silence();
-                if compared || is_second { pair.record_doubt(node, terms, now) } else { None }
+                if compared || is_second { pair.record_doubt((node, None), terms, now) } else { None }
             }
         }
     }

@@ -7,6 +7,7 @@
 //! begin, `SIDEKEY_SIMULATION_SEED` repeats one.
 
 mod contact;
+mod egress;
 mod fleet;
 mod losses;
 mod plan;
@@ -14,6 +15,8 @@ mod population;
 mod random;
 mod replica;
 mod rules;
+mod upstream;
+mod upstreams;
 
 use std::io::Write as _;
 

@@ -163,8 +163,8 @@ impl SnapshotBuilder<'_> {
         };
         let omission = |source| tls_omission(Side::Egress, &settings.name, source);
         let connectors = pairs.iter().map(|pair| EgressConnector::new(&parts(pair)).map_err(omission));
-        let probes_path = matches!(settings.probe, ProbeMode::Head(_));
-        let bare = pairs.first().filter(|_| probes_path).map(|pair| EgressConnector::without_key_pair(&parts(pair)));
+        let asks_bare = matches!(settings.probe, ProbeMode::Head(_)) || pairs.len() > 1;
+        let bare = pairs.first().filter(|_| asks_bare).map(|pair| EgressConnector::without_key_pair(&parts(pair)));
         Ok(EgressSnapshot {
             connectors: connectors.collect::<Result<_, _>>()?,
             without_key_pair: bare.transpose().map_err(omission)?,

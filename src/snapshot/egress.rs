@@ -106,7 +106,8 @@ pub struct EgressSnapshot {
     pub candidates: CandidateList,
     /// A built config for each candidate.
     pub connectors: Vec<EgressConnector>,
-    /// One that shows none, where a probe asks for a path: what is answered alike without a certificate proves no pair.
+    /// One that shows none, in an overlap and where a probe asks for a path: what is answered alike without a certificate proves
+    /// no pair.
     pub without_key_pair: Option<EgressConnector>,
     /// The trust that verifies the upstream.
     pub trust: Arc<Trust>,

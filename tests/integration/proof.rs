@@ -7,6 +7,7 @@
 mod alert;
 mod answers;
 mod nodes;
+mod turns;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -53,14 +54,13 @@ impl Scene {
         let mut planned = Plan { names_authorities: false, ..Plan::new(&old_ca.server(5), &["http/1.1"]) };
         plan(&mut planned);
         let upstream = Upstream::with(planned, &[old_ca.pem()]).await;
-        let folder = folder();
+        let (folder, now) = (folder(), today());
         drop_pair(folder.path(), "out/tls", &old);
         put(folder.path(), "out/ca.crt", old_ca.pem());
         let toml = format!(
             "certs = \"certs\"\nworkers = 2\n[[egress]]\nname = \"out\"\nlisten = \"127.0.0.1:0\"\nupstream = \"https://127.0.0.1:{}\"\nserver_name = \"localhost\"\nkeyring = \"out\"\n{extra}\n",
             upstream.address.port()
         );
-        let now = today();
         let sidecar = Sidecar::start_at(folder, &toml, now).await;
         Self { sidecar, upstream, now, old_ca, new_ca, old, new, verdicts: VecDeque::new() }
     }

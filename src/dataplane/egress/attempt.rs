@@ -26,10 +26,9 @@ use crate::dataplane::exchange::origin::{self, ConnectFuture, ExchangeOrigin};
 use crate::dataplane::exchange::pool::ConnectionPool;
 use crate::dataplane::exchange::request_body::OutgoingBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::evidence::UpstreamVerdict;
 use crate::evidence::proved::{
-    AnswerFacts, ConnectionSeen, RequestClass, RequestSelection, SelectionOrder, SelectionRole, UpstreamNode,
-    excludes_current,
+    AnswerFacts, ConnectionSeen, RequestClass, RequestSelection, SelectionOrder, SelectionRole, UncertifiedAnswer,
+    UpstreamNode, excludes_current,
 };
 use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
@@ -54,7 +53,7 @@ pub(super) struct UpstreamAttempt<'a> {
     /// The node that its connection reached last.
     node: Cell<UpstreamNode>,
     /// What the same request gets without a certificate, where a probe has tried it.
-    pub(super) public: Cell<Option<u16>>,
+    pub(super) public: Cell<UncertifiedAnswer>,
 }
 
 impl<'a> UpstreamAttempt<'a> {
@@ -82,9 +81,9 @@ impl<'a> UpstreamAttempt<'a> {
         pick: RequestSelection,
         harmless: bool,
     ) -> Self {
-        let (chosen, tried) = (RefCell::new(chosen), RefCell::default());
-        let node = Cell::new(UpstreamNode::from_address(None));
-        let (pick_now, canary, public) = (Cell::new(pick), RefCell::default(), Cell::new(None));
+        let (chosen, tried, node) =
+            (RefCell::new(chosen), RefCell::default(), Cell::new(UpstreamNode::from_address(None)));
+        let (pick_now, canary, public) = (Cell::new(pick), RefCell::default(), Cell::default());
         let showing = Self { towards, chosen, pick: pick_now, harmless, tried, canary, node, public };
         showing.apply_pick(pick);
         showing
@@ -130,8 +129,7 @@ impl<'a> UpstreamAttempt<'a> {
     /// Whether another pair could be shown than this one, which is proved.
     pub(super) fn shows_proved(&self) -> bool {
         let (towards, shown) = (self.towards, self.pick().key_pair);
-        let verdict = || towards.resources.verdicts.verdict(towards.verdict_key(), shown);
-        self.has_other() && verdict() == Some(UpstreamVerdict::Proved)
+        self.has_other() && towards.resources.verdicts.is_proved(towards.verdict_key(), shown)
     }
 
     /// What there is to judge about an answer; `None` where there is only one pair, or where the answer of a proved pair says
@@ -156,18 +154,23 @@ impl<'a> UpstreamAttempt<'a> {
             public: self.public.get(),
             repeatable,
             compared: None,
+            compared_with: None,
         })
     }
 
-    /// Continues with the next best pair, if there is one that this request has not tried. A canary stays one until the
-    /// other pair's answer has shown what it found.
-    pub(super) fn advance(&self) -> Option<Fingerprint> {
+    /// Continues with the next best pair that this request has not tried. A canary stays one until that pair's answer has shown what it
+    /// found. `compared`: whose answer is compared; of several nodes the next pair is shown to the same one.
+    pub(super) fn advance(&self, compared: Option<UpstreamNode>) -> Option<Fingerprint> {
         let shown = self.pick().key_pair;
         self.tried.borrow_mut().push(shown);
         let chosen = Rc::clone(&self.chosen.borrow());
-        let (towards, tried) = (self.towards, self.tried.borrow());
-        let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &chosen.order, &tried)?;
-        self.pick.set(RequestSelection::settled(next));
+        let (of, verdicts, tried) = (self.towards.verdict_key(), &self.towards.resources.verdicts, self.tried.borrow());
+        let next = verdicts.next_key_pair(of, &chosen.order, &tried)?;
+        let address = compared.and_then(|node| verdicts.comparison_address(of, &chosen.order, node));
+        self.pick.set(RequestSelection { address, ..RequestSelection::settled(next) });
+        if address.is_some() {
+            chosen.candidate(next).pool.close_all();
+        }
         Some(next)
     }
 
@@ -219,15 +222,9 @@ impl<'a> UpstreamAttempt<'a> {
             node: ready.node,
             asked: (!ready.tls.facts.resumed).then_some(asked.is_some()),
             excludes_current: excluded,
-            sought: pick.how == SelectionRole::Canary && pick.key_pair == ready.key_pair,
+            sought: pick.address.filter(|_| pick.how == SelectionRole::Canary && pick.key_pair == ready.key_pair),
         };
         fact::record_connection(towards, seen);
-    }
-
-    /// Why this pair is shown, for the log.
-    fn chosen_by(&self) -> SelectionReason {
-        let learned = matches!(self.pick().how, SelectionRole::Fallback(_)) || !self.tried.borrow().is_empty();
-        if learned { SelectionReason::Learned } else { self.chosen.borrow().chosen_by }
     }
 
     /// Dials and performs the handshake. `http1`: nothing else is offered.
@@ -235,11 +232,13 @@ impl<'a> UpstreamAttempt<'a> {
         let (egress, upstream) = (self.towards.egress, self.towards.upstream);
         let index = self.chosen.borrow().candidate(self.pick().key_pair).index;
         let connector = self.connector(index);
+        let is_learned = matches!(self.pick().how, SelectionRole::Fallback(_)) || !self.tried.borrow().is_empty();
+        let chosen_by = self.chosen.borrow().chosen_by;
         let reach = UpstreamDial {
             towards: self.towards,
             to: &egress.settings.upstream,
             connector: &if http1 { connector.http1() } else { connector },
-            shown: (egress.candidates.0[index].clone(), self.chosen_by()),
+            shown: (egress.candidates.0[index].clone(), if is_learned { SelectionReason::Learned } else { chosen_by }),
             trust: &egress.trust,
             expects: &egress.settings.expects,
             keepalive: Some(egress.settings.tcp_keepalive),

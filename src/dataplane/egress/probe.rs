@@ -124,8 +124,8 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     if let Some(bearing) = &mut bearing {
         let _ = bearing.authorize(&mut replay, showing.pick().key_pair).await;
     }
-    let public = ask_without_certificate(towards, replay.request()).await;
-    showing.public.set(public.map(|status| status.as_u16()));
+    let public = ask_without_certificate(towards, replay.request(), None).await;
+    showing.public.set(public);
     let key_pair = showing.pick().key_pair;
     let strip = Rc::<StripList>::default();
     let client = std::sync::Arc::default();
@@ -137,7 +137,7 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     if let Ok((response, link)) = answered {
         let status = response.status();
         link.finish();
-        if public == Some(status) {
+        if public.is_same(status.as_u16()) {
             fact::report_public_path(towards, key_pair, path, status.as_u16());
         }
     }

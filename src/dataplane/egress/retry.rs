@@ -11,6 +11,7 @@ use super::attempt::UpstreamAttempt;
 use super::fact::ShownPair;
 use super::resources::UpstreamRef;
 use super::token::RequestTokens;
+use super::uncertified::ask_without_certificate;
 use super::{fact, proof};
 use crate::dataplane::exchange::access::AccessRecord;
 use crate::dataplane::exchange::forward::{self, ForwardContext, OutboundRequest};
@@ -21,6 +22,9 @@ use crate::dataplane::exchange::shape::RequestDestination;
 use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ProofFact, SelectionRole};
 use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
+
+/// After so many pairs with which a request got no answer it goes on with no other.
+const MAX_SILENT_ENDS: usize = 2;
 
 /// Sends a request to the upstream with the best pair, and again with another where that one is refused; with a token
 /// where the egress adds one.
@@ -67,13 +71,12 @@ pub(super) async fn exchange(
 ) -> Result<(Response<MessageContent>, PooledConnection), Error> {
     let towards = showing.towards;
     let (listener, metrics) = (&towards.egress.settings.name, &towards.context().shared.metrics);
-    let class = replay.class();
-    let mut suspect = None;
+    let mut suspects: Vec<SuspectKeyPair> = Vec::new();
     loop {
         if let Some(bearing) = &mut bearing
             && let Err(error) = bearing.authorize(replay, showing.pick().key_pair).await
         {
-            return best_answer(suspect, error);
+            return best_answer(suspects, error);
         }
         let error = match showing.exchange(&mut Some(replay.request()), to, terms).await {
             Ok((response, link)) => {
@@ -86,62 +89,101 @@ pub(super) async fn exchange(
                         continue;
                     }
                 }
-                let repeatable = suspect.is_none() && replay.is_idempotent() && replay.is_whole();
-                let facts = showing.answer_facts(&link, class, status, repeatable);
-                let judgement = facts.map_or(AnswerJudgement::Nothing, |facts| judge(showing, &link, &facts));
-                if let Some(suspect) = suspect.take() {
-                    if let Some(kept) = judge_suspect(showing, suspect, status) {
-                        return Ok(kept);
-                    }
-                } else if let (AnswerJudgement::Compare, Some(facts)) = (judgement, facts)
-                    && showing.advance().is_some()
+                if let Some(facts) = judge_response(showing, replay, &link, (status, &suspects)).await
+                    && showing.advance(Some(facts.node)).is_some()
                 {
                     metrics.count_replay(listener, "status");
-                    suspect = Some(SuspectKeyPair {
-                        shown: (facts.key_pair, facts.node),
-                        answer: Some((facts, response, link)),
-                    });
+                    let shown = (facts.key_pair, facts.node);
+                    suspects.push(SuspectKeyPair { shown, answer: Some((facts, response, link)) });
                     continue;
                 }
-                return Ok((response, link));
+                return Ok(judge_suspects(showing, suspects, (response, link)));
             }
             Err(error) => error,
         };
-        let pick = showing.pick();
-        let is_on_trial = matches!(pick.how, SelectionRole::Canary | SelectionRole::Everyone);
-        // One end without an answer may be the pair's fault; a second one, with another pair, is rather the upstream's.
-        let is_suspicious = suspect.is_none() && showing.has_other();
-        let why = match &error {
-            Error::Refused { said: true, reason, explanation } => {
-                fact::report_alert(towards, (pick.key_pair, showing.node()), reason, explanation);
-                "alert"
-            }
-            // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
-            Error::Refused { said: false, .. } if is_suspicious => "dropped",
-            Error::Exchange(_) | Error::Unanswered { .. } if is_suspicious && replay.is_idempotent() => "dropped",
-            Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => "dropped",
-            Error::Exchange(_) | Error::Unanswered { .. } if showing.shows_preferred() || showing.shows_proved() => {
-                fact::report_silence(towards, (pick.key_pair, showing.node()), ProofFact::Silence { compared: false });
-                return Err(error);
-            }
-            _ => return best_answer(suspect, error),
-        };
-        if !replay.is_whole() || showing.advance().is_none() {
-            return best_answer(suspect, error);
+        let (pick, node) = (showing.pick(), showing.node());
+        let why = explain_replay(showing, replay, (&error, &suspects));
+        if why == Some("alert")
+            && let Error::Refused { reason, explanation, .. } = &error
+        {
+            fact::report_alert(towards, (pick.key_pair, node), reason, explanation);
         }
-        metrics.count_replay(listener, why);
-        if why == "dropped" && suspect.is_none() {
-            suspect = Some(SuspectKeyPair { shown: (pick.key_pair, showing.node()), answer: None });
+        match why.filter(|_| replay.is_whole() && showing.advance(None).is_some()) {
+            Some(why) => {
+                metrics.count_replay(listener, why);
+                if why == "dropped" && suspects.len() < MAX_SILENT_ENDS {
+                    suspects.push(SuspectKeyPair { shown: (pick.key_pair, node), answer: None });
+                }
+            }
+            None => {
+                if matches!(error, Error::Exchange(_) | Error::Unanswered { .. }) {
+                    record_last_silence(showing, &suspects, (pick.key_pair, node));
+                }
+                return best_answer(suspects, error);
+            }
         }
+    }
+}
+
+/// Judges an answer. Returns what it was where only another pair's answer tells more: of a pair that is compared, and of those that it
+/// is compared with, while they are refused as well.
+async fn judge_response(
+    showing: &UpstreamAttempt<'_>,
+    replay: &ReplayableRequest,
+    link: &PooledConnection,
+    (status, suspects): (StatusCode, &[SuspectKeyPair]),
+) -> Option<AnswerFacts> {
+    let may_repeat = replay.is_idempotent() && replay.is_whole();
+    let facts = showing.answer_facts(link, replay.class(), status, may_repeat && suspects.is_empty())?;
+    let mut judgement = judge(showing, link, &facts);
+    if judgement == AnswerJudgement::AskUncertified {
+        let public = ask_without_certificate(showing.towards, replay.request(), Some(facts.node.address)).await;
+        judgement = judge(showing, link, &AnswerFacts { public, ..facts });
+    }
+    let is_refusal = showing.towards.egress.settings.is_refusal_status(status.as_u16());
+    let goes_on = match suspects.last() {
+        None => judgement == AnswerJudgement::Compare,
+        Some(last) => last.answer.is_some() && may_repeat && is_refusal,
+    };
+    goes_on.then_some(facts)
+}
+
+/// Why a request that failed may be sent once more with another pair, if it may.
+fn explain_replay(
+    showing: &UpstreamAttempt<'_>,
+    replay: &ReplayableRequest,
+    (error, suspects): (&Error, &[SuspectKeyPair]),
+) -> Option<&'static str> {
+    let is_on_trial = matches!(showing.pick().how, SelectionRole::Canary | SelectionRole::Everyone);
+    // An end without an answer may be the pair's fault; what ends so with several pairs is rather the upstream's.
+    let is_suspicious = suspects.len() < MAX_SILENT_ENDS && showing.has_other();
+    match error {
+        Error::Refused { said: true, .. } => Some("alert"),
+        // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
+        Error::Refused { said: false, .. } if is_suspicious => Some("dropped"),
+        Error::Exchange(_) | Error::Unanswered { .. } if is_suspicious && replay.is_idempotent() => Some("dropped"),
+        Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => Some("dropped"),
+        _ => None,
+    }
+}
+
+/// The last pair ended without an answer, too. Where that was at another node it says nothing of the first pair's: its proof is withdrawn.
+fn record_last_silence(showing: &UpstreamAttempt<'_>, suspects: &[SuspectKeyPair], (key_pair, node): ShownPair) {
+    let towards = showing.towards;
+    if let Some(first) = suspects.first().filter(|first| first.answer.is_none() && first.shown.1 != node) {
+        fact::report_silence(towards, first.shown, ProofFact::Silence { compared: true });
+    }
+    if showing.shows_preferred() || showing.shows_proved() {
+        fact::report_silence(towards, (key_pair, node), ProofFact::Silence { compared: false });
     }
 }
 
 /// No pair got a better result: returns the response that there was, if there was one.
 fn best_answer(
-    suspect: Option<SuspectKeyPair>,
+    suspects: Vec<SuspectKeyPair>,
     error: Error,
 ) -> Result<(Response<MessageContent>, PooledConnection), Error> {
-    let answer = suspect.and_then(|suspect| suspect.answer);
+    let answer = suspects.into_iter().find_map(|suspect| suspect.answer);
     answer.map(|(_, response, link)| (response, link)).ok_or(error)
 }
 
@@ -166,7 +208,7 @@ fn judge(showing: &UpstreamAttempt<'_>, link: &PooledConnection, facts: &AnswerF
             link.retire();
         }
         AnswerJudgement::Doubts => link.retire(),
-        AnswerJudgement::Compare | AnswerJudgement::Nothing => {}
+        AnswerJudgement::Compare | AnswerJudgement::AskUncertified | AnswerJudgement::Nothing => {}
     }
     if let Some(change) = change {
         fact::report_judgement(towards, facts, judgement, change);
@@ -174,19 +216,30 @@ fn judge(showing: &UpstreamAttempt<'_>, link: &PooledConnection, facts: &AnswerF
     judgement
 }
 
-/// Another pair got this status: decides whether the suspect was refused. Returns the suspect's own answer where that is the
-/// one to go on with: of a pair that is not on trial, unless the other one fares better.
-fn judge_suspect(
+/// The last pair got this answer: decides which of the suspects were refused. Returns the answer to go on with: the first suspect's own
+/// where it is not on trial, unless the last one fares better; and where the last one is a refusal alone.
+fn judge_suspects(
     showing: &UpstreamAttempt<'_>,
-    suspect: SuspectKeyPair,
-    other: StatusCode,
-) -> Option<(Response<MessageContent>, PooledConnection)> {
-    let Some((facts, response, link)) = suspect.answer else {
-        fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true });
-        return None;
-    };
-    let judgement = judge(showing, &link, &AnswerFacts { compared: Some(other.as_u16()), ..facts });
-    let is_on_trial = matches!(facts.how, SelectionRole::Canary | SelectionRole::Everyone);
-    let fares_worse = matches!(judgement, AnswerJudgement::Refuses | AnswerJudgement::Doubts);
-    (!is_on_trial && !fares_worse).then_some((response, link))
+    suspects: Vec<SuspectKeyPair>,
+    last: (Response<MessageContent>, PooledConnection),
+) -> (Response<MessageContent>, PooledConnection) {
+    let compared = Some(last.0.status().as_u16());
+    let compared_with = last.1.proof().map(|proof| (proof.key_pair, proof.node));
+    let settings = &showing.towards.egress.settings;
+    let is_refusal = |status: StatusCode| settings.is_refusal_status(status.as_u16());
+    let mut kept = None;
+    for (index, suspect) in suspects.into_iter().enumerate() {
+        let Some((facts, response, link)) = suspect.answer else {
+            fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true });
+            continue;
+        };
+        let judgement = judge(showing, &link, &AnswerFacts { compared, compared_with, ..facts });
+        let is_on_trial = matches!(facts.how, SelectionRole::Canary | SelectionRole::Everyone);
+        let fares_worse = matches!(judgement, AnswerJudgement::Refuses | AnswerJudgement::Doubts);
+        let gets_further = is_refusal(last.0.status()) && !is_refusal(response.status()) && facts.status < 500;
+        if index == 0 && !fares_worse && (!is_on_trial || gets_further) {
+            kept = Some((response, link));
+        }
+    }
+    kept.unwrap_or(last)
 }

@@ -4,6 +4,7 @@
 //! `evidence::proved` has the rules; `retry` decides what counts as a fact.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +71,16 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.next(order, tried, of.now))
     }
 
+    /// The address at which another pair's answer may be compared with that of `node`, if that matters.
+    pub(crate) fn comparison_address(
+        &self,
+        of: VerdictKey<'_>,
+        order: &SelectionOrder,
+        node: UpstreamNode,
+    ) -> Option<IpAddr> {
+        self.with_entry(of, |proved| proved.comparison_address(order, node))
+    }
+
     /// What is known of this pair.
     pub(crate) fn verdict(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<UpstreamVerdict> {
         self.with_entry(of, |proved| proved.verdict(key_pair))
@@ -104,6 +115,11 @@ impl VerdictTable {
             .with_entry(of, |proved| (proved.verdict(current), proved.record_connection(current, seen, terms, of.now)));
         self.bump_version_for(change);
         (before, change)
+    }
+
+    /// Whether this pair is proved.
+    pub(crate) fn is_proved(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
+        self.verdict(of, key_pair) == Some(UpstreamVerdict::Proved)
     }
 
     /// Whether this pair is refused.
@@ -210,7 +226,7 @@ impl Drop for CanaryGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::proved::RequestClass;
+    use crate::evidence::proved::{RequestClass, UncertifiedAnswer};
     use crate::snapshot::sample::sample_egress;
 
     fn pair(n: u8) -> Fingerprint {
@@ -238,9 +254,10 @@ mod tests {
             node: UpstreamNode::from_address(None),
             class: RequestClass::new("GET", "/"),
             status: 200,
-            public: None,
+            public: UncertifiedAnswer::Unknown,
             repeatable: true,
             compared: None,
+            compared_with: None,
         };
         table.judge(of, &order, &got).0
     }

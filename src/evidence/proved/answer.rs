@@ -39,6 +39,11 @@ impl RequestClass {
         };
         Self { method, path: hash_path(path) }
     }
+
+    /// Whether it only reads.
+    pub(super) fn is_read(self) -> bool {
+        self.method == MethodClass::Read
+    }
 }
 
 /// FNV-1a over the path's segments, each identifier replaced by one sign. It only has to tell a service's paths apart.
@@ -104,6 +109,8 @@ pub(super) enum AnswerRole {
 pub(super) enum PreviousAnswer {
     /// To this very request.
     Compared(u16),
+    /// To this very request, but from another node, or of a pair that is refused: the same status says nothing.
+    Incomparable,
     /// To requests of the same class, in this overlap.
     Recalled {
         /// It got the same status.
@@ -120,8 +127,8 @@ pub(super) struct PairAnswer {
     pub(super) role: AnswerRole,
     /// The upstream asked for a certificate on this connection.
     pub(super) asked: bool,
-    /// The status that the same request gets without a certificate, where that was tried.
-    pub(super) public: Option<u16>,
+    /// The same request gets the same status without a certificate.
+    pub(super) is_public: bool,
     /// The request may be sent once more with the previous pair.
     pub(super) comparable: bool,
     pub(super) previous: PreviousAnswer,
@@ -138,18 +145,21 @@ pub enum AnswerJudgement {
     Doubts,
     /// Only the previous pair's answer to the same request can tell.
     Compare,
+    /// Only what the same request gets without a certificate can tell: it may be one that everyone gets.
+    AskUncertified,
     /// Nothing.
     Nothing,
 }
 
 /// Judges an answer by contract section 4.
 pub(super) fn judge_answer(answer: &PairAnswer, refusals: &[u16]) -> AnswerJudgement {
-    if !answer.asked || answer.public == Some(answer.status) {
+    if !answer.asked || answer.is_public {
         return AnswerJudgement::Nothing;
     }
     let kind = StatusKind::from_status(answer.status, refusals);
     match (kind, answer.previous) {
         (StatusKind::Success, _) => AnswerJudgement::Proves,
+        (_, PreviousAnswer::Incomparable) => AnswerJudgement::Nothing,
         (_, PreviousAnswer::Compared(old)) => {
             compare_answers((answer.status, kind), old, refusals, answer.role == AnswerRole::Proved)
         }

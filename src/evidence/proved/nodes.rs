@@ -3,19 +3,15 @@
 //! Another certificate at the same address is another node, so what one proved does not speak for the next. The worst node
 //! decides. Nodes behind one address that show the same certificate cannot be told apart.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
-
-use jiff::Timestamp;
-
+use super::comparison::ComparisonTimes;
+use super::doubts::DoubtList;
 use crate::pki::Fingerprint;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Nodes kept for one pair.
 pub(super) const MAX_NODES: usize = 64;
 /// A node that holds a verdict back is forgotten when so many connections in a row, made to reach it, ended elsewhere.
 const MAX_MISSES: u8 = 8;
-/// How often a proved pair's refusal status is compared with the previous pair, at one node.
-pub(super) const COMPARISON_INTERVAL: Duration = Duration::from_mins(1);
 
 /// An upstream's verdict on one of our pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -83,22 +79,15 @@ pub(super) struct NodeProof {
     pub(super) state: NodeState,
     /// Connections in a row that were made to reach it and ended elsewhere.
     missed: u8,
-    compared: Option<Timestamp>,
+    /// When its answers were compared with those of another pair.
+    pub(super) compared: ComparisonTimes,
+    /// The classes in which it refused the pair by a status. While there are any it is not proved.
+    pub(super) doubts: DoubtList,
     /// Its last connection ended without an answer.
     silent: bool,
 }
 
 impl NodeProof {
-    /// Whether a proved pair's answer may be compared now.
-    pub(super) fn may_compare(&self, now: Timestamp) -> bool {
-        self.compared.is_none_or(|last| !is_within(last, COMPARISON_INTERVAL, now))
-    }
-
-    /// Records that an answer is compared.
-    pub(super) fn record_comparison(&mut self, now: Timestamp) {
-        self.compared = Some(now);
-    }
-
     /// Records a connection that ended without an answer; whether it was the second in a row, however far apart.
     pub(super) fn record_silence(&mut self) -> bool {
         std::mem::replace(&mut self.silent, true)
@@ -114,10 +103,6 @@ impl NodeProof {
             (state, _) => state,
         };
     }
-}
-
-pub(super) fn is_within(last: Timestamp, time: Duration, now: Timestamp) -> bool {
-    now.duration_since(last).unsigned_abs() < time
 }
 
 /// The nodes that are known, bounded.
@@ -137,26 +122,29 @@ impl NodeTable {
                 self.0.remove(oldest);
             }
             let state = NodeState::Unproved;
-            self.0.push(NodeProof { node, state, missed: 0, compared: None, silent: false });
+            let (compared, doubts) = (ComparisonTimes::default(), DoubtList::default());
+            self.0.push(NodeProof { node, state, missed: 0, compared, doubts, silent: false });
             self.0.len() - 1
         });
         &mut self.0[at]
     }
 
-    /// Records a connection that reached a node. `sought`: it was made to reach one that is not proved.
+    /// Records a connection that reached a node. `sought`: the address that it was made to reach, because the pair is not proved there.
+    /// The next one is made to reach another such address, if there is one.
     pub(super) fn record_connection(
         &mut self,
         node: UpstreamNode,
         (asked, excluded): (Option<bool>, bool),
-        sought: bool,
+        sought: Option<IpAddr>,
     ) {
         self.entry(node).record_connection(asked, excluded);
-        if sought {
+        if let Some(sought) = sought {
             self.0.retain_mut(|known| {
-                let is_missed = known.node != node && known.is_blocking();
+                let is_missed = known.node.address == sought && known.node != node && known.is_blocking();
                 known.missed += u8::from(is_missed);
                 !is_missed || known.missed < MAX_MISSES
             });
+            self.0.sort_by_key(|known| known.node.address == sought);
         }
     }
 
@@ -165,6 +153,13 @@ impl NodeTable {
         self.0.retain(|known| known.node == node || !known.node.is_covered_by(node));
         let known = self.entry(node);
         (known.state, known.silent) = (NodeState::Proved, false);
+    }
+
+    /// Forgets refusals at the address of a node that accepts the pair, by what showed another certificate there. For a pair that serves
+    /// in place of the preferred one: it must not be left out because of a node that is gone.
+    pub(super) fn forget_former(&mut self, node: UpstreamNode) {
+        let is_former = |known: &NodeProof| known.node.address == node.address && known.node != node;
+        self.0.retain(|known| !is_former(known) || known.state != NodeState::Refused);
     }
 
     /// Takes refusals back: the pair is tried again everywhere.
@@ -196,7 +191,6 @@ impl NodeTable {
     }
 
     /// How many nodes are known.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -219,7 +213,7 @@ mod tests {
         for number in 0..50_000_u32 {
             let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
             let node = UpstreamNode { address, certificate: Fingerprint::of(&number.to_be_bytes()) };
-            nodes.record_connection(node, (Some(true), false), false);
+            nodes.record_connection(node, (Some(true), false), None);
             if number % 2 == 0 {
                 nodes.record_proof(node);
             }

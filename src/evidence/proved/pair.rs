@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::nodes::{COMPARISON_INTERVAL, NodeState, NodeTable, UpstreamNode, UpstreamVerdict, is_within};
-use super::shape::{ConnectionSeen, ProbeMode, ProofPolicy, VerdictChange};
+use super::answer::{AnswerJudgement, AnswerRole, RequestClass};
+use super::comparison::{COMPARISON_INTERVAL, ComparisonTimes, is_within};
+use super::nodes::{NodeState, NodeTable, UpstreamNode, UpstreamVerdict};
+use super::shape::{AnswerFacts, ConnectionSeen, ProbeMode, ProofPolicy, UncertifiedAnswer, VerdictChange};
 use crate::pki::Fingerprint;
 
 /// How long a refused pair is not used before the first retry; doubled after each further refusal.
@@ -36,8 +38,21 @@ pub(super) struct PairProof {
     pub(super) probes: u32,
     /// It has been reported that all requests try it.
     pub(super) announced: bool,
-    /// When an answer that it got in place of the preferred pair was last compared.
-    compared: Option<Timestamp>,
+    /// When answers that it got in place of the preferred pair were compared.
+    pub(super) compared: ComparisonTimes,
+    /// When it was last asked what a caller without a certificate gets.
+    asked: Option<Timestamp>,
+}
+
+/// How an upstream refuses a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusalManner {
+    /// By an alert.
+    Alert,
+    /// By a status, to a request of this class.
+    Status(RequestClass),
+    /// By an end without an answer.
+    Silence,
 }
 
 impl PairProof {
@@ -56,18 +71,9 @@ impl PairProof {
             probe_first: probes,
             probes: 0,
             announced: false,
-            compared: None,
+            compared: ComparisonTimes::default(),
+            asked: None,
         }
-    }
-
-    /// Whether an answer that it got in place of the preferred pair may be compared now.
-    pub(super) fn may_compare(&self, now: Timestamp) -> bool {
-        self.compared.is_none_or(|last| !is_within(last, COMPARISON_INTERVAL, now))
-    }
-
-    /// Records that such an answer is compared.
-    pub(super) fn record_comparison(&mut self, now: Timestamp) {
-        self.compared = Some(now);
     }
 
     pub(super) fn verdict(&self) -> Option<UpstreamVerdict> {
@@ -92,6 +98,55 @@ impl PairProof {
         news.then(|| self.report())
     }
 
+    /// Keeps account of comparisons: an answer of each class is compared at most once a minute, unless that has told nothing.
+    pub(super) fn count_comparison(
+        &mut self,
+        (judgement, role): (AnswerJudgement, AnswerRole),
+        got: &AnswerFacts,
+        is_preferred: bool,
+        now: Timestamp,
+    ) {
+        let is_elsewhere = got.compared_with.is_some_and(|(_, node)| node != got.node);
+        match (judgement, role) {
+            (AnswerJudgement::Compare, _) if !is_preferred => self.compared.record_comparison(got.class, now),
+            // Only what compares a proof uses up its minute: a proof that has just been found may be compared at once.
+            (AnswerJudgement::Compare, AnswerRole::Proved) => {
+                self.nodes.entry(got.node).compared.record_comparison(got.class, now);
+            }
+            (AnswerJudgement::Nothing, _) if is_elsewhere && is_preferred => {
+                self.nodes.entry(got.node).compared.forget_comparison(got.class);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a node has refused the pair by a status, and nothing has cleared that.
+    pub(super) fn has_doubts(&self, node: UpstreamNode) -> bool {
+        self.nodes.find(node).is_some_and(|known| !known.doubts.is_empty())
+    }
+
+    /// What an answer that proves is worth at a node that has refused the pair by a status: it ends that refusal if it is of the
+    /// same class, or if a caller without a certificate does not get it. `may_ask`: the request may be sent without one.
+    pub(super) fn weigh_proof(&mut self, got: &AnswerFacts, may_ask: bool, now: Timestamp) -> AnswerJudgement {
+        let is_due = self.asked.is_none_or(|last| !is_within(last, COMPARISON_INTERVAL, now));
+        let doubts = &mut self.nodes.entry(got.node).doubts;
+        if doubts.is_empty() {
+            return AnswerJudgement::Proves;
+        }
+        if got.public.is_refusal_of(got.status) {
+            doubts.clear_all();
+        }
+        doubts.clear_class(got.class);
+        if doubts.is_empty() {
+            return AnswerJudgement::Proves;
+        }
+        if may_ask && is_due && got.class.is_read() && got.public == UncertifiedAnswer::Unknown {
+            self.asked = Some(now);
+            return AnswerJudgement::AskUncertified;
+        }
+        AnswerJudgement::Nothing
+    }
+
     pub(super) fn record_proof(&mut self, node: UpstreamNode) -> Option<VerdictChange> {
         self.nodes.record_proof(node);
         if self.verdict() != Some(UpstreamVerdict::Proved) {
@@ -105,31 +160,42 @@ impl PairProof {
     pub(super) fn record_refusal(
         &mut self,
         node: UpstreamNode,
-        by_alert: bool,
+        manner: RefusalManner,
         terms: ProofPolicy<'_>,
         now: Timestamp,
     ) -> Option<VerdictChange> {
         let is_same = self.verdict() == Some(UpstreamVerdict::Refused) && now < self.since;
-        self.nodes.entry(node).state = NodeState::Refused;
+        let known = self.nodes.entry(node);
+        known.state = NodeState::Refused;
+        if let RefusalManner::Status(class) = manner {
+            known.doubts.add(class);
+        }
         if is_same {
             return None;
         }
         let refusals = self.refusals.saturating_add(1);
         let since = add_saturating(now, retry_pause(refusals));
         let nodes = std::mem::take(&mut self.nodes);
-        *self = Self { nodes, by_alert, refusals, ..Self::new(self.key_pair, terms, since) };
+        let (by_alert, asked) = (manner == RefusalManner::Alert, self.asked);
+        let compared = std::mem::take(&mut self.compared);
+        *self = Self { nodes, by_alert, refusals, compared, asked, ..Self::new(self.key_pair, terms, since) };
         Some(self.report())
     }
 
-    /// The pair is no longer relied on, and only canaries show it. A change only where it was proved.
+    /// The pair is no longer relied on, and only canaries show it. A change only where it was proved. `class`: that of the
+    /// request that a status has left in doubt.
     pub(super) fn record_doubt(
         &mut self,
-        node: UpstreamNode,
+        (node, class): (UpstreamNode, Option<RequestClass>),
         terms: ProofPolicy<'_>,
         now: Timestamp,
     ) -> Option<VerdictChange> {
         let before = self.verdict();
-        self.nodes.entry(node).state = NodeState::Unproved;
+        let known = self.nodes.entry(node);
+        known.state = NodeState::Unproved;
+        if let Some(class) = class {
+            known.doubts.add(class);
+        }
         self.trusted = false;
         self.restart_trial(terms, now);
         (before == Some(UpstreamVerdict::Proved)).then(|| self.report())

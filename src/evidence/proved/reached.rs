@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::nodes::{MAX_NODES, UpstreamNode, is_within};
+use super::comparison::is_within;
+use super::nodes::{MAX_NODES, UpstreamNode};
 
 /// How long an address counts after it was reached last.
 const REACHED_WITHIN: Duration = Duration::from_hours(24);

@@ -86,8 +86,8 @@ pub struct ConnectionSeen {
     pub asked: Option<bool>,
     /// The authorities that it names exclude the current pair.
     pub excludes_current: bool,
-    /// It was made to reach an address at which the pair is not proved, and shows the current pair.
-    pub sought: bool,
+    /// The address at which the current pair is not proved, where it shows that pair and was made to reach it.
+    pub sought: Option<IpAddr>,
 }
 
 /// An answer that a pair got.
@@ -103,12 +103,43 @@ pub struct AnswerFacts {
     pub class: RequestClass,
     /// The status.
     pub status: u16,
-    /// The status without a certificate, where that was tried.
-    pub public: Option<u16>,
+    /// What the same request gets without a certificate.
+    pub public: UncertifiedAnswer,
     /// The request may be sent once more.
     pub repeatable: bool,
     /// The status that another pair got for the same request.
     pub compared: Option<u16>,
+    /// Which pair that was, and the node that answered; `None`: an accepted one, and the same node.
+    pub compared_with: Option<(Fingerprint, UpstreamNode)>,
+}
+
+/// What a request gets without a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UncertifiedAnswer {
+    /// That was not tried, or the upstream was not reached.
+    #[default]
+    Unknown,
+    /// No answer: the upstream demands a certificate in TLS.
+    Refused,
+    /// This status.
+    Status(u16),
+}
+
+impl UncertifiedAnswer {
+    /// Whether a caller without a certificate gets the same status.
+    pub fn is_same(self, status: u16) -> bool {
+        self == Self::Status(status)
+    }
+
+    /// Whether a caller without a certificate is refused what gets this status with one.
+    pub(super) fn is_refusal_of(self, status: u16) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Refused => true,
+            // The server's state of the moment says nothing.
+            Self::Status(other) => other != status && !matches!(other, 200..=299 | 408 | 421 | 429 | 500..),
+        }
+    }
 }
 
 /// A change by a fact or by time.

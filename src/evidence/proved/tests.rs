@@ -1,5 +1,6 @@
 //! What must hold of one upstream's verdicts: trials, pauses, several nodes, comparisons with the previous pair.
 
+mod doubts;
 mod fallback;
 mod nodes;
 
@@ -36,9 +37,10 @@ fn answer_with(key_pair: u8, status: u16, how: SelectionRole) -> AnswerFacts {
         node: node(1),
         class: RequestClass::new("GET", "/orders"),
         status,
-        public: None,
+        public: UncertifiedAnswer::Unknown,
         repeatable: true,
         compared: None,
+        compared_with: None,
     }
 }
 

@@ -11,7 +11,7 @@ const fn recalled(same: bool, better: bool) -> PreviousAnswer {
 const UNKNOWN: PreviousAnswer = recalled(false, false);
 
 fn judge(status: u16, role: AnswerRole, comparable: bool, previous: PreviousAnswer) -> AnswerJudgement {
-    let answer = PairAnswer { status, role, asked: true, public: None, comparable, previous };
+    let answer = PairAnswer { status, role, asked: true, is_public: false, comparable, previous };
     judge_answer(&answer, &REFUSALS)
 }
 
@@ -101,17 +101,16 @@ fn nothing_is_proved_where_no_certificate_is_asked_for_or_needed() {
         status: 200,
         role: AnswerRole::Canary,
         asked: true,
-        public: None,
+        is_public: false,
         comparable: true,
         previous: UNKNOWN,
     };
-    for (asked, public, expected) in [
-        (true, None, AnswerJudgement::Proves),
-        (true, Some(401), AnswerJudgement::Proves),
-        (true, Some(200), AnswerJudgement::Nothing),
-        (false, None, AnswerJudgement::Nothing),
+    for (asked, is_public, expected) in [
+        (true, false, AnswerJudgement::Proves),
+        (true, true, AnswerJudgement::Nothing),
+        (false, false, AnswerJudgement::Nothing),
     ] {
-        assert_eq!(judge_answer(&PairAnswer { asked, public, ..proves }, &REFUSALS), expected);
+        assert_eq!(judge_answer(&PairAnswer { asked, is_public, ..proves }, &REFUSALS), expected);
     }
 }
 
@@ -121,7 +120,7 @@ fn the_operators_list_decides_what_a_refusal_is() {
         status,
         role: AnswerRole::Canary,
         asked: true,
-        public: None,
+        is_public: false,
         comparable: false,
         previous: PreviousAnswer::Compared(200),
     };

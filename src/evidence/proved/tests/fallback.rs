@@ -49,20 +49,18 @@ fn a_fallback_is_compared_once_a_minute_and_only_by_requests_that_may_be_sent_ag
 }
 
 #[test]
-fn a_fallback_that_is_refused_is_compared_with_the_preferred_pair_unless_that_one_rests() {
+fn a_fallback_that_is_refused_is_compared_with_the_preferred_pair_even_where_that_one_rests() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
     record(&mut proved, 2, ProofFact::Alert, 0);
-    assert_eq!(judge(&mut proved, &order, refused(1, None), 29).0, AnswerJudgement::Nothing, "it rests");
-    assert_eq!(judge(&mut proved, &order, refused(1, None), 31).0, AnswerJudgement::Compare);
-    assert_eq!(proved.next(&order, &[pair(1)], time_at(31)), Some(pair(2)));
-    assert_eq!(prove(&mut proved, &order, 31).map(|change| change.verdict), Some(UpstreamVerdict::Proved));
-    let judged = judge(&mut proved, &order, refused(1, Some(200)), 31);
+    assert_eq!(judge(&mut proved, &order, refused(1, None), 29).0, AnswerJudgement::Compare);
+    assert_eq!(proved.next(&order, &[pair(1)], time_at(29)), Some(pair(2)));
+    assert_eq!(prove(&mut proved, &order, 29).map(|change| change.verdict), Some(UpstreamVerdict::Proved));
+    let judged = judge(&mut proved, &order, refused(1, Some(200)), 29);
     assert_eq!(judged, (AnswerJudgement::Refuses, Some(UpstreamVerdict::Refused)));
     assert_eq!(select(&mut proved, &order, false, 32), selection(2, SelectionRole::Settled));
-    // The upstream goes back: the pair that it refused before serves again, once it has rested.
-    assert_eq!(judge(&mut proved, &order, refused(2, None), 40).0, AnswerJudgement::Nothing, "the other one rests");
-    assert_eq!(judge(&mut proved, &order, refused(2, None), 140).0, AnswerJudgement::Compare);
-    let judged = judge(&mut proved, &order, refused(2, Some(200)), 140);
+    // The upstream goes back: the pair that it refused before serves again.
+    assert_eq!(judge(&mut proved, &order, refused(2, None), 40).0, AnswerJudgement::Compare);
+    let judged = judge(&mut proved, &order, refused(2, Some(200)), 40);
     assert_eq!(judged, (AnswerJudgement::Refuses, Some(UpstreamVerdict::Refused)));
 }
 
@@ -74,4 +72,18 @@ fn a_fallback_that_ends_in_silence_gives_way_too() {
     assert_eq!(select(&mut proved, &order, false, 2).key_pair, pair(2));
     record(&mut proved, 2, ProofFact::Silence { compared: true }, 2);
     assert_eq!(select(&mut proved, &order, false, 3).key_pair, pair(1));
+}
+
+#[test]
+fn a_fallback_that_a_renewed_node_accepts_is_no_longer_refused_by_the_former_one() {
+    let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
+    record(&mut proved, 1, ProofFact::Alert, 0);
+    assert_eq!(proved.verdict(pair(1)), Some(UpstreamVerdict::Refused));
+    let renewed = UpstreamNode { certificate: pair(200), ..node(1) };
+    judge(&mut proved, &order, AnswerFacts { node: renewed, ..answer_with(1, 200, FALLBACK) }, 1);
+    assert_eq!(proved.verdict(pair(1)), Some(UpstreamVerdict::Proved));
+    // Of the preferred pair only connections that were made to reach it say so.
+    record(&mut proved, 2, ProofFact::Alert, 1);
+    judge(&mut proved, &order, AnswerFacts { node: renewed, ..answer_with(2, 200, FALLBACK) }, 40);
+    assert_eq!(proved.verdict(pair(2)), Some(UpstreamVerdict::Refused));
 }

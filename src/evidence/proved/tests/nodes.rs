@@ -7,7 +7,7 @@ const CANARY: SelectionRole = SelectionRole::Canary;
 const SETTLED: SelectionRole = SelectionRole::Settled;
 
 fn connect(proved: &mut UpstreamProofs, at: u8, change: impl FnOnce(&mut ConnectionSeen)) -> Option<UpstreamVerdict> {
-    let mut seen = ConnectionSeen { node: node(at), asked: Some(true), excludes_current: false, sought: false };
+    let mut seen = ConnectionSeen { node: node(at), asked: Some(true), excludes_current: false, sought: None };
     change(&mut seen);
     let change = proved.record_connection(pair(2), seen, terms(&ProbeMode::Off), time_at(10));
     change.map(|change| change.verdict)
@@ -53,10 +53,14 @@ fn a_node_that_refuses_decides_for_all_until_it_is_gone() {
     // The other one's answers change nothing.
     assert_eq!(judge(&mut proved, &order, answer_with(2, 200, CANARY), 13).1, None);
     assert_eq!(proved.verdict(pair(2)), Some(UpstreamVerdict::Refused));
-    for _ in 0..7 {
-        assert_eq!(connect(&mut proved, 1, |seen| seen.sought = true), None);
+    // Connections that were made to reach another one do not count.
+    for _ in 0..10 {
+        assert_eq!(connect(&mut proved, 1, |seen| seen.sought = Some(node(3).address)), None);
     }
-    assert_eq!(connect(&mut proved, 1, |seen| seen.sought = true), Some(UpstreamVerdict::Proved));
+    for _ in 0..7 {
+        assert_eq!(connect(&mut proved, 1, |seen| seen.sought = Some(node(2).address)), None);
+    }
+    assert_eq!(connect(&mut proved, 1, |seen| seen.sought = Some(node(2).address)), Some(UpstreamVerdict::Proved));
     // It comes back.
     assert_eq!(connect(&mut proved, 2, |_| {}), Some(UpstreamVerdict::HandshakeOk));
 }
@@ -132,7 +136,7 @@ fn an_answer_of_an_unknown_node_that_decides_nothing_ends_no_proof() {
 fn an_answer_that_needs_no_certificate_delays_no_canary() {
     let (mut proved, order) = rotated_proofs(&ProbeMode::Off);
     connect(&mut proved, 1, |_| {});
-    let public = AnswerFacts { public: Some(200), ..answer_with(2, 200, CANARY) };
+    let public = AnswerFacts { public: UncertifiedAnswer::Status(200), ..answer_with(2, 200, CANARY) };
     assert_eq!(judge(&mut proved, &order, public, 20), (AnswerJudgement::Nothing, None));
     assert_eq!(select(&mut proved, &order, true, 21).how, CANARY);
 }
