@@ -205,7 +205,7 @@ impl SimulatedEgress {
                     let is_settled =
                         pick.how == SelectionRole::Settled && key_pair == self.order.pairs[0] && !link.open;
                     let says_nothing = !several || is_settled && !REFUSALS.contains(&status);
-                    let facts = (!says_nothing).then(|| AnswerFacts {
+                    let facts = (!says_nothing).then_some(AnswerFacts {
                         key_pair,
                         how: pick.how,
                         node,

@@ -13,6 +13,7 @@ use super::fault::{MAX_FIELDS, MAX_HEAD_BYTES, ResponseFault, describe_fault};
 
 /// A response's head, final or interim.
 pub struct ReceivedHead {
+    /// Its status, version and fields.
     pub response: Response<()>,
     /// How its content is told apart; `None` for an interim response.
     pub content: Option<ContentDecoder>,
