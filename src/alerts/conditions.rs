@@ -155,7 +155,7 @@ mod tests {
     use crate::pki::FolderProblem;
     use crate::snapshot::Epoch;
 
-    fn taught(number: u32, standing: RefusalStatus) -> Event {
+    fn learned_refusal(number: u32, standing: RefusalStatus) -> Event {
         Event::Learned(LessonRecord {
             listener: "api".into(),
             source: format!("10.0.{}.{}", number >> 8, number & 255),
@@ -200,13 +200,13 @@ mod tests {
     fn fifty_thousand_sources_that_refuse_and_drops_are_recorded_up_to_the_limit_and_room_is_made_again() {
         let (mut conditions, now) = (AlertConditions::default(), Timestamp::UNIX_EPOCH);
         for number in 0..50_000 {
-            for event in [taught(number, RefusalStatus::Confirmed), dropped(number), staged(number)] {
+            for event in [learned_refusal(number, RefusalStatus::Confirmed), dropped(number), staged(number)] {
                 conditions.record_event(&event, now);
             }
         }
         let sizes = |all: &AlertConditions| [all.drops.len(), all.refusals.len(), all.strangers.len()];
         assert_eq!(sizes(&conditions), [MAX_ENTRIES; 3]);
-        conditions.record_event(&taught(0, RefusalStatus::Forgotten), now);
+        conditions.record_event(&learned_refusal(0, RefusalStatus::Forgotten), now);
         assert_eq!(sizes(&conditions), [MAX_ENTRIES, MAX_ENTRIES - 1, MAX_ENTRIES]);
     }
 }

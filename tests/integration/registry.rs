@@ -266,7 +266,7 @@ async fn rows_of_pods_that_are_gone_are_removed() {
         format!("INSERT INTO instance VALUES ('pod', '0', {old}, {old})"),
         format!("INSERT INTO trust VALUES ('pod', 't', '', 0, {old}, {old}, 1)"),
         format!("INSERT INTO anchor VALUES ('pod', 't', 'anchor', 'a', NULL, NULL, NULL, {old}, {old}, NULL, 1, NULL)"),
-        format!("INSERT INTO crl VALUES ('pod', 't', 'i', '', 0, 0, {old}, {old}, 1)"),
+        format!("INSERT INTO crl VALUES ('pod', 't', 'i', '', 0, 0, {old}, {old}, 1, NULL)"),
         format!("INSERT INTO waiting_key VALUES ('pod', 'k', 'f', 's', {old}, {old}, 1)"),
         format!(
             "INSERT INTO placement SELECT 'pod', keyring, key_pair, standing, {old}, NULL, '', NULL, {old}, {old}, NULL, 1, \

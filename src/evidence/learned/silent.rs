@@ -124,7 +124,12 @@ mod tests {
     use crate::keyring::pool::day;
 
     /// An end in the handshake, after it without a certificate (`0`), or after it with one.
-    fn end(counts: &mut SilentEndCounts, sender: &SenderKind, (key_pair, who): (u8, Option<u8>), at: i64) -> bool {
+    fn count_end(
+        counts: &mut SilentEndCounts,
+        sender: &SenderKind,
+        (key_pair, who): (u8, Option<u8>),
+        at: i64,
+    ) -> bool {
         let reason = SILENT_REASONS[usize::from(who.is_some())];
         let certificate = who.filter(|who| *who > 0).map(pair);
         let (keyring, key_pair) = ("api".into(), pair(key_pair));
@@ -135,15 +140,15 @@ mod tests {
     fn two_ends_in_a_row_of_one_sender_on_one_pair_are_a_refusal() {
         let mut counts = SilentEndCounts::default();
         let sender = kind(&source("192.0.2.1"), 7);
-        assert!(!end(&mut counts, &sender, (1, Some(100)), 0));
-        assert!(!end(&mut counts, &sender, (2, Some(100)), 0), "another pair");
-        assert!(!end(&mut counts, &sender, (2, Some(101)), 0), "another sender");
-        assert!(end(&mut counts, &sender, (2, Some(101)), 0));
-        assert!(end(&mut counts, &sender, (2, Some(101)), 0), "it goes on");
+        assert!(!count_end(&mut counts, &sender, (1, Some(100)), 0));
+        assert!(!count_end(&mut counts, &sender, (2, Some(100)), 0), "another pair");
+        assert!(!count_end(&mut counts, &sender, (2, Some(101)), 0), "another sender");
+        assert!(count_end(&mut counts, &sender, (2, Some(101)), 0));
+        assert!(count_end(&mut counts, &sender, (2, Some(101)), 0), "it goes on");
         counts.forget(&sender, Some(pair(101)), pair(1));
-        assert!(end(&mut counts, &sender, (2, Some(101)), 0), "it has sent something, but on another pair");
+        assert!(count_end(&mut counts, &sender, (2, Some(101)), 0), "it has sent something, but on another pair");
         counts.forget(&sender, Some(pair(101)), pair(2));
-        assert!(!end(&mut counts, &sender, (2, Some(101)), 0), "it has sent something in between");
+        assert!(!count_end(&mut counts, &sender, (2, Some(101)), 0), "it has sent something in between");
         let keyring = "api".into();
         let (key_pair, certificate) = (pair(2), Some(pair(101)));
         let refusal = RefusalReport {
@@ -155,7 +160,7 @@ mod tests {
             next: None,
         };
         counts.give_up(&refusal);
-        assert!(!end(&mut counts, &sender, (2, Some(101)), 0), "that is its way");
+        assert!(!count_end(&mut counts, &sender, (2, Some(101)), 0), "that is its way");
     }
 
     #[test]
@@ -164,9 +169,9 @@ mod tests {
         for own in [None, Some(0), Some(100)] {
             for other in [None, Some(0), Some(101)].into_iter().filter(|other| *other != own) {
                 let mut counts = SilentEndCounts::default();
-                assert!(!end(&mut counts, &sender, (1, own), 0));
-                assert!(!end(&mut counts, &sender, (1, other), 0), "{own:?} is not {other:?}");
-                assert!(end(&mut counts, &sender, (1, own), 0), "{own:?} after {other:?}");
+                assert!(!count_end(&mut counts, &sender, (1, own), 0));
+                assert!(!count_end(&mut counts, &sender, (1, other), 0), "{own:?} is not {other:?}");
+                assert!(count_end(&mut counts, &sender, (1, own), 0), "{own:?} after {other:?}");
             }
         }
         // Data without a certificate is what any stranger can send; data on the other pair says nothing of this one.
@@ -174,26 +179,26 @@ mod tests {
             [(None, None, 1), (Some(100), None, 1), (Some(100), Some(101), 1), (None, Some(100), 2)]
         {
             let mut counts = SilentEndCounts::default();
-            assert!(!end(&mut counts, &sender, (1, own), 0));
+            assert!(!count_end(&mut counts, &sender, (1, own), 0));
             counts.forget(&sender, data.map(pair), pair(key_pair));
-            assert!(end(&mut counts, &sender, (1, own), 0), "{own:?} after data of {data:?}");
+            assert!(count_end(&mut counts, &sender, (1, own), 0), "{own:?} after data of {data:?}");
         }
         // What a verified peer of the kind sent on this pair may be of the one that ended within a handshake.
         let mut counts = SilentEndCounts::default();
-        assert!(!end(&mut counts, &sender, (1, None), 0));
+        assert!(!count_end(&mut counts, &sender, (1, None), 0));
         counts.forget(&sender, Some(pair(100)), pair(1));
-        assert!(!end(&mut counts, &sender, (1, None), 0));
+        assert!(!count_end(&mut counts, &sender, (1, None), 0));
     }
 
     #[test]
     fn a_flood_of_ends_keeps_within_its_network_s_share() {
         let mut counts = SilentEndCounts::default();
         let kept = kind(&source("198.51.100.1"), 7);
-        end(&mut counts, &kept, (1, None), 0);
+        count_end(&mut counts, &kept, (1, None), 0);
         for number in 0..2000_u64 {
-            end(&mut counts, &kind(&source("192.0.2.1"), number), (1, None), 1);
+            count_end(&mut counts, &kind(&source("192.0.2.1"), number), (1, None), 1);
         }
         assert_eq!(counts.0.len(), 1 + MAX_SENDERS_OF_NETWORK);
-        assert!(end(&mut counts, &kept, (1, None), 2), "the count of another network has stayed");
+        assert!(count_end(&mut counts, &kept, (1, None), 2), "the count of another network has stayed");
     }
 }
