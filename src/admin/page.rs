@@ -166,7 +166,7 @@ async fn show_registry(segments: &[&str], query: &ViewQuery, views: &RuntimeView
                     (registry::render_history(&rows.entries, now))
                     (query.render_pager((rows.offset, rows.entries.len(), rows.total)))
                 },
-                Err(unread) => registry::render_unread(&unread.to_string()),
+                Err(unread) => markup::render_unread(&unread.to_string()),
             };
             (RegistryTab::History, content)
         }
@@ -177,7 +177,7 @@ async fn show_registry(segments: &[&str], query: &ViewQuery, views: &RuntimeView
                     (registry::render_failures(&rows.entries, views.events.now()))
                     (query.render_pager((rows.offset, rows.entries.len(), rows.total)))
                 },
-                Err(unread) => registry::render_unread(&unread.to_string()),
+                Err(unread) => markup::render_unread(&unread.to_string()),
             };
             (RegistryTab::Failures, content)
         }
@@ -212,7 +212,7 @@ async fn show_peers(query: &ViewQuery, views: &RuntimeViews) -> Markup {
     };
     match peers::list_peers(views, &filter).await {
         Ok(rows) => registry::render_peers(query, &rows, views.events.now()),
-        Err(unread) => registry::render_unread(&unread.to_string()),
+        Err(unread) => markup::render_unread(&unread.to_string()),
     }
 }
 
@@ -240,7 +240,7 @@ async fn show_peer(identity: &str, views: &RuntimeViews) -> Option<PageView> {
     recent.truncate(PEER_HANDSHAKES);
     let content = match peers::find_peer(views, identity).await {
         Ok(details) => peer::render_peer(&details?, &recent, views.events.now()),
-        Err(unread) => registry::render_unread(&unread.to_string()),
+        Err(unread) => markup::render_unread(&unread.to_string()),
     };
     Some(PageView { tab: None, title: format!("Peer {}", markup::clip_text(identity)), content })
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::markup::{LabelTone, link_certificate, render_label, render_outside, render_sentence};
+use super::markup::{LabelTone, link_certificate, render_label, render_outside, render_sentence, render_unread};
 use crate::pki::Fingerprint;
 use crate::registry::Finding;
 use crate::views::findings::{ActiveAlert, FindingList};
@@ -11,7 +11,7 @@ use crate::views::findings::{ActiveAlert, FindingList};
 pub(super) fn render_findings(list: &FindingList) -> Markup {
     html! {
         div data-live="findings" {
-            @if let Some(why) = &list.findings_unread { p class="notice tone-warn" { (render_sentence(why)) } }
+            @if let Some(why) = &list.findings_unread { (render_unread(why)) }
             @if !list.alerts.is_empty() {
                 h2 { "Alerts that are active (" (list.alerts.len()) ")" }
                 ul class="items" { @for alert in &list.alerts { (render_alert(alert)) } }

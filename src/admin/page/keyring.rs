@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::markup::{
     LabelTone, encode_part, link_key_pair, render_command, render_date, render_fact, render_label, render_names,
-    render_outside, render_sentence,
+    render_outside, render_sentence, render_unread,
 };
 use super::timeline::{TimeScale, render_lanes};
 use super::{registry, rotation};
@@ -40,7 +40,7 @@ pub(super) fn render_keyring(details: &KeyringDetails, now: Timestamp) -> Markup
         }
         section aria-labelledby="history" {
             h2 id="history" { "History" }
-            @if let Some(why) = &details.history_unread { (registry::render_unread(why)) }
+            @if let Some(why) = &details.history_unread { (render_unread(why)) }
             @else if details.history.is_empty() { p class="empty" { "The registry has no line about this keyring yet." } }
             @else { (registry::render_history(&details.history, now)) }
         }

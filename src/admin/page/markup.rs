@@ -207,6 +207,11 @@ pub(super) fn render_names(names: &[String], most: usize) -> Markup {
     }
 }
 
+/// Why a part of the view cannot be shown.
+pub(super) fn render_unread(why: &str) -> Markup {
+    html! { p class="notice tone-warn" { (render_sentence(why)) } }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::markup::{LabelTone, link_keyring, render_distance, render_label, render_outside, render_sentence};
+use super::markup::{
+    LabelTone, link_keyring, render_distance, render_label, render_outside, render_sentence, render_unread,
+};
 use super::{findings, handshakes, rotation, timeline};
 use crate::event::HandshakeRecord;
 use crate::evidence::report::{RotationProgress, RotationReport};
@@ -49,7 +51,7 @@ pub(super) fn render_overview(content: &OverviewContent<'_>) -> Markup {
         }
         section aria-labelledby="found" data-live="found" {
             h2 id="found" { "Findings" }
-            @if let Some(why) = &found.findings_unread { p class="notice tone-warn" { (render_sentence(why)) } }
+            @if let Some(why) = &found.findings_unread { (render_unread(why)) }
             @else if found.findings.is_empty() { p class="empty" { "The registry's audit finds nothing." } }
             ul class="items" { @for finding in found.findings.iter().take(FEW_FINDINGS) { (findings::render_finding(finding)) } }
             @if found.findings.len() > FEW_FINDINGS { p class="more" { a href="/findings" { "All " (found.findings.len()) " findings" } } }

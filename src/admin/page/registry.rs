@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::markup::{
     LabelTone, link_certificate, link_keyring, link_peer, render_clock, render_command, render_day, render_distance,
-    render_label, render_names, render_outside, render_sentence,
+    render_label, render_names, render_outside, render_unread,
 };
 use super::query::ViewQuery;
 use super::table::TableFrame;
@@ -49,11 +49,6 @@ pub(super) fn render_registry(tab: RegistryTab, content: &Markup) -> Markup {
         }
         (content)
     }
-}
-
-/// Why a table cannot be shown.
-pub(super) fn render_unread(why: &str) -> Markup {
-    html! { p class="notice tone-warn" { (render_sentence(why)) } }
 }
 
 /// The key pairs.

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::markup::{
     LabelTone, link_certificate, link_keyring, render_command, render_date, render_day, render_distance, render_label,
-    render_names, render_outside, render_sentence,
+    render_names, render_outside, render_unread,
 };
 use super::query::ViewQuery;
 use super::table::TableFrame;
@@ -37,7 +37,7 @@ pub(super) fn render_trust(query: &ViewQuery, anchors: &AnchorTable, crls: &CrlT
     };
     let body = html! { @for row in &rows.entries { (render_anchor(row, now)) } };
     html! {
-        @if let Some(why) = &anchors.registry_unread { p class="notice tone-warn" { (render_sentence(why)) } }
+        @if let Some(why) = &anchors.registry_unread { (render_unread(why)) }
         (frame.render_filters("trust, subject or fingerprint", &fields))
         (frame.render_rows(&head, &body, (rows.offset, rows.entries.len(), rows.total)))
         (render_crls(crls, now))
