@@ -9,7 +9,7 @@ use tokio::task::spawn_local;
 
 use crate::LoadError;
 use crate::dial::{ByteStream, DialledConnection, Dialler};
-use crate::http1::MessageBuffer;
+use crate::http1::{MessageBuffer, MessageHead};
 use crate::options::Options;
 
 /// How many bytes a response of `/` has.
@@ -56,6 +56,18 @@ impl RequestPlan {
     }
 }
 
+/// Sends a request of HTTP/1.1 and reads the head of its response.
+async fn send_plain(
+    stream: &mut Box<dyn ByteStream>,
+    buffer: &mut MessageBuffer,
+    plan: &RequestPlan,
+) -> Result<MessageHead, LoadError> {
+    stream.write_all(&plan.plain).await?;
+    stream.flush().await?;
+    let head = buffer.read_head(stream, |_| ()).await?;
+    head.ok_or_else(|| "the connection has ended without a response".into())
+}
+
 /// One request after the other.
 pub(crate) enum RequestLane {
     Http1 { stream: Box<dyn ByteStream>, buffer: MessageBuffer },
@@ -91,10 +103,7 @@ impl RequestLane {
     pub(crate) async fn exchange(&mut self, plan: &RequestPlan) -> Result<bool, LoadError> {
         match self {
             Self::Http1 { stream, buffer } => {
-                stream.write_all(&plan.plain).await?;
-                stream.flush().await?;
-                let head =
-                    buffer.read_head(stream, |_| ()).await?.ok_or("the connection has ended without a response")?;
+                let head = send_plain(stream, buffer, plan).await?;
                 if head.second != "200" {
                     return Err(format!("status {}", head.second).into());
                 }
@@ -110,10 +119,7 @@ impl RequestLane {
     pub(crate) async fn ask(&mut self, plan: &RequestPlan) -> Result<(String, String), LoadError> {
         match self {
             Self::Http1 { stream, buffer } => {
-                stream.write_all(&plan.plain).await?;
-                stream.flush().await?;
-                let head =
-                    buffer.read_head(stream, |_| ()).await?.ok_or("the connection has ended without a response")?;
+                let head = send_plain(stream, buffer, plan).await?;
                 let mut body = buffer.unread().to_vec();
                 let already = body.len();
                 body.resize(head.length.max(already), 0);
