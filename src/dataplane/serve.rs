@@ -43,6 +43,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset for the peer's errors before its connection ends (CVE-2025-8671).
 const MAX_ERROR_RESET_STREAMS: usize = 256;
+/// How much hyper reads before a head has to be whole, unless told otherwise (smaller and larger buffers move bodies no faster).
+const HYPER_BUFFER: usize = 400 * 1024;
 /// hyper's own limit on fields, which costs nothing extra.
 const HYPER_FIELDS: usize = 100;
 
@@ -135,6 +137,9 @@ where
     });
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.head_size);
+    if limits.head_size > HYPER_BUFFER {
+        builder.max_buf_size(limits.head_size);
+    }
     if limits.fields > HYPER_FIELDS {
         builder.max_headers(limits.fields);
     }

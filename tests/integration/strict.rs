@@ -8,6 +8,7 @@ mod corpus;
 mod frames;
 mod h1;
 mod h2;
+mod large_heads;
 mod late;
 mod recording;
 mod rules;
