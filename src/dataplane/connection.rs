@@ -11,11 +11,13 @@ pub(crate) mod view;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use jiff::Timestamp;
+use tokio::task::yield_now;
 
 use super::drain::{ConnectionFacts, DrainUrgency};
 use crate::clock::deadlines::{Ticks, WaitTable};
@@ -171,26 +173,67 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// All open connections of one worker.
+/// All open connections of one worker, by number.
 #[derive(Default)]
-pub(crate) struct ConnectionTable(RefCell<BTreeMap<u64, Rc<ConnectionState>>>);
+pub(crate) struct ConnectionTable {
+    /// Those of peers and of the application.
+    served: RefCell<BTreeMap<u64, Rc<ConnectionState>>>,
+    /// Those to upstreams, which are fewer.
+    upstream: RefCell<BTreeMap<u64, Rc<ConnectionState>>>,
+}
+
+/// Connections that a walk visits before other tasks run.
+const WALK_BATCH_SIZE: usize = 32;
 
 impl ConnectionTable {
     /// Counts one in, until the guard is dropped.
     pub(crate) fn track(self: &Rc<Self>, open: Rc<ConnectionState>) -> Rc<ConnectionGuard> {
-        self.0.borrow_mut().insert(open.number, Rc::clone(&open));
+        self.list_of(&open).borrow_mut().insert(open.number, Rc::clone(&open));
         Rc::new(ConnectionGuard { connections: Rc::clone(self), open })
     }
 
     /// Those that are open now.
     pub(crate) fn open_connections(&self) -> Vec<Rc<ConnectionState>> {
-        self.0.borrow().values().cloned().collect()
+        self.served.borrow().values().chain(self.upstream.borrow().values()).cloned().collect()
+    }
+
+    /// Those to upstreams that are open now.
+    pub(crate) fn upstream_connections(&self) -> Vec<Rc<ConnectionState>> {
+        self.upstream.borrow().values().cloned().collect()
+    }
+
+    /// Visits those that are open now, a few at a time: with many thousands, their visits at once would hold up every request.
+    /// What ends meanwhile is not visited, nor what begins.
+    pub(crate) async fn walk_connections(&self, mut visit: impl FnMut(&Rc<ConnectionState>)) {
+        for list in [&self.served, &self.upstream] {
+            let Some(last) = list.borrow().last_key_value().map(|(number, _)| *number) else { continue };
+            let mut from = 0;
+            loop {
+                let batch = next_batch(&list.borrow(), from..=last);
+                for open in &batch {
+                    visit(open);
+                }
+                match batch.last() {
+                    Some(open) if batch.len() == WALK_BATCH_SIZE && open.number < last => from = open.number + 1,
+                    _ => break,
+                }
+                yield_now().await;
+            }
+        }
     }
 
     /// Whether no connection is open.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.served.borrow().is_empty() && self.upstream.borrow().is_empty()
     }
+
+    fn list_of(&self, open: &ConnectionState) -> &RefCell<BTreeMap<u64, Rc<ConnectionState>>> {
+        if open.is_upstream() { &self.upstream } else { &self.served }
+    }
+}
+
+fn next_batch(list: &BTreeMap<u64, Rc<ConnectionState>>, numbers: RangeInclusive<u64>) -> Vec<Rc<ConnectionState>> {
+    list.range(numbers).take(WALK_BATCH_SIZE).map(|(_, open)| Rc::clone(open)).collect()
 }
 
 /// A connection in its worker's list.
@@ -201,7 +244,7 @@ pub(crate) struct ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.connections.0.borrow_mut().remove(&self.open.number);
+        self.connections.list_of(&self.open).borrow_mut().remove(&self.open.number);
     }
 }
 

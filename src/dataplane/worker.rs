@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::{spawn_local, yield_now};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use super::connection::TickOutcome;
+use super::connection::{ConnectionState, TickOutcome};
 use super::context::{ListenerContext, WorkerContext};
 use super::drain::DrainCause;
 use super::egress;
@@ -33,8 +33,6 @@ use crate::net::listen::AcceptedConnection;
 use crate::process::{DrainGuard, ProgressEcho, ShutdownPhase, ShutdownWatch};
 use crate::snapshot::{ListenerId, Reader, Side};
 
-/// Connections that are checked at a new epoch before other tasks run.
-const EPOCH_BATCH_SIZE: usize = 32;
 /// The interval of ticks while nothing is open.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Ticks between two sweeps of the pools.
@@ -136,23 +134,19 @@ impl Worker {
         }
         self.egress.forget_selections();
         self.open_listeners();
-        let connections = self.context.connections.open_connections();
         // Those in the pools first, before any request can take one that may not stay.
-        for open in connections.iter().filter(|open| open.is_upstream()) {
-            self.context.recheck_connection(open);
+        for open in self.context.connections.upstream_connections() {
+            self.context.recheck_connection(&open);
         }
         self.start_due_probes();
-        for open in &connections {
-            open.forget_view();
-        }
         let worker = Rc::clone(self);
         spawn_local(async move {
-            for (count, open) in connections.iter().filter(|open| !open.is_upstream()).enumerate() {
-                if count % EPOCH_BATCH_SIZE == EPOCH_BATCH_SIZE - 1 {
-                    yield_now().await;
-                }
-                worker.context.recheck_connection(open);
-            }
+            let context = &worker.context;
+            let recheck = |open: &Rc<ConnectionState>| {
+                open.forget_view();
+                context.recheck_connection(open);
+            };
+            context.connections.walk_connections(recheck).await;
             worker.sweep();
         });
     }
@@ -209,7 +203,7 @@ impl Worker {
             let idle = context.connections.is_empty() && context.waits().is_empty();
             sleep(if idle { IDLE_TICK } else { TICK }).await;
             let (ticks, now) = (context.update_time(), context.clock().now());
-            self.tick(ticks, now);
+            self.tick(ticks, now).await;
             self.start_due_probes();
             if idle || count % SWEEP_INTERVAL_TICKS == 0 {
                 self.sweep();
@@ -217,26 +211,25 @@ impl Worker {
         }
     }
 
-    fn tick(&self, ticks: Ticks, now: Timestamp) {
+    async fn tick(&self, ticks: Ticks, now: Timestamp) {
         let (context, mut cut) = (&self.context, false);
-        for open in context.connections.open_connections() {
-            match open.tick(ticks, now) {
-                None => {}
-                Some(TickOutcome::Leave(leave)) => context.emit_drained(&open, leave),
-                Some(TickOutcome::TooOld(leave)) => {
-                    if let Some(cells) = context.listener_counters(&open) {
-                        cells.count_limit("connection_age");
-                    }
-                    context.emit_drained(&open, leave);
+        let check = |open: &Rc<ConnectionState>| match open.tick(ticks, now) {
+            None => {}
+            Some(TickOutcome::Leave(leave)) => context.emit_drained(open, leave),
+            Some(TickOutcome::TooOld(leave)) => {
+                if let Some(cells) = context.listener_counters(open) {
+                    cells.count_limit("connection_age");
                 }
-                Some(TickOutcome::Limit(limit)) => context.report_limit(&open, limit),
-                Some(TickOutcome::Cut) => cut = true,
-                Some(TickOutcome::CutByStop) => {
-                    context.shared.record_cut();
-                    cut = true;
-                }
+                context.emit_drained(open, leave);
             }
-        }
+            Some(TickOutcome::Limit(limit)) => context.report_limit(open, limit),
+            Some(TickOutcome::Cut) => cut = true,
+            Some(TickOutcome::CutByStop) => {
+                context.shared.record_cut();
+                cut = true;
+            }
+        };
+        context.connections.walk_connections(check).await;
         if cut {
             // Bodies that stand still learn of it too.
             context.waits().wake_all();

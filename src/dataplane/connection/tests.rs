@@ -9,15 +9,23 @@ fn new_connection(waits: &Rc<WaitTable>) -> Rc<ConnectionState> {
 }
 
 fn new_connection_with(waits: &Rc<WaitTable>, http2: bool) -> Rc<ConnectionState> {
+    new_connection_within(waits, usual_timeouts(http2))
+}
+
+fn usual_timeouts(http2: bool) -> ConnectionTimeouts {
     let seconds = Duration::from_secs;
     let (unread, age) = (seconds(30), Some(seconds(7200)));
     let (head, idle) = (Some(seconds(10)), Some(seconds(60)));
     let (drain, drain_planned) = (seconds(15), seconds(3600));
-    new_connection_within(waits, ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned })
+    ConnectionTimeouts { head, http2, idle, unread, age, drain, drain_planned }
 }
 
 /// A peer's connection with these limits.
 pub(crate) fn new_connection_within(waits: &Rc<WaitTable>, patience: ConnectionTimeouts) -> Rc<ConnectionState> {
+    new_numbered_connection(1, waits, patience)
+}
+
+fn new_numbered_connection(number: u64, waits: &Rc<WaitTable>, patience: ConnectionTimeouts) -> Rc<ConnectionState> {
     let facts = ConnectionFacts {
         side: Side::Ingress,
         listener: "api".into(),
@@ -26,7 +34,7 @@ pub(crate) fn new_connection_within(waits: &Rc<WaitTable>, patience: ConnectionT
         role: PeerRole::Client,
         upstream: None,
     };
-    ConnectionState::new(1, facts, patience, waits)
+    ConnectionState::new(number, facts, patience, waits)
 }
 
 fn ticks_at_second(seconds: u32) -> Ticks {
@@ -239,4 +247,48 @@ fn a_connection_is_listed_until_its_guard_is_dropped() {
     assert_eq!(connections.open_connections().len(), 1);
     drop(tracked);
     assert!(connections.is_empty());
+}
+
+/// The numbers that a walk over `count` connections visits, with `None` wherever another task has run.
+fn visits_of_a_walk(count: u64, end_meanwhile: impl Fn(u64) -> bool) -> Vec<Option<u64>> {
+    let (connections, waits) = (Rc::new(ConnectionTable::default()), Rc::new(WaitTable::default()));
+    let mut tracked: BTreeMap<u64, _> = (1..=count)
+        .map(|number| {
+            let open = new_numbered_connection(number, &waits, usual_timeouts(false));
+            (number, connections.track(open))
+        })
+        .collect();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (walked, beside) = (Rc::clone(&seen), Rc::clone(&seen));
+        let walk = tokio::task::spawn_local(async move {
+            connections.walk_connections(|open| walked.borrow_mut().push(Some(open.number))).await;
+        });
+        while !walk.is_finished() {
+            yield_now().await;
+            beside.borrow_mut().push(None);
+            tracked.retain(|number, _| !end_meanwhile(*number));
+        }
+    });
+    seen.take()
+}
+
+#[test]
+fn a_walk_visits_every_connection_once_and_lets_other_tasks_run_between_few_of_them() {
+    for count in [0, 1, 31, 32, 33, 64, 1000] {
+        let visits = visits_of_a_walk(count, |_| false);
+        let visited: Vec<u64> = visits.iter().flatten().copied().collect();
+        assert_eq!(visited, (1..=count).collect::<Vec<_>>());
+        let longest = visits.split(Option::is_none).map(<[_]>::len).max().unwrap_or_default();
+        assert!(longest <= WALK_BATCH_SIZE, "{longest} connections of {count} were visited without a pause");
+    }
+}
+
+#[test]
+fn a_walk_leaves_out_connections_that_end_while_it_runs() {
+    let visited: Vec<u64> = visits_of_a_walk(200, |number| number % 2 == 0).into_iter().flatten().collect();
+    let batch = u64::try_from(WALK_BATCH_SIZE).unwrap();
+    let expected: Vec<u64> = (1..=200).filter(|number| *number <= batch || number % 2 == 1).collect();
+    assert_eq!(visited, expected);
 }

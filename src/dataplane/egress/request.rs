@@ -56,10 +56,10 @@ pub(super) struct EgressConnection {
 
 impl EgressConnection {
     fn view(&self) -> Result<Rc<EgressView>, Error> {
-        if let Some(view) = self.view.view() {
+        let context = &self.resources.context;
+        if let Some(view) = self.view.view(context.epoch()) {
             return Ok(view);
         }
-        let context = &self.resources.context;
         let (egress, epoch) = context.egress(&self.listener.id.name).ok_or_else(|| self.explain_absence())?;
         let settings = &egress.settings;
         let authority = settings.upstream.https_authority();
@@ -74,7 +74,7 @@ impl EgressConnection {
             known: target::HostCache::default(),
             egress,
         });
-        self.view.set_view(&view);
+        self.view.set_view(epoch, &view);
         Ok(view)
     }
 

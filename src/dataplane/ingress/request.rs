@@ -58,7 +58,8 @@ pub(super) struct IngressConnection {
 impl IngressConnection {
     /// What requests need from the snapshot: created by an epoch's first request, which verifies the peer again.
     fn view(&self) -> Result<Rc<IngressView>, Error> {
-        if let Some(view) = self.view.view() {
+        let epoch = self.resources.context.epoch();
+        if let Some(view) = self.view.view(epoch) {
             return Ok(view);
         }
         let (number, name) = (self.tracked.open.number, &self.listener.id.name);
@@ -69,7 +70,7 @@ impl IngressConnection {
             ingress,
             (number, self.from, &self.tracked.open.facts.chain),
         )?);
-        self.view.set_view(&view);
+        self.view.set_view(epoch, &view);
         Ok(view)
     }
 
