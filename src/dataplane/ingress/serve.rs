@@ -66,7 +66,6 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     connection.tracked.open.set_owner(&connection);
     let stream = FirstDataStream::new(tls.stream, watch);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
-    let limits = limits.clone();
     if http2 {
         spawn_local(Box::pin(serve::serve_http2(stream, connection, limits)));
     } else {
