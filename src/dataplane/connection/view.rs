@@ -1,4 +1,5 @@
-//! What the requests of a connection need from the snapshot, kept until the next epoch by the side that serves it.
+//! What the requests of a connection need from the snapshot, kept by the side that serves it until the next epoch or until the
+//! connection has been idle for a moment.
 //!
 //! A new epoch drops it on idle connections too: a view holds the snapshot that it was made from.
 
@@ -7,11 +8,11 @@ use std::rc::Rc;
 
 /// The side that serves a connection; it lists and counts the connection for as long as it lives.
 pub(crate) trait ConnectionOwner: 'static {
-    /// A new epoch: what was taken from the old one goes.
+    /// A new epoch, or a rest: what was taken from the snapshot goes.
     fn forget_view(&self);
 }
 
-/// A view that is made once per epoch, by the first request.
+/// A view that is made by the first request of an epoch, and by the first after a rest.
 pub(crate) struct ViewSlot<V>(RefCell<Option<Rc<V>>>);
 
 impl<V> Default for ViewSlot<V> {
@@ -21,7 +22,7 @@ impl<V> Default for ViewSlot<V> {
 }
 
 impl<V> ViewSlot<V> {
-    /// The view of this epoch, if a request has made it.
+    /// The view, if a request has made it.
     pub(crate) fn view(&self) -> Option<Rc<V>> {
         self.0.borrow().clone()
     }

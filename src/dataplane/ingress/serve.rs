@@ -3,6 +3,7 @@
 //! Accept first, then decide: a connection beyond the limit, or one for which there is nothing to show, is closed and
 //! recorded, so that no client waits in the kernel's queue for an answer that will not come.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::task::spawn_local;
@@ -55,6 +56,7 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     let connection = Rc::new(IngressConnection {
         tracked,
         view: ViewSlot::default(),
+        told_left_out: Cell::default(),
         listener,
         from,
         server_name: tls.facts.server_name,
