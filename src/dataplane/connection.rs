@@ -84,7 +84,7 @@ impl ConnectionState {
         self.owner.borrow().as_ref()?.upgrade()
     }
 
-    /// A new epoch: what was taken from the old one goes.
+    /// A new epoch, or a rest: what its requests share goes, and the next one makes it anew.
     pub(crate) fn forget_view(&self) {
         if let Some(owner) = self.owner() {
             owner.forget_view();
@@ -128,7 +128,11 @@ impl ConnectionState {
 
     /// Checks all limits at this time.
     pub(crate) fn tick(&self, ticks: Ticks, now: Timestamp) -> Option<TickOutcome> {
+        let rested = self.life.is_resting();
         let outcome = self.life.tick(&self.activity, ticks, now);
+        if !rested && self.life.is_resting() {
+            self.forget_view();
+        }
         if outcome == Some(TickOutcome::Limit(ConnectionLimit::Unread)) {
             self.mark.set(BodyMark::Unread);
         }

@@ -98,11 +98,18 @@ struct Http1Connection<C> {
 }
 
 /// Serves HTTP/1.1 until the connection ends.
-pub(crate) async fn serve_http1<S, C>(stream: S, connection: Rc<C>, limits: ListenerLimits)
+///
+/// Everything is made before the future is: an idle connection keeps room for what serves it, and for nothing else.
+pub(crate) fn serve_http1<S, C>(
+    stream: S,
+    connection: Rc<C>,
+    limits: &ListenerLimits,
+) -> impl Future<Output = ()> + use<S, C>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     C: RequestHandler,
 {
+    let body_idle = limits.body_idle;
     let open = Rc::clone(connection.state());
     let bounds = FramingLimits { head_size: limits.head_size, fields: limits.fields };
     let watched = WatchedStream::new(stream, &open.activity);
@@ -126,7 +133,7 @@ where
                 refuse_request(&*asked.connection, &error, failure.record, false)
             });
             if let Some(scope) = scope {
-                scope.await_written(asked.connection.waits(), limits.body_idle).await;
+                scope.await_written(asked.connection.waits(), body_idle).await;
             }
             if upgrades {
                 asked.verdict.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
@@ -145,43 +152,50 @@ where
     }
     let counters = &guarded.connection.request_context().cells;
     let mut served = ParkableConnection::new(builder, guard, service, (&guarded.verdict, counters));
-    let (mut leaving, mut late) = (false, false);
-    poll_fn(|cx| {
-        match open.signal() {
-            ConnectionSignal::Close => return Poll::Ready(()),
-            ConnectionSignal::Leave | ConnectionSignal::Cut if !leaving => {
-                leaving = true;
-                served.shut_down_gracefully();
+    async move {
+        let (mut leaving, mut late) = (false, false);
+        poll_fn(|cx| {
+            match open.signal() {
+                ConnectionSignal::Close => return Poll::Ready(()),
+                ConnectionSignal::Leave | ConnectionSignal::Cut if !leaving => {
+                    leaving = true;
+                    served.shut_down_gracefully();
+                }
+                ConnectionSignal::Late if !late => {
+                    late = true;
+                    open.activity.set_late();
+                }
+                _ => {}
             }
-            ConnectionSignal::Late if !late => {
-                late = true;
-                open.activity.set_late();
-            }
-            _ => {}
+            open.register_waker(cx);
+            interim.register_writer(cx);
+            served.poll_serve(&open, cx).map(report_end)
+        })
+        .await;
+        if let Some(fault) = guarded.verdict.unreported_fault() {
+            report_broken_connection(&*guarded.connection, fault.reason(), fault.explanation());
         }
-        open.register_waker(cx);
-        interim.register_writer(cx);
-        served.poll_serve(&open, cx).map(report_end)
-    })
-    .await;
-    if let Some(fault) = guarded.verdict.unreported_fault() {
-        report_broken_connection(&*guarded.connection, fault.reason(), fault.explanation());
     }
 }
 
-/// Serves HTTP/2 until the connection ends.
-pub(crate) async fn serve_http2<S, C>(stream: S, connection: Rc<C>, limits: ListenerLimits)
+/// Serves HTTP/2 until the connection ends. As with HTTP/1.1, everything is made before the future is.
+pub(crate) fn serve_http2<S, C>(
+    stream: S,
+    connection: Rc<C>,
+    limits: &ListenerLimits,
+) -> impl Future<Output = ()> + use<S, C>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     C: RequestHandler,
 {
+    let (body_idle, head_size, most_streams) = (limits.body_idle, limits.head_size, limits.streams);
     let open = Rc::clone(connection.state());
     let asked = Rc::clone(&connection);
     let told = Rc::clone(&connection);
     let streams = StreamExecutor {
         open: Rc::clone(&open),
         waits: Rc::clone(connection.waits()),
-        limit: limits.body_idle,
+        limit: body_idle,
         unread: Rc::new(move || told.record_unread()),
     };
     let interim = Arc::<InterimQueue>::default();
@@ -194,7 +208,7 @@ where
         Box::pin(async move {
             let answered = connection.answer(request, scope.as_ref().map(InterimScope::sender)).await;
             if let Some(scope) = scope {
-                scope.await_written(connection.waits(), limits.body_idle).await;
+                scope.await_written(connection.waits(), body_idle).await;
             }
             Ok::<_, Infallible>(
                 answered.unwrap_or_else(|failure| refuse_request(&*connection, &failure.error, failure.record, true)),
@@ -204,48 +218,55 @@ where
     let found = Rc::new(FrameFindings::default());
     let watched = WatchedStream::new(stream, &open.activity);
     // Up to this, h2 keeps HPACK's state: a head that is larger than the limit costs its stream alone.
-    let block_limit = frames::block_limit(limits.head_size);
+    let block_limit = frames::block_limit(head_size);
     let told = (&open.activity, &found, &interim);
     let io = TokioIo::new(frames::guard::FrameGuard::new(watched, block_limit, open.waits(), told));
     let mut builder = http2::Builder::new(streams);
     builder
-        .max_concurrent_streams(limits.streams)
+        .max_concurrent_streams(most_streams)
         .max_header_list_size(u32::try_from(block_limit).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_local_error_reset_streams(MAX_ERROR_RESET_STREAMS);
-    let mut served = std::pin::pin!(builder.serve_connection(io, service));
-    let (mut leaving, mut crowded) = (false, false);
-    poll_fn(|cx| {
-        match open.signal() {
-            ConnectionSignal::Close => return Poll::Ready(()),
-            // A header block is late, and nothing behind it can be read: GOAWAY goes out, and the next signal closes.
-            ConnectionSignal::Leave | ConnectionSignal::Late | ConnectionSignal::Cut if !leaving => {
-                leaving = true;
-                served.as_mut().graceful_shutdown();
-            }
-            _ => {}
-        }
-        open.register_waker(cx);
-        interim.register_writer(cx);
-        let polled = served.as_mut().poll(cx);
-        report_refused_streams(&*asked, found.refused.take(), limits.streams, &mut crowded);
-        report_block_faults(&*asked, &found.faults.take(), limits.head_size);
-        polled.map(|ended| match (found.flood.get(), &ended) {
-            (Some(flood), _) => {
-                if flood == FrameFlood::HeaderBlock {
-                    asked.request_context().cells.count_limit("head_size");
+    let mut served = Box::pin(builder.serve_connection(io, service));
+    async move {
+        let (mut leaving, mut crowded) = (false, false);
+        poll_fn(|cx| {
+            match open.signal() {
+                ConnectionSignal::Close => return Poll::Ready(()),
+                // A header block is late, and nothing behind it can be read: GOAWAY goes out, and the next signal closes.
+                ConnectionSignal::Leave | ConnectionSignal::Late | ConnectionSignal::Cut if !leaving => {
+                    leaving = true;
+                    served.as_mut().graceful_shutdown();
                 }
-                report_broken_connection(&*asked, flood.reason(), flood.explanation());
+                _ => {}
             }
-            (None, Err(error)) => match http2_violation(error) {
-                Some((reason, rule)) => report_broken_connection(&*asked, reason, &rule),
-                None => report_end(ended),
-            },
-            (None, Ok(())) => {}
+            open.register_waker(cx);
+            interim.register_writer(cx);
+            let polled = served.as_mut().poll(cx);
+            report_refused_streams(&*asked, found.refused.take(), most_streams, &mut crowded);
+            report_block_faults(&*asked, &found.faults.take(), head_size);
+            polled.map(|ended| report_http2_end(&*asked, found.flood.get(), ended))
         })
-    })
-    .await;
+        .await;
+    }
+}
+
+/// Reports how a connection of HTTP/2 ended: flooded, against a rule, or as peers do.
+fn report_http2_end<C: RequestHandler>(connection: &C, flood: Option<FrameFlood>, ended: Result<(), hyper::Error>) {
+    match (flood, &ended) {
+        (Some(flood), _) => {
+            if flood == FrameFlood::HeaderBlock {
+                connection.request_context().cells.count_limit("head_size");
+            }
+            report_broken_connection(connection, flood.reason(), flood.explanation());
+        }
+        (None, Err(error)) => match http2_violation(error) {
+            Some((reason, rule)) => report_broken_connection(connection, reason, &rule),
+            None => report_end(ended),
+        },
+        (None, Ok(())) => {}
+    }
 }
 
 /// The sidecar's own response to a request that gets no other.

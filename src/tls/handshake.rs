@@ -122,8 +122,8 @@ impl HandshakeFailureCause {
     }
 }
 
-/// A server-side TLS stream.
-pub type ServerStream<S> = tokio_rustls::server::TlsStream<FirstBytesStream<CertificateAlertStream<S>>>;
+/// A server-side TLS stream. Boxed: it passes through many hands until it is served, and none of them keeps room for it.
+pub type ServerStream<S> = Box<tokio_rustls::server::TlsStream<FirstBytesStream<CertificateAlertStream<S>>>>;
 /// A client-side TLS stream.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytesStream<AlertPreservingStream<S>>>;
 
@@ -172,7 +172,7 @@ super::passing::passes_writes!(FirstBytesStream.inner);
 
 /// A ClientHello that was read; nothing has been answered yet.
 pub struct ReceivedClientHello<S> {
-    start: StartHandshake<FirstBytesStream<CertificateAlertStream<S>>>,
+    start: Box<StartHandshake<FirstBytesStream<CertificateAlertStream<S>>>>,
     asked: PeerRequirements,
 }
 
@@ -182,12 +182,12 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     deadline: Instant,
 ) -> Result<ReceivedClientHello<S>, Box<FailedHandshake>> {
     let stream = FirstBytesStream::new(CertificateAlertStream::new(stream));
-    let mut reading = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let mut reading = Box::new(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream));
     let ended = tokio::time::timeout_at(deadline, &mut reading).await;
     let cause = match ended {
         Ok(Ok(start)) => {
             let asked = read_requirements(&start.client_hello());
-            return Ok(ReceivedClientHello { start, asked });
+            return Ok(ReceivedClientHello { start: Box::new(start), asked });
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(HandshakeFailureCause::TimedOut { hello: true }),
@@ -235,7 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
         let server_name = self.asked.server_name;
         let shares_suite = restated::shares_cipher_suite(self.start.client_hello().cipher_suites(), acceptor);
         // Within the slot from here on: the ClientHello, and with it a ticket, is looked at by `into_stream`.
-        let accept = async { self.start.into_stream(Arc::clone(&acceptor.config)).into_fallible().await };
+        let start = self.start;
+        let accept =
+            Box::pin(
+                async move { start.into_stream(Arc::clone(&acceptor.config)).into_fallible().await.map(Box::new) },
+            );
         let (ended, seen) = seen::observe_handshake(tokio::time::timeout_at(deadline, accept)).await;
         match ended {
             Ok(Ok(stream)) => {

@@ -20,7 +20,7 @@ pub async fn refuse_established<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Option<&'static str> {
     let tls12 = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let alert = sent_alert(&HandshakeFailureCause::Tls(tls_error(untrusted)), tls12)?;
-    let (mut below, connection) = stream.into_inner();
+    let (mut below, connection) = (*stream).into_inner();
     let record = seal_alert(connection, alert)?;
     let sent = below.write_all(&record).await.is_ok();
     linger(below).await;

@@ -15,9 +15,9 @@ use crate::http::activity::StreamActivity;
 /// An idle HTTP/1.1 connection that drains waits this long before it closes, because a request may be on its way.
 const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 
-/// A connection of HTTP/1.1 that has been idle for so long gives hyper's buffers back: most requests that follow one at all come
-/// sooner.
-const PARKING_DELAY: Duration = Duration::from_secs(1);
+/// A connection that has been idle for so long rests: it gives back what its requests share, and on HTTP/1.1 hyper's buffers. Most
+/// requests that follow one at all come sooner.
+const RESTING_DELAY: Duration = Duration::from_secs(1);
 
 /// What is cut at a deadline is told so many ticks before it: one for its last words, one for the end.
 const LAST_WORDS_TICKS: u32 = 2;
@@ -35,8 +35,8 @@ pub(super) struct ConnectionLife {
     cut: Cell<bool>,
     idle_since: Cell<Ticks>,
     in_flight: Cell<u32>,
-    /// Its task was woken to park it, in this time of idleness.
-    parking: Cell<bool>,
+    /// It rests, since a tick in this time of idleness.
+    resting: Cell<bool>,
 }
 
 /// A drain that has begun.
@@ -59,14 +59,14 @@ impl ConnectionLife {
             cut: Cell::new(false),
             idle_since: Cell::new(waits.now()),
             in_flight: Cell::new(0),
-            parking: Cell::new(false),
+            resting: Cell::new(false),
         }
     }
 
     /// A request begins.
     pub(super) fn begin_request(&self, activity: &StreamActivity) {
         self.in_flight.set(self.in_flight.get() + 1);
-        self.parking.set(false);
+        self.resting.set(false);
         activity.set_answering(true);
     }
 
@@ -157,18 +157,31 @@ impl ConnectionLife {
             self.drain(DrainUrgency::Urgent);
             return Some(TickOutcome::Limit(ConnectionLimit::Idle));
         }
-        if self.is_parkable(activity, ticks) && !self.parking.replace(true) {
+        if self.has_paused(ticks)
+            && (self.timeouts.http2 || self.is_parkable(activity, ticks))
+            && !self.resting.replace(true)
+            && !self.timeouts.http2
+        {
+            // Its task parks it.
             self.signal.wake_task();
         }
         None
     }
 
-    /// Whether nothing has run or come for so long, and nothing waits to be written, that the connection needs no buffers.
+    /// Whether it rests: what its requests share is made anew by the next one.
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.get()
+    }
+
+    /// Whether nothing has run for so long that the next request may as well begin anew.
+    fn has_paused(&self, ticks: Ticks) -> bool {
+        !self.is_upstream() && self.in_flight.get() == 0 && self.idle_for(ticks) >= Ticks::from_duration(RESTING_DELAY)
+    }
+
+    /// Whether besides nothing has come, and nothing waits to be written, so that a connection of HTTP/1.1 needs no buffers.
     pub(super) fn is_parkable(&self, activity: &StreamActivity, ticks: Ticks) -> bool {
         !self.timeouts.http2
-            && !self.is_upstream()
-            && self.in_flight.get() == 0
-            && self.idle_for(ticks) >= Ticks::from_duration(PARKING_DELAY)
+            && self.has_paused(ticks)
             && !(activity.has_received() || activity.is_blocked() || activity.has_ended())
             && self.signal.signal() <= ConnectionSignal::Drain
     }

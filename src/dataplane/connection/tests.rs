@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::*;
@@ -238,6 +239,36 @@ fn a_connection_that_is_too_old_drains() {
     assert_eq!(signal_at(&open, &waits, 7200), (ConnectionSignal::Leave, Some("connection_age")));
     assert_eq!(signal_at(&open, &waits, 9000), (ConnectionSignal::Leave, None), "what runs on it is waited for");
     drop(flight);
+}
+
+/// Counts how often what its requests share has gone.
+#[derive(Default)]
+struct ForgetfulOwner(Cell<u32>);
+
+impl ConnectionOwner for ForgetfulOwner {
+    fn forget_view(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn a_connection_that_has_been_idle_for_a_moment_gives_back_what_its_requests_share() {
+    for http2 in [false, true] {
+        let waits = Rc::new(WaitTable::default());
+        let (open, owner) = (new_connection_with(&waits, http2), Rc::new(ForgetfulOwner::default()));
+        open.set_owner(&owner);
+        let forgotten_at = |second| {
+            signal_at(&open, &waits, second);
+            owner.0.get()
+        };
+        let flight = open.begin_flight();
+        assert_eq!(forgotten_at(5), 0, "while a request runs, it is used");
+        drop(flight);
+        assert_eq!(forgotten_at(5), 0, "the next request may come at once");
+        assert_eq!((forgotten_at(6), forgotten_at(7), forgotten_at(20)), (1, 1, 1), "once in a time of idleness");
+        drop(open.begin_flight());
+        assert_eq!((forgotten_at(20), forgotten_at(21)), (1, 2));
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What the requests of a connection need from the snapshot, kept until the next epoch by the side that serves it.
+//! What the requests of a connection need from the snapshot, kept by the side that serves it until the next epoch or until the
+//! connection has been idle for a moment.
 //!
 //! No request gets the view of another epoch than the present one. The worker's walk drops it on idle connections too, since a view
 //! holds the snapshot that it was made from; that walk takes its time.
@@ -10,11 +11,11 @@ use crate::snapshot::Epoch;
 
 /// The side that serves a connection; it lists and counts the connection for as long as it lives.
 pub(crate) trait ConnectionOwner: 'static {
-    /// A new epoch: what was taken from the old one goes.
+    /// A new epoch, or a rest: what was taken from the snapshot goes.
     fn forget_view(&self);
 }
 
-/// A view that is made once per epoch, by the first request.
+/// A view that is made by the first request of an epoch, and by the first after a rest.
 pub(crate) struct ViewSlot<V>(RefCell<Option<(Epoch, Rc<V>)>>);
 
 impl<V> Default for ViewSlot<V> {

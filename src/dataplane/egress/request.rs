@@ -28,7 +28,7 @@ use crate::http::{cross_site, named_host, target};
 use crate::metrics;
 use crate::snapshot::{EgressSnapshot, Epoch, Side};
 
-/// What the requests of one connection share, made once per epoch.
+/// What the requests of one connection share, made by the first of an epoch or after a rest.
 pub(super) struct EgressView {
     egress: Arc<EgressSnapshot>,
     epoch: Epoch,

@@ -42,5 +42,5 @@ pub(crate) fn serve_application(
         listener,
     });
     connection.tracked.open.set_owner(&connection);
-    spawn_local(Box::pin(serve::serve_http1(stream, connection, limits)));
+    spawn_local(Box::pin(serve::serve_http1(stream, connection, &limits)));
 }

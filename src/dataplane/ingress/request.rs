@@ -1,5 +1,6 @@
 //! An accepted peer: its requests, checked, allowed, cleaned, and forwarded to the backend with its identity.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::http::target;
 use crate::metrics;
 use crate::net::dial::{self, DialOptions};
 use crate::net::{BackendAddress, KEEPALIVE_INTERVAL};
+use crate::snapshot::Epoch;
 
 /// How long a backend's address is used before it is looked up again.
 const BACKEND_DNS_REFRESH: Duration = Duration::from_secs(30);
@@ -46,6 +48,8 @@ pub(super) struct IngressConnection {
     pub(super) listener: Rc<ListenerContext>,
     pub(super) tracked: Rc<ConnectionGuard>,
     pub(super) view: ViewSlot<IngressView>,
+    /// The epoch in which it was said which identity fields are left out of its requests.
+    pub(super) told_left_out: Cell<Option<Epoch>>,
     pub(super) from: Option<SocketAddr>,
     /// The server name of the handshake, in lower case.
     pub(super) server_name: Option<Arc<str>>,
@@ -56,7 +60,8 @@ pub(super) struct IngressConnection {
 }
 
 impl IngressConnection {
-    /// What requests need from the snapshot: created by an epoch's first request, which verifies the peer again.
+    /// What requests need from the snapshot: created by the first request of an epoch or after a rest, which verifies the peer
+    /// again.
     fn view(&self) -> Result<Rc<IngressView>, Error> {
         let epoch = self.resources.context.epoch();
         if let Some(view) = self.view.view(epoch) {
@@ -70,6 +75,9 @@ impl IngressConnection {
             ingress,
             (number, self.from, &self.tracked.open.facts.chain),
         )?);
+        if self.told_left_out.replace(Some(epoch)) != Some(epoch) {
+            view.report_left_out(number);
+        }
         self.view.set_view(epoch, &view);
         Ok(view)
     }

@@ -3,6 +3,7 @@
 //! Accept first, then decide: a connection beyond the limit, or one for which there is nothing to show, is closed and
 //! recorded, so that no client waits in the kernel's queue for an answer that will not come.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::task::spawn_local;
@@ -55,6 +56,7 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     let connection = Rc::new(IngressConnection {
         tracked,
         view: ViewSlot::default(),
+        told_left_out: Cell::default(),
         listener,
         from,
         server_name: tls.facts.server_name,
@@ -66,7 +68,6 @@ async fn accept_and_serve(resources: Rc<IngressResources>, listener: Rc<Listener
     connection.tracked.open.set_owner(&connection);
     let stream = FirstDataStream::new(tls.stream, watch);
     // Tasks of their own, boxed: an idle connection keeps neither the handshake's future nor the other protocol's.
-    let limits = limits.clone();
     if http2 {
         spawn_local(Box::pin(serve::serve_http2(stream, connection, limits)));
     } else {

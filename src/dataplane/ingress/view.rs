@@ -1,4 +1,5 @@
-//! What the requests of one peer's connection share: made by an epoch's first request, which verifies the peer again.
+//! What the requests of one peer's connection share: made by the first request of an epoch or after a rest, which verifies the
+//! peer again.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use crate::snapshot::{IngressSnapshot, Side};
 use crate::tls::ClientAuth;
 use crate::trust::{Peer, PeerRole};
 
-/// What the requests of one connection share, made once per epoch.
+/// What the requests of one connection share.
 pub(super) struct IngressView {
     pub(super) ingress: Arc<IngressSnapshot>,
     pub(super) peer: Option<Arc<Peer>>,
@@ -46,17 +47,6 @@ impl IngressView {
         let (side, listener, known) = (Side::Ingress, &settings.name, peer.as_deref());
         let asker = ClientFields { side, listener, connection, from, peer: known };
         let fields = BackendFields::new(known, from.map(|from| from.ip()), settings.identity);
-        for (field, limit) in fields.left_out() {
-            tracing::warn!(
-                target: "proxy",
-                listener = &**listener,
-                connection,
-                field,
-                limit,
-                "this peer's identity is too long for the field, which is left out of its requests: the backend must not \
-                 take its absence for an anonymous peer"
-            );
-        }
         Ok(Self {
             for_backend: fields.with_continuation(settings.forwarded_from.iter().any(|matcher| matcher.matches(known))),
             strip: Rc::new(strip_list(settings)),
@@ -66,6 +56,21 @@ impl IngressView {
             ingress,
             host: target::HostCache::default(),
         })
+    }
+
+    /// Logs which identity fields are left out of the requests of the connection of this number.
+    pub(super) fn report_left_out(&self, connection: u64) {
+        for (field, limit) in self.for_backend.left_out() {
+            tracing::warn!(
+                target: "proxy",
+                listener = &*self.ingress.settings.name,
+                connection,
+                field,
+                limit,
+                "this peer's identity is too long for the field, which is left out of its requests: the backend must not \
+                 take its absence for an anonymous peer"
+            );
+        }
     }
 }
 
