@@ -175,8 +175,26 @@ fn alpn(settings: &TlsSettings) -> Vec<Vec<u8>> {
 
 /// The name of a signature scheme by its code point (RFC 8446 4.2.3); an unknown code point as hex.
 pub fn scheme_name(code: u16) -> String {
-    let scheme = rustls::SignatureScheme::from(code);
-    scheme.as_str().map_or_else(|| format!("0x{code:04x}"), |name| name.to_ascii_lowercase())
+    let name = match code {
+        0x0201 => "rsa_pkcs1_sha1",
+        0x0203 => "ecdsa_sha1",
+        0x0401 => "rsa_pkcs1_sha256",
+        0x0501 => "rsa_pkcs1_sha384",
+        0x0601 => "rsa_pkcs1_sha512",
+        0x0403 => "ecdsa_secp256r1_sha256",
+        0x0503 => "ecdsa_secp384r1_sha384",
+        0x0603 => "ecdsa_secp521r1_sha512",
+        0x0804 => "rsa_pss_rsae_sha256",
+        0x0805 => "rsa_pss_rsae_sha384",
+        0x0806 => "rsa_pss_rsae_sha512",
+        0x0807 => "ed25519",
+        0x0808 => "ed448",
+        0x0809 => "rsa_pss_pss_sha256",
+        0x080a => "rsa_pss_pss_sha384",
+        0x080b => "rsa_pss_pss_sha512",
+        unknown => return format!("0x{unknown:04x}"),
+    };
+    name.to_owned()
 }
 
 fn config_error(pair: &KeyPair, error: &rustls::Error) -> TlsConfigError {
@@ -198,5 +216,16 @@ impl rustls::time_provider::TimeProvider for TlsTimeSource {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_has_its_name_and_an_unknown_one_its_number() {
+        let names = [0x0403, 0x0804, 0x0809, 0x0904].map(scheme_name);
+        assert_eq!(names, ["ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256", "rsa_pss_pss_sha256", "0x0904"]);
     }
 }

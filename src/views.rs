@@ -23,7 +23,6 @@ mod writer_look;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::event::EventBus;
@@ -101,9 +100,9 @@ impl RuntimeViews {
         self
     }
 
-    /// The registry can then be read while it is connected, on the runtime that its connections belong to.
-    pub fn reading_registry(mut self, current: watch::Receiver<Option<RegistryStore>>, runtime: Handle) -> Self {
-        self.registry = RegistryReader::through(current, runtime);
+    /// The registry can then be read while it is connected, by a connection of the thread that reads first.
+    pub fn reading_registry(mut self, current: watch::Receiver<Option<RegistryStore>>) -> Self {
+        self.registry = RegistryReader::through(current);
         self
     }
 

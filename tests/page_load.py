@@ -1,26 +1,65 @@
 """What the admin page costs: the time and the CPU of each view of a sidecar with many keyrings and peers, and the latency of the
 traffic beside it with the page being polled and without, in turns of one run.
 
-    page_load.py --sidekey target/release/sidekey [--peers 5000] [--keyrings 12] [--rate 400] [--seconds 10] [--rounds 3]
+    page_load.py --sidekey target/release/sidekey --load bench/target/load/sidekey-load [--peers 5000] [--keyrings 12] [--rate 2000]
 
-Every peer really comes, before the rotations; a part of them comes again after them. Loads are planned ahead, so a late answer counts
-from when its request was due. It judges nothing: figures depend on the machine, the ratio of one run less so.
+Every peer really comes, before the rotations; a part of them comes again after them. The traffic is that of the benchmark's load
+generator: new connections of many clients, each for one request, and requests over connections that stay open, both planned ahead,
+so that a late answer counts from when its request was due. The sidecar has one worker and a core of its own, all others share
+another. It judges nothing: figures depend on the machine, the ratio of one run less so.
 """
-import argparse, datetime, multiprocessing, os, signal, socket, ssl, statistics, subprocess, sys, threading, time
+import argparse, datetime, json, os, signal, statistics, subprocess, sys, threading, time
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
 
-from page_stage import DAY, Stage, issue, serve, subject
+import pki
+from page_stage import DAY, Stage, issue, subject
 
 ROTATING = 4  # keyrings in overlap
-CLIENTS = 2  # processes that open connections
+POLLS = 5  # views a second
 
 
 class Crowd(Stage):
-    """A sidecar with many keyrings behind one ingress, and the certificates of its peers."""
+    """A sidecar with many keyrings behind one ingress, the certificates of its peers, and the generator that plays them."""
+
+    def __init__(self, sidekey, load, pinned):
+        super().__init__(sidekey)
+        self.load, self.backend, self.children = os.path.abspath(load), pki.free_port(), []
+        self.own_core, self.other_core = (["taskset", "-c", "0"], ["taskset", "-c", "1"]) if pinned else ([], [])
+        if pinned:
+            os.sched_setaffinity(0, {1})
+
+    def start_load(self, command, **options):
+        """The generator: `name=value` is an option."""
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        child = subprocess.Popen([*self.other_core, self.load, command, *arguments], stdout=subprocess.PIPE, text=True)
+        self.children.append(child)
+        return child
+
+    def end_load(self, child):
+        """What it has printed."""
+        text = child.communicate()[0]
+        self.children.remove(child)
+        if child.returncode != 0:
+            raise RuntimeError(f"the generator ended with {child.returncode}")
+        line = json.loads(text)
+        if line["failed"]:
+            raise RuntimeError(f"{line['failed']} of its requests failed: {line['first_failure']}")
+        return line
+
+    def client(self):
+        """What lets the generator come as the crowd."""
+        return {"port": self.port, "certs": self.folder, "pair": "none", "pairs": self.folder / "peers",
+                "names": ",".join(self.name(ring) for ring in self.rings)}
+
+    def stop(self):
+        for child in self.children:
+            child.kill()
+            child.wait()
+        super().stop()
 
     def prepare(self, keyrings, peers):
         usage = [EKU.SERVER_AUTH, EKU.CLIENT_AUTH]
@@ -28,10 +67,11 @@ class Crowd(Stage):
         for number, ring in enumerate(self.rings):
             self.drop(f"{ring}/2025", issue(self.old, self.name(ring), usage=usage, names=[self.name(ring)], begins=-(40 + number) * DAY, lasts=(100 + 10 * number) * DAY))
         self.put("trust/partners.pem", self.old.pem)
-        self.servers.append(serve())
+        self.start_load("serve", port=self.backend)
         (self.folder / "sidekey.toml").write_text(f"""
 certs = "certs"
 state = "state"
+workers = 1
 [trust.partners]
 anchors = ["trust/partners.pem"]
 [[ingress]]
@@ -39,7 +79,7 @@ name = "api"
 listen = "127.0.0.1:{self.port}"
 keyrings = [{", ".join(f'"{ring}"' for ring in self.rings)}]
 trust = "partners"
-backend = "http://127.0.0.1:{self.servers[0].server_port}"
+backend = "http://127.0.0.1:{self.backend}"
 [ingress.limits]
 handshakes_per_source = 512
 [admin]
@@ -51,7 +91,7 @@ handshakes = false
 """)
         self.make_crowd(peers)
         self.log = open(self.folder / "log", "wb")
-        self.process = subprocess.Popen([self.sidekey, "run", "--config", "sidekey.toml"], cwd=self.folder, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen([*self.own_core, self.sidekey, "run", "--config", "sidekey.toml"], cwd=self.folder, stdout=self.log, stderr=self.log)
         self.await_true("ready", lambda: self.status("/readyz") == 200)
 
     def name(self, ring):
@@ -63,7 +103,6 @@ handshakes = false
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         folder = self.folder / "peers"
         folder.mkdir()
-        self.crowd = []
         for number in range(count):
             common = f"peer{number}.example"
             made = (
@@ -71,9 +110,11 @@ handshakes = false
                 .serial_number(1000 + number).not_valid_before(now - DAY).not_valid_after(now + 90 * DAY)
                 .add_extension(x509.ExtendedKeyUsage([EKU.CLIENT_AUTH]), False)
                 .add_extension(x509.SubjectAlternativeName([x509.DNSName(common)]), False).sign(self.old.key, hashes.SHA256()))
-            path = folder / f"{number}.pem"
-            path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
-            self.crowd.append((path, self.name(self.rings[number % len(self.rings)])))
+            (folder / f"{number}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+
+    def visit(self, count):
+        """So many peers come once."""
+        self.end_load(self.start_load("handshakes", **self.client(), connections=8, count=count))
 
     def rotate(self):
         usage = [EKU.SERVER_AUTH, EKU.CLIENT_AUTH]
@@ -86,94 +127,29 @@ handshakes = false
         return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def client_context(path):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.load_cert_chain(path)
-    return context
+def measure_traffic(stage, asked):
+    """What the generator printed of new connections and of requests, at the same time."""
+    bounds = {"warm": 1, "seconds": asked.seconds, "proxy": stage.process.pid}
+    running = {
+        "connection": stage.start_load("handshakes", **stage.client(), **bounds, connections=256, rate=asked.rate, resumed=asked.resumed),
+        "request": stage.start_load("requests", port=stage.port, certs=stage.folder, pair="first", connections=16, rate=asked.requests, **bounds),
+    }
+    return {kind: stage.end_load(child) for kind, child in running.items()}
 
 
-def request_once(port, context, host):
-    """One connection, one request."""
-    with socket.create_connection(("127.0.0.1", port), 20) as raw:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with context.wrap_socket(raw, server_hostname=host) as stream:
-            stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            if not stream.recv(4096).startswith(b"HTTP/1.1 200"):
-                raise RuntimeError("not answered")
-
-
-def visit_all(port, crowd):
-    """Every peer comes once."""
-    def come(part):
-        for path, host in part:
-            request_once(port, client_context(path), host)
-    share(come, [crowd[number::CLIENTS] for number in range(CLIENTS)])
-
-
-def share(work, parts):
-    children = [multiprocessing.Process(target=work, args=(part,)) for part in parts]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-        if child.exitcode != 0:
-            raise RuntimeError("a client ended early: the log of the sidecar says why")
-
-
-def keep_pace(rate, seconds, act):
-    """Acts at a fixed rate; seconds from when each was due to when it was done."""
-    start, taken = time.perf_counter(), []
-    for number in range(int(rate * seconds)):
-        due = start + number / rate
-        wait = due - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)
-        act(number)
-        taken.append(time.perf_counter() - due)
-    return taken
-
-
-def open_connections(port, crowd, rate, seconds, results):
-    contexts = [(client_context(path), host) for path, host in crowd]
-    results.put(("handshake", keep_pace(rate, seconds, lambda number: request_once(port, *contexts[number % len(contexts)]))))
-
-
-def send_requests(port, peer, rate, seconds, results):
-    """Requests on a connection that stays open."""
-    (path, host) = peer
-    with socket.create_connection(("127.0.0.1", port), 20) as raw:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with client_context(path).wrap_socket(raw, server_hostname=host) as stream:
-            def act(_):
-                stream.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-                stream.recv(4096)
-            results.put(("request", keep_pace(rate, seconds, act)))
-
-
-def measure_traffic(stage, rate, seconds):
-    """Latencies by kind, in milliseconds."""
-    results = multiprocessing.Queue()
-    sample = stage.crowd[:: max(1, len(stage.crowd) // 120)]
-    children = [multiprocessing.Process(target=open_connections, args=(stage.port, sample[number::CLIENTS], rate / CLIENTS, seconds, results)) for number in range(CLIENTS)]
-    children.append(multiprocessing.Process(target=send_requests, args=(stage.port, sample[0], 200, seconds, results)))
-    for child in children:
-        child.start()
-    taken = {"handshake": [], "request": []}
-    for _ in children:
-        kind, some = results.get(timeout=seconds + 120)
-        taken[kind] += [one * 1000 for one in some]
-    for child in children:
-        child.join()
-    return taken
-
-
-def quantile(all_of_them, share_of):
-    return sorted(all_of_them)[min(len(all_of_them) - 1, int(len(all_of_them) * share_of))]
+def tell_phase(number, name, lines):
+    cpu = lines["connection"]["cpu"]
+    print(f"round {number}, {name}: the sidecar used {cpu['proxy'] / cpu['seconds']:.0%} of a core", end="")
+    for kind, line in lines.items():
+        took, late = line["latency_us"], line["late_us"] or {"p99": 0}
+        resumed = f" ({line['resumed']} resumed)" if line["resumed"] else ""
+        print(f"; {took['count']} {kind}s{resumed} p50 {took['p50'] / 1000:.2f} p99 {took['p99'] / 1000:.2f} p99.9 {took['p999'] / 1000:.2f} ms,"
+              f" sent {late['p99'] / 1000:.2f} ms late in p99", end="")
+    print(flush=True)
 
 
 class Poller:
-    """Asks for views, five times a second."""
+    """Asks for one view after the other, some times a second."""
 
     def __init__(self, stage, views):
         self.stage, self.views, self.taken, self.over = stage, views, [], threading.Event()
@@ -181,7 +157,7 @@ class Poller:
 
     def run(self):
         number = 0
-        while not self.over.wait(0.2):
+        while not self.over.wait(1 / POLLS):
             start = time.perf_counter()
             status = self.stage.ask(self.views[number % len(self.views)])[0]
             if status != 200:
@@ -219,42 +195,58 @@ def measure_views(stage, views):
         print(f"{view:44} {size // 1024:6} {statistics.median(taken):10.1f} {max(taken):8.1f} {(stage.cpu_ms() - before) / 9:8.1f}", flush=True)
 
 
+def compare(quiet, busy):
+    """The medians of all rounds, and their ratio."""
+    for kind in quiet[0]:
+        for name in ("p50", "p99", "p999"):
+            alone, beside = (statistics.median(lines[kind]["latency_us"][name] for lines in some) / 1000 for some in (quiet, busy))
+            each = ", ".join(f"{b[kind]['latency_us'][name] / a[kind]['latency_us'][name]:.2f}" for a, b in zip(quiet, busy))
+            print(f"{kind:10} {name:4}: {alone:7.2f} ms alone, {beside:7.2f} ms with the page polled, ratio {beside / alone:.2f} (by round: {each})")
+
+
+def prepare_stage(stage, asked):
+    stage.prepare(asked.keyrings, asked.peers)
+    stage.visit(asked.peers)
+    stage.rotate()
+    stage.visit(asked.peers // 2)
+    last = f"dns:peer{asked.peers - 1}.example"
+    stage.wait_for_text(f"/registry/peers?text={last}", last)
+    # The requests are those of one peer.
+    for suffix in ("pem", "key"):
+        (stage.folder / f"first.{suffix}").write_bytes((stage.folder / "peers/0.pem").read_bytes())
+    return last
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sidekey", required=True)
-    for name, usual in (("peers", 5000), ("keyrings", 12), ("rate", 400), ("seconds", 10), ("rounds", 3)):
+    parser.add_argument("--load", required=True, help="bench/load: cargo build --profile load -p sidekey-load in bench/")
+    for name, usual in (("peers", 5000), ("keyrings", 12), ("rate", 2000), ("resumed", 50), ("requests", 500), ("seconds", 10), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--no-views", action="store_true", help="only the traffic beside the page")
+    parser.add_argument("--unpinned", action="store_true", help="all processes on all cores")
     asked = parser.parse_args()
     # Ended from outside, it takes its sidecar with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    stage = Crowd(asked.sidekey)
+    stage = Crowd(asked.sidekey, asked.load, not asked.unpinned)
     try:
-        stage.prepare(asked.keyrings, asked.peers)
-        visit_all(stage.port, stage.crowd)
-        stage.rotate()
-        visit_all(stage.port, stage.crowd[: asked.peers // 2])
-        last = f"dns:peer{asked.peers - 1}.example"
-        stage.wait_for_text(f"/registry/peers?text={last}", last)
+        last = prepare_stage(stage, asked)
         certificate = stage.ask(f"/peers/{last}")[2].split('href="/certificates/')[1].split('"')[0]
         views = ["/", "/rotation", "/handshakes", "/handshakes?failed=true", "/registry", "/registry/peers", "/registry/peers?text=peer44",
                  "/registry/trust", "/findings", f"/keyrings/{stage.rings[0]}", f"/peers/{last}", f"/certificates/{certificate}",
-                 "/api/v1/status", "/api/v1/rotation", "/api/v1/peers?sort=identity"]
+                 "/api/v1/status", "/api/v1/rotation", "/api/v1/peers?sort=identity", "/api/v1/peers?sort=not_after"]
         if not asked.no_views:
             measure_views(stage, views)
         polled = [view for view in views if not view.startswith("/api")]
-        quiet, busy = ({"handshake": [], "request": []} for _ in range(2))
-        for number in range(asked.rounds):
-            for kind, some in measure_traffic(stage, asked.rate, asked.seconds).items():
-                quiet[kind] += some
+        quiet, busy = [], []
+        for number in range(1, asked.rounds + 1):
+            quiet.append(measure_traffic(stage, asked))
+            tell_phase(number, "alone", quiet[-1])
             with Poller(stage, polled) as poller:
-                for kind, some in measure_traffic(stage, asked.rate, asked.seconds).items():
-                    busy[kind] += some
-            print(f"round {number + 1}: the page answered {len(poller.taken)} times, median {statistics.median(poller.taken):.1f} ms, max {max(poller.taken):.1f} ms", flush=True)
-        for kind in quiet:
-            for share_of in (0.5, 0.99):
-                alone, beside = quantile(quiet[kind], share_of), quantile(busy[kind], share_of)
-                print(f"{kind:10} p{share_of * 100:.0f}: {alone:7.2f} ms alone, {beside:7.2f} ms with the page polled, ratio {beside / alone:.2f} ({len(quiet[kind])} and {len(busy[kind])})")
+                busy.append(measure_traffic(stage, asked))
+            tell_phase(number, "with the page polled", busy[-1])
+            print(f"round {number}: the page answered {len(poller.taken)} times, median {statistics.median(poller.taken):.1f} ms, max {max(poller.taken):.1f} ms", flush=True)
+        compare(quiet, busy)
     finally:
         stage.stop()
 

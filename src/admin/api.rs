@@ -21,7 +21,7 @@ use crate::views::handshakes::{self, HandshakeFilter};
 use crate::views::keyrings::{find_keyring, list_keyrings};
 use crate::views::list_window::{ListPart, ListWindow};
 use crate::views::listeners::list_listeners;
-use crate::views::peers::{PeerFilter, find_peer, list_peers};
+use crate::views::peers::{PeerQuery, find_peer, list_peers};
 use crate::views::registry::{KeyPairFilter, list_failures, list_history, list_key_pairs};
 use crate::views::registry_reader::RegistryUnread;
 use crate::views::rotation::{read_rotation, refresh_reports};
@@ -84,7 +84,7 @@ async fn answer_operation(operation: &str, asked: &ApiArguments, views: &Runtime
                 "no recent handshake has this number: the last 2,000 are kept, the log has the others",
             )
         }
-        "peers" => show_read(&list_peers(views, &read_peer_filter(asked)).await),
+        "peers" => show_read(&list_peers(views, read_peer_query(asked)).await),
         "peer" => match find_peer(views, &asked.text("identity").unwrap_or_default()).await {
             Ok(found) => show_found(found.as_ref(), "no peer of this identity was seen"),
             Err(unread) => refuse(StatusCode::SERVICE_UNAVAILABLE, &unread.to_string()),
@@ -131,15 +131,17 @@ fn read_window(asked: &ApiArguments) -> ListWindow {
     ListWindow { offset: number("offset", usual.offset), limit: number("limit", usual.limit) }
 }
 
-fn read_peer_filter(asked: &ApiArguments) -> PeerFilter {
-    PeerFilter {
+fn read_peer_query(asked: &ApiArguments) -> PeerQuery {
+    let ListWindow { offset, limit } = read_window(asked);
+    PeerQuery {
         side: asked.text("side"),
         listener: asked.text("listener"),
         partner: asked.text("partner"),
         text: asked.text("text"),
         sort: read_word(asked, "sort"),
         descending: asked.has_flag("descending"),
-        window: read_window(asked),
+        offset,
+        limit,
     }
 }
 

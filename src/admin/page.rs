@@ -32,7 +32,7 @@ use crate::pki::Fingerprint;
 use crate::views::RuntimeViews;
 use crate::views::handshakes::{HandshakeFilter, find_handshake, find_recent};
 use crate::views::list_window::ListWindow;
-use crate::views::peers::PeerFilter;
+use crate::views::peers::PeerQuery;
 use crate::views::registry::KeyPairFilter;
 use crate::views::trusts::AnchorFilter;
 use crate::views::{
@@ -201,16 +201,18 @@ async fn show_key_pairs(query: &ViewQuery, views: &RuntimeViews) -> Markup {
 }
 
 async fn show_peers(query: &ViewQuery, views: &RuntimeViews) -> Markup {
-    let filter = PeerFilter {
+    let ListWindow { offset, limit } = query.window();
+    let asked = PeerQuery {
         side: query.get_text("side"),
         partner: query.get_text("partner"),
         text: query.get_text("text"),
         sort: query.get("sort").and_then(parse_word),
         descending: query.is_descending(),
-        window: query.window(),
-        ..PeerFilter::default()
+        offset,
+        limit,
+        ..PeerQuery::default()
     };
-    match peers::list_peers(views, &filter).await {
+    match peers::list_peers(views, asked).await {
         Ok(rows) => registry::render_peers(query, &rows, views.events.now()),
         Err(unread) => markup::render_unread(&unread.to_string()),
     }

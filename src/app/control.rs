@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::listening::AdminSockets;
@@ -160,7 +160,7 @@ async fn conduct(
     let instance = crate::offline::registry::registry_settings(&plane.config).instance;
     super::admin_thread::start_admin(
         plane.admin,
-        &plane.views.clone().reading_registry(current, Handle::current()).with_instance(instance),
+        &plane.views.clone().reading_registry(current).with_instance(instance),
     );
     if let Some((bound, allowed, desk)) = plane.commands {
         tokio::spawn(async move {

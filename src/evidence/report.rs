@@ -12,6 +12,7 @@ mod judged;
 mod ledger;
 mod recalled;
 mod sender;
+mod sender_table;
 mod shape;
 mod sources;
 mod unknown;

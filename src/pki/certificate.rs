@@ -3,6 +3,7 @@
 //! Everything above asks this type instead of a parser, so that "subject" or "names" mean the same in a log line, a
 //! header and a rule. It judges nothing: expiry, strength and usage are weighed in `keyring::fit` and `trust`.
 
+mod algorithm;
 mod facts;
 mod request;
 mod revocations;
@@ -169,7 +170,7 @@ impl Certificate {
     pub fn key_weakness(&self) -> Option<String> {
         facts::key_weakness(self.facts.key)
     }
-    /// The algorithm of its signature, as a dotted object identifier.
+    /// The algorithm of its signature, by its name in the RFCs; as a dotted object identifier where it has none here.
     pub fn signature_algorithm(&self) -> &str {
         &self.facts.signature
     }

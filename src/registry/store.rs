@@ -1,12 +1,13 @@
 //! The registry's database: one set of statements for SQLite and Postgres, behind one type.
 //!
 //! Every statement is in the subset that both accept (`$1`, BIGINT seconds, TEXT, ON CONFLICT) and exists once. `sql`
-//! runs statements on either database, `connect` opens it; `write`, `read`, `senders` and `deliveries`
-//! contain the statements.
+//! runs statements on either database, `connect` opens it; `write`, `read`, `peer_part`,
+//! `senders` and `deliveries` contain the statements.
 
 mod connect;
 mod deliveries;
 mod failure;
+mod peer_part;
 mod read;
 mod senders;
 mod sql;
@@ -22,6 +23,7 @@ use sql::DatabasePool;
 
 pub use connect::{DamagedFile, StoreAccess};
 pub use deliveries::AlertNotice;
+pub use peer_part::{PeerOrder, PeerPart, PeerQuery};
 pub use read::HistoryQuery;
 pub use senders::{FleetHistory, FleetQuery};
 pub use write::{NumberedRow, ObservedState, WriteBatch};

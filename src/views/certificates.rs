@@ -36,7 +36,7 @@ pub struct CertificateView {
     pub key: String,
     /// What its extended key usage allows.
     pub usage: String,
-    /// The algorithm of its signature.
+    /// The algorithm of its signature, by its name in the RFCs, or by its OID where it has none here.
     pub signature: String,
     /// It may issue certificates.
     pub authority: bool,

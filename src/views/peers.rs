@@ -1,60 +1,25 @@
 //! Peers and upstreams that were seen: one entry for each identity, with its certificates, its progress and its handshakes.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::RuntimeViews;
 use super::handshakes::{self, HandshakeFilter};
-use super::list_window::{ListPart, ListWindow};
+use super::list_window::{ListPart, MOST_ENTRIES};
 use super::registry_reader::RegistryUnread;
 use super::rotation::read_reports;
 use crate::evidence::report::ReportLine;
 use crate::keyring::KeyringName;
+pub use crate::registry::store::PeerQuery;
 use crate::registry::{PeerRow, RegistryStore, UnixSeconds};
 
-/// Rows of the registry that are read, of all peers or of one, those that came last.
+/// Rows of the registry that are read of one peer, those that came last.
 const MOST_ROWS: i64 = 50_000;
 /// Recent handshakes of one peer.
 const MOST_HANDSHAKES: usize = 50;
-
-/// Which peers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerFilter {
-    /// `ingress`: peers; `egress`: upstreams.
-    pub side: Option<String>,
-    /// Of this listener.
-    pub listener: Option<String>,
-    /// Of this partner.
-    pub partner: Option<String>,
-    /// With this text in identity, subject, partner or address, whatever its case.
-    pub text: Option<String>,
-    /// The column to sort by; without one, those that came last are first.
-    pub sort: Option<PeerOrder>,
-    /// The other way round.
-    pub descending: bool,
-    /// Which part.
-    pub window: ListWindow,
-}
-
-/// A column to sort peers by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PeerOrder {
-    /// Identity.
-    Identity,
-    /// Partner.
-    Partner,
-    /// The end of the certificate that it showed last.
-    NotAfter,
-    /// Successful handshakes.
-    Handshakes,
-    /// Last seen.
-    LastSeen,
-}
 
 /// A peer or an upstream, by its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -112,24 +77,18 @@ pub struct PeerDetails {
     pub handshakes: Vec<Value>,
 }
 
-/// Peers and upstreams, those that came last first.
+/// Peers and upstreams, those that came last first where no other order is asked for.
 ///
 /// # Errors
 /// The registry cannot be read.
 pub(crate) async fn list_peers(
     views: &RuntimeViews,
-    filter: &PeerFilter,
+    asked: PeerQuery,
 ) -> Result<ListPart<PeerSummary>, RegistryUnread> {
-    let rows = views.registry.read(async |store: RegistryStore| store.latest_peers(MOST_ROWS).await).await?;
-    let passing = rows.into_iter().filter(|row| passes(row, filter)).collect::<Vec<_>>();
-    let mut all = summarize_peers(&passing);
-    if let Some(column) = filter.sort {
-        all.sort_by(|one, other| compare_peers(one, other, column));
-    }
-    if filter.descending {
-        all.reverse();
-    }
-    Ok(filter.window.cut(all))
+    let asked = PeerQuery { limit: asked.limit.min(MOST_ENTRIES), ..asked };
+    let offset = asked.offset;
+    let part = views.registry.read(async move |store: RegistryStore| store.peer_part(&asked).await).await?;
+    Ok(ListPart { total: part.total, offset, entries: summarize_peers(&part.rows) })
 }
 
 /// One peer by its identity; `None`: it was never seen.
@@ -155,27 +114,12 @@ pub(crate) async fn find_peer(views: &RuntimeViews, identity: &str) -> Result<Op
     Ok(is_known.then(|| PeerDetails { peers: summarize_peers(&rows), rows, rotations, handshakes }))
 }
 
-fn compare_peers(one: &PeerSummary, other: &PeerSummary, by: PeerOrder) -> Ordering {
-    match by {
-        PeerOrder::Identity => one.identity.cmp(&other.identity),
-        PeerOrder::Partner => one.partner.cmp(&other.partner),
-        PeerOrder::NotAfter => one.not_after.cmp(&other.not_after),
-        PeerOrder::Handshakes => one.handshakes.cmp(&other.handshakes),
-        PeerOrder::LastSeen => one.last_seen.cmp(&other.last_seen),
-    }
-}
-
-/// How a row's peer is called.
-fn identity_of(row: &PeerRow) -> &str {
-    row.identity.as_deref().unwrap_or(&row.subject)
-}
-
-/// Of rows with the latest first.
+/// Of rows with the latest of each peer first.
 fn summarize_peers(rows: &[PeerRow]) -> Vec<PeerSummary> {
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut all: Vec<PeerSummary> = Vec::new();
     for row in rows {
-        let place = *places.entry((&row.side, identity_of(row))).or_insert(all.len());
+        let place = *places.entry((&row.side, row.identity_or_subject())).or_insert(all.len());
         if place == all.len() {
             all.push(begin_summary(row));
         }
@@ -195,7 +139,7 @@ fn summarize_peers(rows: &[PeerRow]) -> Vec<PeerSummary> {
 fn begin_summary(row: &PeerRow) -> PeerSummary {
     PeerSummary {
         side: row.side.clone(),
-        identity: identity_of(row).to_owned(),
+        identity: row.identity_or_subject().to_owned(),
         partner: row.partner.clone(),
         listeners: BTreeSet::new(),
         certificates: Vec::new(),
@@ -209,17 +153,4 @@ fn begin_summary(row: &PeerRow) -> PeerSummary {
         last_seen: row.last_seen,
         instances: BTreeSet::new(),
     }
-}
-
-fn passes(row: &PeerRow, filter: &PeerFilter) -> bool {
-    let is = |wanted: &Option<String>, text: Option<&str>| wanted.as_deref().is_none_or(|wanted| text == Some(wanted));
-    let has = |wanted: &String| {
-        let wanted = wanted.to_lowercase();
-        let texts = [row.identity.as_ref(), Some(&row.subject), row.partner.as_ref(), row.address.as_ref()];
-        texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&wanted))
-    };
-    is(&filter.side, Some(&row.side))
-        && is(&filter.listener, Some(&row.listener))
-        && is(&filter.partner, row.partner.as_deref())
-        && filter.text.as_ref().is_none_or(has)
 }

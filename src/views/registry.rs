@@ -7,14 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::RuntimeViews;
-use super::list_window::{ListPart, ListWindow};
+use super::list_window::{ListPart, ListWindow, MOST_ENTRIES};
 use super::registry_reader::RegistryUnread;
 use crate::registry::store::{HistoryQuery, RegistryStore};
 use crate::registry::{FailureRow, HistoryRow, KeyPairSummary, TextList, UnixSeconds, summarize_key_pairs};
 use crate::snapshot::{KeyPairView, KeyringView};
-
-/// Lines of the history, and failures, that a reader can reach.
-const MOST_LINES: i64 = 10_000;
 
 /// Which key pairs, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,8 +91,12 @@ pub(crate) async fn list_history(
     name: Option<String>,
     window: ListWindow,
 ) -> Result<ListPart<HistoryRow>, RegistryUnread> {
-    let asked = HistoryQuery { name, most: MOST_LINES, ..HistoryQuery::default() };
-    Ok(window.cut(views.registry.read(async move |store: RegistryStore| store.history(&asked).await).await?))
+    let asked = HistoryQuery { name, ..query_part(window) };
+    let read = async move |store: RegistryStore| {
+        let (total, entries) = (store.count_history(&asked).await?, store.history(&asked).await?);
+        Ok(ListPart { total, offset: window.offset, entries })
+    };
+    views.registry.read(read).await
 }
 
 /// Failed handshakes of the last 30 days, the newest first.
@@ -106,8 +107,17 @@ pub(crate) async fn list_failures(
     views: &RuntimeViews,
     window: ListWindow,
 ) -> Result<ListPart<FailureRow>, RegistryUnread> {
-    let asked = HistoryQuery { most: MOST_LINES, ..HistoryQuery::default() };
-    Ok(window.cut(views.registry.read(async move |store: RegistryStore| store.failures(&asked).await).await?))
+    let asked = query_part(window);
+    let read = async move |store: RegistryStore| {
+        let (total, entries) = (store.count_failures(&asked).await?, store.failures(&asked).await?);
+        Ok(ListPart { total, offset: window.offset, entries })
+    };
+    views.registry.read(read).await
+}
+
+fn query_part(window: ListWindow) -> HistoryQuery {
+    let most = i64::try_from(window.limit.min(MOST_ENTRIES)).unwrap_or_default();
+    HistoryQuery { most, offset: window.offset, ..HistoryQuery::default() }
 }
 
 fn passes(row: &KeyPairSummary, filter: &KeyPairFilter) -> bool {

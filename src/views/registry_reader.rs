@@ -1,12 +1,12 @@
 //! The registry as a reader sees it: while it is connected, and for a bounded time.
 //!
-//! Whichever thread asks, the database is read on the runtime that its connections belong to.
+//! The reader has a connection of its own, opened by the thread that reads: what it reads holds up no write, and where that thread
+//! has a lower priority, the thread that SQLite runs on has it as well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::registry::{Error, RegistryStore};
@@ -26,40 +26,59 @@ pub enum RegistryUnread {
     /// It answers with an error.
     #[error("the registry cannot be read: {0}")]
     Failed(String),
-    /// The process ends, and the registry before it.
-    #[error("the registry cannot be read: the sidecar stops")]
-    Stopping,
+}
+
+impl RegistryUnread {
+    fn failed(error: &Error) -> Self {
+        Self::Failed(crate::pki::printable(&error.to_string()))
+    }
 }
 
 /// Reads the registry while it is connected.
 #[derive(Clone, Default)]
-pub(super) struct RegistryReader(Option<(watch::Receiver<Option<RegistryStore>>, Handle)>);
+pub(super) struct RegistryReader(Option<Arc<Mutex<ReaderConnection>>>);
+
+/// The reader's own connection, for as long as the registry's task lends the same store.
+struct ReaderConnection {
+    lent: watch::Receiver<Option<RegistryStore>>,
+    own: Option<RegistryStore>,
+}
 
 impl RegistryReader {
-    /// Through the channel on which the registry's task lends its store, on the runtime of that task.
-    pub(super) fn through(current: watch::Receiver<Option<RegistryStore>>, runtime: Handle) -> Self {
-        Self(Some((current, runtime)))
+    /// Through the channel on which the registry's task lends its store.
+    pub(super) fn through(lent: watch::Receiver<Option<RegistryStore>>) -> Self {
+        Self(Some(Arc::new(Mutex::new(ReaderConnection { lent, own: None }))))
     }
 
-    /// Reads, within bounds.
-    pub(super) async fn read<T: Send + 'static, R>(
-        &self,
-        work: impl FnOnce(RegistryStore) -> R,
-    ) -> Result<T, RegistryUnread>
+    /// Reads, within bounds. A reader that goes away takes its reading with it.
+    pub(super) async fn read<T, R>(&self, work: impl FnOnce(RegistryStore) -> R) -> Result<T, RegistryUnread>
     where
-        R: Future<Output = Result<T, Error>> + Send + 'static,
+        R: Future<Output = Result<T, Error>>,
     {
-        let (current, runtime) = self.0.as_ref().ok_or(RegistryUnread::Unconnected)?;
-        let store = current.borrow().clone().ok_or(RegistryUnread::Unconnected)?;
-        // A set of one: a reader that goes away takes its reading with it.
-        let mut reading = JoinSet::new();
-        reading.spawn_on(work(store), runtime);
-        match timeout(PATIENCE, reading.join_next()).await {
-            Ok(Some(Ok(read))) => {
-                read.map_err(|error| RegistryUnread::Failed(crate::pki::printable(&error.to_string())))
+        let connection = self.0.as_ref().ok_or(RegistryUnread::Unconnected)?;
+        let reading = async {
+            let store = connection.lock().await.open_store().await?;
+            work(store).await.map_err(|error| RegistryUnread::failed(&error))
+        };
+        timeout(PATIENCE, reading).await.unwrap_or(Err(RegistryUnread::Slow(PATIENCE.as_secs())))
+    }
+}
+
+impl ReaderConnection {
+    async fn open_store(&mut self) -> Result<RegistryStore, RegistryUnread> {
+        let lent = {
+            let lent = self.lent.borrow_and_update();
+            if lent.has_changed() {
+                // Perhaps another database, or another file of the same name.
+                self.own = None;
             }
-            Ok(Some(Err(_)) | None) => Err(RegistryUnread::Stopping),
-            Err(_) => Err(RegistryUnread::Slow(PATIENCE.as_secs())),
+            lent.clone().ok_or(RegistryUnread::Unconnected)?
+        };
+        if let Some(own) = &self.own {
+            return Ok(own.clone());
         }
+        let own = lent.open_beside().await.map_err(|error| RegistryUnread::failed(&error))?;
+        self.own = Some(own.clone());
+        Ok(own)
     }
 }

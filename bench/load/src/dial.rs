@@ -39,6 +39,7 @@ pub(crate) struct Dialler {
     port: u16,
     pub(crate) http2: bool,
     tls: Option<Arc<ClientConfig>>,
+    server_name: ServerName<'static>,
 }
 
 impl Dialler {
@@ -50,12 +51,12 @@ impl Dialler {
             Some("h2") => true,
             Some(other) => return Err(format!("--protocol is h1 or h2, not {other:?}").into()),
         };
-        let Some(certs) = options.text("certs") else { return Ok(Self { port, http2, tls: None }) };
+        let mut dialler = Self { port, http2, tls: None, server_name: ServerName::try_from("localhost")? };
+        let Some(certs) = options.text("certs") else { return Ok(dialler) };
         let shown = match options.text("pair").unwrap_or("client") {
             "none" => None,
             name => Some(read_pair(Path::new(certs), name)?),
         };
-        let mut dialler = Self { port, http2, tls: None };
         dialler.tls = Some(Arc::new(client_config(shown, http2, resume)?));
         Ok(dialler)
     }
@@ -64,6 +65,14 @@ impl Dialler {
     pub(crate) fn with_client(&self, signer: &PairSigner, number: u64) -> Result<Self, LoadError> {
         let config = client_config(Some(signer.sign_client(number)?), self.http2, false)?;
         Ok(Self { tls: Some(Arc::new(config)), ..self.clone() })
+    }
+
+    /// The same, with the pair of this file, sessions of its own, and for this server.
+    pub(crate) fn with_pair(&self, file: &Path, server_name: &str, resume: bool) -> Result<Self, LoadError> {
+        let chain = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
+        let config = client_config(Some((chain, PrivateKeyDer::from_pem_file(file)?)), self.http2, resume)?;
+        let server_name = ServerName::try_from(server_name.to_owned())?;
+        Ok(Self { tls: Some(Arc::new(config)), server_name, ..self.clone() })
     }
 
     /// A new connection.
@@ -77,8 +86,7 @@ impl Dialler {
                 negotiated: "plain text".to_owned(),
             });
         };
-        let name = ServerName::try_from("localhost")?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(self.server_name.clone(), tcp).await?;
         let session = stream.get_ref().1;
         let alpn = session.alpn_protocol().map(String::from_utf8_lossy).unwrap_or_default();
         if self.http2 && alpn != "h2" {

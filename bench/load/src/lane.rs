@@ -19,7 +19,8 @@ pub(crate) const SMALL: usize = 128;
 pub(crate) struct RequestPlan {
     /// Head and body, ready to be sent by HTTP/1.1.
     plain: Vec<u8>,
-    path: String,
+    /// The target of HTTP/2.
+    target: String,
     upload: Bytes,
     /// Bytes of each response; `None`: any number.
     download: Option<usize>,
@@ -28,20 +29,25 @@ pub(crate) struct RequestPlan {
 impl RequestPlan {
     /// As the options say.
     pub(crate) fn read(options: &Options) -> Result<Rc<Self>, LoadError> {
+        Self::for_host(options, "localhost")
+    }
+
+    /// As the options say, for this host.
+    pub(crate) fn for_host(options: &Options, host: &str) -> Result<Rc<Self>, LoadError> {
         let (download, upload) = (options.number_or("download", SMALL)?, options.number_or("upload", 0)?);
         let path = match options.text("path") {
             Some(path) => path.to_owned(),
             None if download == SMALL => "/".to_owned(),
             None => format!("/{download}"),
         };
-        let (upload, head) = (Bytes::from(vec![b'y'; upload]), "Host: localhost\r\nUser-Agent: sidekey-load\r\n");
+        let (upload, head) = (Bytes::from(vec![b'y'; upload]), format!("Host: {host}\r\nUser-Agent: sidekey-load\r\n"));
         let mut plain = match upload.len() {
             0 => format!("GET {path} HTTP/1.1\r\n{head}\r\n").into_bytes(),
             length => format!("POST {path} HTTP/1.1\r\n{head}Content-Length: {length}\r\n\r\n").into_bytes(),
         };
         plain.extend_from_slice(&upload);
         let download = options.text("path").is_none().then_some(download);
-        Ok(Rc::new(Self { plain, path, upload, download }))
+        Ok(Rc::new(Self { plain, target: format!("https://{host}{path}"), upload, download }))
     }
 
     fn is_large(&self) -> bool {
@@ -156,7 +162,7 @@ pub(crate) struct DialledFacts {
 
 fn request_of(plan: &RequestPlan) -> Result<Request<()>, LoadError> {
     let method = if plan.upload.is_empty() { "GET" } else { "POST" };
-    let request = Request::builder().method(method).uri(format!("https://localhost{}", plan.path));
+    let request = Request::builder().method(method).uri(&plan.target);
     let request = request.header("user-agent", "sidekey-load");
     let request = if plan.upload.is_empty() { request } else { request.header("content-length", plan.upload.len()) };
     Ok(request.body(())?)

@@ -5,6 +5,7 @@
 
 mod cpu;
 mod dial;
+mod handshakes;
 mod http1;
 mod lane;
 mod options;
@@ -27,7 +28,10 @@ const USAGE: &str = "sidekey-load COMMAND [--OPTION VALUE]…
   serve         --port P [--certs DIR [--admit-all]]  answers: / with 128 bytes, /N with N bytes, /head with the request's head;
                 --admit-all: asks for no certificate, which `bench/run` must notice
   requests      over connections that stay open, as fast as they are answered, or planned ahead with --rate
-  handshakes    each request over a connection of its own; --resume: with the last ticket; --distinct: each another client
+  handshakes    each request over a connection of its own, as fast as they are answered, or planned ahead with --rate, then over
+                --connections at most at once; --resume: with the last ticket, --resumed PERCENT: so many of a hundred;
+                --distinct: each another client; --pairs DIR: the clients of 0.pem, 1.pem and so on in turns, each of which is a
+                chain and its key, and which ask for the server --names A,B,… in turns
   hold          opens connections, a request on each, and holds them until a line comes; then one more request on each
   try           one request, and what was negotiated
 
@@ -56,7 +60,7 @@ async fn run_command(command: &str, options: &Options) -> Result<(), LoadError> 
         "keyrings" => pki::write_keyrings(options),
         "serve" => serve::serve(options).await,
         "requests" => work::run_requests(options).await,
-        "handshakes" => work::run_handshakes(options).await,
+        "handshakes" => handshakes::run_handshakes(options).await,
         "hold" => work::hold_connections(options).await,
         "try" => work::try_request(options).await,
         _ => Err(USAGE.into()),

@@ -27,6 +27,9 @@ const NAMES: &[&str] = &[
     "backend",
     "slice",
     "out",
+    "pairs",
+    "names",
+    "resumed",
 ];
 
 /// What stands after the command.

@@ -22,7 +22,10 @@ const LARGEST: usize = 1 << 20;
 /// Serves until the process is ended.
 pub(crate) async fn serve(options: &Options) -> Result<(), LoadError> {
     let port = options.number("port")?.ok_or("--port is needed")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    serve_listener(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?, options).await
+}
+
+pub(crate) async fn serve_listener(listener: TcpListener, options: &Options) -> Result<(), LoadError> {
     let acceptor = match options.text("certs") {
         None => None,
         Some(certs) => Some(TlsAcceptor::from(Arc::new(server_config(Path::new(certs), options.has("admit-all"))?))),

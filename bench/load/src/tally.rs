@@ -20,7 +20,7 @@ pub(crate) struct WorkTally {
     /// Requests that may still begin, where their number is given.
     left: Cell<Option<u64>>,
     pub(crate) done: Cell<u64>,
-    resumed: Cell<u64>,
+    pub(crate) resumed: Cell<u64>,
     pub(crate) redialled: Cell<u64>,
     pub(crate) failed: Cell<u64>,
     first_failure: RefCell<Option<String>>,

@@ -1,23 +1,20 @@
-//! The kinds of load: requests over open connections, a connection for each request, and connections that are only held.
+//! Load over connections that stay open: requests, and connections that are only held; and one request to see what comes of it.
+//! A connection for each request is the business of `handshakes`.
 
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::{JoinSet, spawn_local};
 
 use crate::LoadError;
 use crate::dial::Dialler;
 use crate::lane::{RequestLane, RequestPlan};
 use crate::options::Options;
-use crate::pace::RequestPace;
-use crate::pki::PairSigner;
+use crate::pace::{PacedLane, run_paced};
 use crate::tally::WorkTally;
 
 /// How many connections are opened at once.
@@ -43,12 +40,12 @@ pub(crate) async fn run_requests(options: &Options) -> Result<(), LoadError> {
     let cpu = spawn_local(Rc::clone(&shared.tally).watch_cpu(options.has("gate")));
     match options.number("rate")? {
         None => run_unpaced(lanes, &shared).await,
-        Some(rate) => run_paced(lanes, &shared, rate).await?,
+        Some(rate) => run_open_lanes(lanes, &shared, rate).await?,
     }
     print_tally(&shared.tally, cpu, options).await
 }
 
-async fn print_tally(
+pub(crate) async fn print_tally(
     tally: &Rc<WorkTally>,
     cpu: tokio::task::JoinHandle<Value>,
     options: &Options,
@@ -92,119 +89,21 @@ async fn send_request(lane: &mut RequestLane, shared: &SharedWork, since: Instan
     !failed
 }
 
-/// Requests that are due, and lanes that are free: each lane in its turn, so that thousands of connections are all used.
-#[derive(Default)]
-struct DueQueue {
-    due: VecDeque<Instant>,
-    free: VecDeque<usize>,
-}
-
-async fn run_paced(lanes: Vec<RequestLane>, shared: &Rc<SharedWork>, rate: f64) -> Result<(), LoadError> {
-    let queue = Rc::new(RefCell::new(DueQueue::default()));
-    let (mut tasks, mut senders) = (JoinSet::new(), Vec::<Sender<Instant>>::new());
-    for (index, lane) in lanes.into_iter().enumerate() {
-        let (sender, given) = channel(1);
-        senders.push(sender);
-        tasks.spawn_local(run_paced_lane(lane, index, given, Rc::clone(&queue), Rc::clone(shared)));
-    }
-    tokio::task::yield_now().await;
-    let mut pace = RequestPace::start(rate)?;
-    while Instant::now() < shared.tally.end && !tasks.is_empty() {
-        for planned in pace.wait_due().await?.filter(|planned| *planned < shared.tally.end) {
-            let mut queue = queue.borrow_mut();
-            let free =
-                std::iter::from_fn(|| queue.free.pop_front()).find(|index| senders[*index].try_send(planned).is_ok());
-            if free.is_none() {
-                queue.due.push_back(planned);
-            }
-        }
-        while tasks.try_join_next().is_some() {}
-    }
-    // Lanes that wait end; those that work go on with what is still due.
-    drop(senders);
-    let all = async { while tasks.join_next().await.is_some() {} };
-    let in_time = tokio::time::timeout(Duration::from_secs(20), all).await;
-    let left = queue.borrow_mut().due.drain(..).collect::<Vec<_>>();
-    for planned in left {
-        shared.tally.record_outcome(planned, Err("a planned request was never sent".into()));
-    }
-    in_time.map_err(|_| "requests were not answered 20 s after the end".into())
-}
-
-async fn run_paced_lane(
-    mut lane: RequestLane,
-    index: usize,
-    mut given: Receiver<Instant>,
-    queue: Rc<RefCell<DueQueue>>,
+/// A lane over a connection that stays open.
+struct OpenLane {
+    lane: RequestLane,
     shared: Rc<SharedWork>,
-) {
-    loop {
-        let due = queue.borrow_mut().due.pop_front();
-        let planned = match due {
-            Some(planned) => planned,
-            None => {
-                queue.borrow_mut().free.push_back(index);
-                let Some(planned) = given.recv().await else { return };
-                shared.tally.record_lateness(planned);
-                planned
-            }
-        };
-        if !send_request(&mut lane, &shared, planned).await {
-            return;
-        }
+}
+
+impl PacedLane for OpenLane {
+    async fn run_planned(&mut self, planned: Instant) -> bool {
+        send_request(&mut self.lane, &self.shared, planned).await
     }
 }
 
-/// Each request over a connection of its own.
-pub(crate) async fn run_handshakes(options: &Options) -> Result<(), LoadError> {
-    let (plan, resume) = (RequestPlan::read(options)?, options.has("resume"));
-    let signer = match options.has("distinct") {
-        true => Some(Rc::new(PairSigner::open(&options.folder("certs")?)?)),
-        false => None,
-    };
-    let (mut diallers, lanes) = (Vec::new(), options.number_or("connections", 1)?);
-    for _ in 0..lanes {
-        let dialler = Dialler::new(options, resume)?;
-        if resume {
-            // The first session of each lane, which brings its first ticket: it does not count.
-            connect_once(&dialler, &plan).await?;
-        }
-        diallers.push(dialler);
-    }
-    let tally = WorkTally::open(options)?;
-    let cpu = spawn_local(Rc::clone(&tally).watch_cpu(options.has("gate")));
-    let mut tasks = JoinSet::new();
-    for (index, dialler) in (0..).zip(diallers) {
-        let shared = SharedWork { dialler, plan: Rc::clone(&plan), tally: Rc::clone(&tally) };
-        let signer = signer.clone();
-        tasks.spawn_local(async move {
-            // No two runs have the same clients.
-            let mut number = index + u64::from(std::process::id()) * 1_000_000;
-            while shared.tally.take_turn() {
-                let dialler = match &signer {
-                    None => Ok(shared.dialler.clone()),
-                    Some(signer) => shared.dialler.with_client(signer, number),
-                };
-                number += lanes;
-                let since = Instant::now();
-                let outcome = match dialler {
-                    Ok(dialler) => connect_once(&dialler, &shared.plan).await,
-                    Err(error) => Err(error),
-                };
-                shared.tally.record_outcome(since, outcome);
-            }
-        });
-    }
-    while tasks.join_next().await.is_some() {}
-    print_tally(&tally, cpu, options).await
-}
-
-/// A connection, a request, the end; whether the session was resumed.
-async fn connect_once(dialler: &Dialler, plan: &RequestPlan) -> Result<bool, LoadError> {
-    let (mut lane, facts) = RequestLane::open(dialler, plan).await?;
-    lane.exchange(plan).await?;
-    lane.close().await;
-    Ok(facts.resumed)
+async fn run_open_lanes(lanes: Vec<RequestLane>, shared: &Rc<SharedWork>, rate: f64) -> Result<(), LoadError> {
+    let lanes = lanes.into_iter().map(|lane| OpenLane { lane, shared: Rc::clone(shared) }).collect();
+    run_paced(lanes, &shared.tally, rate).await
 }
 
 /// Connections that are held open after one request each; then one more on each tells whether it is still there.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::markup::{
-    LabelTone, link_keyring, render_distance, render_label, render_outside, render_sentence, render_unread,
+    LabelTone, link_keyring, link_peer, render_distance, render_label, render_outside, render_sentence, render_unread,
 };
 use super::{findings, handshakes, rotation, timeline};
 use crate::event::HandshakeRecord;
@@ -16,6 +16,10 @@ use crate::snapshot::{KeyPairView, KeyringView};
 use crate::views::findings::FindingList;
 use crate::views::status::{StatusItem, StatusReport, Urgency};
 
+/// Reasons of failures that are named at a glance.
+const FEW_REASONS: usize = 2;
+/// Characters of a sentence that are shown at a glance.
+const GLANCE: usize = 110;
 /// Findings that the overview lists.
 const FEW_FINDINGS: usize = 4;
 
@@ -32,7 +36,7 @@ pub(super) fn render_overview(content: &OverviewContent<'_>) -> Markup {
     let (status, found) = (content.status, content.findings);
     let now = status.now;
     html! {
-        div data-live="act" { (render_act_on(status)) (render_tiles(status, found)) }
+        div data-live="act" { (render_act_on(status)) (render_tiles(content)) }
         section aria-labelledby="timeline" {
             h2 id="timeline" { "Key pairs" }
             @if status.keyrings.is_empty() { p class="empty" { "The watched folder holds no keyring yet." } }
@@ -96,7 +100,8 @@ fn render_item(item: &StatusItem) -> Markup {
 }
 
 /// What is about to expire, what is rotating, which peers still use the old pair, why handshakes failed.
-fn render_tiles(status: &StatusReport, found: &FindingList) -> Markup {
+fn render_tiles(content: &OverviewContent<'_>) -> Markup {
+    let (status, found) = (content.status, content.findings);
     let next = next_to_end(&status.keyrings);
     let on_old = peers_on_old(&status.rotations);
     html! {
@@ -122,25 +127,50 @@ fn render_tiles(status: &StatusReport, found: &FindingList) -> Markup {
                 dt { "Still on an old pair" }
                 dd class=(if on_old.is_empty() { "tone-good" } else { "tone-warn" }) { strong { (on_old.len()) } }
                 dd class="muted" {
-                    @for name in on_old.iter().take(2) { (render_outside(name)) " " }
+                    @for name in on_old.iter().take(2) { (link_peer(name)) " " }
                     @if on_old.len() > 2 { "and " (on_old.len() - 2) " more" }
                     @if on_old.is_empty() { "no peer, no upstream" }
                 }
             }
-            div {
-                dt { "Failed in the last hour" }
-                dd class=(if status.failures.count == 0 { "tone-good" } else { "tone-warn" }) { strong { (status.failures.count) } }
-                dd class="muted" {
-                    @for (reason, count) in status.failures.reasons.iter().take(2) { span class="part" { (count) " × " code { (reason) } } " " }
-                    @if status.failures.count == 0 { "of the handshakes in memory" }
-                }
-            }
+            (render_failed_tile(content))
             div {
                 dt { "Findings" }
                 dd { a href="/findings" { strong { (found.findings.len()) } } }
                 dd class="muted" { (found.alerts.len()) @if found.alerts.len() == 1 { " alert is active" } @else { " alerts are active" } }
             }
         }
+    }
+}
+
+/// How many failed, and why the last one did.
+fn render_failed_tile(content: &OverviewContent<'_>) -> Markup {
+    let (failures, now) = (&content.status.failures, content.status.now);
+    html! {
+        div {
+            dt { "Failed in the last hour" }
+            dd class=(if failures.count == 0 { "tone-good" } else { "tone-warn" }) {
+                a href="/handshakes?failed=true" { strong { (failures.count) } }
+            }
+            dd class="muted" {
+                @for (reason, count) in failures.reasons.iter().take(FEW_REASONS) { span class="part" { (count) " × " code { (reason) } } " " }
+                @if failures.reasons.len() > FEW_REASONS { "and others" }
+                @if failures.count == 0 { "of the handshakes in memory" }
+            }
+            @if let Some(last) = content.failed.first() {
+                dd class="last" {
+                    "Last, " (render_distance(last.time, now)) ": "
+                    a href={ "/handshakes/" (last.connection) } { (cut_sentence(&last.explanation)) }
+                }
+            }
+        }
+    }
+}
+
+/// The begin of a sentence, as far as a glance takes in.
+fn cut_sentence(sentence: &str) -> String {
+    match sentence.char_indices().nth(GLANCE) {
+        Some((end, _)) => format!("{}…", sentence[..end].trim_end()),
+        None => sentence.to_owned(),
     }
 }
 

@@ -3,13 +3,14 @@
 //! Senders without a certificate have a table of their own, so that unauthenticated input evicts no other. `recalled`
 //! adds what the registry has; `upstreams` and `sources` keep everything else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::fact::{LedgerFact, SenderOutcome};
 use super::sender::{SenderKey, SenderUse};
+use super::sender_table::SenderTable;
 use super::shape::{PriorHistory, ReplicaStatus};
 use super::sources::RefusalSources;
 use super::upstreams::UpstreamTable;
@@ -26,9 +27,6 @@ pub(super) struct ForgottenSenders {
     pub(super) count: u64,
     pub(super) last: Option<Timestamp>,
 }
-
-/// Senders, each shared with the copies that reports are built from.
-pub(super) type SenderTable = HashMap<Arc<SenderKey>, Arc<SenderUse>>;
 
 /// Which sender was shown which pair.
 #[derive(Clone, Debug)]
@@ -66,8 +64,8 @@ impl RotationLedger {
             unanswered: false,
             heard: BTreeMap::new(),
             recorded_since: None,
-            senders: HashMap::new(),
-            anonymous: HashMap::new(),
+            senders: SenderTable::default(),
+            anonymous: SenderTable::default(),
             changed: HashSet::new(),
             rotations: BTreeMap::new(),
             upstreams: UpstreamTable::default(),
@@ -123,7 +121,7 @@ impl RotationLedger {
         let known = self.rotations.entry(Arc::clone(keyring)).or_default();
         *known = (*known).max(epoch);
         for (key, sender) in
-            self.senders.iter_mut().chain(&mut self.anonymous).filter(|(key, _)| key.keyring == *keyring)
+            self.senders.iter_mut().chain(self.anonymous.iter_mut()).filter(|(key, _)| key.keyring == *keyring)
         {
             for evidence in Arc::make_mut(sender).own.iter_mut().filter(|one| one.epoch < epoch) {
                 evidence.reset();
@@ -197,7 +195,7 @@ impl RotationLedger {
         let (reason, explanation) =
             self.sources.reason(listener, source).unwrap_or_else(|| (reason.into(), explanation.to_owned()));
         let epoch = self.rotations.get(keyring).copied().unwrap_or_default();
-        for (key, sender) in &mut self.senders {
+        for (key, sender) in self.senders.iter_mut() {
             let is_it = key.keyring == *keyring && key.listener == *listener && key.identity == peer;
             if is_it && key.comes_from(source) {
                 let evidence = Arc::make_mut(sender).own_pair(shown, now);
@@ -221,7 +219,7 @@ impl RotationLedger {
         if !is_anonymous {
             self.changed.insert(Arc::clone(&key));
         }
-        Arc::make_mut(all.entry(key).or_default())
+        Arc::make_mut(all.find_or_begin(key))
     }
 
     pub(super) fn trim(&mut self, keyring: &KeyringName) {
@@ -249,7 +247,7 @@ impl RotationLedger {
         self.since = shift_time(self.since, step);
         self.read = self.read.map(|read| shift_time(read, step));
         self.heard.values_mut().for_each(|(_, news)| *news = shift_time(*news, step));
-        for (key, sender) in self.senders.iter_mut().chain(&mut self.anonymous) {
+        for (key, sender) in self.senders.iter_mut().chain(self.anonymous.iter_mut()) {
             Arc::make_mut(sender).own.iter_mut().for_each(|evidence| evidence.shift(step));
             if key.certificate.is_some() {
                 self.changed.insert(Arc::clone(key));

@@ -111,7 +111,7 @@ impl RotationLedger {
         for keyring in &history.keyrings {
             self.upstreams.forget_fleet(keyring);
         }
-        for (key, sender) in &mut self.senders {
+        for (key, sender) in self.senders.iter_mut() {
             if !sender.fleet.is_empty() && history.keyrings.contains(&key.keyring) {
                 Arc::make_mut(sender).fleet.clear();
             }
@@ -147,7 +147,7 @@ impl RotationLedger {
             RecalledUse::Sender { is_own, key, partner, mut evidence } => {
                 // Epochs are numbers of one process.
                 evidence.epoch = 0;
-                let sender = Arc::make_mut(self.senders.entry(Arc::new(key)).or_default());
+                let sender = Arc::make_mut(self.senders.find_or_begin(Arc::new(key)));
                 sender.partner = sender.partner.take().or(partner);
                 merge_pair(if is_own { &mut sender.own } else { &mut sender.fleet }, evidence);
             }

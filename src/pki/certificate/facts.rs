@@ -1,4 +1,4 @@
-//! Reads a certificate's facts from its DER; the only file that speaks to the X.509 parser.
+//! Reads a certificate's facts from its DER, by the X.509 parser.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name, X509Version};
 
 use super::super::{Fingerprint, SpkiHash, Validity, der, hex, printable};
+use super::algorithm::{RSASSA_PSS, name_signature};
 
 /// What `Certificate::parse` read. Texts are `pki::printable`.
 pub(super) struct CertificateFacts {
@@ -125,7 +126,7 @@ impl CertificateFacts {
             key: key_kind(x509.public_key()),
             version: x509.version().0.saturating_add(1),
             weakness: weakness(&x509),
-            signature: x509.signature_algorithm.algorithm.to_id_string(),
+            signature: signature_name(&x509.signature_algorithm),
             authority_key: authority_key(&x509),
         })
     }
@@ -263,6 +264,18 @@ pub(super) fn key_weakness(key: KeyKind) -> Option<String> {
     }
 }
 
+fn signature_name(algorithm: &AlgorithmIdentifier<'_>) -> String {
+    name_signature(&algorithm.algorithm.to_id_string(), pss_hash(algorithm).as_deref())
+}
+
+/// The hash of an RSASSA-PSS signature: its parameters name it, and SHA-1 is their default (RFC 4055 3.1).
+fn pss_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<String> {
+    match SignatureAlgorithm::try_from(algorithm) {
+        Ok(SignatureAlgorithm::RSASSA_PSS(parameters)) => Some(parameters.hash_algorithm_oid().to_id_string()),
+        _ => None,
+    }
+}
+
 /// The broken hash that a signature algorithm uses, if it does.
 fn weak_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static str> {
     match algorithm.algorithm.to_id_string().as_str() {
@@ -272,15 +285,7 @@ fn weak_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static str> {
         "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" | "1.2.840.10045.4.1" | "1.2.840.10040.4.3" | "1.3.14.3.2.27" => {
             Some("SHA-1")
         }
-        // Its parameters name the hash, and SHA-1 is their default (RFC 4055 3.1).
-        "1.2.840.113549.1.1.10" => match SignatureAlgorithm::try_from(algorithm) {
-            Ok(SignatureAlgorithm::RSASSA_PSS(parameters))
-                if parameters.hash_algorithm_oid().to_id_string() == "1.3.14.3.2.26" =>
-            {
-                Some("SHA-1")
-            }
-            _ => None,
-        },
+        RSASSA_PSS if pss_hash(algorithm).as_deref() == Some("1.3.14.3.2.26") => Some("SHA-1"),
         _ => None,
     }
 }

@@ -190,3 +190,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn its_signature_has_the_name_of_the_algorithm() {
+    for (hash, name) in [("-sha256", "ecdsa-with-SHA256"), ("-sha384", "ecdsa-with-SHA384")] {
+        assert_eq!(make_with_openssl(&["-subj", "/CN=a", hash]).signature_algorithm(), name);
+    }
+}

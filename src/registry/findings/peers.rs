@@ -20,7 +20,7 @@ impl InventoryAudit<'_> {
             self.live.contains(peer.instance.as_str()) && self.now - peer.last_seen.0 <= MAX_PEER_SILENCE
         };
         let seen_peers = self.inventory.peers.iter().filter(seen);
-        let key = |peer: &PeerRow| (peer.listener.clone(), peer_label(peer).to_owned());
+        let key = |peer: &PeerRow| (peer.listener.clone(), peer.identity_or_subject().to_owned());
         let shown: BTreeSet<&str> = shown_certificates(seen_peers, key, self.now)
             .into_iter()
             .map(|(peer, _)| peer.certificate.as_str())
@@ -96,8 +96,4 @@ impl InventoryAudit<'_> {
             }
         }
     }
-}
-
-fn peer_label(peer: &PeerRow) -> &str {
-    peer.identity.as_deref().unwrap_or(&peer.subject)
 }

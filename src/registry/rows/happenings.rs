@@ -92,8 +92,13 @@ pub fn shown_certificates<'a, K: Ord>(
 impl PeerRow {
     /// Its display name: the partner and its identity, else the certificate's subject.
     pub fn name(&self) -> String {
-        let identity = self.identity.as_deref().unwrap_or(&self.subject);
+        let identity = self.identity_or_subject();
         self.partner.as_ref().map_or_else(|| identity.to_owned(), |partner| format!("{partner} ({identity})"))
+    }
+
+    /// What makes rows those of one peer: its identity, else the certificate's subject.
+    pub fn identity_or_subject(&self) -> &str {
+        self.identity.as_deref().unwrap_or(&self.subject)
     }
 }
 

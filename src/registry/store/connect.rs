@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,8 +27,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/registry/migrations");
 
 /// Timeout for a lock held by another process, or for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to a Postgres: one for the writer, one for alerts, one for readers.
-const MAX_CONNECTIONS: u32 = 3;
+/// Connections to a Postgres: one for the writer, one for alerts. Readers have one of their own.
+const MAX_CONNECTIONS: u32 = 2;
+/// How long the connection of readers stays open without being used.
+const READER_IDLE: Duration = Duration::from_secs(30);
 /// Maximum length of a URL.
 const MAX_URL_LENGTH: u64 = 4096;
 
@@ -61,6 +64,18 @@ impl RegistryStore {
         let opening: Pin<Box<dyn Future<Output = Result<Self, Error>> + Send>> =
             Box::pin(open_store(settings.clone(), access));
         opening.await
+    }
+
+    /// The same registry by a connection of its own, which only reads, and whose thread, where it has one, is of the priority of the thread
+    /// that calls. One in memory has no other connection: then it is this one.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub async fn open_beside(&self) -> Result<Self, Error> {
+        // Boxed as above.
+        let opening: Pin<Box<dyn Future<Output = Result<DatabasePool, Error>> + Send + '_>> =
+            Box::pin(open_reader(&self.pool, &self.place));
+        Ok(Self { pool: opening.await?, instance: Arc::clone(&self.instance), place: self.place.clone() })
     }
 
     /// Moves a damaged SQLite file, and its companion files, aside. Nothing is deleted.
@@ -161,6 +176,24 @@ async fn open_file(path: &Path, access: StoreAccess) -> Result<DatabasePool, Err
     Ok(DatabasePool::Sqlite(pool))
 }
 
+async fn open_reader(pool: &DatabasePool, place: &str) -> Result<DatabasePool, Error> {
+    Ok(match pool {
+        DatabasePool::Sqlite(_) if place == IN_MEMORY => pool.clone(),
+        DatabasePool::Sqlite(pool) => {
+            let options = SqliteConnectOptions::clone(&pool.connect_options()).read_only(true);
+            let pool =
+                SqlitePoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(READER_IDLE);
+            DatabasePool::Sqlite(pool.connect_with(options).await.map_err(|source| classify_error(place, &source))?)
+        }
+        DatabasePool::Postgres(pool) => {
+            let options = PgConnectOptions::clone(&pool.connect_options());
+            let pool =
+                PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(READER_IDLE);
+            DatabasePool::Postgres(pool.connect_lazy_with(options))
+        }
+    })
+}
+
 /// SQLite would wait for ever for the other end of a FIFO.
 fn check_regular_files(path: &Path) -> Result<(), Error> {
     for end in ["", "-wal", "-shm", "-journal"] {
@@ -258,11 +291,56 @@ mod tests {
     #[tokio::test]
     async fn no_sort_needs_a_file_outside_the_state_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let settings =
-            RegistrySettings { place: RegistryLocation::File(folder.path().join("r.db")), instance: "a".into() };
-        let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
+        let store = open_in(folder.path()).await;
         let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
         let in_memory: i64 = sqlx::query_scalar("PRAGMA temp_store").fetch_one(pool).await.unwrap();
         assert_eq!(in_memory, 2);
+    }
+
+    async fn open_in(folder: &Path) -> RegistryStore {
+        let settings = RegistrySettings { place: RegistryLocation::File(folder.join("r.db")), instance: "a".into() };
+        RegistryStore::open(&settings, StoreAccess::Write).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_no_write_and_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_in(folder.path()).await;
+        let _writing = store.pool.begin_transaction().await.unwrap();
+        let reader = store.open_beside().await.unwrap();
+        let read = tokio::time::timeout(ACQUIRE_TIMEOUT / 2, reader.key_pairs()).await;
+        assert!(read.is_ok_and(|read| read.is_ok_and(|inventory| inventory.key_pairs.is_empty())));
+        assert!(reader.pool.execute("DELETE FROM peer", vec![]).await.is_err());
+    }
+
+    #[test]
+    fn the_database_reads_at_the_priority_of_the_thread_that_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let writing = runtime();
+        let store = writing.block_on(open_in(folder.path()));
+        let read = move || {
+            crate::process::lower_thread_priority();
+            let reading = runtime();
+            let reader = reading.block_on(store.open_beside()).unwrap();
+            reading.block_on(reader.key_pairs()).unwrap();
+            let lowered = rustix::process::getpriority_process(None).unwrap();
+            (lowered, count_database_threads(lowered))
+        };
+        let (lowered, count) = std::thread::spawn(read).join().unwrap();
+        assert!(count >= 1, "no thread of SQLite has the priority {lowered}");
+    }
+
+    /// How many of SQLite's threads have this priority (proc(5): the 17th field after the name).
+    fn count_database_threads(priority: i32) -> usize {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|thread| {
+            // It may have ended meanwhile.
+            std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()
+        });
+        let has = |text: &String| {
+            let (name, fields) = text.split_once(") ").unwrap();
+            name.contains("sqlx") && fields.split(' ').nth(16) == Some(&priority.to_string())
+        };
+        threads.filter(has).count()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::{Error, FailureRow, HistoryRow, PeerRow, RegistryInventory};
 use super::RegistryStore;
-use super::sql::values;
+use super::sql::{SqlValue, values};
 
 const INSTANCES: &str = "SELECT * FROM instance ORDER BY instance";
 const KEYRINGS: &str = "SELECT * FROM keyring ORDER BY keyring, instance";
@@ -26,13 +26,15 @@ pub struct HistoryQuery {
     pub since: i64,
     /// Maximum number, the newest first.
     pub most: i64,
+    /// How many newer ones are passed over.
+    pub offset: usize,
     /// Only of the keyring, trust, file or upstream of this name. Failures have none.
     pub name: Option<String>,
 }
 
 impl Default for HistoryQuery {
     fn default() -> Self {
-        Self { since: 0, most: 100_000, name: None }
+        Self { since: 0, most: 100_000, offset: 0, name: None }
     }
 }
 
@@ -95,15 +97,6 @@ impl RegistryStore {
         read.await.map_err(|error| self.wrap_error(&error))
     }
 
-    /// The peers and upstreams that came last, at most so many.
-    ///
-    /// # Errors
-    /// The database.
-    pub async fn latest_peers(&self, most: i64) -> Result<Vec<PeerRow>, Error> {
-        let sql = "SELECT * FROM peer ORDER BY last_seen DESC, side, listener, certificate, instance LIMIT $1";
-        self.pool.fetch_rows(sql, values![most]).await.map_err(|error| self.wrap_error(&error))
-    }
-
     /// The rows of one peer or upstream, by its identity, or without one by its subject; the latest first, at most so many.
     ///
     /// # Errors
@@ -142,18 +135,20 @@ impl RegistryStore {
     /// # Errors
     /// The database.
     pub async fn history(&self, asked: &HistoryQuery) -> Result<Vec<HistoryRow>, Error> {
-        let read = match &asked.name {
-            None => {
-                let sql = "SELECT * FROM history WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
-                self.pool.fetch_rows(sql, values![asked.since, asked.most]).await
-            }
-            Some(name) => {
-                let sql = "SELECT * FROM history WHERE at >= $1 AND name = $3 \
-                           ORDER BY at DESC, instance, run, number DESC LIMIT $2";
-                self.pool.fetch_rows(sql, values![asked.since, asked.most, name.as_str()]).await
-            }
-        };
+        let sql = "SELECT * FROM history WHERE at >= $1 AND ($2 IS NULL OR name = $2) \
+                   ORDER BY at DESC, instance, run, number DESC LIMIT $3 OFFSET $4";
+        let read =
+            self.pool.fetch_rows(sql, values![asked.since, &asked.name, asked.most, asked.offset_number()]).await;
         read.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// How many lines the history has of what is asked for, whatever the maximum.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn count_history(&self, asked: &HistoryQuery) -> Result<usize, Error> {
+        let sql = "SELECT COUNT(*) FROM history WHERE at >= $1 AND ($2 IS NULL OR name = $2)";
+        self.count_rows(sql, values![asked.since, &asked.name]).await
     }
 
     /// Handshakes that failed, the newest first.
@@ -161,9 +156,29 @@ impl RegistryStore {
     /// # Errors
     /// The database.
     pub async fn failures(&self, asked: &HistoryQuery) -> Result<Vec<FailureRow>, Error> {
-        let sql = "SELECT * FROM failure WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2";
-        let read = self.pool.fetch_rows(sql, values![asked.since, asked.most]).await;
+        let sql =
+            "SELECT * FROM failure WHERE at >= $1 ORDER BY at DESC, instance, run, number DESC LIMIT $2 OFFSET $3";
+        let read = self.pool.fetch_rows(sql, values![asked.since, asked.most, asked.offset_number()]).await;
         read.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// How many failures there are, whatever the maximum.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn count_failures(&self, asked: &HistoryQuery) -> Result<usize, Error> {
+        self.count_rows("SELECT COUNT(*) FROM failure WHERE at >= $1", values![asked.since]).await
+    }
+
+    async fn count_rows(&self, sql: &'static str, values: Vec<SqlValue>) -> Result<usize, Error> {
+        let counted = self.pool.fetch_rows::<(i64,)>(sql, values).await.map_err(|error| self.wrap_error(&error))?;
+        Ok(counted.first().map_or(0, |(count,)| usize::try_from(*count).unwrap_or_default()))
+    }
+}
+
+impl HistoryQuery {
+    fn offset_number(&self) -> i64 {
+        i64::try_from(self.offset).unwrap_or(i64::MAX)
     }
 }
 

@@ -1,10 +1,13 @@
-//! What a page about a single thing asks of the registry: the rows of one peer, and of those that showed one certificate, found
-//! without all the others being read, on SQLite and on Postgres alike.
+//! What a page asks of the registry without all of it being read: the rows of one peer, of those that showed one certificate, and of
+//! a part of a long list, on SQLite and on Postgres alike.
 
-use sidekey::registry::store::{ObservedState, StoreAccess, WriteBatch};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use sidekey::registry::store::{ObservedState, PeerOrder, PeerQuery, StoreAccess, WriteBatch};
 use sidekey::registry::{PeerRow, RegistrySettings, RegistryStore, UnixSeconds};
 
-use crate::support::database::databases;
+use crate::support::database::{Database, databases};
 
 /// Peers of the table.
 const PEERS: i64 = 400;
@@ -34,6 +37,15 @@ fn peer(number: i64, identity: Option<&str>, subject: &str) -> PeerRow {
     }
 }
 
+async fn write_peers(database: &Database, peers: Vec<PeerRow>) -> RegistryStore {
+    let settings = RegistrySettings { place: database.place.clone(), instance: "one".into() };
+    let store = RegistryStore::open(&settings, StoreAccess::Write).await.expect("opened");
+    let batch = WriteBatch { peers, ..WriteBatch::default() };
+    let now = UnixSeconds(2_000).time();
+    store.write((&ObservedState::default(), None), (1, &batch), now).await.expect("written");
+    store
+}
+
 /// A text of the length that the registry keeps, which no compression makes short.
 fn long_text(start: &str) -> String {
     let mut state = 7_u64;
@@ -49,8 +61,6 @@ async fn a_peer_is_found_by_its_name_however_long_that_is_and_by_its_certificate
     let (longest, shared) = (long_text("dns:"), "x".repeat(300));
     let (one, other) = (format!("{shared}one"), format!("{shared}other"));
     for database in databases().await {
-        let settings = RegistrySettings { place: database.place.clone(), instance: "one".into() };
-        let store = RegistryStore::open(&settings, StoreAccess::Write).await.expect("opened");
         let mut peers: Vec<PeerRow> =
             (0..PEERS).map(|number| peer(number, Some(&format!("dns:{number}.example")), "CN=any")).collect();
         peers.push(peer(PEERS, Some("dns:7.example"), "CN=renewed"));
@@ -59,9 +69,7 @@ async fn a_peer_is_found_by_its_name_however_long_that_is_and_by_its_certificate
         peers.push(peer(PEERS + 3, Some(&one), "CN=one"));
         peers.push(peer(PEERS + 4, Some(&other), "CN=other"));
         peers.push(PeerRow { listener: "second".to_owned(), ..peer(7, Some("dns:7.example"), "CN=any") });
-        let batch = WriteBatch { peers, ..WriteBatch::default() };
-        let now = UnixSeconds(2_000).time();
-        store.write((&ObservedState::default(), None), (1, &batch), now).await.expect("written");
+        let store = write_peers(&database, peers).await;
 
         let named = async |name: &str, most: i64| {
             let rows = store.find_peers_by_name(name, most).await.expect("read");
@@ -82,5 +90,113 @@ async fn a_peer_is_found_by_its_name_however_long_that_is_and_by_its_certificate
         let shown = store.find_peers_by_certificate(&format!("sha256:{:064x}", 7), 50).await.expect("read");
         assert_eq!(shown.iter().map(|row| &*row.listener).collect::<Vec<_>>(), ["api", "second"]);
         assert_eq!(store.find_peers_by_certificate("sha256:", 50).await.expect("read"), []);
+    }
+}
+
+/// Rows of names that come back, on two sides and two listeners, with values that many of them share.
+fn scattered_peers() -> Vec<PeerRow> {
+    let scattered = |number: i64| {
+        let (name, tenth) = (number * 7 % 60, number % 10);
+        PeerRow {
+            side: if tenth < 8 { "ingress" } else { "egress" }.to_owned(),
+            listener: if tenth < 5 { "api" } else { "web" }.to_owned(),
+            partner: (tenth < 3).then(|| format!("partner{}", name % 4)),
+            address: (tenth < 6).then(|| format!("192.0.2.{}", name % 20)),
+            not_after: UnixSeconds(5_000 + number * 13 % 8),
+            last_seen: UnixSeconds(1_000 + number * 11 % 9),
+            handshakes: number % 3,
+            ..peer(
+                number,
+                (name % 5 > 0).then(|| format!("dns:name{name:02}.example")).as_deref(),
+                &format!("CN=Subject {name:02}"),
+            )
+        }
+    };
+    (0..PEERS).map(scattered).collect()
+}
+
+/// The names that all rows together give, in the order that is asked for.
+fn list_names(rows: &[PeerRow], asked: &PeerQuery) -> Vec<(String, String)> {
+    let is = |wanted: &Option<String>, text: Option<&str>| wanted.as_deref().is_none_or(|wanted| Some(wanted) == text);
+    let mut by_name = BTreeMap::<(&str, &str), Vec<&PeerRow>>::new();
+    for row in rows {
+        let texts = [row.identity.as_deref(), Some(&*row.subject), row.partner.as_deref(), row.address.as_deref()];
+        let has = |text: &String| texts.iter().flatten().any(|one| one.to_lowercase().contains(&text.to_lowercase()));
+        if is(&asked.side, Some(&row.side))
+            && is(&asked.listener, Some(&row.listener))
+            && is(&asked.partner, row.partner.as_deref())
+            && asked.text.as_ref().is_none_or(has)
+        {
+            by_name.entry((&row.side, row.identity_or_subject())).or_default().push(row);
+        }
+    }
+    let key = |(name, rows): (&(&str, &str), &Vec<&PeerRow>)| {
+        let last = rows.iter().map(|row| row.last_seen.0).max().expect("a row");
+        let latest = || rows.iter().filter(|row| row.last_seen.0 == last);
+        let handshakes = rows.iter().map(|row| row.handshakes).sum();
+        let (text, number) = match asked.sort {
+            None => (String::new(), 0),
+            Some(PeerOrder::Identity) => (name.1.to_owned(), 0),
+            Some(PeerOrder::Partner) => (latest().filter_map(|row| row.partner.clone()).max().unwrap_or_default(), 0),
+            Some(PeerOrder::NotAfter) => (String::new(), latest().map(|row| row.not_after.0).max().expect("a row")),
+            Some(PeerOrder::Handshakes) => (String::new(), handshakes),
+            Some(PeerOrder::LastSeen) => (String::new(), last),
+        };
+        (text, number, Reverse(last), name.0.to_owned(), name.1.to_owned())
+    };
+    let mut keys: Vec<_> = by_name.iter().map(key).collect();
+    keys.sort();
+    if asked.descending {
+        keys.reverse();
+    }
+    keys.into_iter().map(|(.., side, name)| (side, name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_the_peers_together_are_the_whole_filtered_and_sorted_list() {
+    let text = |text: &str| Some(text.to_owned());
+    let filters = [
+        PeerQuery::default(),
+        PeerQuery { side: text("egress"), ..PeerQuery::default() },
+        PeerQuery { listener: text("web"), partner: text("partner1"), ..PeerQuery::default() },
+        PeerQuery { text: text("NAME1"), ..PeerQuery::default() },
+        PeerQuery { text: text("192.0.2.1"), side: text("ingress"), ..PeerQuery::default() },
+        PeerQuery { text: text("%"), ..PeerQuery::default() },
+        PeerQuery { text: text("name__.example"), ..PeerQuery::default() },
+    ];
+    let orders =
+        [PeerOrder::Identity, PeerOrder::Partner, PeerOrder::NotAfter, PeerOrder::Handshakes, PeerOrder::LastSeen];
+    let rows = scattered_peers();
+    for database in databases().await {
+        let store = write_peers(&database, rows.clone()).await;
+        for (filter, sort) in
+            filters.iter().flat_map(|filter| orders.map(Some).into_iter().chain([None]).map(move |sort| (filter, sort)))
+        {
+            for descending in [false, true] {
+                let asked = PeerQuery { sort, descending, limit: 17, ..filter.clone() };
+                let (expected, mut seen) = (list_names(&rows, &asked), Vec::new());
+                loop {
+                    let part = store.peer_part(&PeerQuery { offset: seen.len(), ..asked.clone() }).await.expect("read");
+                    assert_eq!(part.total, expected.len(), "{}: {asked:?}", database.kind);
+                    let mut names: Vec<_> =
+                        part.rows.iter().map(|row| (row.side.clone(), row.identity_or_subject().to_owned())).collect();
+                    names.dedup();
+                    if names.is_empty() {
+                        break;
+                    }
+                    assert!(
+                        names.len() <= 17
+                            && part.rows.is_sorted_by_key(|row| {
+                                let place = names
+                                    .iter()
+                                    .position(|name| (&*name.0, &*name.1) == (&*row.side, row.identity_or_subject()));
+                                (place, Reverse(row.last_seen))
+                            })
+                    );
+                    seen.extend(names);
+                }
+                assert_eq!(seen, expected, "{}: {asked:?}", database.kind);
+            }
+        }
     }
 }

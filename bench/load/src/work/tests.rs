@@ -38,7 +38,7 @@ fn run_for_a_second(length: usize, stalls: bool) -> Rc<WorkTally> {
         let (dialler, plan) = (Dialler::new(&options, false)?, RequestPlan::read(&options)?);
         let lanes = open_lanes(&dialler, &plan, 1).await?;
         let shared = Rc::new(SharedWork { dialler, plan, tally: WorkTally::open(&options)? });
-        run_paced(lanes, &shared, 200.0).await?;
+        run_open_lanes(lanes, &shared, 200.0).await?;
         Ok::<_, LoadError>(Rc::clone(&shared.tally))
     };
     LocalSet::new().block_on(&runtime, run).expect("a run")

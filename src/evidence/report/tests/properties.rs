@@ -75,7 +75,7 @@ proptest! {
             }
             let (senders, anonymous, sources, upstreams) = ledger.size();
             prop_assert!(senders <= 5 && anonymous <= 1 && sources <= MAX_SOURCES && upstreams <= 1);
-            prop_assert!(ledger.senders.values().all(|sender| sender.own.len() <= 10));
+            prop_assert!(ledger.senders.iter().all(|(_, sender)| sender.own.len() <= 10));
         }
         let report = build_report(&ledger, &keyring, now);
         let proved = report.lines.iter().all(|line| line.stands == RotationProgress::ProvedNew);
