@@ -135,7 +135,7 @@ def validate(resources):
             wrong = restricted(template["spec"])
             if wrong:
                 return f"{resource['kind']} {resource['metadata']['name']}: {wrong}"
-    return None
+    return closed(resources)
 
 
 def named_ports(resource):
@@ -179,6 +179,24 @@ def restricted(pod):
     return f"volumes that do not exist: {missing}" if missing else None
 
 
+def closed(resources):
+    """A policy for every pod, which admits what Sidekey listens on and nothing else: the application's port stays the pod's own."""
+    policies = [one["spec"] for one in resources if one["kind"] == "NetworkPolicy"]
+    for resource in resources:
+        if resource["kind"] not in ("Deployment", "Job"):
+            continue
+        template = resource["spec"]["template"]
+        labels = template.get("metadata", {}).get("labels", {}).items()
+        own = [one for one in policies if one["podSelector"].get("matchLabels") and one["podSelector"]["matchLabels"].items() <= labels]
+        if not any("Ingress" in one["policyTypes"] for one in own):
+            return f"no NetworkPolicy closes the pods of {resource['metadata']['name']}"
+        listens = {port["containerPort"] for one in template["spec"]["initContainers"] for port in one["ports"]}
+        admitted = {port["port"] for one in own for rule in one["ingress"] for port in rule["ports"]}
+        if admitted != listens:
+            return f"the NetworkPolicy of {resource['metadata']['name']} admits {admitted}; Sidekey listens on {listens}"
+    return None
+
+
 def chart(values):
     import helm_python
 
@@ -194,6 +212,53 @@ def chart_refuses(values, why):
     except Exception as error:
         return None if why in str(error) else f"another error: {error}"
     return "it was rendered"
+
+
+def leaves(values, path=()):
+    """The paths of values.yaml and what stands there; an empty table is one value."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def with_value(values, path, value):
+    first, *rest = path
+    return {**values, first: with_value(values.get(first, {}), rest, value) if rest else value}
+
+
+def changed(value):
+    """Another value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return f"{value}x"
+        case list():
+            return [{"name": "OTHER", "value": "other"}]
+        case _:
+            return {"other": {"other": "1"}}
+
+
+def every_value_is_rendered(*settings):
+    """Each value of values.yaml changes what comes out, in one of these settings at least; one that the schema refuses is read too."""
+    unread = []
+    for path, value in leaves(yaml.safe_load((DEPLOY / "helm/sidekey/values.yaml").read_text())):
+        def is_read(setting):
+            here = setting
+            for name in path:
+                here = here.get(name, value) if isinstance(here, dict) and name in here else value
+            try:
+                return chart(with_value(setting, path, changed(here))) != chart(setting)
+            except Exception:
+                return True
+
+        if not any(is_read(setting) for setting in settings):
+            unread.append(".".join(path))
+    return "never read: " + ", ".join(unread) if unread else None
 
 
 def chart_lint():
@@ -297,6 +362,8 @@ def main():
     csi = {"certManager": {"csi": True, "dnsNames": ["orders.example.com"]}}
     for what, values in [("its defaults", {}), ("everything switched on", every), ("a pair from the CSI driver", csi)]:
         check(f"the chart with {what} holds to the schemas", lambda: validate(chart(values)))
+    claimless = {name: value for name, value in every.items() if name not in ("state", "replicas")}
+    check("the chart reads every value that it has", lambda: every_value_is_rendered({}, claimless, csi))
     check("the chart refuses a claim for two replicas", lambda: chart_refuses({"state": {"claim": "orders"}}, "state.claim is for one replica"))
     both = {**csi, "trust": {"configMap": "partner-cas"}}
     check("the chart refuses a ConfigMap beside the CSI driver", lambda: chart_refuses(both, "not trust.configMap"))
