@@ -233,11 +233,16 @@ impl Writer {
             Err(error) => {
                 // All that the state keeps of an input that changed nothing is its time.
                 if let Some(seconds) = self.state.observe_time(now) {
+                    self.lessons.shift_times(seconds);
                     self.events.emit(Event::ClockStep(ClockRecord { seconds }));
                 }
                 return Err(error);
             }
         };
+        if let Some(seconds) = happened.clock_step {
+            // What was learned of senders is as old as before.
+            self.lessons.shift_times(seconds);
+        }
         let Some(snapshot) = snapshot else {
             if happened.remember {
                 let saved = self.save_state(next, now).await;

@@ -18,9 +18,9 @@ use crate::control::server::SocketAccess;
 use crate::control::{self, CommandContext, HandOverMeans, LoadedSettings, ReloadOrder};
 use crate::event::{Event, EventBus, ReloadRecord};
 use crate::evidence::RefusalMemory;
+use crate::evidence::learned::RefusalRecord;
 use crate::folder::watch::{FolderDelivery, ReadingReceipt};
 use crate::net::{BoundSocket, SocketHandle};
-use crate::pki::Fingerprint;
 use crate::process::{
     self, DrainProgress, ProcessSignal, ProgressEcho, ShutdownController, ShutdownOutcome, ShutdownPhase,
     ShutdownRules, SignalListener, notify,
@@ -234,16 +234,16 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
             return;
         }
         let snapshot = reader.latest();
-        let candidates = |listener: &str| snapshot.ingresses.get(listener).map(|ingress| &ingress.candidates.0);
-        let is_shown = |listener: &str, key_pair: Fingerprint| {
-            // A listener that waits for something will show its pairs again.
-            candidates(listener).is_none_or(|all| all.iter().any(|candidate| candidate.key_pair == key_pair))
+        let shown = |refusal: &RefusalRecord| {
+            let candidates = &snapshot.ingresses.get(&refusal.source.listener)?.candidates.0;
+            let of_keyring = candidates.iter().filter(|candidate| candidate.keyring == refusal.keyring);
+            Some(of_keyring.map(|candidate| candidate.key_pair).collect())
         };
         let in_overlap = || {
             let ingresses = snapshot.ingresses.values().filter(|ingress| ingress.candidates.in_overlap());
             ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
         };
-        lessons.tick(&is_shown, in_overlap, clock.now());
+        lessons.tick(&shown, in_overlap, clock.now());
         let due = told.elapsed() >= REMEMBER;
         if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
             (known, told) = (revision, Instant::now());

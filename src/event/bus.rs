@@ -149,9 +149,11 @@ impl EventBus {
         lock(&self.ledger).await_registry();
     }
 
-    /// Adds what the registry knew of former processes and of other instances when the reading began.
+    /// Adds what the registry knew of former processes and of other instances when the reading began. It is made ready on a copy and
+    /// taken over in parts: who reports Events waits for one part at most.
     pub fn recall_history(&self, history: report::RecalledHistory, began: Timestamp) {
-        lock(&self.ledger).recall(history, began);
+        let mut prepared = self.copy_ledger().prepare_history(history, began);
+        while !lock(&self.ledger).merge_history(&mut prepared) {}
     }
 
     /// Has the registry read anew where other instances share it, and waits for that a little: a verdict that is asked for

@@ -32,7 +32,7 @@ pub struct LessonRecord {
     #[serde(skip)]
     pub peer: Option<Arc<str>>,
     /// Stable code: the alert's name, `ended_in_handshake`, `ended_without_data`, `verified_on_previous`,
-    /// `accepts_it_now`, `overlap_ended`, `by_command`, `expired`, `evicted`.
+    /// `held_pair_ended`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired`, `evicted`.
     pub reason: &'static str,
     /// One printable sentence.
     pub explanation: String,

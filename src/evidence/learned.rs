@@ -17,10 +17,10 @@ mod trial;
 
 use std::collections::{BTreeMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::keyring::choice::SourceRefusals;
-use crate::keyring::fit::add_saturating;
+use crate::keyring::fit::{add_saturating, shift_time};
 use crate::pki::Fingerprint;
 
 pub use cure::RefusalClass;
@@ -40,6 +40,9 @@ const CONFIRMED_LIMITS: RefusalLimits = RefusalLimits { all: 4096, of_network: 2
 /// An unconfirmed refusal gives way to a newer one of its own network only after this time, so that a flood of refusals
 /// is a trickle of changes.
 const EVICTION_AGE: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// Which pairs the listener of a refusal may show of its keyring, in order, if it shows any.
+pub type ShownPairs<'a> = dyn Fn(&RefusalRecord) -> Option<Vec<Fingerprint>> + 'a;
 
 struct RefusalLimits {
     all: usize,
@@ -141,18 +144,27 @@ impl RefusalTable {
         Vec::new()
     }
 
-    /// Removes expired refusals; `is_shown` says whether a listener may show a pair in this epoch.
-    pub fn tick(&mut self, is_shown: &dyn Fn(&str, Fingerprint) -> bool, now: Timestamp) -> Vec<RefusalChange> {
-        let ended = |entry: &RefusalRecord| {
-            let shown = |key_pair: &Fingerprint| is_shown(&entry.source.listener, *key_pair);
-            if !shown(&entry.shown) || !entry.refused.iter().any(shown) {
-                return Some("overlap_ended");
+    /// Removes refusals that are over. `shown` says which pairs the listener of a refusal may show of its keyring, in order; `None`: it
+    /// waits for something, and will show its pairs again.
+    pub fn tick(&mut self, shown: &ShownPairs<'_>, now: Timestamp) -> Vec<RefusalChange> {
+        let decide = |entry: &RefusalRecord| -> Option<Result<Fingerprint, &'static str>> {
+            let Some(pairs) = shown(entry) else { return entry.is_expired(now).then_some(Err("expired")) };
+            if !entry.refused.iter().any(|pair| pairs.contains(pair)) {
+                return Some(Err("overlap_ended"));
             }
-            entry.is_expired(now).then_some("expired")
+            if !pairs.contains(&entry.shown) {
+                let next = pairs.into_iter().find(|pair| !entry.refused.contains(pair));
+                return Some(next.ok_or("overlap_ended"));
+            }
+            entry.is_expired(now).then_some(Err("expired"))
         };
-        let over: Vec<_> =
-            self.entries.iter().filter_map(|(sender, entry)| Some((sender.clone(), ended(entry)?))).collect();
-        over.into_iter().filter_map(|(sender, reason)| self.remove(&sender, reason)).collect()
+        let decided = self.entries.iter().filter_map(|(sender, entry)| Some((sender.clone(), decide(entry)?)));
+        let decided: Vec<_> = decided.collect();
+        let changes = decided.into_iter().filter_map(|(sender, next)| match next {
+            Ok(next) => self.hold_on(&sender, next),
+            Err(reason) => self.remove(&sender, reason),
+        });
+        changes.collect()
     }
 
     /// Forgets what senders have shown of pairs that are no longer in overlap.
@@ -168,6 +180,17 @@ impl RefusalTable {
             |entry: &&RefusalRecord| entry.source.matches(text) || entry.peer.as_deref() == Some(text.trim());
         let meant: Vec<SenderKind> = self.entries.values().filter(is_meant).map(RefusalRecord::key).collect();
         meant.iter().filter_map(|sender| self.remove(sender, "by_command")).collect()
+    }
+
+    /// After a step of the clock all ages are what they were before it: nothing expires sooner, and no trial is due sooner.
+    pub fn shift_times(&mut self, step: SignedDuration) {
+        for entry in self.entries.values_mut() {
+            (entry.since, entry.last) = (shift_time(entry.since, step), shift_time(entry.last, step));
+            entry.trials.shift_times(step);
+            // What is saved is to follow.
+            self.revision += u64::from(entry.standing == RefusalStatus::Confirmed);
+        }
+        self.silent.shift_times(step);
     }
 
     /// All recorded refusals.
@@ -219,6 +242,16 @@ impl RefusalTable {
         };
         entry.shown = shown;
         vec![RefusalChange { standing: entry.standing, reason: refusal.reason, entry: entry.clone() }]
+    }
+
+    /// The pair that a sender was held on is no longer shown: it goes on with another one, which is a guess again.
+    fn hold_on(&mut self, sender: &SenderKind, next: Fingerprint) -> Option<RefusalChange> {
+        let entry = self.entries.get_mut(sender)?;
+        self.revision += u64::from(entry.standing == RefusalStatus::Confirmed);
+        (entry.shown, entry.standing) = (next, RefusalStatus::Unconfirmed);
+        (entry.peer, entry.peer_fingerprint) = (None, None);
+        entry.trials.release();
+        Some(RefusalChange { entry: entry.clone(), standing: RefusalStatus::Unconfirmed, reason: "held_pair_ended" })
     }
 
     fn add_unconfirmed(

@@ -7,6 +7,7 @@
 
 mod answer;
 mod comparison;
+mod course;
 mod doubts;
 mod history;
 mod nodes;
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 
 pub use self::answer::{AnswerJudgement, RequestClass};
 use self::answer::{AnswerRole, PairAnswer, PreviousAnswer, judge_answer};
+pub use self::course::{AttemptEnd, ReplayCause, RequestCourse, ShownPair, SuspectFinding};
 use self::history::AnswerHistory;
 use self::nodes::{NodeState, NodeTable};
 pub use self::nodes::{UpstreamNode, UpstreamVerdict};
@@ -141,15 +143,29 @@ impl UpstreamProofs {
 
     /// The pair to retry with after those in `tried` were refused: for a request that was not processed, or may be
     /// processed twice.
-    pub fn next(&self, order: &SelectionOrder, tried: &[Fingerprint], now: Timestamp) -> Option<Fingerprint> {
+    fn next(&self, order: &SelectionOrder, tried: &[Fingerprint], now: Timestamp) -> Option<Fingerprint> {
         let left: Vec<_> = order.pairs.iter().copied().filter(|pair| !tried.contains(pair)).collect();
         let rested = || left.iter().copied().find(|pair| !self.is_resting(*pair, now));
         self.find_fallback(&left).or_else(rested).or_else(|| left.first().copied())
     }
 
+    /// How a request goes on after those in `tried`. `compared`: whose answer is compared; of several nodes the next pair is shown to the
+    /// same one.
+    pub fn next_selection(
+        &self,
+        order: &SelectionOrder,
+        tried: &[Fingerprint],
+        compared: Option<UpstreamNode>,
+        now: Timestamp,
+    ) -> Option<RequestSelection> {
+        let next = self.next(order, tried, now)?;
+        let address = compared.and_then(|node| self.comparison_address(order, node));
+        Some(RequestSelection { address, ..RequestSelection::settled(next) })
+    }
+
     /// The address at which another pair's answer may be compared with that of `node`, where the upstream has several: what another
     /// node answers tells nothing.
-    pub fn comparison_address(&self, order: &SelectionOrder, node: UpstreamNode) -> Option<IpAddr> {
+    fn comparison_address(&self, order: &SelectionOrder, node: UpstreamNode) -> Option<IpAddr> {
         let nodes = &self.get(order.pairs[0])?.nodes;
         (nodes.len() > 1 && nodes.find(node).is_some()).then_some(node.address)
     }

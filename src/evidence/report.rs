@@ -10,6 +10,7 @@ mod fact;
 mod habit;
 mod judged;
 mod ledger;
+mod reading;
 mod recalled;
 mod sender;
 mod sender_table;
@@ -29,6 +30,7 @@ use super::learned::RefusalStatus;
 pub use evidence::{PairEvidence, PairInsistence, VisitHistory};
 pub use fact::{LedgerFact, SenderOutcome, UpstreamResponse};
 pub use ledger::RotationLedger;
+pub use reading::PreparedHistory;
 pub use recalled::{ChangedSender, RecalledHistory, RecalledUse};
 pub use sender::SenderKey;
 pub use shape::{

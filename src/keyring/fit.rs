@@ -2,7 +2,7 @@
 //!
 //! Pure: checks one pair against one keyring's settings. `rotation` acts on the result.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{EkuPolicy, KeyringSettings};
 use crate::pki::{Certificate, KeyKind, KeyPair};
@@ -117,6 +117,11 @@ pub(super) fn format_time(at: Timestamp) -> String {
 /// `at` plus `by`, capped at the latest possible time.
 pub(crate) fn add_saturating(at: Timestamp, by: std::time::Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// A time that was recorded before a step of the clock, as it would have been recorded after it: ages stay what they were.
+pub(crate) fn shift_time(at: Timestamp, step: SignedDuration) -> Timestamp {
+    at.saturating_add(step).unwrap_or(at)
 }
 
 fn has_names(certificate: &Certificate) -> bool {

@@ -2,7 +2,9 @@ use tokio::sync::oneshot;
 
 use super::state::tests::{api_contents, api_settings};
 use super::*;
+use crate::clock::ManualClock;
 use crate::event::{EpochRecord, Event, KeyringRecord};
+use crate::evidence::learned::{PeerSource, RefusalReport, SenderKind};
 use crate::keyring::pool::{TEST_PAIRS, day};
 use crate::keyring::{self, KeyringCommand};
 use crate::log::{LogFormat, LogQueue};
@@ -16,11 +18,13 @@ struct WriterHarness {
     reader: Reader,
     follower: crate::event::EventFollower,
     task: tokio::task::JoinHandle<()>,
+    lessons: Arc<RefusalMemory>,
+    hand: ManualClock,
 }
 
 impl WriterHarness {
     fn start(contents: FolderContents, mut memory: StateMemory) -> Self {
-        let (clock, _) = Clock::manual(day(25));
+        let (clock, hand) = Clock::manual(day(25));
         let lines = LogQueue::channel(LogFormat::Text).0;
         let log = crate::log::LogSettings::default();
         let events = Arc::new(EventBus::new(lines, Arc::new(Metrics::new()), &log, clock.clone()).unwrap());
@@ -29,8 +33,9 @@ impl WriterHarness {
             start_writer(api_settings(), contents, &mut memory, (&events, &clock)).unwrap();
         let (inputs, receiver) = mpsc::channel(8);
         let lessons = Arc::new(crate::evidence::RefusalMemory::new(&[], |_| {}));
-        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, lessons, (events, clock)));
-        Self { inputs, reader, follower, task }
+        let shared = Arc::clone(&lessons);
+        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, shared, (events, clock)));
+        Self { inputs, reader, follower, task, lessons, hand }
     }
 
     async fn send_command(
@@ -89,6 +94,33 @@ fn a_rotation_is_one_epoch_and_its_events_name_it() {
         assert_eq!(epochs_of(&told), [1, 2], "the same content again and a tick start no epoch");
         let moved = told.iter().filter(|event| matches!(event, Event::Keyring(KeyringRecord { epoch: Epoch(2), .. })));
         assert_eq!(moved.count(), 2);
+    });
+}
+
+#[test]
+fn a_step_of_the_clock_makes_no_refusal_of_a_sender_older() {
+    block_on_local(async {
+        let running = WriterHarness::start(api_contents(&[1, 2]), StateMemory::in_memory());
+        let source = PeerSource::new("default".into(), std::net::Ipv4Addr::LOCALHOST.into(), None);
+        let sender = SenderKind { source, offer: 7 };
+        let [old, new] = [1, 2].map(|pair| TEST_PAIRS[pair].fingerprint());
+        let keyring = "api".into();
+        let refusal = RefusalReport {
+            sender: &sender,
+            keyring: &keyring,
+            key_pair: new,
+            reason: "unknown_ca",
+            certificate: None,
+            next: Some(old),
+        };
+        assert!(running.lessons.record_refusal(&refusal, day(25)));
+        running.hand.set(day(65));
+        running.inputs.send(WriterInput::Tick).await.unwrap();
+        let lessons = Arc::clone(&running.lessons);
+        let told = running.finish().await;
+        assert!(told.iter().any(|event| matches!(event, Event::ClockStep(_))), "{told:?}");
+        assert_eq!(lessons.recall(&sender, day(65)).and_then(|known| known.shown), Some(old));
+        assert_eq!(lessons.recall(&sender, day(100)).map(|known| known.refused), None, "35 days later");
     });
 }
 

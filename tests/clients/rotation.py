@@ -6,7 +6,7 @@
 Each stack comes five times to a sidecar that has just rotated. How many handshakes it loses, what is learned and what the report says
 must be what the table says; a line is printed for each.
 """
-import argparse, http.server, json, os, signal, subprocess, sys, threading, time
+import argparse, http.server, json, os, signal, subprocess, sys, threading
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(here), os.path.join(os.path.dirname(here), "upstreams")]
@@ -104,37 +104,20 @@ class Scene(Folder):
         self.write("pinned.pem", known.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
     def report(self):
-        done = subprocess.run([self.a.sidekey, "rotation", "--json", "--control", self.path("control.sock")], capture_output=True, text=True)
+        done = self.ask_sidecar(self.a.sidekey, "rotation", "--json")
         return json.loads(done.stdout)["keyrings"] if done.stdout else []
-
-    def wait_for(self, what, is_true):
-        began = time.monotonic()
-        while not is_true():
-            if PATIENCE < time.monotonic() - began:
-                raise SystemExit(f"{what} did not happen; see {self.folder}")
-            time.sleep(0.05)
 
     def play(self, command):
         """The outcome of each visit, what was learned, and the progress that the report gives."""
         backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
         threading.Thread(target=backend.serve_forever, daemon=True).start()
-        self.write("sidekey.toml", f"""
-certs = "certs"
-workers = 1
-[admin]
-control = "control.sock"
-[log]
-format = "json"
+        process = self.start_sidecar(self.a.sidekey, self.port, f"""
 [[ingress]]
 name = "api"
 listen = "127.0.0.1:{self.port}"
 keyrings = ["api"]
 backend = "http://127.0.0.1:{backend.server_port}"
-""")
-        log = open(self.path("log"), "wb")
-        process = self.start(self.a.sidekey, "run", "--config", self.path("sidekey.toml"), stdout=log)
-        self.listening(self.port)
-        self.wait_for("the control socket", lambda: os.path.exists(self.path("control.sock")))
+""", open(self.path("log"), "wb"))
         self.write("certs/api/new.pem", self.next[0] + self.next[1])
         self.wait_for("the rotation", self.report)
         served, said = [], []

@@ -41,16 +41,9 @@ class Scene(Folder):
         shutil.rmtree(certs, ignore_errors=True)
         self.write("certs/out/old.pem", self.old[0] + self.old[1])
         self.write("certs/out/ca.crt", self.server_ca)
-        self.write("sidekey.toml", f"""
-certs = "certs"
-workers = 1
-[log]
-format = "json"
-access = false
+        process = self.start_sidecar(self.a.sidekey, egress, f"""
 [shutdown]
 egress_linger = "0s"
-[admin]
-control = "control.sock"
 [[egress]]
 name = "out"
 listen = "127.0.0.1:{egress}"
@@ -58,8 +51,7 @@ upstream = "https://127.0.0.1:{self.port}"
 server_name = "localhost"
 keyring = "out"
 probe = false
-""")
-        process = self.start(self.a.sidekey, "run", "--config", self.path("sidekey.toml"), stdout=subprocess.PIPE)
+""", subprocess.PIPE)
         rotated = threading.Event()
 
         def read():
@@ -69,7 +61,6 @@ probe = false
                     rotated.set()
         reading = threading.Thread(target=read, daemon=True)
         reading.start()
-        self.listening(egress)
 
         def ask(method, path=f"/as/{new}/{old}"):
             client = http.client.HTTPConnection("127.0.0.1", egress, timeout=PATIENCE)
@@ -84,8 +75,7 @@ probe = false
         if later:
             ask("GET", "/as/200/200")
         got = [ask(method) for method in ("GET", "POST", "GET", "POST")]
-        report = json.loads(subprocess.run([self.a.sidekey, "rotation", "--json", "--control", self.path("control.sock")],
-                                           capture_output=True, text=True).stdout)
+        report = json.loads(self.ask_sidecar(self.a.sidekey, "rotation", "--json").stdout)
         advice = report["keyrings"][0]["verdict"]["retire"]
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)

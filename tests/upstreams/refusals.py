@@ -8,7 +8,7 @@ Each server demands a certificate of "Their CA", in one version of TLS, and says
 sent. The one line that tells why must be the one of the page, up to its sentence; the handshake must be among the failed ones, `status` must have
 something to act on, and the request's own line the same reason.
 """
-import argparse, http.client, json, os, re, signal, subprocess, sys, time
+import argparse, http.client, json, os, re, signal, subprocess, sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))
@@ -37,33 +37,21 @@ class Scene(Folder):
         self.write("certs/out/ca.crt", theirs.pem)
 
     def ask(self, *command):
-        done = subprocess.run([self.a.sidekey, *command, "--control", self.path("control.sock")], capture_output=True, text=True)
+        done = self.ask_sidecar(self.a.sidekey, *command)
         return done.returncode, done.stdout
 
     def run(self, server):
         """The lines of the log, `handshakes --failed` and `status` after one refused request."""
         server(self)
         self.listening(self.port)
-        self.write("sidekey.toml", f"""
-certs = "certs"
-workers = 1
-[admin]
-control = "control.sock"
-[log]
-format = "json"
+        process = self.start_sidecar(self.a.sidekey, self.egress, f"""
 [[egress]]
 name = "out"
 listen = "127.0.0.1:{self.egress}"
 upstream = "https://127.0.0.1:{self.port}"
 server_name = "localhost"
 keyring = "out"
-""")
-        process = self.start(self.a.sidekey, "run", "--config", self.path("sidekey.toml"), stdout=subprocess.PIPE)
-        self.listening(self.egress)
-        # The control socket is made later than the listeners.
-        began = time.monotonic()
-        while not os.path.exists(self.path("control.sock")) and time.monotonic() - began < PATIENCE:
-            time.sleep(0.05)
+""", subprocess.PIPE)
         client = http.client.HTTPConnection("127.0.0.1", self.egress, timeout=PATIENCE)
         client.request("GET", "/path", headers={"host": "app"})
         answer = client.getresponse()

@@ -40,15 +40,42 @@ class Folder:
         self.processes.append(process)
         return process
 
-    def listening(self, port):
+    def wait_for(self, what, is_true):
         began = time.monotonic()
-        while time.monotonic() - began < PATIENCE:
+        while not is_true():
+            if PATIENCE < time.monotonic() - began:
+                raise SystemExit(f"{what} did not come; see {self.folder}")
+            time.sleep(0.05)
+
+    def listening(self, port):
+        def connects():
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
-                return
+                return True
             except OSError:
-                time.sleep(0.05)
-        raise SystemExit(f"nothing listens on {port}; see {self.folder}")
+                return False
+        self.wait_for(f"a listener on {port}", connects)
+
+    def start_sidecar(self, program, port, listeners, stdout):
+        """A sidecar with one worker whose log is JSON; it listens on `port`, and takes commands."""
+        self.write("sidekey.toml", f"""
+certs = "certs"
+workers = 1
+[admin]
+control = "control.sock"
+[log]
+format = "json"
+{listeners}
+""")
+        process = self.start(program, "run", "--config", self.path("sidekey.toml"), stdout=stdout)
+        self.listening(port)
+        # It is made later than the listeners.
+        self.wait_for("the control socket", lambda: os.path.exists(self.path("control.sock")))
+        return process
+
+    def ask_sidecar(self, program, *command):
+        """What a command of the operator's ends with."""
+        return subprocess.run([program, *command, "--control", self.path("control.sock")], capture_output=True, text=True)
 
     def end(self, good):
         for process in reversed(self.processes):

@@ -142,10 +142,9 @@ impl<'a> UpstreamAttempt<'a> {
         repeatable: bool,
     ) -> Option<AnswerFacts> {
         let (pick, proof) = (self.pick(), link.proof()?);
-        let is_settled = pick.how == SelectionRole::Settled && self.shows_preferred() && !proof.open.get();
         let is_refusal = self.towards.egress.settings.is_refusal_status(status.as_u16());
-        let says_nothing = self.chosen.borrow().is_only() || is_settled && !is_refusal;
-        (!says_nothing).then(|| AnswerFacts {
+        let is_judged = pick.needs_judgement(self.shows_preferred(), proof.open.get(), is_refusal);
+        (is_judged && self.has_other()).then(|| AnswerFacts {
             key_pair: proof.key_pair,
             how: pick.how,
             node: proof.node,
@@ -165,13 +164,12 @@ impl<'a> UpstreamAttempt<'a> {
         self.tried.borrow_mut().push(shown);
         let chosen = Rc::clone(&self.chosen.borrow());
         let (of, verdicts, tried) = (self.towards.verdict_key(), &self.towards.resources.verdicts, self.tried.borrow());
-        let next = verdicts.next_key_pair(of, &chosen.order, &tried)?;
-        let address = compared.and_then(|node| verdicts.comparison_address(of, &chosen.order, node));
-        self.pick.set(RequestSelection { address, ..RequestSelection::settled(next) });
-        if address.is_some() {
-            chosen.candidate(next).pool.close_all();
+        let next = verdicts.next_selection(of, &chosen.order, &tried, compared)?;
+        self.pick.set(next);
+        if next.address.is_some() {
+            chosen.candidate(next.key_pair).pool.close_all();
         }
-        Some(next)
+        Some(next.key_pair)
     }
 
     /// Picks again if the upstream's CertificateRequest has changed; returns whether that changes the pair.
@@ -184,8 +182,8 @@ impl<'a> UpstreamAttempt<'a> {
         let (before, towards) = (self.pick(), self.towards);
         let tried = self.tried.borrow();
         if !tried.is_empty() {
-            let next = towards.resources.verdicts.next_key_pair(towards.verdict_key(), &now.order, &tried);
-            self.pick.set(RequestSelection::settled(next.unwrap_or(before.key_pair)));
+            let next = towards.resources.verdicts.next_selection(towards.verdict_key(), &now.order, &tried, None);
+            self.pick.set(next.unwrap_or(RequestSelection::settled(before.key_pair)));
         } else if before.key_pair != now.order.pairs[0] {
             self.canary.take();
             self.apply_pick(pick_key_pair(towards, &now, self.harmless));
@@ -197,7 +195,7 @@ impl<'a> UpstreamAttempt<'a> {
     /// pair.
     fn repick(&self) -> bool {
         let (before, chosen) = (self.pick(), Rc::clone(&self.chosen.borrow()));
-        if chosen.is_only() || before.how != SelectionRole::Settled || !self.tried.borrow().is_empty() {
+        if chosen.is_only() || !before.may_change(!self.tried.borrow().is_empty()) {
             return false;
         }
         let now = pick_key_pair(self.towards, &chosen, self.harmless);
@@ -222,7 +220,7 @@ impl<'a> UpstreamAttempt<'a> {
             node: ready.node,
             asked: (!ready.tls.facts.resumed).then_some(asked.is_some()),
             excludes_current: excluded,
-            sought: pick.address.filter(|_| pick.how == SelectionRole::Canary && pick.key_pair == ready.key_pair),
+            sought: pick.sought_address(ready.key_pair),
         };
         fact::record_connection(towards, seen);
     }

@@ -4,11 +4,10 @@ use http::StatusCode;
 
 use super::resources::UpstreamRef;
 use crate::event::{Event, UpstreamVerdict, VerdictRecord};
-use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, UpstreamNode, VerdictChange};
+use crate::evidence::proved::{
+    AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, ShownPair, UpstreamNode, VerdictChange,
+};
 use crate::pki::Fingerprint;
-
-/// A pair, and the node that it was shown to.
-pub(super) type ShownPair = (Fingerprint, UpstreamNode);
 
 /// Reports that an answer changed a verdict.
 pub(super) fn report_judgement(

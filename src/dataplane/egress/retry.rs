@@ -2,13 +2,12 @@
 //!
 //! Contract section 4. A certificate alert as the first thing received after the handshake, on a connection that has
 //! never returned a byte, proves that nothing was processed: the request, whatever its method, goes on with another
-//! pair. A status or a silent end proves no such thing: only requests that may be processed twice do. What an answer says of the
-//! pair is judged by `evidence::proved`, once for each answer.
+//! pair. A status or a silent end proves no such thing: only requests that may be processed twice do. `evidence::proved` decides
+//! which request goes on with which pair, and judges each answer once; here it is sent.
 
 use http::{Response, StatusCode};
 
 use super::attempt::UpstreamAttempt;
-use super::fact::ShownPair;
 use super::resources::UpstreamRef;
 use super::token::RequestTokens;
 use super::uncertified::ask_without_certificate;
@@ -19,12 +18,9 @@ use crate::dataplane::exchange::link::PooledConnection;
 use crate::dataplane::exchange::replay::ReplayableRequest;
 use crate::dataplane::exchange::response_body::ResponseBody;
 use crate::dataplane::exchange::shape::RequestDestination;
-use crate::evidence::proved::{AnswerFacts, AnswerJudgement, ProofFact, SelectionRole};
+use crate::evidence::proved::{AnswerFacts, AnswerJudgement, AttemptEnd, ReplayCause, RequestCourse, SuspectFinding};
 use crate::http::content::MessageContent;
 use crate::http::error::RequestError as Error;
-
-/// After so many pairs with which a request got no answer it goes on with no other.
-const MAX_SILENT_ENDS: usize = 2;
 
 /// Sends a request to the upstream with the best pair, and again with another where that one is refused; with a token
 /// where the egress adds one.
@@ -53,12 +49,8 @@ pub(super) async fn send(
     forward::respond(response, link, outbound, terms, record)
 }
 
-/// A pair that may have been refused; the response to another pair shows whether it was.
-struct SuspectKeyPair {
-    shown: ShownPair,
-    /// What was answered with it, and on which connection; `None`: it ended without an answer.
-    answer: Option<(AnswerFacts, Response<MessageContent>, PooledConnection)>,
-}
+/// An answer that is kept while another pair is tried, and its connection.
+type KeptAnswer = (Response<MessageContent>, PooledConnection);
 
 /// Sends a request, and again while that is allowed and another pair is left; where it carries a token, each time with
 /// one for the pair that it shows.
@@ -68,15 +60,15 @@ pub(super) async fn exchange(
     mut bearing: Option<&mut RequestTokens<'_>>,
     to: &RequestDestination,
     terms: &ForwardContext<'_>,
-) -> Result<(Response<MessageContent>, PooledConnection), Error> {
+) -> Result<KeptAnswer, Error> {
     let towards = showing.towards;
     let (listener, metrics) = (&towards.egress.settings.name, &towards.context().shared.metrics);
-    let mut suspects: Vec<SuspectKeyPair> = Vec::new();
+    let mut course = RequestCourse::new(replay.is_idempotent());
     loop {
         if let Some(bearing) = &mut bearing
             && let Err(error) = bearing.authorize(replay, showing.pick().key_pair).await
         {
-            return best_answer(suspects, error);
+            return course.into_best_answer().ok_or(error);
         }
         let error = match showing.exchange(&mut Some(replay.request()), to, terms).await {
             Ok((response, link)) => {
@@ -89,102 +81,67 @@ pub(super) async fn exchange(
                         continue;
                     }
                 }
-                if let Some(facts) = judge_response(showing, replay, &link, (status, &suspects)).await
+                if let Some(facts) = judge_response(showing, replay, &link, (status, &course)).await
                     && showing.advance(Some(facts.node)).is_some()
                 {
                     metrics.count_replay(listener, "status");
-                    let shown = (facts.key_pair, facts.node);
-                    suspects.push(SuspectKeyPair { shown, answer: Some((facts, response, link)) });
+                    course.keep_answer(facts, (response, link));
                     continue;
                 }
-                return Ok(judge_suspects(showing, suspects, (response, link)));
+                return Ok(judge_suspects(showing, course, (response, link)));
             }
             Err(error) => error,
         };
-        let (pick, node) = (showing.pick(), showing.node());
-        let why = explain_replay(showing, replay, (&error, &suspects));
-        if why == Some("alert")
+        let (pick, end) = (showing.pick(), classify_end(&error));
+        let shown = (pick.key_pair, showing.node());
+        let cause = course.find_replay_cause(end, pick.how, showing.has_other());
+        if cause == Some(ReplayCause::Alert)
             && let Error::Refused { reason, explanation, .. } = &error
         {
-            fact::report_alert(towards, (pick.key_pair, node), reason, explanation);
+            fact::report_alert(towards, shown, reason, explanation);
         }
-        match why.filter(|_| replay.is_whole() && showing.advance(None).is_some()) {
-            Some(why) => {
-                metrics.count_replay(listener, why);
-                if why == "dropped" && suspects.len() < MAX_SILENT_ENDS {
-                    suspects.push(SuspectKeyPair { shown: (pick.key_pair, node), answer: None });
-                }
+        match cause.filter(|_| replay.is_whole() && showing.advance(None).is_some()) {
+            Some(cause) => {
+                metrics.count_replay(listener, cause.as_str());
+                course.keep_end(cause, shown);
             }
             None => {
-                if matches!(error, Error::Exchange(_) | Error::Unanswered { .. }) {
-                    record_last_silence(showing, &suspects, (pick.key_pair, node));
+                let relied_on = showing.shows_preferred() || showing.shows_proved();
+                for (shown, silence) in course.silences_at_end(end, shown, relied_on) {
+                    fact::report_silence(towards, shown, silence);
                 }
-                return best_answer(suspects, error);
+                return course.into_best_answer().ok_or(error);
             }
         }
     }
 }
 
-/// Judges an answer. Returns what it was where only another pair's answer tells more: of a pair that is compared, and of those that it
-/// is compared with, while they are refused as well.
+/// Judges an answer. Returns what it was where only another pair's answer tells more.
 async fn judge_response(
     showing: &UpstreamAttempt<'_>,
     replay: &ReplayableRequest,
     link: &PooledConnection,
-    (status, suspects): (StatusCode, &[SuspectKeyPair]),
+    (status, course): (StatusCode, &RequestCourse<KeptAnswer>),
 ) -> Option<AnswerFacts> {
-    let may_repeat = replay.is_idempotent() && replay.is_whole();
-    let facts = showing.answer_facts(link, replay.class(), status, may_repeat && suspects.is_empty())?;
+    let facts = showing.answer_facts(link, replay.class(), status, course.may_compare(replay.is_whole()))?;
     let mut judgement = judge(showing, link, &facts);
     if judgement == AnswerJudgement::AskUncertified {
         let public = ask_without_certificate(showing.towards, replay.request(), Some(facts.node.address)).await;
         judgement = judge(showing, link, &AnswerFacts { public, ..facts });
     }
     let is_refusal = showing.towards.egress.settings.is_refusal_status(status.as_u16());
-    let goes_on = match suspects.last() {
-        None => judgement == AnswerJudgement::Compare,
-        Some(last) => last.answer.is_some() && may_repeat && is_refusal,
-    };
-    goes_on.then_some(facts)
+    course.continues_after(judgement, is_refusal, replay.is_whole()).then_some(facts)
 }
 
-/// Why a request that failed may be sent once more with another pair, if it may.
-fn explain_replay(
-    showing: &UpstreamAttempt<'_>,
-    replay: &ReplayableRequest,
-    (error, suspects): (&Error, &[SuspectKeyPair]),
-) -> Option<&'static str> {
-    let is_on_trial = matches!(showing.pick().how, SelectionRole::Canary | SelectionRole::Everyone);
-    // An end without an answer may be the pair's fault; what ends so with several pairs is rather the upstream's.
-    let is_suspicious = suspects.len() < MAX_SILENT_ENDS && showing.has_other();
+/// What a failed exchange says of the pair that it showed.
+fn classify_end(error: &Error) -> AttemptEnd {
     match error {
-        Error::Refused { said: true, .. } => Some("alert"),
-        // Nothing was sent, so any request may be retried; the other pair shows whether it was a refusal.
-        Error::Refused { said: false, .. } if is_suspicious => Some("dropped"),
-        Error::Exchange(_) | Error::Unanswered { .. } if is_suspicious && replay.is_idempotent() => Some("dropped"),
-        Error::Handshake { .. } if is_on_trial && replay.is_idempotent() => Some("dropped"),
-        _ => None,
+        Error::Refused { said: true, .. } => AttemptEnd::Alert,
+        Error::Refused { said: false, .. } => AttemptEnd::Unsent,
+        Error::Exchange(_) | Error::Unanswered { .. } => AttemptEnd::Unanswered,
+        Error::Handshake { .. } => AttemptEnd::Handshake,
+        _ => AttemptEnd::Unrelated,
     }
-}
-
-/// The last pair ended without an answer, too. Where that was at another node it says nothing of the first pair's: its proof is withdrawn.
-fn record_last_silence(showing: &UpstreamAttempt<'_>, suspects: &[SuspectKeyPair], (key_pair, node): ShownPair) {
-    let towards = showing.towards;
-    if let Some(first) = suspects.first().filter(|first| first.answer.is_none() && first.shown.1 != node) {
-        fact::report_silence(towards, first.shown, ProofFact::Silence { compared: true });
-    }
-    if showing.shows_preferred() || showing.shows_proved() {
-        fact::report_silence(towards, (key_pair, node), ProofFact::Silence { compared: false });
-    }
-}
-
-/// No pair got a better result: returns the response that there was, if there was one.
-fn best_answer(
-    suspects: Vec<SuspectKeyPair>,
-    error: Error,
-) -> Result<(Response<MessageContent>, PooledConnection), Error> {
-    let answer = suspects.into_iter().find_map(|suspect| suspect.answer);
-    answer.map(|(_, response, link)| (response, link)).ok_or(error)
 }
 
 /// Judges an answer, and acts on its connection.
@@ -216,30 +173,16 @@ fn judge(showing: &UpstreamAttempt<'_>, link: &PooledConnection, facts: &AnswerF
     judgement
 }
 
-/// The last pair got this answer: decides which of the suspects were refused. Returns the answer to go on with: the first suspect's own
-/// where it is not on trial, unless the last one fares better; and where the last one is a refusal alone.
-fn judge_suspects(
-    showing: &UpstreamAttempt<'_>,
-    suspects: Vec<SuspectKeyPair>,
-    last: (Response<MessageContent>, PooledConnection),
-) -> (Response<MessageContent>, PooledConnection) {
-    let compared = Some(last.0.status().as_u16());
+/// The last pair got this answer: has the pairs before it judged, and returns the answer to go on with.
+fn judge_suspects(showing: &UpstreamAttempt<'_>, course: RequestCourse<KeptAnswer>, last: KeptAnswer) -> KeptAnswer {
     let compared_with = last.1.proof().map(|proof| (proof.key_pair, proof.node));
-    let settings = &showing.towards.egress.settings;
-    let is_refusal = |status: StatusCode| settings.is_refusal_status(status.as_u16());
-    let mut kept = None;
-    for (index, suspect) in suspects.into_iter().enumerate() {
-        let Some((facts, response, link)) = suspect.answer else {
-            fact::report_silence(showing.towards, suspect.shown, ProofFact::Silence { compared: true });
-            continue;
-        };
-        let judgement = judge(showing, &link, &AnswerFacts { compared, compared_with, ..facts });
-        let is_on_trial = matches!(facts.how, SelectionRole::Canary | SelectionRole::Everyone);
-        let fares_worse = matches!(judgement, AnswerJudgement::Refuses | AnswerJudgement::Doubts);
-        let gets_further = is_refusal(last.0.status()) && !is_refusal(response.status()) && facts.status < 500;
-        if index == 0 && !fares_worse && (!is_on_trial || gets_further) {
-            kept = Some((response, link));
+    let refusals = &showing.towards.egress.settings.refusal_statuses;
+    let kept = course.conclude(last.0.status().as_u16(), compared_with, refusals, |finding| match finding {
+        SuspectFinding::Silence(shown, silence) => {
+            fact::report_silence(showing.towards, shown, silence);
+            AnswerJudgement::Nothing
         }
-    }
+        SuspectFinding::Answer(facts, (_, link)) => judge(showing, link, &facts),
+    });
     kept.unwrap_or(last)
 }

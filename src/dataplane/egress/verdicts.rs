@@ -4,7 +4,6 @@
 //! `evidence::proved` has the rules; `retry` decides what counts as a fact.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -61,24 +60,15 @@ impl VerdictTable {
         self.with_entry(of, |proved| proved.select(order, harmless, of.egress.settings.proof_terms(), of.now))
     }
 
-    /// The next pair to try where `tried` have been refused.
-    pub(crate) fn next_key_pair(
+    /// How a request goes on where `tried` have been refused; `compared`: whose answer is compared.
+    pub(crate) fn next_selection(
         &self,
         of: VerdictKey<'_>,
         order: &SelectionOrder,
         tried: &[Fingerprint],
-    ) -> Option<Fingerprint> {
-        self.with_entry(of, |proved| proved.next(order, tried, of.now))
-    }
-
-    /// The address at which another pair's answer may be compared with that of `node`, if that matters.
-    pub(crate) fn comparison_address(
-        &self,
-        of: VerdictKey<'_>,
-        order: &SelectionOrder,
-        node: UpstreamNode,
-    ) -> Option<IpAddr> {
-        self.with_entry(of, |proved| proved.comparison_address(order, node))
+        compared: Option<UpstreamNode>,
+    ) -> Option<RequestSelection> {
+        self.with_entry(of, |proved| proved.next_selection(order, tried, compared, of.now))
     }
 
     /// What is known of this pair.

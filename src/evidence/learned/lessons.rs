@@ -5,9 +5,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{PeerProofReport, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable, SenderKind};
+use super::{
+    PeerProofReport, PersistedRefusal, RefusalChange, RefusalRecord, RefusalReport, RefusalTable, SenderKind,
+    ShownPairs,
+};
 use crate::keyring::choice::SourceRefusals;
 use crate::pki::Fingerprint;
 
@@ -50,17 +53,12 @@ impl RefusalMemory {
     }
 
     /// Removes expired refusals. `in_overlap` are the pairs in overlap on any listener.
-    pub fn tick(
-        &self,
-        is_shown: &dyn Fn(&str, Fingerprint) -> bool,
-        in_overlap: impl FnOnce() -> HashSet<Fingerprint>,
-        now: Timestamp,
-    ) {
+    pub fn tick(&self, shown: &ShownPairs<'_>, in_overlap: impl FnOnce() -> HashSet<Fingerprint>, now: Timestamp) {
         let mut learned = self.lock();
         if learned.is_empty() {
             return;
         }
-        let changes = learned.tick(is_shown, now);
+        let changes = learned.tick(shown, now);
         learned.retain_pairs(&in_overlap());
         drop(learned);
         self.notify(changes);
@@ -72,6 +70,11 @@ impl RefusalMemory {
         let count = changes.len();
         self.notify(changes);
         count
+    }
+
+    /// After a step of the clock all ages are what they were before it.
+    pub fn shift_times(&self, seconds: i64) {
+        self.lock().shift_times(SignedDuration::from_secs(seconds));
     }
 
     /// All recorded refusals.

@@ -61,11 +61,75 @@ fn act(learned: &mut RefusalTable, step: &RefusalStep, now: &mut Timestamp) -> V
             learned.recall(&numbered_sender(*sender), *now);
             Vec::new()
         }
-        RefusalStep::Tick { gone } => learned.tick(&|_, key_pair| key_pair != pair(*gone), *now),
+        RefusalStep::Tick { gone } => {
+            learned.tick(&|_| Some((0..4).filter(|one| one != gone).map(pair).collect()), *now)
+        }
         RefusalStep::Forget { source } => learned.forget(&format!("192.0.2.{source}")),
         RefusalStep::Wait { hours } => {
             *now += jiff::SignedDuration::from_hours(i64::from(*hours));
             Vec::new()
+        }
+    }
+}
+
+#[test]
+fn a_sender_whose_held_pair_ends_goes_on_with_the_next_and_its_trials_go_on_too() {
+    let (mut learned, sender, keyring) = (RefusalTable::default(), numbered_sender(0), "api".into());
+    let hour = |hours: i64| day(0) + SignedDuration::from_hours(hours);
+    let refusal = RefusalReport {
+        sender: &sender,
+        keyring: &keyring,
+        key_pair: pair(1),
+        reason: "unknown_ca",
+        certificate: None,
+        next: Some(pair(2)),
+    };
+    let proof = |shown: u8| PeerProofReport {
+        sender: &sender,
+        key_pair: pair(shown),
+        current: false,
+        peer: Some((pair(100), "p")),
+    };
+    learned.record_refusal(&refusal, hour(0));
+    learned.record_proof(&proof(2), hour(0));
+    assert_eq!(learned.recall(&sender, hour(12)).map(|known| known.shown), None, "the first trial");
+    learned.record_refusal(&refusal, hour(12));
+    let changes = learned.tick(&|_| Some(vec![pair(1), pair(3)]), hour(20));
+    let told: Vec<_> = changes.iter().map(|one| (one.standing, one.reason, one.entry.shown)).collect();
+    assert_eq!(told, [(RefusalStatus::Unconfirmed, "held_pair_ended", pair(3))]);
+    assert!(learned.to_persisted().is_empty(), "it is a guess again");
+    let known = learned.recall(&sender, hour(21)).unwrap();
+    assert_eq!((known.refused, known.shown), (vec![pair(1)], Some(pair(3))), "it is not shown the refused pair again");
+    assert_eq!(learned.record_proof(&proof(3), hour(21))[0].standing, RefusalStatus::Confirmed);
+    assert!(learned.recall(&sender, hour(21 + 95)).is_some());
+    assert!(learned.recall(&sender, hour(21 + 96)).is_none(), "the pause is as long as it was");
+    assert_eq!(learned.tick(&|_| Some(vec![pair(1)]), hour(200))[0].reason, "overlap_ended");
+}
+
+proptest! {
+    /// Only ages count, so that a clock that is stepped changes nothing.
+    #[test]
+    fn steps_of_the_clock_change_nothing_that_comes_of_any_order_of_events(
+        steps in prop::collection::vec(any_step(), 1..80),
+        clock_steps in prop::collection::vec((0..80_usize, -2000..2000_i64), 1..4),
+    ) {
+        let (mut steady, mut stepped) = (RefusalTable::default(), RefusalTable::default());
+        let (mut now, mut wall) = (day(0), day(0));
+        let told = |changes: &[RefusalChange]| -> Vec<_> {
+            changes.iter().map(|change| (change.entry.key(), change.entry.shown, change.standing, change.reason)).collect()
+        };
+        for (index, step) in steps.iter().enumerate() {
+            for (_, hours) in clock_steps.iter().filter(|(at, _)| *at == index) {
+                let by = SignedDuration::from_hours(*hours);
+                stepped.shift_times(by);
+                wall += by;
+            }
+            let (one, other) = (act(&mut steady, step, &mut now), act(&mut stepped, step, &mut wall));
+            prop_assert_eq!(told(&one), told(&other));
+        }
+        for sender in (0..12).map(numbered_sender) {
+            let shown = |known: Option<SourceRefusals>| known.map(|known| (known.refused, known.shown));
+            prop_assert_eq!(shown(steady.recall(&sender, now)), shown(stepped.recall(&sender, wall)));
         }
     }
 }

@@ -132,7 +132,7 @@ pub struct RefusalChange {
     /// Its new status.
     pub standing: RefusalStatus,
     /// Stable code: the alert's name, `ended_in_handshake`, `ended_without_data`, `verified_on_previous`,
-    /// `accepts_it_now`, `overlap_ended`, `by_command`, `expired` or `evicted`.
+    /// `held_pair_ended`, `accepts_it_now`, `overlap_ended`, `by_command`, `expired` or `evicted`.
     pub reason: &'static str,
 }
 
@@ -203,6 +203,10 @@ impl RefusalChange {
         let refused: Vec<String> = self.entry.refused.iter().map(|key_pair| key_pair.short()).collect();
         let (refused, shown) = (refused.join(", "), shown.short());
         match (self.standing, self.reason) {
+            (RefusalStatus::Unconfirmed, "held_pair_ended") => format!(
+                "the key pair that {source} was shown instead of {refused} is no longer in use: it will be shown {shown} from its \
+                 next connection on"
+            ),
             (RefusalStatus::Unconfirmed, alert) => format!(
                 "{source} {} key pair {refused}: it will be shown {shown} from its next connection on, for 35 days \
                  unless it completes a request on that one",

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::record::{RefusalReport, SILENT_REASONS};
 use super::source::SenderKind;
+use crate::keyring::fit::shift_time;
 use crate::pki::Fingerprint;
 
 /// Ends in a row that make a refusal.
@@ -92,6 +93,11 @@ impl SilentEndCounts {
     /// Forgets counts of pairs that are no longer in overlap.
     pub(super) fn retain(&mut self, is_in_overlap: impl Fn(&Fingerprint) -> bool) {
         self.0.retain(|_, counted| is_in_overlap(&counted.key_pair));
+    }
+
+    /// After a step of the clock the oldest count is still the oldest.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        self.0.values_mut().for_each(|counted| counted.last = shift_time(counted.last, step));
     }
 
     /// How many senders are counted.

@@ -261,11 +261,11 @@ fn lessons_end_with_their_overlap_their_time_or_an_operator() {
     let mut scene = Scene::confirmed();
     let hurried = kind(&source("192.0.2.9"), OFFER);
     scene.by(&hurried, |scene| scene.refuse(1, Some(2)));
-    assert_eq!(scene.learned.tick(&|_, _| true, time_at(1)), []);
-    assert_eq!(codes(&scene.learned.tick(&|_, _| true, time_at(35 * DAY))), [(RefusalStatus::Forgotten, "expired")]);
+    assert_eq!(scene.learned.tick(&|_| None, time_at(1)), []);
+    assert_eq!(codes(&scene.learned.tick(&|_| None, time_at(35 * DAY))), [(RefusalStatus::Forgotten, "expired")]);
     assert!(scene.learned.get(&scene.sender, time_at(35 * DAY)).is_some());
     assert_eq!(
-        codes(&scene.learned.tick(&|_, key_pair| key_pair != pair(2), time_at(35 * DAY))),
+        codes(&scene.learned.tick(&|_| Some(vec![pair(1)]), time_at(35 * DAY))),
         [(RefusalStatus::Forgotten, "overlap_ended")]
     );
     assert!(scene.learned.entries().is_empty());

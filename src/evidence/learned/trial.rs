@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::keyring::fit::add_saturating;
+use crate::keyring::fit::{add_saturating, shift_time};
 
 /// The first pause: a sender that is held for another one's alert is free again within a day.
 const FIRST_PAUSE: Duration = Duration::from_hours(12);
@@ -17,7 +17,8 @@ const PAUSE_GROWTH: u32 = 8;
 const TRIAL_PATIENCE: Duration = Duration::from_mins(10);
 /// Refusals in a row of the pair that a sender was held on, after which its trust may have changed.
 const DOUBTS_THAT_COUNT: u8 = 2;
-/// Doubts bring a trial about at most this often: they are not authenticated.
+/// Doubts bring a trial about at most this often, and less often after each one that failed: they are not authenticated, so they may be
+/// a stranger's.
 const DOUBT_PAUSE: Duration = Duration::from_hours(1);
 
 /// The trials of one held sender.
@@ -31,6 +32,12 @@ pub(super) struct TrialSchedule {
     /// When the last one ended.
     ended: Option<Timestamp>,
     doubts: u8,
+    /// Doubts have brought a trial about: it may begin at once.
+    hurried: bool,
+    /// The one that is running was brought about so.
+    hasty: bool,
+    /// The pause after the last such trial that failed.
+    doubt_pause: Duration,
 }
 
 /// A schedule in its persisted form.
@@ -43,11 +50,16 @@ pub(super) struct PersistedTrial {
 impl TrialSchedule {
     /// The sender has completed a request on the pair it is held on: from now on it is tried, if it was not before.
     pub(super) fn hold_sender(&mut self, now: Timestamp) {
-        self.doubts = 0;
+        (self.doubts, self.hurried) = (0, false);
         if self.due.is_none() {
-            self.pause = FIRST_PAUSE;
-            self.due = Some(add_saturating(now, FIRST_PAUSE));
+            self.pause = self.pause.max(FIRST_PAUSE);
+            self.due = Some(add_saturating(now, self.pause));
         }
+    }
+
+    /// The pair that it was held on is no longer shown: its trials go on as they were once it is held on another one.
+    pub(super) fn release(&mut self) {
+        (self.due, self.running, self.doubts, self.hurried) = (None, None, 0, false);
     }
 
     /// Whether its sender has completed a request on the pair it is held on.
@@ -58,9 +70,10 @@ impl TrialSchedule {
     /// Whether this handshake is the next trial: then it is running from now on.
     pub(super) fn begin_if_due(&mut self, now: Timestamp) -> bool {
         let idle = self.running.is_none_or(|since| now < since || add_saturating(since, TRIAL_PATIENCE) <= now);
-        let begins = idle && self.due.is_some_and(|due| due <= now);
+        let is_due = self.due.is_some_and(|due| due <= now);
+        let begins = idle && (is_due || self.hurried);
         if begins {
-            self.running = Some(now);
+            (self.running, self.hasty) = (Some(now), !is_due);
         }
         begins
     }
@@ -68,6 +81,9 @@ impl TrialSchedule {
     /// The refused pair was refused again: if that was the trial, the next one is far.
     pub(super) fn fail(&mut self, now: Timestamp) {
         if self.running.take().is_some() {
+            if self.hasty {
+                self.doubt_pause = self.doubt_pause.max(DOUBT_PAUSE).saturating_mul(PAUSE_GROWTH);
+            }
             self.pause = self.pause.saturating_mul(PAUSE_GROWTH);
             self.postpone(now);
         }
@@ -83,9 +99,15 @@ impl TrialSchedule {
     /// The pair that the sender is held on was refused: again and again, its trust may have changed.
     pub(super) fn doubt(&mut self, now: Timestamp) {
         self.doubts = self.doubts.saturating_add(1);
-        let rested = self.ended.is_none_or(|ended| now < ended || add_saturating(ended, DOUBT_PAUSE) <= now);
-        if self.doubts >= DOUBTS_THAT_COUNT && rested {
-            self.due = Some(now);
+        let pause = self.doubt_pause.max(DOUBT_PAUSE);
+        let rested = self.ended.is_none_or(|ended| now < ended || add_saturating(ended, pause) <= now);
+        self.hurried |= self.doubts >= DOUBTS_THAT_COUNT && rested;
+    }
+
+    /// After a step of the clock the next trial is as far away as before.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        for at in [&mut self.due, &mut self.running, &mut self.ended] {
+            *at = at.map(|at| shift_time(at, step));
         }
     }
 
@@ -99,7 +121,7 @@ impl TrialSchedule {
     }
 
     fn postpone(&mut self, now: Timestamp) {
-        self.doubts = 0;
+        (self.doubts, self.hurried) = (0, false);
         self.ended = Some(now);
         self.due = Some(add_saturating(now, self.pause));
     }
@@ -146,8 +168,30 @@ mod tests {
         trials.doubt(hour(1));
         trials.doubt(hour(1));
         assert!(!trials.begin_if_due(hour(1)));
-        trials.doubt(hour(2));
-        assert!(trials.begin_if_due(hour(2)));
+        trials.doubt(hour(8));
+        assert!(!trials.begin_if_due(hour(8)));
+        trials.doubt(hour(9));
+        assert!(trials.begin_if_due(hour(9)));
+    }
+
+    #[test]
+    fn a_stranger_s_doubts_bring_few_trials_and_none_once_the_sender_has_used_its_pair() {
+        let mut trials = TrialSchedule::default();
+        trials.hold_sender(hour(0));
+        let doubt_twice = |trials: &mut TrialSchedule, at| (0..2).for_each(|_| trials.doubt(hour(at)));
+        doubt_twice(&mut trials, 1);
+        trials.hold_sender(hour(2));
+        assert!(!trials.begin_if_due(hour(2)), "it has used the pair that it is held on since");
+        let mut lost = Vec::new();
+        for at in 3..500 {
+            doubt_twice(&mut trials, at);
+            if trials.begin_if_due(hour(at)) {
+                trials.fail(hour(at));
+                lost.push(at);
+            }
+            trials.hold_sender(hour(at));
+        }
+        assert_eq!(lost, [3, 11, 75], "of five hundred hours");
     }
 
     #[test]

@@ -48,6 +48,22 @@ impl RequestSelection {
     pub const fn settled(key_pair: Fingerprint) -> Self {
         Self { key_pair, how: SelectionRole::Settled, address: None }
     }
+
+    /// Whether an answer to it has to be judged: that of a proved pair, on a connection that has proved it, says nothing new unless it is
+    /// a refusal.
+    pub fn needs_judgement(self, shows_preferred: bool, is_open: bool, is_refusal: bool) -> bool {
+        is_refusal || is_open || !shows_preferred || self.how != SelectionRole::Settled
+    }
+
+    /// Whether a new connection may lead to another selection: only where the pair needed no trial, and none was tried before.
+    pub fn may_change(self, has_tried: bool) -> bool {
+        self.how == SelectionRole::Settled && !has_tried
+    }
+
+    /// For a connection that shows this pair: the address that it was made to reach, because the pair is not proved there.
+    pub fn sought_address(self, shown: Fingerprint) -> Option<IpAddr> {
+        self.address.filter(|_| self.how == SelectionRole::Canary && self.key_pair == shown)
+    }
 }
 
 /// Why a request shows the pair that it shows.
@@ -116,10 +132,10 @@ pub struct AnswerFacts {
 /// What a request gets without a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UncertifiedAnswer {
-    /// That was not tried, or the upstream was not reached.
+    /// That was not tried, or it came to nothing: the upstream was not reached, or ended the connection without saying why.
     #[default]
     Unknown,
-    /// No answer: the upstream demands a certificate in TLS.
+    /// An alert about certificates: the upstream demands one in TLS.
     Refused,
     /// This status.
     Status(u16),

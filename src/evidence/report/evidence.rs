@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::keyring::SelectionReason;
+use crate::keyring::fit::shift_time;
 use crate::pki::Fingerprint;
 
 /// Handshakes further apart are separate visits: a batch opens several connections at once.
@@ -166,7 +167,7 @@ impl PairEvidence {
 
     /// Moves every time by a step of the clock.
     pub(super) fn shift(&mut self, step: SignedDuration) {
-        let moved = |at: Timestamp| at.saturating_add(step).unwrap_or(at);
+        let moved = |at: Timestamp| shift_time(at, step);
         (self.visits.first, self.visits.last) = (moved(self.visits.first), moved(self.visits.last));
         for at in [&mut self.since, &mut self.proved, &mut self.ended] {
             *at = at.map(moved);

@@ -14,6 +14,7 @@ use super::sender_table::SenderTable;
 use super::shape::{PriorHistory, ReplicaStatus};
 use super::sources::RefusalSources;
 use super::upstreams::UpstreamTable;
+use crate::keyring::fit::shift_time;
 use crate::keyring::{KeyringName, SelectionReason};
 
 /// Senders with a certificate, over all keyrings and listeners.
@@ -254,15 +255,11 @@ impl RotationLedger {
             }
         }
         self.upstreams.shift_times(step);
+        self.sources.shift_times(step);
         for forgotten in self.forgotten.values_mut() {
             forgotten.last = forgotten.last.map(|last| shift_time(last, step));
         }
     }
-}
-
-/// A time after a step of the clock.
-fn shift_time(at: Timestamp, step: SignedDuration) -> Timestamp {
-    at.saturating_add(step).unwrap_or(at)
 }
 
 /// Drops an eighth of those that are meant, the longest silent first, so that a flood costs little.

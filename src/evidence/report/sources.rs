@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::learned::RefusalStatus;
 use super::fact::LedgerFact;
 use super::sender::SenderKey;
 use crate::keyring::KeyringName;
+use crate::keyring::fit::shift_time;
 use crate::pki::Fingerprint;
 
 /// Sources kept: `learned` has its own limit, these are for the report.
@@ -69,6 +70,11 @@ impl RefusalSources {
     pub(super) fn reason(&self, listener: &Arc<str>, source: &str) -> Option<(Cow<'static, str>, String)> {
         let entry = self.0.get(&(Arc::clone(listener), source.to_owned()))?;
         Some((entry.reason.into(), entry.explanation.clone()))
+    }
+
+    /// After a step of the clock all ages are what they were before it.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        self.0.values_mut().for_each(|entry| entry.since = shift_time(entry.since, step));
     }
 
     /// Records a change; returns whether the source's refusal is confirmed now, if it is kept.

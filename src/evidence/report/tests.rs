@@ -2,6 +2,7 @@
 
 mod fleet;
 mod properties;
+mod reading;
 mod senders;
 mod upstreams;
 

@@ -10,6 +10,7 @@ use super::fact::{LedgerFact, UpstreamResponse};
 use super::sender::MAX_PAIRS;
 use super::shape::{KeyringOverlap, ReportLine, RotationProgress, SubjectKind};
 use crate::keyring::KeyringName;
+use crate::keyring::fit::shift_time;
 use crate::pki::{Fingerprint, format_minute};
 
 /// Egress listeners kept: those of the configuration, and of former configurations.
@@ -152,7 +153,7 @@ impl UpstreamTable {
     }
 
     pub(super) fn shift_times(&mut self, step: SignedDuration) {
-        let moved = |at: Timestamp| at.saturating_add(step).unwrap_or(at);
+        let moved = |at: Timestamp| shift_time(at, step);
         for shown in self.0.values_mut().flat_map(|entry| &mut entry.shown) {
             (shown.since, shown.last) = (moved(shown.since), shown.last.map(moved));
         }

@@ -155,6 +155,7 @@ impl SimulatedFleet {
             verified: certificate.is_some(),
             tells_issuer: open.loss.1,
             unfit: open.loss.2,
+            stepped_back: self.stepped_back,
         };
         match open.refused {
             None => {

@@ -1,4 +1,5 @@
-//! A simulated egress: requests go to a simulated upstream as `dataplane::egress` sends them, over the real verdicts and ledger.
+//! A simulated egress: requests go to a simulated upstream as `dataplane::egress` sends them, over the real verdicts, the real course of
+//! a request, and the real ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +11,20 @@ use super::replica::{fingerprint, time_at};
 use super::upstream::{NodeAnswer, RequestPath, SimulatedUpstream};
 use crate::evidence::UpstreamProofs;
 use crate::evidence::proved::{
-    AnswerFacts, AnswerJudgement, ConnectionSeen, ProbeMode, ProofFact, ProofPolicy, RequestClass, RequestSelection,
-    SelectionOrder, SelectionRole, UncertifiedAnswer, UpstreamNode, UpstreamVerdict, VerdictChange,
+    AnswerFacts, AnswerJudgement, AttemptEnd, ConnectionSeen, ProbeMode, ProofFact, ProofPolicy, RequestClass,
+    RequestCourse, RequestSelection, SelectionOrder, SelectionRole, ShownPair, SuspectFinding, UncertifiedAnswer,
+    UpstreamNode, UpstreamVerdict, VerdictChange,
 };
 use crate::evidence::report::{LedgerFact, RotationLedger, UpstreamResponse};
 use crate::pki::Fingerprint;
 
 const REFUSALS: [u16; 5] = [400, 401, 403, 495, 496];
-/// As in `egress::retry`.
-const MAX_SILENT_ENDS: usize = 2;
 
 /// A pooled connection: its node, and whether it has proved its pair yet.
 #[derive(Clone, Copy, Debug)]
 struct PooledLink {
     node: usize,
     open: bool,
-}
-
-/// What one pair of several got for a request.
-#[derive(Clone, Copy, Debug)]
-struct SuspectAnswer {
-    key_pair: Fingerprint,
-    node: usize,
-    /// `None`: it ended without an answer.
-    facts: Option<AnswerFacts>,
 }
 
 /// The egress, in an overlap or before it.
@@ -166,11 +157,11 @@ impl SimulatedEgress {
                 return pair;
             }
             let current = self.order.pairs[0];
-            let sought = pick.address.filter(|_| pick.how == SelectionRole::Canary && pick.key_pair == current);
+            let sought = pick.sought_address(current);
             let seen = ConnectionSeen { node: seen, asked: Some(true), excludes_current: false, sought };
             let change = self.proved.record_connection(current, seen, policy(), now);
             self.record_change(current, change);
-            if attempt > 0 || !is_first || pick.how != SelectionRole::Settled {
+            if attempt > 0 || !pick.may_change(!is_first) {
                 return pair;
             }
             let before = pick.key_pair;
@@ -190,64 +181,60 @@ impl SimulatedEgress {
         let mut pick = self.select(harmless);
         let mut canary = pick.how == SelectionRole::Canary;
         let mut tried: Vec<Fingerprint> = Vec::new();
-        let mut suspects: Vec<SuspectAnswer> = Vec::new();
+        let mut course = RequestCourse::<(u16, usize)>::new(harmless);
         let several = self.order.pairs.len() > 1;
         let answer = loop {
             let pair = self.connect(&mut pick, tried.is_empty(), harmless, random);
             canary |= pick.how == SelectionRole::Canary;
             let Some(link) = self.pools[pair] else { break None };
-            let (key_pair, node) = (pick.key_pair, self.upstream.seen(link.node));
+            let shown = (pick.key_pair, self.upstream.seen(link.node));
             let answer = self.upstream.answer(link.node, pair, path, self.second);
             self.expose(link.node, pair, (path, harmless), answer);
-            let suspect = SuspectAnswer { key_pair, node: link.node, facts: None };
-            match answer {
+            let end = match answer {
                 NodeAnswer::Status(status) => {
-                    let is_settled =
-                        pick.how == SelectionRole::Settled && key_pair == self.order.pairs[0] && !link.open;
-                    let says_nothing = !several || is_settled && !REFUSALS.contains(&status);
-                    let facts = (!says_nothing).then_some(AnswerFacts {
-                        key_pair,
+                    let is_refusal = REFUSALS.contains(&status);
+                    let is_judged = pick.needs_judgement(pick.key_pair == self.order.pairs[0], link.open, is_refusal);
+                    let facts = (is_judged && several).then_some(AnswerFacts {
+                        key_pair: pick.key_pair,
                         how: pick.how,
-                        node,
+                        node: shown.1,
                         class,
                         status,
                         public: UncertifiedAnswer::Unknown,
-                        repeatable: suspects.is_empty() && harmless,
+                        repeatable: course.may_compare(true),
                         compared: None,
                         compared_with: None,
                     });
-                    let judged =
-                        facts.map_or(AnswerJudgement::Nothing, |facts| self.judge_answer(&facts, link.node, path));
-                    let goes_on = match suspects.last() {
-                        None => judged == AnswerJudgement::Compare,
-                        Some(last) => last.facts.is_some() && harmless && REFUSALS.contains(&status),
-                    };
-                    if goes_on && self.advance(&mut pick, &mut tried, Some(node)) {
-                        suspects.push(SuspectAnswer { facts, ..suspect });
+                    let goes_on = facts.filter(|facts| {
+                        let judged = self.judge_answer(facts, link.node, path);
+                        course.continues_after(judged, is_refusal, true)
+                    });
+                    if let Some(facts) = goes_on
+                        && self.advance(&mut pick, &mut tried, Some(facts.node))
+                    {
+                        course.keep_answer(facts, (status, link.node));
                         continue;
                     }
-                    break Some(self.judge_suspects(&suspects, (status, key_pair, node)));
+                    break Some(self.judge_suspects(course, status, shown));
                 }
-                NodeAnswer::Alert => {
-                    self.pools[pair] = None;
-                    if several {
-                        self.record_fact(key_pair, link.node, ProofFact::Alert);
-                    }
-                    if several && self.advance(&mut pick, &mut tried, None) {
-                        continue;
-                    }
-                }
-                NodeAnswer::Silence => {
-                    self.pools[pair] = None;
-                    let is_suspicious = suspects.len() < MAX_SILENT_ENDS && several;
-                    if is_suspicious && harmless && self.advance(&mut pick, &mut tried, None) {
-                        suspects.push(suspect);
-                        continue;
-                    }
-                    self.record_last_silence(&suspects, suspect);
-                }
+                NodeAnswer::Alert => AttemptEnd::Alert,
+                NodeAnswer::Silence => AttemptEnd::Unanswered,
+            };
+            self.pools[pair] = None;
+            if end == AttemptEnd::Alert && several {
+                self.record_fact(shown, ProofFact::Alert);
             }
-            break suspects.iter().find_map(|suspect| suspect.facts).map(|facts| facts.status);
+            let cause = course.find_replay_cause(end, pick.how, several);
+            if let Some(cause) = cause.filter(|_| self.advance(&mut pick, &mut tried, None)) {
+                course.keep_end(cause, shown);
+                continue;
+            }
+            let is_proved = self.proved.verdict(shown.0) == Some(UpstreamVerdict::Proved);
+            let relied_on = several && (shown.0 == self.order.pairs[0] || is_proved);
+            for (shown, silence) in course.silences_at_end(end, shown, relied_on) {
+                self.record_fact(shown, silence);
+            }
+            break course.into_best_answer().map(|(status, _)| status);
         };
         if canary {
             self.proved.release_canary();
@@ -263,11 +250,10 @@ impl SimulatedEgress {
         compared: Option<UpstreamNode>,
     ) -> bool {
         tried.push(pick.key_pair);
-        let Some(next) = self.proved.next(&self.order, tried, self.now()) else { return false };
-        let address = compared.and_then(|node| self.proved.comparison_address(&self.order, node));
-        *pick = RequestSelection { address, ..RequestSelection::settled(next) };
-        if address.is_some() {
-            let pair = self.pair_number(next);
+        let Some(next) = self.proved.next_selection(&self.order, tried, compared, self.now()) else { return false };
+        *pick = next;
+        if next.address.is_some() {
+            let pair = self.pair_number(next.key_pair);
             self.pools[pair] = None;
         }
         true
@@ -283,37 +269,15 @@ impl SimulatedEgress {
     }
 
     /// The last pair got this answer; what the application gets.
-    fn judge_suspects(
-        &mut self,
-        suspects: &[SuspectAnswer],
-        (status, last, at): (u16, Fingerprint, UpstreamNode),
-    ) -> u16 {
-        let mut kept = None;
-        for (index, suspect) in suspects.iter().enumerate() {
-            let Some(facts) = suspect.facts else {
-                self.record_fact(suspect.key_pair, suspect.node, ProofFact::Silence { compared: true });
-                continue;
-            };
-            let compared = AnswerFacts { compared: Some(status), compared_with: Some((last, at)), ..facts };
-            let judged = self.judge(&compared, suspect.node);
-            let is_on_trial = matches!(facts.how, SelectionRole::Canary | SelectionRole::Everyone);
-            let fares_worse = matches!(judged, AnswerJudgement::Refuses | AnswerJudgement::Doubts);
-            let gets_further = REFUSALS.contains(&status) && !REFUSALS.contains(&facts.status) && facts.status < 500;
-            if index == 0 && !fares_worse && (!is_on_trial || gets_further) {
-                kept = Some(facts.status);
+    fn judge_suspects(&mut self, course: RequestCourse<(u16, usize)>, status: u16, last: ShownPair) -> u16 {
+        let kept = course.conclude(status, Some(last), &REFUSALS, |finding| match finding {
+            SuspectFinding::Silence(shown, silence) => {
+                self.record_fact(shown, silence);
+                AnswerJudgement::Nothing
             }
-        }
-        kept.unwrap_or(status)
-    }
-
-    fn record_last_silence(&mut self, suspects: &[SuspectAnswer], last: SuspectAnswer) {
-        if let Some(first) = suspects.first().filter(|first| first.facts.is_none() && first.node != last.node) {
-            self.record_fact(first.key_pair, first.node, ProofFact::Silence { compared: true });
-        }
-        let is_proved = self.proved.verdict(last.key_pair) == Some(UpstreamVerdict::Proved);
-        if self.order.pairs.len() > 1 && (last.key_pair == self.order.pairs[0] || is_proved) {
-            self.record_fact(last.key_pair, last.node, ProofFact::Silence { compared: false });
-        }
+            SuspectFinding::Answer(facts, (_, node)) => self.judge(&facts, *node),
+        });
+        kept.map_or(status, |(status, _)| status)
     }
 
     fn judge(&mut self, facts: &AnswerFacts, node: usize) -> AnswerJudgement {
@@ -328,8 +292,8 @@ impl SimulatedEgress {
         judged
     }
 
-    fn record_fact(&mut self, key_pair: Fingerprint, node: usize, fact: ProofFact) {
-        let change = self.proved.record(key_pair, (fact, self.upstream.seen(node)), policy(), self.now());
+    fn record_fact(&mut self, (key_pair, node): ShownPair, fact: ProofFact) {
+        let change = self.proved.record(key_pair, (fact, node), policy(), self.now());
         self.record_change(key_pair, change);
     }
 

@@ -169,6 +169,7 @@ impl SimulatedFleet {
                 let now = self.wall(minute);
                 for replica in &mut self.replicas {
                     replica.ledger.record(&LedgerFact::ClockStep { seconds: step * 60 }, now);
+                    replica.refusals.shift_times(SignedDuration::from_mins(step));
                 }
             }
             SimulatedEvent::Flood => {
@@ -179,6 +180,18 @@ impl SimulatedFleet {
                     self.connect(&mut flood, index, minute, random);
                 }
             }
+            // Where the newest pair is current, nothing but its next visit could tell.
+            SimulatedEvent::Regress if self.current < self.newest => {
+                let newest = self.newest;
+                let modern: Vec<usize> = (0..population.len())
+                    .filter(|index| population.senders[*index].certificate.is_some())
+                    .filter(|index| accepts(&population.senders[*index], newest))
+                    .collect();
+                if let Some(index) = modern.get(random.index(modern.len())) {
+                    population.regress(*index, self.current);
+                }
+            }
+            SimulatedEvent::Regress => {}
             SimulatedEvent::Mend => {
                 let stubborn: Vec<usize> =
                     (0..population.len()).filter(|index| !accepts(&population.senders[*index], self.current)).collect();
@@ -232,12 +245,12 @@ impl SimulatedFleet {
     pub(super) fn share_registry(&mut self, minute: i64) {
         self.retire_pairs(minute);
         let (candidates, now) = (self.candidates(), self.wall(minute));
-        let is_shown = |_: &str, pair: Fingerprint| candidates.0.iter().any(|one| one.key_pair == pair);
+        let all: Vec<Fingerprint> = candidates.0.iter().map(|one| one.key_pair).collect();
         let shown = candidates.0.iter().filter(|_| candidates.in_overlap());
         let in_overlap: HashSet<Fingerprint> = shown.map(|one| one.key_pair).collect();
         self.neighbours.retain_pairs(&in_overlap);
         for replica in &mut self.replicas {
-            for change in replica.refusals.tick(&is_shown, now) {
+            for change in replica.refusals.tick(&|_| Some(all.clone()), now) {
                 record_change(&mut replica.ledger, &change, now);
             }
             replica.refusals.retain_pairs(&in_overlap);

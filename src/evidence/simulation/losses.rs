@@ -11,7 +11,8 @@ use crate::evidence::learned::SenderKind;
 use crate::keyring::{KeyPairCandidate, Standing};
 use crate::pki::Fingerprint;
 
-/// Trials of a refused pair that a replica makes in an overlap of thirty days: after 12 hours and after four days.
+/// Trials of a refused pair that a replica makes in an overlap of thirty days: after 12 hours and after four days. Where the clock was
+/// put back, an overlap is longer, and a third one follows.
 const TRIALS: u64 = 2;
 
 /// What one sender lost since the rotation.
@@ -68,13 +69,24 @@ pub(super) struct LostHandshake<'a> {
     pub(super) tells_issuer: bool,
     /// The pairs that could be shown and that it does not accept.
     pub(super) unfit: u64,
+    /// The clock was put back in this run.
+    pub(super) stepped_back: bool,
 }
 
 impl<'a> LostHandshake<'a> {
     /// No pair of ours fits what its hello asks for.
     pub(super) const fn unfit(kind: &'a SenderKind, replica: usize) -> Self {
         let key_pair = Fingerprint::from_bytes([0; 32]);
-        Self { replica, kind, key_pair, trial: None, verified: false, tells_issuer: false, unfit: 0 }
+        Self {
+            replica,
+            kind,
+            key_pair,
+            trial: None,
+            verified: false,
+            tells_issuer: false,
+            unfit: 0,
+            stepped_back: false,
+        }
     }
 }
 
@@ -179,7 +191,7 @@ impl LossAccount {
         let since = self.visited.get(&lost.replica).copied().unwrap_or_default();
         let is_shared = costs > 0 && neighbours.has_interfered(lost, who, since);
         let (counted, limit) = if lost.trial.is_some() {
-            (self.tried.entry(lost.replica).or_default(), TRIALS.min(costs * TRIALS))
+            (self.tried.entry(lost.replica).or_default(), costs.min(1) * (TRIALS + u64::from(lost.stepped_back)))
         } else {
             (self.learned.entry(lost.replica).or_default(), granted)
         };

@@ -53,6 +53,17 @@ pub(super) const STUBBORN: [SenderNature; 7] = [
     SenderNature::OldSchemes,
 ];
 
+/// Natures of which the report learns late: most of them refuse a pair after the handshake, or without a word.
+const HARD_TO_SEE: [SenderNature; 7] = [
+    SenderNature::PinsCertificate,
+    SenderNature::PinsCertificate,
+    SenderNature::PinsCertificate,
+    SenderNature::PinsIssuer,
+    SenderNature::PinsKey,
+    SenderNature::EndsHandshake,
+    SenderNature::OnlyOldCa,
+];
+
 impl SenderNature {
     /// How it refuses; a hostile one as it likes.
     pub(super) fn manner(self, random: &mut SeededRandom) -> RefusalManner {
@@ -80,8 +91,12 @@ pub(super) struct SimulatedSender {
     pub(super) address: IpAddr,
     /// Its TLS library: what its hello is told apart by.
     pub(super) stack: u64,
+    /// The newest pair that one accepts that does not accept every pair.
+    pub(super) newest_accepted: usize,
     /// It accepts every pair from now on: its operator has acted.
     pub(super) mended: bool,
+    /// It has accepted pairs that it refuses by now: its operator has put back an old trust.
+    pub(super) regressed: bool,
     /// Minutes between two visits.
     pub(super) every: i64,
     /// Minutes from its handshake to its first request: a pool may open connections long before.
@@ -105,11 +120,13 @@ pub(super) struct SimulatedSender {
 }
 
 impl SimulatedSender {
-    /// The handshakes that it costs to learn that it refuses a pair; `None`: it is hostile, and its losses do not count.
+    /// The handshakes that it costs to learn that it refuses a pair; `None`: it is hostile, or it has proved what it refuses by now,
+    /// which no refusal undoes: its losses do not count.
     pub(super) const fn learning_cost(&self) -> Option<u64> {
         match self.nature {
             SenderNature::Hostile => None,
             _ if self.mended => Some(0),
+            _ if self.regressed => None,
             SenderNature::Modern | SenderNature::NamesOldCa | SenderNature::OldSchemes => Some(0),
             SenderNature::OnlyOldCa | SenderNature::PinsKey => Some(1),
             SenderNature::PinsCertificate | SenderNature::PinsIssuer | SenderNature::EndsHandshake => Some(2),
@@ -150,11 +167,43 @@ impl Population {
         if random.percent(30) {
             population.put_behind_balancer(random, stubborn);
         }
-        for index in 0..population.len() {
-            let first = random.between(0, population.senders[index].every);
-            population.visits.push(Reverse((first, index)));
-        }
+        population.plan_first_visits(random);
         population
+    }
+
+    /// A few senders of which most prove each pair soon, so that a single stubborn one decides: it leaves without a word, comes often or
+    /// seldom, shares its identity with other hosts, or accepts one new pair and not the next.
+    pub(super) fn grow_stubborn(random: &mut SeededRandom, replicas: usize) -> Self {
+        let mut population = Self::empty(replicas);
+        for _ in 0..random.between(1, 3) {
+            population.add(SenderNature::Modern, [110, 240, 700][random.index(3)]);
+        }
+        for _ in 0..random.below(3) {
+            let nature = HARD_TO_SEE[random.index(HARD_TO_SEE.len())];
+            population.add(nature, [110, 300, 1440, 3 * 1440, 7 * 1440, 20 * 1440][random.index(6)]);
+            population.vary_last(random);
+            let former = population.senders[random.index(population.len())].identity.clone();
+            let Some(last) = population.senders.last_mut() else { break };
+            if matches!(nature, SenderNature::PinsCertificate | SenderNature::PinsKey) {
+                last.newest_accepted = random.index(3);
+            }
+            if random.percent(50) {
+                last.identity = former;
+            }
+        }
+        if random.percent(30) {
+            population.add(SenderNature::Hostile, 97);
+            population.vary_last(random);
+        }
+        population.plan_first_visits(random);
+        population
+    }
+
+    fn plan_first_visits(&mut self, random: &mut SeededRandom) {
+        for index in 0..self.len() {
+            let first = random.between(0, self.senders[index].every);
+            self.visits.push(Reverse((first, index)));
+        }
     }
 
     /// So many hosts that accept everything, each with a certificate and an address of its own.
@@ -175,7 +224,9 @@ impl Population {
             certificate: (!anonymous).then(|| Fingerprint::from_bytes(bytes)),
             address: std::net::Ipv4Addr::from(0x0a00_0000 | (number * 256)).into(),
             stack: 1,
+            newest_accepted: 0,
             mended: false,
+            regressed: false,
             every,
             lag: 0,
             resumes: false,
@@ -256,6 +307,13 @@ impl Population {
     /// Its operator has given it what it needs.
     pub(super) fn mend(&mut self, index: usize) {
         self.senders[index].mended = true;
+    }
+
+    /// Its operator has put back an old trust: it refuses pairs that it has accepted, and leaves without a word.
+    pub(super) fn regress(&mut self, index: usize, newest_accepted: usize) {
+        let sender = &mut self.senders[index];
+        (sender.nature, sender.newest_accepted) = (SenderNature::PinsCertificate, newest_accepted);
+        (sender.regressed, sender.mended, sender.session) = (true, false, None);
     }
 
     /// What counts since a rotation begins anew.

@@ -46,9 +46,11 @@ pub(super) fn accepts_any(sender: &SimulatedSender, candidates: &CandidateList) 
     candidates.0.iter().any(|candidate| accepts(sender, pair_number(candidate)))
 }
 
-/// Whether a sender accepts a pair: only the first is of the old CA, with the old key.
+/// Whether a sender accepts a pair: only the first is of the old CA, and each has a key of its own.
 pub(super) fn accepts(sender: &SimulatedSender, pair: usize) -> bool {
-    sender.mended || pair == 0 || matches!(sender.nature, SenderNature::Modern | SenderNature::Hostile)
+    sender.mended
+        || pair <= sender.newest_accepted
+        || matches!(sender.nature, SenderNature::Modern | SenderNature::Hostile)
 }
 
 /// The offer of a hello with the old schemes only, beside its library's number.

@@ -5,7 +5,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn recalled(is_own: bool, host: Host, shown: u8, minute: i64, change: impl Fn(&mut PairEvidence)) -> RecalledUse {
+pub(super) fn recalled(
+    is_own: bool,
+    host: Host,
+    shown: u8,
+    minute: i64,
+    change: impl Fn(&mut PairEvidence),
+) -> RecalledUse {
     let (keyring, listener) = (shared_str("api"), shared_str("api"));
     let mut evidence = PairEvidence::new(pair(shown), VisitHistory::begin(time_at(minute)));
     if minute >= 100 {
@@ -16,18 +22,18 @@ fn recalled(is_own: bool, host: Host, shown: u8, minute: i64, change: impl Fn(&m
     RecalledUse::Sender { is_own, key, partner: host.0.starts_with("acme").then(|| shared_str("acme")), evidence }
 }
 
-fn proved(is_own: bool, host: Host, minute: i64) -> RecalledUse {
+pub(super) fn proved(is_own: bool, host: Host, minute: i64) -> RecalledUse {
     recalled(is_own, host, NEW, minute, |evidence| evidence.proved = Some(time_at(minute)))
 }
 
-fn insists(is_own: bool, host: Host, minute: i64) -> RecalledUse {
+pub(super) fn insists(is_own: bool, host: Host, minute: i64) -> RecalledUse {
     recalled(is_own, host, OLD, minute, |evidence| {
         evidence.insisted =
             Some(PairInsistence { at: time_at(minute), reason: "unknown_ca".into(), because: "unknown CA".to_owned() });
     })
 }
 
-fn history(since: i64, uses: Vec<RecalledUse>) -> RecalledHistory {
+pub(super) fn history(since: i64, uses: Vec<RecalledUse>) -> RecalledHistory {
     RecalledHistory {
         since: time_at(since),
         keyrings: vec![shared_str("api")],
@@ -159,6 +165,20 @@ fn a_registry_younger_than_the_rotation_and_one_with_too_many_rows_call_nothing_
     ledger.recall(cut, time_at(199));
     let report = build_report(&ledger, &overlap(), 200);
     assert_eq!((report.verdict.retire, report.forgotten), (RetireAdvice::Wait, 1), "{}", report.verdict.sentence);
+}
+
+#[test]
+fn a_confirmed_refusal_is_as_much_younger_than_a_proof_after_a_step_of_the_clock_as_before_it() {
+    const STEP: i64 = 3 * DAY;
+    let mut ledger = RotationLedger::new(time_at(0));
+    ledger.await_registry();
+    record_rotation(&mut ledger);
+    record_refusal(&mut ledger, ETL.2, Some(ETL.0), RefusalStatus::Confirmed, 120);
+    ledger.record(&LedgerFact::ClockStep { seconds: STEP * 60 }, time_at(130 + STEP));
+    // At minute 110 it had proved the pair at another instance, whose rows have followed the clock.
+    ledger.recall(history(0, vec![proved(false, ETL, 110 + STEP)]), time_at(130 + STEP));
+    let report = build_report(&ledger, &overlap(), 130 + STEP);
+    assert_eq!(uses(&report), [("acme-etl", RotationProgress::InsistsOnOld)], "{}", report.verdict.sentence);
 }
 
 #[test]
