@@ -13,7 +13,7 @@ mod senders;
 mod sql;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
@@ -37,6 +37,8 @@ pub struct RegistryStore {
     pool: DatabasePool,
     instance: Arc<str>,
     place: String,
+    /// The connection of readers, where they have one of their own.
+    beside: Arc<Mutex<Option<DatabasePool>>>,
 }
 
 impl RegistryStore {
@@ -50,9 +52,17 @@ impl RegistryStore {
         &self.place
     }
 
-    /// Closes every connection.
+    /// Closes every connection; that of readers first, so that the one that writes is the last, and SQLite tidies up behind it.
     pub async fn close(&self) {
+        let beside = self.lock_beside().take();
+        if let Some(beside) = beside {
+            beside.close().await;
+        }
         self.pool.close().await;
+    }
+
+    fn lock_beside(&self) -> MutexGuard<'_, Option<DatabasePool>> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it still exists where it was opened: an SQLite file may have been deleted.

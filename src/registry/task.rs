@@ -241,6 +241,8 @@ impl RegistryWriter {
     /// Writes what is pending, opening the database first if it is not open.
     async fn write_once(&mut self, store: &mut Option<RegistryStore>) -> Result<(), ()> {
         if let Some(gone) = store.take_if(|open| !open.is_in_place()) {
+            // Others that have it are told: they would go on with a file that has no name any more.
+            self.current.send_replace(None);
             gone.close().await;
             self.written = None;
         }

@@ -72,7 +72,7 @@ async fn exchange(admin: SocketAddr, request: &str) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-async fn get(admin: SocketAddr, target: &str) -> String {
+pub async fn get(admin: SocketAddr, target: &str) -> String {
     exchange(admin, &format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
 }
 

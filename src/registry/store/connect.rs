@@ -75,7 +75,10 @@ impl RegistryStore {
         // Boxed as above.
         let opening: Pin<Box<dyn Future<Output = Result<DatabasePool, Error>> + Send + '_>> =
             Box::pin(open_reader(&self.pool, &self.place));
-        Ok(Self { pool: opening.await?, instance: Arc::clone(&self.instance), place: self.place.clone() })
+        let pool = opening.await?;
+        *self.lock_beside() = (self.place != IN_MEMORY).then(|| pool.clone());
+        let (instance, place) = (Arc::clone(&self.instance), self.place.clone());
+        Ok(Self { pool, instance, place, beside: Arc::default() })
     }
 
     /// Moves a damaged SQLite file, and its companion files, aside. Nothing is deleted.
@@ -123,7 +126,7 @@ async fn open_store(settings: RegistrySettings, access: StoreAccess) -> Result<R
             return Err(Error::Earlier { place });
         }
     }
-    Ok(RegistryStore { pool, instance: settings.instance, place })
+    Ok(RegistryStore { pool, instance: settings.instance, place, beside: Arc::default() })
 }
 
 async fn open_memory() -> Result<DatabasePool, Error> {
@@ -311,6 +314,17 @@ mod tests {
         let read = tokio::time::timeout(ACQUIRE_TIMEOUT / 2, reader.key_pairs()).await;
         assert!(read.is_ok_and(|read| read.is_ok_and(|inventory| inventory.key_pairs.is_empty())));
         assert!(reader.pool.execute("DELETE FROM peer", vec![]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_reader_leaves_no_file_behind_when_the_registry_closes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_in(folder.path()).await;
+        let reader = store.open_beside().await.unwrap();
+        reader.key_pairs().await.unwrap();
+        store.close().await;
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["r.db"]);
     }
 
     #[test]

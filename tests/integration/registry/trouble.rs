@@ -8,11 +8,12 @@ use sidekey::event::{Event, RegistryRecord};
 use sidekey::registry::store::HistoryQuery;
 
 use super::{inventory, is_up, place, told, works};
+use crate::api::get;
 use crate::command::{Running, free_port, output, run_in, sidekey, text};
 use crate::handshake::stand;
 use crate::support::between::{Between, Way};
 use crate::support::ca::{Ca, fingerprint};
-use crate::support::database::{postgres, sqlite};
+use crate::support::database::{postgres, sqlite, until};
 use crate::support::sidecar::{drop_pair, folder, put};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,12 +154,16 @@ fn a_full_disk_costs_a_line_and_recovery_fills_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_deleted_under_it_is_made_anew_with_what_there_is() {
     let database = sqlite();
-    let mut stand = stand(&database.toml("one")).await;
+    let mut stand = stand(&format!("{}[admin]\nlisten = \"127.0.0.1:0\"\n", database.toml("one"))).await;
     told(&mut stand, true).await;
+    let admin = stand.sidecar.app.admin_address().expect("TCP");
+    let shows = async |text: &str| get(admin, "/api/v1/history").await.contains(text).then_some(());
+    until("the first history", async || shows(&fingerprint(&stand.server).to_string()).await).await;
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", database.file().display()));
     }
     let next = works(&mut stand, 5).await;
     let store = database.open().await;
     inventory(&store, "a new registry", |inventory| inventory.key_pairs.iter().any(|pair| pair.key_pair == next)).await;
+    until("the new registry on the API", async || shows(&next).await).await;
 }
