@@ -16,7 +16,7 @@ use std::time::Duration;
 use socket2::TcpKeepalive;
 
 pub use dial::Dialler;
-pub use listen::{BoundSocket, InheritedSockets, SocketHandle};
+pub use listen::{BoundSocket, InheritedSockets, SocketHandle, find_group_id};
 pub use stream::SocketStream;
 
 /// How long a connection is silent before TCP probes its other end, by default. Without probes a tunnel, which has no

@@ -9,15 +9,15 @@ use crate::process::landlock::{ConfinementError, ConfinementLevel, confine};
 /// What became of it, to be logged once there is a log.
 pub(super) struct ConfinementReport(Result<ConfinementLevel, ConfinementError>);
 
-/// Confines this thread and its children, unless `landlock` is off. Folders that the sidecar writes into are made first: a rule
-/// is for what is there.
+/// Makes the folders that the sidecar writes into, and confines this thread and its children, unless `landlock` is off. The folders
+/// come first: a rule is for what is there, and who may use the control socket decides on the mode of the state around it.
 pub(super) fn confine_process(config: &mut Config) -> Option<ConfinementReport> {
-    if !config.landlock {
-        return None;
-    }
     let control = super::socket::place(config, true)?;
     // What cannot be made is reported where it is used.
     drop(super::socket::make_folder(&control, config));
+    if !config.landlock {
+        return None;
+    }
     if let Some(state) = &config.state {
         drop(std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state));
     }

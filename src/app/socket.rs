@@ -1,16 +1,18 @@
 //! The control socket of this process: its path, and which users may use it. Failing to make it costs a warning and the
 //! commands, never the start.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::control::place::default_place;
 use crate::control::server::SocketAccess;
-use crate::net::{BoundSocket, InheritedSockets, ListenAddress};
+use crate::net::{BoundSocket, InheritedSockets, ListenAddress, find_group_id};
 
 /// Permissions with a group: it may connect, as the owner may.
 const WITH_GROUP: u32 = 0o660;
+/// `state`, where the socket of a group lies in it: the group may pass through, and list nothing.
+const STATE_WITH_GROUP: u32 = 0o710;
 
 /// What it is passed on as.
 pub(super) const CONTROL_ROLE: &str = "control";
@@ -56,13 +58,21 @@ fn bind_socket(
     Ok((bound, SocketAccess { owner: file.uid(), group: group.map(|_| file.gid()) }))
 }
 
-/// The socket's own mode decides which users may connect; its folder may be listed by all, unless it is `state` and the socket
-/// for no group: then other users need not even see which files are there.
+/// The socket's own mode decides which users may connect; its folder may be listed by all, unless it is `state`: that lets in
+/// `control_group`, which may reach the socket in it and not list what else is there, and otherwise its owner alone.
 pub(super) fn make_folder(path: &Path, config: &Config) -> std::io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
-    let is_private = config.admin.control_group.is_none();
-    if let Some(state) = config.state.as_ref().filter(|state| is_private && folder.starts_with(state)) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    let make = |folder: &Path, mode| std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder);
+    if let Some(state) = config.state.as_ref().filter(|state| folder.starts_with(state) && !state.exists()) {
+        match config.admin.control_group.as_deref().and_then(find_group_id) {
+            Some(group) => {
+                state.parent().map_or(Ok(()), |above| make(above, 0o755))?;
+                make(state, 0o700)?;
+                std::os::unix::fs::chown(state, None, Some(group))?;
+                std::fs::set_permissions(state, std::fs::Permissions::from_mode(STATE_WITH_GROUP))?;
+            }
+            None => make(state, 0o700)?,
+        }
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
+    make(folder, 0o755)
 }

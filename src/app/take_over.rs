@@ -69,7 +69,9 @@ pub(super) async fn complete(
         return Err(TakeOverError::NotReady(missing.join(", ")));
     }
     let (process, supervisor) = (old.facts.process, old.facts.supervisor.clone());
-    let is_supervised = notify::supervisor_access().socket.is_some();
+    // One that both have (NotifyAccess=all) has to be told of its new main process by the old one, like one that only the old has.
+    let own = notify::supervisor_access().socket;
+    let is_supervised = own.is_some() && own != supervisor.socket;
     let done = tokio::task::spawn_blocking(move || old.commit(is_supervised)).await;
     let end = done.map_err(|error| TakeOverError::Broken(std::io::Error::other(error)))??;
     if !is_supervised {

@@ -106,7 +106,7 @@ impl BoundSocket {
             ListenAddress::Unix { path, mode, group } => {
                 let group = match group {
                     Some(name) => Some(
-                        group_id(name)
+                        find_group_id(name)
                             .ok_or_else(|| SocketError::Group { address: address.to_string(), group: name.clone() })?,
                     ),
                     None => None,
@@ -259,7 +259,7 @@ fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> io::Result<(Socket, 
 
 /// A group's number, by number or by name in `/etc/group`. (getgrnam(3) needs unsafe code; directory services are asked
 /// by number.)
-fn group_id(name: &str) -> Option<u32> {
+pub fn find_group_id(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }

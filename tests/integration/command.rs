@@ -16,7 +16,7 @@ use crate::support::PATIENCE;
 use crate::support::ca::Ca;
 use crate::support::sidecar::{drop_pair, folder, put};
 
-pub use ports::{free_port, run_in};
+pub use ports::{free_port, run_in, sidekey_after};
 
 pub fn sidekey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidekey"));

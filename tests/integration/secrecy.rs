@@ -7,6 +7,7 @@
 mod intruder;
 mod landlock;
 mod leftover;
+mod modes;
 mod mounts;
 mod privileges;
 mod process;

@@ -3,8 +3,9 @@
 //! Must hold: under load, with fresh connections, kept ones and both protocols, no request fails, twice in a row; what runs
 //! on the old process goes on to its end, and no peer that is never idle holds it; probes and commands are answered
 //! throughout; the state goes on, with one writer at a time; a new process that cannot serve leaves the old one as it was;
-//! the supervisor learns the new process; sockets pass to the sidecar's own user alone, and no key with them.
+//! the supervisor learns the new process, which a single command may start in the background; sockets pass to the sidecar's own user alone, and no key with them.
 
+mod detached;
 mod given_up;
 mod leaving;
 mod permission;

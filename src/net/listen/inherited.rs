@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use socket2::{SockAddr, Socket};
 
-use super::{BoundSocket, SocketFile, group_id, set_tcp_options};
+use super::{BoundSocket, SocketFile, find_group_id, set_tcp_options};
 use crate::net::{ListenAddress, SocketError};
 
 /// Where systemd's descriptors begin (sd_listen_fds(3)).
@@ -146,7 +146,7 @@ impl SocketHandle {
         let Some(file) = self.file.as_ref().and_then(Weak::upgrade) else { return Ok(()) };
         file.is_ours.store(true, Ordering::Release);
         if let ListenAddress::Unix { path, mode, group } = &self.address {
-            if let Some(group) = group.as_ref().and_then(|name| group_id(name)) {
+            if let Some(group) = group.as_ref().and_then(|name| find_group_id(name)) {
                 std::os::unix::fs::chown(path, None, Some(group))?;
             }
             if let Some(mode) = mode {

@@ -90,5 +90,5 @@ fn a_file_in_the_way_is_never_removed() {
 fn groups_are_found_by_name_and_by_number() {
     assert_eq!(find_group("root:x:0:\nweb:x:33:alice,bob\n", "web"), Some(33));
     assert_eq!(find_group("root:x:0:\n", "web"), None);
-    assert_eq!(group_id("12"), Some(12));
+    assert_eq!(find_group_id("12"), Some(12));
 }

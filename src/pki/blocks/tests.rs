@@ -168,6 +168,12 @@ fn pkcs12_is_opened_with_its_password() {
         ("-passout pass:secret", Some("secret")),
         ("-passout pass:secret -legacy", Some("secret")),
         ("-passout pass:secret -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1", Some("secret")),
+        ("-passout pass:secret -legacy -keypbe PBE-SHA1-2DES -certpbe PBE-SHA1-RC2-128 -macalg sha224", Some("secret")),
+        ("-passout pass:secret -keypbe AES-128-CBC -certpbe AES-192-CBC -macalg sha384", Some("secret")),
+        ("-passout pass:secret -keypbe DES-EDE3-CBC -certpbe AES-256-CBC -macalg sha512", Some("secret")),
+        ("-passout pass:secret -keypbe NONE -certpbe NONE", Some("secret")),
+        ("-passout pass:secret -nomac", Some("secret")),
+        ("-passout pass:pässwörd\u{1f511}", Some("pässwörd\u{1f511}")),
         ("-passout pass:", None),
     ] {
         let store =
@@ -197,6 +203,12 @@ fn pkcs12_that_does_not_open_says_why() {
     assert!(read_refused(&store, "pkcs12_password").why.contains("needs a password"));
     let cut = read_refused(&store[..store.len() - 5], "truncated");
     assert!(cut.incomplete && cut.keystore);
+    // Without a MAC, what is decrypted has to say it; padding alone lets one wrong password in 256 pass.
+    let without_mac = run_openssl(&format!("{make} -iter 1 -nomac"), Some(&issued));
+    for guess in 0..600 {
+        let wrong = read(&without_mac, Some(&format!("wrong {guess}"))).unreadable.remove(0);
+        assert_eq!(wrong.reason, "pkcs12_password", "{wrong}");
+    }
     read_refused(&[0x30, 0x80, 2, 1, 3, 0x30, 0x80], "pkcs12_unsupported");
     let mut damaged = store.to_vec();
     let at = memchr::memmem::find(&damaged, &PKCS7_DATA).unwrap();

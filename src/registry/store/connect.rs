@@ -1,7 +1,7 @@
 //! Opens the database: migrates its tables, and moves a damaged SQLite file aside, never replacing it silently.
 
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr as _;
@@ -214,7 +214,7 @@ fn check_regular_files(path: &Path) -> Result<(), Error> {
 /// Creates the file if it does not exist, readable by its owner only: it names peers.
 fn create_file(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     // Never waits for the other end of a FIFO.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("this flag fits the kernel's int");

@@ -26,3 +26,17 @@ pub fn run_in(folder: &Path, port: u16, probes: u16) -> Command {
     command.args(["--listen", &format!("127.0.0.1:{port}"), "--probes", &format!("127.0.0.1:{probes}")]);
     command
 }
+
+/// The executable in the place of a shell that has made this setting: a mask, a limit.
+pub fn sidekey_after(setting: &str) -> Command {
+    let program = sidekey();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{setting}; exec \"$0\" \"$@\"")]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}

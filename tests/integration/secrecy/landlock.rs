@@ -80,7 +80,9 @@ fn confined_sidecar_finds_groups_by_their_names_and_keeps_its_state_to_itself() 
         eprintln!("SKIPPED: this process' group has no name");
         return;
     };
-    for (landlock, control_group, mode) in [("auto", false, 0o700), ("off", false, 0o700), ("auto", true, 0o755)] {
+    for (landlock, control_group, mode) in
+        [("auto", false, 0o700), ("off", false, 0o700), ("auto", true, 0o710), ("off", true, 0o710)]
+    {
         let (folder, ca) = (folder(), Ca::new("Test CA"));
         drop_pair(folder.path(), "tls", &ca.server(5));
         put(folder.path(), "ca.crt", ca.pem());
@@ -102,6 +104,7 @@ fn confined_sidecar_finds_groups_by_their_names_and_keeps_its_state_to_itself() 
         assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
         let made = std::fs::metadata(folder.path().join("made/state")).expect("made");
         assert_eq!(made.mode() & 0o777, mode, "landlock {landlock}, control_group {control_group}");
+        assert_eq!(made.gid(), rustix::process::getegid().as_raw());
     }
 }
 

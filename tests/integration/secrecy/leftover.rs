@@ -1,17 +1,17 @@
 //! What is left of private keys in the memory of a sidecar: while a pair is in use the text of its file is nowhere, and once the
-//! pair has left nothing of its key is, neither the file's text nor its bytes nor the numbers that signed.
-//!
-//! Keys in PKCS#12 are not among them: the library that decrypts a keystore frees its buffers as they are (SECURITY.md).
+//! pair has left nothing of its key is, neither the file's text nor its bytes nor the numbers that signed. A key from a keystore
+//! makes no exception: what was decrypted leaves no copy behind.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
-use sidekey::pki::issue::NewKeyKind;
+use sidekey::pki::issue::{IssuedKeyPair, NewKeyKind};
 
 use crate::command::{Running, free_port, output, sidekey, text};
 use crate::support::PATIENCE;
@@ -87,39 +87,86 @@ fn wait_until_gone<'k>(
     }
 }
 
-#[test]
-fn a_key_pair_that_left_the_folder_leaves_the_memory() {
-    let (folder, ca) = (folder(), Ca::new("Test CA"));
+/// How a pair lies in the folder.
+enum PairForm {
+    /// Two files.
+    Pem,
+    /// One, with its password beside it, made by openssl with these options.
+    Keystore(&'static [&'static str]),
+}
+
+impl PairForm {
+    /// Puts the pair into this keyring.
+    fn put_pair(&self, certs: &Path, keyring: &str, pair: &IssuedKeyPair) {
+        drop_pair(certs.parent().expect("certs has a parent"), &format!("{keyring}/old"), pair);
+        let Self::Keystore(options) = self else { return };
+        let place = certs.join(keyring);
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(&place).args(["pkcs12", "-export", "-in", "old.crt", "-inkey", "old.key"]);
+        let made = output(openssl.args(["-passout", "pass:of-the-keystore", "-out", ".old.p12"]).args(*options));
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        std::fs::write(place.join("old.p12.pass"), "of-the-keystore\n").expect("written");
+        for file in ["old.crt", "old.key"] {
+            std::fs::remove_file(place.join(file)).expect("removed");
+        }
+        std::fs::rename(place.join(".old.p12"), place.join("old.p12")).expect("renamed");
+    }
+
+    fn remove_pair(&self, certs: &Path, keyring: &str) {
+        let files: &[&str] = match self {
+            Self::Pem => &["old.key", "old.crt"],
+            Self::Keystore(_) => &["old.p12", "old.p12.pass"],
+        };
+        files.iter().for_each(|file| std::fs::remove_file(certs.join(keyring).join(file)).expect("removed"));
+    }
+}
+
+/// The keyrings of the test, each with a pair in a form of its own.
+fn old_pairs(ca: &Ca) -> Vec<(&'static str, PairForm, IssuedKeyPair)> {
     let issue = |name: &str, key: NewKeyKind| {
         let mut request = ca.request(name);
         request.key = key;
         ca.issue(&request)
     };
-    let mut old = [
-        ("p256", issue("p256.example", NewKeyKind::P256)),
-        ("sec1", issue("sec1.example", NewKeyKind::P384)),
-        ("rsa", issue("rsa.example", NewKeyKind::Rsa(2048))),
-        ("ed25519", issue("ed25519.example", NewKeyKind::Ed25519)),
-    ];
+    let older = PairForm::Keystore(&["-legacy", "-keypbe", "PBE-SHA1-3DES", "-certpbe", "PBE-SHA1-RC2-40"]);
+    vec![
+        ("p256", PairForm::Pem, issue("p256.example", NewKeyKind::P256)),
+        ("sec1", PairForm::Pem, issue("sec1.example", NewKeyKind::P384)),
+        ("rsa", PairForm::Pem, issue("rsa.example", NewKeyKind::Rsa(2048))),
+        ("ed25519", PairForm::Pem, issue("ed25519.example", NewKeyKind::Ed25519)),
+        ("p12", PairForm::Keystore(&[]), issue("p12.example", NewKeyKind::P256)),
+        ("p12-rsa", PairForm::Keystore(&[]), issue("p12-rsa.example", NewKeyKind::Rsa(2048))),
+        ("p12-older", older, issue("p12-older.example", NewKeyKind::P384)),
+        ("p12-plain", PairForm::Keystore(&["-keypbe", "NONE"]), issue("p12-plain.example", NewKeyKind::P256)),
+    ]
+}
+
+#[test]
+fn a_key_pair_that_left_the_folder_leaves_the_memory() {
+    let (folder, ca) = (folder(), Ca::new("Test CA"));
+    let certs = folder.path().join("certs");
+    let mut old = old_pairs(&ca);
     // One in the form of RFC 5915.
-    std::fs::write(folder.path().join("sec1"), old[1].1.key_pem.as_bytes()).expect("written");
+    std::fs::write(folder.path().join("sec1"), old[1].2.key_pem.as_bytes()).expect("written");
     let traditional =
         output(Command::new("openssl").args(["pkey", "-traditional", "-in"]).arg(folder.path().join("sec1")));
     assert!(traditional.status.success(), "{}", text(&traditional.stderr));
-    old[1].1.key_pem = text(&traditional.stdout).into();
-    assert!(old[1].1.key_pem.starts_with("-----BEGIN EC PRIVATE KEY-----"));
+    old[1].2.key_pem = text(&traditional.stdout).into();
+    assert!(old[1].2.key_pem.starts_with("-----BEGIN EC PRIVATE KEY-----"));
     put(folder.path(), "ca.crt", ca.pem());
     drop_pair(folder.path(), "tls", &ca.server(5));
-    let keys: Vec<KeyTraces> = old.iter().map(|(name, pair)| KeyTraces::new(name, &pair.key_pem)).collect();
-    for (name, pair) in &old {
-        drop_pair(folder.path(), &format!("{name}/old"), pair);
+    let keys: Vec<KeyTraces> = old.iter().map(|(name, _, pair)| KeyTraces::new(name, &pair.key_pem)).collect();
+    for (name, form, pair) in &old {
+        form.put_pair(&certs, name, pair);
     }
+    let names: Vec<String> = old.iter().map(|(name, ..)| format!("\"{name}\"")).collect();
     let probes = format!("127.0.0.1:{}", free_port());
     let toml = format!(
         "certs = \"certs\"\nstate = \"state\"\nrescan = \"1s\"\n[admin]\nprobes = \"{probes}\"\n[log]\nformat = \"json\"\n[[ingress]]\n\
-         name = \"api\"\nlisten = \"127.0.0.1:{}\"\nkeyrings = [\"default\", \"p256\", \"sec1\", \"rsa\", \"ed25519\"]\n\
+         name = \"api\"\nlisten = \"127.0.0.1:{}\"\nkeyrings = [\"default\", {}]\n\
          trust = \"own\"\nbackend = \"http://127.0.0.1:9\"\n[trust.own]\nanchors = [\"ca.crt\"]\n",
-        free_port()
+        free_port(),
+        names.join(", ")
     );
     std::fs::write(folder.path().join("sidekey.toml"), toml).expect("written");
     let running = Running::start(sidekey().current_dir(folder.path()).arg("run"));
@@ -135,10 +182,9 @@ fn a_key_pair_that_left_the_folder_leaves_the_memory() {
     wait_until_gone(&running.child, "the text of a file", |key| &key.text, &keys);
 
     // A newer pair for each, and the old one is revoked and taken away.
-    for (name, pair) in &old {
-        let new = issue(&format!("{name}.example"), NewKeyKind::P256);
-        std::fs::remove_file(folder.path().join(format!("certs/{name}/old.key"))).expect("removed");
-        std::fs::remove_file(folder.path().join(format!("certs/{name}/old.crt"))).expect("removed");
+    for (name, form, pair) in &old {
+        let new = ca.issue(&ca.request(&format!("{name}.example")));
+        form.remove_pair(&certs, name);
         drop_pair(folder.path(), &format!("{name}/new"), &new);
         running.line(&["\"to\":\"current\"", &fingerprint(&new).short().to_string()]);
         let short = fingerprint(pair).short().to_string();

@@ -1,11 +1,13 @@
-//! What no thread of a process may do any more: gain rights from a program that it runs (no_new_privs, prctl(2)). Landlock sets it
-//! too; here it is off.
+//! What a process does with its rights at start: no thread may gain more from a program that it runs (no_new_privs, prctl(2); Landlock
+//! sets it too, here it is off), as many descriptors are open to it as may be, and a process of root says that it needs none of that.
 
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use super::{Process, Scene};
-use crate::command::{Running, output, sidekey, text};
+use crate::command::{Running, output, sidekey, sidekey_after, text};
 use crate::support::PATIENCE;
 
 /// The name of each thread, and whether it may gain privileges.
@@ -57,4 +59,48 @@ fn no_thread_of_a_sidecar_or_of_a_command_gains_privileges() {
     let connected = silent.accept().expect("it connects");
     assert_closed(&probing.0, &["sidekey"]);
     drop(connected);
+}
+
+#[test]
+fn sidecar_opens_as_many_descriptors_as_its_hard_limit_allows() {
+    let scene = Scene::new();
+    let mut command = sidekey_after("ulimit -Sn 64");
+    let running = Running::start(command.current_dir(scene.path()).args(["run", "--config", "sidekey.toml"]));
+    let ready = output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{}", scene.ports[3])]));
+    assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).expect("read");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let [soft, hard] = [0, 1].map(|at| line.split_whitespace().nth(at).expect("a number"));
+    assert!(soft == hard && soft != "64", "{line}");
+}
+
+#[test]
+fn sidecar_warns_where_it_runs_as_root_and_there_alone() {
+    let scene = Scene::new();
+    let is_root = rustix::process::geteuid().is_root();
+    let said = |other: Option<u32>| {
+        let log = scene.path().join("log");
+        let file = File::create(&log).expect("a file");
+        let mut command = sidekey();
+        command.current_dir("/").arg("run").arg("--config").arg(scene.path().join("sidekey.toml")).stdin(Stdio::null());
+        command.stdout(file.try_clone().expect("a file")).stderr(file);
+        if let Some(user) = other {
+            command.uid(user).gid(user);
+        }
+        let _running = Process(command.spawn().ok()?);
+        let ready = output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{}", scene.ports[3])]));
+        assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
+        Some(std::fs::read_to_string(&log).expect("read"))
+    };
+    let own = said(None).expect("it starts");
+    assert_eq!(own.contains("this process runs as root"), is_root, "{own}");
+    if !is_root {
+        return;
+    }
+    let given = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(scene.path()).status();
+    assert!(given.expect("it runs").success());
+    match said(Some(65534)) {
+        Some(other) => assert!(!other.contains("runs as root"), "{other}"),
+        None => eprintln!("PARTLY TESTED: another user may not run the executable where it lies"),
+    }
 }

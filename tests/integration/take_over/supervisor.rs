@@ -74,12 +74,18 @@ async fn supervisor_learns_the_new_main_process_and_hears_of_no_stop() {
     let mut command = scene.command(&["run"]);
     let first = Running::start(command.env("NOTIFY_SOCKET", &supervisor.1));
     supervisor.until("READY=1");
-    // Started by hand: it has no supervisor of its own, and takes that of the old process.
+    // Started by hand: it has no supervisor of its own, and takes that of the old process. A unit with NotifyAccess=all gives
+    // the same one to both.
     let second = scene.take_over();
-    let said = supervisor.until("READY=1");
-    let main = format!("MAINPID={}", second.child.id());
-    assert!(said.iter().any(|message| message.contains(&main)), "{said:?}");
+    supervisor.until(&format!("MAINPID={}", second.child.id()));
+    supervisor.until("READY=1");
     assert_eq!(ended(first).await, Some(0));
+    let mut command = scene.command(&["run", "--take-over"]);
+    let third = Running::start(command.env("NOTIFY_SOCKET", &supervisor.1));
+    supervisor.until(&format!("MAINPID={}", third.child.id()));
+    supervisor.until("READY=1");
+    assert_eq!(ended(second).await, Some(0));
+    let second = third;
     second.signal(rustix::process::Signal::TERM);
     let said = supervisor.until("STOPPING=1");
     assert!(said.iter().filter(|message| message.contains("STOPPING")).count() == 1, "{said:?}");
