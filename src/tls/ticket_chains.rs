@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 
-/// Chains in each of the two halves.
-const HALF_CAPACITY: usize = 512;
+/// Bytes of the chains in each of the two halves, enough for five thousand peers.
+const HALF_BYTES: usize = 8 << 20;
+/// What an entry takes beside its chain.
+const ENTRY_BYTES: usize = 100;
 /// A longer chain stays in its ticket.
 const MAX_CHAIN_BYTES: usize = 8 * 1024;
 
@@ -28,6 +30,8 @@ pub(super) struct TicketChains(Mutex<ChainHalves>);
 #[derive(Default)]
 struct ChainHalves {
     new: HashMap<ChainName, Arc<[u8]>>,
+    /// Of the new half.
+    bytes: usize,
     old: HashMap<ChainName, Arc<[u8]>>,
 }
 
@@ -79,9 +83,13 @@ impl ChainHalves {
     }
 
     fn insert(&mut self, name: ChainName, encoded: Arc<[u8]>) {
-        if self.new.len() >= HALF_CAPACITY {
+        let bytes = ENTRY_BYTES + encoded.len();
+        if self.bytes + bytes > HALF_BYTES {
             self.old = std::mem::take(&mut self.new);
+            self.bytes = 0;
         }
+        self.bytes += bytes;
+        // A name that is known is not inserted again.
         self.new.insert(name, encoded);
     }
 }
@@ -133,16 +141,27 @@ mod tests {
     }
 
     #[test]
+    fn five_thousand_peers_in_turns_can_all_resume() {
+        let chains = TicketChains::default();
+        let chain = |number: u32| vec![CertificateDer::from(number.to_be_bytes().repeat(325))];
+        let content = |number: u32| encode_chain(&chain(number)).unwrap();
+        let tickets: Vec<_> = (0..5_000)
+            .map(|number| chains.shorten(&content(number), &chains.keep_chain(&chain(number)).unwrap()).unwrap())
+            .collect();
+        assert!(tickets.iter().all(|ticket| chains.restore(ticket).is_some()));
+    }
+
+    #[test]
     fn chains_are_bounded_and_those_in_use_stay() {
         let chains = TicketChains::default();
         let used = chains.keep_chain(&chain(0)).unwrap();
         let short = chains.shorten(&content(0), &used).unwrap();
-        for number in 1..10_000 {
+        for number in 1..20_000 {
             chains.keep_chain(&chain(number)).unwrap();
             assert!(chains.restore(&short).is_some(), "{number}");
         }
         let halves = chains.0.lock().unwrap();
-        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_CAPACITY);
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_BYTES / (ENTRY_BYTES + 900));
         drop(halves);
         let large = vec![CertificateDer::from(vec![1; MAX_CHAIN_BYTES])];
         assert!(chains.keep_chain(&large).is_none() && chains.keep_chain(&[]).is_none());

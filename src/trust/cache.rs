@@ -12,8 +12,13 @@ use rustls_pki_types::CertificateDer;
 use super::verdict::{PeerRole, Verified};
 use crate::pki::SpkiHash;
 
-/// Entries in each of the two halves; a peer that sends ever new chains costs others a signature check, never memory.
-const HALF_CAPACITY: usize = 2048;
+/// Bytes in each of the two halves, enough for five thousand peers; a peer that sends ever new chains costs others a signature check,
+/// never memory.
+const HALF_BYTES: usize = 12 << 20;
+/// What an entry takes beside the chain as it was presented: the path's certificates, parsed.
+const ENTRY_BYTES: usize = 1024;
+/// Signers of CRLs.
+const MAX_SIGNERS: usize = 2048;
 
 /// The cache key of a verdict: SHA-256 over the role and every certificate, each with its length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,10 +52,18 @@ struct CachedVerdict {
     until: Timestamp,
 }
 
+impl CachedVerdict {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.verified.presented.iter().map(|certificate| certificate.len()).sum::<usize>()
+    }
+}
+
 /// Two halves: an entry that is used moves to the new one, and when that is full the old one is dropped.
 #[derive(Default)]
 struct CacheHalves {
     new: HashMap<ChainKey, CachedVerdict>,
+    /// Of the new half.
+    bytes: usize,
     old: HashMap<ChainKey, CachedVerdict>,
     /// Whether the CRL of this number carries the signature of this key.
     signers: HashMap<(usize, SpkiHash), bool>,
@@ -88,7 +101,7 @@ impl ChainCache {
         }
         let is = check();
         let mut halves = self.lock();
-        if halves.signers.len() >= HALF_CAPACITY {
+        if halves.signers.len() >= MAX_SIGNERS {
             halves.signers.clear();
         }
         halves.signers.insert((crl, key), is);
@@ -103,10 +116,15 @@ impl ChainCache {
 
 impl CacheHalves {
     fn insert(&mut self, key: ChainKey, entry: CachedVerdict) {
-        if self.new.len() >= HALF_CAPACITY {
+        let bytes = entry.bytes();
+        if self.bytes + bytes > HALF_BYTES {
             self.old = std::mem::take(&mut self.new);
+            self.bytes = 0;
         }
-        self.new.insert(key, entry);
+        self.bytes += bytes;
+        if let Some(before) = self.new.insert(key, entry) {
+            self.bytes -= before.bytes();
+        }
     }
 }
 
@@ -147,12 +165,39 @@ mod tests {
     fn it_stays_bounded_and_keeps_what_is_used() {
         let cache = ChainCache::default();
         cache.insert(key(0), &verified(), at_second(0), at_second(9));
-        for number in 1..3 * HALF_CAPACITY as u32 {
+        for number in 1..50_000 {
             cache.insert(key(number), &verified(), at_second(0), at_second(9));
             assert!(cache.find(&key(0), at_second(1)).is_some());
         }
         let halves = cache.lock();
-        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_CAPACITY);
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_BYTES / ENTRY_BYTES);
+    }
+
+    /// A verdict about a chain of this size.
+    fn verified_chain(bytes: usize) -> Arc<Verified> {
+        let presented = [CertificateDer::from(vec![1; bytes])].into();
+        Arc::new(Verified {
+            presented,
+            path: Vec::new(),
+            anchor: None,
+            pin: None,
+            valid_until: at_second(100),
+            expired: None,
+        })
+    }
+
+    #[test]
+    fn five_thousand_peers_in_turns_are_all_known_and_long_chains_take_the_room_of_many() {
+        let cache = ChainCache::default();
+        for number in 0..5_000 {
+            cache.insert(key(number), &verified_chain(1_300), at_second(0), at_second(9));
+        }
+        assert!((0..5_000).all(|number| cache.find(&key(number), at_second(1)).is_some()));
+        for number in 0..5_000 {
+            cache.insert(key(number), &verified_chain(60_000), at_second(0), at_second(9));
+        }
+        let halves = cache.lock();
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_BYTES / 60_000 && halves.bytes <= HALF_BYTES);
     }
 
     #[test]
@@ -184,6 +229,7 @@ mod tests {
             cache.is_signer(0, SpkiHash::of(&number.to_be_bytes()), || false);
         }
         let halves = cache.lock();
-        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_CAPACITY && halves.signers.len() <= HALF_CAPACITY);
+        assert!(halves.new.len() + halves.old.len() <= 2 * HALF_BYTES / ENTRY_BYTES);
+        assert!(halves.signers.len() <= MAX_SIGNERS);
     }
 }
