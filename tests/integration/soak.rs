@@ -59,24 +59,29 @@ async fn two_hundred_rotations_lose_no_request() {
     let address = stand.sidecar.ingress("api");
     let done = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicU64::new(0));
+    let rotations = Arc::new(AtomicU64::new(0));
     let mut load = tokio::task::JoinSet::new();
     for number in 0..20 {
         let peer = Peer::new(&[stand.ca.pem(), other.pem()], Some(&client));
         let peer = if number % 2 == 0 { peer.alpn(&["h2"]) } else { peer.alpn(&["http/1.1"]) };
-        let (done, answered) = (Arc::clone(&done), Arc::clone(&answered));
+        let (done, answered, rotations) = (Arc::clone(&done), Arc::clone(&answered), Arc::clone(&rotations));
         load.spawn(async move {
+            let (mut since, mut made_at) = (Instant::now(), rotations.load(Ordering::Relaxed));
             let mut kept = peer.connect(address).await.expect("connected");
-            let mut since = Instant::now();
             while !done.load(Ordering::Relaxed) {
                 // At most eight previous pairs are kept, and a rotation takes at least 200 ms: a connection that is older
                 // than eight rotations is drained as the contract says, so these are made anew before that.
                 if since.elapsed() > Duration::from_secs(1) {
+                    (since, made_at) = (Instant::now(), rotations.load(Ordering::Relaxed));
                     kept = peer.connect(address).await.expect("connected");
-                    since = Instant::now();
                 }
                 let fresh = number >= 16;
                 let answer = if fresh { peer.get(address, "/fresh").await } else { kept.get("/kept").await };
-                assert_eq!(answer.expect("a request was lost").status, 200);
+                let answer = answer.unwrap_or_else(|error| {
+                    let (age, older) = (since.elapsed(), rotations.load(Ordering::Relaxed) - made_at);
+                    panic!("a request was lost (fresh: {fresh}) on a connection {age:?} and {older} rotations old: {error:#}")
+                });
+                assert_eq!(answer.status, 200);
                 answered.fetch_add(1, Ordering::Relaxed);
                 // Twenty busy loops would leave the machine no time for the rotations themselves.
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -93,6 +98,7 @@ async fn two_hundred_rotations_lose_no_request() {
         let next = ca.issue(&request);
         drop_somehow(&certs, turn, &next);
         assert_eq!(stand.sidecar.rotation("default").await, fingerprint(&next), "rotation {turn}");
+        rotations.fetch_add(1, Ordering::Relaxed);
         assert!(!load.is_empty());
         if turn == 20 {
             before = descriptors();
