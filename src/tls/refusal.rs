@@ -34,6 +34,14 @@ impl FailedHandshake {
         vague || is_about_certificate(error)
     }
 
+    /// Whether a connection as a client that showed no certificate failed because the other side demands one: it says so by an
+    /// alert about certificates (RFC 8446 6.2), in TLS 1.2 also by `handshake_failure` after it had asked for one. An end without an alert
+    /// may have any other reason.
+    pub fn demands_certificate(&self) -> bool {
+        let HandshakeFailureCause::Tls(error) = &self.cause else { return false };
+        *error == Error::AlertReceived(AlertDescription::CertificateRequired) || self.refuses_key_pair()
+    }
+
     /// Whether a handshake as a server ended without an alert, after our certificate was on its way.
     pub fn ended_without_alert(&self) -> bool {
         matches!(self.cause, HandshakeFailureCause::Closed | HandshakeFailureCause::Reset)
@@ -76,6 +84,22 @@ mod tests {
         assert!(failed_handshake(alert(), "1.2", true).refuses_key_pair());
         assert!(!failed_handshake(alert(), "1.2", false).refuses_key_pair());
         assert!(!failed_handshake(alert(), "1.3", true).refuses_key_pair());
+    }
+
+    #[test]
+    fn only_an_alert_about_certificates_demands_one() {
+        let demanding: Vec<u8> = (0..=255)
+            .filter(|code| {
+                let alert = Error::AlertReceived(AlertDescription::from(*code));
+                failed_handshake(HandshakeFailureCause::Tls(alert), "1.3", true).demands_certificate()
+            })
+            .collect();
+        assert_eq!(demanding, [42, 43, 44, 45, 46, 48, 49, 51, 116]);
+        let vague = HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::HandshakeFailure));
+        assert!(failed_handshake(vague, "1.2", true).demands_certificate());
+        for end in [HandshakeFailureCause::Closed, HandshakeFailureCause::Reset, HandshakeFailureCause::NoByte] {
+            assert!(!failed_handshake(end, "1.2", true).demands_certificate());
+        }
     }
 
     #[test]

@@ -124,14 +124,14 @@ async fn probe_head(towards: UpstreamRef<'_>, chosen: Rc<UpstreamSelection>, pat
     if let Some(bearing) = &mut bearing {
         let _ = bearing.authorize(&mut replay, showing.pick().key_pair).await;
     }
-    let public = ask_without_certificate(towards, replay.request(), None).await;
+    let to = RequestDestination { host, scheme: Scheme::HTTPS };
+    let public = ask_without_certificate(towards, replay.request(), &to, None).await;
     showing.public.set(public);
     let key_pair = showing.pick().key_pair;
     let strip = Rc::<StripList>::default();
     let client = std::sync::Arc::default();
     let terms =
         ForwardContext { limits: &settings.limits, strip: &strip, waits: towards.context().waits(), client: &client };
-    let to = RequestDestination { host, scheme: Scheme::HTTPS };
     let answered = retry::exchange(&showing, &mut replay, bearing.as_mut(), &to, &terms).await;
     towards.resources.verdicts.finish_probe(towards.verdict_key(), key_pair);
     if let Ok((response, link)) = answered {

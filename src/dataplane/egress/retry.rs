@@ -81,7 +81,7 @@ pub(super) async fn exchange(
                         continue;
                     }
                 }
-                if let Some(facts) = judge_response(showing, replay, &link, (status, &course)).await
+                if let Some(facts) = judge_response(showing, (replay, to), &link, (status, &course)).await
                     && showing.advance(Some(facts.node)).is_some()
                 {
                     metrics.count_replay(listener, "status");
@@ -119,14 +119,14 @@ pub(super) async fn exchange(
 /// Judges an answer. Returns what it was where only another pair's answer tells more.
 async fn judge_response(
     showing: &UpstreamAttempt<'_>,
-    replay: &ReplayableRequest,
+    (replay, to): (&ReplayableRequest, &RequestDestination),
     link: &PooledConnection,
     (status, course): (StatusCode, &RequestCourse<KeptAnswer>),
 ) -> Option<AnswerFacts> {
     let facts = showing.answer_facts(link, replay.class(), status, course.may_compare(replay.is_whole()))?;
     let mut judgement = judge(showing, link, &facts);
     if judgement == AnswerJudgement::AskUncertified {
-        let public = ask_without_certificate(showing.towards, replay.request(), Some(facts.node.address)).await;
+        let public = ask_without_certificate(showing.towards, replay.request(), to, Some(facts.node.address)).await;
         judgement = judge(showing, link, &AnswerFacts { public, ..facts });
     }
     let is_refusal = showing.towards.egress.settings.is_refusal_status(status.as_u16());

@@ -123,8 +123,14 @@ impl SimulatedUpstream {
         match answer {
             _ if second < self.nodes[node].down_until => UncertifiedAnswer::Unknown,
             NodeAnswer::Status(status) => UncertifiedAnswer::Status(status),
-            NodeAnswer::Alert | NodeAnswer::Silence => UncertifiedAnswer::Refused,
+            NodeAnswer::Alert => UncertifiedAnswer::Refused,
+            NodeAnswer::Silence => UncertifiedAnswer::Unknown,
         }
+    }
+
+    /// Whether it says nothing to a caller without a certificate: then a request without one shows nothing.
+    pub(super) fn ends_silently(&self) -> bool {
+        self.manner == NodeManner::Silence
     }
 
     /// Whether it answers this path alike to everyone.

@@ -6,7 +6,7 @@ use sidekey::evidence::report::RetireAdvice;
 
 use super::{Scene, ask, ask_for};
 use crate::support::ca::fingerprint;
-use crate::support::upstream::WITHOUT_CERTIFICATE;
+use crate::support::upstream::{Plan, WITHOUT_CERTIFICATE};
 
 /// An upstream that answers `/healthz` to everyone and `/orders` to the old pair only. The new one was proved by the former and refused
 /// by the latter.
@@ -51,6 +51,48 @@ async fn a_path_that_demands_a_certificate_ends_the_refusal_of_another_path() {
     assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
     assert!(scene.pairs().iter().all(|pair| *pair != WITHOUT_CERTIFICATE));
     assert_eq!(scene.advice(), RetireAdvice::Safe);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_without_a_certificate_decides_nothing_and_is_asked_for_again() {
+    let mut scene = refused_at_orders().await;
+    let old = fingerprint(&scene.old);
+    scene.upstream.end_silently(WITHOUT_CERTIFICATE);
+    for _ in 0..2 {
+        scene.move_by(61);
+        assert_eq!(ask_for(&scene, "/stock", Method::GET).await, 200);
+        assert_ne!(scene.advice(), RetireAdvice::Safe);
+        assert_eq!(ask_for(&scene, "/orders", Method::POST).await, 200);
+        assert_eq!(scene.pairs().last(), Some(&old));
+    }
+    scene.upstream.accept_every_pair();
+    scene.upstream.refuse(WITHOUT_CERTIFICATE, 401);
+    scene.move_by(61);
+    assert_eq!(ask_for(&scene, "/stock", Method::GET).await, 200);
+    assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
+    assert_eq!(scene.advice(), RetireAdvice::Safe);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_about_a_missing_certificate_shows_that_a_path_is_not_public() {
+    for (version, alpn) in [
+        (&rustls::version::TLS12, "http/1.1"),
+        (&rustls::version::TLS13, "http/1.1"),
+        (&rustls::version::TLS12, "h2"),
+        (&rustls::version::TLS13, "h2"),
+    ] {
+        let plan = |plan: &mut Plan| (plan.versions, plan.alpn) = (vec![version], vec![alpn.to_owned()]);
+        let mut scene = Scene::set("probe = false", plan).await;
+        scene.upstream.accept(&[scene.old_ca.pem(), scene.new_ca.pem()]);
+        scene.rotate().await;
+        scene.upstream.refuse_at(fingerprint(&scene.new), "/orders", 403);
+        assert_eq!(ask_for(&scene, "/orders", Method::GET).await, 200);
+        assert_eq!(scene.until(UpstreamVerdict::Refused).await, "status_403");
+        scene.upstream.accept_every_pair();
+        scene.move_by(61);
+        assert_eq!(ask_for(&scene, "/stock", Method::GET).await, 200);
+        assert_eq!(scene.until(UpstreamVerdict::Proved).await, "response");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
