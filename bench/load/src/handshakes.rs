@@ -33,7 +33,7 @@ pub(crate) async fn run_handshakes(options: &Options) -> Result<(), LoadError> {
 async fn open_clients(options: &Options) -> Result<Rc<HandshakeClients>, LoadError> {
     let lanes = options.number_or("connections", 1)?;
     Ok(Rc::new(match options.has("distinct") {
-        true => HandshakeClients::Distinct(DistinctClients::open(options, lanes)?),
+        true => HandshakeClients::Distinct(Box::new(DistinctClients::open(options, lanes)?)),
         false => HandshakeClients::Known(KnownClients::open(options, lanes).await?),
     }))
 }
@@ -86,7 +86,7 @@ async fn connect_once(dialler: &Dialler, plan: &RequestPlan) -> Result<bool, Loa
 /// Who comes.
 enum HandshakeClients {
     /// Each connection of a client that has never come before.
-    Distinct(DistinctClients),
+    Distinct(Box<DistinctClients>),
     /// Clients that come again.
     Known(KnownClients),
 }
