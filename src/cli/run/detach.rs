@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use super::super::failure::CommandFailure;
 use crate::config::Config;
@@ -27,23 +29,26 @@ pub(super) fn start_in_background(config: &Config, arguments: &[OsString]) -> Re
         |control| vec![control],
     );
     let mut command = Command::new(std::env::current_exe()?);
-    let mut started = command.args(arguments).stdin(Stdio::null()).process_group(0).spawn()?;
-    let deadline = Instant::now() + PATIENCE;
+    let started = command.args(arguments).stdin(Stdio::null()).process_group(0).spawn()?;
+    let process = started.id();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let served = runtime.block_on(async { timeout(PATIENCE, wait_until_it_serves(&places, started)).await });
+    served.unwrap_or_else(|_| {
+        let why =
+            format!("process {process} does not answer at the control socket; it goes on: read its log, or stop it");
+        Err(CommandFailure::Failed(anyhow::anyhow!(why)))
+    })
+}
+
+async fn wait_until_it_serves(places: &[PathBuf], mut started: Child) -> Result<(), CommandFailure> {
     loop {
         if let Some(status) = started.try_wait()? {
             return Err(explain_end(status));
         }
-        if answers(&places, &started) {
+        if answers(places, &started) {
             return Ok(());
         }
-        if Instant::now() >= deadline {
-            let why = format!(
-                "process {} does not answer at the control socket; it goes on: read its log, or stop it",
-                started.id()
-            );
-            return Err(CommandFailure::Failed(anyhow::anyhow!(why)));
-        }
-        std::thread::sleep(EVERY);
+        sleep(EVERY).await;
     }
 }
 

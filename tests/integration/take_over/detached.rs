@@ -13,7 +13,8 @@ fn exit_code(command: &mut Command) -> Option<i32> {
 /// The process that answers commands.
 fn serving(scene: &TakeOverScene) -> u32 {
     let status = output(&mut scene.command(&["status", "--json"]));
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect(&text(&status.stderr));
+    let status: serde_json::Value =
+        serde_json::from_slice(&status.stdout).unwrap_or_else(|_| panic!("{}", text(&status.stderr)));
     u32::try_from(status["pid"].as_u64().expect("a number")).expect("a process")
 }
 
