@@ -4,21 +4,22 @@
 mod tests;
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
 
 use super::alert_name::rfc_name;
 use super::explain::sent_alert;
+use super::first_bytes::FirstBytesStream;
 use super::hello::{self, read_requirements};
 use super::keep::AlertPreservingStream;
+use super::records::RecordStream;
+use super::records::accept::finish_handshake;
 use super::seen::{self, HandshakeObservation};
 use super::tls12_alert::CertificateAlertStream;
 use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings, restated};
@@ -123,52 +124,9 @@ impl HandshakeFailureCause {
 }
 
 /// A server-side TLS stream. Boxed: it passes through many hands until it is served, and none of them keeps room for it.
-pub type ServerStream<S> = Box<tokio_rustls::server::TlsStream<FirstBytesStream<CertificateAlertStream<S>>>>;
+pub type ServerStream<S> = Box<RecordStream<FirstBytesStream<CertificateAlertStream<S>>>>;
 /// A client-side TLS stream.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<FirstBytesStream<AlertPreservingStream<S>>>;
-
-/// Passes everything through (vectored writes too) and remembers the first bytes that were read: of a
-/// ClientHello those up to its `legacy_version` (RFC 8446 4.1.2).
-#[derive(Debug)]
-pub struct FirstBytesStream<S> {
-    inner: S,
-    bytes: [u8; 11],
-    count: usize,
-    /// The other side has ended its half.
-    ended: bool,
-}
-
-impl<S> FirstBytesStream<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, bytes: [0; 11], count: 0, ended: false }
-    }
-    /// The stream below.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-    fn first_bytes(&self) -> Vec<u8> {
-        self.bytes[..self.count].to_vec()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for FirstBytesStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.ended |= has_room && matches!(polled, Poll::Ready(Ok(()))) && buf.filled().len() == before;
-        if self.count < self.bytes.len() {
-            let this = &mut *self;
-            for (slot, byte) in this.bytes[this.count..].iter_mut().zip(&buf.filled()[before..]) {
-                *slot = *byte;
-                this.count += 1;
-            }
-            seen::record_observation(|seen| seen.first_bytes = this.first_bytes());
-        }
-        polled
-    }
-}
-
-super::passing::passes_writes!(FirstBytesStream.inner);
 
 /// A ClientHello that was read; nothing has been answered yet.
 pub struct ReceivedClientHello<S> {
@@ -181,7 +139,7 @@ pub async fn read_client_hello<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     deadline: Instant,
 ) -> Result<ReceivedClientHello<S>, Box<FailedHandshake>> {
-    let stream = FirstBytesStream::new(CertificateAlertStream::new(stream));
+    let stream = FirstBytesStream::recording(CertificateAlertStream::new(stream));
     let mut reading = Box::new(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream));
     let ended = tokio::time::timeout_at(deadline, &mut reading).await;
     let cause = match ended {
@@ -234,18 +192,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReceivedClientHello<S> {
         let first_bytes = self.start.io.first_bytes();
         let server_name = self.asked.server_name;
         let shares_suite = restated::shares_cipher_suite(self.start.client_hello().cipher_suites(), acceptor);
-        // Within the slot from here on: the ClientHello, and with it a ticket, is looked at by `into_stream`.
-        let start = self.start;
-        let accept =
-            Box::pin(
-                async move { start.into_stream(Arc::clone(&acceptor.config)).into_fallible().await.map(Box::new) },
-            );
+        let StartHandshake { mut io, .. } = *self.start;
+        let received = io.take_recorded();
+        // Within the slot from here on: the ClientHello, and with it a ticket, is looked at again.
+        let accept = Box::pin(finish_handshake(io, Arc::clone(&acceptor.config), received));
         let (ended, seen) = seen::observe_handshake(tokio::time::timeout_at(deadline, accept)).await;
         match ended {
             Ok(Ok(stream)) => {
-                let session = stream.get_ref().1;
-                let facts = HandshakeFacts { server_name, ..facts(session) };
-                let chain = peer_chain(seen, session);
+                let facts = HandshakeFacts { server_name, ..facts(stream.state()) };
+                let chain = peer_chain(seen, stream.state());
                 let is_mutual = !chain.is_empty();
                 Ok(CompletedHandshake { facts, chain, asked: None, shown_instead: None, is_mutual, stream })
             }
@@ -324,14 +279,14 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// What the verifier saw in a full handshake; a resumed one carries the chain of the first.
-fn peer_chain<D>(seen: HandshakeObservation, session: &rustls::ConnectionCommon<D>) -> Arc<[CertificateDer<'static>]> {
+fn peer_chain(seen: HandshakeObservation, session: &CommonState) -> Arc<[CertificateDer<'static>]> {
     if !seen.chain.is_empty() {
         return seen.chain;
     }
     session.peer_certificates().map(Arc::from).unwrap_or_default()
 }
 
-fn facts<D>(session: &rustls::ConnectionCommon<D>) -> HandshakeFacts {
+fn facts(session: &CommonState) -> HandshakeFacts {
     HandshakeFacts {
         version: match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => Some("1.3"),

@@ -3,7 +3,7 @@
 
 use rustls::crypto::cipher::{AeadKey, Iv, OutboundChunks, OutboundPlainMessage};
 use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConnection, SupportedCipherSuite,
+    AlertDescription, ConnectionTrafficSecrets, ContentType, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -18,19 +18,19 @@ pub async fn refuse_established<S: AsyncRead + AsyncWrite + Unpin>(
     stream: ServerStream<S>,
     untrusted: &TrustError,
 ) -> Option<&'static str> {
-    let tls12 = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let tls12 = stream.state().protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let alert = sent_alert(&HandshakeFailureCause::Tls(tls_error(untrusted)), tls12)?;
-    let (mut below, connection) = (*stream).into_inner();
-    let record = seal_alert(connection, alert)?;
+    let suite = stream.state().negotiated_cipher_suite()?;
+    let (mut below, secrets) = stream.into_secrets();
+    let record = seal_alert(suite, secrets.ok()?, alert)?;
     let sent = below.write_all(&record).await.is_ok();
     linger(below).await;
     sent.then(|| rfc_name(alert))
 }
 
 /// The fatal alert as the next record of this connection.
-fn seal_alert(connection: ServerConnection, alert: AlertDescription) -> Option<Vec<u8>> {
-    let suite = connection.negotiated_cipher_suite()?;
-    let (sequence, secrets) = connection.dangerous_extract_secrets().ok()?.tx;
+fn seal_alert(suite: SupportedCipherSuite, secrets: ExtractedSecrets, alert: AlertDescription) -> Option<Vec<u8>> {
+    let (sequence, secrets) = secrets.tx;
     let (key, iv) = key_and_iv(secrets)?;
     let mut encrypter = match suite {
         SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),

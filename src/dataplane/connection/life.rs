@@ -157,11 +157,8 @@ impl ConnectionLife {
             self.drain(DrainUrgency::Urgent);
             return Some(TickOutcome::Limit(ConnectionLimit::Idle));
         }
-        if self.has_paused(ticks)
-            && (self.timeouts.http2 || self.is_parkable(activity, ticks))
-            && !self.resting.replace(true)
-            && !self.timeouts.http2
-        {
+        let rests = if self.timeouts.http2 { self.has_paused(ticks) } else { self.is_parkable(activity, ticks) };
+        if rests && !self.resting.replace(true) && !self.timeouts.http2 {
             // Its task parks it.
             self.signal.wake_task();
         }

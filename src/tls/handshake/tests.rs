@@ -1,6 +1,7 @@
 //! Real handshakes over a pipe, in both versions: what each side is told, and what the explanation says of it.
 
 mod hints;
+mod records;
 mod resumption;
 mod trouble;
 
