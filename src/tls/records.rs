@@ -2,7 +2,7 @@
 //! into room that all streams of a thread share.
 //!
 //! rustls' own stream keeps 4 KiB for the next record of every connection, and reads no more than that at once
-//! (docs/decisions/0047-record-stream.md). Records, keys and alerts are rustls' as before: `session` moves bytes to it and from
+//! (docs/decisions/0048-record-stream.md). Records, keys and alerts are rustls' as before: `session` moves bytes to it and from
 //! it, here they come from the stream below. The handshake before is `accept`'s.
 
 pub(super) mod accept;
