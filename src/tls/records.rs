@@ -77,7 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, room: &mut [u8], buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {
-            if buf.filled().len() > before {
+            let has_given = buf.filled().len() > before;
+            // A large buffer is filled with what is there: an upload that goes on in large pieces costs the kernel less.
+            if has_given && (buf.remaining() < RECORD_BYTES || self.session.ended().is_some()) {
                 return Poll::Ready(Ok(()));
             }
             if let Some(ended) = self.session.ended() {
@@ -98,8 +100,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
                 continue;
             }
             self.session.hold(&room[..held]);
-            ready!(read)?;
-            self.session.end_reading(ReadEnd::Broken);
+            match read {
+                Poll::Pending if has_given => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) if !has_given => return Poll::Ready(Err(error)),
+                // After an error the next read finds the end.
+                Poll::Ready(_) => self.session.end_reading(ReadEnd::Broken),
+            }
         }
     }
 
