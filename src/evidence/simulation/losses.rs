@@ -21,6 +21,8 @@ pub(super) struct LossAccount {
     /// By replica: handshakes that it was learned from, and trials.
     learned: BTreeMap<usize, u64>,
     tried: BTreeMap<usize, u64>,
+    /// By replica: the pairs that it was lost on, also those that have ended since.
+    lost_on: BTreeMap<usize, BTreeSet<Fingerprint>>,
     /// Those that were lost because others cannot be told from it.
     shared: u64,
     /// Those that a replica no longer knows of.
@@ -36,6 +38,7 @@ impl LossAccount {
     pub(super) fn begin_rotation(&mut self) {
         (self.before, self.most) = self.total();
         (self.learned, self.tried, self.shared, self.forgotten) = (BTreeMap::new(), BTreeMap::new(), 0, 0);
+        self.lost_on.clear();
     }
 
     /// A restart has made this replica forget what it had learned of the sender.
@@ -187,7 +190,9 @@ impl LossAccount {
         lost: &LostHandshake<'_>,
         neighbours: &NeighbourLog,
     ) -> Result<(), String> {
-        let granted = costs * if lost.tells_issuer { 1 } else { lost.unfit };
+        let lost_on = self.lost_on.entry(lost.replica).or_default();
+        lost_on.insert(lost.key_pair);
+        let granted = costs * if lost.tells_issuer { 1 } else { lost.unfit.max(lost_on.len() as u64) };
         let since = self.visited.get(&lost.replica).copied().unwrap_or_default();
         let is_shared = costs > 0 && neighbours.has_interfered(lost, who, since);
         let (counted, limit) = if lost.trial.is_some() {
