@@ -67,15 +67,15 @@ mod tests {
         FailedHandshake { cause, facts, seen, first_bytes: Vec::new() }
     }
 
+    /// The alerts of which this is true, by number.
+    fn alerts_that(is_so: fn(&FailedHandshake) -> bool) -> Vec<u8> {
+        let failed = |code: u8| HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::from(code)));
+        (0..=255).filter(|code| is_so(&failed_handshake(failed(*code), "1.3", true))).collect()
+    }
+
     #[test]
     fn certificate_alerts_refuse_the_pair_and_no_other_does() {
-        let refusing: Vec<u8> = (0..=255)
-            .filter(|code| {
-                let alert = Error::AlertReceived(AlertDescription::from(*code));
-                failed_handshake(HandshakeFailureCause::Tls(alert), "1.3", true).refuses_key_pair()
-            })
-            .collect();
-        assert_eq!(refusing, [42, 43, 44, 45, 46, 48, 49, 51]);
+        assert_eq!(alerts_that(FailedHandshake::refuses_key_pair), [42, 43, 44, 45, 46, 48, 49, 51]);
     }
 
     #[test]
@@ -88,13 +88,7 @@ mod tests {
 
     #[test]
     fn only_an_alert_about_certificates_demands_one() {
-        let demanding: Vec<u8> = (0..=255)
-            .filter(|code| {
-                let alert = Error::AlertReceived(AlertDescription::from(*code));
-                failed_handshake(HandshakeFailureCause::Tls(alert), "1.3", true).demands_certificate()
-            })
-            .collect();
-        assert_eq!(demanding, [42, 43, 44, 45, 46, 48, 49, 51, 116]);
+        assert_eq!(alerts_that(FailedHandshake::demands_certificate), [42, 43, 44, 45, 46, 48, 49, 51, 116]);
         let vague = HandshakeFailureCause::Tls(Error::AlertReceived(AlertDescription::HandshakeFailure));
         assert!(failed_handshake(vague, "1.2", true).demands_certificate());
         for end in [HandshakeFailureCause::Closed, HandshakeFailureCause::Reset, HandshakeFailureCause::NoByte] {

@@ -9,12 +9,17 @@ fn numbered_bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at % 251) as u8).collect()
 }
 
-/// An established connection: the server's end, and the client's.
-async fn establish(version: TlsVersion) -> (ServerStream<DuplexStream>, ClientStream<DuplexStream>) {
+/// A server and a client that trust each other.
+fn build_ends(version: TlsVersion) -> (IngressAcceptor, EgressConnector) {
     let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
     let settings = settings_for_version(version);
-    let acceptor = build_acceptor(&server, &trust, &settings);
-    let (at_server, at_client) = run_handshake(&acceptor, &build_connector(&client.pair(), &trust, &settings)).await;
+    (build_acceptor(&server, &trust, &settings), build_connector(&client.pair(), &trust, &settings))
+}
+
+/// An established connection: the server's end, and the client's.
+async fn establish(version: TlsVersion) -> (ServerStream<DuplexStream>, ClientStream<DuplexStream>) {
+    let (acceptor, connector) = build_ends(version);
+    let (at_server, at_client) = run_handshake(&acceptor, &connector).await;
     (at_server.ok().unwrap().stream, at_client.ok().unwrap().stream)
 }
 
@@ -81,11 +86,8 @@ async fn many_small_pieces_are_one_record_and_large_ones_are_sealed_where_they_l
 
 #[tokio::test]
 async fn content_that_comes_with_the_last_message_of_the_handshake_is_read() {
-    let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
     for version in TLS_VERSIONS {
-        let settings = settings_for_version(version);
-        let (acceptor, connector) =
-            (build_acceptor(&server, &trust, &settings), build_connector(&client.pair(), &trust, &settings));
+        let (acceptor, connector) = build_ends(version);
         let (near, far) = tokio::io::duplex(64 * 1024);
         let serve = async {
             let hello = read_client_hello(near, test_deadline()).await.ok().unwrap();
@@ -112,11 +114,8 @@ async fn content_that_comes_with_the_last_message_of_the_handshake_is_read() {
 
 #[tokio::test]
 async fn a_client_that_leaves_right_after_its_last_message_has_finished_the_handshake() {
-    let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
     for version in TLS_VERSIONS {
-        let settings = settings_for_version(version);
-        let (acceptor, connector) =
-            (build_acceptor(&server, &trust, &settings), build_connector(&client.pair(), &trust, &settings));
+        let (acceptor, connector) = build_ends(version);
         let (near, far) = tokio::io::duplex(64 * 1024);
         let serve = async {
             let hello = read_client_hello(near, test_deadline()).await.ok().unwrap();
@@ -190,10 +189,7 @@ async fn bytes_that_form_no_record_of_the_client_end_the_connection_with_an_aler
 
 #[tokio::test]
 async fn a_handshake_takes_little_room_in_the_task_that_waits_for_it() {
-    let HandshakeFixture { server, client, trust, .. } = handshake_fixture();
-    let settings = settings_for_version(TlsVersion::Tls13);
-    let (acceptor, connector) =
-        (build_acceptor(&server, &trust, &settings), build_connector(&client.pair(), &trust, &settings));
+    let (acceptor, connector) = build_ends(TlsVersion::Tls13);
     let (near, far) = tokio::io::duplex(64 * 1024);
     let reading = read_client_hello(near, test_deadline());
     assert!(size_of_val(&reading) < 3072, "{} bytes until the ClientHello", size_of_val(&reading));
