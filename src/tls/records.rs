@@ -34,8 +34,8 @@ pub struct RecordStream<S> {
 }
 
 impl<S> RecordStream<S> {
-    /// After the handshake; `incoming` is what came behind it, where the client has not `closed` its half already. It is opened here: rustls keeps content, and writes nothing before that
-    /// is taken from it.
+    /// After the handshake; `incoming` is what came behind it, where the client has not `closed` its half already. It is opened here: rustls
+    /// keeps content, and writes nothing before that is taken from it.
     fn new(stream: S, connection: UnbufferedServerConnection, (mut incoming, closed): (Vec<u8>, bool)) -> Self {
         let (mut session, mut content) = (ServerSession::new(connection), Vec::new());
         session.open_records(&mut incoming, |opened| content.extend_from_slice(opened));
