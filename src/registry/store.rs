@@ -7,6 +7,7 @@
 mod connect;
 mod deliveries;
 mod failure;
+mod insertion;
 mod peer_part;
 mod read;
 mod senders;

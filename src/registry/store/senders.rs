@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::super::rows::{HeldPairRow, SenderRow};
 use super::super::{Error, HistoryRow, InstanceRow, PeerRow};
 use super::RegistryStore;
+use super::insertion::RowInsertion;
 use super::sql::{DatabaseTransaction, SqlValue, values};
 use crate::pki::Fingerprint;
 
@@ -82,23 +83,31 @@ impl RegistryStore {
     }
 }
 
-/// Writes what this instance knows of a pair at a sender. The row holds everything, so writing it again changes nothing.
-pub(super) async fn write_sender(
+static SENDERS: RowInsertion = RowInsertion::new(
+    "INSERT INTO sender (instance, keyring, sender, key_pair, listener, identity, certificate, source, partner, visits, \
+     connections, first_seen, last_seen, handshakes, since, chosen_by, proved, unexplained_ends, ended, insisted, reason, \
+     because)",
+    22,
+    4,
+    "ON CONFLICT (instance, keyring, sender, key_pair) DO UPDATE SET partner = excluded.partner, visits = excluded.visits, \
+     connections = excluded.connections, first_seen = excluded.first_seen, last_seen = excluded.last_seen, \
+     handshakes = excluded.handshakes, since = excluded.since, chosen_by = excluded.chosen_by, proved = excluded.proved, \
+     unexplained_ends = excluded.unexplained_ends, ended = excluded.ended, insisted = excluded.insisted, \
+     reason = excluded.reason, because = excluded.because",
+);
+
+/// Writes what this instance knows of pairs at senders. A row holds everything, so writing it again changes nothing.
+pub(super) async fn write_senders(
     open: &mut DatabaseTransaction,
     instance: &str,
-    row: &SenderRow,
+    rows: &[SenderRow],
 ) -> Result<(), sqlx::Error> {
-    let sql = "INSERT INTO sender (instance, keyring, sender, key_pair, listener, identity, certificate, source, partner, \
-               visits, connections, first_seen, last_seen, handshakes, since, chosen_by, proved, unexplained_ends, ended, \
-               insisted, reason, because) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-               $17, $18, $19, $20, $21, $22) ON CONFLICT (instance, keyring, sender, key_pair) DO UPDATE SET \
-               partner = excluded.partner, visits = excluded.visits, connections = excluded.connections, \
-               first_seen = excluded.first_seen, last_seen = excluded.last_seen, handshakes = excluded.handshakes, \
-               since = excluded.since, chosen_by = excluded.chosen_by, proved = excluded.proved, \
-               unexplained_ends = excluded.unexplained_ends, ended = excluded.ended, insisted = excluded.insisted, \
-               reason = excluded.reason, because = excluded.because";
+    SENDERS.insert_rows(open, rows.iter().map(|row| sender_values(instance, row)).collect()).await
+}
+
+fn sender_values(instance: &str, row: &SenderRow) -> Vec<SqlValue> {
     let seconds = |at: Option<super::super::UnixSeconds>| at.map(|at| at.0);
-    let values = values![
+    values![
         instance,
         &row.keyring,
         &row.sender,
@@ -121,6 +130,5 @@ pub(super) async fn write_sender(
         seconds(row.insisted),
         &row.reason,
         &row.because,
-    ];
-    open.execute(sql, values).await.map(drop)
+    ]
 }

@@ -23,7 +23,7 @@ pub(super) enum DatabaseTransaction {
 }
 
 /// A parameter of a statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum SqlValue {
     Integer(Option<i64>),
     Text(Option<String>),

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::{Error, FailureRow, HistoryRow, PeerRow, SenderRow};
-use super::senders::write_sender;
-use super::sql::{DatabaseTransaction, values};
+use super::insertion::RowInsertion;
+use super::senders::write_senders;
+use super::sql::{DatabaseTransaction, SqlValue, values};
 use super::{RegistryStore, days_before};
 use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
@@ -27,6 +28,30 @@ const PEER_RETENTION_DAYS: i64 = 400;
 const MAX_STORED_PEERS: i64 = 50_000;
 /// How many rows about senders of one instance at most: more than a report reads, so that it notices.
 const MAX_STORED_SENDERS: i64 = 100_000;
+
+static HISTORY: RowInsertion = RowInsertion::new(
+    "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why)",
+    12,
+    3,
+    "ON CONFLICT (instance, run, number) DO NOTHING",
+);
+static PEERS: RowInsertion = RowInsertion::new(
+    "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, not_before, \
+     not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, last_seen)",
+    19,
+    4,
+    "ON CONFLICT (instance, side, listener, certificate) DO UPDATE SET identity = excluded.identity, \
+     partner = excluded.partner, public_ca = excluded.public_ca, address = excluded.address, keyring = excluded.keyring, \
+     key_pair = excluded.key_pair, chosen_by = excluded.chosen_by, handshakes = peer.handshakes + excluded.handshakes, \
+     last_seen = excluded.last_seen",
+);
+static FAILURES: RowInsertion = RowInsertion::new(
+    "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, server_name, subject, \
+     issuer, certificate, key_pair, alert, repeats)",
+    16,
+    3,
+    "ON CONFLICT (instance, run, number) DO NOTHING",
+);
 
 /// The part of a snapshot that the registry stores.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -164,15 +189,9 @@ impl BatchWriter {
     }
 
     async fn write_batch(&self, open: &mut DatabaseTransaction, batch: &WriteBatch) -> Result<(), sqlx::Error> {
-        for entry in &batch.history {
-            self.write_history(open, entry).await?;
-        }
-        for peer in &batch.peers {
-            self.write_peer(open, peer).await?;
-        }
-        for sender in &batch.senders {
-            write_sender(open, &self.instance, sender).await?;
-        }
+        HISTORY.insert_rows(open, batch.history.iter().map(|entry| self.history_values(entry)).collect()).await?;
+        PEERS.insert_rows(open, batch.peers.iter().map(|peer| self.peer_values(peer)).collect()).await?;
+        write_senders(open, &self.instance, &batch.senders).await?;
         for ((keyring, key_pair), at) in &batch.used {
             let sql = "UPDATE placement SET last_used = $4 WHERE instance = $1 AND keyring = $2 AND key_pair = $3";
             open.execute(sql, values![&*self.instance, &**keyring, key_pair.to_string(), *at]).await?;
@@ -182,21 +201,11 @@ impl BatchWriter {
                        AND (kind = $2 OR kind = 'platform' AND $2 = 'anchor')";
             open.execute(sql, values![&*self.instance, *kind, anchor, *at]).await?;
         }
-        for failure in &batch.failures {
-            self.write_failure(open, failure).await?;
-        }
-        Ok(())
+        FAILURES.insert_rows(open, batch.failures.iter().map(|failure| self.failure_values(failure)).collect()).await
     }
 
-    async fn write_history(
-        &self,
-        open: &mut DatabaseTransaction,
-        NumberedRow { number, row }: &NumberedRow<HistoryRow>,
-    ) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
-                   ON CONFLICT (instance, run, number) DO NOTHING";
-        let values = values![
+    fn history_values(&self, NumberedRow { number, row }: &NumberedRow<HistoryRow>) -> Vec<SqlValue> {
+        values![
             &*self.instance,
             self.run,
             *number,
@@ -209,20 +218,11 @@ impl BatchWriter {
             &row.who,
             &row.reason,
             &row.why,
-        ];
-        open.execute(sql, values).await.map(drop)
+        ]
     }
 
-    async fn write_peer(&self, open: &mut DatabaseTransaction, peer: &PeerRow) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, \
-                   not_before, not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, \
-                   last_seen) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
-                   ON CONFLICT (instance, side, listener, certificate) DO UPDATE SET identity = excluded.identity, \
-                   partner = excluded.partner, public_ca = excluded.public_ca, address = excluded.address, \
-                   keyring = excluded.keyring, key_pair = excluded.key_pair, chosen_by = excluded.chosen_by, \
-                   handshakes = peer.handshakes + excluded.handshakes, last_seen = excluded.last_seen";
-        let values = values![
+    fn peer_values(&self, peer: &PeerRow) -> Vec<SqlValue> {
+        values![
             &*self.instance,
             &peer.side,
             &peer.listener,
@@ -242,20 +242,11 @@ impl BatchWriter {
             peer.handshakes,
             peer.first_seen,
             peer.last_seen,
-        ];
-        open.execute(sql, values).await.map(drop)
+        ]
     }
 
-    async fn write_failure(
-        &self,
-        open: &mut DatabaseTransaction,
-        NumberedRow { number, row }: &NumberedRow<FailureRow>,
-    ) -> Result<(), sqlx::Error> {
-        let sql = "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, \
-                   server_name, subject, issuer, certificate, key_pair, alert, repeats) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
-                   ON CONFLICT (instance, run, number) DO NOTHING";
-        let values = values![
+    fn failure_values(&self, NumberedRow { number, row }: &NumberedRow<FailureRow>) -> Vec<SqlValue> {
+        values![
             &*self.instance,
             self.run,
             *number,
@@ -272,7 +263,6 @@ impl BatchWriter {
             &row.key_pair,
             &row.alert,
             row.repeats,
-        ];
-        open.execute(sql, values).await.map(drop)
+        ]
     }
 }

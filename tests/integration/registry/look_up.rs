@@ -57,6 +57,26 @@ fn long_text(start: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_one_peer_twice_counts_both_and_keeps_the_latter() {
+    for database in databases().await {
+        let mut peers: Vec<PeerRow> = (0..200).map(|number| peer(number, None, "CN=any")).collect();
+        // Postgres takes no NUL, so that these two are one.
+        let named = |certificate: &str, address: &str| PeerRow {
+            certificate: certificate.to_owned(),
+            address: Some(address.to_owned()),
+            ..peer(1_000, Some("dns:twice.example"), "CN=twice")
+        };
+        peers.insert(3, named("twice", "192.0.2.1"));
+        peers.push(named("twice\0", "192.0.2.2"));
+        let store = write_peers(&database, peers).await;
+        let rows = store.find_peers_by_name("dns:twice.example", 9).await.expect("read");
+        let found: Vec<_> = rows.iter().map(|row| (row.handshakes, row.address.as_deref())).collect();
+        assert_eq!(found, [(2, Some("192.0.2.2"))], "{}", database.kind);
+        assert_eq!(store.peers().await.expect("read").len(), 201, "{}", database.kind);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_is_found_by_its_name_however_long_that_is_and_by_its_certificate() {
     let (longest, shared) = (long_text("dns:"), "x".repeat(300));
     let (one, other) = (format!("{shared}one"), format!("{shared}other"));
