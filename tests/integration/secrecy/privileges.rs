@@ -1,5 +1,6 @@
 //! What a process does with its rights at start: no thread may gain more from a program that it runs (no_new_privs, prctl(2); Landlock
-//! sets it too, here it is off), as many descriptors are open to it as may be, and a process of root says that it needs none of that.
+//! sets it too, here it is off), as many descriptors are open to it as may be, a process of root says that it needs none of that, and
+//! the threads beside the workers give up their share of the processor.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
@@ -59,6 +60,38 @@ fn no_thread_of_a_sidecar_or_of_a_command_gains_privileges() {
     let connected = silent.accept().expect("it connects");
     assert_closed(&probing.0, &["sidekey"]);
     drop(connected);
+}
+
+/// A thread's nice value: field 19 of its `stat`, of which the name may contain anything (proc_pid_stat(5)).
+fn nice_values(child: &Child, is_meant: impl Fn(&str) -> bool) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("listed");
+    let all = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let meant = all.filter_map(|line| {
+        let (name, fields) = line.rsplit_once(") ")?;
+        is_meant(name.split_once('(')?.1).then(|| fields.split(' ').nth(16)?.parse().ok()).flatten()
+    });
+    meant.collect()
+}
+
+#[test]
+fn traffic_goes_before_the_page_and_what_is_written_to_the_registry() {
+    let scene = Scene::new();
+    let running = Running::start(sidekey().current_dir(scene.path()).args(["run", "--config", "sidekey.toml"]));
+    let ready = output(sidekey().args(["wait", "--probes", &format!("127.0.0.1:{}", scene.ports[3])]));
+    assert_eq!(ready.status.code(), Some(0), "{}", text(&ready.stderr));
+    let [usual] = nice_values(&running.child, |name| name == "worker-0")[..] else { panic!("not one such worker") };
+    for name in ["control", "admin", "sqlx-sqlite"] {
+        // A thread has its name before it gives up its share.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let values = nice_values(&running.child, |thread| thread.starts_with(name));
+            if !values.is_empty() && values.iter().all(|nice| *nice > usual) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{name}: {values:?}, the worker {usual}");
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]
