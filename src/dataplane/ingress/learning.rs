@@ -131,6 +131,11 @@ impl SourceHandshake {
         ingress: &'a IngressSnapshot,
         now: Timestamp,
     ) -> Option<&'a KeyPairCandidate> {
+        // The rules choose the keyring by the hello alone. Asked at every handshake, and nearly always there is no such pair.
+        let is_other = |other: &KeyPairCandidate| other.keyring == shown.keyring && class.could_be_cured(shown, other);
+        if !ingress.candidates.0.iter().any(is_other) {
+            return None;
+        }
         let mut known = self.known.clone();
         let taught = known.taught.get_or_insert_default();
         let useless = ingress.candidates.0.iter().filter(|other| !class.could_be_cured(shown, other));
