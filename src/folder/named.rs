@@ -17,7 +17,10 @@ impl FolderWalk<'_> {
         self.places.add_trail(&path);
         let (mut file, mut digest) = (NamedFile::default(), [0; 32]);
         match read_regular_file(&path, &name) {
-            Ok(None) => file.problem = Some(format!("{name} is missing: add this file")),
+            // By the whole path: named files count from the watched folder, where those who wrote the name may not have put it.
+            Ok(None) => {
+                file.problem = Some(format!("{name} is missing: {} does not exist; add this file", path.display()));
+            }
             Err(problem) => file.problem = Some(format!("{name}: {}; {}", problem.why, problem.remedy)),
             Ok(Some(taken)) => {
                 self.note_detached(&name, &taken);

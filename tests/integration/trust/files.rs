@@ -39,6 +39,7 @@ async fn a_named_crl_that_was_never_read_refuses_what_it_should_cover() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("refused: trust/p.crl (trust_file_unusable)"), "{said}");
+        assert!(broken.is_some() || said.contains("/trust/p.crl does not exist"), "the whole path: {said}");
         // Read once, it is used, and its fault is over.
         put(stand.sidecar.folder.path(), "trust/p.crl", &ca.crl(&[7], 30));
         told(&mut stand, "the list is read", |event| matches!(event, trust::TrustEvent::CrlsChanged { .. })).await;
