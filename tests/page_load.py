@@ -167,7 +167,7 @@ class Poller:
             status = self.stage.ask(self.views[number % len(self.views)])[0]
             if status != 200:
                 raise RuntimeError(f"{self.views[number % len(self.views)]}: {status}")
-            self.taken.append((time.perf_counter() - start) * 1000)
+            self.taken.append(((time.perf_counter() - start) * 1000, self.views[number % len(self.views)]))
             number += 1
 
     def __enter__(self):
@@ -250,7 +250,8 @@ def main():
             with Poller(stage, polled) as poller:
                 busy.append(measure_traffic(stage, asked))
             tell_phase(number, "with the page polled", busy[-1])
-            print(f"round {number}: the page answered {len(poller.taken)} times, median {statistics.median(poller.taken):.1f} ms, max {max(poller.taken):.1f} ms", flush=True)
+            print(f"round {number}: the page answered {len(poller.taken)} times, median {statistics.median(took for took, _ in poller.taken):.1f} ms; most took", end="")
+            print(",".join(f" {took:.1f} ms {view}" for took, view in sorted(poller.taken, reverse=True)[:5]), flush=True)
         compare(quiet, busy)
     finally:
         stage.stop()
