@@ -172,7 +172,7 @@ fn a_step_of_the_clock_makes_no_sender_older_or_younger() {
         ETL.connects(&mut ledger, OLD, SelectionReason::Only, 90);
         record_rotation(&mut ledger);
         Host::named("other").proves(&mut ledger, 110);
-        ledger.record(&LedgerFact::ClockStep { seconds: step * 60 }, time_at(120 + step));
+        ledger.shift_times(SignedDuration::from_mins(step));
         let long = KeyringOverlap {
             previous: vec![PreviousPair { key_pair: pair(OLD), ends: time_at(400 * DAY), survives_restart: true }],
             ..overlap()
