@@ -233,15 +233,14 @@ impl Writer {
             Err(error) => {
                 // All that the state keeps of an input that changed nothing is its time.
                 if let Some(seconds) = self.state.observe_time(now) {
-                    self.lessons.shift_times(seconds);
+                    self.follow_step();
                     self.events.emit(Event::ClockStep(ClockRecord { seconds }));
                 }
                 return Err(error);
             }
         };
-        if let Some(seconds) = happened.clock_step {
-            // What was learned of senders is as old as before.
-            self.lessons.shift_times(seconds);
+        if happened.clock_step.is_some() {
+            self.follow_step();
         }
         let Some(snapshot) = snapshot else {
             if happened.remember {
@@ -259,6 +258,11 @@ impl Writer {
         report_save_failure(&self.events, saved);
         emit_changes(&self.events, happened.clone(), requested_by(input), (epoch, Some(began)));
         Ok((epoch, happened))
+    }
+
+    /// The clock was stepped: facts are recorded with its time again, and what was learned of senders is as old as before.
+    fn follow_step(&self) {
+        self.lessons.shift_times(self.clock.adopt_step());
     }
 
     /// Saves off the runtime: a slow disk must not hold up the probes. Makes `next` the state, saved or not.

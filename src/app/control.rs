@@ -245,7 +245,7 @@ async fn remember(inputs: mpsc::Sender<WriterInput>, lessons: Arc<RefusalMemory>
             let ingresses = snapshot.ingresses.values().filter(|ingress| ingress.candidates.in_overlap());
             ingresses.flat_map(|ingress| &ingress.candidates.0).map(|candidate| candidate.key_pair).collect()
         };
-        lessons.tick(&shown, in_overlap, clock.now());
+        lessons.tick(&shown, in_overlap, clock.read_recording_time().now);
         let due = told.elapsed() >= REMEMBER;
         if let Some((revision, confirmed)) = lessons.changed_since(if due { u64::MAX } else { known }) {
             (known, told) = (revision, Instant::now());

@@ -78,7 +78,10 @@ impl EventBus {
     /// Reports an Event to the log, the metrics and all followers. Never blocks.
     pub fn emit(&self, mut event: Event) {
         self.update_metrics(&event);
-        ledger::record_event(&mut lock(&self.ledger), &event, self.clock.now());
+        {
+            let (mut ledger, now) = self.lock_ledger();
+            ledger::record_event(&mut ledger, &event, now);
+        }
         if let Event::Folder(file) = &event {
             lock(&self.refused_files).record_file(file, self.clock.now());
         }
@@ -130,17 +133,28 @@ impl EventBus {
         if keyrings.is_empty() {
             return Vec::new();
         }
-        report::build_reports(&self.copy_ledger(), keyrings, contacts, self.clock.now())
+        let (ledger, now) = self.copy_ledger();
+        report::build_reports(&ledger, keyrings, contacts, now)
     }
 
-    /// The ledger as it is now. Who reports Events waits for the copy only, not for what is built from it.
-    fn copy_ledger(&self) -> RotationLedger {
-        lock(&self.ledger).copy_for_reports()
+    /// The ledger as it is now, and the time by which it records. Who reports Events waits for the copy only, not for what is built
+    /// from it.
+    fn copy_ledger(&self) -> (RotationLedger, Timestamp) {
+        let (ledger, now) = self.lock_ledger();
+        (ledger.copy_for_reports(), now)
+    }
+
+    /// The ledger, moved by the steps of the clock that were announced, and the time to record.
+    fn lock_ledger(&self) -> (MutexGuard<'_, RotationLedger>, Timestamp) {
+        let mut ledger = lock(&self.ledger);
+        let time = self.clock.read_recording_time();
+        ledger.follow_clock(time.stepped);
+        (ledger, time.now)
     }
 
     /// Restores a recorded refusal of the last run, for the rotation report.
     pub fn recall(&self, entry: &RefusalRecord) {
-        ledger::recall_refusal(&mut lock(&self.ledger), entry);
+        ledger::recall_refusal(&mut self.lock_ledger().0, entry);
     }
 
     /// A registry may know which peer used which pair before this process started: the rotation report says that it
@@ -152,8 +166,8 @@ impl EventBus {
     /// Adds what the registry knew of former processes and of other instances when the reading began. It is made ready on a copy and
     /// taken over in parts: who reports Events waits for one part at most.
     pub fn recall_history(&self, history: report::RecalledHistory, began: Timestamp) {
-        let mut prepared = self.copy_ledger().prepare_history(history, began);
-        while !lock(&self.ledger).merge_history(&mut prepared) {}
+        let mut prepared = self.copy_ledger().0.prepare_history(history, began);
+        while !self.lock_ledger().0.merge_history(&mut prepared) {}
     }
 
     /// Has the registry read anew where other instances share it, and waits for that a little: a verdict that is asked for
@@ -221,6 +235,11 @@ impl EventBus {
     /// The time by the clock that stamps Events.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The time to record facts with, over a step of the clock that is not announced yet.
+    pub fn recording_now(&self) -> Timestamp {
+        self.clock.read_recording_time().now
     }
 
     /// The number of dropped log lines.

@@ -20,7 +20,7 @@ use crate::tls::HandshakeOutcome;
 /// Records an Event, if it matters for the report.
 pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Timestamp) {
     match event {
-        Event::Handshake(handshake) => record_handshake(ledger, handshake),
+        Event::Handshake(handshake) => record_handshake(ledger, handshake, now),
         // What one connection to an upstream proved speaks for one node; the verdict is on all of them.
         Event::PeerProof(proof) => ledger.record(&peer_proof_fact(proof), now),
         Event::Upstream(verdict) => ledger.record(&verdict_fact(verdict), now),
@@ -33,7 +33,6 @@ pub(super) fn record_event(ledger: &mut RotationLedger, event: &Event, now: Time
         Event::Epoch(epoch) => {
             ledger.record(&LedgerFact::Configured { upstreams: &epoch.upstreams, epoch: epoch.epoch.0 }, now);
         }
-        Event::ClockStep(step) => ledger.record(&LedgerFact::ClockStep { seconds: step.seconds }, now),
         _ => {}
     }
 }
@@ -86,10 +85,11 @@ fn lesson_fact(lesson: &LessonRecord) -> LedgerFact<'_> {
     }
 }
 
-fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
+/// Its time is now, not when it ended: times go in the order of what is recorded, also over a step of the clock.
+fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord, now: Timestamp) {
     if handshake.side == Side::Egress && handshake.reason == NO_CERTIFICATE_ASKED {
         let fact = LedgerFact::Unasked { listener: &handshake.listener, epoch: handshake.epoch.0 };
-        ledger.record(&fact, handshake.time);
+        ledger.record(&fact, now);
         return;
     }
     let (Some(keyring), Some(key_pair), Some(chosen_by)) =
@@ -97,7 +97,7 @@ fn record_handshake(ledger: &mut RotationLedger, handshake: &HandshakeRecord) {
     else {
         return;
     };
-    let (listener, now) = (&handshake.listener, handshake.time);
+    let listener = &handshake.listener;
     match handshake.side {
         Side::Ingress if handshake.outcome == HandshakeOutcome::Accepted => {
             let certificate = handshake.peer.as_ref().map(|peer| peer.fingerprint);

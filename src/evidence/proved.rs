@@ -19,7 +19,7 @@ mod shape;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::answer::{AnswerJudgement, RequestClass};
 use self::answer::{AnswerRole, PairAnswer, PreviousAnswer, judge_answer};
@@ -72,6 +72,12 @@ impl UpstreamProofs {
             (only.trusted, only.nodes) = (true, NodeTable::default());
             only.end_trial();
         }
+    }
+
+    /// After a step of the clock all ages are what they were before it: no pause and no trial ends sooner or later.
+    pub fn shift_times(&mut self, step: SignedDuration) {
+        self.pairs.iter_mut().for_each(|pair| pair.shift_times(step));
+        self.reached.shift_times(step);
     }
 
     /// The verdict on a pair, if any.

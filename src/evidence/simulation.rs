@@ -139,6 +139,13 @@ fn no_report_of_a_simulated_fleet_is_wrong_and_none_is_late() {
     );
 }
 
+/// Seed 693: it has proved the pair at one replica; the other one still holds it on the old pair, and shows it that one hours before its
+/// data come.
+#[test]
+fn a_sender_that_one_replica_still_shows_the_old_pair_is_not_called_late_before_its_data_come() {
+    assert!(run(693, SimulatedScene::Stubborn(1)).safe > 0);
+}
+
 #[test]
 fn a_fleet_with_one_holdout_among_ten_thousand_senders_is_never_called_safe() {
     let mut random = SeededRandom::new(7);

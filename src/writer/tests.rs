@@ -19,6 +19,7 @@ struct WriterHarness {
     follower: crate::event::EventFollower,
     task: tokio::task::JoinHandle<()>,
     lessons: Arc<RefusalMemory>,
+    clock: Clock,
     hand: ManualClock,
 }
 
@@ -34,8 +35,9 @@ impl WriterHarness {
         let (inputs, receiver) = mpsc::channel(8);
         let lessons = Arc::new(crate::evidence::RefusalMemory::new(&[], |_| {}));
         let shared = Arc::clone(&lessons);
-        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, shared, (events, clock)));
-        Self { inputs, reader, follower, task, lessons, hand }
+        let around = (events, clock.clone());
+        let task = tokio::task::spawn_local(run_writer(state, receiver, memory, publisher, shared, around));
+        Self { inputs, reader, follower, task, lessons, clock, hand }
     }
 
     async fn send_command(
@@ -98,30 +100,34 @@ fn a_rotation_is_one_epoch_and_its_events_name_it() {
 }
 
 #[test]
-fn a_step_of_the_clock_makes_no_refusal_of_a_sender_older() {
-    block_on_local(async {
-        let running = WriterHarness::start(api_contents(&[1, 2]), StateMemory::in_memory());
-        let source = PeerSource::new("default".into(), std::net::Ipv4Addr::LOCALHOST.into(), None);
-        let sender = SenderKind { source, offer: 7 };
-        let [old, new] = [1, 2].map(|pair| TEST_PAIRS[pair].fingerprint());
-        let keyring = "api".into();
-        let refusal = RefusalReport {
-            sender: &sender,
-            keyring: &keyring,
-            key_pair: new,
-            reason: "unknown_ca",
-            certificate: None,
-            next: Some(old),
-        };
-        assert!(running.lessons.record_refusal(&refusal, day(25)));
-        running.hand.set(day(65));
-        running.inputs.send(WriterInput::Tick).await.unwrap();
-        let lessons = Arc::clone(&running.lessons);
-        let told = running.finish().await;
-        assert!(told.iter().any(|event| matches!(event, Event::ClockStep(_))), "{told:?}");
-        assert_eq!(lessons.recall(&sender, day(65)).and_then(|known| known.shown), Some(old));
-        assert_eq!(lessons.recall(&sender, day(100)).map(|known| known.refused), None, "35 days later");
-    });
+fn a_step_of_the_clock_makes_no_refusal_of_a_sender_older_or_younger_not_even_one_that_came_before_the_writer_saw_it() {
+    for (step, comes_after) in [(40, false), (40, true), (-20, false), (-20, true)] {
+        block_on_local(async {
+            let running = WriterHarness::start(api_contents(&[1, 2]), StateMemory::in_memory());
+            let source = PeerSource::new("default".into(), std::net::Ipv4Addr::LOCALHOST.into(), None);
+            let sender = SenderKind { source, offer: 7 };
+            let [old, new] = [1, 2].map(|pair| TEST_PAIRS[pair].fingerprint());
+            let keyring = "api".into();
+            let refusal = RefusalReport {
+                sender: &sender,
+                keyring: &keyring,
+                key_pair: new,
+                reason: "unknown_ca",
+                certificate: None,
+                next: Some(old),
+            };
+            let refuse = || running.lessons.record_refusal(&refusal, running.clock.read_recording_time().now);
+            assert!(comes_after || refuse());
+            running.hand.step_to(day(25 + step));
+            assert!(!comes_after || refuse());
+            running.inputs.send(WriterInput::Tick).await.unwrap();
+            let lessons = Arc::clone(&running.lessons);
+            let told = running.finish().await;
+            assert!(told.iter().any(|event| matches!(event, Event::ClockStep(_))), "{told:?}");
+            let shown = |days: i64| lessons.recall(&sender, day(25 + step + days)).and_then(|known| known.shown);
+            assert_eq!((shown(34), shown(35)), (Some(old), None), "35 days, {step}, {comes_after}");
+        });
+    }
 }
 
 #[test]

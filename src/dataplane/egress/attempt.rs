@@ -385,7 +385,7 @@ fn pick_key_pair(towards: UpstreamRef<'_>, chosen: &UpstreamSelection, harmless:
     // Read first: what changes while a pick is made spoils the pick that is kept.
     let version = verdicts.version();
     let of = towards.verdict_key();
-    if let Some(pick) = towards.upstream.last_pick(version, of.now) {
+    if let Some(pick) = towards.upstream.last_pick(version, towards.now()) {
         return pick;
     }
     let (pick, news) = verdicts.pick(of, &chosen.order, harmless);

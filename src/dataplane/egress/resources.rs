@@ -76,7 +76,7 @@ impl<'a> UpstreamRef<'a> {
 
     /// The entry that facts of this upstream belong to, and when.
     pub(super) fn verdict_key(self) -> VerdictKey<'a> {
-        VerdictKey { egress: self.egress, epoch: self.epoch, now: self.now() }
+        VerdictKey { egress: self.egress, epoch: self.epoch, clock: self.context().clock() }
     }
 
     /// What the worker's connections need of it.

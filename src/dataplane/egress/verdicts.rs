@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::{Clock, RecordingTime};
 use crate::evidence::proved::{
     AnswerFacts, AnswerJudgement, ConnectionSeen, ProofFact, RequestSelection, SelectionOrder, SelectionRole,
     UpstreamNode, VerdictChange,
@@ -29,14 +30,16 @@ struct UpstreamEntry {
     epoch: Epoch,
     upstream: HostPort,
     proved: UpstreamProofs,
+    /// The steps of the clock that its times have followed, in all.
+    stepped: SignedDuration,
 }
 
-/// Which entry, and when.
+/// Which entry, and the clock that its times are of.
 #[derive(Clone, Copy)]
 pub(crate) struct VerdictKey<'a> {
     pub(crate) egress: &'a EgressSnapshot,
     pub(crate) epoch: Epoch,
-    pub(crate) now: Timestamp,
+    pub(crate) clock: &'a Clock,
 }
 
 impl VerdictTable {
@@ -47,7 +50,7 @@ impl VerdictTable {
 
     /// Brings the entry up to the pairs of an epoch, unless it is already.
     pub(crate) fn sync_epoch(&self, of: VerdictKey<'_>) {
-        self.with_entry(of, |_| ());
+        self.with_entry(of, |_, _| ());
     }
 
     /// Chooses a pair for a request.
@@ -57,7 +60,7 @@ impl VerdictTable {
         order: &SelectionOrder,
         harmless: bool,
     ) -> (RequestSelection, Option<VerdictChange>) {
-        self.with_entry(of, |proved| proved.select(order, harmless, of.egress.settings.proof_terms(), of.now))
+        self.with_entry(of, |proved, now| proved.select(order, harmless, of.egress.settings.proof_terms(), now))
     }
 
     /// How a request goes on where `tried` have been refused; `compared`: whose answer is compared.
@@ -68,12 +71,12 @@ impl VerdictTable {
         tried: &[Fingerprint],
         compared: Option<UpstreamNode>,
     ) -> Option<RequestSelection> {
-        self.with_entry(of, |proved| proved.next_selection(order, tried, compared, of.now))
+        self.with_entry(of, |proved, now| proved.next_selection(order, tried, compared, now))
     }
 
     /// What is known of this pair.
     pub(crate) fn verdict(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<UpstreamVerdict> {
-        self.with_entry(of, |proved| proved.verdict(key_pair))
+        self.with_entry(of, |proved, _| proved.verdict(key_pair))
     }
 
     /// Judges an answer; also what it has changed.
@@ -83,14 +86,14 @@ impl VerdictTable {
         order: &SelectionOrder,
         got: &AnswerFacts,
     ) -> (AnswerJudgement, Option<VerdictChange>) {
-        let judged = self.with_entry(of, |proved| proved.judge(order, got, of.egress.settings.proof_terms(), of.now));
+        let judged = self.with_entry(of, |proved, now| proved.judge(order, got, of.egress.settings.proof_terms(), now));
         self.bump_version_for(judged.1);
         judged
     }
 
     /// Records which node a connection has reached, where there is only one pair to show.
     pub(crate) fn record_node(&self, of: VerdictKey<'_>, node: UpstreamNode) {
-        self.with_entry(of, |proved| proved.record_node(node, of.now));
+        self.with_entry(of, |proved, now| proved.record_node(node, now));
     }
 
     /// Records a connection, for the pair that is current. Returns the verdict before it, and what it has changed.
@@ -101,8 +104,9 @@ impl VerdictTable {
         seen: ConnectionSeen,
     ) -> (Option<UpstreamVerdict>, Option<VerdictChange>) {
         let terms = of.egress.settings.proof_terms();
-        let (before, change) = self
-            .with_entry(of, |proved| (proved.verdict(current), proved.record_connection(current, seen, terms, of.now)));
+        let (before, change) = self.with_entry(of, |proved, now| {
+            (proved.verdict(current), proved.record_connection(current, seen, terms, now))
+        });
         self.bump_version_for(change);
         (before, change)
     }
@@ -114,7 +118,7 @@ impl VerdictTable {
 
     /// Whether this pair is refused.
     pub(crate) fn is_refused(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> bool {
-        self.with_entry(of, |proved| proved.verdict(key_pair) == Some(UpstreamVerdict::Refused))
+        self.with_entry(of, |proved, _| proved.verdict(key_pair) == Some(UpstreamVerdict::Refused))
     }
 
     /// Records a fact and returns what it has changed.
@@ -125,24 +129,24 @@ impl VerdictTable {
         shown: (ProofFact, UpstreamNode),
     ) -> Option<VerdictChange> {
         let change =
-            self.with_entry(of, |proved| proved.record(key_pair, shown, of.egress.settings.proof_terms(), of.now));
+            self.with_entry(of, |proved, now| proved.record(key_pair, shown, of.egress.settings.proof_terms(), now));
         self.bump_version_for(change);
         change
     }
 
     /// The pair that has to be probed now, if one has.
     pub(crate) fn probe_due(&self, of: VerdictKey<'_>, order: &SelectionOrder) -> Option<Fingerprint> {
-        self.with_entry(of, |proved| proved.probe_due(order, of.now))
+        self.with_entry(of, |proved, now| proved.probe_due(order, now))
     }
 
     /// Claims the canary's place for a probe with this pair.
     pub(crate) fn claim_canary(&self, of: VerdictKey<'_>, key_pair: Fingerprint) -> Option<RequestSelection> {
-        self.with_entry(of, |proved| proved.claim_canary(key_pair))
+        self.with_entry(of, |proved, _| proved.claim_canary(key_pair))
     }
 
     /// Records that a probe has ended.
     pub(crate) fn finish_probe(&self, of: VerdictKey<'_>, key_pair: Fingerprint) {
-        self.with_entry(of, |proved| proved.finish_probe(key_pair, of.egress.settings.proof_terms(), of.now));
+        self.with_entry(of, |proved, now| proved.finish_probe(key_pair, of.egress.settings.proof_terms(), now));
         self.bump_version();
     }
 
@@ -163,20 +167,27 @@ impl VerdictTable {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Runs `act` on an entry, brought up to the caller's epoch; never back to an earlier one. Another upstream starts
+    /// Runs `act` on an entry, brought up to the caller's epoch, never back to an earlier one, and to the clock's steps. Another upstream starts
     /// anew, and what a former one still answers is not recorded.
-    fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs) -> T) -> T {
+    fn with_entry<T>(&self, of: VerdictKey<'_>, act: impl FnOnce(&mut UpstreamProofs, Timestamp) -> T) -> T {
         let settings = &of.egress.settings;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let RecordingTime { now, stepped } = of.clock.read_recording_time();
         if !known.contains_key(&settings.name) {
             let new = UpstreamEntry {
                 epoch: Epoch(0),
                 upstream: settings.upstream.clone(),
                 proved: UpstreamProofs::default(),
+                stepped,
             };
             known.insert(Arc::clone(&settings.name), new);
         }
         let known = known.get_mut(&settings.name).expect("the entry exists or was just inserted");
+        if known.stepped != stepped {
+            known.proved.shift_times(stepped.saturating_sub(known.stepped));
+            known.stepped = stepped;
+            self.bump_version();
+        }
         if known.epoch < of.epoch {
             known.epoch = of.epoch;
             if known.upstream != settings.upstream {
@@ -184,13 +195,13 @@ impl VerdictTable {
                 known.proved = UpstreamProofs::default();
             }
             let pairs: Vec<_> = of.egress.candidates.0.iter().map(|candidate| candidate.key_pair).collect();
-            known.proved.update_pairs(&pairs, settings.proof_terms(), of.now);
+            known.proved.update_pairs(&pairs, settings.proof_terms(), now);
             self.bump_version();
         }
         if known.upstream != settings.upstream {
-            return act(&mut UpstreamProofs::default());
+            return act(&mut UpstreamProofs::default(), now);
         }
-        act(&mut known.proved)
+        act(&mut known.proved, now)
     }
 }
 
@@ -236,7 +247,8 @@ mod tests {
     }
 
     fn answer(table: &VerdictTable, egress: &EgressSnapshot, epoch: u64) -> AnswerJudgement {
-        let of = VerdictKey { egress, epoch: Epoch(epoch), now: Timestamp::UNIX_EPOCH };
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH).0;
+        let of = VerdictKey { egress, epoch: Epoch(epoch), clock: &clock };
         let order = SelectionOrder { pairs: vec![pair(2), pair(1)], needs_proof: true };
         let got = AnswerFacts {
             key_pair: pair(2),
@@ -256,8 +268,8 @@ mod tests {
     fn another_upstream_inherits_no_proof_not_even_by_a_late_answer_of_the_former_one() {
         let (table, former, present) = (VerdictTable::default(), egress_to("a.example"), egress_to("b.example"));
         assert_eq!(answer(&table, &former, 1), AnswerJudgement::Proves);
-        let now = Timestamp::UNIX_EPOCH;
-        let verdict = |egress, epoch| table.verdict(VerdictKey { egress, epoch: Epoch(epoch), now }, pair(2));
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH).0;
+        let verdict = |egress, epoch| table.verdict(VerdictKey { egress, epoch: Epoch(epoch), clock: &clock }, pair(2));
         assert_eq!(verdict(&former, 1), Some(UpstreamVerdict::Proved));
         assert_eq!(verdict(&present, 2), None);
         answer(&table, &former, 1);

@@ -46,6 +46,11 @@ impl AcceptContext<'_> {
     fn now(&self) -> Timestamp {
         self.context.clock().now()
     }
+
+    /// The time to record what a sender shows.
+    fn recording_now(&self) -> Timestamp {
+        self.context.clock().read_recording_time().now
+    }
 }
 
 /// A connection that was accepted and has sent nothing yet.
@@ -227,7 +232,8 @@ async fn handshake(
     hello.restrict_versions(&ingress.settings.tls);
     let caps = HandshakeCaps { handshakes: limits.handshakes, of_one_source: limits.handshakes_per_source };
     turn.begin_handshake(source_address(attempt), caps);
-    let (known, learning) = learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.now());
+    let (known, learning) =
+        learning::recall_source(ingress, lessons, attempt.address, hello.asked(), terms.recording_now());
     let Some(choice) = choose_with_hints(&ingress.candidates, hello.asked(), &known, terms.now()) else {
         return Err(AcceptRefusal::Failed(hello.refuse().await));
     };
@@ -238,8 +244,8 @@ async fn handshake(
     let mut tls = match finished {
         Ok(tls) => tls,
         Err(failed) => {
-            attempt.shown_next =
-                learning.as_ref().and_then(|learning| learning.record_failure(&failed, candidate, ingress, now));
+            attempt.shown_next = learning
+                .and_then(|learning| learning.record_failure(&failed, candidate, ingress, terms.recording_now()));
             return Err(AcceptRefusal::Failed(failed));
         }
     };

@@ -102,7 +102,7 @@ impl FirstDataWatch {
         let proof = Arc::new(conclude(self.record.clone()));
         self.events.emit(Event::PeerProof(Arc::clone(&proof)));
         if let Some(lesson) = &self.lesson {
-            lesson.record(&proof, self.events.now());
+            lesson.record(&proof, self.events.recording_now());
         }
     }
 }

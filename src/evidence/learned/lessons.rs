@@ -73,8 +73,8 @@ impl RefusalMemory {
     }
 
     /// After a step of the clock all ages are what they were before it.
-    pub fn shift_times(&self, seconds: i64) {
-        self.lock().shift_times(SignedDuration::from_secs(seconds));
+    pub fn shift_times(&self, step: SignedDuration) {
+        self.lock().shift_times(step);
     }
 
     /// All recorded refusals.

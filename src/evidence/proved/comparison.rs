@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::answer::RequestClass;
+use crate::keyring::fit::shift_time;
 
 /// How often a refusal status is compared with another pair, for one class of requests at one node.
 pub(super) const COMPARISON_INTERVAL: Duration = Duration::from_mins(1);
@@ -31,6 +32,11 @@ impl ComparisonTimes {
     /// Takes a comparison back that has told nothing: the next answer of this class may be compared at once.
     pub(super) fn forget_comparison(&mut self, class: RequestClass) {
         self.0.retain(|(known, _)| *known != class);
+    }
+
+    /// After a step of the clock the minute is as far gone as before it.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        self.0.iter_mut().for_each(|(_, last)| *last = shift_time(*last, step));
     }
 
     /// Records that an answer of this class is compared.

@@ -6,6 +6,7 @@
 use super::comparison::ComparisonTimes;
 use super::doubts::DoubtList;
 use crate::pki::Fingerprint;
+use jiff::SignedDuration;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Nodes kept for one pair.
@@ -127,6 +128,11 @@ impl NodeTable {
             self.0.len() - 1
         });
         &mut self.0[at]
+    }
+
+    /// After a step of the clock the minutes of comparisons are as far gone as before it.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        self.0.iter_mut().for_each(|known| known.compared.shift_times(step));
     }
 
     /// Records a connection that reached a node. `sought`: the address that it was made to reach, because the pair is not proved there.

@@ -8,6 +8,7 @@ use super::answer::{AnswerJudgement, AnswerRole, RequestClass};
 use super::comparison::{COMPARISON_INTERVAL, ComparisonTimes, is_within};
 use super::nodes::{NodeState, NodeTable, UpstreamNode, UpstreamVerdict};
 use super::shape::{AnswerFacts, ConnectionSeen, ProbeMode, ProofPolicy, UncertifiedAnswer, VerdictChange};
+use crate::keyring::fit::shift_time;
 use crate::pki::Fingerprint;
 
 /// How long a refused pair is not used before the first retry; doubled after each further refusal.
@@ -235,6 +236,15 @@ impl PairProof {
         // A connection has been made: only a probe that can prove the pair tells more, and traffic need not wait for it.
         self.probe_first = false;
         self.probe = matches!(terms.probe, ProbeMode::Head(_)).then_some(from);
+    }
+
+    /// After a step of the clock its pauses and its trial are as long as before it.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        let moved = |at: Timestamp| shift_time(at, step);
+        (self.since, self.rests_until) = (moved(self.since), moved(self.rests_until));
+        (self.probe, self.asked) = (self.probe.map(moved), self.asked.map(moved));
+        self.compared.shift_times(step);
+        self.nodes.shift_times(step);
     }
 
     pub(super) fn report(&mut self) -> VerdictChange {

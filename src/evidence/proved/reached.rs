@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::comparison::is_within;
 use super::nodes::{MAX_NODES, UpstreamNode};
+use crate::keyring::fit::shift_time;
 
 /// How long an address counts after it was reached last.
 const REACHED_WITHIN: Duration = Duration::from_hours(24);
@@ -26,6 +27,11 @@ impl ReachedNodes {
             self.0.remove(0);
         }
         self.0.push((node.address, now));
+    }
+
+    /// After a step of the clock they count as long as before it.
+    pub(super) fn shift_times(&mut self, step: SignedDuration) {
+        self.0.iter_mut().for_each(|(_, last)| *last = shift_time(*last, step));
     }
 
     /// Those that count.

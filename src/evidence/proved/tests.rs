@@ -3,6 +3,7 @@
 mod doubts;
 mod fallback;
 mod nodes;
+mod steps;
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What the ledger records: handshakes, proofs, refusals, rotations, and steps of the clock that its times must follow.
+//! What the ledger records: handshakes, proofs, refusals and rotations.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -115,11 +115,6 @@ pub enum LedgerFact<'a> {
         reason: &'static str,
         /// One sentence.
         explanation: &'a str,
-    },
-    /// The clock was stepped.
-    ClockStep {
-        /// By how many seconds, forwards positive.
-        seconds: i64,
     },
 }
 

@@ -53,6 +53,8 @@ pub struct RotationLedger {
     pub(super) replicas: Vec<ReplicaStatus>,
     /// What other instances wrote last by their clocks, and when that was news by ours.
     pub(super) heard: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// The steps of the clock that its times have followed, in all.
+    pub(super) stepped: SignedDuration,
 }
 
 impl RotationLedger {
@@ -74,6 +76,7 @@ impl RotationLedger {
             forgotten: BTreeMap::new(),
             anonymous_forgotten: 0,
             replicas: Vec::new(),
+            stepped: SignedDuration::ZERO,
         }
     }
 
@@ -96,6 +99,7 @@ impl RotationLedger {
             forgotten: self.forgotten.clone(),
             anonymous_forgotten: self.anonymous_forgotten,
             replicas: self.replicas.clone(),
+            stepped: self.stepped,
         }
     }
 
@@ -109,7 +113,6 @@ impl RotationLedger {
             LedgerFact::Unasked { listener, epoch } => self.upstreams.record_unasked(listener, *epoch, now),
             LedgerFact::Configured { upstreams, epoch } => self.upstreams.set_configured(upstreams, *epoch),
             LedgerFact::Source { .. } => self.record_refusal(fact, now),
-            LedgerFact::ClockStep { seconds } => self.shift_times(SignedDuration::from_secs(*seconds)),
         }
     }
 
@@ -243,8 +246,16 @@ impl RotationLedger {
         }
     }
 
+    /// Follows the steps of the clock; `stepped`: all of them since the process began. What is recorded next goes by the stepped clock.
+    pub fn follow_clock(&mut self, stepped: SignedDuration) {
+        if self.stepped != stepped {
+            self.shift_times(stepped.saturating_sub(self.stepped));
+        }
+    }
+
     /// After a step of the clock all ages are what they were before it.
-    fn shift_times(&mut self, step: SignedDuration) {
+    pub(in crate::evidence) fn shift_times(&mut self, step: SignedDuration) {
+        self.stepped = self.stepped.saturating_add(step);
         self.since = shift_time(self.since, step);
         self.read = self.read.map(|read| shift_time(read, step));
         self.heard.values_mut().for_each(|(_, news)| *news = shift_time(*news, step));

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::PairEvidence;
 use super::ledger::RotationLedger;
@@ -19,6 +19,7 @@ use super::shape::{PriorHistory, ReplicaStatus};
 use super::sources::SourceEntry;
 use super::upstreams::FleetResponse;
 use crate::keyring::KeyringName;
+use crate::keyring::fit::shift_time;
 use crate::pki::Fingerprint;
 
 /// Senders that one part has at most.
@@ -32,6 +33,8 @@ pub struct PreparedHistory {
     rotations: BTreeMap<KeyringName, u64>,
     /// When the reading began.
     began: Timestamp,
+    /// The steps of the clock that the ledger had followed when this was prepared.
+    stepped: SignedDuration,
     is_first: bool,
     since: Timestamp,
     keyrings: Vec<KeyringName>,
@@ -69,6 +72,27 @@ struct ConfirmedRefusal {
     since: Timestamp,
     reason: &'static str,
     explanation: String,
+}
+
+impl PreparedHistory {
+    /// The clock was stepped since this was prepared: what is taken over is as old as what the ledger has. Other instances' times are by
+    /// their own clocks.
+    fn follow_clock(&mut self, stepped: SignedDuration) {
+        let step = stepped.saturating_sub(self.stepped);
+        if step.is_zero() {
+            return;
+        }
+        self.began = shift_time(self.began, step);
+        for PreparedSender { news, before, after, .. } in &mut self.senders {
+            news.former.iter_mut().for_each(|evidence| evidence.shift(step));
+            news.confirmed.iter_mut().for_each(|refusal| refusal.since = shift_time(refusal.since, step));
+            // The ledger's entry has been moved: it is no longer the one that was copied. What follows is for a sender without one.
+            let mut only = SenderUse::default();
+            news.merge_into(&mut only);
+            (*before, *after) = (None, Arc::new(only));
+        }
+        self.stepped = stepped;
+    }
 }
 
 impl SenderNews {
@@ -134,12 +158,13 @@ impl RotationLedger {
             news.merge_into(&mut after);
             Some(PreparedSender { key, news, before, after: Arc::new(after) })
         });
-        let (senders, rotations) = (senders.collect(), self.rotations.clone());
-        PreparedHistory { senders, rotations, began, is_first, since, keyrings, upstreams, replicas, cut }
+        let (senders, rotations, stepped) = (senders.collect(), self.rotations.clone(), self.stepped);
+        PreparedHistory { senders, rotations, began, stepped, is_first, since, keyrings, upstreams, replicas, cut }
     }
 
     /// Takes over a part of what was prepared; returns whether that was the last one.
     pub fn merge_history(&mut self, prepared: &mut PreparedHistory) -> bool {
+        prepared.follow_clock(self.stepped);
         let PreparedHistory { senders, rotations, .. } = prepared;
         let left = senders.len().saturating_sub(PART_SIZE);
         for sender in senders.drain(left..) {

@@ -101,8 +101,15 @@ impl RefusalSources {
             }
         }
         let (keyring, peer) = (Arc::clone(keyring), peer.map(str::to_owned));
-        let explanation = explanation.to_owned();
+        let explanation =
+            peer.as_deref().map_or_else(|| explanation.to_owned(), |peer| refer_to_peer(explanation, peer, source));
         self.0.insert(key, SourceEntry { keyring, refused, shown, lesson, peer, since, reason, explanation });
         Some(lesson == RefusalStatus::Confirmed)
     }
+}
+
+/// What is said of a peer where its name stands before: the report's lines and verdicts begin with it.
+fn refer_to_peer(explanation: &str, peer: &str, source: &str) -> String {
+    let said = explanation.strip_prefix(peer).and_then(|rest| rest.strip_prefix(" from ")?.strip_prefix(source));
+    said.map_or_else(|| explanation.to_owned(), |said| format!("it{said}"))
 }

@@ -156,6 +156,7 @@ impl UpstreamTable {
         let moved = |at: Timestamp| shift_time(at, step);
         for shown in self.0.values_mut().flat_map(|entry| &mut entry.shown) {
             (shown.since, shown.last) = (moved(shown.since), shown.last.map(moved));
+            shown.next_try = shown.next_try.map(moved);
         }
         self.0.values_mut().for_each(|entry| entry.unasked = entry.unasked.map(moved));
     }

@@ -185,12 +185,22 @@ fn describe_proved(proved: usize) -> String {
 }
 
 fn explain_blocked(line: &ReportLine, count: usize, all: usize, left: &str) -> String {
-    let mut text = format!("{count} of {all} peers would fail: call {} first", describe_line(line));
+    let mut text = format!("{count} of {all} peers would fail: call {} first; {left}", describe_line(line));
     if let Some(because) = &line.because {
-        let _ = write!(text, ", {because}");
+        let _ = write!(text, ". {}", begin_sentence(because));
     }
-    let _ = write!(text, "; {left}");
     text
+}
+
+/// A clause as a sentence of its own. A name at its beginning stays as it is.
+fn begin_sentence(clause: &str) -> String {
+    let first = clause.split(' ').next().unwrap_or_default();
+    match clause.get(..1) {
+        Some(letter) if first.chars().all(|c| c.is_ascii_lowercase()) => {
+            format!("{}{}", letter.to_ascii_uppercase(), &clause[1..])
+        }
+        _ => clause.to_owned(),
+    }
 }
 
 fn explain_on_old(line: &ReportLine, count: usize, all: usize) -> String {

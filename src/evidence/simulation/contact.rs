@@ -89,6 +89,10 @@ impl SimulatedFleet {
             record_handshake(replica, &sender, shown, choice.chosen_by, now);
             let known = &mut population.senders[index];
             (known.last, known.session) = (Some(minute), accepted.then_some(session));
+            if shown.key_pair != self.current_pair() {
+                // The report says so at once, however late the first data come.
+                known.failed = Some(minute);
+            }
         }
         if accepted && sender.lag > 0 && in_overlap {
             self.open.push((minute + sender.lag, open));

@@ -166,10 +166,10 @@ impl SimulatedFleet {
             SimulatedEvent::StepClock(step) => {
                 self.ahead += step;
                 self.stepped_back |= step < 0;
-                let now = self.wall(minute);
+                let step = SignedDuration::from_mins(step);
                 for replica in &mut self.replicas {
-                    replica.ledger.record(&LedgerFact::ClockStep { seconds: step * 60 }, now);
-                    replica.refusals.shift_times(SignedDuration::from_mins(step));
+                    replica.ledger.shift_times(step);
+                    replica.refusals.shift_times(step);
                 }
             }
             SimulatedEvent::Flood => {

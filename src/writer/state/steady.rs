@@ -4,12 +4,9 @@
 //! Inputs come at least once a second, so a longer way between two of them is a step: of the clock, or of a machine that
 //! was suspended, whose wall clock is as little to be trusted right away.
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
-/// What is a step, and how long it takes to be steady again.
-const CLOCK_STEP_THRESHOLD: Duration = Duration::from_mins(5);
+use crate::clock::CLOCK_STEP_THRESHOLD;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockSteadiness {

@@ -174,7 +174,7 @@ fn a_confirmed_refusal_is_as_much_younger_than_a_proof_after_a_step_of_the_clock
     ledger.await_registry();
     record_rotation(&mut ledger);
     record_refusal(&mut ledger, ETL.2, Some(ETL.0), RefusalStatus::Confirmed, 120);
-    ledger.record(&LedgerFact::ClockStep { seconds: STEP * 60 }, time_at(130 + STEP));
+    ledger.shift_times(SignedDuration::from_mins(STEP));
     // At minute 110 it had proved the pair at another instance, whose rows have followed the clock.
     ledger.recall(history(0, vec![proved(false, ETL, 110 + STEP)]), time_at(130 + STEP));
     let report = build_report(&ledger, &overlap(), 130 + STEP);

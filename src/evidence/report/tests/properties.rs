@@ -70,7 +70,7 @@ proptest! {
                 ReportStep::Rotated => record_rotation(&mut ledger),
                 ReportStep::Stepped { hours } => {
                     now += hours * 60;
-                    ledger.record(&LedgerFact::ClockStep { seconds: hours * 3600 }, time_at(now));
+                    ledger.shift_times(SignedDuration::from_hours(hours));
                 }
             }
             let (senders, anonymous, sources, upstreams) = ledger.size();

@@ -1,5 +1,6 @@
 //! Evidence is about one sender: several hosts of one identity, unexplained ends, habits, floods, steps of the clock.
 
+use super::super::super::learned::{PeerProofReport, PeerSource, RefusalReport, RefusalTable, SenderKind};
 use super::*;
 
 #[test]
@@ -172,7 +173,7 @@ fn a_step_of_the_clock_makes_no_sender_older_or_younger() {
         ETL.connects(&mut ledger, OLD, SelectionReason::Only, 90);
         record_rotation(&mut ledger);
         Host::named("other").proves(&mut ledger, 110);
-        ledger.record(&LedgerFact::ClockStep { seconds: step * 60 }, time_at(120 + step));
+        ledger.shift_times(SignedDuration::from_mins(step));
         let long = KeyringOverlap {
             previous: vec![PreviousPair { key_pair: pair(OLD), ends: time_at(400 * DAY), survives_restart: true }],
             ..overlap()
@@ -193,6 +194,49 @@ fn a_step_of_the_clock_makes_no_sender_older_or_younger() {
         ledger.record(&fact(SenderOutcome::Proved), time_at(140 + step));
         assert_eq!(build_report(&ledger, &long, 150 + step).verdict.retire, RetireAdvice::Safe, "{step}");
     }
+}
+
+#[test]
+fn a_peer_that_confirmed_its_refusal_is_named_once_and_the_sentence_says_why_it_is_to_be_called() {
+    let mut ledger = old_ledger();
+    record_rotation(&mut ledger);
+    ETL.connects(&mut ledger, OLD, SelectionReason::Learned, 110);
+    let source = PeerSource::new(shared_str("api"), ETL.2.parse().unwrap(), None);
+    let (sender, keyring) = (SenderKind { source, offer: 1 }, shared_str("api"));
+    let refusal = RefusalReport {
+        sender: &sender,
+        keyring: &keyring,
+        key_pair: pair(NEW),
+        reason: "unknown_ca",
+        certificate: None,
+        next: Some(pair(OLD)),
+    };
+    let peer = Some((pair(ETL.1), ETL.0));
+    let proof = PeerProofReport { sender: &sender, key_pair: pair(OLD), current: false, peer };
+    let mut learned = RefusalTable::default();
+    let refused = learned.record_refusal(&refusal, time_at(105));
+    for change in refused.into_iter().chain(learned.record_proof(&proof, time_at(110))) {
+        let (source, explanation) = (change.entry.source.to_string(), change.explanation());
+        let fact = LedgerFact::Source {
+            keyring: &keyring,
+            listener: &keyring,
+            source: &source,
+            refused: pair(NEW),
+            shown: pair(OLD),
+            lesson: change.standing,
+            peer: change.entry.peer.as_deref(),
+            reason: change.reason,
+            explanation: &explanation,
+        };
+        ledger.record(&fact, time_at(110));
+    }
+    let report = build_report(&ledger, &overlap(), 200);
+    assert_eq!(
+        report.verdict.sentence,
+        "1 of 1 peers would fail: call acme (acme-etl, contact noc@acme.example) first; 29 days left. It completed a request on \
+         010101010101 after it refused 020202020202: it will be shown 010101010101 until that pair's overlap ends, and 020202020202 again \
+         from time to time; ask its operator to trust the issuer of the new one before then"
+    );
 }
 
 #[test]
