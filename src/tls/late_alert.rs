@@ -21,9 +21,9 @@ pub async fn refuse_established<S: AsyncRead + AsyncWrite + Unpin>(
     let tls12 = stream.state().protocol_version() == Some(ProtocolVersion::TLSv1_2);
     let alert = sent_alert(&HandshakeFailureCause::Tls(tls_error(untrusted)), tls12)?;
     let suite = stream.state().negotiated_cipher_suite()?;
-    let (mut below, secrets) = stream.into_secrets();
-    let record = seal_alert(suite, secrets.ok()?, alert)?;
-    let sent = below.write_all(&record).await.is_ok();
+    let (mut below, mut records, secrets) = stream.into_secrets();
+    records.extend_from_slice(&seal_alert(suite, secrets.ok()?, alert)?);
+    let sent = below.write_all(&records).await.is_ok();
     linger(below).await;
     sent.then(|| rfc_name(alert))
 }

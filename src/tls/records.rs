@@ -12,10 +12,12 @@ mod session;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CommonState, ExtractedSecrets};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use room::{RECORD_BYTES, with_room};
 use session::{ReadEnd, ServerSession};
@@ -24,25 +26,39 @@ use session::{ReadEnd, ServerSession};
 const READ_AHEAD_SHARE: usize = 64;
 const MIN_ROOM_BYTES: usize = 512;
 
+/// A first response that takes longer is not waited for: tickets go out with the next flush. A tick of the worker, which comes later
+/// than this, sees to it that there is one.
+const LONGEST_HOLD: Duration = Duration::from_millis(100);
+
 /// A server's end of an established TLS connection.
 pub struct RecordStream<S> {
     stream: S,
     session: ServerSession,
+    /// What waits to be sent are tickets, held since then to go with the first response: a send of their own costs more than all that
+    /// resuming takes besides its cryptography. Nothing else is ever held, and nothing that is written waits for them.
+    held_since: Option<Instant>,
     /// Content that has come and was not asked for yet, and how much of it was handed over.
     content: Vec<u8>,
     taken: usize,
 }
 
 impl<S> RecordStream<S> {
-    /// After the handshake; `incoming` is what came behind it, where the client has not `closed` its half already. It is opened here: rustls
-    /// keeps content, and writes nothing before that is taken from it.
-    fn new(stream: S, connection: UnbufferedServerConnection, (mut incoming, closed): (Vec<u8>, bool)) -> Self {
+    /// After the handshake, whose `tickets` are not sent yet; `incoming` is what came behind it, where the client has not `closed` its
+    /// half already. It is opened here: rustls keeps content, and writes nothing before that is taken from it.
+    fn new(
+        stream: S,
+        connection: UnbufferedServerConnection,
+        (mut incoming, closed): (Vec<u8>, bool),
+        tickets: &[u8],
+    ) -> Self {
         let (mut session, mut content) = (ServerSession::new(connection), Vec::new());
+        session.queue_records(tickets);
         session.open_records(&mut incoming, |opened| content.extend_from_slice(opened));
         if closed {
             session.end_reading(ReadEnd::Closed);
         }
-        Self { stream, session, content, taken: 0 }
+        let held_since = (!tickets.is_empty()).then(Instant::now);
+        Self { stream, session, held_since, content, taken: 0 }
     }
 
     /// What was negotiated.
@@ -50,9 +66,10 @@ impl<S> RecordStream<S> {
         self.session.state()
     }
 
-    /// The stream below and the keys of the connection, for a record that rustls would not write.
-    pub fn into_secrets(self) -> (S, Result<ExtractedSecrets, rustls::Error>) {
-        (self.stream, self.session.into_secrets())
+    /// The stream below, what waits to be sent, and the keys for what comes after that: for a record that rustls would not write.
+    pub fn into_secrets(self) -> (S, Vec<u8>, Result<ExtractedSecrets, rustls::Error>) {
+        let waiting = self.session.outgoing().map(<[u8]>::to_vec).unwrap_or_default();
+        (self.stream, waiting, self.session.into_secrets())
     }
 
     /// Bytes for which memory is kept.
@@ -84,8 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
             }
             if let Some(ended) = self.session.ended() {
                 let result = ended.result();
-                // An alert goes out as far as it can; what counts is the error.
-                let _ = self.poll_send(cx);
+                if self.session.has_failed() {
+                    // Our alert goes out as far as it can; what counts is the error.
+                    let _ = self.poll_send(cx);
+                }
                 return Poll::Ready(result);
             }
             let held = self.session.take_held(room)?;
@@ -120,8 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
         });
     }
 
-    /// Sends the records that wait.
+    /// Sends the records that wait, tickets among them.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.held_since = None;
         while let Some(records) = self.session.outgoing() {
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, records))?;
             if count == 0 {
@@ -134,7 +154,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
 
     /// Seals the beginning of `pieces` and sends it: how much of it. What the stream does not take waits.
     fn poll_seal(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_send(cx))?;
+        if self.held_since.is_none() {
+            ready!(self.poll_send(cx))?;
+        }
         if pieces.iter().all(|piece| piece.is_empty()) {
             return Poll::Ready(Ok(0));
         }
@@ -142,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
             let (joined, sealed) = room.split_at_mut(RECORD_BYTES);
             let (content, records) = self.session.seal(pieces, joined, sealed)?;
             if self.session.outgoing().is_some() {
-                // What rustls had to say goes first.
+                // What rustls had to say goes first, in the same piece.
                 self.session.queue_records(&sealed[..records]);
                 return match self.poll_send(cx) {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -197,7 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_send(cx))?;
+        // Tickets are not what was written before a flush.
+        if this.held_since.is_none_or(|since| since.elapsed() >= LONGEST_HOLD) {
+            ready!(this.poll_send(cx))?;
+        }
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 

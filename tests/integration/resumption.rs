@@ -1,9 +1,12 @@
 //! Sessions of peers that renew their certificate in time: the old session ends with the old path, and the new certificate is asked
 //! for; and what a peer hears that is refused after a resumption.
 
+use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use jiff::SignedDuration;
 use rustls::client::ResolvesClientCert;
@@ -11,10 +14,14 @@ use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ClientConnection, SignatureScheme};
 use sidekey::pki::issue::IssuedKeyPair;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio_rustls::client::TlsStream;
 
 use crate::handshake::{Stand, stand_with};
+use crate::protocols::{self, soon};
 use crate::support::ca::{later, today};
 use crate::support::peer::{Peer, chain};
+use crate::support::raw::{Raw, head};
 use crate::support::raw_ca::{RawCa, ends};
 use crate::support::sidecar::put;
 
@@ -121,5 +128,33 @@ async fn a_peer_that_is_refused_after_a_resumption_hears_why() {
         let handshake = stand.sidecar.handshake().await;
         assert_eq!((handshake.reason, handshake.alert_sent), ("expired", Some("certificate_expired")));
         assert!(handshake.facts.resumed);
+    }
+}
+
+/// Reads until a ticket has come, which is the first thing that comes.
+async fn read_ticket(wire: &mut TlsStream<tokio::net::TcpStream>) {
+    soon(poll_fn(|cx| {
+        let mut space = [0; 64];
+        let mut buf = ReadBuf::new(&mut space);
+        let read = Pin::new(&mut *wire).poll_read(cx, &mut buf);
+        assert!(read.is_pending(), "a response, or the end, came before the ticket: {:?}", buf.filled());
+        if wire.get_ref().1.tls13_tickets_received() > 0 { Poll::Ready(()) } else { Poll::Pending }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_does_not_wait_for_a_late_response_nor_for_a_request_that_never_gets_whole() {
+    let backend = Raw::start(|_, mut stream| async move {
+        head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let stand = protocols::stand(&format!("http://{}", backend.address), "").await;
+    for sent in ["", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let mut wire = stand.wire().await;
+        wire.write_all(sent.as_bytes()).await.expect("written");
+        wire.flush().await.expect("flushed");
+        read_ticket(&mut wire).await;
     }
 }

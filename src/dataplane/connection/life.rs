@@ -19,6 +19,9 @@ const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 /// requests that follow one at all come sooner.
 const RESTING_DELAY: Duration = Duration::from_secs(1);
 
+/// A task is woken once at this age: what TLS has held back for the first response goes out now, with it or without it.
+const HOLDING_TICKS: u32 = 2;
+
 /// What is cut at a deadline is told so many ticks before it: one for its last words, one for the end.
 const LAST_WORDS_TICKS: u32 = 2;
 
@@ -31,6 +34,8 @@ pub(super) struct ConnectionLife {
     pub(super) valid_until: Cell<Option<Timestamp>>,
     watch: LimitWatch,
     born: Ticks,
+    /// Its task was woken for what TLS may hold back, or its stream writes at once and holds nothing.
+    released: Cell<bool>,
     drain: Cell<Option<RunningDrain>>,
     cut: Cell<bool>,
     idle_since: Cell<Ticks>,
@@ -50,6 +55,7 @@ impl ConnectionLife {
     pub(super) fn new(timeouts: ConnectionTimeouts, waits: &Rc<WaitTable>) -> Self {
         Self {
             waits: Rc::clone(waits),
+            released: Cell::new(timeouts.http2 || timeouts.idle.is_none()),
             timeouts,
             signal: SignalCell::default(),
             valid_until: Cell::new(None),
@@ -126,6 +132,7 @@ impl ConnectionLife {
             ConnectionSignal::Close => return None,
             _ => {}
         }
+        self.release_held(ticks);
         if let Some(outcome) = self.check_peer_path(now) {
             return Some(outcome);
         }
@@ -163,6 +170,14 @@ impl ConnectionLife {
             self.signal.wake_task();
         }
         None
+    }
+
+    /// Wakes the task once, so that it flushes its stream.
+    fn release_held(&self, ticks: Ticks) {
+        if !self.released.get() && ticks.ticks_since(self.born) >= HOLDING_TICKS {
+            self.released.set(true);
+            self.signal.wake_task();
+        }
     }
 
     /// Whether it rests: what its requests share is made anew by the next one.

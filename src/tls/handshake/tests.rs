@@ -3,6 +3,7 @@
 mod hints;
 mod records;
 mod resumption;
+mod tickets;
 mod trouble;
 
 use std::sync::Mutex;

@@ -4,9 +4,9 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::RecordStream;
@@ -29,7 +29,7 @@ pub(in crate::tls) async fn finish_handshake<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) => return Err((io::Error::other(error), stream)),
     };
     match exchange_flights(&mut stream, &mut connection, &mut received).await {
-        Ok(closed) => Ok(Box::new(RecordStream::new(stream, *connection, (received, closed)))),
+        Ok((closed, tickets)) => Ok(Box::new(RecordStream::new(stream, *connection, (received, closed), &tickets))),
         Err(error) => Err((error, stream)),
     }
 }
@@ -48,17 +48,20 @@ enum HandshakeStep {
     Closed,
 }
 
-/// Exchanges messages until the handshake is over: whether the client has closed its half as well.
+/// Exchanges messages until the handshake is over: whether the client has closed its half as well, and the tickets that are not
+/// sent yet.
 async fn exchange_flights<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     connection: &mut UnbufferedServerConnection,
     received: &mut Vec<u8>,
-) -> io::Result<bool> {
+) -> io::Result<(bool, Vec<u8>)> {
     let (mut outgoing, mut closed) = (Vec::new(), false);
     // What came behind the last message is not looked at here.
     while connection.is_handshaking() || connection.wants_write() {
         match step_handshake(connection, received, &mut outgoing) {
             Ok(HandshakeStep::Continue) => {}
+            // What is left are tickets.
+            Ok(HandshakeStep::Send) if is_over_in_tls13(connection) => break,
             Ok(HandshakeStep::Send) => {
                 stream.write_all(&outgoing).await?;
                 stream.flush().await?;
@@ -89,12 +92,18 @@ async fn exchange_flights<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     }
-    // Our last message, and tickets.
-    if !outgoing.is_empty() {
+    // In TLS 1.2 the last message is ours.
+    if !outgoing.is_empty() && !is_over_in_tls13(connection) {
         stream.write_all(&outgoing).await?;
         stream.flush().await?;
+        outgoing.clear();
     }
-    Ok(closed)
+    Ok((closed, outgoing))
+}
+
+/// Whether the client's last message has come, which in TLS 1.3 is the last of the handshake: only tickets come after it.
+fn is_over_in_tls13(connection: &UnbufferedServerConnection) -> bool {
+    !connection.is_handshaking() && connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
 }
 
 /// Has rustls go on with what came.
