@@ -144,7 +144,10 @@ impl Worker {
             let context = &worker.context;
             let recheck = |open: &Rc<ConnectionState>| {
                 open.forget_view();
-                context.recheck_connection(open);
+                // Those to upstreams were checked above, and those that began since at their beginning.
+                if !open.is_upstream() {
+                    context.recheck_connection(open);
+                }
             };
             context.connections.walk_connections(recheck).await;
             worker.sweep();

@@ -106,6 +106,44 @@ fn a_sender_whose_held_pair_ends_goes_on_with_the_next_and_its_trials_go_on_too(
     assert_eq!(learned.tick(&|_| Some(vec![pair(1)]), hour(200))[0].reason, "overlap_ended");
 }
 
+#[test]
+fn the_proof_of_a_trial_frees_its_sender_however_late_it_comes() {
+    let (sender, keyring) = (numbered_sender(0), "api".into());
+    let hour = |hours: i64| day(0) + SignedDuration::from_hours(hours);
+    let refusal = RefusalReport {
+        sender: &sender,
+        keyring: &keyring,
+        key_pair: pair(1),
+        reason: "unknown_ca",
+        certificate: None,
+        next: Some(pair(2)),
+    };
+    let peer = Some((pair(100), "p"));
+    let proof = |shown: u8, current: bool| PeerProofReport { sender: &sender, key_pair: pair(shown), current, peer };
+    for (what, between) in
+        [("nothing", 0), ("a second trial", 1), ("a request on the pair it is held on", 2), ("a restart", 3)]
+    {
+        let mut learned = RefusalTable::default();
+        learned.record_refusal(&refusal, hour(0));
+        learned.record_proof(&proof(2, false), hour(0));
+        assert_eq!(learned.recall(&sender, hour(12)), None, "its trial; the first data come eight hours later");
+        match between {
+            1 => assert_eq!(learned.recall(&sender, hour(13)), None),
+            2 => assert_eq!(learned.record_proof(&proof(2, false), hour(14)), []),
+            3 => {
+                let remembered = learned.to_persisted();
+                learned = RefusalTable::default();
+                learned.restore(&remembered);
+            }
+            _ => {}
+        }
+        let told = learned.record_proof(&proof(1, true), hour(20));
+        assert_eq!(told.iter().map(|change| change.reason).collect::<Vec<_>>(), ["accepts_it_now"], "after {what}");
+        assert_eq!(learned.recall(&sender, hour(20)), None, "after {what}");
+        assert_eq!(learned.record_refusal(&refusal, hour(21)), [], "no refusal moves it any more, after {what}");
+    }
+}
+
 proptest! {
     /// Only ages count, so that a clock that is stepped changes nothing.
     #[test]

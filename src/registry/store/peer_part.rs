@@ -228,6 +228,7 @@ fn count_whole(names: &[(&str, &str)]) -> usize {
 mod tests {
     use super::*;
     use crate::registry::store::StoreAccess;
+    use crate::registry::store::read::tests::check_query_plan;
     use crate::registry::store::sql::DatabasePool;
     use crate::registry::{RegistryLocation, RegistrySettings};
 
@@ -237,9 +238,7 @@ mod tests {
         let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
         let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
         for sql in BY_NAME.iter().chain(&BY_LATEST) {
-            let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explained).fetch_all(pool).await.unwrap();
-            assert!(plan.iter().any(|(.., step)| step.contains("SEARCH peer USING INDEX peer_name ")), "{plan:?}");
+            check_query_plan(pool, sql, "SEARCH peer USING INDEX peer_name ").await;
         }
     }
 

@@ -183,7 +183,7 @@ impl HistoryQuery {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crate::registry::store::StoreAccess;
     use crate::registry::store::sql::DatabasePool;
     use crate::registry::{RegistryLocation, RegistrySettings, RegistryStore};
@@ -194,9 +194,14 @@ mod tests {
         let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
         let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
         for (sql, index) in [(super::PEERS_BY_NAME, "peer_name"), (super::PEERS_BY_CERTIFICATE, "peer_certificate")] {
-            let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explained).fetch_all(pool).await.unwrap();
-            assert!(plan.iter().any(|(.., step)| step.contains(&format!("USING INDEX {index} "))), "{plan:?}");
+            check_query_plan(pool, sql, &format!("USING INDEX {index} ")).await;
         }
+    }
+
+    /// SQLite's plan of this query has such a step.
+    pub(in crate::registry::store) async fn check_query_plan(pool: &sqlx::SqlitePool, sql: &str, step: &str) {
+        let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explained).fetch_all(pool).await.unwrap();
+        assert!(plan.iter().any(|(.., planned)| planned.contains(step)), "{plan:?}");
     }
 }
