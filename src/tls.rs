@@ -13,6 +13,7 @@ mod first_bytes;
 pub mod handshake;
 mod hello;
 pub mod keep;
+mod key_schedule;
 pub mod late_alert;
 mod offer;
 pub(crate) mod passing;
@@ -147,6 +148,7 @@ pub enum TlsConfigError {
 fn provider(settings: &TlsSettings) -> Arc<CryptoProvider> {
     use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
     let mut provider = default_provider();
+    key_schedule::replace_key_schedules(&mut provider.cipher_suites);
     if !settings.groups.is_empty() {
         provider.kx_groups = settings
             .groups

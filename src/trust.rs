@@ -11,6 +11,7 @@ pub mod matched;
 mod matcher;
 pub mod partner;
 pub mod peer;
+mod presented;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod usage;
@@ -31,6 +32,7 @@ pub use anchors::Anchors;
 pub use matcher::PeerMatcher;
 pub use partner::{Partner, Partners};
 pub use peer::Peer;
+pub use presented::{ChainHash, PresentedChain};
 pub use verdict::{PeerRole, TrustError, Verified};
 pub use verify::Trust;
 

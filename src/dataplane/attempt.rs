@@ -16,7 +16,7 @@ use crate::pki::{Certificate, Fingerprint};
 use crate::snapshot::{Epoch, Side};
 use crate::tls::explain::{DialFailure, explain_dial, explain_untrusted};
 use crate::tls::{FailedHandshake, FailureContext, FailureExplanation, HandshakeFacts, HandshakeOutcome, explain};
-use crate::trust::{Peer, Trust, TrustError};
+use crate::trust::{Peer, PresentedChain, Trust, TrustError};
 
 /// Certificates of a failed chain that are summarised.
 const SUMMARISED_CERTIFICATES: usize = 8;
@@ -62,7 +62,7 @@ impl HandshakeAttempt {
     pub(crate) fn success_event(
         &self,
         outcome: HandshakeOutcome,
-        (facts, chain): (HandshakeFacts, &Arc<[CertificateDer<'static>]>),
+        (facts, chain): (HandshakeFacts, &PresentedChain),
         peer: Option<&Peer>,
         now: Timestamp,
     ) -> Event {
@@ -121,7 +121,7 @@ impl HandshakeAttempt {
         &self,
         untrusted: &TrustError,
         trust: &Trust,
-        (facts, chain, alert_sent): (HandshakeFacts, &Arc<[CertificateDer<'static>]>, Option<&'static str>),
+        (facts, chain, alert_sent): (HandshakeFacts, &PresentedChain, Option<&'static str>),
         now: Timestamp,
     ) -> (Event, &'static str, String) {
         let explained = explain_untrusted(untrusted, &self.failure_context(trust, now), alert_sent);
@@ -192,7 +192,7 @@ impl HandshakeAttempt {
         &self,
         explained: FailureExplanation,
         facts: HandshakeFacts,
-        chain: &Arc<[CertificateDer<'static>]>,
+        chain: &PresentedChain,
         now: Timestamp,
     ) -> (Event, &'static str, String) {
         let (reason, explanation) = (explained.reason, explained.explanation.clone());
@@ -243,14 +243,14 @@ impl HandshakeAttempt {
 }
 
 /// The part of a chain that its record keeps, whole certificates only.
-fn recorded_chain(chain: &Arc<[CertificateDer<'static>]>) -> Arc<[CertificateDer<'static>]> {
+fn recorded_chain(chain: &PresentedChain) -> Arc<[CertificateDer<'static>]> {
     let mut size = 0;
     let fits = |der: &&CertificateDer<'static>| {
         size += der.len();
         size <= RECORDED_CHAIN_BYTES
     };
     let count = chain.iter().take(SUMMARISED_CERTIFICATES).take_while(fits).count();
-    if count == chain.len() { Arc::clone(chain) } else { chain[..count].into() }
+    if count == chain.len() { Arc::clone(chain.certificates()) } else { chain[..count].into() }
 }
 
 fn peer_facts(certificate: &Certificate) -> PeerFacts {

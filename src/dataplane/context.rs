@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::connection::{ConnectionGuard, ConnectionLimit, ConnectionState, ConnectionTable, ConnectionTimeouts};
@@ -26,7 +25,7 @@ use crate::pki::Fingerprint;
 use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::snapshot::ingress::ListenerLimits;
 use crate::snapshot::{EgressSnapshot, Epoch, IngressSnapshot, ListenerId, Side, Snapshot};
-use crate::trust::PeerRole;
+use crate::trust::{PeerRole, PresentedChain};
 
 /// A listener, as its connections see it.
 pub(crate) struct ListenerContext {
@@ -155,7 +154,7 @@ impl WorkerContext {
         listener: &ListenerContext,
         number: u64,
         limits: &ListenerLimits,
-        (http2, key_pair, chain): (bool, Option<Fingerprint>, Arc<[CertificateDer<'static>]>),
+        (http2, key_pair, chain): (bool, Option<Fingerprint>, PresentedChain),
     ) -> Rc<ConnectionState> {
         let facts = ConnectionFacts {
             side: listener.id.side,

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
 
 use crate::keyring::{CandidateList, Standing};
 use crate::net::HostPort;
 use crate::pki::Fingerprint;
 use crate::snapshot::{Side, Snapshot, egress};
 use crate::tls::ClientAuth;
-use crate::trust::{PeerRole, Trust, TrustError, quote_trust};
+use crate::trust::{PeerRole, PresentedChain, Trust, TrustError, quote_trust};
 
 /// What must stay true of a connection.
 #[derive(Clone, Debug)]
@@ -26,7 +25,7 @@ pub struct ConnectionFacts {
     /// What we showed; `None` where no TLS is spoken (the application's connections).
     pub key_pair: Option<Fingerprint>,
     /// The peer's chain, end entity first; empty = it showed none.
-    pub chain: Arc<[CertificateDer<'static>]>,
+    pub chain: PresentedChain,
     /// The role that the peer was verified for.
     pub role: PeerRole,
     /// The upstream that it leads to; `None` where it leads to none of ours.
@@ -180,7 +179,7 @@ fn check_trust(
     if facts.chain.is_empty() && anonymous {
         return Ok(None);
     }
-    match trust.verify(&facts.chain, &facts.role, now) {
+    match trust.verify_presented(&facts.chain, &facts.role, now) {
         Ok(verified) => Ok(Some(verified.valid_until)),
         Err(untrusted) => {
             let reason = match &untrusted {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
-use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsConnector};
@@ -25,6 +24,7 @@ use super::tls12_alert::CertificateAlertStream;
 use super::{AlpnProtocol, EgressConnector, IngressAcceptor, TlsSettings, restated};
 use crate::keyring::PeerRequirements;
 use crate::pki::Fingerprint;
+use crate::trust::PresentedChain;
 
 /// What was negotiated; unknown things are `None`.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ pub struct CompletedHandshake<T> {
     /// What was negotiated.
     pub facts: HandshakeFacts,
     /// The other side's chain, end entity first; empty = none shown. Also there when resumed.
-    pub chain: Arc<[CertificateDer<'static>]>,
+    pub chain: PresentedChain,
     /// Egress: what the CertificateRequest asked for; `None` = no certificate was asked for (or resumed).
     pub asked: Option<PeerRequirements>,
     /// Egress: the CertificateRequest led to this pair instead of the connector's own.
@@ -279,11 +279,15 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// What the verifier saw in a full handshake; a resumed one carries the chain of the first.
-fn peer_chain(seen: HandshakeObservation, session: &CommonState) -> Arc<[CertificateDer<'static>]> {
+fn peer_chain(seen: HandshakeObservation, session: &CommonState) -> PresentedChain {
     if !seen.chain.is_empty() {
         return seen.chain;
     }
-    session.peer_certificates().map(Arc::from).unwrap_or_default()
+    let Some(certificates) = session.peer_certificates() else { return PresentedChain::default() };
+    match seen.ticket_chain {
+        Some(hash) => PresentedChain::with_known_hash(certificates.into(), hash),
+        None => certificates.into(),
+    }
 }
 
 fn facts(session: &CommonState) -> HandshakeFacts {

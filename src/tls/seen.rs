@@ -8,20 +8,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
 
 use super::offer::OfferedPair;
-use super::ticket_chains::ChainName;
 use crate::keyring::PeerRequirements;
 use crate::keyring::demand::answer_request;
 use crate::pki::Fingerprint;
-use crate::trust::TrustError;
+use crate::trust::{ChainHash, PresentedChain, TrustError};
 
 /// What was seen.
 #[derive(Clone, Debug, Default)]
 pub struct HandshakeObservation {
     /// The chain that the other side presented.
-    pub chain: Arc<[CertificateDer<'static>]>,
+    pub chain: PresentedChain,
     /// Our verdict on it, if it was bad.
     pub untrusted: Option<TrustError>,
     /// The chain was fine, the CertificateVerify signature was not.
@@ -30,8 +28,8 @@ pub struct HandshakeObservation {
     pub tls13: Option<bool>,
     /// Until when the other side's path holds: verified in this handshake, or, where it resumes, in the one it goes back to.
     pub path_end: Option<Timestamp>,
-    /// The name of the chain in the ticket that is resumed.
-    pub(super) ticket_chain: Option<ChainName>,
+    /// The hash of the chain in the ticket that is resumed.
+    pub(super) ticket_chain: Option<ChainHash>,
     /// What a CertificateRequest asked for (egress): `Some` also where it named nothing.
     pub asked: Option<PeerRequirements>,
     /// The pair that was shown instead of the config's own, because the CertificateRequest led to it.
@@ -75,8 +73,8 @@ pub(super) fn read_path_end() -> Option<Timestamp> {
     SLOT.try_with(|slot| slot.borrow().seen.path_end).ok().flatten()
 }
 
-/// The name of the chain that a ticket leaves out, which `name` finds in what this handshake has seen.
-pub(super) fn read_ticket_chain(name: impl FnOnce(&HandshakeObservation) -> Option<ChainName>) -> Option<ChainName> {
+/// The hash of the chain that a ticket leaves out, which `name` finds in what this handshake has seen.
+pub(super) fn read_ticket_chain(name: impl FnOnce(&HandshakeObservation) -> Option<ChainHash>) -> Option<ChainHash> {
     SLOT.try_with(|slot| name(&slot.borrow().seen)).ok().flatten()
 }
 

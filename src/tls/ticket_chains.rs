@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
+
+use crate::trust::{ChainHash, PresentedChain};
 
 /// Bytes of the chains in each of the two halves, enough for five thousand peers.
 const HALF_BYTES: usize = 8 << 20;
@@ -20,36 +21,31 @@ const MAX_CHAIN_BYTES: usize = 8 * 1024;
 const NAME_BYTES: usize = 32;
 const PLACE_BYTES: usize = 2;
 
-/// The name of a chain: SHA-256 of its encoding.
-pub(super) type ChainName = [u8; NAME_BYTES];
-
 /// The chains of one config. An entry that is used moves to the new half, and when that is full the old one is dropped.
 #[derive(Default)]
 pub(super) struct TicketChains(Mutex<ChainHalves>);
 
 #[derive(Default)]
 struct ChainHalves {
-    new: HashMap<ChainName, Arc<[u8]>>,
+    new: HashMap<ChainHash, Arc<[u8]>>,
     /// Of the new half.
     bytes: usize,
-    old: HashMap<ChainName, Arc<[u8]>>,
+    old: HashMap<ChainHash, Arc<[u8]>>,
 }
 
 impl TicketChains {
     /// Keeps the chain of a peer; `None` where it is none, or too long.
-    pub(super) fn keep_chain(&self, chain: &[CertificateDer<'static>]) -> Option<ChainName> {
-        let encoded = encode_chain(chain)?;
-        let mut name = [0; NAME_BYTES];
-        name.copy_from_slice(digest::digest(&digest::SHA256, &encoded).as_ref());
+    pub(super) fn keep_chain(&self, chain: &PresentedChain) -> Option<ChainHash> {
+        let name = *chain.hash();
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if halves.find(&name).is_none() {
-            halves.insert(name, encoded.into());
+            halves.insert(name, encode_chain(chain)?.into());
         }
         Some(name)
     }
 
     /// The content of a ticket without the chain of this name; `None` where it does not hold that chain.
-    pub(super) fn shorten(&self, content: &[u8], name: &ChainName) -> Option<Vec<u8>> {
+    pub(super) fn shorten(&self, content: &[u8], name: &ChainHash) -> Option<Vec<u8>> {
         let encoded = self.0.lock().unwrap_or_else(PoisonError::into_inner).find(name)?;
         // Most of the content is the chain, so few places are left for it: preparing a search would cost far more than these
         // comparisons, which end with the first byte almost everywhere.
@@ -63,7 +59,7 @@ impl TicketChains {
     }
 
     /// The whole content of a ticket that was shortened, and the name of its chain; `None` where that is no longer kept.
-    pub(super) fn restore(&self, short: &[u8]) -> Option<(Vec<u8>, ChainName)> {
+    pub(super) fn restore(&self, short: &[u8]) -> Option<(Vec<u8>, ChainHash)> {
         let (name, rest) = short.split_first_chunk::<NAME_BYTES>()?;
         let (place, rest) = rest.split_first_chunk::<PLACE_BYTES>()?;
         let (before, behind) = rest.split_at_checked(usize::from(u16::from_be_bytes(*place)))?;
@@ -73,7 +69,7 @@ impl TicketChains {
 }
 
 impl ChainHalves {
-    fn find(&mut self, name: &ChainName) -> Option<Arc<[u8]>> {
+    fn find(&mut self, name: &ChainHash) -> Option<Arc<[u8]>> {
         if let Some(encoded) = self.new.get(name) {
             return Some(Arc::clone(encoded));
         }
@@ -82,7 +78,7 @@ impl ChainHalves {
         Some(encoded)
     }
 
-    fn insert(&mut self, name: ChainName, encoded: Arc<[u8]>) {
+    fn insert(&mut self, name: ChainHash, encoded: Arc<[u8]>) {
         let bytes = ENTRY_BYTES + encoded.len();
         if self.bytes + bytes > HALF_BYTES {
             self.old = std::mem::take(&mut self.new);
@@ -118,8 +114,8 @@ fn encode_chain(chain: &[CertificateDer<'static>]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn chain(number: u32) -> Vec<CertificateDer<'static>> {
-        vec![number.to_be_bytes().repeat(100).into(), vec![7; 500].into()]
+    fn chain(number: u32) -> PresentedChain {
+        vec![number.to_be_bytes().repeat(100).into(), vec![7; 500].into()].into()
     }
 
     fn content(number: u32) -> Vec<u8> {
@@ -143,7 +139,7 @@ mod tests {
     #[test]
     fn five_thousand_peers_in_turns_can_all_resume() {
         let chains = TicketChains::default();
-        let chain = |number: u32| vec![CertificateDer::from(number.to_be_bytes().repeat(325))];
+        let chain = |number: u32| PresentedChain::from(vec![CertificateDer::from(number.to_be_bytes().repeat(325))]);
         let content = |number: u32| encode_chain(&chain(number)).unwrap();
         let tickets: Vec<_> = (0..5_000)
             .map(|number| chains.shorten(&content(number), &chains.keep_chain(&chain(number)).unwrap()).unwrap())
@@ -163,7 +159,7 @@ mod tests {
         let halves = chains.0.lock().unwrap();
         assert!(halves.new.len() + halves.old.len() <= 2 * HALF_BYTES / (ENTRY_BYTES + 900));
         drop(halves);
-        let large = vec![CertificateDer::from(vec![1; MAX_CHAIN_BYTES])];
-        assert!(chains.keep_chain(&large).is_none() && chains.keep_chain(&[]).is_none());
+        let large = PresentedChain::from(vec![CertificateDer::from(vec![1; MAX_CHAIN_BYTES])]);
+        assert!(chains.keep_chain(&large).is_none() && chains.keep_chain(&PresentedChain::default()).is_none());
     }
 }

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::upstream_sessions::PathBoundSessions;
 use super::{AuthorityNames, ClientAuth, seen};
-use crate::trust::{PeerRole, Trust, TrustError};
+use crate::trust::{PeerRole, PresentedChain, Trust, TrustError};
 
 /// What both verifiers do alike.
 struct ChainVerifier {
@@ -39,11 +39,12 @@ impl ChainVerifier {
         chain.push(end_entity.clone().into_owned());
         chain.extend(intermediates.iter().map(|certificate| certificate.clone().into_owned()));
         let now = i64::try_from(now.as_secs()).ok().and_then(|secs| Timestamp::from_second(secs).ok());
-        let verdict = self.trust.verify(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
+        let chain = PresentedChain::from(chain);
+        let verdict = self.trust.verify_presented(&chain, &self.role, now.unwrap_or(Timestamp::MAX));
         let answer = verdict.as_ref().map(|verified| verified.valid_until).map_err(tls_error);
         seen::record_observation(|seen| {
             // One copy for all connections of a peer that is known.
-            seen.chain = verdict.as_ref().map_or_else(|_| chain.into(), |verified| Arc::clone(&verified.presented));
+            seen.chain = verdict.as_ref().map_or(chain, |verified| verified.presented.clone());
             seen.path_end = verdict.as_ref().ok().map(|verified| verified.valid_until);
             seen.untrusted = verdict.err();
         });

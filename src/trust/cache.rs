@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aws_lc_rs::digest;
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
 
+use super::presented::{ChainHash, PresentedChain};
 use super::verdict::{PeerRole, Verified};
 use crate::pki::SpkiHash;
 
@@ -20,28 +19,16 @@ const ENTRY_BYTES: usize = 1024;
 /// Signers of CRLs.
 const MAX_SIGNERS: usize = 2048;
 
-/// The cache key of a verdict: SHA-256 over the role and every certificate, each with its length.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ChainKey([u8; 32]);
+/// The cache key of a verdict: the hash of the chain, and the role.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct ChainKey {
+    chain: ChainHash,
+    role: PeerRole,
+}
 
 impl ChainKey {
-    pub(super) fn from_chain(chain: &[CertificateDer<'static>], role: &PeerRole) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        let (tag, name): (u8, &str) = match role {
-            PeerRole::Client => (0, ""),
-            PeerRole::ServerName(name) => (1, name),
-            PeerRole::ServerUri(uri) => (2, uri),
-        };
-        let mut part = |bytes: &[u8]| {
-            context.update(&(bytes.len() as u64).to_be_bytes());
-            context.update(bytes);
-        };
-        part(&[tag]);
-        part(name.as_bytes());
-        chain.iter().for_each(|certificate| part(certificate));
-        let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
-        Self(out)
+    pub(super) fn new(chain: &PresentedChain, role: &PeerRole) -> Self {
+        Self { chain: *chain.hash(), role: role.clone() }
     }
 }
 
@@ -81,7 +68,7 @@ impl ChainCache {
             Some(entry) => entry.clone(),
             None => {
                 let entry = halves.old.remove(key)?;
-                halves.insert(*key, entry.clone());
+                halves.insert(key.clone(), entry.clone());
                 entry
             }
         };
@@ -130,6 +117,8 @@ impl CacheHalves {
 
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::CertificateDer;
+
     use super::*;
 
     fn at_second(second: i64) -> Timestamp {
@@ -143,12 +132,17 @@ mod tests {
             pin: None,
             valid_until: at_second(100),
             expired: None,
-            presented: Arc::default(),
+            presented: PresentedChain::default(),
         })
     }
 
+    fn key_of(chain: &[&[u8]], role: &PeerRole) -> ChainKey {
+        let chain: Vec<_> = chain.iter().map(|bytes| CertificateDer::from(bytes.to_vec())).collect();
+        ChainKey::new(&chain.into(), role)
+    }
+
     fn key(number: u32) -> ChainKey {
-        ChainKey::from_chain(&[CertificateDer::from(number.to_be_bytes().to_vec())], &PeerRole::Client)
+        key_of(&[&number.to_be_bytes()], &PeerRole::Client)
     }
 
     #[test]
@@ -175,7 +169,7 @@ mod tests {
 
     /// A verdict about a chain of this size.
     fn verified_chain(bytes: usize) -> Arc<Verified> {
-        let presented = [CertificateDer::from(vec![1; bytes])].into();
+        let presented = vec![CertificateDer::from(vec![1; bytes])].into();
         Arc::new(Verified {
             presented,
             path: Vec::new(),
@@ -202,14 +196,11 @@ mod tests {
 
     #[test]
     fn role_and_boundaries_are_part_of_the_key() {
-        let one = |bytes: &[u8]| CertificateDer::from(bytes.to_vec());
-        let joined = ChainKey::from_chain(&[one(b"ab")], &PeerRole::Client);
-        assert!(joined != ChainKey::from_chain(&[one(b"a"), one(b"b")], &PeerRole::Client));
-        assert!(joined != ChainKey::from_chain(&[one(b"ab")], &PeerRole::ServerName("".into())));
-        assert!(
-            ChainKey::from_chain(&[], &PeerRole::ServerName("a".into()))
-                != ChainKey::from_chain(&[], &PeerRole::ServerUri("a".into()))
-        );
+        let joined = key_of(&[b"ab"], &PeerRole::Client);
+        assert!(joined == key_of(&[b"ab"], &PeerRole::Client));
+        assert!(joined != key_of(&[b"a", b"b"], &PeerRole::Client));
+        assert!(joined != key_of(&[b"ab"], &PeerRole::ServerName("".into())));
+        assert!(key_of(&[], &PeerRole::ServerName("a".into())) != key_of(&[], &PeerRole::ServerUri("a".into())));
     }
 
     #[test]

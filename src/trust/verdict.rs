@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls_pki_types::CertificateDer;
 use webpki::Error;
 
-use super::{TrustName, quote_trust};
+use super::{PresentedChain, TrustName, quote_trust};
 use crate::pki::{Certificate, Fingerprint, SpkiHash};
 
 /// The role in which the peer showed the chain.
@@ -34,7 +33,7 @@ pub struct Verified {
     /// When the end entity expired, where it is accepted all the same (`accept_expired_until` of its partner).
     pub expired: Option<Timestamp>,
     /// The chain as it was presented: one copy for all connections of its peer.
-    pub presented: Arc<[CertificateDer<'static>]>,
+    pub presented: PresentedChain,
 }
 
 /// Why a chain is not trusted. Values are printable; `tls::explain` makes reason and sentence of it.

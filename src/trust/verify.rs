@@ -22,7 +22,7 @@ use super::cache::{ChainCache, ChainKey};
 use super::crl::Crl;
 use super::matched::{UsageFacts, UsageTracker};
 use super::verdict::{PeerRole, TrustError, Verified};
-use super::{Partners, Peer, Pin, TrustFileFault, TrustName, TrustSettings};
+use super::{Partners, Peer, Pin, PresentedChain, TrustFileFault, TrustName, TrustSettings};
 use crate::pki::Certificate;
 
 /// More certificates than this in one chain are refused unseen: webpki goes no deeper than six issuers, and trying every
@@ -179,10 +179,26 @@ impl Trust {
             faults: self.faults.clone(),
         }
     }
-    /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.
+    /// Verifies a chain, end entity first, that was not hashed before.
+    ///
+    /// # Errors
+    /// As [`Trust::verify_presented`].
     pub fn verify(
         &self,
         chain: &[CertificateDer<'static>],
+        role: &PeerRole,
+        now: Timestamp,
+    ) -> Result<Arc<Verified>, TrustError> {
+        self.verify_presented(&chain.into(), role, now)
+    }
+
+    /// Verifies a chain, end entity first. Cached until the earliest end; the cache is bounded.
+    ///
+    /// # Errors
+    /// Why it is not trusted.
+    pub fn verify_presented(
+        &self,
+        chain: &PresentedChain,
         role: &PeerRole,
         now: Timestamp,
     ) -> Result<Arc<Verified>, TrustError> {
@@ -194,8 +210,9 @@ impl Trust {
                 format!("the chain has {} certificates; more than {MAX_CHAIN_LENGTH} are not accepted", chain.len());
             return Err(TrustError::Other { why });
         }
-        let key = ChainKey::from_chain(chain, role);
-        if let Some(verified) = self.cache.find(&key, now) {
+        let key = ChainKey::new(chain, role);
+        // The verdict is that of this very chain, whatever its hash is said to be.
+        if let Some(verified) = self.cache.find(&key, now).filter(|verified| *verified.presented == **chain) {
             return Ok(verified);
         }
         let end_entity = parse_certificate(&chain[0], 0)?;
@@ -205,7 +222,7 @@ impl Trust {
             }
             verdict => verdict?,
         };
-        verified.presented = chain.into();
+        verified.presented = chain.clone();
         let verified = Arc::new(verified);
         let from = verified.path.iter().map(|certificate| certificate.validity().not_before).max();
         let mut until = verified.valid_until;
@@ -280,7 +297,7 @@ impl Trust {
             pin: pin.map(|pin| pin.spki),
             valid_until: valid_until.unwrap_or(Timestamp::MAX),
             expired: None,
-            presented: Arc::default(),
+            presented: PresentedChain::default(),
         })
     }
 

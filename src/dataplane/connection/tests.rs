@@ -31,7 +31,7 @@ fn new_numbered_connection(number: u64, waits: &Rc<WaitTable>, patience: Connect
         side: Side::Ingress,
         listener: "api".into(),
         key_pair: None,
-        chain: Arc::default(),
+        chain: Default::default(),
         role: PeerRole::Client,
         upstream: None,
     };

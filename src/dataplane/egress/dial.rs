@@ -118,7 +118,7 @@ impl UpstreamDial<'_> {
         let request = self.summarise(&mut attempt, key_pair, (tls.is_mutual, asked.as_ref()));
         learn(asked, tls.shown_instead);
         let now = clock.now();
-        match self.trust.verify(&tls.chain, self.expects, now) {
+        match self.trust.verify_presented(&tls.chain, self.expects, now) {
             Ok(verified) => {
                 let peer = Peer::new(verified, &Partners::default());
                 self.trust.record_verified(&peer, now);

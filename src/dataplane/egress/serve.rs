@@ -1,7 +1,6 @@
 //! The application's connection from the listener to its HTTP: admitted within the limit, and served.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::task::spawn_local;
 
@@ -11,6 +10,7 @@ use crate::dataplane::connection::view::ViewSlot;
 use crate::dataplane::context::ListenerContext;
 use crate::dataplane::serve;
 use crate::dataplane::shared::ConnectionHandoff;
+use crate::trust::PresentedChain;
 
 /// Serves a connection that was accepted.
 pub(crate) fn serve_application(
@@ -31,7 +31,7 @@ pub(crate) fn serve_application(
     }
     let Some(stream) = listener.register_stream(accepted) else { return };
     let number = context.shared.next_connection_number();
-    let open = context.new_connection(&listener, number, &limits, (false, None, Arc::default()));
+    let open = context.new_connection(&listener, number, &limits, (false, None, PresentedChain::default()));
     let connection = Rc::new(EgressConnection {
         resources: Rc::clone(resources),
         tracked: context.track(open, epoch),

@@ -81,7 +81,7 @@ impl UncertifiedConnection<'_> {
             self.demanded.set(failed.demands_certificate());
             Error::Late
         })?;
-        if towards.egress.trust.verify(&tls.chain, &settings.expects, towards.now()).is_err() {
+        if towards.egress.trust.verify_presented(&tls.chain, &settings.expects, towards.now()).is_err() {
             return Err(Error::Late);
         }
         let http2 = tls.facts.alpn == Some(AlpnProtocol::H2);

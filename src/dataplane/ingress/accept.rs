@@ -253,7 +253,7 @@ async fn handshake(
     let peer = if anonymous {
         None
     } else {
-        match ingress.trust.verify(&tls.chain, &PeerRole::Client, now) {
+        match ingress.trust.verify_presented(&tls.chain, &PeerRole::Client, now) {
             Ok(verified) => Some(Peer::new(verified, &ingress.partners)),
             Err(untrusted) => {
                 let CompletedHandshake { stream, facts, chain, .. } = tls;
@@ -266,7 +266,7 @@ async fn handshake(
     if let Some(peer) = &peer {
         ingress.trust.record_verified(peer, now);
         // A resumed session brought a copy of its own.
-        tls.chain = Arc::clone(&peer.verified().presented);
+        tls.chain = peer.verified().presented.clone();
     }
     let place = reserve_partner_slot(peer.as_deref(), &tls.facts, attempt, terms)?;
     let event =

@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustls_pki_types::CertificateDer;
-
 use super::resources::IngressResources;
 use crate::dataplane::exchange::access::{AccessLineTemplate, ClientFields, RequestContext};
 use crate::dataplane::exchange::pool::ConnectionPool;
@@ -16,7 +14,7 @@ use crate::http::target;
 use crate::snapshot::ingress::IngressSettings;
 use crate::snapshot::{IngressSnapshot, Side};
 use crate::tls::ClientAuth;
-use crate::trust::{Peer, PeerRole};
+use crate::trust::{Peer, PeerRole, PresentedChain};
 
 /// What the requests of one connection share.
 pub(super) struct IngressView {
@@ -35,13 +33,13 @@ impl IngressView {
         resources: &IngressResources,
         request_context: &Rc<RequestContext>,
         ingress: Arc<IngressSnapshot>,
-        (connection, from, chain): (u64, Option<SocketAddr>, &[CertificateDer<'static>]),
+        (connection, from, chain): (u64, Option<SocketAddr>, &PresentedChain),
     ) -> Result<Self, Error> {
         let settings = &ingress.settings;
         let peer = if chain.is_empty() && settings.client_auth == ClientAuth::Optional {
             None
         } else {
-            let verified = ingress.trust.verify(chain, &PeerRole::Client, resources.context.clock().now())?;
+            let verified = ingress.trust.verify_presented(chain, &PeerRole::Client, resources.context.clock().now())?;
             Some(Peer::new(verified, &ingress.partners))
         };
         let (side, listener, known) = (Side::Ingress, &settings.name, peer.as_deref());

@@ -10,6 +10,7 @@ use webpki::{EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeId, KeyP
 
 use super::{Trust, VerificationTime, check, check_name, parse_certificate};
 use crate::pki::{Certificate, SpkiHash};
+use crate::trust::PresentedChain;
 use crate::trust::verdict::{PeerRole, TrustError, Verified};
 
 /// 1.3.6.1.5.5.7.3.1, .2 and 2.5.29.37.0 (RFC 5280 4.2.1.12).
@@ -122,7 +123,7 @@ impl Trust {
             pin: pin.map(|pin| pin.spki),
             valid_until,
             expired: None,
-            presented: Arc::default(),
+            presented: PresentedChain::default(),
         })
     }
 
