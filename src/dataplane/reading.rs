@@ -39,12 +39,12 @@ where
         let (open, taken) = (Rc::clone(&self.open), TakenMark::new(&self.waits));
         let mut reader = StreamReader { open, wait: WaitTimer::new(&self.waits, self.limit), owed: false, taken };
         let unread = Rc::clone(&self.unread);
+        // In a box: it is large, and moved several times before its task runs and when that ends.
+        let mut future = Box::pin(future);
         spawn_local(async move {
-            let ended = {
-                // Dropping what it runs resets the stream.
-                let mut future = std::pin::pin!(future);
-                poll_fn(|cx| reader.poll(future.as_mut(), cx)).await
-            };
+            let ended = poll_fn(|cx| reader.poll(future.as_mut(), cx)).await;
+            // Dropping what it runs resets the stream.
+            drop(future);
             if ended == StreamEnd::Unread {
                 unread();
             }

@@ -21,6 +21,12 @@ pub struct ReceivedHead {
     pub keeps_alive: bool,
 }
 
+/// Where a field lies in its head: begin and length of its name, and of its value.
+type FieldPlace = (usize, usize, usize, usize);
+
+/// Most responses have no more fields.
+const USUAL_FIELDS: usize = 16;
+
 /// Writes the head of a request without content. The target is in origin form, unless an application wrote it otherwise.
 pub(super) fn encode_request_head<B>(request: &Request<B>, out: &mut Vec<u8>) {
     out.extend_from_slice(request.method().as_str().as_bytes());
@@ -77,8 +83,16 @@ pub fn parse_response_head(
     let status = status.ok_or(ResponseFault::Malformed("its status is not a number from 100 to 999"))?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let start = received.as_ptr() as usize;
-    let mut indices = [(0, 0, 0, 0); MAX_FIELDS];
     let count = parsed.headers.len();
+    // Room for as many as may come would have to be cleared for every response: 3 KiB.
+    let (mut few, mut many);
+    let indices: &mut [FieldPlace] = if count <= USUAL_FIELDS {
+        few = [FieldPlace::default(); USUAL_FIELDS];
+        &mut few[..count]
+    } else {
+        many = vec![FieldPlace::default(); count];
+        &mut many
+    };
     for (index, field) in indices.iter_mut().zip(parsed.headers.iter()) {
         let (name, value) = (field.name.as_ptr() as usize - start, field.value.as_ptr() as usize - start);
         *index = (name, field.name.len(), value, field.value.len());
@@ -88,7 +102,7 @@ pub fn parse_response_head(
     let mut headers = if interim { HeaderMap::new() } else { std::mem::take(fields) };
     headers.clear();
     headers.reserve(count);
-    for (name, name_length, value, value_length) in &indices[..count] {
+    for (name, name_length, value, value_length) in &*indices {
         let name = HeaderName::from_bytes(&head[*name..*name + *name_length]);
         let value = HeaderValue::from_maybe_shared(head.slice(*value..*value + *value_length));
         let (Ok(name), Ok(value)) = (name, value) else { return Err(ResponseFault::Malformed("a field is invalid")) };
