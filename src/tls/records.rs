@@ -26,7 +26,7 @@ use session::{ReadEnd, ServerSession};
 const READ_AHEAD_SHARE: usize = 64;
 const MIN_ROOM_BYTES: usize = 512;
 
-/// A first response that takes longer is not waited for: tickets go out with the next flush. A tick of the worker, which comes later
+/// A first response that takes longer is not waited for: tickets go out with the next flush or read. A tick of the worker, which comes later
 /// than this, sees to it that there is one.
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
 
@@ -70,6 +70,11 @@ impl<S> RecordStream<S> {
     pub fn into_secrets(self) -> (S, Vec<u8>, Result<ExtractedSecrets, rustls::Error>) {
         let waiting = self.session.outgoing().map(<[u8]>::to_vec).unwrap_or_default();
         (self.stream, waiting, self.session.into_secrets())
+    }
+
+    /// Whether no response has come that tickets could go with.
+    fn has_held_long(&self) -> bool {
+        self.held_since.is_some_and(|since| since.elapsed() >= LONGEST_HOLD)
     }
 
     /// Bytes for which memory is kept.
@@ -121,7 +126,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RecordStream<S> {
             self.session.hold(&room[..held]);
             match read {
                 Poll::Pending if has_given => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // A parked connection is not flushed, only read.
+                    if self.has_held_long() {
+                        let _ = self.poll_send(cx);
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) if !has_given => return Poll::Ready(Err(error)),
                 // After an error the next read finds the end.
                 Poll::Ready(_) => self.session.end_reading(ReadEnd::Broken),
@@ -220,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RecordStream<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Tickets are not what was written before a flush.
-        if this.held_since.is_none_or(|since| since.elapsed() >= LONGEST_HOLD) {
+        if this.held_since.is_none() || this.has_held_long() {
             ready!(this.poll_send(cx))?;
         }
         Pin::new(&mut this.stream).poll_flush(cx)

@@ -19,8 +19,9 @@ const IDLE_CLOSE_DELAY: Duration = Duration::from_secs(1);
 /// requests that follow one at all come sooner.
 const RESTING_DELAY: Duration = Duration::from_secs(1);
 
-/// A task is woken once at this age: what TLS has held back for the first response goes out now, with it or without it.
-const HOLDING_TICKS: u32 = 2;
+/// A task is woken once, by this tick of its life: what TLS has held back for the first response goes out now, with it or without it.
+/// By the second, as the first may come at once.
+const RELEASING_TICK: u32 = 2;
 
 /// What is cut at a deadline is told so many ticks before it: one for its last words, one for the end.
 const LAST_WORDS_TICKS: u32 = 2;
@@ -34,8 +35,8 @@ pub(super) struct ConnectionLife {
     pub(super) valid_until: Cell<Option<Timestamp>>,
     watch: LimitWatch,
     born: Ticks,
-    /// Its task was woken for what TLS may hold back, or its stream writes at once and holds nothing.
-    released: Cell<bool>,
+    /// Ticks until its task is woken for what TLS may hold back; 0 where it was, or the stream writes at once and holds nothing.
+    until_release: Cell<u32>,
     drain: Cell<Option<RunningDrain>>,
     cut: Cell<bool>,
     idle_since: Cell<Ticks>,
@@ -55,7 +56,7 @@ impl ConnectionLife {
     pub(super) fn new(timeouts: ConnectionTimeouts, waits: &Rc<WaitTable>) -> Self {
         Self {
             waits: Rc::clone(waits),
-            released: Cell::new(timeouts.http2 || timeouts.idle.is_none()),
+            until_release: Cell::new(if timeouts.http2 || timeouts.idle.is_none() { 0 } else { RELEASING_TICK }),
             timeouts,
             signal: SignalCell::default(),
             valid_until: Cell::new(None),
@@ -132,7 +133,7 @@ impl ConnectionLife {
             ConnectionSignal::Close => return None,
             _ => {}
         }
-        self.release_held(ticks);
+        self.release_held();
         if let Some(outcome) = self.check_peer_path(now) {
             return Some(outcome);
         }
@@ -173,9 +174,10 @@ impl ConnectionLife {
     }
 
     /// Wakes the task once, so that it flushes its stream.
-    fn release_held(&self, ticks: Ticks) {
-        if !self.released.get() && ticks.ticks_since(self.born) >= HOLDING_TICKS {
-            self.released.set(true);
+    fn release_held(&self) {
+        let left = self.until_release.get();
+        self.until_release.set(left.saturating_sub(1));
+        if left == 1 {
             self.signal.wake_task();
         }
     }

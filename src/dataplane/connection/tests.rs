@@ -323,3 +323,31 @@ fn a_walk_leaves_out_connections_that_end_while_it_runs() {
     let expected: Vec<u64> = (1..=200).filter(|number| *number <= batch || number % 2 == 1).collect();
     assert_eq!(visited, expected);
 }
+
+#[derive(Default)]
+struct WakeRecord(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for WakeRecord {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_second_tick_of_a_connection_wakes_its_task_once_however_much_time_the_first_one_took() {
+    let waits = Rc::new(WaitTable::default());
+    for (http2, expected) in [(false, [false, true, false]), (true, [false; 3])] {
+        let open = new_connection_with(&waits, http2);
+        // One that rests is woken to be parked as well.
+        let _flight = open.begin_flight();
+        // A worker without open connections has slept for a second, and its time is as old.
+        let woken = [4, 5, 6].map(|ticks| {
+            let woken = Arc::<WakeRecord>::default();
+            let waker = std::task::Waker::from(Arc::clone(&woken));
+            open.register_waker(&Context::from_waker(&waker));
+            open.tick(Ticks(ticks), Timestamp::UNIX_EPOCH);
+            woken.0.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        assert_eq!(woken, expected, "HTTP/2: {http2}");
+    }
+}
