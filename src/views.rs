@@ -23,7 +23,7 @@ mod writer_look;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::event::EventBus;
 use crate::metrics::{Metrics, MetricsFormat};
@@ -65,6 +65,8 @@ pub struct RuntimeViews {
     registry: RegistryReader,
     rotations: MomentCache<RotationAnswer>,
     findings: MomentCache<Vec<Finding>>,
+    /// Held by the one that reads the findings anew for later readers.
+    auditing: Arc<Mutex<()>>,
 }
 
 impl RuntimeViews {
@@ -84,6 +86,7 @@ impl RuntimeViews {
             registry: RegistryReader::default(),
             rotations: MomentCache::lasting_seconds(1),
             findings: MomentCache::lasting_seconds(AUDIT_SECONDS),
+            auditing: Arc::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::RuntimeViews;
@@ -9,6 +10,9 @@ use super::registry_reader::RegistryUnread;
 use crate::event::AlertRecord;
 use crate::pki::Fingerprint;
 use crate::registry::{Finding, RegistryStore, findings};
+
+/// How old findings may be that are shown while they are read anew.
+const RECENT_SECONDS: i64 = 30;
 
 /// Findings and alerts.
 #[derive(Clone, Debug, Serialize)]
@@ -58,12 +62,31 @@ pub(crate) async fn read_findings(views: &RuntimeViews) -> FindingList {
     FindingList { findings: audit.unwrap_or_default(), findings_unread, alerts }
 }
 
-/// What the audit finds, at most some seconds old: it reads nearly the whole registry.
+/// What the audit finds. It reads nearly the whole registry, which takes long beside busy traffic, and changes by the day: who asks
+/// while recent findings are there gets these, and has them read anew for the next one.
 async fn audit_registry(views: &RuntimeViews) -> Result<Arc<Vec<Finding>>, RegistryUnread> {
     let moment = views.moment();
     if let Some(found) = views.findings.find_fresh(moment) {
         return Ok(found);
     }
+    let Some(recent) = views.findings.find_recent(moment, SignedDuration::from_secs(RECENT_SECONDS)) else {
+        return audit_now(views).await;
+    };
+    if let Ok(running) = Arc::clone(&views.auditing).try_lock_owned() {
+        let views = views.clone();
+        tokio::spawn(async move {
+            if audit_now(&views).await.is_err() {
+                // The next reader asks itself, and is told why.
+                views.findings.forget_content();
+            }
+            drop(running);
+        });
+    }
+    Ok(recent)
+}
+
+async fn audit_now(views: &RuntimeViews) -> Result<Arc<Vec<Finding>>, RegistryUnread> {
+    let moment = views.moment();
     let inventory = views.registry.read(async |store: RegistryStore| store.inventory().await).await?;
     Ok(views.findings.store_content(moment, findings(&inventory, moment.1)))
 }

@@ -37,6 +37,16 @@ impl<T> MomentCache<T> {
         self.select_fresh(self.lock_last().as_ref(), moment)
     }
 
+    /// The last content of this epoch, if it is younger than this: for readers who need not wait until it is read anew.
+    pub(super) fn find_recent(&self, moment: ReadMoment, max_age: SignedDuration) -> Option<Arc<T>> {
+        select_within(self.lock_last().as_ref(), moment, max_age)
+    }
+
+    /// What follows is read anew.
+    pub(super) fn forget_content(&self) {
+        *self.lock_last() = None;
+    }
+
     /// The last content, if it is of this epoch and time; else what `build` makes.
     pub(super) fn get_or_build(&self, moment: ReadMoment, build: impl FnOnce() -> T) -> Arc<T> {
         // Held while content is built: the other readers wait for it rather than build their own.
@@ -56,15 +66,23 @@ impl<T> MomentCache<T> {
         content
     }
 
-    fn select_fresh(&self, last: Option<&DatedContent<T>>, (epoch, now): ReadMoment) -> Option<Arc<T>> {
-        let ((of_epoch, built), content) = last?;
-        let is_fresh = *of_epoch == epoch && now.duration_since(*built).abs() < self.max_age;
-        is_fresh.then(|| Arc::clone(content))
+    fn select_fresh(&self, last: Option<&DatedContent<T>>, moment: ReadMoment) -> Option<Arc<T>> {
+        select_within(last, moment, self.max_age)
     }
 
     fn lock_last(&self) -> MutexGuard<'_, Option<DatedContent<T>>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn select_within<T>(
+    last: Option<&DatedContent<T>>,
+    (epoch, now): ReadMoment,
+    max_age: SignedDuration,
+) -> Option<Arc<T>> {
+    let ((of_epoch, built), content) = last?;
+    let is_within = *of_epoch == epoch && now.duration_since(*built).abs() < max_age;
+    is_within.then(|| Arc::clone(content))
 }
 
 #[cfg(test)]
@@ -88,5 +106,10 @@ mod tests {
         assert_eq!(cache.find_fresh((Epoch(2), at(6))), None);
         cache.store_content((Epoch(2), at(6)), 9);
         assert_eq!(cache.find_fresh((Epoch(2), at(6))).as_deref(), Some(&9));
+        let half_minute = SignedDuration::from_secs(30);
+        let recent = |epoch, second| cache.find_recent((Epoch(epoch), at(second)), half_minute).as_deref().copied();
+        assert_eq!([recent(2, 35), recent(2, 36), recent(3, 7)], [Some(9), None, None]);
+        cache.forget_content();
+        assert_eq!(recent(2, 6), None);
     }
 }

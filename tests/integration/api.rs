@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::egress::ask;
 use crate::handshake::{Stand, stand_with};
-use crate::support::ca::{Ca, fingerprint};
+use crate::support::ca::{Ca, fingerprint, today};
 use crate::support::database::until;
 use crate::support::peer::Peer;
 use crate::support::raw_ca::RawCa;
@@ -211,6 +211,29 @@ async fn the_api_says_what_happened_with_the_same_facts_everywhere() {
         (table["total"] == 1).then_some(table)
     });
     assert_eq!(table.await["registry_unread"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_of_a_moment_ago_are_shown_while_they_are_read_anew_for_the_next_reader() {
+    let top =
+        "registry = \"registry.db\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[keyring.default]\nrotate_every = \"100d\"\n";
+    let stand = stand_with(top, "", Some(today()), |_, _| ()).await;
+    let admin = stand.sidecar.app.admin_address().expect("TCP");
+    let begins = until("the pair in the registry", async || {
+        json(admin, "/api/v1/key-pairs").await["entries"][0]["not_before"].as_str()?.parse::<jiff::Timestamp>().ok()
+    });
+    let due = begins.await + jiff::SignedDuration::from_hours(24 * 100);
+    let clock = stand.sidecar.clock.as_ref().expect("by hand");
+    let is_late = async || {
+        let found = json(admin, "/api/v1/findings").await;
+        assert!(found["findings_unread"].is_null(), "{found}");
+        found["findings"].as_array().expect("a list").iter().any(|finding| finding["finding"] == "past_schedule")
+    };
+    clock.set(due - jiff::SignedDuration::from_secs(5));
+    assert!(!is_late().await);
+    clock.set(due + jiff::SignedDuration::from_secs(15));
+    assert!(!is_late().await, "those of twenty seconds ago");
+    until("findings that were read anew", async || is_late().await.then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
