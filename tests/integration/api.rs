@@ -219,6 +219,8 @@ async fn findings_of_a_moment_ago_are_shown_while_they_are_read_anew_for_the_nex
         "registry = \"registry.db\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[keyring.default]\nrotate_every = \"100d\"\n";
     let stand = stand_with(top, "", Some(today()), |_, _| ()).await;
     let admin = stand.sidecar.app.admin_address().expect("TCP");
+    // Peers are served first.
+    until("the admin listener", async || TcpStream::connect(admin).await.ok()).await;
     let begins = until("the pair in the registry", async || {
         json(admin, "/api/v1/key-pairs").await["entries"][0]["not_before"].as_str()?.parse::<jiff::Timestamp>().ok()
     });
