@@ -97,21 +97,21 @@ impl UsageFacts {
         all.push(vouched);
     }
 
-    /// Forgets that many peers, those seen longest ago.
+    /// Forgets that many peers of the more that there are, those seen longest ago.
     fn evict_oldest(&mut self, mut count: usize) {
         let last = |all: &Vec<LastVerification>| all.iter().map(|one| one.last).max();
         let mut times: Vec<_> = self.peers.values().map(last).collect();
-        if count >= times.len() {
-            return self.peers.clear();
-        }
         let (older, newest_evicted, _) = times.select_nth_unstable(count - 1);
         let newest_evicted = *newest_evicted;
         count -= older.iter().filter(|time| **time < newest_evicted).count();
         self.peers.retain(|_, all| match last(all).cmp(&newest_evicted) {
             Ordering::Less => false,
             // Of those seen at the same time, as many as are still to go.
-            Ordering::Equal => count.checked_sub(1).inspect(|left| count = *left).is_none(),
-            Ordering::Greater => true,
+            Ordering::Equal if count > 0 => {
+                count -= 1;
+                false
+            }
+            Ordering::Equal | Ordering::Greater => true,
         });
     }
 }

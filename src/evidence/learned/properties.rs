@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::tests::{kind, pair, source};
 use super::*;
+use crate::keyring::KeyringName;
 use crate::keyring::pool::day;
 
 #[derive(Clone, Debug)]
@@ -72,18 +73,19 @@ fn act(learned: &mut RefusalTable, step: &RefusalStep, now: &mut Timestamp) -> V
     }
 }
 
+fn hour(hours: i64) -> Timestamp {
+    day(0) + SignedDuration::from_hours(hours)
+}
+
+/// A refusal of the first pair, which the second could cure.
+fn refuse_first_pair<'a>(sender: &'a SenderKind, keyring: &'a KeyringName) -> RefusalReport<'a> {
+    RefusalReport { sender, keyring, key_pair: pair(1), reason: "unknown_ca", certificate: None, next: Some(pair(2)) }
+}
+
 #[test]
 fn a_sender_whose_held_pair_ends_goes_on_with_the_next_and_its_trials_go_on_too() {
     let (mut learned, sender, keyring) = (RefusalTable::default(), numbered_sender(0), "api".into());
-    let hour = |hours: i64| day(0) + SignedDuration::from_hours(hours);
-    let refusal = RefusalReport {
-        sender: &sender,
-        keyring: &keyring,
-        key_pair: pair(1),
-        reason: "unknown_ca",
-        certificate: None,
-        next: Some(pair(2)),
-    };
+    let refusal = refuse_first_pair(&sender, &keyring);
     let proof = |shown: u8| PeerProofReport {
         sender: &sender,
         key_pair: pair(shown),
@@ -109,15 +111,7 @@ fn a_sender_whose_held_pair_ends_goes_on_with_the_next_and_its_trials_go_on_too(
 #[test]
 fn the_proof_of_a_trial_frees_its_sender_however_late_it_comes() {
     let (sender, keyring) = (numbered_sender(0), "api".into());
-    let hour = |hours: i64| day(0) + SignedDuration::from_hours(hours);
-    let refusal = RefusalReport {
-        sender: &sender,
-        keyring: &keyring,
-        key_pair: pair(1),
-        reason: "unknown_ca",
-        certificate: None,
-        next: Some(pair(2)),
-    };
+    let refusal = refuse_first_pair(&sender, &keyring);
     let peer = Some((pair(100), "p"));
     let proof = |shown: u8, current: bool| PeerProofReport { sender: &sender, key_pair: pair(shown), current, peer };
     for (what, between) in

@@ -15,9 +15,7 @@ const STATEMENT_ROWS: [usize; 3] = [64, 8, 1];
 pub(super) struct RowInsertion {
     /// `INSERT INTO table (column, …)`.
     head: &'static str,
-    /// Number of its columns.
-    columns: usize,
-    /// How many of them, from the first on, are the key that conflicts.
+    /// How many of its columns, from the first on, are the key that conflicts.
     key: usize,
     /// `ON CONFLICT …`.
     tail: &'static str,
@@ -25,8 +23,8 @@ pub(super) struct RowInsertion {
 }
 
 impl RowInsertion {
-    pub(super) const fn new(head: &'static str, columns: usize, key: usize, tail: &'static str) -> Self {
-        Self { head, columns, key, tail, statements: [const { OnceLock::new() }; STATEMENT_ROWS.len()] }
+    pub(super) const fn new(head: &'static str, key: usize, tail: &'static str) -> Self {
+        Self { head, key, tail, statements: [const { OnceLock::new() }; STATEMENT_ROWS.len()] }
     }
 
     /// Inserts the rows, those of one key in their order.
@@ -37,26 +35,27 @@ impl RowInsertion {
     ) -> Result<(), sqlx::Error> {
         while !rows.is_empty() {
             let (first, again) = split_repeated_keys(rows, self.key);
+            let columns = first[0].len();
             let mut values = first.into_iter();
             while values.len() > 0 {
                 let size =
                     STATEMENT_ROWS.iter().position(|rows| *rows <= values.len()).unwrap_or(STATEMENT_ROWS.len() - 1);
                 let some = values.by_ref().take(STATEMENT_ROWS[size]).flatten().collect();
-                open.execute(self.statement(size), some).await?;
+                open.execute(self.statement(size, columns), some).await?;
             }
             rows = again;
         }
         Ok(())
     }
 
-    fn statement(&'static self, size: usize) -> &'static str {
+    fn statement(&'static self, size: usize, columns: usize) -> &'static str {
         self.statements[size].get_or_init(|| {
             let mut sql = format!("{} VALUES ", self.head);
             for row in 0..STATEMENT_ROWS[size] {
                 sql.push_str(if row == 0 { "(" } else { "), (" });
-                for column in 1..=self.columns {
+                for column in 1..=columns {
                     let separator = if column == 1 { "" } else { ", " };
-                    let _ = write!(sql, "{separator}${}", row * self.columns + column);
+                    let _ = write!(sql, "{separator}${}", row * columns + column);
                 }
             }
             sql + ") " + self.tail
@@ -86,9 +85,9 @@ mod tests {
 
     #[test]
     fn a_statement_has_a_parameter_for_each_column_of_each_row() {
-        static SOME: RowInsertion = RowInsertion::new("INSERT INTO t (a, b)", 2, 1, "ON CONFLICT (a) DO NOTHING");
-        assert_eq!(SOME.statement(2), "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO NOTHING");
-        assert!(SOME.statement(0).contains("($1, $2), ($3, $4), "));
-        assert!(SOME.statement(0).contains("($127, $128) ON CONFLICT"));
+        static SOME: RowInsertion = RowInsertion::new("INSERT INTO t (a, b)", 1, "ON CONFLICT (a) DO NOTHING");
+        assert_eq!(SOME.statement(2, 2), "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO NOTHING");
+        assert!(SOME.statement(0, 2).contains("($1, $2), ($3, $4), "));
+        assert!(SOME.statement(0, 2).contains("($127, $128) ON CONFLICT"));
     }
 }

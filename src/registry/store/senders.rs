@@ -87,7 +87,6 @@ static SENDERS: RowInsertion = RowInsertion::new(
     "INSERT INTO sender (instance, keyring, sender, key_pair, listener, identity, certificate, source, partner, visits, \
      connections, first_seen, last_seen, handshakes, since, chosen_by, proved, unexplained_ends, ended, insisted, reason, \
      because)",
-    22,
     4,
     "ON CONFLICT (instance, keyring, sender, key_pair) DO UPDATE SET partner = excluded.partner, visits = excluded.visits, \
      connections = excluded.connections, first_seen = excluded.first_seen, last_seen = excluded.last_seen, \

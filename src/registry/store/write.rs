@@ -31,14 +31,12 @@ const MAX_STORED_SENDERS: i64 = 100_000;
 
 static HISTORY: RowInsertion = RowInsertion::new(
     "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why)",
-    12,
     3,
     "ON CONFLICT (instance, run, number) DO NOTHING",
 );
 static PEERS: RowInsertion = RowInsertion::new(
     "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, not_before, \
      not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, last_seen)",
-    19,
     4,
     "ON CONFLICT (instance, side, listener, certificate) DO UPDATE SET identity = excluded.identity, \
      partner = excluded.partner, public_ca = excluded.public_ca, address = excluded.address, keyring = excluded.keyring, \
@@ -48,7 +46,6 @@ static PEERS: RowInsertion = RowInsertion::new(
 static FAILURES: RowInsertion = RowInsertion::new(
     "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, server_name, subject, \
      issuer, certificate, key_pair, alert, repeats)",
-    16,
     3,
     "ON CONFLICT (instance, run, number) DO NOTHING",
 );
