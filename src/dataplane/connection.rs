@@ -113,7 +113,7 @@ impl ConnectionState {
 
     /// Tells it to leave; false if it drains already, as urgently.
     pub(crate) fn drain(&self, urgency: DrainUrgency) -> bool {
-        self.life.drain(urgency)
+        self.life.drain(&self.activity, urgency)
     }
 
     /// Whether what runs on it is cut, because its drain has reached its deadline.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -128,7 +129,7 @@ where
         // Boxed: hyper and tokio move a request's future several times before and after it runs.
         Box::pin(async move {
             let answered = asked.connection.answer(request, scope.as_ref().map(InterimScope::sender)).await;
-            let response = answered.unwrap_or_else(|failure| {
+            let mut response = answered.unwrap_or_else(|failure| {
                 let error = asked.verdict.explain(failure.error).with_limit_value(bounds);
                 refuse_request(&*asked.connection, &error, failure.record, false)
             });
@@ -137,6 +138,12 @@ where
             }
             if upgrades {
                 asked.verdict.record_upgrade_answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            }
+            // After the last wait: a drain that begins from here on finds a response that has begun.
+            if asked.connection.state().signal() == ConnectionSignal::Drain
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             drop(flight);
             Ok::<_, Infallible>(response)
@@ -159,6 +166,10 @@ where
                 ConnectionSignal::Close => return Poll::Ready(()),
                 ConnectionSignal::Leave | ConnectionSignal::Cut if !leaving => {
                     leaving = true;
+                    // A request that has come meanwhile is read first: an idle connection ends at once.
+                    if let Poll::Ready(ended) = served.poll_serve(&open, cx) {
+                        return Poll::Ready(report_end(ended));
+                    }
                     served.shut_down_gracefully();
                 }
                 ConnectionSignal::Late if !late => {

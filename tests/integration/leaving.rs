@@ -16,9 +16,35 @@ use crate::slow::a_while;
 use crate::support::ca::Ca;
 use crate::support::eventually;
 use crate::support::peer::Peer;
-use crate::support::raw::{Raw, head, rest};
+use crate::support::raw::{Raw, head, rest, until};
 use crate::support::sidecar::{Sidecar, drop_pair, folder, put};
 use crate::support::upstream::Upstream;
+
+/// A response that has begun without `connection: close` promises the client that it may ask again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_behind_a_response_that_had_begun_before_a_planned_drain_is_answered() {
+    let limits = "[ingress.limits]\nidle = \"500ms\"\nconnection_age = \"500ms\"\n";
+    let (tell, backend) = prompted("text/plain").await;
+    let mut stand = stand(&format!("http://{}", backend.address), limits).await;
+    let (mut client, request) = (stand.wire().await, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.write_all(request).await.expect("written");
+    let first = soon(head(&mut client)).await.expect("a head");
+    assert!(first.starts_with("HTTP/1.1 200 ") && !first.contains("connection: close"), "{first}");
+    assert_eq!(stand.sidecar.drained().await, "connection_age");
+    tell.send_replace("whole");
+    soon(until(&mut client, b"0\r\n\r\n")).await.expect("the end of the first");
+    tell.send_replace("end");
+    // In two pieces, with more time between them than an idle connection has.
+    client.write_all(&request[..9]).await.expect("written");
+    for _ in 0..3 {
+        a_while(&stand).await;
+    }
+    client.write_all(&request[9..]).await.expect("written");
+    let second = soon(head(&mut client)).await.expect("the second is answered");
+    assert!(second.starts_with("HTTP/1.1 200 ") && second.contains("connection: close"), "{second}");
+    tell.send_replace("whole");
+    assert!(soon(rest(&mut client)).await.ends_with("0\r\n\r\n"));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_drain_waits_for_a_response_that_outlasts_the_urgent_deadline() {

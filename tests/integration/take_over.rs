@@ -204,7 +204,12 @@ async fn new_process_takes_over_under_load_twice_and_no_request_fails() {
     let mut streams = Vec::new();
     for alpn in ["h2", "http/1.1"] {
         let mut connection = scene.peer(alpn).connect(scene.address()).await.expect("connected");
-        streams.push(tokio::spawn(async move { connection.get("/stream").await }));
+        streams.push(tokio::spawn(async move {
+            let streamed = connection.get("/stream").await;
+            // The head of what streamed has not told HTTP/1.1 to leave, so its client asks again.
+            let next = if alpn == "h2" { None } else { Some(connection.get("/quick").await) };
+            (streamed, next)
+        }));
     }
     eventually("both streams run", || backend.seen().iter().filter(|seen| seen.uri.path() == "/stream").count() == 2)
         .await;
@@ -223,8 +228,15 @@ async fn new_process_takes_over_under_load_twice_and_no_request_fails() {
     // The streams run on the first process, which waits for them.
     release.send_replace(true);
     for stream in streams {
-        let answer = stream.await.expect("joined").expect("a stream was cut");
-        assert_eq!(&*answer.body, b"first last");
+        let (answer, next) = stream.await.expect("joined");
+        assert_eq!(&*answer.expect("a stream was cut").body, b"first last");
+        if let Some(next) = next {
+            let next = next.expect("the request behind the stream was lost");
+            assert_eq!(
+                (&*next.body, &next.headers["connection"]),
+                (&b"quick"[..], &http::HeaderValue::from_static("close"))
+            );
+        }
     }
     assert_eq!(ended(first).await, Some(0));
     let answer = scene.peer("h2").get(scene.address(), "/quick").await.expect("the third serves alone");

@@ -94,19 +94,21 @@ impl ConnectionLife {
     }
 
     /// Tells it to leave; false if it drains already, as urgently.
-    pub(super) fn drain(&self, urgency: DrainUrgency) -> bool {
+    pub(super) fn drain(&self, activity: &StreamActivity, urgency: DrainUrgency) -> bool {
         if self.drain.get().is_some_and(|running| running.urgency >= urgency) {
             return false;
         }
         let now = self.waits.now();
         self.drain.set(Some(RunningDrain { urgency, since: now }));
-        // A GOAWAY while requests are made loses those of some clients: where that can wait, it waits for an idle moment.
-        let goes_away = self.timeouts.http2 && urgency > DrainUrgency::HandedOver;
-        // A busy connection of HTTP/1.1 can leave without losing anything.
-        let at_once = goes_away
-            || (self.in_flight.get() > 0 && !self.timeouts.http2)
-            || self.is_upstream()
-            || (self.in_flight.get() == 0 && self.idle_for(now) >= Ticks::from_duration(IDLE_CLOSE_DELAY));
+        let is_told = if self.timeouts.http2 {
+            // A GOAWAY while requests are made loses those of some clients: where that can wait, it waits for an idle moment.
+            urgency > DrainUrgency::HandedOver
+        } else {
+            // A response that has begun without `connection: close` has told its client to go on: the next one says it. Only a
+            // peer that may not be served any more gets no other.
+            self.in_flight.get() > 0 && urgency == DrainUrgency::Urgent
+        };
+        let at_once = is_told || self.is_upstream() || self.may_close(activity, now);
         self.signal.send_signal(if at_once { ConnectionSignal::Leave } else { ConnectionSignal::Drain });
         true
     }
@@ -134,7 +136,7 @@ impl ConnectionLife {
             _ => {}
         }
         self.release_held();
-        if let Some(outcome) = self.check_peer_path(now) {
+        if let Some(outcome) = self.check_peer_path(activity, now) {
             return Some(outcome);
         }
         if self.watch.is_unread(activity, &self.timeouts, ticks) {
@@ -142,27 +144,26 @@ impl ConnectionLife {
             return Some(TickOutcome::Limit(ConnectionLimit::Unread));
         }
         let idle = (self.in_flight.get() == 0).then(|| self.idle_for(ticks));
+        if idle.is_some() && !self.timeouts.http2 && self.watch.head_is_late(activity, &self.timeouts, ticks) {
+            self.signal.send_signal(ConnectionSignal::Late);
+            return Some(TickOutcome::Limit(ConnectionLimit::Head));
+        }
         if let Some(running) = self.drain.get() {
-            return self.check_drain(running, idle, ticks);
+            return self.check_drain(running, idle, (activity, ticks));
         }
         if let Some(age) = self.timeouts.age
             && ticks.ticks_since(self.born) >= Ticks::from_duration(age)
         {
-            self.drain(DrainUrgency::Planned);
+            self.drain(activity, DrainUrgency::Planned);
             return Some(TickOutcome::TooOld(DrainCause::age_reached(age)));
         }
         if self.timeouts.http2 && self.watch.head_is_late(activity, &self.timeouts, ticks) {
             self.signal.send_signal(ConnectionSignal::Late);
             return Some(TickOutcome::Limit(ConnectionLimit::Block));
         }
-        let idle = idle?;
-        if !self.timeouts.http2 && self.watch.head_is_late(activity, &self.timeouts, ticks) {
-            self.signal.send_signal(ConnectionSignal::Late);
-            return Some(TickOutcome::Limit(ConnectionLimit::Head));
-        }
-        let idle = idle.min(ticks.ticks_since(activity.last_ping()));
+        let idle = idle?.min(ticks.ticks_since(activity.last_ping()));
         if self.timeouts.idle.is_some_and(|limit| idle >= Ticks::from_duration(limit)) {
-            self.drain(DrainUrgency::Urgent);
+            self.drain(activity, DrainUrgency::Urgent);
             return Some(TickOutcome::Limit(ConnectionLimit::Idle));
         }
         let rests = if self.timeouts.http2 { self.has_paused(ticks) } else { self.is_parkable(activity, ticks) };
@@ -201,13 +202,13 @@ impl ConnectionLife {
     }
 
     /// No connection outlives the path of its peer, and its drain begins in time.
-    fn check_peer_path(&self, now: Timestamp) -> Option<TickOutcome> {
+    fn check_peer_path(&self, activity: &StreamActivity, now: Timestamp) -> Option<TickOutcome> {
         let valid_until = self.valid_until.get()?;
         if now >= valid_until {
             self.cut.set(self.in_flight.get() > 0);
             self.signal.send_signal(ConnectionSignal::Close);
         } else if now.duration_until(valid_until).unsigned_abs() <= self.timeouts.drain
-            && self.drain(DrainUrgency::Urgent)
+            && self.drain(activity, DrainUrgency::Urgent)
         {
             return Some(TickOutcome::Leave(DrainCause::peer_expiry(valid_until)));
         }
@@ -215,11 +216,16 @@ impl ConnectionLife {
     }
 
     /// How a drain goes on; `idle`: for so long nothing has run.
-    fn check_drain(&self, running: RunningDrain, idle: Option<u32>, ticks: Ticks) -> Option<TickOutcome> {
+    fn check_drain(
+        &self,
+        running: RunningDrain,
+        idle: Option<u32>,
+        (activity, ticks): (&StreamActivity, Ticks),
+    ) -> Option<TickOutcome> {
         let elapsed = ticks.ticks_since(running.since);
         if running.urgency <= DrainUrgency::HandedOver {
             if elapsed >= Ticks::from_duration(self.timeouts.drain_planned) {
-                self.drain(DrainUrgency::Urgent);
+                self.drain(activity, DrainUrgency::Urgent);
             } else if running.urgency == DrainUrgency::HandedOver && self.has_waited_for_idleness(elapsed, idle) {
                 self.signal.send_signal(ConnectionSignal::Leave);
             }
@@ -233,10 +239,16 @@ impl ConnectionLife {
             let by_stop = running.urgency == DrainUrgency::Stopping && idle.is_none();
             return Some(if by_stop { TickOutcome::CutByStop } else { TickOutcome::Cut });
         }
-        if idle.is_some_and(|idle| idle >= Ticks::from_duration(IDLE_CLOSE_DELAY)) {
+        if self.may_close(activity, ticks) {
             self.signal.send_signal(ConnectionSignal::Leave);
         }
         None
+    }
+
+    /// Whether a connection that drains closes by itself: nothing has run for a moment, and no request has begun to arrive.
+    fn may_close(&self, activity: &StreamActivity, ticks: Ticks) -> bool {
+        let has_begun = !self.timeouts.http2 && activity.has_received();
+        self.in_flight.get() == 0 && !has_begun && self.idle_for(ticks) >= Ticks::from_duration(IDLE_CLOSE_DELAY)
     }
 
     /// After a take-over: whether a connection that was never idle for long leaves all the same. A client that always has a

@@ -11,7 +11,7 @@ pub(crate) enum ConnectionSignal {
     Serve,
     /// Leave with the next response, or when it has been idle for a moment.
     Drain,
-    /// Leave now: GOAWAY, `connection: close`, or close if idle.
+    /// Leave now: GOAWAY, `connection: close` if the response has not begun, or close if idle.
     Leave,
     /// The request head or header block that has begun is late: report it, and close.
     Late,

@@ -140,12 +140,30 @@ fn a_planned_drain_waits_for_what_runs_and_becomes_urgent_in_the_end() {
         let busy = new_connection_with(&waits, http2);
         let _flight = busy.begin_flight();
         assert!(busy.drain(DrainUrgency::Planned));
-        let told = if http2 { ConnectionSignal::Drain } else { ConnectionSignal::Leave };
-        assert_eq!(signal_at(&busy, &waits, 3599), (told, None));
+        assert_eq!(signal_at(&busy, &waits, 3599), (ConnectionSignal::Drain, None));
         assert_eq!(signal_at(&busy, &waits, 3600), (ConnectionSignal::Leave, None));
         assert_eq!(signal_at(&busy, &waits, 3614), (ConnectionSignal::Leave, None));
         assert_eq!(signal_at(&busy, &waits, 3615), (ConnectionSignal::Cut, Some("cut")));
     }
+}
+
+#[test]
+fn a_request_that_has_begun_to_arrive_keeps_a_connection_that_drains_until_it_is_late() {
+    let waits = Rc::new(WaitTable::default());
+    let [soon, late] = [(); 2].map(|()| new_connection(&waits));
+    waits.tick(ticks_at_second(5));
+    soon.activity.set_received();
+    late.activity.set_received();
+    for open in [&soon, &late] {
+        assert!(open.drain(DrainUrgency::Planned));
+        assert_eq!(signal_at(open, &waits, 5), (ConnectionSignal::Drain, None));
+        assert_eq!(signal_at(open, &waits, 14), (ConnectionSignal::Drain, None));
+    }
+    drop(soon.begin_flight());
+    assert_eq!(signal_at(&soon, &waits, 14).0, ConnectionSignal::Drain, "another may be on its way");
+    assert_eq!(signal_at(&soon, &waits, 15).0, ConnectionSignal::Leave);
+    assert_eq!(signal_at(&late, &waits, 15), (ConnectionSignal::Late, Some("head_late")));
+    assert_eq!(signal_at(&late, &waits, 16), (ConnectionSignal::Close, None));
 }
 
 #[test]
@@ -236,9 +254,10 @@ fn a_connection_that_is_too_old_drains() {
     let open = new_connection(&waits);
     let flight = open.begin_flight();
     assert_eq!(signal_at(&open, &waits, 7199), (ConnectionSignal::Serve, None));
-    assert_eq!(signal_at(&open, &waits, 7200), (ConnectionSignal::Leave, Some("connection_age")));
-    assert_eq!(signal_at(&open, &waits, 9000), (ConnectionSignal::Leave, None), "what runs on it is waited for");
+    assert_eq!(signal_at(&open, &waits, 7200), (ConnectionSignal::Drain, Some("connection_age")));
+    assert_eq!(signal_at(&open, &waits, 9000), (ConnectionSignal::Drain, None), "what runs on it is waited for");
     drop(flight);
+    assert_eq!(signal_at(&open, &waits, 9001), (ConnectionSignal::Leave, None));
 }
 
 /// Counts how often what its requests share has gone.

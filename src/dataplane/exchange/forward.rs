@@ -25,7 +25,6 @@ use super::response_body::ResponseBody;
 use super::shape::RequestDestination;
 use super::tunnel::{WebSocketTunnel, spawn_tunnel};
 use crate::clock::deadlines::WaitTable;
-use crate::dataplane::connection::ConnectionSignal;
 use crate::http::activity::StreamActivity;
 use crate::http::body::{AnswerWatch, BodyRelay};
 use crate::http::content::MessageContent;
@@ -162,9 +161,6 @@ pub(crate) fn respond(
     record.set_status(parts.status, reason);
     if unasked {
         record.count_limit("continue_wait");
-    }
-    if record.flight().state().signal() == ConnectionSignal::Drain {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let kind = ContentKind::of_fields(&parts.headers);
     if let Some(upload) = &upload {
