@@ -18,6 +18,10 @@ pub const MAX_LINE_BYTES: usize = 8 * 1024;
 const MAX_VALUE_BYTES: usize = 1024;
 /// Bytes of a list, at most, in text.
 const MAX_LIST_BYTES: usize = 4 * 1024;
+/// Of a value at least so many bytes must fit: a beginning that is shorter is useless.
+const MIN_VALUE_BYTES: usize = 32;
+/// Two quotes around a value.
+const QUOTES: usize = 2;
 /// The longest end of a line.
 const TRUNCATED_LINE_END: &str = ",\"truncated\":true}";
 
@@ -113,10 +117,11 @@ impl LogLine {
             LogFormat::Text if message.contains(['=', '"', '\\']) => return self.quoted_text(message),
             LogFormat::Text => {}
         }
-        let (message, cut) = escape_value(message, MAX_VALUE_BYTES.min(self.remaining_bytes()));
-        self.truncated |= cut;
-        self.out.push(' ');
-        self.out.push_str(&message);
+        if self.reserve_bytes(1 + min_size(message)) {
+            let (message, cut) = escape_value(message, MAX_VALUE_BYTES.min(self.remaining_bytes() - 1));
+            self.truncated |= cut;
+            self.out.extend([" ", &message]);
+        }
         self
     }
 
@@ -174,39 +179,42 @@ impl LogLine {
 
     /// Text only: a word without a name, quoted where it could be taken for more than one.
     pub fn word(&mut self, word: &str) -> &mut Self {
-        self.out.push(' ');
-        if is_bare(word) {
-            self.out.push_str(word);
-        } else {
-            self.push_quoted(word, MAX_VALUE_BYTES.min(self.remaining_bytes()));
+        if !(is_bare(word) && word.len() <= MAX_VALUE_BYTES) {
+            return self.quoted_text(word);
+        }
+        if self.reserve_bytes(1 + word.len()) {
+            self.out.extend([" ", word]);
         }
         self
     }
 
     /// Text only: a sentence without a name, always quoted.
     pub fn quoted_text(&mut self, sentence: &str) -> &mut Self {
-        self.out.push(' ');
-        self.push_quoted(sentence, MAX_VALUE_BYTES.min(self.remaining_bytes()));
+        if self.reserve_bytes(1 + QUOTES + min_size(sentence)) {
+            self.out.push(' ');
+            self.push_quoted(sentence, MAX_VALUE_BYTES.min(self.remaining_bytes() - QUOTES));
+        }
         self
     }
 
     /// Text only: a remark in parentheses, about the field before it; names in it come from the configuration.
     pub fn remark(&mut self, remark: &str) -> &mut Self {
-        let (remark, cut) = escape_value(remark, MAX_VALUE_BYTES.min(self.remaining_bytes()));
-        self.truncated |= cut;
-        self.out.extend([" (", &remark, ")"]);
+        if self.reserve_bytes(3 + min_size(remark)) {
+            let (remark, cut) = escape_value(remark, MAX_VALUE_BYTES.min(self.remaining_bytes() - 3));
+            self.truncated |= cut;
+            self.out.extend([" (", &remark, ")"]);
+        }
         self
     }
 
     /// Text only: a constant word, coloured on a terminal. Blanks around it stay.
     pub fn coloured_word(&mut self, word: &str, colour: LineColour) -> &mut Self {
-        if !self.out.ends_with(' ') {
-            self.out.push(' ');
-        }
-        if self.style.colour {
-            let _ = write!(self.out, "\u{1b}[{}m{word}\u{1b}[0m", colour.code());
-        } else {
-            self.out.push_str(word);
+        let gap = if self.out.ends_with(' ') { "" } else { " " };
+        let (begin, end) =
+            if self.style.colour { (format!("\u{1b}[{}m", colour.code()), "\u{1b}[0m") } else { (String::new(), "") };
+        let parts = [gap, &begin, word, end];
+        if self.reserve_bytes(parts.iter().map(|part| part.len()).sum()) {
+            self.out.extend(parts);
         }
         self
     }
@@ -227,11 +235,17 @@ impl LogLine {
         MAX_LINE_BYTES.saturating_sub(self.out.len() + TRUNCATED_LINE_END.len())
     }
 
+    /// Whether so many bytes fit; if not, the line will say that something is missing.
+    fn reserve_bytes(&mut self, size: usize) -> bool {
+        let fits = size <= self.remaining_bytes();
+        self.truncated |= !fits;
+        fits
+    }
+
     /// Writes the name if name and `value_size` bytes fit.
     fn begin_field(&mut self, name: &str, value_size: usize) -> bool {
         // Comma, two quotes and a colon are the most that comes with a name.
-        if self.remaining_bytes() < name.len() + 4 + value_size {
-            self.truncated = true;
+        if !self.reserve_bytes(name.len() + 4 + value_size) {
             return false;
         }
         match self.style.format {
@@ -249,9 +263,8 @@ impl LogLine {
     }
 
     fn text_field(&mut self, name: &str, value: &str, limit: usize) -> &mut Self {
-        // A value cut shorter than this is useless.
-        if self.begin_field(name, value.len().min(32)) {
-            let room = self.remaining_bytes().saturating_sub(2).min(limit);
+        if self.begin_field(name, QUOTES + min_size(value)) {
+            let room = (self.remaining_bytes() - QUOTES).min(limit);
             if self.style.format == LogFormat::Text && value.len() <= room && is_bare(value) {
                 self.out.push_str(value);
             } else {
@@ -268,6 +281,11 @@ impl LogLine {
         self.out.push_str(&value);
         self.out.push('"');
     }
+}
+
+/// What a value needs at least, without quotes.
+fn min_size(value: &str) -> usize {
+    value.len().min(MIN_VALUE_BYTES)
 }
 
 /// The colour of a level.

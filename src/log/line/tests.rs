@@ -63,6 +63,44 @@ fn a_long_value_is_cut_and_the_line_says_so() {
     assert_eq!(parsed["truncated"], true);
 }
 
+/// Something that a line may end with.
+type LineEnd = fn(&mut LogLine, &str);
+
+/// What JSON and text have in common, and then what only text has.
+const LINE_ENDS: [LineEnd; 9] = [
+    |line, value| drop(line.text("v", value)),
+    |line, value| drop(line.message(value)),
+    |line, value| drop(line.list("v", &[value, value])),
+    |line, value| drop(line.number("v", value.len())),
+    |line, _| drop(line.flag("v", true)),
+    |line, value| drop(line.word(value)),
+    |line, value| drop(line.quoted_text(value)),
+    |line, value| drop(line.remark(value)),
+    |line, _| drop(line.coloured_word("accepted", LineColour::Green)),
+];
+
+#[test]
+fn a_line_is_short_however_little_room_is_left_for_its_end() {
+    let long = "a".repeat(2 * MAX_LINE_BYTES);
+    for (style, ends) in [(JSON_STYLE, &LINE_ENDS[..5]), (TEXT_STYLE, &LINE_ENDS[..])] {
+        for (end, add) in ends.iter().enumerate() {
+            for (filled, value) in (800..920).flat_map(|size| ["", "x", "\"", "é", &long].map(|value| (size, value))) {
+                let mut line = LogLine::new(style, time(), Level::INFO, "t");
+                (0..7).for_each(|_| drop(line.text("f", &long[..1020])));
+                line.text("f", &long[..filled]);
+                for _ in 0..3 {
+                    add(&mut line, value);
+                }
+                let out = finish(line);
+                assert!(out.len() <= MAX_LINE_BYTES, "{} bytes: end {end} behind {filled}", out.len());
+                if style == JSON_STYLE {
+                    serde_json::from_str::<serde_json::Value>(&out).unwrap();
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn json_stays_json_and_short_whatever_the_values_hold(
