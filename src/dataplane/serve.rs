@@ -168,7 +168,8 @@ where
                     leaving = true;
                     // A request that has come meanwhile is read first: an idle connection ends at once.
                     if let Poll::Ready(ended) = served.poll_serve(&open, cx) {
-                        return Poll::Ready(report_end(ended));
+                        report_end(ended);
+                        return Poll::Ready(());
                     }
                     served.shut_down_gracefully();
                 }

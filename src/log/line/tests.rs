@@ -64,19 +64,19 @@ fn a_long_value_is_cut_and_the_line_says_so() {
 }
 
 /// Something that a line may end with.
-type LineEnd = fn(&mut LogLine, &str);
+type LineEnd = for<'a> fn(&'a mut LogLine, &str) -> &'a mut LogLine;
 
 /// What JSON and text have in common, and then what only text has.
 const LINE_ENDS: [LineEnd; 9] = [
-    |line, value| drop(line.text("v", value)),
-    |line, value| drop(line.message(value)),
-    |line, value| drop(line.list("v", &[value, value])),
-    |line, value| drop(line.number("v", value.len())),
-    |line, _| drop(line.flag("v", true)),
-    |line, value| drop(line.word(value)),
-    |line, value| drop(line.quoted_text(value)),
-    |line, value| drop(line.remark(value)),
-    |line, _| drop(line.coloured_word("accepted", LineColour::Green)),
+    |line, value| line.text("v", value),
+    |line, value| line.message(value),
+    |line, value| line.list("v", &[value, value]),
+    |line, value| line.number("v", value.len()),
+    |line, _| line.flag("v", true),
+    |line, value| line.word(value),
+    |line, value| line.quoted_text(value),
+    |line, value| line.remark(value),
+    |line, _| line.coloured_word("accepted", LineColour::Green),
 ];
 
 #[test]
@@ -86,7 +86,9 @@ fn a_line_is_short_however_little_room_is_left_for_its_end() {
         for (end, add) in ends.iter().enumerate() {
             for (filled, value) in (800..920).flat_map(|size| ["", "x", "\"", "é", &long].map(|value| (size, value))) {
                 let mut line = LogLine::new(style, time(), Level::INFO, "t");
-                (0..7).for_each(|_| drop(line.text("f", &long[..1020])));
+                for _ in 0..7 {
+                    line.text("f", &long[..1020]);
+                }
                 line.text("f", &long[..filled]);
                 for _ in 0..3 {
                     add(&mut line, value);
