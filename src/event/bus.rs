@@ -1,6 +1,7 @@
 //! The bus: reports an Event to the log, the counters and every follower, and keeps what is asked about later.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -40,6 +41,8 @@ pub struct EventBus {
     active_alerts: Mutex<Vec<AlertRecord>>,
     repeats: Mutex<RepeatedFailures>,
     ledger: Mutex<RotationLedger>,
+    /// The ledger has news of a sender, and not only how often it came.
+    has_sender_news: AtomicBool,
     refused_files: Mutex<RefusedFiles>,
     doubts: Mutex<UpstreamDoubts>,
     followers: broadcast::Sender<Event>,
@@ -63,6 +66,7 @@ impl EventBus {
             handshakes: settings.handshakes,
             metrics,
             ledger: Mutex::new(RotationLedger::new(clock.now())),
+            has_sender_news: AtomicBool::new(false),
             clock,
             recent: Mutex::default(),
             reload_error: Mutex::default(),
@@ -81,6 +85,9 @@ impl EventBus {
         {
             let (mut ledger, now) = self.lock_ledger();
             ledger::record_event(&mut ledger, &event, now);
+            if ledger.has_news() {
+                self.has_sender_news.store(true, Ordering::Relaxed);
+            }
         }
         if let Event::Folder(file) = &event {
             lock(&self.refused_files).record_file(file, self.clock.now());
@@ -188,9 +195,18 @@ impl EventBus {
         &self.requests
     }
 
-    /// The senders of which the registry does not have all that is known, at most `limit`.
-    pub fn take_changed_senders(&self, limit: usize) -> Vec<report::ChangedSender> {
-        lock(&self.ledger).take_changed(limit)
+    /// The senders of which the registry does not have all that is known and that are to be written in this second of the writer, at
+    /// most `limit`.
+    pub fn take_changed_senders(&self, limit: usize, second: u64) -> Vec<report::ChangedSender> {
+        let mut ledger = lock(&self.ledger);
+        let taken = ledger.take_changed(limit, second);
+        self.has_sender_news.store(ledger.has_news(), Ordering::Relaxed);
+        taken
+    }
+
+    /// Whether the registry lacks something of a sender beside how often and when it came.
+    pub fn has_sender_news(&self) -> bool {
+        self.has_sender_news.load(Ordering::Relaxed)
     }
 
     /// Marks senders that could not be written.

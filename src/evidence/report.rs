@@ -5,6 +5,7 @@
 //! [`build_report`] evaluates it for the keyrings that are in overlap now. A line takes the worst of its senders. Only
 //! verified peers and upstreams affect the verdict: unauthenticated refusals are only counted beside them.
 
+mod changed_senders;
 mod evidence;
 mod fact;
 mod habit;
@@ -32,6 +33,7 @@ pub use fact::{LedgerFact, SenderOutcome, UpstreamResponse};
 pub use ledger::RotationLedger;
 pub use reading::PreparedHistory;
 pub use recalled::{ChangedSender, RecalledHistory, RecalledUse};
+use sender::KnownSender;
 pub use sender::SenderKey;
 pub use shape::{
     FirstContact, KeyringOverlap, PreviousPair, PriorHistory, ReplicaStatus, ReportLine, RetireAdvice,
@@ -49,18 +51,34 @@ pub fn build_reports(
     contacts: &BTreeMap<Arc<str>, String>,
     now: Timestamp,
 ) -> Vec<RotationReport> {
-    keyrings.iter().filter_map(|keyring| build_report(ledger, keyring, contacts, now)).collect()
+    let mut senders: BTreeMap<&str, Vec<KnownSender<'_>>> =
+        keyrings.iter().map(|keyring| (&*keyring.keyring, Vec::new())).collect();
+    // Once for all keyrings: to look at every sender takes longer than to judge those of a keyring.
+    for (key, sender) in ledger.senders.iter() {
+        if let Some(of_keyring) = senders.get_mut(&*key.keyring) {
+            of_keyring.push((key, sender));
+        }
+    }
+    let reports = keyrings.iter().filter_map(|keyring| {
+        let of_keyring = senders.remove(&*keyring.keyring).unwrap_or_default();
+        build_report((ledger, of_keyring), keyring, contacts, now)
+    });
+    reports.collect()
 }
 
-/// The report of one keyring; `None`: it has no previous pair.
-pub fn build_report(
-    ledger: &RotationLedger,
+/// The report of one keyring from what is known of its senders; `None`: it has no previous pair.
+fn build_report(
+    (ledger, mut senders): (&RotationLedger, Vec<KnownSender<'_>>),
     keyring: &KeyringOverlap,
     contacts: &BTreeMap<Arc<str>, String>,
     now: Timestamp,
 ) -> Option<RotationReport> {
     let ends = keyring.previous.iter().map(|previous| previous.ends).max()?;
-    let (mut lines, anonymous) = judged::build_lines(ledger, keyring, now);
+    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
+    senders.retain(|(_, sender)| from <= sender.last());
+    let shared = unknown::find_shared_addresses(&senders);
+    let mut lines = judged::build_lines(senders, keyring, now);
+    let anonymous = judged::build_anonymous_lines(ledger, keyring, now);
     let refusals: Vec<_> = ledger.sources.refusals_of(&keyring.keyring).collect();
     for (listener, source, entry) in &refusals {
         let is_known =
@@ -107,7 +125,7 @@ pub fn build_report(
         replicas: ledger.replicas.clone(),
         verdict: RotationVerdict::unknown(),
     };
-    report.verdict = verdict::judge_report(&report, ledger, keyring, now);
+    report.verdict = verdict::judge_report(&report, (ledger, &shared), keyring, now);
     Some(report)
 }
 

@@ -1,7 +1,10 @@
 //! Rows that wait to be written: bounded, so that a database that is unreachable for a week costs no memory.
 //!
-//! Pure. Handshakes with the same peer become one row, repeated failures one row with a count; rows beyond the limits
-//! are dropped, the least valuable first: failures, then peers (they return), then history. Dropped rows are counted.
+//! Pure. Handshakes with the same peer become one row, and later ones a count that waits some seconds (`visits`); repeated failures
+//! become one row with a count; rows beyond the limits are dropped, the least valuable first: failures, then peers (they return), then
+//! history. Dropped rows are counted.
+
+mod visits;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -17,6 +20,7 @@ use crate::event::{Event, HandshakeRecord};
 use crate::keyring::KeyringName;
 use crate::pki::Fingerprint;
 use crate::snapshot::Side;
+use visits::{BacklogPeerKey, WrittenPeers};
 
 /// Maximum number of waiting rows of all kinds.
 const MAX_ROWS: usize = 20_000;
@@ -41,7 +45,6 @@ impl DroppedCounts {
     }
 }
 
-type BacklogPeerKey = (Side, Arc<str>, Fingerprint);
 type FailureKey = (Side, Arc<str>, Option<IpAddr>, &'static str, Option<Fingerprint>);
 
 /// Waiting rows.
@@ -50,6 +53,9 @@ pub struct RegistryBacklog {
     /// The platform's trust anchors: a peer verified against one of them uses a public CA.
     public: Arc<HashSet<Fingerprint>>,
     peers: BTreeMap<BacklogPeerKey, PeerRow>,
+    written: WrittenPeers,
+    /// The second of the writer in which a batch was taken last.
+    second: u64,
     used: BTreeMap<(KeyringName, Fingerprint), Timestamp>,
     matched: BTreeMap<(&'static str, String), Timestamp>,
     failures: BTreeMap<i64, FailureRow>,
@@ -66,6 +72,8 @@ impl RegistryBacklog {
             instance,
             public: Arc::default(),
             peers: BTreeMap::new(),
+            written: WrittenPeers::default(),
+            second: 0,
             used: BTreeMap::new(),
             matched: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -88,21 +96,29 @@ impl RegistryBacklog {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.used.is_empty() && self.matched.is_empty()
+        self.len() == 0 && !self.has_waiting_times()
     }
 
-    /// Adds an Event. Returns whether there is something to write now.
+    /// Whether counts or times wait, of which nothing else changes.
+    pub fn has_waiting_times(&self) -> bool {
+        self.written.waiting_count() > 0 || !self.used.is_empty() || !self.matched.is_empty()
+    }
+
+    /// Adds an Event. Returns whether there is something to write now, or has begun to wait.
     pub fn record_event(&mut self, event: &Event, now: Timestamp) -> bool {
         match event {
             Event::Handshake(handshake) if handshake.is_silent() => return false,
             Event::Handshake(handshake) if handshake.is_failure() => self.record_failure(handshake),
-            Event::Handshake(handshake) => self.record_success(handshake),
+            Event::Handshake(handshake) => {
+                let had_waiting = self.has_waiting_times();
+                return self.record_success(handshake) || (!had_waiting && self.has_waiting_times());
+            }
             // Refused or doubted after the handshake, which alone looked well.
             Event::Proof(proof) if let Some(handshake) = proof.handshake.as_ref().filter(|_| proof.is_adverse()) => {
                 self.record_failure(handshake);
             }
-            // The rotation report has it, and the row about the sender with it.
-            Event::PeerProof(_) => {}
+            // The rotation report has it, and says whether the row about the sender is to be written now.
+            Event::PeerProof(_) => return false,
             event => {
                 let Some(entry) = history_row(event, &self.instance, now) else {
                     return matches!(event, Event::Epoch(_));
@@ -120,11 +136,14 @@ impl RegistryBacklog {
         self.trim();
     }
 
-    /// Takes all waiting rows to be written. If that fails, they come back by [`RegistryBacklog::restore_batch`].
-    pub fn take_batch(&mut self) -> WriteBatch {
+    /// Takes all waiting rows to be written in this second of the writer, and the counts that have waited long enough by then. If
+    /// that fails, they come back by [`RegistryBacklog::restore_batch`].
+    pub fn take_batch(&mut self, second: u64) -> WriteBatch {
         self.same.clear();
+        self.second = second;
         WriteBatch {
             peers: std::mem::take(&mut self.peers).into_values().collect(),
+            visits: self.written.take_due(second),
             senders: Vec::new(),
             used: std::mem::take(&mut self.used),
             matched: std::mem::take(&mut self.matched),
@@ -136,11 +155,22 @@ impl RegistryBacklog {
         }
     }
 
+    /// These rows were written: of their peers only counts are news.
+    pub fn record_written(&mut self, peers: &[PeerRow]) {
+        self.written.record_written(peers.iter().filter_map(|peer| Some((key_of_row(peer)?, peer))));
+    }
+
+    /// The registry may have lost rows.
+    pub fn forget_written(&mut self) {
+        self.written.forget_written();
+    }
+
     /// Puts back a batch that was not written, or perhaps not: it waits again, ahead of newer rows.
     pub fn restore_batch(&mut self, batch: WriteBatch) {
+        self.forget_written();
+        self.written.restore(batch.visits);
         for peer in batch.peers {
-            let (Ok(certificate), side) = (peer.certificate.parse(), parse_side(&peer.side)) else { continue };
-            let key: BacklogPeerKey = (side, peer.listener.as_str().into(), certificate);
+            let Some(key) = key_of_row(&peer) else { continue };
             match self.peers.get_mut(&key) {
                 Some(newer) => {
                     newer.handshakes += peer.handshakes;
@@ -167,12 +197,13 @@ impl RegistryBacklog {
         std::mem::take(&mut self.dropped)
     }
 
-    fn record_success(&mut self, handshake: &HandshakeRecord) {
+    /// Returns whether it is news, and not only a count.
+    fn record_success(&mut self, handshake: &HandshakeRecord) -> bool {
         if let (Some(keyring), Some(key_pair)) = (&handshake.keyring, handshake.key_pair) {
             self.used.insert((Arc::clone(keyring), key_pair), handshake.time);
         }
         // Without a certificate the peer is unknown.
-        let Some(facts) = &handshake.peer else { return };
+        let Some(facts) = &handshake.peer else { return false };
         if let Some(anchor) = facts.anchor {
             self.matched.insert(("anchor", anchor.to_string()), handshake.time);
         }
@@ -181,13 +212,18 @@ impl RegistryBacklog {
         }
         let key: BacklogPeerKey = (handshake.side, Arc::clone(&handshake.listener), facts.fingerprint);
         let public_ca = facts.anchor.is_some_and(|anchor| self.public.contains(&anchor));
-        match self.peers.get_mut(&key) {
-            Some(known) => update_peer(known, handshake, public_ca),
-            None => {
-                self.peers.insert(key, peer_row(handshake, facts, &self.instance, public_ca));
-                self.trim();
-            }
+        if let Some(known) = self.peers.get_mut(&key) {
+            update_peer(known, handshake, public_ca);
+            return true;
         }
+        if self.written.count_visit(&key, handshake, (public_ca, self.second)) {
+            return false;
+        }
+        let mut row = peer_row(handshake, facts, &self.instance, public_ca);
+        row.handshakes += self.written.take_handshakes(&key);
+        self.peers.insert(key, row);
+        self.trim();
+        true
     }
 
     fn record_failure(&mut self, handshake: &HandshakeRecord) {
@@ -225,6 +261,10 @@ impl RegistryBacklog {
             self.same.retain(|_, number| failures.contains_key(number));
         }
     }
+}
+
+fn key_of_row(peer: &PeerRow) -> Option<BacklogPeerKey> {
+    Some((parse_side(&peer.side), peer.listener.as_str().into(), peer.certificate.parse().ok()?))
 }
 
 fn parse_side(text: &str) -> Side {

@@ -7,9 +7,9 @@
 mod connect;
 mod deliveries;
 mod failure;
-mod insertion;
 mod peer_part;
 mod read;
+mod row_statement;
 mod senders;
 mod sql;
 mod write;
@@ -27,7 +27,7 @@ pub use deliveries::AlertNotice;
 pub use peer_part::{PeerOrder, PeerPart, PeerQuery};
 pub use read::HistoryQuery;
 pub use senders::{FleetHistory, FleetQuery};
-pub use write::{NumberedRow, ObservedState, WriteBatch};
+pub use write::{NumberedRow, ObservedState, PeerVisits, WriteBatch};
 
 /// The displayed location of a registry that ends with the process.
 const IN_MEMORY: &str = "memory";

@@ -4,6 +4,7 @@
 //! database may be unreachable, slow, full, locked, read-only or damaged: that is logged, counted, retried with growing
 //! delays. The snapshot's content is written again after every reconnection, so that recovery fills in what was missed.
 
+mod database_state;
 mod job;
 
 use std::collections::HashSet;
@@ -24,12 +25,15 @@ use crate::metrics::Metrics;
 use crate::pki::{Fingerprint, printable};
 use crate::process::{ShutdownPhase, ShutdownWatch};
 use crate::snapshot::Reader;
+use database_state::{DatabaseState, report_state};
 use job::WriteJob;
 
 /// Events within this time are written in one batch.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
 /// How often an idle sidecar writes a heartbeat, and so notices that the database is unreachable.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// How often counts and times are written that have waited long enough, while some wait.
+const VISIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often `last_seen` of present rows is updated and old rows are deleted.
 const TIDY_INTERVAL: Duration = Duration::from_mins(10);
 /// The delay after the first failure; it doubles with each failure, up to the maximum.
@@ -98,6 +102,7 @@ pub fn follow_events(
         shared,
         current,
         run: run_number(),
+        started: Instant::now(),
         written: None,
         state: DatabaseState::Unknown,
         pause: FIRST_RETRY_DELAY,
@@ -155,20 +160,13 @@ async fn collect_events(
             }
             event = follower.next() => {
                 let Some(event) = event else { return };
-                if shared.lock_backlog().record_event(&event, events.now()) {
+                let is_news = shared.lock_backlog().record_event(&event, events.now());
+                if is_news || events.has_sender_news() {
                     shared.something.notify_one();
                 }
             }
         }
     }
-}
-
-/// The last reported state of the database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum DatabaseState {
-    Unknown,
-    Up(String),
-    Down(String),
 }
 
 struct RegistryWriter {
@@ -181,6 +179,7 @@ struct RegistryWriter {
     shared: Arc<SharedBacklog>,
     current: watch::Sender<Option<RegistryStore>>,
     run: i64,
+    started: Instant,
     /// What the database holds of the snapshot; `None`: unknown.
     written: Option<ObservedState>,
     state: DatabaseState,
@@ -199,7 +198,8 @@ impl RegistryWriter {
         let mut shutdown = self.shutdown.clone();
         let mut store = None;
         loop {
-            let done = self.write_once(&mut store).await;
+            let second = self.started.elapsed().as_secs();
+            let done = self.write_once(&mut store, second).await;
             let ended = match done {
                 Ok(()) => {
                     self.pause = FIRST_RETRY_DELAY;
@@ -217,7 +217,12 @@ impl RegistryWriter {
             if ended {
                 // Events during shutdown are worth one last attempt, and no wait but for those that are being gathered.
                 sleep(GATHERING_DELAY * 2).await;
-                let _ = timeout(FINAL_WRITE_TIMEOUT, self.write_once(&mut store)).await;
+                let last = async {
+                    // What is news first.
+                    self.write_once(&mut store, second).await?;
+                    self.write_once(&mut store, u64::MAX).await
+                };
+                let _ = timeout(FINAL_WRITE_TIMEOUT, last).await;
                 return store;
             }
         }
@@ -225,9 +230,11 @@ impl RegistryWriter {
 
     /// Waits for something to write; returns whether the process is over.
     async fn wait_for_work(&self, shutdown: &mut ShutdownWatch) -> bool {
+        let has_waiting = self.shared.lock_backlog().has_waiting_times();
+        let longest = if has_waiting { VISIT_INTERVAL } else { HEARTBEAT_INTERVAL };
         let something = async {
             tokio::select! {
-                _ = timeout(HEARTBEAT_INTERVAL, self.shared.something.notified()) => {}
+                _ = timeout(longest, self.shared.something.notified()) => {}
                 () = self.events.history_requests().wait_for_later(self.answered) => {}
             }
             sleep(BATCH_WINDOW).await;
@@ -238,18 +245,19 @@ impl RegistryWriter {
         }
     }
 
-    /// Writes what is pending, opening the database first if it is not open.
-    async fn write_once(&mut self, store: &mut Option<RegistryStore>) -> Result<(), ()> {
+    /// Writes what is pending in this second, opening the database first if it is not open.
+    async fn write_once(&mut self, store: &mut Option<RegistryStore>, second: u64) -> Result<(), ()> {
         if let Some(gone) = store.take_if(|open| !open.is_in_place()) {
             // Others that have it are told: they would go on with a file that has no name any more.
             self.current.send_replace(None);
             gone.close().await;
             self.written = None;
+            self.shared.lock_backlog().forget_written();
         }
         let (requests, began) = (self.events.history_requests().last_number(), self.clock.now());
         let snapshot = self.reader.latest();
         let observed = ObservedState { keyrings: snapshot.keyrings.clone(), trusts: snapshot.trusts.clone() };
-        let mut batch = self.shared.lock_backlog().take_batch();
+        let mut batch = self.shared.lock_backlog().take_batch(second);
         let overlaps = snapshot.keyrings_in_overlap();
         let rotations: Vec<Timestamp> = overlaps.iter().map(|overlap| overlap.rotated).collect();
         let query = self
@@ -257,7 +265,13 @@ impl RegistryWriter {
             .then(|| plan_reading(&snapshot.keyrings, &overlaps, self.fleet.is_none(), self.clock.now()));
         // Rows of this instance are written over: they have to be read before.
         let is_known = self.recalls && self.fleet.is_some();
-        let senders = if is_known { self.events.take_changed_senders(MAX_SENDERS) } else { Vec::new() };
+        let takes_senders = is_known || !self.recalls;
+        let mut senders =
+            if takes_senders { self.events.take_changed_senders(MAX_SENDERS, second) } else { Vec::new() };
+        if !self.recalls {
+            // No other process will read them.
+            senders.clear();
+        }
         batch.senders = senders.iter().flat_map(|sender| sender_rows(sender, &self.settings.instance)).collect();
         let tidy = self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY_INTERVAL);
         let job = WriteJob {
@@ -295,8 +309,10 @@ impl RegistryWriter {
                 self.answered = requests;
                 self.events.history_requests().record_answer(requests);
                 self.written = Some(observed);
+                self.shared.lock_backlog().record_written(&batch.peers);
                 if tidy {
                     self.tidied = Some(Instant::now());
+                    self.shared.lock_backlog().forget_written();
                 }
                 self.report_up(&open);
                 *store = Some(open);
@@ -372,22 +388,4 @@ impl RegistryWriter {
         self.metrics.count_dropped_registry_rows("history", dropped.history);
         dropped.total()
     }
-}
-
-/// Emits a change of the database's state, once.
-fn report_state(events: &EventBus, state: &mut DatabaseState, now: DatabaseState) {
-    let same = match (&*state, &now) {
-        (DatabaseState::Up(_), DatabaseState::Up(_)) => true,
-        (before, now) => before == now,
-    };
-    if same {
-        return;
-    }
-    let (up, explanation) = match &now {
-        DatabaseState::Unknown => return,
-        DatabaseState::Up(explanation) => (true, explanation),
-        DatabaseState::Down(explanation) => (false, explanation),
-    };
-    events.emit(Event::Registry(RegistryRecord { up, damaged: false, explanation: printable(explanation) }));
-    *state = now;
 }

@@ -131,6 +131,13 @@ impl PairEvidence {
         *self = Self::new(self.key_pair, self.visits);
     }
 
+    /// Whether this says the same as `other`, but for how often and when the pair was shown and proved: a verdict is the same by both.
+    pub(super) fn says_same(&self, other: &Self) -> bool {
+        let what =
+            |one: &Self| (one.since.is_some(), one.chosen_by, one.proved.is_some(), one.unexplained_ends, one.ended);
+        what(self) == what(other) && self.insisted == other.insisted
+    }
+
     pub(super) fn record_proof(&mut self, at: Timestamp) {
         self.proved = self.proved.max(Some(at));
         (self.unexplained_ends, self.ended) = (0, None);

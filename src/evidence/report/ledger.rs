@@ -3,11 +3,12 @@
 //! Senders without a certificate have a table of their own, so that unauthenticated input evicts no other. `recalled`
 //! adds what the registry has; `upstreams` and `sources` keep everything else.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::changed_senders::ChangedSenders;
 use super::fact::{LedgerFact, SenderOutcome};
 use super::sender::{SenderKey, SenderUse};
 use super::sender_table::SenderTable;
@@ -43,7 +44,7 @@ pub struct RotationLedger {
     pub(super) senders: SenderTable,
     pub(super) anonymous: SenderTable,
     /// Senders that the registry does not have as they are.
-    pub(super) changed: HashSet<Arc<SenderKey>>,
+    pub(super) changed: ChangedSenders,
     /// The epoch of each keyring's last rotation.
     pub(super) rotations: BTreeMap<KeyringName, u64>,
     pub(super) upstreams: UpstreamTable,
@@ -69,7 +70,7 @@ impl RotationLedger {
             recorded_since: None,
             senders: SenderTable::default(),
             anonymous: SenderTable::default(),
-            changed: HashSet::new(),
+            changed: ChangedSenders::default(),
             rotations: BTreeMap::new(),
             upstreams: UpstreamTable::default(),
             sources: RefusalSources::default(),
@@ -92,7 +93,7 @@ impl RotationLedger {
             recorded_since: self.recorded_since,
             senders: self.senders.clone(),
             anonymous: self.anonymous.clone(),
-            changed: HashSet::new(),
+            changed: ChangedSenders::default(),
             rotations: self.rotations.clone(),
             upstreams: self.upstreams.clone(),
             sources: self.sources.clone(),
@@ -130,7 +131,7 @@ impl RotationLedger {
             for evidence in Arc::make_mut(sender).own.iter_mut().filter(|one| one.epoch < epoch) {
                 evidence.reset();
                 if key.certificate.is_some() {
-                    self.changed.insert(Arc::clone(key));
+                    self.changed.add_news(Arc::clone(key));
                 }
             }
         }
@@ -147,11 +148,13 @@ impl RotationLedger {
         let key = SenderKey::new((keyring, listener), identity, certificate, source);
         let taught =
             (is_after && chosen_by == SelectionReason::Learned).then(|| self.sources.taught_by(&key)).flatten();
-        let sender = self.sender(key);
-        if sender.partner.as_ref() != partner {
+        let (key, sender) = self.find_sender(key);
+        let mut is_news = sender.partner.as_ref() != partner;
+        if is_news {
             sender.partner = partner.cloned();
         }
         let evidence = sender.own_pair(key_pair, now);
+        let before = evidence.clone();
         evidence.visits.add_handshake(now);
         if is_after {
             evidence.handshakes += 1;
@@ -164,6 +167,8 @@ impl RotationLedger {
                 evidence.insist(now, reason.into(), because);
             }
         }
+        is_news |= before.visits.handshakes == 0 || !before.says_same(evidence);
+        self.mark_changed(key, is_news);
         self.trim(keyring);
     }
 
@@ -177,12 +182,16 @@ impl RotationLedger {
             return;
         }
         let key = SenderKey::new((keyring, listener), identity, certificate, source);
-        let evidence = self.sender(key).own_pair(key_pair, now);
+        let (key, sender) = self.find_sender(key);
+        let evidence = sender.own_pair(key_pair, now);
+        let before = evidence.clone();
         evidence.epoch = epoch;
         match outcome {
             SenderOutcome::Proved => evidence.record_proof(now),
             SenderOutcome::UnexplainedEnd => evidence.record_end(now),
         }
+        let is_news = !before.says_same(evidence);
+        self.mark_changed(key, is_news);
         self.trim(keyring);
     }
 
@@ -205,7 +214,7 @@ impl RotationLedger {
                 let evidence = Arc::make_mut(sender).own_pair(shown, now);
                 evidence.epoch = evidence.epoch.max(epoch);
                 evidence.insist(now, reason.clone(), explanation.clone());
-                self.changed.insert(Arc::clone(key));
+                self.changed.add_news(Arc::clone(key));
             }
         }
     }
@@ -214,16 +223,26 @@ impl RotationLedger {
         self.rotations.get(keyring).is_none_or(|rotated| *rotated <= epoch)
     }
 
-    /// The sender's entry, begun where there is none, and to be written to the registry.
-    fn sender(&mut self, key: SenderKey) -> &mut SenderUse {
+    /// The sender's entry, begun where there is none.
+    fn find_sender(&mut self, key: SenderKey) -> (Arc<SenderKey>, &mut SenderUse) {
         let is_anonymous = key.certificate.is_none();
         let all = if is_anonymous { &mut self.anonymous } else { &mut self.senders };
         let known = all.get_key_value(&key).map(|(known, _)| Arc::clone(known));
         let key = known.unwrap_or_else(|| Arc::new(key));
-        if !is_anonymous {
-            self.changed.insert(Arc::clone(&key));
+        let sender = Arc::make_mut(all.find_or_begin(Arc::clone(&key)));
+        (key, sender)
+    }
+
+    /// The sender is to be written to the registry: soon, or some seconds later where only counts and times are new.
+    fn mark_changed(&mut self, key: Arc<SenderKey>, is_news: bool) {
+        if key.certificate.is_none() {
+            return;
         }
-        Arc::make_mut(all.find_or_begin(key))
+        if is_news {
+            self.changed.add_news(key);
+        } else {
+            self.changed.add_visit(key);
+        }
     }
 
     pub(super) fn trim(&mut self, keyring: &KeyringName) {
@@ -262,7 +281,7 @@ impl RotationLedger {
         for (key, sender) in self.senders.iter_mut().chain(self.anonymous.iter_mut()) {
             Arc::make_mut(sender).own.iter_mut().for_each(|evidence| evidence.shift(step));
             if key.certificate.is_some() {
-                self.changed.insert(Arc::clone(key));
+                self.changed.add_news(Arc::clone(key));
             }
         }
         self.upstreams.shift_times(step);

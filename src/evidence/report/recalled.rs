@@ -99,12 +99,15 @@ impl RotationLedger {
         self.unanswered = true;
     }
 
-    /// The senders of which the registry does not have all that this instance knows, each with that; at most `limit`.
-    /// What could not be written comes back by [`RotationLedger::restore_changed`].
-    pub fn take_changed(&mut self, limit: usize) -> Vec<ChangedSender> {
-        let keys: Vec<Arc<SenderKey>> = self.changed.iter().take(limit).cloned().collect();
-        let taken = keys.into_iter().filter_map(|key| {
-            self.changed.remove(&key);
+    /// Whether the registry lacks something of a sender beside how often and when it came.
+    pub const fn has_news(&self) -> bool {
+        self.changed.has_news()
+    }
+
+    /// The senders of which the registry does not have all that this instance knows and that are to be written in this second of the
+    /// writer, each with that; at most `limit`. What could not be written comes back by [`RotationLedger::restore_changed`].
+    pub fn take_changed(&mut self, limit: usize, second: u64) -> Vec<ChangedSender> {
+        let taken = self.changed.take_due(limit, second).into_iter().filter_map(|key| {
             let sender = self.senders.get(&key)?;
             let (partner, pairs) = (sender.partner.clone(), sender.own.clone());
             Some(ChangedSender { key: SenderKey::clone(&key), partner, pairs })
@@ -115,7 +118,8 @@ impl RotationLedger {
     /// Marks senders as to be written again.
     pub fn restore_changed(&mut self, senders: impl IntoIterator<Item = SenderKey>) {
         let find_known = |key| self.senders.get_key_value(&key).map(|(known, _)| Arc::clone(known));
-        self.changed.extend(senders.into_iter().filter_map(find_known));
+        let known: Vec<Arc<SenderKey>> = senders.into_iter().filter_map(find_known).collect();
+        known.into_iter().for_each(|key| self.changed.add_news(key));
     }
 }
 

@@ -259,7 +259,7 @@ impl SimulatedFleet {
             return;
         }
         for replica in &mut self.replicas {
-            for changed in replica.ledger.take_changed(usize::MAX) {
+            for changed in replica.ledger.take_changed(usize::MAX, u64::MAX) {
                 let known = self.rows.get(&(replica.name.clone(), changed.key.clone()));
                 // A process that has just begun reads before it writes.
                 if known.is_none() || replica.started < minute {

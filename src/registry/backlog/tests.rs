@@ -53,14 +53,14 @@ fn the_same_peer_is_one_row_and_the_same_failure_a_number() {
         assert!(backlog.record_event(&failed_event([192, 0, 2, 1]), now()));
     }
     backlog.record_event(&failed_event([192, 0, 2, 2]), now());
-    let batch = backlog.take_batch();
+    let batch = backlog.take_batch(0);
     assert_eq!(batch.peers.iter().map(|peer| peer.handshakes).collect::<Vec<_>>(), [3]);
     let repeats: Vec<_> = batch.failures.iter().map(|failure| failure.row.repeats).collect();
     assert_eq!(repeats, [2, 0]);
-    assert!(backlog.is_empty() && backlog.take_batch().is_empty());
+    assert!(backlog.is_empty() && backlog.take_batch(0).is_empty());
     // In the next batch the same failure is a row again: the last one may be written already.
     backlog.record_event(&failed_event([192, 0, 2, 1]), now());
-    assert_eq!(backlog.take_batch().failures.len(), 1);
+    assert_eq!(backlog.take_batch(0).failures.len(), 1);
 }
 
 #[test]
@@ -77,11 +77,11 @@ fn of_a_peer_that_comes_again_the_row_says_how_it_came_last() {
     last.chosen_by = Some(keyring::SelectionReason::Learned);
     assert_ne!(first.chosen_by, last.chosen_by);
     backlog.record_event(&Event::Handshake(Arc::new(last.clone())), now());
-    let row = backlog.take_batch().peers.remove(0);
+    let row = backlog.take_batch(0).peers.remove(0);
     // As if it had only come the last time, but for what counts both.
     let mut alone = RegistryBacklog::new("one".into());
     alone.record_event(&Event::Handshake(Arc::new(last)), now());
-    let only = alone.take_batch().peers.remove(0);
+    let only = alone.take_batch(0).peers.remove(0);
     assert_eq!((row.handshakes, row.first_seen), (2, first.time.into()));
     assert_eq!(PeerRow { handshakes: 1, first_seen: only.first_seen, ..row }, only);
 }
@@ -90,11 +90,11 @@ fn of_a_peer_that_comes_again_the_row_says_how_it_came_last() {
 fn history_says_who_asked_or_what_brought_it_about() {
     let mut backlog = backlog();
     backlog.record_event(&moved_event(1), now());
-    let entry = backlog.take_batch().history.remove(0).row;
+    let entry = backlog.take_batch(0).history.remove(0).row;
     assert_eq!((entry.who.as_str(), entry.becomes.as_deref()), ("uid 1000", Some("current")));
     let Event::Keyring(KeyringRecord { event, epoch, .. }) = moved_event(2) else { unreachable!() };
     backlog.record_event(&Event::Keyring(KeyringRecord { event, by: None, epoch }), now());
-    assert_eq!(backlog.take_batch().history[0].row.who, "folder");
+    assert_eq!(backlog.take_batch(0).history[0].row.who, "folder");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn what_a_peer_can_make_long_is_cut() {
     record.identity = Some("é".repeat(MAX_TEXT_LENGTH));
     let mut backlog = backlog();
     backlog.record_event(&Event::Handshake(Arc::new(record)), now());
-    assert!(backlog.take_batch().peers[0].identity.as_ref().unwrap().len() <= MAX_TEXT_LENGTH + '…'.len_utf8());
+    assert!(backlog.take_batch(0).peers[0].identity.as_ref().unwrap().len() <= MAX_TEXT_LENGTH + '…'.len_utf8());
 }
 
 #[test]
@@ -139,16 +139,56 @@ fn who_is_vouched_for_by_a_public_anchor_uses_a_public_ca() {
         (facts.anchor, facts.fingerprint) = (Some(anchor), anchor);
         backlog.record_event(&Event::Handshake(Arc::new(record)), now());
     }
-    let batch = backlog.take_batch();
+    let batch = backlog.take_batch(0);
     assert_eq!(batch.peers.iter().filter(|peer| peer.public_ca.is_set()).count(), 1);
     assert_eq!(batch.matched.len(), 2);
+}
+
+#[test]
+fn of_a_peer_that_is_written_further_handshakes_are_counted_and_wait() {
+    let mut backlog = backlog();
+    assert!(backlog.record_event(&served_event(1), now()));
+    let batch = backlog.take_batch(20);
+    backlog.record_written(&batch.peers);
+    assert!(backlog.record_event(&served_event(1), now()), "something has begun to wait");
+    assert!(!backlog.record_event(&served_event(1), now()));
+    assert_eq!((backlog.len(), backlog.is_empty()), (0, false));
+    let early = backlog.take_batch(29);
+    assert_eq!((early.peers.len(), early.visits.len(), early.used.len()), (0, 0, 1));
+    let late = backlog.take_batch(30);
+    assert_eq!(late.visits.iter().map(|visits| visits.handshakes).collect::<Vec<_>>(), [2]);
+    assert!(backlog.is_empty());
+    // Once a minute it waits for nothing.
+    backlog.record_event(&served_event(1), now());
+    assert_eq!(backlog.take_batch(90).visits.len(), 1);
+
+    // What else is new of it is written at once, and what waits with it.
+    backlog.record_event(&served_event(1), now());
+    let Event::Handshake(record) = served_event(1) else { unreachable!() };
+    let moved = HandshakeRecord { partner: Some("other".into()), ..(*record).clone() };
+    assert!(backlog.record_event(&Event::Handshake(Arc::new(moved)), now()));
+    let batch = backlog.take_batch(91);
+    assert_eq!(
+        (batch.visits.len(), batch.peers[0].handshakes, batch.peers[0].partner.as_deref()),
+        (0, 2, Some("other"))
+    );
+    // The registry may not have it, or have lost what it had.
+    backlog.restore_batch(batch);
+    backlog.record_event(&served_event(1), now());
+    assert_eq!(backlog.take_batch(92).peers[0].handshakes, 3);
+    backlog.forget_written();
+    backlog.record_event(&served_event(1), now());
+    assert_eq!(backlog.take_batch(93).peers.len(), 1);
 }
 
 #[derive(Clone, Debug)]
 enum BacklogStep {
     Take(Event),
+    /// So many seconds pass.
+    Wait(u64),
     Lose,
     Write,
+    Forget,
 }
 
 fn steps() -> impl Strategy<Value = Vec<BacklogStep>> {
@@ -156,8 +196,10 @@ fn steps() -> impl Strategy<Value = Vec<BacklogStep>> {
         (0u8..4).prop_map(|peer| BacklogStep::Take(served_event(peer))),
         (0u8..4).prop_map(|last| BacklogStep::Take(failed_event([10, 0, 0, last]))),
         (0u8..4).prop_map(|number| BacklogStep::Take(moved_event(number))),
+        (0u64..12).prop_map(BacklogStep::Wait),
         Just(BacklogStep::Lose),
         Just(BacklogStep::Write),
+        Just(BacklogStep::Forget),
     ];
     proptest::collection::vec(step, 0..60)
 }
@@ -168,10 +210,11 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(steps in steps()) {
         let mut backlog = backlog();
-        let (mut served, mut failed, mut moved) = (0, 0, 0);
+        let (mut served, mut failed, mut moved, mut second) = (0, 0, 0, 0);
         let (mut peers, mut failures, mut history) = (0, 0, Vec::new());
         let mut write = |batch: WriteBatch| {
             peers += batch.peers.iter().map(|peer| peer.handshakes).sum::<i64>();
+            peers += batch.visits.iter().map(|visits| visits.handshakes).sum::<i64>();
             failures += batch.failures.iter().map(|failure| failure.row.repeats + 1).sum::<i64>();
             history.extend(batch.history.iter().map(|entry| entry.number));
         };
@@ -185,14 +228,21 @@ proptest! {
                     }
                     backlog.record_event(&event, now());
                 }
+                BacklogStep::Wait(seconds) => second += seconds,
                 BacklogStep::Lose => {
-                    let batch = backlog.take_batch();
+                    let batch = backlog.take_batch(second);
                     backlog.restore_batch(batch);
                 }
-                BacklogStep::Write => write(backlog.take_batch()),
+                BacklogStep::Write => {
+                    let batch = backlog.take_batch(second);
+                    backlog.record_written(&batch.peers);
+                    write(batch);
+                }
+                BacklogStep::Forget => backlog.forget_written(),
             }
         }
-        write(backlog.take_batch());
+        write(backlog.take_batch(u64::MAX));
+        prop_assert!(backlog.is_empty());
         prop_assert_eq!((peers, failures, history.len()), (served, failed, moved));
         prop_assert!(history.is_sorted());
         prop_assert_eq!(backlog.take_dropped(), DroppedCounts::default());
@@ -238,7 +288,7 @@ fn fifty_thousand_peers_and_sources_keep_within_the_rows_that_may_wait() {
     let kept = (backlog.peers.len() as u64, backlog.failures.len() as u64);
     assert_eq!((kept.0 + dropped.peers, kept.1 + dropped.failures), (50_000, 50_000), "what was dropped is counted");
     // A batch that could not be written comes back to a backlog that has filled up again.
-    let batch = backlog.take_batch();
+    let batch = backlog.take_batch(0);
     for number in 50_000..80_000_u32 {
         let mut record = accepted();
         record.peer.as_mut().unwrap().fingerprint = Fingerprint::of(&number.to_be_bytes());

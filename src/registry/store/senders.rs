@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::super::rows::{HeldPairRow, SenderRow};
 use super::super::{Error, HistoryRow, InstanceRow, PeerRow};
 use super::RegistryStore;
-use super::insertion::RowInsertion;
+use super::row_statement::RowStatement;
 use super::sql::{DatabaseTransaction, SqlValue, values};
 use crate::pki::Fingerprint;
 
@@ -83,7 +83,7 @@ impl RegistryStore {
     }
 }
 
-static SENDERS: RowInsertion = RowInsertion::new(
+static SENDERS: RowStatement = RowStatement::new(
     "INSERT INTO sender (instance, keyring, sender, key_pair, listener, identity, certificate, source, partner, visits, \
      connections, first_seen, last_seen, handshakes, since, chosen_by, proved, unexplained_ends, ended, insisted, reason, \
      because)",
@@ -101,7 +101,7 @@ pub(super) async fn write_senders(
     instance: &str,
     rows: &[SenderRow],
 ) -> Result<(), sqlx::Error> {
-    SENDERS.insert_rows(open, rows.iter().map(|row| sender_values(instance, row)).collect()).await
+    SENDERS.write_rows(open, rows.iter().map(|row| sender_values(instance, row)).collect()).await
 }
 
 fn sender_values(instance: &str, row: &SenderRow) -> Vec<SqlValue> {

@@ -5,18 +5,19 @@
 mod observed;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::{Error, FailureRow, HistoryRow, PeerRow, SenderRow};
-use super::insertion::RowInsertion;
+use super::super::{Error, FailureRow, HistoryRow, PeerRow, SenderRow, UnixSeconds};
+use super::row_statement::RowStatement;
 use super::senders::write_senders;
 use super::sql::{DatabaseTransaction, SqlValue, values};
 use super::{RegistryStore, days_before};
-use crate::keyring::KeyringName;
+use crate::keyring::{KeyringName, SelectionReason};
 use crate::pki::Fingerprint;
-use crate::snapshot::{KeyringView, TrustView};
+use crate::snapshot::{KeyringView, Side, TrustView};
 
 /// Retention of failed handshakes.
 const FAILURE_RETENTION_DAYS: i64 = 30;
@@ -29,12 +30,12 @@ const MAX_STORED_PEERS: i64 = 50_000;
 /// How many rows about senders of one instance at most: more than a report reads, so that it notices.
 const MAX_STORED_SENDERS: i64 = 100_000;
 
-static HISTORY: RowInsertion = RowInsertion::new(
+static HISTORY: RowStatement = RowStatement::new(
     "INSERT INTO history (instance, run, number, at, kind, name, key_pair, was, becomes, who, reason, why)",
     3,
     "ON CONFLICT (instance, run, number) DO NOTHING",
 );
-static PEERS: RowInsertion = RowInsertion::new(
+static PEERS: RowStatement = RowStatement::new(
     "INSERT INTO peer (instance, side, listener, certificate, identity, partner, subject, issuer, serial, not_before, \
      not_after, public_ca, address, keyring, key_pair, chosen_by, handshakes, first_seen, last_seen)",
     4,
@@ -43,7 +44,15 @@ static PEERS: RowInsertion = RowInsertion::new(
      key_pair = excluded.key_pair, chosen_by = excluded.chosen_by, handshakes = peer.handshakes + excluded.handshakes, \
      last_seen = excluded.last_seen",
 );
-static FAILURES: RowInsertion = RowInsertion::new(
+/// Both databases name the columns of rows without a table `column1` and so on.
+static VISITS: RowStatement = RowStatement::new(
+    "UPDATE peer SET handshakes = peer.handshakes + visits.column5, last_seen = visits.column6, \
+     address = visits.column7, keyring = visits.column8, key_pair = visits.column9, chosen_by = visits.column10 FROM (",
+    4,
+    ") AS visits WHERE peer.instance = visits.column1 AND peer.side = visits.column2 AND peer.listener = visits.column3 \
+     AND peer.certificate = visits.column4",
+);
+static FAILURES: RowStatement = RowStatement::new(
     "INSERT INTO failure (instance, run, number, at, side, listener, reason, explanation, address, server_name, subject, \
      issuer, certificate, key_pair, alert, repeats)",
     3,
@@ -68,11 +77,36 @@ pub struct NumberedRow<T> {
     pub row: T,
 }
 
+/// How often a peer came that has a row already, and how it came last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerVisits {
+    /// Whether it is a peer or an upstream.
+    pub side: Side,
+    /// The listener.
+    pub listener: Arc<str>,
+    /// Its certificate.
+    pub certificate: Fingerprint,
+    /// Its handshakes since its row was written.
+    pub handshakes: i64,
+    /// When the last of them was.
+    pub last_seen: UnixSeconds,
+    /// Where it came from.
+    pub address: Option<IpAddr>,
+    /// The keyring of the pair that was shown to it.
+    pub keyring: Option<KeyringName>,
+    /// The pair that was shown to it.
+    pub key_pair: Option<Fingerprint>,
+    /// Why that one.
+    pub chosen_by: Option<SelectionReason>,
+}
+
 /// What was collected since the last batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
     /// Peers and upstreams; `handshakes` are those since the last batch.
     pub peers: Vec<PeerRow>,
+    /// Of peers that have a row, their further handshakes.
+    pub visits: Vec<PeerVisits>,
     /// What is known of senders, by pair.
     pub senders: Vec<SenderRow>,
     /// When pairs were last used, by keyring.
@@ -186,8 +220,9 @@ impl BatchWriter {
     }
 
     async fn write_batch(&self, open: &mut DatabaseTransaction, batch: &WriteBatch) -> Result<(), sqlx::Error> {
-        HISTORY.insert_rows(open, batch.history.iter().map(|entry| self.history_values(entry)).collect()).await?;
-        PEERS.insert_rows(open, batch.peers.iter().map(|peer| self.peer_values(peer)).collect()).await?;
+        HISTORY.write_rows(open, batch.history.iter().map(|entry| self.history_values(entry)).collect()).await?;
+        PEERS.write_rows(open, batch.peers.iter().map(|peer| self.peer_values(peer)).collect()).await?;
+        VISITS.write_rows(open, batch.visits.iter().map(|visits| self.visit_values(visits)).collect()).await?;
         write_senders(open, &self.instance, &batch.senders).await?;
         for ((keyring, key_pair), at) in &batch.used {
             let sql = "UPDATE placement SET last_used = $4 WHERE instance = $1 AND keyring = $2 AND key_pair = $3";
@@ -198,7 +233,7 @@ impl BatchWriter {
                        AND (kind = $2 OR kind = 'platform' AND $2 = 'anchor')";
             open.execute(sql, values![&*self.instance, *kind, anchor, *at]).await?;
         }
-        FAILURES.insert_rows(open, batch.failures.iter().map(|failure| self.failure_values(failure)).collect()).await
+        FAILURES.write_rows(open, batch.failures.iter().map(|failure| self.failure_values(failure)).collect()).await
     }
 
     fn history_values(&self, NumberedRow { number, row }: &NumberedRow<HistoryRow>) -> Vec<SqlValue> {
@@ -242,6 +277,21 @@ impl BatchWriter {
         ]
     }
 
+    fn visit_values(&self, visits: &PeerVisits) -> Vec<SqlValue> {
+        values![
+            &*self.instance,
+            visits.side.as_str(),
+            &*visits.listener,
+            visits.certificate.to_string(),
+            visits.handshakes,
+            visits.last_seen,
+            visits.address.map(|address| address.to_string()),
+            visits.keyring.as_deref(),
+            visits.key_pair.map(|key_pair| key_pair.to_string()),
+            visits.chosen_by.map(|chosen_by| chosen_by.as_str()),
+        ]
+    }
+
     fn failure_values(&self, NumberedRow { number, row }: &NumberedRow<FailureRow>) -> Vec<SqlValue> {
         values![
             &*self.instance,
@@ -261,5 +311,22 @@ impl BatchWriter {
             &row.alert,
             row.repeats,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::store::StoreAccess;
+    use crate::registry::store::read::tests::check_query_plan;
+    use crate::registry::store::sql::DatabasePool;
+    use crate::registry::{RegistryLocation, RegistrySettings};
+
+    #[tokio::test]
+    async fn a_visit_finds_its_row_by_the_key() {
+        let settings = RegistrySettings { place: RegistryLocation::Memory, instance: "a".into() };
+        let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
+        let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
+        check_query_plan(pool, VISITS.statement(0, 10), "SEARCH peer USING INDEX sqlite_autoindex_peer_1 ").await;
     }
 }

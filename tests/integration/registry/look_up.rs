@@ -4,8 +4,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use sidekey::registry::store::{ObservedState, PeerOrder, PeerQuery, StoreAccess, WriteBatch};
-use sidekey::registry::{PeerRow, RegistrySettings, RegistryStore, UnixSeconds};
+use sidekey::pki::Fingerprint;
+use sidekey::registry::store::{ObservedState, PeerOrder, PeerQuery, PeerVisits, StoreAccess, WriteBatch};
+use sidekey::registry::{PeerRow, RegistrySettings, RegistryStore, UnixSeconds, findings};
+use sidekey::snapshot::Side;
 
 use crate::support::database::{Database, databases};
 
@@ -73,6 +75,81 @@ async fn a_batch_with_one_peer_twice_counts_both_and_keeps_the_latter() {
         let found: Vec<_> = rows.iter().map(|row| (row.handshakes, row.address.as_deref())).collect();
         assert_eq!(found, [(2, Some("192.0.2.2"))], "{}", database.kind);
         assert_eq!(store.peers().await.expect("read").len(), 201, "{}", database.kind);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn further_handshakes_of_a_peer_are_added_to_its_row_and_to_no_other() {
+    let visits = |number: u8, listener: &str, handshakes| PeerVisits {
+        side: Side::Ingress,
+        listener: listener.into(),
+        certificate: Fingerprint::from_bytes([number; 32]),
+        handshakes,
+        last_seen: UnixSeconds(1_999),
+        address: Some([192, 0, 2, number].into()),
+        keyring: Some("api".into()),
+        key_pair: None,
+        chosen_by: None,
+    };
+    for database in databases().await {
+        let of_number = |number: u8| PeerRow {
+            certificate: Fingerprint::from_bytes([number; 32]).to_string(),
+            ..peer(i64::from(number), None, "CN=any")
+        };
+        let store = write_peers(&database, (0..150).map(of_number).collect()).await;
+        // One of them is not there any more, and one never came to this listener.
+        let mut all: Vec<PeerVisits> = (100..200).map(|number| visits(number, "api", 4)).collect();
+        all.push(visits(1, "second", 7));
+        let batch = WriteBatch { visits: all, ..WriteBatch::default() };
+        store.write((&ObservedState::default(), None), (1, &batch), UnixSeconds(2_000).time()).await.expect("written");
+        let rows = store.peers().await.expect("read");
+        for row in &rows {
+            let came = (100..150).map(|number| of_number(number).certificate).any(|known| known == row.certificate);
+            let last_seen = if came { UnixSeconds(1_999) } else { row.first_seen };
+            assert_eq!((row.handshakes, row.last_seen), (if came { 5 } else { 1 }, last_seen), "{}", database.kind);
+            let address = came.then(|| format!("192.0.2.{}", row.first_seen.0 - 1_000));
+            assert_eq!((row.address.as_ref(), row.keyring.is_some()), (address.as_ref(), came));
+        }
+        assert_eq!(rows.len(), 150);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_reads_the_peers_of_its_findings_only_and_finds_what_it_would_with_all() {
+    const DAY: i64 = 86_400;
+    let now = UnixSeconds(1_900_000_000);
+    for database in databases().await {
+        let lasting = |number: i64, days: i64| PeerRow {
+            not_before: UnixSeconds(now.0 - 100 * DAY),
+            not_after: UnixSeconds(now.0 + days * DAY),
+            first_seen: UnixSeconds(now.0 - 20 * DAY),
+            last_seen: UnixSeconds(now.0 - 60),
+            ..peer(number, Some(&format!("dns:{number}.example")), "CN=any")
+        };
+        let mut peers: Vec<PeerRow> = (0..200).map(|number| lasting(number, 300)).collect();
+        // Of two that end soon, one has shown a successor.
+        peers.push(lasting(200, 20));
+        peers.push(PeerRow { last_seen: UnixSeconds(now.0 - 9 * DAY), ..lasting(201, 20) });
+        peers.push(PeerRow {
+            certificate: "renewed".to_owned(),
+            first_seen: UnixSeconds(now.0 - 8 * DAY),
+            ..lasting(201, 300)
+        });
+        peers.push(PeerRow { public_ca: true.into(), ..lasting(202, 300) });
+        peers.push(PeerRow { side: "egress".to_owned(), listener: "out".to_owned(), ..lasting(203, 300) });
+        peers.push(PeerRow { last_seen: UnixSeconds(now.0 - 31 * DAY), ..lasting(204, 20) });
+        let store = write_peers(&database, peers).await;
+        // Its instance is alive.
+        let nothing = (&ObservedState::default(), None);
+        store.write(nothing, (1, &WriteBatch::default()), now.time()).await.expect("written");
+
+        let (all, audited) = (store.inventory().await, store.audited_inventory(now.time()).await);
+        let (all, audited) = (all.expect("read"), audited.expect("read"));
+        assert_eq!((all.peers.len(), audited.peers.len()), (206, 5), "{}", database.kind);
+        let found = findings(&audited, now.time());
+        assert_eq!(found, findings(&all, now.time()));
+        let codes: Vec<_> = found.iter().map(|finding| finding.finding).collect();
+        assert_eq!(codes, ["partner_certificate_expires", "peer_uses_public_ca", "upstream_not_mutual"]);
     }
 }
 
@@ -196,7 +273,10 @@ async fn parts_of_the_peers_together_are_the_whole_filtered_and_sorted_list() {
                 let asked = PeerQuery { sort, descending, limit: 17, ..filter.clone() };
                 let (expected, mut seen) = (list_names(&rows, &asked), Vec::new());
                 loop {
-                    let part = store.peer_part(&PeerQuery { offset: seen.len(), ..asked.clone() }).await.expect("read");
+                    let query = PeerQuery { offset: seen.len(), ..asked.clone() };
+                    let part = store.peer_part(&query, None).await.expect("read");
+                    let known = store.peer_part(&query, Some(expected.len())).await.expect("read");
+                    assert_eq!(part, known, "{}: {query:?}", database.kind);
                     assert_eq!(part.total, expected.len(), "{}: {asked:?}", database.kind);
                     let mut names: Vec<_> =
                         part.rows.iter().map(|row| (row.side.clone(), row.identity_or_subject().to_owned())).collect();

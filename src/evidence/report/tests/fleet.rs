@@ -236,13 +236,49 @@ fn changed_senders_are_written_once_and_again_after_a_failure() {
     record_rotation(&mut ledger);
     ETL.proves(&mut ledger, 110);
     Host("anonymous", 0, "192.0.2.1").proves(&mut ledger, 110);
-    let taken = ledger.take_changed(10);
+    let taken = ledger.take_changed(10, 0);
     assert_eq!((taken.len(), taken[0].pairs[0].proved), (1, Some(time_at(110))));
-    assert!(ledger.take_changed(10).is_empty());
+    assert!(ledger.take_changed(10, 0).is_empty());
     ledger.restore_changed(taken.into_iter().map(|sender| sender.key));
-    assert_eq!(ledger.take_changed(10).len(), 1);
+    assert_eq!(ledger.take_changed(10, 0).len(), 1);
     ledger.record(&LedgerFact::Rotated { keyring: &shared_str("api"), epoch: 9 }, time_at(120));
-    assert_eq!(ledger.take_changed(10)[0].pairs[0].proved, None, "its row must not prove the next pair");
+    assert_eq!(ledger.take_changed(10, 0)[0].pairs[0].proved, None, "its row must not prove the next pair");
+}
+
+#[test]
+fn only_what_a_verdict_may_depend_on_is_written_at_once() {
+    let mut ledger = old_ledger();
+    record_rotation(&mut ledger);
+    let is_news = |ledger: &mut RotationLedger| {
+        let is_news = ledger.has_news();
+        ledger.take_changed(10, 0);
+        is_news
+    };
+    is_news(&mut ledger);
+    type LedgerStep = fn(&mut RotationLedger);
+    let steps: [(&str, LedgerStep, bool); 7] = [
+        (
+            "it comes for the first time since the rotation",
+            |ledger| ETL.connects(ledger, NEW, SelectionReason::Prefer, 110),
+            true,
+        ),
+        ("it comes again", |ledger| ETL.connects(ledger, NEW, SelectionReason::Prefer, 111), false),
+        ("it proves the pair", |ledger| ETL.proves(ledger, 112), true),
+        ("it proves it again", |ledger| ETL.proves(ledger, 113), false),
+        (
+            "its connection ends without a byte",
+            |ledger| ETL.ends(ledger, NEW, SenderOutcome::UnexplainedEnd, 114),
+            true,
+        ),
+        ("and again", |ledger| ETL.ends(ledger, NEW, SenderOutcome::UnexplainedEnd, 115), true),
+        ("it proves it once more", |ledger| ETL.proves(ledger, 116), true),
+    ];
+    for (what, step, expected) in steps {
+        step(&mut ledger);
+        assert_eq!(is_news(&mut ledger), expected, "{what}");
+    }
+    ETL.proves(&mut ledger, 117);
+    assert_eq!(ledger.take_changed(10, u64::MAX).len(), 1, "what was only counted is written in the end");
 }
 
 proptest! {

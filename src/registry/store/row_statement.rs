@@ -1,4 +1,4 @@
-//! Inserts many rows with few statements: one costs SQLite's thread two hand-overs, and Postgres a round trip, each of them more than
+//! Writes many rows with few statements: one costs SQLite's thread two hand-overs, and Postgres a round trip, each of them more than
 //! the row itself.
 
 use std::collections::HashSet;
@@ -7,28 +7,28 @@ use std::sync::OnceLock;
 
 use super::sql::{DatabaseTransaction, SqlValue};
 
-/// How many rows a statement inserts. Few sizes, since the databases keep each statement prepared; 64 rows of our widest table are
+/// How many rows a statement writes. Few sizes, since the databases keep each statement prepared; 64 rows of our widest table are
 /// 1,408 parameters, of 32,766 that SQLite takes.
 const STATEMENT_ROWS: [usize; 3] = [64, 8, 1];
 
-/// How rows of one table are inserted.
-pub(super) struct RowInsertion {
-    /// `INSERT INTO table (column, …)`.
+/// How rows of one table are inserted or updated.
+pub(super) struct RowStatement {
+    /// What stands before the rows: `INSERT INTO table (column, …)`, or `UPDATE table SET … FROM (`.
     head: &'static str,
-    /// How many of its columns, from the first on, are the key that conflicts.
+    /// How many columns of a row, from the first on, are the key.
     key: usize,
-    /// `ON CONFLICT …`.
+    /// What stands behind them: `ON CONFLICT …`, or `) AS … WHERE …`.
     tail: &'static str,
     statements: [OnceLock<String>; STATEMENT_ROWS.len()],
 }
 
-impl RowInsertion {
+impl RowStatement {
     pub(super) const fn new(head: &'static str, key: usize, tail: &'static str) -> Self {
         Self { head, key, tail, statements: [const { OnceLock::new() }; STATEMENT_ROWS.len()] }
     }
 
-    /// Inserts the rows, those of one key in their order.
-    pub(super) async fn insert_rows(
+    /// Writes the rows, those of one key in their order.
+    pub(super) async fn write_rows(
         &'static self,
         open: &mut DatabaseTransaction,
         mut rows: Vec<Vec<SqlValue>>,
@@ -48,7 +48,7 @@ impl RowInsertion {
         Ok(())
     }
 
-    fn statement(&'static self, size: usize, columns: usize) -> &'static str {
+    pub(super) fn statement(&'static self, size: usize, columns: usize) -> &'static str {
         self.statements[size].get_or_init(|| {
             let mut sql = format!("{} VALUES ", self.head);
             for row in 0..STATEMENT_ROWS[size] {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_statement_has_a_parameter_for_each_column_of_each_row() {
-        static SOME: RowInsertion = RowInsertion::new("INSERT INTO t (a, b)", 1, "ON CONFLICT (a) DO NOTHING");
+        static SOME: RowStatement = RowStatement::new("INSERT INTO t (a, b)", 1, "ON CONFLICT (a) DO NOTHING");
         assert_eq!(SOME.statement(2, 2), "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO NOTHING");
         assert!(SOME.statement(0, 2).contains("($1, $2), ($3, $4), "));
         assert!(SOME.statement(0, 2).contains("($127, $128) ON CONFLICT"));

@@ -1,0 +1,116 @@
+//! Which senders the registry does not have as they are, and how soon they are to be written: what a verdict may depend on at once,
+//! what is only counted some seconds later, so that a sender that comes often is written once in that time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::sender::SenderKey;
+
+/// What is only counted waits so many seconds: reports of this instance have it anyway.
+const VISIT_DELAY_SECONDS: u64 = 30;
+
+/// Senders to be written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ChangedSenders {
+    senders: HashMap<Arc<SenderKey>, SenderChange>,
+    /// How many of them are news.
+    news: usize,
+    /// The second of the writer in which some were taken last.
+    second: u64,
+}
+
+/// What is to be written of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SenderChange {
+    /// Something that a verdict may depend on.
+    News,
+    /// How often and when it came, since this second.
+    Visit(u64),
+}
+
+impl ChangedSenders {
+    /// How many are to be written.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.senders.len()
+    }
+
+    pub(super) const fn has_news(&self) -> bool {
+        self.news > 0
+    }
+
+    /// It is to be written soon.
+    pub(super) fn add_news(&mut self, key: Arc<SenderKey>) {
+        if self.senders.insert(key, SenderChange::News) != Some(SenderChange::News) {
+            self.news += 1;
+        }
+    }
+
+    /// It came once more.
+    pub(super) fn add_visit(&mut self, key: Arc<SenderKey>) {
+        self.senders.entry(key).or_insert(SenderChange::Visit(self.second));
+    }
+
+    pub(super) fn remove(&mut self, key: &SenderKey) {
+        if self.senders.remove(key) == Some(SenderChange::News) {
+            self.news -= 1;
+        }
+    }
+
+    /// Takes at most `limit` of those to be written in this second of the writer, news first.
+    pub(super) fn take_due(&mut self, limit: usize, second: u64) -> Vec<Arc<SenderKey>> {
+        self.second = second;
+        let news = self.senders.iter().filter(|(_, change)| **change == SenderChange::News);
+        let visits = self.senders.iter().filter(|(_, change)| match change {
+            SenderChange::News => false,
+            SenderChange::Visit(since) => since.saturating_add(VISIT_DELAY_SECONDS) <= second,
+        });
+        let due: Vec<Arc<SenderKey>> = news.chain(visits).take(limit).map(|(key, _)| Arc::clone(key)).collect();
+        due.iter().for_each(|key| self.remove(key));
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Fingerprint;
+
+    fn key(name: &str) -> Arc<SenderKey> {
+        let certificate = Some(Fingerprint::of(name.as_bytes()));
+        Arc::new(SenderKey::new((&"api".into(), &"in".into()), name, certificate, None))
+    }
+
+    #[test]
+    fn news_are_written_at_once_and_visits_some_seconds_later() {
+        let mut changed = ChangedSenders::default();
+        assert!(changed.take_due(10, 100).is_empty());
+        changed.add_visit(key("often"));
+        changed.add_visit(key("moved"));
+        changed.add_news(key("moved"));
+        changed.add_news(key("new"));
+        // Nothing makes news wait.
+        changed.add_visit(key("new"));
+        assert_eq!((changed.len(), changed.has_news()), (3, true));
+        assert_eq!(changed.take_due(1, 101).len(), 1);
+        assert!(changed.has_news(), "the other one");
+        assert_eq!(changed.take_due(10, 102).len(), 1);
+        assert_eq!((changed.len(), changed.has_news()), (1, false));
+        assert!(changed.take_due(10, 129).is_empty());
+        assert_eq!(changed.take_due(10, 130), [key("often")]);
+        changed.add_visit(key("often"));
+        assert!(changed.take_due(10, 159).is_empty());
+        changed.add_visit(key("late"));
+        assert_eq!(changed.take_due(10, u64::MAX).len(), 2, "the last writing leaves none");
+    }
+
+    #[test]
+    fn what_is_dropped_is_not_counted() {
+        let mut changed = ChangedSenders::default();
+        changed.add_news(key("new"));
+        changed.add_news(key("new"));
+        changed.remove(&key("new"));
+        changed.remove(&key("new"));
+        assert_eq!((changed.len(), changed.has_news()), (0, false));
+    }
+}
