@@ -2,7 +2,7 @@
 //! which still use or require the old one and why, who has not come since, and one verdict.
 //!
 //! Pure. [`RotationLedger`] records what came of each pair at each *sender* (listener, identity, certificate, source);
-//! [`build_report`] evaluates it for the keyrings that are in overlap now. A line takes the worst of its senders. Only
+//! [`build_reports`] evaluates it for the keyrings that are in overlap now. A line takes the worst of its senders. Only
 //! verified peers and upstreams affect the verdict: unauthenticated refusals are only counted beside them.
 
 mod changed_senders;

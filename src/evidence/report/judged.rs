@@ -1,7 +1,7 @@
 //! From what is known of each sender to the report's lines: one for each identity, which takes the worst of its senders.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::evidence::{PairEvidence, PairInsistence};
 use super::habit::describe_habit;
 use super::ledger::RotationLedger;
-use super::sender::{SenderKey, SenderUse};
+use super::sender::{KnownSender, SenderKey, SenderUse};
 use super::shape::{KeyringOverlap, ReportLine, RotationProgress, SenderLine, SubjectKind};
 use crate::keyring::SelectionReason;
 use crate::pki::format_minute;
@@ -22,43 +22,45 @@ const UNEXPLAINED_ENDS: u64 = 2;
 /// Senders that a line lists.
 const MAX_LISTED: usize = 100;
 
-/// The partner that an identity was when it came last.
-type LatestPartner = (Timestamp, Option<Arc<str>>);
-
-/// The lines of peers with a certificate, and those of sources without one.
+/// The lines of peers with a certificate, from their senders that count.
 pub(super) fn build_lines(
+    mut senders: Vec<KnownSender<'_>>,
+    keyring: &KeyringOverlap,
+    now: Timestamp,
+) -> Vec<ReportLine> {
+    fn name<'a>((key, _): &KnownSender<'a>) -> (&'a str, &'a str) {
+        (&key.identity, &key.listener)
+    }
+    senders.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
+    let lines = senders.chunk_by(|one, other| name(one) == name(other)).filter_map(|of_peer| {
+        let (key, _) = of_peer.first()?;
+        // As it came last.
+        let latest = of_peer.iter().map(|(_, sender)| sender).max_by_key(|sender| sender.last());
+        let partner = latest.and_then(|sender| sender.partner.clone());
+        let judged = of_peer.iter().map(|(key, sender)| judge_sender(keyring, key, sender, now)).collect();
+        Some(ReportLine { partner, ..summarize_senders(SubjectKind::Peer, &key.identity, &key.listener, judged) })
+    });
+    lines.collect()
+}
+
+/// The lines of sources without a certificate.
+pub(super) fn build_anonymous_lines(
     ledger: &RotationLedger,
     keyring: &KeyringOverlap,
     now: Timestamp,
-) -> (Vec<ReportLine>, Vec<ReportLine>) {
+) -> Vec<ReportLine> {
     let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
-    let is_meant = |key: &SenderKey, sender: &SenderUse| key.keyring == keyring.keyring && from <= sender.last();
-    let mut peers: BTreeMap<(&str, &Arc<str>), Vec<SenderLine>> = BTreeMap::new();
-    let mut partners: BTreeMap<(&str, &Arc<str>), LatestPartner> = BTreeMap::new();
-    for (key, sender) in ledger.senders.iter().filter(|(key, sender)| is_meant(key, sender)) {
-        let identity = (key.identity.as_str(), &key.listener);
-        peers.entry(identity).or_default().push(judge_sender(keyring, key, sender, now));
-        let latest = (sender.last(), sender.partner.clone());
-        let known = partners.entry(identity).or_insert_with(|| latest.clone());
-        if known.0 < latest.0 {
-            *known = latest;
-        }
-    }
-    let lines = peers.into_iter().map(|((identity, listener), senders)| {
-        let partner = partners.get(&(identity, listener)).and_then(|(_, partner)| partner.clone());
-        ReportLine { partner, ..summarize_senders(SubjectKind::Peer, identity, listener, senders) }
-    });
-    let lines = lines.collect();
-    let anonymous = ledger.anonymous.iter().filter(|(key, sender)| is_meant(key, sender)).map(|(key, sender)| {
+    let meant = ledger.anonymous.iter().filter(|(key, sender)| key.keyring == keyring.keyring && from <= sender.last());
+    let lines = meant.map(|(key, sender)| {
         let line = judge_sender(keyring, key, sender, now);
         let name = line.source.clone();
         summarize_senders(SubjectKind::Anonymous, &name, &key.listener, vec![line])
     });
-    let mut anonymous: Vec<ReportLine> = anonymous.collect();
-    anonymous.sort_by(|one, other| {
+    let mut lines: Vec<ReportLine> = lines.collect();
+    lines.sort_by(|one, other| {
         (one.stands, &one.name, &one.listener).cmp(&(other.stands, &other.name, &other.listener))
     });
-    (lines, anonymous)
+    lines
 }
 
 fn summarize_senders(kind: SubjectKind, name: &str, listener: &Arc<str>, mut senders: Vec<SenderLine>) -> ReportLine {
@@ -89,12 +91,11 @@ fn summarize_senders(kind: SubjectKind, name: &str, listener: &Arc<str>, mut sen
 
 fn judge_sender(keyring: &KeyringOverlap, key: &SenderKey, sender: &SenderUse, now: Timestamp) -> SenderLine {
     let new = sender.pair(keyring.current);
-    let old: Vec<PairEvidence> =
+    let old: Vec<Cow<'_, PairEvidence>> =
         keyring.previous.iter().filter_map(|previous| sender.pair(previous.key_pair)).collect();
     let last_old = old.iter().max_by_key(|one| one.visits.last);
     let insisted = old.iter().filter_map(|one| one.insisted.as_ref()).max_by_key(|insisted| insisted.at);
-    let old_since: Vec<&PairEvidence> = old.iter().filter(|one| one.since.is_some()).collect();
-    let visits = sender.visits();
+    let old_since = || old.iter().map(|one| &**one).filter(|one| one.since.is_some());
     let leaves = sender.last().checked_add(keyring.seen_within).unwrap_or(Timestamp::MAX);
     let source = key.source.map_or_else(
         || "unknown address".to_owned(),
@@ -113,17 +114,17 @@ fn judge_sender(keyring: &KeyringOverlap, key: &SenderKey, sender: &SenderUse, n
         last_old: last_old.map(|old| old.visits.last),
         proved: new.as_ref().and_then(|new| new.proved),
         handshakes_new: new.as_ref().map_or(0, |new| new.handshakes),
-        handshakes_old: old_since.iter().map(|one| one.handshakes).sum(),
+        handshakes_old: old_since().map(|one| one.handshakes).sum(),
         unexplained_ends: new.as_ref().map_or(0, |new| new.unexplained_ends),
         reason: None,
         because: None,
         habit: None,
         until: Some(leaves),
     };
-    let on_old = old_since.iter().max_by_key(|one| one.visits.last).copied();
-    decide_progress(&mut line, (new.as_ref(), on_old, insisted), now);
+    let on_old = old_since().max_by_key(|one| one.visits.last);
+    decide_progress(&mut line, (new.as_deref(), on_old, insisted), now);
     if line.stands == RotationProgress::NotSeen {
-        line.habit = visits.and_then(|visits| describe_habit(&visits, now)).map(|(habit, _)| habit);
+        line.habit = sender.visits().and_then(|visits| describe_habit(&visits, now)).map(|(habit, _)| habit);
         line.because = line.habit.as_ref().map(|habit| format!("it used to come {habit}"));
     }
     if line.stands == RotationProgress::ProvedNew {

@@ -1,5 +1,6 @@
 //! One sender of an ingress and what is known of it: from this process, and from other instances and former processes.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -58,6 +59,9 @@ pub(super) struct SenderUse {
     pub(super) fleet: Vec<PairEvidence>,
 }
 
+/// A sender with what is known of it.
+pub(super) type KnownSender<'a> = (&'a SenderKey, &'a SenderUse);
+
 impl SenderUse {
     /// What this process knows of a pair; begun where there is nothing.
     pub(super) fn own_pair(&mut self, key_pair: Fingerprint, at: Timestamp) -> &mut PairEvidence {
@@ -71,10 +75,10 @@ impl SenderUse {
     }
 
     /// Everything that is known of a pair.
-    pub(super) fn pair(&self, key_pair: Fingerprint) -> Option<PairEvidence> {
+    pub(super) fn pair(&self, key_pair: Fingerprint) -> Option<Cow<'_, PairEvidence>> {
         let mut known = self.own.iter().chain(&self.fleet).filter(|one| one.key_pair == key_pair);
-        let mut merged = known.next()?.clone();
-        known.for_each(|one| merged.merge(one));
+        let mut merged = Cow::Borrowed(known.next()?);
+        known.for_each(|one| merged.to_mut().merge(one));
         Some(merged)
     }
 

@@ -1,12 +1,13 @@
 //! What a rotation report cannot know, in sentences: whose refusals came unauthenticated, peers without a certificate,
 //! instances that are silent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::ledger::RotationLedger;
+use super::sender::KnownSender;
 use super::shape::{KeyringOverlap, RotationProgress, RotationReport};
 use crate::pki::format_minute;
 
@@ -17,7 +18,7 @@ const MAX_NAMES: usize = 3;
 
 pub(super) fn describe_unknown(
     report: &RotationReport,
-    ledger: &RotationLedger,
+    (ledger, shared): (&RotationLedger, &[String]),
     keyring: &KeyringOverlap,
     now: Timestamp,
 ) -> Vec<String> {
@@ -29,7 +30,6 @@ pub(super) fn describe_unknown(
             list_names(report.unconfirmed_sources.iter().map(String::as_str), report.unconfirmed as usize)
         ));
     }
-    let shared = shared_addresses(ledger, keyring, now);
     if !shared.is_empty() {
         unknown.push(format!(
             "several peers come from one address ({}): hosts there that also share a certificate count as one",
@@ -72,15 +72,16 @@ pub(super) fn describe_unknown(
 }
 
 /// Addresses from which more than one peer came.
-fn shared_addresses(ledger: &RotationLedger, keyring: &KeyringOverlap, now: Timestamp) -> Vec<String> {
-    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
-    let mut peers: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-    for (key, sender) in ledger.senders.iter().filter(|(key, _)| key.keyring == keyring.keyring) {
-        if let Some(source) = key.source.filter(|_| from <= sender.last()) {
-            peers.entry(source).or_default().insert(&key.identity);
+pub(super) fn find_shared_addresses(senders: &[KnownSender<'_>]) -> Vec<String> {
+    // Of each address the first peer, and whether there is another.
+    let mut peers: BTreeMap<IpAddr, (&str, bool)> = BTreeMap::new();
+    for (key, _) in senders {
+        if let Some(source) = key.source {
+            let (first, is_shared) = peers.entry(source).or_insert((&key.identity, false));
+            *is_shared |= *first != key.identity;
         }
     }
-    peers.into_iter().filter(|(_, peers)| peers.len() > 1).map(|(source, _)| source.to_string()).collect()
+    peers.into_iter().filter(|(_, (_, is_shared))| *is_shared).map(|(source, _)| source.to_string()).collect()
 }
 
 fn list_names<'a>(names: impl Iterator<Item = &'a str>, count: usize) -> String {

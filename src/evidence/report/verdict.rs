@@ -20,10 +20,10 @@ const SHARED_STALE_AFTER: SignedDuration = SignedDuration::from_secs(60);
 const LATE_AFTER: SignedDuration = SignedDuration::from_secs(60);
 const GONE_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
-/// The verdict on a report whose lines are in order: those to act on first.
+/// The verdict on a report whose lines are in order: those to act on first. `shared`: addresses from which several peers come.
 pub(super) fn judge_report(
     report: &RotationReport,
-    ledger: &RotationLedger,
+    (ledger, shared): (&RotationLedger, &[String]),
     keyring: &KeyringOverlap,
     now: Timestamp,
 ) -> RotationVerdict {
@@ -90,7 +90,7 @@ pub(super) fn judge_report(
             partner: line.partner.clone(),
             contact: line.contact.clone(),
         }),
-        unknown: describe_unknown(report, ledger, keyring, now),
+        unknown: describe_unknown(report, (ledger, shared), keyring, now),
     }
 }
 
