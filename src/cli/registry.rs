@@ -126,10 +126,11 @@ fn export(arguments: &RegistryExportArguments) -> Result<(), CommandFailure> {
 }
 
 fn audit(arguments: &RegistryAuditArguments) -> Result<(), CommandFailure> {
-    let read = async |store: &RegistryStore| store.inventory().await;
+    let now = Clock::system().now();
+    let read = async |store: &RegistryStore| store.audited_inventory(now).await;
     let inventory: RegistryInventory =
         offline::registry::with_registry(&arguments.source.load()?, StoreAccess::Read, read).map_err(unreadable)?;
-    let found = findings(&inventory, Clock::system().now());
+    let found = findings(&inventory, now);
     if arguments.json {
         print::json(&found);
     } else {

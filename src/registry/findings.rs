@@ -19,6 +19,8 @@ use crate::keyring::warning::longest_threshold;
 const DAY: i64 = 86_400;
 /// An instance that last wrote so long before the latest one is ignored.
 const MAX_INSTANCE_SILENCE: i64 = 7 * DAY;
+/// A peer that was not seen for longer is ignored.
+const MAX_PEER_SILENCE: i64 = 30 * DAY;
 /// How long an alert that could not be delivered stays a finding.
 const GIVEN_UP_RETENTION: i64 = 30 * DAY;
 
@@ -41,7 +43,27 @@ pub struct Finding {
     pub instances: Vec<String>,
 }
 
-/// Every finding, in a stable order.
+/// The peers that findings may be about, with all the rows of each; the rows of others need not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditedPeers {
+    /// Rows that were seen since this second count.
+    pub seen_since: i64,
+    /// A peer with a certificate that ends by this second is one of them.
+    pub ends_by: i64,
+}
+
+impl AuditedPeers {
+    /// At this time, with these keyrings.
+    pub fn select(keyrings: &[KeyringRow], now: Timestamp) -> Self {
+        let lists = keyrings.iter().filter_map(|ring| ring.alert_before.as_ref());
+        let configured = lists.flat_map(|list| list.iter()).filter_map(|text| text.parse().ok());
+        let longest = configured.chain([longest_threshold(None, Duration::MAX).as_secs()]).max().unwrap_or_default();
+        let ends_by = now.as_second().saturating_add_unsigned(longest);
+        Self { seen_since: now.as_second() - MAX_PEER_SILENCE, ends_by }
+    }
+}
+
+/// Every finding, in a stable order. Of the inventory's peers those of [`AuditedPeers`] are enough.
 pub fn findings(inventory: &RegistryInventory, now: Timestamp) -> Vec<Finding> {
     let audit = InventoryAudit::new(inventory, now);
     audit.check_keyrings();

@@ -87,6 +87,7 @@ async fn audit_registry(views: &RuntimeViews) -> Result<Arc<Vec<Finding>>, Regis
 
 async fn audit_now(views: &RuntimeViews) -> Result<Arc<Vec<Finding>>, RegistryUnread> {
     let moment = views.moment();
-    let inventory = views.registry.read(async |store: RegistryStore| store.inventory().await).await?;
+    let inventory =
+        views.registry.read(async move |store: RegistryStore| store.audited_inventory(moment.1).await).await?;
     Ok(views.findings.store_content(moment, findings(&inventory, moment.1)))
 }

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{PeerRow, short_fingerprint, shown_certificates};
-use super::{DAY, FindingText, InventoryAudit, expiry};
+use super::{DAY, FindingText, InventoryAudit, MAX_PEER_SILENCE, expiry};
 use crate::pki::first_few;
 
-/// A peer that was not seen for longer is ignored.
-const MAX_PEER_SILENCE: i64 = 30 * DAY;
 /// Certificates with a shorter lifetime are renewed automatically.
 const MIN_WATCHED_LIFETIME: i64 = 10 * DAY;
 

@@ -1,5 +1,8 @@
 //! Reads the inventory, the history and the failed handshakes: for findings, exports and alerts.
 
+use jiff::Timestamp;
+
+use super::super::findings::AuditedPeers;
 use super::super::{Error, FailureRow, HistoryRow, PeerRow, RegistryInventory};
 use super::RegistryStore;
 use super::sql::{SqlValue, values};
@@ -11,6 +14,11 @@ const CRLS: &str = "SELECT * FROM crl ORDER BY trust, issuer, instance";
 const PLACEMENTS: &str = "SELECT placement.*, subject, names, issuer, serial, key_kind, spki, not_before, not_after, \
     weakness, self_issued FROM placement JOIN key_pair ON key_pair.key_pair = placement.key_pair \
     ORDER BY placement.keyring, not_before DESC, placement.key_pair, placement.instance";
+
+/// Every row of a peer of which one may be in a finding, so that a certificate that was renewed is found beside the one that ends.
+const AUDITED_PEERS: &str = "SELECT * FROM peer WHERE last_seen >= $1 AND (listener, COALESCE(identity, subject)) IN \
+    (SELECT listener, COALESCE(identity, subject) FROM peer WHERE last_seen >= $1 AND (not_after <= $2 OR public_ca = 1 \
+    OR (side = 'egress' AND key_pair IS NULL))) ORDER BY side, listener, certificate, instance";
 
 /// Characters of a peer's name that are in its index, which has the same expression.
 const INDEXED_CHARACTERS: usize = 200;
@@ -44,26 +52,46 @@ impl RegistryStore {
     /// # Errors
     /// The database.
     pub async fn inventory(&self) -> Result<RegistryInventory, Error> {
-        let pool = &self.pool;
         let read = async {
-            Ok(RegistryInventory {
-                instances: pool.fetch_rows(INSTANCES, vec![]).await?,
-                keyrings: pool.fetch_rows(KEYRINGS, vec![]).await?,
-                key_pairs: pool.fetch_rows(PLACEMENTS, vec![]).await?,
-                waiting_keys: pool
-                    .fetch_rows("SELECT * FROM waiting_key ORDER BY keyring, file, spki, instance", vec![])
-                    .await?,
-                trusts: pool.fetch_rows("SELECT * FROM trust ORDER BY trust, instance", vec![]).await?,
-                anchors: pool.fetch_rows(ANCHORS, vec![]).await?,
-                crls: pool.fetch_rows(CRLS, vec![]).await?,
-                peers: self.all_peers().await?,
-                alerts: pool.fetch_rows("SELECT * FROM alert ORDER BY raised, alert, sink", vec![]).await?,
-                acknowledgements: pool
-                    .fetch_rows("SELECT * FROM acknowledgement ORDER BY at, key_pair, who", vec![])
-                    .await?,
-            })
+            let peers = self.all_peers().await?;
+            Ok(RegistryInventory { peers, ..self.holdings().await? })
         };
         read.await.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// What an audit of this time needs: of peers only those that findings may be about.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn audited_inventory(&self, now: Timestamp) -> Result<RegistryInventory, Error> {
+        let read = async {
+            let holdings = self.holdings().await?;
+            let AuditedPeers { seen_since, ends_by } = AuditedPeers::select(&holdings.keyrings, now);
+            let peers = self.pool.fetch_rows(AUDITED_PEERS, values![seen_since, ends_by]).await?;
+            Ok(RegistryInventory { peers, ..holdings })
+        };
+        read.await.map_err(|error| self.wrap_error(&error))
+    }
+
+    /// Everything except peers, history and failures.
+    async fn holdings(&self) -> Result<RegistryInventory, sqlx::Error> {
+        let pool = &self.pool;
+        Ok(RegistryInventory {
+            instances: pool.fetch_rows(INSTANCES, vec![]).await?,
+            keyrings: pool.fetch_rows(KEYRINGS, vec![]).await?,
+            key_pairs: pool.fetch_rows(PLACEMENTS, vec![]).await?,
+            waiting_keys: pool
+                .fetch_rows("SELECT * FROM waiting_key ORDER BY keyring, file, spki, instance", vec![])
+                .await?,
+            trusts: pool.fetch_rows("SELECT * FROM trust ORDER BY trust, instance", vec![]).await?,
+            anchors: pool.fetch_rows(ANCHORS, vec![]).await?,
+            crls: pool.fetch_rows(CRLS, vec![]).await?,
+            alerts: pool.fetch_rows("SELECT * FROM alert ORDER BY raised, alert, sink", vec![]).await?,
+            acknowledgements: pool
+                .fetch_rows("SELECT * FROM acknowledgement ORDER BY at, key_pair, who", vec![])
+                .await?,
+            ..RegistryInventory::default()
+        })
     }
 
     /// The keyrings and key pairs of every instance, and nothing else.
