@@ -18,6 +18,7 @@ mod rotation;
 mod table;
 mod timeline;
 mod trust;
+mod usages;
 
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ pub(super) fn render_keyring(details: &KeyringDetails, now: Timestamp) -> Markup
             @for key in &keyring.waiting { p class="notice tone-info" { "A private key waits for its certificate: " (render_outside(&key.file)) } }
         }
         @if let Some(report) = &details.rotation {
-            section aria-labelledby="rotation" data-live="rotation" { h2 id="rotation" { "Rotation" } (rotation::render_report(report, now)) }
+            section aria-labelledby="rotation" data-live="rotation" { h2 id="rotation" { "Rotation" } (rotation::render_single_report(report, now)) }
         }
         section aria-labelledby="history" {
             h2 id="history" { "History" }

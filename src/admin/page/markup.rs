@@ -114,6 +114,11 @@ pub(super) fn clip_text(text: &str) -> String {
     }
 }
 
+/// A time of what may never have been, by its distance from now.
+pub(super) fn render_optional_distance(at: Option<Timestamp>, now: Timestamp) -> Markup {
+    html! { @if let Some(at) = at { (render_distance(at, now)) } @else { span class="muted" { "never" } } }
+}
+
 /// A time by its distance from now; the tooltip and the element have the date.
 pub(super) fn render_distance(at: Timestamp, now: Timestamp) -> Markup {
     html! { time datetime=(format_second(at)) title=(format_minute(at)) { (format_distance(now, at)) } }

@@ -6,16 +6,19 @@ use maud::{Markup, html};
 
 use super::markup::{
     LabelTone, link_certificate, link_key_pair, link_keyring, link_peer, render_command, render_date, render_day,
-    render_distance, render_fact, render_label, render_names, render_outside, render_sentence,
+    render_distance, render_fact, render_label, render_optional_distance, render_outside, render_sentence,
 };
+use super::usages::render_usages;
 use crate::evidence::report::{
     PriorHistory, ReportLine, RetireAdvice, RotationProgress, RotationReport, SenderLine, SubjectKind,
 };
 use crate::pki::{format_day, format_length, format_minute};
 use crate::snapshot::TrustUsage;
 
-/// Lines of one report that the page shows; the command shows all.
+/// Lines of reports that one view shows; the command shows all.
 const MOST_LINES: usize = 100;
+/// Lines that it shows of each, however many reports share it; the keyring's own view shows more.
+const LEAST_LINES: usize = 25;
 /// Senders of one line that the page shows.
 const MOST_SENDERS: usize = 20;
 /// Lines that the overview shows.
@@ -33,7 +36,7 @@ const STAGES: [(&str, LabelTone, &[RotationProgress]); 4] = [
     ),
 ];
 
-/// The view: every report whole, then what trusts depend on.
+/// The view: every report with its first lines, then what trusts depend on.
 pub(super) fn render_rotation(reports: &[RotationReport], trusts: &[TrustUsage], now: Timestamp) -> Markup {
     html! {
         div data-live="rotation" {
@@ -42,7 +45,7 @@ pub(super) fn render_rotation(reports: &[RotationReport], trusts: &[TrustUsage],
                 p class="muted" { "A rotation begins when a newer key pair is dropped into a keyring's folder, or with:" }
                 p { (render_command(&["sidekey", "keyring", "promote", "KEYRING"])) }
             }
-            @for report in reports { (render_report(report, now)) }
+            @for report in reports { (render_report(report, (MOST_LINES / reports.len()).max(LEAST_LINES), now)) }
             (render_usages(trusts, now))
         }
     }
@@ -77,8 +80,13 @@ pub(super) fn render_summary(report: &RotationReport, now: Timestamp) -> Markup 
     }
 }
 
-/// One report whole.
-pub(super) fn render_report(report: &RotationReport, now: Timestamp) -> Markup {
+/// The report of a view of its own.
+pub(super) fn render_single_report(report: &RotationReport, now: Timestamp) -> Markup {
+    render_report(report, MOST_LINES, now)
+}
+
+/// One report with so many of its lines.
+fn render_report(report: &RotationReport, most_lines: usize, now: Timestamp) -> Markup {
     html! {
         section class={ "card edge " (LabelTone::of_advice(report.verdict.retire).as_class()) } id=(anchor(report)) aria-label={ "Rotation of " (report.keyring) } {
             (render_head(report, now))
@@ -91,8 +99,8 @@ pub(super) fn render_report(report: &RotationReport, now: Timestamp) -> Markup {
                 (render_fact("wait at most", report.verdict.until.map(|until| render_date(until, now))))
                 (render_fact("other instances", (!report.replicas.is_empty()).then(|| render_replicas(report, now))))
             }
-            (render_lines("Peers and upstreams", &report.lines, now))
-            (render_lines("Without a certificate: no say in the verdict", &report.anonymous, now))
+            (render_lines("Peers and upstreams", &report.lines, (report, most_lines), now))
+            (render_lines("Without a certificate: no say in the verdict", &report.anonymous, (report, most_lines), now))
             (render_unconfirmed(report))
             (render_unknown(report))
         }
@@ -176,7 +184,12 @@ fn share(part: usize, whole: usize) -> String {
     format!("{}.{:02}%", per_myriad / 100, per_myriad % 100)
 }
 
-fn render_lines(caption: &str, lines: &[ReportLine], now: Timestamp) -> Markup {
+fn render_lines(
+    caption: &str,
+    lines: &[ReportLine],
+    (report, most): (&RotationReport, usize),
+    now: Timestamp,
+) -> Markup {
     html! {
         @if !lines.is_empty() {
             div class="scroll" role="region" aria-label=(caption) tabindex="0" {
@@ -189,11 +202,16 @@ fn render_lines(caption: &str, lines: &[ReportLine], now: Timestamp) -> Markup {
                             th scope="col" { "Contact" }
                         }
                     }
-                    tbody { @for line in lines.iter().take(MOST_LINES) { (render_line(line, now)) } }
+                    tbody { @for line in lines.iter().take(most) { (render_line(line, now)) } }
                 }
             }
-            @if lines.len() > MOST_LINES {
-                p class="muted" { (lines.len() - MOST_LINES) " more: " (render_command(&["sidekey", "rotation", "--json"])) }
+            @if lines.len() > most {
+                p class="muted" {
+                    (lines.len() - most) " more: "
+                    @if most < MOST_LINES { (link_keyring(&report.keyring)) " shows " (MOST_LINES) ", " }
+                    (render_command(&["sidekey", "rotation", "--json"]))
+                    @if most < MOST_LINES { " all" }
+                }
             }
         }
     }
@@ -317,43 +335,6 @@ fn render_replicas(report: &RotationReport, now: Timestamp) -> Markup {
             span class="part" { (render_outside(&replica.instance)) ", heard " (render_distance(replica.last_heard, now)) } " "
         }
     }
-}
-
-/// Which peers need which anchor.
-fn render_usages(trusts: &[TrustUsage], now: Timestamp) -> Markup {
-    html! {
-        @for trust in trusts.iter().filter(|trust| !trust.vouchers.is_empty()) {
-            section class="card" aria-label={ "Trust " (trust.trust) } {
-                h2 { "Trust " (render_outside(&trust.trust)) }
-                div class="scroll" role="region" aria-label={ "Anchors and pins of " (trust.trust) } tabindex="0" {
-                    table {
-                        caption { "Anchors and pins, and which peers would fail without each" }
-                        thead { tr { th scope="col" { "Anchor or pin" } th scope="col" { "Accepted" } th scope="col" { "Last verified a peer" } th scope="col" { "Would break" } } }
-                        tbody {
-                            @for voucher in &trust.vouchers {
-                                tr {
-                                    th scope="row" { (render_outside(&voucher.subject)) span class="sub mono" { (shorten_id(&voucher.id)) } }
-                                    td { @if let Some(until) = voucher.until { "until " (render_date(until, now)) } @else { "without end" } }
-                                    td { (render_optional_distance(voucher.last_matched, now)) }
-                                    td { @if voucher.would_break.is_empty() { "no known peer" } @else { (render_names(&voucher.would_break, 5)) } }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn render_optional_distance(at: Option<Timestamp>, now: Timestamp) -> Markup {
-    html! { @if let Some(at) = at { (render_distance(at, now)) } @else { span class="muted" { "never" } } }
-}
-
-/// The first 12 digits of a fingerprint or pin.
-fn shorten_id(id: &str) -> &str {
-    let digits = id.strip_prefix("sha256:").unwrap_or(id);
-    digits.get(..12).unwrap_or(digits)
 }
 
 fn link_line(line: &ReportLine) -> Markup {
