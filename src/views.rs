@@ -9,6 +9,7 @@ pub mod keyrings;
 pub mod list_window;
 pub mod listeners;
 mod moment_cache;
+mod peer_totals;
 pub mod peers;
 pub mod readiness;
 pub mod registry;
@@ -33,6 +34,7 @@ use crate::registry::{Finding, RegistryStore};
 use crate::snapshot::{ListenerId, Reader};
 use crate::writer::WriterInput;
 use moment_cache::MomentCache;
+use peer_totals::PeerTotals;
 use registry_reader::RegistryReader;
 use rotation_answer::RotationAnswer;
 use writer_look::WriterLook;
@@ -65,6 +67,7 @@ pub struct RuntimeViews {
     registry: RegistryReader,
     rotations: MomentCache<RotationAnswer>,
     findings: MomentCache<Vec<Finding>>,
+    peer_totals: PeerTotals,
     /// Held by the one that reads the findings anew for later readers.
     auditing: Arc<Mutex<()>>,
 }
@@ -86,6 +89,7 @@ impl RuntimeViews {
             registry: RegistryReader::default(),
             rotations: MomentCache::lasting_seconds(1),
             findings: MomentCache::lasting_seconds(AUDIT_SECONDS),
+            peer_totals: PeerTotals::default(),
             auditing: Arc::default(),
         }
     }

@@ -86,8 +86,13 @@ pub(crate) async fn list_peers(
     asked: PeerQuery,
 ) -> Result<ListPart<PeerSummary>, RegistryUnread> {
     let asked = PeerQuery { limit: asked.limit.min(MOST_ENTRIES), ..asked };
-    let offset = asked.offset;
-    let part = views.registry.read(async move |store: RegistryStore| store.peer_part(&asked).await).await?;
+    let (offset, now) = (asked.offset, views.events.now());
+    let filter = PeerQuery { sort: None, descending: false, offset: 0, limit: 0, ..asked.clone() };
+    let known = views.peer_totals.find_recent(&filter, now);
+    let part = views.registry.read(async move |store: RegistryStore| store.peer_part(&asked, known).await).await?;
+    if known.is_none() {
+        views.peer_totals.store_total(filter, now, part.total);
+    }
     Ok(ListPart { total: part.total, offset, entries: summarize_peers(&part.rows) })
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Error, PeerRow};
 use super::RegistryStore;
-use super::sql::values;
+use super::sql::{DatabasePool, SqlValue, values};
 
 /// Rows that are read of one part: where its entries have more, it has fewer entries, and the next part begins sooner.
 const MOST_ROWS: i64 = 50_000;
@@ -64,14 +64,23 @@ struct CountedRow {
     total: i64,
 }
 
-/// Whether a row passes: $1 to $5.
+/// A row of a peer among those that came last, how many peers those rows are of, and how many rows they are.
+#[derive(sqlx::FromRow)]
+struct LatestRow {
+    #[sqlx(flatten)]
+    row: PeerRow,
+    total: i64,
+    looked_at: i64,
+}
+
+/// Whether a row passes: $1 to $5. A text is looked for as it was typed ($5), in lower case ($4), or both ways.
 macro_rules! filter {
     () => {
-        "($1 IS NULL OR side = $1) AND ($2 IS NULL OR listener = $2) AND ($3 IS NULL OR partner = $3) AND ($4 IS NULL \
-         OR LOWER(identity) LIKE $4 ESCAPE '!' OR identity LIKE $5 ESCAPE '!' \
-         OR LOWER(subject) LIKE $4 ESCAPE '!' OR subject LIKE $5 ESCAPE '!' \
-         OR LOWER(partner) LIKE $4 ESCAPE '!' OR partner LIKE $5 ESCAPE '!' \
-         OR LOWER(address) LIKE $4 ESCAPE '!' OR address LIKE $5 ESCAPE '!')"
+        "($1 IS NULL OR side = $1) AND ($2 IS NULL OR listener = $2) AND ($3 IS NULL OR partner = $3) \
+         AND (($4 IS NULL AND $5 IS NULL) OR ($5 IS NOT NULL AND (identity LIKE $5 ESCAPE '!' \
+         OR subject LIKE $5 ESCAPE '!' OR partner LIKE $5 ESCAPE '!' OR address LIKE $5 ESCAPE '!')) \
+         OR ($4 IS NOT NULL AND (LOWER(identity) LIKE $4 ESCAPE '!' OR LOWER(subject) LIKE $4 ESCAPE '!' \
+         OR LOWER(partner) LIKE $4 ESCAPE '!' OR LOWER(address) LIKE $4 ESCAPE '!')))"
     };
 }
 
@@ -165,20 +174,63 @@ macro_rules! part_of_latest {
 
 const BY_NAME: [&str; 2] = [part_of_named!(order!("ASC", "DESC")), part_of_named!(order!("DESC", "ASC"))];
 const BY_LATEST: [&str; 2] = [part_of_latest!(order!("ASC", "DESC")), part_of_latest!(order!("DESC", "ASC"))];
+/// By the rows that came last, $8 at most: grouping all of them takes most of the time. Where they are of enough names, or all rows
+/// there are, the part is the same. Its counts are made by windows: SQLite would read the rows once more for each subquery.
+const LATEST: &str = concat!(
+    "WITH passing AS (SELECT side, COALESCE(identity, subject) AS name, last_seen FROM peer WHERE ",
+    filter!(),
+    " ORDER BY last_seen DESC, side, COALESCE(identity, subject) LIMIT $8), named AS (SELECT side, name, MAX(last_seen) AS \
+     last_seen, COUNT(*) AS row_count FROM passing GROUP BY side, name), part AS (SELECT side AS its_side, name AS its_name, \
+     last_seen AS its_last, COUNT(*) OVER () AS total, CAST(SUM(row_count) OVER () AS BIGINT) AS looked_at FROM named \
+     ORDER BY its_last DESC, its_side, its_name LIMIT $7 OFFSET $6) SELECT peer.*, total, looked_at FROM part JOIN peer \
+     ON substr(COALESCE(peer.identity, peer.subject), 1, 200) = substr(its_name, 1, 200) \
+     AND COALESCE(peer.identity, peer.subject) = its_name AND peer.side = its_side WHERE ",
+    filter!(),
+    " ORDER BY its_last DESC, its_side, its_name, last_seen DESC, listener, certificate, instance LIMIT $9"
+);
 const COUNT: &str = concat!(named!(), " SELECT COUNT(*) FROM named");
 
 impl RegistryStore {
     /// A part of the peers and upstreams, in a total order: as long as nothing changes, parts neither overlap nor leave one out.
+    /// Who knows the total from a moment ago, and asks for those that came last, has the part sooner, with that total.
     ///
     /// # Errors
     /// The database.
-    pub async fn peer_part(&self, asked: &PeerQuery) -> Result<PeerPart, Error> {
-        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let [lowered, typed] = [asked.text.as_ref().map(|text| text.to_lowercase()), asked.text.clone()];
-        let [lowered, typed] = [lowered, typed].map(|text| text.map(|text| containing(&text)));
-        let mut values = values![&asked.side, &asked.listener, &asked.partner, lowered, typed];
-        let filter = values.clone();
-        values.extend(values![number(asked.offset), number(asked.limit), column_of(asked.sort), MOST_ROWS]);
+    pub async fn peer_part(&self, asked: &PeerQuery, known_total: Option<usize>) -> Result<PeerPart, Error> {
+        if let (None, false, Some(total)) = (asked.sort, asked.descending, known_total)
+            && let Some(part) = self.latest_part(asked, total).await?
+        {
+            return Ok(part);
+        }
+        self.whole_part(asked).await
+    }
+
+    /// A part of those that came last; `None`: too few rows were looked at.
+    async fn latest_part(&self, asked: &PeerQuery, known_total: usize) -> Result<Option<PeerPart>, Error> {
+        let end = asked.offset.saturating_add(asked.limit);
+        let window = bound_number(end.saturating_mul(4).saturating_add(64));
+        let mut values = self.filter_values(asked);
+        values.extend(values![bound_number(asked.offset), bound_number(asked.limit), window, MOST_ROWS]);
+        let read = self.pool.fetch_rows(LATEST, values).await;
+        let rows: Vec<LatestRow> = read.map_err(|error| self.wrap_error(&error))?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let total = usize::try_from(first.total).unwrap_or_default();
+        let is_all = first.looked_at < window;
+        if !is_all && total < end || bound_number(rows.len()) == MOST_ROWS {
+            return Ok(None);
+        }
+        let total = if is_all { total } else { known_total.max(end) };
+        Ok(Some(PeerPart { total, rows: rows.into_iter().map(|latest| latest.row).collect() }))
+    }
+
+    fn filter_values(&self, asked: &PeerQuery) -> Vec<SqlValue> {
+        filter_values(asked, matches!(self.pool, DatabasePool::Sqlite(_)))
+    }
+
+    async fn whole_part(&self, asked: &PeerQuery) -> Result<PeerPart, Error> {
+        let filter = self.filter_values(asked);
+        let mut values = filter.clone();
+        values.extend(values![bound_number(asked.offset), bound_number(asked.limit), column_of(asked.sort), MOST_ROWS]);
         let statements = match asked.sort {
             Some(PeerOrder::Partner | PeerOrder::NotAfter) => BY_LATEST,
             None | Some(PeerOrder::Identity | PeerOrder::Handshakes | PeerOrder::LastSeen) => BY_NAME,
@@ -199,6 +251,20 @@ impl RegistryStore {
         };
         read.await.map_err(|error| self.wrap_error(&error))
     }
+}
+
+/// The values of a filter, for either database.
+fn filter_values(asked: &PeerQuery, is_sqlite: bool) -> Vec<SqlValue> {
+    let [lowered, typed] = [asked.text.as_ref().map(|text| text.to_lowercase()), asked.text.clone()];
+    let [lowered, typed] = [lowered, typed].map(|text| text.map(|text| containing(&text)));
+    // Of other scripts a database may not know the case. In ASCII one way is enough: SQLite's LIKE passes over case by itself.
+    let is_ascii = asked.text.as_ref().is_some_and(|text| text.is_ascii());
+    let (lowered, typed) = (lowered.filter(|_| !(is_ascii && is_sqlite)), typed.filter(|_| is_sqlite || !is_ascii));
+    values![&asked.side, &asked.listener, &asked.partner, lowered, typed]
+}
+
+fn bound_number(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A pattern of LIKE, whose escape is `!`.
@@ -229,7 +295,6 @@ mod tests {
     use super::*;
     use crate::registry::store::StoreAccess;
     use crate::registry::store::read::tests::check_query_plan;
-    use crate::registry::store::sql::DatabasePool;
     use crate::registry::{RegistryLocation, RegistrySettings};
 
     #[tokio::test]
@@ -237,7 +302,7 @@ mod tests {
         let settings = RegistrySettings { place: RegistryLocation::Memory, instance: "a".into() };
         let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
         let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
-        for sql in BY_NAME.iter().chain(&BY_LATEST) {
+        for sql in BY_NAME.iter().chain(&BY_LATEST).chain([&LATEST]) {
             check_query_plan(pool, sql, "SEARCH peer USING INDEX peer_name ").await;
         }
     }

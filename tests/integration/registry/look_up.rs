@@ -205,7 +205,7 @@ fn scattered_peers() -> Vec<PeerRow> {
             ..peer(
                 number,
                 (name % 5 > 0).then(|| format!("dns:name{name:02}.example")).as_deref(),
-                &format!("CN=Subject {name:02}"),
+                &format!("CN={} {name:02}", if name % 6 == 0 { "Sübject" } else { "Subject" }),
             )
         }
     };
@@ -259,6 +259,7 @@ async fn parts_of_the_peers_together_are_the_whole_filtered_and_sorted_list() {
         PeerQuery { text: text("NAME1"), ..PeerQuery::default() },
         PeerQuery { text: text("192.0.2.1"), side: text("ingress"), ..PeerQuery::default() },
         PeerQuery { text: text("%"), ..PeerQuery::default() },
+        PeerQuery { text: text("cn=Sübj"), ..PeerQuery::default() },
         PeerQuery { text: text("name__.example"), ..PeerQuery::default() },
     ];
     let orders =
