@@ -154,13 +154,15 @@ def tell_phase(number, name, lines):
 
 
 class Poller:
-    """Asks for one view after the other, some times a second."""
+    """Asks for one view after the other, some times a second. A reader of the page is on another machine: here its thread gives way to
+    the generator and the backend, which share its core."""
 
     def __init__(self, stage, views):
         self.stage, self.views, self.taken, self.over = stage, views, [], threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         number = 0
         while not self.over.wait(1 / POLLS):
             start = time.perf_counter()
