@@ -218,16 +218,16 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn one_peer_is_read_without_all_others() {
-        let settings = RegistrySettings { place: RegistryLocation::Memory, instance: "a".into() };
-        let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
-        let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
         for (sql, index) in [(super::PEERS_BY_NAME, "peer_name"), (super::PEERS_BY_CERTIFICATE, "peer_certificate")] {
-            check_query_plan(pool, sql, &format!("USING INDEX {index} ")).await;
+            check_query_plan(sql, &format!("USING INDEX {index} ")).await;
         }
     }
 
     /// SQLite's plan of this query has such a step.
-    pub(in crate::registry::store) async fn check_query_plan(pool: &sqlx::SqlitePool, sql: &str, step: &str) {
+    pub(in crate::registry::store) async fn check_query_plan(sql: &str, step: &str) {
+        let settings = RegistrySettings { place: RegistryLocation::Memory, instance: "a".into() };
+        let store = RegistryStore::open(&settings, StoreAccess::Write).await.unwrap();
+        let DatabasePool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
         let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explained).fetch_all(pool).await.unwrap();
         assert!(plan.iter().any(|(.., planned)| planned.contains(step)), "{plan:?}");
