@@ -74,7 +74,7 @@ fn build_report(
     now: Timestamp,
 ) -> Option<RotationReport> {
     let ends = keyring.previous.iter().map(|previous| previous.ends).max()?;
-    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
+    let from = keyring.counts_since(now);
     senders.retain(|(_, sender)| from <= sender.last());
     let shared = unknown::find_shared_addresses(&senders);
     let mut lines = judged::build_lines(senders, keyring, now);

@@ -49,7 +49,7 @@ pub(super) fn build_anonymous_lines(
     keyring: &KeyringOverlap,
     now: Timestamp,
 ) -> Vec<ReportLine> {
-    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
+    let from = keyring.counts_since(now);
     let meant = ledger.anonymous.iter().filter(|(key, sender)| key.keyring == keyring.keyring && from <= sender.last());
     let lines = meant.map(|(key, sender)| {
         let line = judge_sender(keyring, key, sender, now);

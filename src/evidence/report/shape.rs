@@ -32,6 +32,13 @@ pub struct KeyringOverlap {
     pub faces_peers: bool,
 }
 
+impl KeyringOverlap {
+    /// Senders that were seen since then count.
+    pub(super) fn counts_since(&self, now: Timestamp) -> Timestamp {
+        now.checked_sub(self.seen_within).unwrap_or(Timestamp::MIN)
+    }
+}
+
 /// One previous pair of a keyring in overlap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreviousPair {

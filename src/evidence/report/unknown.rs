@@ -53,7 +53,7 @@ pub(super) fn describe_unknown(
             list_names(unasked.iter().copied(), unasked.len())
         ));
     }
-    let from = now.checked_sub(keyring.seen_within).unwrap_or(Timestamp::MIN);
+    let from = keyring.counts_since(now);
     let is_silent = |heard: Timestamp| from <= heard && SILENT_AFTER < now.duration_since(heard);
     let silent: Vec<String> = report
         .replicas
