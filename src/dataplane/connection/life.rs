@@ -104,8 +104,8 @@ impl ConnectionLife {
             // A GOAWAY while requests are made loses those of some clients: where that can wait, it waits for an idle moment.
             urgency > DrainUrgency::HandedOver
         } else {
-            // A response that has begun without `connection: close` has told its client to go on: the next one says it. Only a
-            // peer that may not be served any more gets no other.
+            // A response that has begun without `connection: close` has told its client to go on: the next one says it. Where a pair
+            // or peer may not be used any more, there is no other.
             self.in_flight.get() > 0 && urgency == DrainUrgency::Urgent
         };
         let at_once = is_told || self.is_upstream() || self.may_close(activity, now);
