@@ -19,12 +19,13 @@ pub(super) struct RowStatement {
     key: usize,
     /// What stands behind them: `ON CONFLICT …`, or `) AS … WHERE …`.
     tail: &'static str,
-    statements: [OnceLock<String>; STATEMENT_ROWS.len()],
+    /// With the parameters of SQLite and with those of Postgres.
+    statements: [[OnceLock<String>; STATEMENT_ROWS.len()]; 2],
 }
 
 impl RowStatement {
     pub(super) const fn new(head: &'static str, key: usize, tail: &'static str) -> Self {
-        Self { head, key, tail, statements: [const { OnceLock::new() }; STATEMENT_ROWS.len()] }
+        Self { head, key, tail, statements: [const { [const { OnceLock::new() }; STATEMENT_ROWS.len()] }; 2] }
     }
 
     /// Writes the rows, those of one key in their order.
@@ -41,21 +42,26 @@ impl RowStatement {
                 let size =
                     STATEMENT_ROWS.iter().position(|rows| *rows <= values.len()).unwrap_or(STATEMENT_ROWS.len() - 1);
                 let some = values.by_ref().take(STATEMENT_ROWS[size]).flatten().collect();
-                open.execute(self.statement(size, columns), some).await?;
+                open.execute(self.statement(size, columns, open.numbers_parameters()), some).await?;
             }
             rows = again;
         }
         Ok(())
     }
 
-    pub(super) fn statement(&'static self, size: usize, columns: usize) -> &'static str {
-        self.statements[size].get_or_init(|| {
+    pub(super) fn statement(&'static self, size: usize, columns: usize, is_numbered: bool) -> &'static str {
+        self.statements[usize::from(is_numbered)][size].get_or_init(|| {
             let mut sql = format!("{} VALUES ", self.head);
             for row in 0..STATEMENT_ROWS[size] {
                 sql.push_str(if row == 0 { "(" } else { "), (" });
                 for column in 1..=columns {
                     let separator = if column == 1 { "" } else { ", " };
-                    let _ = write!(sql, "{separator}${}", row * columns + column);
+                    sql.push_str(separator);
+                    if is_numbered {
+                        let _ = write!(sql, "${}", row * columns + column);
+                    } else {
+                        sql.push('?');
+                    }
                 }
             }
             sql + ") " + self.tail
@@ -86,8 +92,10 @@ mod tests {
     #[test]
     fn a_statement_has_a_parameter_for_each_column_of_each_row() {
         static SOME: RowStatement = RowStatement::new("INSERT INTO t (a, b)", 1, "ON CONFLICT (a) DO NOTHING");
-        assert_eq!(SOME.statement(2, 2), "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO NOTHING");
-        assert!(SOME.statement(0, 2).contains("($1, $2), ($3, $4), "));
-        assert!(SOME.statement(0, 2).contains("($127, $128) ON CONFLICT"));
+        assert_eq!(SOME.statement(2, 2, true), "INSERT INTO t (a, b) VALUES ($1, $2) ON CONFLICT (a) DO NOTHING");
+        assert!(SOME.statement(0, 2, true).contains("($1, $2), ($3, $4), "));
+        assert!(SOME.statement(0, 2, true).contains("($127, $128) ON CONFLICT"));
+        assert_eq!(SOME.statement(2, 2, false), "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT (a) DO NOTHING");
+        assert_eq!(SOME.statement(0, 2, false).matches('?').count(), 128);
     }
 }

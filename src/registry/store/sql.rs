@@ -101,6 +101,12 @@ impl DatabasePool {
 }
 
 impl DatabaseTransaction {
+    /// Whether parameters are to be `$1`, `$2` and so on, else `?` in their order. SQLite takes both, but sqlx asks it for the name of each,
+    /// and it searches a numbered one among all: of a statement with hundreds that was three fifths of the time that it took.
+    pub(super) const fn numbers_parameters(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
     /// How many rows it touched.
     pub(super) fn execute(&mut self, sql: &'static str, values: Vec<SqlValue>) -> QueryFuture<'_, u64> {
         on!(self, sqlx::query(sql), values, (statement, open) => {

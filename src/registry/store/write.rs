@@ -321,6 +321,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_visit_finds_its_row_by_the_key() {
-        check_query_plan(VISITS.statement(0, 10), "SEARCH peer USING INDEX sqlite_autoindex_peer_1 ").await;
+        check_query_plan(VISITS.statement(0, 10, false), "SEARCH peer USING INDEX sqlite_autoindex_peer_1 ").await;
     }
 }
