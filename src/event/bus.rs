@@ -28,6 +28,9 @@ use crate::tls::HandshakeOutcome;
 
 /// How many Events a follower may lag behind before it misses some.
 const FOLLOWER_QUEUE: usize = 1024;
+/// How many senders are taken or marked at once: who reports an Event waits for so many at most, also where a thread of lower priority
+/// takes them.
+const TAKEN_AT_ONCE: usize = 64;
 
 /// Where Events go. One for the process, shared.
 pub struct EventBus {
@@ -113,7 +116,12 @@ impl EventBus {
 
     /// The last 2,000 handshakes, the oldest first; connections that closed without a byte are not among them.
     pub fn recent(&self) -> Vec<Arc<HandshakeRecord>> {
-        lock(&self.recent).to_vec()
+        let mut places = lock(&self.recent).places();
+        let mut copy = Vec::with_capacity(usize::try_from(places.end - places.start).unwrap_or_default());
+        while !places.is_empty() {
+            lock(&self.recent).copy_part(&mut places, &mut copy);
+        }
+        copy
     }
 
     /// The files that are refused now, by keyring (empty: the folder itself): how many, and since when the first is.
@@ -198,10 +206,19 @@ impl EventBus {
     /// The senders of which the registry does not have all that is known and that are to be written in this second of the writer, at
     /// most `limit`.
     pub fn take_changed_senders(&self, limit: usize, second: u64) -> Vec<report::ChangedSender> {
-        let mut ledger = lock(&self.ledger);
-        let taken = ledger.take_changed(limit, second);
-        self.has_sender_news.store(ledger.has_news(), Ordering::Relaxed);
-        taken
+        let mut taken = Vec::new();
+        loop {
+            let part = TAKEN_AT_ONCE.min(limit - taken.len());
+            let mut ledger = lock(&self.ledger);
+            let some = ledger.take_changed(part, second);
+            self.has_sender_news.store(ledger.has_news(), Ordering::Relaxed);
+            drop(ledger);
+            let ends = some.len() < part;
+            taken.extend(some);
+            if ends || taken.len() == limit {
+                return taken;
+            }
+        }
     }
 
     /// Whether the registry lacks something of a sender beside how often and when it came.
@@ -211,7 +228,10 @@ impl EventBus {
 
     /// Marks senders that could not be written.
     pub fn restore_changed_senders(&self, senders: Vec<report::ChangedSender>) {
-        lock(&self.ledger).restore_changed(senders.into_iter().map(|sender| sender.key));
+        let mut keys = senders.into_iter().map(|sender| sender.key).peekable();
+        while keys.peek().is_some() {
+            lock(&self.ledger).restore_changed(keys.by_ref().take(TAKEN_AT_ONCE));
+        }
     }
 
     /// Why the configuration that was read last was rejected, if it was.

@@ -2,6 +2,7 @@
 //! sent, up to a few megabytes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::handshake::HandshakeRecord;
@@ -13,11 +14,15 @@ use crate::tls::HandshakeOutcome;
 const MAX_HANDSHAKES: usize = 2000;
 /// Bytes of certificates kept with them, in total.
 const MAX_CHAIN_BYTES: usize = 4 << 20;
+/// Handshakes that are copied at once: who reports one waits for so many at most, also where a thread of lower priority copies.
+const COPIED_AT_ONCE: usize = 64;
 
 /// A ring of handshakes, the oldest first.
 #[derive(Default)]
 pub(super) struct RecentHandshakes {
     handshakes: VecDeque<Arc<HandshakeRecord>>,
+    /// How many older ones have made room.
+    dropped: u64,
     /// Bytes of all chains that are still kept.
     chains: usize,
     /// How many of the oldest have lost theirs.
@@ -32,6 +37,7 @@ impl RecentHandshakes {
         {
             self.chains -= chain_size(&oldest);
             self.without = self.without.saturating_sub(1);
+            self.dropped += 1;
         }
         self.chains += chain_size(&handshake);
         self.handshakes.push_back(handshake);
@@ -64,9 +70,20 @@ impl RecentHandshakes {
         Some(Arc::clone(found))
     }
 
-    /// All of them.
-    pub(super) fn to_vec(&self) -> Vec<Arc<HandshakeRecord>> {
-        self.handshakes.iter().cloned().collect()
+    /// Their places among all that there ever were.
+    pub(super) fn places(&self) -> Range<u64> {
+        self.dropped..self.dropped + self.handshakes.len() as u64
+    }
+
+    /// Adds the first of these places to a copy, and takes them from the places; those that have made room meanwhile are left out.
+    pub(super) fn copy_part(&self, places: &mut Range<u64>, copy: &mut Vec<Arc<HandshakeRecord>>) {
+        places.start = places.start.max(self.dropped).min(places.end);
+        let end = places.end.min(places.start + COPIED_AT_ONCE as u64);
+        let index = |place: u64| usize::try_from(place - self.dropped).unwrap_or(usize::MAX);
+        if !places.is_empty() {
+            copy.extend(self.handshakes.range(index(places.start)..index(end)).cloned());
+        }
+        places.start = end;
     }
 }
 
@@ -85,13 +102,46 @@ mod tests {
         Arc::new(HandshakeRecord { connection, peer_chain: [vec![0x30; bytes].into()].into(), ..accepted() })
     }
 
+    fn copy_all(recent: &RecentHandshakes) -> Vec<Arc<HandshakeRecord>> {
+        let (mut copy, mut places) = (Vec::new(), recent.places());
+        while !places.is_empty() {
+            let before = copy.len();
+            recent.copy_part(&mut places, &mut copy);
+            assert!(copy.len() - before <= COPIED_AT_ONCE);
+        }
+        copy
+    }
+
+    #[test]
+    fn a_copy_in_parts_has_each_once_that_is_there_all_the_time_and_none_that_comes_meanwhile() {
+        for arriving in [[5, 100], [300, 1], [0, 3000]] {
+            let mut recent = RecentHandshakes::default();
+            (0..MAX_HANDSHAKES as u64).for_each(|connection| recent.push(with_chain(connection, 10)));
+            let (mut copy, mut places) = (Vec::new(), recent.places());
+            let mut newest = MAX_HANDSHAKES as u64;
+            let mut turns = arriving.iter().cycle();
+            while !places.is_empty() {
+                recent.copy_part(&mut places, &mut copy);
+                for _ in 0..*turns.next().unwrap() {
+                    recent.push(with_chain(newest, 10));
+                    newest += 1;
+                }
+            }
+            let copied: Vec<u64> = copy.iter().map(|handshake| handshake.connection).collect();
+            assert!(copied.is_sorted_by(|one, next| one < next), "each once, in order");
+            let first_kept = newest - MAX_HANDSHAKES as u64;
+            assert!((first_kept..MAX_HANDSHAKES as u64).all(|connection| copied.contains(&connection)));
+            assert!(copied.iter().all(|connection| *connection < MAX_HANDSHAKES as u64), "what came meanwhile");
+        }
+    }
+
     #[test]
     fn the_last_two_thousand_stay_in_order() {
         let mut recent = RecentHandshakes::default();
         for connection in 0..2500 {
             recent.push(with_chain(connection, 10));
         }
-        let all = recent.to_vec();
+        let all = copy_all(&recent);
         assert_eq!((all.len(), all[0].connection, all[1999].connection), (MAX_HANDSHAKES, 500, 2499));
         assert_eq!(recent.chains, 20_000);
     }
@@ -105,7 +155,7 @@ mod tests {
             assert_eq!(recent.chains, kept);
             assert!(kept <= MAX_CHAIN_BYTES);
         }
-        let all = recent.to_vec();
+        let all = copy_all(&recent);
         assert_eq!(
             all.iter().filter(|handshake| !handshake.peer_chain.is_empty()).count(),
             MAX_CHAIN_BYTES / (16 << 10)
@@ -144,7 +194,7 @@ mod tests {
         ] {
             let amended = recent.amend(&proof(shown, outcome, reason)).unwrap();
             assert_eq!((amended.outcome, amended.reason, amended.is_failure()), (outcome, reason, failed));
-            assert_eq!(recent.to_vec()[0].reason, reason);
+            assert_eq!(copy_all(&recent)[0].reason, reason);
         }
     }
 

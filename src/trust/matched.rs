@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -22,6 +23,8 @@ const MAX_CERTIFICATES: usize = 16;
 const CERTIFICATE_WINDOW: SignedDuration = SignedDuration::from_hours(35 * 24);
 /// Characters of an identity.
 const MAX_IDENTITY_CHARS: usize = 200;
+/// Peers that are copied at once: a handshake waits for so many at most, also where a thread of lower priority copies.
+const COPIED_AT_ONCE: usize = 32;
 
 /// Which anchor and pin last verified a certificate of a peer, and when.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -148,9 +151,23 @@ impl UsageTracker {
         self.lock().record(identity, LastVerification { certificate, anchor, pin: verified.pin, last: now });
     }
 
-    /// All of them.
+    /// All of them; what is recorded meanwhile may be among them or not.
     pub fn facts(&self) -> UsageFacts {
-        self.lock().clone()
+        let mut peers = BTreeMap::new();
+        let mut last: Option<String> = None;
+        loop {
+            let behind = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let facts = self.lock();
+            let part = facts.peers.range::<str, _>((behind, Bound::Unbounded)).take(COPIED_AT_ONCE);
+            let part: Vec<_> = part.map(|(identity, all)| (identity.clone(), all.clone())).collect();
+            drop(facts);
+            let Some((end, _)) = part.last() else { break };
+            last = Some(end.clone());
+            peers.extend(part);
+        }
+        // After the peers: what verified one of them is among these.
+        let facts = self.lock();
+        UsageFacts { peers, anchors: facts.anchors.clone(), pins: facts.pins.clone() }
     }
 
     /// What survives a restart: only the anchors and pins that are still accepted.
@@ -209,6 +226,16 @@ mod tests {
             many.record("dns:a", host_verified_by(&[host], b"new", 1000 + i64::from(host)));
         }
         assert_eq!(many.peers["dns:a"].len(), MAX_CERTIFICATES);
+    }
+
+    #[test]
+    fn a_copy_in_parts_has_all_of_them() {
+        let mut facts = UsageFacts::default();
+        for number in 0..1000 {
+            facts.record(&format!("dns:{number}"), verified_by(b"old", number));
+        }
+        assert_eq!(UsageTracker::from_facts(facts.clone()).facts(), facts);
+        assert_eq!(UsageTracker::default().facts(), UsageFacts::default());
     }
 
     #[test]

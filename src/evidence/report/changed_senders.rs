@@ -1,7 +1,8 @@
 //! Which senders the registry does not have as they are, and how soon they are to be written: what a verdict may depend on at once,
 //! what is only counted some seconds later, so that a sender that comes often is written once in that time.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::sync::Arc;
 
 use super::sender::SenderKey;
@@ -9,12 +10,14 @@ use super::sender::SenderKey;
 /// What is only counted waits so many seconds: reports of this instance have it anyway.
 const VISIT_DELAY_SECONDS: u64 = 30;
 
-/// Senders to be written.
+/// Senders to be written. To take some of them costs little more than they are, however many wait: who records handshakes waits for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChangedSenders {
     senders: HashMap<Arc<SenderKey>, SenderChange>,
-    /// How many of them are news.
-    news: usize,
+    /// Those that are news.
+    news: HashSet<Arc<SenderKey>>,
+    /// Those that are not, by the second since which.
+    visits: BTreeMap<u64, HashSet<Arc<SenderKey>>>,
     /// The second of the writer in which some were taken last.
     second: u64,
 }
@@ -35,37 +38,48 @@ impl ChangedSenders {
         self.senders.len()
     }
 
-    pub(super) const fn has_news(&self) -> bool {
-        self.news > 0
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// It is to be written soon.
     pub(super) fn add_news(&mut self, key: Arc<SenderKey>) {
-        if self.senders.insert(key, SenderChange::News) != Some(SenderChange::News) {
-            self.news += 1;
+        if !self.news.contains(&key) {
+            self.remove(&key);
+            self.senders.insert(Arc::clone(&key), SenderChange::News);
+            self.news.insert(key);
         }
     }
 
     /// It came once more.
     pub(super) fn add_visit(&mut self, key: Arc<SenderKey>) {
-        self.senders.entry(key).or_insert(SenderChange::Visit(self.second));
+        if let Entry::Vacant(free) = self.senders.entry(Arc::clone(&key)) {
+            free.insert(SenderChange::Visit(self.second));
+            self.visits.entry(self.second).or_default().insert(key);
+        }
     }
 
     pub(super) fn remove(&mut self, key: &SenderKey) {
-        if self.senders.remove(key) == Some(SenderChange::News) {
-            self.news -= 1;
+        match self.senders.remove(key) {
+            Some(SenderChange::News) => drop(self.news.remove(key)),
+            Some(SenderChange::Visit(since)) => {
+                if let btree_map::Entry::Occupied(mut all) = self.visits.entry(since) {
+                    all.get_mut().remove(key);
+                    if all.get().is_empty() {
+                        all.remove();
+                    }
+                }
+            }
+            None => {}
         }
     }
 
     /// Takes at most `limit` of those to be written in this second of the writer, news first.
     pub(super) fn take_due(&mut self, limit: usize, second: u64) -> Vec<Arc<SenderKey>> {
         self.second = second;
-        let news = self.senders.iter().filter(|(_, change)| **change == SenderChange::News);
-        let visits = self.senders.iter().filter(|(_, change)| match change {
-            SenderChange::News => false,
-            SenderChange::Visit(since) => since.saturating_add(VISIT_DELAY_SECONDS) <= second,
-        });
-        let due: Vec<Arc<SenderKey>> = news.chain(visits).take(limit).map(|(key, _)| Arc::clone(key)).collect();
+        let is_due = |since: &u64| since.saturating_add(VISIT_DELAY_SECONDS) <= second;
+        let visits = self.visits.iter().take_while(|(since, _)| is_due(since)).flat_map(|(_, all)| all);
+        let due: Vec<Arc<SenderKey>> = self.news.iter().chain(visits).take(limit).map(Arc::clone).collect();
         due.iter().for_each(|key| self.remove(key));
         due
     }

@@ -100,7 +100,7 @@ impl RotationLedger {
     }
 
     /// Whether the registry lacks something of a sender beside how often and when it came.
-    pub const fn has_news(&self) -> bool {
+    pub fn has_news(&self) -> bool {
         self.changed.has_news()
     }
 
