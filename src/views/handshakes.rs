@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::event::{Event, EventBus, EventFollower, HandshakeRecord};
 use crate::log::{LineStyle, LogFormat};
-use crate::pki::blocks;
+use crate::pki::{Fingerprint, blocks};
+use crate::snapshot::Side;
 
 /// Which handshakes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,24 +60,34 @@ impl HandshakeFeed {
         }
         let follower = self.follower.as_mut()?;
         loop {
-            let handshake = match follower.next().await? {
-                Event::Handshake(handshake) => handshake,
-                // What came of a handshake afterwards.
+            let (handshake, is_told) = match follower.next().await? {
+                // One that was told may have been amended since.
+                Event::Handshake(handshake) => {
+                    let is_told = self.past.iter().any(|past| name_handshake(past) == name_handshake(&handshake));
+                    if !is_told && !handshake.is_silent() {
+                        self.past.clear();
+                    }
+                    (handshake, is_told)
+                }
+                // What came of a handshake afterwards. Handshakes that were told may still follow.
                 Event::Proof(proof) if proof.is_adverse() => {
                     let Some(handshake) = proof.handshake else { continue };
-                    handshake
+                    let is_told = self.past.iter().any(|past| Arc::ptr_eq(past, &handshake));
+                    (handshake, is_told)
                 }
                 _ => continue,
             };
-            if handshake.is_silent() || self.past.iter().any(|past| Arc::ptr_eq(past, &handshake)) {
-                continue;
-            }
-            self.past.clear();
-            if passes(&handshake, &self.filter) {
+            if !handshake.is_silent() && !is_told && passes(&handshake, &self.filter) {
                 return Some(handshake);
             }
         }
     }
+}
+
+/// What stays of a handshake when it is amended, and belongs to it alone: a connection to an upstream may have several, each with another
+/// pair.
+fn name_handshake(handshake: &HandshakeRecord) -> (Side, u64, Option<Fingerprint>) {
+    (handshake.side, handshake.connection, handshake.key_pair)
 }
 
 /// The recent handshakes that the filter lets pass, the latest first.
@@ -133,31 +144,60 @@ mod tests {
     use crate::event::handshake::tests::accepted;
     use crate::log::{LogQueue, LogSettings};
     use crate::metrics::Metrics;
-    use crate::pki::Fingerprint;
-    use crate::snapshot::{Epoch, Side};
+    use crate::snapshot::Epoch;
+
+    const KEY_PAIR: Fingerprint = Fingerprint::from_bytes([1; 32]);
+
+    fn event_bus() -> EventBus {
+        let (lines, _shown) = LogQueue::channel(LogFormat::Json);
+        EventBus::new(lines, Metrics::new().into(), &LogSettings::default(), Clock::system()).unwrap()
+    }
+
+    fn shown(connection: u64) -> HandshakeRecord {
+        HandshakeRecord { side: Side::Egress, key_pair: Some(KEY_PAIR), connection, ..accepted() }
+    }
+
+    fn refused_later(connection: u64) -> Event {
+        Event::Proof(ProofRecord {
+            listener: "out".into(),
+            outcome: crate::event::handshake::tests::refused("203.0.113.7:1").outcome,
+            reason: "closed_after_handshake",
+            key_pair: KEY_PAIR,
+            alert_received: None,
+            explanation: "why".to_owned(),
+            connection,
+            epoch: Epoch(1),
+            handshake: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_came_between_the_follower_and_the_reading_of_the_past_is_told_once() {
+        let events = event_bus();
+        let follower = events.subscribe();
+        events.emit(Event::Handshake(Arc::new(shown(7))));
+        events.emit(refused_later(7));
+        events.emit(Event::Handshake(Arc::new(shown(8))));
+        let past = events.recent();
+        let passing = past.iter().cloned().collect();
+        let mut feed = HandshakeFeed { filter: HandshakeFilter::default(), passing, past, follower: Some(follower) };
+        events.emit(Event::Handshake(Arc::new(shown(9))));
+        events.emit(refused_later(8));
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            let handshake = feed.next().await.unwrap();
+            told.push((handshake.connection, handshake.is_failure()));
+        }
+        assert_eq!(told, [(7, true), (8, false), (9, false), (8, true)]);
+    }
 
     #[tokio::test]
     async fn what_is_refused_after_a_handshake_comes_as_a_failed_one() {
-        let (lines, _shown) = LogQueue::channel(LogFormat::Json);
-        let settings = LogSettings::default();
-        let events = EventBus::new(lines, Metrics::new().into(), &settings, Clock::system()).unwrap();
+        let events = event_bus();
         let failed = HandshakeFilter { failed: true, ..HandshakeFilter::default() };
         let mut feed = HandshakeFeed::open(&events, failed.clone(), true);
-        let key_pair = Fingerprint::from_bytes([1; 32]);
-        let shown = HandshakeRecord { side: Side::Egress, key_pair: Some(key_pair), connection: 7, ..accepted() };
-        let outcome = crate::event::handshake::tests::refused("203.0.113.7:1").outcome;
-        events.emit(Event::Handshake(Arc::new(shown)));
-        events.emit(Event::Proof(ProofRecord {
-            listener: "out".into(),
-            outcome,
-            reason: "closed_after_handshake",
-            key_pair,
-            alert_received: None,
-            explanation: "why".to_owned(),
-            connection: 7,
-            epoch: Epoch(1),
-            handshake: None,
-        }));
+        events.emit(Event::Handshake(Arc::new(shown(7))));
+        events.emit(refused_later(7));
         let followed = feed.next().await.unwrap();
         assert_eq!((followed.connection, followed.reason), (7, "closed_after_handshake"));
         let later = HandshakeFeed::open(&events, failed, false).next().await.unwrap();
