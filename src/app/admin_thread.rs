@@ -1,6 +1,6 @@
 //! Starts the admin and the probes listener. Probes are answered on the control thread, whose life they show. The page and the
-//! API are made on a thread of their own, so that a view that takes long delays no rotation, and one of lower priority: however
-//! many views are asked for, traffic goes first.
+//! API are made on a thread of their own, so that a view that takes long delays no rotation. It has the control thread's lower priority,
+//! from which it is started: however many views are asked for, traffic goes first.
 
 use std::io;
 use std::thread;
@@ -8,7 +8,6 @@ use std::thread;
 use super::listening::AdminSockets;
 use crate::admin::{self, AdminListenerKind};
 use crate::net::BoundSocket;
-use crate::process;
 use crate::views::RuntimeViews;
 
 /// Serves both until the process is over. Call on the control thread's runtime.
@@ -29,11 +28,7 @@ pub(super) fn start_admin(sockets: AdminSockets, views: &RuntimeViews) {
 
 fn run_apart(serving: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let run = move || {
-        process::lower_thread_priority();
-        runtime.block_on(serving);
-    };
-    thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
+    thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(serving)).map(drop)
 }
 
 async fn serve_listener(bound: BoundSocket, kind: AdminListenerKind, views: RuntimeViews) {

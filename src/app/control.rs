@@ -104,7 +104,7 @@ fn make_runtime() -> std::io::Result<Runtime> {
 
 /// Runs until a stop signal has arrived and everything has drained.
 pub(super) fn run(mut plane: ControlPlane) -> Result<ShutdownOutcome, TakeOverError> {
-    // Traffic goes first. The thread on which SQLite writes the registry is started from here and has this priority too.
+    // Traffic goes first. The threads of the page and of SQLite are started from here and have this priority too.
     process::lower_thread_priority();
     let (signals, runtime) = match plane.signals.take() {
         Some((signals, runtime, told)) => (Some((signals, told)), Ok(runtime)),

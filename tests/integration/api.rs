@@ -253,7 +253,7 @@ async fn views_are_made_on_a_thread_of_their_own_behind_those_that_serve() {
         let nice: i32 = fields.split_whitespace().nth(16).expect("the niceness").parse().expect("a number");
         niceness.insert(name.to_owned(), nice);
     }
-    // Handshakes and requests first, then rotations, the registry and probes, then the page.
+    // Handshakes and requests first, then rotations, the registry, probes and the page.
     let [traffic, control, page] = ["worker-0", "control", "admin"].map(|name| niceness[name]);
-    assert!(control >= (traffic + 1).min(19) && page >= (control + 1).min(19), "{niceness:?}");
+    assert!(control >= (traffic + 1).min(19) && page >= control, "{niceness:?}");
 }
