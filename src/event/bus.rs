@@ -213,9 +213,9 @@ impl EventBus {
             let some = ledger.take_changed(part, second);
             self.has_sender_news.store(ledger.has_news(), Ordering::Relaxed);
             drop(ledger);
-            let ends = some.len() < part;
+            let is_last = some.len() < TAKEN_AT_ONCE;
             taken.extend(some);
-            if ends || taken.len() == limit {
+            if is_last {
                 return taken;
             }
         }

@@ -107,6 +107,12 @@ impl HandshakeRecord {
         matches!(self.outcome, HandshakeOutcome::Refused | HandshakeOutcome::Failed | HandshakeOutcome::Doubted)
     }
 
+    /// What stays of it when it is amended, and belongs to it alone: a connection to an upstream may have several, each with another
+    /// pair.
+    pub fn name_handshake(&self) -> (Side, u64, Option<Fingerprint>) {
+        (self.side, self.connection, self.key_pair)
+    }
+
     /// Whether to log it only at debug: a peer closed without a byte, or a known health checker failed without a
     /// certificate. An upstream that does so is a failure like any other.
     pub fn is_silent(&self) -> bool {

@@ -54,12 +54,8 @@ impl RecentHandshakes {
 
     /// Adds to a handshake with an upstream what came of it afterwards; returns it if it is still there and showed that pair.
     pub(super) fn amend(&mut self, proof: &ProofRecord) -> Option<Arc<HandshakeRecord>> {
-        let of = |handshake: &&mut Arc<HandshakeRecord>| {
-            handshake.connection == proof.connection
-                && handshake.side == Side::Egress
-                && handshake.key_pair == Some(proof.key_pair)
-        };
-        let found = self.handshakes.iter_mut().rev().find(of)?;
+        let name = (Side::Egress, proof.connection, Some(proof.key_pair));
+        let found = self.handshakes.iter_mut().rev().find(|handshake| handshake.name_handshake() == name)?;
         if proof.is_adverse() || found.outcome == HandshakeOutcome::Doubted {
             let handshake = Arc::make_mut(found);
             handshake.outcome = proof.outcome;

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use crate::event::{Event, EventBus, EventFollower, HandshakeRecord};
 use crate::log::{LineStyle, LogFormat};
-use crate::pki::{Fingerprint, blocks};
-use crate::snapshot::Side;
+use crate::pki::blocks;
 
 /// Which handshakes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +62,7 @@ impl HandshakeFeed {
             let (handshake, is_told) = match follower.next().await? {
                 // One that was told may have been amended since.
                 Event::Handshake(handshake) => {
-                    let is_told = self.past.iter().any(|past| name_handshake(past) == name_handshake(&handshake));
+                    let is_told = self.past.iter().any(|past| past.name_handshake() == handshake.name_handshake());
                     if !is_told && !handshake.is_silent() {
                         self.past.clear();
                     }
@@ -82,12 +81,6 @@ impl HandshakeFeed {
             }
         }
     }
-}
-
-/// What stays of a handshake when it is amended, and belongs to it alone: a connection to an upstream may have several, each with another
-/// pair.
-fn name_handshake(handshake: &HandshakeRecord) -> (Side, u64, Option<Fingerprint>) {
-    (handshake.side, handshake.connection, handshake.key_pair)
 }
 
 /// The recent handshakes that the filter lets pass, the latest first.
@@ -144,7 +137,8 @@ mod tests {
     use crate::event::handshake::tests::accepted;
     use crate::log::{LogQueue, LogSettings};
     use crate::metrics::Metrics;
-    use crate::snapshot::Epoch;
+    use crate::pki::Fingerprint;
+    use crate::snapshot::{Epoch, Side};
 
     const KEY_PAIR: Fingerprint = Fingerprint::from_bytes([1; 32]);
 

@@ -1,7 +1,6 @@
 //! Which senders the registry does not have as they are, and how soon they are to be written: what a verdict may depend on at once,
 //! what is only counted some seconds later, so that a sender that comes often is written once in that time.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::sync::Arc;
 
@@ -13,29 +12,21 @@ const VISIT_DELAY_SECONDS: u64 = 30;
 /// Senders to be written. To take some of them costs little more than they are, however many wait: who records handshakes waits for it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChangedSenders {
-    senders: HashMap<Arc<SenderKey>, SenderChange>,
-    /// Those that are news.
+    /// Those with news that a verdict may depend on.
     news: HashSet<Arc<SenderKey>>,
-    /// Those that are not, by the second since which.
-    visits: BTreeMap<u64, HashSet<Arc<SenderKey>>>,
+    /// Those of which only the number and the times of their visits are new, each with the second since when.
+    visits: HashMap<Arc<SenderKey>, u64>,
+    /// The same by that second.
+    by_second: BTreeMap<u64, HashSet<Arc<SenderKey>>>,
     /// The second of the writer in which some were taken last.
     second: u64,
-}
-
-/// What is to be written of a sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SenderChange {
-    /// Something that a verdict may depend on.
-    News,
-    /// How often and when it came, since this second.
-    Visit(u64),
 }
 
 impl ChangedSenders {
     /// How many are to be written.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.senders.len()
+        self.news.len() + self.visits.len()
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -44,33 +35,31 @@ impl ChangedSenders {
 
     /// It is to be written soon.
     pub(super) fn add_news(&mut self, key: Arc<SenderKey>) {
-        if !self.news.contains(&key) {
-            self.remove(&key);
-            self.senders.insert(Arc::clone(&key), SenderChange::News);
-            self.news.insert(key);
-        }
+        self.remove_visit(&key);
+        self.news.insert(key);
     }
 
     /// It came once more.
     pub(super) fn add_visit(&mut self, key: Arc<SenderKey>) {
-        if let Entry::Vacant(free) = self.senders.entry(Arc::clone(&key)) {
-            free.insert(SenderChange::Visit(self.second));
-            self.visits.entry(self.second).or_default().insert(key);
+        if !self.news.contains(&key) && !self.visits.contains_key(&key) {
+            self.visits.insert(Arc::clone(&key), self.second);
+            self.by_second.entry(self.second).or_default().insert(key);
         }
     }
 
     pub(super) fn remove(&mut self, key: &SenderKey) {
-        match self.senders.remove(key) {
-            Some(SenderChange::News) => drop(self.news.remove(key)),
-            Some(SenderChange::Visit(since)) => {
-                if let btree_map::Entry::Occupied(mut all) = self.visits.entry(since) {
-                    all.get_mut().remove(key);
-                    if all.get().is_empty() {
-                        all.remove();
-                    }
-                }
+        self.news.remove(key);
+        self.remove_visit(key);
+    }
+
+    fn remove_visit(&mut self, key: &SenderKey) {
+        if let Some(since) = self.visits.remove(key)
+            && let btree_map::Entry::Occupied(mut all) = self.by_second.entry(since)
+        {
+            all.get_mut().remove(key);
+            if all.get().is_empty() {
+                all.remove();
             }
-            None => {}
         }
     }
 
@@ -78,7 +67,7 @@ impl ChangedSenders {
     pub(super) fn take_due(&mut self, limit: usize, second: u64) -> Vec<Arc<SenderKey>> {
         self.second = second;
         let is_due = |since: &u64| since.saturating_add(VISIT_DELAY_SECONDS) <= second;
-        let visits = self.visits.iter().take_while(|(since, _)| is_due(since)).flat_map(|(_, all)| all);
+        let visits = self.by_second.iter().take_while(|(since, _)| is_due(since)).flat_map(|(_, all)| all);
         let due: Vec<Arc<SenderKey>> = self.news.iter().chain(visits).take(limit).map(Arc::clone).collect();
         due.iter().for_each(|key| self.remove(key));
         due
