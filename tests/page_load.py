@@ -2,18 +2,19 @@
 traffic beside it with the page being polled and without, in turns of one run.
 
     page_load.py --sidekey target/release/sidekey --load bench/target/load/sidekey-load [--peers 5000] [--keyrings 12] [--rate 2000]
-                 [--resumed 90]
+                 [--resumed 90] [--again]
 
 Every peer really comes, before the rotations; a part of them comes again after them. The traffic is that of the benchmark's load
 generator: new connections of many clients, each for one request, and requests over connections that stay open, both planned ahead,
 so that a late answer counts from when its request was due. The sidecar has one worker and a core of its own, all others share
 another. It judges nothing: figures depend on the machine, the ratio of one run less so. A ratio means something where the sidecar's
-core is not full: above nine tenths, waiting for it is all that is measured, with the page and without.
+core is not full: above nine tenths, waiting for it is all that is measured, with the page and without. `--again` adds a third turn to
+each round, again without the page: by how much those two differ says what a ratio is worth.
 
 Beside other work, give the session its processors first, as root: `echo -18 > /proc/self/autogroup` (sched(7); nice alone orders the
 processes of one session only).
 """
-import argparse, datetime, json, os, signal, socket, statistics, subprocess, sys, threading, time
+import argparse, contextlib, datetime, json, math, os, signal, socket, statistics, subprocess, sys, threading, time
 from pathlib import Path
 
 from cryptography import x509
@@ -26,6 +27,7 @@ from page_stage import DAY, Stage, issue, subject
 
 ROTATING = 4  # keyrings in overlap
 POLLS = 5  # views a second
+BESIDE = "with the page polled"
 
 
 class Crowd(Stage):
@@ -164,6 +166,11 @@ def tell_phase(number, name, lines):
     print(flush=True)
 
 
+def tell_answers(number, taken):
+    print(f"round {number}: the page answered {len(taken)} times, median {statistics.median(took for took, _ in taken):.1f} ms; most took", end="")
+    print(",".join(f" {took:.1f} ms {view}" for took, view in sorted(taken, reverse=True)[:5]), flush=True)
+
+
 class Poller:
     """Asks for one view after the other, some times a second. A reader of the page is on another machine: here it gives way to the
     generator and the backend, which share its core, and does no more than read, so that it holds them up as little as it can."""
@@ -183,7 +190,7 @@ class Poller:
                 filled = 0
                 while count := connection.recv_into(memoryview(space)[filled:]):
                     filled += count
-            if not bytes(space[: min(filled, 13)]) == b"HTTP/1.1 200 " or filled == len(space):
+            if bytes(space[: min(filled, 13)]) != b"HTTP/1.1 200 " or filled == len(space):
                 raise RuntimeError(f"{view}: {filled} bytes, {bytes(space[: min(filled, 100)])}")
             self.taken.append(((time.perf_counter() - start) * 1000, view))
             number += 1
@@ -218,16 +225,27 @@ def measure_views(stage, views):
         print(f"{view:44} {size // 1024:6} {statistics.median(taken):10.1f} {max(taken):8.1f} {(stage.cpu_ms() - before) / 9:8.1f}", flush=True)
 
 
-def compare(quiet, busy):
-    """The medians of all rounds, and their ratio. How long the worker waits for its core says what other threads of the sidecar cost
-    traffic, also where the machine is faster in one turn than in the next."""
-    waits = [statistics.median(lines["connection"]["waited_ms"] for lines in some) for some in (quiet, busy)]
-    print(f"the worker waited for its core {waits[0]:.1f} ms a second alone, {waits[1]:.1f} ms with the page polled")
+def compare(quiet, others):
+    """The medians of all rounds, their ratio to those without the page, and the mean of the rounds' ratios (geometric) with its standard
+    error. How long the worker waits for its core says what other threads of the sidecar cost traffic, also where the machine is faster in
+    one turn than in the next."""
+    def wait(some):
+        return statistics.median(lines["connection"]["waited_ms"] for lines in some)
+
+    print(f"the worker waited for its core {wait(quiet):.1f} ms a second alone" + "".join(f", {wait(some):.1f} ms {name}" for name, some in others.items()))
     for kind in quiet[0]:
         for name in ("p50", "p99", "p999"):
-            alone, beside = (statistics.median(lines[kind]["latency_us"][name] for lines in some) / 1000 for some in (quiet, busy))
-            each = ", ".join(f"{b[kind]['latency_us'][name] / a[kind]['latency_us'][name]:.2f}" for a, b in zip(quiet, busy))
-            print(f"{kind:10} {name:4}: {alone:7.2f} ms alone, {beside:7.2f} ms with the page polled, ratio {beside / alone:.2f} (by round: {each})")
+            def read(lines):
+                return lines[kind]["latency_us"][name] / 1000
+
+            alone = statistics.median(map(read, quiet))
+            print(f"{kind:10} {name:4}: {alone:6.2f} ms alone", end="")
+            for turn, some in others.items():
+                beside = statistics.median(map(read, some))
+                logarithms = [math.log(read(b) / read(a)) for a, b in zip(quiet, some)]
+                error = statistics.stdev(logarithms) / math.sqrt(len(logarithms)) if len(logarithms) > 1 else math.inf
+                print(f"; {beside:6.2f} ms {turn}, ratio {beside / alone:.2f}, mean of the rounds' ratios {math.exp(statistics.mean(logarithms)):.2f} ±{error:.0%}", end="")
+            print()
 
 
 def prepare_stage(stage, asked):
@@ -249,6 +267,7 @@ def main():
     parser.add_argument("--load", required=True, help="bench/load: cargo build --profile load -p sidekey-load in bench/")
     for name, usual in (("peers", 5000), ("keyrings", 12), ("rate", 2000), ("resumed", 90), ("requests", 500), ("seconds", 10), ("rounds", 6)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--again", action="store_true", help="a third turn, again without the page")
     parser.add_argument("--no-views", action="store_true", help="only the traffic beside the page")
     parser.add_argument("--unpinned", action="store_true", help="all processes on all cores")
     asked = parser.parse_args()
@@ -264,23 +283,19 @@ def main():
         if not asked.no_views:
             measure_views(stage, views)
         polled = [view for view in views if not view.startswith("/api")]
-        quiet, busy = [], []
-        def measure_alone(number):
-            quiet.append(measure_traffic(stage, asked))
-            tell_phase(number, "alone", quiet[-1])
-
-        def measure_beside(number):
-            with Poller(stage, polled) as poller:
-                busy.append(measure_traffic(stage, asked))
-            tell_phase(number, "with the page polled", busy[-1])
-            print(f"round {number}: the page answered {len(poller.taken)} times, median {statistics.median(took for took, _ in poller.taken):.1f} ms; most took", end="")
-            print(",".join(f" {took:.1f} ms {view}" for took, view in sorted(poller.taken, reverse=True)[:5]), flush=True)
-
+        turns, answers = {"alone": [], BESIDE: []} | ({"alone again": []} if asked.again else {}), []
         for number in range(1, asked.rounds + 1):
-            # In turns: what drifts over the run, as what the sidecar has recorded does, is on neither side.
-            for measure in (measure_alone, measure_beside)[:: 1 if number % 2 else -1]:
-                measure(number)
-        compare(quiet, busy)
+            # In turns, each of them first in as many rounds: what drifts over the run, as what the sidecar has recorded does, is on neither side.
+            first = number % len(turns)
+            for name in [*turns][first:] + [*turns][:first]:
+                with Poller(stage, polled) if name == BESIDE else contextlib.nullcontext() as poller:
+                    turns[name].append(measure_traffic(stage, asked))
+                tell_phase(number, name, turns[name][-1])
+                if poller:
+                    tell_answers(number, poller.taken)
+                    answers += poller.taken
+        print(f"the page answered {len(answers)} times, within {max(took for took, _ in answers):.0f} ms")
+        compare(turns.pop("alone"), turns)
     finally:
         stage.stop()
 
